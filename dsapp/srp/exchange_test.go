@@ -1,0 +1,794 @@
+package srp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// honest returns the server's side of an exchange with a client that knows the
+// password, and the client's evidence.
+func honest(t testing.TB, p *Profile) (Exchange, []byte) {
+	t.Helper()
+	const identity, password = "e3wfISG9", "Tb048aX1"
+	salt := bytesFor("salt", 0)[:SaltSize]
+	v := p.Verifier(identity, password, salt)
+	c, err := p.NewClient(identity, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := p.ServerEphemeral(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evidence, err := c.Prove(salt, e.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Exchange{
+		Identity: identity, Salt: salt, Verifier: v, ClientPublic: c.Public(),
+		Private: e.Private, ServerPublic: e.Public,
+	}, evidence
+}
+
+// failer is what *testing.T and *rapid.T have in common.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// compare runs both sides of the package on the inputs of r and compares every
+// value that leaves them with r.
+func compare(t failer, p *Profile, r run) {
+	t.Helper()
+	o := oracleOf(p)
+	check := func(name string, got, want []byte) {
+		t.Helper()
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: %s = %X, want %X", p.name, name, got, want)
+		}
+	}
+	v := p.Verifier(r.identity, r.password, r.salt)
+	check("v", v, o.fixed(r.v))
+	c, err := p.newClient(r.identity, r.password, bytes.NewReader(r.a.FillBytes(make([]byte, PrivateSize))))
+	if err != nil {
+		t.Fatalf("new client: %v", err)
+	}
+	check("A", c.Public(), o.fixed(r.A))
+	parsed, err := p.ParsePublic(r.A.Text(16))
+	if err != nil {
+		t.Fatalf("parse A: %v", err)
+	}
+	check("A as parsed", parsed, o.fixed(r.A))
+	e, err := p.serverEphemeral(v, bytes.NewReader(r.b.FillBytes(make([]byte, PrivateSize))))
+	if err != nil {
+		t.Fatalf("server ephemeral: %v", err)
+	}
+	check("b", e.Private, r.b.FillBytes(make([]byte, PrivateSize)))
+	check("B", e.Public, o.fixed(r.B))
+	evidence, err := c.Prove(r.salt, e.Public)
+	if err != nil {
+		t.Fatalf("prove: %v", err)
+	}
+	check("M1", evidence, r.M1)
+	s, ok := p.ServerVerify(Exchange{
+		Identity: r.identity, Salt: r.salt, Verifier: v, ClientPublic: parsed,
+		Private: e.Private, ServerPublic: e.Public,
+	}, r.M1)
+	if !ok {
+		t.Fatalf("evidence is refused")
+	}
+	check("K of the server", s.Key, r.K)
+	check("M2", s.Evidence, r.M2)
+	key, err := c.Confirm(r.M2)
+	if err != nil {
+		t.Fatalf("confirm: %v", err)
+	}
+	check("K of the client", key, r.K)
+}
+
+// TestExchange compares whole exchanges with the oracle, on every group.
+func TestExchange(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			for n := range 3 {
+				r := oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", n)[:SaltSize], bytesFor("a", n), bytesFor("b", n))
+				if r.clientS.Cmp(r.serverS) != 0 {
+					t.Fatal("the two formulas of the oracle differ")
+				}
+				compare(t, p, r)
+			}
+		})
+	}
+}
+
+// TestExchangeProperty compares exchanges over any input with the oracle, on the
+// smallest group.
+func TestExchangeProperty(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`[ -~]{4,64}`)
+		private := rapid.SliceOfN(rapid.Byte(), PrivateSize, PrivateSize).Filter(func(b []byte) bool {
+			return number(b).Cmp(big.NewInt(1)) > 0
+		})
+		salt := rapid.SliceOfN(rapid.Byte(), SaltSize, SaltSize)
+		compare(t, p, oracleOf(p).exchange(
+			text.Draw(t, "identity"), text.Draw(t, "password"), salt.Draw(t, "salt"), private.Draw(t, "a"), private.Draw(t, "b")))
+	})
+}
+
+// TestLeadingZeros: values that begin with a zero byte stay padded in B, u, K,
+// M1 and M2. The hit of each search is where it starts, so it ends at once;
+// hashing without padding must give another M1, or the case would prove nothing.
+func TestLeadingZeros(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name  string
+		start [4]int
+		zero  func(o oracle, r run) bool
+		// hashed tells that the value is a number, which padding is about.
+		hashed bool
+	}{
+		{"A", [4]int{14, 44, 29, 812}, func(o oracle, r run) bool { return o.fixed(r.A)[0] == 0 }, true},
+		{"B", [4]int{455, 0, 120, 459}, func(o oracle, r run) bool { return o.fixed(r.B)[0] == 0 }, true},
+		{"S", [4]int{15, 227, 203, 44}, func(o oracle, r run) bool { return o.fixed(r.serverS)[0] == 0 }, true},
+		{"salt", [4]int{38, 38, 38, 38}, func(_ oracle, r run) bool { return r.salt[0] == 0 }, false},
+		{"M1", [4]int{127, 246, 335, 216}, func(_ oracle, r run) bool { return r.M1[0] == 0 }, false},
+	}
+	for _, c := range cases {
+		for i, p := range allProfiles() {
+			t.Run(c.name+"/"+p.name, func(t *testing.T) {
+				t.Parallel()
+				o := oracleOf(p)
+				n := c.start[i]
+				var r run
+				for {
+					r = o.exchange("e3wfISG9", "Tb048aX1", bytesFor("salt "+c.name, n)[:SaltSize], bytesFor("a "+c.name, n), bytesFor("b "+c.name, n))
+					if c.zero(o, r) {
+						break
+					}
+					n++
+				}
+				if n != c.start[i] {
+					t.Errorf("the search from %d ended at %d", c.start[i], n)
+				}
+				compare(t, p, r)
+
+				o.stripped = true
+				s := o.exchange(r.identity, r.password, r.salt, r.a.Bytes(), r.b.Bytes())
+				if c.hashed == bytes.Equal(r.M1, s.M1) {
+					t.Errorf("M1 without padding is the same: %t", !c.hashed)
+				}
+			})
+		}
+	}
+}
+
+// edges returns the public values that everybody could compute a key for, or
+// that are no numbers of the group, and the two next to them that are fine.
+func edges(p *Profile) (refused, taken map[string]*big.Int) {
+	n := number(p.prime)
+	add := func(d int64) *big.Int { return new(big.Int).Add(n, big.NewInt(d)) }
+	top := new(big.Int).Lsh(big.NewInt(1), uint(8*p.Size()))
+	return map[string]*big.Int{
+			"0": big.NewInt(0), "1": big.NewInt(1), "N-1": add(-1), "N": n, "N+1": add(1),
+			"2^bits-1": top.Sub(top, big.NewInt(1)),
+		}, map[string]*big.Int{
+			"2": big.NewInt(2), "N-2": add(-2),
+		}
+}
+
+// TestParsePublicRange: only 1 < A < N-1 passes, nothing is reduced, and what
+// passes is padded.
+func TestParsePublicRange(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		refused, taken := edges(p)
+		for name, x := range refused {
+			for _, digits := range []string{x.Text(16), fmt.Sprintf("%0*X", 2*p.Size(), x)} {
+				if b, err := p.ParsePublic(digits); !errors.Is(err, ErrClientPublicInvalid) || b != nil {
+					t.Errorf("%s: A = %s: error %v, want %v", p.name, name, err, ErrClientPublicInvalid)
+				}
+			}
+		}
+		twice := new(big.Int).Lsh(number(p.prime), 1)
+		if _, err := p.ParsePublic(twice.Text(16)); !errors.Is(err, ErrClientPublicTooLong) {
+			t.Errorf("%s: A = 2N: error %v, want %v", p.name, err, ErrClientPublicTooLong)
+		}
+		for name, x := range taken {
+			for _, digits := range []string{x.Text(16), strings.ToUpper(x.Text(16)), fmt.Sprintf("%0*x", 2*p.Size(), x)} {
+				b, err := p.ParsePublic(digits)
+				if err != nil || !bytes.Equal(b, x.FillBytes(make([]byte, p.Size()))) {
+					t.Errorf("%s: A = %s: %X, %v", p.name, name, b, err)
+				}
+			}
+		}
+	}
+}
+
+// TestParseErrors: each fault of a text has its own name, and the error does not
+// repeat the text.
+func TestParseErrors(t *testing.T) {
+	t.Parallel()
+	p := profiles[0]
+	full := strings.Repeat("7", 2*p.Size())
+	evidence := func(_ *Profile, s string) ([]byte, error) { return ParseEvidence(s) }
+	tests := []struct {
+		name    string
+		parse   func(*Profile, string) ([]byte, error)
+		digits  string
+		outcome string
+	}{
+		{"A empty", (*Profile).ParsePublic, "", "CLIENT_PUBLIC_MISSING"},
+		{"A one digit too long", (*Profile).ParsePublic, full + "7", "CLIENT_PUBLIC_TOO_LONG"},
+		{"A one byte too long", (*Profile).ParsePublic, "00" + full, "CLIENT_PUBLIC_TOO_LONG"},
+		{"A too long and not hex", (*Profile).ParsePublic, full + "xyz", "CLIENT_PUBLIC_TOO_LONG"},
+		{"A not hex", (*Profile).ParsePublic, "12g4", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A not hex, odd", (*Profile).ParsePublic, "12g", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A with sign", (*Profile).ParsePublic, "-12", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A with prefix", (*Profile).ParsePublic, "0x1234", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A with space", (*Profile).ParsePublic, " 1234", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A full-width digits", (*Profile).ParsePublic, "１２", "CLIENT_PUBLIC_NOT_HEX"},
+		{"A zero", (*Profile).ParsePublic, "0", "CLIENT_PUBLIC_INVALID"},
+		{"M1 empty", evidence, "", "M1_MISSING"},
+		{"M1 short", evidence, full[:62], "M1_LENGTH"},
+		{"M1 odd", evidence, full[:63], "M1_LENGTH"},
+		{"M1 long", evidence, full[:66], "M1_LENGTH"},
+		{"M1 very long", evidence, full, "M1_LENGTH"},
+		{"M1 not hex", evidence, full[:63] + "g", "M1_NOT_HEX"},
+	}
+	for _, test := range tests {
+		b, err := test.parse(p, test.digits)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || b != nil {
+			t.Errorf("%s: %X, %v", test.name, b, err)
+			continue
+		}
+		if e.Outcome() != test.outcome {
+			t.Errorf("%s: outcome %s, want %s", test.name, e.Outcome(), test.outcome)
+		}
+		if len(test.digits) > 1 && strings.Contains(err.Error(), test.digits) {
+			t.Errorf("%s: the error repeats the value", test.name)
+		}
+	}
+}
+
+// TestOversizedRefusedFirst: texts over the limit cost neither arithmetic nor
+// memory.
+func TestOversizedRefusedFirst(t *testing.T) {
+	p := newProfile("no arithmetic", prime2048, 2, sha256.New)
+	p.group = func() *group {
+		t.Error("arithmetic was used")
+		return nil
+	}
+	long := strings.Repeat("7", 1<<20)
+	if n := testing.AllocsPerRun(10, func() {
+		if _, err := p.ParsePublic(long); !errors.Is(err, ErrClientPublicTooLong) {
+			t.Error(err)
+		}
+		if _, err := ParseEvidence(long); !errors.Is(err, ErrClientEvidenceLength) {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for refused texts", n)
+	}
+}
+
+// TestParseProperty: every number in range comes back from any of its texts, and
+// every evidence from both cases.
+func TestParseProperty(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		p := rapid.SampledFrom(allProfiles()).Draw(t, "profile")
+		x := number(rapid.SliceOfN(rapid.Byte(), 1, p.Size()).Draw(t, "A"))
+		digits := x.Text(16)
+		digits = strings.Repeat("0", rapid.IntRange(0, 2*p.Size()-len(digits)).Draw(t, "zeros")) + digits
+		if rapid.Bool().Draw(t, "upper") {
+			digits = strings.ToUpper(digits)
+		}
+		n := number(p.prime)
+		inRange := x.Cmp(big.NewInt(1)) > 0 && x.Cmp(n.Sub(n, big.NewInt(1))) < 0
+		b, err := p.ParsePublic(digits)
+		if inRange != (err == nil) {
+			t.Fatalf("in range: %t, error %v", inRange, err)
+		}
+		if inRange && (len(b) != p.Size() || number(b).Cmp(x) != 0) {
+			t.Fatalf("%s became %X", digits, b)
+		}
+
+		m := rapid.SliceOfN(rapid.Byte(), EvidenceSize, EvidenceSize).Draw(t, "M1")
+		for _, digits := range []string{fmt.Sprintf("%x", m), fmt.Sprintf("%X", m)} {
+			if b, err := ParseEvidence(digits); err != nil || !bytes.Equal(b, m) {
+				t.Fatalf("%s became %X, %v", digits, b, err)
+			}
+		}
+	})
+}
+
+// TestServerEphemeral: B has the full length, is reduced, is not 0 and differs
+// from draw to draw, as does b with its 256 bits.
+func TestServerEphemeral(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			v := p.Verifier("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize])
+			n := number(p.prime)
+			seen := map[string]bool{}
+			for range 40 {
+				e, err := p.ServerEphemeral(v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(e.Private) != PrivateSize || len(e.Public) != p.Size() {
+					t.Fatalf("b has %d bytes, B has %d", len(e.Private), len(e.Public))
+				}
+				if B := number(e.Public); B.Sign() == 0 || B.Cmp(n) >= 0 {
+					t.Fatal("B is 0 or not reduced")
+				}
+				if seen[string(e.Private)] || seen[string(e.Public)] {
+					t.Fatal("b or B repeats")
+				}
+				seen[string(e.Private)], seen[string(e.Public)] = true, true
+			}
+		})
+	}
+}
+
+// TestServerEphemeralRedraws: a b that makes B = 0 is not used.
+func TestServerEphemeralRedraws(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		o := oracleOf(p)
+		first, second := bytesFor("b", 1), bytesFor("b", 2)
+		// B = k*v + g^b = 0 for v = -g^b / k.
+		v := new(big.Int).ModInverse(o.multiplier(), o.n)
+		v = o.mod(v.Mul(v.Neg(v), o.exp(o.g, number(first))))
+		e, err := p.serverEphemeral(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(e.Private, second) {
+			t.Errorf("%s: b was not drawn again", p.name)
+		}
+		if want := o.fixed(o.public(v, number(second))); !bytes.Equal(e.Public, want) {
+			t.Errorf("%s: B = %X, want %X", p.name, e.Public, want)
+		}
+	}
+}
+
+// TestServerEphemeralErrors: a verifier that no password has is refused, and no
+// pair is made without random bytes.
+func TestServerEphemeralErrors(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	refused, _ := edges(p)
+	for name, v := range refused {
+		if _, err := p.ServerEphemeral(v.FillBytes(make([]byte, p.Size()))); err == nil {
+			t.Errorf("v = %s is taken", name)
+		}
+	}
+	for _, n := range []int{0, p.Size() - 1, p.Size() + 1} {
+		if _, err := p.ServerEphemeral(bytes.Repeat([]byte{3}, n)); err == nil {
+			t.Errorf("v of %d bytes is taken", n)
+		}
+	}
+	v := p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
+	if e, err := p.serverEphemeral(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.Private != nil {
+		t.Error("a pair was made from too few random bytes")
+	}
+	if c, err := p.newClient("e3wfISG9", "Tb048aX1", bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || c != nil {
+		t.Error("a client was made from too few random bytes")
+	}
+}
+
+// TestServerVerifyRefuses: nothing but the right evidence for exactly this
+// exchange gives a session; the values of a refused exchange yield nothing.
+func TestServerVerifyRefuses(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	x, evidence := honest(t, p)
+	flip := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[len(b)-1] ^= 1
+		return b
+	}
+	wide := func(n *big.Int) []byte { return n.FillBytes(make([]byte, p.Size())) }
+	tests := map[string]func(x *Exchange, evidence *[]byte){
+		"other identity": func(x *Exchange, _ *[]byte) { x.Identity = "e3wfISG8" },
+		"no identity":    func(x *Exchange, _ *[]byte) { x.Identity = "" },
+		"other salt":     func(x *Exchange, _ *[]byte) { x.Salt = flip(x.Salt) },
+		"other verifier": func(x *Exchange, _ *[]byte) { x.Verifier = flip(x.Verifier) },
+		"other A":        func(x *Exchange, _ *[]byte) { x.ClientPublic = flip(x.ClientPublic) },
+		"other B":        func(x *Exchange, _ *[]byte) { x.ServerPublic = flip(x.ServerPublic) },
+		"other b":        func(x *Exchange, _ *[]byte) { x.Private = flip(x.Private) },
+		"short salt":     func(x *Exchange, m *[]byte) { x.Salt = x.Salt[1:]; *m = forged(p, *x) },
+		"long salt":      func(x *Exchange, m *[]byte) { x.Salt = append(bytes.Clone(x.Salt), 0); *m = forged(p, *x) },
+		"short verifier": func(x *Exchange, _ *[]byte) { x.Verifier = x.Verifier[1:] },
+		"long verifier":  func(x *Exchange, _ *[]byte) { x.Verifier = append([]byte{0}, x.Verifier...) },
+		"short A":        func(x *Exchange, _ *[]byte) { x.ClientPublic = x.ClientPublic[1:] },
+		"long A":         func(x *Exchange, _ *[]byte) { x.ClientPublic = append([]byte{0}, x.ClientPublic...) },
+		"short B":        func(x *Exchange, m *[]byte) { x.ServerPublic = x.ServerPublic[1:]; *m = forged(p, *x) },
+		"long B": func(x *Exchange, m *[]byte) {
+			x.ServerPublic = append([]byte{0}, x.ServerPublic...)
+			*m = forged(p, *x)
+		},
+		"short b":              func(x *Exchange, _ *[]byte) { x.Private = x.Private[1:] },
+		"long b":               func(x *Exchange, _ *[]byte) { x.Private = append([]byte{0}, x.Private...) },
+		"nothing":              func(x *Exchange, _ *[]byte) { *x = Exchange{} },
+		"no evidence":          func(_ *Exchange, m *[]byte) { *m = nil },
+		"short evidence":       func(_ *Exchange, m *[]byte) { *m = (*m)[:len(*m)-1] },
+		"long evidence":        func(_ *Exchange, m *[]byte) { *m = append(bytes.Clone(*m), 0) },
+		"zero evidence":        func(_ *Exchange, m *[]byte) { *m = make([]byte, len(*m)) },
+		"evidence, first bit":  func(_ *Exchange, m *[]byte) { *m = bytes.Clone(*m); (*m)[0] ^= 0x80 },
+		"evidence, last bit":   func(_ *Exchange, m *[]byte) { *m = flip(*m) },
+		"verifier of no one":   func(x *Exchange, _ *[]byte) { x.Verifier = p.SimulatedVerifier(bytesFor("s", 0), x.Identity) },
+		"verifier not reduced": func(x *Exchange, _ *[]byte) { x.Verifier = bytes.Repeat([]byte{0xFF}, p.Size()) },
+	}
+	refused, _ := edges(p)
+	for name, n := range refused {
+		// With these the evidence of a client that knows no password would be right.
+		tests["A = "+name] = func(x *Exchange, m *[]byte) {
+			x.ClientPublic = wide(n)
+			*m = forged(p, *x)
+		}
+		tests["v = "+name] = func(x *Exchange, m *[]byte) {
+			x.Verifier = wide(n)
+			*m = forged(p, *x)
+		}
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			y, m := x, evidence
+			change(&y, &m)
+			if s, ok := p.ServerVerify(y, m); ok || s.Key != nil || s.Evidence != nil {
+				t.Error("a session was made")
+			}
+		})
+	}
+	s, ok := p.ServerVerify(x, evidence)
+	if !ok || len(s.Key) != p.hash().Size() || len(s.Evidence) != p.hash().Size() {
+		t.Error("the unchanged exchange is refused")
+	}
+}
+
+// forged returns the evidence for the S that the server computes.
+func forged(p *Profile, x Exchange) []byte {
+	o := oracleOf(p)
+	A, v := number(x.ClientPublic), number(x.Verifier)
+	u := number(o.h(x.ClientPublic, x.ServerPublic))
+	key := o.h(o.fixed(o.serverS(A, v, u, number(x.Private))))
+	label := o.h(o.n.Bytes())
+	for i, c := range o.h(o.g.Bytes()) {
+		label[i] ^= c
+	}
+	return o.h(label, o.h([]byte(x.Identity)), x.Salt, x.ClientPublic, x.ServerPublic, key)
+}
+
+// TestForged: forged computes evidence that is right, so that the cases built
+// with it are refused for the value and nothing else.
+func TestForged(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	x, _ := honest(t, p)
+	if _, ok := p.ServerVerify(x, forged(p, x)); !ok {
+		t.Error("forged evidence is wrong even for an honest exchange")
+	}
+}
+
+// zeroHash is a hash that gives 0 for inputs of one length.
+type zeroHash struct {
+	hash.Hash
+	length, written int
+}
+
+func (h *zeroHash) Write(b []byte) (int, error) {
+	h.written += len(b)
+	return h.Hash.Write(b)
+}
+
+func (h *zeroHash) Sum(b []byte) []byte {
+	if h.written == h.length {
+		return append(b, make([]byte, h.Size())...)
+	}
+	return h.Hash.Sum(b)
+}
+
+// TestZeroScrambler: with a hash that makes u = 0 both sides stop, though the
+// evidence would be right.
+func TestZeroScrambler(t *testing.T) {
+	t.Parallel()
+	p := newProfile("u = 0", prime1024, 2, func() hash.Hash {
+		// Only u is the hash of exactly A and B.
+		return &zeroHash{Hash: sha256.New(), length: 2 * len(prime1024) / 2}
+	})
+	salt := bytesFor("salt", 0)[:SaltSize]
+	v := p.Verifier("e3wfISG9", "Tb048aX1", salt)
+	c, err := p.NewClient("e3wfISG9", "Tb048aX1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := p.ServerEphemeral(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Prove(salt, e.Public); !errors.Is(err, ErrServerPublicInvalid) {
+		t.Errorf("client: error %v, want %v", err, ErrServerPublicInvalid)
+	}
+
+	x := Exchange{
+		Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
+		Private: e.Private, ServerPublic: e.Public,
+	}
+	g := p.group()
+	var u [PrivateSize]byte
+	_, evidence, _ := p.prove(g, x.Identity, salt, x.ClientPublic, x.ServerPublic, serverSecret(g, x, &u))
+	if s, ok := p.ServerVerify(x, evidence); ok || s.Key != nil {
+		t.Error("server: u = 0 is taken")
+	}
+}
+
+// TestClientText: identity and password are checked before anything is computed,
+// and errors do not repeat them.
+func TestClientText(t *testing.T) {
+	t.Parallel()
+	const good = "Tb048aX1"
+	tests := []struct {
+		identity, password string
+		want               error
+	}{
+		{"", good, ErrIdentityMissing},
+		{"abc", good, ErrIdentityLength},
+		{strings.Repeat("a", 65), good, ErrIdentityLength},
+		{"caf\u00e9s", good, ErrIdentityNotASCII},
+		{good, "", ErrPasswordMissing},
+		{good, "abc", ErrPasswordLength},
+		{good, strings.Repeat("a", 65), ErrPasswordLength},
+		{good, "caf\u00e9s", ErrPasswordNotASCII},
+		{good, "\x80aaa", ErrPasswordNotASCII},
+		{"abcd", "abcd", nil},
+		{strings.Repeat("a", 64), strings.Repeat("a", 64), nil},
+	}
+	for _, test := range tests {
+		c, err := rfcProfile().NewClient(test.identity, test.password)
+		if !errors.Is(err, test.want) || (c == nil) != (err != nil) {
+			t.Errorf("NewClient(%q, %q): error %v, want %v", test.identity, test.password, err, test.want)
+		}
+	}
+}
+
+// TestClientProveRefuses: the client stops at every unusable answer, before its
+// password enters anything, and has no second try with the same a.
+func TestClientProveRefuses(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	salt := bytesFor("salt", 0)[:SaltSize]
+	good := p.pad([]byte{9})
+	top := bytes.Repeat([]byte{0xFF}, p.Size())
+	next := bytes.Clone(p.prime)
+	next[len(next)-1]++
+	tests := []struct {
+		name         string
+		salt, public []byte
+		want         *Error
+		outcome      string
+	}{
+		{"no salt", nil, good, ErrSaltMissing, "SALT_MISSING"},
+		{"short salt", salt[1:], good, ErrSaltLength, "SALT_LENGTH"},
+		{"long salt", append(bytes.Clone(salt), 0), good, ErrSaltLength, "SALT_LENGTH"},
+		{"no B", salt, nil, ErrServerPublicMissing, "SERVER_PUBLIC_MISSING"},
+		{"short B", salt, good[1:], ErrServerPublicInvalid, "SERVER_PUBLIC_INVALID"},
+		{"long B", salt, append([]byte{0}, good...), ErrServerPublicTooLong, "SERVER_PUBLIC_TOO_LONG"},
+		{"B = 0", salt, make([]byte, p.Size()), ErrServerPublicInvalid, "SERVER_PUBLIC_INVALID"},
+		{"B = N", salt, p.prime, ErrServerPublicInvalid, "SERVER_PUBLIC_INVALID"},
+		{"B = N+1", salt, next, ErrServerPublicInvalid, "SERVER_PUBLIC_INVALID"},
+		{"B = 2^bits-1", salt, top, ErrServerPublicInvalid, "SERVER_PUBLIC_INVALID"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c, err := p.NewClient("e3wfISG9", "Tb048aX1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := c.Prove(test.salt, test.public)
+			if !errors.Is(err, test.want) || m != nil {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if test.want.Outcome() != test.outcome {
+				t.Errorf("outcome %s, want %s", test.want.Outcome(), test.outcome)
+			}
+			if m, err := c.Prove(salt, good); err == nil || m != nil {
+				t.Error("a second answer is taken")
+			}
+			if key, err := c.Confirm(make([]byte, EvidenceSize)); err == nil || key != nil {
+				t.Error("a key was given")
+			}
+		})
+	}
+}
+
+// TestClientConfirm: K is given once, for the right M2 only.
+func TestClientConfirm(t *testing.T) {
+	t.Parallel()
+	p := profiles[0]
+	r := oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
+	wrong := bytes.Clone(r.M2)
+	wrong[0] ^= 1
+	tests := []struct {
+		name     string
+		evidence []byte
+		want     *Error
+		outcome  string
+	}{
+		{"none", nil, ErrServerEvidenceMissing, "M2_MISSING"},
+		{"short", r.M2[1:], ErrServerEvidenceLength, "M2_LENGTH"},
+		{"long", append(bytes.Clone(r.M2), 0), ErrServerEvidenceLength, "M2_LENGTH"},
+		{"wrong", wrong, ErrServerEvidenceMismatch, "M2_MISMATCH"},
+		{"M1", r.M1, ErrServerEvidenceMismatch, "M2_MISMATCH"},
+	}
+	prepare := func(t *testing.T) *Client {
+		c, err := p.newClient(r.identity, r.password, bytes.NewReader(r.a.FillBytes(make([]byte, PrivateSize))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key, err := c.Confirm(r.M2); err == nil || key != nil {
+			t.Error("M2 is taken before M1 was made")
+		}
+		if _, err := c.Prove(r.salt, oracleOf(p).fixed(r.B)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := prepare(t)
+			if key, err := c.Confirm(test.evidence); !errors.Is(err, test.want) || key != nil {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if test.want.Outcome() != test.outcome {
+				t.Errorf("outcome %s, want %s", test.want.Outcome(), test.outcome)
+			}
+			if key, err := c.Confirm(r.M2); err == nil || key != nil {
+				t.Error("a second evidence is taken")
+			}
+		})
+	}
+	c := prepare(t)
+	if key, err := c.Confirm(r.M2); err != nil || !bytes.Equal(key, r.K) {
+		t.Errorf("K = %X, %v", key, err)
+	}
+	if key, err := c.Confirm(r.M2); err == nil || key != nil {
+		t.Error("K is given twice")
+	}
+}
+
+// TestClientForgetsSecrets: after its last step a client holds neither a, nor
+// password, nor K.
+func TestClientForgetsSecrets(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	salt := bytesFor("salt", 0)[:SaltSize]
+	c, err := p.NewClient("e3wfISG9", "Tb048aX1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isZero(c.private[:]) {
+		t.Error("a is 0 from the start")
+	}
+	if _, err := c.Prove(salt, p.pad([]byte{9})); err != nil {
+		t.Fatal(err)
+	}
+	key := c.key
+	if _, err := c.Confirm(make([]byte, len(c.expected))); !errors.Is(err, ErrServerEvidenceMismatch) {
+		t.Fatal(err)
+	}
+	if !isZero(c.private[:]) || c.password != "" || c.key != nil || !isZero(key) {
+		t.Error("a secret is still there")
+	}
+}
+
+// TestSalt is the formula of the profile, and that neighbours do not collide.
+func TestSalt(t *testing.T) {
+	t.Parallel()
+	secret := bytesFor("secret", 0)
+	salt := Salt(secret, DefaultProfile, "e3wfISG9")
+	// HMAC by its definition, RFC 2104; the key is shorter than a block.
+	inner, outer := bytes.Repeat([]byte{0x36}, 64), bytes.Repeat([]byte{0x5C}, 64)
+	for i, b := range secret {
+		inner[i] ^= b
+		outer[i] ^= b
+	}
+	h := sha256.Sum256(append(inner, "saltrfc5054-2048-sha256e3wfISG9"...))
+	h = sha256.Sum256(append(outer, h[:]...))
+	wantBytes(t, "salt", salt, h[:16])
+
+	for name, other := range map[string][]byte{
+		"identity": Salt(secret, DefaultProfile, "e3wfISG8"),
+		"profile":  Salt(secret, "rfc5054-3072-sha256", "e3wfISG9"),
+		"secret":   Salt(bytesFor("secret", 1), DefaultProfile, "e3wfISG9"),
+	} {
+		if bytes.Equal(salt, other) {
+			t.Errorf("the salt does not depend on the %s", name)
+		}
+	}
+	wantBytes(t, "salt again", Salt(secret, DefaultProfile, "e3wfISG9"), salt)
+}
+
+// TestSimulatedVerifier: always the same for an identity, different for every
+// other input, below N, and a B and a refusal like any other.
+func TestSimulatedVerifier(t *testing.T) {
+	t.Parallel()
+	secret := bytesFor("secret", 0)
+	seen := map[string]string{}
+	for _, p := range profiles {
+		for n := range 20 {
+			identity := fmt.Sprintf("identity%d", n)
+			v := p.SimulatedVerifier(secret, identity)
+			if len(v) != p.Size() || v[0]&0x80 != 0 || !p.inside(v) {
+				t.Fatalf("%s: %d bytes, in range: %t", p.name, len(v), p.inside(v))
+			}
+			if !bytes.Equal(v, p.SimulatedVerifier(secret, identity)) {
+				t.Fatal("the verifier changes")
+			}
+			start := string(v[:64])
+			if other, ok := seen[start]; ok {
+				t.Fatalf("%s and %s share a verifier", identity, other)
+			}
+			seen[start] = identity
+		}
+		a, b := p.SimulatedVerifier(secret, "e3wfISG9"), p.SimulatedVerifier(bytesFor("secret", 1), "e3wfISG9")
+		if bytes.Equal(a, b) {
+			t.Error("the verifier does not depend on the secret")
+		}
+	}
+
+	p := profiles[0]
+	x, evidence := honest(t, p)
+	x.Verifier = p.SimulatedVerifier(secret, x.Identity)
+	e, err := p.ServerEphemeral(x.Verifier)
+	if err != nil || len(e.Public) != p.Size() || len(e.Private) != PrivateSize {
+		t.Fatal(err)
+	}
+	x.Private, x.ServerPublic = e.Private, e.Public
+	if _, ok := p.ServerVerify(x, evidence); ok {
+		t.Error("evidence for a simulated verifier is taken")
+	}
+}
+
+// TestInputsUnchanged: no call writes into what it was given; the wiping stays
+// inside.
+func TestInputsUnchanged(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	x, evidence := honest(t, p)
+	all := func() []byte {
+		return slices.Concat([]byte(x.Identity), x.Salt, x.Verifier, x.ClientPublic, x.Private, x.ServerPublic, evidence, p.prime)
+	}
+	before := all()
+	for range 2 {
+		if _, ok := p.ServerVerify(x, evidence); !ok {
+			t.Fatal("evidence is refused")
+		}
+		if _, err := p.ServerEphemeral(x.Verifier); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(before, all()) {
+		t.Error("an input was changed")
+	}
+}

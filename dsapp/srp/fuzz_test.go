@@ -1,0 +1,73 @@
+package srp
+
+import (
+	"math/big"
+	"strings"
+	"testing"
+)
+
+// isHex tells whether s consists of hexadecimal digits only.
+func isHex(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// FuzzParsePublic: exactly the texts of numbers in range are taken, and what
+// comes back is that number, padded.
+func FuzzParsePublic(f *testing.F) {
+	p := profiles[0]
+	n := number(p.prime)
+	for _, s := range []string{"", "0", "1", "2", "zz", "0x12", "-1", "+2", " 2", "2_0", "aB", "00000002", prime2048, strings.ToLower(prime2048), prime2048 + "0"} {
+		f.Add(s)
+	}
+	for _, d := range []int64{-2, -1, 1} {
+		f.Add(new(big.Int).Add(n, big.NewInt(d)).Text(16))
+	}
+	last := new(big.Int).Sub(n, big.NewInt(1))
+	f.Fuzz(func(t *testing.T, s string) {
+		b, err := p.ParsePublic(s)
+		want := false
+		x := new(big.Int)
+		if isHex(s) && len(s) <= 2*p.Size() {
+			x.SetString(s, 16)
+			want = x.Cmp(big.NewInt(1)) > 0 && x.Cmp(last) < 0
+		}
+		if want != (err == nil) {
+			t.Fatalf("taken: %t, want %t", err == nil, want)
+		}
+		if err != nil {
+			if b != nil {
+				t.Fatal("a value came with an error")
+			}
+			return
+		}
+		if len(b) != p.Size() || number(b).Cmp(x) != 0 {
+			t.Fatalf("%q became %X", s, b)
+		}
+	})
+}
+
+// FuzzParseEvidence: exactly 64 hexadecimal digits are taken.
+func FuzzParseEvidence(f *testing.F) {
+	for _, s := range []string{
+		"", "0", "00", strings.Repeat("0", 63), strings.Repeat("0", 64), strings.Repeat("0", 65),
+		strings.Repeat("aF", 32), strings.Repeat("g", 64), strings.Repeat("é", 32),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		b, err := ParseEvidence(s)
+		if want := len(s) == 64 && isHex(s); want != (err == nil) {
+			t.Fatalf("taken: %t, want %t", err == nil, want)
+		}
+		if err != nil {
+			if b != nil {
+				t.Fatal("a value came with an error")
+			}
+			return
+		}
+		x, _ := new(big.Int).SetString(s, 16)
+		if len(b) != EvidenceSize || number(b).Cmp(x) != 0 {
+			t.Fatalf("%q became %X", s, b)
+		}
+	})
+}

@@ -1,0 +1,130 @@
+package srp
+
+import (
+	"math/big"
+	"strings"
+	"testing"
+)
+
+// TestGroups checks every group against facts rather than digits: safe prime,
+// the ends that RFC 5054 shows, and a generator of the whole group. 2 would not
+// be one for the larger two, unlike what other uses of these primes suggest.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name        string
+		bits        int
+		first, last string
+		g           int64
+		twoIsSquare bool
+	}{
+		{"rfc5054-2048-sha256", 2048, "AC6BDB41324A9A9B", "0FA7111F9E4AFF73", 2, false},
+		{"rfc5054-3072-sha256", 3072, "FFFFFFFFFFFFFFFF", "FFFFFFFFFFFFFFFF", 5, true},
+		{"rfc5054-4096-sha256", 4096, "FFFFFFFFFFFFFFFF", "FFFFFFFFFFFFFFFF", 5, true},
+	}
+	if len(tests) != len(profiles) {
+		t.Errorf("%d profiles are offered, %d are tested", len(profiles), len(tests))
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p, err := LookupProfile(test.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Name() != test.name || p.Size() != test.bits/8 {
+				t.Errorf("profile %s of %d bytes, want %s of %d", p.Name(), p.Size(), test.name, test.bits/8)
+			}
+			n := number(p.prime)
+			if n.BitLen() != test.bits {
+				t.Errorf("N has %d bits, want %d", n.BitLen(), test.bits)
+			}
+			digits := strings.ToUpper(n.Text(16))
+			if !strings.HasPrefix(digits, test.first) || !strings.HasSuffix(digits, test.last) {
+				t.Errorf("N is %s...%s, want %s...%s", digits[:16], digits[len(digits)-16:], test.first, test.last)
+			}
+			q := new(big.Int).Rsh(n, 1)
+			// The rounds only confirm numbers long known to be prime.
+			if !n.ProbablyPrime(3) || !q.ProbablyPrime(3) {
+				t.Error("N is not a safe prime")
+			}
+			if int64(p.generator) != test.g {
+				t.Errorf("g = %d, want %d", p.generator, test.g)
+			}
+			minusOne := new(big.Int).Sub(n, big.NewInt(1))
+			if new(big.Int).Exp(big.NewInt(int64(p.generator)), q, n).Cmp(minusOne) != 0 {
+				t.Error("g is a square, so it generates half of the group only")
+			}
+			if got := big.Jacobi(big.NewInt(2), n) == 1; got != test.twoIsSquare {
+				t.Errorf("2 is a square: %t, want %t", got, test.twoIsSquare)
+			}
+		})
+	}
+}
+
+// TestPrimesFromPi rebuilds the 3072-bit and the 4096-bit prime by their
+// definition in RFC 3526, 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + c).
+func TestPrimesFromPi(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		bits uint
+		c    int64
+		p    *Profile
+	}{{3072, 1690314, profiles[1]}, {4096, 240904, profiles[2]}} {
+		one := big.NewInt(1)
+		n := new(big.Int).Lsh(one, test.bits)
+		n.Sub(n, new(big.Int).Lsh(one, test.bits-64))
+		n.Sub(n, one)
+		middle := piShifted(test.bits - 130)
+		middle.Add(middle, big.NewInt(test.c))
+		n.Add(n, middle.Lsh(middle, 64))
+		if n.Cmp(number(test.p.prime)) != 0 {
+			t.Errorf("%s: N differs from RFC 3526", test.p.name)
+		}
+	}
+}
+
+// piShifted returns [2^n pi] by Machin's formula, pi = 16 atan(1/5) - 4 atan(1/239).
+func piShifted(n uint) *big.Int {
+	const guard = 64
+	atan := func(x int64) *big.Int {
+		power := new(big.Int).Lsh(big.NewInt(1), n+guard)
+		power.Quo(power, big.NewInt(x))
+		sum := new(big.Int)
+		for k := int64(1); power.Sign() != 0; k += 2 {
+			term := new(big.Int).Quo(power, big.NewInt(k))
+			if k%4 == 1 {
+				sum.Add(sum, term)
+			} else {
+				sum.Sub(sum, term)
+			}
+			power.Quo(power, big.NewInt(x*x))
+		}
+		return sum
+	}
+	pi := new(big.Int).Mul(big.NewInt(16), atan(5))
+	pi.Sub(pi, new(big.Int).Mul(big.NewInt(4), atan(239)))
+	return pi.Rsh(pi, guard)
+}
+
+// TestLookupProfile: only the three profiles exist, and the error tells which.
+func TestLookupProfile(t *testing.T) {
+	t.Parallel()
+	if _, err := LookupProfile(DefaultProfile); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{
+		"", "rfc5054-1024-sha1", "rfc5054-1536-sha256", "rfc5054-2048-sha1", "RFC5054-2048-SHA256", "rfc5054-2048-sha256 ",
+	} {
+		p, err := LookupProfile(name)
+		if err == nil || p != nil {
+			t.Errorf("profile %q exists", name)
+			continue
+		}
+		for _, known := range []string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
+			if !strings.Contains(err.Error(), known) {
+				t.Errorf("error %q does not name %s", err, known)
+			}
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package srp
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+)
+
+// ParsePublic reads the client's public value A from hexadecimal digits, of
+// either case and possibly an odd number, 1 to 2*Size of them. It returns Size
+// bytes. A is taken only as 1 < A < N-1 and never reduced: A = 0 (mod N) would
+// make S = 0 without a password (RFC 5054, section 2.5.4), and powers of 1 and
+// -1 are as predictable. The error is one of the ErrClientPublic values.
+func (p *Profile) ParsePublic(digits string) ([]byte, error) {
+	if digits == "" {
+		return nil, ErrClientPublicMissing
+	}
+	if len(digits) > 2*p.Size() {
+		return nil, ErrClientPublicTooLong
+	}
+	if len(digits)%2 != 0 {
+		digits = "0" + digits
+	}
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		return nil, ErrClientPublicNotHex
+	}
+	b = p.pad(b)
+	if !p.inside(b) {
+		return nil, ErrClientPublicInvalid
+	}
+	return b, nil
+}
+
+// ParseEvidence reads the client's evidence M1 from exactly 64 hexadecimal
+// digits of either case. It returns EvidenceSize bytes. The error is one of the
+// ErrClientEvidence values.
+func ParseEvidence(digits string) ([]byte, error) {
+	if digits == "" {
+		return nil, ErrClientEvidenceMissing
+	}
+	if len(digits) != 2*EvidenceSize {
+		return nil, ErrClientEvidenceLength
+	}
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		return nil, ErrClientEvidenceNotHex
+	}
+	return b, nil
+}
+
+// Verifier returns v = g^x for a password and a salt of SaltSize bytes: Size
+// bytes to be kept as secret as the password.
+func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
+	g := p.group()
+	x := p.passwordExponent(identity, password, salt)
+	defer clear(x[:])
+	v := g.powerG(&x)
+	defer clear(v)
+	return g.toBytes(v)
+}
+
+// SimulatedVerifier returns the verifier that stands for an identifier nobody
+// registered: Size bytes that depend on the profile, the identity and a secret
+// of at least 32 random bytes, and that nobody knows a password for (RFC 5054,
+// section 2.5.1.3). Any number below N serves, since g^b hides it in B.
+func (p *Profile) SimulatedVerifier(secret []byte, identity string) []byte {
+	v, err := hkdf.Expand(sha256.New, secret, "verifier"+p.name+identity, p.Size())
+	if err != nil {
+		// The size is far below the limit of HKDF.
+		panic("srp: " + err.Error())
+	}
+	// The top bit of N is set, so clearing it here leaves a number below N.
+	v[0] &= 0x7F
+	return v
+}
+
+// Salt returns the salt of an identity under a profile: SaltSize bytes,
+// derived from a secret of at least 32 random bytes. It is the same for a
+// registered identity and for one that is not, so a salt tells nothing.
+func Salt(secret []byte, profile, identity string) []byte {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte("salt" + profile + identity))
+	return h.Sum(nil)[:SaltSize]
+}
+
+// digest returns the hash of the parts, one after the other.
+func (p *Profile) digest(parts ...[]byte) []byte {
+	h := p.hash()
+	for _, part := range parts {
+		h.Write(part)
+	}
+	return h.Sum(nil)
+}
+
+// exponent returns a hash as exponent. The hash is cleared.
+func exponent(digest []byte) (e [PrivateSize]byte) {
+	copy(e[PrivateSize-len(digest):], digest)
+	clear(digest)
+	return e
+}
+
+// passwordExponent returns x.
+func (p *Profile) passwordExponent(identity, password string, salt []byte) [PrivateSize]byte {
+	credentials := []byte(identity + ":" + password)
+	inner := p.digest(credentials)
+	defer clear(credentials)
+	defer clear(inner)
+	return exponent(p.digest(salt, inner))
+}
+
+// scramble returns u of two padded public values, and whether it can be used:
+// with u = 0, S would not depend on the verifier.
+func (p *Profile) scramble(clientPublic, serverPublic []byte) ([PrivateSize]byte, bool) {
+	u := exponent(p.digest(clientPublic, serverPublic))
+	return u, !isZero(u[:])
+}
+
+// prove returns K of S, and M1 and M2 that prove it. The public values are
+// padded. S is cleared.
+func (p *Profile) prove(g *group, identity string, salt, clientPublic, serverPublic []byte, s element) (key, m1, m2 []byte) {
+	secret := g.toBytes(s)
+	clear(s)
+	key = p.digest(secret)
+	clear(secret)
+	m1 = p.digest(g.label, p.digest([]byte(identity)), salt, clientPublic, serverPublic, key)
+	m2 = p.digest(clientPublic, m1, key)
+	return key, m1, m2
+}
+
+// inside tells whether b is Size bytes of a number with 1 < b < N-1. Only the
+// answer depends on b, not the time it takes.
+func (p *Profile) inside(b []byte) bool {
+	if len(b) != p.Size() {
+		return false
+	}
+	return less(p.pad([]byte{1}), b)&less(b, p.primeMinusOne()) == 1
+}
+
+// less returns 1 if x < y and 0 if not, for big-endian numbers of equal length,
+// in a time that depends on the length only.
+func less(x, y []byte) int {
+	borrow := 0
+	for i := len(x) - 1; i >= 0; i-- {
+		borrow = (int(x[i]) - int(y[i]) - borrow) >> 8 & 1
+	}
+	return borrow
+}
+
+// isZero tells whether b is all zeros, in a time that depends on its length only.
+func isZero(b []byte) bool {
+	return subtle.ConstantTimeCompare(b, make([]byte, len(b))) == 1
+}

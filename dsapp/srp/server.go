@@ -1,0 +1,130 @@
+package srp
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// errVerifier is returned for a verifier that no password of this profile has.
+// 0, 1 and N-1 are among them: with those, S would be known to everybody.
+var errVerifier = errors.New("srp: verifier does not belong to the profile")
+
+// Ephemeral is the pair that the server makes for one exchange.
+type Ephemeral struct {
+	// Private is b, PrivateSize bytes: a secret, used for one ServerVerify and
+	// then cleared by its owner.
+	Private []byte
+	// Public is B, Size bytes.
+	Public []byte
+}
+
+// ServerEphemeral makes the server's pair for one exchange with the holder of
+// the verifier: a fresh b and B = k*v + g^b. B is reduced and never 0. A verifier
+// that cannot be one of the profile is an error.
+func (p *Profile) ServerEphemeral(verifier []byte) (Ephemeral, error) {
+	return p.serverEphemeral(verifier, rand.Reader)
+}
+
+func (p *Profile) serverEphemeral(verifier []byte, random io.Reader) (Ephemeral, error) {
+	if !p.inside(verifier) {
+		return Ephemeral{}, errVerifier
+	}
+	g := p.group()
+	v := g.fromBytes(verifier)
+	defer clear(v)
+	kv := g.product(g.k, v)
+	defer clear(kv)
+
+	var b [PrivateSize]byte
+	defer clear(b[:])
+	for {
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return Ephemeral{}, fmt.Errorf("srp: random private value: %w", err)
+		}
+		public := p.serverPublic(g, kv, &b)
+		if isZero(public) {
+			// Clients must refuse it (RFC 5054, section 2.5.3).
+			continue
+		}
+		return Ephemeral{Private: append([]byte(nil), b[:]...), Public: public}, nil
+	}
+}
+
+// serverPublic returns B of k*v and b.
+func (p *Profile) serverPublic(g *group, kv element, b *[PrivateSize]byte) []byte {
+	gb := g.powerG(b)
+	defer clear(gb)
+	sum := g.sum(kv, gb)
+	defer clear(sum)
+	return g.toBytes(sum)
+}
+
+// Exchange is what the server knows when the client's evidence arrives.
+type Exchange struct {
+	// Identity is I.
+	Identity string
+	// Salt is s, SaltSize bytes.
+	Salt []byte
+	// Verifier is v, Size bytes.
+	Verifier []byte
+	// ClientPublic is A as ParsePublic returned it, Size bytes.
+	ClientPublic []byte
+	// Private and ServerPublic are the server's Ephemeral of this exchange,
+	// PrivateSize and Size bytes.
+	Private, ServerPublic []byte
+}
+
+// Session is the result of an exchange in which the client proved that it knows
+// the password.
+type Session struct {
+	// Key is K, KeySize bytes: a secret.
+	Key []byte
+	// Evidence is M2, EvidenceSize bytes, to be shown to the client.
+	Evidence []byte
+}
+
+// ServerVerify checks the client's evidence M1. Only when it is right does it
+// return the session, and true. The work is the same for every evidence. It returns
+// false as well when a member of x has the wrong size, when A or the verifier is
+// out of range, and when u is 0.
+//
+// An exchange is good for one call: more evidence on the same b would be more
+// guesses.
+func (p *Profile) ServerVerify(x Exchange, evidence []byte) (Session, bool) {
+	if len(x.Salt) != SaltSize || len(x.Private) != PrivateSize || len(x.ServerPublic) != p.Size() {
+		return Session{}, false
+	}
+	if !p.inside(x.ClientPublic) || !p.inside(x.Verifier) {
+		return Session{}, false
+	}
+	u, ok := p.scramble(x.ClientPublic, x.ServerPublic)
+	if !ok {
+		return Session{}, false
+	}
+
+	g := p.group()
+	key, m1, m2 := p.prove(g, x.Identity, x.Salt, x.ClientPublic, x.ServerPublic, serverSecret(g, x, &u))
+	if subtle.ConstantTimeCompare(m1, evidence) != 1 {
+		clear(key)
+		clear(m1)
+		clear(m2)
+		return Session{}, false
+	}
+	return Session{Key: key, Evidence: m2}, true
+}
+
+// serverSecret returns S = (A * v^u)^b.
+func serverSecret(g *group, x Exchange, u *[PrivateSize]byte) element {
+	b := [PrivateSize]byte(x.Private)
+	defer clear(b[:])
+	v := g.fromBytes(x.Verifier)
+	defer clear(v)
+	vu := g.power(v, u)
+	defer clear(vu)
+	base := g.product(g.fromBytes(x.ClientPublic), vu)
+	defer clear(base)
+	return g.power(base, &b)
+}

@@ -1,0 +1,222 @@
+// Package apikey holds the API keys of the gateway: who may call it, as which
+// class, from where.
+package apikey
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Class says which services a key opens.
+type Class string
+
+// The classes of keys.
+const (
+	// FrontEnd keys are held by mobile applications.
+	FrontEnd Class = "front_end"
+	// BackEnd keys are held by the solution's own servers.
+	BackEnd Class = "back_end"
+)
+
+// Length limits of an API key, in bytes.
+const (
+	MinKeyLength = 16
+	MaxKeyLength = 256
+)
+
+// maxNameLength is the longest name of a key's holder, in bytes.
+const maxNameLength = 64
+
+// Key is one API key. The key itself is not kept, only its hash, and neither
+// fmt nor log/slog nor encoding/json prints the hash.
+type Key struct {
+	// Name of the application that holds the key. Several keys may carry one
+	// name, so that a key can be replaced while the old one is still in use.
+	Name string
+	// Class of the key; the same for all keys of one name.
+	Class Class
+	// Hash is the SHA-256 of the key.
+	Hash [sha256.Size]byte
+	// Allow lists the address ranges the key is accepted from. Empty: from
+	// anywhere for FrontEnd, from loopback addresses only for BackEnd.
+	Allow []netip.Prefix
+}
+
+var (
+	_ fmt.Formatter  = Key{}
+	_ fmt.Stringer   = Key{}
+	_ slog.LogValuer = Key{}
+)
+
+// Permits reports whether the key is accepted from addr. An IPv4-mapped IPv6
+// address counts as the IPv4 address, a zone is ignored, and an invalid address
+// is never permitted.
+func (k Key) Permits(addr netip.Addr) bool {
+	if !addr.IsValid() {
+		return false
+	}
+	addr = addr.Unmap().WithZone("")
+	if len(k.Allow) == 0 {
+		return k.Class == FrontEnd || addr.IsLoopback()
+	}
+	return slices.ContainsFunc(k.Allow, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// String returns name and class of the key.
+func (k Key) String() string {
+	return fmt.Sprintf("%s (%s)", k.Name, k.Class)
+}
+
+// Format writes name and class of the key, whatever the verb: with String alone
+// verbs such as %d and %#v would still print the hash.
+func (k Key) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, k.String())
+}
+
+// LogValue returns name and class of the key.
+func (k Key) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("name", k.Name), slog.String("class", string(k.Class)))
+}
+
+// MarshalText returns name and class of the key. It keeps the hash out of JSON
+// logs, where keys inside other values are marshaled.
+func (k Key) MarshalText() ([]byte, error) {
+	return []byte(k.String()), nil
+}
+
+// Hash returns the SHA-256 of an API key, as Key holds it.
+func Hash(key string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(key))
+}
+
+// ParseHash reads the SHA-256 of an API key from 64 hexadecimal digits of either
+// case. The error never contains the digits.
+func ParseHash(digits string) ([sha256.Size]byte, error) {
+	var h [sha256.Size]byte
+	if len(digits) != hex.EncodedLen(len(h)) {
+		return [sha256.Size]byte{}, errors.New("key hash must have 64 hexadecimal digits")
+	}
+	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
+		// The cause is dropped because it quotes a digit.
+		return [sha256.Size]byte{}, errors.New("key hash must consist of hexadecimal digits")
+	}
+	return h, nil
+}
+
+// ValidateKey checks that key can be used as an API key: MinKeyLength to
+// MaxKeyLength visible ASCII characters without a colon, which cannot be part of
+// the user name of HTTP Basic authentication (RFC 7617 section 2). The error
+// never contains the key.
+func ValidateKey(key string) error {
+	if len(key) < MinKeyLength || len(key) > MaxKeyLength {
+		return fmt.Errorf("key must have %d to %d characters", MinKeyLength, MaxKeyLength)
+	}
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] > '~' || key[i] == ':' {
+			return errors.New("key must consist of visible ASCII characters other than a colon")
+		}
+	}
+	return nil
+}
+
+// Set is an immutable set of API keys.
+type Set struct {
+	keys []Key
+}
+
+// NewSet returns a set of the given keys. It refuses an empty set, names that are
+// not 1 to 64 printable ASCII characters without a colon, unknown classes,
+// different classes under one name, missing and repeated hashes, and ranges that
+// are invalid. Its errors name keys by position and name only.
+func NewSet(keys []Key) (*Set, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("no API key")
+	}
+	s := &Set{keys: make([]Key, 0, len(keys))}
+	for i, k := range keys {
+		if !validName(k.Name) {
+			return nil, fmt.Errorf("API key %d: name must be 1 to %d printable ASCII characters without a colon", i+1, maxNameLength)
+		}
+		if k.Class != FrontEnd && k.Class != BackEnd {
+			return nil, fmt.Errorf("API key %d (%q): class must be %q or %q", i+1, k.Name, FrontEnd, BackEnd)
+		}
+		// Two values that no holder of a key can be behind: a field that was
+		// never set, and the hash of an empty secret, which would admit
+		// everybody who presents an empty user name.
+		if k.Hash == [sha256.Size]byte{} || k.Hash == Hash("") {
+			return nil, fmt.Errorf("API key %d (%q): key is missing or empty", i+1, k.Name)
+		}
+		for j, other := range s.keys {
+			if k.Hash == other.Hash {
+				return nil, fmt.Errorf("API keys %d (%q) and %d (%q) are the same key", j+1, other.Name, i+1, k.Name)
+			}
+			if k.Name == other.Name && k.Class != other.Class {
+				return nil, fmt.Errorf("API keys %d and %d: name %q has two classes", j+1, i+1, k.Name)
+			}
+		}
+		allow, err := normalize(k.Allow)
+		if err != nil {
+			return nil, fmt.Errorf("API key %d (%q): %w", i+1, k.Name, err)
+		}
+		k.Allow = allow
+		s.keys = append(s.keys, k)
+	}
+	return s, nil
+}
+
+// Lookup returns the entry of the presented key. The work depends on the number
+// of keys in the set and on the length of the presented one, not on which key
+// matches or how much of it. Keys longer than MaxKeyLength never match.
+func (s *Set) Lookup(key string) (Key, bool) {
+	fits := subtle.ConstantTimeLessOrEq(len(key), MaxKeyLength)
+	hash := Hash(key[:min(len(key), MaxKeyLength)])
+	found, index := 0, 0
+	for i := range s.keys {
+		equal := subtle.ConstantTimeCompare(hash[:], s.keys[i].Hash[:])
+		found |= equal
+		index = subtle.ConstantTimeSelect(equal, i, index)
+	}
+	if found&fits != 1 {
+		return Key{}, false
+	}
+	return s.keys[index], true
+}
+
+func validName(name string) bool {
+	if name == "" || len(name) > maxNameLength || strings.Contains(name, ":") {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] < ' ' || name[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// normalize copies the ranges and turns ranges of IPv4-mapped addresses into
+// IPv4 ranges, since Permits compares unmapped addresses.
+func normalize(allow []netip.Prefix) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, 0, len(allow))
+	for _, p := range allow {
+		if !p.IsValid() {
+			return nil, errors.New("allow holds an invalid address range")
+		}
+		if p.Addr().Is4In6() {
+			if p.Bits() < 96 {
+				return nil, fmt.Errorf("allow: range %s mixes IPv4-mapped and other addresses", p)
+			}
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}

@@ -1,0 +1,499 @@
+package ratelimit
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// clock is a time source that moves only when told.
+type clock struct{ t time.Time }
+
+func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
+
+func withClock(perMinute, maxKeys int) (*Limiter, *clock) {
+	c := &clock{t: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	l := New(perMinute, maxKeys)
+	l.now = func() time.Time { return c.t }
+	return l, c
+}
+
+// admitted counts how many of n events pass Allow at this moment.
+func admitted(l *Limiter, key string, n int) int {
+	count := 0
+	for range n {
+		if ok, _ := l.Allow(key); ok {
+			count++
+		}
+	}
+	return count
+}
+
+func mustBlock(t *testing.T, l *Limiter, key string, want bool) {
+	t.Helper()
+	if blocked, retry := l.Blocked(key); blocked != want || (retry > 0) != want {
+		t.Errorf("Blocked(%q) = %t, %v, want %t", key, blocked, retry, want)
+	}
+}
+
+// A burst of one minute's worth, then an even rate.
+func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10)
+	if n := admitted(l, "a", 100); n != 60 {
+		t.Errorf("admitted %d at once, want 60", n)
+	}
+	if ok, retry := l.Allow("a"); ok || retry != time.Second {
+		t.Errorf("Allow = %t, %v, want refused for 1s", ok, retry)
+	}
+	c.advance(999 * time.Millisecond)
+	if ok, retry := l.Allow("a"); ok || retry != time.Millisecond {
+		t.Errorf("Allow = %t, %v, want refused for 1ms", ok, retry)
+	}
+	c.advance(time.Millisecond)
+	if n := admitted(l, "a", 5); n != 1 {
+		t.Errorf("admitted %d after one second, want 1", n)
+	}
+	c.advance(time.Hour)
+	if n := admitted(l, "a", 100); n != 60 {
+		t.Errorf("admitted %d after an hour, want 60", n)
+	}
+}
+
+func TestKeysAreIndependent(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(2, 10)
+	admitted(l, "a", 5)
+	if n := admitted(l, "b", 5); n != 2 {
+		t.Errorf("admitted %d of another key, want 2", n)
+	}
+}
+
+// Refused events cost nothing: hammering does not postpone the next admission.
+func TestRefusedEventsTakeNoToken(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10)
+	admitted(l, "a", 1000)
+	c.advance(time.Second)
+	if ok, _ := l.Allow("a"); !ok {
+		t.Error("refused after the announced second")
+	}
+}
+
+func TestOffAdmitsEverythingAndKeepsNothing(t *testing.T) {
+	t.Parallel()
+	for _, perMinute := range []int{0, -1} {
+		l, _ := withClock(perMinute, 10)
+		if n := admitted(l, "a", 1000); n != 1000 {
+			t.Errorf("limit %d admitted %d of 1000", perMinute, n)
+		}
+		for range 1000 {
+			l.Record("a")
+		}
+		mustBlock(t, l, "a", false)
+		if n := len(l.buckets); n != 0 {
+			t.Errorf("limit %d keeps %d buckets", perMinute, n)
+		}
+	}
+}
+
+// Looking is free, only recorded outcomes count.
+func TestBlockedTakesNothingRecordDoes(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(3, 10)
+	for range 100 {
+		mustBlock(t, l, "a", false)
+	}
+	if n := len(l.buckets); n != 0 {
+		t.Errorf("looking made %d buckets", n)
+	}
+	for range 3 {
+		mustBlock(t, l, "a", false)
+		l.Record("a")
+	}
+	mustBlock(t, l, "a", true)
+	mustBlock(t, l, "b", false)
+	if _, retry := l.Blocked("a"); retry != 20*time.Second {
+		t.Errorf("retry after %v, want 20s", retry)
+	}
+	c.advance(20 * time.Second)
+	mustBlock(t, l, "a", false)
+	l.Record("a")
+	mustBlock(t, l, "a", true)
+}
+
+// A wave of events that passed Blocked together is paid for afterwards, yet never
+// by more than about a minute of waiting.
+func TestRecordGoesIntoBoundedDebt(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10)
+	for range 60 + 10 {
+		l.Record("a")
+	}
+	if _, retry := l.Blocked("a"); retry != 11*time.Second {
+		t.Errorf("retry after %v, want 11s", retry)
+	}
+	for range 10_000 {
+		l.Record("a")
+	}
+	_, retry := l.Blocked("a")
+	if retry != 61*time.Second {
+		t.Errorf("retry after %v, want 61s", retry)
+	}
+	c.advance(retry)
+	mustBlock(t, l, "a", false)
+}
+
+// A configuration reload changes the limit but frees nobody.
+func TestSetLimitKeepsTheShare(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10)
+	admitted(l, "empty", 60)
+	admitted(l, "half", 30)
+	admitted(l, "untouched", 1)
+	c.advance(time.Second)
+	for range 90 {
+		l.Record("debt")
+	}
+
+	l.SetLimit(600)
+	if n := admitted(l, "half", 1000); n != 310 {
+		t.Errorf("half: admitted %d, want 310", n)
+	}
+	if n := admitted(l, "untouched", 1000); n != 600 {
+		t.Errorf("untouched: admitted %d, want 600", n)
+	}
+	if n := admitted(l, "empty", 1000); n != 10 {
+		t.Errorf("empty: admitted %d, want 10", n)
+	}
+	if n := admitted(l, "new", 1000); n != 600 {
+		t.Errorf("new: admitted %d, want 600", n)
+	}
+	if _, retry := l.Blocked("debt"); retry != 30*time.Second+100*time.Millisecond {
+		t.Errorf("debt: retry after %v, want 30.1s", retry)
+	}
+
+	l.SetLimit(6)
+	if _, retry := l.Blocked("debt"); retry != 40*time.Second {
+		t.Errorf("debt: retry after %v, want 40s", retry)
+	}
+	c.advance(10 * time.Second)
+	if n := admitted(l, "empty", 10); n != 1 {
+		t.Errorf("empty: admitted %d at the new rate, want 1", n)
+	}
+}
+
+func TestSetLimitToTheSameChangesNothing(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(7, 10)
+	admitted(l, "a", 3)
+	l.SetLimit(7)
+	if n := admitted(l, "a", 10); n != 4 {
+		t.Errorf("admitted %d, want 4", n)
+	}
+}
+
+func TestSetLimitOffAndOnStartsAnew(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(2, 10)
+	admitted(l, "a", 2)
+	l.SetLimit(0)
+	if n := admitted(l, "a", 100); n != 100 {
+		t.Errorf("admitted %d of 100 while off", n)
+	}
+	mustBlock(t, l, "a", false)
+	l.SetLimit(2)
+	if n := admitted(l, "a", 100); n != 2 {
+		t.Errorf("admitted %d, want 2", n)
+	}
+}
+
+// Memory is bounded, and what is forgotten first no longer matters.
+func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 3)
+	admitted(l, "drained", 60)
+	admitted(l, "idle", 1)
+	c.advance(time.Second)
+	admitted(l, "busy", 60)
+	admitted(l, "new", 1)
+	if _, ok := l.buckets["idle"]; ok {
+		t.Error("the full bucket is still there")
+	}
+	if n := admitted(l, "drained", 60); n != 1 {
+		t.Errorf("drained: admitted %d, want the 1 of one second", n)
+	}
+	// Now all three lack tokens; "busy" was used longest ago.
+	admitted(l, "newer", 1)
+	if _, ok := l.buckets["busy"]; ok {
+		t.Error("the oldest bucket is still there")
+	}
+	if n := len(l.buckets); n != 3 || l.recent.Len() != 3 {
+		t.Errorf("%d buckets, %d in the list, want 3", n, l.recent.Len())
+	}
+}
+
+// A source cannot have its block forgotten by trying on while others come.
+func TestBlockedSourceThatTriesOnIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(2, 4)
+	for range 3 {
+		l.Record("a")
+	}
+	for i := range 100 {
+		mustBlock(t, l, "a", true)
+		for range 2 {
+			l.Record(strconv.Itoa(i))
+		}
+	}
+	mustBlock(t, l, "a", true)
+}
+
+// A flood of sources with one event each does not wash out a drained bucket.
+func TestFloodDoesNotForgetADrainedBucket(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 100)
+	for range 120 {
+		l.Record("attacker")
+	}
+	for i := range 1500 {
+		c.advance(20 * time.Millisecond)
+		l.Record(strconv.Itoa(i))
+	}
+	mustBlock(t, l, "attacker", true)
+}
+
+func TestMaxKeysBelowOneKeepsOne(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(2, 0)
+	admitted(l, "a", 2)
+	admitted(l, "b", 2)
+	if n := len(l.buckets); n != 1 {
+		t.Errorf("%d buckets, want 1", n)
+	}
+}
+
+// For any sequence of waits and events, in any window that starts with an event
+// no more than burst + rate × time events are admitted, an announced wait is
+// enough, and anything shorter by 10 ns is not.
+func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
+	t.Parallel()
+	const margin = 10 * time.Nanosecond
+	rapid.Check(t, func(t *rapid.T) {
+		perMinute := rapid.IntRange(1, 1000).Draw(t, "perMinute")
+		l, c := withClock(perMinute, 4)
+		twoPhase := rapid.Bool().Draw(t, "two-phase")
+		try := func() (bool, time.Duration) {
+			if !twoPhase {
+				return l.Allow("a")
+			}
+			blocked, retry := l.Blocked("a")
+			if !blocked {
+				l.Record("a")
+			}
+			return !blocked, retry
+		}
+		var times []time.Time
+		for range rapid.IntRange(1, 30).Draw(t, "rounds") {
+			c.advance(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "wait")))
+			for range rapid.IntRange(1, 2*perMinute).Draw(t, "events") {
+				ok, retry := try()
+				if ok {
+					times = append(times, c.t)
+					continue
+				}
+				if rapid.IntRange(0, 9).Draw(t, "obey") != 0 {
+					break
+				}
+				if retry > margin {
+					c.advance(retry - margin)
+					if early, _ := try(); early {
+						t.Fatalf("admitted too early, before the announced %v", retry)
+					}
+					c.advance(2 * time.Millisecond)
+				} else {
+					c.advance(retry)
+				}
+				if ok, again := try(); !ok {
+					t.Fatalf("refused after the announced %v, again for %v", retry, again)
+				}
+				times = append(times, c.t)
+				break
+			}
+		}
+		// Events i to j are j-i+1 within times[j]-times[i]: above the limit for
+		// some i exactly if above it for the i with the least lead.
+		lead := func(i int) float64 { return float64(i) - float64(perMinute)*times[i].Sub(times[0]).Minutes() }
+		least := 0.0
+		for j := range times {
+			least = min(least, lead(j))
+			if n := lead(j) + 1 - least; n > float64(perMinute)+1e-6 {
+				t.Fatalf("event %d: %.3f above the rate, burst %d", j, n, perMinute)
+			}
+		}
+	})
+}
+
+// Whatever is called in whatever order, no more than maxKeys buckets are kept, and
+// nobody has to wait longer than a minute for the debt and a minute for one token.
+func TestBucketsStayBounded(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		maxKeys := rapid.IntRange(1, 40).Draw(t, "maxKeys")
+		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), maxKeys)
+		t.Repeat(map[string]func(*rapid.T){
+			"allow":   func(t *rapid.T) { l.Allow(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
+			"record":  func(t *rapid.T) { l.Record(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
+			"blocked": func(t *rapid.T) { l.Blocked(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
+			"limit":   func(t *rapid.T) { l.SetLimit(rapid.IntRange(0, 5).Draw(t, "limit")) },
+			"wait":    func(t *rapid.T) { c.advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
+			"": func(t *rapid.T) {
+				if len(l.buckets) > maxKeys || l.recent.Len() != len(l.buckets) {
+					t.Fatalf("%d buckets, %d in the list, at most %d", len(l.buckets), l.recent.Len(), maxKeys)
+				}
+				for key := range l.buckets {
+					if blocked, retry := l.Blocked(key); blocked != (retry > 0) || retry > 121*time.Second {
+						t.Fatalf("Blocked = %t, %v", blocked, retry)
+					}
+				}
+			},
+		})
+	})
+}
+
+// All methods at once, and the limit holds across goroutines. The clock stands.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(50, 8)
+	var count atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				if ok, _ := l.Allow("shared"); ok {
+					count.Add(1)
+				}
+				key := strconv.Itoa(g*i%5 + 1)
+				l.Record(key)
+				l.Blocked(key)
+				l.SetLimit(50)
+			}
+		})
+	}
+	wg.Wait()
+	if n := count.Load(); n != 50 {
+		t.Errorf("admitted %d, want 50", n)
+	}
+}
+
+// Changing the limit while others use it neither races nor loses buckets.
+func TestConcurrentSetLimit(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(50, 8)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 200 {
+				l.Allow(strconv.Itoa(i % 20))
+				l.Record(strconv.Itoa(i % 20))
+				l.Blocked(strconv.Itoa(i % 20))
+				l.SetLimit((g + i) % 4 * 20)
+			}
+		})
+	}
+	wg.Wait()
+	l.SetLimit(1)
+	if n := admitted(l, "later", 5); n != 1 {
+		t.Errorf("admitted %d, want 1", n)
+	}
+}
+
+func TestAddressKey(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ addr, want string }{
+		{"192.0.2.1", "192.0.2.1"},
+		{"::ffff:192.0.2.1", "192.0.2.1"},
+		{"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"},
+		{"2001:db8:1:2::", "2001:db8:1:2::/64"},
+		{"2001:db8:1:3::", "2001:db8:1:3::/64"},
+		{"::1", "::/64"},
+		{"fe80::1%eth0", "fe80::/64"},
+		{"fe80::2%eth1", "fe80::/64"},
+	} {
+		if got := AddressKey(netip.MustParseAddr(tt.addr)); got != tt.want {
+			t.Errorf("AddressKey(%s) = %q, want %q", tt.addr, got, tt.want)
+		}
+	}
+	if got := AddressKey(netip.Addr{}); got == "" {
+		t.Error("an invalid address has no key")
+	}
+}
+
+func BenchmarkAllow(b *testing.B) {
+	const maxKeys = 1 << 16
+	keys := make([]string, 2*maxKeys)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff)
+	}
+	for _, bm := range []struct {
+		name string
+		keys int
+	}{{"one key", 1}, {"all kept", maxKeys}, {"evicting", 2 * maxKeys}} {
+		b.Run(bm.name, func(b *testing.B) {
+			l := New(60, maxKeys)
+			for _, key := range keys[:bm.keys] {
+				l.Allow(key)
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				l.Allow(keys[i%bm.keys])
+				i++
+			}
+		})
+	}
+	b.Run("parallel", func(b *testing.B) {
+		l := New(60, maxKeys)
+		var next atomic.Int64
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			i := int(next.Add(1)) * 7919
+			for pb.Next() {
+				l.Allow(keys[i%maxKeys])
+				i++
+			}
+		})
+	})
+}
+
+// The lock is held for as long as SetLimit takes.
+func BenchmarkSetLimit(b *testing.B) {
+	const maxKeys = 1 << 16
+	l := New(60, maxKeys)
+	for i := range maxKeys {
+		l.Allow(strconv.Itoa(i))
+	}
+	limit := 60
+	for b.Loop() {
+		limit = 120 - limit + 1
+		l.SetLimit(limit)
+	}
+}
+
+func BenchmarkAddressKey(b *testing.B) {
+	for _, addr := range []string{"192.0.2.1", "2001:db8:1:2:3:4:5:6"} {
+		b.Run(addr, func(b *testing.B) {
+			a := netip.MustParseAddr(addr)
+			b.ReportAllocs()
+			for b.Loop() {
+				AddressKey(a)
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package authserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// instance is an Instance at work.
+type instance struct {
+	name      string
+	url       *url.URL
+	transport http.RoundTripper
+	timeout   time.Duration
+	// slots holds one element for each command in progress.
+	slots    chan struct{}
+	waiting  atomic.Int64
+	maxQueue int64
+}
+
+func newInstance(i Instance, timeout time.Duration) *instance {
+	address := *i.URL
+	return &instance{
+		name:      i.Name,
+		url:       &address,
+		transport: i.Transport,
+		timeout:   timeout,
+		slots:     make(chan struct{}, i.MaxConnections),
+		maxQueue:  int64(i.MaxQueue),
+	}
+}
+
+var errQueueFull = errors.New("too many commands are waiting")
+
+// acquire waits for a slot.
+func (in *instance) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case in.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	defer in.waiting.Add(-1)
+	if in.waiting.Add(1) > in.maxQueue {
+		return errQueueFull
+	}
+	select {
+	case in.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for a connection: %w", ctx.Err())
+	}
+}
+
+func (in *instance) release() { <-in.slots }
+
+func (in *instance) failure(c *command, reason, cause error) error {
+	return &CallError{Instance: in.name, Operation: c.String(), Reason: reason, Cause: cause}
+}
+
+// exchange sends a command and reads the answer. Its errors are *CallError. When
+// it returns, nothing reads request any more.
+func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, request []byte) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, in.timeout)
+	defer cancel()
+	if err := in.acquire(ctx); err != nil {
+		return nil, in.failure(c, ErrNotSent, err)
+	}
+	defer in.release()
+
+	p := &payload{data: request}
+	defer p.abandon()
+	// Redirects are not followed: they are a matter of http.Client.
+	response, err := in.transport.RoundTrip(in.request(ctx, v, p))
+	if err != nil {
+		if !p.abandon() {
+			return nil, in.failure(c, ErrNotSent, err)
+		}
+		reason, cause := lost(ctx, err)
+		return nil, in.failure(c, reason, cause)
+	}
+	defer response.Body.Close()
+	if err := checkMediaType(response); err != nil {
+		return nil, in.failure(c, ErrBadAnswer, err)
+	}
+	got, err := decode(response.Body, c.operation)
+	if failed, ok := errors.AsType[*readError](err); ok {
+		reason, cause := lost(ctx, failed.err)
+		return nil, in.failure(c, reason, cause)
+	}
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
+	}
+	if err != nil {
+		return nil, in.failure(c, ErrBadAnswer, err)
+	}
+	return got, nil
+}
+
+// request makes the HTTP request for one attempt.
+func (in *instance) request(ctx context.Context, v soapVersion, p *payload) *http.Request {
+	r := &http.Request{
+		Method:        http.MethodPost,
+		URL:           in.url,
+		Host:          in.url.Host,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        http.Header{"Content-Type": {v.contentType}},
+		Body:          p.open(),
+		GetBody:       p.reopen,
+		ContentLength: int64(len(p.data)),
+	}
+	if v.action {
+		// Not in Go's canonical form: the usual case on the wire is this one.
+		r.Header["SOAPAction"] = []string{`""`}
+	}
+	return r.WithContext(httptrace.WithClientTrace(ctx, p.trace()))
+}
+
+// checkMediaType makes sure that the answer says to be XML in UTF-8.
+func checkMediaType(r *http.Response) error {
+	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case err != nil:
+		return fmt.Errorf("HTTP status %d without a valid media type", r.StatusCode)
+	case media != "text/xml" && media != "application/xml" && !strings.HasSuffix(media, "+xml"):
+		return fmt.Errorf("HTTP status %d with a media type other than XML", r.StatusCode)
+	case parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8"):
+		return errors.New("answer in another character set than UTF-8")
+	}
+	return nil
+}
+
+// lost says why an answer did not arrive. What a transport reports about a
+// malformed answer quotes it; such an error is replaced.
+func lost(ctx context.Context, err error) (reason, cause error) {
+	switch ended := ctx.Err(); ended {
+	case nil:
+	case context.DeadlineExceeded:
+		return ErrTimeout, ended
+	default:
+		return ErrNoAnswer, ended
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok {
+		if timeout.Timeout() {
+			return ErrTimeout, err
+		}
+		return ErrNoAnswer, err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrNoAnswer, io.ErrUnexpectedEOF
+	}
+	return ErrNoAnswer, fmt.Errorf("connection or HTTP failure (%T)", err)
+}

@@ -1,0 +1,110 @@
+package authserver
+
+import (
+	"errors"
+	"strings"
+)
+
+// minGuess is the length from which on a hex value can be taken for an
+// activation message.
+const minGuess = 65
+
+// results picks the command's outputs from its answer. If the attribute of an
+// output with a configured name is absent, the only unknown attribute that looks
+// like an activation message is taken; guessed is then its name.
+func (c *command) results(got *answer, a *Attributes) (out values, guessed string, err error) {
+	out = make(values, len(c.outputs))
+	for i := range c.outputs {
+		o := &c.outputs[i]
+		name := c.outputName(o, a)
+		value, found, err := c.find(got, name)
+		if err != nil {
+			return nil, "", err
+		}
+		if !found && o.id != nil && o.maxHex > 0 {
+			if guessed = c.guess(got, a); guessed != "" {
+				value, found, err = c.find(got, guessed)
+				if err != nil {
+					return nil, "", err
+				}
+			}
+		}
+		if o.required && value == "" {
+			return nil, "", errors.New("answer without " + name)
+		}
+		if o.maxHex > 0 && found && !isHex(value) {
+			return nil, "", errors.New(name + " is not in hex digits")
+		}
+		if o.maxHex > 0 && len(value) > o.maxHex {
+			return nil, "", errors.New(name + " is too long")
+		}
+		out[o.name] = value
+	}
+	return out, guessed, nil
+}
+
+// find gives the value of the one item of that name. The server is not
+// consistent in the case of element names.
+func (c *command) find(got *answer, name string) (value string, found bool, err error) {
+	for _, it := range got.items {
+		if it.name != name && !(c.typed() && strings.EqualFold(it.name, name)) {
+			continue
+		}
+		if found && it.value != value {
+			return "", false, errors.New("answer with different values of " + name)
+		}
+		value, found = it.value, true
+	}
+	return value, found, nil
+}
+
+// guess gives the name of the only attribute that the command does not know and
+// that holds a long hex value; empty if there is none or more than one.
+func (c *command) guess(got *answer, a *Attributes) string {
+	name := ""
+	for _, it := range got.items {
+		if len(it.value) < minGuess || !isHex(it.value) || !isAttributeName(it.name) || c.knows(it.name, a) {
+			continue
+		}
+		if name != "" {
+			return ""
+		}
+		name = it.name
+	}
+	return name
+}
+
+// knows reports whether the name is that of a field or output of the command.
+func (c *command) knows(name string, a *Attributes) bool {
+	for i := range c.fields {
+		if c.inputName(&c.fields[i], a) == name {
+			return true
+		}
+	}
+	for i := range c.outputs {
+		if c.outputName(&c.outputs[i], a) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// isHex reports whether s consists of hex digits, at least one.
+func isHex(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// isAttributeName reports whether s can be the name of an attribute.
+func isAttributeName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, r := range s {
+		switch {
+		case r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}

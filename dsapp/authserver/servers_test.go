@@ -1,0 +1,825 @@
+package authserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const secret = "open sesame"
+
+var (
+	request = MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: secret}
+
+	am1        = strings.Repeat("0A", 2000)
+	registered = provisioned(
+		attribute("PROVFLD_REGISTRATIONID", "aB3dE6gH"), attribute("PROVFLD_ACTIVATION_MESSAGE", am1), attribute("PROVFLD_SERIAL_NO", "VDS1234567"))
+)
+
+// peer is an authentication server that counts the commands it got completely.
+type peer struct {
+	Instance
+	arrived atomic.Int64
+}
+
+// newPeer starts an HTTPS server that answers each command with handle.
+func newPeer(t *testing.T, name string, handle func(w http.ResponseWriter, r *http.Request, command string)) *peer {
+	t.Helper()
+	p := &peer{}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		command, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		p.arrived.Add(1)
+		handle(w, r, string(command))
+	}))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	p.Instance = newTestInstance(t, name, server.URL, server.Client().Transport.(*http.Transport).TLSClientConfig)
+	return p
+}
+
+func newTestInstance(t *testing.T, name, address string, config *tls.Config) Instance {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: config}
+	t.Cleanup(transport.CloseIdleConnections)
+	return Instance{Name: name, URL: u, Transport: transport, MaxConnections: 4, MaxQueue: 4}
+}
+
+// answering handles each command with the same answer.
+func answering(text string) func(http.ResponseWriter, *http.Request, string) {
+	return func(w http.ResponseWriter, _ *http.Request, _ string) {
+		write(w, http.StatusOK, "text/xml; charset=utf-8", text)
+	}
+}
+
+func write(w http.ResponseWriter, status int, media, text string) {
+	w.Header().Set("Content-Type", media)
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}
+
+// reset closes a connection so that the other side gets an error, not an end.
+func reset(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+}
+
+func hijack(w http.ResponseWriter) net.Conn {
+	c, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// deadAddress is a URL at which nothing listens.
+func deadAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "https://" + l.Addr().String() + "/"
+}
+
+// listen serves each TCP connection with serve.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() {
+				defer c.Close()
+				serve(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		group.Wait()
+	})
+	return "https://" + l.Addr().String() + "/"
+}
+
+func newServers(t *testing.T, c Config) *Servers {
+	t.Helper()
+	if c.Timeout == 0 {
+		c.Timeout = 10 * time.Second
+	}
+	if c.ComponentTypes == (ComponentTypes{}) {
+		c.ComponentTypes = ComponentTypes{"My Provisioning", "My Authentication", "My Signature", "My Notification"}
+	}
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The three commands, end to end, in both SOAP versions.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"1.1", "1.2"} {
+		var header http.Header
+		var length int64
+		p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+			header, length = r.Header, r.ContentLength
+			if r.Method != http.MethodPost || r.URL.Path != "/soap" || length != int64(len(command)) {
+				t.Errorf("%s %s with length %d for %d bytes", r.Method, r.URL, length, len(command))
+			}
+			if !strings.Contains(command, "<value xsi:type=\"xsd:string\">My Provisioning</value><attributeID>PROVFLD_COMPONENT_TYPE</attributeID>") {
+				t.Errorf("no component type in %s", command)
+			}
+			switch {
+			case strings.Contains(command, "<cmd>PROVISIONCMD_MDL_REGISTER</cmd>"):
+				write(w, http.StatusOK, "text/xml", registered)
+			case strings.Contains(command, "<cmd>PROVISIONCMD_MDL_ADD_DEVICE</cmd>"):
+				write(w, http.StatusOK, "application/soap+xml; charset=UTF-8",
+					provisioned(attribute("PROVFLD_SERIAL_NO", "VDS1234567-1"), attribute("PROVFLD_INSTANCE_ACTIVATION_MESSAGE", "0a0B")))
+			default:
+				write(w, http.StatusOK, "application/xml",
+					provisioned(attribute("PROVFLD_USERID", "jane.doe"), attribute("PROVFLD_DOMAIN", "mydomain.com"), attribute("PROVFLD_SERIAL_NO", "VDS1234567")))
+			}
+		})
+		p.URL.Path = "/soap"
+		s := newServers(t, Config{Instances: []Instance{p.Instance}, SOAPVersion: version})
+
+		got, err := s.MDLRegister(t.Context(), request)
+		if want := (MDLRegistered{"primary", "aB3dE6gH", am1, "VDS1234567"}); err != nil || got != want {
+			t.Errorf("SOAP %s: %+v, %v", version, got, err)
+		}
+		action, hasAction := header["Soapaction"]
+		media := header.Get("Content-Type")
+		switch version {
+		case "1.1":
+			if media != "text/xml; charset=utf-8" || len(action) != 1 || action[0] != `""` {
+				t.Errorf("header %v", header)
+			}
+		case "1.2":
+			if media != "application/soap+xml; charset=utf-8" || hasAction {
+				t.Errorf("header %v", header)
+			}
+		}
+		if header.Get("Idempotency-Key") != "" || header.Get("X-Idempotency-Key") != "" {
+			t.Errorf("header %v makes transports repeat commands", header)
+		}
+
+		device, err := s.MDLAddDevice(t.Context(), "primary", MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0123"})
+		if want := (MDLDevice{"0a0B", "VDS1234567-1"}); err != nil || device != want {
+			t.Errorf("SOAP %s: %+v, %v", version, device, err)
+		}
+		activated, err := s.MDLActivate(t.Context(), "primary", MDLActivate{RegistrationID: "aB3dE6gH", Signature: "0123"})
+		if want := (MDLActivated{"jane.doe", "mydomain.com", "VDS1234567"}); err != nil || activated != want {
+			t.Errorf("SOAP %s: %+v, %v", version, activated, err)
+		}
+		if n := p.arrived.Load(); n != 3 {
+			t.Errorf("%d commands arrived", n)
+		}
+	}
+}
+
+// A refusal carries the codes and the stack as they came.
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	for status, fault := range map[string]bool{
+		"STAT_NOT_FOUND": false, "STAT_ERROR": false, "STAT_NEW": false,
+		"STAT_COMMS": true, "STAT_MEMORY": true, "STAT_OS_FAILURE": true, "STAT_LICENCE": true,
+	} {
+		p := newPeer(t, "primary", answering(refused("RET_FAILURE", status, -1, -77,
+			"<errorStack><errors><errorCode>-13</errorCode><errorDesc>Fail to retrieve storage key</errorDesc></errors></errorStack>")))
+		backup := newPeer(t, "backup", answering(registered))
+		_, err := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}}).MDLRegister(t.Context(), request)
+		refusal, ok := errors.AsType[*Refusal](err)
+		if !ok {
+			t.Errorf("%s: %v", status, err)
+			continue
+		}
+		if refusal.Instance != "primary" || refusal.Codes != (ResultCodes{"RET_FAILURE", status, -1, -77}) ||
+			len(refusal.Stack) != 1 || refusal.Stack[0] != (StackEntry{-13, "Fail to retrieve storage key"}) || refusal.BackendFault() != fault {
+			t.Errorf("%s: %+v", status, refusal)
+		}
+		if backup.arrived.Load() != 0 {
+			t.Errorf("%s: the backup was asked", status)
+		}
+	}
+}
+
+// checkFailure makes sure of a failure's reason and that it tells no secrets.
+func checkFailure(t *testing.T, name string, err error, reasons ...error) *CallError {
+	t.Helper()
+	failure, ok := errors.AsType[*CallError](err)
+	if !ok {
+		t.Errorf("%s: %v", name, err)
+		return &CallError{}
+	}
+	matches := 0
+	for _, reason := range reasons {
+		if errors.Is(err, reason) {
+			matches++
+		}
+	}
+	if matches != 1 {
+		t.Errorf("%s: %v", name, err)
+	}
+	for _, value := range []string{secret, "jane.doe", "mydomain.com"} {
+		if strings.Contains(err.Error(), value) {
+			t.Errorf("%s: %v tells %q", name, err, value)
+		}
+	}
+	return failure
+}
+
+// What goes wrong before the command leaves is ErrNotSent.
+func TestNotSent(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(t *testing.T) Instance{
+		"refused": func(t *testing.T) Instance { return newTestInstance(t, "primary", deadAddress(t), nil) },
+		"unknown authority": func(t *testing.T) Instance {
+			p := newPeer(t, "primary", answering(registered))
+			return newTestInstance(t, "primary", p.URL.String(), &tls.Config{RootCAs: x509.NewCertPool()})
+		},
+		"no TLS": func(t *testing.T) Instance {
+			address := listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+			return newTestInstance(t, "primary", address, nil)
+		},
+		"closed in the handshake": func(t *testing.T) Instance {
+			address := listen(t, func(c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				reset(c)
+			})
+			return newTestInstance(t, "primary", address, nil)
+		},
+	} {
+		_, err := newServers(t, Config{Instances: []Instance{start(t)}}).MDLRegister(t.Context(), request)
+		if failure := checkFailure(t, name, err, ErrNotSent); failure.Instance != "primary" || failure.Operation != "PROVISIONCMD_MDL_REGISTER" {
+			t.Errorf("%s: %+v", name, failure)
+		}
+	}
+}
+
+// A handshake that never ends is over with the timeout, and still nothing was sent.
+func TestNotSentInTime(t *testing.T) {
+	t.Parallel()
+	over := make(chan struct{})
+	address := listen(t, func(net.Conn) { <-over })
+	defer close(over)
+	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, nil)}, Timeout: 50 * time.Millisecond})
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "hanging handshake", err, ErrNotSent)
+}
+
+// The faults of an instance after a command has arrived. Each has its reason, and
+// the command goes out once and to no other instance.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	fault := envelope(`<SOAP-ENV:Fault><faultcode>SOAP-ENV:Server</faultcode><faultstring>no</faultstring></SOAP-ENV:Fault>`)
+	for name, test := range map[string]struct {
+		handle func(w http.ResponseWriter, r *http.Request, command string)
+		reason error
+	}{
+		"reset":   {func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) }, ErrNoAnswer},
+		"closed":  {func(w http.ResponseWriter, _ *http.Request, _ string) { _ = hijack(w).Close() }, ErrNoAnswer},
+		"hanging": {func(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }, ErrTimeout},
+		"part of the body": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(registered)))
+			write(w, http.StatusOK, "text/xml", registered[:len(registered)/2])
+		}, ErrNoAnswer},
+		"whole body, too short": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(registered)+1))
+			write(w, http.StatusOK, "text/xml", registered)
+		}, ErrNoAnswer},
+		"part of the chunks": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusOK, "text/xml", registered[:len(registered)/2])
+			w.(http.Flusher).Flush()
+			reset(hijack(w))
+		}, ErrNoAnswer},
+		"hanging body": {func(w http.ResponseWriter, r *http.Request, _ string) {
+			write(w, http.StatusOK, "text/xml", registered[:len(registered)/2])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, ErrTimeout},
+		"dripping body": {func(w http.ResponseWriter, r *http.Request, _ string) {
+			drip := time.NewTicker(5 * time.Millisecond)
+			defer drip.Stop()
+			w.Header().Set("Content-Type", "text/xml")
+			for i := range registered {
+				_, _ = io.WriteString(w, registered[i:i+1])
+				w.(http.Flusher).Flush()
+				select {
+				case <-drip.C:
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}, ErrTimeout},
+		"no HTTP": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			c := hijack(w)
+			_, _ = io.WriteString(c, "hello jane.doe, "+secret+"\r\n\r\n")
+			_ = c.Close()
+		}, ErrNoAnswer},
+		"status 500 without XML": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusInternalServerError, "text/html", "<html>jane.doe "+secret+"</html>")
+		}, ErrBadAnswer},
+		"status 500 without Fault": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusInternalServerError, "text/xml", registered)
+		}, ErrBadAnswer},
+		"status 500 with Fault": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusInternalServerError, "text/xml", fault)
+		}, ErrBadAnswer},
+		"status 400 with Fault": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusBadRequest, "application/soap+xml", fault)
+		}, ErrBadAnswer},
+		"status 200 with Fault": {answering(fault), ErrBadAnswer},
+		"status 204":            {func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(http.StatusNoContent) }, ErrBadAnswer},
+		"redirect": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}, ErrBadAnswer},
+		"no media type": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			w.Header()["Content-Type"] = nil
+			_, _ = io.WriteString(w, registered)
+		}, ErrBadAnswer},
+		"JSON": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusOK, "application/json", registered)
+		}, ErrBadAnswer},
+		"other character set": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusOK, "text/xml; charset=iso-8859-1", registered)
+		}, ErrBadAnswer},
+		"other declared character set": {answering(strings.Replace(registered, "UTF-8", "ISO-8859-1", 1)), ErrBadAnswer},
+		"empty":                        {answering(""), ErrBadAnswer},
+		"oversize":                     {answering(registered + strings.Repeat(" ", 2<<20)), ErrBadAnswer},
+		"deep":                         {answering(envelope(strings.Repeat("<a>", 100_000))), ErrBadAnswer},
+		"DOCTYPE":                      {answering("<!DOCTYPE a>" + registered), ErrBadAnswer},
+		"other operation":              {answering(strings.ReplaceAll(registered, "provisioningExecute", "authUser")), ErrBadAnswer},
+		"echo": {func(w http.ResponseWriter, _ *http.Request, command string) {
+			write(w, http.StatusOK, "text/xml", command)
+		}, ErrBadAnswer},
+		"no activation message": {answering(provisioned(attribute("PROVFLD_REGISTRATIONID", "aB3dE6gH"))), ErrBadAnswer},
+		"activation message with the password": {answering(provisioned(
+			attribute("PROVFLD_REGISTRATIONID", "aB3dE6gH"), attribute("PROVFLD_ACTIVATION_MESSAGE", secret))), ErrBadAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t, "primary", test.handle)
+			backup := newPeer(t, "backup", answering(registered))
+			timeout := 10 * time.Second
+			if test.reason == ErrTimeout {
+				timeout = 100 * time.Millisecond
+			}
+			s := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}, Timeout: timeout})
+			_, err := s.MDLRegister(t.Context(), request)
+			if failure := checkFailure(t, name, err, test.reason); failure.Instance != "primary" {
+				t.Errorf("instance %q", failure.Instance)
+			}
+			if n := p.arrived.Load(); n != 1 || backup.arrived.Load() != 0 {
+				t.Errorf("%d commands at the primary, %d at the backup", n, backup.arrived.Load())
+			}
+			if in := s.instances[0]; len(in.slots) != 0 || in.waiting.Load() != 0 {
+				t.Errorf("%d slots taken, %d waiting", len(in.slots), in.waiting.Load())
+			}
+		})
+	}
+}
+
+// A connection that is reset while the command is on its way: it may have been
+// carried out.
+func TestResetWhileSending(t *testing.T) {
+	t.Parallel()
+	certificates := httptest.NewUnstartedServer(nil)
+	certificates.StartTLS()
+	defer certificates.Close()
+	address := listen(t, func(c net.Conn) {
+		s := tls.Server(c, certificates.TLS)
+		_, _ = s.Read(make([]byte, 1))
+		reset(s)
+	})
+	config := certificates.Client().Transport.(*http.Transport).TLSClientConfig
+	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, config)}})
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
+}
+
+// A reused connection that the server resets is no reason to send twice.
+func TestReusedConnection(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+		if calls++; calls > 1 {
+			reset(hijack(w))
+			return
+		}
+		answering(registered)(w, r, command)
+	})
+	s := newServers(t, Config{Instances: []Instance{p.Instance}})
+	if _, err := s.MDLRegister(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
+	if n := p.arrived.Load(); n != 2 {
+		t.Errorf("%d commands arrived", n)
+	}
+}
+
+// A Fault in an answer reaches the caller with its code.
+func TestFaultCause(t *testing.T) {
+	t.Parallel()
+	text := envelope(`<SOAP-ENV:Fault><faultcode>SOAP-ENV:Client</faultcode><faultstring>bad type of ` + secret + `</faultstring></SOAP-ENV:Fault>`)
+	p := newPeer(t, "primary", func(w http.ResponseWriter, _ *http.Request, _ string) {
+		write(w, http.StatusInternalServerError, "text/xml", text)
+	})
+	_, err := newServers(t, Config{Instances: []Instance{p.Instance}}).MDLRegister(t.Context(), request)
+	checkFailure(t, "Fault", err, ErrBadAnswer)
+	fault, ok := errors.AsType[*Fault](err)
+	if !ok || *fault != (Fault{"Client", "bad type of […]", true}) {
+		t.Errorf("%+v", fault)
+	}
+}
+
+// A caller that goes away after the command was sent leaves its outcome unknown;
+// the log names operation and instance and nothing else.
+func TestCanceled(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	p := newPeer(t, "primary", func(_ http.ResponseWriter, r *http.Request, _ string) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	backup := newPeer(t, "backup", answering(registered))
+	records := &recorder{}
+	s := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}, Logger: slog.New(records)})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	_, err := s.MDLRegister(ctx, request)
+	checkFailure(t, "canceled", err, ErrNoAnswer)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v does not say that the caller went away", err)
+	}
+	if p.arrived.Load() != 1 || backup.arrived.Load() != 0 {
+		t.Error("command was repeated")
+	}
+	want := "WARN outcome of the command is unknown operation=PROVISIONCMD_MDL_REGISTER instance=primary"
+	if got := records.at(slog.LevelWarn); len(got) != 1 || got[0] != want {
+		t.Errorf("log %q", got)
+	}
+}
+
+// A caller that is already gone sends nothing, whatever the transport would do.
+func TestCanceledBefore(t *testing.T) {
+	t.Parallel()
+	never := transport(func(*http.Request) (*http.Response, error) {
+		t.Error("transport was used")
+		return nil, io.EOF
+	})
+	u := &url.URL{Scheme: "https", Host: "oas1"}
+	records := &recorder{}
+	s := newServers(t, Config{
+		Instances: []Instance{
+			{Name: "primary", URL: u, Transport: never, MaxConnections: 1},
+			{Name: "backup", URL: u, Transport: never, MaxConnections: 1},
+		},
+		Logger: slog.New(records),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.MDLRegister(ctx, request)
+	if failure := checkFailure(t, "canceled", err, ErrNotSent); failure.Instance != "primary" || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if got := records.at(slog.LevelDebug); len(got) != 1 {
+		t.Errorf("the next instance was tried: %q", got)
+	}
+}
+
+// A value that XML cannot carry is refused before any instance is asked.
+func TestRefusedValue(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, "primary", answering(registered))
+	bad := request
+	bad.StaticPassword += "\x00"
+	_, err := newServers(t, Config{Instances: []Instance{p.Instance}}).MDLRegister(t.Context(), bad)
+	checkFailure(t, "NUL", err, ErrNotSent)
+	if field, ok := errors.AsType[*FieldError](err); !ok || field.Field != "PROVFLD_STATIC_PASSWORD" {
+		t.Errorf("%v", err)
+	}
+	if p.arrived.Load() != 0 {
+		t.Error("command was sent")
+	}
+}
+
+// Only as many commands as allowed are in progress, only as many as allowed wait,
+// and all that waited get their turn.
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	var running, most atomic.Int64
+	proceed := make(chan struct{})
+	p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+		n := running.Add(1)
+		for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+		}
+		<-proceed
+		running.Add(-1)
+		answering(registered)(w, r, command)
+	})
+	p.MaxConnections, p.MaxQueue = 2, 3
+	s := newServers(t, Config{Instances: []Instance{p.Instance}})
+	in := s.instances[0]
+	results := make(chan error, 5)
+	for range 5 {
+		go func() {
+			_, err := s.MDLRegister(t.Context(), request)
+			results <- err
+		}()
+	}
+	eventually(t, func() bool { return p.arrived.Load() == 2 && in.waiting.Load() == 3 })
+
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "queue full", err, ErrNotSent)
+	if !errors.Is(err, errQueueFull) {
+		t.Errorf("%v", err)
+	}
+	close(proceed)
+	for range 5 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if most.Load() > 2 || p.arrived.Load() != 5 || len(in.slots) != 0 || in.waiting.Load() != 0 {
+		t.Errorf("%d at a time, %d in all, %d slots taken, %d waiting", most.Load(), p.arrived.Load(), len(in.slots), in.waiting.Load())
+	}
+}
+
+// Whoever waits too long leaves the queue.
+func TestQueueTimeout(t *testing.T) {
+	t.Parallel()
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+		close(arrived)
+		<-proceed
+		answering(registered)(w, r, command)
+	})
+	p.MaxConnections, p.MaxQueue = 1, 1
+	s := newServers(t, Config{Instances: []Instance{p.Instance}})
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.MDLRegister(t.Context(), request)
+		first <- err
+	}()
+	<-arrived
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := s.MDLRegister(ctx, request)
+	checkFailure(t, "waiting", err, ErrNotSent)
+	if n := s.instances[0].waiting.Load(); n != 0 {
+		t.Errorf("%d waiting", n)
+	}
+	close(proceed)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if n := p.arrived.Load(); n != 1 {
+		t.Errorf("%d commands arrived", n)
+	}
+}
+
+// eventually waits for a state that other goroutines bring about.
+func eventually(t *testing.T, reached func() bool) {
+	t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(10 * time.Second)
+	for !reached() {
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatal("state was not reached")
+		}
+	}
+}
+
+// The first instance is preferred; the next one is tried if nothing was sent. A
+// call that belongs to an instance goes nowhere else.
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	answer := provisioned(attribute("PROVFLD_REGISTRATIONID", "aB3dE6gH"), attribute("PROVFLD_ACTIVATION_MESSAGE", am1),
+		attribute("PROVFLD_INSTANCE_ACTIVATION_MESSAGE", "0A"))
+	primary := newPeer(t, "primary", answering(answer))
+	backup := newPeer(t, "backup", answering(answer))
+	dead := newTestInstance(t, "dead", deadAddress(t), nil)
+
+	s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}})
+	for range 3 {
+		if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "primary" {
+			t.Errorf("%q, %v", got.Instance, err)
+		}
+	}
+	s = newServers(t, Config{Instances: []Instance{dead, backup.Instance}})
+	if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "backup" {
+		t.Errorf("%q, %v", got.Instance, err)
+	}
+	if primary.arrived.Load() != 3 || backup.arrived.Load() != 1 {
+		t.Errorf("%d and %d commands", primary.arrived.Load(), backup.arrived.Load())
+	}
+
+	device := MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0123"}
+	_, err := s.MDLAddDevice(t.Context(), "dead", device)
+	if failure := checkFailure(t, "own instance is dead", err, ErrNotSent); failure.Instance != "dead" {
+		t.Errorf("%+v", failure)
+	}
+	if _, err := s.MDLAddDevice(t.Context(), "backup", device); err != nil {
+		t.Error(err)
+	}
+	_, err = s.MDLActivate(t.Context(), "gone", MDLActivate{RegistrationID: "aB3dE6gH", Signature: "0123"})
+	if failure := checkFailure(t, "unknown instance", err, ErrNotSent); failure.Instance != "gone" {
+		t.Errorf("%+v", failure)
+	}
+	if primary.arrived.Load() != 3 || backup.arrived.Load() != 2 {
+		t.Errorf("%d and %d commands", primary.arrived.Load(), backup.arrived.Load())
+	}
+}
+
+// Which failure lets another instance have the command depends on the command.
+func TestRetryClasses(t *testing.T) {
+	t.Parallel()
+	status := func(operation, codes string) string {
+		return envelope("<" + operation + "Response><status>" + codes + "</status></" + operation + "Response>")
+	}
+	failed := strings.NewReplacer("RET_SUCCESS", "RET_FAILURE", "STAT_SUCCESS", "STAT_COMMS", "<returnCode>0", "<returnCode>-1").Replace(success)
+	fault := func(code string) string {
+		return envelope("<Fault><faultcode>" + code + "</faultcode></Fault>")
+	}
+	lost := func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) }
+	for name, test := range map[string]struct {
+		id      commandID
+		handle  func(w http.ResponseWriter, r *http.Request, command string)
+		arrived int64 // at all three instances together
+	}{
+		"one-time value, lost":        {dsappSRPActivate, lost, 1},
+		"one-time value, coded fault": {dsappSRPActivate, answering(status("dsappSRPActivate", failed)), 1},
+		"one-time value, Fault":       {dsappSRPActivate, answering(fault("Server")), 1},
+		"cancellation, lost":          {cancelAuthUser, lost, 1},
+		"cancellation, coded fault":   {cancelAuthUser, answering(status("cancelAuthUser", failed)), 3},
+		"cancellation, Fault":         {cancelAuthUser, answering(fault("Server")), 3},
+		"cancellation, own fault":     {cancelAuthUser, answering(fault("Client")), 1},
+		"cancellation, refused": {
+			cancelAuthUser, answering(status("cancelAuthUser", strings.Replace(failed, "STAT_COMMS", "STAT_NOSUPPORT", 1))), 1,
+		},
+		"repeatable, lost":        {updateDevicePNID, lost, 2},
+		"repeatable, coded fault": {updateDevicePNID, answering(status("updateDevicePNID", failed)), 3},
+		"repeatable, own fault":   {updateDevicePNID, answering(fault("Client")), 1},
+		"repeatable, success":     {updateDevicePNID, answering(status("updateDevicePNID", success)), 1},
+	} {
+		c := &commands[test.id]
+		first, second, third := newPeer(t, "first", test.handle), newPeer(t, "second", test.handle), newPeer(t, "third", test.handle)
+		s := newServers(t, Config{Instances: []Instance{first.Instance, second.Instance, third.Instance}})
+		in := maps.Clone(samples[test.id])
+		_, _, err := s.call(t.Context(), "", test.id, in)
+		if n := first.arrived.Load() + second.arrived.Load() + third.arrived.Load(); n != test.arrived {
+			t.Errorf("%s: %s arrived %d times: %v", name, c, n, err)
+		}
+	}
+}
+
+// A command that may have been carried out is not reported as not sent because
+// the next instance is down.
+func TestUnknownOutcomeStays(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, "primary", func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) })
+	s := newServers(t, Config{Instances: []Instance{p.Instance, newTestInstance(t, "dead", deadAddress(t), nil)}})
+	in := maps.Clone(samples[updateDevicePNID])
+	_, _, err := s.call(t.Context(), "", updateDevicePNID, in)
+	if failure, ok := errors.AsType[*CallError](err); !ok || failure.Instance != "primary" || failure.Reason != ErrNoAnswer {
+		t.Errorf("%v", err)
+	}
+}
+
+// Each command names the component of its family.
+func TestComponentTypes(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[commandID]string{
+		register: "My Provisioning", authUser: "My Authentication", getPreparedSignatureRequest: "My Signature", updateDevicePNID: "My Notification",
+	} {
+		got := make(chan string, 1)
+		p := newPeer(t, "primary", func(_ http.ResponseWriter, _ *http.Request, command string) { got <- command })
+		s := newServers(t, Config{Instances: []Instance{p.Instance}})
+		in := maps.Clone(samples[id])
+		_, _, err := s.call(t.Context(), "", id, in)
+		checkFailure(t, want, err, ErrBadAnswer)
+		if command := <-got; !strings.Contains(command, ">"+want+"<") {
+			t.Errorf("no %s in %s", want, command)
+		}
+	}
+}
+
+// An HTTP/2 connection works as well, and a stream reset by the server after it
+// saw the command is not repeated.
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	arrived := atomic.Int64{}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			return
+		}
+		arrived.Add(1)
+		if r.ProtoMajor != 2 {
+			t.Errorf("protocol %s", r.Proto)
+		}
+		if broken.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		write(w, http.StatusOK, "text/xml", registered)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	in := newTestInstance(t, "primary", server.URL, server.Client().Transport.(*http.Transport).TLSClientConfig)
+	in.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	s := newServers(t, Config{Instances: []Instance{in}})
+	if _, err := s.MDLRegister(t.Context(), request); err != nil {
+		t.Error(err)
+	}
+	broken.Store(true)
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
+	if n := arrived.Load(); n != 2 {
+		t.Errorf("%d commands arrived", n)
+	}
+}
+
+// A configuration that cannot work is refused at once.
+func TestNew(t *testing.T) {
+	t.Parallel()
+	address := func(s string) *url.URL {
+		u, err := url.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	good := Instance{Name: "primary", URL: address("https://oas1:8888/"), Transport: &http.Transport{}, MaxConnections: 1}
+	for problem, change := range map[string]func(c *Config){
+		"no instances":            func(c *Config) { c.Instances = nil },
+		"name is missing":         func(c *Config) { c.Instances[0].Name = "" },
+		"used twice":              func(c *Config) { c.Instances = append(c.Instances, good) },
+		"not an https URL":        func(c *Config) { c.Instances[0].URL = address("http://oas1:8888/") },
+		"holds a user name":       func(c *Config) { c.Instances[0].URL = address("https://me@oas1:8888/") },
+		"transport is missing":    func(c *Config) { c.Instances[0].Transport = nil },
+		"connections":             func(c *Config) { c.Instances[0].MaxConnections = 0 },
+		"queue":                   func(c *Config) { c.Instances[0].MaxQueue = -1 },
+		"SOAP version":            func(c *Config) { c.SOAPVersion = "2" },
+		"timeout":                 func(c *Config) { c.Timeout = 0 },
+		"component type for auth": func(c *Config) { c.ComponentTypes.Authentication = strings.Repeat("x", 61) },
+		"component type for prov": func(c *Config) { c.ComponentTypes.Provisioning = "\x00" },
+		"instance activation":     func(c *Config) { c.Attributes.InstanceActivationMessage = "<a>" },
+	} {
+		c := Config{Instances: []Instance{good}, Timeout: time.Second}
+		change(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%s: %v", problem, err)
+		}
+	}
+	if _, err := New(Config{Instances: []Instance{good}, Timeout: time.Second}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,446 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha3"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var testLabel = Label{Kind: "verifier", Identifier: "e3wfISG9", Generation: [16]byte{1, 2, 3}}
+
+// xaes is a second implementation of c2sp.org/XAES-256-GCM, written from the
+// specification's formulas: K1 is the doubling of AES(K, 0), the message key is
+// AES(K, M1 ^ K1) | AES(K, M2 ^ K1).
+func xaes(tb testing.TB, key, nonce []byte) cipher.AEAD {
+	tb.Helper()
+	c, err := aes.NewCipher(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var k1 [16]byte
+	c.Encrypt(k1[:], k1[:])
+	msb := k1[0] >> 7
+	for i := range 15 {
+		k1[i] = k1[i]<<1 | k1[i+1]>>7
+	}
+	k1[15] = k1[15]<<1 ^ msb*0x87
+
+	var kx []byte
+	for n := range 2 {
+		m := slices.Concat([]byte{0, byte(n + 1), 'X', 0}, nonce[:12])
+		for i := range m {
+			m[i] ^= k1[i]
+		}
+		c.Encrypt(m, m)
+		kx = append(kx, m...)
+	}
+	b, err := aes.NewCipher(kx)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	g, err := cipher.NewGCM(b)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return g
+}
+
+// The AEAD in use is C2SP XAES-256-GCM: it opens that specification's vectors.
+func TestAEADVectors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, aad, want string
+		key             byte
+	}{
+		{"without associated data", "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271", 1},
+		{"with associated data", "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			const nonce, plaintext = "ABCDEFGHIJKLMNOPQRSTUVWX", "XAES-256-GCM"
+			key := bytes.Repeat([]byte{c.key}, 32)
+			if got := xaes(t, key, []byte(nonce)).Seal(nil, []byte(nonce[12:]), []byte(plaintext), []byte(c.aad)); hex.EncodeToString(got) != c.want {
+				t.Errorf("the independent implementation seals to %x, want %s", got, c.want)
+			}
+			a, err := newAEAD(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := a.Decrypt(slices.Concat([]byte(nonce), unhex(t, c.want)), []byte(c.aad))
+			if err != nil || string(got) != plaintext {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// The accumulated vector of the specification: 10000 random keys, nonces,
+// messages and associated data give the published digest, and the AEAD in use
+// opens every one of them.
+func TestAEADAccumulated(t *testing.T) {
+	t.Parallel()
+	source, digest := sha3.NewSHAKE128(), sha3.NewSHAKE128()
+	draw := func(n int) []byte {
+		b := make([]byte, n)
+		source.Read(b)
+		return b
+	}
+	for range 10_000 {
+		key, nonce := draw(32), draw(24)
+		plaintext := draw(int(draw(1)[0]))
+		aad := draw(int(draw(1)[0]))
+		sealed := xaes(t, key, nonce).Seal(nil, nonce[12:], plaintext, aad)
+		digest.Write(sealed)
+		a, err := newAEAD(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := a.Decrypt(slices.Concat(nonce, sealed), aad); err != nil || !bytes.Equal(got, plaintext) {
+			t.Fatalf("key %x, nonce %x: got %x, %v", key, nonce, got, err)
+		}
+	}
+	got := make([]byte, 32)
+	digest.Read(got)
+	if want := "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"; hex.EncodeToString(got) != want {
+		t.Errorf("got %x, want %s", got, want)
+	}
+}
+
+// A record is laid out as documented, and a reader that knows only the layout
+// and XAES-256-GCM opens it.
+func TestRecordLayout(t *testing.T) {
+	t.Parallel()
+	key := testKey(0)
+	k := ring(t, key)
+	record := mustSeal(t, k, testLabel, []byte("plaintext"))
+	if want := 9 + Overhead; len(record) != want {
+		t.Fatalf("record has %d bytes, want %d", len(record), want)
+	}
+	if record[0] != 1 {
+		t.Errorf("version %d", record[0])
+	}
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("dsapp-gateway sealing key id"))
+	if want := h.Sum(nil)[:8]; !bytes.Equal(record[1:9], want) {
+		t.Errorf("key id %x, want %x", record[1:9], want)
+	}
+	aad := slices.Concat([]byte{1, 0, 0, 0, 8}, []byte("verifier"), []byte{0, 0, 0, 8}, []byte("e3wfISG9"), testLabel.Generation[:])
+	nonce := record[9:33]
+	got, err := xaes(t, key, nonce).Open(nil, nonce[12:], record[33:], aad)
+	if err != nil || string(got) != "plaintext" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// The key id is fixed for ever: computed outside Go with HMAC-SHA-256.
+func TestKeyID(t *testing.T) {
+	t.Parallel()
+	key := make([]byte, 32)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	if got := identify(key); hex.EncodeToString(got[:]) != "32f9b2dd70b71f76" {
+		t.Errorf("got %x", got)
+	}
+}
+
+// Every single flipped bit, every truncation and every extension is refused.
+func TestAlteredRecord(t *testing.T) {
+	t.Parallel()
+	k := ring(t, testKey(0), testKey(1))
+	record := mustSeal(t, k, testLabel, []byte("forty two"))
+	refused := func(what string, n int, r []byte) {
+		t.Helper()
+		if got, err := k.Open(testLabel, r); !same(err, ErrUnopened) || got != nil {
+			t.Errorf("%s %d: got %q, %v", what, n, got, err)
+		}
+	}
+	for i := range 8 * len(record) {
+		r := bytes.Clone(record)
+		r[i/8] ^= 1 << (i % 8)
+		refused("flipped bit", i, r)
+	}
+	for i := range record {
+		refused("cut to", i, record[:i])
+	}
+	refused("extended by", 1, append(bytes.Clone(record), 0))
+}
+
+// A record opens under its own label only, also where two labels are the same
+// once their parts are put side by side.
+func TestLabel(t *testing.T) {
+	t.Parallel()
+	k := ring(t, testKey(0))
+	l := Label{Kind: "facts", Identifier: "abcd", Generation: [16]byte{7}}
+	record := mustSeal(t, k, l, []byte("x"))
+	for _, other := range []Label{
+		{Kind: "data", Identifier: "abcd", Generation: l.Generation},
+		{Kind: "facts", Identifier: "abce", Generation: l.Generation},
+		{Kind: "facts", Identifier: "ABCD", Generation: l.Generation},
+		{Kind: "facts", Identifier: "abcd", Generation: [16]byte{8}},
+		{Kind: "facts", Identifier: "abcd"},
+		{Kind: "fact", Identifier: "sabcd", Generation: l.Generation},
+		{Kind: "factsa", Identifier: "bcd", Generation: l.Generation},
+		{Kind: "", Identifier: "factsabcd", Generation: l.Generation},
+		{Kind: "factsabcd", Identifier: "", Generation: l.Generation},
+		{},
+	} {
+		if _, err := k.Open(other, record); !same(err, ErrUnopened) {
+			t.Errorf("label %+v: %v", other, err)
+		}
+	}
+}
+
+// Different labels never have the same encoding.
+func TestLabelEncodingIsInjective(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		label := func(name string) Label {
+			s := rapid.StringMatching(`[ab\x00\x01]{0,3}`)
+			return Label{
+				Kind: s.Draw(t, name+" kind"), Identifier: s.Draw(t, name+" identifier"),
+				Generation: [16]byte{rapid.Byte().Draw(t, name+" generation")},
+			}
+		}
+		a, b := label("a"), label("b")
+		if (a == b) != bytes.Equal(a.associatedData(), b.associatedData()) {
+			t.Fatalf("%+v and %+v", a, b)
+		}
+	})
+}
+
+// Rotation: a key is added last, moved first, then the old one is removed. At
+// each step records of the steps before and after open; once the key is gone
+// they do not.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	old, next := testKey(0), testKey(1)
+	before, added, moved, removed := ring(t, old), ring(t, old, next), ring(t, next, old), ring(t, next)
+	ofOld, ofNext := mustSeal(t, added, testLabel, []byte("old")), mustSeal(t, moved, testLabel, []byte("next"))
+
+	for _, c := range []struct {
+		name                       string
+		k                          *Keyring
+		opensOld, opensNext        bool
+		currentIsOld, currentIsNew bool
+	}{
+		{"before", before, true, false, true, false},
+		{"added", added, true, true, true, false},
+		{"moved", moved, true, true, false, true},
+		{"removed", removed, false, true, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			check := func(record []byte, want string, opens, current bool) {
+				got, err := c.k.Open(testLabel, record)
+				if opens && (err != nil || string(got) != want) || !opens && !same(err, ErrUnopened) {
+					t.Errorf("record of %s: got %q, %v", want, got, err)
+				}
+				if c.k.Current(record) != current {
+					t.Errorf("record of %s: current is %t", want, !current)
+				}
+			}
+			check(ofOld, "old", c.opensOld, c.currentIsOld)
+			check(ofNext, "next", c.opensNext, c.currentIsNew)
+		})
+	}
+}
+
+// Current is false for whatever is not a record of the ring's first key.
+func TestCurrentOfNonsense(t *testing.T) {
+	t.Parallel()
+	k := ring(t, testKey(0))
+	record := mustSeal(t, k, testLabel, nil)
+	otherVersion := bytes.Clone(record)
+	otherVersion[0]++
+	for _, r := range [][]byte{nil, {1}, record[:len(record)-1], otherVersion} {
+		if k.Current(r) {
+			t.Errorf("%x is current", r)
+		}
+	}
+}
+
+// Two records of one plaintext under one label share no nonce and no ciphertext.
+func TestSealIsRandomised(t *testing.T) {
+	t.Parallel()
+	k := ring(t, testKey(0))
+	seen := make(map[string]bool)
+	for range 1000 {
+		nonce := string(mustSeal(t, k, testLabel, []byte("same"))[9:33])
+		if seen[nonce] {
+			t.Fatal("nonce repeated")
+		}
+		seen[nonce] = true
+	}
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.SliceOfNDistinct(rapid.Byte(), 1, 4, rapid.ID[byte]).Draw(t, "keys")
+		all := make([][]byte, 0, len(keys))
+		for _, b := range keys {
+			all = append(all, testKey(b))
+		}
+		k, err := NewKeyring(all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := Label{
+			Kind: rapid.String().Draw(t, "kind"), Identifier: rapid.String().Draw(t, "identifier"),
+			Generation: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation")),
+		}
+		plaintext := rapid.SliceOf(rapid.Byte()).Draw(t, "plaintext")
+		record, err := k.Seal(l, plaintext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := k.Open(l, record)
+		if err != nil || !bytes.Equal(got, plaintext) || !k.Current(record) || len(record) != len(plaintext)+Overhead {
+			t.Fatalf("got %x, %v", got, err)
+		}
+	})
+}
+
+// The caller may wipe its keys after NewKeyring.
+func TestKeyringOwnsItsKeys(t *testing.T) {
+	t.Parallel()
+	key := testKey(0)
+	k := ring(t, key)
+	record := mustSeal(t, k, testLabel, []byte("x"))
+	clear(key)
+	if _, err := k.Open(testLabel, record); err != nil {
+		t.Error(err)
+	}
+	if _, err := ring(t, testKey(0)).Open(testLabel, mustSeal(t, k, testLabel, []byte("x"))); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewKeyringErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		keys [][]byte
+		want string
+	}{
+		{"none", nil, "no sealing key"},
+		{"short", [][]byte{testKey(0), make([]byte, 31)}, "sealing key 2 has 31 bytes, need 32"},
+		{"long", [][]byte{make([]byte, 33)}, "sealing key 1 has 33 bytes, need 32"},
+		{"duplicate", [][]byte{testKey(0), testKey(1), testKey(0)}, "sealing key 3 is a duplicate"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := NewKeyring(c.keys...); err == nil || err.Error() != c.want {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// ParseKey accepts 64 hex digits in either case, and no error quotes the key.
+func TestParseKey(t *testing.T) {
+	t.Parallel()
+	const digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+	got, err := ParseKey(digits)
+	if err != nil || hex.EncodeToString(got) != strings.ToLower(digits) {
+		t.Errorf("got %x, %v", got, err)
+	}
+	for _, bad := range []string{"", digits[:63], digits[:62], digits + "0", digits + "00", "zzz" + digits[3:], digits[:63] + "G", " " + digits[1:], "0x" + digits[2:]} {
+		if got, err := ParseKey(bad); err == nil {
+			t.Errorf("%q gave %x", bad, got)
+		} else if s := err.Error(); strings.Contains(s, "zz") || strings.Contains(s, "G") || strings.Contains(s, "0011") {
+			t.Errorf("error quotes the key: %s", s)
+		}
+	}
+}
+
+// No bytes open but those the ring sealed, and none make Open panic.
+func FuzzKeyringOpen(f *testing.F) {
+	key := testKey(0)
+	k, err := NewKeyring(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	// With a fixed nonce, so that all worker processes mean the same record.
+	nonce := bytes.Repeat([]byte{7}, nonceSize)
+	genuine := slices.Concat([]byte{recordVersion}, k.first[:], nonce,
+		xaes(f, key, nonce).Seal(nil, nonce[12:], []byte("genuine"), testLabel.associatedData()))
+	f.Add([]byte(nil))
+	f.Add(genuine)
+	f.Add(genuine[:33])
+	f.Add(append(bytes.Clone(genuine), 0))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		got, err := k.Open(testLabel, record)
+		if err == nil && !bytes.Equal(record, genuine) {
+			t.Fatalf("%x opened to %x", record, got)
+		}
+		if err != nil && !same(err, ErrUnopened) {
+			t.Fatalf("unexpected error %v", err)
+		}
+	})
+}
+
+func BenchmarkKeyringOpen(b *testing.B) {
+	k, err := NewKeyring(testKey(0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	record, err := k.Seal(testLabel, make([]byte, 304))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.Open(testLabel, record); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func testKey(n byte) []byte {
+	sum := sha256.Sum256([]byte{n})
+	return sum[:]
+}
+
+func ring(tb testing.TB, keys ...[]byte) *Keyring {
+	tb.Helper()
+	k, err := NewKeyring(keys...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return k
+}
+
+func mustSeal(tb testing.TB, k *Keyring, l Label, plaintext []byte) []byte {
+	tb.Helper()
+	record, err := k.Seal(l, plaintext)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return record
+}
+
+func unhex(tb testing.TB, digits string) []byte {
+	tb.Helper()
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// same reports whether err is want and says no more than want.
+func same(err, want error) bool {
+	return errors.Is(err, want) && err.Error() == want.Error()
+}

@@ -1,0 +1,319 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var items = []Item{LicenseActivationMessage, ActivationCode, EventReactivationCounter}
+
+// vectorExchange is the exchange of the known answers below.
+func vectorExchange() (key, a, b []byte) {
+	key, a, b = make([]byte, 32), make([]byte, 256), make([]byte, 256)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	for i := range 253 {
+		a[3+i] = byte(i*7 + 1)
+	}
+	for i := range b {
+		b[i] = byte(i*5 + 9)
+	}
+	return key, a, b
+}
+
+// The known answers were computed outside Go: Python's hmac and hashlib for the
+// keys and the MAC, OpenSSL for AES-256-CTR.
+func TestTransportVectors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		item                 Item
+		plaintext, data, mac string
+	}{
+		{
+			LicenseActivationMessage, strings.Repeat("0123456789ABCDEF", 4) + "00FF",
+			"120b2294751eacec6eef2a5f76e8ccbc170a9649ea650ec2b4b1b22969a8dc7bbd97bdf03604cc330c3705aa3c58299b276423d1e9d71944efcdb02f64224153f4a15588",
+			"0dc4130d3b43aeb448b76426b8c0f9083f827a11c8e69fc1f6879f2c2c9a41cd",
+		},
+		{ActivationCode, "A1", "ba83", "032405c443b9b4e5f46f4d13a902e06673e4f72a12a78ce11e29dbf6f6f78603"},
+		{EventReactivationCounter, "1234567", "ed456ce967ea29", "b62c4672f7c5651ac9ea34bd84fca01fd4892d90d3207eb34e5b4603910650f9"},
+	} {
+		t.Run(string(c.item), func(t *testing.T) {
+			t.Parallel()
+			got, err := NewTransport(vectorExchange()).Open(c.item, Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
+			if err != nil || string(got) != c.plaintext {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// oracleHMAC is RFC 2104 written out.
+func oracleHMAC(key, message []byte) []byte {
+	var inner, outer [64]byte
+	copy(inner[:], key)
+	copy(outer[:], key)
+	for i := range inner {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	h := sha256.Sum256(append(inner[:], message...))
+	h = sha256.Sum256(append(outer[:], h[:]...))
+	return h[:]
+}
+
+// oracleOpen follows the profile step by step, with HKDF (RFC 5869) and CTR
+// (NIST SP 800-38A) written out.
+func oracleOpen(tb testing.TB, key, a, b []byte, item Item, c Ciphertext) (plaintext, mac []byte) {
+	tb.Helper()
+	salt := sha256.Sum256(slices.Concat(a, b))
+	prk := oracleHMAC(salt[:], key)
+	kenc := oracleHMAC(prk, []byte("DSAPP-SRP v1 "+string(item)+" encryption\x01"))
+	kmac := oracleHMAC(prk, []byte("DSAPP-SRP v1 "+string(item)+" mac\x01"))
+	block, err := aes.NewCipher(kenc)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	plaintext = bytes.Clone(c.Data)
+	for i := range plaintext {
+		stream := binary.BigEndian.AppendUint64(bytes.Clone(c.Counter), uint64(i/16))
+		block.Encrypt(stream, stream)
+		plaintext[i] ^= stream[i%16]
+	}
+	return plaintext, oracleHMAC(kmac, slices.Concat(c.Counter, c.Data))
+}
+
+// What Seal produces is what the profile says, for random exchanges and lengths.
+func TestTransportAgainstOracle(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		bytesOf := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(r, name) }
+		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(r, "size")
+		key, a, b := bytesOf("key", 32), bytesOf("A", size), bytesOf("B", size)
+		item := rapid.SampledFrom(items).Draw(r, "item")
+		want := rapid.SliceOfN(rapid.Byte(), 1, 200).Draw(r, "plaintext")
+
+		c, err := NewTransport(key, a, b).Seal(item, want)
+		if err != nil {
+			r.Fatal(err)
+		}
+		if len(c.Counter) != 8 || len(c.MAC) != 32 || len(c.Data) != len(want) {
+			r.Fatalf("sizes %d, %d, %d", len(c.Counter), len(c.MAC), len(c.Data))
+		}
+		got, mac := oracleOpen(t, key, a, b, item, c)
+		if !bytes.Equal(got, want) || !bytes.Equal(mac, c.MAC) {
+			r.Fatalf("got %x with MAC %x, sealed %x with MAC %x", got, mac, want, c.MAC)
+		}
+		opened, err := NewTransport(key, a, b).Open(item, c)
+		if err != nil || !bytes.Equal(opened, want) {
+			r.Fatalf("opened to %x, %v", opened, err)
+		}
+	})
+}
+
+// Every single flipped bit of each part is refused, all with the same error and
+// without plaintext.
+func TestAlteredCiphertext(t *testing.T) {
+	t.Parallel()
+	tr := NewTransport(vectorExchange())
+	c, err := tr.Seal(ActivationCode, []byte("activation code 17"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := map[string]func(*Ciphertext) *[]byte{
+		"data":    func(c *Ciphertext) *[]byte { return &c.Data },
+		"counter": func(c *Ciphertext) *[]byte { return &c.Counter },
+		"mac":     func(c *Ciphertext) *[]byte { return &c.MAC },
+	}
+	for name, part := range parts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused := func(change func([]byte) []byte) {
+				t.Helper()
+				altered := c
+				p := part(&altered)
+				*p = change(bytes.Clone(*p))
+				if got, err := tr.Open(ActivationCode, altered); !same(err, ErrUnopened) || got != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
+			}
+			for i := range 8 * len(*part(&c)) {
+				refused(func(b []byte) []byte { b[i/8] ^= 1 << (i % 8); return b })
+			}
+			refused(func(b []byte) []byte { return b[:len(b)-1] })
+			refused(func(b []byte) []byte { return append(b, 0) })
+			refused(func([]byte) []byte { return nil })
+		})
+	}
+}
+
+// The boundary between counter and data cannot be moved.
+func TestCounterBoundary(t *testing.T) {
+	t.Parallel()
+	tr := NewTransport(vectorExchange())
+	c, err := tr.Seal(ActivationCode, []byte("activation code"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Concat(c.Counter, c.Data)
+	for _, n := range []int{7, 9} {
+		if _, err := tr.Open(ActivationCode, Ciphertext{Counter: all[:n], Data: all[n:], MAC: c.MAC}); !same(err, ErrUnopened) {
+			t.Errorf("boundary at %d: %v", n, err)
+		}
+	}
+}
+
+// A ciphertext belongs to its item, key and exchange.
+func TestCiphertextBinding(t *testing.T) {
+	t.Parallel()
+	key, a, b := vectorExchange()
+	c, err := NewTransport(key, a, b).Seal(ActivationCode, []byte("code"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(v []byte) []byte { v = bytes.Clone(v); v[len(v)-1] ^= 1; return v }
+	for _, x := range []struct {
+		name string
+		tr   *Transport
+		item Item
+	}{
+		{"other item", NewTransport(key, a, b), EventReactivationCounter},
+		{"unknown item", NewTransport(key, a, b), "activationcode"},
+		{"other key", NewTransport(other(key), a, b), ActivationCode},
+		{"other client value", NewTransport(key, other(a), b), ActivationCode},
+		{"other server value", NewTransport(key, a, other(b)), ActivationCode},
+		{"swapped values", NewTransport(key, b, a), ActivationCode},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := x.tr.Open(x.item, c); !same(err, ErrUnopened) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// Encryption and MAC keys differ between purposes, items, keys and exchanges.
+func TestKeysDiffer(t *testing.T) {
+	t.Parallel()
+	key, a, b := vectorExchange()
+	seen := make(map[string]string)
+	for name, tr := range map[string]*Transport{"first": NewTransport(key, a, b), "swapped": NewTransport(key, b, a), "other key": NewTransport(a[:32], a, b)} {
+		for _, item := range items {
+			encryption, authentication, err := tr.keys(item)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for purpose, k := range map[string][]byte{"encryption": encryption, "mac": authentication} {
+				where := name + " " + string(item) + " " + purpose
+				if before, ok := seen[string(k)]; ok {
+					t.Errorf("%s and %s share a key", before, where)
+				}
+				seen[string(k)] = where
+			}
+		}
+	}
+}
+
+// An item is sealed once per Transport, however many ask at once; the other
+// items are not concerned.
+func TestSealOnce(t *testing.T) {
+	t.Parallel()
+	tr := NewTransport(vectorExchange())
+	for _, item := range items {
+		var sealed atomic.Int32
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				switch _, err := tr.Seal(item, []byte("x")); {
+				case err == nil:
+					sealed.Add(1)
+				case !same(err, ErrSealedBefore):
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := sealed.Load(); n != 1 {
+			t.Errorf("%s was sealed %d times", item, n)
+		}
+	}
+}
+
+func TestSealErrors(t *testing.T) {
+	t.Parallel()
+	tr := NewTransport(vectorExchange())
+	if _, err := tr.Seal("serialNumber", []byte("x")); !same(err, ErrUnknownItem) {
+		t.Errorf("unknown item: %v", err)
+	}
+	if _, err := tr.Seal(ActivationCode, nil); !same(err, ErrEmpty) {
+		t.Errorf("empty plaintext: %v", err)
+	}
+	if _, err := tr.Seal(ActivationCode, []byte("x")); err != nil {
+		t.Errorf("a refused call used the item up: %v", err)
+	}
+}
+
+// Counters are random: two Transports of one exchange do not repeat one.
+func TestCounterIsRandom(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for range 1000 {
+		c, err := NewTransport(vectorExchange()).Seal(ActivationCode, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[string(c.Counter)] {
+			t.Fatal("counter repeated")
+		}
+		seen[string(c.Counter)] = true
+	}
+}
+
+// Nothing opens but what has the right MAC, and nothing makes Open panic.
+func FuzzTransportOpen(f *testing.F) {
+	key, a, b := vectorExchange()
+	genuine, err := NewTransport(key, a, b).Seal(ActivationCode, []byte("code"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("activationCode", genuine.Data, genuine.Counter, genuine.MAC)
+	f.Add("eventReactivationCounter", genuine.Data, genuine.Counter, genuine.MAC)
+	f.Add("", []byte(nil), []byte(nil), []byte(nil))
+	f.Add("activationCode", []byte{1}, make([]byte, 16), make([]byte, 32))
+	f.Fuzz(func(t *testing.T, item string, data, counter, mac []byte) {
+		c := Ciphertext{Data: data, Counter: counter, MAC: mac}
+		got, err := NewTransport(key, a, b).Open(Item(item), c)
+		if err != nil {
+			if !same(err, ErrUnopened) || got != nil {
+				t.Fatalf("got %x, %v", got, err)
+			}
+			return
+		}
+		want, wantMAC := oracleOpen(t, key, a, b, Item(item), c)
+		if !bytes.Equal(mac, wantMAC) || !bytes.Equal(got, want) {
+			t.Fatalf("opened %s to %x", hex.EncodeToString(data), got)
+		}
+	})
+}
+
+func BenchmarkTransportSeal(b *testing.B) {
+	key, x, y := vectorExchange()
+	plaintext := make([]byte, 1024)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := NewTransport(key, x, y).Seal(LicenseActivationMessage, plaintext); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

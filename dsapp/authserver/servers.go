@@ -10,13 +10,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"regexp"
 	"sync"
 	"time"
 )
 
 // Instance is one authentication server.
 type Instance struct {
-	// Name identifies the instance in results, errors and logs. Unique.
+	// Name identifies the instance in results, errors, logs and registrations:
+	// 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'. Unique.
 	Name string
 	// URL is the https address of the SOAP interface, e.g. https://oas1:8888/.
 	URL *url.URL
@@ -130,10 +132,12 @@ func New(c Config) (*Servers, error) {
 	return s, nil
 }
 
+var instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
 func (i *Instance) check() error {
 	switch {
-	case i.Name == "":
-		return errors.New("name is missing")
+	case !instanceName.MatchString(i.Name):
+		return errors.New("name is not 1 to 64 letters, digits, dots, underscores and hyphens")
 	case i.URL == nil || i.URL.Scheme != "https" || i.URL.Host == "":
 		return errors.New("URL is not an https URL")
 	case i.URL.User != nil:

@@ -800,7 +800,9 @@ func TestNew(t *testing.T) {
 	good := Instance{Name: "primary", URL: address("https://oas1:8888/"), Transport: &http.Transport{}, MaxConnections: 1}
 	for problem, change := range map[string]func(c *Config){
 		"no instances":            func(c *Config) { c.Instances = nil },
-		"name is missing":         func(c *Config) { c.Instances[0].Name = "" },
+		`instance "": name`:       func(c *Config) { c.Instances[0].Name = "" },
+		`instance "a;b": name`:    func(c *Config) { c.Instances[0].Name = "a;b" },
+		"letters, digits, dots":   func(c *Config) { c.Instances[0].Name = strings.Repeat("x", 65) },
 		"used twice":              func(c *Config) { c.Instances = append(c.Instances, good) },
 		"not an https URL":        func(c *Config) { c.Instances[0].URL = address("http://oas1:8888/") },
 		"holds a user name":       func(c *Config) { c.Instances[0].URL = address("https://me@oas1:8888/") },

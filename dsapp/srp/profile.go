@@ -137,6 +137,11 @@ func LookupProfile(name string) (*Profile, error) {
 	return nil, fmt.Errorf("srp: unknown profile %q, known are %s", name, strings.Join(known, ", "))
 }
 
+// Prepare computes what every exchange of the profile needs, once: the table of
+// powers of the generator takes some milliseconds, tens of them for the larger
+// groups. Without it the first exchange does.
+func (p *Profile) Prepare() { p.group() }
+
 // Name returns the name that LookupProfile knows the profile by.
 func (p *Profile) Name() string { return p.name }
 

@@ -1,0 +1,556 @@
+package activation
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/big"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// world is a Service with its surroundings.
+type world struct {
+	*Service
+	t      testing.TB
+	store  *memory
+	clock  *clock
+	logs   *syncBuffer
+	config Config
+
+	mu     sync.Mutex
+	alarms []string
+}
+
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func testKey(n byte) []byte {
+	sum := sha256.Sum256([]byte{n})
+	return sum[:]
+}
+
+func fixedRing(tb testing.TB, keys ...byte) func(context.Context) (*seal.Keyring, error) {
+	tb.Helper()
+	all := make([][]byte, 0, len(keys))
+	for _, k := range keys {
+		all = append(all, testKey(k))
+	}
+	ring, err := seal.NewKeyring(all...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return func(context.Context) (*seal.Keyring, error) { return ring, nil }
+}
+
+// newWorld returns a Service over an empty store. Each change is applied to its
+// configuration.
+func newWorld(tb testing.TB, changes ...func(*Config)) *world {
+	tb.Helper()
+	w := &world{t: tb, clock: &clock{t: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, logs: &syncBuffer{}}
+	w.store = newMemory(w.clock.now)
+	w.config = Config{
+		Store:   w.store,
+		Keyring: fixedRing(tb, 1),
+		Logger:  slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Alarm: func(_ context.Context, event, identifier string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.alarms = append(w.alarms, event+" "+identifier)
+		},
+		Now: w.clock.now,
+	}
+	w.restart(changes...)
+	return w
+}
+
+// restart replaces the Service by a new one over the same store.
+func (w *world) restart(changes ...func(*Config)) {
+	w.t.Helper()
+	for _, change := range changes {
+		change(&w.config)
+	}
+	s, err := New(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Service = s
+}
+
+func (w *world) takeAlarms() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := w.alarms
+	w.alarms = nil
+	return a
+}
+
+const message = "0a1B2c3D4e5F60718293A4B5C6D7E8F9"
+
+func (w *world) mdl(identifier string) Registration {
+	return Registration{
+		Identifier: identifier, Kind: KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
+		Instance: "primary", Data: ActivationData{ActivationMessage: message}, Started: w.clock.now(),
+	}
+}
+
+func (w *world) standard(identifier string) Registration {
+	return Registration{
+		Identifier: identifier, Kind: KindStandard, UserID: "jane.doe", Instance: "primary",
+		Data: ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}, Started: w.clock.now(),
+	}
+}
+
+func (w *world) affinity(identifier string) Registration {
+	return Registration{Identifier: identifier, Kind: KindAffinity, UserID: "jane.doe", Instance: "backup", Started: w.clock.now()}
+}
+
+func (w *world) register(r Registration) Registered {
+	w.t.Helper()
+	got, err := w.Register(context.Background(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return got
+}
+
+// phone is a client between the two calls.
+type phone struct {
+	w          *world
+	identifier string
+	client     *srp.Client
+	public     []byte
+	challenge  Challenge
+	server     []byte
+	evidence   string
+}
+
+// begin makes the first call and computes the evidence for the second.
+func (w *world) begin(identifier, password string) *phone {
+	w.t.Helper()
+	return w.beginAs(w.profile, identifier, password)
+}
+
+func (w *world) beginAs(p *srp.Profile, identifier, password string) *phone {
+	w.t.Helper()
+	c, err := p.NewClient(identifier, password)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ph := &phone{w: w, identifier: identifier, client: c, public: c.Public()}
+	if ph.challenge, err = w.Begin(context.Background(), identifier, hex.EncodeToString(ph.public)); err != nil {
+		w.t.Fatal(err)
+	}
+	if ph.server, err = hex.DecodeString(ph.challenge.ServerPublic); err != nil {
+		w.t.Fatal(err)
+	}
+	salt, err := hex.DecodeString(ph.challenge.Salt)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m1, err := c.Prove(salt, ph.server)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ph.evidence = hex.EncodeToString(m1)
+	return ph
+}
+
+func (p *phone) prove() (Proof, error) {
+	return p.w.Prove(context.Background(), p.identifier, p.evidence)
+}
+
+// open verifies the server's evidence and opens the activation data.
+func (p *phone) open(proof Proof) ActivationData {
+	p.w.t.Helper()
+	m2, err := hex.DecodeString(proof.Evidence)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	key, err := p.client.Confirm(m2)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	transport := seal.NewTransport(key, p.public, p.server)
+	item := func(name seal.Item, s *Sealed) string {
+		if s == nil {
+			return ""
+		}
+		var c seal.Ciphertext
+		for _, part := range []struct {
+			to   *[]byte
+			from string
+		}{{&c.Data, s.Data}, {&c.Counter, s.Counter}, {&c.MAC, s.MAC}} {
+			if part.from != strings.ToUpper(part.from) {
+				p.w.t.Errorf("%s is not upper-case hex", name)
+			}
+			b, err := hex.DecodeString(part.from)
+			if err != nil {
+				p.w.t.Fatal(err)
+			}
+			*part.to = b
+		}
+		plaintext, err := transport.Open(name, c)
+		if err != nil {
+			p.w.t.Fatal(err)
+		}
+		return string(plaintext)
+	}
+	return ActivationData{
+		ActivationMessage:        item(seal.LicenseActivationMessage, proof.LicenseActivationMessage),
+		ActivationCode:           item(seal.ActivationCode, proof.ActivationCode),
+		EventReactivationCounter: item(seal.EventReactivationCounter, proof.EventReactivationCounter),
+	}
+}
+
+// activate makes both calls.
+func (w *world) activate(identifier, password string) error {
+	w.t.Helper()
+	_, err := w.begin(identifier, password).prove()
+	return err
+}
+
+// refused fails unless err is the one refusal and p is empty.
+func refused(tb testing.TB, p Proof, err error) {
+	tb.Helper()
+	if !same(err, ErrRefused) || p != (Proof{}) {
+		tb.Errorf("got %+v, %v, want the one refusal", p, err)
+	}
+}
+
+// same reports whether err is want and says no more than want.
+func same(err, want error) bool {
+	return errors.Is(err, want) && (err == nil || err.Error() == want.Error())
+}
+
+// burn spends all attempts of an identifier.
+func (w *world) burn(identifier string) {
+	w.t.Helper()
+	for range w.maxAttempts {
+		p, err := w.begin(identifier, "wrong password").prove()
+		refused(w.t, p, err)
+	}
+}
+
+func profile(tb testing.TB, name string) *srp.Profile {
+	tb.Helper()
+	p, err := srp.LookupProfile(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+// A phone that knows the password gets the activation data as it was registered,
+// an activation message as upper-case hex, under every profile.
+func TestExchange(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *Config) { c.Profile = profile(t, name) })
+			size := w.profile.Size()
+			for _, c := range []struct {
+				r    Registration
+				want ActivationData
+			}{
+				{w.mdl("e3wfISG9"), ActivationData{ActivationMessage: strings.ToUpper(message)}},
+				{w.standard(""), w.standard("").Data},
+				{w.standard("given-1"), w.standard("").Data},
+			} {
+				r := w.register(c.r)
+				p := w.begin(r.Identifier, r.Password)
+				if len(p.challenge.ServerPublic) != 2*size || len(p.challenge.Salt) != 32 || strings.ToUpper(p.challenge.ServerPublic+p.challenge.Salt) != p.challenge.ServerPublic+p.challenge.Salt {
+					t.Errorf("challenge %+v", p.challenge)
+				}
+				proof, err := p.prove()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := p.open(proof); got != c.want {
+					t.Errorf("got %+v, want %+v", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// A standard licence without an event counter has no such item.
+func TestStandardWithoutCounter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.standard("")
+	r.Data.EventReactivationCounter = ""
+	reg := w.register(r)
+	p := w.begin(reg.Identifier, reg.Password)
+	proof, err := p.prove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proof.EventReactivationCounter != nil || proof.LicenseActivationMessage != nil || p.open(proof) != r.Data {
+		t.Errorf("got %+v", proof)
+	}
+}
+
+// A phone may send A in either case and without leading zeros, M1 in either case.
+func TestDigitsInEitherCase(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	for _, form := range []func(string) string{strings.ToUpper, strings.ToLower, func(s string) string { return strings.TrimLeft(s, "0") }} {
+		c, err := w.profile.NewClient(r.Identifier, r.Password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, err := w.Begin(t.Context(), r.Identifier, form(hex.EncodeToString(c.Public())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		salt, _ := hex.DecodeString(ch.Salt)
+		b, _ := hex.DecodeString(ch.ServerPublic)
+		m1, err := c.Prove(salt, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m1hex := hex.EncodeToString(m1)
+		if form("aF") == "AF" {
+			m1hex = strings.ToUpper(m1hex)
+		}
+		if _, err := w.Prove(t.Context(), r.Identifier, m1hex); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A is judged before anything else and for every identifier alike: the store is
+// not even asked.
+func TestClientPublicIsCheckedFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("known-id"))
+	w.begin("known-id", "wrong password") // everything lazy has happened
+	w.store.take()
+	n := w.profile.Size()
+	for _, c := range []struct{ name, digits, problem string }{
+		{"missing", "", "is missing"},
+		{"not hex", "xyz", "is not hexadecimal"},
+		{"space", " 12", "is not hexadecimal"},
+		{"sign", "-12", "is not hexadecimal"},
+		{"too long", strings.Repeat("1", 2*n+1), "is too long"},
+		{"too long with zeros", strings.Repeat("0", 2*n) + "2", "is too long"},
+		{"zero", "0", "is out of range"},
+		{"one", strings.Repeat("0", 2*n-1) + "1", "is out of range"},
+		{"N-1", plus(prime, -1), "is out of range"},
+		{"N", prime, "is out of range"},
+		{"N+1", plus(prime, 1), "is out of range"},
+		{"all ones", strings.Repeat("F", 2*n), "is out of range"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, identifier := range []string{"known-id", "unknown-id", "no such form!", ""} {
+				got, err := w.Begin(t.Context(), identifier, c.digits)
+				var invalid *InvalidError
+				if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEphemeralPublicKey", c.problem}) || got != (Challenge{}) {
+					t.Errorf("%q: got %+v, %v", identifier, got, err)
+				}
+			}
+		})
+	}
+	for _, digits := range []string{"2", plus(prime, -2)} {
+		if _, err := w.Begin(t.Context(), "unknown-id", digits); err != nil {
+			t.Errorf("a value inside the range: %v", err)
+		}
+		w.store.take()
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+}
+
+// Evidence of the wrong form takes nothing: the handshake still serves.
+func TestEvidenceFormIsCheckedFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	r := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(r.Identifier, r.Password)
+	w.store.take()
+	for _, c := range []struct{ evidence, problem string }{
+		{"", "is missing"},
+		{p.evidence[:63], "does not have 64 hex digits"},
+		{p.evidence + "0", "does not have 64 hex digits"},
+		{p.evidence[:63] + "g", "is not hexadecimal"},
+	} {
+		for _, identifier := range []string{r.Identifier, "unknown-id", "?"} {
+			got, err := w.Prove(t.Context(), identifier, c.evidence)
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEvidenceMessage", c.problem}) || got != (Proof{}) {
+				t.Errorf("%q, %q: got %+v, %v", identifier, c.evidence, got, err)
+			}
+		}
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+	if _, err := p.prove(); err != nil {
+		t.Errorf("the handshake was used up: %v", err)
+	}
+}
+
+// Identifiers are judged by their form before any lookup, and errors do not
+// repeat them.
+func TestIdentifierFormIsCheckedFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, identifier := range []string{"", "abc", strings.Repeat("a", 65), "abc d", "abc;d", "äbcd", "abcd\n", "abcd\x00", "{abcd}", "ab:cd", "ab/cd"} {
+		for name, call := range map[string]func() error{
+			"Begin":             func() error { _, err := w.Begin(t.Context(), identifier, "1234"); return err },
+			"Prove":             func() error { _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64)); return err },
+			"AdmitDevice":       func() error { _, err := w.AdmitDevice(t.Context(), identifier); return err },
+			"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(t.Context(), identifier, KindMDL); return err },
+			"Register":          func() error { _, err := w.Register(t.Context(), w.mdl(identifier)); return err },
+		} {
+			var invalid *InvalidError
+			if err := call(); !errors.As(err, &invalid) || invalid.Member != "registrationIdentifier" || identifier != "" && strings.Contains(err.Error(), identifier) {
+				t.Errorf("%s of %q: %v", name, identifier, err)
+			}
+		}
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+}
+
+func TestValidIdentifier(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]bool{
+		"abcd": true, strings.Repeat("Z", 64): true, "e3wfISG9": true, "a.b_c-9": true, "....": true,
+		"": false, "abc": false, strings.Repeat("a", 65): false, "abc d": false, "abcé": false, "abc\x7f": false, "abc@": false, "abc[": false, "abc`": false, "abc/": false, "abc:": false,
+	} {
+		if got := ValidIdentifier(s); got != want {
+			t.Errorf("ValidIdentifier(%q) is %t", s, got)
+		}
+	}
+}
+
+// New applies defaults and refuses what makes no sense.
+func TestNew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if w.profile.Name() != "rfc5054-2048-sha256" || w.registrationLifetime != 10*time.Minute || w.handshakeLifetime != 2*time.Minute ||
+		w.maxAttempts != 3 || w.maxActivations != 3 || w.password.length != 8 {
+		t.Errorf("defaults: %+v", w.Service)
+	}
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"store":            {func(c *Config) { c.Store = nil }, "no store"},
+		"keyring":          {func(c *Config) { c.Keyring = nil }, "no sealing keys"},
+		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, "registration lifetime is negative"},
+		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, "handshake lifetime is negative"},
+		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "maximum of attempts is -1, need 1 to 100"},
+		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "maximum of attempts is 101, need 1 to 100"},
+		"activations":      {func(c *Config) { c.MaxActivations = -1 }, "maximum of activations is -1, need at least 1"},
+		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "maximum of exchanges is -1, need at least 1"},
+		"password":         {func(c *Config) { c.Password.Length = 3 }, "password length is 3, need 4 to 64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := w.config
+			c.change(&config)
+			if _, err := New(config); err == nil || err.Error() != c.want {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// A Service without a logger, alarm and clock works.
+func TestMinimalConfig(t *testing.T) {
+	t.Parallel()
+	s, err := New(Config{Store: newMemory(time.Now), Keyring: fixedRing(t, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Registration{Identifier: "e3wfISG9", Kind: KindMDL, UserID: "jane", Instance: "primary", Data: ActivationData{ActivationMessage: message}, Started: time.Now()}
+	if _, err := s.Register(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	r.UserID = "john"
+	if _, err := s.Register(t.Context(), r); !same(err, ErrExists) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The store decides whether registrations can be written; missing keys count too.
+func TestWritable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.Writable(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.store.fail["Writable"] = errors.New("read only")
+	if err := w.Writable(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	delete(w.store.fail, "Writable")
+	w.restart(func(c *Config) {
+		c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errors.New("no key file") }
+	})
+	if err := w.Writable(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// prime is N of the 2048-bit group of RFC 5054, appendix A.
+const prime = "AC6BDB41324A9A9BF166DE5E1389582FAF72B6651987EE07FC3192943DB56050" +
+	"A37329CBB4A099ED8193E0757767A13DD52312AB4B03310DCD7F48A9DA04FD50" +
+	"E8083969EDB767B0CF6095179A163AB3661A05FBD5FAAAE82918A9962F0B93B8" +
+	"55F97993EC975EEAA80D740ADBF4FF747359D041D5C33EA71D281E446B14773B" +
+	"CA97B43A23FB801676BD207A436C6481F1D2B9078717461A5B9D32E688F87748" +
+	"544523B524B0D57D5EA77A2775D2ECFA032CFBDBF52FB3786160279004E57AE6" +
+	"AF874E7303CE53299CCC041C7BC308D82A5698F3A8D0C38271AE35F8E9DBFBB6" +
+	"94B5C803D89F7AE435DE236D525F54759B65E372FCD68EF20FA7111F9E4AFF73"
+
+func plus(digits string, n int64) string {
+	v, _ := new(big.Int).SetString(digits, 16)
+	return v.Add(v, big.NewInt(n)).Text(16)
+}

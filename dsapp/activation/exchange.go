@@ -1,0 +1,321 @@
+package activation
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// Challenge is the server's answer to the client's public value.
+type Challenge struct {
+	// ServerPublic is B: two upper-case hex digits for each byte of the prime.
+	ServerPublic string
+	// Salt is 32 upper-case hex digits.
+	Salt string
+}
+
+// Begin starts an exchange: it takes the client's public value A, keeps a
+// handshake and returns B and the salt. A handshake that waited for its proof is
+// replaced. Identifiers without an exchange get an answer of the same form.
+//
+// The error is an *InvalidError for the form of A or of the identifier, ErrBusy,
+// or wraps ErrUnavailable.
+func (s *Service) Begin(ctx context.Context, identifier, clientPublic string) (Challenge, error) {
+	if _, err := s.profile.ParsePublic(clientPublic); err != nil {
+		return Challenge{}, invalidPublic(err)
+	}
+	if err := checkIdentifier(identifier); err != nil {
+		return Challenge{}, err
+	}
+	h, c, err := s.begin(ctx, identifier, clientPublic)
+	if err != nil {
+		return Challenge{}, err
+	}
+	if err := s.store.PutHandshake(ctx, identifier, h); err != nil {
+		return Challenge{}, fmt.Errorf("storing handshake: %w", err)
+	}
+	return c, nil
+}
+
+// begin computes the server's part of the first call.
+func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (Handshake, Challenge, error) {
+	leave, err := s.gate.enter()
+	if err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	defer leave()
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	secret, err := s.simulationSecret(ctx, ring)
+	if err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	d, err := s.decoyFor(ring)
+	if err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	record, found, err := s.store.Load(ctx, identifier)
+	if err != nil {
+		return Handshake{}, Challenge{}, fmt.Errorf("loading registration: %w", err)
+	}
+
+	h := Handshake{
+		Generation:     random16(),
+		Lifetime:       s.handshakeLifetime,
+		Simulated:      !found || record.Kind == KindSimulated,
+		RecordLifetime: s.registrationLifetime,
+	}
+	if found {
+		h.Generation = record.Generation
+	}
+	genuine, known := 0, d.credential
+	if found && record.usable() {
+		genuine, known = 1, sealedValue{recordLabel(sealedVerifier, record), record.Verifier}
+	}
+	var c Challenge
+	var failed error
+	if err := s.gate.compute(ctx, func() {
+		var state handshakeState
+		if state, failed = challenge(ring, known, genuine, secret, identifier, clientPublic); failed != nil {
+			return
+		}
+		defer clear(state.verifier)
+		defer clear(state.private)
+		c = Challenge{ServerPublic: upperHex(state.public), Salt: upperHex(state.salt)}
+		encoded := state.encode()
+		defer clear(encoded)
+		h.State, failed = ring.Seal(handshakeLabel(identifier, h.Generation), encoded)
+	}); err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	if errors.Is(failed, seal.ErrUnopened) {
+		return Handshake{}, Challenge{}, s.unopened(ctx, identifier, sealedVerifier)
+	}
+	return h, c, failed
+}
+
+// challenge computes B from the known credential if genuine is 1, else from a
+// simulated one. Both are derived and one is selected, so that the work is the
+// same. The error is seal.ErrUnopened for a credential that cannot be read.
+func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte, identifier, clientPublic string) (handshakeState, error) {
+	plaintext, err := ring.Open(known.label, known.bytes)
+	if err != nil {
+		return handshakeState{}, err
+	}
+	defer clear(plaintext)
+	c, ok := decodeCredential(plaintext)
+	if !ok {
+		return handshakeState{}, seal.ErrUnopened
+	}
+	// The registration can be older than the configuration, so that its profile
+	// is another than the one that A was first checked with.
+	p := c.profile
+	a, err := p.ParsePublic(clientPublic)
+	if err != nil {
+		return handshakeState{}, invalidPublic(err)
+	}
+	verifier := p.SimulatedVerifier(secret, identifier)
+	salt := srp.Salt(secret, p.Name(), identifier)
+	subtle.ConstantTimeCopy(genuine, verifier, c.verifier)
+	subtle.ConstantTimeCopy(genuine, salt, c.salt)
+	e, err := p.ServerEphemeral(verifier)
+	if err != nil {
+		clear(verifier)
+		return handshakeState{}, fmt.Errorf("computing server public value: %w", err)
+	}
+	return handshakeState{profile: p, genuine: genuine, salt: salt, clientPublic: a, private: e.Private, public: e.Public, verifier: verifier}, nil
+}
+
+// Prove ends an exchange: it checks the client's evidence M1 and, if it is right,
+// returns the server's evidence and the sealed activation data. Evidence of the
+// right form uses the handshake up and reserves an attempt before it is checked;
+// a right one gives the attempt back.
+//
+// The error is an *InvalidError for the form of the evidence or the identifier,
+// ErrBusy (in both cases nothing was used up), ErrRefused for every other
+// refusal, or wraps ErrUnavailable.
+func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof, error) {
+	m1, err := srp.ParseEvidence(evidence)
+	if err != nil {
+		return Proof{}, invalidEvidence(err)
+	}
+	if err := checkIdentifier(identifier); err != nil {
+		return Proof{}, err
+	}
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	d, err := s.decoyFor(ring)
+	if err != nil {
+		return Proof{}, err
+	}
+	a, err := s.attempt(ctx, ring, d, identifier, m1)
+	if err != nil {
+		return Proof{}, err
+	}
+	defer clear(a.session.Key)
+
+	// An attempt is reserved: it is settled even if the client has gone.
+	settling, cancel := detached(ctx)
+	defer cancel()
+	record, settled, err := s.store.Settle(settling, identifier, Settlement{
+		Generation:     a.generation,
+		Token:          a.token,
+		Proven:         a.proven,
+		MaxAttempts:    s.maxAttempts,
+		MaxActivations: s.maxActivations,
+	})
+	switch {
+	case a.failed != nil:
+		return Proof{}, a.failed
+	case a.unopened:
+		return Proof{}, s.unopened(ctx, identifier, sealedHandshake)
+	case err != nil:
+		return Proof{}, fmt.Errorf("settling proof: %w", err)
+	case !settled || !a.proven:
+		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", identifier), slog.String("reason", a.reason()))
+		return Proof{}, ErrRefused
+	}
+	return s.deliver(ctx, ring, record, a.outcome)
+}
+
+// attempt is a proof that was taken, or not, and computed.
+type attempt struct {
+	outcome
+	token      Token
+	generation Generation
+	taken      bool
+	// failed is why nothing was computed.
+	failed error
+}
+
+// attempt takes the handshake of an identifier and checks evidence against it,
+// or against a decoy if there is none.
+func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, identifier string, evidence []byte) (attempt, error) {
+	leave, err := s.gate.enter()
+	if err != nil {
+		return attempt{}, err
+	}
+	defer leave()
+	a := attempt{token: random16()}
+	h, taken, err := s.store.Take(ctx, identifier, a.token, s.maxAttempts)
+	if err != nil {
+		return attempt{}, fmt.Errorf("taking handshake: %w", err)
+	}
+	state := d.handshake
+	if taken {
+		a.taken, a.generation = true, h.Generation
+		state = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
+	}
+	computing, cancel := detached(ctx)
+	defer cancel()
+	a.failed = s.gate.compute(computing, func() { a.outcome = verify(ring, state, identifier, evidence) })
+	return a, nil
+}
+
+// outcome is what the arithmetic of a proof gave.
+type outcome struct {
+	// unopened says that the handshake could not be read.
+	unopened bool
+	// genuine says that the handshake was of a registration with an exchange.
+	genuine bool
+	// proven says that it was and that the evidence is right; then transport and
+	// session are set.
+	proven    bool
+	session   srp.Session
+	transport *seal.Transport
+}
+
+// verify checks evidence against a sealed handshake. The work does not depend
+// on whether that is real.
+func verify(ring *seal.Keyring, handshake sealedValue, identifier string, evidence []byte) outcome {
+	plaintext, err := ring.Open(handshake.label, handshake.bytes)
+	if err != nil {
+		return outcome{unopened: true}
+	}
+	defer clear(plaintext)
+	h, ok := decodeHandshake(plaintext)
+	if !ok {
+		return outcome{unopened: true}
+	}
+	session, right := h.profile.ServerVerify(srp.Exchange{
+		Identity:     identifier,
+		Salt:         h.salt,
+		Verifier:     h.verifier,
+		ClientPublic: h.clientPublic,
+		Private:      h.private,
+		ServerPublic: h.public,
+	}, evidence)
+	o := outcome{genuine: h.genuine == 1}
+	if !right || !o.genuine {
+		clear(session.Key)
+		return o
+	}
+	o.proven, o.session = true, session
+	o.transport = seal.NewTransport(session.Key, h.clientPublic, h.public)
+	return o
+}
+
+// reason says for the log why a proof was refused.
+func (a attempt) reason() string {
+	switch {
+	case !a.taken:
+		return "no handshake or no attempt left"
+	case !a.genuine:
+		return "no registration with an exchange"
+	case !a.proven:
+		return "wrong evidence"
+	default:
+		return "no activation left or registration gone"
+	}
+}
+
+// deliver seals the activation data of a settled proof for the phone.
+func (s *Service) deliver(ctx context.Context, ring *seal.Keyring, record Record, o outcome) (Proof, error) {
+	plaintext, err := ring.Open(recordLabel(sealedData, record), record.Data)
+	if err != nil {
+		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
+	}
+	defer clear(plaintext)
+	p := Proof{Evidence: upperHex(o.session.Evidence)}
+	ok, err := p.sealData(o.transport, record.Kind, plaintext)
+	if err != nil {
+		return Proof{}, err
+	}
+	if !ok {
+		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
+	}
+	return p, nil
+}
+
+func invalidPublic(err error) error {
+	problem := "is out of range"
+	switch {
+	case errors.Is(err, srp.ErrClientPublicMissing):
+		problem = "is missing"
+	case errors.Is(err, srp.ErrClientPublicTooLong):
+		problem = "is too long"
+	case errors.Is(err, srp.ErrClientPublicNotHex):
+		problem = "is not hexadecimal"
+	}
+	return &InvalidError{Member: memberPublic, Problem: problem}
+}
+
+func invalidEvidence(err error) error {
+	problem := "is not hexadecimal"
+	switch {
+	case errors.Is(err, srp.ErrClientEvidenceMissing):
+		problem = "is missing"
+	case errors.Is(err, srp.ErrClientEvidenceLength):
+		problem = fmt.Sprintf("does not have %d hex digits", 2*srp.EvidenceSize)
+	}
+	return &InvalidError{Member: memberEvidence, Problem: problem}
+}

@@ -1,0 +1,49 @@
+package activation
+
+import (
+	"context"
+	"fmt"
+)
+
+// queueFactor is how many exchanges may wait for each one that is computed.
+const queueFactor = 16
+
+// gate bounds the arithmetic of exchanges: few are computed at once, a limited
+// number more has a place to wait.
+type gate struct {
+	places chan struct{}
+	slots  chan struct{}
+}
+
+func newGate(n int) *gate {
+	return &gate{
+		places: make(chan struct{}, n+queueFactor*n),
+		slots:  make(chan struct{}, n),
+	}
+}
+
+// enter takes a place and returns the function that gives it back. It does not
+// wait: without a free place the error is ErrBusy.
+func (g *gate) enter() (leave func(), err error) {
+	select {
+	case g.places <- struct{}{}:
+		return func() { <-g.places }, nil
+	default:
+		return nil, ErrBusy
+	}
+}
+
+// compute runs f as soon as one of the slots is free, unless ctx ends before.
+func (g *gate) compute(ctx context.Context, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("waiting to compute: %w", context.Cause(ctx))
+	}
+	select {
+	case g.slots <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to compute: %w", context.Cause(ctx))
+	}
+	defer func() { <-g.slots }()
+	f()
+	return nil
+}

@@ -1,0 +1,158 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// No more than the configured number is computed at once; everybody gets a turn.
+func TestGateBoundsComputing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(3)
+		var mu sync.Mutex
+		var now, most, done int
+		turn := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				err := g.compute(t.Context(), func() {
+					mu.Lock()
+					now++
+					most = max(most, now)
+					mu.Unlock()
+					<-turn
+					mu.Lock()
+					now--
+					done++
+					mu.Unlock()
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 20 {
+			synctest.Wait()
+			turn <- struct{}{}
+		}
+		wg.Wait()
+		if most != 3 || done != 20 {
+			t.Errorf("%d at once, %d done", most, done)
+		}
+	})
+}
+
+// Waiting for a slot ends with the context, and then nothing is computed.
+func TestGateWaitingEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		release := make(chan struct{})
+		go func() {
+			if err := g.compute(t.Context(), func() { <-release }); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		waiting := make(chan error)
+		go func() { waiting <- g.compute(ctx, func() { t.Error("computed") }) }()
+		synctest.Wait()
+		cancel()
+		if err := <-waiting; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		close(release)
+		synctest.Wait()
+		if err := g.compute(ctx, func() { t.Error("computed") }); !errors.Is(err, context.Canceled) {
+			t.Errorf("a free slot under an ended context: %v", err)
+		}
+		if err := g.compute(t.Context(), func() {}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A panic gives the slot back.
+func TestGateSurvivesPanic(t *testing.T) {
+	t.Parallel()
+	g := newGate(1)
+	func() {
+		defer func() { recover() }()
+		g.compute(t.Context(), func() { panic("computing") })
+	}()
+	if err := g.compute(t.Context(), func() {}); err != nil {
+		t.Error(err)
+	}
+}
+
+// One exchange computed and sixteen waiting are the limit; the next one is
+// turned away at once, before it costs a proof anything, and all others are
+// served.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxExchanges, c.MaxAttempts = 1, 1 })
+	r := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(r.Identifier, r.Password)
+
+	entered, release := make(chan struct{}), make(chan struct{})
+	w.store.set(func() { w.store.before["Load"] = func() { entered <- struct{}{}; <-release } })
+	results := make(chan error)
+	for range 17 {
+		go func() {
+			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			results <- err
+		}()
+	}
+	for range 17 {
+		<-entered
+	}
+	w.store.take()
+	if _, err := w.Begin(t.Context(), "unknown-id", "1234"); !same(err, ErrBusy) {
+		t.Errorf("first call: %v", err)
+	}
+	if _, err := p.prove(); !same(err, ErrBusy) {
+		t.Errorf("second call: %v", err)
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+	// The form of a request is judged first, so that a bad one is told so.
+	var invalid *InvalidError
+	if _, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("x", 64)); !errors.As(err, &invalid) {
+		t.Errorf("got %v", err)
+	}
+	close(release)
+	for range 17 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := p.prove(); err != nil {
+		t.Errorf("the handshake of a busy proof was used up: %v", err)
+	}
+}
+
+// A failed call gives its place back.
+func TestBusyEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxExchanges = 1 })
+	for _, method := range []string{"Load", "Take", "PutHandshake", "Settle"} {
+		w.store.fail[method] = errors.New("connection refused")
+		for range 40 {
+			_, err := w.Begin(t.Context(), "unknown-id", "1234")
+			if err == nil {
+				_, err = w.Prove(t.Context(), "unknown-id", strings.Repeat("0", 64))
+			}
+			if !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("%s: %v", method, err)
+			}
+		}
+		delete(w.store.fail, method)
+	}
+}

@@ -1,0 +1,734 @@
+package activation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// states puts an identifier into every state in which an exchange cannot
+// succeed, and returns the password to use.
+var states = []struct {
+	name  string
+	setup func(w *world, identifier string) (password string)
+}{
+	{"wrong password", func(w *world, id string) string { w.register(w.mdl(id)); return "wrong password" }},
+	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(id)); return "wrong password" }},
+	{"unknown", func(w *world, id string) string { return "any password" }},
+	{"probed before", func(w *world, id string) string {
+		p, err := w.begin(id, "any password").prove()
+		refused(w.t, p, err)
+		return "any password"
+	}},
+	{"probed until burned", func(w *world, id string) string { w.burn(id); return "any password" }},
+	{"burned", func(w *world, id string) string { r := w.register(w.mdl(id)); w.burn(id); return r.Password }},
+	{"tombstone", func(w *world, id string) string {
+		r := w.register(w.mdl(id))
+		w.burn(id)
+		w.clock.advance(w.registrationLifetime)
+		return r.Password
+	}},
+	{"expired", func(w *world, id string) string {
+		r := w.register(w.mdl(id))
+		w.clock.advance(w.registrationLifetime)
+		return r.Password
+	}},
+	{"affinity", func(w *world, id string) string { w.register(w.affinity(id)); return "any password" }},
+	{"completed", func(w *world, id string) string {
+		r := w.register(w.mdl(id))
+		if err := w.activate(id, r.Password); err != nil {
+			w.t.Fatal(err)
+		}
+		a, err := w.AdmitConfirmation(context.Background(), id, KindMDL)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.Complete(context.Background(), a); err != nil {
+			w.t.Fatal(err)
+		}
+		return r.Password
+	}},
+	{"no activation left", func(w *world, id string) string {
+		r := w.register(w.mdl(id))
+		for range w.maxActivations {
+			if err := w.activate(id, r.Password); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		return r.Password
+	}},
+}
+
+// Whatever the reason, both calls answer in the same form and leave the same
+// traces: the same store calls, a handshake of the same size and lifetime, the
+// same refusal. Only the operator's log tells.
+func TestRefusalsAreAlike(t *testing.T) {
+	t.Parallel()
+	for _, state := range states {
+		t.Run(state.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			const id = "e3wfISG9"
+			password := state.setup(w, id)
+			w.activate("other-id", "everything lazy happens here")
+			w.store.take()
+			w.takeAlarms()
+
+			p := w.begin(id, password)
+			if calls := w.store.take(); !slices.Equal(calls, []string{"Load", "PutHandshake"}) {
+				t.Errorf("first call asked the store for %v", calls)
+			}
+			if len(p.challenge.ServerPublic) != 512 || len(p.challenge.Salt) != 32 {
+				t.Errorf("challenge %+v", p.challenge)
+			}
+			w.store.peek(id, func(*stored) {
+				h := w.store.handshakes[id]
+				if len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
+					t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
+				}
+			})
+
+			proof, err := p.prove()
+			refused(t, proof, err)
+			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle"}) {
+				t.Errorf("second call asked the store for %v", calls)
+			}
+			proof, err = p.prove()
+			refused(t, proof, err)
+			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle"}) {
+				t.Errorf("a repeated second call asked the store for %v", calls)
+			}
+			if a := w.takeAlarms(); len(a) != 0 {
+				t.Errorf("alarms %v", a)
+			}
+		})
+	}
+}
+
+// An unknown identifier is counted like a known one: after as many wrong proofs,
+// both take no more, and both recover when the registration lifetime is over.
+func TestUnknownIsCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("known-id"))
+	for _, id := range []string{"known-id", "unknown-id"} {
+		taken := 0
+		for range 5 {
+			p := w.begin(id, "wrong password")
+			refusedNow(t, p)
+			w.store.peek(id, func(e *stored) { taken = e.reserved })
+		}
+		if taken != 3 {
+			t.Errorf("%s: %d attempts were taken", id, taken)
+		}
+		w.store.peek(id, func(e *stored) {
+			if !e.burned || e.Lifetime != w.registrationLifetime {
+				t.Errorf("%s: burned %t, ends in %v", id, e.burned, e.Lifetime)
+			}
+		})
+	}
+}
+
+func refusedNow(t *testing.T, p *phone) {
+	t.Helper()
+	proof, err := p.prove()
+	refused(t, proof, err)
+}
+
+// The salt of an identifier is the same whatever its state, at every try, after
+// a restart and for every node; another identifier has another one, and so has
+// the same identifier on another store.
+func TestSaltIsStable(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]string)
+	w := newWorld(t)
+	const id = "e3wfISG9"
+	want := w.begin(id, "any password").challenge.Salt
+	check := func(when string) {
+		t.Helper()
+		for range 2 {
+			c := w.begin(id, "any password").challenge
+			if c.Salt != want {
+				t.Errorf("%s: the salt changed", when)
+			}
+			if before, ok := seen[c.ServerPublic]; ok {
+				t.Errorf("%s: B is that of %s", when, before)
+			}
+			seen[c.ServerPublic] = when
+		}
+	}
+	check("unknown")
+	w.burn(id)
+	check("probed")
+	w.restart()
+	check("restarted")
+	w.register(w.affinity(id))
+	check("affinity")
+	w.register(Registration{Identifier: id, Kind: KindStandard, UserID: "jane.doe", Instance: "backup", Data: w.standard("").Data, Started: w.clock.now()})
+	check("standard")
+	other := w.Service
+	w.restart(func(c *Config) { c.MaxAttempts = 1 })
+	r := Registration{Identifier: id, Kind: KindMDL, UserID: "jane.doe", Instance: "backup", Data: w.mdl("").Data, Started: w.clock.now()}
+	w.register(r)
+	check("registered by another node")
+	w.Service = other
+	check("on the first node")
+	w.burn(id)
+	check("burned")
+	w.clock.advance(w.registrationLifetime)
+	check("tombstone")
+	w.clock.advance(TombstoneLifetime)
+	check("gone")
+
+	if w.begin("e3wfISGA", "any password").challenge.Salt == want {
+		t.Error("another identifier has the same salt")
+	}
+	if newWorld(t).begin(id, "any password").challenge.Salt == want {
+		t.Error("another store gives the same salt")
+	}
+}
+
+// The salt is the documented function of the secret that the store keeps, the
+// profile and the identifier.
+func TestSaltFormula(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	got := w.begin(r.Identifier, r.Password).challenge.Salt
+	ring, err := w.keyring(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := ring.Open(secretLabel, w.store.secret)
+	if err != nil || len(secret) != 32 {
+		t.Fatalf("%d bytes, %v", len(secret), err)
+	}
+	block := make([]byte, 64)
+	inner, outer := append([]byte(nil), block...), append([]byte(nil), block...)
+	copy(inner, secret)
+	copy(outer, secret)
+	for i := range inner {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	h := sha256.Sum256(append(inner, "saltrfc5054-2048-sha256e3wfISG9"...))
+	h = sha256.Sum256(append(outer, h[:]...))
+	if want := strings.ToUpper(hex.EncodeToString(h[:16])); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// As many wrong proofs as configured burn a registration for the right password
+// too, and wipe its secrets. A right proof gives its attempt back.
+func TestBurning(t *testing.T) {
+	t.Parallel()
+	for _, attempts := range []int{1, 2, 3, 7} {
+		w := newWorld(t, func(c *Config) { c.MaxAttempts, c.MaxActivations = attempts, 100 })
+		r := w.register(w.mdl("e3wfISG9"))
+		for range attempts - 1 {
+			refusedNow(t, w.begin(r.Identifier, "wrong password"))
+			if err := w.activate(r.Identifier, r.Password); err != nil {
+				t.Fatalf("%d attempts: %v", attempts, err)
+			}
+		}
+		refusedNow(t, w.begin(r.Identifier, "wrong password"))
+		refusedNow(t, w.begin(r.Identifier, r.Password))
+		w.store.peek(r.Identifier, func(e *stored) {
+			if !e.burned || e.Verifier != nil || e.Data != nil {
+				t.Errorf("%d attempts: burned %t, verifier of %d bytes", attempts, e.burned, len(e.Verifier))
+			}
+		})
+	}
+}
+
+// First calls alone never burn a registration, nor do proofs without handshake,
+// nor with a handshake that ended.
+func TestWhatDoesNotCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	r := w.register(w.mdl("e3wfISG9"))
+	for range 10 {
+		w.begin(r.Identifier, "wrong password")
+	}
+	p := w.begin(r.Identifier, "wrong password")
+	w.clock.advance(w.handshakeLifetime)
+	refusedNow(t, p)
+	for range 10 {
+		proof, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("5", 64))
+		refused(t, proof, err)
+	}
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// A new first call replaces the handshake before it.
+func TestNewHandshakeReplaces(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	old := w.begin(r.Identifier, r.Password)
+	current := w.begin(r.Identifier, r.Password)
+	refusedNow(t, old)
+	refusedNow(t, current) // its handshake went with the proof before
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// A handshake serves one proof, whatever the result, also of many at once: then
+// exactly one wins.
+func TestHandshakeServesOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxActivations = 100 })
+	r := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(r.Identifier, r.Password)
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			proof, err := p.prove()
+			if err == nil {
+				won.Add(1)
+				return
+			}
+			refused(t, proof, err)
+		})
+	}
+	wg.Wait()
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of 8 proofs of one handshake were accepted", n)
+	}
+	refusedNow(t, p)
+}
+
+// A handshake does not outlive its registration: after a new registration under
+// the identifier, an earlier handshake is worth nothing and costs nothing.
+func TestHandshakeOfEarlierRegistration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	first := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(first.Identifier, first.Password)
+	second := w.register(w.mdl("e3wfISG9"))
+	refusedNow(t, p)
+	refusedNow(t, w.begin(first.Identifier, "wrong password"))
+	refusedNow(t, w.begin(second.Identifier, second.Password))
+
+	third := w.register(w.mdl("e3wfISG9"))
+	if err := w.activate(third.Identifier, third.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// A first call that raced with the registration leaves a simulated handshake,
+// which does not touch the registration.
+func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	p := w.begin("e3wfISG9", "any password")
+	saved := *w.store.handshakes["e3wfISG9"]
+	r := w.register(w.mdl("e3wfISG9"))
+	w.store.set(func() { w.store.handshakes["e3wfISG9"] = &saved })
+	refusedNow(t, p)
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// Even evidence that is right for a simulated exchange is refused: the verifier
+// is known to the server only, but nothing rests on that.
+func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.begin("e3wfISG9", "any password")
+	ring, err := w.keyring(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(genuine int) {
+		// A handshake whose verifier belongs to the password.
+		salt, _ := hex.DecodeString(p.challenge.Salt)
+		v := w.profile.Verifier("e3wfISG9", "the password", salt)
+		e, err := w.profile.ServerEphemeral(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.client, err = w.profile.NewClient("e3wfISG9", "the password")
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := handshakeState{profile: w.profile, genuine: genuine, salt: salt, clientPublic: p.client.Public(), private: e.Private, public: e.Public, verifier: v}
+		m1, err := p.client.Prove(salt, e.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.evidence = hex.EncodeToString(m1)
+		h := w.store.handshakes["e3wfISG9"]
+		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), state.encode()); err != nil {
+			t.Fatal(err)
+		}
+		w.store.handshakes["e3wfISG9"] = h
+	}
+	saved := *w.store.handshakes["e3wfISG9"]
+	put(0)
+	refusedNow(t, p)
+	w.store.peek("e3wfISG9", func(e *stored) {
+		if e.won != 0 {
+			t.Error("the store was told of a right proof")
+		}
+	})
+	w.store.handshakes["e3wfISG9"] = &saved
+	put(1) // the store still knows that the record is simulated
+	refusedNow(t, p)
+}
+
+// As many right proofs as configured are answered, then none.
+func TestMaxActivations(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 3} {
+		w := newWorld(t, func(c *Config) { c.MaxActivations = n })
+		r := w.register(w.mdl("e3wfISG9"))
+		for range n {
+			if err := w.activate(r.Identifier, r.Password); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refusedNow(t, w.begin(r.Identifier, r.Password))
+	}
+}
+
+// Counters survive a restart.
+func TestCountersSurviveRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	for range 3 {
+		refusedNow(t, w.begin(r.Identifier, "wrong password"))
+		w.restart()
+	}
+	refusedNow(t, w.begin(r.Identifier, r.Password))
+}
+
+// A registration made under another profile than the configured one keeps its
+// own, between registration and first call and between the two calls.
+func TestProfileOfRegistrationHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	small := w.profile
+	r := w.register(w.mdl("e3wfISG9"))
+	waiting := w.begin(r.Identifier, r.Password)
+	w.restart(func(c *Config) { c.Profile = profile(t, "rfc5054-3072-sha256") })
+	proof, err := waiting.prove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if waiting.open(proof).ActivationMessage == "" {
+		t.Error("no activation message")
+	}
+	p := w.beginAs(small, r.Identifier, r.Password)
+	if len(p.challenge.ServerPublic) != 512 {
+		t.Errorf("B has %d digits", len(p.challenge.ServerPublic))
+	}
+	if proof, err = p.prove(); err != nil {
+		t.Fatal(err)
+	}
+	if p.open(proof).ActivationMessage == "" {
+		t.Error("no activation message")
+	}
+	// An A that fits the configured group only is refused by its form.
+	_, err = w.Begin(t.Context(), r.Identifier, strings.Repeat("1", 768))
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) || invalid.Member != "clientEphemeralPublicKey" {
+		t.Errorf("got %v", err)
+	}
+	if got := w.begin("unknown-id", "any password"); len(got.challenge.ServerPublic) != 768 {
+		t.Errorf("an unknown identifier has B of %d digits", len(got.challenge.ServerPublic))
+	}
+}
+
+// The kinds of a call decide; an exchange has to come first; each right proof
+// admits one device, and final calls are limited.
+func TestAdmissions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 2 })
+	ctx := t.Context()
+	mdl, standard := w.register(w.mdl("mdl-id")), w.register(w.standard("standard-id"))
+	w.register(w.affinity("affinity-id"))
+	refusedNow(t, w.begin("probed-id", "any password"))
+
+	device := func(id string, want error) Admission {
+		t.Helper()
+		a, err := w.AdmitDevice(ctx, id)
+		if !same(err, want) || want != nil && a != (Admission{}) {
+			t.Errorf("device of %s: %+v, %v, want %v", id, a, err, want)
+		}
+		return a
+	}
+	final := func(id string, want error, kinds ...Kind) Admission {
+		t.Helper()
+		a, err := w.AdmitConfirmation(ctx, id, kinds...)
+		if !same(err, want) || want != nil && a != (Admission{}) {
+			t.Errorf("final call of %s: %+v, %v, want %v", id, a, err, want)
+		}
+		return a
+	}
+	for _, id := range []string{"mdl-id", "standard-id"} {
+		device(id, ErrRefused)
+		final(id, ErrRefused, KindMDL, KindStandard, KindAffinity)
+	}
+	for _, id := range []string{"unknown-id", "probed-id"} {
+		device(id, ErrUnknown)
+		final(id, ErrUnknown, KindMDL, KindStandard, KindAffinity)
+	}
+	if !errors.Is(ErrUnknown, ErrRefused) {
+		t.Error("ErrUnknown is no ErrRefused")
+	}
+	for range 3 {
+		want := Admission{Identifier: "affinity-id", Kind: KindAffinity, UserID: "jane.doe", Instance: "backup"}
+		for _, a := range []Admission{device("affinity-id", nil), final("affinity-id", nil, KindMDL, KindAffinity)} {
+			if a.Generation == (Generation{}) {
+				t.Error("no generation")
+			}
+			a.Generation = Generation{}
+			if a != want {
+				t.Errorf("got %+v, want %+v", a, want)
+			}
+		}
+		final("affinity-id", ErrRefused, KindStandard)
+	}
+
+	if err := w.activate(mdl.Identifier, mdl.Password); err != nil {
+		t.Fatal(err)
+	}
+	a := device("mdl-id", nil)
+	w.store.peek("mdl-id", func(e *stored) {
+		want := Admission{"mdl-id", e.Generation, KindMDL, "jane.doe", "mydomain.com", "VDS1000003", "primary"}
+		if a != want {
+			t.Errorf("got %+v, want %+v", a, want)
+		}
+	})
+	device("mdl-id", ErrRefused)
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := w.ReturnDevice(canceled, a); err != nil {
+		t.Errorf("returning after the client has gone: %v", err)
+	}
+	if err := w.ReturnDevice(ctx, a); err != nil {
+		t.Error(err)
+	}
+	device("mdl-id", nil)
+	device("mdl-id", ErrRefused)
+	final("mdl-id", ErrRefused, KindStandard)
+	final("mdl-id", nil, KindMDL, KindAffinity)
+	a = final("mdl-id", nil, KindMDL)
+	final("mdl-id", ErrRefused, KindMDL)
+	if err := w.Complete(canceled, a); err != nil {
+		t.Errorf("completing after the client has gone: %v", err)
+	}
+	final("mdl-id", ErrUnknown, KindMDL)
+
+	if err := w.activate(standard.Identifier, standard.Password); err != nil {
+		t.Fatal(err)
+	}
+	device("standard-id", ErrRefused)
+	a = final("standard-id", nil, KindStandard)
+
+	// A newer registration is not removed.
+	w.register(w.standard("standard-id"))
+	if err := w.Complete(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	final("standard-id", ErrRefused, KindStandard)
+}
+
+// A burned registration is refused as such, not as unknown.
+func TestBurnedIsNotUnknown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("e3wfISG9"))
+	w.burn("e3wfISG9")
+	if _, err := w.AdmitDevice(t.Context(), "e3wfISG9"); !same(err, ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := w.AdmitConfirmation(t.Context(), "e3wfISG9", KindMDL); !same(err, ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Two calls of one exchange may reach two nodes.
+func TestTwoNodes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	w.restart()
+	p := w.begin(r.Identifier, r.Password)
+	w.restart()
+	if _, err := p.prove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The client may leave after its proof was taken: the proof is settled all the
+// same, so that a wrong one is counted and none stays in flight.
+func TestClientLeavesDuringProof(t *testing.T) {
+	t.Parallel()
+	for _, right := range []bool{true, false} {
+		w := newWorld(t)
+		r := w.register(w.mdl("e3wfISG9"))
+		password := "wrong password"
+		if right {
+			password = r.Password
+		}
+		p := w.begin(r.Identifier, password)
+		ctx, leave := context.WithCancel(t.Context())
+		w.store.set(func() { w.store.after["Take"] = leave })
+		_, err := w.Prove(ctx, r.Identifier, p.evidence)
+		if right != (err == nil) {
+			t.Errorf("right %t: %v", right, err)
+		}
+		w.store.peek(r.Identifier, func(e *stored) {
+			if len(e.inFlight) != 0 || right != (e.activations == 1) || right != (e.reserved == 0) {
+				t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.inFlight), e.reserved, e.activations)
+			}
+		})
+	}
+}
+
+// No answer leaves before its settlement, and none at all if the store fails.
+func TestStoreFailures(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("connection refused")
+	for _, method := range []string{"Create", "Load", "PutHandshake", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "Remove", "SimulationSecret"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			ctx := t.Context()
+			r := w.register(w.mdl("e3wfISG9"))
+			if err := w.activate(r.Identifier, r.Password); err != nil {
+				t.Fatal(err)
+			}
+			p := w.begin(r.Identifier, r.Password)
+			w.store.take()
+			if method == "SimulationSecret" {
+				w.restart()
+			}
+			w.store.fail[method] = cause
+			calls := map[string]func() (any, error){
+				"Create":            func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
+				"Load":              func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"PutHandshake":      func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"SimulationSecret":  func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"Take":              func() (any, error) { return p.prove() },
+				"Settle":            func() (any, error) { return p.prove() },
+				"AdmitDevice":       func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
+				"ReturnDevice":      func() (any, error) { return Admission{}, w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"AdmitConfirmation": func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL) },
+				"Remove":            func() (any, error) { return Admission{}, w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
+			}
+			got, err := calls[method]()
+			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, ErrRefused) || !reflect.ValueOf(got).IsZero() {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			delete(w.store.fail, method)
+			if method == "SimulationSecret" || method == "Load" || method == "PutHandshake" {
+				if _, err := calls[method](); err != nil {
+					t.Errorf("after the store is back: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// A refusal is not told apart from an unknown identifier if the store fails then.
+func TestRefusalNeedsStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.store.fail["Load"] = errors.New("connection refused")
+	if _, err := w.AdmitDevice(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The lifetime of a simulated record is that of a registration.
+func TestSimulatedStateEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.RegistrationLifetime = time.Minute })
+	w.burn("e3wfISG9")
+	w.clock.advance(time.Minute + TombstoneLifetime)
+	w.store.peek("e3wfISG9", func(e *stored) {
+		if e != nil {
+			t.Error("simulated record is still there")
+		}
+	})
+}
+
+// A store that lost its simulation secret, but no registration, loses no
+// registration: a salt is kept with its verifier.
+func TestSaltIsKeptWithVerifier(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	w.store.secret = nil
+	w.restart()
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only handshakes of identifiers that nobody registered are marked as
+// simulated, so that a store can tell which state it may drop. They keep the
+// generation of the record they meet.
+func TestSimulatedIsMarked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("mdl-id"))
+	w.register(w.standard("standard-id"))
+	w.register(w.affinity("affinity-id"))
+	w.register(w.mdl("burned-id"))
+	w.burn("burned-id")
+	w.burn("probed-id")
+	for id, want := range map[string]bool{"mdl-id": false, "standard-id": false, "affinity-id": false, "burned-id": false, "probed-id": true, "unknown-id": true} {
+		w.begin(id, "any password")
+		h := w.store.handshakes[id]
+		if h.Simulated != want {
+			t.Errorf("%s: simulated %t", id, h.Simulated)
+		}
+		w.store.peek(id, func(e *stored) {
+			if e != nil && h.Generation != e.Generation || h.Generation == (Generation{}) {
+				t.Errorf("%s: generation %x", id, h.Generation)
+			}
+		})
+	}
+}
+
+// Which records an exchange can succeed with.
+func TestUsable(t *testing.T) {
+	t.Parallel()
+	good := Record{Kind: KindMDL, Verifier: []byte{1}, Lifetime: 1}
+	for name, c := range map[string]struct {
+		change func(*Record)
+		want   bool
+	}{
+		"mdl":         {func(*Record) {}, true},
+		"standard":    {func(r *Record) { r.Kind = KindStandard }, true},
+		"affinity":    {func(r *Record) { r.Kind = KindAffinity }, false},
+		"simulated":   {func(r *Record) { r.Kind = KindSimulated }, false},
+		"no verifier": {func(r *Record) { r.Verifier = nil }, false},
+		"expired":     {func(r *Record) { r.Lifetime = 0 }, false},
+		"tombstone":   {func(r *Record) { r.Lifetime = -1 }, false},
+	} {
+		r := good
+		c.change(&r)
+		if r.usable() != c.want {
+			t.Errorf("%s: usable %t", name, r.usable())
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// maxFactLength is the greatest length of each text of a Registration in bytes.
+const maxFactLength = 255
+
+// maxCreates is how often a registration is stored anew after it met another:
+// a drawn identifier that is taken, or a registration that changed meanwhile.
+const maxCreates = 8
+
+// Registration is a pending activation to be remembered.
+type Registration struct {
+	// Identifier is the one the authentication server gave. It may be empty for
+	// KindStandard: then one is drawn.
+	Identifier string
+	// Kind is KindMDL, KindStandard or KindAffinity.
+	Kind Kind
+	// UserID and Instance are required, Domain and SerialNumber are not. Each is
+	// at most 255 bytes of UTF-8 without control characters and semicolons.
+	UserID, Domain, SerialNumber, Instance string
+	// Data is what the phone will receive; empty for KindAffinity.
+	Data ActivationData
+	// Started is when the lifetime began: before the authentication server was
+	// asked, whose own registration must not end first.
+	Started time.Time
+}
+
+// Registered is the result of Register.
+type Registered struct {
+	Identifier string
+	// Password is the activation password. It is kept nowhere else. Empty for
+	// KindAffinity.
+	Password string
+	// ExpiresAt is Registration.Started plus the registration lifetime.
+	ExpiresAt time.Time
+}
+
+// Register stores a registration, for kinds with an exchange with a new
+// activation password. A registration of the same identifier is replaced if it
+// is of the same instance, user and domain, or stands for an identifier nobody
+// registered.
+//
+// The error is an *InvalidError for values that cannot be registered, ErrExists,
+// ErrOverdue, or wraps ErrUnavailable.
+func (s *Service) Register(ctx context.Context, r Registration) (Registered, error) {
+	data, err := r.check()
+	if err != nil {
+		return Registered{}, err
+	}
+	defer clear(data)
+	expires := r.Started.Add(s.registrationLifetime)
+	if s.remaining(r.Started) <= 0 {
+		return Registered{}, ErrOverdue
+	}
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return Registered{}, err
+	}
+
+	identifier := r.Identifier
+	for range maxCreates {
+		if r.Identifier == "" {
+			identifier = generator{alphabet: alphanumeric, length: drawnIdentifierLength}.draw()
+		}
+		record, password, err := s.newRecord(ctx, ring, identifier, r, data)
+		if err != nil {
+			return Registered{}, err
+		}
+		created, err := s.create(ctx, ring, record, r)
+		if err != nil {
+			return Registered{}, err
+		}
+		if created {
+			return Registered{Identifier: identifier, Password: password, ExpiresAt: expires}, nil
+		}
+	}
+	return Registered{}, errors.New("drew only registration identifiers that are taken")
+}
+
+// remaining returns what is left of a registration's lifetime.
+func (s *Service) remaining(started time.Time) time.Duration {
+	return s.registrationLifetime - max(0, s.now().Sub(started))
+}
+
+// newRecord makes the sealed record of a registration and its password.
+func (s *Service) newRecord(ctx context.Context, ring *seal.Keyring, identifier string, r Registration, data []byte) (Record, string, error) {
+	record := Record{Identifier: identifier, Generation: random16(), Kind: r.Kind}
+	plainFacts := r.facts().encode()
+	defer clear(plainFacts)
+	var err error
+	if record.Facts, err = ring.Seal(recordLabel(sealedFacts, record), plainFacts); err != nil {
+		return Record{}, "", err
+	}
+	if r.Kind == KindAffinity {
+		return record, "", nil
+	}
+	secret, err := s.simulationSecret(ctx, ring)
+	if err != nil {
+		return Record{}, "", err
+	}
+	password := s.password.draw()
+	c := credential{profile: s.profile, salt: srp.Salt(secret, s.profile.Name(), identifier)}
+	if err := s.gate.compute(ctx, func() {
+		c.verifier = s.profile.Verifier(identifier, password, c.salt)
+	}); err != nil {
+		return Record{}, "", err
+	}
+	defer clear(c.verifier)
+	plaintext := c.encode()
+	defer clear(plaintext)
+	if record.Verifier, err = ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
+		return Record{}, "", err
+	}
+	if record.Data, err = ring.Seal(recordLabel(sealedData, record), data); err != nil {
+		return Record{}, "", err
+	}
+	return record, password, nil
+}
+
+// create stores record, over an existing one if that may be replaced. It reports
+// false if a drawn identifier is taken.
+func (s *Service) create(ctx context.Context, ring *seal.Keyring, record Record, r Registration) (bool, error) {
+	var replaces Generation
+	for range maxCreates {
+		if record.Lifetime = s.remaining(r.Started); record.Lifetime <= 0 {
+			return false, ErrOverdue
+		}
+		existing, created, err := s.store.Create(ctx, record, replaces)
+		if err != nil {
+			return false, fmt.Errorf("storing registration: %w", err)
+		}
+		if created {
+			return true, nil
+		}
+		if r.Identifier == "" {
+			return false, nil
+		}
+		f, err := s.openFacts(ctx, ring, existing)
+		if err != nil {
+			return false, err
+		}
+		if !r.facts().sameRegistrant(f) {
+			break
+		}
+		replaces = existing.Generation
+	}
+	s.logger.WarnContext(ctx, "registration refused: its identifier belongs to another", slog.String("registration", record.Identifier))
+	s.alarm(ctx, EventExists, record.Identifier)
+	return false, ErrExists
+}
+
+// openFacts returns who made a stored registration.
+func (s *Service) openFacts(ctx context.Context, ring *seal.Keyring, record Record) (facts, error) {
+	plaintext, err := ring.Open(recordLabel(sealedFacts, record), record.Facts)
+	if err != nil {
+		return facts{}, s.unopened(ctx, record.Identifier, sealedFacts)
+	}
+	defer clear(plaintext)
+	f, ok := decodeFacts(plaintext)
+	if !ok {
+		return facts{}, s.unopened(ctx, record.Identifier, sealedFacts)
+	}
+	return f, nil
+}
+
+func (r Registration) facts() facts {
+	return facts{userID: r.UserID, domain: r.Domain, serialNumber: r.SerialNumber, instance: r.Instance}
+}
+
+// check returns the encoded activation data if r can be registered.
+func (r Registration) check() ([]byte, error) {
+	switch r.Kind {
+	case KindMDL, KindStandard, KindAffinity:
+	default:
+		return nil, &InvalidError{Member: "kind", Problem: "cannot be registered"}
+	}
+	if r.Identifier != "" || r.Kind != KindStandard {
+		if err := checkIdentifier(r.Identifier); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range []struct {
+		member, value string
+		required      bool
+	}{{"userID", r.UserID, true}, {"domain", r.Domain, false}, {"serialNumber", r.SerialNumber, false}, {"instance", r.Instance, true}} {
+		if problem := factProblem(f.value); problem != "" {
+			return nil, &InvalidError{Member: f.member, Problem: problem}
+		}
+		if f.required && f.value == "" {
+			return nil, &InvalidError{Member: f.member, Problem: "is missing"}
+		}
+	}
+	if r.Started.IsZero() {
+		return nil, &InvalidError{Member: "started", Problem: "is missing"}
+	}
+	return r.Data.encode(r.Kind)
+}
+
+// factProblem says what is wrong with a text of a Registration, if anything.
+func factProblem(s string) string {
+	switch {
+	case len(s) > maxFactLength:
+		return fmt.Sprintf("has more than %d bytes", maxFactLength)
+	case !utf8.ValidString(s):
+		return "is not UTF-8"
+	case strings.ContainsRune(s, ';'):
+		return "has a semicolon"
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "has a control character"
+	}
+	return ""
+}

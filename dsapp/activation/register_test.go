@@ -1,0 +1,436 @@
+package activation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// Which registration may take the place of which: the same instance, user and
+// domain may, also a tombstone's; another may not, and raises an alarm.
+func TestReplacing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		before   func(w *world)
+		change   func(*Registration)
+		replaced bool
+	}{
+		{"nothing before", nil, nil, true},
+		{"same registrant", func(w *world) { w.register(w.mdl("e3wfISG9")) }, nil, true},
+		{"other licence and data", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) {
+			r.SerialNumber, r.Data.ActivationMessage = "VDS1000004", "00"
+		}, true},
+		{"other user", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID = "john.doe" }, false},
+		{"user in other case", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID = "Jane.doe" }, false},
+		{"other domain", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.Domain = "" }, false},
+		{"other instance", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.Instance = "backup" }, false},
+		{"parts moved", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID, r.Domain = "jane.doemydomain", ".com" }, false},
+		{"burned, same registrant", func(w *world) { w.register(w.mdl("e3wfISG9")); w.burn("e3wfISG9") }, nil, true},
+		{"burned, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.burn("e3wfISG9") }, func(r *Registration) { r.UserID = "john.doe" }, false},
+		{"tombstone, other user", func(w *world) {
+			w.register(w.mdl("e3wfISG9"))
+			w.burn("e3wfISG9")
+			w.clock.advance(w.registrationLifetime)
+		}, func(r *Registration) { r.UserID = "john.doe" }, false},
+		{"expired, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.clock.advance(w.registrationLifetime) }, func(r *Registration) { r.UserID = "john.doe" }, true},
+		{"probed", func(w *world) { w.activate("e3wfISG9", "any password") }, nil, true},
+		{"probed until burned", func(w *world) { w.burn("e3wfISG9") }, nil, true},
+		{"kept by mdlRegister", func(w *world) {
+			r := w.affinity("e3wfISG9")
+			r.Domain, r.Instance = "mydomain.com", "primary"
+			w.register(r)
+		}, nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if c.before != nil {
+				c.before(w)
+			}
+			r := w.mdl("e3wfISG9")
+			if c.change != nil {
+				c.change(&r)
+			}
+			before := w.begin("e3wfISG9", "any password")
+			got, err := w.Register(t.Context(), r)
+			if !c.replaced {
+				if !same(err, ErrExists) || got != (Registered{}) {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				if a := w.takeAlarms(); len(a) != 1 || a[0] != "registration_exists e3wfISG9" {
+					t.Errorf("alarms %v", a)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := w.takeAlarms(); len(a) != 0 {
+				t.Errorf("alarms %v", a)
+			}
+			refusedNow(t, before)
+			p := w.begin("e3wfISG9", got.Password)
+			proof, err := p.prove()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := p.open(proof); d.ActivationMessage != strings.ToUpper(r.Data.ActivationMessage) {
+				t.Errorf("got %+v", d)
+			}
+		})
+	}
+}
+
+// Replacing resets attempts and activations, and ends the old password.
+func TestReplacingResets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old := w.register(w.mdl("e3wfISG9"))
+	w.activate("e3wfISG9", old.Password)
+	w.burn("e3wfISG9")
+	r := w.register(w.mdl("e3wfISG9"))
+	refusedNow(t, w.begin("e3wfISG9", old.Password))
+	refusedNow(t, w.begin("e3wfISG9", old.Password))
+	for range 3 {
+		if err := w.activate("e3wfISG9", r.Password); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Between the refusal to create and the replacement, somebody else may register:
+// then it is judged against that one.
+func TestReplacingMeetsAnother(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		user string
+		want error
+	}{{"jane.doe", nil}, {"john.doe", ErrExists}} {
+		w := newWorld(t)
+		w.register(w.mdl("e3wfISG9"))
+		once := make(chan struct{}, 1)
+		once <- struct{}{}
+		w.store.after["Create"] = func() {
+			select {
+			case <-once:
+				w.store.mu.Lock()
+				defer w.store.mu.Unlock()
+				ring, _ := w.keyring(t.Context())
+				r := Record{Identifier: "e3wfISG9", Generation: random16(), Kind: KindMDL, Lifetime: time.Minute}
+				r.Facts, _ = ring.Seal(recordLabel(sealedFacts, r), facts{c.user, "mydomain.com", "", "primary"}.encode())
+				w.store.records["e3wfISG9"] = &stored{Record: r, expires: w.clock.now().Add(time.Minute), inFlight: map[Token]bool{}}
+			default:
+			}
+		}
+		if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.user, err, c.want)
+		}
+	}
+}
+
+// Registrations of one identifier that never rest end in an error, not in a loop.
+func TestReplacingGivesUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("e3wfISG9"))
+	w.store.after["Create"] = func() {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		e := w.store.records["e3wfISG9"]
+		ring, _ := w.keyring(t.Context())
+		f, _ := ring.Open(recordLabel(sealedFacts, e.Record), e.Facts)
+		e.Generation = random16()
+		e.Facts, _ = ring.Seal(recordLabel(sealedFacts, e.Record), f)
+	}
+	if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, ErrExists) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A drawn identifier that is taken is drawn again, never replaced; if all are
+// taken it is an error.
+func TestDrawnIdentifierCollides(t *testing.T) {
+	t.Parallel()
+	for _, taken := range []int{1, 3, 1000} {
+		w := newWorld(t)
+		w.config.Store = &crowded{memory: w.store, left: taken}
+		w.restart()
+		got, err := w.Register(t.Context(), w.standard(""))
+		if taken == 1000 {
+			if err == nil || errors.Is(err, ErrExists) || errors.Is(err, ErrUnavailable) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.activate(got.Identifier, got.Password); err != nil {
+			t.Error(err)
+		}
+		if a := w.takeAlarms(); len(a) != 0 {
+			t.Errorf("alarms %v", a)
+		}
+	}
+}
+
+// crowded is a store in which the first few drawn identifiers are taken, by the
+// very same registrant.
+type crowded struct {
+	*memory
+	left int
+}
+
+func (c *crowded) Create(ctx context.Context, r Record, replaces Generation) (Record, bool, error) {
+	if c.left > 0 {
+		c.left--
+		if replaces != (Generation{}) {
+			return Record{}, false, errors.New("a drawn identifier was to be replaced")
+		}
+		r.Generation = Generation{1}
+		return r, false, nil
+	}
+	return c.memory.Create(ctx, r, replaces)
+}
+
+// Drawn identifiers are valid, 8 characters long and do not repeat.
+func TestDrawnIdentifiers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := make(map[string]bool)
+	for range 50 {
+		r := w.register(w.standard(""))
+		if len(r.Identifier) != 8 || !ValidIdentifier(r.Identifier) || strings.ContainsAny(r.Identifier, "0Oo1Il") || seen[r.Identifier] {
+			t.Errorf("drew %q", r.Identifier)
+		}
+		seen[r.Identifier] = true
+	}
+}
+
+// The lifetime counts from Started, not from when the record is stored.
+func TestLifetimeCountsFromStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.mdl("e3wfISG9")
+	w.clock.advance(4 * time.Minute)
+	got := w.register(r)
+	if want := r.Started.Add(10 * time.Minute); !got.ExpiresAt.Equal(want) {
+		t.Errorf("expires at %v, want %v", got.ExpiresAt, want)
+	}
+	w.store.peek("e3wfISG9", func(e *stored) {
+		if e.Lifetime != 6*time.Minute {
+			t.Errorf("stored for %v", e.Lifetime)
+		}
+	})
+	w.clock.advance(6*time.Minute - 1)
+	if err := w.activate("e3wfISG9", got.Password); err != nil {
+		t.Error(err)
+	}
+	w.clock.advance(1)
+	refusedNow(t, w.begin("e3wfISG9", got.Password))
+}
+
+// A lifetime that is over before the record is stored is an error, also if it
+// ends while the record is made; a clock that runs behind does not lengthen it.
+func TestOverdue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.mdl("e3wfISG9")
+	w.clock.advance(10 * time.Minute)
+	if got, err := w.Register(t.Context(), r); !same(err, ErrOverdue) || got != (Registered{}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+	r.Started = w.clock.now()
+	w.store.before["SimulationSecret"] = func() { w.clock.advance(10 * time.Minute) }
+	if _, err := w.Register(t.Context(), r); !same(err, ErrOverdue) {
+		t.Errorf("got %v", err)
+	}
+	r.Started = w.clock.now().Add(time.Minute)
+	w.register(r)
+	w.store.peek("e3wfISG9", func(e *stored) {
+		if e.Lifetime != 10*time.Minute {
+			t.Errorf("stored for %v", e.Lifetime)
+		}
+	})
+}
+
+// An affinity registration has neither password nor verifier nor data.
+func TestAffinityStoresFactsOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.affinity("e3wfISG9"))
+	if r.Password != "" || r.ExpiresAt != w.clock.now().Add(10*time.Minute) {
+		t.Errorf("got %+v", r)
+	}
+	w.store.peek("e3wfISG9", func(e *stored) {
+		if e.Kind != KindAffinity || len(e.Facts) == 0 || e.Verifier != nil || e.Data != nil {
+			t.Errorf("stored %+v", e.Record)
+		}
+	})
+	if calls := w.store.take(); len(calls) != 1 {
+		t.Errorf("store calls %v, want one", calls)
+	}
+}
+
+// What cannot be registered is refused before the store is asked, with an error
+// that names the member and not the value.
+func TestRegistrationForm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	long := func(n int) string { return strings.Repeat("A", n) }
+	for _, c := range []struct {
+		name   string
+		r      Registration
+		change func(*Registration)
+		member string // empty if it is fine
+	}{
+		{"mdl", w.mdl("e3wfISG9"), func(*Registration) {}, ""},
+		{"longest", w.mdl("e3wfISG9"), func(r *Registration) {
+			r.UserID, r.Domain, r.SerialNumber, r.Instance, r.Data.ActivationMessage = long(255), long(255), long(255), long(255), long(4234)
+		}, ""},
+		{"other scripts", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "Žofie Nováková" }, ""},
+		{"no domain", w.mdl("e3wfISG9"), func(r *Registration) { r.Domain, r.SerialNumber = "", "" }, ""},
+		{"longest code", w.standard(""), func(r *Registration) {
+			r.Data = ActivationData{ActivationCode: long(4142), EventReactivationCounter: long(91)}
+		}, ""},
+
+		{"no identifier", w.mdl(""), func(*Registration) {}, "registrationIdentifier"},
+		{"no identifier, affinity", w.affinity(""), func(*Registration) {}, "registrationIdentifier"},
+		{"bad identifier", w.standard("a;bc"), func(*Registration) {}, "registrationIdentifier"},
+		{"no kind", w.mdl("e3wfISG9"), func(r *Registration) { r.Kind = "" }, "kind"},
+		{"simulated", w.mdl("e3wfISG9"), func(r *Registration) { r.Kind = KindSimulated }, "kind"},
+		{"no user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "" }, "userID"},
+		{"long user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = long(256) }, "userID"},
+		{"semicolon in user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "jane;doe" }, "userID"},
+		{"newline in user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "jane\ndoe" }, "userID"},
+		{"C1 control in user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "jane\u0085doe" }, "userID"},
+		{"no UTF-8 in user", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "jane\xffdoe" }, "userID"},
+		{"semicolon in domain", w.mdl("e3wfISG9"), func(r *Registration) { r.Domain = ";" }, "domain"},
+		{"NUL in domain", w.mdl("e3wfISG9"), func(r *Registration) { r.Domain = "a\x00" }, "domain"},
+		{"long domain", w.mdl("e3wfISG9"), func(r *Registration) { r.Domain = long(256) }, "domain"},
+		{"long serial number", w.mdl("e3wfISG9"), func(r *Registration) { r.SerialNumber = long(256) }, "serialNumber"},
+		{"no instance", w.affinity("e3wfISG9"), func(r *Registration) { r.Instance = "" }, "instance"},
+		{"long instance", w.mdl("e3wfISG9"), func(r *Registration) { r.Instance = long(256) }, "instance"},
+		{"no start", w.mdl("e3wfISG9"), func(r *Registration) { r.Started = time.Time{} }, "started"},
+
+		{"no message", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "" }, "activationMessage"},
+		{"message not hex", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "0G" }, "activationMessage"},
+		{"message with space", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = " 00 " }, "activationMessage"},
+		{"odd message", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "000" }, "activationMessage"},
+		{"long message", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = long(4236) }, "activationMessage"},
+		{"code for mdl", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationCode = "1" }, "activationCode"},
+		{"counter for mdl", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.EventReactivationCounter = "1" }, "eventReactivationCounter"},
+		{"message for standard", w.standard(""), func(r *Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
+		{"message for affinity", w.affinity("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
+		{"no code", w.standard(""), func(r *Registration) { r.Data.ActivationCode = "" }, "activationCode"},
+		{"long code", w.standard(""), func(r *Registration) { r.Data.ActivationCode = long(4143) }, "activationCode"},
+		{"code not printable", w.standard(""), func(r *Registration) { r.Data.ActivationCode = "1\t2" }, "activationCode"},
+		{"long counter", w.standard(""), func(r *Registration) { r.Data.EventReactivationCounter = long(92) }, "eventReactivationCounter"},
+		{"counter not ASCII", w.standard(""), func(r *Registration) { r.Data.EventReactivationCounter = "é" }, "eventReactivationCounter"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c.change(&c.r)
+			got, err := w.Register(t.Context(), c.r)
+			if c.member == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := w.begin(got.Identifier, got.Password)
+				proof, err := p.prove()
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := c.r.Data
+				want.ActivationMessage = strings.ToUpper(want.ActivationMessage)
+				if d := p.open(proof); d != want {
+					t.Errorf("got %+v, want %+v", d, want)
+				}
+				return
+			}
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || invalid.Member != c.member || got != (Registered{}) {
+				t.Errorf("got %+v, %v, want %s", got, err, c.member)
+			}
+			if calls := w.store.take(); len(calls) != 0 {
+				t.Errorf("the store was asked: %v", calls)
+			}
+		})
+	}
+}
+
+// Facts of any allowed form come back through an admission.
+func TestFactsRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringN(0, 60, 255)
+		f := facts{text.Draw(t, "user"), text.Draw(t, "domain"), text.Draw(t, "serial"), text.Draw(t, "instance")}
+		got, ok := decodeFacts(f.encode())
+		if !ok || got != f {
+			t.Fatalf("got %+v, %t, want %+v", got, ok, f)
+		}
+	})
+}
+
+// States and credentials of every profile come back as they were, and have a
+// length that depends on the profile only.
+func TestStateRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		p := profile(t, rapid.SampledFrom([]string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"}).Draw(rt, "profile"))
+		draw := func(name string, n int) []byte { return bytes.Repeat([]byte{rapid.Byte().Draw(rt, name)}, n) }
+		h := handshakeState{
+			profile: p, genuine: rapid.IntRange(0, 1).Draw(rt, "genuine"), salt: draw("salt", 16), private: draw("b", 32),
+			clientPublic: draw("A", p.Size()), public: draw("B", p.Size()), verifier: draw("v", p.Size()),
+		}
+		encoded := h.encode()
+		got, ok := decodeHandshake(encoded)
+		if !ok || len(encoded) != 32+1+16+32+3*p.Size() || got.profile != p || got.genuine != h.genuine || !bytes.Equal(got.salt, h.salt) ||
+			!bytes.Equal(got.private, h.private) || !bytes.Equal(got.clientPublic, h.clientPublic) || !bytes.Equal(got.public, h.public) || !bytes.Equal(got.verifier, h.verifier) {
+			rt.Fatalf("got %+v, %t", got, ok)
+		}
+		c := credential{profile: p, salt: h.salt, verifier: h.verifier}
+		encoded = c.encode()
+		back, ok := decodeCredential(encoded)
+		if !ok || len(encoded) != 32+16+p.Size() || back.profile != p || !bytes.Equal(back.salt, c.salt) || !bytes.Equal(back.verifier, c.verifier) {
+			rt.Fatalf("got %+v, %t", back, ok)
+		}
+	})
+}
+
+// Whatever decodes is encoded to the same bytes again; nothing panics.
+func FuzzDecode(f *testing.F) {
+	p := profile(f, "rfc5054-2048-sha256")
+	f.Add([]byte(nil))
+	f.Add(facts{"jane", "domain", "", "primary"}.encode())
+	f.Add(credential{profile: p, salt: make([]byte, 16), verifier: make([]byte, 256)}.encode())
+	f.Add(handshakeState{profile: p, genuine: 1, salt: make([]byte, 16), private: make([]byte, 32), clientPublic: make([]byte, 256), public: make([]byte, 256), verifier: make([]byte, 256)}.encode())
+	f.Add([]byte{0, 3, 'a'})
+	f.Add(append([]byte("rfc5054-2048-sha256"), make([]byte, 13)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again := func(what string, got []byte) {
+			if !bytes.Equal(got, b) {
+				t.Fatalf("%s: %x came back as %x", what, b, got)
+			}
+		}
+		if x, ok := decodeFacts(b); ok {
+			again("facts", x.encode())
+		}
+		if x, ok := decodeCredential(b); ok {
+			again("credential", x.encode())
+		}
+		if x, ok := decodeHandshake(b); ok {
+			again("handshake", x.encode())
+		}
+	})
+}

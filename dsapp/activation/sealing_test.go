@@ -1,0 +1,412 @@
+package activation
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+// spoil flips a bit of a sealed value.
+func spoil(b []byte) { b[len(b)-1] ^= 1 }
+
+// A stored value that no key opens is an alarm and ErrUnavailable, never a
+// refusal and never treated as unknown; the proof is settled all the same.
+func TestUnopened(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, identifier string
+		spoil            func(w *world, e *stored)
+		call             func(w *world, p *phone) error
+		calls            []string
+	}{
+		{"verifier", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Verifier) }, func(w *world, _ *phone) error {
+			_, err := w.Begin(context.Background(), "e3wfISG9", "1234")
+			return err
+		}, []string{"Load"}},
+		{"handshake", "e3wfISG9", func(w *world, _ *stored) { spoil(w.store.handshakes["e3wfISG9"].State) }, func(_ *world, p *phone) error {
+			_, err := p.prove()
+			return err
+		}, []string{"Take", "Settle"}},
+		{"data", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Data) }, func(_ *world, p *phone) error {
+			_, err := p.prove()
+			return err
+		}, []string{"Take", "Settle"}},
+		{"facts at registration", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+			_, err := w.Register(context.Background(), w.mdl("e3wfISG9"))
+			return err
+		}, []string{"Create"}},
+		{"facts at final call", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", KindMDL)
+			return err
+		}, []string{"AdmitConfirmation"}},
+		{"facts at device", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+			_, err := w.AdmitDevice(context.Background(), "e3wfISG9")
+			return err
+		}, []string{"AdmitDevice", "ReturnDevice"}},
+		{"simulation secret", "", func(w *world, _ *stored) { spoil(w.store.secret); w.restart() }, func(w *world, _ *phone) error {
+			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			return err
+		}, []string{"SimulationSecret"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.register(w.mdl("e3wfISG9"))
+			if err := w.activate(r.Identifier, r.Password); err != nil {
+				t.Fatal(err)
+			}
+			p := w.begin(r.Identifier, r.Password)
+			w.store.peek(r.Identifier, func(e *stored) { c.spoil(w, e) })
+			w.store.take()
+			err := c.call(w, p)
+			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, ErrRefused) {
+				t.Errorf("got %v", err)
+			}
+			if a := w.takeAlarms(); len(a) != 1 || a[0] != "record_unopened "+c.identifier {
+				t.Errorf("alarms %q", a)
+			}
+			if calls := w.store.take(); !slices.Equal(calls, c.calls) {
+				t.Errorf("store calls %v, want %v", calls, c.calls)
+			}
+			if c.name == "handshake" {
+				w.store.peek(r.Identifier, func(e *stored) {
+					if len(e.inFlight) != 0 {
+						t.Error("the proof is still in flight")
+					}
+				})
+			}
+			if c.name == "facts at device" {
+				w.store.peek(r.Identifier, func(e *stored) {
+					if e.rights != 1 {
+						t.Error("the right was lost")
+					}
+				})
+			}
+		})
+	}
+}
+
+// Sealed values cannot be moved: to another identifier, kind, generation or
+// place. Whoever can write to the store gains nothing by it.
+func TestSealedValuesStayInPlace(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		move func(mine, theirs *stored)
+	}{
+		{"verifier of another registration", func(mine, theirs *stored) { mine.Verifier = theirs.Verifier }},
+		{"data as verifier", func(mine, _ *stored) { mine.Verifier = mine.Data }},
+		{"facts as verifier", func(mine, _ *stored) { mine.Verifier = mine.Facts }},
+		{"other generation", func(mine, _ *stored) { mine.Generation[0] ^= 1 }},
+		{"other kind", func(mine, _ *stored) { mine.Kind = KindStandard }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.register(w.mdl("mine-id"))
+			w.register(w.mdl("theirs-id"))
+			w.store.peek("theirs-id", func(theirs *stored) { c.move(w.store.records["mine-id"], theirs) })
+			if _, err := w.Begin(t.Context(), "mine-id", "1234"); !errors.Is(err, seal.ErrUnopened) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("data of another registration", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		mine := w.register(w.mdl("mine-id"))
+		w.register(w.mdl("theirs-id"))
+		p := w.begin("mine-id", mine.Password)
+		w.store.peek("theirs-id", func(theirs *stored) { w.store.records["mine-id"].Data = theirs.Data })
+		if proof, err := p.prove(); !errors.Is(err, seal.ErrUnopened) || proof != (Proof{}) {
+			t.Errorf("got %+v, %v", proof, err)
+		}
+	})
+	t.Run("handshake of another registration", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.register(w.mdl("mine-id"))
+		theirs := w.register(w.mdl("theirs-id"))
+		p := w.begin("mine-id", "any password")
+		w.begin("theirs-id", theirs.Password)
+		w.store.handshakes["mine-id"].State = w.store.handshakes["theirs-id"].State
+		if _, err := p.prove(); !errors.Is(err, seal.ErrUnopened) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Sealing keys rotate in three steps, under running registrations and without a
+// change of salts: added last, moved first, old one removed.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	salt := w.begin("unknown-id", "any password").challenge.Salt
+	step := func(name string, resealed bool, keys ...byte) {
+		t.Helper()
+		before := bytes.Clone(w.store.secret)
+		w.restart(func(c *Config) { c.Keyring = fixedRing(t, keys...) })
+		w.store.take()
+		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
+			t.Errorf("%s: the salt changed", name)
+		}
+		if bytes.Equal(before, w.store.secret) == resealed {
+			t.Errorf("%s: simulation secret sealed anew: %t", name, !resealed)
+		}
+		if slices.Contains(w.store.take(), "ReplaceSimulationSecret") != resealed {
+			t.Errorf("%s: the store was asked to replace the secret: %t", name, !resealed)
+		}
+	}
+	step("added", false, 1, 2)
+	p := w.begin(r.Identifier, r.Password)
+	step("moved", true, 2, 1)
+	if _, err := p.prove(); err != nil {
+		t.Errorf("proof under the old key: %v", err)
+	}
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Errorf("registration under the old key: %v", err)
+	}
+	young := w.register(w.mdl("young-id"))
+	step("removed", false, 2)
+	if err := w.activate(young.Identifier, young.Password); err != nil {
+		t.Errorf("registration under the new key: %v", err)
+	}
+	if _, err := w.Begin(t.Context(), r.Identifier, "1234"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("registration under the removed key: %v", err)
+	}
+}
+
+// If the secret cannot be sealed anew, that is tried again; if another node was
+// faster, that is fine.
+func TestResealingSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	salt := w.begin("unknown-id", "any password").challenge.Salt
+	w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2, 1) })
+	w.store.fail["ReplaceSimulationSecret"] = errors.New("connection refused")
+	if _, err := w.Begin(t.Context(), "unknown-id", "1234"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	delete(w.store.fail, "ReplaceSimulationSecret")
+	other, err := New(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store.before["ReplaceSimulationSecret"] = func() {
+		w.store.before = map[string]func(){}
+		if _, err := other.Begin(t.Context(), "unknown-id", "1234"); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
+		t.Error("the salt changed")
+	}
+	ring, _ := w.keyring(t.Context())
+	if !ring.Current(w.store.secret) {
+		t.Error("the secret is still under the old key")
+	}
+}
+
+// Nodes that start at once on an empty store agree on one secret, and each asks
+// for it once.
+func TestSecretIsFetchedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nodes := make([]*Service, 3)
+	for i := range nodes {
+		var err error
+		if nodes[i], err = New(w.config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	salts := make(map[string]bool)
+	var wg sync.WaitGroup
+	for i := range 12 {
+		wg.Go(func() {
+			c, err := nodes[i%3].Begin(t.Context(), "unknown-id", "1234")
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			salts[c.Salt] = true
+		})
+	}
+	wg.Wait()
+	if len(salts) != 1 {
+		t.Errorf("%d different salts", len(salts))
+	}
+	asked := 0
+	for _, call := range w.store.take() {
+		if call == "SimulationSecret" {
+			asked++
+		}
+	}
+	if asked != 3 {
+		t.Errorf("three nodes asked %d times", asked)
+	}
+}
+
+// Who waits for the secret does not wait longer than its request.
+func TestWaitingForSecretEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	w.store.before["SimulationSecret"] = func() { close(entered); <-release }
+	done := make(chan error)
+	go func() {
+		_, err := w.Begin(context.Background(), "unknown-id", "1234")
+		done <- err
+	}()
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.Begin(ctx, "unknown-id", "1234"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Missing keys are a store that cannot be used.
+func TestKeyringFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cause := errors.New("key file is gone")
+	w.restart(func(c *Config) { c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, cause } })
+	ctx := t.Context()
+	for name, call := range map[string]func() error{
+		"Register":          func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
+		"Begin":             func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234"); return err },
+		"Prove":             func() error { _, err := w.Prove(ctx, "e3wfISG9", strings.Repeat("0", 64)); return err },
+		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
+		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
+		"Writable":          func() error { return w.Writable(ctx) },
+	} {
+		if err := call(); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if calls := w.store.take(); len(calls) != 0 {
+		t.Errorf("the store was asked: %v", calls)
+	}
+}
+
+// Secrets appear neither in what the store is given nor in the log, in errors or
+// in alarms; not raw, nor as hex or base64. The store learns no names either.
+func TestNoSecretLeaks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	var texts []string
+	note := func(err error) {
+		if err != nil {
+			texts = append(texts, err.Error())
+		}
+	}
+	const id = "e3wfISG9"
+	r := w.register(w.mdl(id))
+	standard := w.register(w.standard("standard-id"))
+	proof, err := w.begin(id, r.Password).prove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.begin("standard-id", standard.Password).prove(); err != nil {
+		t.Fatal(err)
+	}
+	wrong := w.begin(id, "wrong password")
+	_, err = wrong.prove()
+	note(err)
+	_, err = w.Register(ctx, Registration{Identifier: id, Kind: KindMDL, UserID: "john.doe", Instance: "primary", Data: w.mdl("").Data, Started: w.clock.now()})
+	note(err)
+	_, err = w.Begin(ctx, id, "not hex at all")
+	note(err)
+	_, err = w.Prove(ctx, id, "not hex at all")
+	note(err)
+	w.store.peek(id, func(e *stored) { spoil(e.Facts) })
+	_, err = w.AdmitDevice(ctx, id)
+	note(err)
+	if len(texts) != 5 {
+		t.Fatalf("%d errors", len(texts))
+	}
+
+	ring, err := w.keyring(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := ring.Open(secretLabel, w.store.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain []byte
+	w.store.peek(id, func(e *stored) { plain, err = ring.Open(recordLabel(sealedVerifier, e.Record), e.Verifier) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := decodeCredential(plain)
+	secrets := map[string][]byte{
+		"password": []byte(r.Password), "standard password": []byte(standard.Password), "wrong password": []byte("wrong password"),
+		"activation message": []byte(strings.ToUpper(message)), "activation message as given": []byte(message), "activation code": []byte("1234-5678"),
+		"verifier": c.verifier, "simulation secret": secret, "sealing key": testKey(1),
+		"M1": unhex(t, wrong.evidence), "M2": unhex(t, proof.Evidence), "event counter": []byte("000042"),
+	}
+	everywhere := map[string][]byte{"store": w.store.seen.Bytes(), "log": []byte(w.logs.String()), "errors": []byte(strings.Join(texts, "\n")), "alarms": []byte(strings.Join(w.takeAlarms(), "\n"))}
+	for place, content := range everywhere {
+		if len(content) == 0 {
+			t.Errorf("%s is empty", place)
+		}
+		for what, value := range secrets {
+			for _, form := range [][]byte{value, []byte(hex.EncodeToString(value)), []byte(upperHex(value)), []byte(base64.StdEncoding.EncodeToString(value)), []byte(base64.RawURLEncoding.EncodeToString(value))} {
+				if bytes.Contains(content, form) {
+					t.Errorf("%s holds the %s", place, what)
+				}
+			}
+		}
+		for _, name := range []string{"jane.doe", "john.doe", "mydomain.com", "VDS1000003", "not hex at all"} {
+			if bytes.Contains(content, []byte(name)) {
+				t.Errorf("%s holds %s", place, name)
+			}
+		}
+	}
+}
+
+func unhex(tb testing.TB, digits string) []byte {
+	tb.Helper()
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// Each answer seals under keys and counters of its own.
+func TestAnswersDiffer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.standard(""))
+	seen := make(map[string]bool)
+	for range 3 {
+		proof, err := w.begin(r.Identifier, r.Password).prove()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []string{proof.Evidence, proof.ActivationCode.Data, proof.ActivationCode.Counter, proof.ActivationCode.MAC, proof.EventReactivationCounter.Counter, proof.EventReactivationCounter.MAC} {
+			if seen[s] {
+				t.Errorf("%s repeated", s)
+			}
+			seen[s] = true
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package activation
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// secretSize is the size of the simulation secret in bytes.
+const secretSize = 32
+
+var secretLabel = seal.Label{Kind: sealedSecret}
+
+// simulationSecret returns the secret that salts and simulated verifiers come
+// from. It belongs to the store, so that all nodes answer alike, now and after a
+// restart. It is fetched once; then also sealed anew if its key is not the first.
+func (s *Service) simulationSecret(ctx context.Context, ring *seal.Keyring) ([]byte, error) {
+	if secret := s.secret.Load(); secret != nil {
+		return *secret, nil
+	}
+	select {
+	case s.secretLock <- struct{}{}:
+		defer func() { <-s.secretLock }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for simulation secret: %w", context.Cause(ctx))
+	}
+	if secret := s.secret.Load(); secret != nil {
+		return *secret, nil
+	}
+
+	candidate := make([]byte, secretSize)
+	defer clear(candidate)
+	rand.Read(candidate)
+	sealed, err := ring.Seal(secretLabel, candidate)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.store.SimulationSecret(ctx, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("fetching simulation secret: %w", err)
+	}
+	secret, err := ring.Open(secretLabel, stored)
+	if err != nil || len(secret) != secretSize {
+		return nil, s.unopened(ctx, "", "simulation secret")
+	}
+	if !ring.Current(stored) {
+		next, err := ring.Seal(secretLabel, secret)
+		if err != nil {
+			return nil, err
+		}
+		// If another node was faster, its record holds the same secret.
+		if _, err := s.store.ReplaceSimulationSecret(ctx, stored, next); err != nil {
+			return nil, fmt.Errorf("sealing simulation secret anew: %w", err)
+		}
+	}
+	s.secret.Store(&secret)
+	return secret, nil
+}
+
+// decoy is what is opened and computed with when there is nothing real, so that
+// the work is the same. It has the form and size of the real thing.
+type decoy struct {
+	ring                  *seal.Keyring
+	credential, handshake sealedValue
+}
+
+// decoyFor returns the decoy sealed by ring, which is made at the first use.
+func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
+	if d := s.decoy.Load(); d != nil && d.ring == ring {
+		return d, nil
+	}
+	p := s.profile
+	secret := make([]byte, secretSize)
+	rand.Read(secret)
+	c := credential{profile: p, salt: make([]byte, srp.SaltSize), verifier: p.SimulatedVerifier(secret, "")}
+	server, err := p.ServerEphemeral(c.verifier)
+	if err != nil {
+		return nil, err
+	}
+	// A second B is as good a group element as a client's A.
+	client, err := p.ServerEphemeral(c.verifier)
+	if err != nil {
+		return nil, err
+	}
+	h := handshakeState{profile: p, salt: c.salt, clientPublic: client.Public, private: server.Private, public: server.Public, verifier: c.verifier}
+
+	d := &decoy{
+		ring:       ring,
+		credential: sealedValue{label: seal.Label{Kind: "decoy " + sealedVerifier}},
+		handshake:  sealedValue{label: seal.Label{Kind: "decoy " + sealedHandshake}},
+	}
+	if d.credential.bytes, err = ring.Seal(d.credential.label, c.encode()); err != nil {
+		return nil, err
+	}
+	if d.handshake.bytes, err = ring.Seal(d.handshake.label, h.encode()); err != nil {
+		return nil, err
+	}
+	s.decoy.Store(d)
+	return d, nil
+}

@@ -1,0 +1,166 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Kind tells what a registration admits.
+type Kind string
+
+// The kinds of registrations.
+const (
+	// KindMDL is a multi-device licence activated by the gateway's own exchange.
+	KindMDL Kind = "mdl"
+	// KindStandard is a standard licence activated by the gateway's own exchange.
+	KindStandard Kind = "standard"
+	// KindAffinity remembers only which instance holds the registration.
+	KindAffinity Kind = "affinity"
+	// KindSimulated stands for an identifier nobody registered. It exists so
+	// that probing an unknown identifier leaves and reads the same state as
+	// probing a known one; nothing can be activated with it.
+	KindSimulated Kind = "simulated"
+)
+
+// ErrUnavailable is wrapped by every error of a Store that could not be reached,
+// could not answer in time or does not accept writes. What the call would have
+// done is then unknown.
+var ErrUnavailable = errors.New("store unavailable")
+
+// Generation names one creation of a registration: 16 random bytes. State of an
+// earlier registration under the same identifier never applies to a later one.
+type Generation [16]byte
+
+// Token names one operation, so that its repetition is recognised: 16 random bytes.
+type Token [16]byte
+
+// Record is a registration as a store keeps it. The store never sees clear
+// data: Facts, Verifier and Data are sealed by the Service.
+type Record struct {
+	Identifier string
+	Generation Generation
+	Kind       Kind
+	// Facts says who registered and where; sealed. Kept in a tombstone.
+	Facts []byte
+	// Verifier is the sealed SRP verifier. Nil in a tombstone and for kinds
+	// without an exchange.
+	Verifier []byte
+	// Data is the sealed activation data. Nil in a tombstone and for kinds
+	// without an exchange. Only Settle returns it.
+	Data []byte
+	// Lifetime is how long the registration can be used, counted from now when
+	// it is given to Create; the remaining time when a store returns it.
+	Lifetime time.Duration
+}
+
+// Handshake is the server's state between the two calls of an exchange. There is
+// at most one per identifier; a new one replaces the old.
+type Handshake struct {
+	// Generation of the registration that the handshake belongs to. For an
+	// identifier without a record it is random, and Take creates a simulated
+	// record with it.
+	Generation Generation
+	// State is sealed.
+	State []byte
+	// Lifetime of the handshake.
+	Lifetime time.Duration
+	// Simulated marks the handshake of an identifier without a record. Take
+	// then creates a record of KindSimulated that lives for RecordLifetime.
+	Simulated      bool
+	RecordLifetime time.Duration
+}
+
+// Settlement is the outcome of a proof.
+type Settlement struct {
+	Generation Generation
+	// Token is the one given to Take.
+	Token Token
+	// Proven says that the client's evidence was right.
+	Proven         bool
+	MaxAttempts    int
+	MaxActivations int
+}
+
+// Store keeps registrations and handshakes. Every method is one atomic
+// transaction and, on a networked store, one round trip. All methods may be
+// called concurrently, also by several gateway nodes on one store.
+//
+// A record is live until its lifetime has passed. A record is burned once its
+// reserved attempts reached the limit and no proof is in flight: Facts and
+// counters then stay as a tombstone for TombstoneLifetime beyond the record's
+// lifetime, Verifier and Data are gone.
+//
+// An error means that the operation could not be carried out or its outcome is
+// unknown, and wraps ErrUnavailable; a refusal is never an error.
+type Store interface {
+	// Writable reports whether the store accepts writes at this moment.
+	Writable(ctx context.Context) error
+
+	// Create stores r unless a live record or tombstone with that identifier
+	// exists that is neither simulated nor of generation replaces. It then
+	// changes nothing and returns the existing record (without Data) and false.
+	// Creating removes the handshake and resets every counter. Repeating a
+	// Create with the same Generation succeeds and changes nothing.
+	Create(ctx context.Context, r Record, replaces Generation) (existing Record, created bool, err error)
+
+	// Load returns the record without Data, and whether there is one. Tombstones
+	// and simulated records are returned too.
+	Load(ctx context.Context, identifier string) (Record, bool, error)
+
+	// PutHandshake keeps h for the identifier and replaces an earlier handshake.
+	// The number of simulated handshakes and records is capped: at the cap the
+	// store drops simulated state, never real state.
+	PutHandshake(ctx context.Context, identifier string, h Handshake) error
+
+	// Take reserves one attempt for a proof. It succeeds if the record is live,
+	// a handshake is present and of the record's generation, and fewer than
+	// maxAttempts attempts are reserved; the handshake is then removed, the
+	// attempt is reserved and the proof is in flight under token. For a
+	// simulated handshake without a record the record is created first. In all
+	// other cases it returns false and changes nothing, except that a handshake
+	// that was refused is removed.
+	Take(ctx context.Context, identifier string, token Token, maxAttempts int) (Handshake, bool, error)
+
+	// Settle ends the proof in flight under s.Token and s.Generation. A proven
+	// one gives its attempt back and, if fewer than s.MaxActivations activations
+	// were made and the record is live and not simulated, counts an activation,
+	// admits one AdmitDevice and returns the record with Data and true. In every
+	// other case nothing is given back and it returns false. Afterwards the
+	// secrets are wiped if the record is burned. Repeating a Settle with the
+	// same token returns what the first one returned, as long as the record
+	// lives and no other proof was settled in between.
+	Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error)
+
+	// AdmitDevice consumes the right to add one device: for KindMDL one that a
+	// successful Settle admitted, for KindAffinity it is not counted. It returns
+	// the live record without Verifier and Data, or false for any other kind or
+	// without such a right.
+	AdmitDevice(ctx context.Context, identifier string) (Record, bool, error)
+
+	// ReturnDevice gives the right consumed by AdmitDevice back, if the record
+	// is still of that generation and of KindMDL.
+	ReturnDevice(ctx context.Context, identifier string, generation Generation) error
+
+	// AdmitConfirmation counts one final call. It returns the live record
+	// without Verifier and Data if its kind is one of kinds and, unless it is
+	// KindAffinity, an activation was made and fewer than maxAttempts final
+	// calls were counted. Otherwise it returns false and changes nothing.
+	AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...Kind) (Record, bool, error)
+
+	// Remove deletes the record and its handshake if the record is of that
+	// generation.
+	Remove(ctx context.Context, identifier string, generation Generation) error
+
+	// SimulationSecret returns the sealed simulation secret, after storing
+	// candidate if there is none. It has no lifetime.
+	SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error)
+
+	// ReplaceSimulationSecret stores next if the current value equals current,
+	// byte for byte, and tells whether it did.
+	ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error)
+}
+
+// TombstoneLifetime is how long a burned registration is remembered beyond its
+// lifetime, so that its identifier cannot be told from one that still counts.
+const TombstoneLifetime = 10 * time.Minute

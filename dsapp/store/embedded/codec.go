@@ -1,0 +1,178 @@
+package embedded
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+// entryVersion is the first byte of every encoded entry.
+const entryVersion = 1
+
+// Bits of the second byte of an encoded entry.
+const (
+	flagBurned  = 1 << iota // the record is a tombstone
+	flagSettled             // last names a settled proof
+	flagProven              // that proof was settled successfully
+	flagsKnown  = flagBurned | flagSettled | flagProven
+)
+
+// errCorrupt tells that an entry of the file cannot be decoded. What it holds is
+// not repeated.
+var errCorrupt = errors.New("entry cannot be decoded")
+
+// entry is a record with its counters, as it lies in the file under its
+// identifier.
+type entry struct {
+	generation activation.Generation
+	kind       activation.Kind
+	// expires is the end of the record's lifetime, in nanoseconds of Unix time.
+	expires int64
+	burned  bool
+
+	// reserved attempts, inFlight the tokens of those not settled yet.
+	reserved uint32
+	inFlight []activation.Token
+	// activations made, devices that may still be added, confirmations counted.
+	activations, devices, confirmations uint32
+
+	// settled tells that last and proven describe the latest settled proof.
+	settled, proven bool
+	last            activation.Token
+
+	facts, verifier, data []byte
+}
+
+// live reports whether the record's lifetime has not passed.
+func (e *entry) live(now time.Time) bool { return now.UnixNano() < e.expires }
+
+// removal is the moment from which on the entry is forgotten, in nanoseconds of
+// Unix time.
+func (e *entry) removal() int64 {
+	if e.burned {
+		return e.expires + int64(activation.TombstoneLifetime)
+	}
+	return e.expires
+}
+
+// record returns the record under identifier without Verifier and Data.
+func (e *entry) record(identifier string, now time.Time) activation.Record {
+	return activation.Record{
+		Identifier: identifier,
+		Generation: e.generation,
+		Kind:       e.kind,
+		Facts:      e.facts,
+		Lifetime:   max(0, time.Duration(e.expires-now.UnixNano())),
+	}
+}
+
+// encode returns the entry as bytes: version, flags, then every member in a fixed
+// order, integers big-endian, tokens counted, byte strings with their length.
+func (e *entry) encode() []byte {
+	b := make([]byte, 0, 128+len(e.facts)+len(e.verifier)+len(e.data)+len(e.inFlight)*len(e.last))
+	var flags byte
+	if e.burned {
+		flags |= flagBurned
+	}
+	if e.settled {
+		flags |= flagSettled
+	}
+	if e.proven {
+		flags |= flagProven
+	}
+	b = append(b, entryVersion, flags)
+	b = append(b, e.generation[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.expires))
+	for _, n := range []uint32{e.reserved, e.activations, e.devices, e.confirmations} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = append(b, e.last[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(e.inFlight)))
+	for _, t := range e.inFlight {
+		b = append(b, t[:]...)
+	}
+	for _, s := range [][]byte{[]byte(e.kind), e.facts, e.verifier, e.data} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
+// decode reads what encode wrote and nothing else. The entry shares no memory
+// with b, which belongs to the file and ends with the transaction.
+func decode(b []byte) (*entry, error) {
+	r := reader{rest: b}
+	if version := r.take(1); r.bad || version[0] != entryVersion {
+		return nil, errCorrupt
+	}
+	flags := r.take(1)
+	if r.bad || flags[0]&^flagsKnown != 0 {
+		return nil, errCorrupt
+	}
+	e := &entry{
+		burned:  flags[0]&flagBurned != 0,
+		settled: flags[0]&flagSettled != 0,
+		proven:  flags[0]&flagProven != 0,
+	}
+	copy(e.generation[:], r.take(len(e.generation)))
+	e.expires = int64(r.uint64())
+	for _, n := range []*uint32{&e.reserved, &e.activations, &e.devices, &e.confirmations} {
+		*n = r.uint32()
+	}
+	copy(e.last[:], r.take(len(e.last)))
+	for range r.uint32() {
+		token := r.take(len(e.last))
+		if r.bad {
+			return nil, errCorrupt
+		}
+		e.inFlight = append(e.inFlight, activation.Token(token))
+	}
+	e.kind = activation.Kind(r.bytes())
+	e.facts, e.verifier, e.data = r.bytes(), r.bytes(), r.bytes()
+	if r.bad || len(r.rest) > 0 {
+		return nil, errCorrupt
+	}
+	return e, nil
+}
+
+// reader takes values from the front of rest. After the first one that is cut
+// short it is bad and returns zeros.
+type reader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *reader) take(n int) []byte {
+	if r.bad || n < 0 || n > len(r.rest) {
+		r.bad = true
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// bytes returns a copy of a byte string, nil if it is empty.
+func (r *reader) bytes() []byte {
+	b := r.take(int(r.uint32()))
+	if len(b) == 0 {
+		return nil
+	}
+	return append([]byte(nil), b...)
+}

@@ -1,0 +1,133 @@
+package embedded_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// childPath is the environment variable that makes the test binary a process
+// that writes to the store at its value.
+const childPath = "DSAPP_EMBEDDED_CRASH_TEST"
+
+// writeUntilKilled registers one identifier after the other and makes a failed
+// and a successful exchange with each. After every call it prints a line.
+func writeUntilKilled(path string) {
+	s, err := embedded.Open(path, embedded.Options{})
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	for i := 0; ; i++ {
+		r := record(fmt.Sprintf("id-%d", i), byte(i))
+		if _, created, err := s.Create(ctx, r, activation.Generation{}); err != nil || !created {
+			panic(err)
+		}
+		fmt.Println("created", i)
+		for _, proven := range []bool{false, true} {
+			h := activation.Handshake{Generation: r.Generation, State: []byte("state"), Lifetime: time.Minute}
+			if err := s.PutHandshake(ctx, r.Identifier, h); err != nil {
+				panic(err)
+			}
+			token := activation.Token{1}
+			if proven {
+				token = activation.Token{2}
+			}
+			if _, ok, err := s.Take(ctx, r.Identifier, token, 3); err != nil || !ok {
+				panic(err)
+			}
+			fmt.Println("taken", i)
+			x := activation.Settlement{Generation: r.Generation, Token: token, Proven: proven, MaxAttempts: 3, MaxActivations: 3}
+			if _, ok, err := s.Settle(ctx, r.Identifier, x); err != nil || ok != proven {
+				panic(err)
+			}
+			fmt.Println("settled", i)
+		}
+	}
+}
+
+// Whatever was acknowledged before a kill -9 is there afterwards: records,
+// reserved attempts, activations.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	for _, stop := range []int{1, 2, 3, 4, 5, 12, 38} {
+		t.Run(fmt.Sprintf("after %d calls", stop), func(t *testing.T) {
+			t.Parallel()
+			path := temporary(t)
+			child := exec.CommandContext(t.Context(), os.Args[0])
+			child.Env = append(os.Environ(), childPath+"="+path)
+			child.Stderr = os.Stderr
+			out, err := child.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// For every identifier, the number of its acknowledged calls.
+			calls := map[int]int{}
+			lines := bufio.NewScanner(out)
+			for n := 0; lines.Scan(); n++ {
+				var what string
+				var i int
+				if _, err := fmt.Sscan(lines.Text(), &what, &i); err != nil {
+					t.Fatalf("child said %q", lines.Text())
+				}
+				calls[i]++
+				if n+1 == stop {
+					// Lines that were written before the kill took effect are
+					// acknowledgements as well: keep reading.
+					if err := child.Process.Kill(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			_ = child.Wait()
+			if len(calls) == 0 {
+				t.Fatal("the child wrote nothing")
+			}
+
+			s := open(t, path, embedded.Options{})
+			for i, n := range calls {
+				r := record(fmt.Sprintf("id-%d", i), byte(i))
+				got, found, err := s.Load(t.Context(), r.Identifier)
+				if err != nil || !found || got.Generation != r.Generation || string(got.Verifier) != "verifier" {
+					t.Fatalf("%s: found %v, error %v", r.Identifier, found, err)
+				}
+				// The calls are: created, taken, settled as failed, taken, settled as
+				// proven. The one after the last acknowledged may have happened too.
+				if n == 5 {
+					if _, ok, err := s.AdmitDevice(t.Context(), r.Identifier); err != nil || !ok {
+						t.Errorf("%s: the activation is lost: %v, error %v", r.Identifier, ok, err)
+					}
+				}
+				reserved := []int{0, 0, 1, 1, 1, 1}[n]
+				left := 0
+				for token := byte(10); ; token++ {
+					h := activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}
+					if err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
+						t.Fatal(err)
+					}
+					_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{token}, 3)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !ok {
+						break
+					}
+					left++
+				}
+				if left > 3-reserved {
+					t.Errorf("%s: %d attempts left, although %d calls were acknowledged", r.Identifier, left, n)
+				}
+			}
+		})
+	}
+}

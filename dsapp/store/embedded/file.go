@@ -1,0 +1,246 @@
+package embedded
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	// formatVersion is the layout of the buckets. Entries carry a version of
+	// their own.
+	formatVersion = 1
+	// lockTimeout bounds the wait for another process that has the file open.
+	lockTimeout = 5 * time.Second
+)
+
+// The buckets of the file.
+const (
+	// bucketMeta holds single values.
+	bucketMeta = "meta"
+	// bucketEntries holds every record under its identifier.
+	bucketEntries = "registrations"
+	// bucketRemovals holds an index key for every entry: its moment of removal
+	// followed by its identifier. The value tells whether it is simulated.
+	bucketRemovals = "removals"
+	// bucketSimulated holds the same keys for simulated records only.
+	bucketSimulated = "simulated"
+)
+
+// The keys of bucketMeta.
+const (
+	keyFormat = "format"
+	keySecret = "simulation secret"
+	keyProbe  = "probe"
+)
+
+func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(name)) }
+
+// openFile opens or creates the file and its folder.
+func openFile(path string) (*bolt.DB, error) {
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	_, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("another process has the file open: no lock within %v", lockTimeout)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = prepare(db)
+	if err == nil && fresh {
+		// The file must not vanish from its folder in a power failure.
+		err = syncFolder(folder)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// prepare checks the format of the file and makes the buckets of a new one.
+func prepare(db *bolt.DB) error {
+	var known bool
+	err := db.View(func(tx *bolt.Tx) error {
+		if name, _ := tx.Cursor().First(); name == nil {
+			return nil
+		}
+		meta := bucket(tx, bucketMeta)
+		if meta == nil || len(meta.Get([]byte(keyFormat))) != 4 {
+			return errors.New("the file is not a store of this program")
+		}
+		if v := binary.BigEndian.Uint32(meta.Get([]byte(keyFormat))); v != formatVersion {
+			return fmt.Errorf("the file has format %d, this program knows format %d", v, formatVersion)
+		}
+		known = true
+		return nil
+	})
+	if err != nil || known {
+		return err
+	}
+	return db.Update(func(tx *bolt.Tx) error {
+		for _, name := range []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated} {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return bucket(tx, bucketMeta).Put([]byte(keyFormat), binary.BigEndian.AppendUint32(nil, formatVersion))
+	})
+}
+
+// secret returns the sealed simulation secret, nil if there is none.
+func secret(tx *bolt.Tx) []byte {
+	return bytes.Clone(bucket(tx, bucketMeta).Get([]byte(keySecret)))
+}
+
+// lookup returns the entry of identifier, nil if there is none or it is due for
+// removal.
+func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
+	b := bucket(tx, bucketEntries).Get([]byte(identifier))
+	if b == nil {
+		return nil, nil
+	}
+	e, err := decode(b)
+	if err != nil {
+		return nil, err
+	}
+	if now.UnixNano() >= e.removal() {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// transaction is a write transaction on the file at one moment.
+type transaction struct {
+	tx  *bolt.Tx
+	now time.Time
+	// changed counts the values written or deleted.
+	changed int
+	// simulated counts the simulated records.
+	simulated, maxSimulated int
+}
+
+// entry returns the entry of identifier, nil if there is none.
+func (t *transaction) entry(identifier string) (*entry, error) {
+	return lookup(t.tx, identifier, t.now)
+}
+
+// put stores e under identifier. One simulated record more than the cap makes
+// room for itself by the removal of those that end first.
+func (t *transaction) put(identifier string, e *entry) error {
+	if err := t.delete(identifier); err != nil {
+		return err
+	}
+	t.changed++
+	if err := bucket(t.tx, bucketEntries).Put([]byte(identifier), e.encode()); err != nil {
+		return err
+	}
+	index := indexKey(identifier, e.removal())
+	if !isSimulated(e) {
+		return bucket(t.tx, bucketRemovals).Put(index, []byte{0})
+	}
+	t.simulated++
+	for _, name := range []string{bucketRemovals, bucketSimulated} {
+		if err := bucket(t.tx, name).Put(index, []byte{1}); err != nil {
+			return err
+		}
+	}
+	for range evictions {
+		if t.simulated <= t.maxSimulated {
+			break
+		}
+		first, _ := bucket(t.tx, bucketSimulated).Cursor().First()
+		if err := t.drop(bytes.Clone(first)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// delete removes the entry of identifier, due or not, if there is one.
+func (t *transaction) delete(identifier string) error {
+	b := bucket(t.tx, bucketEntries).Get([]byte(identifier))
+	if b == nil {
+		return nil
+	}
+	e, err := decode(b)
+	if err != nil {
+		return err
+	}
+	return t.drop(indexKey(identifier, e.removal()))
+}
+
+// drop removes the entry of an index key. It does not look at the entry, so that
+// one that cannot be decoded goes too when its time has come.
+func (t *transaction) drop(index []byte) error {
+	t.changed++
+	if bytes.Equal(bucket(t.tx, bucketRemovals).Get(index), []byte{1}) {
+		t.simulated--
+		if err := bucket(t.tx, bucketSimulated).Delete(index); err != nil {
+			return err
+		}
+	}
+	if err := bucket(t.tx, bucketRemovals).Delete(index); err != nil {
+		return err
+	}
+	return bucket(t.tx, bucketEntries).Delete(index[indexPrefix:])
+}
+
+// expire removes up to limit entries that are due and returns how many it found.
+func (t *transaction) expire(limit int) (int, error) {
+	var due [][]byte
+	c := bucket(t.tx, bucketRemovals).Cursor()
+	for k, _ := c.First(); k != nil && len(due) < limit; k, _ = c.Next() {
+		if int64(binary.BigEndian.Uint64(k)) > t.now.UnixNano() {
+			break
+		}
+		due = append(due, bytes.Clone(k))
+	}
+	for _, index := range due {
+		if err := t.drop(index); err != nil {
+			return 0, err
+		}
+	}
+	return len(due), nil
+}
+
+// set stores a value of bucketMeta.
+func (t *transaction) set(key string, value []byte) error {
+	t.changed++
+	return bucket(t.tx, bucketMeta).Put([]byte(key), value)
+}
+
+// indexPrefix is the length of the moment at the front of an index key.
+const indexPrefix = 8
+
+// indexKey orders entries by their moment of removal, which is never before 1970
+// in it: such a moment would sort behind all others.
+func indexKey(identifier string, removal int64) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(max(0, removal))), identifier...)
+}
+
+// syncFolder makes new names in a folder durable, where folders can be synced.
+func syncFolder(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

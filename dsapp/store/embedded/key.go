@@ -1,0 +1,124 @@
+package embedded
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// KeySize is the length of a key in bytes.
+const KeySize = 32
+
+// KeyPath returns the name of the key file that belongs to the store at path.
+func KeyPath(path string) string { return path + ".key" }
+
+// LoadKey reads the key that belongs to the store at path, and reports whether
+// there is one. It creates nothing. The key file holds 64 hex digits and a
+// newline. A file that others than its owner can read is an error.
+func LoadKey(path string) ([]byte, bool, error) {
+	name := KeyPath(path)
+	key, err := readKey(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("reading key file %s: %w", name, err)
+	}
+	return key, true, nil
+}
+
+// LoadOrCreateKey reads the key that belongs to the store at path. If there is
+// none it makes a random one, with missing folders, durable before it returns.
+// Of several processes that do so at once, all get the same key.
+func LoadOrCreateKey(path string) ([]byte, error) {
+	key, found, err := LoadKey(path)
+	if err != nil || found {
+		return key, err
+	}
+	name := KeyPath(path)
+	if err := createKey(name); err != nil {
+		return nil, fmt.Errorf("creating key file %s: %w", name, err)
+	}
+	if key, err = readKey(name); err != nil {
+		return nil, fmt.Errorf("reading key file %s: %w", name, err)
+	}
+	return key, nil
+}
+
+func readKey(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	// Windows knows no such bits.
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("group or others have access (mode %04o), want mode 0600", mode)
+	}
+	digits, err := io.ReadAll(io.LimitReader(f, 2*KeySize+2))
+	defer clear(digits)
+	if err != nil {
+		return nil, err
+	}
+	line := bytes.TrimSuffix(digits, []byte("\n"))
+	if len(line) != 2*KeySize {
+		return nil, fmt.Errorf("want %d hex digits and a newline", 2*KeySize)
+	}
+	key := make([]byte, KeySize)
+	if _, err := hex.Decode(key, line); err != nil {
+		// The library's error would name a digit.
+		return nil, fmt.Errorf("want %d hex digits and a newline", 2*KeySize)
+	}
+	return key, nil
+}
+
+// createKey makes the key file unless there is one. The key is complete and
+// synced under another name before it gets its own, so that a crash cannot leave
+// a part of a key.
+func createKey(name string) error {
+	folder := filepath.Dir(name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(folder, filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(writeKey(f), f.Close()); err != nil {
+		return err
+	}
+	// Unlike a rename, a link does not replace the key of another process.
+	if err := os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(folder)
+}
+
+func writeKey(f *os.File) error {
+	key := make([]byte, KeySize)
+	if _, err := rand.Read(key); err != nil {
+		return err
+	}
+	line := append(hex.AppendEncode(nil, key), '\n')
+	defer clear(key)
+	defer clear(line)
+	if _, err := f.Write(line); err != nil {
+		return err
+	}
+	return f.Sync()
+}

@@ -1,0 +1,139 @@
+package embedded_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// The key is made once, in the documented form, and read afterwards.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "folder", "dsapp.db")
+	if key, found, err := embedded.LoadKey(path); err != nil || found || key != nil {
+		t.Fatalf("load before creation: %v, error %v", found, err)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err == nil {
+		t.Fatal("loading made a folder")
+	}
+	key, err := embedded.LoadOrCreateKey(path)
+	if err != nil || len(key) != embedded.KeySize {
+		t.Fatalf("key of %d bytes, error %v", len(key), err)
+	}
+	content, err := os.ReadFile(path + ".key")
+	if err != nil || string(content) != hex.EncodeToString(key)+"\n" {
+		t.Fatalf("file of %d bytes does not hold the key as hex digits, error %v", len(content), err)
+	}
+	info, err := os.Stat(path + ".key")
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, error %v", info.Mode(), err)
+	}
+	if again, err := embedded.LoadOrCreateKey(path); err != nil || !bytes.Equal(again, key) {
+		t.Fatalf("another key, error %v", err)
+	}
+	if loaded, found, err := embedded.LoadKey(path); err != nil || !found || !bytes.Equal(loaded, key) {
+		t.Fatalf("load: %v, error %v", found, err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d files beside the key, error %v", len(files)-1, err)
+	}
+}
+
+// Several processes that start at once must not seal with different keys.
+func TestKeyIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	path := temporary(t)
+	keys := make([][]byte, 16)
+	var wg sync.WaitGroup
+	for i := range keys {
+		wg.Go(func() {
+			key, err := embedded.LoadOrCreateKey(path)
+			if err != nil {
+				t.Error(err)
+			}
+			keys[i] = key
+		})
+	}
+	wg.Wait()
+	for _, key := range keys {
+		if !bytes.Equal(key, keys[0]) {
+			t.Fatal("two keys")
+		}
+	}
+}
+
+// A key file that cannot be trusted or read is an error that names the file and
+// none of its digits.
+func TestKeyRefused(t *testing.T) {
+	t.Parallel()
+	good := strings.Repeat("5a", 32)
+	tests := []struct {
+		name    string
+		content string
+		mode    os.FileMode
+		want    string
+	}{
+		{"readable by the group", good + "\n", 0o640, "mode 0640"},
+		{"readable by others", good + "\n", 0o604, "mode 0604"},
+		{"writable by others", good + "\n", 0o602, "mode 0602"},
+		{"empty", "", 0o600, "64 hex digits"},
+		{"half", good[:32], 0o600, "64 hex digits"},
+		{"one digit short", good[:63] + "\n", 0o600, "64 hex digits"},
+		{"too long", good + "5a\n", 0o600, "64 hex digits"},
+		{"two lines", good + "\n\n", 0o600, "64 hex digits"},
+		{"no hex digits", good[:62] + "zz\n", 0o600, "64 hex digits"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			path := temporary(t)
+			if err := os.WriteFile(path+".key", []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(path+".key", tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			_, found, err := embedded.LoadKey(path)
+			_, createErr := embedded.LoadOrCreateKey(path)
+			for _, err := range []error{err, createErr} {
+				if err == nil || found || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path+".key") {
+					t.Fatalf("error %v, want one with %q", err, tt.want)
+				}
+				if strings.Contains(err.Error(), "5a") || strings.Contains(err.Error(), "'z'") {
+					t.Fatalf("error %v shows what lies in the file", err)
+				}
+			}
+			if content, err := os.ReadFile(path + ".key"); err != nil || string(content) != tt.content {
+				t.Fatalf("the file was changed, error %v", err)
+			}
+		})
+	}
+	t.Run("a folder", func(t *testing.T) {
+		t.Parallel()
+		path := temporary(t)
+		if err := os.Mkdir(path+".key", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := embedded.LoadKey(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Fatalf("error %v", err)
+		}
+	})
+	t.Run("a last line without end", func(t *testing.T) {
+		t.Parallel()
+		path := temporary(t)
+		if err := os.WriteFile(path+".key", []byte(strings.ToUpper(good)), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		key, found, err := embedded.LoadKey(path)
+		if err != nil || !found || !bytes.Equal(key, bytes.Repeat([]byte{0x5a}, 32)) {
+			t.Fatalf("load: %v, error %v", found, err)
+		}
+	})
+}

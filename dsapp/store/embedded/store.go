@@ -1,0 +1,405 @@
+// Package embedded keeps registrations in one bbolt file, for a gateway of one
+// node without any other server.
+//
+// Registrations, their counters and the simulation secret are durable: a call
+// that changed them returns after the change was synced to disk. Handshakes live
+// in memory. Everything that is given to the store is sealed already.
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+const (
+	// DefaultMaxSimulated is the default of Options.MaxSimulated.
+	DefaultMaxSimulated = 10_000
+	// maxIdentifier is the longest identifier in bytes that can be a key.
+	maxIdentifier = 1024
+	// sweepInterval is how often expired entries are looked for when nothing
+	// else is written, sweepSize how many are removed in one transaction.
+	sweepInterval = 30 * time.Second
+	sweepSize     = 256
+)
+
+// Options adjusts a Store. The zero value is ready to use.
+type Options struct {
+	// MaxSimulated caps the simulated records and, on their own, the simulated
+	// handshakes. At the cap those that end first are dropped.
+	// Default: DefaultMaxSimulated.
+	MaxSimulated int
+	// Now tells the time. Default: time.Now.
+	Now func() time.Time
+}
+
+// Store keeps registrations in a file. It implements activation.Store.
+type Store struct {
+	db           *bolt.DB
+	now          func() time.Time
+	handshakes   *handshakes
+	maxSimulated int
+	queue        queue
+	// simulated counts the simulated records. Only transactions touch it, one
+	// after the other.
+	simulated int
+
+	stop    chan struct{}
+	sweeper sync.WaitGroup
+	closing func() error
+}
+
+// Open opens the file at path and creates it, readable by its owner only, with
+// missing folders if there is none. It waits up to 5 s for another process that
+// has the file open, and fails for a file that a newer program wrote.
+func Open(path string, opts Options) (*Store, error) {
+	db, err := openFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening embedded store %s: %w", path, err)
+	}
+	s := &Store{
+		db:           db,
+		now:          opts.Now,
+		maxSimulated: opts.MaxSimulated,
+		stop:         make(chan struct{}),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.maxSimulated <= 0 {
+		s.maxSimulated = DefaultMaxSimulated
+	}
+	s.handshakes = newHandshakes(s.maxSimulated)
+	s.queue.run = s.write
+	err = db.View(func(tx *bolt.Tx) error {
+		c := bucket(tx, bucketSimulated).Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			s.simulated++
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening embedded store %s: %w", path, err), db.Close())
+	}
+	s.closing = sync.OnceValue(func() error {
+		close(s.stop)
+		s.sweeper.Wait()
+		s.queue.close()
+		return db.Close()
+	})
+	s.sweeper.Go(s.sweepRegularly)
+	return s, nil
+}
+
+// Close waits for running calls and closes the file. Later calls fail with
+// activation.ErrUnavailable. Closing again does nothing.
+func (s *Store) Close() error {
+	return s.closing()
+}
+
+// Writable implements activation.Store. It writes and syncs a probe.
+func (s *Store) Writable(ctx context.Context) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+		return struct{}{}, t.set(keyProbe, []byte{1})
+	})
+	return err
+}
+
+// Create implements activation.Store.
+func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+	if err := checkIdentifier(r.Identifier); err != nil {
+		return activation.Record{}, false, err
+	}
+	// The caller's slices are its own again as soon as it stops waiting.
+	next := entry{
+		generation: r.Generation,
+		kind:       r.Kind,
+		facts:      bytes.Clone(r.Facts),
+		verifier:   bytes.Clone(r.Verifier),
+		data:       bytes.Clone(r.Data),
+	}
+	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+		e, err := t.entry(r.Identifier)
+		if err != nil {
+			return activation.Record{}, false, err
+		}
+		if e != nil && !isSimulated(e) {
+			if e.generation == r.Generation {
+				return activation.Record{}, true, nil
+			}
+			if e.generation != replaces {
+				existing := e.record(r.Identifier, t.now)
+				existing.Verifier = e.verifier
+				return existing, false, nil
+			}
+		}
+		next.expires = t.now.Add(r.Lifetime).UnixNano()
+		s.handshakes.remove(r.Identifier)
+		return activation.Record{}, true, t.put(r.Identifier, &next)
+	})
+}
+
+// Load implements activation.Store.
+func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
+	now := s.now()
+	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
+		return lookup(tx, identifier, now)
+	})
+	if err != nil || e == nil {
+		return activation.Record{}, false, err
+	}
+	r := e.record(identifier, now)
+	r.Verifier = e.verifier
+	return r, true, nil
+}
+
+// PutHandshake implements activation.Store.
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) error {
+	if err := checkIdentifier(identifier); err != nil {
+		return err
+	}
+	now := s.now()
+	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
+		return lookup(tx, identifier, now)
+	})
+	if err != nil {
+		return err
+	}
+	// A genuine handshake is of no use without its record. As it is not kept
+	// then, there are never more handshakes than records.
+	if !h.Simulated && (e == nil || e.generation != h.Generation) {
+		s.handshakes.remove(identifier)
+		return nil
+	}
+	s.handshakes.put(identifier, h, now)
+	return nil
+}
+
+// Take implements activation.Store.
+func (s *Store) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
+	if err := checkIdentifier(identifier); err != nil {
+		return activation.Handshake{}, false, err
+	}
+	// Taken or refused, the handshake is gone.
+	h, err := update(ctx, s, func(t *transaction) (*activation.Handshake, error) {
+		h, present := s.handshakes.take(identifier, t.now)
+		if !present {
+			return nil, nil
+		}
+		e, err := t.entry(identifier)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil && h.Simulated {
+			e = &entry{
+				generation: h.Generation,
+				kind:       activation.KindSimulated,
+				expires:    t.now.Add(h.RecordLifetime).UnixNano(),
+			}
+		}
+		if e == nil || !e.live(t.now) || e.burned || e.generation != h.Generation ||
+			int64(e.reserved) >= int64(maxAttempts) || slices.Contains(e.inFlight, token) {
+			return nil, nil
+		}
+		e.reserved++
+		e.inFlight = append(e.inFlight, token)
+		return &h, t.put(identifier, e)
+	})
+	if err != nil || h == nil {
+		return activation.Handshake{}, false, err
+	}
+	return *h, true, nil
+}
+
+// Settle implements activation.Store.
+func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
+	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || e.generation != x.Generation {
+			return activation.Record{}, false, err
+		}
+		r := e.record(identifier, t.now)
+		r.Verifier, r.Data = e.verifier, e.data
+		i := slices.Index(e.inFlight, x.Token)
+		if i < 0 {
+			if e.settled && e.last == x.Token && e.proven && !e.burned {
+				return r, true, nil
+			}
+			return activation.Record{}, false, nil
+		}
+		e.inFlight = slices.Delete(e.inFlight, i, i+1)
+		e.settled, e.last = true, x.Token
+		e.proven = x.Proven && int64(e.activations) < int64(x.MaxActivations) && e.live(t.now) && !isSimulated(e)
+		if e.proven {
+			e.reserved--
+			e.activations++
+			e.devices++
+		} else {
+			r = activation.Record{}
+		}
+		if int64(e.reserved) >= int64(x.MaxAttempts) && len(e.inFlight) == 0 {
+			e.burned = true
+			e.verifier, e.data = nil, nil
+		}
+		return r, e.proven, t.put(identifier, e)
+	})
+}
+
+// AdmitDevice implements activation.Store.
+func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
+	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || !e.live(t.now) {
+			return activation.Record{}, false, err
+		}
+		if e.kind == activation.KindAffinity {
+			return e.record(identifier, t.now), true, nil
+		}
+		if e.kind != activation.KindMDL || e.devices == 0 {
+			return activation.Record{}, false, nil
+		}
+		e.devices--
+		return e.record(identifier, t.now), true, t.put(identifier, e)
+	})
+}
+
+// ReturnDevice implements activation.Store.
+func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+		e, err := t.entry(identifier)
+		// More rights than activations would be rights that nobody earned.
+		if err != nil || e == nil || e.generation != generation || e.kind != activation.KindMDL || e.devices >= e.activations {
+			return struct{}{}, err
+		}
+		e.devices++
+		return struct{}{}, t.put(identifier, e)
+	})
+	return err
+}
+
+// AdmitConfirmation implements activation.Store.
+func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (activation.Record, bool, error) {
+	kinds = slices.Clone(kinds)
+	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
+			return activation.Record{}, false, err
+		}
+		if e.kind == activation.KindAffinity {
+			return e.record(identifier, t.now), true, nil
+		}
+		if e.activations == 0 || int64(e.confirmations) >= int64(maxAttempts) {
+			return activation.Record{}, false, nil
+		}
+		e.confirmations++
+		return e.record(identifier, t.now), true, t.put(identifier, e)
+	})
+}
+
+// Remove implements activation.Store.
+func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || e.generation != generation {
+			return struct{}{}, err
+		}
+		s.handshakes.remove(identifier)
+		return struct{}{}, t.delete(identifier)
+	})
+	return err
+}
+
+// SimulationSecret implements activation.Store.
+func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error) {
+	current, err := view(ctx, s, func(tx *bolt.Tx) ([]byte, error) {
+		return secret(tx), nil
+	})
+	if err != nil || current != nil {
+		return current, err
+	}
+	candidate = bytes.Clone(candidate)
+	return update(ctx, s, func(t *transaction) ([]byte, error) {
+		if current := secret(t.tx); current != nil {
+			return current, nil
+		}
+		return candidate, t.set(keySecret, candidate)
+	})
+}
+
+// ReplaceSimulationSecret implements activation.Store.
+func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error) {
+	current, next = bytes.Clone(current), bytes.Clone(next)
+	return update(ctx, s, func(t *transaction) (bool, error) {
+		stored := secret(t.tx)
+		if stored == nil || !bytes.Equal(stored, current) {
+			return false, nil
+		}
+		return true, t.set(keySecret, next)
+	})
+}
+
+// sweepRegularly removes what has expired until the store is closed.
+func (s *Store) sweepRegularly() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			// A file that cannot be written shows in the next call that needs it.
+			_ = s.sweep()
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// sweep removes every handshake and entry that has expired.
+func (s *Store) sweep() error {
+	s.handshakes.sweep(s.now())
+	for {
+		n, err := update(context.Background(), s, func(t *transaction) (int, error) {
+			return t.expire(sweepSize)
+		})
+		if err != nil || n < sweepSize {
+			return err
+		}
+	}
+}
+
+// admit is update for calls that return a record or refuse.
+func admit(ctx context.Context, s *Store, do func(*transaction) (activation.Record, bool, error)) (activation.Record, bool, error) {
+	type answer struct {
+		record activation.Record
+		ok     bool
+	}
+	a, err := update(ctx, s, func(t *transaction) (answer, error) {
+		r, ok, err := do(t)
+		return answer{r, ok}, err
+	})
+	return a.record, a.ok, err
+}
+
+func isSimulated(e *entry) bool { return e.kind == activation.KindSimulated }
+
+// checkIdentifier refuses what cannot be a key of the file.
+func checkIdentifier(identifier string) error {
+	if identifier == "" || len(identifier) > maxIdentifier {
+		return unavailable(fmt.Errorf("identifier of %d bytes, want 1 to %d", len(identifier), maxIdentifier))
+	}
+	return nil
+}
+
+// unavailable marks err as the store's.
+func unavailable(err error) error {
+	return fmt.Errorf("%w: embedded store: %w", activation.ErrUnavailable, err)
+}
+
+var _ activation.Store = (*Store)(nil)

@@ -1,0 +1,116 @@
+package redis
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+// reply is what a script returned: an array of 1 or 0 and values.
+type reply struct {
+	ok     bool
+	values []any
+}
+
+func newReply(values []any) (reply, error) {
+	if len(values) == 0 {
+		return reply{}, errAnswer
+	}
+	first, isNumber := values[0].(int64)
+	if !isNumber {
+		return reply{}, errAnswer
+	}
+	return reply{ok: first == 1, values: values[1:]}, nil
+}
+
+// bytes returns value i, nil if it is empty.
+func (r reply) bytes(i int) []byte {
+	if s, _ := r.values[i].(string); s != "" {
+		return []byte(s)
+	}
+	return nil
+}
+
+// milliseconds returns value i.
+func (r reply) milliseconds(i int) time.Duration {
+	n, _ := r.values[i].(int64)
+	return time.Duration(n) * time.Millisecond
+}
+
+// record reads generation, kind, facts, verifier, remaining lifetime and, if it
+// is there, data.
+func (r reply) record(identifier string) (activation.Record, error) {
+	if len(r.values) != 5 && len(r.values) != 6 {
+		return activation.Record{}, unavailable(errAnswer)
+	}
+	generation := r.bytes(0)
+	if len(generation) != len(activation.Generation{}) {
+		return activation.Record{}, unavailable(errAnswer)
+	}
+	x := activation.Record{
+		Identifier: identifier,
+		Generation: activation.Generation(generation),
+		Kind:       activation.Kind(r.bytes(1)),
+		Facts:      r.bytes(2),
+		Verifier:   r.bytes(3),
+		Lifetime:   r.milliseconds(4),
+	}
+	if len(r.values) == 6 {
+		x.Data = r.bytes(5)
+	}
+	return x, nil
+}
+
+// handshake reads a handshake and its remaining lifetime.
+func (r reply) handshake() (activation.Handshake, error) {
+	if len(r.values) != 2 {
+		return activation.Handshake{}, unavailable(errAnswer)
+	}
+	h, ok := decodeHandshake(r.bytes(0))
+	if !ok {
+		return activation.Handshake{}, unavailable(errAnswer)
+	}
+	h.Lifetime = r.milliseconds(1)
+	return h, nil
+}
+
+// encodeHandshake returns h as the scripts read it: generation, 1 or 0 for
+// simulated, the lifetime of the record in milliseconds, a semicolon, the state.
+func encodeHandshake(h activation.Handshake) []byte {
+	b := make([]byte, 0, len(h.Generation)+24+len(h.State))
+	b = append(b, h.Generation[:]...)
+	if h.Simulated {
+		b = append(b, '1')
+	} else {
+		b = append(b, '0')
+	}
+	b = strconv.AppendInt(b, milliseconds(h.RecordLifetime), 10)
+	b = append(b, ';')
+	return append(b, h.State...)
+}
+
+// decodeHandshake reads what encodeHandshake wrote.
+func decodeHandshake(b []byte) (activation.Handshake, bool) {
+	var h activation.Handshake
+	if len(b) <= len(h.Generation) {
+		return h, false
+	}
+	copy(h.Generation[:], b)
+	b = b[len(h.Generation):]
+	if b[0] != '0' && b[0] != '1' {
+		return activation.Handshake{}, false
+	}
+	h.Simulated = b[0] == '1'
+	lifetime, state, found := bytes.Cut(b[1:], []byte(";"))
+	n, err := strconv.ParseInt(string(lifetime), 10, 64)
+	if !found || err != nil {
+		return activation.Handshake{}, false
+	}
+	h.RecordLifetime = time.Duration(n) * time.Millisecond
+	if len(state) > 0 {
+		h.State = state
+	}
+	return h, true
+}

@@ -1,0 +1,82 @@
+package redis
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+// Every handshake reads back as it was written, apart from its lifetime, which is
+// that of the key. States contain whatever separates the parts.
+func TestHandshakeRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		h := activation.Handshake{
+			Generation:     activation.Generation(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation")),
+			State:          rapid.SliceOfN(rapid.SampledFrom([]byte(";01\x00\xff")), 1, 30).Draw(t, "state"),
+			Simulated:      rapid.Bool().Draw(t, "simulated"),
+			RecordLifetime: time.Duration(rapid.Int64Range(0, 1e9).Draw(t, "lifetime")) * time.Millisecond,
+		}
+		got, ok := decodeHandshake(encodeHandshake(h))
+		if !ok || !reflect.DeepEqual(got, h) {
+			t.Fatalf("read back as %+v, %v, want %+v", got, ok, h)
+		}
+	})
+}
+
+// The form is what the scripts take apart.
+func TestHandshakeLayout(t *testing.T) {
+	t.Parallel()
+	h := activation.Handshake{
+		Generation: activation.Generation{'g'}, State: []byte("state"), Simulated: true, RecordLifetime: 1500*time.Millisecond + 1,
+	}
+	want := append(append([]byte{'g'}, make([]byte, 15)...), "11501;state"...)
+	if got := encodeHandshake(h); !bytes.Equal(got, want) {
+		t.Fatalf("encoded as %q, want %q", got, want)
+	}
+}
+
+// Whatever the server returns: no panic, and what is accepted means one handshake.
+func FuzzDecodeHandshake(f *testing.F) {
+	f.Add([]byte(nil))
+	f.Add([]byte("0123456789abcdef"))
+	f.Add([]byte("0123456789abcdef0600000;state"))
+	f.Add([]byte("0123456789abcdef1-1;"))
+	f.Add([]byte("0123456789abcdef1;"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, ok := decodeHandshake(b)
+		if !ok {
+			return
+		}
+		again, ok := decodeHandshake(encodeHandshake(h))
+		if !ok || again.Generation != h.Generation || again.Simulated != h.Simulated || !bytes.Equal(again.State, h.State) {
+			t.Fatalf("%q is read as %+v, written and read as %+v", b, h, again)
+		}
+	})
+}
+
+// Answers that no script gives are errors, not panics.
+func TestUnexpectedAnswers(t *testing.T) {
+	t.Parallel()
+	for _, values := range [][]any{nil, {}, {"1"}, {nil}} {
+		if _, err := newReply(values); err == nil {
+			t.Errorf("%v was accepted", values)
+		}
+	}
+	generation := string(make([]byte, 16))
+	for _, values := range [][]any{
+		{}, {generation}, {"short", "mdl", "", "", int64(1)}, {nil, nil, nil, nil, nil}, {int64(1), "", "", "", ""},
+	} {
+		if _, err := (reply{ok: true, values: values}).record("id-1"); err == nil {
+			t.Errorf("%v was read as a record", values)
+		}
+		if _, err := (reply{ok: true, values: values}).handshake(); err == nil {
+			t.Errorf("%v was read as a handshake", values)
+		}
+	}
+}

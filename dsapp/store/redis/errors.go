@@ -1,0 +1,86 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+// errAnswer tells that the server answered something that no script returns.
+var errAnswer = errors.New("unexpected answer")
+
+// maxServerText is how much of a server's error is repeated.
+const maxServerText = 80
+
+// unavailable marks err as the store's. It repeats nothing that was sent or
+// stored: a server's error may quote a command's arguments, and a client's error
+// a part of an answer.
+func unavailable(err error) error {
+	var server goredis.Error
+	if errors.As(err, &server) {
+		return fmt.Errorf("%w: redis answered: %s", activation.ErrUnavailable, serverText(server.Error()))
+	}
+	if !speaksOfConnection(err) {
+		return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, errAnswer)
+	}
+	return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, err)
+}
+
+// serverText returns the beginning of a server's error up to the first character
+// that can introduce an argument.
+func serverText(s string) string {
+	s = s[:min(len(s), maxServerText)]
+	end := strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != ' ' && r != '-' && r != '_'
+	})
+	if end >= 0 {
+		s = s[:end]
+	}
+	return strings.TrimSpace(s)
+}
+
+// speaksOfConnection reports whether err comes from the way to the server, whose
+// errors name addresses and certificates only.
+func speaksOfConnection(err error) bool {
+	for _, target := range []error{
+		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	var network net.Error
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &network) || errors.As(err, &certificate) || errors.As(err, &record)
+}
+
+// ambiguous reports whether err leaves open if the server did what was asked: the
+// connection was lost, or nothing came back in time.
+func ambiguous(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	if errors.Is(err, goredis.ErrPoolTimeout) || errors.Is(err, goredis.ErrClosed) {
+		return false
+	}
+	var server goredis.Error
+	if errors.As(err, &server) {
+		return false
+	}
+	var operation *net.OpError
+	if errors.As(err, &operation) && operation.Op == "dial" {
+		return false
+	}
+	var network net.Error
+	return errors.As(err, &network)
+}

@@ -1,0 +1,244 @@
+// Package redis keeps registrations and handshakes on a Redis server (version 6
+// or later), for gateways of several nodes.
+//
+// Keys, with dsapp standing for the key prefix and id for an identifier:
+//
+//	dsapp:{id}:reg  the registration, a hash
+//	dsapp:{id}:hs   the handshake, a string
+//	dsapp:sim       the simulation secret, a string
+//	dsapp:probe     written by Writable
+//
+// Every key but dsapp:sim expires. The braces make both keys of an identifier
+// fall into one slot of a cluster. All values are sealed before they get here,
+// except for kinds, lifetimes and counters.
+package redis
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+const (
+	// DefaultKeyPrefix is the default of Options.KeyPrefix.
+	DefaultKeyPrefix = "dsapp"
+	// DefaultMaxSimulated is the default of Options.MaxSimulated.
+	DefaultMaxSimulated = 10_000
+	// overflow stands for all identifiers whose simulated handshakes are beyond
+	// the cap. It is not a valid identifier.
+	overflow = "~"
+	// probeLifetime is the lifetime of the key that Writable writes.
+	probeLifetime = 10 * time.Second
+	// takeMargin is how long an identifier is tracked for a Take whose outcome
+	// stays unknown.
+	takeMargin = time.Minute
+)
+
+// Options adjusts a Store. The zero value is ready to use.
+type Options struct {
+	// KeyPrefix is the first part of every key. It must pass Validate.
+	// Default: DefaultKeyPrefix.
+	KeyPrefix string
+	// MaxSimulated caps the identifiers with simulated state that this Store
+	// makes. Beyond it, probing an unknown identifier costs the same commands,
+	// on one key. Default: DefaultMaxSimulated.
+	MaxSimulated int
+}
+
+// Validate reports why the options cannot be used: a brace in the key prefix
+// would take the place of the one that chooses the slot.
+func (o Options) Validate() error {
+	if strings.ContainsAny(o.KeyPrefix, "{}") {
+		return errors.New("redis: key prefix contains a brace")
+	}
+	return nil
+}
+
+// Store keeps registrations on a Redis server. It implements activation.Store.
+type Store struct {
+	client  goredis.UniversalClient
+	prefix  string
+	scripts scripts
+	tracker *tracker
+}
+
+// New returns a Store on client, which it does not close. The client must not
+// repeat commands by itself, as those of NewClient: a Take that is repeated
+// would consume an attempt and be refused.
+func New(client goredis.UniversalClient, opts Options) *Store {
+	if opts.KeyPrefix == "" {
+		opts.KeyPrefix = DefaultKeyPrefix
+	}
+	if opts.MaxSimulated <= 0 {
+		opts.MaxSimulated = DefaultMaxSimulated
+	}
+	return &Store{
+		client:  client,
+		prefix:  opts.KeyPrefix,
+		scripts: newScripts(),
+		tracker: newTracker(opts.MaxSimulated, time.Now),
+	}
+}
+
+// Writable implements activation.Store. It writes a key that expires.
+func (s *Store) Writable(ctx context.Context) error {
+	if err := s.client.Set(ctx, s.prefix+":probe", 1, probeLifetime).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Create implements activation.Store.
+func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+	a, err := s.run(ctx, s.scripts.create, repeatable, []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
+		r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data)
+	if err != nil || a.ok {
+		return activation.Record{}, a.ok, err
+	}
+	existing, err := a.record(r.Identifier)
+	return existing, false, err
+}
+
+// Load implements activation.Store.
+func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
+	return s.admit(ctx, s.scripts.load, once, identifier)
+}
+
+// PutHandshake implements activation.Store.
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) error {
+	lifetime := max(h.Lifetime, time.Millisecond)
+	if h.Simulated {
+		if held, _ := s.tracker.hold(identifier, lifetime); !held {
+			identifier = overflow
+		}
+	}
+	if err := s.client.Set(ctx, s.handshake(identifier), encodeHandshake(h), lifetime).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Take implements activation.Store.
+func (s *Store) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
+	// Whether the handshake is simulated is known afterwards only; until then a
+	// place for the record is reserved, unless there is none.
+	room, added := s.tracker.hold(identifier, takeMargin)
+	a, err := s.run(ctx, s.scripts.take, once, []string{s.registration(identifier), s.handshake(identifier)}, token[:], maxAttempts, room)
+	if err != nil {
+		return activation.Handshake{}, false, err
+	}
+	var h activation.Handshake
+	if a.ok {
+		if h, err = a.handshake(); err != nil {
+			return activation.Handshake{}, false, err
+		}
+	}
+	switch {
+	case h.Simulated:
+		s.tracker.hold(identifier, h.RecordLifetime+activation.TombstoneLifetime)
+	case added:
+		s.tracker.release(identifier)
+	}
+	return h, a.ok, nil
+}
+
+// Settle implements activation.Store.
+func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
+	return s.admit(ctx, s.scripts.settle, repeatable, identifier,
+		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime))
+}
+
+// AdmitDevice implements activation.Store.
+func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
+	return s.admit(ctx, s.scripts.admitDevice, once, identifier)
+}
+
+// ReturnDevice implements activation.Store.
+func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
+	_, err := s.run(ctx, s.scripts.returnDevice, once, []string{s.registration(identifier)}, generation[:])
+	return err
+}
+
+// AdmitConfirmation implements activation.Store.
+func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (activation.Record, bool, error) {
+	args := []any{maxAttempts}
+	for _, kind := range kinds {
+		args = append(args, string(kind))
+	}
+	return s.admit(ctx, s.scripts.admitConfirmation, once, identifier, args...)
+}
+
+// Remove implements activation.Store.
+func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	_, err := s.run(ctx, s.scripts.remove, once, []string{s.registration(identifier), s.handshake(identifier)}, generation[:])
+	return err
+}
+
+// SimulationSecret implements activation.Store.
+func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error) {
+	a, err := s.run(ctx, s.scripts.secret, once, []string{s.prefix + ":sim"}, candidate)
+	if err != nil {
+		return nil, err
+	}
+	if len(a.values) != 1 {
+		return nil, unavailable(errAnswer)
+	}
+	return a.bytes(0), nil
+}
+
+// ReplaceSimulationSecret implements activation.Store.
+func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error) {
+	a, err := s.run(ctx, s.scripts.replaceSecret, once, []string{s.prefix + ":sim"}, current, next)
+	return a.ok, err
+}
+
+func (s *Store) registration(identifier string) string { return s.prefix + ":{" + identifier + "}:reg" }
+
+func (s *Store) handshake(identifier string) string { return s.prefix + ":{" + identifier + "}:hs" }
+
+// repetition tells whether a script may be sent again when it is unknown whether
+// it has run.
+type repetition bool
+
+const (
+	once       repetition = false
+	repeatable repetition = true
+)
+
+// run sends a script and reads its answer.
+func (s *Store) run(ctx context.Context, script *goredis.Script, again repetition, keys []string, args ...any) (reply, error) {
+	values, err := script.Run(ctx, s.client, keys, args...).Slice()
+	if err != nil && bool(again) && ambiguous(err) && ctx.Err() == nil {
+		values, err = script.Run(ctx, s.client, keys, args...).Slice()
+	}
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	r, err := newReply(values)
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	return r, nil
+}
+
+// admit is run for scripts that return a record of identifier or refuse.
+func (s *Store) admit(ctx context.Context, script *goredis.Script, again repetition, identifier string, args ...any) (activation.Record, bool, error) {
+	a, err := s.run(ctx, script, again, []string{s.registration(identifier)}, args...)
+	if err != nil || !a.ok {
+		return activation.Record{}, false, err
+	}
+	r, err := a.record(identifier)
+	return r, err == nil, err
+}
+
+// milliseconds rounds up, so that no lifetime becomes nothing.
+func milliseconds(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+var _ activation.Store = (*Store)(nil)

@@ -1,0 +1,769 @@
+package redis_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+func newClient(t testing.TB, settings redis.Settings) goredis.UniversalClient {
+	t.Helper()
+	client, err := redis.NewClient(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
+}
+
+// newStore returns a store on its own server.
+func newStore(t testing.TB, args ...string) (*redis.Store, *redistest.Server, goredis.UniversalClient) {
+	t.Helper()
+	server := redistest.Start(t, args...)
+	client := newClient(t, redis.Settings{Addresses: []string{server.Addr()}})
+	return redis.New(client, redis.Options{}), server, client
+}
+
+// Stores with different prefixes on one server do not see each other, which the
+// suite would notice.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	client := newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: 10 * time.Second})
+	var n atomic.Int32
+	storetest.Run(t, func(t *testing.T) activation.Store {
+		t.Helper()
+		return redis.New(client, redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated})
+	})
+}
+
+func record(identifier string) activation.Record {
+	r := activation.Record{
+		Identifier: identifier,
+		Kind:       activation.KindMDL,
+		Facts:      []byte("sealed facts"),
+		Verifier:   []byte("sealed verifier"),
+		Data:       []byte("sealed data"),
+		Lifetime:   10 * time.Minute,
+	}
+	_, _ = rand.Read(r.Generation[:])
+	return r
+}
+
+func handshake(r activation.Record) activation.Handshake {
+	return activation.Handshake{Generation: r.Generation, State: []byte("sealed state"), Lifetime: 2 * time.Minute}
+}
+
+func simulated() activation.Handshake {
+	h := handshake(record(""))
+	h.Simulated, h.RecordLifetime = true, 10*time.Minute
+	return h
+}
+
+func settlement(r activation.Record, token activation.Token, proven bool) activation.Settlement {
+	return activation.Settlement{Generation: r.Generation, Token: token, Proven: proven, MaxAttempts: 3, MaxActivations: 3}
+}
+
+// calls returns every method of a store as a function, in an order in which each
+// of them succeeds and does what it does.
+func calls(s *redis.Store, identifier string) []struct {
+	name string
+	call func(ctx context.Context) error
+} {
+	r := record(identifier)
+	token := activation.Token{1}
+	wrong := errors.New("refused")
+	accepted := func(ok bool, err error) error {
+		if err == nil && !ok {
+			return wrong
+		}
+		return err
+	}
+	return []struct {
+		name string
+		call func(ctx context.Context) error
+	}{
+		{"Writable", s.Writable},
+		{"Create", func(ctx context.Context) error {
+			_, ok, err := s.Create(ctx, r, activation.Generation{})
+			return accepted(ok, err)
+		}},
+		{"Load", func(ctx context.Context) error {
+			_, ok, err := s.Load(ctx, identifier)
+			return accepted(ok, err)
+		}},
+		{"PutHandshake", func(ctx context.Context) error { return s.PutHandshake(ctx, identifier, handshake(r)) }},
+		{"Take", func(ctx context.Context) error {
+			_, ok, err := s.Take(ctx, identifier, token, 3)
+			return accepted(ok, err)
+		}},
+		{"Settle", func(ctx context.Context) error {
+			_, ok, err := s.Settle(ctx, identifier, settlement(r, token, true))
+			return accepted(ok, err)
+		}},
+		{"AdmitDevice", func(ctx context.Context) error {
+			_, ok, err := s.AdmitDevice(ctx, identifier)
+			return accepted(ok, err)
+		}},
+		{"ReturnDevice", func(ctx context.Context) error { return s.ReturnDevice(ctx, identifier, r.Generation) }},
+		{"AdmitConfirmation", func(ctx context.Context) error {
+			_, ok, err := s.AdmitConfirmation(ctx, identifier, 3, activation.KindMDL)
+			return accepted(ok, err)
+		}},
+		{"Remove", func(ctx context.Context) error { return s.Remove(ctx, identifier, r.Generation) }},
+		{"SimulationSecret", func(ctx context.Context) error {
+			_, err := s.SimulationSecret(ctx, []byte("sealed secret"))
+			return err
+		}},
+		{"ReplaceSimulationSecret", func(ctx context.Context) error {
+			_, err := s.ReplaceSimulationSecret(ctx, []byte("sealed secret"), []byte("sealed secret"))
+			return err
+		}},
+	}
+}
+
+// counter counts commands.
+type counter struct{ commands atomic.Int32 }
+
+func (c *counter) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (c *counter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		c.commands.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *counter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		c.commands.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+// Every method is one round trip. After SCRIPT FLUSH, when the server has
+// forgotten the scripts, it works with one more.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	s, server, client := newStore(t)
+	// Opening a connection takes round trips of its own.
+	if err := s.Writable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	count := &counter{}
+	client.AddHook(count)
+	for _, round := range []struct {
+		name  string
+		flush bool
+		want  int32
+	}{{"first use", false, 2}, {"known scripts", false, 1}, {"after SCRIPT FLUSH", true, 2}} {
+		server.FlushAll(t)
+		if round.flush {
+			server.Command(t, "SCRIPT", "FLUSH")
+		}
+		for _, c := range calls(s, "id-1") {
+			before := count.commands.Load()
+			if err := c.call(t.Context()); err != nil {
+				t.Fatalf("%s, %s: %v", round.name, c.name, err)
+			}
+			want := round.want
+			if c.name == "Writable" || c.name == "PutHandshake" {
+				want = 1 // no scripts
+			}
+			if got := count.commands.Load() - before; got != want {
+				t.Errorf("%s, %s: %d round trips, want %d", round.name, c.name, got, want)
+			}
+		}
+	}
+}
+
+// ttl returns the remaining lifetime of a key, negative if it has none.
+func ttl(t *testing.T, server *redistest.Server, key string) time.Duration {
+	t.Helper()
+	n, err := strconv.ParseInt(server.Command(t, "PTTL", key), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n) * time.Millisecond
+}
+
+func keys(t *testing.T, server *redistest.Server) []string {
+	t.Helper()
+	return strings.Fields(server.Command(t, "KEYS", "*"))
+}
+
+// Whatever is called, in whatever order: the keys are the documented ones, and
+// every one but the secret's expires.
+func TestEveryKeyExpires(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	known := map[string]bool{
+		"dsapp:{id-1}:reg": true, "dsapp:{id-1}:hs": true, "dsapp:{id-2}:reg": true, "dsapp:{id-2}:hs": true,
+		"dsapp:sim": true, "dsapp:probe": true,
+	}
+	seen := map[string]bool{}
+	check := func(after string) {
+		t.Helper()
+		for _, key := range keys(t, server) {
+			seen[key] = true
+			if !known[key] {
+				t.Errorf("after %s: unknown key %s", after, key)
+			}
+			if left := ttl(t, server, key); (key == "dsapp:sim") != (left == -time.Millisecond) {
+				t.Errorf("after %s: %s has %v left", after, key, left)
+			}
+		}
+	}
+	for _, c := range calls(s, "id-1") {
+		if err := c.call(t.Context()); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		check(c.name)
+	}
+	// Calls that meet nothing create nothing.
+	server.FlushAll(t)
+	for _, c := range calls(s, "id-1") {
+		switch c.name {
+		case "Create", "PutHandshake", "Writable", "SimulationSecret":
+			continue
+		}
+		_ = c.call(t.Context())
+		if got := keys(t, server); len(got) != 0 {
+			t.Errorf("%s on an empty server created %v", c.name, got)
+		}
+	}
+	// A simulated record.
+	if err := s.PutHandshake(t.Context(), "id-2", simulated()); err != nil {
+		t.Fatal(err)
+	}
+	check("PutHandshake")
+	if _, ok, err := s.Take(t.Context(), "id-2", activation.Token{1}, 3); err != nil || !ok {
+		t.Fatalf("take: %v, error %v", ok, err)
+	}
+	check("Take")
+	for key := range known {
+		if !seen[key] {
+			t.Errorf("%s was never there", key)
+		}
+	}
+}
+
+// A record lives as long as it says, a tombstone ten minutes longer, and its
+// secrets are gone from the server.
+func TestTombstone(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	r := record("id-1")
+	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	const key = "dsapp:{id-1}:reg"
+	if left := ttl(t, server, key); left > r.Lifetime || left < r.Lifetime-time.Minute {
+		t.Errorf("record has %v left, want %v", left, r.Lifetime)
+	}
+	for i := range 3 {
+		if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+			t.Fatal(err)
+		}
+		token := activation.Token{byte(i + 1)}
+		if _, ok, err := s.Take(t.Context(), "id-1", token, 3); err != nil || !ok {
+			t.Fatalf("take: %v, error %v", ok, err)
+		}
+		if _, _, err := s.Settle(t.Context(), "id-1", settlement(r, token, false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := r.Lifetime + activation.TombstoneLifetime
+	if left := ttl(t, server, key); left > want || left < want-time.Minute {
+		t.Errorf("tombstone has %v left, want %v", left, want)
+	}
+	fields := server.Command(t, "HGETALL", key)
+	if strings.Contains(fields, "sealed verifier") || strings.Contains(fields, "sealed data") || !strings.Contains(fields, "sealed facts") {
+		t.Errorf("tombstone holds %q", fields)
+	}
+	if strings.Contains(server.Command(t, "HKEYS", key), "t\x01") {
+		t.Error("tombstone keeps proofs in flight")
+	}
+}
+
+// Sealed values lie on the server byte for byte as they were given, whatever they
+// are, and nothing is derived from them.
+func TestOnlyWhatWasGiven(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	r := record("id-1")
+	for _, p := range []*[]byte{&r.Facts, &r.Verifier, &r.Data} {
+		*p = make([]byte, 256)
+		_, _ = rand.Read(*p)
+	}
+	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	for field, want := range map[string][]byte{"g": r.Generation[:], "k": []byte("mdl"), "f": r.Facts, "v": r.Verifier, "d": r.Data} {
+		if got := server.Command(t, "HGET", "dsapp:{id-1}:reg", field); got != string(want) {
+			t.Errorf("field %s differs from what was given", field)
+		}
+	}
+	for _, field := range strings.Fields("r i a n c") {
+		if got := server.Command(t, "HGET", "dsapp:{id-1}:reg", field); got != "0" {
+			t.Errorf("field %s is %q", field, got)
+		}
+	}
+	if got := server.Command(t, "HLEN", "dsapp:{id-1}:reg"); got != "11" {
+		t.Errorf("%s fields, want 11", got)
+	}
+}
+
+// However many unknown identifiers are probed, the number of keys is bounded,
+// and neither real registrations nor the cost of a probe are concerned.
+func TestSimulatedKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	client := newClient(t, redis.Settings{Addresses: []string{server.Addr()}})
+	const limit = 8
+	s := redis.New(client, redis.Options{MaxSimulated: limit})
+	r := record("real")
+	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := keys(t, server); len(got) != 1+limit+1 || !strings.Contains(strings.Join(got, " "), "dsapp:{~}:hs") {
+		t.Fatalf("%d keys: %v", len(got), got)
+	}
+	if left := ttl(t, server, "dsapp:{~}:hs"); left <= 0 {
+		t.Errorf("the common key has %v left", left)
+	}
+	for i := range 50 {
+		identifier := fmt.Sprintf("unknown-%d", i)
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); err != nil || ok != (i < limit) {
+			t.Fatalf("take of %s: %v, error %v", identifier, ok, err)
+		}
+	}
+	if got := keys(t, server); len(got) != 1+limit+1 {
+		t.Fatalf("%d keys: %v", len(got), got)
+	}
+
+	// A node whose own cap is reached creates no records for handshakes that
+	// another node put.
+	other := redis.New(client, redis.Options{MaxSimulated: limit})
+	for i := range limit {
+		if err := other.PutHandshake(t.Context(), fmt.Sprintf("other-%d", i), simulated()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("other-%d", i), activation.Token{1}, 3); err != nil || ok {
+			t.Fatalf("take: %v, error %v", ok, err)
+		}
+	}
+	if got := keys(t, server); len(got) != 1+limit+1 {
+		t.Fatalf("%d keys: %v", len(got), got)
+	}
+	if err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "real", activation.Token{1}, 3); err != nil || !ok {
+		t.Fatalf("take of a real one: %v, error %v", ok, err)
+	}
+}
+
+// Proofs that create no simulated record hold no place among those that do.
+func TestPlacesAreGivenBack(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{MaxSimulated: 1})
+	r := record("real")
+	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	for identifier, want := range map[string]bool{"real": true, "unknown": false} {
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); err != nil || ok != want {
+			t.Fatalf("take of %s: %v, error %v", identifier, ok, err)
+		}
+	}
+	if err := s.PutHandshake(t.Context(), "other", simulated()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "other", activation.Token{1}, 3); err != nil || !ok {
+		t.Fatalf("take of the first simulated one: %v, error %v", ok, err)
+	}
+}
+
+// Two nodes on one server are one store: limits hold for both together.
+func TestTwoNodes(t *testing.T) {
+	t.Parallel()
+	first, server, _ := newStore(t)
+	second := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{})
+	r := record("id-1")
+	if _, _, err := first.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := second.Take(t.Context(), "id-1", activation.Token{1}, 3); err != nil || !ok {
+		t.Fatalf("take on the other node: %v, error %v", ok, err)
+	}
+	if got, ok, err := first.Settle(t.Context(), "id-1", settlement(r, activation.Token{1}, true)); err != nil || !ok || !bytes.Equal(got.Data, r.Data) {
+		t.Fatalf("settle: %v, error %v", ok, err)
+	}
+	var taken, devices atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 20 {
+		s := first
+		if i%2 == 1 {
+			s = second
+		}
+		wg.Go(func() {
+			if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+				t.Error(err)
+			}
+			if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2, byte(i)}, 3); err != nil {
+				t.Error(err)
+			} else if ok {
+				taken.Add(1)
+			}
+			if _, ok, err := s.AdmitDevice(t.Context(), "id-1"); err != nil {
+				t.Error(err)
+			} else if ok {
+				devices.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n, d := taken.Load(), devices.Load(); n > 3 || d != 1 {
+		t.Fatalf("%d attempts and %d devices, want at most 3 and 1", n, d)
+	}
+}
+
+// fails checks that every method fails as unavailable within limit, and that no
+// error shows what was sent.
+func fails(t *testing.T, s *redis.Store, limit time.Duration, skip ...string) {
+	t.Helper()
+next:
+	for _, c := range calls(s, "id-1") {
+		for _, name := range skip {
+			if c.name == name {
+				continue next
+			}
+		}
+		start := time.Now()
+		err := c.call(t.Context())
+		if took := time.Since(start); took > limit {
+			t.Errorf("%s: failed after %v, want at most %v", c.name, took, limit)
+		}
+		if !errors.Is(err, activation.ErrUnavailable) {
+			t.Errorf("%s: error %v does not wrap ErrUnavailable", c.name, err)
+			continue
+		}
+		if text := err.Error(); strings.Contains(text, "sealed") || strings.Contains(text, "id-1") {
+			t.Errorf("%s: error %q shows what was sent", c.name, text)
+		}
+	}
+}
+
+// A stopped server fails fast, whether connections were open or not.
+func TestStoppedServer(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	if err := s.Writable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	fails(t, s, time.Second)
+}
+
+// A server that hangs costs the timeout, twice for what is repeated.
+func TestFrozenServer(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	const timeout = 50 * time.Millisecond
+	s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: timeout}), redis.Options{})
+	if err := s.Writable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server.Freeze(t)
+	fails(t, s, 10*timeout)
+
+	patient := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: time.Minute}), redis.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	start := time.Now()
+	if err := patient.Writable(ctx); !errors.Is(err, activation.ErrUnavailable) || time.Since(start) > 10*timeout {
+		t.Errorf("the caller's deadline: error %v after %v", err, time.Since(start))
+	}
+
+	server.Thaw(t)
+	deadline := time.Now().Add(10 * time.Second)
+	for s.Writable(t.Context()) != nil {
+		if time.Now().After(deadline) {
+			t.Fatal("not writable after the server came back")
+		}
+	}
+}
+
+// A replica refuses writes; that is not a refusal of the store.
+func TestReadOnlyReplica(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newStore(t, "--replicaof", "127.0.0.1 1")
+	// These find nothing to write.
+	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "Remove", "ReplaceSimulationSecret")
+	if err := s.Writable(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
+		t.Errorf("error %v does not name the cause", err)
+	}
+}
+
+// A full server refuses writes before anything of them is done.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	r, replacing := record("id-1"), record("id-1")
+	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+		t.Fatal(err)
+	}
+	proofs := []activation.Token{{1}, {2}}
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", proofs[0], 3); err != nil || !ok {
+		t.Fatalf("take: %v, error %v", ok, err)
+	}
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+	server.Command(t, "CONFIG", "SET", "maxmemory", "1")
+	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("writable: error %v", err)
+	}
+	if _, _, err := s.Create(t.Context(), replacing, r.Generation); !errors.Is(err, activation.ErrUnavailable) {
+		t.Errorf("create: error %v", err)
+	}
+	if _, _, err := s.Take(t.Context(), "id-1", proofs[1], 3); !errors.Is(err, activation.ErrUnavailable) {
+		t.Errorf("take: error %v", err)
+	}
+	if _, _, err := s.Settle(t.Context(), "id-1", settlement(r, proofs[0], true)); !errors.Is(err, activation.ErrUnavailable) {
+		t.Errorf("settle: error %v", err)
+	}
+
+	server.Command(t, "CONFIG", "SET", "maxmemory", "0")
+	if got, found, err := s.Load(t.Context(), "id-1"); err != nil || !found || got.Generation != r.Generation || !bytes.Equal(got.Verifier, r.Verifier) {
+		t.Errorf("load: %v, error %v", found, err)
+	}
+	if _, ok, err := s.Settle(t.Context(), "id-1", settlement(r, proofs[0], true)); err != nil || !ok {
+		t.Errorf("the proof in flight was lost: %v, error %v", ok, err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", proofs[1], 1); err != nil || !ok {
+		t.Errorf("the handshake was lost or an attempt counted: %v, error %v", ok, err)
+	}
+}
+
+// A value of another program under one of our keys is an error.
+func TestForeignValues(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	server.Command(t, "SET", "dsapp:{id-1}:reg", "something")
+	server.Command(t, "HSET", "dsapp:{id-2}:hs", "field", "value")
+	server.Command(t, "SET", "dsapp:{id-3}:hs", "value")
+	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) || found {
+		t.Errorf("load: %v, error %v", found, err)
+	}
+	for _, identifier := range []string{"id-2", "id-3"} {
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+			t.Errorf("take of %s: %v, error %v", identifier, ok, err)
+		}
+	}
+}
+
+// losing is a connection that loses the answer to the next command when told to:
+// the server has done what was asked, and the client cannot know.
+type losing struct {
+	net.Conn
+
+	lose *atomic.Bool
+}
+
+func (c losing) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err == nil && c.lose.CompareAndSwap(true, false) {
+		c.Conn.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// What is harmless to repeat is repeated once when its answer was lost; a Take is
+// not, and its attempt stays counted.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var lose atomic.Bool
+	client := goredis.NewClient(&goredis.Options{
+		MaxRetries: -1,
+		Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, server.Addr())
+			return losing{conn, &lose}, err
+		},
+	})
+	t.Cleanup(func() { client.Close() })
+	s := redis.New(client, redis.Options{})
+	for _, c := range calls(s, "warm-up") {
+		if err := c.call(t.Context()); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+	}
+	lost := func(call string) {
+		t.Helper()
+		if lose.Load() {
+			t.Fatalf("%s: no answer was lost", call)
+		}
+	}
+
+	r := record("id-1")
+	lose.Store(true)
+	if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
+		t.Fatalf("create: %v, error %v", created, err)
+	}
+	lost("create")
+
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	lose.Store(true)
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+		t.Fatalf("take: %v, error %v", ok, err)
+	}
+	lost("take")
+
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 2); err != nil || !ok {
+		t.Fatalf("take: %v, error %v", ok, err)
+	}
+	lose.Store(true)
+	if got, ok, err := s.Settle(t.Context(), "id-1", settlement(r, activation.Token{2}, true)); err != nil || !ok || !bytes.Equal(got.Data, r.Data) {
+		t.Fatalf("settle: %v, error %v", ok, err)
+	}
+	lost("settle")
+	for _, want := range []bool{true, false} {
+		if _, ok, err := s.AdmitDevice(t.Context(), "id-1"); err != nil || ok != want {
+			t.Fatalf("admit device: %v, error %v, want %v", ok, err, want)
+		}
+	}
+	// One attempt was reserved by the lost Take, and no more.
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{3}, 1); err != nil || ok {
+		t.Fatalf("the lost attempt was not counted: %v, error %v", ok, err)
+	}
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{4}, 2); err != nil || !ok {
+		t.Fatalf("more than one attempt was counted: %v, error %v", ok, err)
+	}
+}
+
+// Settings are checked when the client is made, and nothing is dialled.
+func TestNewClient(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var accepted atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if conn, err := l.Accept(); err == nil {
+			accepted.Store(true)
+			conn.Close()
+		}
+	}()
+	newClient(t, redis.Settings{Addresses: []string{l.Addr().String()}, Password: "secret"})
+	l.Close()
+	<-done
+	if accepted.Load() {
+		t.Error("the client dialled before the first command")
+	}
+
+	for _, tt := range []struct {
+		name     string
+		settings redis.Settings
+		want     string
+	}{
+		{"no address", redis.Settings{}, "0 addresses"},
+		{"two addresses", redis.Settings{Addresses: []string{"a:1", "b:1"}}, "2 addresses"},
+		{"no port", redis.Settings{Addresses: []string{"localhost"}}, "neither host:port"},
+		{"empty port", redis.Settings{Addresses: []string{"localhost:"}}, "neither host:port"},
+		{"database", redis.Settings{Addresses: []string{"a:1"}, DB: -1}, "database"},
+		{"timeout", redis.Settings{Addresses: []string{"a:1"}, Timeout: -1}, "timeout"},
+		{"pool", redis.Settings{Addresses: []string{"a:1"}, PoolSize: -1}, "pool"},
+	} {
+		if _, err := redis.NewClient(tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// Password and Unix socket reach the server; a wrong password is an error that
+// does not show it.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	socket := t.TempDir() + "/redis.sock"
+	server := redistest.Start(t, "--unixsocket", socket)
+	server.Command(t, "CONFIG", "SET", "requirepass", "right-password")
+	for _, tt := range []struct {
+		password string
+		ok       bool
+	}{{"right-password", true}, {"other-password", false}, {"", false}} {
+		s := redis.New(newClient(t, redis.Settings{Addresses: []string{socket}, Password: tt.password}), redis.Options{})
+		err := s.Writable(t.Context())
+		if (err == nil) != tt.ok || err != nil && (!errors.Is(err, activation.ErrUnavailable) || tt.password != "" && strings.Contains(err.Error(), tt.password)) {
+			t.Errorf("error %v, want none: %v", err, tt.ok)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for prefix, ok := range map[string]bool{"": true, "dsapp": true, "bank:dsapp": true, "{dsapp": false, "dsapp}": false} {
+		if err := (redis.Options{KeyPrefix: prefix}).Validate(); (err == nil) != ok {
+			t.Errorf("prefix %q: error %v", prefix, err)
+		}
+	}
+}
+
+func BenchmarkTakeSettle(b *testing.B) {
+	s, _, _ := newStore(b)
+	storetest.Benchmark(b, s)
+}

@@ -1,0 +1,248 @@
+// Package redistest runs a real Redis server for the tests of one package.
+package redistest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// binary is the server, which the package redis-server of Debian installs.
+	binary = "redis-server"
+	// startTimeout bounds one start, startAttempts the ports that are tried.
+	startTimeout  = 20 * time.Second
+	startAttempts = 5
+	// commandTimeout bounds Command.
+	commandTimeout = 10 * time.Second
+)
+
+// Server is a running Redis server that keeps nothing on disk.
+type Server struct {
+	addr string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	stop sync.Once
+}
+
+// Start starts a server on a free port of the loopback interface, with arguments
+// added to the command line, and stops it when the test and its subtests are
+// over. The test fails if the server is not installed.
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	path, err := exec.LookPath(binary)
+	if err != nil {
+		tb.Fatalf("this test needs a Redis server: install the program %s (%v)", binary, err)
+	}
+	var output string
+	for range startAttempts {
+		s, log, err := start(path, tb.TempDir(), freePort(tb), args)
+		if err == nil {
+			tb.Cleanup(s.Stop)
+			return s
+		}
+		output = fmt.Sprintf("%v\n%s", err, log)
+		if !strings.Contains(log, "Address already in use") {
+			break
+		}
+	}
+	tb.Fatalf("%s does not start: %s", binary, output)
+	return nil
+}
+
+// start starts a server and waits until it answers. If it does not, it returns
+// what the server printed.
+func start(path, folder string, port int, args []string) (*Server, string, error) {
+	var log output
+	s := &Server{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), done: make(chan struct{})}
+	s.cmd = exec.Command(path, append([]string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", folder,
+		"--save", "", "--appendonly", "no", "--daemonize", "no", "--databases", "1",
+	}, args...)...)
+	s.cmd.Stdout, s.cmd.Stderr = &log, &log
+	s.cmd.SysProcAttr = processAttributes()
+
+	started := make(chan error)
+	go func() {
+		// The server dies with the thread that started it, so this thread must
+		// not end before the server does.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait()
+		}
+		close(s.done)
+	}()
+	if err := <-started; err != nil {
+		return nil, "", err
+	}
+
+	deadline := time.After(startTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if answer, err := s.command("PING"); err == nil && answer == "PONG" {
+			return s, "", nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.done:
+			return nil, log.String(), errors.New("the process ended")
+		case <-deadline:
+			s.Stop()
+			return nil, log.String(), fmt.Errorf("no answer within %v", startTimeout)
+		}
+	}
+}
+
+// Addr returns the server's host and port.
+func (s *Server) Addr() string { return s.addr }
+
+// Stop ends the server at once. Stopping again does nothing.
+func (s *Server) Stop() {
+	s.stop.Do(func() {
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	})
+}
+
+// Freeze suspends the server: it keeps its connections and answers nothing, until
+// Thaw or Stop.
+func (s *Server) Freeze(tb testing.TB) {
+	tb.Helper()
+	s.signal(tb, syscall.SIGSTOP)
+}
+
+// Thaw resumes a frozen server.
+func (s *Server) Thaw(tb testing.TB) {
+	tb.Helper()
+	s.signal(tb, syscall.SIGCONT)
+}
+
+func (s *Server) signal(tb testing.TB, signal os.Signal) {
+	tb.Helper()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		tb.Fatalf("%v to %s: %v", signal, binary, err)
+	}
+}
+
+// FlushAll removes every key.
+func (s *Server) FlushAll(tb testing.TB) {
+	tb.Helper()
+	s.Command(tb, "FLUSHALL")
+}
+
+// Command sends a command on a connection of its own and returns the answer: a
+// string as it is, an integer in decimal, an array with a line for each element.
+// The test fails on every error, of Redis too.
+func (s *Server) Command(tb testing.TB, args ...string) string {
+	tb.Helper()
+	answer, err := s.command(args...)
+	if err != nil {
+		tb.Fatalf("redis command %s: %v", args[0], err)
+	}
+	return answer
+}
+
+func (s *Server) command(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(commandTimeout)); err != nil {
+		return "", err
+	}
+	var request bytes.Buffer
+	fmt.Fprintf(&request, "*%d\r\n", len(args))
+	for _, arg := range args {
+		fmt.Fprintf(&request, "$%d\r\n%s\r\n", len(arg), arg)
+	}
+	if _, err := conn.Write(request.Bytes()); err != nil {
+		return "", err
+	}
+	return readAnswer(bufio.NewReader(conn))
+}
+
+// readAnswer reads one value of the second version of the Redis protocol.
+func readAnswer(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimSuffix(line, "\r\n")
+	kind, rest := line[:1], line[1:]
+	switch kind {
+	case "+", ":":
+		return rest, nil
+	case "-":
+		return "", errors.New(rest)
+	case "$", "*":
+	default:
+		return "", fmt.Errorf("unknown answer %q", kind)
+	}
+	n, err := strconv.Atoi(rest)
+	if err != nil || n < 0 {
+		return "", err
+	}
+	if kind == "$" {
+		b := make([]byte, n+2)
+		_, err := io.ReadFull(r, b)
+		return string(b[:n]), err
+	}
+	elements := make([]string, n)
+	for i := range elements {
+		if elements[i], err = readAnswer(r); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(elements, "\n"), nil
+}
+
+// freePort returns a port that nobody listens on at this moment.
+func freePort(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// output collects what the server prints.
+type output struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(p)
+}
+
+// String returns what was printed so far.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}

@@ -1,0 +1,370 @@
+// Package storetest holds the conformance suite of activation.Store. A store
+// passes when Run succeeds on it; everything the activation service relies on is
+// in there, so that stores can be exchanged without looking at their code.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+)
+
+// MaxSimulated is the cap on simulated handshakes and on simulated records that
+// a store under test must be opened with. It is small, so that the suite can
+// reach it, and large enough for every test that does not mean to.
+const MaxSimulated = 64
+
+// Limits that the suite waits and lives by.
+const (
+	// lifetime is long enough for no test to see it end.
+	lifetime = time.Minute
+	// brief is the lifetime of what a test waits to see end.
+	brief = 150 * time.Millisecond
+	// short is for what must end after some calls that have to succeed before.
+	short = 3 * time.Second
+	// patience bounds every wait.
+	patience = 10 * time.Second
+	// maxAttempts and maxActivations are the limits of tests that do not care.
+	maxAttempts    = 3
+	maxActivations = 3
+)
+
+// Run checks that the stores returned by open keep the contract of
+// activation.Store. Every call of open must return an empty store whose cap on
+// simulated state is MaxSimulated; open registers its own cleanup. Tests run in
+// parallel, each on a store of its own.
+func Run(t *testing.T, open func(t *testing.T) activation.Store) {
+	t.Helper()
+	for _, tests := range [][]test{
+		creation(), handshakes(), attempts(), settlements(), burning(), devices(),
+		confirmations(), removal(), simulation(), secrets(), expiry(), isolation(), storms(),
+	} {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				tt.run(&suite{T: t, store: open(t)})
+			})
+		}
+	}
+	t.Run("random operations agree with the model", func(t *testing.T) {
+		t.Parallel()
+		checkModel(t, open)
+	})
+}
+
+// test is one sentence of the contract.
+type test struct {
+	name string
+	run  func(s *suite)
+}
+
+// suite is a store under test. Its methods fail the test on every error, so that
+// tests read as sequences of calls.
+type suite struct {
+	*testing.T
+
+	store activation.Store
+}
+
+func newGeneration() activation.Generation {
+	var g activation.Generation
+	_, _ = rand.Read(g[:])
+	return g
+}
+
+func newToken() activation.Token {
+	var t activation.Token
+	_, _ = rand.Read(t[:])
+	return t
+}
+
+// random returns n random bytes: sealed values are binary, and stores must not
+// depend on anything in them.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
+}
+
+func newRecord(identifier string, kind activation.Kind) activation.Record {
+	r := activation.Record{
+		Identifier: identifier,
+		Generation: newGeneration(),
+		Kind:       kind,
+		Facts:      random(120),
+		Lifetime:   lifetime,
+	}
+	if kind != activation.KindAffinity {
+		r.Verifier = random(320)
+		r.Data = random(200)
+	}
+	return r
+}
+
+func newHandshake(g activation.Generation) activation.Handshake {
+	return activation.Handshake{Generation: g, State: random(900), Lifetime: lifetime}
+}
+
+func newSimulated() activation.Handshake {
+	h := newHandshake(newGeneration())
+	h.Simulated = true
+	h.RecordLifetime = lifetime
+	return h
+}
+
+func (s *suite) create(r activation.Record) {
+	s.Helper()
+	if existing, created, err := s.store.Create(s.Context(), r, activation.Generation{}); err != nil || !created {
+		s.Fatalf("create %s: created %v, existing kind %q, error %v", r.Identifier, created, existing.Kind, err)
+	}
+}
+
+// created stores a new record of kind and returns it.
+func (s *suite) created(identifier string, kind activation.Kind) activation.Record {
+	s.Helper()
+	r := newRecord(identifier, kind)
+	s.create(r)
+	return r
+}
+
+// load returns the record, which must be there.
+func (s *suite) load(identifier string) activation.Record {
+	s.Helper()
+	r, found, err := s.store.Load(s.Context(), identifier)
+	if err != nil || !found {
+		s.Fatalf("load %s: found %v, error %v", identifier, found, err)
+	}
+	return r
+}
+
+func (s *suite) absent(identifier string) {
+	s.Helper()
+	if _, found, err := s.store.Load(s.Context(), identifier); err != nil || found {
+		s.Fatalf("load %s: found %v, error %v, want an unknown identifier", identifier, found, err)
+	}
+}
+
+func (s *suite) put(identifier string, h activation.Handshake) {
+	s.Helper()
+	if err := s.store.PutHandshake(s.Context(), identifier, h); err != nil {
+		s.Fatalf("put handshake of %s: %v", identifier, err)
+	}
+}
+
+func (s *suite) take(identifier string, limit int) (activation.Handshake, activation.Token, bool) {
+	s.Helper()
+	token := newToken()
+	h, ok, err := s.store.Take(s.Context(), identifier, token, limit)
+	if err != nil {
+		s.Fatalf("take of %s: %v", identifier, err)
+	}
+	return h, token, ok
+}
+
+// taken puts a handshake and takes it, which must succeed.
+func (s *suite) taken(identifier string, g activation.Generation) activation.Token {
+	s.Helper()
+	s.put(identifier, newHandshake(g))
+	_, token, ok := s.take(identifier, maxAttempts)
+	if !ok {
+		s.Fatalf("take of %s was refused", identifier)
+	}
+	return token
+}
+
+func (s *suite) refuseTake(identifier string, limit int) {
+	s.Helper()
+	if h, _, ok := s.take(identifier, limit); ok || h.State != nil {
+		s.Fatalf("take of %s: %v with %d bytes of state, want a refusal", identifier, ok, len(h.State))
+	}
+}
+
+func settlement(g activation.Generation, token activation.Token, proven bool) activation.Settlement {
+	return activation.Settlement{
+		Generation: g, Token: token, Proven: proven, MaxAttempts: maxAttempts, MaxActivations: maxActivations,
+	}
+}
+
+func (s *suite) settle(identifier string, x activation.Settlement) (activation.Record, bool) {
+	s.Helper()
+	r, ok, err := s.store.Settle(s.Context(), identifier, x)
+	if err != nil {
+		s.Fatalf("settle of %s: %v", identifier, err)
+	}
+	return r, ok
+}
+
+func (s *suite) refuseSettle(identifier string, x activation.Settlement) {
+	s.Helper()
+	if r, ok := s.settle(identifier, x); ok || r.Data != nil {
+		s.Fatalf("settle of %s: %v with %d bytes of data, want a refusal", identifier, ok, len(r.Data))
+	}
+}
+
+// fail makes one whole exchange with wrong evidence.
+func (s *suite) fail(r activation.Record) {
+	s.Helper()
+	s.refuseSettle(r.Identifier, settlement(r.Generation, s.taken(r.Identifier, r.Generation), false))
+}
+
+// succeed makes one whole exchange with right evidence and returns its settlement.
+func (s *suite) succeed(r activation.Record) activation.Settlement {
+	s.Helper()
+	x := settlement(r.Generation, s.taken(r.Identifier, r.Generation), true)
+	got, ok := s.settle(r.Identifier, x)
+	if !ok {
+		s.Fatalf("settle of %s was refused", r.Identifier)
+	}
+	s.same(got, r)
+	return x
+}
+
+// burn uses up every attempt of r.
+func (s *suite) burn(r activation.Record) {
+	s.Helper()
+	for range maxAttempts {
+		s.fail(r)
+	}
+}
+
+// attemptsLeft counts how many proofs can be taken at once. It uses them up.
+func (s *suite) attemptsLeft(r activation.Record, limit int) int {
+	s.Helper()
+	for n := range limit + 1 {
+		s.put(r.Identifier, newHandshake(r.Generation))
+		if _, _, ok := s.take(r.Identifier, limit); !ok {
+			return n
+		}
+	}
+	s.Fatalf("more than %d attempts of %s were reserved", limit, r.Identifier)
+	return 0
+}
+
+func (s *suite) admitDevice(identifier string) (activation.Record, bool) {
+	s.Helper()
+	r, ok, err := s.store.AdmitDevice(s.Context(), identifier)
+	if err != nil {
+		s.Fatalf("admit device of %s: %v", identifier, err)
+	}
+	return r, ok
+}
+
+func (s *suite) refuseDevice(identifier string) {
+	s.Helper()
+	if r, ok := s.admitDevice(identifier); ok || r.Facts != nil {
+		s.Fatalf("admit device of %s: %v with %d bytes of facts, want a refusal", identifier, ok, len(r.Facts))
+	}
+}
+
+func (s *suite) returnDevice(identifier string, g activation.Generation) {
+	s.Helper()
+	if err := s.store.ReturnDevice(s.Context(), identifier, g); err != nil {
+		s.Fatalf("return device of %s: %v", identifier, err)
+	}
+}
+
+func (s *suite) confirm(identifier string, limit int, kinds ...activation.Kind) (activation.Record, bool) {
+	s.Helper()
+	r, ok, err := s.store.AdmitConfirmation(s.Context(), identifier, limit, kinds...)
+	if err != nil {
+		s.Fatalf("admit confirmation of %s: %v", identifier, err)
+	}
+	return r, ok
+}
+
+func (s *suite) remove(identifier string, g activation.Generation) {
+	s.Helper()
+	if err := s.store.Remove(s.Context(), identifier, g); err != nil {
+		s.Fatalf("remove %s: %v", identifier, err)
+	}
+}
+
+// same fails unless got is want in every member but the lifetime, which must be
+// what is left of it.
+func (s *suite) same(got, want activation.Record) {
+	s.Helper()
+	if problem := differ(got, want); problem != "" {
+		s.Fatal(problem)
+	}
+	if got.Lifetime <= 0 || got.Lifetime > want.Lifetime {
+		s.Fatalf("record of %s has %v left of %v", want.Identifier, got.Lifetime, want.Lifetime)
+	}
+}
+
+// differ tells in which member two records differ, apart from the lifetime. An
+// absent value must be nil.
+func differ(got, want activation.Record) string {
+	switch {
+	case got.Identifier != want.Identifier:
+		return fmt.Sprintf("record has identifier %q, want %q", got.Identifier, want.Identifier)
+	case got.Generation != want.Generation:
+		return "record of " + want.Identifier + " has another generation"
+	case got.Kind != want.Kind:
+		return fmt.Sprintf("record of %s has kind %q, want %q", want.Identifier, got.Kind, want.Kind)
+	}
+	for _, m := range []struct {
+		name      string
+		got, want []byte
+	}{{"facts", got.Facts, want.Facts}, {"verifier", got.Verifier, want.Verifier}, {"data", got.Data, want.Data}} {
+		if !slices.Equal(m.got, m.want) || (m.got == nil) != (m.want == nil) {
+			return fmt.Sprintf("record of %s has %d bytes of %s that are not the %d bytes expected",
+				want.Identifier, len(m.got), m.name, len(m.want))
+		}
+	}
+	return ""
+}
+
+// withoutData returns r as calls return it that keep its data back.
+func withoutData(r activation.Record) activation.Record {
+	r.Data = nil
+	return r
+}
+
+// withoutSecrets returns r as calls return it that keep verifier and data back.
+func withoutSecrets(r activation.Record) activation.Record {
+	r.Verifier, r.Data = nil, nil
+	return r
+}
+
+// eventually polls until done reports true.
+func (s *suite) eventually(what string, done func() bool) {
+	s.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(patience)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			s.Fatalf("after %v: still waiting for %s", patience, what)
+		}
+	}
+}
+
+// elapse lets time pass: the end of a handshake cannot be polled, because looking
+// at a handshake removes it.
+func (s *suite) elapse(d time.Duration) {
+	<-time.After(d)
+}
+
+// canceled returns a context that is over.
+func canceled(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+// unavailable fails unless err is what a store must answer when it cannot work.
+func (s *suite) unavailable(call string, err error) {
+	s.Helper()
+	if !errors.Is(err, activation.ErrUnavailable) {
+		s.Errorf("%s: error %v does not wrap ErrUnavailable", call, err)
+	}
+}

@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// ResultCodes are the codes of an answer as a client gets them.
+type ResultCodes = authserver.ResultCodes
+
+// The codes of the answers that the gateway gives itself. Those of an
+// authentication server are relayed as they came.
+var (
+	// refusedCodes is the one answer to everything that is wrong with a proof or
+	// with the registration it is for.
+	refusedCodes = ResultCodes{
+		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000,
+	}
+	existsCodes = ResultCodes{
+		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14,
+	}
+)
+
+// Refusal is the well-formed "no" of the gateway or of an authentication
+// server. Which of the two said it cannot be told from the codes.
+type Refusal struct {
+	Codes ResultCodes
+}
+
+// Error names the codes.
+func (e *Refusal) Error() string {
+	return fmt.Sprintf("refused: %s (%d)", e.Codes.StatusCodeEnum, e.Codes.StatusCode)
+}
+
+// InvalidError is a request that breaks a rule on one of its members. Its text
+// never holds the member's value.
+type InvalidError struct {
+	Member Member
+	// Problem completes the sentence "<member> ...", such as "must not be empty".
+	Problem string
+}
+
+// Error is the member and its problem.
+func (e *InvalidError) Error() string { return string(e.Member) + " " + e.Problem }
+
+// FailureKind tells what kept an operation from having an outcome.
+type FailureKind string
+
+// The kinds of failures.
+const (
+	// Unavailable means that nothing was done: no instance could be reached, or
+	// the store is needed and down.
+	Unavailable FailureKind = "unavailable"
+	// BadAnswer means that an instance was called and gave no usable answer, or
+	// that the connection to it was lost. What it did is unknown.
+	BadAnswer FailureKind = "bad_answer"
+	// Timeout means that an instance was called and did not answer in time. What
+	// it did is unknown.
+	Timeout FailureKind = "timeout"
+	// Busy means that too much is being done already.
+	Busy FailureKind = "busy"
+	// Internal is everything else. Repeating the request is no remedy.
+	Internal FailureKind = "internal"
+)
+
+// Failure is an operation without an outcome.
+type Failure struct {
+	Kind FailureKind
+	// RetryAfter is how long a client should wait before it asks again; 0 if
+	// asking again is not advised.
+	RetryAfter time.Duration
+	// Err is the cause, for the log. It holds no value of the request.
+	Err error
+}
+
+// Error is the kind and the cause.
+func (e *Failure) Error() string { return string(e.Kind) + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Failure) Unwrap() error { return e.Err }
+
+const (
+	// retryUnavailable is in the order of the time after which an instance that
+	// failed is tried again.
+	retryUnavailable = 5 * time.Second
+	// retryBusy is longer than one exchange computes.
+	retryBusy = time.Second
+)
+
+// activationError turns an error of the activation service into one of this package.
+func activationError(err error) error {
+	if errors.Is(err, activation.ErrRefused) {
+		return &Refusal{Codes: refusedCodes}
+	}
+	if invalid, ok := errors.AsType[*activation.InvalidError](err); ok {
+		return &InvalidError{Member: Member(invalid.Member), Problem: invalid.Problem}
+	}
+	switch {
+	case errors.Is(err, activation.ErrBusy):
+		return &Failure{Kind: Busy, RetryAfter: retryBusy, Err: err}
+	case errors.Is(err, activation.ErrUnavailable):
+		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+	}
+	return &Failure{Kind: Internal, Err: err}
+}
+
+// serverError turns an error of an authentication server into one of this package.
+func serverError(err error) error {
+	if refusal, ok := errors.AsType[*authserver.Refusal](err); ok {
+		return &Refusal{Codes: refusal.Codes}
+	}
+	if _, ok := errors.AsType[*authserver.FieldError](err); ok {
+		// No instance will ever be given this command.
+		return &Failure{Kind: Internal, Err: err}
+	}
+	switch {
+	case errors.Is(err, authserver.ErrNotSent):
+		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+	case errors.Is(err, authserver.ErrTimeout):
+		return &Failure{Kind: Timeout, Err: err}
+	case errors.Is(err, authserver.ErrNoAnswer), errors.Is(err, authserver.ErrBadAnswer):
+		return &Failure{Kind: BadAnswer, Err: err}
+	}
+	return &Failure{Kind: Internal, Err: err}
+}

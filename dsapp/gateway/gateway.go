@@ -1,0 +1,202 @@
+// Package gateway holds the operations of the gateway: what is done for each
+// service, on typed values. It knows neither HTTP nor JSON nor SOAP.
+//
+// Every operation fails with a *Refusal, an *InvalidError or a *Failure.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// Activation keeps registrations and carries out the activation exchange.
+// ReturnDevice and Complete do their work even if their context has ended.
+type Activation interface {
+	Writable(ctx context.Context) error
+	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
+	Begin(ctx context.Context, identifier, clientPublic string) (activation.Challenge, error)
+	Prove(ctx context.Context, identifier, evidence string) (activation.Proof, error)
+	AdmitDevice(ctx context.Context, identifier string) (activation.Admission, error)
+	ReturnDevice(ctx context.Context, a activation.Admission) error
+	AdmitConfirmation(ctx context.Context, identifier string, kinds ...activation.Kind) (activation.Admission, error)
+	Complete(ctx context.Context, a activation.Admission) error
+}
+
+// Servers are the authentication servers. An empty instance leaves the choice
+// to their policy.
+type Servers interface {
+	MDLRegister(ctx context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error)
+	MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error)
+	MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.MDLActivated, error)
+}
+
+var (
+	_ Activation = (*activation.Service)(nil)
+	_ Servers    = (*authserver.Servers)(nil)
+)
+
+// Operation names one operation.
+type Operation string
+
+// The operations.
+const (
+	OpRegisterActivation     Operation = "register_activation"
+	OpRegisterOffline        Operation = "register_offline"
+	OpGenerateEphemeralKey   Operation = "generate_ephemeral_key"
+	OpGenerateActivationData Operation = "generate_activation_data"
+	OpAddDevice              Operation = "add_device"
+	OpActivate               Operation = "activate"
+	OpServerTime             Operation = "server_time"
+)
+
+// Caller is who asks for an operation.
+type Caller struct {
+	// Application is the name of the application whose key came with the request.
+	Application string
+}
+
+// UnknownRegistrations is what to do with an identifier that the gateway does
+// not know when a device is added or an activation completed.
+type UnknownRegistrations string
+
+// What to do with unknown registrations.
+const (
+	// RefuseUnknown answers as if the identifier were known and its exchange not done.
+	RefuseUnknown UnknownRegistrations = "refuse"
+	// ForwardUnknown lets an authentication server decide.
+	ForwardUnknown UnknownRegistrations = "forward"
+)
+
+// Config is what a Gateway needs.
+type Config struct {
+	Activation Activation
+	Servers    Servers
+	// GatewayID is the last field of every activation image. It may be empty.
+	GatewayID string
+	// UnknownRegistrations is RefuseUnknown if empty.
+	UnknownRegistrations UnknownRegistrations
+	// Observer may be nil.
+	Observer Observer
+	// Logger is slog.Default if nil.
+	Logger *slog.Logger
+	// Now is time.Now if nil.
+	Now func() time.Time
+}
+
+// Gateway carries out the operations. It may be used concurrently.
+type Gateway struct {
+	activation     Activation
+	servers        Servers
+	gatewayID      string
+	forwardUnknown bool
+	observer       Observer
+	logger         *slog.Logger
+	now            func() time.Time
+}
+
+// New returns a Gateway. The error names the member of c that is missing or not
+// acceptable.
+func New(c Config) (*Gateway, error) {
+	if c.Activation == nil {
+		return nil, errors.New("activation: missing")
+	}
+	if c.Servers == nil {
+		return nil, errors.New("servers: missing")
+	}
+	if problem := imageFieldProblem(c.GatewayID); problem != "" {
+		return nil, fmt.Errorf("gateway id %s", problem)
+	}
+	switch c.UnknownRegistrations {
+	case "", RefuseUnknown, ForwardUnknown:
+	default:
+		return nil, fmt.Errorf("unknown registrations: must be %q or %q", RefuseUnknown, ForwardUnknown)
+	}
+	g := &Gateway{
+		activation:     c.Activation,
+		servers:        c.Servers,
+		gatewayID:      c.GatewayID,
+		forwardUnknown: c.UnknownRegistrations == ForwardUnknown,
+		observer:       c.Observer,
+		logger:         c.Logger,
+		now:            c.Now,
+	}
+	if g.observer == nil {
+		g.observer = noObserver{}
+	}
+	if g.logger == nil {
+		g.logger = slog.Default()
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	return g, nil
+}
+
+// ServerTimeRequest asks for the time.
+type ServerTimeRequest struct{}
+
+// ServerTimeResult is the time at the gateway.
+type ServerTimeResult struct {
+	// Time is in seconds since the Unix epoch.
+	Time int64
+}
+
+// ServerTime returns the time of the gateway's own clock.
+func (g *Gateway) ServerTime(ctx context.Context, _ Caller, _ ServerTimeRequest) (ServerTimeResult, error) {
+	return observed(ctx, g, OpServerTime, func() (ServerTimeResult, error) {
+		return ServerTimeResult{Time: g.now().Unix()}, nil
+	})
+}
+
+// observed runs an operation and reports how it ended.
+func observed[R any](ctx context.Context, g *Gateway, op Operation, run func() (R, error)) (R, error) {
+	start := g.now()
+	result, err := run()
+	g.observer.Operation(ctx, OperationEvent{Operation: op, Outcome: outcome(err), Duration: g.now().Sub(start)})
+	if failure, ok := errors.AsType[*Failure](err); ok {
+		level := slog.LevelWarn
+		switch {
+		case ctx.Err() != nil:
+			// The client left; whatever failed then is no trouble of ours.
+			level = slog.LevelDebug
+		case failure.Kind == Internal:
+			level = slog.LevelError
+		}
+		g.logger.LogAttrs(ctx, level, "operation failed",
+			slog.String("operation", string(op)), slog.String("kind", string(failure.Kind)), slog.Any("error", failure.Err))
+	}
+	return result, err
+}
+
+// call gives a command to the authentication servers and reports how it ended.
+// The command returns the instance it was given to. The error is the command's
+// own: its reason decides what the operation has to undo.
+func call[R any](ctx context.Context, g *Gateway, command Command, run func(context.Context) (R, string, error)) (R, error) {
+	ctx, done := g.observer.InstanceCall(ctx, command)
+	result, instance, err := run(ctx)
+	if err != nil {
+		done(InstanceOutcome{Instance: instanceOf(err), Outcome: outcome(serverError(err))})
+		return result, err
+	}
+	done(InstanceOutcome{Instance: instance, Outcome: Success})
+	return result, nil
+}
+
+// storeTrouble reports err if it is the store's.
+func (g *Gateway) storeTrouble(ctx context.Context, op Operation, err error) {
+	if errors.Is(err, activation.ErrUnavailable) {
+		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
+	}
+}
+
+// audit completes the event and reports it.
+func (g *Gateway) audit(ctx context.Context, c Caller, op Operation, e AuditEvent) {
+	e.Operation, e.Application = op, c.Application
+	g.observer.Audit(ctx, e.bounded())
+}

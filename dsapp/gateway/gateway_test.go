@@ -1,0 +1,749 @@
+package gateway
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+var (
+	errStore    = fmt.Errorf("%w: connection refused", activation.ErrUnavailable)
+	errRefusal  = &authserver.Refusal{Instance: "backup", Codes: authserver.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -7, StatusCode: 1007}}
+	refused1000 = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
+)
+
+func callError(reason error) error {
+	return &authserver.CallError{Instance: "backup", Operation: "test", Reason: reason, Cause: errors.New("cause")}
+}
+
+// Each operation with a request that succeeds in a new rig, reduced to its error.
+var operations = map[Operation]func(context.Context, *rig) error{
+	OpRegisterActivation: func(ctx context.Context, r *rig) error {
+		_, err := r.RegisterActivation(ctx, theCaller, RegisterActivationRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword})
+		return err
+	},
+	OpRegisterOffline: func(ctx context.Context, r *rig) error {
+		_, err := r.RegisterOffline(ctx, theCaller, RegisterOfflineRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword})
+		return err
+	},
+	OpGenerateEphemeralKey: func(ctx context.Context, r *rig) error {
+		_, err := r.GenerateEphemeralKey(ctx, theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: theClientPublic})
+		return err
+	},
+	OpGenerateActivationData: func(ctx context.Context, r *rig) error {
+		_, err := r.GenerateActivationData(ctx, theCaller, GenerateActivationDataRequest{RegistrationIdentifier: "e3wfISG9", ClientEvidence: theClientEvidence})
+		return err
+	},
+	OpAddDevice: func(ctx context.Context, r *rig) error {
+		_, err := r.AddDevice(ctx, theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", DeviceCode: theDeviceCode})
+		return err
+	},
+	OpActivate: func(ctx context.Context, r *rig) error {
+		_, err := r.Activate(ctx, theCaller, ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: theSignature})
+		return err
+	},
+	OpServerTime: func(ctx context.Context, r *rig) error {
+		_, err := r.ServerTime(ctx, theCaller, ServerTimeRequest{})
+		return err
+	},
+}
+
+// The authentication server is asked only once the store takes writes, the
+// lifetime counts from before that call, and the answer follows the request and
+// not what the server may have made of user and domain.
+func TestRegisterActivation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	got, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
+		UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, LicenseType: LicenseMDL,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+	want := RegisterActivationResult{
+		RegistrationIdentifier: "e3wfISG9",
+		ActivationPassword:     theActivationPassword,
+		// The illustration of the activation image format.
+		ActivationImage: "30313B30313B6A616E652E646F653B6D79646F6D61696E2E636F6D3B65337766495347393B54623034386158313B474154455741593031",
+		ExpiresAt:       theExpiry,
+	}
+	if got != want {
+		t.Errorf("result is %+v, want %+v", got, want)
+	}
+	if want := (authserver.MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword}); r.command != want {
+		t.Errorf("command is %+v, want %+v", r.command, want)
+	}
+	if want := (activation.Registration{
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
+		Instance: "backup", Data: activation.ActivationData{ActivationMessage: strings.ToUpper(theMessage)}, Started: theTime,
+	}); r.registration != want {
+		t.Errorf("registration is %+v, want %+v", r.registration, want)
+	}
+	if want := []AuditEvent{{
+		Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "e3wfISG9",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup",
+	}}; !slices.Equal(r.events.audits, want) {
+		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+	}
+	if want := []OperationEvent{{OpRegisterActivation, Success, 3 * time.Second}}; !slices.Equal(r.events.operations, want) {
+		t.Errorf("operations are %+v, want %+v", r.events.operations, want)
+	}
+}
+
+// An image without domain and gateway id keeps its seven fields.
+func TestActivationImageWithoutOptionalFields(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.gatewayID = ""
+	got, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{UserID: "jörg", StaticPassword: theStaticPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := hex.DecodeString(got.ActivationImage)
+	if want := "01;01;jörg;;e3wfISG9;Tb048aX1;"; err != nil || string(text) != want {
+		t.Errorf("image is %q (%v), want %q", text, err, want)
+	}
+}
+
+// Offline, Activation Message 1 goes to the caller and only the instance is kept.
+func TestRegisterOffline(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	got, err := r.RegisterOffline(t.Context(), theCaller, RegisterOfflineRequest{UserID: "jane.doe", StaticPassword: theStaticPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+	if want := (RegisterOfflineResult{RegistrationIdentifier: "e3wfISG9", ActivationMessageImage: strings.ToUpper(theMessage)}); got != want {
+		t.Errorf("result is %+v, want %+v", got, want)
+	}
+	if want := (activation.Registration{
+		Identifier: "e3wfISG9", Kind: activation.KindAffinity, UserID: "jane.doe", SerialNumber: "VDS1000003", Instance: "backup", Started: theTime,
+	}); r.registration != want {
+		t.Errorf("registration is %+v, want %+v", r.registration, want)
+	}
+	if got, want := r.events.actions(), []AuditAction{AuditRegisteredOffline}; !slices.Equal(got, want) {
+		t.Errorf("audited %q, want %q", got, want)
+	}
+}
+
+// What is wrong with a request is found before anything is called, and the error
+// names the member.
+func TestInvalidRequests(t *testing.T) {
+	t.Parallel()
+	register := func(q RegisterActivationRequest) func(context.Context, *rig) error {
+		return func(ctx context.Context, r *rig) error { _, err := r.RegisterActivation(ctx, theCaller, q); return err }
+	}
+	offline := func(q RegisterOfflineRequest) func(context.Context, *rig) error {
+		return func(ctx context.Context, r *rig) error { _, err := r.RegisterOffline(ctx, theCaller, q); return err }
+	}
+	for name, c := range map[string]struct {
+		member Member
+		do     func(context.Context, *rig) error
+	}{
+		"no user":              {MemberUserID, register(RegisterActivationRequest{StaticPassword: "p"})},
+		"no password":          {MemberStaticPassword, register(RegisterActivationRequest{UserID: "u"})},
+		"semicolon in user":    {MemberUserID, register(RegisterActivationRequest{UserID: "u;v", StaticPassword: "p"})},
+		"semicolon in domain":  {MemberDomain, register(RegisterActivationRequest{UserID: "u", Domain: "d;", StaticPassword: "p"})},
+		"newline in user":      {MemberUserID, register(RegisterActivationRequest{UserID: "u\n", StaticPassword: "p"})},
+		"delete in domain":     {MemberDomain, register(RegisterActivationRequest{UserID: "u", Domain: "\x7f", StaticPassword: "p"})},
+		"C1 control in domain": {MemberDomain, register(RegisterActivationRequest{UserID: "u", Domain: "\u0085", StaticPassword: "p"})},
+		"NUL in password":      {MemberStaticPassword, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p\x00"})},
+		"noncharacter":         {MemberUserID, register(RegisterActivationRequest{UserID: "u\uFFFF", StaticPassword: "p"})},
+		"invalid UTF-8":        {MemberUserID, register(RegisterActivationRequest{UserID: "u\xff", StaticPassword: "p"})},
+		"long user":            {MemberUserID, register(RegisterActivationRequest{UserID: strings.Repeat("ü", 256), StaticPassword: "p"})},
+		"long user in bytes":   {MemberUserID, register(RegisterActivationRequest{UserID: strings.Repeat("ü", 128), StaticPassword: "p"})},
+		"long domain":          {MemberDomain, register(RegisterActivationRequest{UserID: "u", Domain: strings.Repeat("d", 256), StaticPassword: "p"})},
+		"long password":        {MemberStaticPassword, register(RegisterActivationRequest{UserID: "u", StaticPassword: strings.Repeat("p", 129)})},
+		"standard licence":     {MemberLicenseType, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", LicenseType: LicenseStandard})},
+		"unknown licence":      {MemberLicenseType, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", LicenseType: "other"})},
+		"serial for mdl":       {MemberSerialNumber, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", SerialNumber: "VDS1000003"})},
+		"semicolon offline":    {MemberUserID, offline(RegisterOfflineRequest{UserID: "u;v", StaticPassword: "p"})},
+		"no password offline":  {MemberStaticPassword, offline(RegisterOfflineRequest{UserID: "u"})},
+		"identifier, key": {MemberRegistration, func(ctx context.Context, r *rig) error {
+			_, err := r.GenerateEphemeralKey(ctx, theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "a:b}"})
+			return err
+		}},
+		"identifier, data": {MemberRegistration, func(ctx context.Context, r *rig) error {
+			_, err := r.GenerateActivationData(ctx, theCaller, GenerateActivationDataRequest{})
+			return err
+		}},
+		"identifier, device": {MemberRegistration, func(ctx context.Context, r *rig) error {
+			_, err := r.AddDevice(ctx, theCaller, AddDeviceRequest{RegistrationIdentifier: "abc"})
+			return err
+		}},
+		"identifier, activate": {MemberRegistration, func(ctx context.Context, r *rig) error {
+			_, err := r.Activate(ctx, theCaller, ActivateRequest{RegistrationIdentifier: strings.Repeat("a", 65)})
+			return err
+		}},
+		"long description": {MemberDescription, func(ctx context.Context, r *rig) error {
+			_, err := r.AddDevice(ctx, theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: strings.Repeat("d", 256)})
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			err := c.do(t.Context(), r)
+			invalid, ok := errors.AsType[*InvalidError](err)
+			if !ok || invalid.Member != c.member || invalid.Problem == "" {
+				t.Errorf("error is %v, want one about %q", err, c.member)
+			}
+			r.wantTrace(t)
+			if len(r.events.operations) != 1 || r.events.operations[0].Outcome != Invalid {
+				t.Errorf("operations are %+v, want one that is invalid", r.events.operations)
+			}
+		})
+	}
+}
+
+// The limits are inclusive; those of password and description are on characters,
+// those of what a registration keeps on bytes, too.
+func TestLongestRequest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	long := strings.Repeat("ü", 255)
+	name := long[:2*127] + "u"
+	if _, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{UserID: name, Domain: name, StaticPassword: long[:2*128]}); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: long}); err != nil {
+		t.Error(err)
+	}
+	if r.add.Description != long {
+		t.Error("letters of a description were replaced")
+	}
+}
+
+// What authentication servers tell is cut to the limit of an audit event without
+// leaving half a character.
+func TestAuditIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.activated.UserID = "u" + strings.Repeat("ü", 200)
+	if err := operations[OpActivate](t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	if got, want := r.events.audits[0].UserID, "u"+strings.Repeat("ü", 127); got != want {
+		t.Errorf("audited user is %q, want %q", got, want)
+	}
+}
+
+// Every error of an authentication server has its own kind, after which nothing
+// more is called except to give back a right that was certainly not used.
+func TestServerErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		err     error
+		want    error // *Refusal or *Failure, compared without cause
+		notSent bool
+	}{
+		{"refusal", errRefusal, &Refusal{Codes: errRefusal.Codes}, false},
+		{"not sent", callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, true},
+		{"no answer", callError(authserver.ErrNoAnswer), &Failure{Kind: BadAnswer}, false},
+		{"bad answer", callError(authserver.ErrBadAnswer), &Failure{Kind: BadAnswer}, false},
+		{"timeout", callError(authserver.ErrTimeout), &Failure{Kind: Timeout}, false},
+		{"bad field", &authserver.CallError{Instance: "backup", Reason: authserver.ErrNotSent, Cause: &authserver.FieldError{Field: "F", Problem: "is missing"}}, &Failure{Kind: Internal}, true},
+		{"other", errors.New("other"), &Failure{Kind: Internal}, false},
+	} {
+		for op, before := range map[Operation][]string{
+			OpRegisterActivation: {"writable", "MDL_REGISTER"},
+			OpRegisterOffline:    {"writable", "MDL_REGISTER"},
+			OpAddDevice:          {"admit device", "MDL_ADD_DEVICE"},
+			OpActivate:           {"admit confirmation", "MDL_ACTIVATE"},
+		} {
+			t.Run(c.name+" in "+string(op), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, "")
+				r.fakeServers.err = c.err
+				wantError(t, operations[op](t.Context(), r), c.want)
+				if c.notSent && op == OpAddDevice {
+					r.wantTrace(t, append(slices.Clone(before), "return device")...)
+					if r.returned != theAdmission {
+						t.Errorf("gave back %+v, want %+v", r.returned, theAdmission)
+					}
+				} else {
+					r.wantTrace(t, before...)
+				}
+				instance := "backup"
+				if c.name == "other" {
+					instance = ""
+				}
+				if want := []InstanceOutcome{{instance, outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
+					t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
+				}
+				var actions []AuditAction
+				if c.name == "refusal" && op == OpActivate {
+					actions = []AuditAction{AuditConfirmationRefused}
+				}
+				if got := r.events.actions(); !slices.Equal(got, actions) {
+					t.Errorf("audited %q, want %q", got, actions)
+				}
+			})
+		}
+	}
+}
+
+// wantError compares kinds, codes and times, not the cause of a failure.
+func wantError(t *testing.T, got, want error) {
+	t.Helper()
+	if failure, ok := errors.AsType[*Failure](got); ok {
+		got = &Failure{Kind: failure.Kind, RetryAfter: failure.RetryAfter}
+		if failure.Err == nil {
+			t.Error("failure without a cause")
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("error is %#v, want %#v", got, want)
+	}
+}
+
+// What the activation service says before an authentication server is involved.
+func TestActivationErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"refused", activation.ErrRefused, &Refusal{Codes: refused1000}},
+		{"unknown", activation.ErrUnknown, &Refusal{Codes: refused1000}},
+		{"busy", activation.ErrBusy, &Failure{Kind: Busy, RetryAfter: time.Second}},
+		{"store down", errStore, &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}},
+		{"invalid", &activation.InvalidError{Member: "clientEphemeralPublicKey", Problem: "is wrong"}, &InvalidError{Member: MemberClientPublic, Problem: "is wrong"}},
+		{"other", errors.New("other"), &Failure{Kind: Internal}},
+	} {
+		for op, call := range map[Operation]string{
+			OpGenerateEphemeralKey:   "begin",
+			OpGenerateActivationData: "prove",
+			OpAddDevice:              "admit device",
+			OpActivate:               "admit confirmation",
+			OpRegisterActivation:     "writable",
+			OpRegisterOffline:        "writable",
+		} {
+			t.Run(c.name+" in "+string(op), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, "")
+				r.writableErr, r.beginErr, r.proveErr, r.admitErr = c.err, c.err, c.err, c.err
+				err := operations[op](t.Context(), r)
+				wantError(t, err, c.want)
+				r.wantTrace(t, call)
+				if want := []OperationEvent{{op, outcome(c.want), 0}}; !slices.Equal(r.events.operations, want) {
+					t.Errorf("operations are %+v, want %+v", r.events.operations, want)
+				}
+				if got := len(r.events.troubles) > 0; got != (c.name == "store down") {
+					t.Errorf("store trouble reported: %t", got)
+				}
+				exchanged := op == OpGenerateEphemeralKey || op == OpGenerateActivationData
+				if got := len(r.events.exchanges) == 1 && r.events.exchanges[0].Outcome == outcome(c.want); got != exchanged {
+					t.Errorf("exchange events are %+v", r.events.exchanges)
+				}
+			})
+		}
+	}
+}
+
+// A refusal has the same codes whatever the reason: they are in the answer.
+func TestRefusalsAreAlike(t *testing.T) {
+	t.Parallel()
+	for op, do := range operations {
+		if op == OpServerTime || op == OpRegisterActivation || op == OpRegisterOffline || op == OpGenerateEphemeralKey {
+			continue
+		}
+		for _, reason := range []error{activation.ErrRefused, activation.ErrUnknown} {
+			r := newRig(t, RefuseUnknown)
+			r.proveErr, r.admitErr = reason, reason
+			if err := do(t.Context(), r); !reflect.DeepEqual(err, &Refusal{Codes: refused1000}) {
+				t.Errorf("%s: %v gives %v", op, reason, err)
+			}
+		}
+	}
+}
+
+// The registration exists at the authentication server and is lost here: asking
+// again would make one more, so no time to do so is given.
+func TestRegistrationNotKept(t *testing.T) {
+	t.Parallel()
+	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {
+		for _, op := range []Operation{OpRegisterActivation, OpRegisterOffline} {
+			t.Run(string(op)+" "+string(unknown), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, unknown)
+				r.registerErr = errStore
+				err := operations[op](t.Context(), r)
+				actions := []AuditAction{AuditRegistrationLost}
+				// Forwarded without its memory, an offline activation can still be
+				// completed.
+				if op == OpRegisterOffline && unknown == ForwardUnknown {
+					if err != nil {
+						t.Errorf("error is %v, want none", err)
+					}
+					actions = append(actions, AuditRegisteredOffline)
+				} else {
+					wantError(t, err, &Failure{Kind: Internal})
+				}
+				r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+				if got := r.events.actions(); !slices.Equal(got, actions) {
+					t.Errorf("audited %q, want %q", got, actions)
+				}
+				if want := []StoreTrouble{{Operation: op, Lost: true}}; !slices.Equal(r.events.troubles, want) {
+					t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
+				}
+			})
+		}
+	}
+}
+
+// An identifier of somebody else is never overwritten, nor is its holder's
+// instance asked for this user.
+func TestRegistrationExists(t *testing.T) {
+	t.Parallel()
+	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {
+		for _, op := range []Operation{OpRegisterActivation, OpRegisterOffline} {
+			r := newRig(t, unknown)
+			r.registerErr = fmt.Errorf("storing: %w", activation.ErrExists)
+			err := operations[op](t.Context(), r)
+			if want := (&Refusal{Codes: ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14}}); !reflect.DeepEqual(err, want) {
+				t.Errorf("%s: error is %v, want %v", op, err, want)
+			}
+			if got, want := r.events.actions(), []AuditAction{AuditIdentifierExists}; !slices.Equal(got, want) {
+				t.Errorf("%s: audited %q, want %q", op, got, want)
+			}
+		}
+	}
+}
+
+// A success of the authentication server without usable data is no success, and
+// nothing of it is kept.
+func TestNonsenseOfServers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		op     Operation
+		spoil  func(*rig)
+		called string
+	}{
+		"no activation message":      {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.ActivationMessage = "" }, "MDL_REGISTER"},
+		"odd activation message":     {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.ActivationMessage = "5EC2E" }, "MDL_REGISTER"},
+		"activation message, base64": {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.ActivationMessage = "XsLnoAE=" }, "MDL_REGISTER"},
+		"no identifier":              {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.RegistrationID = "" }, "MDL_REGISTER"},
+		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER"},
+		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.SerialNumber = "VDS;1" }, "MDL_REGISTER"},
+		"long serial number":         {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER"},
+		"no instance message":        {OpAddDevice, func(r *rig) { r.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE"},
+		"bad instance message":       {OpAddDevice, func(r *rig) { r.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			c.spoil(r)
+			wantError(t, operations[c.op](t.Context(), r), &Failure{Kind: BadAnswer})
+			if last := r.trace[len(r.trace)-1]; last != c.called {
+				t.Errorf("%q was called after the answer", last)
+			}
+			if len(r.events.audits) != 0 {
+				t.Errorf("audited %q", r.events.actions())
+			}
+		})
+	}
+}
+
+func TestGenerateEphemeralKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	got, err := r.GenerateEphemeralKey(t.Context(), theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: theClientPublic})
+	if want := (GenerateEphemeralKeyResult{ServerPublic: "B0", Salt: "5A17"}); err != nil || got != want {
+		t.Errorf("result is %+v, %v, want %+v", got, err, want)
+	}
+	if want := [2]string{"e3wfISG9", theClientPublic}; r.begun != want {
+		t.Errorf("began with %q, want %q", r.begun, want)
+	}
+	if want := []ExchangeEvent{{Step: EphemeralKey, Outcome: Success}}; !slices.Equal(r.events.exchanges, want) {
+		t.Errorf("exchange events are %+v, want %+v", r.events.exchanges, want)
+	}
+}
+
+// Both types of licences pass; what is absent stays absent.
+func TestGenerateActivationData(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		proof activation.Proof
+		want  GenerateActivationDataResult
+	}{
+		"mdl": {
+			activation.Proof{Evidence: "E2", LicenseActivationMessage: &activation.Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
+			GenerateActivationDataResult{ServerEvidence: "E2", LicenseActivationMessage: &Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
+		},
+		"standard": {
+			activation.Proof{Evidence: "E2", ActivationCode: &activation.Sealed{Data: "D1"}, EventReactivationCounter: &activation.Sealed{Data: "D2"}},
+			GenerateActivationDataResult{ServerEvidence: "E2", ActivationCode: &Sealed{Data: "D1"}, EventReactivationCounter: &Sealed{Data: "D2"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			r.proof = c.proof
+			got, err := r.GenerateActivationData(t.Context(), theCaller, GenerateActivationDataRequest{RegistrationIdentifier: "e3wfISG9", ClientEvidence: theClientEvidence})
+			if err != nil || !reflect.DeepEqual(got, c.want) {
+				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
+			}
+			if want := [2]string{"e3wfISG9", theClientEvidence}; r.proved != want {
+				t.Errorf("proved with %q, want %q", r.proved, want)
+			}
+			if got, want := r.events.actions(), []AuditAction{AuditProven}; !slices.Equal(got, want) {
+				t.Errorf("audited %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A refused proof is audited, one that was not judged is not.
+func TestProofAudit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want []AuditAction
+	}{
+		{activation.ErrRefused, []AuditAction{AuditProofRefused}},
+		{activation.ErrBusy, nil},
+		{errStore, nil},
+		{&activation.InvalidError{Member: "clientEvidenceMessage", Problem: "is wrong"}, nil},
+	} {
+		r := newRig(t, "")
+		r.proveErr = c.err
+		if err := operations[OpGenerateActivationData](t.Context(), r); err == nil {
+			t.Errorf("%v: no error", c.err)
+		}
+		if got := r.events.actions(); !slices.Equal(got, c.want) {
+			t.Errorf("%v: audited %q, want %q", c.err, got, c.want)
+		}
+	}
+}
+
+// The device is added where the registration is, with a description that is
+// plain text.
+func TestAddDevice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	got, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{
+		RegistrationIdentifier: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane's <phone>\t№ 1_a-b.c ü",
+	})
+	if want := (AddDeviceResult{InstanceActivationMessage: "AA82DD55"}); err != nil || got != want {
+		t.Errorf("result is %+v, %v, want %+v", got, err, want)
+	}
+	if want := (authserver.MDLAddDevice{RegistrationID: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane s  phone    1_a-b.c ü"}); r.add != want {
+		t.Errorf("command is %+v, want %+v", r.add, want)
+	}
+	if r.instance != "backup" {
+		t.Errorf("command went to %q", r.instance)
+	}
+	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
+	if want := []AuditEvent{{
+		Action: AuditDeviceAdded, Operation: OpAddDevice, Application: "bank-site", Registration: "e3wfISG9",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup",
+	}}; !slices.Equal(r.events.audits, want) {
+		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+	}
+}
+
+// A failure to give back the right to add a device does not change the answer.
+func TestReturnDevice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.fakeServers.err, r.returnErr = callError(authserver.ErrNotSent), errStore
+	wantError(t, operations[OpAddDevice](t.Context(), r), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
+	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE", "return device")
+	if !strings.Contains(r.log.String(), "failed") {
+		t.Error("the failure is not in the log")
+	}
+	if want := []StoreTrouble{{Operation: OpAddDevice}}; !slices.Equal(r.events.troubles, want) {
+		t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
+	}
+}
+
+func TestActivate(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		activated authserver.MDLActivated
+		want      ActivateResult
+	}{
+		"told by the server": {
+			authserver.MDLActivated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+			ActivateResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+		},
+		"known from the registration": {
+			authserver.MDLActivated{},
+			ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			r.activated = c.activated
+			got, err := r.Activate(t.Context(), theCaller, ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: theSignature})
+			if err != nil || got != c.want {
+				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
+			}
+			r.wantTrace(t, "admit confirmation", "MDL_ACTIVATE", "complete")
+			if want := []activation.Kind{activation.KindMDL, activation.KindAffinity}; !slices.Equal(r.kinds, want) {
+				t.Errorf("admitted %q, want %q", r.kinds, want)
+			}
+			if want := (authserver.MDLActivate{RegistrationID: "e3wfISG9", Signature: theSignature}); r.instance != "backup" || r.activate != want {
+				t.Errorf("command is %+v to %q, want %+v to %q", r.activate, r.instance, want, "backup")
+			}
+			if r.completed != theAdmission {
+				t.Errorf("completed %+v, want %+v", r.completed, theAdmission)
+			}
+			if want := []AuditEvent{{
+				Action: AuditActivated, Operation: OpActivate, Application: "bank-site", Registration: "e3wfISG9",
+				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "backup",
+			}}; !slices.Equal(r.events.audits, want) {
+				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+			}
+		})
+	}
+}
+
+// A completed activation is a success even if its registration stays behind.
+func TestCompleteFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.completeErr = errStore
+	if err := operations[OpActivate](t.Context(), r); err != nil {
+		t.Errorf("error is %v, want none", err)
+	}
+	if !strings.Contains(r.log.String(), "failed") {
+		t.Error("the failure is not in the log")
+	}
+	if want := []StoreTrouble{{Operation: OpActivate}}; !slices.Equal(r.events.troubles, want) {
+		t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
+	}
+}
+
+// Unknown registrations are forwarded by policy and leave nothing in the store;
+// known ones without a right are refused all the same.
+func TestForwardUnknown(t *testing.T) {
+	t.Parallel()
+	for op, calls := range map[Operation][]string{
+		OpAddDevice: {"admit device", "MDL_ADD_DEVICE"},
+		OpActivate:  {"admit confirmation", "MDL_ACTIVATE"},
+	} {
+		for name, server := range map[string]error{"success": nil, "not sent": callError(authserver.ErrNotSent), "refusal": errRefusal} {
+			t.Run(string(op)+" "+name, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, ForwardUnknown)
+				r.admitErr, r.fakeServers.err = activation.ErrUnknown, server
+				r.instance = "unset"
+				err := operations[op](t.Context(), r)
+				if (err == nil) != (server == nil) {
+					t.Errorf("error is %v", err)
+				}
+				r.wantTrace(t, calls...)
+				if r.instance != "" {
+					t.Errorf("command went to %q, want no choice", r.instance)
+				}
+			})
+		}
+		r := newRig(t, ForwardUnknown)
+		r.admitErr = activation.ErrRefused
+		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: refused1000})
+		r.wantTrace(t, calls[:1]...)
+	}
+}
+
+func TestServerTime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.now = time.Unix(1547556827, 999)
+	got, err := r.ServerTime(t.Context(), theCaller, ServerTimeRequest{})
+	if err != nil || got.Time != 1547556827 {
+		t.Errorf("result is %+v, %v", got, err)
+	}
+}
+
+// Whatever happens, no secret of a request or an answer is in an error, an event
+// or the log.
+func TestNoSecretsOutside(t *testing.T) {
+	t.Parallel()
+	causes := []error{
+		nil, activation.ErrRefused, activation.ErrUnknown, activation.ErrBusy, activation.ErrExists, errStore,
+		errRefusal, callError(authserver.ErrNotSent), callError(authserver.ErrTimeout), errors.New("other"),
+	}
+	for op, do := range operations {
+		for _, inStore := range causes {
+			for _, inServer := range causes {
+				r := newRig(t, ForwardUnknown)
+				r.registerErr, r.beginErr, r.proveErr, r.admitErr, r.returnErr, r.completeErr = inStore, inStore, inStore, inStore, inStore, inStore
+				r.fakeServers.err = inServer
+				err := do(t.Context(), r)
+				// One message that is refused for its form, too.
+				r.fakeServers.registered.ActivationMessage += "x"
+				r.device.InstanceActivationMessage = theMessage + "x"
+				err = errors.Join(err, do(t.Context(), r))
+				outside := fmt.Sprintf("%v %+v %s", err, r.events, r.log.String())
+				for _, secret := range secrets {
+					if strings.Contains(strings.ToUpper(outside), strings.ToUpper(secret)) {
+						t.Fatalf("%s with %v and %v tells %q: %s", op, inStore, inServer, secret, outside)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A description always has its length, and after the rewriting only characters
+// that every console can show; a second pass changes nothing.
+func TestPlainDescription(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		description := rapid.StringN(0, MaxDescription, -1).Draw(t, "description")
+		plain, err := plainDescription(description)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := utf8.RuneCountInString(plain), utf8.RuneCountInString(description); got != want {
+			t.Fatalf("%d characters became %d", want, got)
+		}
+		if strings.ContainsAny(plain, "<>&\"'`;%\\/|$(){}[]*?!#@=+,:^~\t\r\n\x00\x7f") {
+			t.Fatalf("special characters are left in %q", plain)
+		}
+		if again, _ := plainDescription(plain); again != plain {
+			t.Fatalf("%q became %q", plain, again)
+		}
+	})
+}
+
+// A gateway that could not make a valid image does not start.
+func TestNew(t *testing.T) {
+	t.Parallel()
+	good := func() Config { return Config{Activation: &fakeActivation{}, Servers: &fakeServers{}} }
+	if _, err := New(good()); err != nil {
+		t.Errorf("minimal configuration: %v", err)
+	}
+	for want, spoil := range map[string]func(*Config){
+		"activation":                  func(c *Config) { c.Activation = nil },
+		"servers":                     func(c *Config) { c.Servers = nil },
+		"gateway id must not contain": func(c *Config) { c.GatewayID = "a;b" },
+		"gateway id must":             func(c *Config) { c.GatewayID = "a\nb" },
+		"unknown registrations":       func(c *Config) { c.UnknownRegistrations = "ignore" },
+	} {
+		c := good()
+		spoil(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}

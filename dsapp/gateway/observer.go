@@ -1,0 +1,179 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// Observer is told what the gateway does. Nothing it is told is a secret, and
+// every value except the parties of an AuditEvent comes from a small fixed set.
+// Its methods are called concurrently and must not block.
+type Observer interface {
+	// Operation is called once for every operation that ended.
+	Operation(ctx context.Context, e OperationEvent)
+	// Exchange is called once for every call of an activation exchange that ended.
+	Exchange(ctx context.Context, e ExchangeEvent)
+	// InstanceCall is called before a command is given to the authentication
+	// servers. The command runs in the returned context; the returned function
+	// is called once with its outcome.
+	InstanceCall(ctx context.Context, command Command) (context.Context, func(InstanceOutcome))
+	// StoreTrouble is called when the store kept an operation from ending well.
+	StoreTrouble(ctx context.Context, e StoreTrouble)
+	// Audit is called for every event that belongs in an audit trail.
+	Audit(ctx context.Context, e AuditEvent)
+}
+
+// Outcome is how an operation, an exchange call or a command ended: one of the
+// constants of this type or the text of a FailureKind.
+type Outcome string
+
+// The outcomes beside those of a FailureKind.
+const (
+	Success Outcome = "success"
+	Refused Outcome = "refused"
+	Invalid Outcome = "invalid"
+)
+
+// OperationEvent is an operation that ended.
+type OperationEvent struct {
+	Operation Operation
+	Outcome   Outcome
+	Duration  time.Duration
+}
+
+// ExchangeStep is one of the two calls of an activation exchange.
+type ExchangeStep string
+
+// The calls of an exchange.
+const (
+	EphemeralKey ExchangeStep = "ephemeral_key"
+	Evidence     ExchangeStep = "evidence"
+)
+
+// ExchangeEvent is an exchange call that ended.
+type ExchangeEvent struct {
+	Step     ExchangeStep
+	Outcome  Outcome
+	Duration time.Duration
+}
+
+// Command is a command given to the authentication servers.
+type Command string
+
+// The commands.
+const (
+	CommandMDLRegister  Command = "MDL_REGISTER"
+	CommandMDLAddDevice Command = "MDL_ADD_DEVICE"
+	CommandMDLActivate  Command = "MDL_ACTIVATE"
+)
+
+// InstanceOutcome is how a command ended.
+type InstanceOutcome struct {
+	// Instance that the command was given to; empty if that is not known.
+	Instance string
+	Outcome  Outcome
+}
+
+// StoreTrouble is a store access that failed.
+type StoreTrouble struct {
+	Operation Operation
+	// Lost says that an outcome of the authentication server could not be kept.
+	Lost bool
+}
+
+// AuditAction is what happened.
+type AuditAction string
+
+// The audited actions.
+const (
+	// AuditRegistered is a registration for an activation exchange.
+	AuditRegistered AuditAction = "registered"
+	// AuditRegisteredOffline is a registration whose Activation Message 1 was
+	// handed out in clear.
+	AuditRegisteredOffline AuditAction = "registered_offline"
+	// AuditRegistrationLost is a registration that the authentication server
+	// made and the store did not take.
+	AuditRegistrationLost AuditAction = "registration_lost"
+	// AuditIdentifierExists is a registration under an identifier that belongs
+	// to another user, domain or instance.
+	AuditIdentifierExists AuditAction = "identifier_exists"
+	// AuditProven is an exchange that ended well: activation data was handed out.
+	AuditProven AuditAction = "proven"
+	// AuditProofRefused is a refused proof, whatever the reason.
+	AuditProofRefused AuditAction = "proof_refused"
+	// AuditDeviceAdded is a device added to a licence.
+	AuditDeviceAdded AuditAction = "device_added"
+	// AuditActivated is a completed activation.
+	AuditActivated AuditAction = "activated"
+	// AuditConfirmationRefused is a final call that the gateway or the
+	// authentication server refused.
+	AuditConfirmationRefused AuditAction = "confirmation_refused"
+)
+
+// AuditEvent is an event for an audit trail. Members that do not apply or are
+// not known are empty. None is a secret, and none is longer than 255 bytes.
+type AuditEvent struct {
+	Action       AuditAction
+	Operation    Operation
+	Application  string
+	Registration string
+	UserID       string
+	Domain       string
+	SerialNumber string
+	Instance     string
+}
+
+const maxAuditValue = 255
+
+// bounded returns e with every value of foreign origin cut to the limit.
+func (e AuditEvent) bounded() AuditEvent {
+	for _, v := range []*string{&e.Application, &e.Registration, &e.UserID, &e.Domain, &e.SerialNumber, &e.Instance} {
+		*v = strings.ToValidUTF8((*v)[:min(len(*v), maxAuditValue)], "")
+	}
+	return e
+}
+
+// noObserver is told everything and does nothing.
+type noObserver struct{}
+
+func (noObserver) Operation(context.Context, OperationEvent) {}
+func (noObserver) Exchange(context.Context, ExchangeEvent)   {}
+func (noObserver) InstanceCall(ctx context.Context, _ Command) (context.Context, func(InstanceOutcome)) {
+	return ctx, func(InstanceOutcome) {}
+}
+func (noObserver) StoreTrouble(context.Context, StoreTrouble) {}
+func (noObserver) Audit(context.Context, AuditEvent)          {}
+
+var _ Observer = noObserver{}
+
+// outcome classifies an error of this package.
+func outcome(err error) Outcome {
+	if err == nil {
+		return Success
+	}
+	if _, ok := errors.AsType[*Refusal](err); ok {
+		return Refused
+	}
+	if _, ok := errors.AsType[*InvalidError](err); ok {
+		return Invalid
+	}
+	if failure, ok := errors.AsType[*Failure](err); ok {
+		return Outcome(failure.Kind)
+	}
+	return Outcome(Internal)
+}
+
+// instanceOf tells which instance a failed command was given to.
+func instanceOf(err error) string {
+	if refusal, ok := errors.AsType[*authserver.Refusal](err); ok {
+		return refusal.Instance
+	}
+	if call, ok := errors.AsType[*authserver.CallError](err); ok {
+		return call.Instance
+	}
+	return ""
+}

@@ -1,0 +1,217 @@
+package restapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+)
+
+// Whatever decodeObject accepts, encoding/json reads the same from it, and no
+// object in it has a name twice; whatever it refuses with a message about JSON is
+// refused for a reason that can be shown.
+func FuzzDecodeBody(f *testing.F) {
+	for _, seed := range []string{
+		``, `{}`, `[]`, `null`, `{"a":"b"}`, `{"a":"b","a":"c"}`, `{"a":{"b":1,"b":2}}`, `{"a":[{"b":1},{"b":2}]}`,
+		`{"a":"\ud83d\ude00"}`, `{"a":"\ud800"}`, `{"a":"\ude00\ud83d"}`, `{"a":"\\ud800"}`, `{"\u0061":1,"a":2}`,
+		`{"a":1e400}`, `{"a":-0}`, `{"a":true,"b":false,"c":null}`, `{"a":"b"} `, `{"a":"b"}{}`, "\ufeff{}", "{\"a\":\"\xff\"}",
+		strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat(`}`, 40), `{"a":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}`, `{"a":"b",}`, `{"a" "b"}`, `{"a":"\x"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	for _, body := range bodies {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		members, err := decodeObject(body)
+		if err != nil {
+			if _, ok := descriptionOf(&service{}, err); !ok {
+				t.Fatalf("error %v has no description", err)
+			}
+			return
+		}
+		var want map[string]any
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.UseNumber()
+		if err := d.Decode(&want); err != nil {
+			t.Fatalf("encoding/json refuses what was accepted: %v", err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			t.Fatalf("trailing data was accepted: %v", err)
+		}
+		for name, value := range want {
+			switch value.(type) {
+			case map[string]any, []any:
+				want[name] = composite{}
+			}
+		}
+		if !reflect.DeepEqual(members, want) {
+			t.Fatalf("decoded %v, want %v", members, want)
+		}
+		// A duplicate would be one member less after a round trip.
+		var compact bytes.Buffer
+		var whole any
+		if json.Compact(&compact, body) != nil || json.Unmarshal(body, &whole) != nil {
+			return
+		}
+		if got, want := countNames(compact.Bytes()), countMembers(whole); got != want {
+			t.Fatalf("%d names in the text, %d in the value", got, want)
+		}
+		for _, s := range table() {
+			// Members are checked without a panic, whatever they are.
+			_, _ = s.prepare(members)
+		}
+	})
+}
+
+// countNames counts the colons outside of strings.
+func countNames(text []byte) int {
+	n, inString := 0, false
+	for i := 0; i < len(text); i++ {
+		switch {
+		case inString && text[i] == '\\':
+			i++
+		case text[i] == '"':
+			inString = !inString
+		case !inString && text[i] == ':':
+			n++
+		}
+	}
+	return n
+}
+
+func countMembers(value any) int {
+	n := 0
+	switch v := value.(type) {
+	case map[string]any:
+		n = len(v)
+		for _, nested := range v {
+			n += countMembers(nested)
+		}
+	case []any:
+		for _, nested := range v {
+			n += countMembers(nested)
+		}
+	}
+	return n
+}
+
+// Every object that another encoder makes is read back as it was.
+func TestDecodeRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.MapOf(rapid.String(), rapid.String()).Draw(t, "members")
+		body, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members, err := decodeObject(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		for name, value := range members {
+			got[name] = value.(string)
+		}
+		// Invalid UTF-8 is replaced by the encoder, not by us.
+		var replaced map[string]string
+		if err := json.Unmarshal(body, &replaced); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, replaced) {
+			t.Fatalf("decoded %q, want %q", got, replaced)
+		}
+	})
+}
+
+// Every answer is JSON that another decoder reads as it was meant, in both shapes.
+func TestEncodeRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		codes := gateway.ResultCodes{
+			ReturnCodeEnum: rapid.String().Draw(t, "return"), StatusCodeEnum: rapid.String().Draw(t, "status"),
+			ReturnCode: rapid.Int().Draw(t, "return code"), StatusCode: rapid.Int().Draw(t, "status code"),
+		}
+		value, number, description := rapid.String().Draw(t, "value"), rapid.Int64().Draw(t, "number"), rapid.String().Draw(t, "description")
+		result := []field{{"text", value}, {"number", number}, {"nested", []field{{"text", value}}}}
+		type data struct {
+			Text   string                `json:"text"`
+			Number int64                 `json:"number"`
+			Nested struct{ Text string } `json:"nested"`
+		}
+		want := data{Text: value, Number: number}
+		want.Nested.Text = value
+
+		var second struct {
+			ResultCodes      gateway.ResultCodes `json:"resultCodes"`
+			Result           data                `json:"result"`
+			ErrorDescription string              `json:"errorDescription"`
+		}
+		unmarshal(t, encode(v2, codes, result, description), &second)
+		if second.ResultCodes != codes || second.Result != want || second.ErrorDescription != description {
+			t.Fatalf("version 2 decodes to %+v", second)
+		}
+		var first struct {
+			ErrorCode        int    `json:"errorCode"`
+			ErrorMessage     string `json:"errorMessage"`
+			ErrorDescription string `json:"errorDescription"`
+			data
+		}
+		unmarshal(t, encode(v1, codes, result, description), &first)
+		if first.ErrorCode != codes.ReturnCode || first.ErrorMessage != codes.StatusCodeEnum || first.data != want || first.ErrorDescription != description {
+			t.Fatalf("version 1 decodes to %+v", first)
+		}
+	})
+}
+
+func unmarshal(t *rapid.T, body []byte, into any) {
+	t.Helper()
+	// What we send ourselves meets our own rules for names.
+	if _, err := decodeObject(body); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+}
+
+// A failure has no result and a success no description; nothing is left empty.
+func TestEncodeShapes(t *testing.T) {
+	t.Parallel()
+	codes := failure("STAT_X", 7)
+	for _, c := range []struct {
+		v           version
+		result      []field
+		description string
+		want        string
+	}{
+		{v2, nil, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7}}`},
+		{v2, nil, "d", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"errorDescription":"d"}`},
+		{v2, []field{{"a", "<&>"}}, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"result":{"a":"<&>"}}`},
+		{v1, nil, "", `{"errorCode":-1,"errorMessage":"STAT_X"}`},
+		{v1, []field{{"a", "ü"}}, "d", `{"errorCode":-1,"errorMessage":"STAT_X","a":"ü","errorDescription":"d"}`},
+	} {
+		if got := string(encode(c.v, codes, c.result, c.description)); got != c.want {
+			t.Errorf("encoded %s, want %s", got, c.want)
+		}
+	}
+}
+
+// The way of a request body and of an answer through the codec.
+func BenchmarkCodec(b *testing.B) {
+	body := []byte(`{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"` + strings.Repeat("0F", 256) + `"}`)
+	result := []field{{"serverEphemeralPublicKey", strings.Repeat("0F", 256)}, {"salt", strings.Repeat("5A", 16)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeObject(body); err != nil {
+			b.Fatal(err)
+		}
+		encode(v2, situationOf(Success).codes, result, "")
+	}
+}

@@ -1,0 +1,96 @@
+package restapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+)
+
+// field is one member of an answer: a string, an int64 or nested fields.
+type field struct {
+	name  string
+	value any
+}
+
+// version is the version of the interface that a service belongs to. It decides
+// the shape of every answer.
+type version string
+
+const (
+	v1 version = "v1"
+	v2 version = "v2"
+)
+
+// encode returns the body of an answer. Version 2 has an envelope with the result
+// codes and, on success with data, the result; version 1 is flat, with the return
+// code as errorCode and the name of the status as errorMessage. A description of
+// what is wrong is always a member of the outermost object.
+func encode(v version, codes gateway.ResultCodes, result []field, description string) []byte {
+	var fields []field
+	switch v {
+	case v1:
+		fields = append([]field{
+			{"errorCode", int64(codes.ReturnCode)},
+			{"errorMessage", codes.StatusCodeEnum},
+		}, result...)
+	default:
+		fields = []field{{"resultCodes", []field{
+			{"returnCodeEnum", codes.ReturnCodeEnum},
+			{"statusCodeEnum", codes.StatusCodeEnum},
+			{"returnCode", int64(codes.ReturnCode)},
+			{"statusCode", int64(codes.StatusCode)},
+		}}}
+		if len(result) > 0 {
+			fields = append(fields, field{"result", result})
+		}
+	}
+	if description != "" {
+		fields = append(fields, field{"errorDescription", description})
+	}
+	return appendObject(make([]byte, 0, 512), fields)
+}
+
+func appendObject(dst []byte, fields []field) []byte {
+	dst = append(dst, '{')
+	for i, f := range fields {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, f.name), ':')
+		switch value := f.value.(type) {
+		case string:
+			dst = appendString(dst, value)
+		case int64:
+			dst = strconv.AppendInt(dst, value, 10)
+		case []field:
+			dst = appendObject(dst, value)
+		}
+	}
+	return append(dst, '}')
+}
+
+func appendString(dst []byte, s string) []byte {
+	if plain(s) {
+		dst = append(dst, '"')
+		dst = append(dst, s...)
+		return append(dst, '"')
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	// A string can always be encoded; the encoder ends it with a newline.
+	_ = e.Encode(s)
+	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
+
+// plain reports whether s needs no escape.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
+}

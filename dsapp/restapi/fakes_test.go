@@ -1,0 +1,304 @@
+package restapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+)
+
+const (
+	frontKey = "EXAMPLE-FRONT-KEY"
+	backKey  = "EXAMPLE-BACK-KEY"
+	// farKey is a back-end key that is accepted from elsewhere only.
+	farKey = "EXAMPLE-FAR-KEY-01"
+)
+
+// fakeOperations succeed with fixed results unless they are told to fail.
+type fakeOperations struct {
+	mu    sync.Mutex
+	err   error
+	panic any
+	// standard makes the exchange end with the data of a standard licence.
+	standard bool
+	calls    int
+	request  any
+	caller   gateway.Caller
+}
+
+func (f *fakeOperations) called(c gateway.Caller, request any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	f.caller, f.request = c, request
+	if f.panic != nil {
+		panic(f.panic)
+	}
+	return f.err
+}
+
+func (f *fakeOperations) RegisterActivation(_ context.Context, c gateway.Caller, r gateway.RegisterActivationRequest) (gateway.RegisterActivationResult, error) {
+	return gateway.RegisterActivationResult{
+		RegistrationIdentifier: "e3wfISG9",
+		ActivationPassword:     "Tb048aX1",
+		ActivationImage:        "30313B30313B6A616E652E646F653B",
+		// Not in UTC and not a whole second.
+		ExpiresAt: time.Date(2026, 3, 4, 6, 6, 7, 999, time.FixedZone("", 3600)),
+	}, f.called(c, r)
+}
+
+func (f *fakeOperations) RegisterOffline(_ context.Context, c gateway.Caller, r gateway.RegisterOfflineRequest) (gateway.RegisterOfflineResult, error) {
+	return gateway.RegisterOfflineResult{RegistrationIdentifier: "e3wfISG9", ActivationMessageImage: "BBED4D1C"}, f.called(c, r)
+}
+
+func (f *fakeOperations) GenerateEphemeralKey(_ context.Context, c gateway.Caller, r gateway.GenerateEphemeralKeyRequest) (gateway.GenerateEphemeralKeyResult, error) {
+	return gateway.GenerateEphemeralKeyResult{ServerPublic: "661CF509", Salt: "8F1958E25B9749FDBC28362CEED92C01"}, f.called(c, r)
+}
+
+func (f *fakeOperations) GenerateActivationData(_ context.Context, c gateway.Caller, r gateway.GenerateActivationDataRequest) (gateway.GenerateActivationDataResult, error) {
+	result := gateway.GenerateActivationDataResult{ServerEvidence: "E2E2", LicenseActivationMessage: &gateway.Sealed{Data: "DADA", Counter: "C0C0", MAC: "3A3A"}}
+	if f.standard {
+		result = gateway.GenerateActivationDataResult{
+			ServerEvidence:           "E2E2",
+			ActivationCode:           &gateway.Sealed{Data: "D1", Counter: "C1", MAC: "A1"},
+			EventReactivationCounter: &gateway.Sealed{Data: "D2", Counter: "C2", MAC: "A2"},
+		}
+	}
+	return result, f.called(c, r)
+}
+
+func (f *fakeOperations) AddDevice(_ context.Context, c gateway.Caller, r gateway.AddDeviceRequest) (gateway.AddDeviceResult, error) {
+	return gateway.AddDeviceResult{InstanceActivationMessage: "AA82DD554C7A3935"}, f.called(c, r)
+}
+
+func (f *fakeOperations) Activate(_ context.Context, c gateway.Caller, r gateway.ActivateRequest) (gateway.ActivateResult, error) {
+	return gateway.ActivateResult{UserID: "jörg \"j\" <doe>", Domain: "myDomain.com", SerialNumber: "VDS1000003"}, f.called(c, r)
+}
+
+func (f *fakeOperations) ServerTime(_ context.Context, c gateway.Caller, r gateway.ServerTimeRequest) (gateway.ServerTimeResult, error) {
+	return gateway.ServerTimeResult{Time: 1547556827}, f.called(c, r)
+}
+
+var _ Operations = (*fakeOperations)(nil)
+
+// fakeLimiter is a limiter that is over its limit as soon as it is told so.
+type fakeLimiter struct {
+	mu       sync.Mutex
+	over     bool
+	after    time.Duration
+	counted  []string
+	blocking []string
+}
+
+func (f *fakeLimiter) Allow(key string) (bool, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.counted = append(f.counted, key)
+	return !f.over, f.after
+}
+
+func (f *fakeLimiter) Blocked(key string) (bool, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blocking = append(f.blocking, key)
+	return f.over, f.after
+}
+
+func (f *fakeLimiter) Record(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.counted = append(f.counted, key)
+}
+
+// rig is a Handler behind real TLS.
+type rig struct {
+	t      testing.TB
+	ops    *fakeOperations
+	server *httptest.Server
+	mu     sync.Mutex
+	seen   []Observation
+	users  []string
+	log    strings.Builder
+}
+
+func testKeys(t testing.TB) *apikey.Set {
+	t.Helper()
+	keys, err := apikey.NewSet([]apikey.Key{
+		{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontKey)},
+		{Name: "bank-site", Class: apikey.BackEnd, Hash: apikey.Hash(backKey)},
+		{Name: "far-site", Class: apikey.BackEnd, Hash: apikey.Hash(farKey), Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// newRig starts a Handler; edit may change its configuration, serve may wrap it.
+func newRig(t testing.TB, edit func(*Config), serve func(*Handler) http.HandlerFunc) *rig {
+	t.Helper()
+	g := &rig{t: t, ops: &fakeOperations{}}
+	c := Config{
+		Operations: g.ops,
+		Keys:       testKeys(t),
+		Authenticated: func(_ *http.Request, k apikey.Key) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.users = append(g.users, k.Name)
+		},
+		Observe: func(_ *http.Request, o Observation) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.seen = append(g.seen, o)
+		},
+		Logger: slog.New(slog.NewTextHandler(&g.log, nil)),
+	}
+	if edit != nil {
+		edit(&c)
+	}
+	h, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := http.HandlerFunc(h.ServeHTTP)
+	if serve != nil {
+		handler = serve(h)
+	}
+	g.server = httptest.NewUnstartedServer(handler)
+	g.server.EnableHTTP2 = true
+	g.server.StartTLS()
+	t.Cleanup(g.server.Close)
+	return g
+}
+
+// last is the latest observation.
+func (g *rig) last() Observation {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.seen) == 0 {
+		g.t.Fatal("nothing was observed")
+	}
+	return g.seen[len(g.seen)-1]
+}
+
+// request makes a request with a key and a JSON body; edit may change it.
+func (g *rig) request(path, key, body string, edit ...func(*http.Request)) *http.Request {
+	g.t.Helper()
+	r, err := http.NewRequestWithContext(g.t.Context(), http.MethodPost, g.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		r.SetBasicAuth(key, "")
+	}
+	for _, e := range edit {
+		e(r)
+	}
+	return r
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (g *rig) do(r *http.Request) reply {
+	g.t.Helper()
+	resp, err := g.server.Client().Do(r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return reply{resp.StatusCode, resp.Header, string(body)}
+}
+
+func (g *rig) call(path, key, body string, edit ...func(*http.Request)) reply {
+	g.t.Helper()
+	return g.do(g.request(path, key, body, edit...))
+}
+
+// raw sends a request byte by byte over HTTP/1.1 and returns the answer as it
+// came, without its date.
+func (g *rig) raw(request string) string {
+	g.t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(g.server.Certificate())
+	d := tls.Dialer{
+		NetDialer: &net.Dialer{Timeout: 5 * time.Second},
+		Config:    &tls.Config{RootCAs: pool, ServerName: "example.com"},
+	}
+	conn, err := d.DialContext(g.t.Context(), "tcp", g.server.Listener.Addr().String())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		g.t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		g.t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.SplitSeq(string(answer), "\r\n") {
+		if !strings.HasPrefix(line, "Date: ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\r\n")
+}
+
+// post is a request for raw.
+func post(path, key, body string) string {
+	r := httptest.NewRequest(http.MethodPost, path, nil)
+	r.SetBasicAuth(key, "")
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		path, r.Header.Get("Authorization"), len(body), body)
+}
+
+// bodies are requests with every member of every service, by path.
+var bodies = map[string]string{
+	"/rest/v2/provisioning/DSAPPSRPRegister":               `{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"mdl","serialNumber":"VDS1000003"}`,
+	"/rest/v2/provisioning/MdlRegister":                    `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`,
+	"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   `{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"0BB2ea65"}`,
+	"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": `{"registrationIdentifier":"e3wfISG9","clientEvidenceMessage":"` + evidence + `"}`,
+	"/rest/v2/provisioning/MdlAddDevice":                   `{"registrationIdentifier":"e3wfISG9","deviceCode":"12345678901234567890123456","description":"Jane's\nphone"}`,
+	"/rest/v2/provisioning/MdlActivate":                    `{"registrationIdentifier":"e3wfISG9","signature":"1234567890123456"}`,
+	"/rest/v2/provisioning/getServerTime":                  ``,
+	"/rest/activation/DSAPPSRPGenerateEphemeralKey":        `{"registrationID":"e3wfISG9","clientEphemeralPublicKey":"0BB2ea65"}`,
+	"/rest/activation/DSAPPSRPGenerateActivationData":      `{"registrationID":"e3wfISG9","clientEvidenceMessage":"` + evidence + `"}`,
+	"/rest/activation/MdlAddDevice":                        `{"registrationID":"e3wfISG9","deviceCode":"12345678901234567890123456"}`,
+	"/rest/activation/MdlActivate":                         `{"registrationID":"e3wfISG9","signature":"1234567890123456"}`,
+}
+
+const evidence = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+
+// keyFor returns a key that may call the service.
+func keyFor(s service) string {
+	if s.classes[0] == apikey.BackEnd {
+		return backKey
+	}
+	return frontKey
+}

@@ -1,0 +1,175 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A result is what a plain client saw of a call.
+type result struct {
+	status int
+	body   string
+	err    error // of the call or of reading its body
+}
+
+func post(ctx context.Context, server *httptest.Server) result {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL, strings.NewReader(registerRequest))
+	if err != nil {
+		return result{err: err}
+	}
+	r.Header.Set("Content-Type", text11)
+	response, err := server.Client().Do(r)
+	if err != nil {
+		return result{err: err}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return result{response.StatusCode, string(body), err}
+}
+
+// Guards what a client sees of every failure switch, over TCP and over TLS, how
+// often the command took effect, and that the server works again afterwards.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		failure   Failure
+		effective bool
+		check     func(result) bool
+	}{
+		"reset":   {FailReset(), false, func(r result) bool { return r.err != nil && r.status == 0 }},
+		"HTTP":    {FailHTTP(), false, func(r result) bool { return r.status == 500 && !strings.Contains(r.body, "<") }},
+		"Fault":   {FailFault(), false, func(r result) bool { return r.status == 500 && strings.Contains(r.body, "<faultcode>soapenv:Server<") }},
+		"status":  {FailStatus("STAT_COMMS"), false, func(r result) bool { return r.status == 200 && strings.Contains(r.body, "<statusCode>-10<") }},
+		"unknown": {FailStatus("STAT_NEW"), false, func(r result) bool { return r.status == 200 && strings.Contains(r.body, "STAT_NEW") }},
+		"partial": {FailPartial(), true, func(r result) bool {
+			return r.status == 200 && errors.Is(r.err, io.ErrUnexpectedEOF) && strings.HasPrefix(r.body, "<?xml")
+		}},
+		"oversized": {FailOversized(), true, func(r result) bool {
+			return r.status == 200 && len(r.body) > oversizedBytes && strings.Contains(r.body, "STAT_SUCCESS")
+		}},
+		"deep": {FailDeep(), true, func(r result) bool {
+			_, err := readXML([]byte(r.body))
+			return r.status == 200 && strings.Contains(r.body, "STAT_SUCCESS") && err != nil && strings.Contains(err.Error(), "deeply")
+		}},
+		"doctype": {FailDoctype(), true, func(r result) bool {
+			_, err := readXML([]byte(r.body))
+			return r.status == 200 && strings.Contains(r.body, "STAT_SUCCESS") && err != nil && strings.Contains(err.Error(), "document type")
+		}},
+	} {
+		for transport, start := range map[string]func(http.Handler) *httptest.Server{
+			"TCP": httptest.NewServer, "TLS": httptest.NewTLSServer,
+		} {
+			t.Run(name+"/"+transport, func(t *testing.T) {
+				t.Parallel()
+				s, _ := newTestServer()
+				server := start(s)
+				t.Cleanup(server.Close)
+
+				s.Fail("PROVISIONCMD_MDL_REGISTER", c.failure)
+				if r := post(t.Context(), server); !c.check(r) {
+					t.Errorf("status %d, error %v: %.300s", r.status, r.err, r.body)
+				}
+				if n := len(s.State().Registrations); (n == 1) != c.effective {
+					t.Errorf("%d registrations", n)
+				}
+				if n := s.Calls("PROVISIONCMD_MDL_REGISTER"); n != 1 {
+					t.Errorf("%d calls", n)
+				}
+				s.Fail("PROVISIONCMD_MDL_REGISTER", NoFailure())
+				if r := post(t.Context(), server); r.status != 200 || r.err != nil || !strings.Contains(r.body, "STAT_SUCCESS") {
+					t.Errorf("switched off: status %d, error %v", r.status, r.err)
+				}
+			})
+		}
+	}
+}
+
+// Guards that a hanging call has arrived, answers nothing, and ends with its
+// caller, so that the server can be closed.
+func TestHang(t *testing.T) {
+	t.Parallel()
+	s, _ := newTestServer()
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.Fail("provisioningExecute", FailHang())
+
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	seen := make(chan result, 1)
+	go func() { seen <- post(ctx, server) }()
+	poll, deadline := time.NewTicker(time.Millisecond), time.After(10*time.Second)
+	defer poll.Stop()
+	for s.Calls("provisioningExecute") == 0 {
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatal("the call did not arrive")
+		}
+	}
+	select {
+	case r := <-seen:
+		t.Fatalf("answer %d, %v", r.status, r.err)
+	default:
+	}
+	cancel()
+	if r := <-seen; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("status %d, error %v", r.status, r.err)
+	}
+}
+
+// Guards that the failure of a subcommand goes before that of its operation,
+// and that one subcommand's failure leaves the others alone.
+func TestFailureOfSubcommand(t *testing.T) {
+	t.Parallel()
+	s, _ := newTestServer()
+	s.Fail("provisioningExecute", FailStatus("STAT_ERROR"))
+	s.Fail("PROVISIONCMD_MDL_REGISTER", FailStatus("STAT_LICENCE"))
+	if got := status(t, s, registerRequest); got != "STAT_LICENCE" {
+		t.Errorf("subcommand: %s", got)
+	}
+	if got := status(t, s, activate("x", "y")); got != "STAT_ERROR" {
+		t.Errorf("other subcommand: %s", got)
+	}
+	s.Fail("provisioningExecute", NoFailure())
+	if got := status(t, s, activate("x", "y")); got != "STAT_NOT_FOUND" {
+		t.Errorf("without failure: %s", got)
+	}
+}
+
+// Guards the reset over HTTP/2, where there is no connection to take over.
+func TestResetHTTP2(t *testing.T) {
+	t.Parallel()
+	s, _ := newTestServer()
+	s.Fail("provisioningExecute", FailReset())
+	server := httptest.NewUnstartedServer(s)
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	if r := post(t.Context(), server); r.err == nil {
+		t.Errorf("status %d", r.status)
+	}
+}
+
+// Guards the numbers of the statuses that are published.
+func TestStatusNumbers(t *testing.T) {
+	t.Parallel()
+	for name, number := range map[string]int{
+		"STAT_SUCCESS": 0, "STAT_ERROR": -1, "STAT_INVPARAM": -2, "STAT_MEMORY": -3, "STAT_COMMS": -10,
+		"STAT_LICENCE": -11, "STAT_OS_FAILURE": -12, "STAT_NOT_FOUND": -13, "STAT_EXISTS": -14,
+		"STAT_INVCREDENTIALS": 1000, "STAT_GROUPCHK": 1002, "STAT_EXP_CHALLENGE": 1004,
+		"STAT_PERMISSION": 1005, "STAT_LOCALAUTH": 1006, "STAT_LOCKED": 1007,
+	} {
+		c := codesOf(name)
+		if c.statusCode != number || c.statusCodeEnum != name || (c.returnCode == 0) != (number == 0) {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}

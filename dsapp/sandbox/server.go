@@ -1,0 +1,428 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// DefaultComponentType is the component type that a Server knows if its options
+// name none: the one of a predefined client record for multi-device licences.
+const DefaultComponentType = "DIGIPASS Gateway Provisioning DP760"
+
+// provisioningCacheAge is how long a registration can be used.
+const provisioningCacheAge = 600 * time.Second
+
+// Choices of this sandbox.
+const (
+	maxWrongPasswords  = 3
+	defaultSerialStart = 1_000_000
+	maxComponentType   = 60 // characters
+)
+
+// Options of a simulated authentication server.
+type Options struct {
+	// Users that exist. Of several with the same name and domain the first counts.
+	Users []User
+	// Now is the clock that caches age by, time.Now if nil.
+	Now func() time.Time
+	// SerialStart is the number of the first licence, 1 to 9,999,999; 0
+	// stands for 1,000,000. When the numbers run out, so do the licences.
+	SerialStart int
+	// ComponentTypes lists the client component records; empty stands for
+	// DefaultComponentType.
+	ComponentTypes []string
+	// DescriptionAttribute is the attribute that takes a device description of
+	// up to 255 characters in PROVISIONCMD_MDL_ADD_DEVICE. Its name is not
+	// public; empty means that there is none.
+	DescriptionAttribute string
+}
+
+// User is one user of a simulated authentication server.
+type User struct {
+	Name           string
+	Domain         string
+	StaticPassword string
+	// Licenses is how many licences the user can be assigned, each good for
+	// 99 devices; 0 stands for 1.
+	Licenses int
+}
+
+// Server is a simulated authentication server: an http.Handler for its SOAP
+// endpoint. It is safe for concurrent use and keeps its state in memory.
+//
+// A caller authenticates by a component type alone; real servers look at its
+// address as well.
+type Server struct {
+	now         func() time.Time
+	components  []string
+	description string // attribute of the device description
+	commands    []command
+
+	mu            sync.Mutex
+	users         []*user
+	nextSerial    int
+	registrations map[string]*registration
+	calls         map[string]int
+	failures      map[string]Failure
+	variant       Variant
+}
+
+var _ http.Handler = (*Server)(nil)
+
+// New gives a server in its first state.
+func New(o Options) *Server {
+	s := &Server{
+		now:           o.Now,
+		components:    slices.Clone(o.ComponentTypes),
+		description:   o.DescriptionAttribute,
+		commands:      provisioningCommands(o.DescriptionAttribute),
+		nextSerial:    o.SerialStart,
+		registrations: make(map[string]*registration),
+		calls:         make(map[string]int),
+		failures:      make(map[string]Failure),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if len(s.components) == 0 {
+		s.components = []string{DefaultComponentType}
+	}
+	if s.nextSerial == 0 {
+		s.nextSerial = defaultSerialStart
+	}
+	for _, u := range o.Users {
+		s.users = append(s.users, &user{User: u})
+	}
+	return s
+}
+
+// Calls gives how often a command arrived in a well-formed envelope, refused,
+// failed and malformed ones included. op is the name of an operation or of a
+// subcommand such as PROVISIONCMD_MDL_REGISTER.
+func (s *Server) Calls(op string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[op]
+}
+
+// Fail makes every further call of op (an operation or a subcommand) fail until
+// it is switched off with NoFailure. A failure of the subcommand goes first.
+func (s *Server) Fail(op string, f Failure) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures[op] = f
+}
+
+// SetVariant chooses the form of all further answers.
+func (s *Server) SetVariant(v Variant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.variant = v
+}
+
+// ServeHTTP answers one SOAP request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/" && r.URL.Path != "" {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "only POST is allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	version, ok := versionOf(r.Header.Get("Content-Type"))
+	if !ok {
+		http.Error(w, "content type is not that of SOAP in UTF-8", http.StatusUnsupportedMediaType)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestSize))
+	if err != nil {
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			http.Error(w, "request is too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		http.Error(w, "request ended early", http.StatusBadRequest)
+		return
+	}
+
+	c, children, err := s.identify(version, body)
+	failure := s.arrived(c)
+	if failure.interrupt(r.Context(), w) {
+		return
+	}
+	if err == nil {
+		err = failure.refusal()
+	}
+	var data []datum
+	if err == nil {
+		data, err = s.perform(r.Context(), c, children)
+	}
+	status, answer := s.answer(version, c, failure.header(), data, err)
+	w.Header().Set("Content-Type", version.contentType)
+	failure.send(w, status, answer)
+}
+
+// versionOf gives the SOAP version that a content type announces. A missing
+// charset passes: the XML declaration can name it as well.
+func versionOf(contentType string) (soapVersion, bool) {
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return soapVersion{}, false
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return soapVersion{}, false
+	}
+	switch media {
+	case "text/xml", "application/xml":
+		return soap11, true
+	case "application/soap+xml":
+		return soap12, true
+	default:
+		return soapVersion{}, false
+	}
+}
+
+// identify reads the envelope and finds the command, with the children of the
+// operation element that are left for its form. The command is nil if none was
+// recognised, and can be given together with an error.
+func (s *Server) identify(version soapVersion, body []byte) (*command, []*element, error) {
+	operation, err := readEnvelope(version, body)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	children := operation.children
+	unknown := callerError("method or namespace not recognized")
+	for i := range s.commands {
+		c := &s.commands[i]
+		if c.operation != operation.name {
+			continue
+		}
+		if c.cmd != "" {
+			if len(children) == 0 || children[0].name.Local != "cmd" {
+				return nil, nil, callerError("operation %s begins with the element cmd", c.operation.Local)
+			}
+			if children[0].text.String() != c.cmd {
+				unknown = callerError("cmd is not a subcommand of operation %s", c.operation.Local)
+				continue
+			}
+			children = children[1:]
+		}
+		return c, children, requireUnqualified(operation.children)
+	}
+	return nil, nil, unknown
+}
+
+// readEnvelope gives the operation element: the only child of the Body.
+func readEnvelope(version soapVersion, data []byte) (*element, error) {
+	root, err := readXML(data)
+	if err != nil {
+		return nil, callerError("%v", err)
+	}
+	if root.name.Local != "Envelope" {
+		return nil, callerError("the root element is not an Envelope")
+	}
+	if root.name.Space != version.envelope {
+		return nil, &fault{versionFault, "the namespace of the Envelope is not that of the content type's SOAP version"}
+	}
+
+	children := root.children
+	if len(children) > 0 && children[0].name == (xml.Name{Space: version.envelope, Local: "Header"}) {
+		for _, block := range children[0].children {
+			switch block.attr(xml.Name{Space: version.envelope, Local: "mustUnderstand"}) {
+			case "1", "true":
+				return nil, &fault{understandFault, "a mandatory header block is not understood"}
+			}
+		}
+		children = children[1:]
+	}
+	if len(children) != 1 || children[0].name != (xml.Name{Space: version.envelope, Local: "Body"}) {
+		return nil, callerError("the Envelope needs exactly one Body, after the Header if there is one")
+	}
+	body := children[0]
+	if len(body.children) != 1 {
+		return nil, callerError("the Body needs exactly one operation element")
+	}
+	return body.children[0], nil
+}
+
+// requireUnqualified checks that no element below the operation is in a
+// namespace. The depth of a request is limited, so is that of the recursion.
+func requireUnqualified(elements []*element) error {
+	for _, e := range elements {
+		if e.name.Space != "" {
+			return callerError("element %s must not be namespace-qualified", e.name.Local)
+		}
+		if err := requireUnqualified(e.children); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arrived counts a command and gives the failure that is switched on for it.
+func (s *Server) arrived(c *command) Failure {
+	if c == nil {
+		return NoFailure()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[c.operation.Local]++
+	if c.cmd != "" {
+		s.calls[c.cmd]++
+	}
+	if f := s.failures[c.name()]; f != NoFailure() {
+		return f
+	}
+	return s.failures[c.operation.Local]
+}
+
+// perform checks a request against its row and carries it out. The status for a
+// component type without a client record is not public; this sandbox answers
+// STAT_INVPARAM.
+func (s *Server) perform(ctx context.Context, c *command, children []*element) ([]datum, error) {
+	in, err := c.form.read(children)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(s.components, in[c.component]) {
+		return nil, refuse("STAT_INVPARAM", 0, "no client component record for this component type")
+	}
+	return c.handle(s, ctx, in)
+}
+
+// answer gives the HTTP status and the message for the outcome of a request.
+func (s *Server) answer(version soapVersion, c *command, header string, data []datum, err error) (int, string) {
+	s.mu.Lock()
+	w := newWriter(s.variant)
+	s.mu.Unlock()
+
+	namespace := provisioningNamespace
+	if c != nil {
+		namespace = c.operation.Space
+	}
+	status, outcome := http.StatusOK, codesOf("STAT_SUCCESS")
+	var stack []stackEntry
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		outcome, stack = codesOf(refused.status), refused.stack
+	} else if err != nil {
+		f := (*fault)(nil)
+		if !errors.As(err, &f) {
+			f = &fault{serverFault, "internal error"}
+		}
+		if status = http.StatusInternalServerError; f.kind == callerFault {
+			status = version.callerStatus
+		}
+		w.envelope(version, namespace, header, func() { w.fault(version, f) })
+		return status, w.String()
+	}
+	w.envelope(version, namespace, header, func() {
+		name := w.p.operation + ":" + c.operation.Local + "Response"
+		w.open(name)
+		c.form.write(w, outcome, data, stack)
+		w.close(name)
+	})
+	return status, w.String()
+}
+
+// State is what a developer may want to see of a server. It holds no password,
+// no activation message and no key.
+type State struct {
+	// Calls is how often each operation and each subcommand arrived.
+	Calls map[string]int `json:"calls"`
+	// Users in the order of the options.
+	Users []UserState `json:"users"`
+	// Registrations that can still be used, the oldest first.
+	Registrations []RegistrationState `json:"registrations"`
+}
+
+// UserState is one user of a State.
+type UserState struct {
+	UserID         string         `json:"userID"`
+	Domain         string         `json:"domain"`
+	WrongPasswords int            `json:"wrongPasswords"`
+	Locked         bool           `json:"locked"`
+	Licenses       []LicenseState `json:"licenses"`
+}
+
+// LicenseState is one licence of a user.
+type LicenseState struct {
+	SerialNumber string        `json:"serialNumber"`
+	Devices      []DeviceState `json:"devices"`
+}
+
+// DeviceState is one authenticator instance of a licence.
+type DeviceState struct {
+	SerialNumber string `json:"serialNumber"`
+	DeviceID     uint32 `json:"deviceID"`
+	Description  string `json:"description,omitempty"`
+	Activated    bool   `json:"activated"`
+}
+
+// RegistrationState is one pending registration.
+type RegistrationState struct {
+	RegistrationID string    `json:"registrationID"`
+	UserID         string    `json:"userID"`
+	SerialNumber   string    `json:"serialNumber"`
+	ExpiresAt      time.Time `json:"expiresAt"`
+}
+
+// State gives a copy of the present state.
+func (s *Server) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire()
+
+	state := State{Calls: make(map[string]int), Users: []UserState{}, Registrations: []RegistrationState{}}
+	for name, n := range s.calls {
+		state.Calls[name] = n
+	}
+	for _, u := range s.users {
+		us := UserState{u.Name, u.Domain, u.wrongPasswords, u.locked(), []LicenseState{}}
+		for _, l := range u.licenses {
+			ls := LicenseState{l.serial, []DeviceState{}}
+			for _, i := range l.instances {
+				ls.Devices = append(ls.Devices, DeviceState{instanceSerial(l.serial, i.sequence), i.deviceID, i.description, i.activated})
+			}
+			us.Licenses = append(us.Licenses, ls)
+		}
+		state.Users = append(state.Users, us)
+	}
+	for id, r := range s.registrations {
+		state.Registrations = append(state.Registrations,
+			RegistrationState{id, r.user.Name, r.license.serial, r.created.Add(provisioningCacheAge)})
+	}
+	slices.SortFunc(state.Registrations, func(a, b RegistrationState) int {
+		if c := a.ExpiresAt.Compare(b.ExpiresAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.RegistrationID, b.RegistrationID)
+	})
+	return state
+}
+
+// StateHandler gives a read-only handler that answers GET with the State as JSON.
+func (s *Server) StateHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET is allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(s.State()) // a caller that is gone needs no answer
+	})
+}

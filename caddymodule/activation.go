@@ -1,0 +1,140 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// Activation says how phones are activated.
+type Activation struct {
+	// Who runs the exchange with the phone: `gateway`. Default: `gateway`.
+	Exchange string `json:"exchange,omitempty"`
+
+	// The choices of the exchange that phones must share: group, hash, sizes and
+	// how activation data is sealed. One of `rfc5054-2048-sha256`,
+	// `rfc5054-3072-sha256` and `rfc5054-4096-sha256`; the larger ones cost more
+	// time on both sides. Default: `rfc5054-2048-sha256`.
+	Profile string `json:"profile,omitempty"`
+
+	// How long a registration can be used. The authentication server forgets it
+	// after its own time, 10 minutes unless it was changed: raise both together.
+	// Default: `10m`.
+	RegistrationLifetime caddy.Duration `json:"registration_lifetime,omitempty"`
+
+	// How long the phone may take between the two calls of an exchange.
+	// Default: `2m`.
+	HandshakeLifetime caddy.Duration `json:"handshake_lifetime,omitempty"`
+
+	// How many wrong proofs burn a registration, and how many calls of the final
+	// service it admits: 1 to 100. More make guessing the activation password
+	// easier. Default: 3.
+	MaxAttempts int `json:"max_attempts,omitempty"`
+
+	// How many times the activation data of one registration is handed out, each
+	// time after an exchange of its own. A phone that lost the answer needs
+	// another. Default: 3.
+	MaxActivations int `json:"max_activations,omitempty"`
+
+	// What to do when a device is added or an activation completed under an
+	// identifier that the store does not know: `refuse`, or `forward` to let an
+	// authentication server decide. With `forward` the authentication server sees
+	// calls of phones that proved nothing. Default: `refuse`.
+	Unknown string `json:"unknown,omitempty"`
+
+	// The last field of activation images. It has no semicolon and no control
+	// characters. Default: empty. Accepts placeholders.
+	GatewayID string `json:"gateway_id,omitempty"`
+
+	// The form of activation passwords.
+	Password Password `json:"password,omitzero"`
+}
+
+// Password is the form of generated passwords. The shorter it is, the likelier a
+// guess within the allowed attempts.
+type Password struct {
+	// The number of characters: 4 to 64, with digits only 6 to 64. Default: 8.
+	Length int `json:"length,omitempty"`
+
+	// `alphanumeric` (digits and letters of both cases without those that look
+	// alike), `numeric`, or the characters themselves: at least 10 different ones
+	// of printable ASCII without space and semicolon. Default: `alphanumeric`.
+	Alphabet string `json:"alphabet,omitempty"`
+}
+
+const (
+	exchangeGateway = "gateway"
+
+	maxMaxAttempts    = 100
+	maxMaxActivations = 1000
+)
+
+// activationNeeds is what the exchange gets from the rest of the app.
+type activationNeeds struct {
+	store        activation.Store
+	keyring      func(context.Context) (*seal.Keyring, error)
+	maxExchanges int
+	logger       *slog.Logger
+	alarm        func(ctx context.Context, event, identifier string)
+}
+
+// open checks the settings and returns the service. It uses neither store nor keys.
+func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
+	if a.Exchange != "" && a.Exchange != exchangeGateway {
+		return nil, fmt.Errorf("exchange: must be %q", exchangeGateway)
+	}
+	switch gateway.UnknownRegistrations(a.Unknown) {
+	case "", gateway.RefuseUnknown, gateway.ForwardUnknown:
+	default:
+		return nil, fmt.Errorf("unknown: must be %q or %q", gateway.RefuseUnknown, gateway.ForwardUnknown)
+	}
+	name := a.Profile
+	if name == "" {
+		name = srp.DefaultProfile
+	}
+	profile, err := srp.LookupProfile(name)
+	if err != nil {
+		return nil, fmt.Errorf("profile: %w", err)
+	}
+	registrationLifetime, err := duration("registration_lifetime", a.RegistrationLifetime, activation.DefaultRegistrationLifetime)
+	if err != nil {
+		return nil, err
+	}
+	handshakeLifetime, err := duration("handshake_lifetime", a.HandshakeLifetime, activation.DefaultHandshakeLifetime)
+	if err != nil {
+		return nil, err
+	}
+	maxAttempts, err := count("max_attempts", a.MaxAttempts, activation.DefaultMaxAttempts, maxMaxAttempts)
+	if err != nil {
+		return nil, err
+	}
+	maxActivations, err := count("max_activations", a.MaxActivations, activation.DefaultMaxActivations, maxMaxActivations)
+	if err != nil {
+		return nil, err
+	}
+	service, err := activation.New(activation.Config{
+		Store:                needs.store,
+		Keyring:              needs.keyring,
+		Profile:              profile,
+		RegistrationLifetime: registrationLifetime,
+		HandshakeLifetime:    handshakeLifetime,
+		MaxAttempts:          maxAttempts,
+		MaxActivations:       maxActivations,
+		Password:             activation.PasswordRule{Length: a.Password.Length, Alphabet: a.Password.Alphabet},
+		MaxExchanges:         needs.maxExchanges,
+		Logger:               needs.logger,
+		Alarm:                needs.alarm,
+	})
+	if err != nil {
+		// Everything else was checked above.
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	return service, nil
+}

@@ -1,0 +1,273 @@
+// Package caddymodule plugs the gateway into Caddy: an app that is the gateway,
+// an HTTP handler that serves its REST services, and the stores it keeps its
+// state in.
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+const appName = "dsapp"
+
+// App is a gateway between mobile applications, a solution's own servers and the
+// authentication servers. It does nothing by itself: handlers
+// `http.handlers.dsapp_gateway` on any site serve it.
+//
+// Fields that accept placeholders take global ones such as `{env.NAME}` and
+// `{file./path}`. They are resolved when the configuration is loaded; what they
+// stand for appears neither in the configuration that Caddy shows nor in logs.
+// After a file they name has changed, use `caddy reload --force`.
+type App struct {
+	// The keys that open the services. At least one is required.
+	APIKeys []APIKey `json:"api_keys,omitempty"`
+
+	// The keys that seal what the store holds, 64 hexadecimal digits each, e.g.
+	// from `openssl rand -hex 32`. The first one seals, all of them open. Whoever
+	// has a key and the store can read pending activation data; without the key
+	// pending registrations are lost. Accepts placeholders.
+	//
+	// To change the key: add the new one as the last on every node, then move it
+	// to the front, and remove the old one after the lifetime of a registration.
+	//
+	// Required for stores that are shared. The embedded store makes a key beside
+	// its file if none is configured.
+	SealingKeys []string `json:"sealing_keys,omitempty"`
+
+	// Where registrations and handshakes are kept. Default: the `embedded` store.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=dsapp.stores inline_key=backend"`
+
+	// The authentication servers. Required.
+	AuthenticationServers AuthenticationServers `json:"authentication_servers,omitzero"`
+
+	// How phones are activated.
+	Activation Activation `json:"activation,omitzero"`
+
+	// Limits that protect the gateway.
+	Limits Limits `json:"limits,omitzero"`
+
+	store    Store
+	counters *counters
+	rates    *rates
+	handler  *restapi.Handler
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  appName,
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision checks the configuration and builds the gateway. It opens nothing:
+// neither the store nor a connection.
+func (a *App) Provision(ctx caddy.Context) error {
+	logger := ctx.Slogger()
+	keys, err := newKeySet(a.APIKeys)
+	if err != nil {
+		return err
+	}
+	sealingKeys, err := resolveSealingKeys(a.SealingKeys)
+	if err != nil {
+		return err
+	}
+	if err := a.loadStore(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := a.store.CheckSealingKeys(len(sealingKeys)); err != nil {
+		return fmt.Errorf("sealing_keys: %w", err)
+	}
+	maxBodySize, rates, err := a.Limits.check()
+	if err != nil {
+		return fmt.Errorf("limits.%w", err)
+	}
+	a.rates = rates
+	if a.counters, err = acquireCounters(rates); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	servers, err := a.AuthenticationServers.open(ctx, logger.With(slog.String("component", "authserver")))
+	if err != nil {
+		return fmt.Errorf("authentication_servers.%w", err)
+	}
+	observer := &auditLog{logger: ctx.Logger().Named("audit")}
+	service, err := a.Activation.open(activationNeeds{
+		store:        a.store,
+		keyring:      func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) },
+		maxExchanges: a.Limits.MaxExchanges,
+		logger:       logger,
+		alarm:        observer.alarm,
+	})
+	if err != nil {
+		return fmt.Errorf("activation.%w", err)
+	}
+	gatewayID, err := resolve(a.Activation.GatewayID)
+	if err != nil {
+		return fmt.Errorf("activation.gateway_id: %w", err)
+	}
+	operations, err := gateway.New(gateway.Config{
+		Activation:           service,
+		Servers:              servers,
+		GatewayID:            gatewayID,
+		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
+		Observer:             observer,
+		Logger:               logger,
+	})
+	if err != nil {
+		// Everything else was checked before.
+		return fmt.Errorf("activation.gateway_id: %w", err)
+	}
+	a.handler, err = restapi.New(restapi.Config{
+		Operations:  operations,
+		Keys:        keys,
+		MaxBodySize: maxBodySize,
+		Limits: restapi.Limits{
+			FailedKeys:    a.counters.failedKeys,
+			Exchanges:     a.counters.exchanges,
+			Registrations: a.counters.registrations,
+		},
+		ClientIP:      clientIP,
+		Authenticated: setUser,
+		Observe:       setLogFields,
+		Logger:        logger,
+	})
+	return err
+}
+
+// loadStore loads the store's module.
+func (a *App) loadStore(ctx caddy.Context) error {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"backend": "embedded"}`)
+	}
+	module, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return err
+	}
+	store, ok := module.(Store)
+	if !ok {
+		return fmt.Errorf("module %T is not a store", module)
+	}
+	a.store = store
+	return nil
+}
+
+// resolveSealingKeys resolves and decodes the keys.
+func resolveSealingKeys(configured []string) ([][]byte, error) {
+	keys := make([][]byte, len(configured))
+	for i, value := range configured {
+		digits, err := resolveSecret(value)
+		if err != nil {
+			return nil, fmt.Errorf("sealing_keys[%d]: %w", i, err)
+		}
+		if keys[i], err = seal.ParseKey(digits); err != nil {
+			return nil, fmt.Errorf("sealing_keys[%d]: %w", i, err)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	// Refuses what would only show with the first registration.
+	if _, err := seal.NewKeyring(keys...); err != nil {
+		return nil, fmt.Errorf("sealing_keys: %w", err)
+	}
+	return keys, nil
+}
+
+// Start puts the limits of this configuration into force.
+func (a *App) Start() error {
+	a.counters.start(a.rates)
+	return nil
+}
+
+// Stop ends that. Requests that are being served are not affected.
+func (a *App) Stop() error {
+	a.counters.stop(a.rates)
+	return nil
+}
+
+// Cleanup gives up what Provision acquired. Requests of this configuration can
+// still be running or even arrive: they keep the store as long as they need it.
+func (a *App) Cleanup() error {
+	a.AuthenticationServers.close()
+	if a.counters == nil {
+		return nil
+	}
+	a.counters.stop(a.rates)
+	a.counters = nil
+	_, err := counterPool.Delete(countersKey)
+	return err
+}
+
+// serve answers a request; next gets those for other paths.
+func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	defer a.store.Begin()()
+	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) error {
+		if err := next.ServeHTTP(w, r); err != nil {
+			return err
+		}
+		if unhandled, _ := caddyhttp.GetVar(r.Context(), unhandledVar).(bool); unhandled {
+			caddyhttp.SetVar(r.Context(), unhandledVar, false)
+			a.handler.WriteNotFound(w, r)
+		}
+		return nil
+	})
+}
+
+// unhandledVar is the variable that Caddy sets to true at the end of a chain of
+// handlers none of which answered.
+const unhandledVar = "unhandled"
+
+// clientIP is the client's address as Caddy determines it, with regard to
+// trusted proxies.
+func clientIP(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address
+}
+
+// setUser makes the application's name known to later handlers and the access log.
+func setUser(r *http.Request, key apikey.Key) {
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.auth.user.id", key.Name)
+	}
+}
+
+// setLogFields adds to the access log what the status alone does not tell.
+func setLogFields(r *http.Request, o restapi.Observation) {
+	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	if o.Service != "" {
+		extra.Set(zap.String("dsapp_service", o.Service))
+	}
+	if o.Status != "" {
+		extra.Set(zap.String("dsapp_status", o.Status))
+	}
+}
+
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

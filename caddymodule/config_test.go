@@ -1,0 +1,319 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+// Tests that load or validate a configuration share Caddy's global state and run
+// one after the other.
+
+const (
+	testFrontEndKey = "front-end-key-of-the-tests"
+	testBackEndKey  = "back-end-key-of-the-tests"
+	testSealingKey  = "5e41179a1b8ff3a3c1b0f2a96dd7f5d2a44e3d0c8b1a6f7e9d2c3b4a59687706"
+)
+
+type object = map[string]any
+
+// gatewayConfig is the smallest useful configuration of the app.
+func gatewayConfig(t *testing.T) object {
+	t.Helper()
+	return object{
+		"api_keys": []object{
+			{"name": "phones", "class": "front_end", "key": testFrontEndKey},
+			{"name": "bank", "class": "back_end", "key": testBackEndKey},
+		},
+		"store": object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")},
+		"authentication_servers": object{
+			"instances": []object{{"name": "primary", "url": "https://oas.invalid:8888/"}},
+		},
+	}
+}
+
+// caddyConfig is a whole configuration around that of the app, without network.
+func caddyConfig(t *testing.T, dsapp object) object {
+	t.Helper()
+	return object{
+		"admin":   object{"disabled": true, "config": object{"persist": false}},
+		"storage": object{"module": "file_system", "root": t.TempDir()},
+		"logging": object{"logs": object{"default": object{"writer": object{"output": "discard"}}}},
+		"apps":    object{"dsapp": dsapp},
+	}
+}
+
+func encode(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func validate(t *testing.T, dsapp object) error {
+	t.Helper()
+	var config caddy.Config
+	if err := caddy.StrictUnmarshalJSON(encode(t, caddyConfig(t, dsapp)), &config); err != nil {
+		t.Fatal(err)
+	}
+	return caddy.Validate(&config)
+}
+
+// in returns the object at a path of names, made if need be.
+func in(o object, path ...string) object {
+	for _, name := range path {
+		next, ok := o[name].(object)
+		if !ok {
+			next = object{}
+			o[name] = next
+		}
+		o = next
+	}
+	return o
+}
+
+func TestValidConfigurations(t *testing.T) {
+	certificates := testCertificates(t)
+	for name, edit := range map[string]func(c object){
+		"smallest":         func(object) {},
+		"default store":    func(c object) { delete(c, "store") },
+		"two sealing keys": func(c object) { c["sealing_keys"] = []string{testSealingKey, strings.Repeat("0", 64)} },
+		"hashed key": func(c object) {
+			c["api_keys"] = []object{{
+				"name": "phones", "class": "front_end",
+				"key_sha256": "6b7dc9c3e4850c26543a161781de9cae1408fef1b20b522d51d6a128512d07dc",
+			}}
+		},
+		"source ranges": func(c object) {
+			c["api_keys"].([]object)[1]["allow"] = []string{"10.0.0.0/8", "192.0.2.1", "2001:db8::/32"}
+		},
+		"two instances and TLS": func(c object) {
+			s := in(c, "authentication_servers")
+			s["instances"] = []object{{"name": "a", "url": "https://a.invalid:8888/"}, {"name": "b", "url": "https://b.invalid:8888/"}}
+			s["policy"] = "first"
+			s["tls"] = object{
+				"ca":                      object{"provider": "file", "pem_files": []string{certificates.Authority}},
+				"client_certificate_file": certificates.Certificate, "client_certificate_key_file": certificates.Key,
+				"server_name": "oas.example.com", "handshake_timeout": "1s",
+			}
+		},
+		"every other option": func(c object) {
+			maps.Copy(in(c, "authentication_servers"), object{
+				"soap_version": "1.2", "dial_timeout": "1s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
+				"component_types": object{"provisioning": "Our Gateway"},
+				"attributes":      object{"activation_message": "AM1", "instance_activation_message": "AM2"},
+			})
+			c["activation"] = object{
+				"exchange": "gateway", "profile": "rfc5054-4096-sha256", "registration_lifetime": "1h", "handshake_lifetime": "30s",
+				"max_attempts": 5, "max_activations": 1, "unknown": "forward", "gateway_id": "GW1",
+				"password": object{"length": 12, "alphabet": "numeric"},
+			}
+			c["limits"] = object{
+				"max_body_size": 1024, "max_exchanges": 4,
+				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0,
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := gatewayConfig(t)
+			edit(c)
+			if err := validate(t, c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// marker is part of values that no error may repeat.
+const marker = "mArKeR"
+
+// Every option that is wrong is refused with an error that begins with its path
+// and never shows a secret.
+func TestInvalidConfigurations(t *testing.T) {
+	t.Setenv("DSAPP_TEST_EMPTY", "")
+	key := func(edit func(k object)) func(object) {
+		return func(c object) { edit(c["api_keys"].([]object)[1]) }
+	}
+	servers := func(name string, value any) func(object) {
+		return func(c object) { in(c, "authentication_servers")[name] = value }
+	}
+	activation := func(name string, value any) func(object) {
+		return func(c object) { in(c, "activation")[name] = value }
+	}
+	limit := func(name string, value any) func(object) {
+		return func(c object) { in(c, "limits")[name] = value }
+	}
+	for _, tt := range []struct {
+		want string
+		edit func(c object)
+	}{
+		{`unknown field "bogus"`, func(c object) { c["bogus"] = 1 }},
+
+		{"api_keys: at least one key is required", func(c object) { delete(c, "api_keys") }},
+		{"api_keys[1].name: is required", key(func(k object) { delete(k, "name") })},
+		{"api_keys: API key 2", key(func(k object) { k["name"] = "a:b" })},
+		{"api_keys[1].class: must be", key(func(k object) { delete(k, "class") })},
+		{"api_keys[1].class: must be", key(func(k object) { k["class"] = "admin" })},
+		{"api_keys[1].key: exactly one of", key(func(k object) { delete(k, "key") })},
+		{"api_keys[1].key: exactly one of", key(func(k object) { k["key_sha256"] = strings.Repeat("0", 64) })},
+		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "{env.DSAPP_TEST_MISSING}" })},
+		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "{env.DSAPP_TEST_EMPTY}" })},
+		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "{file./does/not/exist}" })},
+		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "0123456789abcdef{" + marker + "}" })},
+		{"api_keys[1].key: key must have 16", key(func(k object) { k["key"] = "short " + marker })},
+		{"api_keys[1].key: key must consist", key(func(k object) { k["key"] = "a key with a colon: " + marker })},
+		{"api_keys[1].key_sha256: key hash must", key(func(k object) {
+			delete(k, "key")
+			k["key_sha256"] = "zz" + marker
+		})},
+		{"api_keys[1].allow[0]: must be an IP address", key(func(k object) { k["allow"] = []string{"intranet"} })},
+		{"are the same key", key(func(k object) { k["key"] = testFrontEndKey })},
+		{"has two classes", key(func(k object) { k["name"] = "phones" })},
+
+		{"sealing_keys[0]: must not be empty", func(c object) { c["sealing_keys"] = []string{""} }},
+		{"sealing_keys[1]: sealing key does not have 64", func(c object) { c["sealing_keys"] = []string{testSealingKey, marker} }},
+		{"sealing_keys[0]: a placeholder", func(c object) { c["sealing_keys"] = []string{"{env.DSAPP_TEST_MISSING}"} }},
+		{"sealing_keys: sealing key 2 is a duplicate", func(c object) { c["sealing_keys"] = []string{testSealingKey, testSealingKey} }},
+
+		{"store: ", func(c object) { c["store"] = object{"path": "/tmp/x"} }},
+		{"unknown module: dsapp.stores.sqlite", func(c object) { c["store"] = object{"backend": "sqlite"} }},
+		{`unknown field "cluster"`, func(c object) { in(c, "store")["cluster"] = true }},
+
+		{"authentication_servers.instances: at least one", servers("instances", []object{})},
+		{"authentication_servers.instances[0].name: must have", servers("instances", []object{{"url": "https://a:1/"}})},
+		{"authentication_servers.instances[1].name: is the name of", servers("instances", []object{{"name": "a", "url": "https://a:1/"}, {"name": "a", "url": "https://b:1/"}})},
+		{"authentication_servers.instances[0].url: must not be empty", servers("instances", []object{{"name": "a"}})},
+		{"authentication_servers.instances[0].url: a placeholder", servers("instances", []object{{"name": "a", "url": "{env.DSAPP_TEST_EMPTY}"}})},
+		{"authentication_servers.instances[0].url: must be an address", servers("instances", []object{{"name": "a", "url": "http://a:1/"}})},
+		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
+		{"authentication_servers.policy: must be", servers("policy", "round_robin")},
+		{"authentication_servers.soap_version: must be", servers("soap_version", "1.3")},
+		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", "-1s")},
+		{"authentication_servers.timeout: must be", servers("timeout", "-1s")},
+		{"authentication_servers.max_connections: must be", servers("max_connections", -1)},
+		{"authentication_servers.max_queue: must be", servers("max_queue", -1)},
+		{"authentication_servers.tls.handshake_timeout: must be", servers("tls", object{"handshake_timeout": "-1s"})},
+		{"authentication_servers.tls.except_ports: ", servers("tls", object{"except_ports": []string{"1"}})},
+		{"authentication_servers.tls.client_certificate_automate: ", servers("tls", object{"client_certificate_automate": "gateway.example.com"})},
+		{"authentication_servers.tls: ", servers("tls", object{"client_certificate_file": "x"})},
+		{"authentication_servers.tls: ", servers("tls", object{"ca": object{"provider": "file", "pem_files": []string{"/does/not/exist"}}})},
+		{"authentication_servers.component_types.provisioning: ", servers("component_types", object{"provisioning": strings.Repeat("x", 61)})},
+		{"authentication_servers.attributes.activation_message: ", servers("attributes", object{"activation_message": "a b"})},
+		{"authentication_servers.attributes.instance_activation_message: ", servers("attributes", object{"instance_activation_message": "a b"})},
+
+		{"activation.exchange: must be", activation("exchange", "relay")},
+		{"activation.profile: ", activation("profile", "rfc5054-1024-sha1")},
+		{"activation.registration_lifetime: must be", activation("registration_lifetime", "-1s")},
+		{"activation.handshake_lifetime: must be", activation("handshake_lifetime", "-1s")},
+		{"activation.max_attempts: must be from 1 to 100", activation("max_attempts", 101)},
+		{"activation.max_activations: must be from 1", activation("max_activations", -1)},
+		{"activation.unknown: must be", activation("unknown", "ignore")},
+		{"activation.gateway_id: a placeholder", activation("gateway_id", "{env.DSAPP_TEST_MISSING}")},
+		{"activation.gateway_id: ", activation("gateway_id", "a;b")},
+		{"activation.password: ", activation("password", object{"length": 3})},
+		{"activation.password: ", activation("password", object{"alphabet": "ab"})},
+
+		{"limits.max_body_size: must be", limit("max_body_size", -1)},
+		{"limits.max_exchanges: must be", limit("max_exchanges", -1)},
+		{"limits.failed_keys_per_minute: must be", limit("failed_keys_per_minute", -1)},
+		{"limits.exchanges_per_minute: must be", limit("exchanges_per_minute", 1_000_001)},
+		{"limits.registrations_per_minute: must be", limit("registrations_per_minute", -1)},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			c := gatewayConfig(t)
+			tt.edit(c)
+			err := validate(t, c)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error = %v", err)
+			}
+			for _, secret := range []string{marker, testFrontEndKey, testBackEndKey, testSealingKey} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("error shows a value: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// Validating must work beside a running gateway and on a read-only machine.
+func TestValidatingTouchesNothing(t *testing.T) {
+	c := gatewayConfig(t)
+	path := in(c, "store")["path"].(string)
+	if err := validate(t, c); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 0 {
+		t.Errorf("files: %v, %v", files, err)
+	}
+}
+
+// The documentation of options is made from their comments.
+func TestEveryOptionIsDocumented(t *testing.T) {
+	t.Parallel()
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			s, ok := spec.Type.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, f := range s.Fields.List {
+				if f.Tag == nil || !strings.Contains(f.Tag.Value, "json:") {
+					continue
+				}
+				options++
+				what := fmt.Sprintf("%s.%s", spec.Name.Name, f.Names[0].Name)
+				text := f.Doc.Text()
+				if text == "" {
+					t.Errorf("%s has no comment", what)
+				}
+				nested := false
+				switch f.Type.(type) {
+				case *ast.Ident:
+					nested = ast.IsExported(f.Type.(*ast.Ident).Name)
+				case *ast.ArrayType:
+					nested = true
+				}
+				if !nested && !strings.Contains(text, "Default: ") && !strings.Contains(text, "Default:\n") &&
+					!strings.Contains(strings.ToLower(text), "required") && !strings.Contains(text, "key_sha256") && !strings.Contains(text, "sha256sum") {
+					t.Errorf("%s tells neither a default nor that it is required", what)
+				}
+			}
+			return true
+		})
+	}
+	if options < 30 {
+		t.Errorf("found %d options only", options)
+	}
+}

@@ -1,0 +1,156 @@
+package caddymodule
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
+)
+
+// Limits protect the gateway and the registrations it keeps. Those per minute
+// count on each node by itself, and keep counting across reloads.
+type Limits struct {
+	// The largest request body that is read, in bytes. Default: 65536.
+	MaxBodySize int64 `json:"max_body_size,omitempty"`
+
+	// How many calls of activation exchanges may be computed at the same time.
+	// Further ones are answered with status 429. Default: 0, which stands for a
+	// number that suits the CPUs.
+	MaxExchanges int `json:"max_exchanges,omitempty"`
+
+	// How many requests with a missing or wrong API key one client address may
+	// make per minute before all its requests are answered with status 429 for a
+	// while. An IPv6 address counts as its /64. 0: no limit. Default: 30.
+	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
+
+	// How many activation exchanges one client address may begin per minute.
+	// 0: no limit, so that whoever knows identifiers can burn registrations as
+	// fast as the gateway computes. Default: 60.
+	ExchangesPerMinute *int `json:"exchanges_per_minute,omitempty"`
+
+	// How many registrations one application may make per minute. 0: no limit.
+	// Default: 600.
+	RegistrationsPerMinute *int `json:"registrations_per_minute,omitempty"`
+}
+
+const (
+	defaultMaxBodySize            = 64 << 10
+	largestMaxBodySize            = 16 << 20
+	defaultFailedKeysPerMinute    = 30
+	defaultExchangesPerMinute     = 60
+	defaultRegistrationsPerMinute = 600
+
+	// maxRate is the largest limit per minute. It keeps the arithmetic of the
+	// buckets far from overflow.
+	maxRate         = 1_000_000
+	maxMaxExchanges = 100_000
+
+	// maxCountedSources bounds the memory of one kind of counter to a few MiB.
+	maxCountedSources = 50_000
+)
+
+// rates are the limits per minute of one configuration.
+type rates struct {
+	failedKeys, exchanges, registrations int
+}
+
+// check returns the limits with their defaults.
+func (l *Limits) check() (maxBodySize int64, r *rates, err error) {
+	maxBodySize = l.MaxBodySize
+	if maxBodySize == 0 {
+		maxBodySize = defaultMaxBodySize
+	}
+	if maxBodySize < 1 || maxBodySize > largestMaxBodySize {
+		return 0, nil, fmt.Errorf("max_body_size: must be from 1 to %d", largestMaxBodySize)
+	}
+	if l.MaxExchanges < 0 || l.MaxExchanges > maxMaxExchanges {
+		return 0, nil, fmt.Errorf("max_exchanges: must be from 0 to %d", maxMaxExchanges)
+	}
+	r = new(rates)
+	for _, v := range []struct {
+		name       string
+		configured *int
+		preset     int
+		out        *int
+	}{
+		{"failed_keys_per_minute", l.FailedKeysPerMinute, defaultFailedKeysPerMinute, &r.failedKeys},
+		{"exchanges_per_minute", l.ExchangesPerMinute, defaultExchangesPerMinute, &r.exchanges},
+		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &r.registrations},
+	} {
+		*v.out = v.preset
+		if v.configured != nil {
+			*v.out = *v.configured
+		}
+		if *v.out < 0 || *v.out > maxRate {
+			return 0, nil, fmt.Errorf("%s: must be from 0 to %d", v.name, maxRate)
+		}
+	}
+	return maxBodySize, r, nil
+}
+
+// counters are the limiters of the whole process: what they counted is not lost
+// with a reload. The limits are those of the configuration that started last
+// and was not stopped since.
+type counters struct {
+	failedKeys, exchanges, registrations *ratelimit.Limiter
+
+	mu      sync.Mutex
+	started []*rates
+}
+
+func newCounters(r *rates) *counters {
+	return &counters{
+		failedKeys:    ratelimit.New(r.failedKeys, maxCountedSources),
+		exchanges:     ratelimit.New(r.exchanges, maxCountedSources),
+		registrations: ratelimit.New(r.registrations, maxCountedSources),
+	}
+}
+
+// start puts the limits of a configuration into force.
+func (c *counters) start(r *rates) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = append(c.started, r)
+	c.apply(r)
+}
+
+// stop ends them. A configuration that could not be started completely thereby
+// leaves the limits of the one before.
+func (c *counters) stop(r *rates) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = slices.DeleteFunc(c.started, func(s *rates) bool { return s == r })
+	if n := len(c.started); n > 0 {
+		c.apply(c.started[n-1])
+	}
+}
+
+func (c *counters) apply(r *rates) {
+	c.failedKeys.SetLimit(r.failedKeys)
+	c.exchanges.SetLimit(r.exchanges)
+	c.registrations.SetLimit(r.registrations)
+}
+
+// Destruct has nothing to close.
+func (c *counters) Destruct() error { return nil }
+
+// counterPool holds the one set of counters while there is a configuration.
+var counterPool = caddy.NewUsagePool()
+
+const countersKey = "counters"
+
+// acquireCounters takes a reference that counterPool.Delete(countersKey) returns.
+func acquireCounters(r *rates) (*counters, error) {
+	value, _, err := counterPool.LoadOrNew(countersKey, func() (caddy.Destructor, error) {
+		return newCounters(r), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return value.(*counters), nil
+}
+
+var _ caddy.Destructor = (*counters)(nil)

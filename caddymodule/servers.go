@@ -1,0 +1,273 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// AuthenticationServers are the servers that hold users, licences and keys, and
+// how the gateway calls them.
+type AuthenticationServers struct {
+	// The authentication servers. At least one is required.
+	Instances []Instance `json:"instances,omitempty"`
+
+	// How an instance is chosen: `first` asks the instances in order, a later
+	// one only if the connection to an earlier one cannot be made. Default: `first`.
+	Policy string `json:"policy,omitempty"`
+
+	// The SOAP version to speak: `1.1` or `1.2`. Default: `1.1`.
+	SOAPVersion string `json:"soap_version,omitempty"`
+
+	// TLS settings for the connections to all instances: trusted certificate
+	// authorities, client certificate, server name. Authentication servers often
+	// have a certificate of a private authority: trust it with `ca`, do not use
+	// `insecure_skip_verify`. TLS 1.2 is required at least. `handshake_timeout` is
+	// 5 s by default; `except_ports` and `client_certificate_automate` are not
+	// supported. Default: the authorities that the system trusts.
+	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
+
+	// How long to wait for a connection to an instance, without the TLS
+	// handshake. Default: `2s`.
+	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
+
+	// How long a whole call of an instance may take, from the wait for a free
+	// connection to the last byte of the answer. A command that timed out after
+	// it was sent is not repeated: whether it was carried out is not known.
+	// Default: `30s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How many calls of one instance may run at the same time. Keep it below the
+	// number of worker threads of the authentication server (30 unless it was
+	// changed), which other clients share. Default: 30.
+	MaxConnections int `json:"max_connections,omitempty"`
+
+	// How many calls of one instance may wait for one of those that run. Further
+	// ones are refused at once. 0: none may wait. Default: 100.
+	MaxQueue *int `json:"max_queue,omitempty"`
+
+	// The names under which the gateway is registered as a client component at
+	// the authentication servers. Component name and source address are all they
+	// know a gateway by, so every node's address must be registered, too.
+	ComponentTypes ComponentTypes `json:"component_types,omitzero"`
+
+	// The names of attributes that the vendor does not publish. Change them only
+	// if an authentication server uses others.
+	Attributes Attributes `json:"attributes,omitzero"`
+
+	transports []*http.Transport
+}
+
+// Instance is one authentication server.
+type Instance struct {
+	// A name for logs and metrics, and the one that pending registrations
+	// remember: do not change it while registrations are pending. 1 to 64
+	// characters, different for every instance. Required.
+	Name string `json:"name,omitempty"`
+
+	// The address of its SOAP interface, `https` only, e.g.
+	// `https://oas1.example.com:8888/`. Required. Accepts placeholders.
+	URL string `json:"url,omitempty"`
+}
+
+// ComponentTypes are client component names.
+type ComponentTypes struct {
+	// For registration and activation; 60 characters at most.
+	// Default: `DIGIPASS Gateway Provisioning DP760`.
+	Provisioning string `json:"provisioning,omitempty"`
+}
+
+// Attributes are attribute names.
+type Attributes struct {
+	// The attribute with Activation Message 1 in the answer to a registration.
+	// Default: `PROVFLD_ACTIVATION_MESSAGE`.
+	ActivationMessage string `json:"activation_message,omitempty"`
+
+	// The attribute with Activation Message 2 in the answer to adding a device.
+	// Default: `PROVFLD_INSTANCE_ACTIVATION_MESSAGE`.
+	InstanceActivationMessage string `json:"instance_activation_message,omitempty"`
+}
+
+const (
+	policyFirst = "first"
+
+	defaultComponentType  = "DIGIPASS Gateway Provisioning DP760"
+	defaultDialTimeout    = 2 * time.Second
+	defaultCallTimeout    = 30 * time.Second
+	defaultMaxConnections = 30
+	defaultMaxQueue       = 100
+	maxConnections        = 10_000
+	maxQueue              = 100_000
+	maxComponentType      = 60
+)
+
+// open checks the settings and returns the client of all instances. It makes no
+// connection. close must be called afterwards, also after an error.
+func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*authserver.Servers, error) {
+	if len(s.Instances) == 0 {
+		return nil, errors.New("instances: at least one is required")
+	}
+	if s.Policy != "" && s.Policy != policyFirst {
+		return nil, fmt.Errorf("policy: must be %q", policyFirst)
+	}
+	if !slices.Contains([]string{"", "1.1", "1.2"}, s.SOAPVersion) {
+		return nil, errors.New(`soap_version: must be "1.1" or "1.2"`)
+	}
+	if err := s.checkNames(); err != nil {
+		return nil, err
+	}
+	dialTimeout, err := duration("dial_timeout", s.DialTimeout, defaultDialTimeout)
+	if err != nil {
+		return nil, err
+	}
+	timeout, err := duration("timeout", s.Timeout, defaultCallTimeout)
+	if err != nil {
+		return nil, err
+	}
+	connections, err := count("max_connections", s.MaxConnections, defaultMaxConnections, maxConnections)
+	if err != nil {
+		return nil, err
+	}
+	queue := defaultMaxQueue
+	if s.MaxQueue != nil {
+		queue = *s.MaxQueue
+	}
+	if queue < 0 || queue > maxQueue {
+		return nil, fmt.Errorf("max_queue: must be from 0 to %d", maxQueue)
+	}
+	handshake, err := handshakeTimeout(s.TLS)
+	if err != nil {
+		return nil, err
+	}
+	component := s.ComponentTypes.Provisioning
+	if component == "" {
+		component = defaultComponentType
+	}
+	tlsConfig, err := clientTLS(ctx, s.TLS)
+	if err != nil {
+		return nil, err
+	}
+
+	names := make(map[string]struct{}, len(s.Instances))
+	instances := make([]authserver.Instance, len(s.Instances))
+	for i, instance := range s.Instances {
+		if err := validInstanceName(instance.Name, names); err != nil {
+			return nil, fmt.Errorf("instances[%d].name: %w", i, err)
+		}
+		address, err := instance.address()
+		if err != nil {
+			return nil, fmt.Errorf("instances[%d].url: %w", i, err)
+		}
+		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, connections)
+		s.transports = append(s.transports, transport)
+		instances[i] = authserver.Instance{
+			Name:           instance.Name,
+			URL:            address,
+			Transport:      transport,
+			MaxConnections: connections,
+			MaxQueue:       queue,
+		}
+	}
+	return authserver.New(authserver.Config{
+		Instances:      instances,
+		SOAPVersion:    s.SOAPVersion,
+		Timeout:        timeout,
+		ComponentTypes: authserver.ComponentTypes{Provisioning: component},
+		Attributes: authserver.Attributes{
+			ActivationMessage:         s.Attributes.ActivationMessage,
+			InstanceActivationMessage: s.Attributes.InstanceActivationMessage,
+		},
+		Logger: logger,
+	})
+}
+
+// checkNames checks the names that go into commands.
+func (s *AuthenticationServers) checkNames() error {
+	component := s.ComponentTypes.Provisioning
+	if utf8.RuneCountInString(component) > maxComponentType || strings.ContainsFunc(component, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("component_types.provisioning: must have at most %d printable characters", maxComponentType)
+	}
+	for _, attribute := range []struct{ option, name string }{
+		{"activation_message", s.Attributes.ActivationMessage},
+		{"instance_activation_message", s.Attributes.InstanceActivationMessage},
+	} {
+		if attribute.name != "" && !attributeName.MatchString(attribute.name) {
+			return fmt.Errorf("attributes.%s: must have 1 to 64 letters, digits and underscores", attribute.option)
+		}
+	}
+	return nil
+}
+
+var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
+
+// close gives idle connections up. Calls that are running keep theirs.
+func (s *AuthenticationServers) close() {
+	for _, t := range s.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+// maxInstanceName is the longest name of an instance, in bytes.
+const maxInstanceName = 64
+
+// validInstanceName checks a name and adds it to those taken.
+func validInstanceName(name string, taken map[string]struct{}) error {
+	if name == "" || len(name) > maxInstanceName {
+		return fmt.Errorf("must have 1 to %d characters", maxInstanceName)
+	}
+	if _, ok := taken[name]; ok {
+		return errors.New("is the name of an earlier instance")
+	}
+	taken[name] = struct{}{}
+	return nil
+}
+
+func (i *Instance) address() (*url.URL, error) {
+	resolved, err := resolveSecret(i.URL)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(resolved)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return nil, errors.New("must be an address such as https://host:8888/")
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("must have no user, query or fragment")
+	}
+	return u, nil
+}
+
+// duration gives the configured value or, if there is none, the default.
+func duration(name string, configured caddy.Duration, preset time.Duration) (time.Duration, error) {
+	if configured == 0 {
+		return preset, nil
+	}
+	if configured < 0 {
+		return 0, fmt.Errorf("%s: %w", name, errNotPositive)
+	}
+	return time.Duration(configured), nil
+}
+
+// count gives the configured value or, if it is 0, the default.
+func count(name string, configured, preset, limit int) (int, error) {
+	if configured == 0 {
+		return preset, nil
+	}
+	if configured < 0 || configured > limit {
+		return 0, fmt.Errorf("%s: must be from 1 to %d", name, limit)
+	}
+	return configured, nil
+}

@@ -1,0 +1,124 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+func init() {
+	caddy.RegisterModule(new(EmbeddedStore))
+}
+
+// EmbeddedStore keeps registrations in one file, for a gateway of one node.
+// Handshakes, which live for minutes, are in memory: they outlive reloads, not
+// the process.
+//
+// If no `sealing_keys` are configured, a key is made in a file beside it, named
+// after it with `.key` at the end, when the store is first used. From then on
+// that key opens records, also beside configured keys. Back both files up
+// separately: together they give pending activation data away.
+type EmbeddedStore struct {
+	// The file. It is made, readable by its owner only, with missing folders. Only
+	// one process can use it at a time.
+	// Default: `dsapp/dsapp.db` in Caddy's data directory.
+	Path string `json:"path,omitempty"`
+
+	leasedStore[*embedded.Store]
+
+	path string
+
+	mu   sync.Mutex
+	ring *seal.Keyring
+}
+
+// CaddyModule returns the Caddy module information.
+func (*EmbeddedStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "dsapp.stores.embedded",
+		New: func() caddy.Module { return new(EmbeddedStore) },
+	}
+}
+
+// Provision finds out where the file is. It does not look whether it exists.
+func (s *EmbeddedStore) Provision(caddy.Context) error {
+	path := s.Path
+	if path == "" {
+		path = filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	s.path = path
+	s.lease, err = newLease(storePool, "embedded "+path, func() (*embedded.Store, error) {
+		return embedded.Open(path, embedded.Options{})
+	})
+	return err
+}
+
+// Cleanup lets go of the file.
+func (s *EmbeddedStore) Cleanup() error {
+	s.release()
+	return nil
+}
+
+// CheckSealingKeys accepts any number. See Store.
+func (*EmbeddedStore) CheckSealingKeys(int) error { return nil }
+
+// Keyring returns a ring of the configured keys, if any, and the key beside the
+// file, which it makes if it is needed. See Store.
+func (s *EmbeddedStore) Keyring(ctx context.Context, configured [][]byte) (*seal.Keyring, error) {
+	s.mu.Lock()
+	ring := s.ring
+	s.mu.Unlock()
+	if ring != nil {
+		return ring, nil
+	}
+	// A file that another process holds gets no key from this one.
+	if _, err := s.store(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ring != nil {
+		return s.ring, nil
+	}
+	keys, err := s.keys(configured)
+	if err != nil {
+		return nil, err
+	}
+	s.ring, err = seal.NewKeyring(keys...)
+	return s.ring, err
+}
+
+func (s *EmbeddedStore) keys(configured [][]byte) ([][]byte, error) {
+	if len(configured) == 0 {
+		key, err := embedded.LoadOrCreateKey(s.path)
+		return [][]byte{key}, err
+	}
+	key, found, err := embedded.LoadKey(s.path)
+	if err != nil || !found {
+		return configured, err
+	}
+	keys := slices.Clone(configured)
+	// The key of the file may have become a configured one.
+	if !slices.ContainsFunc(configured, func(c []byte) bool { return subtle.ConstantTimeCompare(c, key) == 1 }) {
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+var (
+	_ caddy.Provisioner  = (*EmbeddedStore)(nil)
+	_ caddy.CleanerUpper = (*EmbeddedStore)(nil)
+	_ Store              = (*EmbeddedStore)(nil)
+)

@@ -1,0 +1,84 @@
+package caddymodule
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+const (
+	// idleTimeout of a connection to an authentication server, which closes its
+	// side after 90 s.
+	idleTimeout = 60 * time.Second
+
+	defaultHandshakeTimeout = 5 * time.Second
+	keepAliveInterval       = 30 * time.Second
+	maxResponseHeader       = 64 << 10
+)
+
+// newTransport returns a transport for one authentication server. It knows no
+// proxies, follows no environment variables and speaks HTTP/1.1; how long an
+// answer may take is up to each call.
+func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Duration, maxConnections int) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval}
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        clientTLS,
+		TLSHandshakeTimeout:    handshakeTimeout,
+		MaxIdleConns:           maxConnections,
+		MaxIdleConnsPerHost:    maxConnections,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		DisableCompression:     true,
+		Protocols:              http1(),
+	}
+}
+
+func http1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// clientTLS returns the TLS settings of a client: those of t, and TLS 1.2 at
+// least. t may be nil. Errors begin with the name of the option, tls.
+func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error) {
+	config := new(tls.Config)
+	if t != nil {
+		if len(t.ExceptPorts) > 0 {
+			return nil, errors.New("tls.except_ports: has no meaning here")
+		}
+		if t.ClientCertificateAutomate != "" {
+			return nil, errors.New("tls.client_certificate_automate: is not supported, " +
+				"use client_certificate_file and client_certificate_key_file")
+		}
+		made, err := t.MakeTLSClientConfig(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		if made != nil { // nil stands for Go's defaults
+			config = made
+		}
+	}
+	config.MinVersion = tls.VersionTLS12
+	return config, nil
+}
+
+// handshakeTimeout is the one of t, or the default.
+func handshakeTimeout(t *reverseproxy.TLSConfig) (time.Duration, error) {
+	if t == nil || t.HandshakeTimeout == 0 {
+		return defaultHandshakeTimeout, nil
+	}
+	if t.HandshakeTimeout < 0 {
+		return 0, fmt.Errorf("tls.handshake_timeout: %w", errNotPositive)
+	}
+	return time.Duration(t.HandshakeTimeout), nil
+}
+
+var errNotPositive = errors.New("must be greater than zero")

@@ -1,0 +1,83 @@
+package caddymodule
+
+import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Settings that the authentication servers depend on.
+func TestTransport(t *testing.T) {
+	t.Parallel()
+	config, err := clientTLS(caddy.Context{Context: t.Context()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := newTransport(config, time.Second, 2*time.Second, 3)
+	if transport.TLSClientConfig.MinVersion != tls.VersionTLS12 {
+		t.Errorf("minimum TLS version %x", transport.TLSClientConfig.MinVersion)
+	}
+	if transport.Proxy != nil {
+		t.Error("the transport follows proxy settings of the environment")
+	}
+	if transport.IdleConnTimeout >= 90*time.Second || transport.IdleConnTimeout == 0 {
+		t.Errorf("idle timeout %v: the server closes after 90s", transport.IdleConnTimeout)
+	}
+	if transport.MaxIdleConnsPerHost != 3 {
+		t.Errorf("%d idle connections", transport.MaxIdleConnsPerHost)
+	}
+	if transport.Protocols.HTTP2() || !transport.Protocols.HTTP1() {
+		t.Errorf("protocols %v", transport.Protocols)
+	}
+}
+
+// A server below TLS 1.2 or without a trusted certificate is not talked to.
+func TestTransportRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		version  uint16
+		trusted  bool
+		accepted bool
+	}{
+		{"TLS 1.2 and trusted", tls.VersionTLS12, true, true},
+		{"TLS 1.2 and not trusted", tls.VersionTLS12, false, false},
+		{"TLS 1.1 and trusted", tls.VersionTLS11, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.TLS = &tls.Config{MaxVersion: tt.version, MinVersion: tls.VersionTLS10}
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.StartTLS()
+			defer server.Close()
+
+			config, err := clientTLS(caddy.Context{Context: t.Context()}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.trusted {
+				config.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+			}
+			transport := newTransport(config, time.Second, time.Second, 1)
+			defer transport.CloseIdleConnections()
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := transport.RoundTrip(r)
+			if err == nil {
+				resp.Body.Close()
+			}
+			if tt.accepted != (err == nil) {
+				t.Errorf("err = %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+const (
+	ephemeralKeyPath   = "/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey"
+	activationDataPath = "/rest/v2/provisioning/DSAPPSRPGenerateActivationData"
+	addDevicePath      = "/rest/v2/provisioning/MdlAddDevice"
+	activatePath       = "/rest/v2/provisioning/MdlActivate"
+)
+
+// refused is the one answer to a proof that does not count, whatever the reason.
+const refused = `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_INVCREDENTIALS","returnCode":-1,"statusCode":1000}}`
+
+// A phone registered by the bank's site is activated by the four calls, in both
+// versions of the services; the authentication server sees exactly one command
+// for the registration and two for the device.
+func TestPhoneActivates(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, nil)
+	for _, version := range []int{1, 2} {
+		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
+			registered := g.Register(t)
+			assert.NotContains(t, server.URL, registered.Identifier)
+			phone := g.Phone()
+			phone.Version = version
+			activated, err := phone.Activate(t.Context(), registered.Identifier, registered.Password)
+			require.NoError(t, err)
+			assert.Regexp(t, `^[A-Z]{3}[0-9]{7}-[0-9]{1,2}$`, activated.InstanceSerial)
+			if version == 2 {
+				assert.Equal(t, userID, activated.UserID)
+				assert.Equal(t, domain, activated.Domain)
+				assert.True(t, strings.HasPrefix(activated.InstanceSerial, activated.SerialNumber+"-"))
+			}
+
+			// The final call removed the registration.
+			_, err = phone.Activate(t.Context(), registered.Identifier, registered.Password)
+			require.Error(t, err)
+		})
+	}
+	for _, cmd := range []string{"PROVISIONCMD_MDL_REGISTER", "PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE"} {
+		assert.Equal(t, 2, server.Calls(cmd), cmd)
+	}
+}
+
+// begin makes the first call of an exchange.
+func begin(t *testing.T, g *gateway, identifier, password string) (c *srp.Client, salt, public []byte) {
+	t.Helper()
+	profile, err := srp.LookupProfile(srp.DefaultProfile)
+	require.NoError(t, err)
+	c, err = profile.NewClient(identifier, password)
+	require.NoError(t, err)
+	status, answer := g.Call(t, ephemeralKeyPath, frontEndKey, fmt.Sprintf(
+		`{"registrationIdentifier":%q,"clientEphemeralPublicKey":%q}`, identifier, upperHex(c.Public())))
+	require.Equal(t, http.StatusOK, status, answer)
+	var decoded struct {
+		Result struct{ ServerEphemeralPublicKey, Salt string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
+	salt, err = hex.DecodeString(decoded.Result.Salt)
+	require.NoError(t, err)
+	public, err = hex.DecodeString(decoded.Result.ServerEphemeralPublicKey)
+	require.NoError(t, err)
+	return c, salt, public
+}
+
+// prove makes the second call of an exchange.
+func prove(t *testing.T, g *gateway, identifier string, evidence []byte) (int, string) {
+	t.Helper()
+	return g.Call(t, activationDataPath, frontEndKey, fmt.Sprintf(
+		`{"registrationIdentifier":%q,"clientEvidenceMessage":%q}`, identifier, upperHex(evidence)))
+}
+
+// exchange makes both calls.
+func exchange(t *testing.T, g *gateway, identifier, password string) (int, string) {
+	t.Helper()
+	c, salt, public := begin(t, g, identifier, password)
+	evidence, err := c.Prove(salt, public)
+	require.NoError(t, err)
+	return prove(t, g, identifier, evidence)
+}
+
+func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
+
+// Wrong passwords, burned, expired and unknown identifiers cannot be told
+// apart: the same statuses and bytes in both calls, the same length of
+// everything, and a salt that never changes for an identifier.
+func TestRefusalsAreAlike(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["activation"] = object{"max_attempts": 2}
+	})
+	salts := make(map[string][]byte)
+	check := func(t *testing.T, identifier string) {
+		t.Helper()
+		c, salt, public := begin(t, g, identifier, "wrong-password")
+		assert.Len(t, salt, srp.SaltSize)
+		assert.Len(t, public, len(c.Public()))
+		if known, ok := salts[identifier]; ok {
+			assert.Equal(t, known, salt, "the salt of an identifier never changes")
+		}
+		salts[identifier] = salt
+		evidence, err := c.Prove(salt, public)
+		require.NoError(t, err)
+		status, answer := prove(t, g, identifier, evidence)
+		assert.Equal(t, http.StatusOK, status)
+		assert.Equal(t, refused, answer)
+		// The handshake was taken: there is nothing to prove against any more.
+		status, answer = prove(t, g, identifier, evidence)
+		assert.Equal(t, http.StatusOK, status)
+		assert.Equal(t, refused, answer)
+	}
+
+	registered := g.Register(t)
+	for range 2 {
+		check(t, registered.Identifier)
+	}
+	// Burned now: the right password does not help.
+	status, answer := exchange(t, g, registered.Identifier, registered.Password)
+	assert.Equal(t, http.StatusOK, status)
+	assert.Equal(t, refused, answer)
+	check(t, registered.Identifier)
+
+	for range 4 {
+		check(t, "never-registered")
+	}
+
+	// Expired: the same salt as while it lived, and no way in. The registration
+	// is used up to its end by trying until the first refusal.
+	activation := g.Config["apps"].(object)["dsapp"].(object)["activation"].(object)
+	activation["registration_lifetime"] = "2s"
+	g.Load(t)
+	short := g.Register(t)
+	_, salt, _ := begin(t, g, short.Identifier, short.Password)
+	salts[short.Identifier] = salt
+	expires, err := time.Parse(time.RFC3339, short.ExpiresAt)
+	require.NoError(t, err)
+	poll(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
+	status, answer = exchange(t, g, short.Identifier, short.Password)
+	assert.Equal(t, http.StatusOK, status)
+	assert.Equal(t, refused, answer)
+	check(t, short.Identifier)
+
+	// A restart changes none of it.
+	g.Kill(t)
+	g.Start(t)
+	for identifier := range salts {
+		check(t, identifier)
+	}
+}
+
+// Knowing whether an identifier is registered must not show in the time of
+// either call. Medians of interleaved calls are compared, so that the noise of
+// the machine meets both alike.
+func TestRefusalsTakeTheSameTime(t *testing.T) {
+	const (
+		rounds    = 100 // the greatest number of attempts that can be configured
+		tolerance = 0.10
+		tries     = 6
+	)
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["activation"] = object{"max_attempts": rounds}
+	})
+	var report string
+	for try := range tries {
+		known, unknown := g.Register(t).Identifier, fmt.Sprintf("Unknown%d", try)
+		var first, second [2][]time.Duration
+		for i := range 2 * rounds {
+			side := i % 2
+			identifier := []string{known, unknown}[side]
+			start := time.Now()
+			c, salt, public := begin(t, g, identifier, "wrong-password")
+			begun := time.Now()
+			evidence, err := c.Prove(salt, public)
+			require.NoError(t, err)
+			proving := time.Now()
+			_, answer := prove(t, g, identifier, evidence)
+			done := time.Now()
+			require.Equal(t, refused, answer)
+			first[side] = append(first[side], begun.Sub(start))
+			second[side] = append(second[side], done.Sub(proving))
+		}
+		one, two := ratio(first), ratio(second)
+		report = fmt.Sprintf("known to unknown: first call %.3f, second call %.3f", one, two)
+		t.Log(report)
+		if one > 1-tolerance && one < 1+tolerance && two > 1-tolerance && two < 1+tolerance {
+			return
+		}
+	}
+	assert.Fail(t, "the time of a call tells known from unknown identifiers", report)
+}
+
+func ratio(samples [2][]time.Duration) float64 {
+	for _, s := range samples {
+		slices.Sort(s)
+	}
+	return float64(samples[0][len(samples[0])/2]) / float64(samples[1][len(samples[1])/2])
+}
+
+// fast-srp-hap, an SRP implementation that shares nothing with this one, takes
+// part in the exchange and decrypts the activation message.
+func TestThirdPartyClientActivates(t *testing.T) {
+	t.Parallel()
+	peer := filepath.Join("testdata", "srp-client")
+	_, err := os.Stat(filepath.Join(peer, "node_modules", "fast-srp-hap"))
+	require.NoError(t, err, "the npm packages are missing: run make test-tools")
+
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, nil)
+	// Several exchanges, so that values with a leading zero byte are likely.
+	for range 3 {
+		registered := g.Register(t)
+		cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
+		cmd.Dir = peer
+		cmd.Env = append(environment(t.TempDir()),
+			"NODE_EXTRA_CA_CERTS="+certs.Authority,
+			"GATEWAY_URL="+g.URL,
+			"GATEWAY_CA="+certs.Authority,
+			"GATEWAY_KEY="+frontEndKey,
+			"REGISTRATION_IDENTIFIER="+registered.Identifier,
+			"ACTIVATION_PASSWORD="+registered.Password,
+			"SRP_GROUP=2048")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		var result struct {
+			OK                     bool   `json:"ok"`
+			ActivationMessage      string `json:"activationMessage"`
+			ServerEvidenceVerified bool   `json:"serverEvidenceVerified"`
+		}
+		require.NoError(t, json.Unmarshal(out, &result), string(out))
+		assert.True(t, result.OK)
+		assert.True(t, result.ServerEvidenceVerified)
+		assert.Regexp(t, `^([0-9A-F]{2})+$`, result.ActivationMessage)
+	}
+}
+
+// An acknowledged registration and its failed attempts outlive the process,
+// however it ends.
+func TestPendingRegistrationSurvivesKill(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["activation"] = object{"max_attempts": 3}
+	})
+	pending, attempted := g.Register(t), g.Register(t)
+	for range 2 {
+		_, answer := exchange(t, g, attempted.Identifier, "wrong-password")
+		require.Equal(t, refused, answer)
+	}
+	g.Kill(t)
+	g.Start(t)
+
+	_, err := g.Phone().Activate(t.Context(), pending.Identifier, pending.Password)
+	require.NoError(t, err)
+
+	// Two of three attempts were used before: one more burns it.
+	_, answer := exchange(t, g, attempted.Identifier, "wrong-password")
+	require.Equal(t, refused, answer)
+	_, answer = exchange(t, g, attempted.Identifier, attempted.Password)
+	assert.Equal(t, refused, answer)
+}
+
+// caddy validate accepts the example with the files its command makes, without
+// network, also while a gateway runs on the same store.
+func TestExampleConfiguration(t *testing.T) {
+	t.Parallel()
+	dir, root := t.TempDir(), filepath.Join("..", "..")
+	files := exec.CommandContext(t.Context(), "make", "-s", "example-files", "EXAMPLE_DIR="+dir)
+	files.Dir = root
+	out, err := files.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	example, err := os.ReadFile(filepath.Join(root, "caddy.json.example"))
+	require.NoError(t, err)
+	config := strings.ReplaceAll(string(example), "/etc/dsapp", dir)
+	path := filepath.Join(t.TempDir(), "caddy.json")
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	env := append(environment(t.TempDir()), "DSAPP_OAS_URL=https://oas.invalid:8888/")
+
+	validate := func(t *testing.T) {
+		t.Helper()
+		home := home(env)
+		before := tree(t, home)
+		out, code := command(t, env, "validate", "--config", path)
+		require.Zero(t, code, out)
+		assert.Contains(t, out, "Valid configuration")
+		assert.Equal(t, before, tree(t, home), "validating writes nothing")
+	}
+	validate(t)
+
+	// The same store in use by a running gateway.
+	g := &gateway{URL: "https://" + freeAddress(t), Admin: freeAddress(t), Logs: new(logs)}
+	running := strings.Replace(config, `":11080"`, `"`+strings.TrimPrefix(g.URL, "https://")+`"`, 1)
+	require.NotEqual(t, config, running)
+	require.NoError(t, json.Unmarshal([]byte(running), &g.Config))
+	g.Config["admin"] = object{"listen": g.Admin, "config": object{"persist": false}}
+	runningPath := filepath.Join(t.TempDir(), "caddy.json")
+	encoded, err := json.Marshal(g.Config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(runningPath, encoded, 0o600))
+	process := exec.CommandContext(t.Context(), caddyBinary, "run", "--config", runningPath)
+	process.Env = env
+	process.Stdout, process.Stderr = g.Logs, g.Logs
+	require.NoError(t, process.Start())
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+		if t.Failed() {
+			t.Log(g.Logs)
+		}
+	})
+	g.client = client(t, filepath.Join(dir, "tls.pem"), "gateway.example.com")
+	key, err := os.ReadFile(filepath.Join(dir, "front-end.key"))
+	require.NoError(t, err)
+	frontEnd := strings.TrimSpace(string(key))
+	poll(t, "gateway to serve", func() bool {
+		// The exchange with an unknown identifier opens the store.
+		status, _, err := g.try(t.Context(), ephemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
+		return err == nil && status == http.StatusOK
+	})
+	validate(t)
+}
+
+func home(env []string) string {
+	for _, e := range env {
+		if dir, ok := strings.CutPrefix(e, "HOME="); ok {
+			return dir
+		}
+	}
+	return ""
+}
+
+// tree lists the files below dir with their sizes.
+func tree(t *testing.T, dir string) []string {
+	t.Helper()
+	var files []string
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		files = append(files, fmt.Sprintf("%s %d %s", path, info.Size(), info.ModTime()))
+		return nil
+	}))
+	return files
+}

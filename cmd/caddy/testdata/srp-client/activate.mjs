@@ -1,0 +1,226 @@
+// Runs the two SRP calls of an activation as a phone would, with the unmodified
+// npm package fast-srp-hap as the SRP implementation and node:crypto for the rest.
+// Nothing here comes from the gateway's own code, so that both sides can only
+// agree by following the same profile.
+//
+//   GATEWAY_URL              base URL, with the context path if there is one
+//   GATEWAY_CA               PEM file with the CA of the gateway's certificate
+//   GATEWAY_KEY              front-end API key
+//   REGISTRATION_IDENTIFIER  SRP identity
+//   ACTIVATION_PASSWORD      SRP password
+//   SRP_GROUP                2048 (default), 3072 or 4096
+//   SRP_LEADING_ZERO         1: draw the private value until the public one begins with a zero byte
+//   SRP_SHORT                1: send the public value without leading zeros
+//
+// Prints one line of JSON. Exits with 0 only if the server proved itself and every
+// item was authentic; otherwise with 1 (2 for wrong usage) and the reason on stderr.
+
+import { createDecipheriv, createDiffieHellman, createHash, createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { Agent, request } from "node:https";
+import srp from "fast-srp-hap";
+
+const groups = ["2048", "3072", "4096"];
+const maxAnswer = 1 << 20;
+
+class Failure extends Error {
+  constructor(stage, message, details = {}) {
+    super(`${stage}: ${message}`);
+    this.details = details;
+  }
+}
+
+function settings(env) {
+  const need = (name) => {
+    if (!env[name]) throw new Error(`${name} is missing`);
+    return env[name];
+  };
+  const base = new URL(need("GATEWAY_URL"));
+  if (base.protocol !== "https:") throw new Error("GATEWAY_URL must begin with https:");
+  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  const group = env.SRP_GROUP || "2048";
+  if (!groups.includes(group)) throw new Error(`SRP_GROUP must be one of ${groups.join(", ")}`);
+  return {
+    base,
+    group,
+    agent: new Agent({ ca: readFileSync(need("GATEWAY_CA")), keepAlive: true }),
+    apiKey: need("GATEWAY_KEY"),
+    registration: need("REGISTRATION_IDENTIFIER"),
+    password: need("ACTIVATION_PASSWORD"),
+    leadingZero: env.SRP_LEADING_ZERO === "1",
+    short: env.SRP_SHORT === "1",
+  };
+}
+
+// call posts one service and returns the members of its result.
+async function call(s, service, body) {
+  const { status, type, text } = await post(s, new URL(`rest/v2/provisioning/${service}`, s.base), body).catch((e) => {
+    throw new Failure(service, `${e.code ?? "error"}: ${e.message}`);
+  });
+  if (!/^application\/json(;|$)/.test(type)) throw new Failure(service, `HTTP ${status} with media type "${type}"`, { httpStatus: status });
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new Failure(service, `HTTP ${status} with a body that is not JSON`, { httpStatus: status });
+  }
+  const codes = answer.resultCodes;
+  if (status !== 200 || codes?.returnCode !== 0) {
+    const reason = [codes?.statusCodeEnum, answer.errorDescription].filter(Boolean).join(", ");
+    throw new Failure(service, `HTTP ${status}: ${reason || "no result codes"}`, { httpStatus: status, resultCodes: codes });
+  }
+  if (typeof answer.result !== "object" || answer.result === null) throw new Failure(service, "success without a result");
+  return answer.result;
+}
+
+function post(s, url, body) {
+  const data = Buffer.from(JSON.stringify(body));
+  return new Promise((resolve, reject) => {
+    const req = request(url, {
+      method: "POST",
+      agent: s.agent,
+      timeout: 20_000,
+      headers: {
+        Authorization: `Basic ${Buffer.from(`${s.apiKey}:`).toString("base64")}`,
+        "Content-Type": "application/json",
+        "Content-Length": data.length,
+      },
+    });
+    req.on("timeout", () => req.destroy(new Error("no answer within 20 seconds")));
+    req.on("error", reject);
+    req.on("response", (res) => {
+      const chunks = [];
+      let size = 0;
+      res.on("error", reject);
+      res.on("data", (chunk) => {
+        size += chunk.length;
+        if (size > maxAnswer) return req.destroy(new Error(`answer of more than ${maxAnswer} bytes`));
+        chunks.push(chunk);
+      });
+      res.on("end", () =>
+        resolve({ status: res.statusCode, type: res.headers["content-type"] ?? "", text: Buffer.concat(chunks).toString("utf8") }),
+      );
+    });
+    req.end(data);
+  });
+}
+
+// unhex reads an upper-case hex member of exactly that many bytes, or of any
+// number of bytes but none.
+function unhex(stage, object, member, bytes) {
+  const digits = object?.[member];
+  if (typeof digits !== "string" || !/^([0-9A-F]{2})+$/.test(digits)) {
+    throw new Failure(stage, `${member} is not upper-case hex`);
+  }
+  if (bytes !== undefined && digits.length !== 2 * bytes) {
+    throw new Failure(stage, `${member} has ${digits.length} digits, not ${2 * bytes}`);
+  }
+  return Buffer.from(digits, "hex");
+}
+
+const hex = (bytes) => bytes.toString("hex").toUpperCase();
+
+// privateValue returns a, on request such that g^a begins with a zero byte. OpenSSL
+// does the search: it is a good deal faster than the package.
+async function privateValue(params, leadingZero) {
+  if (!leadingZero) return srp.SRP.genKey(32);
+  const dh = createDiffieHellman(params.N.toBuffer(true), params.g.toBuffer(true));
+  for (;;) {
+    const a = await srp.SRP.genKey(32);
+    dh.setPrivateKey(a);
+    // Without leading zeros in some versions of OpenSSL, with them in others.
+    const A = dh.generateKeys();
+    if (A.length < params.N_length_bits / 8 || A[0] === 0) return a;
+  }
+}
+
+// open checks and decrypts one item under keys that belong to it alone.
+function open(stage, key, transcript, item, data, counter, mac) {
+  const derive = (purpose) => Buffer.from(hkdfSync("sha256", key, transcript, `DSAPP-SRP v1 ${item} ${purpose}`, 32));
+  const want = createHmac("sha256", derive("mac")).update(counter).update(data).digest();
+  if (!timingSafeEqual(want, mac)) throw new Failure(stage, `the MAC of ${item} does not match`);
+  const cipher = createDecipheriv("aes-256-ctr", derive("encryption"), Buffer.concat([counter, Buffer.alloc(8)]));
+  const text = Buffer.concat([cipher.update(data), cipher.final()]);
+  if (text.some((byte) => byte < 0x20 || byte > 0x7e)) throw new Failure(stage, `${item} is not ASCII text`);
+  return text.toString("latin1");
+}
+
+async function activate(s) {
+  const params = srp.SRP.params[s.group];
+  const size = params.N_length_bits / 8;
+  const identity = Buffer.from(s.registration, "ascii");
+  const password = Buffer.from(s.password, "ascii");
+
+  // The package wants the salt before it gives A, the protocol the other way
+  // round. A depends on a alone, so a first client without salt supplies it.
+  const a = await privateValue(params, s.leadingZero);
+  const A = new srp.SrpClient(params, Buffer.alloc(0), identity, password, a).computeA();
+  if (A.length !== size) throw new Error("the package no longer pads A");
+
+  const first = "DSAPPSRPGenerateEphemeralKey";
+  const challenge = await call(s, first, {
+    registrationIdentifier: s.registration,
+    clientEphemeralPublicKey: s.short ? hex(A).replace(/^0+/, "") : hex(A),
+  });
+  const B = unhex(first, challenge, "serverEphemeralPublicKey", size);
+  const salt = unhex(first, challenge, "salt", 16);
+
+  const client = new srp.SrpClient(params, salt, identity, password, a, true);
+  try {
+    client.setB(B);
+  } catch (e) {
+    throw new Failure(first, e.message);
+  }
+
+  const second = "DSAPPSRPGenerateActivationData";
+  const proof = await call(s, second, {
+    registrationIdentifier: s.registration,
+    clientEvidenceMessage: hex(client.computeM1()),
+  });
+  const evidence = unhex(second, proof, "serverEvidenceMessage", 32);
+  try {
+    client.checkM2(evidence);
+  } catch (e) {
+    throw new Failure(second, e.message);
+  }
+
+  const transcript = createHash("sha256").update(A).update(B).digest();
+  const item = (name, object, member) =>
+    open(
+      second,
+      client.computeK(),
+      transcript,
+      name,
+      unhex(second, object, member),
+      unhex(second, object, "encryptedCounter", 8),
+      unhex(second, object, "mac", 32),
+    );
+  const result = { ok: true, group: Number(s.group), registrationIdentifier: s.registration, serverEvidenceVerified: true };
+  if (proof.standard !== undefined) {
+    result.activationCode = item("activationCode", proof.standard.activationCode, "data");
+    result.eventReactivationCounter = item("eventReactivationCounter", proof.standard.eventReactivationCounter, "data");
+  } else {
+    result.activationMessage = item("licenseActivationMessage", proof, "encryptedLicenseActivationMessage");
+    if (!/^([0-9A-F]{2})+$/.test(result.activationMessage)) throw new Failure(second, "the activation message is not upper-case hex");
+  }
+  result.macVerified = true;
+  result.publicValueStartsWithZero = A[0] === 0;
+  return result;
+}
+
+let s;
+try {
+  s = settings(process.env);
+} catch (e) {
+  console.error(e.message);
+  process.exit(2);
+}
+try {
+  console.log(JSON.stringify(await activate(s)));
+} catch (e) {
+  console.log(JSON.stringify({ ok: false, error: e.message, ...e.details }));
+  console.error(e instanceof Failure ? e.message : e.stack);
+  process.exitCode = 1;
+} finally {
+  s.agent.destroy();
+}

@@ -1,0 +1,65 @@
+package dsappgateway
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/dsapp-gateway/dsapp-gateway"
+
+// dependencies lists every package that the packages of a pattern need, each
+// with the one of the pattern that needs it first.
+func dependencies(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-deps"}, patterns...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+// The library can be used without Caddy, and the exchange with the database
+// client stays in the one package that is about it.
+func TestLibraryDependencies(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "./dsapp/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := strings.Fields(string(out))
+	if len(packages) < 8 {
+		t.Fatalf("library has packages %v", packages)
+	}
+	for _, p := range packages {
+		forbidden := []string{
+			"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/", "github.com/spf13/cobra",
+			module + "/caddymodule",
+		}
+		if !strings.HasPrefix(p, module+"/dsapp/store/redis") && !strings.HasPrefix(p, module+"/dsapp/store/storetest") {
+			forbidden = append(forbidden, "github.com/redis/go-redis")
+		}
+		for _, dependency := range dependencies(t, p) {
+			for _, prefix := range forbidden {
+				if strings.HasPrefix(dependency, prefix) {
+					t.Errorf("%s depends on %s", p, dependency)
+				}
+			}
+		}
+	}
+}
+
+// What a bank builds into its Caddy has neither a simulated server nor fixed keys.
+func TestGatewayIsWithoutSandbox(t *testing.T) {
+	t.Parallel()
+	found := false
+	for _, dependency := range dependencies(t, ".") {
+		found = found || dependency == module+"/caddymodule"
+		if strings.HasPrefix(dependency, module+"/caddymodule/sandboxcmd") || strings.HasPrefix(dependency, module+"/dsapp/sandbox") {
+			t.Errorf("the root package depends on %s", dependency)
+		}
+	}
+	if !found {
+		t.Error("the root package does not import the Caddy modules")
+	}
+}

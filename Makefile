@@ -1,0 +1,99 @@
+# Development tasks of DSAPP Gateway. `make help` lists them.
+
+GO            ?= go
+BIN           ?= bin
+TOOLS         ?= $(BIN)/tools
+GOLANGCI_LINT := v2.15.0
+CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
+# The flags and build tags of an xcaddy build.
+RELEASE_FLAGS := -trimpath -ldflags "-w -s" -tags nobadger,nomysql,nopgx
+EXAMPLE_DIR   ?= /etc/dsapp
+FUZZ_TIME     ?= 5s
+SRP_CLIENT    := cmd/caddy/testdata/srp-client
+MODULE        := github.com/dsapp-gateway/dsapp-gateway
+
+.PHONY: help
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+.PHONY: build
+build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy.
+	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/caddy ./cmd/caddy
+
+.PHONY: test
+test: test-tools ## Install what the tests need and run them all.
+	$(GO) test ./...
+
+.PHONY: race
+race: test-tools ## Run all tests under the race detector.
+	$(GO) test -race ./...
+
+.PHONY: test-tools
+test-tools: redis $(SRP_CLIENT)/node_modules/.package-lock.json ## Install a redis-server (apt) and the third-party SRP client (npm).
+
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy redis-server; }
+
+$(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
+	cd $(SRP_CLIENT) && npm ci --no-audit --no-fund
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run go vet, the formatters and the linters.
+	$(GO) vet ./...
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: format
+format: $(TOOLS)/golangci-lint ## Format the code.
+	$(TOOLS)/golangci-lint fmt ./...
+
+$(TOOLS)/golangci-lint:
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZ_TIME each.
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -h -o '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "fuzzing $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$dir; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks of the library.
+	$(GO) test -run '^$$' -bench . -benchmem ./dsapp/...
+
+.PHONY: cover
+cover: test-tools ## Report the statement coverage of the library.
+	$(GO) test -coverpkg=./dsapp/... -coverprofile=$(BIN)/cover.out ./dsapp/... >/dev/null
+	@$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+
+# What xcaddy does for `xcaddy build --with MODULE@v0.0.0=DIR`: a main package
+# of its own that imports Caddy and the module's root package.
+.PHONY: xcaddy
+xcaddy: ## Build bin/caddy-xcaddy by the steps of xcaddy.Dockerfile, without xcaddy and Docker.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	printf 'package main\n\nimport (\n\tcaddycmd "github.com/caddyserver/caddy/v2/cmd"\n\n\t_ "github.com/caddyserver/caddy/v2/modules/standard"\n\t_ "%s"\n)\n\nfunc main() {\n\tcaddycmd.Main()\n}\n' $(MODULE) > $$dir/main.go; \
+	src=$(CURDIR); out=$(abspath $(BIN))/caddy-xcaddy; cd $$dir; \
+	$(GO) mod init caddy; \
+	$(GO) mod edit -replace $(MODULE)=$$src; \
+	$(GO) get github.com/caddyserver/caddy/v2@$(CADDY_VERSION) $(MODULE)@v0.0.0-00010101000000-000000000000; \
+	$(GO) mod tidy; \
+	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $$out .; \
+	$$out list-modules | grep dsapp
+
+.PHONY: example-files
+example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR.
+	@mkdir -p $(EXAMPLE_DIR) && cd $(EXAMPLE_DIR) && umask 077 && set -e; \
+	for name in front-end.key back-end.key sealing.key; do \
+		[ -s $$name ] || openssl rand -hex 32 > $$name; \
+	done; \
+	[ -s tls.key ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+		-subj /CN=gateway.example.com -addext subjectAltName=DNS:gateway.example.com -keyout tls.key -out tls.pem 2>/dev/null; \
+	[ -s oas-ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+		-subj /CN=oas.example.com -addext subjectAltName=DNS:oas.example.com -keyout oas-ca.key -out oas-ca.pem 2>/dev/null; \
+	echo "made in $(EXAMPLE_DIR):"; ls $(EXAMPLE_DIR)
+
+.PHONY: clean
+clean: ## Remove what the build made.
+	rm -rf $(BIN) $(SRP_CLIENT)/node_modules

@@ -1,0 +1,38 @@
+# A Caddy with DSAPP Gateway, built by xcaddy.
+#
+#   docker build -f xcaddy.Dockerfile -t dsapp-gateway .
+#   docker run -p 11080:11080 -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
+#
+# `make xcaddy` runs the same Go steps without Docker.
+
+ARG CADDY_VERSION=2.11.9
+
+FROM caddy:${CADDY_VERSION}-builder AS build
+ARG CADDY_VERSION
+COPY . /src
+# The versioned form lets xcaddy use the sources in /src without looking the
+# module up anywhere.
+RUN xcaddy build "v${CADDY_VERSION}" \
+	--with github.com/dsapp-gateway/dsapp-gateway@v0.0.0=/src \
+	--output /usr/bin/caddy \
+	&& caddy list-modules | grep -q http.handlers.dsapp_gateway
+
+FROM alpine:3.22
+RUN apk add --no-cache ca-certificates \
+	&& addgroup -S -g 10001 dsapp \
+	&& adduser -S -u 10001 -G dsapp -h /data dsapp \
+	&& mkdir -p /config /data /etc/caddy \
+	&& chown dsapp:dsapp /config /data
+COPY --from=build /usr/bin/caddy /usr/bin/caddy
+# Caddy keeps certificates and the embedded store below /data, autosaved
+# configurations below /config.
+ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
+VOLUME ["/config", "/data"]
+USER dsapp
+EXPOSE 11080
+# The admin endpoint answers once a configuration is running. It listens inside
+# the container only.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+	CMD wget -q -O /dev/null http://127.0.0.1:2019/metrics || exit 1
+ENTRYPOINT ["/usr/bin/caddy"]
+CMD ["run", "--config", "/etc/caddy/caddy.json"]

@@ -21,39 +21,13 @@ type Admission struct {
 // *InvalidError for the form of the identifier, ErrRefused, also as ErrUnknown,
 // or wraps ErrUnavailable.
 func (s *Service) AdmitDevice(ctx context.Context, identifier string) (Admission, error) {
-	if err := checkIdentifier(identifier); err != nil {
-		return Admission{}, err
-	}
-	ring, err := s.ring(ctx)
-	if err != nil {
-		return Admission{}, err
-	}
-	record, ok, err := s.store.AdmitDevice(ctx, identifier)
-	if err != nil {
-		return Admission{}, fmt.Errorf("admitting device: %w", err)
-	}
-	if !ok {
-		return Admission{}, s.refusal(ctx, identifier)
-	}
-	a, err := s.admission(ctx, ring, record)
-	if err != nil {
-		// The device was not added, so the right is not lost. Failing that too
-		// changes nothing about the error to report.
-		_ = s.ReturnDevice(ctx, Admission{Identifier: identifier, Generation: record.Generation})
-		return Admission{}, err
-	}
-	return a, nil
+	return s.admit(ctx, identifier, "admitting device", s.store.AdmitDevice, s.ReturnDevice)
 }
 
 // ReturnDevice gives the right of a back, for a call that was not sent. It does
 // so even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	if err := s.store.ReturnDevice(ctx, a.Identifier, a.Generation); err != nil {
-		return fmt.Errorf("returning device: %w", err)
-	}
-	return nil
+	return afterwards(ctx, a, "returning device", s.store.ReturnDevice)
 }
 
 // AdmitConfirmation counts one final call for a registration of one of the
@@ -61,6 +35,33 @@ func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
 // KindAffinity has neither condition. The error is an *InvalidError for the form of
 // the identifier, ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kinds ...Kind) (Admission, error) {
+	count := func(ctx context.Context, identifier string) (Record, bool, error) {
+		return s.store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
+	}
+	return s.admit(ctx, identifier, "admitting final call", count, s.ReturnConfirmation)
+}
+
+// ReturnConfirmation takes the final call of a back that AdmitConfirmation
+// counted, for one that was not sent. It does so even if ctx has ended. The error
+// wraps ErrUnavailable.
+func (s *Service) ReturnConfirmation(ctx context.Context, a Admission) error {
+	return afterwards(ctx, a, "returning final call", s.store.ReturnConfirmation)
+}
+
+// Complete removes the registration of a after the final call succeeded, unless
+// it was replaced meanwhile. It does so even if ctx has ended. The error wraps
+// ErrUnavailable.
+func (s *Service) Complete(ctx context.Context, a Admission) error {
+	return afterwards(ctx, a, "removing registration", s.store.Remove)
+}
+
+// admit lets the store admit a call and reads who it is for.
+func (s *Service) admit(
+	ctx context.Context,
+	identifier, what string,
+	consume func(ctx context.Context, identifier string) (Record, bool, error),
+	giveBack func(context.Context, Admission) error,
+) (Admission, error) {
 	if err := checkIdentifier(identifier); err != nil {
 		return Admission{}, err
 	}
@@ -68,24 +69,30 @@ func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kind
 	if err != nil {
 		return Admission{}, err
 	}
-	record, ok, err := s.store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
+	record, ok, err := consume(ctx, identifier)
 	if err != nil {
-		return Admission{}, fmt.Errorf("admitting final call: %w", err)
+		return Admission{}, fmt.Errorf("%s: %w", what, err)
 	}
 	if !ok {
 		return Admission{}, s.refusal(ctx, identifier)
 	}
-	return s.admission(ctx, ring, record)
+	a, err := s.admission(ctx, ring, record)
+	if err != nil {
+		// The call is not made, so the right to it is not lost. Failing that too
+		// changes nothing about the error to report.
+		_ = giveBack(ctx, Admission{Identifier: identifier, Generation: record.Generation})
+		return Admission{}, err
+	}
+	return a, nil
 }
 
-// Complete removes the registration of a after the final call succeeded, unless
-// it was replaced meanwhile. It does so even if ctx has ended. The error wraps
-// ErrUnavailable.
-func (s *Service) Complete(ctx context.Context, a Admission) error {
+// afterwards makes the store call that follows what was admitted by a, even if
+// ctx has ended.
+func afterwards(ctx context.Context, a Admission, what string, do func(ctx context.Context, identifier string, generation Generation) error) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err := s.store.Remove(ctx, a.Identifier, a.Generation); err != nil {
-		return fmt.Errorf("removing registration: %w", err)
+	if err := do(ctx, a.Identifier, a.Generation); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }

@@ -44,11 +44,6 @@ func (s *Service) Begin(ctx context.Context, identifier, clientPublic string) (C
 
 // begin computes the server's part of the first call.
 func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (Handshake, Challenge, error) {
-	leave, err := s.gate.enter()
-	if err != nil {
-		return Handshake{}, Challenge{}, err
-	}
-	defer leave()
 	ring, err := s.ring(ctx)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
@@ -65,6 +60,12 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	if err != nil {
 		return Handshake{}, Challenge{}, fmt.Errorf("loading registration: %w", err)
 	}
+
+	leave, err := s.gate.enter()
+	if err != nil {
+		return Handshake{}, Challenge{}, err
+	}
+	defer leave()
 
 	h := Handshake{
 		Generation:     random16(),
@@ -83,7 +84,11 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	var failed error
 	if err := s.gate.compute(ctx, func() {
 		var state handshakeState
-		if state, failed = challenge(ring, known, genuine, secret, identifier, clientPublic); failed != nil {
+		state, failed = challenge(ring, known, genuine, secret, identifier, clientPublic)
+		if errors.Is(failed, errOutOfRange) {
+			state, failed = challenge(ring, d.credential, 0, secret, identifier, clientPublic)
+		}
+		if failed != nil {
 			return
 		}
 		defer clear(state.verifier)
@@ -101,6 +106,11 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	return h, c, failed
 }
 
+// errOutOfRange is the error of challenge for an A that the configured profile
+// takes and that of the registration does not, which is older then. Such an
+// exchange cannot succeed.
+var errOutOfRange = errors.New("client public value is out of the range of the registration's profile")
+
 // challenge computes B from the known credential if genuine is 1, else from a
 // simulated one. Both are derived and one is selected, so that the work is the
 // same. The error is seal.ErrUnopened for a credential that cannot be read.
@@ -114,12 +124,10 @@ func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte
 	if !ok {
 		return handshakeState{}, seal.ErrUnopened
 	}
-	// The registration can be older than the configuration, so that its profile
-	// is another than the one that A was first checked with.
 	p := c.profile
 	a, err := p.ParsePublic(clientPublic)
 	if err != nil {
-		return handshakeState{}, invalidPublic(err)
+		return handshakeState{}, errOutOfRange
 	}
 	verifier := p.SimulatedVerifier(secret, identifier)
 	salt := srp.Salt(secret, p.Name(), identifier)
@@ -205,6 +213,13 @@ func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, ide
 		return attempt{}, err
 	}
 	defer leave()
+	if err := ctx.Err(); err != nil {
+		return attempt{}, fmt.Errorf("%w: taking handshake: %w", ErrUnavailable, context.Cause(ctx))
+	}
+	// Once the attempt may be reserved, the proof is computed and settled, so
+	// that it does not stay in flight because the client has gone.
+	ctx, cancel := detached(ctx)
+	defer cancel()
 	a := attempt{token: random16()}
 	h, taken, err := s.store.Take(ctx, identifier, a.token, s.maxAttempts)
 	if err != nil {
@@ -215,9 +230,7 @@ func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, ide
 		a.taken, a.generation = true, h.Generation
 		state = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
 	}
-	computing, cancel := detached(ctx)
-	defer cancel()
-	a.failed = s.gate.compute(computing, func() { a.outcome = verify(ring, state, identifier, evidence) })
+	a.failed = s.gate.compute(ctx, func() { a.outcome = verify(ring, state, identifier, evidence) })
 	return a, nil
 }
 

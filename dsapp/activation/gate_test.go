@@ -3,6 +3,7 @@ package activation
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,16 +102,20 @@ func TestBusy(t *testing.T) {
 	p := w.begin(r.Identifier, r.Password)
 
 	entered, release := make(chan struct{}), make(chan struct{})
-	w.store.set(func() { w.store.before["Load"] = func() { entered <- struct{}{}; <-release } })
-	results := make(chan error)
+	w.store.set(func() { w.store.before["Take"] = func() { entered <- struct{}{}; <-release } })
+	results := make(chan error, 17)
 	for range 17 {
 		go func() {
-			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			_, err := w.Prove(context.Background(), "unknown-id", strings.Repeat("0", 64))
 			results <- err
 		}()
 	}
 	for range 17 {
-		<-entered
+		select {
+		case <-entered:
+		case err := <-results:
+			t.Fatalf("turned away too early: %v", err)
+		}
 	}
 	w.store.take()
 	if _, err := w.Begin(t.Context(), "unknown-id", "1234"); !same(err, ErrBusy) {
@@ -119,7 +124,7 @@ func TestBusy(t *testing.T) {
 	if _, err := p.prove(); !same(err, ErrBusy) {
 		t.Errorf("second call: %v", err)
 	}
-	if calls := w.store.take(); len(calls) != 0 {
+	if calls := w.store.take(); slices.Contains(calls, "Take") || slices.Contains(calls, "PutHandshake") {
 		t.Errorf("the store was asked: %v", calls)
 	}
 	// The form of a request is judged first, so that a bad one is told so.
@@ -129,10 +134,11 @@ func TestBusy(t *testing.T) {
 	}
 	close(release)
 	for range 17 {
-		if err := <-results; err != nil {
+		if err := <-results; !same(err, ErrRefused) {
 			t.Error(err)
 		}
 	}
+	w.store.set(func() { delete(w.store.before, "Take") })
 	if _, err := p.prove(); err != nil {
 		t.Errorf("the handshake of a busy proof was used up: %v", err)
 	}

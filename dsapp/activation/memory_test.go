@@ -250,15 +250,11 @@ func (m *memory) AdmitDevice(ctx context.Context, identifier string) (Record, bo
 }
 
 func (m *memory) ReturnDevice(ctx context.Context, identifier string, generation Generation) error {
-	done, err := m.call(ctx, "ReturnDevice")
-	if err != nil {
-		return err
-	}
-	defer done()
-	if e := m.entry(identifier); e != nil && e.Generation == generation && e.Kind == KindMDL && e.rights < e.activations {
-		e.rights++
-	}
-	return nil
+	return m.giveBack(ctx, "ReturnDevice", identifier, generation, func(e *stored) {
+		if e.Kind == KindMDL {
+			e.rights = min(e.rights+1, e.activations)
+		}
+	})
 }
 
 func (m *memory) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...Kind) (Record, bool, error) {
@@ -278,6 +274,25 @@ func (m *memory) AdmitConfirmation(ctx context.Context, identifier string, maxAt
 		e.confirmations++
 	}
 	return without(e.Record, false, false), true, nil
+}
+
+func (m *memory) ReturnConfirmation(ctx context.Context, identifier string, generation Generation) error {
+	return m.giveBack(ctx, "ReturnConfirmation", identifier, generation, func(e *stored) {
+		e.confirmations = max(e.confirmations-1, 0)
+	})
+}
+
+// giveBack applies change to the entry if it is of the generation.
+func (m *memory) giveBack(ctx context.Context, method, identifier string, generation Generation, change func(*stored)) error {
+	done, err := m.call(ctx, method)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if e := m.entry(identifier); e != nil && e.Generation == generation {
+		change(e)
+	}
+	return nil
 }
 
 func (m *memory) Remove(ctx context.Context, identifier string, generation Generation) error {

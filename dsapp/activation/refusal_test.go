@@ -443,14 +443,16 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	if p.open(proof).ActivationMessage == "" {
 		t.Error("no activation message")
 	}
-	// An A that fits the configured group only is refused by its form.
-	_, err = w.Begin(t.Context(), r.Identifier, strings.Repeat("1", 768))
-	var invalid *InvalidError
-	if !errors.As(err, &invalid) || invalid.Member != "clientEphemeralPublicKey" {
-		t.Errorf("got %v", err)
-	}
-	if got := w.begin("unknown-id", "any password"); len(got.challenge.ServerPublic) != 768 {
-		t.Errorf("an unknown identifier has B of %d digits", len(got.challenge.ServerPublic))
+	// An A that fits the configured group only is answered like one for an unknown
+	// identifier, and proves nothing.
+	for _, identifier := range []string{r.Identifier, "unknown-id"} {
+		c, err := w.Begin(t.Context(), identifier, strings.Repeat("1", 768))
+		if err != nil || len(c.ServerPublic) != 768 {
+			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
+		}
+		if _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64)); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", identifier, err)
+		}
 	}
 }
 
@@ -530,6 +532,11 @@ func TestAdmissions(t *testing.T) {
 	final("mdl-id", nil, KindMDL, KindAffinity)
 	a = final("mdl-id", nil, KindMDL)
 	final("mdl-id", ErrRefused, KindMDL)
+	if err := w.ReturnConfirmation(canceled, a); err != nil {
+		t.Errorf("returning after the client has gone: %v", err)
+	}
+	a = final("mdl-id", nil, KindMDL)
+	final("mdl-id", ErrRefused, KindMDL)
 	if err := w.Complete(canceled, a); err != nil {
 		t.Errorf("completing after the client has gone: %v", err)
 	}
@@ -576,37 +583,56 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
-// The client may leave after its proof was taken: the proof is settled all the
-// same, so that a wrong one is counted and none stays in flight.
+// The client may leave while its proof is taken or after: the proof is settled
+// all the same, so that a wrong one is counted, a right one is not, and none stays
+// in flight.
 func TestClientLeavesDuringProof(t *testing.T) {
 	t.Parallel()
-	for _, right := range []bool{true, false} {
-		w := newWorld(t)
-		r := w.register(w.mdl("e3wfISG9"))
-		password := "wrong password"
-		if right {
-			password = r.Password
+	for _, when := range []string{"before", "after"} {
+		for _, right := range []bool{true, false} {
+			clientLeaves(t, when, right)
 		}
-		p := w.begin(r.Identifier, password)
-		ctx, leave := context.WithCancel(t.Context())
-		w.store.set(func() { w.store.after["Take"] = leave })
-		_, err := w.Prove(ctx, r.Identifier, p.evidence)
-		if right != (err == nil) {
-			t.Errorf("right %t: %v", right, err)
-		}
-		w.store.peek(r.Identifier, func(e *stored) {
-			if len(e.inFlight) != 0 || right != (e.activations == 1) || right != (e.reserved == 0) {
-				t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.inFlight), e.reserved, e.activations)
-			}
-		})
 	}
+	// Who has gone before takes nothing.
+	w := newWorld(t)
+	p := w.begin("unknown-id", "any password")
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	w.store.take()
+	if _, err := w.Prove(ctx, "unknown-id", p.evidence); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func clientLeaves(t *testing.T, when string, right bool) {
+	t.Helper()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	password := "wrong password"
+	if right {
+		password = r.Password
+	}
+	p := w.begin(r.Identifier, password)
+	ctx, leave := context.WithCancel(t.Context())
+	w.store.set(func() {
+		map[string]map[string]func(){"before": w.store.before, "after": w.store.after}[when]["Take"] = leave
+	})
+	_, err := w.Prove(ctx, r.Identifier, p.evidence)
+	if right != (err == nil) {
+		t.Errorf("right %t: %v", right, err)
+	}
+	w.store.peek(r.Identifier, func(e *stored) {
+		if len(e.inFlight) != 0 || right != (e.activations == 1) || right != (e.reserved == 0) {
+			t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.inFlight), e.reserved, e.activations)
+		}
+	})
 }
 
 // No answer leaves before its settlement, and none at all if the store fails.
 func TestStoreFailures(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("connection refused")
-	for _, method := range []string{"Create", "Load", "PutHandshake", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "Remove", "SimulationSecret"} {
+	for _, method := range []string{"Create", "Load", "PutHandshake", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "SimulationSecret"} {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
@@ -622,16 +648,17 @@ func TestStoreFailures(t *testing.T) {
 			}
 			w.store.fail[method] = cause
 			calls := map[string]func() (any, error){
-				"Create":            func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
-				"Load":              func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
-				"PutHandshake":      func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
-				"SimulationSecret":  func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
-				"Take":              func() (any, error) { return p.prove() },
-				"Settle":            func() (any, error) { return p.prove() },
-				"AdmitDevice":       func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
-				"ReturnDevice":      func() (any, error) { return Admission{}, w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
-				"AdmitConfirmation": func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL) },
-				"Remove":            func() (any, error) { return Admission{}, w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"Create":             func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
+				"Load":               func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"PutHandshake":       func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"SimulationSecret":   func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"Take":               func() (any, error) { return p.prove() },
+				"Settle":             func() (any, error) { return p.prove() },
+				"AdmitDevice":        func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
+				"ReturnDevice":       func() (any, error) { return Admission{}, w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"AdmitConfirmation":  func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL) },
+				"ReturnConfirmation": func() (any, error) { return Admission{}, w.ReturnConfirmation(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"Remove":             func() (any, error) { return Admission{}, w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
 			}
 			got, err := calls[method]()
 			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, ErrRefused) || !reflect.ValueOf(got).IsZero() {

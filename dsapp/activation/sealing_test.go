@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -46,7 +47,7 @@ func TestUnopened(t *testing.T) {
 		{"facts at final call", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
 			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", KindMDL)
 			return err
-		}, []string{"AdmitConfirmation"}},
+		}, []string{"AdmitConfirmation", "ReturnConfirmation"}},
 		{"facts at device", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
 			_, err := w.AdmitDevice(context.Background(), "e3wfISG9")
 			return err
@@ -216,9 +217,9 @@ func TestResealingSecret(t *testing.T) {
 	}
 }
 
-// Nodes that start at once on an empty store agree on one secret, and each asks
-// for it once.
-func TestSecretIsFetchedOnce(t *testing.T) {
+// Nodes that start at once on an empty store agree on one secret, and ask for it
+// no more once they know it.
+func TestNodesAgreeOnSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	nodes := make([]*Service, 3)
@@ -246,37 +247,81 @@ func TestSecretIsFetchedOnce(t *testing.T) {
 	if len(salts) != 1 {
 		t.Errorf("%d different salts", len(salts))
 	}
-	asked := 0
-	for _, call := range w.store.take() {
-		if call == "SimulationSecret" {
-			asked++
+	w.store.take()
+	for _, node := range nodes {
+		if _, err := node.Begin(t.Context(), "unknown-id", "1234"); err != nil {
+			t.Error(err)
 		}
 	}
-	if asked != 3 {
-		t.Errorf("three nodes asked %d times", asked)
+	if slices.Contains(w.store.take(), "SimulationSecret") {
+		t.Error("a node asked for what it knew")
 	}
 }
 
-// Who waits for the secret does not wait longer than its request.
-func TestWaitingForSecretEnds(t *testing.T) {
+// A node that has seen the secret gives it back to a store that lost it, at the
+// latest after a minute: nodes and restarts go on answering alike. It also takes
+// over what it finds. A store that fails then changes nothing.
+func TestSecretIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	entered, release := make(chan struct{}), make(chan struct{})
-	w.store.before["SimulationSecret"] = func() { close(entered); <-release }
-	done := make(chan error)
-	go func() {
-		_, err := w.Begin(context.Background(), "unknown-id", "1234")
-		done <- err
-	}()
-	<-entered
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := w.Begin(ctx, "unknown-id", "1234"); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	salt := w.begin("unknown-id", "any password").challenge.Salt
+	w.store.set(func() { w.store.secret = nil })
+	w.clock.advance(secretRefresh - time.Second)
+	w.begin("unknown-id", "any password")
+	if w.store.secret != nil {
+		t.Error("looked at it too soon")
 	}
-	close(release)
-	if err := <-done; err != nil {
-		t.Error(err)
+	w.clock.advance(time.Second)
+	w.store.set(func() { w.store.fail["SimulationSecret"] = errors.New("no answer") })
+	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
+		t.Error("the salt changed with a failure of the store")
+	}
+	w.store.set(func() { delete(w.store.fail, "SimulationSecret") })
+	w.clock.advance(secretRefresh)
+	w.begin("unknown-id", "any password")
+	w.restart()
+	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
+		t.Error("the salt changed with the loss and a restart")
+	}
+
+	ring, err := fixedRing(t, 1)(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := ring.Seal(secretLabel, make([]byte, secretSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store.set(func() { w.store.secret = other })
+	w.clock.advance(secretRefresh)
+	if got := w.begin("unknown-id", "any password").challenge.Salt; got == salt {
+		t.Error("the secret of the store was not taken over")
+	}
+}
+
+// A key that was moved first is in use for the secret once the service was
+// prepared, or asked whether it can register, without any exchange.
+func TestKeyRotationWithoutTraffic(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(*world) error{
+		"Prepare":  func(w *world) error { return w.Prepare(w.t.Context()) },
+		"Writable": func(w *world) error { return w.Writable(w.t.Context()) },
+	} {
+		w := newWorld(t)
+		salt := w.begin("unknown-id", "any password").challenge.Salt
+		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2, 1) })
+		if err := use(w); err != nil {
+			t.Fatal(err)
+		}
+		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2) })
+		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
+			t.Errorf("%s: the salt changed", name)
+		}
+		// Without any of its keys nothing can be registered.
+		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 3) })
+		if err := use(w); !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

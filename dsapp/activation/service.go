@@ -131,9 +131,7 @@ type Service struct {
 	alarm                func(ctx context.Context, event string, identifier string)
 	now                  func() time.Time
 
-	// secretLock is held while the simulation secret is fetched.
-	secretLock chan struct{}
-	secret     atomic.Pointer[[]byte]
+	simulation atomic.Pointer[simulation]
 	decoy      atomic.Pointer[decoy]
 }
 
@@ -197,7 +195,6 @@ func New(c Config) (*Service, error) {
 		logger:               c.Logger,
 		alarm:                c.Alarm,
 		now:                  c.Now,
-		secretLock:           make(chan struct{}, 1),
 	}, nil
 }
 
@@ -217,10 +214,28 @@ func (c Config) check() error {
 	return nil
 }
 
+// Prepare computes what every exchange needs, some milliseconds once in a
+// process, and makes sure that the simulation secret is there and sealed with the
+// first key. The first exchange would do the same; but a key that was replaced
+// must not wait for one. The error wraps ErrUnavailable.
+func (s *Service) Prepare(ctx context.Context) error {
+	s.profile.Prepare()
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.simulationSecret(ctx, ring)
+	return err
+}
+
 // Writable reports whether a Register could be stored at this moment. The error
 // wraps ErrUnavailable.
 func (s *Service) Writable(ctx context.Context) error {
-	if _, err := s.ring(ctx); err != nil {
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.simulationSecret(ctx, ring); err != nil {
 		return err
 	}
 	if err := s.store.Writable(ctx); err != nil {

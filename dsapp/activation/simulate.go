@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
@@ -14,26 +15,47 @@ const secretSize = 32
 
 var secretLabel = seal.Label{Kind: sealedSecret}
 
+// secretRefresh is how long a fetched simulation secret is used before it is
+// looked at again.
+const secretRefresh = time.Minute
+
+// simulation is the simulation secret and when it was last looked at.
+type simulation struct {
+	secret  []byte
+	fetched time.Time
+}
+
 // simulationSecret returns the secret that salts and simulated verifiers come
 // from. It belongs to the store, so that all nodes answer alike, now and after a
-// restart. It is fetched once; then also sealed anew if its key is not the first.
+// restart; what a node knows it gives back to a store that has lost it. A node
+// that looks at it also seals it anew if its key is not the first.
 func (s *Service) simulationSecret(ctx context.Context, ring *seal.Keyring) ([]byte, error) {
-	if secret := s.secret.Load(); secret != nil {
-		return *secret, nil
+	known := s.simulation.Load()
+	if known == nil {
+		return s.fetchSecret(ctx, ring, nil)
 	}
-	select {
-	case s.secretLock <- struct{}{}:
-		defer func() { <-s.secretLock }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for simulation secret: %w", context.Cause(ctx))
+	if now := s.now(); now.Sub(known.fetched) >= secretRefresh {
+		// One caller fetches, the others go on with what is known. So does that
+		// one if it fails: the store's failure is met elsewhere.
+		if s.simulation.CompareAndSwap(known, &simulation{known.secret, now}) {
+			if secret, err := s.fetchSecret(ctx, ring, known.secret); err == nil {
+				return secret, nil
+			}
+		}
 	}
-	if secret := s.secret.Load(); secret != nil {
-		return *secret, nil
-	}
+	return known.secret, nil
+}
 
+// fetchSecret fetches the secret from the store, to which it offers known or, if
+// nothing is known, a new one.
+func (s *Service) fetchSecret(ctx context.Context, ring *seal.Keyring, known []byte) ([]byte, error) {
 	candidate := make([]byte, secretSize)
 	defer clear(candidate)
-	rand.Read(candidate)
+	if known == nil {
+		rand.Read(candidate)
+	} else {
+		copy(candidate, known)
+	}
 	sealed, err := ring.Seal(secretLabel, candidate)
 	if err != nil {
 		return nil, err
@@ -55,8 +77,9 @@ func (s *Service) simulationSecret(ctx context.Context, ring *seal.Keyring) ([]b
 		if _, err := s.store.ReplaceSimulationSecret(ctx, stored, next); err != nil {
 			return nil, fmt.Errorf("sealing simulation secret anew: %w", err)
 		}
+		s.logger.InfoContext(ctx, "simulation secret sealed with the first sealing key")
 	}
-	s.secret.Store(&secret)
+	s.simulation.Store(&simulation{secret, s.now()})
 	return secret, nil
 }
 

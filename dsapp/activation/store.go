@@ -89,7 +89,9 @@ type Settlement struct {
 // A record is live until its lifetime has passed. A record is burned once its
 // reserved attempts reached the limit and no proof is in flight: Facts and
 // counters then stay as a tombstone for TombstoneLifetime beyond the record's
-// lifetime, Verifier and Data are gone.
+// lifetime, Verifier and Data are gone. Within its lifetime a burned record is
+// still live for AdmitDevice and AdmitConfirmation, so that rights already earned,
+// and registrations of KindAffinity, survive burning.
 //
 // An error means that the operation could not be carried out or its outcome is
 // unknown, and wraps ErrUnavailable; a refusal is never an error.
@@ -126,10 +128,11 @@ type Store interface {
 	// one gives its attempt back and, if fewer than s.MaxActivations activations
 	// were made and the record is live and not simulated, counts an activation,
 	// admits one AdmitDevice and returns the record with Data and true. In every
-	// other case nothing is given back and it returns false. Afterwards the
-	// secrets are wiped if the record is burned. Repeating a Settle with the
-	// same token returns what the first one returned, as long as the record
-	// lives and no other proof was settled in between.
+	// other case it returns false and nothing is given back, also not the attempt
+	// of a proven one beyond s.MaxActivations. Afterwards the secrets are wiped if
+	// the record is burned. Repeating a Settle with the same token returns what
+	// the first one returned, as long as the record lives and no other proof was
+	// settled in between.
 	Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error)
 
 	// AdmitDevice consumes the right to add one device: for KindMDL one that a
@@ -147,6 +150,11 @@ type Store interface {
 	// KindAffinity, an activation was made and fewer than maxAttempts final
 	// calls were counted. Otherwise it returns false and changes nothing.
 	AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...Kind) (Record, bool, error)
+
+	// ReturnConfirmation takes back one final call counted by AdmitConfirmation
+	// that was not sent, if the record is still of that generation. The count
+	// never falls below 0.
+	ReturnConfirmation(ctx context.Context, identifier string, generation Generation) error
 
 	// Remove deletes the record and its handshake if the record is of that
 	// generation.

@@ -12,18 +12,81 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever happens at once on whichever node: no more wrong proofs are judged
-// than attempts are configured, no more activations happen than are configured,
-// every accepted proof is one activation, and nothing stays in flight.
+// opener opens an empty store that takes the time from now if it can, and returns
+// it as two gateway nodes see it.
+type opener func(tb testing.TB, now func() time.Time) [2]Store
+
+func openMemory(_ testing.TB, now func() time.Time) [2]Store {
+	m := newMemory(now)
+	return [2]Store{m, m}
+}
+
+// ledger notes how the proofs of each identifier ended, on all nodes together.
+type ledger struct {
+	mu                            sync.Mutex
+	taken, won, wrong, superseded map[string]int
+}
+
+func newLedger() *ledger {
+	return &ledger{taken: map[string]int{}, won: map[string]int{}, wrong: map[string]int{}, superseded: map[string]int{}}
+}
+
+// audited is a Store that writes into a ledger what it answers.
+type audited struct {
+	Store
+	*ledger
+}
+
+func (a audited) Take(ctx context.Context, identifier string, token Token, maxAttempts int) (Handshake, bool, error) {
+	h, ok, err := a.Store.Take(ctx, identifier, token, maxAttempts)
+	if ok && err == nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.taken[identifier]++
+	}
+	return h, ok, err
+}
+
+func (a audited) Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error) {
+	r, ok, err := a.Store.Settle(ctx, identifier, s)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err != nil || s.Generation == (Generation{}): // nothing was taken
+	case ok:
+		a.won[identifier]++
+	case s.Proven:
+		a.superseded[identifier]++
+	default:
+		a.wrong[identifier]++
+	}
+	return r, ok, err
+}
+
 func TestStorm(t *testing.T) {
 	t.Parallel()
+	checkStorm(t, openMemory)
+}
+
+// checkStorm checks that, whatever happens at once on whichever node, no more
+// wrong proofs are judged than attempts are configured, no more activations
+// happen than are configured, every accepted proof is one activation with the
+// right to one device, and nothing stays in flight.
+func checkStorm(t *testing.T, open opener) {
+	t.Helper()
 	rapid.Check(t, func(rt *rapid.T) {
+		book := newLedger()
+		var stores [2]Store
 		w := newWorld(t, func(c *Config) {
+			stores = open(t, c.Now)
+			c.Store = audited{stores[0], book}
 			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
 			c.MaxActivations = rapid.IntRange(1, 3).Draw(rt, "activations")
 			c.MaxExchanges = 8
 		})
-		other, err := New(w.config)
+		config := w.config
+		config.Store = audited{stores[1], book}
+		other, err := New(config)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -52,16 +115,17 @@ func TestStorm(t *testing.T) {
 				if x.right {
 					password = r.Password
 				}
-				id, node := identifiers[x.identifier], nodes[x.node]
-				evidence, err := evidenceFrom(node, id, password)
+				id := identifiers[x.identifier]
+				evidence, err := evidenceFrom(nodes[x.node], id, password)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				var proofs sync.WaitGroup
-				for range x.copies {
+				for i := range x.copies {
 					proofs.Go(func() {
-						switch _, err := node.Prove(context.Background(), id, evidence); {
+						// Copies of a proof reach both nodes.
+						switch _, err := nodes[(x.node+i)%2].Prove(context.Background(), id, evidence); {
 						case err == nil:
 							mu.Lock()
 							accepted[id]++
@@ -80,17 +144,25 @@ func TestStorm(t *testing.T) {
 			rt.Fatal("an unknown identifier was activated")
 		}
 		for _, id := range identifiers {
-			w.store.peek(id, func(e *stored) {
-				if e == nil {
-					return
-				}
-				if e.lost > w.maxAttempts || e.activations > w.maxActivations || accepted[id] != e.activations || len(e.inFlight) != 0 {
-					rt.Fatalf("%s: %d wrong proofs, %d activations, %d accepted, %d in flight", id, e.lost, e.activations, accepted[id], len(e.inFlight))
-				}
-				if e.burned != (e.reserved >= w.maxAttempts) || e.burned && (e.Verifier != nil || e.Data != nil) {
-					rt.Fatalf("%s: burned %t with %d attempts reserved", id, e.burned, e.reserved)
-				}
-			})
+			lost, won := book.wrong[id]+book.superseded[id], book.won[id]
+			if lost > w.maxAttempts || won > w.maxActivations || accepted[id] != won || book.taken[id] != lost+won {
+				rt.Fatalf("%s: %d proofs taken, %d wrong, %d superseded, %d activations, %d accepted",
+					id, book.taken[id], book.wrong[id], book.superseded[id], won, accepted[id])
+			}
+		}
+		record, found, err := stores[1].Load(context.Background(), r.Identifier)
+		if err != nil || !found {
+			rt.Fatalf("load: %t, %v", found, err)
+		}
+		lost := book.wrong[r.Identifier] + book.superseded[r.Identifier]
+		if burned := record.Verifier == nil; burned != (lost >= w.maxAttempts) {
+			rt.Fatalf("burned %t with %d attempts lost of %d", burned, lost, w.maxAttempts)
+		}
+		for i := range accepted[r.Identifier] + 1 {
+			_, err := nodes[i%2].AdmitDevice(context.Background(), r.Identifier)
+			if admitted := i < accepted[r.Identifier]; admitted != (err == nil) || !admitted && !same(err, ErrRefused) {
+				rt.Fatalf("device %d after %d activations: %v", i+1, accepted[r.Identifier], err)
+			}
 		}
 	})
 }
@@ -147,12 +219,31 @@ func (m *model) live() *modelRegistration {
 	return nil
 }
 
-// Random sequences of calls, ends of lifetimes and restarts give what the rules
-// say.
 func TestModel(t *testing.T) {
 	t.Parallel()
+	checkModel(t, openMemory, true)
+}
+
+// checkModel checks that random sequences of calls, ends of lifetimes and
+// restarts, after which the other node goes on, give what the rules say. They
+// begin with a registration. Lifetimes end only if the store follows the clock it
+// is given.
+func checkModel(t *testing.T, open opener, followsClock bool) {
+	t.Helper()
+	// First calls and proofs are the most frequent.
+	steps := []string{
+		"exchange", "begin right", "begin right", "begin wrong", "prove", "prove", "prove", "prove last again",
+		"device", "device", "device not sent", "final call", "final call", "final call not sent",
+		"register", "complete", "restart", "affinity",
+	}
+	if followsClock {
+		steps = append(steps, "wait a little", "wait")
+	}
 	rapid.Check(t, func(rt *rapid.T) {
+		var stores [2]Store
 		w := newWorld(t, func(c *Config) {
+			stores = open(t, c.Now)
+			c.Store = stores[0]
 			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
 			c.MaxActivations = rapid.IntRange(1, 2).Draw(rt, "activations")
 		})
@@ -160,12 +251,11 @@ func TestModel(t *testing.T) {
 		ctx := context.Background()
 		m := &model{now: w.clock.now()}
 		var last *modelHandshake
-		for i := range rapid.IntRange(1, 16).Draw(rt, "steps") {
-			// First calls and proofs are the most frequent.
-			step := rapid.SampledFrom([]string{
-				"register", "begin right", "begin right", "begin wrong", "prove", "prove", "prove", "prove last again",
-				"device", "final call", "complete", "wait a little", "wait", "restart", "affinity",
-			}).Draw(rt, fmt.Sprintf("step %d", i))
+		for i := range rapid.IntRange(1, 32).Draw(rt, "steps") {
+			step := "register"
+			if i > 0 {
+				step = rapid.SampledFrom(steps).Draw(rt, fmt.Sprintf("step %d", i))
+			}
 			check := func(err error, ok bool) {
 				if ok != (err == nil) || err != nil && !errors.Is(err, ErrRefused) {
 					rt.Fatalf("%s: got %v, want success %t", step, err, ok)
@@ -197,14 +287,17 @@ func TestModel(t *testing.T) {
 				w.register(w.affinity(id))
 				m.registration = &modelRegistration{kind: KindAffinity, ends: m.now.Add(w.registrationLifetime)}
 				m.handshake = nil
-			case "begin right", "begin wrong":
+			case "begin right", "begin wrong", "exchange":
 				h := &modelHandshake{of: m.live(), ends: m.now.Add(w.handshakeLifetime)}
 				password := "wrong password"
-				if step == "begin right" && h.of != nil && h.of.kind == KindMDL {
+				if step != "begin wrong" && h.of != nil && h.of.kind == KindMDL {
 					password, h.right = h.of.password, true
 				}
 				h.phone = w.begin(id, password)
 				m.handshake, last = h, h
+				if step == "exchange" {
+					prove(h)
+				}
 			case "prove":
 				if m.handshake != nil {
 					prove(m.handshake)
@@ -213,27 +306,32 @@ func TestModel(t *testing.T) {
 				if last != nil {
 					prove(last)
 				}
-			case "device":
+			case "device", "device not sent":
 				r := m.live()
 				ok := r != nil && (r.kind == KindAffinity || r.rights > 0)
-				if ok && r.kind == KindMDL {
+				a, err := w.AdmitDevice(ctx, id)
+				check(err, ok)
+				switch {
+				case !ok:
+				case step == "device not sent":
+					check(w.ReturnDevice(ctx, a), true)
+				default:
 					r.rights--
 				}
-				_, err := w.AdmitDevice(ctx, id)
-				check(err, ok)
-			case "final call", "complete":
+			case "final call", "final call not sent", "complete":
 				r := m.live()
 				ok := r != nil && (r.kind == KindAffinity || r.activations > 0 && r.finalCalls < w.maxAttempts)
-				if ok {
-					r.finalCalls++
-				}
 				a, err := w.AdmitConfirmation(ctx, id, KindMDL, KindAffinity)
 				check(err, ok)
-				if ok && step == "complete" {
-					if err := w.Complete(ctx, a); err != nil {
-						rt.Fatal(err)
-					}
+				switch {
+				case !ok:
+				case step == "final call not sent":
+					check(w.ReturnConfirmation(ctx, a), true)
+				case step == "complete":
+					check(w.Complete(ctx, a), true)
 					m.registration, m.handshake = nil, nil
+				default:
+					r.finalCalls++
 				}
 			case "wait a little", "wait":
 				d := w.handshakeLifetime / 2
@@ -243,7 +341,8 @@ func TestModel(t *testing.T) {
 				w.clock.advance(d)
 				m.now = m.now.Add(d)
 			case "restart":
-				w.restart()
+				stores[0], stores[1] = stores[1], stores[0]
+				w.restart(func(c *Config) { c.Store = stores[0] })
 			}
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,49 +20,26 @@ type instance struct {
 	url       *url.URL
 	transport http.RoundTripper
 	timeout   time.Duration
-	// slots holds one element for each command in progress.
-	slots    chan struct{}
-	waiting  atomic.Int64
-	maxQueue int64
+	load      *Load
+	// How many commands may be in progress, and how many may wait.
+	maxConnections, maxQueue int
 }
 
 func newInstance(i Instance, timeout time.Duration) *instance {
 	address := *i.URL
+	if i.Load == nil {
+		i.Load = new(Load)
+	}
 	return &instance{
-		name:      i.Name,
-		url:       &address,
-		transport: i.Transport,
-		timeout:   timeout,
-		slots:     make(chan struct{}, i.MaxConnections),
-		maxQueue:  int64(i.MaxQueue),
+		name:           i.Name,
+		url:            &address,
+		transport:      i.Transport,
+		timeout:        timeout,
+		load:           i.Load,
+		maxConnections: i.MaxConnections,
+		maxQueue:       i.MaxQueue,
 	}
 }
-
-var errQueueFull = errors.New("too many commands are waiting")
-
-// acquire waits for a slot.
-func (in *instance) acquire(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case in.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	defer in.waiting.Add(-1)
-	if in.waiting.Add(1) > in.maxQueue {
-		return errQueueFull
-	}
-	select {
-	case in.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for a connection: %w", ctx.Err())
-	}
-}
-
-func (in *instance) release() { <-in.slots }
 
 func (in *instance) failure(c *command, reason, cause error) error {
 	return &CallError{Instance: in.name, Operation: c.String(), Reason: reason, Cause: cause}
@@ -74,10 +50,10 @@ func (in *instance) failure(c *command, reason, cause error) error {
 func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, request []byte) (*answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, in.timeout)
 	defer cancel()
-	if err := in.acquire(ctx); err != nil {
+	if err := in.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
-	defer in.release()
+	defer in.load.release()
 
 	p := &payload{data: request}
 	defer p.abandon()

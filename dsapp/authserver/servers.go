@@ -30,6 +30,8 @@ type Instance struct {
 	// MaxQueue is the number of commands that may wait for one of these to end;
 	// any more are not sent.
 	MaxQueue int
+	// Load counts what the server is busy with; nil for one of its own.
+	Load *Load
 }
 
 // ComponentTypes are the names under which the authentication servers know this
@@ -134,9 +136,12 @@ func New(c Config) (*Servers, error) {
 
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
+// ValidInstanceName reports whether s can be the name of an instance.
+func ValidInstanceName(s string) bool { return instanceName.MatchString(s) }
+
 func (i *Instance) check() error {
 	switch {
-	case !instanceName.MatchString(i.Name):
+	case !ValidInstanceName(i.Name):
 		return errors.New("name is not 1 to 64 letters, digits, dots, underscores and hyphens")
 	case i.URL == nil || i.URL.Scheme != "https" || i.URL.Host == "":
 		return errors.New("URL is not an https URL")

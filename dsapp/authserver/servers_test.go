@@ -411,8 +411,8 @@ func TestFaults(t *testing.T) {
 			if n := p.arrived.Load(); n != 1 || backup.arrived.Load() != 0 {
 				t.Errorf("%d commands at the primary, %d at the backup", n, backup.arrived.Load())
 			}
-			if in := s.instances[0]; len(in.slots) != 0 || in.waiting.Load() != 0 {
-				t.Errorf("%d slots taken, %d waiting", len(in.slots), in.waiting.Load())
+			if running, waiting := s.instances[0].load.state(); running != 0 || waiting != 0 {
+				t.Errorf("%d in progress, %d waiting", running, waiting)
 			}
 		})
 	}
@@ -563,7 +563,7 @@ func TestConnectionLimit(t *testing.T) {
 	})
 	p.MaxConnections, p.MaxQueue = 2, 3
 	s := newServers(t, Config{Instances: []Instance{p.Instance}})
-	in := s.instances[0]
+	load := s.instances[0].load
 	results := make(chan error, 5)
 	for range 5 {
 		go func() {
@@ -571,7 +571,7 @@ func TestConnectionLimit(t *testing.T) {
 			results <- err
 		}()
 	}
-	eventually(t, func() bool { return p.arrived.Load() == 2 && in.waiting.Load() == 3 })
+	eventually(t, func() bool { _, waiting := load.state(); return p.arrived.Load() == 2 && waiting == 3 })
 
 	_, err := s.MDLRegister(t.Context(), request)
 	checkFailure(t, "queue full", err, ErrNotSent)
@@ -584,8 +584,8 @@ func TestConnectionLimit(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if most.Load() > 2 || p.arrived.Load() != 5 || len(in.slots) != 0 || in.waiting.Load() != 0 {
-		t.Errorf("%d at a time, %d in all, %d slots taken, %d waiting", most.Load(), p.arrived.Load(), len(in.slots), in.waiting.Load())
+	if running, waiting := load.state(); most.Load() > 2 || p.arrived.Load() != 5 || running != 0 || waiting != 0 {
+		t.Errorf("%d at a time, %d in all, %d in progress, %d waiting", most.Load(), p.arrived.Load(), running, waiting)
 	}
 }
 
@@ -610,8 +610,8 @@ func TestQueueTimeout(t *testing.T) {
 	defer cancel()
 	_, err := s.MDLRegister(ctx, request)
 	checkFailure(t, "waiting", err, ErrNotSent)
-	if n := s.instances[0].waiting.Load(); n != 0 {
-		t.Errorf("%d waiting", n)
+	if _, waiting := s.instances[0].load.state(); waiting != 0 {
+		t.Errorf("%d waiting", waiting)
 	}
 	close(proceed)
 	if err := <-first; err != nil {

@@ -118,6 +118,9 @@ func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (Ac
 			return a, admission.Instance, err
 		})
 		if err != nil {
+			if !forwarded && errors.Is(err, authserver.ErrNotSent) {
+				g.afterwards(ctx, OpActivate, admission, "giving back the final call", g.activation.ReturnConfirmation)
+			}
 			return ActivateResult{}, g.confirmationError(ctx, c, event, serverError(err))
 		}
 		if !forwarded {

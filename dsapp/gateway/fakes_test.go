@@ -178,6 +178,12 @@ func (f *fakeActivation) AdmitConfirmation(_ context.Context, _ string, kinds ..
 	return f.admission, nil
 }
 
+func (f *fakeActivation) ReturnConfirmation(_ context.Context, a activation.Admission) error {
+	f.rig.did("return confirmation")
+	f.returned = a
+	return f.returnErr
+}
+
 func (f *fakeActivation) Complete(_ context.Context, a activation.Admission) error {
 	f.rig.did("complete")
 	f.completed = a
@@ -239,11 +245,14 @@ type events struct {
 func (e *events) Operation(_ context.Context, o OperationEvent) {
 	e.operations = append(e.operations, o)
 }
+
 func (e *events) Exchange(_ context.Context, x ExchangeEvent) { e.exchanges = append(e.exchanges, x) }
+
 func (e *events) InstanceCall(ctx context.Context, c Command) (context.Context, func(InstanceOutcome)) {
 	e.commands = append(e.commands, c)
 	return ctx, func(o InstanceOutcome) { e.outcomes = append(e.outcomes, o) }
 }
+
 func (e *events) StoreTrouble(_ context.Context, s StoreTrouble) { e.troubles = append(e.troubles, s) }
 func (e *events) Audit(_ context.Context, a AuditEvent)          { e.audits = append(e.audits, a) }
 

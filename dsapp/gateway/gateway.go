@@ -16,7 +16,8 @@ import (
 )
 
 // Activation keeps registrations and carries out the activation exchange.
-// ReturnDevice and Complete do their work even if their context has ended.
+// ReturnDevice, ReturnConfirmation and Complete do their work even if their
+// context has ended.
 type Activation interface {
 	Writable(ctx context.Context) error
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
@@ -25,6 +26,7 @@ type Activation interface {
 	AdmitDevice(ctx context.Context, identifier string) (activation.Admission, error)
 	ReturnDevice(ctx context.Context, a activation.Admission) error
 	AdmitConfirmation(ctx context.Context, identifier string, kinds ...activation.Kind) (activation.Admission, error)
+	ReturnConfirmation(ctx context.Context, a activation.Admission) error
 	Complete(ctx context.Context, a activation.Admission) error
 }
 

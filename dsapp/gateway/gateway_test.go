@@ -242,6 +242,9 @@ func TestAuditIsBounded(t *testing.T) {
 	}
 }
 
+// returns are the calls that give back what an operation consumed.
+var returns = map[Operation]string{OpAddDevice: "return device", OpActivate: "return confirmation"}
+
 // Every error of an authentication server has its own kind, after which nothing
 // more is called except to give back a right that was certainly not used.
 func TestServerErrors(t *testing.T) {
@@ -271,8 +274,8 @@ func TestServerErrors(t *testing.T) {
 				r := newRig(t, "")
 				r.fakeServers.err = c.err
 				wantError(t, operations[op](t.Context(), r), c.want)
-				if c.notSent && op == OpAddDevice {
-					r.wantTrace(t, append(slices.Clone(before), "return device")...)
+				if back := returns[op]; c.notSent && back != "" {
+					r.wantTrace(t, append(slices.Clone(before), back)...)
 					if r.returned != theAdmission {
 						t.Errorf("gave back %+v, want %+v", r.returned, theAdmission)
 					}
@@ -559,18 +562,22 @@ func TestAddDevice(t *testing.T) {
 	}
 }
 
-// A failure to give back the right to add a device does not change the answer.
-func TestReturnDevice(t *testing.T) {
+// A failure to give back what was not used does not change the answer.
+func TestReturnFails(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.fakeServers.err, r.returnErr = callError(authserver.ErrNotSent), errStore
-	wantError(t, operations[OpAddDevice](t.Context(), r), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
-	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE", "return device")
-	if !strings.Contains(r.log.String(), "failed") {
-		t.Error("the failure is not in the log")
-	}
-	if want := []StoreTrouble{{Operation: OpAddDevice}}; !slices.Equal(r.events.troubles, want) {
-		t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
+	for op, back := range returns {
+		r := newRig(t, "")
+		r.fakeServers.err, r.returnErr = callError(authserver.ErrNotSent), errStore
+		wantError(t, operations[op](t.Context(), r), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
+		if got := r.trace[len(r.trace)-1]; got != back {
+			t.Errorf("%s: the last call was %q, want %q", op, got, back)
+		}
+		if !strings.Contains(r.log.String(), "failed") {
+			t.Errorf("%s: the failure is not in the log", op)
+		}
+		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
+		}
 	}
 }
 

@@ -311,6 +311,10 @@ func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer,
 	switch s.quota {
 	case exchanges:
 		limiter, source = h.config.Limits.Exchanges, ratelimit.AddressKey(address)
+	case proofs:
+		// The second calls are counted by themselves, so that an exchange costs one
+		// of each; without a first one they cost the gateway as much.
+		limiter, source = h.config.Limits.Exchanges, "proof "+ratelimit.AddressKey(address)
 	case registrations:
 		limiter, source = h.config.Limits.Registrations, key.Name
 	}

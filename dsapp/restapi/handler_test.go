@@ -72,8 +72,14 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s: limits or format of %s", s.path, m.name)
 			}
 		}
-		if counted := s.quota != unlimited; counted != (s.operation == gateway.OpGenerateEphemeralKey || s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline) {
-			t.Errorf("%s is limited: %t", s.path, counted)
+		limits := map[gateway.Operation]quota{
+			gateway.OpGenerateEphemeralKey:   exchanges,
+			gateway.OpGenerateActivationData: proofs,
+			gateway.OpRegisterActivation:     registrations,
+			gateway.OpRegisterOffline:        registrations,
+		}
+		if s.quota != limits[s.operation] {
+			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limits[s.operation])
 		}
 	}
 	if !maps.Equal(got, want) {
@@ -97,7 +103,7 @@ func TestFormats(t *testing.T) {
 	} {
 		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(f.pattern, `\x{$1}`)
 		re := regexp.MustCompile("^" + pattern + "$")
-		for r := rune(0); r < 0x10400; r++ {
+		for r := range rune(0x10400) {
 			if r >= 0xD800 && r <= 0xDFFF {
 				continue
 			}
@@ -732,7 +738,11 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%s: counted %q, want %q", s.path, f.counted, source)
 			}
 		}
-		limit(&exchanged, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateEphemeralKey)
+		source := "2001:db8:0:1::/64"
+		if s.operation == gateway.OpGenerateActivationData {
+			source = "proof " + source
+		}
+		limit(&exchanged, source, s.operation == gateway.OpGenerateEphemeralKey || s.operation == gateway.OpGenerateActivationData)
 		limit(&registered, "bank-site", s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline)
 		limit(&failed, "2001:db8:0:1::/64", true)
 		if len(failed.counted) != 0 {

@@ -37,7 +37,8 @@ type quota int
 
 const (
 	unlimited     quota = iota
-	exchanges           // per client address
+	exchanges           // per client address: first calls of an exchange
+	proofs              // per client address: second calls
 	registrations       // per application
 )
 

@@ -112,7 +112,7 @@ func generateEphemeralKey(s service, identifierName string) service {
 }
 
 func generateActivationData(s service, identifierName string) service {
-	s.operation = gateway.OpGenerateActivationData
+	s.operation, s.quota = gateway.OpGenerateActivationData, proofs
 	message := func(r gateway.GenerateActivationDataResult) *gateway.Sealed { return r.LicenseActivationMessage }
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.GenerateActivationDataRequest) *string { return &q.RegistrationIdentifier }},

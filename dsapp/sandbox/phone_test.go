@@ -93,7 +93,8 @@ func (g *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(answer, members)
 	} else {
 		answer = map[string]any{"result": members, "resultCodes": map[string]any{
-			"returnCodeEnum": "RET_SUCCESS", "statusCodeEnum": "STAT_SUCCESS", "returnCode": 0, "statusCode": 0}}
+			"returnCodeEnum": "RET_SUCCESS", "statusCodeEnum": "STAT_SUCCESS", "returnCode": 0, "statusCode": 0,
+		}}
 	}
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
 		g.t.Error(err)
@@ -104,8 +105,10 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 	switch service {
 	case "DSAPPSRPRegister":
 		image := "01;01;" + in["userID"] + ";" + in["domain"] + ";" + testIdentifier + ";" + testPassword + ";GATEWAY01"
-		return map[string]any{"registrationIdentifier": testIdentifier, "activationPassword": testPassword,
-			"activationImage": upperHex([]byte(image)), "expiresAt": "2030-01-02T03:04:05Z"}
+		return map[string]any{
+			"registrationIdentifier": testIdentifier, "activationPassword": testPassword,
+			"activationImage": upperHex([]byte(image)), "expiresAt": "2030-01-02T03:04:05Z",
+		}
 	case "DSAPPSRPGenerateEphemeralKey":
 		public, err := g.profile.ParsePublic(in["clientEphemeralPublicKey"])
 		if err != nil {
@@ -117,8 +120,10 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 		if err != nil {
 			g.t.Error(err)
 		}
-		g.exchange = srp.Exchange{Identity: testIdentifier, Salt: salt, Verifier: verifier,
-			ClientPublic: public, Private: ephemeral.Private, ServerPublic: ephemeral.Public}
+		g.exchange = srp.Exchange{
+			Identity: testIdentifier, Salt: salt, Verifier: verifier,
+			ClientPublic: public, Private: ephemeral.Private, ServerPublic: ephemeral.Public,
+		}
 		return map[string]any{"serverEphemeralPublicKey": upperHex(ephemeral.Public), "salt": upperHex(salt)}
 	case "DSAPPSRPGenerateActivationData":
 		evidence, err := srp.ParseEvidence(in["clientEvidenceMessage"])
@@ -134,8 +139,10 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 		if err != nil {
 			g.t.Error(err)
 		}
-		return map[string]any{"serverEvidenceMessage": upperHex(session.Evidence), "mac": upperHex(c.MAC),
-			"encryptedLicenseActivationMessage": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter)}
+		return map[string]any{
+			"serverEvidenceMessage": upperHex(session.Evidence), "mac": upperHex(c.MAC),
+			"encryptedLicenseActivationMessage": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter),
+		}
 	case "MdlAddDevice":
 		g.code = in["deviceCode"]
 		if _, err := g.license.verifyDeviceCode(g.code); err != nil {
@@ -167,8 +174,10 @@ func (g *script) start() (*Phone, *[]Step) {
 	server := httptest.NewServer(g)
 	g.t.Cleanup(server.Close)
 	steps := &[]Step{}
-	p := &Phone{BaseURL: server.URL + "/", APIKey: frontEndKey, Client: server.Client(), DeviceID: 42, Description: "my phone",
-		Trace: func(s Step) { *steps = append(*steps, s) }}
+	p := &Phone{
+		BaseURL: server.URL + "/", APIKey: frontEndKey, Client: server.Client(), DeviceID: 42, Description: "my phone",
+		Trace: func(s Step) { *steps = append(*steps, s) },
+	}
 	if g.flat {
 		p.Version = 1
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -384,9 +385,7 @@ func (s *Server) State() State {
 	s.expire()
 
 	state := State{Calls: make(map[string]int), Users: []UserState{}, Registrations: []RegistrationState{}}
-	for name, n := range s.calls {
-		state.Calls[name] = n
-	}
+	maps.Copy(state.Calls, s.calls)
 	for _, u := range s.users {
 		us := UserState{u.Name, u.Domain, u.wrongPasswords, u.locked(), []LicenseState{}}
 		for _, l := range u.licenses {

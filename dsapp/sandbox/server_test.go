@@ -577,7 +577,8 @@ func TestVariants(t *testing.T) {
 		"extra":    {Variant{Extra: true}, []string{"SANDBOX_EXTRA_TEXT", `<value xsi:type="xsd:unsignedInt">7</value><attributeID>SANDBOX_EXTRA_NUMBER</attributeID>`}},
 		"rename":   {Variant{Rename: map[string]string{"PROVFLD_ACTIVATION_MESSAGE": "PROVFLD_AM"}}, []string{"<attributeID>PROVFLD_AM</attributeID>"}},
 		"all": {Variant{Prefixes: true, IDFirst: true, Masked: true, Errors: 1, Extra: true}, []string{
-			`<attributes><attributeOptions><masked>true</masked></attributeOptions><attributeID>PROVFLD_ACTIVATION_MESSAGE</attributeID><value i:type="s:string">0041C3E4`}},
+			`<attributes><attributeOptions><masked>true</masked></attributeOptions><attributeID>PROVFLD_ACTIVATION_MESSAGE</attributeID><value i:type="s:string">0041C3E4`,
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"slices"
 )
 
 // ParsePublic reads the client's public value A from hexadecimal digits, of
@@ -143,8 +144,8 @@ func (p *Profile) inside(b []byte) bool {
 // in a time that depends on the length only.
 func less(x, y []byte) int {
 	borrow := 0
-	for i := len(x) - 1; i >= 0; i-- {
-		borrow = (int(x[i]) - int(y[i]) - borrow) >> 8 & 1
+	for i, v := range slices.Backward(x) {
+		borrow = (int(v) - int(y[i]) - borrow) >> 8 & 1
 	}
 	return borrow
 }

@@ -87,15 +87,21 @@ func TestEntryLayout(t *testing.T) {
 	zeros := make([]byte, 15)
 	want := bytes.Join([][]byte{
 		{1, 3},
-		{0xaa}, zeros,
+		{0xaa},
+		zeros,
 		{1, 2, 3, 4, 5, 6, 7, 8},
 		{0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4},
-		{0xbb}, zeros,
-		{0, 0, 0, 1, 0xcc}, zeros,
-		{0, 0, 0, 3}, []byte("mdl"),
-		{0, 0, 0, 1}, []byte("F"),
+		{0xbb},
+		zeros,
+		{0, 0, 0, 1, 0xcc},
+		zeros,
+		{0, 0, 0, 3},
+		[]byte("mdl"),
+		{0, 0, 0, 1},
+		[]byte("F"),
 		{0, 0, 0, 0},
-		{0, 0, 0, 2}, []byte("DD"),
+		{0, 0, 0, 2},
+		[]byte("DD"),
 	}, nil)
 	if got := e.encode(); !bytes.Equal(got, want) {
 		t.Fatalf("encoded as %x, want %x", got, want)

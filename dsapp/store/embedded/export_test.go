@@ -16,7 +16,7 @@ func (s *Store) DB() *bolt.DB { return s.db }
 func (s *Store) Handshakes() int {
 	s.handshakes.mu.Lock()
 	defer s.handshakes.mu.Unlock()
-	return len(s.handshakes.byIdentifier)
+	return s.handshakes.genuine.Len() + s.handshakes.simulated.Len()
 }
 
 // Waiting counts the calls that wait for a transaction.

@@ -223,6 +223,9 @@ func (t *transaction) set(key string, value []byte) error {
 	return bucket(t.tx, bucketMeta).Put([]byte(key), value)
 }
 
+// touch makes sure that the transaction is written though it changes nothing.
+func (t *transaction) touch() error { return t.set(keyProbe, []byte{1}) }
+
 // indexPrefix is the length of the moment at the front of an index key.
 const indexPrefix = 8
 

@@ -2,11 +2,11 @@ package embedded
 
 import (
 	"bytes"
-	"container/heap"
 	"sync"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
 // handshakeSweep is how many expired handshakes are forgotten on the way when a
@@ -16,24 +16,17 @@ const handshakeSweep = 4
 // handshakes keeps the handshakes in memory, at most one per identifier. They do
 // not survive a restart: the phone repeats the first call.
 type handshakes struct {
-	mu           sync.Mutex
-	byIdentifier map[string]*handshake
-	// genuine and simulated order them by their end.
-	genuine, simulated byEnd
+	mu                 sync.Mutex
+	genuine, simulated *expiring.Map[activation.Handshake]
 	maxSimulated       int
 }
 
-// handshake is one handshake in memory.
-type handshake struct {
-	activation.Handshake
-
-	identifier string
-	expires    time.Time
-	index      int // in its heap
-}
-
 func newHandshakes(maxSimulated int) *handshakes {
-	return &handshakes{byIdentifier: map[string]*handshake{}, maxSimulated: maxSimulated}
+	return &handshakes{
+		genuine:      expiring.New[activation.Handshake](),
+		simulated:    expiring.New[activation.Handshake](),
+		maxSimulated: maxSimulated,
+	}
 }
 
 // put replaces the identifier's handshake. At the cap the simulated handshake
@@ -42,14 +35,16 @@ func (hs *handshakes) put(identifier string, h activation.Handshake, now time.Ti
 	h.State = bytes.Clone(h.State)
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	hs.drop(hs.byIdentifier[identifier])
+	hs.drop(identifier)
 	hs.expire(now, handshakeSweep)
-	if h.Simulated && len(hs.simulated) >= hs.maxSimulated {
-		hs.drop(hs.simulated[0])
+	kept := hs.genuine
+	if h.Simulated {
+		kept = hs.simulated
+		if kept.Len() >= hs.maxSimulated {
+			kept.DeleteFirst()
+		}
 	}
-	x := &handshake{Handshake: h, identifier: identifier, expires: now.Add(h.Lifetime)}
-	hs.byIdentifier[identifier] = x
-	heap.Push(hs.order(x), x)
+	kept.Put(identifier, h, now.Add(h.Lifetime))
 }
 
 // take removes the identifier's handshake and returns it with the remaining
@@ -57,13 +52,15 @@ func (hs *handshakes) put(identifier string, h activation.Handshake, now time.Ti
 func (hs *handshakes) take(identifier string, now time.Time) (activation.Handshake, bool) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	x := hs.byIdentifier[identifier]
-	hs.drop(x)
-	if x == nil || !now.Before(x.expires) {
+	h, end, ok := hs.genuine.Get(identifier)
+	if !ok {
+		h, end, ok = hs.simulated.Get(identifier)
+	}
+	hs.drop(identifier)
+	if !ok || !now.Before(end) {
 		return activation.Handshake{}, false
 	}
-	h := x.Handshake
-	h.Lifetime = x.expires.Sub(now)
+	h.Lifetime = end.Sub(now)
 	return h, true
 }
 
@@ -71,74 +68,25 @@ func (hs *handshakes) take(identifier string, now time.Time) (activation.Handsha
 func (hs *handshakes) remove(identifier string) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	hs.drop(hs.byIdentifier[identifier])
+	hs.drop(identifier)
 }
 
 // sweep forgets every handshake that has ended.
 func (hs *handshakes) sweep(now time.Time) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	hs.expire(now, len(hs.byIdentifier))
+	hs.expire(now, max(hs.genuine.Len(), hs.simulated.Len()))
 }
 
-// expire drops up to limit handshakes of each order that have ended. The caller
+// expire forgets up to limit handshakes of each kind that have ended. The caller
 // holds mu.
 func (hs *handshakes) expire(now time.Time, limit int) {
-	for _, order := range []*byEnd{&hs.genuine, &hs.simulated} {
-		for range limit {
-			if len(*order) == 0 || now.Before((*order)[0].expires) {
-				break
-			}
-			hs.drop((*order)[0])
-		}
-	}
+	hs.genuine.Expire(now, limit)
+	hs.simulated.Expire(now, limit)
 }
 
-// drop forgets x, if there is one. The caller holds mu.
-func (hs *handshakes) drop(x *handshake) {
-	if x == nil {
-		return
-	}
-	heap.Remove(hs.order(x), x.index)
-	delete(hs.byIdentifier, x.identifier)
+// drop forgets the identifier's handshake. The caller holds mu.
+func (hs *handshakes) drop(identifier string) {
+	hs.genuine.Delete(identifier)
+	hs.simulated.Delete(identifier)
 }
-
-func (hs *handshakes) order(x *handshake) *byEnd {
-	if x.Simulated {
-		return &hs.simulated
-	}
-	return &hs.genuine
-}
-
-// byEnd is a heap of handshakes; the one that ends first comes first.
-type byEnd []*handshake
-
-// Len implements heap.Interface.
-func (b byEnd) Len() int { return len(b) }
-
-// Less implements heap.Interface.
-func (b byEnd) Less(i, j int) bool { return b[i].expires.Before(b[j].expires) }
-
-// Swap implements heap.Interface.
-func (b byEnd) Swap(i, j int) {
-	b[i], b[j] = b[j], b[i]
-	b[i].index, b[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (b *byEnd) Push(x any) {
-	h := x.(*handshake)
-	h.index = len(*b)
-	*b = append(*b, h)
-}
-
-// Pop implements heap.Interface.
-func (b *byEnd) Pop() any {
-	last := len(*b) - 1
-	h := (*b)[last]
-	(*b)[last] = nil
-	*b = (*b)[:last]
-	return h
-}
-
-var _ heap.Interface = (*byEnd)(nil)

@@ -108,7 +108,7 @@ func (s *Store) Close() error {
 // Writable implements activation.Store. It writes and syncs a probe.
 func (s *Store) Writable(ctx context.Context) error {
 	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
-		return struct{}{}, t.set(keyProbe, []byte{1})
+		return struct{}{}, t.touch()
 	})
 	return err
 }
@@ -189,7 +189,7 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 		return activation.Handshake{}, false, err
 	}
 	// Taken or refused, the handshake is gone.
-	h, err := update(ctx, s, func(t *transaction) (*activation.Handshake, error) {
+	h, err := update(ctx, s, written(func(t *transaction) (*activation.Handshake, error) {
 		h, present := s.handshakes.take(identifier, t.now)
 		if !present {
 			return nil, nil
@@ -212,7 +212,7 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 		e.reserved++
 		e.inFlight = append(e.inFlight, token)
 		return &h, t.put(identifier, e)
-	})
+	}))
 	if err != nil || h == nil {
 		return activation.Handshake{}, false, err
 	}
@@ -221,19 +221,19 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
-	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+	a, err := update(ctx, s, written(func(t *transaction) (admitted, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || e.generation != x.Generation {
-			return activation.Record{}, false, err
+			return admitted{}, err
 		}
 		r := e.record(identifier, t.now)
 		r.Verifier, r.Data = e.verifier, e.data
 		i := slices.Index(e.inFlight, x.Token)
 		if i < 0 {
 			if e.settled && e.last == x.Token && e.proven && !e.burned {
-				return r, true, nil
+				return admitted{r, true}, nil
 			}
-			return activation.Record{}, false, nil
+			return admitted{}, nil
 		}
 		e.inFlight = slices.Delete(e.inFlight, i, i+1)
 		e.settled, e.last = true, x.Token
@@ -249,8 +249,9 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 			e.burned = true
 			e.verifier, e.data = nil, nil
 		}
-		return r, e.proven, t.put(identifier, e)
-	})
+		return admitted{r, e.proven}, t.put(identifier, e)
+	}))
+	return a.record, a.ok, err
 }
 
 // AdmitDevice implements activation.Store.
@@ -273,16 +274,14 @@ func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
-		e, err := t.entry(identifier)
+	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
 		// More rights than activations would be rights that nobody earned.
-		if err != nil || e == nil || e.generation != generation || e.kind != activation.KindMDL || e.devices >= e.activations {
-			return struct{}{}, err
+		if e.kind != activation.KindMDL || e.devices >= e.activations {
+			return false
 		}
 		e.devices++
-		return struct{}{}, t.put(identifier, e)
+		return true
 	})
-	return err
 }
 
 // AdmitConfirmation implements activation.Store.
@@ -301,6 +300,17 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 		}
 		e.confirmations++
 		return e.record(identifier, t.now), true, t.put(identifier, e)
+	})
+}
+
+// ReturnConfirmation implements activation.Store.
+func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
+		if e.confirmations == 0 {
+			return false
+		}
+		e.confirmations--
+		return true
 	})
 }
 
@@ -376,15 +386,42 @@ func (s *Store) sweep() error {
 
 // admit is update for calls that return a record or refuse.
 func admit(ctx context.Context, s *Store, do func(*transaction) (activation.Record, bool, error)) (activation.Record, bool, error) {
-	type answer struct {
-		record activation.Record
-		ok     bool
-	}
-	a, err := update(ctx, s, func(t *transaction) (answer, error) {
+	a, err := update(ctx, s, func(t *transaction) (admitted, error) {
 		r, ok, err := do(t)
-		return answer{r, ok}, err
+		return admitted{r, ok}, err
 	})
 	return a.record, a.ok, err
+}
+
+// admitted is a record and whether what was asked for was admitted.
+type admitted struct {
+	record activation.Record
+	ok     bool
+}
+
+// written makes do write in any case: whether there was anything to change must
+// not show in the time that a proof takes.
+func written[T any](do func(*transaction) (T, error)) func(*transaction) (T, error) {
+	return func(t *transaction) (T, error) {
+		result, err := do(t)
+		if err == nil {
+			err = t.touch()
+		}
+		return result, err
+	}
+}
+
+// giveBack keeps what change did to an entry of that generation, if it tells that
+// it did anything.
+func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, change func(*entry) bool) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || e.generation != generation || !change(e) {
+			return struct{}{}, err
+		}
+		return struct{}{}, t.put(identifier, e)
+	})
+	return err
 }
 
 func isSimulated(e *entry) bool { return e.kind == activation.KindSimulated }

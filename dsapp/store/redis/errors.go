@@ -24,8 +24,7 @@ const maxServerText = 80
 // stored: a server's error may quote a command's arguments, and a client's error
 // a part of an answer.
 func unavailable(err error) error {
-	var server goredis.Error
-	if errors.As(err, &server) {
+	if server, ok := errors.AsType[goredis.Error](err); ok {
 		return fmt.Errorf("%w: redis answered: %s", activation.ErrUnavailable, serverText(server.Error()))
 	}
 	if !speaksOfConnection(err) {
@@ -58,10 +57,10 @@ func speaksOfConnection(err error) bool {
 			return true
 		}
 	}
-	var network net.Error
-	var certificate *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	return errors.As(err, &network) || errors.As(err, &certificate) || errors.As(err, &record)
+	_, network := errors.AsType[net.Error](err)
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, record := errors.AsType[tls.RecordHeaderError](err)
+	return network || certificate || record
 }
 
 // ambiguous reports whether err leaves open if the server did what was asked: the
@@ -73,14 +72,12 @@ func ambiguous(err error) bool {
 	if errors.Is(err, goredis.ErrPoolTimeout) || errors.Is(err, goredis.ErrClosed) {
 		return false
 	}
-	var server goredis.Error
-	if errors.As(err, &server) {
+	if _, ok := errors.AsType[goredis.Error](err); ok {
 		return false
 	}
-	var operation *net.OpError
-	if errors.As(err, &operation) && operation.Op == "dial" {
+	if operation, ok := errors.AsType[*net.OpError](err); ok && operation.Op == "dial" {
 		return false
 	}
-	var network net.Error
-	return errors.As(err, &network)
+	_, network := errors.AsType[net.Error](err)
+	return network
 }

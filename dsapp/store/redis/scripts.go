@@ -25,7 +25,7 @@ import (
 // The first write of a script is one that the server refuses when its memory is
 // used up. Nothing is half done then.
 type scripts struct {
-	create, load, take, settle, admitDevice, returnDevice, admitConfirmation, remove, secret, replaceSecret *goredis.Script
+	create, load, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret *goredis.Script
 }
 
 const (
@@ -142,14 +142,6 @@ if o[2] ~= '` + affinity + `' then
 end
 return record(1, o[1], o[2], o[3], nil, o[4])
 `),
-		// KEYS reg. ARGV generation. More rights than activations would be rights
-		// that nobody earned.
-		returnDevice: goredis.NewScript(`
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'n', 'a')
-if o[1] ~= ARGV[1] or o[2] ~= '` + mdl + `' or tonumber(o[3]) >= tonumber(o[4]) then return {0} end
-redis.call('HINCRBY', KEYS[1], 'n', 1)
-return {1}
-`),
 		// KEYS reg. ARGV maxAttempts kinds…
 		admitConfirmation: goredis.NewScript(clock + answer + `
 local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'e', 'a', 'c')
@@ -164,6 +156,19 @@ if o[2] ~= '` + affinity + `' then
   redis.call('HINCRBY', KEYS[1], 'c', 1)
 end
 return record(1, o[1], o[2], o[3], nil, o[4])
+`),
+		// KEYS reg. ARGV generation counter step. Rights count upwards to the
+		// activations: more would be rights that nobody earned. Calls count
+		// downwards to 0. Only for the kind mdl are there ever fewer rights than
+		// activations, so that no other kind gets one back.
+		giveBack: goredis.NewScript(`
+local o = redis.call('HMGET', KEYS[1], 'g', ARGV[2], 'a')
+if o[1] ~= ARGV[1] then return {0} end
+local step = tonumber(ARGV[3])
+local after = tonumber(o[2]) + step
+if after < 0 or step > 0 and after > tonumber(o[3]) then return {0} end
+redis.call('HINCRBY', KEYS[1], ARGV[2], step)
+return {1}
 `),
 		// KEYS reg hs. ARGV generation.
 		remove: goredis.NewScript(`

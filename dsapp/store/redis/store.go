@@ -127,7 +127,7 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 func (s *Store) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
 	// Whether the handshake is simulated is known afterwards only; until then a
 	// place for the record is reserved, unless there is none.
-	room, added := s.tracker.hold(identifier, takeMargin)
+	room, claimed := s.tracker.hold(identifier, takeMargin)
 	a, err := s.run(ctx, s.scripts.take, once, []string{s.registration(identifier), s.handshake(identifier)}, token[:], maxAttempts, room)
 	if err != nil {
 		return activation.Handshake{}, false, err
@@ -141,8 +141,8 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 	switch {
 	case h.Simulated:
 		s.tracker.hold(identifier, h.RecordLifetime+activation.TombstoneLifetime)
-	case added:
-		s.tracker.release(identifier)
+	case claimed != 0:
+		s.tracker.release(identifier, claimed)
 	}
 	return h, a.ok, nil
 }
@@ -160,8 +160,7 @@ func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := s.run(ctx, s.scripts.returnDevice, once, []string{s.registration(identifier)}, generation[:])
-	return err
+	return s.giveBack(ctx, identifier, generation, "n", 1)
 }
 
 // AdmitConfirmation implements activation.Store.
@@ -171,6 +170,11 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 		args = append(args, string(kind))
 	}
 	return s.admit(ctx, s.scripts.admitConfirmation, once, identifier, args...)
+}
+
+// ReturnConfirmation implements activation.Store.
+func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+	return s.giveBack(ctx, identifier, generation, "c", -1)
 }
 
 // Remove implements activation.Store.
@@ -234,6 +238,13 @@ func (s *Store) admit(ctx context.Context, script *goredis.Script, again repetit
 	}
 	r, err := a.record(identifier)
 	return r, err == nil, err
+}
+
+// giveBack adds step to a counter of a registration, within its bounds. It is not
+// repeated: two calls would be given back for one.
+func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string, step int) error {
+	_, err := s.run(ctx, s.scripts.giveBack, once, []string{s.registration(identifier)}, generation[:], counter, step)
+	return err
 }
 
 // milliseconds rounds up, so that no lifetime becomes nothing.

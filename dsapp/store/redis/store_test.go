@@ -131,6 +131,7 @@ func calls(s *redis.Store, identifier string) []struct {
 			_, ok, err := s.AdmitConfirmation(ctx, identifier, 3, activation.KindMDL)
 			return accepted(ok, err)
 		}},
+		{"ReturnConfirmation", func(ctx context.Context) error { return s.ReturnConfirmation(ctx, identifier, r.Generation) }},
 		{"Remove", func(ctx context.Context) error { return s.Remove(ctx, identifier, r.Generation) }},
 		{"SimulationSecret", func(ctx context.Context) error {
 			_, err := s.SimulationSecret(ctx, []byte("sealed secret"))
@@ -188,8 +189,11 @@ func TestRoundTrips(t *testing.T) {
 				t.Fatalf("%s, %s: %v", round.name, c.name, err)
 			}
 			want := round.want
-			if c.name == "Writable" || c.name == "PutHandshake" {
-				want = 1 // no scripts
+			switch c.name {
+			case "Writable", "PutHandshake": // no scripts
+				want = 1
+			case "ReturnConfirmation": // the script of ReturnDevice
+				want = 1
 			}
 			if got := count.commands.Load() - before; got != want {
 				t.Errorf("%s, %s: %d round trips, want %d", round.name, c.name, got, want)
@@ -325,7 +329,7 @@ func TestOnlyWhatWasGiven(t *testing.T) {
 			t.Errorf("field %s differs from what was given", field)
 		}
 	}
-	for _, field := range strings.Fields("r i a n c") {
+	for field := range strings.FieldsSeq("r i a n c") {
 		if got := server.Command(t, "HGET", "dsapp:{id-1}:reg", field); got != "0" {
 			t.Errorf("field %s is %q", field, got)
 		}
@@ -533,7 +537,7 @@ func TestReadOnlyReplica(t *testing.T) {
 	t.Parallel()
 	s, _, _ := newStore(t, "--replicaof", "127.0.0.1 1")
 	// These find nothing to write.
-	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "Remove", "ReplaceSimulationSecret")
+	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret")
 	if err := s.Writable(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("error %v does not name the cause", err)
 	}

@@ -1,105 +1,59 @@
 package redis
 
 import (
-	"container/heap"
 	"sync"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
 // tracker knows the identifiers under which this process may have put simulated
-// state, so that their number stays bounded: probing unknown identifiers must
-// not fill the server.
+// state until the moment when its keys are gone, so that their number stays
+// bounded: probing unknown identifiers must not fill the server.
 type tracker struct {
 	limit int
 	now   func() time.Time
 
 	mu    sync.Mutex
-	holds map[string]*hold
-	order byEnd
+	holds *expiring.Map[claim]
+	last  claim
 }
 
-// hold is one identifier until the moment when its keys are gone.
-type hold struct {
-	identifier string
-	until      time.Time
-	index      int // in the heap
-}
+// claim is one call of hold.
+type claim uint64
 
 func newTracker(limit int, now func() time.Time) *tracker {
-	return &tracker{limit: limit, now: now, holds: map[string]*hold{}}
+	return &tracker{limit: limit, now: now, holds: expiring.New[claim]()}
 }
 
 // hold keeps identifier for d, or longer if it is held longer already. It reports
-// whether it is held, which it is not if there is no room, and whether it was not
-// held before.
-func (tr *tracker) hold(identifier string, d time.Duration) (held, added bool) {
+// whether it is held, which it is not if there is no room. The claim is 0 unless
+// it was this call that began to hold it.
+func (tr *tracker) hold(identifier string, d time.Duration) (held bool, c claim) {
 	now := tr.now()
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for len(tr.order) > 0 && !now.Before(tr.order[0].until) {
-		tr.drop(tr.order[0])
+	tr.holds.Expire(now, tr.holds.Len())
+	_, end, before := tr.holds.Get(identifier)
+	if !before && tr.holds.Len() >= tr.limit {
+		return false, 0
 	}
-	until := now.Add(d)
-	if h := tr.holds[identifier]; h != nil {
-		if until.After(h.until) {
-			h.until = until
-			heap.Fix(&tr.order, h.index)
-		}
-		return true, false
+	tr.last++
+	if until := now.Add(d); until.After(end) {
+		end = until
 	}
-	if len(tr.order) >= tr.limit {
-		return false, false
+	tr.holds.Put(identifier, tr.last, end)
+	if before {
+		return true, 0
 	}
-	h := &hold{identifier: identifier, until: until}
-	tr.holds[identifier] = h
-	heap.Push(&tr.order, h)
-	return true, true
+	return true, tr.last
 }
 
-// release forgets identifier.
-func (tr *tracker) release(identifier string) {
+// release forgets identifier if nobody else has held it since the claim.
+func (tr *tracker) release(identifier string, c claim) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if h := tr.holds[identifier]; h != nil {
-		tr.drop(h)
+	if last, _, ok := tr.holds.Get(identifier); ok && last == c {
+		tr.holds.Delete(identifier)
 	}
 }
-
-// drop forgets h. The caller holds mu.
-func (tr *tracker) drop(h *hold) {
-	heap.Remove(&tr.order, h.index)
-	delete(tr.holds, h.identifier)
-}
-
-// byEnd is a heap of holds; the one that ends first comes first.
-type byEnd []*hold
-
-// Len implements heap.Interface.
-func (b byEnd) Len() int { return len(b) }
-
-// Less implements heap.Interface.
-func (b byEnd) Less(i, j int) bool { return b[i].until.Before(b[j].until) }
-
-// Swap implements heap.Interface.
-func (b byEnd) Swap(i, j int) {
-	b[i], b[j] = b[j], b[i]
-	b[i].index, b[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (b *byEnd) Push(x any) {
-	h := x.(*hold)
-	h.index = len(*b)
-	*b = append(*b, h)
-}
-
-// Pop implements heap.Interface.
-func (b *byEnd) Pop() any {
-	last := len(*b) - 1
-	h := (*b)[last]
-	(*b)[last] = nil
-	*b = (*b)[:last]
-	return h
-}
-
-var _ heap.Interface = (*byEnd)(nil)

@@ -17,11 +17,12 @@ func TestTracker(t *testing.T) {
 		now := time.Unix(0, 0)
 		tr := newTracker(limit, func() time.Time { return now })
 		model := map[string]time.Time{}
+		claims := map[string]claim{} // the latest, unless somebody held after it
 		identifiers := rapid.Map(rapid.IntRange(1, 6), func(i int) string { return fmt.Sprintf("id-%d", i) })
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
-				if len(tr.holds) > limit || len(tr.order) != len(tr.holds) {
-					t.Fatalf("%d identifiers, %d in order, limit %d", len(tr.holds), len(tr.order), limit)
+				if n := tr.holds.Len(); n > limit {
+					t.Fatalf("%d identifiers, limit %d", n, limit)
 				}
 			},
 			"time": func(t *rapid.T) {
@@ -37,18 +38,26 @@ func TestTracker(t *testing.T) {
 				d := time.Duration(rapid.IntRange(1, 9).Draw(t, "seconds")) * time.Second
 				until, before := model[identifier]
 				want := before || len(model) < limit
-				held, added := tr.hold(identifier, d)
-				if held != want || added != (want && !before) {
-					t.Fatalf("held %v, added %v, want %v, %v", held, added, want, want && !before)
+				held, c := tr.hold(identifier, d)
+				if held != want || (c != 0) != (want && !before) {
+					t.Fatalf("held %v, claim %v, want %v, new %v", held, c, want, want && !before)
 				}
+				claims[identifier] = c
 				if want && now.Add(d).After(until) {
 					model[identifier] = now.Add(d)
 				}
 			},
 			"release": func(t *rapid.T) {
 				identifier := identifiers.Draw(t, "identifier")
-				tr.release(identifier)
-				delete(model, identifier)
+				c := claims[identifier]
+				if c == 0 {
+					// A claim that is not the latest releases nothing.
+					c = claim(rapid.Uint64().Draw(t, "claim")) | 1<<63
+				} else {
+					delete(model, identifier)
+				}
+				tr.release(identifier, c)
+				delete(claims, identifier)
 			},
 		})
 	})

@@ -500,6 +500,31 @@ func burning() []test {
 				s.Fatal("the final call is refused")
 			}
 		}},
+		{"burn: affinity stays", func(s *suite) {
+			r := s.created("id-1", activation.KindAffinity)
+			h := newSimulated()
+			h.Generation = r.Generation
+			for range maxAttempts {
+				s.put("id-1", h)
+				_, token, ok := s.take("id-1", maxAttempts)
+				if !ok {
+					s.Fatal("refused below the limit")
+				}
+				s.refuseSettle("id-1", settlement(r.Generation, token, false))
+			}
+			s.put("id-1", h)
+			s.refuseTake("id-1", 10*maxAttempts)
+			for range 2 {
+				got, ok := s.admitDevice("id-1")
+				if !ok {
+					s.Fatal("a device is refused")
+				}
+				s.same(got, r)
+				if _, ok := s.confirm("id-1", 1, activation.KindAffinity); !ok {
+					s.Fatal("the final call is refused")
+				}
+			}
+		}},
 		{"burn: repeating the settlement that burned is refused again", func(s *suite) {
 			r := s.created("id-1", activation.KindMDL)
 			s.fail(r)
@@ -682,6 +707,74 @@ func confirmations() []test {
 				s.Fatal("the confirmation consumed the right to add a device")
 			}
 		}},
+		{"confirmation: a returned call can be made again, once", func(s *suite) {
+			r := s.created("id-1", activation.KindMDL)
+			s.succeed(r)
+			for range 2 {
+				if _, ok := s.confirm("id-1", 2, activation.KindMDL); !ok {
+					s.Fatal("refused")
+				}
+			}
+			s.returnConfirmation("id-1", r.Generation)
+			if _, ok := s.confirm("id-1", 2, activation.KindMDL); !ok {
+				s.Fatal("the returned call is refused")
+			}
+			if _, ok := s.confirm("id-1", 2, activation.KindMDL); ok {
+				s.Fatal("admitted beyond the limit")
+			}
+		}},
+		{"confirmation: what was not counted cannot be returned", func(s *suite) {
+			r := s.created("id-1", activation.KindStandard)
+			s.returnConfirmation("id-1", r.Generation)
+			if _, ok := s.confirm("id-1", 1, activation.KindStandard); ok {
+				s.Fatal("admitted before an activation")
+			}
+			s.succeed(r)
+			s.returnConfirmation("id-1", r.Generation)
+			if _, ok := s.confirm("id-1", 1, activation.KindStandard); !ok {
+				s.Fatal("refused")
+			}
+			if _, ok := s.confirm("id-1", 1, activation.KindStandard); ok {
+				s.Fatal("admitted beyond the limit")
+			}
+			affinity := s.created("id-2", activation.KindAffinity)
+			s.returnConfirmation("id-2", affinity.Generation)
+			if _, ok := s.confirm("id-2", 1, activation.KindAffinity); !ok {
+				s.Fatal("affinity is refused")
+			}
+			s.returnConfirmation("id-3", newGeneration())
+			s.absent("id-3")
+		}},
+		{"confirmation: nothing is returned to another generation", func(s *suite) {
+			r := s.created("id-1", activation.KindMDL)
+			s.succeed(r)
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); !ok {
+				s.Fatal("refused")
+			}
+			s.returnConfirmation("id-1", newGeneration())
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); ok {
+				s.Fatal("admitted beyond the limit")
+			}
+		}},
+		{"confirmation: returning one gives no device back", func(s *suite) {
+			r := s.created("id-1", activation.KindMDL)
+			s.succeed(r)
+			if _, ok := s.admitDevice("id-1"); !ok {
+				s.Fatal("refused")
+			}
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); !ok {
+				s.Fatal("refused")
+			}
+			s.returnConfirmation("id-1", r.Generation)
+			s.refuseDevice("id-1")
+			s.returnDevice("id-1", r.Generation)
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); !ok {
+				s.Fatal("the returned call is refused")
+			}
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); ok {
+				s.Fatal("returning a device returned a call")
+			}
+		}},
 	}
 }
 
@@ -726,6 +819,7 @@ func removal() []test {
 			s.remove("id-1", r.Generation)
 			s.refuseSettle("id-1", settlement(r.Generation, token, true))
 			s.returnDevice("id-1", r.Generation)
+			s.returnConfirmation("id-1", r.Generation)
 			s.absent("id-1")
 		}},
 	}
@@ -773,8 +867,8 @@ func simulation() []test {
 			}
 		}},
 		{"simulated: a flood drops simulated state only", func(s *suite) {
-			real := s.created("real", activation.KindMDL)
-			s.put("real", newHandshake(real.Generation))
+			genuine := s.created("real", activation.KindMDL)
+			s.put("real", newHandshake(genuine.Generation))
 			for i := range 4 * MaxSimulated {
 				s.put(fmt.Sprintf("unknown-%d", i), newSimulated())
 			}
@@ -810,8 +904,8 @@ func simulation() []test {
 			if _, _, ok := s.take("real", maxAttempts); !ok {
 				s.Fatal("a real handshake was dropped")
 			}
-			s.same(s.load("real"), withoutData(real))
-			s.succeed(real)
+			s.same(s.load("real"), withoutData(genuine))
+			s.succeed(genuine)
 			later := s.created("later", activation.KindMDL)
 			s.succeed(later)
 		}},
@@ -1079,6 +1173,7 @@ func isolation() []test {
 			s.unavailable("ReturnDevice", s.store.ReturnDevice(ctx, id, r.Generation))
 			_, _, err = s.store.AdmitConfirmation(ctx, id, maxAttempts, activation.KindMDL)
 			s.unavailable("AdmitConfirmation", err)
+			s.unavailable("ReturnConfirmation", s.store.ReturnConfirmation(ctx, id, r.Generation))
 			s.unavailable("Remove", s.store.Remove(ctx, id, r.Generation))
 			_, err = s.store.SimulationSecret(ctx, random(10))
 			s.unavailable("SimulationSecret", err)

@@ -116,6 +116,12 @@ func (m *model) returnDevice(id string, g activation.Generation) {
 	}
 }
 
+func (m *model) returnConfirmation(id string, g activation.Generation) {
+	if e := m.records[id]; e != nil && e.Generation == g && e.confirmations > 0 {
+		e.confirmations--
+	}
+}
+
 func (m *model) confirm(id string, limit int, kinds []activation.Kind) (activation.Record, bool) {
 	e := m.records[id]
 	if e == nil || !slices.Contains(kinds, e.Kind) {
@@ -263,6 +269,14 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 				want, wantOK := m.confirm(id, limit, kinds)
 				got, ok, err := store.AdmitConfirmation(t.Context(), id, limit, kinds...)
 				agree(t, fmt.Sprintf("admit confirmation of %s as %v", id, kinds), got, ok, err, want, wantOK)
+			},
+			"return confirmation": func(t *rapid.T) {
+				id := identifiers.Draw(t, "identifier")
+				g := generation(t, id)
+				m.returnConfirmation(id, g)
+				if err := store.ReturnConfirmation(t.Context(), id, g); err != nil {
+					t.Fatalf("return confirmation of %s: %v", id, err)
+				}
 			},
 			"remove": func(t *rapid.T) {
 				id := identifiers.Draw(t, "identifier")

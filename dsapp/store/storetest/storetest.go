@@ -278,6 +278,13 @@ func (s *suite) confirm(identifier string, limit int, kinds ...activation.Kind) 
 	return r, ok
 }
 
+func (s *suite) returnConfirmation(identifier string, g activation.Generation) {
+	s.Helper()
+	if err := s.store.ReturnConfirmation(s.Context(), identifier, g); err != nil {
+		s.Fatalf("return confirmation of %s: %v", identifier, err)
+	}
+}
+
 func (s *suite) remove(identifier string, g activation.Generation) {
 	s.Helper()
 	if err := s.store.Remove(s.Context(), identifier, g); err != nil {

@@ -29,11 +29,11 @@ race: test-tools ## Run all tests under the race detector.
 	$(GO) test -race ./...
 
 .PHONY: test-tools
-test-tools: redis $(SRP_CLIENT)/node_modules/.package-lock.json ## Install a redis-server (apt) and the third-party SRP client (npm).
-
-.PHONY: redis
-redis:
-	@command -v redis-server >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy redis-server; }
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
+	@for tool in redis-server curl openssl; do \
+		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
+	done; \
+	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; }
 
 $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 	cd $(SRP_CLIENT) && npm ci --no-audit --no-fund
@@ -83,16 +83,23 @@ xcaddy: ## Build bin/caddy-xcaddy by the steps of xcaddy.Dockerfile, without xca
 	$$out list-modules | grep dsapp
 
 .PHONY: example-files
-example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR.
+example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (needs openssl).
+	@command -v openssl >/dev/null || { echo "openssl is needed" >&2; exit 1; }
 	@mkdir -p $(EXAMPLE_DIR) && cd $(EXAMPLE_DIR) && umask 077 && set -e; \
 	for name in front-end.key back-end.key sealing.key; do \
 		[ -s $$name ] || openssl rand -hex 32 > $$name; \
 	done; \
-	[ -s tls.key ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
-		-subj /CN=gateway.example.com -addext subjectAltName=DNS:gateway.example.com -keyout tls.key -out tls.pem 2>/dev/null; \
-	[ -s oas-ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
-		-subj /CN=oas.example.com -addext subjectAltName=DNS:oas.example.com -keyout oas-ca.key -out oas-ca.pem 2>/dev/null; \
-	echo "made in $(EXAMPLE_DIR):"; ls $(EXAMPLE_DIR)
+	certificate() { \
+		openssl x509 -checkend 0 -noout -in $$1.pem >/dev/null 2>&1 || openssl req -x509 -newkey ec \
+			-pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=$$2 \
+			-addext subjectAltName=DNS:$$2,DNS:localhost,IP:127.0.0.1 -keyout $$1.key -out $$1.pem 2>openssl.log \
+			|| { cat openssl.log; exit 1; }; \
+	}; \
+	certificate tls gateway.example.com; \
+	certificate oas-ca oas.example.com; \
+	rm -f openssl.log; \
+	[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" .; \
+	echo "made in $(EXAMPLE_DIR):"; ls
 
 .PHONY: clean
 clean: ## Remove what the build made.

@@ -1,7 +1,10 @@
 # A Caddy with DSAPP Gateway, built by xcaddy.
 #
 #   docker build -f xcaddy.Dockerfile -t dsapp-gateway .
-#   docker run -p 11080:11080 -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
+#   cp caddy.json.example caddy.json
+#   make example-files EXAMPLE_DIR=$PWD/secrets && sudo chown -R 10001 secrets
+#   docker run -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
+#     -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
 #
 # `make xcaddy` runs the same Go steps without Docker.
 
@@ -30,8 +33,7 @@ ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
 VOLUME ["/config", "/data"]
 USER dsapp
 EXPOSE 11080
-# The admin endpoint answers once a configuration is running. It listens inside
-# the container only.
+# Caddy's admin endpoint, which listens inside the container only.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
 	CMD wget -q -O /dev/null http://127.0.0.1:2019/metrics || exit 1
 ENTRYPOINT ["/usr/bin/caddy"]

@@ -2,6 +2,12 @@ package authserver
 
 import "errors"
 
+// The commands, their attributes and types are those of the vendor's
+// documentation. Its WSDL and some names of attributes are not public: those of
+// the activation messages and of what MDL_ACTIVATE returns are this project's
+// choice, and the Attributes can be configured. So is which command may be sent
+// again after which failure.
+
 // scenario is a family of operations of the authentication server: the
 // namespace of its operation elements.
 type scenario struct {

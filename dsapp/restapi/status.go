@@ -45,7 +45,9 @@ func failure(statusCodeEnum string, statusCode int) gateway.ResultCodes {
 }
 
 // situationOf is the one place where outcomes become statuses and codes. The
-// codes of a refusal are the refusal's own.
+// codes of a refusal are the refusal's own. What a client is told about anything
+// but success is this project's choice, with the numbers of the vendor's status
+// codes: the vendor's documentation does not say.
 func situationOf(o Outcome) situation {
 	switch o {
 	case Success:

@@ -28,9 +28,12 @@ var (
 )
 
 // table returns one row per service. Members are checked and answered in the
-// order in which they stand here.
+// order in which they stand here. Paths, names and shapes are those of the vendor's
+// documentation, except where a row says that it is this project's choice.
 func table() []service {
 	return []service{
+		// This project's choice: the vendor has the registration for an exchange as
+		// a SOAP command of the authentication server only.
 		define(service{
 			path: "/rest/v2/provisioning/DSAPPSRPRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterActivation, quota: registrations,

@@ -2,8 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -26,11 +29,11 @@ type Activation struct {
 
 	// How long a registration can be used. The authentication server forgets it
 	// after its own time, 10 minutes unless it was changed: raise both together.
-	// Default: `10m`.
+	// From `1s` to `24h`. Default: `10m`.
 	RegistrationLifetime caddy.Duration `json:"registration_lifetime,omitempty"`
 
-	// How long the phone may take between the two calls of an exchange.
-	// Default: `2m`.
+	// How long the phone may take between the two calls of an exchange. From `1s`
+	// to `1h`. Default: `2m`.
 	HandshakeLifetime caddy.Duration `json:"handshake_lifetime,omitempty"`
 
 	// How many wrong proofs burn a registration, and how many calls of the final
@@ -40,7 +43,7 @@ type Activation struct {
 
 	// How many times the activation data of one registration is handed out, each
 	// time after an exchange of its own. A phone that lost the answer needs
-	// another. Default: 3.
+	// another. 1 to 1000. Default: 3.
 	MaxActivations int `json:"max_activations,omitempty"`
 
 	// What to do when a device is added or an activation completed under an
@@ -74,6 +77,14 @@ const (
 
 	maxMaxAttempts    = 100
 	maxMaxActivations = 1000
+
+	profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
+)
+
+// The bounds of the lifetimes.
+var (
+	registrationLifetimes = durations{time.Second, 24 * time.Hour}
+	handshakeLifetimes    = durations{time.Second, time.Hour}
 )
 
 // activationNeeds is what the exchange gets from the rest of the app.
@@ -101,13 +112,13 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	}
 	profile, err := srp.LookupProfile(name)
 	if err != nil {
-		return nil, fmt.Errorf("profile: %w", err)
+		return nil, errors.New("profile: must be " + profiles)
 	}
-	registrationLifetime, err := duration("registration_lifetime", a.RegistrationLifetime, activation.DefaultRegistrationLifetime)
+	registrationLifetime, err := registrationLifetimes.value("registration_lifetime", a.RegistrationLifetime, activation.DefaultRegistrationLifetime)
 	if err != nil {
 		return nil, err
 	}
-	handshakeLifetime, err := duration("handshake_lifetime", a.HandshakeLifetime, activation.DefaultHandshakeLifetime)
+	handshakeLifetime, err := handshakeLifetimes.value("handshake_lifetime", a.HandshakeLifetime, activation.DefaultHandshakeLifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +145,7 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	})
 	if err != nil {
 		// Everything else was checked above.
-		return nil, fmt.Errorf("password: %w", err)
+		return nil, fmt.Errorf("password: %s", strings.TrimPrefix(err.Error(), "password "))
 	}
 	return service, nil
 }

@@ -94,6 +94,14 @@ func (k *APIKey) hash() (hash [32]byte, err error) {
 	return apikey.Hash(key), nil
 }
 
+// keyOption is the name of the option that holds the key.
+func (k *APIKey) keyOption() string {
+	if k.KeySHA256 != "" {
+		return "key_sha256"
+	}
+	return "key"
+}
+
 // newKeySet resolves all keys.
 func newKeySet(configured []APIKey) (*apikey.Set, error) {
 	if len(configured) == 0 {
@@ -107,6 +115,13 @@ func newKeySet(configured []APIKey) (*apikey.Set, error) {
 		}
 	}
 	set, err := apikey.NewSet(keys)
+	if wrong, ok := errors.AsType[*apikey.KeyError](err); ok {
+		option := wrong.Member
+		if option == "hash" {
+			option = configured[wrong.Index].keyOption()
+		}
+		return nil, fmt.Errorf("api_keys[%d].%s: %s", wrong.Index, option, wrong.Problem)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("api_keys: %w", err)
 	}

@@ -6,15 +6,19 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
@@ -26,6 +30,9 @@ func init() {
 }
 
 const appName = "dsapp"
+
+// prepareTimeout bounds the preparations after a start.
+const prepareTimeout = 10 * time.Second
 
 // App is a gateway between mobile applications, a solution's own servers and the
 // authentication servers. It does nothing by itself: handlers
@@ -41,11 +48,19 @@ type App struct {
 
 	// The keys that seal what the store holds, 64 hexadecimal digits each, e.g.
 	// from `openssl rand -hex 32`. The first one seals, all of them open. Whoever
-	// has a key and the store can read pending activation data; without the key
-	// pending registrations are lost. Accepts placeholders.
+	// has a key and the store can read pending activation data. Accepts
+	// placeholders.
 	//
-	// To change the key: add the new one as the last on every node, then move it
-	// to the front, and remove the old one after the lifetime of a registration.
+	// To change the key: add the new one as the last on every node; then move it to
+	// the front on every node. Each seals the secret that the store keeps anew when
+	// it starts, unless another did, and the one that does logs it. Remove the old
+	// key after the longest lifetime, which is `registration_lifetime` and 10
+	// minutes.
+	//
+	// Keep a backup of the keys, apart from the store. Without the key that sealed
+	// it a store cannot be used at all any more, not even for new registrations:
+	// every activation service answers with status 503 until the key is back or the
+	// store is emptied.
 	//
 	// Required for stores that are shared. The embedded store makes a key beside
 	// its file if none is configured.
@@ -63,7 +78,9 @@ type App struct {
 	// Limits that protect the gateway.
 	Limits Limits `json:"limits,omitzero"`
 
+	logger   *slog.Logger
 	store    Store
+	service  *activation.Service
 	counters *counters
 	rates    *rates
 	handler  *restapi.Handler
@@ -81,6 +98,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // neither the store nor a connection.
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := ctx.Slogger()
+	a.logger = logger
 	keys, err := newKeySet(a.APIKeys)
 	if err != nil {
 		return err
@@ -108,7 +126,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("authentication_servers.%w", err)
 	}
 	observer := &auditLog{logger: ctx.Logger().Named("audit")}
-	service, err := a.Activation.open(activationNeeds{
+	a.service, err = a.Activation.open(activationNeeds{
 		store:        a.store,
 		keyring:      func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) },
 		maxExchanges: a.Limits.MaxExchanges,
@@ -123,7 +141,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("activation.gateway_id: %w", err)
 	}
 	operations, err := gateway.New(gateway.Config{
-		Activation:           service,
+		Activation:           a.service,
 		Servers:              servers,
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
@@ -132,7 +150,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	})
 	if err != nil {
 		// Everything else was checked before.
-		return fmt.Errorf("activation.gateway_id: %w", err)
+		return fmt.Errorf("activation.gateway_id: %s", strings.TrimPrefix(err.Error(), "gateway id "))
 	}
 	a.handler, err = restapi.New(restapi.Config{
 		Operations:  operations,
@@ -184,15 +202,29 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 		return nil, nil
 	}
 	// Refuses what would only show with the first registration.
-	if _, err := seal.NewKeyring(keys...); err != nil {
+	_, err := seal.NewKeyring(keys...)
+	if wrong, ok := errors.AsType[*seal.KeyError](err); ok {
+		return nil, fmt.Errorf("sealing_keys[%d]: %s", wrong.Index, wrong.Problem)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("sealing_keys: %w", err)
 	}
 	return keys, nil
 }
 
-// Start puts the limits of this configuration into force.
+// Start puts the limits of this configuration into force and has what exchanges
+// need prepared, without waiting for it.
 func (a *App) Start() error {
 	a.counters.start(a.rates)
+	end := a.store.Begin()
+	go func() {
+		defer end()
+		ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
+		defer cancel()
+		if err := a.service.Prepare(ctx); err != nil {
+			a.logger.Warn("the store is not ready; it is tried again when it is needed", slog.Any("error", err))
+		}
+	}()
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -33,9 +34,24 @@ func (l *auditLog) Audit(_ context.Context, e gateway.AuditEvent) {
 	l.logger.Info(string(e.Action), fields...)
 }
 
+// adviceUnopened is what to do about activation.EventUnopened.
+const adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
+	"or restore the key file of the embedded store; if the key is lost, empty the store"
+
 // alarm logs what an operator has to look into.
 func (l *auditLog) alarm(_ context.Context, event, identifier string) {
-	l.logger.Error(event, zap.String("registration", identifier))
+	if event == activation.EventExists {
+		// Audit gets the same event and knows more about it.
+		return
+	}
+	fields := make([]zap.Field, 0, 2)
+	if identifier != "" {
+		fields = append(fields, zap.String("registration", identifier))
+	}
+	if event == activation.EventUnopened {
+		fields = append(fields, zap.String("advice", adviceUnopened))
+	}
+	l.logger.Error(event, fields...)
 }
 
 // Operation does nothing.

@@ -1,6 +1,9 @@
 package caddymodule
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -23,9 +26,32 @@ func AddSubcommand(create func() *cobra.Command) {
 			Short: "Commands of the DSAPP gateway",
 			CobraFunc: func(c *cobra.Command) {
 				for _, create := range subcommands {
-					c.AddCommand(create())
+					sub := create()
+					if sub.HasSubCommands() {
+						refuseUnknown(sub)
+					}
+					c.AddCommand(sub)
 				}
+				refuseUnknown(c)
 			},
 		})
 	})
+}
+
+// refuseUnknown makes c fail for an unknown subcommand. Cobra does so for the
+// root command only, any other prints its help and succeeds.
+func refuseUnknown(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	c.SuggestionsMinimumDistance = 2 // cobra's default for the root command
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+		if suggestions := c.SuggestionsFor(args[0]); len(suggestions) > 0 {
+			text += "\n\nDid you mean this?\n\t" + strings.Join(suggestions, "\n\t") + "\n"
+		}
+		return errors.New(text)
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }

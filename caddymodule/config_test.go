@@ -14,6 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Tests that load or validate a configuration share Caddy's global state and run
@@ -87,9 +89,11 @@ func in(o object, path ...string) object {
 func TestValidConfigurations(t *testing.T) {
 	certificates := testCertificates(t)
 	for name, edit := range map[string]func(c object){
-		"smallest":         func(object) {},
-		"default store":    func(c object) { delete(c, "store") },
-		"two sealing keys": func(c object) { c["sealing_keys"] = []string{testSealingKey, strings.Repeat("0", 64)} },
+		"smallest":      func(object) {},
+		"default store": func(c object) { delete(c, "store") },
+		"two sealing keys": func(c object) {
+			c["sealing_keys"] = []string{testSealingKey, strings.Repeat("01", 16) + strings.Repeat("10", 16)}
+		},
 		"hashed key": func(c object) {
 			c["api_keys"] = []object{{
 				"name": "phones", "class": "front_end",
@@ -163,7 +167,7 @@ func TestInvalidConfigurations(t *testing.T) {
 
 		{"api_keys: at least one key is required", func(c object) { delete(c, "api_keys") }},
 		{"api_keys[1].name: is required", key(func(k object) { delete(k, "name") })},
-		{"api_keys: API key 2", key(func(k object) { k["name"] = "a:b" })},
+		{"api_keys[1].name: must be 1 to 64", key(func(k object) { k["name"] = "a:b" })},
 		{"api_keys[1].class: must be", key(func(k object) { delete(k, "class") })},
 		{"api_keys[1].class: must be", key(func(k object) { k["class"] = "admin" })},
 		{"api_keys[1].key: exactly one of", key(func(k object) { delete(k, "key") })},
@@ -172,23 +176,30 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "{env.DSAPP_TEST_EMPTY}" })},
 		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "{file./does/not/exist}" })},
 		{"api_keys[1].key: a placeholder", key(func(k object) { k["key"] = "0123456789abcdef{" + marker + "}" })},
-		{"api_keys[1].key: key must have 16", key(func(k object) { k["key"] = "short " + marker })},
-		{"api_keys[1].key: key must consist", key(func(k object) { k["key"] = "a key with a colon: " + marker })},
-		{"api_keys[1].key_sha256: key hash must", key(func(k object) {
+		{"api_keys[1].key: must have 16", key(func(k object) { k["key"] = "short " + marker })},
+		{"api_keys[1].key: must consist", key(func(k object) { k["key"] = "a key with a colon: " + marker })},
+		{"api_keys[1].key_sha256: must", key(func(k object) {
 			delete(k, "key")
 			k["key_sha256"] = "zz" + marker
 		})},
 		{"api_keys[1].allow[0]: must be an IP address", key(func(k object) { k["allow"] = []string{"intranet"} })},
-		{"are the same key", key(func(k object) { k["key"] = testFrontEndKey })},
-		{"has two classes", key(func(k object) { k["name"] = "phones" })},
+		{"api_keys[1].key_sha256: is missing, or", key(func(k object) {
+			delete(k, "key")
+			k["key_sha256"] = strings.Repeat("0", 64)
+		})},
+		{`api_keys[1].key: is the same key as [0], "phones"`, key(func(k object) { k["key"] = testFrontEndKey })},
+		{"api_keys[1].class: is not the one of [0]", key(func(k object) { k["name"] = "phones" })},
 
 		{"sealing_keys[0]: must not be empty", func(c object) { c["sealing_keys"] = []string{""} }},
-		{"sealing_keys[1]: sealing key does not have 64", func(c object) { c["sealing_keys"] = []string{testSealingKey, marker} }},
+		{"sealing_keys[1]: must have 64 hex digits", func(c object) { c["sealing_keys"] = []string{testSealingKey, marker} }},
 		{"sealing_keys[0]: a placeholder", func(c object) { c["sealing_keys"] = []string{"{env.DSAPP_TEST_MISSING}"} }},
-		{"sealing_keys: sealing key 2 is a duplicate", func(c object) { c["sealing_keys"] = []string{testSealingKey, testSealingKey} }},
+		{"sealing_keys[0]: must be random", func(c object) { c["sealing_keys"] = []string{strings.Repeat("0", 64)} }},
+		{"sealing_keys[1]: is the same as an earlier key", func(c object) { c["sealing_keys"] = []string{testSealingKey, testSealingKey} }},
 
 		{"store: ", func(c object) { c["store"] = object{"path": "/tmp/x"} }},
 		{"unknown module: dsapp.stores.sqlite", func(c object) { c["store"] = object{"backend": "sqlite"} }},
+		{"path: a placeholder", func(c object) { in(c, "store")["path"] = "{env.DSAPP_TEST_MISSING}/dsapp.db" }},
+		{"path: a placeholder", func(c object) { in(c, "store")["path"] = "{env.DSAPP_TEST_EMPTY}" }},
 		{`unknown field "cluster"`, func(c object) { in(c, "store")["cluster"] = true }},
 
 		{"authentication_servers.instances: at least one", servers("instances", []object{})},
@@ -198,13 +209,19 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.instances[0].url: a placeholder", servers("instances", []object{{"name": "a", "url": "{env.DSAPP_TEST_EMPTY}"}})},
 		{"authentication_servers.instances[0].url: must be an address", servers("instances", []object{{"name": "a", "url": "http://a:1/"}})},
 		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
+		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:0/"}})},
+		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:65536/"}})},
 		{"authentication_servers.policy: must be", servers("policy", "round_robin")},
 		{"authentication_servers.soap_version: must be", servers("soap_version", "1.3")},
-		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", "-1s")},
-		{"authentication_servers.timeout: must be", servers("timeout", "-1s")},
+		{"authentication_servers.dial_timeout: must be from 10ms to 10m;", servers("dial_timeout", "-1s")},
+		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", 2)},
+		{"authentication_servers.timeout: must be from 10ms to 10m;", servers("timeout", "-1s")},
+		{`authentication_servers.timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, servers("timeout", 30)},
+		{"authentication_servers.timeout: must be", servers("timeout", "601s")},
 		{"authentication_servers.max_connections: must be", servers("max_connections", -1)},
 		{"authentication_servers.max_queue: must be", servers("max_queue", -1)},
 		{"authentication_servers.tls.handshake_timeout: must be", servers("tls", object{"handshake_timeout": "-1s"})},
+		{"authentication_servers.tls.handshake_timeout: must be", servers("tls", object{"handshake_timeout": 5})},
 		{"authentication_servers.tls.except_ports: ", servers("tls", object{"except_ports": []string{"1"}})},
 		{"authentication_servers.tls.client_certificate_automate: ", servers("tls", object{"client_certificate_automate": "gateway.example.com"})},
 		{"authentication_servers.tls: ", servers("tls", object{"client_certificate_file": "x"})},
@@ -214,16 +231,20 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.attributes.instance_activation_message: ", servers("attributes", object{"instance_activation_message": "a b"})},
 
 		{"activation.exchange: must be", activation("exchange", "relay")},
-		{"activation.profile: ", activation("profile", "rfc5054-1024-sha1")},
-		{"activation.registration_lifetime: must be", activation("registration_lifetime", "-1s")},
-		{"activation.handshake_lifetime: must be", activation("handshake_lifetime", "-1s")},
+		{"activation.profile: must be rfc5054-2048-sha256, ", activation("profile", "rfc5054-1024-sha1")},
+		{"activation.registration_lifetime: must be from 1s to 24h;", activation("registration_lifetime", "-1s")},
+		{"activation.registration_lifetime: must be", activation("registration_lifetime", 600)},
+		{"activation.registration_lifetime: must be", activation("registration_lifetime", "25h")},
+		{"activation.handshake_lifetime: must be from 1s to 1h;", activation("handshake_lifetime", "-1s")},
+		{"activation.handshake_lifetime: must be", activation("handshake_lifetime", 120)},
+		{"activation.handshake_lifetime: must be", activation("handshake_lifetime", "61m")},
 		{"activation.max_attempts: must be from 1 to 100", activation("max_attempts", 101)},
 		{"activation.max_activations: must be from 1", activation("max_activations", -1)},
 		{"activation.unknown: must be", activation("unknown", "ignore")},
 		{"activation.gateway_id: a placeholder", activation("gateway_id", "{env.DSAPP_TEST_MISSING}")},
-		{"activation.gateway_id: ", activation("gateway_id", "a;b")},
-		{"activation.password: ", activation("password", object{"length": 3})},
-		{"activation.password: ", activation("password", object{"alphabet": "ab"})},
+		{"activation.gateway_id: must not contain a semicolon", activation("gateway_id", "a;b")},
+		{"activation.password: length is 3", activation("password", object{"length": 3})},
+		{"activation.password: alphabet has 2", activation("password", object{"alphabet": "ab"})},
 
 		{"limits.max_body_size: must be", limit("max_body_size", -1)},
 		{"limits.max_exchanges: must be", limit("max_exchanges", -1)},
@@ -247,6 +268,16 @@ func TestInvalidConfigurations(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The profiles that an error lists are those that there are.
+func TestProfilesAreListed(t *testing.T) {
+	t.Parallel()
+	_, err := srp.LookupProfile("")
+	_, known, _ := strings.Cut(err.Error(), "known are ")
+	if got := strings.Replace(profiles, " or ", ", ", 1); got != known {
+		t.Errorf("listed %q, known %q", got, known)
 	}
 }
 

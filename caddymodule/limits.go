@@ -13,26 +13,28 @@ import (
 // Limits protect the gateway and the registrations it keeps. Those per minute
 // count on each node by itself, and keep counting across reloads.
 type Limits struct {
-	// The largest request body that is read, in bytes. Default: 65536.
+	// The largest request body that is read, in bytes: 1 to 16777216, which is
+	// 16 MiB. Default: 65536.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 
-	// How many calls of activation exchanges may be computed at the same time.
-	// Further ones are answered with status 429. Default: 0, which stands for a
-	// number that suits the CPUs.
+	// How many calls of activation exchanges are computed at once: 1 to 100000, or
+	// 0 for one on every CPU that Go uses. Sixteen times as many wait for them;
+	// further ones are answered with status 429. Default: 0.
 	MaxExchanges int `json:"max_exchanges,omitempty"`
 
 	// How many requests with a missing or wrong API key one client address may
 	// make per minute before all its requests are answered with status 429 for a
-	// while. An IPv6 address counts as its /64. 0: no limit. Default: 30.
+	// while. An IPv6 address counts as its /64. 0: no limit. At most 1000000.
+	// Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
 	// How many activation exchanges one client address may begin per minute.
 	// 0: no limit, so that whoever knows identifiers can burn registrations as
-	// fast as the gateway computes. Default: 60.
+	// fast as the gateway computes. At most 1000000. Default: 60.
 	ExchangesPerMinute *int `json:"exchanges_per_minute,omitempty"`
 
 	// How many registrations one application may make per minute. 0: no limit.
-	// Default: 600.
+	// At most 1000000. Default: 600.
 	RegistrationsPerMinute *int `json:"registrations_per_minute,omitempty"`
 }
 

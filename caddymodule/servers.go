@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -36,27 +37,27 @@ type AuthenticationServers struct {
 	// authorities, client certificate, server name. Authentication servers often
 	// have a certificate of a private authority: trust it with `ca`, do not use
 	// `insecure_skip_verify`. TLS 1.2 is required at least. `handshake_timeout` is
-	// 5 s by default; `except_ports` and `client_certificate_automate` are not
+	// 5 s by default, from `10ms` to `10m`; `except_ports` and `client_certificate_automate` are not
 	// supported. Default: the authorities that the system trusts.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
 	// How long to wait for a connection to an instance, without the TLS
-	// handshake. Default: `2s`.
+	// handshake. From `10ms` to `10m`. Default: `2s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
 	// How long a whole call of an instance may take, from the wait for a free
 	// connection to the last byte of the answer. A command that timed out after
 	// it was sent is not repeated: whether it was carried out is not known.
-	// Default: `30s`.
+	// From `10ms` to `10m`. Default: `30s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// How many calls of one instance may run at the same time. Keep it below the
 	// number of worker threads of the authentication server (30 unless it was
-	// changed), which other clients share. Default: 30.
+	// changed), which other clients share. 1 to 10000. Default: 30.
 	MaxConnections int `json:"max_connections,omitempty"`
 
 	// How many calls of one instance may wait for one of those that run. Further
-	// ones are refused at once. 0: none may wait. Default: 100.
+	// ones are refused at once. 0: none may wait. At most 100000. Default: 100.
 	MaxQueue *int `json:"max_queue,omitempty"`
 
 	// The names under which the gateway is registered as a client component at
@@ -69,13 +70,14 @@ type AuthenticationServers struct {
 	Attributes Attributes `json:"attributes,omitzero"`
 
 	transports []*http.Transport
+	loads      []string // keys in loadPool
 }
 
 // Instance is one authentication server.
 type Instance struct {
 	// A name for logs and metrics, and the one that pending registrations
-	// remember: do not change it while registrations are pending. 1 to 64
-	// characters, different for every instance. Required.
+	// remember: do not change it while registrations are pending. 1 to 64 letters,
+	// digits, dots, underscores and hyphens, different for every instance. Required.
 	Name string `json:"name,omitempty"`
 
 	// The address of its SOAP interface, `https` only, e.g.
@@ -129,11 +131,11 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	if err := s.checkNames(); err != nil {
 		return nil, err
 	}
-	dialTimeout, err := duration("dial_timeout", s.DialTimeout, defaultDialTimeout)
+	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, defaultDialTimeout)
 	if err != nil {
 		return nil, err
 	}
-	timeout, err := duration("timeout", s.Timeout, defaultCallTimeout)
+	timeout, err := timeouts.value("timeout", s.Timeout, defaultCallTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +173,10 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d].url: %w", i, err)
 		}
+		load, err := s.acquireLoad(address)
+		if err != nil {
+			return nil, fmt.Errorf("instances[%d]: %w", i, err)
+		}
 		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, connections)
 		s.transports = append(s.transports, transport)
 		instances[i] = authserver.Instance{
@@ -179,6 +185,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 			Transport:      transport,
 			MaxConnections: connections,
 			MaxQueue:       queue,
+			Load:           load,
 		}
 	}
 	return authserver.New(authserver.Config{
@@ -213,20 +220,47 @@ func (s *AuthenticationServers) checkNames() error {
 
 var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 
-// close gives idle connections up. Calls that are running keep theirs.
+// close gives idle connections up. Calls that are running keep theirs. Closing
+// again does nothing.
 func (s *AuthenticationServers) close() {
 	for _, t := range s.transports {
 		t.CloseIdleConnections()
 	}
+	for _, key := range s.loads {
+		// It can fail only for a key that is not in the pool.
+		_, _ = loadPool.Delete(key)
+	}
+	s.loads = nil
 }
 
-// maxInstanceName is the longest name of an instance, in bytes.
-const maxInstanceName = 64
+// loadPool holds what each authentication server is busy with, by its address,
+// while a configuration names it: a reload does not double what a server is
+// given to do.
+var loadPool = caddy.NewUsagePool()
+
+// instanceLoad is a Load in the pool.
+type instanceLoad struct{ authserver.Load }
+
+// Destruct has nothing to close.
+func (*instanceLoad) Destruct() error { return nil }
+
+// acquireLoad takes a reference to the load of an address, which close returns.
+func (s *AuthenticationServers) acquireLoad(address *url.URL) (*authserver.Load, error) {
+	key := address.String()
+	value, _, err := loadPool.LoadOrNew(key, func() (caddy.Destructor, error) { return new(instanceLoad), nil })
+	if err != nil {
+		return nil, err
+	}
+	s.loads = append(s.loads, key)
+	return &value.(*instanceLoad).Load, nil
+}
+
+var _ caddy.Destructor = (*instanceLoad)(nil)
 
 // validInstanceName checks a name and adds it to those taken.
 func validInstanceName(name string, taken map[string]struct{}) error {
-	if name == "" || len(name) > maxInstanceName {
-		return fmt.Errorf("must have 1 to %d characters", maxInstanceName)
+	if !authserver.ValidInstanceName(name) {
+		return errors.New("must have 1 to 64 letters, digits, dots, underscores and hyphens")
 	}
 	if _, ok := taken[name]; ok {
 		return errors.New("is the name of an earlier instance")
@@ -247,18 +281,42 @@ func (i *Instance) address() (*url.URL, error) {
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("must have no user, query or fragment")
 	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, errors.New("must have a port from 1 to 65535, or none")
+		}
+	}
 	return u, nil
 }
 
-// duration gives the configured value or, if there is none, the default.
-func duration(name string, configured caddy.Duration, preset time.Duration) (time.Duration, error) {
+// durations are the bounds of an option.
+type durations struct{ shortest, longest time.Duration }
+
+// timeouts are the bounds of all options that bound a wait.
+var timeouts = durations{10 * time.Millisecond, 10 * time.Minute}
+
+// value gives the configured value or, if there is none, the default.
+func (d durations) value(name string, configured caddy.Duration, preset time.Duration) (time.Duration, error) {
 	if configured == 0 {
 		return preset, nil
 	}
-	if configured < 0 {
-		return 0, fmt.Errorf("%s: %w", name, errNotPositive)
+	if v := time.Duration(configured); v >= d.shortest && v <= d.longest {
+		return v, nil
 	}
-	return time.Duration(configured), nil
+	return 0, fmt.Errorf(`%s: must be from %s to %s; write it as a text such as "30s", a plain number counts nanoseconds`,
+		name, briefly(d.shortest), briefly(d.longest))
+}
+
+// briefly writes a duration as it is configured: 10m, where String has 10m0s.
+func briefly(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // count gives the configured value or, if it is 0, the default.

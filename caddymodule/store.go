@@ -140,6 +140,15 @@ func (s leasedStore[T]) AdmitConfirmation(ctx context.Context, identifier string
 	return store.AdmitConfirmation(ctx, identifier, maxAttempts, kinds...)
 }
 
+// ReturnConfirmation is part of activation.Store.
+func (s leasedStore[T]) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+	store, err := s.store(ctx)
+	if err != nil {
+		return err
+	}
+	return store.ReturnConfirmation(ctx, identifier, generation)
+}
+
 // Remove is part of activation.Store.
 func (s leasedStore[T]) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
 	store, err := s.store(ctx)

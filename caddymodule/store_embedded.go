@@ -25,11 +25,13 @@ func init() {
 // If no `sealing_keys` are configured, a key is made in a file beside it, named
 // after it with `.key` at the end, when the store is first used. From then on
 // that key opens records, also beside configured keys. Back both files up
-// separately: together they give pending activation data away.
+// separately: together they give pending activation data away. If the key file
+// is lost no other key is made: every activation service answers with status 503
+// until the key file is restored or the store's file moved away.
 type EmbeddedStore struct {
 	// The file. It is made, readable by its owner only, with missing folders. Only
 	// one process can use it at a time.
-	// Default: `dsapp/dsapp.db` in Caddy's data directory.
+	// Accepts placeholders. Default: `dsapp/dsapp.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
 	leasedStore[*embedded.Store]
@@ -50,9 +52,12 @@ func (*EmbeddedStore) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds out where the file is. It does not look whether it exists.
 func (s *EmbeddedStore) Provision(caddy.Context) error {
-	path := s.Path
-	if path == "" {
-		path = filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db")
+	path := filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db")
+	if s.Path != "" {
+		var err error
+		if path, err = resolveSecret(s.Path); err != nil {
+			return fmt.Errorf("path: %w", err)
+		}
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -84,7 +89,8 @@ func (s *EmbeddedStore) Keyring(ctx context.Context, configured [][]byte) (*seal
 		return ring, nil
 	}
 	// A file that another process holds gets no key from this one.
-	if _, err := s.store(ctx); err != nil {
+	store, err := s.store(ctx)
+	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -92,7 +98,7 @@ func (s *EmbeddedStore) Keyring(ctx context.Context, configured [][]byte) (*seal
 	if s.ring != nil {
 		return s.ring, nil
 	}
-	keys, err := s.keys(configured)
+	keys, err := s.keys(ctx, store, configured)
 	if err != nil {
 		return nil, err
 	}
@@ -100,9 +106,9 @@ func (s *EmbeddedStore) Keyring(ctx context.Context, configured [][]byte) (*seal
 	return s.ring, err
 }
 
-func (s *EmbeddedStore) keys(configured [][]byte) ([][]byte, error) {
+func (s *EmbeddedStore) keys(ctx context.Context, store *embedded.Store, configured [][]byte) ([][]byte, error) {
 	if len(configured) == 0 {
-		key, err := embedded.LoadOrCreateKey(s.path)
+		key, err := store.LoadOrCreateKey(ctx)
 		return [][]byte{key}, err
 	}
 	key, found, err := embedded.LoadKey(s.path)

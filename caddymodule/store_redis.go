@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
@@ -46,7 +47,7 @@ type RedisStore struct {
 	// The password for the server. Default: none. Accepts placeholders.
 	Password string `json:"password,omitempty"`
 
-	// The number of the database. Default: 0.
+	// The number of the database, 0 to 1000000. Default: 0.
 	DB int `json:"db,omitempty"`
 
 	// The first part of every key, without braces. Gateways that share a server
@@ -59,14 +60,15 @@ type RedisStore struct {
 	// Default: no TLS.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
-	// How long to wait for a connection. Default: `1s`.
+	// How long to wait for a connection. From `10ms` to `10m`. Default: `1s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
 	// How long to wait for a free connection, for a command to be written and for
-	// its answer, each. Default: `500ms`.
+	// its answer, each. From `10ms` to `10m`. Default: `500ms`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// The most connections that are open at once. Default: 10 for every CPU.
+	// The most connections that are open at once, 1 to 10000. Default: 10 for
+	// every CPU.
 	PoolSize int `json:"pool_size,omitempty"`
 
 	leasedStore[*redisClient]
@@ -102,7 +104,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	}
 	options := redis.Options{KeyPrefix: s.KeyPrefix}
 	if err := options.Validate(); err != nil {
-		return fmt.Errorf("key_prefix: %w", err)
+		return errors.New("key_prefix: must have no braces")
 	}
 	identity := []any{settings, options}
 	if s.TLS != nil {
@@ -120,6 +122,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.lease, err = newLease(storePool, key, func() (*redisClient, error) {
+		logRedis()
 		client, err := redis.NewClient(settings)
 		if err != nil {
 			return nil, err
@@ -128,6 +131,15 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	})
 	return err
 }
+
+// logRedis sends the log of go-redis, which the whole process shares, to Caddy's.
+var logRedis = sync.OnceFunc(func() {
+	redis.SetLog(func(_ context.Context, message string) {
+		if c := caddy.Log().Named("dsapp.redis").Check(zap.DebugLevel, "client"); c != nil {
+			c.Write(zap.String("message", message))
+		}
+	})
+})
 
 // settings resolves and checks everything but TLS.
 func (s *RedisStore) settings() (redis.Settings, error) {
@@ -156,11 +168,11 @@ func (s *RedisStore) settings() (redis.Settings, error) {
 	if s.DB < 0 || s.DB > maxDB {
 		return none, fmt.Errorf("db: must be from 0 to %d", maxDB)
 	}
-	dialTimeout, err := duration("dial_timeout", s.DialTimeout, redis.DefaultDialTimeout)
+	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, redis.DefaultDialTimeout)
 	if err != nil {
 		return none, err
 	}
-	timeout, err := duration("timeout", s.Timeout, redis.DefaultTimeout)
+	timeout, err := timeouts.value("timeout", s.Timeout, redis.DefaultTimeout)
 	if err != nil {
 		return none, err
 	}
@@ -242,11 +254,19 @@ func tlsIdentity(t *reverseproxy.TLSConfig) (any, error) {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	var source struct {
-		Files []string `json:"pem_files"`
+		Provider string   `json:"provider"`
+		Files    []string `json:"pem_files"`
 	}
 	if len(t.CARaw) > 0 {
-		// Other sources of authorities have other members or none.
+		// What is wrong with it is found when it is loaded.
 		_ = json.Unmarshal(t.CARaw, &source)
+	}
+	switch source.Provider {
+	case "", "inline", "file":
+	default:
+		// What stands behind other sources of authorities is not known here: each
+		// configuration gets a client of its own.
+		return rand.Text(), nil
 	}
 	names := append(source.Files, t.RootCAPEMFiles...) //nolint:staticcheck // deprecated, and still an option
 	names = append(names, t.ClientCertificateFile, t.ClientCertificateKeyFile)

@@ -145,6 +145,43 @@ func TestEmbeddedKeyring(t *testing.T) {
 	}
 }
 
+// A path is resolved like other fields, so that stores named in different ways
+// are the same one.
+func TestEmbeddedPathAcceptsPlaceholders(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("DSAPP_TEST_FOLDER", folder)
+	if got, want := newEmbedded(t, "{env.DSAPP_TEST_FOLDER}/dsapp.db").path, filepath.Join(folder, "dsapp.db"); got != want {
+		t.Errorf("path %q, want %q", got, want)
+	}
+}
+
+// A lost key file is an outage that tells what to do, not a new key that opens
+// nothing. With a configured key the key file is not needed.
+func TestEmbeddedKeyFileLost(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	s := newEmbedded(t, path)
+	defer s.Begin()()
+	if _, err := s.Keyring(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SimulationSecret(t.Context(), []byte("sealed")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(embedded.KeyPath(path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newEmbedded(t, path).Keyring(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "restore the key file") {
+		t.Errorf("error = %v", err)
+	}
+	if _, err := newEmbedded(t, path).Keyring(t.Context(), [][]byte{bytes.Repeat([]byte{7}, 32)}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(embedded.KeyPath(path)); !os.IsNotExist(err) {
+		t.Errorf("a key was made: %v", err)
+	}
+}
+
 // redisConfig puts the app on a Redis server.
 func redisConfig(c object, address string) {
 	c["sealing_keys"] = []string{testSealingKey}
@@ -166,9 +203,11 @@ func TestInvalidRedisConfigurations(t *testing.T) {
 		{"password: a placeholder", func(_, s object) { s["password"] = "{" + marker + "}" }},
 		{"password: is required", func(_, s object) { s["username"] = "gateway" }},
 		{"db: must be", func(_, s object) { s["db"] = -1 }},
-		{"key_prefix: ", func(_, s object) { s["key_prefix"] = "{a}" }},
+		{"key_prefix: must have no braces", func(_, s object) { s["key_prefix"] = "{a}" }},
 		{"dial_timeout: must be", func(_, s object) { s["dial_timeout"] = "-1s" }},
-		{"timeout: must be", func(_, s object) { s["timeout"] = "-1s" }},
+		{": timeout: must be from 10ms to 10m;", func(_, s object) { s["timeout"] = "-1s" }},
+		{": timeout: must be from 10ms to 10m;", func(_, s object) { s["timeout"] = 1 }},
+		{"dial_timeout: must be from 10ms to 10m;", func(_, s object) { s["dial_timeout"] = "11m" }},
 		{"pool_size: must be", func(_, s object) { s["pool_size"] = -1 }},
 		{"tls.handshake_timeout: ", func(_, s object) { s["tls"] = object{"handshake_timeout": "1s"} }},
 		{"tls: ", func(_, s object) { s["tls"] = object{"client_certificate_file": "/does/not/exist"} }},
@@ -258,6 +297,7 @@ func TestGatewayOnRedis(t *testing.T) {
 		t.Error(err)
 	}
 	in(s.dsapp(), "store")["key_prefix"] = "other"
+	in(s.dsapp(), "store")["pool_size"] = 1
 	s.load(t)
 	other := s.register(t)
 	waitFor(t, "the first client to be closed", func() bool {

@@ -72,13 +72,8 @@ func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error
 
 // handshakeTimeout is the one of t, or the default.
 func handshakeTimeout(t *reverseproxy.TLSConfig) (time.Duration, error) {
-	if t == nil || t.HandshakeTimeout == 0 {
+	if t == nil {
 		return defaultHandshakeTimeout, nil
 	}
-	if t.HandshakeTimeout < 0 {
-		return 0, fmt.Errorf("tls.handshake_timeout: %w", errNotPositive)
-	}
-	return time.Duration(t.HandshakeTimeout), nil
+	return timeouts.value("tls.handshake_timeout", t.HandshakeTimeout, defaultHandshakeTimeout)
 }
-
-var errNotPositive = errors.New("must be greater than zero")

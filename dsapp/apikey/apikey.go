@@ -98,34 +98,52 @@ func Hash(key string) [sha256.Size]byte {
 }
 
 // ParseHash reads the SHA-256 of an API key from 64 hexadecimal digits of either
-// case. The error never contains the digits.
+// case. The error is what the digits must be, and never contains them.
 func ParseHash(digits string) ([sha256.Size]byte, error) {
 	var h [sha256.Size]byte
 	if len(digits) != hex.EncodedLen(len(h)) {
-		return [sha256.Size]byte{}, errors.New("key hash must have 64 hexadecimal digits")
+		return [sha256.Size]byte{}, errors.New("must have 64 hexadecimal digits")
 	}
 	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
 		// The cause is dropped because it quotes a digit.
-		return [sha256.Size]byte{}, errors.New("key hash must consist of hexadecimal digits")
+		return [sha256.Size]byte{}, errors.New("must consist of hexadecimal digits")
 	}
 	return h, nil
 }
 
 // ValidateKey checks that key can be used as an API key: MinKeyLength to
 // MaxKeyLength visible ASCII characters without a colon, which cannot be part of
-// the user name of HTTP Basic authentication (RFC 7617 section 2). The error
-// never contains the key.
+// the user name of HTTP Basic authentication (RFC 7617 section 2). The error is what
+// the key must be, and never contains it.
 func ValidateKey(key string) error {
 	if len(key) < MinKeyLength || len(key) > MaxKeyLength {
-		return fmt.Errorf("key must have %d to %d characters", MinKeyLength, MaxKeyLength)
+		return fmt.Errorf("must have %d to %d characters", MinKeyLength, MaxKeyLength)
 	}
 	for i := range len(key) {
 		if key[i] <= ' ' || key[i] > '~' || key[i] == ':' {
-			return errors.New("key must consist of visible ASCII characters other than a colon")
+			return errors.New("must consist of visible ASCII characters other than a colon")
 		}
 	}
 	return nil
 }
+
+// KeyError tells what is wrong with one of the keys given to NewSet. It contains
+// neither the key nor its hash.
+type KeyError struct {
+	// Index of the key, counted from 0.
+	Index int
+	// Member of Key that is wrong: `name`, `class`, `hash` or `allow`.
+	Member string
+	// Problem with the member. Other keys appear as their index in brackets.
+	Problem string
+}
+
+// Error returns index, member and problem.
+func (e *KeyError) Error() string {
+	return fmt.Sprintf("keys[%d].%s: %s", e.Index, e.Member, e.Problem)
+}
+
+var _ error = (*KeyError)(nil)
 
 // Set is an immutable set of API keys.
 type Set struct {
@@ -135,7 +153,7 @@ type Set struct {
 // NewSet returns a set of the given keys. It refuses an empty set, names that are
 // not 1 to 64 printable ASCII characters without a colon, unknown classes,
 // different classes under one name, missing and repeated hashes, and ranges that
-// are invalid. Its errors name keys by position and name only.
+// are invalid. An error about one of the keys is a *KeyError.
 func NewSet(keys []Key) (*Set, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no API key")
@@ -143,28 +161,28 @@ func NewSet(keys []Key) (*Set, error) {
 	s := &Set{keys: make([]Key, 0, len(keys))}
 	for i, k := range keys {
 		if !validName(k.Name) {
-			return nil, fmt.Errorf("API key %d: name must be 1 to %d printable ASCII characters without a colon", i+1, maxNameLength)
+			return nil, &KeyError{i, "name", fmt.Sprintf("must be 1 to %d printable ASCII characters without a colon", maxNameLength)}
 		}
 		if k.Class != FrontEnd && k.Class != BackEnd {
-			return nil, fmt.Errorf("API key %d (%q): class must be %q or %q", i+1, k.Name, FrontEnd, BackEnd)
+			return nil, &KeyError{i, "class", fmt.Sprintf("must be %q or %q", FrontEnd, BackEnd)}
 		}
 		// Two values that no holder of a key can be behind: a field that was
 		// never set, and the hash of an empty secret, which would admit
 		// everybody who presents an empty user name.
 		if k.Hash == [sha256.Size]byte{} || k.Hash == Hash("") {
-			return nil, fmt.Errorf("API key %d (%q): key is missing or empty", i+1, k.Name)
+			return nil, &KeyError{i, "hash", "is missing, or that of an empty key"}
 		}
 		for j, other := range s.keys {
 			if k.Hash == other.Hash {
-				return nil, fmt.Errorf("API keys %d (%q) and %d (%q) are the same key", j+1, other.Name, i+1, k.Name)
+				return nil, &KeyError{i, "hash", fmt.Sprintf("is the same key as [%d], %q", j, other.Name)}
 			}
 			if k.Name == other.Name && k.Class != other.Class {
-				return nil, fmt.Errorf("API keys %d and %d: name %q has two classes", j+1, i+1, k.Name)
+				return nil, &KeyError{i, "class", fmt.Sprintf("is not the one of [%d], which has the same name %q", j, k.Name)}
 			}
 		}
 		allow, err := normalize(k.Allow)
 		if err != nil {
-			return nil, fmt.Errorf("API key %d (%q): %w", i+1, k.Name, err)
+			return nil, &KeyError{i, "allow", err.Error()}
 		}
 		k.Allow = allow
 		s.keys = append(s.keys, k)
@@ -208,11 +226,11 @@ func normalize(allow []netip.Prefix) ([]netip.Prefix, error) {
 	out := make([]netip.Prefix, 0, len(allow))
 	for _, p := range allow {
 		if !p.IsValid() {
-			return nil, errors.New("allow holds an invalid address range")
+			return nil, errors.New("holds an invalid address range")
 		}
 		if p.Addr().Is4In6() {
 			if p.Bits() < 96 {
-				return nil, fmt.Errorf("allow: range %s mixes IPv4-mapped and other addresses", p)
+				return nil, fmt.Errorf("range %s mixes IPv4-mapped and other addresses", p)
 			}
 			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}

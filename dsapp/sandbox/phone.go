@@ -46,7 +46,11 @@ type RefusalError struct {
 // Error names the service, the HTTP status, the status and the description.
 func (e *RefusalError) Error() string {
 	text := fmt.Sprintf("%s was refused: HTTP status %d", e.Call, e.HTTPStatus)
-	if c := e.ResultCodes; c != (ResultCodes{}) {
+	switch c := e.ResultCodes; {
+	case c == ResultCodes{}:
+	case c.ReturnCodeEnum == "": // version 1, which has no status code
+		text += fmt.Sprintf(", %s (error code %d)", c.StatusCodeEnum, c.ReturnCode)
+	default:
 		text += fmt.Sprintf(", %s (%d)", c.StatusCodeEnum, c.StatusCode)
 	}
 	if e.Description != "" {

@@ -352,6 +352,21 @@ func TestPhoneRefused(t *testing.T) {
 	}
 }
 
+// Guards the text of a refusal: version 1 has an error code and no status code.
+func TestRefusalError(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]RefusalError{
+		"S was refused: HTTP status 502":                                 {"S", 502, ResultCodes{}, ""},
+		"S was refused: HTTP status 200, STAT_NOT_FOUND (-13)":           {"S", 200, ResultCodes{"RET_FAILURE", "STAT_NOT_FOUND", -1, -13}, ""},
+		"S was refused: HTTP status 200, STAT_NOT_FOUND (error code -1)": {"S", 200, ResultCodes{StatusCodeEnum: "STAT_NOT_FOUND", ReturnCode: -1}, ""},
+		"S was refused: HTTP status 400, STAT_X (1): a is missing":       {"S", 400, ResultCodes{"RET_FAILURE", "STAT_X", -1, 1}, "a is missing"},
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // Guards that a wrong activation password is found out by the server, and that
 // unusable settings fail before any call.
 func TestPhoneWrongInput(t *testing.T) {

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -60,21 +61,40 @@ type Keyring struct {
 	keys  map[keyID]tink.AEAD
 }
 
-// ParseKey decodes a sealing key of exactly 64 hex digits in either case.
+// KeyError tells what is wrong with one of the keys given to NewKeyring, which it
+// does not contain.
+type KeyError struct {
+	// Index of the key, counted from 0.
+	Index int
+	// Problem with the key.
+	Problem string
+}
+
+// Error returns index and problem.
+func (e *KeyError) Error() string { return fmt.Sprintf("keys[%d]: %s", e.Index, e.Problem) }
+
+var _ error = (*KeyError)(nil)
+
+// ParseKey decodes a sealing key of exactly 64 hex digits in either case. It
+// refuses a key whose bytes are all the same, which is a placeholder rather than
+// a key. The error is what the key must be, and never contains it.
 func ParseKey(digits string) ([]byte, error) {
 	if len(digits) != 2*keySize {
-		return nil, fmt.Errorf("sealing key does not have %d hex digits", 2*keySize)
+		return nil, fmt.Errorf("must have %d hex digits", 2*keySize)
 	}
 	key, err := hex.DecodeString(digits)
 	if err != nil {
 		// The decoder's own error quotes the offending character.
-		return nil, errors.New("sealing key has a character that is no hex digit")
+		return nil, errors.New("must consist of hex digits")
+	}
+	if bytes.Count(key, key[:1]) == len(key) {
+		return nil, errors.New("must be random: all bytes are the same")
 	}
 	return key, nil
 }
 
 // NewKeyring returns a Keyring of one or more keys of 32 bytes, all different.
-// Errors name a key by its position, counted from 1.
+// An error about one of the keys is a *KeyError.
 func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no sealing key")
@@ -82,15 +102,15 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	k := &Keyring{keys: make(map[keyID]tink.AEAD, len(keys))}
 	for i, key := range keys {
 		if len(key) != keySize {
-			return nil, fmt.Errorf("sealing key %d has %d bytes, need %d", i+1, len(key), keySize)
+			return nil, &KeyError{i, fmt.Sprintf("has %d bytes, need %d", len(key), keySize)}
 		}
 		id := identify(key)
 		if _, ok := k.keys[id]; ok {
-			return nil, fmt.Errorf("sealing key %d is a duplicate", i+1)
+			return nil, &KeyError{i, "is the same as an earlier key"}
 		}
 		a, err := newAEAD(key)
 		if err != nil {
-			return nil, fmt.Errorf("sealing key %d: %w", i+1, err)
+			return nil, &KeyError{i, err.Error()}
 		}
 		k.keys[id] = a
 		if i == 0 {

@@ -335,9 +335,9 @@ func TestNewKeyringErrors(t *testing.T) {
 		want string
 	}{
 		{"none", nil, "no sealing key"},
-		{"short", [][]byte{testKey(0), make([]byte, 31)}, "sealing key 2 has 31 bytes, need 32"},
-		{"long", [][]byte{make([]byte, 33)}, "sealing key 1 has 33 bytes, need 32"},
-		{"duplicate", [][]byte{testKey(0), testKey(1), testKey(0)}, "sealing key 3 is a duplicate"},
+		{"short", [][]byte{testKey(0), make([]byte, 31)}, "keys[1]: has 31 bytes, need 32"},
+		{"long", [][]byte{make([]byte, 33)}, "keys[0]: has 33 bytes, need 32"},
+		{"duplicate", [][]byte{testKey(0), testKey(1), testKey(0)}, "keys[2]: is the same as an earlier key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -361,6 +361,11 @@ func TestParseKey(t *testing.T) {
 			t.Errorf("%q gave %x", bad, got)
 		} else if s := err.Error(); strings.Contains(s, "zz") || strings.Contains(s, "G") || strings.Contains(s, "0011") {
 			t.Errorf("error quotes the key: %s", s)
+		}
+	}
+	for _, weak := range []string{"00", "7F", "ff"} {
+		if got, err := ParseKey(strings.Repeat(weak, 32)); err == nil || !strings.Contains(err.Error(), "all bytes are the same") {
+			t.Errorf("32 times %s gave %x, %v", weak, got, err)
 		}
 	}
 }

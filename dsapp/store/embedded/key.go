@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // KeySize is the length of a key in bytes.
@@ -34,15 +37,31 @@ func LoadKey(path string) ([]byte, bool, error) {
 	return key, true, nil
 }
 
-// LoadOrCreateKey reads the key that belongs to the store at path. If there is
-// none it makes a random one, with missing folders, durable before it returns.
-// Of several processes that do so at once, all get the same key.
-func LoadOrCreateKey(path string) ([]byte, error) {
+// LoadOrCreateKey reads the key that belongs to the store. If there is none it
+// makes a random one, durable before it returns; calls that do so at once all get
+// the same key. It makes none for a store that already holds sealed values: they
+// would stay closed for good and nobody be told that the key file is lost.
+func (s *Store) LoadOrCreateKey(ctx context.Context) ([]byte, error) {
+	var used bool
+	path, err := view(ctx, s, func(tx *bolt.Tx) (string, error) {
+		// Every registration was preceded by the simulation secret. Looking at both
+		// does not rely on that.
+		first, _ := bucket(tx, bucketEntries).Cursor().First()
+		used = first != nil || secret(tx) != nil
+		return tx.DB().Path(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	key, found, err := LoadKey(path)
 	if err != nil || found {
 		return key, err
 	}
 	name := KeyPath(path)
+	if used {
+		return nil, fmt.Errorf("key file %s is missing, and %s holds values that need their key: "+
+			"restore the key file or configure the key they were sealed with, or move %[2]s away to begin with an empty store", name, path)
+	}
 	if err := createKey(name); err != nil {
 		return nil, fmt.Errorf("creating key file %s: %w", name, err)
 	}
@@ -91,9 +110,6 @@ func readKey(name string) ([]byte, error) {
 // a part of a key.
 func createKey(name string) error {
 	folder := filepath.Dir(name)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(folder, filepath.Base(name)+".*")
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -22,7 +24,8 @@ func TestKey(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(path)); err == nil {
 		t.Fatal("loading made a folder")
 	}
-	key, err := embedded.LoadOrCreateKey(path)
+	s := open(t, path, embedded.Options{})
+	key, err := s.LoadOrCreateKey(t.Context())
 	if err != nil || len(key) != embedded.KeySize {
 		t.Fatalf("key of %d bytes, error %v", len(key), err)
 	}
@@ -34,27 +37,86 @@ func TestKey(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("mode %v, error %v", info.Mode(), err)
 	}
-	if again, err := embedded.LoadOrCreateKey(path); err != nil || !bytes.Equal(again, key) {
+	if again, err := s.LoadOrCreateKey(t.Context()); err != nil || !bytes.Equal(again, key) {
 		t.Fatalf("another key, error %v", err)
 	}
 	if loaded, found, err := embedded.LoadKey(path); err != nil || !found || !bytes.Equal(loaded, key) {
 		t.Fatalf("load: %v, error %v", found, err)
 	}
 	files, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(files) != 1 {
-		t.Fatalf("%d files beside the key, error %v", len(files)-1, err)
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%d files beside the store, error %v", len(files)-1, err)
 	}
 }
 
-// Several processes that start at once must not seal with different keys.
+// A key file that was lost must not be replaced by another key: what the store
+// holds would never open again, and nobody be told why. A store that holds
+// nothing, as after a crash before its key was made, gets a key.
+func TestKeyIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	for name, seal := range map[string]func(ctx context.Context, s *embedded.Store) error{
+		"secret": func(ctx context.Context, s *embedded.Store) error {
+			_, err := s.SimulationSecret(ctx, []byte("sealed"))
+			return err
+		},
+		"registration": func(ctx context.Context, s *embedded.Store) error {
+			_, _, err := s.Create(ctx, record("id", 1), activation.Generation{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := temporary(t)
+			s, ctx := open(t, path, embedded.Options{}), t.Context()
+			if err := s.Writable(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.LoadOrCreateKey(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(path + ".key"); err != nil {
+				t.Fatal(err)
+			}
+			key, err := s.LoadOrCreateKey(ctx)
+			if err != nil {
+				t.Fatalf("an empty store gets no key: %v", err)
+			}
+			if err := seal(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := s.LoadOrCreateKey(ctx); err != nil || !bytes.Equal(again, key) {
+				t.Fatalf("another key, error %v", err)
+			}
+
+			if err := os.Rename(path+".key", path+".lost"); err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.LoadOrCreateKey(ctx)
+			if err == nil || !strings.Contains(err.Error(), path+".key is missing") || !strings.Contains(err.Error(), "restore the key file") {
+				t.Fatalf("error %v", err)
+			}
+			if _, err := os.Stat(path + ".key"); !os.IsNotExist(err) {
+				t.Fatalf("a key was made: %v", err)
+			}
+			if err := os.Rename(path+".lost", path+".key"); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := s.LoadOrCreateKey(ctx); err != nil || !bytes.Equal(again, key) {
+				t.Fatalf("another key after it was restored, error %v", err)
+			}
+		})
+	}
+}
+
+// Calls at once must not seal with different keys.
 func TestKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	path := temporary(t)
+	s := open(t, temporary(t), embedded.Options{})
 	keys := make([][]byte, 16)
 	var wg sync.WaitGroup
 	for i := range keys {
 		wg.Go(func() {
-			key, err := embedded.LoadOrCreateKey(path)
+			key, err := s.LoadOrCreateKey(t.Context())
 			if err != nil {
 				t.Error(err)
 			}
@@ -101,7 +163,7 @@ func TestKeyRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, found, err := embedded.LoadKey(path)
-			_, createErr := embedded.LoadOrCreateKey(path)
+			_, createErr := open(t, path, embedded.Options{}).LoadOrCreateKey(t.Context())
 			for _, err := range []error{err, createErr} {
 				if err == nil || found || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path+".key") {
 					t.Fatalf("error %v, want one with %q", err, tt.want)

@@ -98,9 +98,10 @@ func (o *phoneOptions) activate(ctx context.Context, out io.Writer) error {
 		phone.Version = 1
 	}
 
-	identifier, password := o.identifier, o.password
+	identifier, password, source := o.identifier, o.password, "given"
 	switch {
 	case o.image != "":
+		source = "image's"
 		if identifier, password, err = readImage(o.image); err != nil {
 			return err
 		}
@@ -114,12 +115,12 @@ func (o *phoneOptions) activate(ctx context.Context, out io.Writer) error {
 		}
 		identifier = registered.RegistrationIdentifier
 		if password == "" {
-			password = registered.ActivationPassword
+			password, source = registered.ActivationPassword, "site's"
 		}
-		fmt.Fprintf(out, "The site shows its user the identifier %s and the activation password %s.\n",
+		fmt.Fprintf(out, "The steps show no password, but the site shows its user the identifier %s and the activation password %s.\n",
 			identifier, registered.ActivationPassword)
 	}
-	fmt.Fprintf(out, "The phone activates %s with the activation password %s.\n\n", identifier, password)
+	fmt.Fprintf(out, "The phone activates %s with the %s activation password.\n\n", identifier, source)
 	activated, err := phone.Activate(ctx, identifier, password)
 	if err != nil {
 		return err

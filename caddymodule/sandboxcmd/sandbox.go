@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -95,6 +96,11 @@ func (o *options) check(listensServer bool) error {
 
 // run serves until ctx ends.
 func (o *options) run(ctx context.Context, out io.Writer) (err error) {
+	if !o.serverOnly {
+		if err := probe(ctx, o.listen); err != nil {
+			return err
+		}
+	}
 	certificates, err := sandbox.NewCertificates(certificateDir(o.dir), namesOf(o.listen, o.listenServer)...)
 	if err != nil {
 		return err
@@ -107,7 +113,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		serverURL = "https://" + address + "/"
+		serverURL = localURL(address) + "/"
 	}
 	if !o.serverOnly {
 		config, err := json.Marshal(o.config(serverURL, certificates))
@@ -129,6 +135,16 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 }
 
+// probe fails if something listens on address. Caddy would share the port with
+// it, and each would get some of the calls.
+func probe(ctx context.Context, address string) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("the gateway cannot listen on %s, the address of --listen: %w", address, err)
+	}
+	return listener.Close()
+}
+
 // startServer runs the simulated authentication server until it is closed or
 // fails; a failure is sent.
 func startServer(listen string, certificates sandbox.Certificates, failed chan<- error) (*http.Server, string, error) {
@@ -141,7 +157,7 @@ func startServer(listen string, certificates sandbox.Certificates, failed chan<-
 		MinVersion:   tls.VersionTLS12,
 	})
 	if err != nil {
-		return nil, "", fmt.Errorf("starting the simulated authentication server: %w", err)
+		return nil, "", fmt.Errorf("the simulated authentication server cannot listen on %s, the address of --listen-server: %w", listen, err)
 	}
 	server := &http.Server{
 		Handler: sandbox.New(sandbox.Options{
@@ -210,9 +226,9 @@ func (o *options) config(serverURL string, certificates sandbox.Certificates) ob
 	}
 }
 
-// gatewayURL is the address at which clients on this machine reach the gateway.
-func (o *options) gatewayURL() string {
-	host, port, _ := net.SplitHostPort(o.listen)
+// localURL is where clients on this machine reach what listens on address.
+func localURL(address string) string {
+	host, port, _ := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
@@ -230,15 +246,15 @@ func (o *options) explain(out io.Writer, serverURL string, certificates sandbox.
 
 Start the gateway in front of it with
 
-  go run ./cmd/caddy dsapp sandbox --gateway-only --server %s%s
-`, serverURL, certificates.Authority, userID, domain, staticPassword, serverURL, o.dirFlag())
+  %s dsapp sandbox --gateway-only --server %s%s
+`, serverURL, certificates.Authority, userID, domain, staticPassword, program(os.Args[0]), serverURL, o.dirFlag())
 		return
 	}
 	simulated := " (simulated, keeps its state in memory)"
 	if o.gatewayOnly {
 		simulated = ""
 	}
-	url := o.gatewayURL()
+	url := localURL(o.listen)
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
   gateway                 %s
@@ -251,11 +267,11 @@ Start the gateway in front of it with
 
 Register the user and activate a simulated phone, with every step shown:
 
-  go run ./cmd/caddy dsapp phone activate%[11]s
+  %[13]s dsapp phone activate%[11]s
 
 See the gateway refuse a wrong activation password:
 
-  go run ./cmd/caddy dsapp phone activate%[11]s --activation-password wrong-password
+  %[13]s dsapp phone activate%[11]s --activation-password wrong-password
 
 Register the user only, as the bank's site does:
 
@@ -265,9 +281,21 @@ Register the user only, as the bank's site does:
 
 and activate the phone with what that returns:
 
-  go run ./cmd/caddy dsapp phone activate%[11]s --registration-identifier ... --activation-password ...
+  %[13]s dsapp phone activate%[11]s --registration-identifier ... --activation-password ...
 `, url, frontEndKey, backEndKey, userID, domain, staticPassword,
-		certificates.Authority, serverURL, simulated, o.dir, o.phoneFlags(url, certificates), quote(certificates.Authority))
+		certificates.Authority, serverURL, simulated, o.dir, o.phoneFlags(url, certificates), quote(certificates.Authority),
+		program(os.Args[0]))
+}
+
+// goRun matches a binary that `go run` built, or kept in Go's build cache.
+var goRun = regexp.MustCompile(`/(go-build[0-9]+/b[0-9]+/exe|[0-9a-f]{64}-d)/[^/]+$`)
+
+// program is what starts this program again, which was started as argument.
+func program(argument string) string {
+	if goRun.MatchString(filepath.ToSlash(argument)) {
+		return "go run ./cmd/caddy"
+	}
+	return quote(argument)
 }
 
 // phoneFlags are the flags that the phone needs to find this sandbox.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
 )
@@ -82,7 +84,9 @@ func run(t *testing.T, c *cobra.Command, arguments ...string) (string, error) {
 	c.SetOut(&out)
 	c.SetErr(&out)
 	c.SetArgs(arguments)
-	err := c.ExecuteContext(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	err := c.ExecuteContext(ctx)
 	return out.String(), err
 }
 
@@ -116,6 +120,16 @@ func TestSandboxAndPhone(t *testing.T) {
 		}
 	}
 
+	// Another sandbox does not share the port with this one, which goes on.
+	second := t.TempDir()
+	if _, err := run(t, newSandboxCommand(), "--dir", second, "--listen", address); err == nil ||
+		!strings.Contains(err.Error(), "cannot listen on "+address+", the address of --listen: ") {
+		t.Fatalf("second sandbox: %v", err)
+	}
+	if files, err := os.ReadDir(second); err != nil || len(files) != 0 {
+		t.Errorf("the second sandbox left %v, %v", files, err)
+	}
+
 	for _, flags := range [][]string{nil, {"--v1"}} {
 		out, err := phone(t, address, dir, flags...)
 		if err != nil || !activatedLine.MatchString(out) {
@@ -125,6 +139,11 @@ func TestSandboxAndPhone(t *testing.T) {
 			if !strings.Contains(out, want) {
 				t.Errorf("phone %v: %q is not printed:\n%s", flags, want, out)
 			}
+		}
+		// The password is told once, as what the site shows.
+		told := regexp.MustCompile(`the site shows its user the identifier \S+ and the activation password (\S+)\.\n`).FindStringSubmatch(out)
+		if told == nil || strings.Count(out, told[1]) != 1 {
+			t.Errorf("phone %v: the password is not told once, but %v:\n%s", flags, told, out)
 		}
 	}
 
@@ -143,6 +162,10 @@ func TestGatewayRestarts(t *testing.T) {
 	dir, address, server := t.TempDir(), freeAddress(t), freeAddress(t)
 	// Both run in this process, which handles one Caddy: the server has none.
 	start(t, "--dir", dir, "--server-only", "--listen-server", server)
+	if _, err := run(t, newSandboxCommand(), "--dir", dir, "--server-only", "--listen-server", server); err == nil ||
+		!strings.Contains(err.Error(), "cannot listen on "+server+", the address of --listen-server: ") {
+		t.Errorf("second server: %v", err)
+	}
 	gateway := []string{"--dir", dir, "--gateway-only", "--server", "https://" + server + "/", "--listen", address}
 	_, stop := start(t, gateway...)
 
@@ -206,6 +229,76 @@ func TestWrongUsage(t *testing.T) {
 		c.SilenceUsage = true
 		if _, err := run(t, c, strings.Fields(tt.flags)...); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", tt.flags, err)
+		}
+	}
+}
+
+// An unknown subcommand fails with a suggestion; none at all prints the help.
+func TestUnknownSubcommand(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ arguments, want string }{
+		{"dsapp sandbx", "unknown command \"sandbx\" for \"caddy dsapp\"\n\nDid you mean this?\n\tsandbox\n"},
+		{"dsapp phone actvate", "unknown command \"actvate\" for \"caddy dsapp phone\"\n\nDid you mean this?\n\tactivate\n"},
+		{"dsapp phone nothing-alike", "unknown command \"nothing-alike\" for \"caddy dsapp phone\""},
+		{"dsapp", ""},
+		{"dsapp phone", ""},
+	} {
+		dsapp := &cobra.Command{Use: "dsapp"}
+		caddycmd.Commands()["dsapp"].CobraFunc(dsapp)
+		c := &cobra.Command{Use: "caddy", SilenceUsage: true}
+		c.AddCommand(dsapp)
+		out, err := run(t, c, strings.Fields(tt.arguments)...)
+		if tt.want == "" {
+			if err != nil || !strings.Contains(out, "Available Commands:") {
+				t.Errorf("%s: %v\n%s", tt.arguments, err, out)
+			}
+			continue
+		}
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v", tt.arguments, err)
+		}
+	}
+}
+
+// The URL of a wildcard address names a host that the certificate covers.
+func TestLocalURL(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		":18888":          "https://localhost:18888",
+		"0.0.0.0:18888":   "https://localhost:18888",
+		"[::]:18888":      "https://localhost:18888",
+		"127.0.0.1:18888": "https://127.0.0.1:18888",
+		"[::1]:18888":     "https://[::1]:18888",
+		"gateway:18888":   "https://gateway:18888",
+	} {
+		if got := localURL(in); got != want {
+			t.Errorf("localURL(%q) = %s", in, got)
+		}
+	}
+}
+
+// The simulated authentication server names a URL at which it is reached, also
+// if it listens everywhere.
+func TestServerListensEverywhere(t *testing.T) {
+	out, _ := start(t, "--dir", t.TempDir(), "--server-only", "--listen-server", ":0")
+	if !regexp.MustCompile(`--server https://localhost:[1-9][0-9]*/ `).MatchString(out.String()) {
+		t.Errorf("no URL of localhost is printed:\n%s", out)
+	}
+}
+
+// The printed commands start the program as its user did.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"caddy":                                  "caddy",
+		"./bin/caddy":                            "./bin/caddy",
+		"/opt/my caddy":                          "'/opt/my caddy'",
+		"/src/go-build/caddy":                    "/src/go-build/caddy",
+		"/tmp/go-build1667474565/b001/exe/caddy": "go run ./cmd/caddy",
+		"/root/.cache/go-build/19/" + strings.Repeat("19af", 16) + "-d/caddy": "go run ./cmd/caddy",
+	} {
+		if got := program(in); got != want {
+			t.Errorf("program(%q) = %s", in, got)
 		}
 	}
 }

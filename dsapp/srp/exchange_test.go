@@ -182,12 +182,12 @@ func edges(p *Profile) (refused, taken map[string]*big.Int) {
 	n := number(p.prime)
 	add := func(d int64) *big.Int { return new(big.Int).Add(n, big.NewInt(d)) }
 	top := new(big.Int).Lsh(big.NewInt(1), uint(8*p.Size()))
-	return map[string]*big.Int{
-			"0": big.NewInt(0), "1": big.NewInt(1), "N-1": add(-1), "N": n, "N+1": add(1),
-			"2^bits-1": top.Sub(top, big.NewInt(1)),
-		}, map[string]*big.Int{
-			"2": big.NewInt(2), "N-2": add(-2),
-		}
+	refused = map[string]*big.Int{
+		"0": big.NewInt(0), "1": big.NewInt(1), "N-1": add(-1), "N": n, "N+1": add(1),
+		"2^bits-1": top.Sub(top, big.NewInt(1)),
+	}
+	taken = map[string]*big.Int{"2": big.NewInt(2), "N-2": add(-2)}
+	return refused, taken
 }
 
 // TestParsePublicRange: only 1 < A < N-1 passes, nothing is reduced, and what

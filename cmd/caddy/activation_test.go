@@ -152,11 +152,19 @@ func TestRefusalsAreAlike(t *testing.T) {
 	activation := g.Config["apps"].(object)["dsapp"].(object)["activation"].(object)
 	activation["registration_lifetime"] = "2s"
 	g.Load(t)
-	short := g.Register(t)
+	var short registration
+	var expires time.Time
+	// Right after a reload an open connection can still be served by the
+	// configuration before.
+	poll(t, "a registration of the new configuration", func() bool {
+		short = g.Register(t)
+		var err error
+		expires, err = time.Parse(time.RFC3339, short.ExpiresAt)
+		require.NoError(t, err)
+		return time.Until(expires) < time.Minute
+	})
 	_, salt, _ := begin(t, g, short.Identifier, short.Password)
 	salts[short.Identifier] = salt
-	expires, err := time.Parse(time.RFC3339, short.ExpiresAt)
-	require.NoError(t, err)
 	poll(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
 	status, answer = exchange(t, g, short.Identifier, short.Password)
 	assert.Equal(t, http.StatusOK, status)

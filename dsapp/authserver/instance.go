@@ -75,6 +75,12 @@ func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, req
 		reason, cause := lost(ctx, failed.err)
 		return nil, in.failure(c, reason, cause)
 	}
+	if _, fault := errors.AsType[*Fault](err); err != nil && !fault && ctx.Err() != nil {
+		// The server ends its answer when it sees the connection closing, which
+		// can arrive before the connection is closed.
+		reason, cause := lost(ctx, err)
+		return nil, in.failure(c, reason, cause)
+	}
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
 	}

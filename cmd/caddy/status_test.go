@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -237,16 +238,16 @@ func TestStatusOfFaults(t *testing.T) {
 				<-r.Context().Done()
 			}},
 		} {
-			var commands int
+			var commands atomic.Int64
 			server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				commands++
+				commands.Add(1)
 				_, _ = io.Copy(io.Discard, r.Body)
 				tc.fault(w, r)
 				return true
 			})
 			status, answer := g.Call(t, registerPath, backEndKey, userBody)
 			tc.want.check(t, status, answer)
-			assert.Equal(t, 1, commands, tc.name)
+			assert.EqualValues(t, 1, commands.Load(), tc.name)
 		}
 	})
 

@@ -67,27 +67,33 @@ func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, req
 		return nil, in.failure(c, reason, cause)
 	}
 	defer response.Body.Close()
-	if err := checkMediaType(response); err != nil {
-		return nil, in.failure(c, ErrBadAnswer, err)
+	got, err := read(response, c.operation)
+	if err == nil {
+		return got, nil
 	}
-	got, err := decode(response.Body, c.operation)
-	if failed, ok := errors.AsType[*readError](err); ok {
-		reason, cause := lost(ctx, failed.err)
-		return nil, in.failure(c, reason, cause)
+	failed, unread := errors.AsType[*readError](err)
+	if unread {
+		err = failed.err
 	}
-	if _, fault := errors.AsType[*Fault](err); err != nil && !fault && ctx.Err() != nil {
-		// The server ends its answer when it sees the connection closing, which
-		// can arrive before the connection is closed.
+	if _, fault := errors.AsType[*Fault](err); unread || ctx.Err() != nil && !fault {
+		// Also without an error of reading: the server ends its answer when it sees
+		// the connection closing, and that can arrive before it is closed.
 		reason, cause := lost(ctx, err)
 		return nil, in.failure(c, reason, cause)
 	}
+	return nil, in.failure(c, ErrBadAnswer, err)
+}
+
+// read reads the answer to an operation.
+func read(response *http.Response, operation string) (*answer, error) {
+	if err := checkMediaType(response); err != nil {
+		return nil, err
+	}
+	got, err := decode(response.Body, operation)
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
+		return nil, fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
 	}
-	if err != nil {
-		return nil, in.failure(c, ErrBadAnswer, err)
-	}
-	return got, nil
+	return got, err
 }
 
 // request makes the HTTP request for one attempt.

@@ -75,7 +75,6 @@ type Password struct {
 const (
 	exchangeGateway = "gateway"
 
-	maxMaxAttempts    = 100
 	maxMaxActivations = 1000
 
 	profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
@@ -122,7 +121,7 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	maxAttempts, err := count("max_attempts", a.MaxAttempts, activation.DefaultMaxAttempts, maxMaxAttempts)
+	maxAttempts, err := count("max_attempts", a.MaxAttempts, activation.DefaultMaxAttempts, activation.MaxAttemptsLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
 // Limits protect the gateway and the registrations it keeps. Those per minute
@@ -28,7 +29,8 @@ type Limits struct {
 	// Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
-	// How many activation exchanges one client address may begin per minute.
+	// How many activation exchanges one client address may make per minute: the
+	// first and the second calls are counted each by themselves.
 	// 0: no limit, so that whoever knows identifiers can burn registrations as
 	// fast as the gateway computes. At most 1000000. Default: 60.
 	ExchangesPerMinute *int `json:"exchanges_per_minute,omitempty"`
@@ -39,7 +41,6 @@ type Limits struct {
 }
 
 const (
-	defaultMaxBodySize            = 64 << 10
 	largestMaxBodySize            = 16 << 20
 	defaultFailedKeysPerMinute    = 30
 	defaultExchangesPerMinute     = 60
@@ -63,7 +64,7 @@ type rates struct {
 func (l *Limits) check() (maxBodySize int64, r *rates, err error) {
 	maxBodySize = l.MaxBodySize
 	if maxBodySize == 0 {
-		maxBodySize = defaultMaxBodySize
+		maxBodySize = restapi.DefaultMaxBodySize
 	}
 	if maxBodySize < 1 || maxBodySize > largestMaxBodySize {
 		return 0, nil, fmt.Errorf("max_body_size: must be from 1 to %d", largestMaxBodySize)

@@ -14,8 +14,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// maxFactLength is the greatest length of each text of a Registration in bytes.
-const maxFactLength = 255
+// MaxFactLength is the greatest length of each text of a Registration in bytes.
+const MaxFactLength = 255
 
 // maxCreates is how often a registration is stored anew after it met another:
 // a drawn identifier that is taken, or a registration that changed meanwhile.
@@ -212,8 +212,8 @@ func (r Registration) check() ([]byte, error) {
 // factProblem says what is wrong with a text of a Registration, if anything.
 func factProblem(s string) string {
 	switch {
-	case len(s) > maxFactLength:
-		return fmt.Sprintf("has more than %d bytes", maxFactLength)
+	case len(s) > MaxFactLength:
+		return fmt.Sprintf("has more than %d bytes", MaxFactLength)
 	case !utf8.ValidString(s):
 		return "is not UTF-8"
 	case strings.ContainsRune(s, ';'):

@@ -31,9 +31,9 @@ const (
 	DefaultMaxActivations       = 3
 )
 
-// maxAttemptsLimit keeps guessing bounded whatever is configured; 100 failed
+// MaxAttemptsLimit keeps guessing bounded whatever is configured; 100 failed
 // attempts are what NIST SP 800-63B section 5.2.2 allows at most.
-const maxAttemptsLimit = 100
+const MaxAttemptsLimit = 100
 
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
@@ -204,8 +204,8 @@ func (c Config) check() error {
 		return errors.New("registration lifetime is negative")
 	case c.HandshakeLifetime < 0:
 		return errors.New("handshake lifetime is negative")
-	case c.MaxAttempts < 1 || c.MaxAttempts > maxAttemptsLimit:
-		return fmt.Errorf("maximum of attempts is %d, need 1 to %d", c.MaxAttempts, maxAttemptsLimit)
+	case c.MaxAttempts < 1 || c.MaxAttempts > MaxAttemptsLimit:
+		return fmt.Errorf("maximum of attempts is %d, need 1 to %d", c.MaxAttempts, MaxAttemptsLimit)
 	case c.MaxActivations < 1:
 		return fmt.Errorf("maximum of activations is %d, need at least 1", c.MaxActivations)
 	case c.MaxExchanges < 1:

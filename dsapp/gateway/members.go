@@ -48,13 +48,10 @@ func imageFieldProblem(s string) string {
 	return textProblem(s)
 }
 
-// maxFact is how much is kept of each text that says whose a registration is, in bytes.
-const maxFact = 255
-
 // factProblem tells why s cannot be kept with a registration; empty if it can.
 func factProblem(s string) string {
-	if len(s) > maxFact {
-		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", maxFact)
+	if len(s) > activation.MaxFactLength {
+		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", activation.MaxFactLength)
 	}
 	return imageFieldProblem(s)
 }

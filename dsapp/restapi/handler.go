@@ -58,7 +58,8 @@ type Limits struct {
 	// ratelimit.AddressKey has it. An address with too many gets no further look
 	// at its keys for a while, be they right or wrong.
 	FailedKeys FailureLimiter
-	// Exchanges counts first calls of an activation exchange per client address.
+	// Exchanges counts the calls of activation exchanges per client address, the
+	// first and the second ones each by themselves.
 	Exchanges Limiter
 	// Registrations counts registrations per application.
 	Registrations Limiter

@@ -6,10 +6,14 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// entryVersion is the first byte of every encoded entry.
-const entryVersion = 1
+// The first byte of every encoded entry and claim.
+const (
+	entryVersion = 1
+	claimVersion = 1
+)
 
 // Bits of the second byte of an encoded entry.
 const (
@@ -135,6 +139,52 @@ func decode(b []byte) (*entry, error) {
 		return nil, errCorrupt
 	}
 	return e, nil
+}
+
+// claim is the ownership of a request, as it lies in the file under its kind and
+// key.
+type claim struct {
+	token ownership.Token
+	// ends is the end of the claim's lifetime, in nanoseconds of Unix time.
+	ends int64
+	// serialNumber of the device that the claim is listed for.
+	serialNumber string
+	// owner is sealed.
+	owner []byte
+}
+
+// live reports whether the claim's lifetime has not passed.
+func (c *claim) live(now time.Time) bool { return now.UnixNano() < c.ends }
+
+// encode returns the claim as bytes: version, token, end, then the serial number
+// and the owner with their lengths; integers big-endian.
+func (c *claim) encode() []byte {
+	b := make([]byte, 0, 64+len(c.serialNumber)+len(c.owner))
+	b = append(b, claimVersion)
+	b = append(b, c.token[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.ends))
+	for _, s := range [][]byte{[]byte(c.serialNumber), c.owner} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
+// decodeClaim reads what encode wrote and nothing else. The claim shares no memory
+// with b.
+func decodeClaim(b []byte) (*claim, error) {
+	r := reader{rest: b}
+	if version := r.take(1); r.bad || version[0] != claimVersion {
+		return nil, errCorrupt
+	}
+	c := &claim{}
+	copy(c.token[:], r.take(len(c.token)))
+	c.ends = int64(r.uint64())
+	c.serialNumber, c.owner = string(r.bytes()), r.bytes()
+	if r.bad || len(r.rest) > 0 {
+		return nil, errCorrupt
+	}
+	return c, nil
 }
 
 // reader takes values from the front of rest. After the first one that is cut

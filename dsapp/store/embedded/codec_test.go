@@ -8,16 +8,22 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-func drawEntry(t *rapid.T) *entry {
-	blob := rapid.Custom(func(t *rapid.T) []byte {
+// blobs are byte strings as they are read: nil if they are empty.
+func blobs() *rapid.Generator[[]byte] {
+	return rapid.Custom(func(t *rapid.T) []byte {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "bytes")
 		if len(b) == 0 {
 			return nil
 		}
 		return b
 	})
+}
+
+func drawEntry(t *rapid.T) *entry {
+	blob := blobs()
 	var tokens []activation.Token
 	for i := range rapid.IntRange(0, 5).Draw(t, "in flight") {
 		tokens = append(tokens, activation.Token{byte(i), rapid.Byte().Draw(t, "token")})
@@ -125,6 +131,78 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !bytes.Equal(e.encode(), b) {
 			t.Fatalf("%x is read as an entry that is written as %x", b, e.encode())
+		}
+	})
+}
+
+// Every claim reads back as it was written, and no shortened or prolonged
+// encoding is taken for one.
+func TestClaimRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		c := &claim{
+			token:        ownership.Token(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "token")),
+			ends:         rapid.Int64().Draw(t, "ends"),
+			serialNumber: rapid.StringN(0, 40, -1).Draw(t, "serial number"),
+			owner:        blobs().Draw(t, "owner"),
+		}
+		b := c.encode()
+		got, err := decodeClaim(b)
+		if err != nil || !reflect.DeepEqual(got, c) {
+			t.Fatalf("read back as %+v, error %v, want %+v", got, err, c)
+		}
+		if _, err := decodeClaim(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
+			t.Fatal("a shortened claim was decoded")
+		}
+		if _, err := decodeClaim(append(b, 0)); err == nil {
+			t.Fatal("a prolonged claim was decoded")
+		}
+		clear(b)
+		if !reflect.DeepEqual(got, c) {
+			t.Fatal("the claim changed with the memory it was read from")
+		}
+	})
+}
+
+// The layout of version 1 is fixed: files of earlier versions must stay readable.
+func TestClaimLayout(t *testing.T) {
+	t.Parallel()
+	c := &claim{token: ownership.Token{0xaa}, ends: 0x0102030405060708, serialNumber: "VDS-1", owner: []byte("OO")}
+	want := bytes.Join([][]byte{
+		{1},
+		{0xaa},
+		make([]byte, 15),
+		{1, 2, 3, 4, 5, 6, 7, 8},
+		{0, 0, 0, 5},
+		[]byte("VDS-1"),
+		{0, 0, 0, 2},
+		[]byte("OO"),
+	}, nil)
+	if got := c.encode(); !bytes.Equal(got, want) {
+		t.Fatalf("encoded as %x, want %x", got, want)
+	}
+}
+
+// Whatever lies in the file: no panic, and what is accepted has one encoding.
+func FuzzDecodeClaim(f *testing.F) {
+	f.Add([]byte(nil))
+	f.Add([]byte{1})
+	f.Add((&entry{}).encode())
+	f.Add((&claim{}).encode())
+	f.Add((&claim{token: ownership.Token{1}, ends: 1, serialNumber: "VDS-1", owner: []byte("owner")}).encode())
+	other := (&claim{owner: []byte("owner")}).encode()
+	other[0] = 2
+	f.Add(other)
+	huge := (&claim{}).encode()
+	copy(huge[25:29], []byte{0xff, 0xff, 0xff, 0xff})
+	f.Add(huge)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := decodeClaim(b)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(c.encode(), b) {
+			t.Fatalf("%x is read as a claim that is written as %x", b, c.encode())
 		}
 	})
 }

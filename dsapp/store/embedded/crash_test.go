@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -17,8 +18,9 @@ import (
 // that writes to the store at its value.
 const childPath = "DSAPP_EMBEDDED_CRASH_TEST"
 
-// writeUntilKilled registers one identifier after the other and makes a failed
-// and a successful exchange with each. After every call it prints a line.
+// writeUntilKilled registers one identifier after the other, makes a failed and a
+// successful exchange with each, and claims a login and a signature that it
+// releases. After every call it prints a line.
 func writeUntilKilled(path string) {
 	s, err := embedded.Open(path, embedded.Options{})
 	if err != nil {
@@ -50,14 +52,24 @@ func writeUntilKilled(path string) {
 			}
 			fmt.Println("settled", i)
 		}
+		for _, kind := range []ownership.Kind{ownership.Login, ownership.Signature} {
+			if won, err := s.Claim(ctx, kind, claim(fmt.Sprint(i), byte(i)), "device-1", time.Hour); err != nil || !won {
+				panic(err)
+			}
+			fmt.Println("claimed", i)
+		}
+		if err := s.Release(ctx, ownership.Signature, fmt.Sprint(i), ownership.Token{byte(i)}, "device-1"); err != nil {
+			panic(err)
+		}
+		fmt.Println("released", i)
 	}
 }
 
 // Whatever was acknowledged before a kill -9 is there afterwards: records,
-// reserved attempts, activations.
+// reserved attempts, activations, claims and releases.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	for _, stop := range []int{1, 2, 3, 4, 5, 12, 38} {
+	for _, stop := range []int{1, 2, 3, 4, 5, 6, 7, 8, 20, 61} {
 		t.Run(fmt.Sprintf("after %d calls", stop), func(t *testing.T) {
 			t.Parallel()
 			path := temporary(t)
@@ -102,13 +114,20 @@ func TestKill(t *testing.T) {
 					t.Fatalf("%s: found %v, error %v", r.Identifier, found, err)
 				}
 				// The calls are: created, taken, settled as failed, taken, settled as
-				// proven. The one after the last acknowledged may have happened too.
-				if n == 5 {
+				// proven, claimed a login, claimed a signature, released it. The one
+				// after the last acknowledged may have happened too.
+				if n >= 5 {
 					if _, ok, err := s.AdmitDevice(t.Context(), r.Identifier); err != nil || !ok {
 						t.Errorf("%s: the activation is lost: %v, error %v", r.Identifier, ok, err)
 					}
 				}
-				reserved := []int{0, 0, 1, 1, 1, 1}[n]
+				reserved := []int{0, 0, 1, 1, 1, 1, 1, 1, 1}[n]
+				if got, found, err := s.Owner(t.Context(), ownership.Login, fmt.Sprint(i)); err != nil || n >= 6 && (!found || got.Token != ownership.Token{byte(i)}) {
+					t.Errorf("%s: the claim is lost: %v, error %v", r.Identifier, found, err)
+				}
+				if _, found, err := s.Owner(t.Context(), ownership.Signature, fmt.Sprint(i)); err != nil || found && n == 8 {
+					t.Errorf("%s: the release is lost, error %v", r.Identifier, err)
+				}
 				left := 0
 				for token := byte(10); ; token++ {
 					h := activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}

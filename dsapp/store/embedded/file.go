@@ -34,7 +34,21 @@ const (
 	bucketRemovals = "removals"
 	// bucketSimulated holds the same keys for simulated records only.
 	bucketSimulated = "simulated"
+	// bucketClaims holds every claim under its kind and key.
+	bucketClaims = "claims"
+	// bucketEnds holds an index key for every claim: its end followed by its kind
+	// and key. The value is its place in bucketPending.
+	bucketEnds = "ends"
+	// bucketPending lists claims by device: kind and serial number, then the end,
+	// then the key. It has no values.
+	bucketPending = "pending"
 )
+
+// buckets are all of them. Files written before there were claims lack the last
+// three.
+func buckets() []string {
+	return []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated, bucketClaims, bucketEnds, bucketPending}
+}
 
 // The keys of bucketMeta.
 const (
@@ -71,11 +85,12 @@ func openFile(path string) (*bolt.DB, error) {
 	return db, nil
 }
 
-// prepare checks the format of the file and makes the buckets of a new one.
+// prepare checks the format of the file and makes the buckets that it lacks.
 func prepare(db *bolt.DB) error {
-	var known bool
+	complete := true
 	err := db.View(func(tx *bolt.Tx) error {
 		if name, _ := tx.Cursor().First(); name == nil {
+			complete = false
 			return nil
 		}
 		meta := bucket(tx, bucketMeta)
@@ -85,15 +100,17 @@ func prepare(db *bolt.DB) error {
 		if v := binary.BigEndian.Uint32(meta.Get([]byte(keyFormat))); v != formatVersion {
 			return fmt.Errorf("the file has format %d, this program knows format %d", v, formatVersion)
 		}
-		known = true
+		for _, name := range buckets() {
+			complete = complete && bucket(tx, name) != nil
+		}
 		return nil
 	})
-	if err != nil || known {
+	if err != nil || complete {
 		return err
 	}
 	return db.Update(func(tx *bolt.Tx) error {
-		for _, name := range []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated} {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+		for _, name := range buckets() {
+			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
 		}
@@ -199,22 +216,36 @@ func (t *transaction) drop(index []byte) error {
 	return bucket(t.tx, bucketEntries).Delete(index[indexPrefix:])
 }
 
-// expire removes up to limit entries that are due and returns how many it found.
-func (t *transaction) expire(limit int) (int, error) {
+// expire removes up to limit entries and as many claims that are due, and reports
+// whether there may be more.
+func (t *transaction) expire(limit int) (bool, error) {
+	var more bool
+	for _, kind := range []struct {
+		index string
+		drop  func(index []byte) error
+	}{{bucketRemovals, t.drop}, {bucketEnds, t.dropClaim}} {
+		due := t.due(kind.index, limit)
+		for _, index := range due {
+			if err := kind.drop(index); err != nil {
+				return false, err
+			}
+		}
+		more = more || len(due) == limit
+	}
+	return more, nil
+}
+
+// due returns up to limit keys of an index whose moment has come.
+func (t *transaction) due(index string, limit int) [][]byte {
 	var due [][]byte
-	c := bucket(t.tx, bucketRemovals).Cursor()
+	c := bucket(t.tx, index).Cursor()
 	for k, _ := c.First(); k != nil && len(due) < limit; k, _ = c.Next() {
 		if int64(binary.BigEndian.Uint64(k)) > t.now.UnixNano() {
 			break
 		}
 		due = append(due, bytes.Clone(k))
 	}
-	for _, index := range due {
-		if err := t.drop(index); err != nil {
-			return 0, err
-		}
-	}
-	return len(due), nil
+	return due
 }
 
 // set stores a value of bucketMeta.
@@ -229,10 +260,15 @@ func (t *transaction) touch() error { return t.set(keyProbe, []byte{1}) }
 // indexPrefix is the length of the moment at the front of an index key.
 const indexPrefix = 8
 
-// indexKey orders entries by their moment of removal, which is never before 1970
-// in it: such a moment would sort behind all others.
+// indexKey orders entries and claims by their moment of removal.
 func indexKey(identifier string, removal int64) []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(max(0, removal))), identifier...)
+	return append(appendMoment(nil, removal), identifier...)
+}
+
+// appendMoment appends a moment so that it sorts by time. It is never before 1970
+// in the file: such a moment would sort behind all others.
+func appendMoment(b []byte, moment int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(max(0, moment)))
 }
 
 // syncFolder makes new names in a folder durable, where folders can be synced.

@@ -46,8 +46,9 @@ func (s *Store) LoadOrCreateKey(ctx context.Context) ([]byte, error) {
 	path, err := view(ctx, s, func(tx *bolt.Tx) (string, error) {
 		// Every registration was preceded by the simulation secret. Looking at both
 		// does not rely on that.
-		first, _ := bucket(tx, bucketEntries).Cursor().First()
-		used = first != nil || secret(tx) != nil
+		entry, _ := bucket(tx, bucketEntries).Cursor().First()
+		claim, _ := bucket(tx, bucketClaims).Cursor().First()
+		used = entry != nil || claim != nil || secret(tx) != nil
 		return tx.DB().Path(), nil
 	})
 	if err != nil {

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -61,6 +63,10 @@ func TestKeyIsNotReplaced(t *testing.T) {
 		},
 		"registration": func(ctx context.Context, s *embedded.Store) error {
 			_, _, err := s.Create(ctx, record("id", 1), activation.Generation{})
+			return err
+		},
+		"claim": func(ctx context.Context, s *embedded.Store) error {
+			_, err := s.Claim(ctx, ownership.Login, claim("1", 1), "device-1", time.Hour)
 			return err
 		},
 	} {

@@ -15,7 +15,8 @@ const (
 	// evictions is how many simulated records one call removes at most: more
 	// than it adds, so that a lowered cap is reached in time.
 	evictions = 4
-	// expirations is how many expired entries a transaction removes on the way.
+	// expirations is how many expired entries, and how many claims, a transaction
+	// removes on the way.
 	expirations = 16
 )
 

@@ -1,9 +1,9 @@
-// Package embedded keeps registrations in one bbolt file, for a gateway of one
-// node without any other server.
+// Package embedded keeps registrations and claims in one bbolt file, for a gateway
+// of one node without any other server.
 //
-// Registrations, their counters and the simulation secret are durable: a call
-// that changed them returns after the change was synced to disk. Handshakes live
-// in memory. Everything that is given to the store is sealed already.
+// Registrations, their counters, claims and the simulation secret are durable: a
+// call that changed them returns after the change was synced to disk. Handshakes
+// live in memory. Everything secret that is given to the store is sealed already.
 package embedded
 
 import (
@@ -25,8 +25,9 @@ const (
 	DefaultMaxSimulated = 10_000
 	// maxIdentifier is the longest identifier in bytes that can be a key.
 	maxIdentifier = 1024
-	// sweepInterval is how often expired entries are looked for when nothing
-	// else is written, sweepSize how many are removed in one transaction.
+	// sweepInterval is how often expired entries and claims are looked for when
+	// nothing else is written, sweepSize how many of each are removed in one
+	// transaction.
 	sweepInterval = 30 * time.Second
 	sweepSize     = 256
 )
@@ -41,7 +42,8 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Store keeps registrations in a file. It implements activation.Store.
+// Store keeps registrations and claims in a file. It implements activation.Store
+// and ownership.Store. Every error wraps activation.ErrUnavailable.
 type Store struct {
 	db           *bolt.DB
 	now          func() time.Time
@@ -371,14 +373,14 @@ func (s *Store) sweepRegularly() {
 	}
 }
 
-// sweep removes every handshake and entry that has expired.
+// sweep removes every handshake, entry and claim that has expired.
 func (s *Store) sweep() error {
 	s.handshakes.sweep(s.now())
 	for {
-		n, err := update(context.Background(), s, func(t *transaction) (int, error) {
+		more, err := update(context.Background(), s, func(t *transaction) (bool, error) {
 			return t.expire(sweepSize)
 		})
-		if err != nil || n < sweepSize {
+		if err != nil || !more {
 			return err
 		}
 	}

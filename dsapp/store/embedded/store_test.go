@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
@@ -54,6 +55,14 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) activation.Store {
 		t.Helper()
 		return open(t, temporary(t), embedded.Options{MaxSimulated: storetest.MaxSimulated})
+	})
+}
+
+func TestOwnershipConformance(t *testing.T) {
+	t.Parallel()
+	storetest.RunOwnership(t, func(t *testing.T) ownership.Store {
+		t.Helper()
+		return open(t, temporary(t), embedded.Options{})
 	})
 }
 

@@ -1,10 +1,12 @@
 package redis
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"time"
 
@@ -26,16 +28,31 @@ const (
 	// dialAttempts bounds what a dead server costs.
 	dialAttempts   = 2
 	dialRetryDelay = 50 * time.Millisecond
+	// connectionsPerCPU is the default of Settings.PoolSize.
+	connectionsPerCPU = 10
+	// onePool has pipelines, which is all that a Store sends, use the pool of
+	// PoolSize connections instead of one of their own.
+	onePool = -1
 )
 
-// Settings tells how to reach a Redis server.
+// Settings tells how to reach Redis: one server, the master that Sentinels tell,
+// or a cluster.
 type Settings struct {
 	// Addresses of the server: exactly one, host:port or the absolute path of a
-	// Unix socket.
+	// Unix socket. With MasterName those of Sentinels, with Cluster those of nodes,
+	// each host:port; the others are found through them.
 	Addresses []string
-	// Username and Password of the server's access control. Default: none.
+	// Cluster says that the addresses are those of a cluster.
+	Cluster bool
+	// MasterName is the name under which Sentinels know the master. Default: none,
+	// there are no Sentinels.
+	MasterName string
+	// Username and Password of the servers' access control. Default: none.
 	Username, Password string
-	// DB is the number of the database. Default: 0.
+	// SentinelUsername and SentinelPassword of the Sentinels' access control.
+	// Default: none.
+	SentinelUsername, SentinelPassword string
+	// DB is the number of the database; a cluster has only 0. Default: 0.
 	DB int
 	// TLS is used if it is not nil. The server's name is the host of its address
 	// unless the configuration has one.
@@ -45,8 +62,8 @@ type Settings struct {
 	// Timeout bounds writing a command, waiting for its answer and waiting for a
 	// free connection, each. Default: DefaultTimeout.
 	Timeout time.Duration
-	// PoolSize is the most connections that are open at once. Default: ten for
-	// every CPU.
+	// PoolSize is the most connections to one server that are open at once.
+	// Default: ten for every CPU.
 	PoolSize int
 }
 
@@ -54,23 +71,8 @@ type Settings struct {
 // connects with the first command, not before. The client never repeats a
 // command: what may be repeated, the Store knows better. The caller closes it.
 func NewClient(s Settings) (goredis.UniversalClient, error) {
-	if len(s.Addresses) != 1 {
-		return nil, fmt.Errorf("redis: %d addresses, want one", len(s.Addresses))
-	}
-	address := s.Addresses[0]
-	if !strings.HasPrefix(address, "/") {
-		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
-			return nil, fmt.Errorf("redis: address %q is neither host:port nor the path of a socket", address)
-		}
-	}
-	if s.DB < 0 {
-		return nil, errors.New("redis: the number of the database is negative")
-	}
-	if s.DialTimeout < 0 || s.Timeout < 0 {
-		return nil, errors.New("redis: a timeout is negative")
-	}
-	if s.PoolSize < 0 {
-		return nil, errors.New("redis: the size of the pool is negative")
+	if err := s.check(); err != nil {
+		return nil, err
 	}
 	if s.DialTimeout == 0 {
 		s.DialTimeout = DefaultDialTimeout
@@ -78,8 +80,53 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 	if s.Timeout == 0 {
 		s.Timeout = DefaultTimeout
 	}
+	if s.PoolSize == 0 {
+		s.PoolSize = connectionsPerCPU * runtime.GOMAXPROCS(0)
+	}
+	switch {
+	case s.Cluster:
+		return s.cluster(), nil
+	case s.MasterName != "":
+		return s.failover(), nil
+	}
+	return s.single(), nil
+}
+
+// check reports what cannot be used. It shows no credentials.
+func (s *Settings) check() error {
+	single := !s.Cluster && s.MasterName == ""
+	switch {
+	case s.Cluster && s.MasterName != "":
+		return errors.New("redis: a cluster has no master name")
+	case single && len(s.Addresses) != 1:
+		return fmt.Errorf("redis: %d addresses, want one", len(s.Addresses))
+	case len(s.Addresses) == 0:
+		return errors.New("redis: no addresses")
+	case s.MasterName == "" && (s.SentinelUsername != "" || s.SentinelPassword != ""):
+		return errors.New("redis: credentials for Sentinels and no master name")
+	case s.DB < 0:
+		return errors.New("redis: the number of the database is negative")
+	case s.Cluster && s.DB != 0:
+		return errors.New("redis: a cluster has only database 0")
+	case s.DialTimeout < 0 || s.Timeout < 0:
+		return errors.New("redis: a timeout is negative")
+	case s.PoolSize < 0:
+		return errors.New("redis: the size of the pool is negative")
+	}
+	for _, address := range s.Addresses {
+		if single && strings.HasPrefix(address, "/") {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+			return fmt.Errorf("redis: address %q is neither host:port nor the path of a server's socket", address)
+		}
+	}
+	return nil
+}
+
+func (s *Settings) single() *goredis.Client {
 	return goredis.NewClient(&goredis.Options{
-		Addr:                     address,
+		Addr:                     s.Addresses[0],
 		Username:                 s.Username,
 		Password:                 s.Password,
 		DB:                       s.DB,
@@ -91,9 +138,74 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 		WriteTimeout:             s.Timeout,
 		PoolTimeout:              s.Timeout,
 		PoolSize:                 s.PoolSize,
+		PipelinePoolSize:         onePool,
 		ConnMaxIdleTime:          idleTimeout,
 		ContextTimeoutEnabled:    true,
 		MaxRetries:               -1,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}), nil
+	})
+}
+
+// cluster returns a client that knows the nodes. The Store sends to them itself.
+func (s *Settings) cluster() *goredis.ClusterClient {
+	return goredis.NewClusterClient(&goredis.ClusterOptions{
+		Addrs:                    s.Addresses,
+		Username:                 s.Username,
+		Password:                 s.Password,
+		TLSConfig:                s.TLS,
+		DialTimeout:              s.DialTimeout,
+		DialerRetries:            dialAttempts,
+		DialerRetryTimeout:       dialRetryDelay,
+		ReadTimeout:              s.Timeout,
+		WriteTimeout:             s.Timeout,
+		PoolTimeout:              s.Timeout,
+		PoolSize:                 s.PoolSize,
+		PipelinePoolSize:         onePool,
+		ConnMaxIdleTime:          idleTimeout,
+		ContextTimeoutEnabled:    true,
+		MaxRetries:               -1,
+		MaxRedirects:             -1,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+}
+
+// failover returns a client of the server that Sentinels call the master.
+//
+// Before it dials that server, the client asks one Sentinel that it knows, and
+// then all of them. What it has for all of this is one timeout: if that were
+// enough for one attempt only, it would ask a Sentinel that hangs again and again
+// and never another. The dialler has a timeout of its own therefore.
+func (s *Settings) failover() *goredis.Client {
+	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
+	return goredis.NewFailoverClient(&goredis.FailoverOptions{
+		SentinelAddrs:         s.Addresses,
+		MasterName:            s.MasterName,
+		Username:              s.Username,
+		Password:              s.Password,
+		SentinelUsername:      s.SentinelUsername,
+		SentinelPassword:      s.SentinelPassword,
+		DB:                    s.DB,
+		TLSConfig:             s.TLS,
+		Dialer:                s.dial,
+		DialTimeout:           4 * step,
+		DialerRetries:         1,
+		ReadTimeout:           s.Timeout,
+		WriteTimeout:          s.Timeout,
+		PoolTimeout:           s.Timeout,
+		PoolSize:              s.PoolSize,
+		PipelinePoolSize:      onePool,
+		ConnMaxIdleTime:       idleTimeout,
+		ContextTimeoutEnabled: true,
+		MaxRetries:            -1,
+	})
+}
+
+// dial connects to a Sentinel or a server.
+func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
+	defer cancel()
+	if s.TLS != nil {
+		return (&tls.Dialer{Config: s.TLS}).DialContext(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }

@@ -3,9 +3,11 @@ package redis
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // reply is what a script returned: an array of 1 or 0 and values.
@@ -113,4 +115,28 @@ func decodeHandshake(b []byte) (activation.Handshake, bool) {
 		h.State = state
 	}
 	return h, true
+}
+
+// listedEntry returns how the entry of a claim begins in the list of a device: with
+// its token, its key and a semicolon. The owner follows.
+func listedEntry(key string, token ownership.Token) []byte {
+	return append(append(token[:], key...), ';')
+}
+
+// decodeListed reads an entry of a device's list.
+func decodeListed(s string) (ownership.Claim, bool) {
+	token, rest, ok := cutToken(s)
+	key, owner, found := strings.Cut(string(rest), ";")
+	if !ok || !found || key == "" {
+		return ownership.Claim{}, false
+	}
+	return ownership.Claim{Key: key, Token: token, Owner: []byte(owner)}, true
+}
+
+// cutToken returns the token at the beginning of s, and the rest.
+func cutToken(s string) (token ownership.Token, rest []byte, ok bool) {
+	if len(s) < len(token) {
+		return ownership.Token{}, nil, false
+	}
+	return ownership.Token([]byte(s[:len(token)])), []byte(s[len(token):]), true
 }

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // Every handshake reads back as it was written, apart from its lifetime, which is
@@ -79,4 +80,35 @@ func TestUnexpectedAnswers(t *testing.T) {
 			t.Errorf("%v was read as a handshake", values)
 		}
 	}
+}
+
+// Every entry of a device's list reads back as the claim it was written for.
+// Owners contain whatever separates the parts.
+func TestListedRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		c := ownership.Claim{
+			Key:   rapid.StringMatching(`[0-9A-Za-z]{1,64}`).Draw(t, "key"),
+			Token: ownership.Token(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "token")),
+			Owner: rapid.SliceOfN(rapid.SampledFrom([]byte(";01\x00\xff")), 1, 30).Draw(t, "owner"),
+		}
+		got, ok := decodeListed(string(listedEntry(c.Key, c.Token)) + string(c.Owner))
+		if !ok || !reflect.DeepEqual(got, c) {
+			t.Fatalf("read back as %+v, %v, want %+v", got, ok, c)
+		}
+	})
+}
+
+// Whatever is in a list: no panic, and what is accepted means one claim.
+func FuzzDecodeListed(f *testing.F) {
+	f.Add("")
+	f.Add("0123456789abcdef")
+	f.Add("0123456789abcdef;owner")
+	f.Add("0123456789abcdef8408980524;owner")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, ok := decodeListed(s)
+		if ok && string(listedEntry(c.Key, c.Token))+string(c.Owner) != s {
+			t.Fatalf("%q is read as %+v", s, c)
+		}
+	})
 }

@@ -17,6 +17,9 @@ import (
 // errAnswer tells that the server answered something that no script returns.
 var errAnswer = errors.New("unexpected answer")
 
+// errMaster tells that a Sentinel answered that there is nothing of that name.
+var errMaster = errors.New("no Sentinel knows the master")
+
 // maxServerText is how much of a server's error is repeated.
 const maxServerText = 80
 
@@ -24,6 +27,10 @@ const maxServerText = 80
 // stored: a server's error may quote a command's arguments, and a client's error
 // a part of an answer.
 func unavailable(err error) error {
+	if errors.Is(err, goredis.Nil) {
+		// Nothing that a Store asks of a server has this answer.
+		err = errMaster
+	}
 	if server, ok := errors.AsType[goredis.Error](err); ok {
 		return fmt.Errorf("%w: redis answered: %s", activation.ErrUnavailable, serverText(server.Error()))
 	}
@@ -51,7 +58,7 @@ func serverText(s string) string {
 func speaksOfConnection(err error) bool {
 	for _, target := range []error{
 		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
-		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer,
+		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer, errReplicas, errClient, errMaster,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -47,6 +47,8 @@ func TestErrors(t *testing.T) {
 		{serverError("ERR " + strings.Repeat("x", 100) + " SECRET"), "ERR xxx", false},
 		{fmt.Errorf("redis: can't parse %.100q", "SECRET"), "unexpected answer", false},
 		{errAnswer, "unexpected answer", false},
+		{errReplicas, "too few replicas", false},
+		{fmt.Errorf("redis: all sentinels specified in configuration are unreachable: %w", goredis.Nil), "no Sentinel knows", false},
 		{reset, "connection reset by peer", true},
 		{timeout, "timeout", true},
 		{io.EOF, "EOF", true},

@@ -1,22 +1,41 @@
-// Package redis keeps registrations and handshakes on a Redis server (version 6
-// or later), for gateways of several nodes.
+// Package redis keeps registrations, handshakes and the ownership of requests on
+// Redis (version 6 or later), for gateways of several nodes: on one server, on the
+// master that Sentinels tell, or on a cluster.
 //
-// Keys, with dsapp standing for the key prefix and id for an identifier:
+// Keys, with dsapp standing for the key prefix and id for an identifier; kind is
+// login or signature:
 //
-//	dsapp:{id}:reg  the registration, a hash
-//	dsapp:{id}:hs   the handshake, a string
-//	dsapp:sim       the simulation secret, a string
-//	dsapp:probe     written by Writable
+//	dsapp:{id}:reg           the registration, a hash
+//	dsapp:{id}:hs            the handshake, a string
+//	dsapp:own:kind:{key}     the claim to a request, a string
+//	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
+//	dsapp:sim                the simulation secret, a string
+//	dsapp:probe              written by Writable
 //
 // Every key but dsapp:sim expires. The braces make both keys of an identifier
 // fall into one slot of a cluster. All values are sealed before they get here,
-// except for kinds, lifetimes and counters.
+// except for kinds, lifetimes, counters and the keys of requests.
+//
+// The user of the servers' access control needs these commands, for the keys that
+// begin with the prefix:
+//
+//	eval evalsha wait time get set getrange del pttl pexpireat
+//	hget hmget hset hdel hexists hincrby
+//	zadd zrange zrem zrevrangebyscore zremrangebyscore zremrangebyrank
+//	cluster|slots asking  (on a cluster)
+//	select                (for another database than 0)
+//
+// and the Sentinels' user these, for the channels +switch-master and
+// +replica-reconf-done:
+//
+//	sentinel|get-master-addr-by-name sentinel|sentinels subscribe ping
 package redis
 
 import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -34,6 +53,8 @@ const (
 	overflow = "~"
 	// probeLifetime is the lifetime of the key that Writable writes.
 	probeLifetime = 10 * time.Second
+	// proofLifetime is how long a write proves that the next one is possible.
+	proofLifetime = time.Second
 	// takeMargin is how long an identifier is tracked for a Take whose outcome
 	// stays unknown.
 	takeMargin = time.Minute
@@ -48,6 +69,11 @@ type Options struct {
 	// makes. Beyond it, probing an unknown identifier costs the same commands,
 	// on one key. Default: DefaultMaxSimulated.
 	MaxSimulated int
+	// WaitReplicas is how many replicas must have what Create, Take and Settle
+	// wrote before they succeed, so that a master that fails does not take it
+	// along. If fewer confirm it in half of the client's timeout, the call is
+	// unavailable, and what was written stays. Default: 0.
+	WaitReplicas int
 }
 
 // Validate reports why the options cannot be used: a brace in the key prefix
@@ -59,17 +85,24 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Store keeps registrations on a Redis server. It implements activation.Store.
+// Store keeps everything on Redis. It implements activation.Store and
+// ownership.Store.
 type Store struct {
 	client  goredis.UniversalClient
 	prefix  string
 	scripts scripts
 	tracker *tracker
+	// replicas is Options.WaitReplicas.
+	replicas int
+	now      func() time.Time
+	// proof is when the last durable write began that succeeded, nil after one
+	// that failed.
+	proof atomic.Pointer[time.Time]
 }
 
-// New returns a Store on client, which it does not close. The client must not
-// repeat commands by itself, as those of NewClient: a Take that is repeated
-// would consume an attempt and be refused.
+// New returns a Store on client, which it does not close: one of NewClient, or
+// another of the types Client and ClusterClient whose Options.MaxRetries is -1. A
+// client that repeats a Take by itself would consume an attempt and be refused.
 func New(client goredis.UniversalClient, opts Options) *Store {
 	if opts.KeyPrefix == "" {
 		opts.KeyPrefix = DefaultKeyPrefix
@@ -78,24 +111,35 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		opts.MaxSimulated = DefaultMaxSimulated
 	}
 	return &Store{
-		client:  client,
-		prefix:  opts.KeyPrefix,
-		scripts: newScripts(),
-		tracker: newTracker(opts.MaxSimulated, time.Now),
+		client:   client,
+		prefix:   opts.KeyPrefix,
+		scripts:  newScripts(),
+		tracker:  newTracker(opts.MaxSimulated, time.Now),
+		replicas: opts.WaitReplicas,
+		now:      time.Now,
 	}
 }
 
-// Writable implements activation.Store. It writes a key that expires.
+// Writable implements activation.Store. It writes a key that expires, unless this
+// Store wrote something as important a moment ago.
 func (s *Store) Writable(ctx context.Context) error {
-	if err := s.client.Set(ctx, s.prefix+":probe", 1, probeLifetime).Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
+	began := s.now()
+	if last := s.proof.Load(); last != nil && began.Sub(*last) < proofLifetime {
+		return nil
+	}
+	if err := s.set(ctx, script{durable: true}, s.prefix+":probe", []byte{'1'}, probeLifetime); err != nil {
+		return err
+	}
+	s.proof.Store(&began)
 	return nil
 }
 
 // Create implements activation.Store.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
-	a, err := s.run(ctx, s.scripts.create, repeatable, []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
+	a, err := s.run(ctx, s.scripts.create, []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
 		r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data)
 	if err != nil || a.ok {
 		return activation.Record{}, a.ok, err
@@ -106,7 +150,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 
 // Load implements activation.Store.
 func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.load, once, identifier)
+	return s.admit(ctx, s.scripts.load, identifier)
 }
 
 // PutHandshake implements activation.Store.
@@ -117,10 +161,7 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 			identifier = overflow
 		}
 	}
-	if err := s.client.Set(ctx, s.handshake(identifier), encodeHandshake(h), lifetime).Err(); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return s.set(ctx, script{}, s.handshake(identifier), encodeHandshake(h), lifetime)
 }
 
 // Take implements activation.Store.
@@ -128,7 +169,7 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 	// Whether the handshake is simulated is known afterwards only; until then a
 	// place for the record is reserved, unless there is none.
 	room, claimed := s.tracker.hold(identifier, takeMargin)
-	a, err := s.run(ctx, s.scripts.take, once, []string{s.registration(identifier), s.handshake(identifier)}, token[:], maxAttempts, room)
+	a, err := s.run(ctx, s.scripts.take, []string{s.registration(identifier), s.handshake(identifier)}, token[:], maxAttempts, room)
 	if err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -149,13 +190,13 @@ func (s *Store) Take(ctx context.Context, identifier string, token activation.To
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.settle, repeatable, identifier,
+	return s.admit(ctx, s.scripts.settle, identifier,
 		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime))
 }
 
 // AdmitDevice implements activation.Store.
 func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.admitDevice, once, identifier)
+	return s.admit(ctx, s.scripts.admitDevice, identifier)
 }
 
 // ReturnDevice implements activation.Store.
@@ -169,7 +210,7 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 	for _, kind := range kinds {
 		args = append(args, string(kind))
 	}
-	return s.admit(ctx, s.scripts.admitConfirmation, once, identifier, args...)
+	return s.admit(ctx, s.scripts.admitConfirmation, identifier, args...)
 }
 
 // ReturnConfirmation implements activation.Store.
@@ -179,13 +220,13 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := s.run(ctx, s.scripts.remove, once, []string{s.registration(identifier), s.handshake(identifier)}, generation[:])
+	_, err := s.run(ctx, s.scripts.remove, []string{s.registration(identifier), s.handshake(identifier)}, generation[:])
 	return err
 }
 
 // SimulationSecret implements activation.Store.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error) {
-	a, err := s.run(ctx, s.scripts.secret, once, []string{s.prefix + ":sim"}, candidate)
+	a, err := s.run(ctx, s.scripts.secret, []string{s.prefix + ":sim"}, candidate)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +238,7 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte,
 
 // ReplaceSimulationSecret implements activation.Store.
 func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error) {
-	a, err := s.run(ctx, s.scripts.replaceSecret, once, []string{s.prefix + ":sim"}, current, next)
+	a, err := s.run(ctx, s.scripts.replaceSecret, []string{s.prefix + ":sim"}, current, next)
 	return a.ok, err
 }
 
@@ -205,34 +246,43 @@ func (s *Store) registration(identifier string) string { return s.prefix + ":{" 
 
 func (s *Store) handshake(identifier string) string { return s.prefix + ":{" + identifier + "}:hs" }
 
-// repetition tells whether a script may be sent again when it is unknown whether
-// it has run.
-type repetition bool
-
-const (
-	once       repetition = false
-	repeatable repetition = true
-)
-
 // run sends a script and reads its answer.
-func (s *Store) run(ctx context.Context, script *goredis.Script, again repetition, keys []string, args ...any) (reply, error) {
-	values, err := script.Run(ctx, s.client, keys, args...).Slice()
-	if err != nil && bool(again) && ambiguous(err) && ctx.Err() == nil {
-		values, err = script.Run(ctx, s.client, keys, args...).Slice()
-	}
+func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (reply, error) {
+	replies, err := s.runAll(ctx, call{x, keys, args})
 	if err != nil {
-		return reply{}, unavailable(err)
+		return reply{}, err
 	}
-	r, err := newReply(values)
+	return replies[0], nil
+}
+
+// runAll sends scripts, all at once, and reads their answers.
+func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
+	began := s.now()
+	answers, err := s.send(ctx, calls...)
 	if err != nil {
-		return reply{}, unavailable(err)
+		s.proof.Store(nil)
+		return nil, unavailable(err)
 	}
-	return r, nil
+	replies := make([]reply, len(calls))
+	for i, c := range calls {
+		values, err := answers[i].Slice()
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if replies[i], err = newReply(values); err != nil {
+			return nil, unavailable(err)
+		}
+		if c.durable && replies[i].ok {
+			proof := began
+			s.proof.Store(&proof)
+		}
+	}
+	return replies, nil
 }
 
 // admit is run for scripts that return a record of identifier or refuse.
-func (s *Store) admit(ctx context.Context, script *goredis.Script, again repetition, identifier string, args ...any) (activation.Record, bool, error) {
-	a, err := s.run(ctx, script, again, []string{s.registration(identifier)}, args...)
+func (s *Store) admit(ctx context.Context, x script, identifier string, args ...any) (activation.Record, bool, error) {
+	a, err := s.run(ctx, x, []string{s.registration(identifier)}, args...)
 	if err != nil || !a.ok {
 		return activation.Record{}, false, err
 	}
@@ -240,10 +290,20 @@ func (s *Store) admit(ctx context.Context, script *goredis.Script, again repetit
 	return r, err == nil, err
 }
 
+// set writes value under key.
+func (s *Store) set(ctx context.Context, how script, key string, value []byte, lifetime time.Duration) error {
+	_, err := s.send(ctx, call{how, []string{key}, []any{"SET", key, value, "PX", milliseconds(lifetime)}})
+	if err != nil {
+		s.proof.Store(nil)
+		return unavailable(err)
+	}
+	return nil
+}
+
 // giveBack adds step to a counter of a registration, within its bounds. It is not
 // repeated: two calls would be given back for one.
 func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string, step int) error {
-	_, err := s.run(ctx, s.scripts.giveBack, once, []string{s.registration(identifier)}, generation[:], counter, step)
+	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registration(identifier)}, generation[:], counter, step)
 	return err
 }
 

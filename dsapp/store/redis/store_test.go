@@ -18,6 +18,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
@@ -43,19 +44,6 @@ func newStore(t testing.TB, args ...string) (*redis.Store, *redistest.Server, go
 	server := redistest.Start(t, args...)
 	client := newClient(t, redis.Settings{Addresses: []string{server.Addr()}})
 	return redis.New(client, redis.Options{}), server, client
-}
-
-// Stores with different prefixes on one server do not see each other, which the
-// suite would notice.
-func TestConformance(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	client := newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: 10 * time.Second})
-	var n atomic.Int32
-	storetest.Run(t, func(t *testing.T) activation.Store {
-		t.Helper()
-		return redis.New(client, redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated})
-	})
 }
 
 func record(identifier string) activation.Record {
@@ -85,6 +73,8 @@ func settlement(r activation.Record, token activation.Token, proven bool) activa
 	return activation.Settlement{Generation: r.Generation, Token: token, Proven: proven, MaxAttempts: 3, MaxActivations: 3}
 }
 
+const serialNumber = "VDS1000000-1"
+
 // calls returns every method of a store as a function, in an order in which each
 // of them succeeds and does what it does.
 func calls(s *redis.Store, identifier string) []struct {
@@ -93,6 +83,8 @@ func calls(s *redis.Store, identifier string) []struct {
 } {
 	r := record(identifier)
 	token := activation.Token{1}
+	claim := ownership.Claim{Key: "8408980524", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
+	other := ownership.Claim{Key: claim.Key, Token: ownership.Token{2}, Owner: []byte("sealed owner")}
 	wrong := errors.New("refused")
 	accepted := func(ok bool, err error) error {
 		if err == nil && !ok {
@@ -133,6 +125,24 @@ func calls(s *redis.Store, identifier string) []struct {
 		}},
 		{"ReturnConfirmation", func(ctx context.Context) error { return s.ReturnConfirmation(ctx, identifier, r.Generation) }},
 		{"Remove", func(ctx context.Context) error { return s.Remove(ctx, identifier, r.Generation) }},
+		{"Claim", func(ctx context.Context) error {
+			return accepted(s.Claim(ctx, ownership.Login, claim, serialNumber, 5*time.Minute))
+		}},
+		{"Claim of another", func(ctx context.Context) error {
+			won, err := s.Claim(ctx, ownership.Login, other, serialNumber, 5*time.Minute)
+			return accepted(!won, err)
+		}},
+		{"Owner", func(ctx context.Context) error {
+			_, ok, err := s.Owner(ctx, ownership.Login, claim.Key)
+			return accepted(ok, err)
+		}},
+		{"Pending", func(ctx context.Context) error {
+			listed, err := s.Pending(ctx, ownership.Login, serialNumber)
+			return accepted(len(listed) == 1, err)
+		}},
+		{"Release", func(ctx context.Context) error {
+			return s.Release(ctx, ownership.Login, claim.Key, claim.Token, serialNumber)
+		}},
 		{"SimulationSecret", func(ctx context.Context) error {
 			_, err := s.SimulationSecret(ctx, []byte("sealed secret"))
 			return err
@@ -141,64 +151,6 @@ func calls(s *redis.Store, identifier string) []struct {
 			_, err := s.ReplaceSimulationSecret(ctx, []byte("sealed secret"), []byte("sealed secret"))
 			return err
 		}},
-	}
-}
-
-// counter counts commands.
-type counter struct{ commands atomic.Int32 }
-
-func (c *counter) DialHook(next goredis.DialHook) goredis.DialHook { return next }
-
-func (c *counter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
-	return func(ctx context.Context, cmd goredis.Cmder) error {
-		c.commands.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (c *counter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		c.commands.Add(1)
-		return next(ctx, cmds)
-	}
-}
-
-// Every method is one round trip. After SCRIPT FLUSH, when the server has
-// forgotten the scripts, it works with one more.
-func TestRoundTrips(t *testing.T) {
-	t.Parallel()
-	s, server, client := newStore(t)
-	// Opening a connection takes round trips of its own.
-	if err := s.Writable(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	count := &counter{}
-	client.AddHook(count)
-	for _, round := range []struct {
-		name  string
-		flush bool
-		want  int32
-	}{{"first use", false, 2}, {"known scripts", false, 1}, {"after SCRIPT FLUSH", true, 2}} {
-		server.FlushAll(t)
-		if round.flush {
-			server.Command(t, "SCRIPT", "FLUSH")
-		}
-		for _, c := range calls(s, "id-1") {
-			before := count.commands.Load()
-			if err := c.call(t.Context()); err != nil {
-				t.Fatalf("%s, %s: %v", round.name, c.name, err)
-			}
-			want := round.want
-			switch c.name {
-			case "Writable", "PutHandshake": // no scripts
-				want = 1
-			case "ReturnConfirmation": // the script of ReturnDevice
-				want = 1
-			}
-			if got := count.commands.Load() - before; got != want {
-				t.Errorf("%s, %s: %d round trips, want %d", round.name, c.name, got, want)
-			}
-		}
 	}
 }
 
@@ -224,6 +176,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	s, server, _ := newStore(t)
 	known := map[string]bool{
 		"dsapp:{id-1}:reg": true, "dsapp:{id-1}:hs": true, "dsapp:{id-2}:reg": true, "dsapp:{id-2}:hs": true,
+		"dsapp:own:login:{8408980524}": true, "dsapp:dev:login:{" + serialNumber + "}": true,
 		"dsapp:sim": true, "dsapp:probe": true,
 	}
 	seen := map[string]bool{}
@@ -240,6 +193,7 @@ func TestEveryKeyExpires(t *testing.T) {
 		}
 	}
 	for _, c := range calls(s, "id-1") {
+		s.Later()
 		if err := c.call(t.Context()); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -249,7 +203,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	server.FlushAll(t)
 	for _, c := range calls(s, "id-1") {
 		switch c.name {
-		case "Create", "PutHandshake", "Writable", "SimulationSecret":
+		case "Create", "PutHandshake", "Writable", "SimulationSecret", "Claim", "Claim of another":
 			continue
 		}
 		_ = c.call(t.Context())
@@ -500,6 +454,7 @@ func TestStoppedServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Stop()
+	s.Later()
 	fails(t, s, time.Second)
 }
 
@@ -513,6 +468,7 @@ func TestFrozenServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Freeze(t)
+	s.Later()
 	fails(t, s, 10*timeout)
 
 	patient := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: time.Minute}), redis.Options{})
@@ -537,7 +493,7 @@ func TestReadOnlyReplica(t *testing.T) {
 	t.Parallel()
 	s, _, _ := newStore(t, "--replicaof", "127.0.0.1 1")
 	// These find nothing to write.
-	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret")
+	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret", "Owner", "Pending", "Release")
 	if err := s.Writable(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("error %v does not name the cause", err)
 	}
@@ -563,6 +519,7 @@ func TestOutOfMemory(t *testing.T) {
 	}
 	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 	server.Command(t, "CONFIG", "SET", "maxmemory", "1")
+	s.Later()
 	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("writable: error %v", err)
 	}
@@ -713,7 +670,10 @@ func TestNewClient(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	newClient(t, redis.Settings{Addresses: []string{l.Addr().String()}, Password: "secret"})
+	addresses := []string{l.Addr().String()}
+	newClient(t, redis.Settings{Addresses: addresses, Password: "secret"})
+	newClient(t, redis.Settings{Addresses: addresses, MasterName: "main"})
+	newClient(t, redis.Settings{Addresses: addresses, Cluster: true})
 	l.Close()
 	<-done
 	if accepted.Load() {
@@ -727,13 +687,21 @@ func TestNewClient(t *testing.T) {
 	}{
 		{"no address", redis.Settings{}, "0 addresses"},
 		{"two addresses", redis.Settings{Addresses: []string{"a:1", "b:1"}}, "2 addresses"},
+		{"no address of a cluster", redis.Settings{Cluster: true}, "no addresses"},
+		{"no address of a Sentinel", redis.Settings{MasterName: "main"}, "no addresses"},
+		{"socket of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1", "/socket"}}, "neither host:port"},
+		{"socket of a Sentinel", redis.Settings{MasterName: "main", Addresses: []string{"/socket"}}, "neither host:port"},
+		{"cluster and Sentinels", redis.Settings{Cluster: true, MasterName: "main", Addresses: []string{"a:1"}}, "master name"},
+		{"user of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelUsername: "SECRET"}, "Sentinels and no master name"},
+		{"password of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelPassword: "SECRET"}, "Sentinels and no master name"},
+		{"database of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1"}, DB: 1}, "only database 0"},
 		{"no port", redis.Settings{Addresses: []string{"localhost"}}, "neither host:port"},
 		{"empty port", redis.Settings{Addresses: []string{"localhost:"}}, "neither host:port"},
 		{"database", redis.Settings{Addresses: []string{"a:1"}, DB: -1}, "database"},
 		{"timeout", redis.Settings{Addresses: []string{"a:1"}, Timeout: -1}, "timeout"},
 		{"pool", redis.Settings{Addresses: []string{"a:1"}, PoolSize: -1}, "pool"},
 	} {
-		if _, err := redis.NewClient(tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := redis.NewClient(tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
 		}
 	}

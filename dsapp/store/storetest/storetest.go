@@ -1,6 +1,7 @@
-// Package storetest holds the conformance suite of activation.Store. A store
-// passes when Run succeeds on it; everything the activation service relies on is
-// in there, so that stores can be exchanged without looking at their code.
+// Package storetest holds the conformance suites of activation.Store and
+// ownership.Store. A store passes when Run and RunOwnership succeed on it;
+// everything the services rely on is in there, so that stores can be exchanged
+// without looking at their code.
 package storetest
 
 import (
@@ -339,9 +340,14 @@ func withoutSecrets(r activation.Record) activation.Record {
 	return r
 }
 
-// eventually polls until done reports true.
 func (s *suite) eventually(what string, done func() bool) {
 	s.Helper()
+	eventually(s.T, what, done)
+}
+
+// eventually polls until done reports true.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(patience)
@@ -349,7 +355,7 @@ func (s *suite) eventually(what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-timeout:
-			s.Fatalf("after %v: still waiting for %s", patience, what)
+			t.Fatalf("after %v: still waiting for %s", patience, what)
 		}
 	}
 }

@@ -12,11 +12,11 @@ import (
 // storm is how many goroutines call a store at once.
 const storm = 24
 
-// together runs f in many goroutines that start at the same moment.
-func together(f func(i int)) {
+// together runs f in n goroutines that start at the same moment.
+func together(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
-	for i := range storm {
+	for i := range n {
 		wg.Go(func() {
 			<-start
 			f(i)
@@ -32,7 +32,7 @@ func storms() []test {
 			r := s.created("id-1", activation.KindMDL)
 			s.put("id-1", newHandshake(r.Generation))
 			var taken atomic.Int32
-			together(func(int) {
+			together(storm, func(int) {
 				if _, ok, err := s.store.Take(s.Context(), "id-1", newToken(), storm); err != nil {
 					s.Error(err)
 				} else if ok {
@@ -46,7 +46,7 @@ func storms() []test {
 		{"storm: never more failed proofs than attempts", func(s *suite) {
 			r := s.created("id-1", activation.KindMDL)
 			var taken atomic.Int32
-			together(func(int) {
+			together(storm, func(int) {
 				for range 3 {
 					token, ok := s.exchange(r)
 					if !ok {
@@ -67,7 +67,7 @@ func storms() []test {
 			const limit = 4
 			r := s.created("id-1", activation.KindMDL)
 			var inFlight, activated, refused atomic.Int32
-			together(func(int) {
+			together(storm, func(int) {
 				for range 3 {
 					token, ok := s.exchange(r)
 					if !ok {
@@ -106,7 +106,7 @@ func storms() []test {
 		{"storm: a settlement repeated at once counts once", func(s *suite) {
 			r := s.created("id-1", activation.KindMDL)
 			x := settlement(r.Generation, s.taken("id-1", r.Generation), true)
-			together(func(int) {
+			together(storm, func(int) {
 				if got, ok, err := s.store.Settle(s.Context(), "id-1", x); err != nil || !ok || differ(got, r) != "" {
 					s.Errorf("settle: %v, error %v", ok, err)
 				}
@@ -118,7 +118,7 @@ func storms() []test {
 		}},
 		{"storm: one of many registrations wins", func(s *suite) {
 			var created atomic.Int32
-			together(func(int) {
+			together(storm, func(int) {
 				r := newRecord("id-1", activation.KindMDL)
 				existing, ok, err := s.store.Create(s.Context(), r, activation.Generation{})
 				switch {
@@ -139,7 +139,7 @@ func storms() []test {
 			s.succeed(r)
 			s.succeed(r)
 			var devices, confirmations atomic.Int32
-			together(func(int) {
+			together(storm, func(int) {
 				if _, ok, err := s.store.AdmitDevice(s.Context(), "id-1"); err != nil {
 					s.Error(err)
 				} else if ok {
@@ -158,7 +158,7 @@ func storms() []test {
 		{"storm: everyone gets the same secret, and one replaces it", func(s *suite) {
 			secrets := make([][]byte, storm)
 			var replaced atomic.Int32
-			together(func(i int) {
+			together(storm, func(i int) {
 				got, err := s.store.SimulationSecret(s.Context(), random(100))
 				if err != nil {
 					s.Error(err)
@@ -170,7 +170,7 @@ func storms() []test {
 					s.Fatal("two secrets")
 				}
 			}
-			together(func(int) {
+			together(storm, func(int) {
 				ok, err := s.store.ReplaceSimulationSecret(s.Context(), secrets[0], random(100))
 				if err != nil {
 					s.Error(err)
@@ -186,7 +186,7 @@ func storms() []test {
 			first := s.created("id-1", activation.KindMDL)
 			latest := atomic.Pointer[activation.Record]{}
 			latest.Store(&first)
-			together(func(i int) {
+			together(storm, func(i int) {
 				for range 3 {
 					current := *latest.Load()
 					if i%4 == 0 {

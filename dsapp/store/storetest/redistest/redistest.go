@@ -1,4 +1,5 @@
-// Package redistest runs a real Redis server for the tests of one package.
+// Package redistest runs real Redis servers, clusters and Sentinels for the tests of
+// one package.
 package redistest
 
 import (
@@ -24,10 +25,14 @@ const (
 	// binary is the server, which the package redis-server of Debian installs.
 	binary = "redis-server"
 	// startTimeout bounds one start, startAttempts the ports that are tried.
-	startTimeout  = 20 * time.Second
+	startTimeout  = 30 * time.Second
 	startAttempts = 5
 	// commandTimeout bounds Command.
 	commandTimeout = 10 * time.Second
+	// loopback is where everything listens.
+	loopback = "127.0.0.1"
+	// inUse is what a server prints that finds a port taken.
+	inUse = "Address already in use"
 )
 
 // Server is a running Redis server that keeps nothing on disk.
@@ -43,19 +48,50 @@ type Server struct {
 // over. The test fails if the server is not installed.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
+	return startFree(tb, func(port int) []string {
+		return append(append(arguments(port), "--databases", "1"), args...)
+	})
+}
+
+// StartTLS is Start for a server that listens on a second port for TLS, which it
+// returns the address of. The files are a certificate, its key and the authorities
+// of clients' certificates, which are required.
+func StartTLS(tb testing.TB, certificate, key, authorities string) (s *Server, address string) {
+	tb.Helper()
+	s = startFree(tb, func(port int) []string {
+		second := strconv.Itoa(freePort(tb))
+		address = net.JoinHostPort(loopback, second)
+		return append(arguments(port),
+			"--tls-port", second, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authorities)
+	})
+	return s, address
+}
+
+// arguments returns the command line of a server that keeps nothing. Replication
+// without a file would count a replica as up to date a second before it confirms
+// anything.
+func arguments(port int) []string {
+	return []string{"--bind", loopback, "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--repl-diskless-sync", "no"}
+}
+
+// startFree starts a server with the arguments for a free port. It tries other
+// ports if another process is faster.
+func startFree(tb testing.TB, arguments func(port int) []string) *Server {
+	tb.Helper()
 	path, err := exec.LookPath(binary)
 	if err != nil {
 		tb.Fatalf("this test needs a Redis server: install the program %s (%v)", binary, err)
 	}
 	var output string
 	for range startAttempts {
-		s, log, err := start(path, tb.TempDir(), freePort(tb), args)
+		port := freePort(tb)
+		s, log, err := start(path, tb.TempDir(), port, arguments(port))
 		if err == nil {
 			tb.Cleanup(s.Stop)
 			return s
 		}
 		output = fmt.Sprintf("%v\n%s", err, log)
-		if !strings.Contains(log, "Address already in use") {
+		if !strings.Contains(log, inUse) {
 			break
 		}
 	}
@@ -63,15 +99,13 @@ func Start(tb testing.TB, args ...string) *Server {
 	return nil
 }
 
-// start starts a server and waits until it answers. If it does not, it returns
-// what the server printed.
+// start starts a server that works in folder and waits until it answers on port.
+// If it does not, it returns what the server printed.
 func start(path, folder string, port int, args []string) (*Server, string, error) {
 	var log output
-	s := &Server{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), done: make(chan struct{})}
-	s.cmd = exec.Command(path, append([]string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", folder,
-		"--save", "", "--appendonly", "no", "--daemonize", "no", "--databases", "1",
-	}, args...)...)
+	s := &Server{addr: net.JoinHostPort(loopback, strconv.Itoa(port)), done: make(chan struct{})}
+	s.cmd = exec.Command(path, args...)
+	s.cmd.Dir = folder
 	s.cmd.Stdout, s.cmd.Stderr = &log, &log
 	s.cmd.SysProcAttr = processAttributes()
 
@@ -112,6 +146,18 @@ func start(path, folder string, port int, args []string) (*Server, string, error
 
 // Addr returns the server's host and port.
 func (s *Server) Addr() string { return s.addr }
+
+func (s *Server) port() string { return s.addr[strings.LastIndexByte(s.addr, ':')+1:] }
+
+// running reports whether the server was not stopped. It may be frozen.
+func (s *Server) running() bool {
+	select {
+	case <-s.done:
+		return false
+	default:
+		return true
+	}
+}
 
 // Stop ends the server at once. Stopping again does nothing.
 func (s *Server) Stop() {
@@ -216,10 +262,25 @@ func readAnswer(r *bufio.Reader) (string, error) {
 	return strings.Join(elements, "\n"), nil
 }
 
+// await polls until done reports true.
+func await(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(startTimeout)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			tb.Fatalf("after %v: still waiting for %s", startTimeout, what)
+		}
+	}
+}
+
 // freePort returns a port that nobody listens on at this moment.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		tb.Fatal(err)
 	}

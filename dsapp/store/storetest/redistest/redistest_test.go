@@ -83,3 +83,52 @@ func TestReadAnswer(t *testing.T) {
 		}
 	}
 }
+
+// A started cluster serves every key, on the node that Master tells, and a slot
+// moves with its keys.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	c := StartCluster(t, 1)
+	const key = "{a}key"
+	slot := c.Slot(t, key)
+	from := c.Master(slot)
+	from.Command(t, "SET", key, "value")
+	to := c.Masters[0]
+	if to == from {
+		to = c.Masters[1]
+	}
+	if _, err := to.command("GET", key); err == nil || !strings.Contains(err.Error(), "MOVED") {
+		t.Fatalf("another master: error %v", err)
+	}
+	m := c.Migrate(t, slot, from, to)
+	if got := from.Command(t, "GET", key); got != "value" {
+		t.Fatalf("while the slot moves: %q", got)
+	}
+	m.Move(t)
+	if _, err := from.command("GET", key); err == nil || !strings.Contains(err.Error(), "ASK") {
+		t.Fatalf("after the key moved: error %v", err)
+	}
+	m.Finish(t)
+	if got := to.Command(t, "GET", key); got != "value" {
+		t.Fatalf("after the slot moved: %q", got)
+	}
+	if len(c.Addresses()) != 3 || len(c.Replicas) != 3 {
+		t.Fatalf("masters %v, %d replicas", c.Addresses(), len(c.Replicas))
+	}
+}
+
+// Started Sentinels agree on the master, and on another one after it died.
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	s := StartSentinel(t, 2)
+	first := s.Master(t, nil)
+	if first != s.Servers[0] {
+		t.Fatalf("the first master is %s, want %s", first.Addr(), s.Servers[0].Addr())
+	}
+	first.Stop()
+	next := s.Master(t, first)
+	if next == first || !next.running() {
+		t.Fatal("no other master")
+	}
+	next.Command(t, "SET", "key", "value")
+}

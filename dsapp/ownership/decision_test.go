@@ -1,0 +1,76 @@
+package ownership
+
+import (
+	"slices"
+	"testing"
+)
+
+// Every cell of the table of decisions: what the store knows against what the
+// call wants.
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	c := Claimant{Application: "bank-app", SerialNumber: "VDS1000000-1"}
+	claim := func(key string, o Owner) held {
+		return held{kind: Login, key: key, token: Token{1}, owner: o}
+	}
+	own := claim("1", Owner{c.Application, c.SerialNumber, "primary"})
+	ownBackup := claim("2", Owner{c.Application, c.SerialNumber, "backup"})
+	ownAgain := claim("3", Owner{c.Application, c.SerialNumber, "primary"})
+	otherApplication := claim("4", Owner{"other-app", c.SerialNumber, "backup"})
+	otherDevice := claim("5", Owner{c.Application, "VDS1000000-2", "backup"})
+	otherCase := claim("6", Owner{c.Application, "vds1000000-1", "backup"})
+	stranger := claim("7", Owner{"other-app", "VDS1000000-2", "backup"})
+	unknown := []held(nil)
+
+	for _, tt := range []struct {
+		name    string
+		op      operation
+		found   []held
+		want    Verdict
+		to      []string
+		release string // key
+	}{
+		{"retrieve unknown", retrieving, unknown, Forward, nil, ""},
+		{"retrieve own", retrieving, []held{own}, AlreadyOwned, nil, ""},
+		{"retrieve another's", retrieving, []held{stranger}, AlreadyOwned, nil, ""},
+
+		{"complete unknown", completing, unknown, Forward, nil, ""},
+		{"complete own", completing, []held{own}, Forward, []string{"primary"}, "1"},
+		{"complete another's", completing, []held{stranger}, Forward, []string{"backup"}, "7"},
+
+		{"cancel unknown", cancelling, unknown, Forward, nil, ""},
+		{"cancel own", cancelling, []held{own}, Forward, []string{"primary"}, "1"},
+		{"cancel that of another application", cancelling, []held{otherApplication}, Foreign, nil, ""},
+		{"cancel that of another device", cancelling, []held{otherDevice}, Foreign, nil, ""},
+		{"cancel that of a device in other case", cancelling, []held{otherCase}, Foreign, nil, ""},
+		{"cancel a stranger's", cancelling, []held{stranger}, Foreign, nil, ""},
+
+		{"cancel one of two on two instances", cancelling, []held{own, ownBackup}, Forward, []string{"primary", "backup"}, ""},
+		{"cancel one of two, listed the other way", cancelling, []held{ownBackup, own}, Forward, []string{"backup", "primary"}, ""},
+		{"cancel one of two on one instance", cancelling, []held{own, ownAgain}, Forward, []string{"primary"}, ""},
+		{"cancel one of three", cancelling, []held{own, ownBackup, ownAgain}, Forward, []string{"primary", "backup"}, ""},
+		{"cancel beside another application's", cancelling, []held{otherApplication, own}, Forward, []string{"primary"}, ""},
+		{"cancel among other applications'", cancelling, []held{otherApplication, stranger}, Foreign, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, policy := range []UnknownRequests{ForwardUnknown, RefuseUnknown} {
+				want := tt.want
+				if policy == RefuseUnknown && tt.op == cancelling && tt.found == nil {
+					want = Foreign
+				}
+				d := decide(tt.op, tt.found, c, policy)
+				if d.Verdict != want || d.Known != (tt.found != nil) || !slices.Equal(d.Instances, tt.to) || d.Blind != nil {
+					t.Errorf("unknown requests: %s: %+v, want %s to %v", policy, d, want, tt.to)
+				}
+				var release string
+				if d.release != nil {
+					release = d.release.key
+				}
+				if release != tt.release {
+					t.Errorf("unknown requests: %s: releases %q, want %q", policy, release, tt.release)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,151 @@
+package ownership
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestValidKey(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"":                      false,
+		"8408980524":            true,
+		"a":                     true,
+		"09azAZ":                true,
+		strings.Repeat("0", 64): true,
+		strings.Repeat("0", 65): false,
+		"84089-80524":           false,
+		"8408980524 ":           false,
+		"8408980524\n":          false,
+		"{8408980524}":          false,
+		"login/8408980524":      false,
+		"８４０８":                  false,
+		"ü":                     false,
+		"\x00":                  false,
+	} {
+		if got := ValidKey(key); got != want {
+			t.Errorf("%q: %v, want %v", key, got, want)
+		}
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"":                            false,
+		"8408980524":                  false,
+		strings.Repeat("a", 30):       false,
+		strings.Repeat("a", 31):       false,
+		strings.Repeat("a", 32):       true,
+		strings.Repeat("a", 33):       false,
+		strings.Repeat("aF", 40):      true,
+		strings.Repeat("0", 31) + "g": false,
+		strings.Repeat("0", 31) + "G": false,
+		strings.Repeat("0", 31) + ":": false,
+		strings.Repeat("0", 31) + "/": false,
+		strings.Repeat("0", 31) + "@": false,
+		strings.Repeat("0", 31) + "`": false,
+		strings.Repeat("0", 30) + "ü": false,
+	} {
+		if got := Wrapped(key); got != want {
+			t.Errorf("%q: %v, want %v", key, got, want)
+		}
+	}
+}
+
+// The two forms, said in another way.
+func FuzzKeys(f *testing.F) {
+	plain := regexp.MustCompile(`\A[0-9A-Za-z]{1,64}\z`)
+	wrapped := regexp.MustCompile(`\A[0-9A-Fa-f]*\z`)
+	for _, key := range []string{"", "8408980524", "é", strings.Repeat("ab", 16), strings.Repeat("z", 65)} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		if got, want := ValidKey(key), plain.MatchString(key); got != want {
+			t.Errorf("%q is plain: %v, want %v", key, got, want)
+		}
+		if got, want := Wrapped(key), len(key) >= 32 && len(key)%2 == 0 && wrapped.MatchString(key); got != want {
+			t.Errorf("%q is wrapped: %v, want %v", key, got, want)
+		}
+	})
+}
+
+// Every owner reads back as it was written, and no shortened or prolonged
+// encoding is taken for one.
+func TestOwnerRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.Custom(func(t *rapid.T) string {
+			return string(rapid.SliceOfN(rapid.Byte(), 1, 255).Draw(t, "name"))
+		})
+		o := Owner{name.Draw(t, "application"), name.Draw(t, "serial number"), name.Draw(t, "instance")}
+		b, err := o.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := decodeOwner(b); !ok || got != o {
+			t.Fatalf("read back as %q: %v, want %q", got, ok, o)
+		}
+		if _, ok := decodeOwner(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); ok {
+			t.Fatal("a shortened owner was decoded")
+		}
+		if _, ok := decodeOwner(append(b, 1)); ok {
+			t.Fatal("a prolonged owner was decoded")
+		}
+	})
+}
+
+// The layout of version 1 is fixed: nodes of several versions share a store.
+func TestOwnerLayout(t *testing.T) {
+	t.Parallel()
+	b, err := Owner{"app", "VDS-1", "primary"}.encode()
+	if want := "\x01\x03app\x05VDS-1\x07primary"; err != nil || string(b) != want {
+		t.Fatalf("encoded as %q, error %v, want %q", b, err, want)
+	}
+}
+
+// Names that are missing or too long are not written, and not read either.
+func TestOwnerLimits(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", strings.Repeat("x", 256)} {
+		for _, o := range []Owner{{bad, "serial", "instance"}, {"application", bad, "instance"}, {"application", "serial", bad}} {
+			if b, err := o.encode(); err == nil || b != nil {
+				t.Errorf("%d, %d and %d bytes: encoded as %q", len(o.Application), len(o.SerialNumber), len(o.Instance), b)
+			} else if strings.Contains(err.Error(), "xxx") {
+				t.Errorf("error %q shows the value", err)
+			}
+		}
+	}
+	for _, b := range []string{
+		"", "\x01", "\x02\x01a\x01b\x01c", "\x00\x01a\x01b\x01c",
+		"\x01\x00\x01b\x01c", "\x01\x01a\x00\x01c", "\x01\x01a\x01b\x00",
+		"\x01\x01a\x01b", "\x01\x01a\x01b\x02c", "\x01\xffa\x01b\x01c", "\x01\x01a\x01b\x01c\x01d",
+	} {
+		if o, ok := decodeOwner([]byte(b)); ok {
+			t.Errorf("%q is read as %+v", b, o)
+		}
+	}
+}
+
+// Whatever was sealed: no panic, and what is accepted has one encoding.
+func FuzzDecodeOwner(f *testing.F) {
+	f.Add([]byte(nil))
+	f.Add([]byte{1})
+	f.Add([]byte("\x01\x03app\x05VDS-1\x07primary"))
+	f.Add([]byte("\x01\x00\x00\x00"))
+	f.Add(append([]byte{1, 255}, bytes.Repeat([]byte{1}, 300)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		o, ok := decodeOwner(b)
+		if !ok {
+			return
+		}
+		again, err := o.encode()
+		if err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%q is read as an owner that is written as %q, error %v", b, again, err)
+		}
+	})
+}

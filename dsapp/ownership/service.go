@@ -1,0 +1,273 @@
+// Package ownership remembers which application and device retrieved a pending
+// login or signature, and which instance of the authentication server holds it.
+// The first application to retrieve a request owns it: only this one may cancel
+// it, and what follows goes to the instance that holds it.
+//
+// This knowledge is a cache. The authentication server has the last word on
+// every request, so work goes on without it while the store is out of reach.
+package ownership
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+// DefaultLifetime is the default of Config.Lifetime.
+const DefaultLifetime = 5 * time.Minute
+
+// detachedTimeout bounds store calls that must not end with the request.
+const detachedTimeout = 3 * time.Second
+
+// claimAttempts is how often a claim is tried: again if the outcome is unknown.
+const claimAttempts = 2
+
+// EventUnopened is given to Config.Alarm for a stored claim that no sealing key
+// opens.
+const EventUnopened = "record_unopened"
+
+// ErrUnavailable is wrapped by every error of a Service: the store or the sealing
+// keys cannot be used, or a stored claim cannot be opened.
+var ErrUnavailable = errors.New("ownership unavailable")
+
+// UnknownRequests is what to do with the cancellation of a request that nobody
+// is known to own.
+type UnknownRequests string
+
+// The values of UnknownRequests.
+const (
+	// ForwardUnknown leaves the decision to the authentication server.
+	ForwardUnknown UnknownRequests = "forward"
+	// RefuseUnknown refuses it.
+	RefuseUnknown UnknownRequests = "refuse"
+)
+
+// Config is what a Service works with.
+type Config struct {
+	// Store keeps the claims. Required.
+	Store Store
+	// Keyring returns the sealing keys. It is called on use, since a store may
+	// have to be opened for them; it should return the same Keyring each time.
+	// Required.
+	Keyring func(context.Context) (*seal.Keyring, error)
+	// Lifetime is how long a claim is kept unless it is released before; 0 for
+	// DefaultLifetime.
+	Lifetime time.Duration
+	// Unknown is ForwardUnknown if empty.
+	Unknown UnknownRequests
+	// Logger gets what only the operator may know; nil for no log.
+	Logger *slog.Logger
+	// Alarm is called with EventUnopened and the kind of the claim, not its key;
+	// nil for no alarms.
+	Alarm func(ctx context.Context, event, identifier string)
+}
+
+// Service decides what may be done with pending requests. It is safe for
+// concurrent use. The keys it is given are valid: see ValidKey and Wrapped.
+type Service struct {
+	store    Store
+	keyring  func(context.Context) (*seal.Keyring, error)
+	lifetime time.Duration
+	unknown  UnknownRequests
+	logger   *slog.Logger
+	alarm    func(ctx context.Context, event, identifier string)
+}
+
+// New returns a Service. It uses neither store nor keys yet. The error names
+// what is wrong with c.
+func New(c Config) (*Service, error) {
+	if c.Lifetime == 0 {
+		c.Lifetime = DefaultLifetime
+	}
+	if c.Unknown == "" {
+		c.Unknown = ForwardUnknown
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Alarm == nil {
+		c.Alarm = func(context.Context, string, string) {}
+	}
+	switch {
+	case c.Store == nil:
+		return nil, errors.New("no store")
+	case c.Keyring == nil:
+		return nil, errors.New("no sealing keys")
+	case c.Lifetime < 0:
+		return nil, errors.New("lifetime is negative")
+	case c.Unknown != ForwardUnknown && c.Unknown != RefuseUnknown:
+		return nil, fmt.Errorf("unknown requests are treated as %q, need %q or %q", c.Unknown, ForwardUnknown, RefuseUnknown)
+	}
+	return &Service{
+		store:    c.Store,
+		keyring:  c.Keyring,
+		lifetime: c.Lifetime,
+		unknown:  c.Unknown,
+		logger:   c.Logger,
+		alarm:    c.Alarm,
+	}, nil
+}
+
+// Retrieving decides on a device's wish to retrieve a request: AlreadyOwned if it
+// was retrieved before, else Forward. See Decision for the error.
+func (s *Service) Retrieving(ctx context.Context, kind Kind, key string) (Decision, error) {
+	found, err := s.owner(ctx, kind, key)
+	return s.conclude(ctx, retrieving, found, Claimant{}, err)
+}
+
+// Completing decides on the completion of a request: always Forward, to the
+// instance that holds it if that is known. See Decision for the error.
+func (s *Service) Completing(ctx context.Context, kind Kind, key string) (Decision, error) {
+	found, err := s.owner(ctx, kind, key)
+	return s.conclude(ctx, completing, found, Claimant{}, err)
+}
+
+// Cancelling decides on the cancellation of a request by c. A wrapped key does not
+// tell which of the device's requests it means: the instances are then those of
+// all that the application may cancel. See Decision for the error.
+func (s *Service) Cancelling(ctx context.Context, kind Kind, key string, c Claimant) (Decision, error) {
+	find := s.owner
+	name := key
+	if Wrapped(key) {
+		find, name = s.pending, c.SerialNumber
+	}
+	found, err := find(ctx, kind, name)
+	return s.conclude(ctx, cancelling, found, c, err)
+}
+
+// Claim makes o the owner of a request that was retrieved just now, and reports
+// whether it is: another one may have been faster. It does so even if ctx has
+// ended, and tries again if the outcome is unknown. The error wraps
+// ErrUnavailable; whether o owns the request is then unknown.
+func (s *Service) Claim(ctx context.Context, kind Kind, key string, o Owner) (won bool, err error) {
+	c := Claim{Key: key}
+	rand.Read(c.Token[:])
+	c.Owner, err = s.seal(ctx, kind, c, o)
+	if err != nil {
+		return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
+	}
+	for range claimAttempts {
+		won, err = s.claim(ctx, kind, c, o.SerialNumber)
+		if err == nil {
+			return won, nil
+		}
+	}
+	return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
+}
+
+func (s *Service) claim(ctx context.Context, kind Kind, c Claim, serialNumber string) (bool, error) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	return s.store.Claim(ctx, kind, c, serialNumber, s.lifetime)
+}
+
+// Release forgets the claim that d was about, after the authentication server
+// completed or cancelled the request. It does so even if ctx has ended, and does
+// nothing if d leaves open which claim that is. The error wraps ErrUnavailable.
+func (s *Service) Release(ctx context.Context, d Decision) error {
+	if d.release == nil {
+		return nil
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	r := d.release
+	if err := s.store.Release(ctx, r.kind, r.key, r.token, r.owner.SerialNumber); err != nil {
+		return fmt.Errorf("%w: releasing request: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// owner finds the claim to a request, if there is one.
+func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, error) {
+	c, found, err := s.store.Owner(ctx, kind, key)
+	if err != nil || !found {
+		return nil, err
+	}
+	// It opens only as the claim to this request.
+	c.Key = key
+	h, err := s.open(ctx, kind, c)
+	if err != nil {
+		return nil, err
+	}
+	return []held{h}, nil
+}
+
+// pending finds the claims of a device.
+func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) ([]held, error) {
+	claims, err := s.store.Pending(ctx, kind, serialNumber)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]held, 0, len(claims))
+	for _, c := range claims {
+		h, err := s.open(ctx, kind, c)
+		if err != nil {
+			return nil, err
+		}
+		if h.owner.SerialNumber != serialNumber {
+			return nil, s.unopened(ctx, kind)
+		}
+		found = append(found, h)
+	}
+	return found, nil
+}
+
+// open returns the claim as it was sealed.
+func (s *Service) open(ctx context.Context, kind Kind, c Claim) (held, error) {
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return held{}, err
+	}
+	plaintext, err := ring.Open(label(kind, c), c.Owner)
+	if err != nil {
+		return held{}, s.unopened(ctx, kind)
+	}
+	o, ok := decodeOwner(plaintext)
+	if !ok {
+		return held{}, s.unopened(ctx, kind)
+	}
+	return held{kind: kind, key: c.Key, token: c.Token, owner: o}, nil
+}
+
+// seal returns o as c keeps it.
+func (s *Service) seal(ctx context.Context, kind Kind, c Claim, o Owner) ([]byte, error) {
+	plaintext, err := o.encode()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ring.Seal(label(kind, c), plaintext)
+}
+
+func (s *Service) ring(ctx context.Context) (*seal.Keyring, error) {
+	ring, err := s.keyring(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sealing keys: %w", err)
+	}
+	return ring, nil
+}
+
+// unopened raises the alarm for a claim that no key opens, or that is not where
+// it was put. It is never treated as unknown: that would let whoever can spoil
+// the store have foreign requests cancelled.
+func (s *Service) unopened(ctx context.Context, kind Kind) error {
+	s.logger.ErrorContext(ctx, "stored claim cannot be opened with any sealing key", slog.String("request", string(kind)))
+	s.alarm(ctx, EventUnopened, string(kind))
+	return fmt.Errorf("stored claim: %w", seal.ErrUnopened)
+}
+
+// detached returns a context for a store call that has to be made even though
+// the client has gone.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), detachedTimeout)
+}

@@ -1,0 +1,121 @@
+package ownership_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+// openEmbedded opens a file, which only one process can hold: both nodes are the
+// same, before and after a reload.
+func openEmbedded(t *testing.T) [2]ownership.Store {
+	t.Helper()
+	s, err := embedded.Open(filepath.Join(t.TempDir(), "dsapp.db"), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return [2]ownership.Store{s, s}
+}
+
+// openRedis starts a server and connects one client for each node.
+func openRedis(t *testing.T) [2]ownership.Store {
+	t.Helper()
+	server := redistest.Start(t)
+	var stores [2]ownership.Store
+	for i := range stores {
+		client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}, Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := client.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		stores[i] = redis.New(client, redis.Options{})
+	}
+	return stores
+}
+
+// What one node learns of a request holds for the other, over every store that a
+// gateway can have.
+func TestNodesShareOwners(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(*testing.T) [2]ownership.Store{"embedded": openEmbedded, "redis": openRedis} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var nodes [2]*ownership.Service
+			for i, store := range open(t) {
+				s, err := ownership.New(ownership.Config{Store: store, Keyring: fixedRing(t, 1), Unknown: ownership.RefuseUnknown})
+				if err != nil {
+					t.Fatal(err)
+				}
+				nodes[i] = s
+			}
+			other := ownership.Claimant{Application: "other-app", SerialNumber: device}
+			verdict := func(want ownership.Verdict, instances int) func(ownership.Decision, error) ownership.Decision {
+				return func(d ownership.Decision, err error) ownership.Decision {
+					t.Helper()
+					if err != nil || d.Blind != nil || d.Verdict != want || len(d.Instances) != instances {
+						t.Errorf("decision %+v, error %v; want %s to %d instances", d, err, want, instances)
+					}
+					return d
+				}
+			}
+
+			// Many phones of both nodes race for the request.
+			verdict(ownership.Foreign, 0)(nodes[0].Cancelling(t.Context(), ownership.Login, plain, mine))
+			var winners atomic.Int32
+			var wg sync.WaitGroup
+			for i := range 32 {
+				wg.Go(func() {
+					o := ownership.Owner{Application: application, SerialNumber: device, Instance: fmt.Sprintf("instance-%d", i)}
+					won, err := nodes[i%2].Claim(t.Context(), ownership.Login, plain, o)
+					if err != nil {
+						t.Error(err)
+					}
+					if won {
+						winners.Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			if n := winners.Load(); n != 1 {
+				t.Fatalf("%d winners", n)
+			}
+
+			for _, s := range nodes {
+				verdict(ownership.AlreadyOwned, 0)(s.Retrieving(t.Context(), ownership.Login, plain))
+				verdict(ownership.Forward, 1)(s.Completing(t.Context(), ownership.Login, plain))
+				verdict(ownership.Forward, 0)(s.Completing(t.Context(), ownership.Signature, plain))
+				for _, key := range []string{plain, wrapped} {
+					verdict(ownership.Forward, 1)(s.Cancelling(t.Context(), ownership.Login, key, mine))
+					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, key, other))
+					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Signature, key, mine))
+				}
+			}
+
+			d := verdict(ownership.Forward, 1)(nodes[1].Cancelling(t.Context(), ownership.Login, wrapped, mine))
+			if err := nodes[1].Release(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range nodes {
+				verdict(ownership.Forward, 0)(s.Retrieving(t.Context(), ownership.Login, plain))
+				verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, wrapped, mine))
+			}
+		})
+	}
+}

@@ -1,0 +1,169 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+)
+
+// Owner implements ownership.Store.
+func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
+	now := s.now()
+	c, err := view(ctx, s, func(tx *bolt.Tx) (*claim, error) {
+		return lookupClaim(tx, claimKey(kind, key), now)
+	})
+	if err != nil || c == nil {
+		return ownership.Claim{}, false, err
+	}
+	return ownership.Claim{Key: key, Token: c.token, Owner: c.owner}, true, nil
+}
+
+// Pending implements ownership.Store.
+func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+	now := s.now()
+	return view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
+		var claims []ownership.Claim
+		device := deviceKey(kind, serialNumber)
+		for _, place := range places(tx, device) {
+			if len(place) <= len(device)+indexPrefix {
+				return nil, errCorrupt
+			}
+			key := string(place[len(device)+indexPrefix:])
+			c, err := lookupClaim(tx, claimKey(kind, key), now)
+			if err != nil {
+				return nil, err
+			}
+			if c != nil {
+				claims = append(claims, ownership.Claim{Key: key, Token: c.token, Owner: c.owner})
+			}
+		}
+		slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
+		return claims, nil
+	})
+}
+
+// Claim implements ownership.Store.
+func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
+	for _, identifier := range []string{c.Key, serialNumber} {
+		if err := checkIdentifier(identifier); err != nil {
+			return false, err
+		}
+	}
+	// The caller's slice is its own again as soon as it stops waiting.
+	next := claim{token: c.Token, serialNumber: serialNumber, owner: bytes.Clone(c.Owner)}
+	name := claimKey(kind, c.Key)
+	return update(ctx, s, func(t *transaction) (bool, error) {
+		current, err := lookupClaim(t.tx, name, t.now)
+		if err != nil {
+			return false, err
+		}
+		if current != nil {
+			return current.token == next.token, nil
+		}
+		next.ends = t.now.Add(lifetime).UnixNano()
+		return true, t.putClaim(name, deviceKey(kind, serialNumber), c.Key, &next)
+	})
+}
+
+// Release implements ownership.Store. The device is known from the claim.
+func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+		name := claimKey(kind, key)
+		c, err := lookupClaim(t.tx, name, t.now)
+		if err != nil || c == nil || c.token != token {
+			return struct{}{}, err
+		}
+		return struct{}{}, t.dropClaim(indexKey(name, c.ends))
+	})
+	return err
+}
+
+// lookupClaim returns the claim under name, nil if there is none or it has ended.
+func lookupClaim(tx *bolt.Tx, name string, now time.Time) (*claim, error) {
+	b := bucket(tx, bucketClaims).Get([]byte(name))
+	if b == nil {
+		return nil, nil
+	}
+	c, err := decodeClaim(b)
+	if err != nil {
+		return nil, err
+	}
+	if !c.live(now) {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// putClaim stores c under name in place of one that has ended, and lists it for
+// the device. In a full list the claim that ends first makes room.
+func (t *transaction) putClaim(name string, device []byte, key string, c *claim) error {
+	if b := bucket(t.tx, bucketClaims).Get([]byte(name)); b != nil {
+		ended, err := decodeClaim(b)
+		if err != nil {
+			return err
+		}
+		if err := t.dropClaim(indexKey(name, ended.ends)); err != nil {
+			return err
+		}
+	}
+	t.changed++
+	listed := places(t.tx, device)
+	for _, place := range listed[:max(0, len(listed)-ownership.MaxPending+1)] {
+		if err := bucket(t.tx, bucketPending).Delete(place); err != nil {
+			return err
+		}
+	}
+	place := append(appendMoment(slices.Clip(device), c.ends), key...)
+	if err := bucket(t.tx, bucketPending).Put(place, nil); err != nil {
+		return err
+	}
+	if err := bucket(t.tx, bucketEnds).Put(indexKey(name, c.ends), place); err != nil {
+		return err
+	}
+	return bucket(t.tx, bucketClaims).Put([]byte(name), c.encode())
+}
+
+// dropClaim removes the claim of an index key. It does not look at the claim, so
+// that one that cannot be decoded goes too when its time has come.
+func (t *transaction) dropClaim(index []byte) error {
+	t.changed++
+	ends := bucket(t.tx, bucketEnds)
+	if err := bucket(t.tx, bucketPending).Delete(ends.Get(index)); err != nil {
+		return err
+	}
+	if err := ends.Delete(index); err != nil {
+		return err
+	}
+	return bucket(t.tx, bucketClaims).Delete(index[indexPrefix:])
+}
+
+// places returns the device's keys in bucketPending, the one that ends first
+// first.
+func places(tx *bolt.Tx, device []byte) [][]byte {
+	var found [][]byte
+	c := bucket(tx, bucketPending).Cursor()
+	for k, _ := c.Seek(device); bytes.HasPrefix(k, device); k, _ = c.Next() {
+		found = append(found, bytes.Clone(k))
+	}
+	return found
+}
+
+// claimKey is the key of bucketClaims. No kind holds a slash.
+func claimKey(kind ownership.Kind, key string) string { return string(kind) + "/" + key }
+
+// deviceKey is what the device's keys of bucketPending begin with. The length
+// keeps serial numbers apart that begin alike.
+func deviceKey(kind ownership.Kind, serialNumber string) []byte {
+	b := append([]byte(kind), '/')
+	b = binary.BigEndian.AppendUint16(b, uint16(len(serialNumber)))
+	return append(b, serialNumber...)
+}
+
+var _ ownership.Store = (*Store)(nil)

@@ -1,0 +1,334 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+// TestMain keeps what clients say about servers that tests stop out of the output,
+// and runs more tests at once than there are processors: most of the time they
+// wait for something to end.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
+	redis.SetLog(func(context.Context, string) {})
+	os.Exit(m.Run())
+}
+
+// deployment is a way to run Redis.
+type deployment struct {
+	settings redis.Settings
+	// masters are the servers that keys are on.
+	masters []*redistest.Server
+}
+
+// deployments starts Redis in every way.
+func deployments(t *testing.T) map[string]deployment {
+	t.Helper()
+	server := redistest.Start(t)
+	cluster := redistest.StartCluster(t, 0)
+	// Without a replica, the master stays what it is however long it hangs.
+	sentinel := redistest.StartSentinel(t, 0)
+	return map[string]deployment{
+		"single":  {redis.Settings{Addresses: []string{server.Addr()}}, []*redistest.Server{server}},
+		"cluster": {redis.Settings{Addresses: cluster.Addresses(), Cluster: true}, cluster.Masters},
+		"sentinel": {
+			redis.Settings{Addresses: sentinel.Addresses(), MasterName: redistest.MasterName}, sentinel.Servers[:1],
+		},
+	}
+}
+
+// All of the contract holds however Redis is run. Stores with different prefixes
+// do not see each other, which the suites would notice.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	for name, d := range deployments(t) {
+		d.settings.Timeout = 10 * time.Second
+		client := newClient(t, d.settings)
+		var n atomic.Int32
+		open := func() *redis.Store {
+			return redis.New(client, redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated})
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(*testing.T) activation.Store { return open() })
+		})
+		t.Run(name+" ownership", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open() })
+		})
+	}
+}
+
+// counter counts round trips.
+type counter struct{ trips atomic.Int32 }
+
+func (c *counter) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (c *counter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		c.trips.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *counter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		c.trips.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+// See the tests.
+func TestDeployments(t *testing.T) {
+	t.Parallel()
+	for name, d := range deployments(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRoundTrips(t, d)
+			testSentOnce(t, d)
+			testSimulated(t, d)
+		})
+	}
+}
+
+// Every method is one round trip. After SCRIPT FLUSH, when the servers have
+// forgotten the scripts, it works with one more. A claim that is another's leaves
+// the list by one more too. On a cluster, claim and list are written at the same
+// time, on one node or two.
+func testRoundTrips(t *testing.T, d deployment) {
+	t.Helper()
+	client := newClient(t, d.settings)
+	s := redis.New(client, redis.Options{})
+	count := &counter{}
+	cluster, isCluster := client.(*goredis.ClusterClient)
+	if isCluster {
+		cluster.OnNewNode(func(node *goredis.Client) { node.AddHook(count) })
+	} else {
+		client.AddHook(count)
+	}
+	// Finding the servers takes round trips of its own.
+	for _, c := range calls(s, "id-1") {
+		if err := c.call(t.Context()); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+	}
+	for _, flush := range []bool{false, true} {
+		for _, server := range d.masters {
+			server.FlushAll(t)
+			if flush {
+				server.Command(t, "SCRIPT", "FLUSH")
+			}
+		}
+		for _, c := range calls(s, "id-1") {
+			s.Later()
+			before := count.trips.Load()
+			if err := c.call(t.Context()); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			trips, nodes := int32(1), int32(1)
+			switch c.name {
+			case "Writable", "PutHandshake", "Owner": // no scripts
+			case "ReturnConfirmation": // the script of ReturnDevice
+			case "Release": // one script of its own
+				nodes = 2
+				if flush {
+					trips++
+				}
+			case "Claim":
+				nodes = 2
+				if flush {
+					trips++
+				}
+			case "Claim of another": // the scripts of Claim, and one of its own
+				nodes = 2
+				trips++
+				if flush {
+					trips++
+				}
+			default:
+				if flush {
+					trips++
+				}
+			}
+			most := trips
+			if isCluster {
+				most *= nodes
+			}
+			if got := count.trips.Load() - before; got < trips || got > most {
+				t.Errorf("%s, scripts forgotten %v: %d round trips, want %d", c.name, flush, got, trips)
+			}
+		}
+	}
+}
+
+// What must not be repeated reaches the server once, however the client and its
+// connections are set up: a server that hangs is not sent a Take a second time
+// on another connection.
+func testSentOnce(t *testing.T, d deployment) {
+	t.Helper()
+	d.settings.Timeout = 300 * time.Millisecond
+	client := newClient(t, d.settings)
+	s := redis.New(client, redis.Options{})
+	r := record("id-1")
+	for _, server := range d.masters {
+		server.FlushAll(t)
+	}
+	create(t, s, r)
+	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		t.Fatal(err)
+	}
+	openConnections(t, client, "dsapp:{id-1}:reg")
+	var master *redistest.Server
+	before := map[*redistest.Server]string{}
+	for _, server := range d.masters {
+		before[server] = stat(t, server, "evalsha")
+		if len(keys(t, server)) > 0 {
+			master = server
+		}
+	}
+	master.Freeze(t)
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+		t.Errorf("take: %v, error %v", ok, err)
+	}
+	master.Thaw(t)
+	eventually(t, "the attempt", func() bool {
+		return master.Command(t, "HGET", "dsapp:{id-1}:reg", "r") == "1"
+	})
+	for server, n := range before {
+		was, _ := strconv.Atoi(n)
+		got, _ := strconv.Atoi(stat(t, server, "evalsha"))
+		if want := was + map[bool]int{true: 1}[server == master]; got != want {
+			t.Errorf("%d scripts were run, want %d", got-was, want-was)
+		}
+	}
+}
+
+// openConnections leaves several connections idle to the server that has the key.
+func openConnections(t *testing.T, client goredis.UniversalClient, key string) {
+	t.Helper()
+	node, _ := client.(*goredis.Client)
+	if cluster, ok := client.(*goredis.ClusterClient); ok {
+		var err error
+		if node, err = cluster.MasterForKey(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 4 {
+		conn := node.Conn()
+		defer conn.Close()
+		if err := conn.Ping(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What is beyond the cap on simulated state shares one key, wherever it is.
+func testSimulated(t *testing.T, d deployment) {
+	t.Helper()
+	for _, server := range d.masters {
+		server.FlushAll(t)
+	}
+	s := redis.New(newClient(t, d.settings), redis.Options{MaxSimulated: 8})
+	for i := range 40 {
+		if err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 40 {
+		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("unknown-%d", i), activation.Token{1}, 3); err != nil || ok != (i < 8) {
+			t.Fatalf("take of %d: %v, error %v", i, ok, err)
+		}
+	}
+	var found []string
+	for _, server := range d.masters {
+		found = append(found, keys(t, server)...)
+	}
+	if len(found) != 9 || !slices.Contains(found, "dsapp:{~}:hs") {
+		t.Errorf("%d keys: %v", len(found), found)
+	}
+}
+
+// Writing proves for a moment that the store is writable: registering takes one
+// round trip under load.
+func TestWritableIsProven(t *testing.T) {
+	t.Parallel()
+	s, server, client := newStore(t)
+	writes := func() string { return stat(t, server, "set") }
+	register := func(identifier string) {
+		t.Helper()
+		if err := s.Writable(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := s.Create(t.Context(), record(identifier), activation.Generation{}); err != nil || !ok {
+			t.Fatalf("create: %v, error %v", ok, err)
+		}
+	}
+	if err := client.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop() // from here on, time passes only when the test says so
+	register("id-1")
+	register("id-2")
+	register("id-3")
+	if got := writes(); got != "1" {
+		t.Errorf("%s probes, want 1", got)
+	}
+	s.Later()
+	register("id-4")
+	if got := writes(); got != "2" {
+		t.Errorf("%s probes after the proof ended, want 2", got)
+	}
+	// Neither reading nor a refusal proves anything.
+	s.Later()
+	if _, _, err := s.Load(t.Context(), "id-1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, 3); err != nil || ok {
+		t.Fatalf("take: %v, error %v", ok, err)
+	}
+	register("id-5")
+	if got := writes(); got != "3" {
+		t.Errorf("%s probes after calls that wrote nothing, want 3", got)
+	}
+	// What failed takes the proof away.
+	server.Command(t, "SET", "dsapp:{id-6}:reg", "something else")
+	if _, _, err := s.Create(t.Context(), record("id-6"), activation.Generation{}); err == nil {
+		t.Fatal("created over another program's value")
+	}
+	register("id-7")
+	if got := writes(); got != "5" {
+		t.Errorf("%s probes after a failure, want 5 with the one of this test", got)
+	}
+}
+
+// stat returns how often a server has run a command.
+func stat(t *testing.T, server *redistest.Server, command string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(server.Command(t, "INFO", "commandstats"), "cmdstat_"+command+":calls=")
+	if !found {
+		return "0"
+	}
+	calls, _, _ := strings.Cut(rest, ",")
+	return calls
+}

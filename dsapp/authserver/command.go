@@ -70,6 +70,13 @@ func outcomeUnknown(err error) bool {
 	return ok && !errors.Is(c.Reason, ErrNotSent)
 }
 
+// Statuses with which an instance says that it does not have a pending request,
+// or that the request is not the device's to cancel.
+const (
+	statusNotFound  = "STAT_NOT_FOUND"
+	statusNoSupport = "STAT_NOSUPPORT"
+)
+
 // The xsi:type of a value. The server answers a wrong one with a Fault.
 const (
 	xsdString      = "xsd:string"
@@ -100,15 +107,30 @@ type output struct {
 	// not public.
 	id       func(*Attributes) string
 	required bool
-	// maxHex makes the value one of 1 to maxHex hex digits; 0 lets it be any text.
-	maxHex int
+	kind     kind
+	// longest is the greatest length in characters; 0 is maxText.
+	longest int
 }
 
-// Longest activation messages, in hex digits. The limit of the second one is
-// generous: the server's own field is said to have 109 characters.
+// kind is what the value of an output consists of.
+type kind uint8
+
 const (
+	anyText   kind = iota
+	hexDigits      // at least one
+	printable      // characters of ASCII
+)
+
+// Greatest lengths of outputs in characters. Some are generous, because the
+// server's own limit is not public.
+const (
+	maxText                      = 1024 // the server's own names have up to 255
 	maxActivationMessage         = 4234
-	maxInstanceActivationMessage = 1024
+	maxInstanceActivationMessage = 1024 // the server's own field is said to have 109
+	maxActivationCode            = 4142
+	maxEventCounter              = 91
+	maxRequestMessage            = 16 << 10 // messages of some 120 digits have been seen
+	maxRelayed                   = 64 << 10 // an encrypted activation message has 8468
 )
 
 // command describes one command. In the attribute list family a request is a
@@ -129,7 +151,14 @@ type command struct {
 	// refuses the command without it.
 	dataFields bool
 	outputs    []output
-	retry      retryClass
+	// gather adds the outputs whose names are not fixed; nil if there are none.
+	gather func(got *answer, out values) error
+	// denial is the name of an output with which a success is a refusal after all.
+	denial string
+	retry  retryClass
+	// elsewhere are the statuses that say no more than that the instance does not
+	// have what the command is about: another one may have it.
+	elsewhere []string
 }
 
 func (c *command) typed() bool { return c.set == "" }
@@ -196,7 +225,7 @@ var commands = [...]command{
 		fields: []field{{name: "COMPONENT_TYPE"}, {name: "USERID"}, {name: "DOMAIN", optional: true}, {name: "STATIC_PASSWORD"}},
 		outputs: []output{
 			{name: "REGISTRATIONID", required: true},
-			{name: "ACTIVATION_MESSAGE", id: activationMessageName, required: true, maxHex: maxActivationMessage},
+			{name: "ACTIVATION_MESSAGE", id: activationMessageName, required: true, kind: hexDigits, longest: maxActivationMessage},
 			{name: "SERIAL_NO"},
 		},
 	},
@@ -210,7 +239,10 @@ var commands = [...]command{
 			{name: "DESCRIPTION", id: deviceDescriptionName, optional: true},
 		},
 		outputs: []output{
-			{name: "INSTANCE_ACTIVATION_MESSAGE", id: instanceActivationMessageName, required: true, maxHex: maxInstanceActivationMessage},
+			{
+				name: "INSTANCE_ACTIVATION_MESSAGE", id: instanceActivationMessageName, required: true,
+				kind: hexDigits, longest: maxInstanceActivationMessage,
+			},
 			{name: "SERIAL_NO"},
 		},
 	},
@@ -228,14 +260,12 @@ var commands = [...]command{
 			{name: "USERID"},
 			{name: "DOMAIN", optional: true},
 			{name: "STATIC_PASSWORD", optional: true},
+			{name: "SERIAL_NO", optional: true},
 		},
 		outputs: []output{
-			{name: "USERID"},
-			{name: "DOMAIN"},
-			{name: "ORGANIZATIONAL_UNIT"},
 			{name: "SERIAL_NO"},
-			{name: "ACTIVATION_CODE", required: true},
-			{name: "EVENT_REACTIVATION_COUNTER", id: eventReactivationCounterName},
+			{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode},
+			{name: "EVENT_REACTIVATION_COUNTER", id: eventReactivationCounterName, kind: printable, longest: maxEventCounter},
 		},
 	},
 	activate: {
@@ -264,26 +294,23 @@ var commands = [...]command{
 		outputs: []output{
 			{name: "registrationID", required: true},
 			{name: "activationPassword", required: true},
-			{name: "user/userID"},
-			{name: "user/domain"},
 			{name: "serialNumber"},
 			{name: "digipassGatewayID"},
 		},
 	},
 	dsappSRPGenerateEphemeralKey: {
 		operation: "dsappSRPGenerateEphemeralKey", scenario: provisioningScenario,
-		fields:  []field{{name: "componentType"}, {name: "registrationID"}, {name: "clientEphemeralPublicKey"}},
-		outputs: []output{{name: "serverEphemeralPublicKey", required: true}, {name: "salt", required: true}},
+		fields: []field{{name: "componentType"}, {name: "registrationID"}, {name: "clientEphemeralPublicKey"}},
+		outputs: []output{
+			{name: "serverEphemeralPublicKey", required: true, kind: hexDigits, longest: maxRelayed},
+			{name: "salt", required: true, kind: hexDigits, longest: maxRelayed},
+		},
 	},
 	dsappSRPGenerateActivationData: {
 		operation: "dsappSRPGenerateActivationData", scenario: provisioningScenario,
-		fields: []field{{name: "componentType"}, {name: "registrationID"}, {name: "clientEvidenceMessage"}},
-		outputs: []output{
-			{name: "mdl/activationMessage/encryptedData"},
-			{name: "mdl/activationMessage/encryptedCounter"},
-			{name: "mdl/activationMessage/mac"},
-			{name: "serverEvidenceMessage", required: true},
-		},
+		fields:  []field{{name: "componentType"}, {name: "registrationID"}, {name: "clientEvidenceMessage"}},
+		outputs: []output{{name: "serverEvidenceMessage", required: true, kind: hexDigits, longest: maxRelayed}},
+		gather:  gatherActivationData,
 	},
 	dsappSRPActivate: {
 		operation: "dsappSRPActivate", scenario: provisioningScenario,
@@ -322,17 +349,19 @@ var commands = [...]command{
 			{name: "DOMAIN"},
 			{name: "ORGANIZATIONAL_UNIT"},
 			{name: "SERIAL_NO"},
-			{name: "STATUS_MESSAGE"},
 		},
+		denial: "STATUS_MESSAGE",
 	},
 	getPreparedSecureChallenge: {
 		operation: "getPreparedSecureChallenge", scenario: authenticationScenario, component: authenticationComponent, retry: retryFault,
-		fields:  []field{{name: "componentType"}, {name: "serialNumber"}, {name: "challengeKey"}},
-		outputs: []output{{name: "requestMessage", required: true}},
+		fields:    []field{{name: "componentType"}, {name: "serialNumber"}, {name: "challengeKey"}},
+		outputs:   []output{{name: "requestMessage", required: true, kind: hexDigits, longest: maxRequestMessage}},
+		elsewhere: []string{statusNotFound},
 	},
 	cancelAuthUser: {
 		operation: "cancelAuthUser", scenario: authenticationScenario, component: authenticationComponent, retry: retryFault,
-		fields: []field{{name: "componentType"}, {name: "serialNumber"}, {name: "challengeKeyMessage"}},
+		fields:    []field{{name: "componentType"}, {name: "serialNumber"}, {name: "challengeKeyMessage"}},
+		elsewhere: []string{statusNotFound, statusNoSupport},
 	},
 	authSignature: {
 		operation: "authSignature", scenario: signatureScenario, component: signatureComponent,
@@ -344,16 +373,18 @@ var commands = [...]command{
 			{name: "REQUEST_KEY"},
 			{name: "SIGNATURE"},
 		},
-		outputs: []output{{name: "USERID"}, {name: "DOMAIN"}, {name: "SERIAL_NO"}},
+		outputs: []output{{name: "USERID"}, {name: "DOMAIN"}, {name: "ORGANIZATIONAL_UNIT"}, {name: "SERIAL_NO"}},
 	},
 	getPreparedSignatureRequest: {
 		operation: "getPreparedSignatureRequest", scenario: signatureScenario, component: signatureComponent, retry: retryFault,
-		fields:  []field{{name: "componentType"}, {name: "serialNumber"}, {name: "requestKey"}},
-		outputs: []output{{name: "requestMessage", required: true}},
+		fields:    []field{{name: "componentType"}, {name: "serialNumber"}, {name: "requestKey"}},
+		outputs:   []output{{name: "requestMessage", required: true, kind: hexDigits, longest: maxRequestMessage}},
+		elsewhere: []string{statusNotFound},
 	},
 	cancelAuthSignatureRequest: {
 		operation: "cancelAuthSignatureRequest", scenario: signatureScenario, component: signatureComponent, retry: retryFault,
-		fields: []field{{name: "componentType"}, {name: "serialNumber"}, {name: "requestKeyMessage"}},
+		fields:    []field{{name: "componentType"}, {name: "serialNumber"}, {name: "requestKeyMessage"}},
+		elsewhere: []string{statusNotFound, statusNoSupport},
 	},
 }
 

@@ -54,7 +54,7 @@ var samples = map[commandID]values{
 	mdlRegister:                    {"COMPONENT_TYPE": "My Gateway", "USERID": "jane.doe", "DOMAIN": "mydomain.com", "STATIC_PASSWORD": `p<&>"'d`},
 	mdlAddDevice:                   {"COMPONENT_TYPE": "My Gateway", "REGISTRATIONID": "aB3dE6gH", "DEVICE_CODE": "01234567890123456789012345", "DESCRIPTION": "Jane's phone"},
 	mdlActivate:                    {"COMPONENT_TYPE": "My Gateway", "REGISTRATIONID": "aB3dE6gH", "SIGNATURE": "0123456789012345"},
-	register:                       {"COMPONENT_TYPE": "My Gateway", "USERID": "jane.doe", "DOMAIN": "mydomain.com", "STATIC_PASSWORD": "secret"},
+	register:                       {"COMPONENT_TYPE": "My Gateway", "USERID": "jane.doe", "DOMAIN": "mydomain.com", "STATIC_PASSWORD": "secret", "SERIAL_NO": "VDS1234567"},
 	activate:                       {"COMPONENT_TYPE": "My Gateway", "USERID": "jane.doe", "DERIVATION_CODE": "0123456789", "REQUEST_TYPE": "0"},
 	dsappSRPRegister:               {"activationType": "0", "componentType": "My Gateway", "user/userID": "jane.doe", "user/domain": "mydomain.com", "credential/staticPassword": "secret", "serialNumber": "VDS1234567"},
 	dsappSRPGenerateEphemeralKey:   {"componentType": "My Gateway", "registrationID": "aB3dE6gH", "clientEphemeralPublicKey": "0A1B2C"},

@@ -24,7 +24,7 @@ type MDLRegistered struct {
 // verifies the user, picks a licence and begins its activation. The instance is
 // chosen by policy. The error is a *Refusal or a *CallError.
 func (s *Servers) MDLRegister(ctx context.Context, r MDLRegister) (MDLRegistered, error) {
-	out, instance, err := s.call(ctx, "", mdlRegister, values{
+	out, instance, err := s.call(ctx, target{}, mdlRegister, values{
 		"USERID": r.UserID, "DOMAIN": r.Domain, "STATIC_PASSWORD": r.StaticPassword,
 	})
 	if err != nil {
@@ -60,7 +60,7 @@ type MDLDevice struct {
 // on one chosen by policy if the name is empty. Each success uses up one of the
 // licence's 99 sequence numbers. The error is a *Refusal or a *CallError.
 func (s *Servers) MDLAddDevice(ctx context.Context, instance string, r MDLAddDevice) (MDLDevice, error) {
-	out, _, err := s.call(ctx, instance, mdlAddDevice, values{
+	out, _, err := s.call(ctx, at(instance), mdlAddDevice, values{
 		"REGISTRATIONID": r.RegistrationID, "DEVICE_CODE": r.DeviceCode, "DESCRIPTION": r.Description,
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ type MDLActivated struct {
 // one chosen by policy if the name is empty. The error is a *Refusal or a
 // *CallError.
 func (s *Servers) MDLActivate(ctx context.Context, instance string, r MDLActivate) (MDLActivated, error) {
-	out, _, err := s.call(ctx, instance, mdlActivate, values{
+	out, _, err := s.call(ctx, at(instance), mdlActivate, values{
 		"REGISTRATIONID": r.RegistrationID, "SIGNATURE": r.Signature,
 	})
 	if err != nil {

@@ -3,11 +3,16 @@ package authserver
 import (
 	"errors"
 	"strings"
+	"unicode/utf8"
 )
 
 // minGuess is the length from which on a hex value can be taken for an
 // activation message.
 const minGuess = 65
+
+// deniedCodes are those of a login that the server reported as a success with a
+// message why it is none.
+var deniedCodes = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
 
 // results picks the command's outputs from its answer. If the attribute of an
 // output with a configured name is absent, the only unknown attribute that looks
@@ -21,10 +26,9 @@ func (c *command) results(got *answer, a *Attributes) (out values, guessed strin
 		if err != nil {
 			return nil, "", err
 		}
-		if !found && o.id != nil && o.maxHex > 0 {
+		if !found && o.id != nil && o.kind == hexDigits {
 			if guessed = c.guess(got, a); guessed != "" {
-				value, found, err = c.find(got, guessed)
-				if err != nil {
+				if value, _, err = c.find(got, guessed); err != nil {
 					return nil, "", err
 				}
 			}
@@ -32,15 +36,47 @@ func (c *command) results(got *answer, a *Attributes) (out values, guessed strin
 		if o.required && value == "" {
 			return nil, "", errors.New("answer without " + name)
 		}
-		if o.maxHex > 0 && found && !isHex(value) {
-			return nil, "", errors.New(name + " is not in hex digits")
-		}
-		if o.maxHex > 0 && len(value) > o.maxHex {
-			return nil, "", errors.New(name + " is too long")
+		if problem := o.check(value); problem != "" {
+			return nil, "", errors.New(name + " " + problem)
 		}
 		out[o.name] = value
 	}
+	if c.gather != nil {
+		if err := c.gather(got, out); err != nil {
+			return nil, "", err
+		}
+	}
 	return out, guessed, nil
+}
+
+// check says what is wrong with a value of the output; empty if nothing.
+func (o *output) check(value string) string {
+	longest := o.longest
+	if longest == 0 {
+		longest = maxText
+	}
+	switch {
+	case o.kind == hexDigits && value != "" && !isHex(value):
+		return "is not in hex digits"
+	case o.kind == printable && !isPrintable(value):
+		return "has a character that is not printable ASCII"
+	case utf8.RuneCountInString(value) > longest:
+		return "is too long"
+	}
+	return ""
+}
+
+// deny makes a success a refusal if the answer holds the output that says so.
+func (c *command) deny(got *answer) {
+	if c.denial == "" || !got.codes.Success() {
+		return
+	}
+	for _, it := range got.items {
+		if it.name == c.prefix+c.denial {
+			got.codes = deniedCodes
+			got.stack = append(got.stack, StackEntry{Code: deniedCodes.StatusCode, Description: it.value})
+		}
+	}
 }
 
 // find gives the value of the one item of that name. The server is not
@@ -92,6 +128,16 @@ func (c *command) knows(name string, a *Attributes) bool {
 // isHex reports whether s consists of hex digits, at least one.
 func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// isPrintable reports whether s consists of printable characters of ASCII.
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // isAttributeName reports whether s can be the name of an attribute.

@@ -81,7 +81,8 @@ func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
 type CallError struct {
 	Instance  string // empty if no instance could be chosen
 	Operation string
-	// Reason is one of ErrNotSent, ErrNoAnswer, ErrBadAnswer and ErrTimeout.
+	// Reason is one of ErrNotSent, ErrNoAnswer, ErrBadAnswer, ErrTimeout and
+	// ErrUndecided.
 	Reason error
 	// Cause is the underlying error; it never holds a value of the command.
 	Cause error
@@ -106,6 +107,9 @@ var (
 	ErrBadAnswer = errors.New("unusable answer")
 	// ErrTimeout means that no complete answer came in time after the command was sent.
 	ErrTimeout = errors.New("no answer in time")
+	// ErrUndecided means that a pending request was looked for, that no instance
+	// gave it, and that not every one could say whether it has it.
+	ErrUndecided = errors.New("not every instance could answer")
 )
 
 var (

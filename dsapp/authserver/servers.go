@@ -1,6 +1,7 @@
 // Package authserver is the SOAP client of the authentication servers. A command
 // is sent at most once, unless it is certain that it was not sent or harmless to
-// repeat it; errors say which of these is the case.
+// repeat it; errors say which of these is the case. Only what one instance alone
+// can have is looked for on several.
 package authserver
 
 import (
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,10 +71,37 @@ type Attributes struct {
 	DeviceDescription string
 }
 
+// Deployment says where the authentication servers keep the state of a flow.
+type Deployment string
+
+const (
+	// DeploymentReplicated keeps it on the instance that began the flow: users
+	// and licences are replicated, but nothing that is pending.
+	DeploymentReplicated Deployment = "replicated"
+	// DeploymentShared keeps it in a database that all instances share.
+	DeploymentShared Deployment = "shared_database"
+)
+
+// Policy chooses the instance for a command that belongs to none.
+type Policy string
+
+const (
+	// PolicyFirst prefers the instances in their order.
+	PolicyFirst Policy = "first"
+	// PolicyRoundRobin takes turns: each command begins with the next instance
+	// and prefers those that follow it.
+	PolicyRoundRobin Policy = "round_robin"
+)
+
 // Config configures Servers.
 type Config struct {
-	// Instances in the order in which they are preferred, at least one.
+	// Instances in their order, at least one.
 	Instances []Instance
+	// Deployment of the instances. The default is DeploymentReplicated.
+	Deployment Deployment
+	// Policy for commands that belong to no instance. The default is PolicyFirst
+	// in a replicated deployment and PolicyRoundRobin with a shared database.
+	Policy Policy
 	// SOAPVersion is "1.1" (default) or "1.2".
 	SOAPVersion string
 	// Timeout bounds one call of one instance, from waiting for a connection to
@@ -86,11 +115,19 @@ type Config struct {
 
 // Servers are the authentication servers. Its methods can be called from several
 // goroutines.
+//
+// A command that names an instance goes nowhere else in a replicated deployment.
+// With a shared database it prefers that instance, and one that does not exist is
+// as good as none. As long as no byte of a command was sent, and after the
+// failures that it bears, the next instance gets it.
 type Servers struct {
 	instances  []*instance
 	version    soapVersion
 	components ComponentTypes
 	attributes Attributes
+	deployment Deployment
+	policy     Policy
+	turns      atomic.Uint64
 	logger     *slog.Logger
 	// guessed makes each guess of an attribute's name logged once.
 	guessed [len(commands)]sync.Once
@@ -109,6 +146,21 @@ func New(c Config) (*Servers, error) {
 		s.version = soap12
 	default:
 		return nil, fmt.Errorf("SOAP version %q is neither 1.1 nor 1.2", c.SOAPVersion)
+	}
+	switch c.Deployment {
+	case "", DeploymentReplicated:
+		s.deployment, s.policy = DeploymentReplicated, PolicyFirst
+	case DeploymentShared:
+		s.deployment, s.policy = DeploymentShared, PolicyRoundRobin
+	default:
+		return nil, fmt.Errorf("deployment %q is neither %q nor %q", c.Deployment, DeploymentReplicated, DeploymentShared)
+	}
+	switch c.Policy {
+	case "":
+	case PolicyFirst, PolicyRoundRobin:
+		s.policy = c.Policy
+	default:
+		return nil, fmt.Errorf("policy %q is neither %q nor %q", c.Policy, PolicyFirst, PolicyRoundRobin)
 	}
 	if c.Timeout <= 0 {
 		return nil, errors.New("timeout is not positive")
@@ -205,48 +257,6 @@ func (s *Servers) instance(name string) *instance {
 	return nil
 }
 
-// call carries out a command on the instance of that name or, without a name, on
-// the first instance that takes it. It gives the outputs and the name of the
-// instance.
-func (s *Servers) call(ctx context.Context, name string, id commandID, in values) (values, string, error) {
-	c := &commands[id]
-	in[c.componentField()] = s.components.of(c.component)
-	request, err := c.encode(s.version, in, &s.attributes)
-	if err != nil {
-		return nil, "", &CallError{Instance: name, Operation: c.String(), Reason: ErrNotSent, Cause: err}
-	}
-	defer clear(request)
-
-	candidates := s.instances
-	if name != "" {
-		in := s.instance(name)
-		if in == nil {
-			return nil, "", &CallError{Instance: name, Operation: c.String(), Reason: ErrNotSent, Cause: errors.New("no such instance")}
-		}
-		candidates = []*instance{in}
-	}
-	var failure error
-	unknown := 0
-	for _, candidate := range candidates {
-		out, err := s.try(ctx, candidate, id, request, in)
-		if err == nil {
-			return out, candidate.name, nil
-		}
-		if outcomeUnknown(err) {
-			unknown++
-		}
-		// A later instance that was not even reached does not undo what an
-		// earlier one may have done.
-		if failure == nil || !errors.Is(err, ErrNotSent) {
-			failure = err
-		}
-		if ctx.Err() != nil || unknown > 1 || !c.retry.permits(err) {
-			break
-		}
-	}
-	return nil, "", failure
-}
-
 // try carries out a command on one instance, logs how that went and picks the
 // outputs from the answer.
 func (s *Servers) try(ctx context.Context, to *instance, id commandID, request []byte, in values) (values, error) {
@@ -260,6 +270,7 @@ func (s *Servers) try(ctx context.Context, to *instance, id commandID, request [
 		fault.String = c.blot(in, fault.String)
 	}
 	if err == nil {
+		c.deny(got)
 		for i := range got.stack {
 			got.stack[i].Description = c.blot(in, got.stack[i].Description)
 		}

@@ -41,7 +41,7 @@ type peer struct {
 }
 
 // newPeer starts an HTTPS server that answers each command with handle.
-func newPeer(t *testing.T, name string, handle func(w http.ResponseWriter, r *http.Request, command string)) *peer {
+func newPeer(t testing.TB, name string, handle func(w http.ResponseWriter, r *http.Request, command string)) *peer {
 	t.Helper()
 	p := &peer{}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +59,7 @@ func newPeer(t *testing.T, name string, handle func(w http.ResponseWriter, r *ht
 	return p
 }
 
-func newTestInstance(t *testing.T, name, address string, config *tls.Config) Instance {
+func newTestInstance(t testing.TB, name, address string, config *tls.Config) Instance {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -101,7 +101,7 @@ func hijack(w http.ResponseWriter) net.Conn {
 }
 
 // deadAddress is a URL at which nothing listens.
-func deadAddress(t *testing.T) string {
+func deadAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,7 +138,7 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 	return "https://" + l.Addr().String() + "/"
 }
 
-func newServers(t *testing.T, c Config) *Servers {
+func newServers(t testing.TB, c Config) *Servers {
 	t.Helper()
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second
@@ -678,48 +678,6 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// Which failure lets another instance have the command depends on the command.
-func TestRetryClasses(t *testing.T) {
-	t.Parallel()
-	status := func(operation, codes string) string {
-		return envelope("<" + operation + "Response><status>" + codes + "</status></" + operation + "Response>")
-	}
-	failed := strings.NewReplacer("RET_SUCCESS", "RET_FAILURE", "STAT_SUCCESS", "STAT_COMMS", "<returnCode>0", "<returnCode>-1").Replace(success)
-	fault := func(code string) string {
-		return envelope("<Fault><faultcode>" + code + "</faultcode></Fault>")
-	}
-	lost := func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) }
-	for name, test := range map[string]struct {
-		id      commandID
-		handle  func(w http.ResponseWriter, r *http.Request, command string)
-		arrived int64 // at all three instances together
-	}{
-		"one-time value, lost":        {dsappSRPActivate, lost, 1},
-		"one-time value, coded fault": {dsappSRPActivate, answering(status("dsappSRPActivate", failed)), 1},
-		"one-time value, Fault":       {dsappSRPActivate, answering(fault("Server")), 1},
-		"cancellation, lost":          {cancelAuthUser, lost, 1},
-		"cancellation, coded fault":   {cancelAuthUser, answering(status("cancelAuthUser", failed)), 3},
-		"cancellation, Fault":         {cancelAuthUser, answering(fault("Server")), 3},
-		"cancellation, own fault":     {cancelAuthUser, answering(fault("Client")), 1},
-		"cancellation, refused": {
-			cancelAuthUser, answering(status("cancelAuthUser", strings.Replace(failed, "STAT_COMMS", "STAT_NOSUPPORT", 1))), 1,
-		},
-		"repeatable, lost":        {updateDevicePNID, lost, 2},
-		"repeatable, coded fault": {updateDevicePNID, answering(status("updateDevicePNID", failed)), 3},
-		"repeatable, own fault":   {updateDevicePNID, answering(fault("Client")), 1},
-		"repeatable, success":     {updateDevicePNID, answering(status("updateDevicePNID", success)), 1},
-	} {
-		c := &commands[test.id]
-		first, second, third := newPeer(t, "first", test.handle), newPeer(t, "second", test.handle), newPeer(t, "third", test.handle)
-		s := newServers(t, Config{Instances: []Instance{first.Instance, second.Instance, third.Instance}})
-		in := maps.Clone(samples[test.id])
-		_, _, err := s.call(t.Context(), "", test.id, in)
-		if n := first.arrived.Load() + second.arrived.Load() + third.arrived.Load(); n != test.arrived {
-			t.Errorf("%s: %s arrived %d times: %v", name, c, n, err)
-		}
-	}
-}
-
 // A command that may have been carried out is not reported as not sent because
 // the next instance is down.
 func TestUnknownOutcomeStays(t *testing.T) {
@@ -727,7 +685,7 @@ func TestUnknownOutcomeStays(t *testing.T) {
 	p := newPeer(t, "primary", func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) })
 	s := newServers(t, Config{Instances: []Instance{p.Instance, newTestInstance(t, "dead", deadAddress(t), nil)}})
 	in := maps.Clone(samples[updateDevicePNID])
-	_, _, err := s.call(t.Context(), "", updateDevicePNID, in)
+	_, _, err := s.call(t.Context(), target{}, updateDevicePNID, in)
 	if failure, ok := errors.AsType[*CallError](err); !ok || failure.Instance != "primary" || failure.Reason != ErrNoAnswer {
 		t.Errorf("%v", err)
 	}
@@ -743,7 +701,7 @@ func TestComponentTypes(t *testing.T) {
 		p := newPeer(t, "primary", func(_ http.ResponseWriter, _ *http.Request, command string) { got <- command })
 		s := newServers(t, Config{Instances: []Instance{p.Instance}})
 		in := maps.Clone(samples[id])
-		_, _, err := s.call(t.Context(), "", id, in)
+		_, _, err := s.call(t.Context(), target{}, id, in)
 		checkFailure(t, want, err, ErrBadAnswer)
 		if command := <-got; !strings.Contains(command, ">"+want+"<") {
 			t.Errorf("no %s in %s", want, command)
@@ -811,6 +769,8 @@ func TestNew(t *testing.T) {
 		"queue":                   func(c *Config) { c.Instances[0].MaxQueue = -1 },
 		"SOAP version":            func(c *Config) { c.SOAPVersion = "2" },
 		"timeout":                 func(c *Config) { c.Timeout = 0 },
+		"deployment":              func(c *Config) { c.Deployment = "shared" },
+		"policy":                  func(c *Config) { c.Policy = "random" },
 		"component type for auth": func(c *Config) { c.ComponentTypes.Authentication = strings.Repeat("x", 61) },
 		"component type for prov": func(c *Config) { c.ComponentTypes.Provisioning = "\x00" },
 		"instance activation":     func(c *Config) { c.Attributes.InstanceActivationMessage = "<a>" },

@@ -27,7 +27,7 @@ func AddSubcommand(create func() *cobra.Command) {
 			CobraFunc: func(c *cobra.Command) {
 				for _, create := range subcommands {
 					sub := create()
-					if sub.HasSubCommands() {
+					if sub.HasSubCommands() && !sub.Runnable() {
 						refuseUnknown(sub)
 					}
 					c.AddCommand(sub)

@@ -1,16 +1,16 @@
 package sandboxcmd
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,19 +19,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
-const callTimeout = 60 * time.Second
-
-// phoneOptions of `caddy dsapp phone activate`.
-type phoneOptions struct {
-	gateway    string
-	authority  string
-	key        string
-	backEndKey string
-	identifier string
-	password   string
-	image      string
-	v1         bool
-}
+const (
+	callTimeout = 60 * time.Second
+	maxPushes   = 1 << 20 // bytes of the answer
+	// notificationID is what a real phone has from its push service.
+	notificationID = "sandbox phone"
+)
 
 func newPhoneCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -40,54 +33,44 @@ func newPhoneCommand() *cobra.Command {
 		Long: `Plays a phone against a gateway and shows each step. The device is simulated: its
 algorithm is the sandbox's own, no real authentication server understands it.`,
 	}
-	c.AddCommand(newActivateCommand())
+	c.AddCommand(
+		newActivateCommand(),
+		newAnswerCommand(sandbox.KindSignature, "sign", `Fetches the transaction that waits for the phone, shows it and signs it. The
+commands 'sandbox request-signature' and 'phone sign' belong together.`),
+		newAnswerCommand(sandbox.KindLogin, "login", `Fetches the login that waits for the phone, shows it and approves it. The
+commands 'sandbox request-login' and 'phone login' belong together.`),
+		newCancelCommand(),
+		newAuthenticateCommand(),
+	)
 	return c
 }
 
-func newActivateCommand() *cobra.Command {
-	var o phoneOptions
-	c := &cobra.Command{
-		Use:   "activate",
-		Short: "Activates a simulated phone",
-		Long: `Activates a simulated phone: runs the exchange that proves knowledge of the
-activation password, decrypts the activation message, adds the device and
-completes the activation.
+// phoneOptions are those of every command of the phone.
+type phoneOptions struct {
+	place
+	key    string
+	device string
+	v1     bool
+}
 
-The registration is given by its identifier and password or by the content of
-the activation image. Without one, the command first plays the bank's site and
-registers the sandbox's user; an activation password that is given nevertheless
-is used in place of the registration's, to see it refused.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return o.activate(c.Context(), c.OutOrStdout())
-		},
-	}
+func (o *phoneOptions) flags(c *cobra.Command) {
+	o.place.flags(c)
 	f := c.Flags()
-	f.StringVar(&o.gateway, "gateway", defaultGatewayURL, "URL of the gateway")
-	f.StringVar(&o.authority, "ca", authorityFile(defaultDir()), "PEM file of the CA that the gateway's certificate is from")
-	f.StringVar(&o.key, "key", frontEndKey, "front-end key")
-	f.StringVar(&o.backEndKey, "back-end-key", backEndKey, "back-end key, to register the user")
-	f.StringVar(&o.identifier, "registration-identifier", "", "identifier of the registration")
-	f.StringVar(&o.password, "activation-password", "", "activation password")
-	f.StringVar(&o.image, "image", "", "hexadecimal content of the activation image")
-	f.BoolVar(&o.v1, "v1", false, "use the deprecated services below /rest/activation")
-	c.MarkFlagsMutuallyExclusive("image", "registration-identifier")
-	c.MarkFlagsMutuallyExclusive("image", "activation-password")
-	return c
+	f.StringVar(&o.key, "front-end-key", frontEndKey, "front-end key")
+	f.StringVar(&o.device, "device", "", "file in which the phone keeps its keys (default phone.json in --dir)")
+	f.BoolVar(&o.v1, "v1", false, "use the deprecated services of version 1")
 }
 
-// activate runs the activation and tells about it.
-func (o *phoneOptions) activate(ctx context.Context, out io.Writer) error {
-	if o.identifier != "" && o.password == "" {
-		return errors.New("--registration-identifier needs --activation-password")
-	}
-	client, err := o.client()
+func (o *phoneOptions) deviceFile() string { return cmp.Or(o.device, deviceFile(o.dir)) }
+
+// phone gives a phone that tells its steps.
+func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
+	client, err := o.client(callTimeout)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer client.CloseIdleConnections()
 	t := &trace{out: out}
-	phone := &sandbox.Phone{
+	p := &sandbox.Phone{
 		BaseURL:     o.gateway,
 		APIKey:      o.key,
 		Client:      client,
@@ -95,109 +78,345 @@ func (o *phoneOptions) activate(ctx context.Context, out io.Writer) error {
 		Trace:       t.step,
 	}
 	if o.v1 {
-		phone.Version = 1
+		p.Version = 1
 	}
+	return p, nil
+}
 
-	identifier, password, source := o.identifier, o.password, "given"
-	switch {
-	case o.image != "":
-		source = "image's"
-		if identifier, password, err = readImage(o.image); err != nil {
-			return err
-		}
-	case identifier == "":
-		fmt.Fprintf(out, "No registration is given: the bank's site registers %s in %s.\n\n", userID, domain)
-		registered, err := phone.RegisterUser(ctx, o.backEndKey, sandbox.UserRegistration{
-			UserID: userID, Domain: domain, StaticPassword: staticPassword,
-		})
-		if err != nil {
-			return err
-		}
-		identifier = registered.RegistrationIdentifier
-		if password == "" {
-			password, source = registered.ActivationPassword, "site's"
-		}
-		fmt.Fprintf(out, "The steps show no password, but the site shows its user the identifier %s and the activation password %s.\n",
-			identifier, registered.ActivationPassword)
+// activateOptions of `caddy dsapp phone activate`.
+type activateOptions struct {
+	phoneOptions
+	backEndKey string
+	identifier string
+	password   string
+	image      string
+	standard   bool
+	bind       bool
+}
+
+func newActivateCommand() *cobra.Command {
+	var o activateOptions
+	c := &cobra.Command{
+		Use:   "activate",
+		Short: "Activates a simulated phone",
+		Long: `Activates a simulated phone: runs the exchange that proves knowledge of the
+activation password, decrypts the activation message, adds the device, completes
+the activation and tells the ID under which the phone gets push notifications.
+The keys of the phone are kept in a file for the other commands.
+
+The registration is given by its identifier and password or by the content of
+the activation image. Without one, the command first plays the bank's site and
+registers the sandbox's user; an activation password that is given nevertheless
+is used in place of the registration's, to see it refused.
+
+With --standard the licence is a standard one, which can make one-time passwords
+and nothing else.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.run(c.Context(), c.OutOrStdout())
+		},
 	}
-	fmt.Fprintf(out, "The phone activates %s with the %s activation password.\n\n", identifier, source)
-	activated, err := phone.Activate(ctx, identifier, password)
+	o.flags(c)
+	f := c.Flags()
+	f.StringVar(&o.backEndKey, "back-end-key", backEndKey, "back-end key, to register the user")
+	f.StringVar(&o.identifier, "registration-identifier", "", "identifier of the registration")
+	f.StringVar(&o.password, "activation-password", "", "activation password")
+	f.StringVar(&o.image, "image", "", "hexadecimal content of the activation image")
+	f.BoolVar(&o.standard, "standard", false, "activate a standard licence")
+	f.BoolVar(&o.bind, "bind", false, "confirm the activation of a standard licence with a derivation code in place of a one-time password")
+	c.MarkFlagsMutuallyExclusive("image", "registration-identifier")
+	c.MarkFlagsMutuallyExclusive("image", "activation-password")
+	c.MarkFlagsMutuallyExclusive("standard", "v1")
+	return c
+}
+
+// run runs the activation and tells about it.
+func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
+	if o.identifier != "" && o.password == "" {
+		return errors.New("--registration-identifier needs --activation-password")
+	}
+	if o.bind && !o.standard {
+		return errors.New("--bind needs --standard")
+	}
+	phone, err := o.phone(out)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Activated: %s\n", activated.InstanceSerial)
+	defer phone.Client.CloseIdleConnections()
+
+	r := registration{identifier: o.identifier, password: o.password, userID: userID, domain: domain}
+	source := "given"
+	switch {
+	case o.image != "":
+		source = "image's"
+		if r, err = readImage(o.image); err != nil {
+			return err
+		}
+	case o.identifier == "":
+		fmt.Fprintf(out, "No registration is given: the bank's site registers %s in %s.\n\n", userID, domain)
+		u := sandbox.UserRegistration{UserID: userID, Domain: domain, StaticPassword: staticPassword}
+		if o.standard {
+			u.LicenseType = "standard"
+		}
+		registered, err := phone.RegisterUser(ctx, o.backEndKey, u)
+		if err != nil {
+			return err
+		}
+		r.identifier = registered.RegistrationIdentifier
+		if r.password == "" {
+			r.password, source = registered.ActivationPassword, "site's"
+		}
+		fmt.Fprintf(out, "The steps show no password, but the site shows its user the identifier %s and the activation password %s.\n",
+			r.identifier, registered.ActivationPassword)
+	}
+	fmt.Fprintf(out, "The phone activates %s with the %s activation password.\n\n", r.identifier, source)
+	activated, err := o.activate(ctx, phone, r)
+	if err != nil {
+		return err
+	}
+	a := activated.Authenticator
+	a.UserID, a.Domain = cmp.Or(a.UserID, r.userID), cmp.Or(a.Domain, r.domain) // version 1 does not tell
+	if err := writeDevice(o.deviceFile(), a); err != nil {
+		return fmt.Errorf("keeping the keys of the phone: %w", err)
+	}
+	if !o.standard {
+		fmt.Fprint(out, "The phone tells the ID under which it gets push notifications.\n\n")
+		if err := phone.UpdateNotificationID(ctx, a, notificationID); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "Activated: %s\nThe phone keeps its keys in %s.\n", activated.InstanceSerial, o.deviceFile())
 	return nil
 }
 
-// client trusts the CA of --ca and nothing else.
-func (o *phoneOptions) client() (*http.Client, error) {
-	pem, err := os.ReadFile(o.authority)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: start the sandbox, or name the CA of the gateway with --ca", o.authority)
+func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activated, error) {
+	if o.standard {
+		return phone.ActivateStandard(ctx, r.identifier, r.password, o.bind)
 	}
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", o.authority)
-	}
-	return &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2: true,
-		},
-		Timeout: callTimeout,
-	}, nil
+	return phone.Activate(ctx, r.identifier, r.password)
 }
 
-// readImage takes identifier and password from the content of an activation
-// image: 01;01;user;domain;identifier;password;gateway.
-func readImage(digits string) (identifier, password string, err error) {
+// A registration is what a user brings to a phone.
+type registration struct {
+	identifier, password string
+	userID, domain       string
+}
+
+// readImage reads the content of an activation image:
+// 01;01;user;domain;identifier;password;gateway.
+func readImage(digits string) (registration, error) {
 	content, err := hex.DecodeString(digits)
 	if err != nil {
-		return "", "", errors.New("--image is not an even number of hexadecimal digits")
+		return registration{}, errors.New("--image is not an even number of hexadecimal digits")
 	}
 	fields := strings.Split(string(content), ";")
 	if len(fields) != 7 || fields[0] != "01" || fields[1] != "01" || fields[4] == "" || fields[5] == "" {
-		return "", "", errors.New("--image is not the content of an activation image of version 01")
+		return registration{}, errors.New("--image is not the content of an activation image of version 01")
 	}
-	return fields[4], fields[5], nil
+	return registration{userID: fields[2], domain: fields[3], identifier: fields[4], password: fields[5]}, nil
 }
 
-// trace prints the steps of a phone.
-type trace struct {
-	out   io.Writer
-	count int
+// requestOptions of the commands that answer a pending request.
+type requestOptions struct {
+	phoneOptions
+	requestKey string
+	scan       bool
 }
 
-func (t *trace) step(s sandbox.Step) {
-	t.count++
-	fmt.Fprintf(t.out, "%d. %s\n", t.count, s.Call)
-	t.members("sent", s.Sent)
-	if s.HTTPStatus == 0 {
-		t.line("received", "no answer")
-	} else {
-		t.line("received", fmt.Sprintf("HTTP status %d", s.HTTPStatus))
-	}
-	t.members("", s.Received)
-	for _, what := range s.Verified {
-		t.line("verified", what)
-	}
-	fmt.Fprintln(t.out)
+func (o *requestOptions) flags(c *cobra.Command) {
+	o.phoneOptions.flags(c)
+	o.serverFlag(c)
+	f := c.Flags()
+	f.StringVar(&o.requestKey, "key", "", "key of the request (default that of the last push notification)")
+	f.BoolVar(&o.scan, "scan", false, "the phone scanned the --key from an image")
 }
 
-func (t *trace) members(label string, members []sandbox.Member) {
+func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
+	var o requestOptions
+	c := &cobra.Command{
+		Use:   use,
+		Short: fmt.Sprintf("Approves the %s that waits for the phone", kind),
+		Long:  long,
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			out := c.OutOrStdout()
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+				done, err := phone.Complete(c.Context(), kind, a, pending)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "Approved%s.\n", describe(done))
+				return nil
+			})
+		},
+	}
+	o.flags(c)
+	return c
+}
+
+func newCancelCommand() *cobra.Command {
+	var o requestOptions
+	var kind string
+	var plain bool
+	c := &cobra.Command{
+		Use:   "cancel",
+		Short: "Rejects the transaction or the login that waits for the phone",
+		Long: `Fetches the transaction or the login that waits for the phone, shows it and
+rejects it. The phone names the request to the authentication server by its key
+in an encrypted message; with --plain by the key itself.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			kind := sandbox.Kind(kind)
+			if kind != sandbox.KindSignature && kind != sandbox.KindLogin {
+				return fmt.Errorf("--kind is neither %s nor %s", sandbox.KindSignature, sandbox.KindLogin)
+			}
+			out := c.OutOrStdout()
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+				if err := phone.Cancel(c.Context(), kind, a, pending.Request.Key, !plain); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "Rejected.")
+				return nil
+			})
+		},
+	}
+	o.flags(c)
+	f := c.Flags()
+	f.StringVar(&kind, "kind", string(sandbox.KindSignature), "what to reject: signature or login")
+	f.BoolVar(&plain, "plain", false, "send the key as it is, not encrypted")
+	return c
+}
+
+// answer fetches a pending request, shows it and lets end end it.
+func (o *requestOptions) answer(
+	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
+) error {
+	switch {
+	case o.scan && o.requestKey == "":
+		return errors.New("--scan needs --key")
+	case o.v1 && (o.scan || kind != sandbox.KindLogin):
+		return errors.New("version 1 knows nothing but logins by push")
+	}
+	a, err := readDevice(o.deviceFile())
+	if err != nil {
+		return err
+	}
+	phone, err := o.phone(out)
+	if err != nil {
+		return err
+	}
+	defer phone.Client.CloseIdleConnections()
+	phone.Scan = o.scan
+
+	key := o.requestKey
+	if key == "" {
+		push, err := o.lastPush(ctx, phone.Client, kind, a.SerialNumber)
+		if err != nil {
+			return err
+		}
+		key = push.Key
+		fmt.Fprintf(out, "The phone %s shows the push notification: %s\n\n", a.SerialNumber, push.Message)
+	}
+	pending, err := phone.Retrieve(ctx, kind, a, key)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "The phone shows its user, %s in %s:\n\n", pending.Request.UserID, pending.Request.Domain)
+	showRequest(out, pending.Request.Title, pending.Request.Fields)
+	return end(phone, a, pending)
+}
+
+// lastPush asks the simulated authentication server for the last push notification
+// of a kind that it sent to the device.
+func (o *requestOptions) lastPush(ctx context.Context, client *http.Client, kind sandbox.Kind, serialNumber string) (sandbox.Push, error) {
+	address, err := url.Parse(o.server)
+	if err != nil {
+		return sandbox.Push{}, fmt.Errorf("--server: %w", err)
+	}
+	address = address.JoinPath(pushesPath)
+	address.RawQuery = url.Values{"serialNumber": {serialNumber}}.Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return sandbox.Push{}, fmt.Errorf("--server: %w", err)
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return sandbox.Push{}, fmt.Errorf("reading push notifications: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return sandbox.Push{}, fmt.Errorf("reading push notifications: HTTP status %d", response.StatusCode)
+	}
+	var pushes []sandbox.Push
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxPushes)).Decode(&pushes); err != nil {
+		return sandbox.Push{}, fmt.Errorf("reading push notifications: %w", err)
+	}
+	for _, push := range slices.Backward(pushes) {
+		if push.Kind == kind {
+			return push, nil
+		}
+	}
+	return sandbox.Push{}, fmt.Errorf("the phone %s got no push notification of a %s: ask for one with `dsapp sandbox request-%[2]s`", serialNumber, kind)
+}
+
+func newAuthenticateCommand() *cobra.Command {
+	var o phoneOptions
+	c := &cobra.Command{
+		Use:   "authenticate",
+		Short: "Logs the user in with a one-time password",
+		Long:  `Logs the user of the phone in with the next one-time password.`,
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.authenticate(c.Context(), c.OutOrStdout())
+		},
+	}
+	o.flags(c)
+	return c
+}
+
+func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
+	a, err := readDevice(o.deviceFile())
+	if err != nil {
+		return err
+	}
+	phone, err := o.phone(out)
+	if err != nil {
+		return err
+	}
+	defer phone.Client.CloseIdleConnections()
+	done, err := phone.Authenticate(ctx, a)
+	// The one-time password counts as used, whatever came of it.
+	if err := errors.Join(err, writeDevice(o.deviceFile(), a)); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Logged in%s.\n", describe(done))
+	return nil
+}
+
+// describe tells for whom and by what an approval counts, empty if nothing is known.
+func describe(a sandbox.Authenticated) string {
+	if a == (sandbox.Authenticated{}) {
+		return ""
+	}
+	text := " for " + a.UserID
+	if a.Domain != "" {
+		text += " in " + a.Domain
+	}
+	if a.SerialNumber != "" {
+		text += " by " + a.SerialNumber
+	}
+	return text
+}
+
+// showRequest prints what the user is asked to approve.
+func showRequest(out io.Writer, title string, fields []sandbox.RequestField) {
+	fmt.Fprintf(out, "   %s\n", title)
 	width := 0
-	for _, m := range members {
-		width = max(width, len(m.Name))
+	for _, f := range fields {
+		width = max(width, len(f.Key))
 	}
-	for _, m := range members {
-		t.line(label, fmt.Sprintf("%-*s  %s", width, m.Name, m.Value))
-		label = ""
+	for _, f := range fields {
+		fmt.Fprintf(out, "   %-*s  %s\n", width, f.Key, f.Value)
 	}
-}
-
-func (t *trace) line(label, text string) {
-	fmt.Fprintf(t.out, "   %-9s %s\n", label, text)
+	fmt.Fprintln(out)
 }

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +25,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
-const readHeaderTimeout = 10 * time.Second
+const (
+	readHeaderTimeout = 10 * time.Second
+	maxInstances      = 9
+	// Paths of the simulated authentication server beside its SOAP endpoint.
+	pushesPath = "/pushes"
+	statePath  = "/state"
+)
 
 // options of `caddy dsapp sandbox`.
 type options struct {
@@ -33,7 +40,8 @@ type options struct {
 	listenServer string
 	serverOnly   bool
 	gatewayOnly  bool
-	server       string
+	servers      []string
+	instances    int
 }
 
 func newSandboxCommand() *cobra.Command {
@@ -49,11 +57,17 @@ Registrations are kept in a directory and survive a restart of the gateway. The
 simulated authentication server keeps its state in memory: to restart the
 gateway while registrations are pending, run the two apart, in one directory:
 
-  caddy dsapp sandbox --server-only --listen-server localhost:18888
-  caddy dsapp sandbox --gateway-only --server https://localhost:18888/`,
+  caddy dsapp sandbox --server-only
+  caddy dsapp sandbox --gateway-only --server https://localhost:18888/
+
+With several --instances the users and devices are the same on each of them, the
+registrations and pending requests are not: the gateway has to find the right one.
+
+'sandbox request-signature' and 'sandbox request-login' play the bank's
+application server against a sandbox that runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c.Flags().Changed("listen-server")); err != nil {
+			if err := o.check(c.Flags().Changed); err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
@@ -64,23 +78,29 @@ gateway while registrations are pending, run the two apart, in one directory:
 	f := c.Flags()
 	f.StringVar(&o.dir, "dir", defaultDir(), "directory of the certificates and the gateway's store")
 	f.StringVar(&o.listen, "listen", defaultListen, "address of the gateway")
-	f.StringVar(&o.listenServer, "listen-server", "localhost:0", "address of the simulated authentication server")
+	f.StringVar(&o.listenServer, "listen-server", defaultListenServer, "address of the simulated authentication server; of further --instances the next ports")
+	f.IntVar(&o.instances, "instances", 1, "number of simulated authentication servers")
 	f.BoolVar(&o.serverOnly, "server-only", false, "run the simulated authentication server only")
 	f.BoolVar(&o.gatewayOnly, "gateway-only", false, "run the gateway only, in front of --server")
-	f.StringVar(&o.server, "server", "", "URL of a simulated authentication server that runs already")
+	f.StringArrayVar(&o.servers, "server", nil, "URL of a simulated authentication server that runs already; can be given several times")
+	c.AddCommand(newRequestCommand(sandbox.KindSignature), newRequestCommand(sandbox.KindLogin))
 	return c
 }
 
-func (o *options) check(listensServer bool) error {
+func (o *options) check(changed func(flag string) bool) error {
 	switch {
 	case o.serverOnly && o.gatewayOnly:
 		return errors.New("--server-only and --gateway-only exclude one another")
-	case o.gatewayOnly && o.server == "":
+	case o.gatewayOnly && len(o.servers) == 0:
 		return errors.New("--gateway-only needs --server")
-	case o.server != "" && !o.gatewayOnly:
+	case len(o.servers) > 0 && !o.gatewayOnly:
 		return errors.New("--server needs --gateway-only")
-	case o.gatewayOnly && listensServer:
+	case o.gatewayOnly && changed("listen-server"):
 		return errors.New("--gateway-only and --listen-server exclude one another")
+	case o.gatewayOnly && changed("instances"):
+		return errors.New("--gateway-only and --instances exclude one another")
+	case o.instances < 1 || o.instances > maxInstances:
+		return fmt.Errorf("--instances is not 1 to %d", maxInstances)
 	}
 	_, port, err := net.SplitHostPort(o.listen)
 	if err != nil || port == "" || port == "0" {
@@ -105,18 +125,24 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	serving := make(chan error, 1)
-	serverURL := o.server
+	serving := make(chan error, o.instances)
+	serverURLs := o.servers
 	if !o.gatewayOnly {
-		server, address, err := startServer(o.listenServer, certificates, serving)
-		if err != nil {
-			return err
+		servers, addresses, failure := startServers(o.listenServer, o.instances, certificates, serving)
+		defer func() {
+			for _, s := range servers {
+				err = errors.Join(err, s.Close())
+			}
+		}()
+		if failure != nil {
+			return failure
 		}
-		defer func() { err = errors.Join(err, server.Close()) }()
-		serverURL = localURL(address) + "/"
+		for _, address := range addresses {
+			serverURLs = append(serverURLs, localURL(address)+"/")
+		}
 	}
 	if !o.serverOnly {
-		config, err := json.Marshal(o.config(serverURL, certificates))
+		config, err := json.Marshal(o.config(serverURLs, certificates))
 		if err != nil {
 			return err
 		}
@@ -125,7 +151,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		}
 		defer func() { err = errors.Join(err, caddy.Stop()) }()
 	}
-	o.explain(out, serverURL, certificates)
+	o.explain(out, serverURLs, certificates)
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(out, "\nThe sandbox stops.")
@@ -145,33 +171,81 @@ func probe(ctx context.Context, address string) error {
 	return listener.Close()
 }
 
-// startServer runs the simulated authentication server until it is closed or
-// fails; a failure is sent.
-func startServer(listen string, certificates sandbox.Certificates, failed chan<- error) (*http.Server, string, error) {
+// startServers runs the simulated authentication servers until they are closed or
+// fail; a failure is sent. What it started is given with an error, too.
+func startServers(
+	listen string, instances int, certificates sandbox.Certificates, failed chan<- error,
+) (servers []*http.Server, addresses []string, err error) {
 	certificate, err := tls.LoadX509KeyPair(certificates.Certificate, certificates.Key)
 	if err != nil {
-		return nil, "", fmt.Errorf("loading the certificate: %w", err)
+		return nil, nil, fmt.Errorf("loading the certificate: %w", err)
 	}
-	listener, err := tls.Listen("tcp", listen, &tls.Config{
-		Certificates: []tls.Certificate{certificate},
-		MinVersion:   tls.VersionTLS12,
+	instance := sandbox.New(sandbox.Options{
+		Users: []sandbox.User{{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 1, StandardLicenses: 1}},
 	})
-	if err != nil {
-		return nil, "", fmt.Errorf("the simulated authentication server cannot listen on %s, the address of --listen-server: %w", listen, err)
-	}
-	server := &http.Server{
-		Handler: sandbox.New(sandbox.Options{
-			Users: []sandbox.User{{Name: userID, Domain: domain, StaticPassword: staticPassword}},
-		}),
-		ReadHeaderTimeout: readHeaderTimeout,
-		ErrorLog:          log.New(io.Discard, "", 0),
-	}
-	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
+	for i := range instances {
+		if i > 0 {
+			instance = instance.Replica()
+			if listen, err = nextPort(listen); err != nil {
+				return servers, nil, err
+			}
 		}
-	}()
-	return server, listener.Addr().String(), nil
+		listener, err := tls.Listen("tcp", listen, &tls.Config{
+			Certificates: []tls.Certificate{certificate},
+			MinVersion:   tls.VersionTLS12,
+		})
+		if err != nil {
+			return servers, nil, fmt.Errorf("the simulated authentication server cannot listen on %s, the address of --listen-server: %w", listen, err)
+		}
+		server := &http.Server{
+			Handler:           serverHandler(instance),
+			ReadHeaderTimeout: readHeaderTimeout,
+			ErrorLog:          log.New(io.Discard, "", 0),
+		}
+		servers, addresses = append(servers, server), append(addresses, reached(listen, listener))
+		go func() {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		}()
+	}
+	return servers, addresses, nil
+}
+
+// serverHandler answers SOAP and shows a developer what goes on.
+func serverHandler(s *sandbox.Server) http.Handler {
+	m := http.NewServeMux()
+	m.Handle("/", s)
+	m.Handle(pushesPath, s.PushHandler())
+	m.Handle(statePath, s.StateHandler())
+	return m
+}
+
+// reached gives the address at which a listener is reached: by the name it was
+// asked to listen on, and the port it got.
+func reached(listen string, listener net.Listener) string {
+	host, _, err := net.SplitHostPort(listen)
+	_, port, portErr := net.SplitHostPort(listener.Addr().String())
+	if err != nil || portErr != nil {
+		return listener.Addr().String()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// nextPort gives the address of the next instance. Port 0 stands for any.
+func nextPort(address string) (string, error) {
+	host, digits, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return "", errors.New("several --instances need a port of digits in --listen-server")
+	}
+	if port == 0 {
+		return address, nil
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(port+1, 10)), nil
 }
 
 // namesOf returns the hosts of addresses, which the certificate has to cover.
@@ -192,7 +266,11 @@ type object = map[string]any
 
 // config is the gateway's configuration. It leaves another Caddy of the same
 // user alone: no admin endpoint, no autosave, a storage of its own.
-func (o *options) config(serverURL string, certificates sandbox.Certificates) object {
+func (o *options) config(serverURLs []string, certificates sandbox.Certificates) object {
+	var instances []object
+	for i, u := range serverURLs {
+		instances = append(instances, object{"name": fmt.Sprintf("sandbox-%d", i+1), "url": u})
+	}
 	return object{
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
 		"storage": object{"module": "file_system", "root": filepath.Join(o.dir, "caddy")},
@@ -218,7 +296,7 @@ func (o *options) config(serverURL string, certificates sandbox.Certificates) ob
 				},
 				"store": object{"backend": "embedded", "path": filepath.Join(o.dir, "dsapp.db")},
 				"authentication_servers": object{
-					"instances": []object{{"name": "sandbox", "url": serverURL}},
+					"instances": instances,
 					"tls":       object{"ca": object{"provider": "file", "pem_files": []string{certificates.Authority}}},
 				},
 			},
@@ -236,8 +314,13 @@ func localURL(address string) string {
 }
 
 // explain tells what runs and what to try.
-func (o *options) explain(out io.Writer, serverURL string, certificates sandbox.Certificates) {
+func (o *options) explain(out io.Writer, serverURLs []string, certificates sandbox.Certificates) {
+	caddy, servers := program(os.Args[0]), strings.Join(serverURLs, ", ")
 	if o.serverOnly {
+		flags := []string{o.dirFlag()}
+		for _, u := range serverURLs {
+			flags = append(flags, " --server "+quote(u))
+		}
 		fmt.Fprintf(out, `The simulated authentication server runs. Ctrl-C stops it.
 
   URL              %s
@@ -246,8 +329,8 @@ func (o *options) explain(out io.Writer, serverURL string, certificates sandbox.
 
 Start the gateway in front of it with
 
-  %s dsapp sandbox --gateway-only --server %s%s
-`, serverURL, certificates.Authority, userID, domain, staticPassword, program(os.Args[0]), serverURL, o.dirFlag())
+  %s dsapp sandbox --gateway-only%s
+`, servers, certificates.Authority, userID, domain, staticPassword, caddy, strings.Join(flags, ""))
 		return
 	}
 	simulated := " (simulated, keeps its state in memory)"
@@ -255,6 +338,20 @@ Start the gateway in front of it with
 		simulated = ""
 	}
 	url := localURL(o.listen)
+	gatewayFlag, serverFlag := "", ""
+	if url != defaultGatewayURL {
+		gatewayFlag = " --gateway " + quote(url)
+	}
+	// The gateway asks the last one last.
+	server := serverURLs[len(serverURLs)-1]
+	if server != defaultServerURL {
+		serverFlag = " --server " + quote(server)
+	}
+	phone := func(arguments string) string { return caddy + " dsapp phone " + arguments + o.dirFlag() + gatewayFlag }
+	application := func(command string) string {
+		return caddy + " dsapp sandbox " + command + o.dirFlag() + gatewayFlag + serverFlag
+	}
+	curl := "curl --cacert " + quote(certificates.Authority)
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
   gateway                 %s
@@ -265,26 +362,38 @@ Start the gateway in front of it with
   authentication server   %s%s
   files                   %s
 
-Register the user and activate a simulated phone, with every step shown:
-
-  %[13]s dsapp phone activate%[11]s
-
-See the gateway refuse a wrong activation password:
-
-  %[13]s dsapp phone activate%[11]s --activation-password wrong-password
-
-Register the user only, as the bank's site does:
-
-  curl --cacert %[12]s -u %[3]s: -H 'Content-Type: application/json' \
-    -d '{"userID":"%[4]s","domain":"%[5]s","staticPassword":"%[6]s"}' \
-    %[1]s/rest/v2/provisioning/DSAPPSRPRegister
-
-and activate the phone with what that returns:
-
-  %[13]s dsapp phone activate%[11]s --registration-identifier ... --activation-password ...
-`, url, frontEndKey, backEndKey, userID, domain, staticPassword,
-		certificates.Authority, serverURL, simulated, o.dir, o.phoneFlags(url, certificates), quote(certificates.Authority),
-		program(os.Args[0]))
+`, url, frontEndKey, backEndKey, userID, domain, staticPassword, certificates.Authority, servers, simulated, o.dir)
+	for _, part := range []struct {
+		text     string
+		commands []string
+	}{
+		{"Register the user and activate a simulated phone, with every step shown:", []string{phone("activate")}},
+		{"See the gateway refuse a wrong activation password:", []string{phone("activate --activation-password wrong-password")}},
+		{"Let the bank's application server ask for a signature or a login, which waits for the phone:", []string{
+			application("request-signature"),
+			application("request-login"),
+		}},
+		{"Answer it on the phone, in another terminal:", []string{
+			phone("sign") + serverFlag,
+			phone("login") + serverFlag,
+			phone("cancel --kind signature") + serverFlag,
+		}},
+		{"Log in with a one-time password of the phone:", []string{phone("authenticate")}},
+		{"Register the user only, as the bank's site does:", []string{
+			curl + " -u " + backEndKey + `: -H 'Content-Type: application/json' \`,
+			fmt.Sprintf(`  -d '{"userID":"%s","domain":"%s","staticPassword":"%s"}' \`, userID, domain, staticPassword),
+			"  " + url + "/rest/v2/provisioning/DSAPPSRPRegister",
+		}},
+		{"and activate the phone with what that returns:", []string{
+			phone("activate --registration-identifier ... --activation-password ..."),
+		}},
+		{"See what the simulated authentication server knows and what it pushed:", []string{
+			curl + " " + quote(strings.TrimSuffix(server, "/")+statePath),
+			curl + " " + quote(strings.TrimSuffix(server, "/")+pushesPath),
+		}},
+	} {
+		fmt.Fprintf(out, "%s\n\n  %s\n\n", part.text, strings.Join(part.commands, "\n  "))
+	}
 }
 
 // goRun matches a binary that `go run` built, or kept in Go's build cache.
@@ -298,18 +407,7 @@ func program(argument string) string {
 	return quote(argument)
 }
 
-// phoneFlags are the flags that the phone needs to find this sandbox.
-func (o *options) phoneFlags(url string, certificates sandbox.Certificates) string {
-	flags := ""
-	if url != defaultGatewayURL {
-		flags += " --gateway " + quote(url)
-	}
-	if certificates.Authority != authorityFile(defaultDir()) {
-		flags += " --ca " + quote(certificates.Authority)
-	}
-	return flags
-}
-
+// dirFlag is the flag by which other commands find the files of this sandbox.
 func (o *options) dirFlag() string {
 	if o.dir == defaultDir() {
 		return ""

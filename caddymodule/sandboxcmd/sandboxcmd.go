@@ -4,9 +4,18 @@
 package sandboxcmd
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
 
 	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 )
@@ -24,8 +33,10 @@ const (
 	domain         = "mydomain.com"
 	staticPassword = "sandbox"
 
-	defaultListen     = "localhost:11080"
-	defaultGatewayURL = "https://localhost:11080"
+	defaultListen       = "localhost:11080"
+	defaultGatewayURL   = "https://localhost:11080"
+	defaultListenServer = "localhost:18888"
+	defaultServerURL    = "https://localhost:18888/"
 )
 
 // defaultDir is where a sandbox keeps its files. It is always the same, so that
@@ -37,3 +48,51 @@ func defaultDir() string {
 func certificateDir(dir string) string { return filepath.Join(dir, "certificates") }
 
 func authorityFile(dir string) string { return filepath.Join(certificateDir(dir), "ca.pem") }
+
+// place is where the commands that play somebody find a sandbox.
+type place struct {
+	dir       string
+	authority string
+	gateway   string
+	server    string
+}
+
+// flags adds those of every such command.
+func (p *place) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&p.dir, "dir", defaultDir(), "directory of the sandbox")
+	f.StringVar(&p.authority, "ca", "", "PEM file of the CA that the certificates are from (default certificates/ca.pem in --dir)")
+	f.StringVar(&p.gateway, "gateway", defaultGatewayURL, "URL of the gateway")
+}
+
+// serverFlag adds that of the commands that talk to the authentication server.
+func (p *place) serverFlag(c *cobra.Command) {
+	c.Flags().StringVar(&p.server, "server", defaultServerURL, "URL of the simulated authentication server")
+}
+
+// client trusts the CA of the sandbox and nothing else. Without a timeout, 0,
+// calls end with their contexts.
+func (p *place) client(timeout time.Duration) (*http.Client, error) {
+	file := p.authority
+	if file == "" {
+		file = authorityFile(p.dir)
+	}
+	pem, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: start the sandbox, or name its directory with --dir or the CA of the gateway with --ca", file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", file)
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2: true,
+		},
+		Timeout: timeout,
+	}, nil
+}

@@ -3,11 +3,15 @@ package sandboxcmd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +20,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
 // The tests share Caddy's global state and run one after the other.
@@ -44,6 +50,9 @@ func (o *output) String() string {
 // test ends, and returns when it printed that it runs.
 func start(t *testing.T, arguments ...string) (*output, func()) {
 	t.Helper()
+	if !slices.Contains(arguments, "--listen-server") && !slices.Contains(arguments, "--gateway-only") {
+		arguments = append(arguments, "--listen-server", "localhost:0")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := new(output)
 	c := newSandboxCommand()
@@ -92,7 +101,7 @@ func run(t *testing.T, c *cobra.Command, arguments ...string) (string, error) {
 
 func phone(t *testing.T, address, dir string, arguments ...string) (string, error) {
 	t.Helper()
-	return run(t, newPhoneCommand(), append([]string{"activate", "--gateway", "https://" + address, "--ca", authorityFile(dir)}, arguments...)...)
+	return run(t, newPhoneCommand(), append([]string{"activate", "--gateway", "https://" + address, "--dir", dir}, arguments...)...)
 }
 
 func freeAddress(t *testing.T) string {
@@ -113,7 +122,7 @@ func TestSandboxAndPhone(t *testing.T) {
 	printed, _ := start(t, "--dir", dir, "--listen", address)
 	for _, want := range []string{
 		"https://" + address, frontEndKey, backEndKey, userID, domain, staticPassword, authorityFile(dir),
-		fmt.Sprintf("dsapp phone activate --gateway https://%s --ca %s\n", address, authorityFile(dir)),
+		fmt.Sprintf("dsapp phone activate --dir %s --gateway https://%s\n", dir, address),
 	} {
 		if !strings.Contains(printed.String(), want) {
 			t.Errorf("%q is not printed:\n%s", want, printed)
@@ -135,7 +144,7 @@ func TestSandboxAndPhone(t *testing.T) {
 		if err != nil || !activatedLine.MatchString(out) {
 			t.Errorf("phone %v: %v\n%s", flags, err, out)
 		}
-		for _, want := range []string{"1. DSAPPSRPRegister", "5. MdlActivate", "sent", "received", "verified"} {
+		for _, want := range []string{"1. DSAPPSRPRegister", "5. MdlActivate", "6. updateNotificationID", "sent", "received", "verified"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("phone %v: %q is not printed:\n%s", flags, want, out)
 			}
@@ -151,8 +160,140 @@ func TestSandboxAndPhone(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "DSAPPSRPGenerateActivationData was refused") || strings.Contains(out, "Activated") {
 		t.Errorf("wrong password: %v\n%s", err, out)
 	}
-	if _, err := phone(t, address, dir, "--key", "a-key-that-nobody-has"); err == nil || !strings.Contains(err.Error(), "401") {
+	if _, err := phone(t, address, dir, "--front-end-key", "a-key-that-nobody-has"); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("wrong key: %v", err)
+	}
+}
+
+// The application server, the phone and the gateway play together, over two
+// authentication servers of which the gateway asks the other one first.
+func TestRequests(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	printed, _ := start(t, "--dir", dir, "--listen", address, "--instances", "2")
+	found := regexp.MustCompile(`request-login (.* --server (\S+))\n`).FindStringSubmatch(printed.String())
+	if found == nil {
+		t.Fatalf("no command is printed that asks for a login:\n%s", printed)
+	}
+	flags, server := strings.Fields(found[1]), found[2]
+	if servers := regexp.MustCompile(`authentication server +(\S+), (\S+) `).FindStringSubmatch(printed.String()); servers == nil || servers[2] != server {
+		t.Fatalf("servers %v", servers)
+	}
+	p := place{dir: dir}
+	client, err := p.client(callTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	// arrived tells how many requests of the application server arrived; a push is
+	// out when it is among the pushes.
+	arrived := func(scan bool) int {
+		var pushes []sandbox.Push
+		var state sandbox.State
+		path, to := pushesPath, any(&pushes)
+		if scan {
+			path, to = statePath, &state
+		}
+		resp, err := client.Get(strings.TrimSuffix(server, "/") + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(to); err != nil {
+			t.Fatal(err)
+		}
+		return len(pushes) + state.Calls["authSignatureRequest"] + state.Calls["authUser"]
+	}
+
+	if out, err := phone(t, address, dir); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		request, answer string
+		want            string // of the phone
+		refused         string // of the application server, empty if approved
+	}{
+		{"request-signature", "sign", "1. getPreparedSignatureRequest", ""},
+		{"request-signature --title Bill --field Sum=1_EUR", "sign", "Sum  1_EUR", ""},
+		{"request-login", "login", "2. authUser", ""},
+		{"request-login", "login --v1", "2. signLogin", ""},
+		{"request-signature", "cancel", "2. cancelAuthSignatureRequest", "was refused"},
+		{"request-login", "cancel --kind login", "2. cancelAuthUser", "was refused"},
+		{"request-login", "cancel --kind login --plain", "2. cancelAuthUser", "was refused"},
+		{"request-login", "cancel --kind login --v1", "2. cancelLogin", "was refused"},
+		{"request-signature --scan", "sign", "2. authSignature", ""},
+		{"request-login --scan", "login", "2. authUser", ""},
+		{"request-login --scan", "cancel --kind login", "2. cancelAuthUser", "was refused"},
+	} {
+		scan := strings.Contains(tt.request, "--scan")
+		before := arrived(scan)
+		out := new(output)
+		c := newSandboxCommand()
+		c.SilenceUsage = true
+		c.SetOut(out)
+		c.SetErr(out)
+		c.SetArgs(append(strings.Fields(tt.request), flags...))
+		done := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		go func() { done <- c.ExecuteContext(ctx) }()
+		tick := time.NewTicker(5 * time.Millisecond)
+		for arrived(scan) == before {
+			select {
+			case <-tick.C:
+			case err := <-done:
+				t.Fatalf("%s: %v\n%s", tt.request, err, out)
+			}
+		}
+		tick.Stop()
+
+		// The command that is printed for the answer.
+		use, options, _ := strings.Cut(tt.answer, " ")
+		command := regexp.MustCompile(`dsapp phone ` + use + ` (.*)\n`).FindStringSubmatch(out.String())
+		if command == nil {
+			t.Fatalf("%s: no command is printed:\n%s", tt.request, out)
+		}
+		answered, err := run(t, newPhoneCommand(), append([]string{use}, strings.Fields(command[1]+" "+options)...)...)
+		end := "Approved"
+		if tt.refused != "" {
+			end = "Rejected."
+		}
+		if err != nil || !strings.Contains(answered, tt.want) || !strings.Contains(answered, end) {
+			t.Errorf("%s: %s: %v\n%s", tt.request, tt.answer, err, answered)
+		}
+		asked := <-done
+		cancel()
+		switch {
+		case tt.refused == "" && (asked != nil || !strings.Contains(out.String(), "Approved for jane.doe in mydomain.com by VDS")):
+			t.Errorf("%s: %v\n%s", tt.request, asked, out)
+		case tt.refused != "" && (asked == nil || !strings.Contains(asked.Error(), tt.refused)):
+			t.Errorf("%s: %v\n%s", tt.request, asked, out)
+		}
+	}
+
+	common := []string{"--dir", dir, "--gateway", "https://" + address}
+	if _, err := run(t, newPhoneCommand(), append([]string{"sign", "--server", server}, common...)...); err == nil || !strings.Contains(err.Error(), "STAT_NOT_FOUND") {
+		t.Errorf("a used key: %v", err)
+	}
+	for range 2 {
+		if out, err := run(t, newPhoneCommand(), append([]string{"authenticate"}, common...)...); err != nil || !strings.Contains(out, "Logged in for jane.doe") {
+			t.Errorf("one-time password: %v\n%s", err, out)
+		}
+	}
+	if out, err := run(t, newPhoneCommand(), append([]string{"authenticate", "--v1"}, common...)...); err != nil || !strings.Contains(out, "Logged in.") {
+		t.Errorf("one-time password with version 1: %v\n%s", err, out)
+	}
+
+	// A standard licence has one-time passwords only.
+	common = append(common, "--device", filepath.Join(dir, "standard.json"))
+	for _, bind := range [][]string{nil, {"--bind"}} {
+		if out, err := run(t, newPhoneCommand(), slices.Concat([]string{"activate", "--standard"}, bind, common)...); err != nil || !strings.Contains(out, "DSAPPSRPActivate") {
+			t.Errorf("standard licence: %v\n%s", err, out)
+		}
+		if out, err := run(t, newPhoneCommand(), append([]string{"authenticate"}, common...)...); err != nil || !strings.Contains(out, "Logged in for jane.doe") {
+			t.Errorf("one-time password of a standard licence: %v\n%s", err, out)
+		}
+	}
+	if _, err := run(t, newPhoneCommand(), append([]string{"sign", "--server", server}, common...)...); err == nil || !strings.Contains(err.Error(), "got no push notification") {
+		t.Errorf("push to a standard licence: %v", err)
 	}
 }
 
@@ -169,8 +310,8 @@ func TestGatewayRestarts(t *testing.T) {
 	gateway := []string{"--dir", dir, "--gateway-only", "--server", "https://" + server + "/", "--listen", address}
 	_, stop := start(t, gateway...)
 
-	o := phoneOptions{authority: authorityFile(dir)}
-	client, err := o.client()
+	p := place{authority: authorityFile(dir)}
+	client, err := p.client(callTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +358,9 @@ func TestWrongUsage(t *testing.T) {
 		{newSandboxCommand, "--gateway-only", "needs --server"},
 		{newSandboxCommand, "--server https://localhost:1/", "needs --gateway-only"},
 		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --listen-server localhost:2", "exclude one another"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --instances 2", "exclude one another"},
+		{newSandboxCommand, "--instances 0", "--instances is not 1 to 9"},
+		{newSandboxCommand, "--instances 10", "--instances is not 1 to 9"},
 		{newSandboxCommand, "--listen localhost", "needs a port"},
 		{newSandboxCommand, "--listen :0", "needs a port"},
 		{newSandboxCommand, "bogus", "unknown command"},
@@ -224,6 +368,18 @@ func TestWrongUsage(t *testing.T) {
 		{newActivateCommand, "--image 00 --registration-identifier abcd", "were all set"},
 		{newActivateCommand, "--ca /does/not/exist", "does not exist: start the sandbox"},
 		{newActivateCommand, "--ca sandboxcmd_test.go", "holds no certificate"},
+		{newActivateCommand, "--bind", "--bind needs --standard"},
+		{newActivateCommand, "--standard --v1", "were all set"},
+		{newPhoneCommand, "sign --scan", "--scan needs --key"},
+		{newPhoneCommand, "sign --v1", "nothing but logins by push"},
+		{newPhoneCommand, "login --v1 --scan --key 1", "nothing but logins by push"},
+		{newPhoneCommand, "cancel --v1", "nothing but logins by push"},
+		{newPhoneCommand, "cancel --kind transfer", "--kind is neither signature nor login"},
+		{newPhoneCommand, "sign --device /does/not/exist", "activate the phone first"},
+		{newPhoneCommand, "authenticate --device /does/not/exist", "activate the phone first"},
+		{newPhoneCommand, "sign --device sandboxcmd_test.go", "is not the file of an activated phone"},
+		{newSandboxCommand, "request-signature --field Amount", "--field is not name=value"},
+		{newSandboxCommand, "request-login --ca /does/not/exist", "does not exist: start the sandbox"},
 	} {
 		c := tt.command()
 		c.SilenceUsage = true
@@ -239,6 +395,8 @@ func TestUnknownSubcommand(t *testing.T) {
 	for _, tt := range []struct{ arguments, want string }{
 		{"dsapp sandbx", "unknown command \"sandbx\" for \"caddy dsapp\"\n\nDid you mean this?\n\tsandbox\n"},
 		{"dsapp phone actvate", "unknown command \"actvate\" for \"caddy dsapp phone\"\n\nDid you mean this?\n\tactivate\n"},
+		{"dsapp sandbox request-signature bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox request-signature\""},
+		{"dsapp sandbox bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox\""},
 		{"dsapp phone nothing-alike", "unknown command \"nothing-alike\" for \"caddy dsapp phone\""},
 		{"dsapp", ""},
 		{"dsapp phone", ""},
@@ -280,9 +438,9 @@ func TestLocalURL(t *testing.T) {
 // The simulated authentication server names a URL at which it is reached, also
 // if it listens everywhere.
 func TestServerListensEverywhere(t *testing.T) {
-	out, _ := start(t, "--dir", t.TempDir(), "--server-only", "--listen-server", ":0")
-	if !regexp.MustCompile(`--server https://localhost:[1-9][0-9]*/ `).MatchString(out.String()) {
-		t.Errorf("no URL of localhost is printed:\n%s", out)
+	out, _ := start(t, "--dir", t.TempDir(), "--server-only", "--instances", "2", "--listen-server", ":0")
+	if !regexp.MustCompile(`( --server https://localhost:[1-9][0-9]*/){2}\n`).MatchString(out.String()) {
+		t.Errorf("no URLs of localhost are printed:\n%s", out)
 	}
 }
 
@@ -305,17 +463,66 @@ func TestProgram(t *testing.T) {
 
 func TestReadImage(t *testing.T) {
 	t.Parallel()
-	identifier, password, err := readImage(fmt.Sprintf("%X", "01;01;jane.doe;mydomain.com;Ident1;Passw0rd;GW"))
-	if err != nil || identifier != "Ident1" || password != "Passw0rd" {
-		t.Errorf("%q, %q, %v", identifier, password, err)
+	r, err := readImage(fmt.Sprintf("%X", "01;01;jane.doe;mydomain.com;Ident1;Passw0rd;GW"))
+	if err != nil || r != (registration{"Ident1", "Passw0rd", "jane.doe", "mydomain.com"}) {
+		t.Errorf("%+v, %v", r, err)
 	}
 	for _, content := range []string{"", "01;01;u;d;i;p", "01;02;u;d;i;p;g", "01;01;u;d;;p;g", "01;01;u;d;i;p;g;x"} {
-		if _, _, err := readImage(fmt.Sprintf("%X", content)); err == nil {
+		if _, err := readImage(fmt.Sprintf("%X", content)); err == nil {
 			t.Errorf("%q was read", content)
 		}
 	}
-	if _, _, err := readImage("0"); err == nil {
+	if _, err := readImage("0"); err == nil {
 		t.Error("half a byte was read")
+	}
+}
+
+// Instances listen on ports that follow each other, or on any.
+func TestNextPort(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"localhost:18888": "localhost:18889", ":18888": ":18889", "[::1]:1": "[::1]:2", "localhost:0": "localhost:0",
+	} {
+		if got, err := nextPort(in); err != nil || got != want {
+			t.Errorf("nextPort(%q) = %s, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{":http", "localhost", "localhost:"} {
+		if got, err := nextPort(in); err == nil {
+			t.Errorf("nextPort(%q) = %s", in, got)
+		}
+	}
+}
+
+// The file of a phone holds a secret: nobody else reads it, and no failure leaves
+// a part of it or loses the one before.
+func TestDeviceFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "new", "phone.json")
+	for i := range uint64(2) {
+		want := &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret"), Counter: i}
+		if err := writeDevice(file, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readDevice(file); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	for name, mode := range map[string]os.FileMode{filepath.Dir(file): 0o700, file: 0o600} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
+		}
+	}
+	taken := filepath.Join(dir, "taken")
+	if err := os.MkdirAll(filepath.Join(taken, "phone.json", "occupied"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeDevice(filepath.Join(taken, "phone.json"), &sandbox.Authenticator{}); err == nil {
+		t.Error("replaced a directory")
+	}
+	if files, err := os.ReadDir(taken); err != nil || len(files) != 1 {
+		t.Errorf("left %v, %v", files, err)
 	}
 }
 

@@ -13,25 +13,49 @@ type Variant struct {
 	Prefixes bool
 	// IDFirst writes attributeID before value.
 	IDFirst bool
-	// Masked marks the activation messages with attributeOptions/masked.
+	// Masked marks the activation data with attributeOptions/masked.
 	Masked bool
 	// Errors is the number of additional entries in the error stack, of
 	// successful answers too.
 	Errors int
-	// Extra adds attributes that no client knows to successful answers.
+	// Extra adds attributes or elements that no client knows to successful
+	// answers, and the list of user attributes to those of authUser.
 	Extra bool
-	// Rename replaces attribute identifiers in answers: the names of some
-	// are not public, and a server may use others than the defaults.
+	// Rename replaces attribute identifiers and element names in the data of
+	// answers: some are not public, and a server may use others than the defaults.
 	Rename map[string]string
+}
+
+func (v Variant) rename(name string) string {
+	if renamed, ok := v.Rename[name]; ok {
+		return renamed
+	}
+	return name
 }
 
 const (
 	soap11Namespace = "http://schemas.xmlsoap.org/soap/envelope/"
 	soap12Namespace = "http://www.w3.org/2003/05/soap-envelope"
 
-	typesNamespace        = "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/"
-	provisioningNamespace = typesNamespace + "Provisioning"
+	typesNamespace = "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/"
 )
+
+// A scenario is a family of commands with namespaces of its own.
+type scenario struct {
+	name        string // in the namespace of the operations
+	prefix      string
+	types       string // in the namespace of the types, without .xsd
+	typesPrefix string
+	resultsType string // xsi:type of attribute-list results
+}
+
+var (
+	authenticationScenario = &scenario{"Authentication", "aut", "CredentialTypes", "CREDENTIAL-TYPES", "CredentialResults"}
+	signatureScenario      = &scenario{"Signature", "sig", "SignatureTypes", "SIGNATURE-TYPES", "SignatureResults"}
+	provisioningScenario   = &scenario{"Provisioning", "prov", "ProvisioningTypes", "PROVISIONING-TYPES", "ProvisioningResults"}
+)
+
+func (c *scenario) namespace() string { return typesNamespace + c.name }
 
 // A soapVersion is the version that the media type of a request announces.
 type soapVersion struct {
@@ -66,12 +90,13 @@ type prefixes struct{ envelope, operation, types, xsd, xsi string }
 // A writer writes one answer.
 type writer struct {
 	strings.Builder
-	p prefixes
-	v Variant
+	scenario *scenario
+	p        prefixes
+	v        Variant
 }
 
-func newWriter(v Variant) *writer {
-	w := &writer{v: v, p: prefixes{"soapenv", "prov", "PROVISIONING-TYPES", "xsd", "xsi"}}
+func newWriter(c *scenario, v Variant) *writer {
+	w := &writer{scenario: c, v: v, p: prefixes{"soapenv", c.prefix, c.typesPrefix, "xsd", "xsi"}}
 	if v.Prefixes {
 		w.p = prefixes{"SOAP-ENV", "ns1", "ns2", "s", "i"}
 	}
@@ -80,15 +105,15 @@ func newWriter(v Variant) *writer {
 
 // envelope writes a whole message; header may be empty, body writes the content
 // of the Body.
-func (w *writer) envelope(version soapVersion, namespace, header string, body func()) {
+func (w *writer) envelope(version soapVersion, header string, body func()) {
 	w.WriteString(xml.Header)
 	envelope := w.p.envelope + ":Envelope"
 	w.open(envelope,
 		"xmlns:"+w.p.envelope, version.envelope,
 		"xmlns:"+w.p.xsd, xsdNamespace,
 		"xmlns:"+w.p.xsi, xsiNamespace,
-		"xmlns:"+w.p.types, typesNamespace+"ProvisioningTypes.xsd",
-		"xmlns:"+w.p.operation, namespace)
+		"xmlns:"+w.p.types, typesNamespace+w.scenario.types+".xsd",
+		"xmlns:"+w.p.operation, w.scenario.namespace())
 	if header != "" {
 		w.open(w.p.envelope + ":Header")
 		w.WriteString(header)
@@ -128,11 +153,9 @@ func (w *writer) resultCodes(c resultCodes) {
 }
 
 func (w *writer) attribute(d datum, typ valueType) {
-	if name, ok := w.v.Rename[d.name]; ok {
-		d.name = name
-	}
+	d.name = w.v.rename(d.name)
 	w.open("attributes")
-	if d.secret && w.v.Masked {
+	if d.masked || d.secret && w.v.Masked {
 		w.open("attributeOptions")
 		w.leaf("masked", "true")
 		w.close("attributeOptions")
@@ -174,6 +197,15 @@ func (w *writer) open(name string, attributes ...string) {
 }
 
 func (w *writer) close(name string) { w.WriteString("</" + name + ">") }
+
+// closeTo closes the innermost of the open groups until n are left.
+func (w *writer) closeTo(open []string, n int) []string {
+	for len(open) > n {
+		w.close(w.v.rename(open[len(open)-1]))
+		open = open[:len(open)-1]
+	}
+	return open
+}
 
 func (w *writer) leaf(name, text string, attributes ...string) {
 	w.open(name, attributes...)

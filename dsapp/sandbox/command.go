@@ -2,18 +2,17 @@ package sandbox
 
 import (
 	"context"
-	"encoding/xml"
 	"fmt"
-	"strconv"
-	"unicode/utf8"
 )
 
 // A command is one row of the table below: what a request of it looks like and
 // what the server does with it. Everything else (transport, envelope, Faults,
 // failure switches, counters) is the same for all rows.
 type command struct {
-	operation xml.Name
+	scenario  *scenario
+	operation string
 	cmd       string // subcommand of an operation that has them, else empty
+	answer    string // element of the answer if it is not the operation's name and Response
 	form      form
 	component string // the value that carries the component type
 	handle    func(s *Server, ctx context.Context, in values) ([]datum, error)
@@ -24,7 +23,15 @@ func (c *command) name() string {
 	if c.cmd != "" {
 		return c.cmd
 	}
-	return c.operation.Local
+	return c.operation
+}
+
+// answerElement is the local name of the element in the Body of the answer.
+func (c *command) answerElement() string {
+	if c.answer != "" {
+		return c.answer
+	}
+	return c.operation + "Response"
 }
 
 // A form is one of the request and answer styles of the interface.
@@ -36,14 +43,19 @@ type form interface {
 	write(w *writer, codes resultCodes, data []datum, stack []stackEntry)
 }
 
-// values of a request by name; an optional value that was left out is missing.
-type values map[string]string
+// values of a request. Those of nested elements have their path for a name; an
+// optional value that was left out is missing.
+type values struct {
+	text   map[string]string
+	fields []RequestField // of the dataFieldList
+}
 
 // A datum is one value of an answer.
 type datum struct {
-	name   string
+	name   string // of a nested element: its path
 	value  string
 	secret bool // marked as masked by the variant that does so
+	masked bool // always marked as masked
 }
 
 // A stackEntry is one entry of the error stack.
@@ -145,155 +157,8 @@ func codesOf(status string) resultCodes {
 		c.statusCode = 9005
 	case "STAT_NOSUPPORT":
 		c.statusCode = 9006
+	case "STAT_INVDATA":
+		c.statusCode = 9007
 	}
 	return c
-}
-
-// A valueType is the local part of the xsi:type that a value must have.
-type valueType string
-
-const (
-	stringType      valueType = "string"
-	unsignedIntType valueType = "unsignedInt"
-)
-
-// A field is one value that a command takes.
-type field struct {
-	name     string
-	typ      valueType
-	required bool
-	max      int // characters
-}
-
-// An attributeList is the form in which every value is an <attributes> element
-// with value and attributeID, collected in one set.
-type attributeList struct {
-	set         string // name of the element around the attributes
-	resultsType string // xsi:type of the results, within typesNamespace
-	fields      []field
-}
-
-var _ form = attributeList{}
-
-func (a attributeList) read(children []*element) (values, error) {
-	if len(children) != 1 || children[0].name.Local != a.set {
-		return nil, callerError("expected exactly one element %s", a.set)
-	}
-
-	in := make(values, len(a.fields))
-	given := make(map[string]bool, len(a.fields))
-	for _, e := range children[0].children {
-		if e.name.Local != "attributes" {
-			return nil, callerError("%s holds an element other than attributes", a.set)
-		}
-		id, value, null, err := readAttribute(e)
-		if err != nil {
-			return nil, err
-		}
-		f, ok := a.field(id)
-		if !ok {
-			return nil, callerError("attributeID is not one that this command takes")
-		}
-		if value.xsiType != (xml.Name{Space: xsdNamespace, Local: string(f.typ)}) {
-			return nil, callerError("value of %s needs xsi:type xsd:%s", id, f.typ)
-		}
-		if given[id] {
-			return nil, refuse("STAT_INVPARAM", 0, "attribute given twice: "+id)
-		}
-		given[id] = true
-		if null {
-			continue
-		}
-		text := value.text.String()
-		if f.typ == unsignedIntType {
-			if _, err := strconv.ParseUint(text, 10, 32); err != nil {
-				return nil, callerError("value of %s is not an xsd:%s", id, f.typ)
-			}
-		}
-		if text == "" || utf8.RuneCountInString(text) > f.max {
-			return nil, refuse("STAT_INVPARAM", 0, "attribute empty or too long: "+id)
-		}
-		in[id] = text
-	}
-	for _, f := range a.fields {
-		if _, ok := in[f.name]; f.required && !ok {
-			return nil, refuse("STAT_INVPARAM", 0, "attribute missing: "+f.name)
-		}
-	}
-	return in, nil
-}
-
-func (a attributeList) field(name string) (field, bool) {
-	for _, f := range a.fields {
-		if f.name == name {
-			return f, true
-		}
-	}
-	return field{}, false
-}
-
-// readAttribute takes one <attributes> element apart; its children may stand
-// in any order.
-func readAttribute(e *element) (id string, value *element, null bool, err error) {
-	var idElement, options *element
-	for _, c := range e.children {
-		var slot **element
-		switch c.name.Local {
-		case "value":
-			slot = &value
-		case "attributeID":
-			slot = &idElement
-		case "attributeOptions":
-			slot = &options
-		default:
-			return "", nil, false, callerError("attributes holds an unknown element")
-		}
-		if *slot != nil {
-			return "", nil, false, callerError("attributes holds %s twice", c.name.Local)
-		}
-		*slot = c
-	}
-	if value == nil || idElement == nil {
-		return "", nil, false, callerError("attributes needs value and attributeID")
-	}
-	if len(value.children) > 0 || len(idElement.children) > 0 {
-		return "", nil, false, callerError("value and attributeID hold text only")
-	}
-	if value.xsiType == (xml.Name{}) {
-		return "", nil, false, callerError("value without xsi:type")
-	}
-	if options == nil {
-		return idElement.text.String(), value, false, nil
-	}
-	for _, o := range options.children {
-		switch o.name.Local {
-		case "null", "negative", "masked":
-		default:
-			return "", nil, false, callerError("attributeOptions holds an unknown element")
-		}
-		on, err := strconv.ParseBool(o.text.String())
-		if err != nil || len(o.children) > 0 {
-			return "", nil, false, callerError("attributeOptions holds something that is not an xsd:boolean")
-		}
-		null = null || (on && o.name.Local == "null")
-	}
-	return idElement.text.String(), value, null, nil
-}
-
-func (a attributeList) write(w *writer, codes resultCodes, data []datum, stack []stackEntry) {
-	w.open("results", w.p.xsi+":type", w.p.types+":"+a.resultsType)
-	w.resultCodes(codes)
-	w.open("resultAttribute")
-	if codes.returnCode == 0 {
-		for _, d := range data {
-			w.attribute(d, stringType)
-		}
-		if w.v.Extra {
-			w.attribute(datum{name: "SANDBOX_EXTRA_TEXT", value: `unknown to every client: <&>"'`}, stringType)
-			w.attribute(datum{name: "SANDBOX_EXTRA_NUMBER", value: "7"}, unsignedIntType)
-		}
-	}
-	w.close("resultAttribute")
-	w.errorStack(stack)
-	w.close("results")
 }

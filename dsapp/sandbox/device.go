@@ -186,6 +186,7 @@ type Device struct {
 	license  license
 	code     string
 	sequence int
+	key      [secretSize]byte // of the authenticator instance
 }
 
 // NewDevice gives a device without a licence.
@@ -213,8 +214,7 @@ func (d *Device) ActivateInstance(message string) (signature string, err error) 
 	if err != nil {
 		return "", err
 	}
-	defer clear(key[:])
-	d.sequence = sequence
+	d.sequence, d.key = sequence, key
 	return confirmation(key, d.code, message), nil
 }
 

@@ -33,10 +33,17 @@ type script struct {
 	license license
 	change  func(service string, members map[string]any)
 
-	calls    []string
-	exchange srp.Exchange
-	code     string
-	expected string // confirmation
+	calls        []string
+	registration map[string]string // members of DSAPPSRPRegister
+	exchange     srp.Exchange
+	code         string
+	key          [secretSize]byte // of the authenticator instance
+	expected     string           // confirmation
+
+	// Of a standard licence, else nil: the activation data, and the check of the
+	// last call's members.
+	standard func(session []byte) map[string]any
+	confirm  func(members map[string]string)
 }
 
 func newScript(t *testing.T, flat bool) *script {
@@ -104,6 +111,7 @@ func (g *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *script) answer(service string, in map[string]string) map[string]any {
 	switch service {
 	case "DSAPPSRPRegister":
+		g.registration = in
 		image := "01;01;" + in["userID"] + ";" + in["domain"] + ";" + testIdentifier + ";" + testPassword + ";GATEWAY01"
 		return map[string]any{
 			"registrationIdentifier": testIdentifier, "activationPassword": testPassword,
@@ -134,6 +142,9 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 		if !ok {
 			return map[string]any{"RAW": `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_INVCREDENTIALS","returnCode":-1,"statusCode":1000}}`}
 		}
+		if g.standard != nil {
+			return map[string]any{"serverEvidenceMessage": upperHex(session.Evidence), "standard": g.standard(session.Key)}
+		}
 		c, err := seal.NewTransport(session.Key, g.exchange.ClientPublic, g.exchange.ServerPublic).
 			Seal(seal.LicenseActivationMessage, []byte(g.license.activationMessage()))
 		if err != nil {
@@ -143,6 +154,9 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 			"serverEvidenceMessage": upperHex(session.Evidence), "mac": upperHex(c.MAC),
 			"encryptedLicenseActivationMessage": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter),
 		}
+	case "DSAPPSRPActivate":
+		g.confirm(in)
+		return map[string]any{"userID": "jane.doe", "domain": "mydomain.com", "serialNumber": "VDS1000120"}
 	case "MdlAddDevice":
 		g.code = in["deviceCode"]
 		if _, err := g.license.verifyDeviceCode(g.code); err != nil {
@@ -151,9 +165,9 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 		if description, ok := in["description"]; ok == g.flat || (ok && description != "my phone") {
 			g.t.Errorf("description %q, %v", description, ok)
 		}
-		key := [secretSize]byte{4}
-		message := g.license.instanceMessage(g.code, 3, key)
-		g.expected = confirmation(key, g.code, message)
+		g.key = [secretSize]byte{4}
+		message := g.license.instanceMessage(g.code, 3, g.key)
+		g.expected = confirmation(g.key, g.code, message)
 		return map[string]any{"instanceActivationMessage": message}
 	case "MdlActivate":
 		if in["signature"] != g.expected {
@@ -198,11 +212,15 @@ func TestPhoneActivates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Activated{"jane.doe", "mydomain.com", "VDS1000120", "VDS1000120-3"}
+			want := Activated{
+				UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120", InstanceSerial: "VDS1000120-3",
+				Authenticator: &Authenticator{SerialNumber: "VDS1000120-3", UserID: "jane.doe", Domain: "mydomain.com", Secret: g.key[:]},
+			}
 			if flat {
 				want.UserID, want.Domain = "", ""
+				want.Authenticator.UserID, want.Authenticator.Domain = "", ""
 			}
-			if got != want {
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("activated %+v, want %+v", got, want)
 			}
 			if id, err := g.license.verifyDeviceCode(g.code); err != nil || id != 42 {
@@ -402,7 +420,7 @@ func TestPhoneWrongInput(t *testing.T) {
 // activation image, and that the step tells neither password nor image.
 func TestRegisterUser(t *testing.T) {
 	t.Parallel()
-	user := UserRegistration{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "s3cret!"}
+	user := UserRegistration{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "s3cret!", LicenseType: "standard", SerialNumber: "VDS1000120"}
 	g := newScript(t, false)
 	p, steps := g.start()
 	r, err := p.RegisterUser(t.Context(), backEndKey, user)
@@ -411,6 +429,11 @@ func TestRegisterUser(t *testing.T) {
 	}
 	if r.RegistrationIdentifier != testIdentifier || r.ActivationPassword != testPassword || r.ExpiresAt.Year() != 2030 {
 		t.Errorf("registered %+v", r)
+	}
+	if want := map[string]string{
+		"userID": "jane.doe", "domain": "mydomain.com", "staticPassword": "s3cret!", "licenseType": "standard", "serialNumber": "VDS1000120",
+	}; !maps.Equal(g.registration, want) {
+		t.Errorf("sent %v", g.registration)
 	}
 	for _, m := range append((*steps)[0].Sent, (*steps)[0].Received...) {
 		for _, secret := range []string{user.StaticPassword, testPassword, upperHex([]byte(testPassword))} {
@@ -444,6 +467,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0},"result":{"salt":"00"}}`), false)
 	f.Add([]byte(`{"errorCode":0,"errorMessage":"STAT_SUCCESS","salt":"00"}`), true)
 	f.Add([]byte(`{"resultCodes":null,"result":null}`), false)
+	f.Add([]byte(`{"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0},"result":{"standard":{"data":{}}}}`), false)
 	f.Add([]byte(`null`), true)
 	f.Fuzz(func(t *testing.T, content []byte, flat bool) {
 		a := answer{service: "x"}
@@ -455,5 +479,6 @@ func FuzzAnswer(f *testing.F) {
 		}
 		_, _ = a.text("salt")
 		_, _ = a.hex("salt")
+		_, _ = a.object("salt")
 	})
 }

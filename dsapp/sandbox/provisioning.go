@@ -4,18 +4,18 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/xml"
-	"fmt"
 	"strings"
 	"time"
 )
 
 // Names of provisioning attributes. Those of the registration ID, the
-// activation messages and the serial number in answers are not public.
+// activation messages, the serial number in answers to multi-device commands
+// and the event reactivation counter are not public.
 const (
 	fieldComponentType             = "PROVFLD_COMPONENT_TYPE"
 	fieldUserID                    = "PROVFLD_USERID"
 	fieldDomain                    = "PROVFLD_DOMAIN"
+	fieldOrganizationalUnit        = "PROVFLD_ORGANIZATIONAL_UNIT"
 	fieldStaticPassword            = "PROVFLD_STATIC_PASSWORD"
 	fieldActivationType            = "PROVFLD_ACTIVATION_TYPE"
 	fieldRegistrationID            = "PROVFLD_REGISTRATIONID"
@@ -24,6 +24,11 @@ const (
 	fieldSerialNumber              = "PROVFLD_SERIAL_NO"
 	fieldActivationMessage         = "PROVFLD_ACTIVATION_MESSAGE"
 	fieldInstanceActivationMessage = "PROVFLD_INSTANCE_ACTIVATION_MESSAGE"
+	fieldActivationCode            = "PROVFLD_ACTIVATION_CODE"
+	fieldEventReactivationCounter  = "PROVFLD_EVENT_REACTIVATION_COUNTER"
+	fieldResponse                  = "PROVFLD_DP_RESPONSE"
+	fieldDerivationCode            = "PROVFLD_DERIVATION_CODE"
+	fieldRequestType               = "PROVFLD_REQUEST_TYPE"
 )
 
 // Framework codes in error stacks.
@@ -33,114 +38,104 @@ const (
 	frameworkDeviceCode     = 1263
 )
 
-// provisioningCommands gives the rows of the provisioning scenario. description
+// Limits on values, in characters.
+const (
+	maxUserID         = 255
+	maxStaticPassword = 128
+	maxRegistrationID = 64
+	maxSerialNumber   = 22
+	maxSignature      = 64
+	maxResponse       = 64
+	maxDerivationCode = 27
+	maxUnsignedInt    = 10
+)
+
+// provisioningCommands gives the subcommands of provisioningExecute. description
 // is the attribute of the device description, empty if there is none.
 func provisioningCommands(description string) []command {
-	execute := xml.Name{Space: provisioningNamespace, Local: "provisioningExecute"}
-	attributes := func(fields ...field) attributeList {
-		component := field{fieldComponentType, stringType, true, maxComponentType}
-		return attributeList{"attributeSet", "ProvisioningResults", append([]field{component}, fields...)}
-	}
 	device := []field{
-		{fieldRegistrationID, stringType, true, 64},
+		{fieldRegistrationID, stringType, true, maxRegistrationID},
 		{fieldDeviceCode, stringType, true, deviceCodeDigits},
 	}
 	if description != "" {
 		device = append(device, field{description, stringType, false, 255})
 	}
-	return []command{{
-		operation: execute,
-		cmd:       "PROVISIONCMD_MDL_REGISTER",
-		component: fieldComponentType,
-		form: attributes(
-			field{fieldUserID, stringType, true, 255},
-			field{fieldDomain, stringType, false, 255},
-			field{fieldStaticPassword, stringType, true, 128},
-			field{fieldActivationType, unsignedIntType, false, 10},
+	commands := []command{{
+		cmd: "PROVISIONCMD_MDL_REGISTER",
+		form: provisioningAttributes(
+			field{fieldUserID, stringType, true, maxUserID},
+			field{fieldDomain, stringType, false, maxUserID},
+			field{fieldStaticPassword, stringType, true, maxStaticPassword},
+			field{fieldActivationType, unsignedIntType, false, maxUnsignedInt},
 		),
 		handle: (*Server).mdlRegister,
 	}, {
-		operation: execute,
-		cmd:       "PROVISIONCMD_MDL_ADD_DEVICE",
-		component: fieldComponentType,
-		form:      attributes(device...),
-		handle:    (*Server).mdlAddDevice,
+		cmd:    "PROVISIONCMD_MDL_ADD_DEVICE",
+		form:   provisioningAttributes(device...),
+		handle: (*Server).mdlAddDevice,
 	}, {
-		operation: execute,
-		cmd:       "PROVISIONCMD_MDL_ACTIVATE",
-		component: fieldComponentType,
-		form: attributes(
-			field{fieldRegistrationID, stringType, true, 64},
-			field{fieldSignature, stringType, true, 64},
+		cmd: "PROVISIONCMD_MDL_ACTIVATE",
+		form: provisioningAttributes(
+			field{fieldRegistrationID, stringType, true, maxRegistrationID},
+			field{fieldSignature, stringType, true, maxSignature},
 		),
 		handle: (*Server).mdlActivate,
+	}, {
+		cmd: "PROVISIONCMD_REGISTER",
+		form: provisioningAttributes(
+			field{fieldUserID, stringType, true, maxUserID},
+			field{fieldDomain, stringType, false, maxUserID},
+			field{fieldStaticPassword, stringType, false, maxStaticPassword},
+			field{fieldSerialNumber, stringType, false, maxSerialNumber},
+		),
+		handle: (*Server).registerStandard,
+	}, {
+		cmd: "PROVISIONCMD_ACTIVATE",
+		form: provisioningAttributes(
+			field{fieldUserID, stringType, true, maxUserID},
+			field{fieldDomain, stringType, false, maxUserID},
+			field{fieldResponse, stringType, false, maxResponse},
+			field{fieldDerivationCode, stringType, false, maxDerivationCode},
+			field{fieldRequestType, unsignedIntType, false, maxUnsignedInt},
+		),
+		handle: (*Server).activateStandard,
 	}}
+	for i := range commands {
+		c := &commands[i]
+		c.scenario, c.operation, c.component = provisioningScenario, "provisioningExecute", fieldComponentType
+	}
+	return commands
 }
 
-type user struct {
-	User
-	wrongPasswords int
-	licenses       []*userLicense
-}
-
-func (u *user) locked() bool { return u.wrongPasswords >= maxWrongPasswords }
-
-type userLicense struct {
-	license
-	instances []*instance
-}
-
-// exhausted reports whether all sequence numbers of the licence are used. One
-// is used per Activation Message 2, whether its device confirms or not.
-func (l *userLicense) exhausted() bool { return len(l.instances) == maxSequence }
-
-// An instance is one authenticator of a licence.
-type instance struct {
-	sequence     int
-	deviceID     uint32
-	description  string
-	confirmation string
-	activated    bool
+func provisioningAttributes(fields ...field) attributeList {
+	component := field{fieldComponentType, stringType, true, maxComponentType}
+	return attributeList{set: "attributeSet", fields: append([]field{component}, fields...)}
 }
 
 // A registration is an activation that has begun and not ended.
 type registration struct {
-	user    *user
-	license *userLicense
-	created time.Time
-	latest  *instance // of the last Activation Message 2
+	user     *user
+	license  *userLicense
+	created  time.Time
+	exchange *exchange // of dsappSRPRegister, else nil
+	latest   *instance // of the last Activation Message 2
 }
 
 // mdlRegister checks the static password, gives the user a licence and begins
-// an activation. How many wrong passwords lock a user is a policy of a real
-// server; here it is three, and only a restart unlocks.
+// an activation.
 func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expire()
 
-	u := s.findUser(in[fieldUserID], in[fieldDomain])
-	if u == nil {
-		return nil, refuse("STAT_USER_UNKNOWN", 0, "user not found")
+	u, err := s.checkPassword(in.text[fieldUserID], in.text[fieldDomain], in.text[fieldStaticPassword])
+	if err != nil {
+		return nil, err
 	}
-	if u.locked() {
-		return nil, refuse("STAT_LOCKED", 0, "user is locked")
-	}
-	if subtle.ConstantTimeCompare([]byte(u.StaticPassword), []byte(in[fieldStaticPassword])) != 1 {
-		u.wrongPasswords++
-		return nil, refuse("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
-	}
-	u.wrongPasswords = 0
-
 	l := s.assignLicense(u)
 	if l == nil {
 		return nil, refuse("STAT_DIGIPASS_NOT_AVAILABLE", 0, "no licence with a free instance")
 	}
-	id := newRegistrationID()
-	for s.registrations[id] != nil {
-		id = newRegistrationID()
-	}
-	s.registrations[id] = &registration{user: u, license: l, created: s.now()}
+	id := s.begin(&registration{user: u, license: l})
 	return []datum{
 		{name: fieldRegistrationID, value: id},
 		{name: fieldActivationMessage, value: l.activationMessage(), secret: true},
@@ -154,11 +149,14 @@ func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	r, err := s.findRegistration(in[fieldRegistrationID])
+	r, err := s.findRegistration(in.text[fieldRegistrationID])
 	if err != nil {
 		return nil, err
 	}
-	code := in[fieldDeviceCode]
+	if r.exchange != nil && !r.exchange.proved {
+		return nil, refuse("STAT_NOT_FOUND", 0, "the activation data was not fetched")
+	}
+	code := in.text[fieldDeviceCode]
 	deviceID, err := r.license.verifyDeviceCode(code)
 	if err != nil {
 		return nil, refuse("STAT_DPERROR", frameworkDeviceCode, err.Error())
@@ -167,16 +165,16 @@ func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 		return nil, refuse("STAT_DIGIPASS_NOT_AVAILABLE", 0, "all instances of the licence are used")
 	}
 
-	i := &instance{sequence: len(r.license.instances) + 1, deviceID: deviceID, description: in[s.description]}
-	var key [secretSize]byte
-	_, _ = rand.Read(key[:]) // never fails
-	message := r.license.instanceMessage(code, i.sequence, key)
-	i.confirmation = confirmation(key, code, message)
+	sequence := len(r.license.instances) + 1
+	i := &instance{serial: instanceSerial(r.license.serial, sequence), deviceID: deviceID, description: in.text[s.description]}
+	_, _ = rand.Read(i.key[:]) // never fails
+	message := r.license.instanceMessage(code, sequence, i.key)
+	i.confirmation = confirmation(i.key, code, message)
 	r.license.instances = append(r.license.instances, i)
 	r.latest = i
 	return []datum{
 		{name: fieldInstanceActivationMessage, value: message, secret: true},
-		{name: fieldSerialNumber, value: instanceSerial(r.license.serial, i.sequence)},
+		{name: fieldSerialNumber, value: i.serial},
 	}, nil
 }
 
@@ -187,7 +185,7 @@ func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	id := in[fieldRegistrationID]
+	id := in.text[fieldRegistrationID]
 	r, err := s.findRegistration(id)
 	if err != nil {
 		return nil, err
@@ -195,7 +193,7 @@ func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 	if r.latest == nil {
 		return nil, refuse("STAT_NOT_FOUND", 0, "no device was added to this registration")
 	}
-	if subtle.ConstantTimeCompare([]byte(r.latest.confirmation), []byte(in[fieldSignature])) != 1 {
+	if subtle.ConstantTimeCompare([]byte(r.latest.confirmation), []byte(in.text[fieldSignature])) != 1 {
 		return nil, refuse("STAT_OTP_INCORRECT", frameworkNotVerified, "confirmation signature is wrong")
 	}
 	r.latest.activated = true
@@ -205,46 +203,6 @@ func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 		{name: fieldDomain, value: r.user.Domain},
 		{name: fieldSerialNumber, value: r.license.serial},
 	}, nil
-}
-
-// findUser gives the user of a domain. Without a domain the name has to be that
-// of one user only, because the sandbox has no default domain.
-func (s *Server) findUser(name, domain string) *user {
-	var found *user
-	for _, u := range s.users {
-		if u.Name != name || (domain != "" && u.Domain != domain) {
-			continue
-		}
-		if domain != "" {
-			return u
-		}
-		if found != nil && found.Domain != u.Domain {
-			return nil
-		}
-		if found == nil {
-			found = u
-		}
-	}
-	return found
-}
-
-// assignLicense gives a licence of the user that can take a device, a new one
-// if the user may have another, else nil.
-func (s *Server) assignLicense(u *user) *userLicense {
-	for _, l := range u.licenses {
-		if !l.exhausted() {
-			return l
-		}
-	}
-	if len(u.licenses) >= max(u.Licenses, 1) || s.nextSerial < 1 || s.nextSerial > largestSerialNumber {
-		return nil
-	}
-	l := &userLicense{}
-	l.serial = fmt.Sprintf("%s%0*d", serialPrefix, serialNumberDigits, s.nextSerial)
-	_, _ = rand.Read(l.secret[:]) // never fails
-	s.nextSerial++
-	u.licenses = append(u.licenses, l)
-	return l
 }
 
 // findRegistration gives a registration that can still be used.
@@ -257,12 +215,29 @@ func (s *Server) findRegistration(id string) (*registration, error) {
 	return r, nil
 }
 
-// expire drops the registrations that are past the age of the cache.
+// begin puts a registration into the cache and gives its identifier.
+func (s *Server) begin(r *registration) string {
+	s.expire()
+	id := newRegistrationID()
+	for s.registrations[id] != nil {
+		id = newRegistrationID()
+	}
+	r.created = s.now()
+	s.registrations[id] = r
+	return id
+}
+
+// expire drops what is past the age of its cache.
 func (s *Server) expire() {
 	now := s.now()
 	for id, r := range s.registrations {
 		if now.Sub(r.created) >= provisioningCacheAge {
 			delete(s.registrations, id)
+		}
+	}
+	for _, p := range s.pending {
+		if now.Sub(p.created) >= s.requestTimeout {
+			s.end(p, timedOut)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"encoding/xml"
@@ -15,9 +16,16 @@ import (
 	"time"
 )
 
-// DefaultComponentType is the component type that a Server knows if its options
-// name none: the one of a predefined client record for multi-device licences.
-const DefaultComponentType = "DIGIPASS Gateway Provisioning DP760"
+// Component types that a Server knows if its options name none: those of
+// predefined client records, for multi-device licences and for all else.
+const (
+	DefaultComponentType = "DIGIPASS Gateway Provisioning DP760"
+	PushComponentType    = "Push Notification Client"
+)
+
+// DefaultRequestTimeout is how long a login or signature waits for its device if
+// the options do not say.
+const DefaultRequestTimeout = time.Minute
 
 // provisioningCacheAge is how long a registration can be used.
 const provisioningCacheAge = 600 * time.Second
@@ -39,22 +47,30 @@ type Options struct {
 	// stands for 1,000,000. When the numbers run out, so do the licences.
 	SerialStart int
 	// ComponentTypes lists the client component records; empty stands for
-	// DefaultComponentType.
+	// DefaultComponentType and PushComponentType.
 	ComponentTypes []string
 	// DescriptionAttribute is the attribute that takes a device description of
 	// up to 255 characters in PROVISIONCMD_MDL_ADD_DEVICE. Its name is not
 	// public; empty means that there is none.
 	DescriptionAttribute string
+	// RequestTimeout is how long a login or signature waits for its device: the
+	// policy's timeout of a blocking call and the age of the cache. 0 stands for
+	// DefaultRequestTimeout.
+	RequestTimeout time.Duration
 }
 
 // User is one user of a simulated authentication server.
 type User struct {
-	Name           string
-	Domain         string
-	StaticPassword string
-	// Licenses is how many licences the user can be assigned, each good for
-	// 99 devices; 0 stands for 1.
+	Name               string
+	Domain             string
+	OrganizationalUnit string
+	StaticPassword     string
+	// Licenses is how many multi-device licences the user can be assigned, each
+	// good for 99 devices; 0 stands for 1, and for none if the user has standard
+	// licences.
 	Licenses int
+	// StandardLicenses is how many standard licences the user can be assigned.
+	StandardLicenses int
 }
 
 // Server is a simulated authentication server: an http.Handler for its SOAP
@@ -63,46 +79,79 @@ type User struct {
 // A caller authenticates by a component type alone; real servers look at its
 // address as well.
 type Server struct {
-	now         func() time.Time
-	components  []string
-	description string // attribute of the device description
-	commands    []command
+	*database
+	now            func() time.Time
+	components     []string
+	description    string // attribute of the device description
+	requestTimeout time.Duration
+	commands       []command
 
-	mu            sync.Mutex
-	users         []*user
-	nextSerial    int
+	// Caches, counters and switches of this instance, guarded by database.mu.
 	registrations map[string]*registration
+	pending       map[string]*pendingRequest
 	calls         map[string]int
 	failures      map[string]Failure
 	variant       Variant
+}
+
+// A database is what instances that replicate share.
+type database struct {
+	mu         sync.Mutex
+	users      []*user
+	nextSerial int
 }
 
 var _ http.Handler = (*Server)(nil)
 
 // New gives a server in its first state.
 func New(o Options) *Server {
+	d := &database{nextSerial: o.SerialStart}
+	if d.nextSerial == 0 {
+		d.nextSerial = defaultSerialStart
+	}
+	for _, u := range o.Users {
+		d.users = append(d.users, &user{User: u})
+	}
 	s := &Server{
-		now:           o.Now,
-		components:    slices.Clone(o.ComponentTypes),
-		description:   o.DescriptionAttribute,
-		commands:      provisioningCommands(o.DescriptionAttribute),
-		nextSerial:    o.SerialStart,
-		registrations: make(map[string]*registration),
-		calls:         make(map[string]int),
-		failures:      make(map[string]Failure),
+		database:       d,
+		now:            o.Now,
+		components:     slices.Clone(o.ComponentTypes),
+		description:    o.DescriptionAttribute,
+		requestTimeout: o.RequestTimeout,
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if len(s.components) == 0 {
-		s.components = []string{DefaultComponentType}
+		s.components = []string{DefaultComponentType, PushComponentType}
 	}
-	if s.nextSerial == 0 {
-		s.nextSerial = defaultSerialStart
+	if s.requestTimeout == 0 {
+		s.requestTimeout = DefaultRequestTimeout
 	}
-	for _, u := range o.Users {
-		s.users = append(s.users, &user{User: u})
-	}
+	return s.start()
+}
+
+// Replica gives another instance of the same deployment: users, licences and
+// devices are replicated, while registrations, pending requests, counters and
+// switches belong to one instance. Instances that share a database instead are
+// one Server with several addresses.
+func (s *Server) Replica() *Server {
+	return (&Server{
+		database:       s.database,
+		now:            s.now,
+		components:     s.components,
+		description:    s.description,
+		requestTimeout: s.requestTimeout,
+	}).start()
+}
+
+// start gives the instance its commands and empty caches.
+func (s *Server) start() *Server {
+	s.commands = slices.Concat(provisioningCommands(s.description), exchangeCommands(), authenticationCommands(), signatureCommands())
+	s.registrations = make(map[string]*registration)
+	s.pending = make(map[string]*pendingRequest)
+	s.calls = make(map[string]int)
+	s.failures = make(map[string]Failure)
 	return s
 }
 
@@ -206,15 +255,15 @@ func (s *Server) identify(version soapVersion, body []byte) (*command, []*elemen
 	unknown := callerError("method or namespace not recognized")
 	for i := range s.commands {
 		c := &s.commands[i]
-		if c.operation != operation.name {
+		if operation.name != (xml.Name{Space: c.scenario.namespace(), Local: c.operation}) {
 			continue
 		}
 		if c.cmd != "" {
 			if len(children) == 0 || children[0].name.Local != "cmd" {
-				return nil, nil, callerError("operation %s begins with the element cmd", c.operation.Local)
+				return nil, nil, callerError("operation %s begins with the element cmd", c.operation)
 			}
 			if children[0].text.String() != c.cmd {
-				unknown = callerError("cmd is not a subcommand of operation %s", c.operation.Local)
+				unknown = callerError("cmd is not a subcommand of operation %s", c.operation)
 				continue
 			}
 			children = children[1:]
@@ -278,14 +327,14 @@ func (s *Server) arrived(c *command) Failure {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls[c.operation.Local]++
+	s.calls[c.operation]++
 	if c.cmd != "" {
 		s.calls[c.cmd]++
 	}
 	if f := s.failures[c.name()]; f != NoFailure() {
 		return f
 	}
-	return s.failures[c.operation.Local]
+	return s.failures[c.operation]
 }
 
 // perform checks a request against its row and carries it out. The status for a
@@ -296,7 +345,7 @@ func (s *Server) perform(ctx context.Context, c *command, children []*element) (
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(s.components, in[c.component]) {
+	if !slices.Contains(s.components, in.text[c.component]) {
 		return nil, refuse("STAT_INVPARAM", 0, "no client component record for this component type")
 	}
 	return c.handle(s, ctx, in)
@@ -304,14 +353,14 @@ func (s *Server) perform(ctx context.Context, c *command, children []*element) (
 
 // answer gives the HTTP status and the message for the outcome of a request.
 func (s *Server) answer(version soapVersion, c *command, header string, data []datum, err error) (int, string) {
+	scenario := provisioningScenario
+	if c != nil {
+		scenario = c.scenario
+	}
 	s.mu.Lock()
-	w := newWriter(s.variant)
+	w := newWriter(scenario, s.variant)
 	s.mu.Unlock()
 
-	namespace := provisioningNamespace
-	if c != nil {
-		namespace = c.operation.Space
-	}
 	status, outcome := http.StatusOK, codesOf("STAT_SUCCESS")
 	var stack []stackEntry
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
@@ -324,11 +373,11 @@ func (s *Server) answer(version soapVersion, c *command, header string, data []d
 		if status = http.StatusInternalServerError; f.kind == callerFault {
 			status = version.callerStatus
 		}
-		w.envelope(version, namespace, header, func() { w.fault(version, f) })
+		w.envelope(version, header, func() { w.fault(version, f) })
 		return status, w.String()
 	}
-	w.envelope(version, namespace, header, func() {
-		name := w.p.operation + ":" + c.operation.Local + "Response"
+	w.envelope(version, header, func() {
+		name := w.p.operation + ":" + c.answerElement()
 		w.open(name)
 		c.form.write(w, outcome, data, stack)
 		w.close(name)
@@ -337,7 +386,7 @@ func (s *Server) answer(version soapVersion, c *command, header string, data []d
 }
 
 // State is what a developer may want to see of a server. It holds no password,
-// no activation message and no key.
+// no activation data and no secret.
 type State struct {
 	// Calls is how often each operation and each subcommand arrived.
 	Calls map[string]int `json:"calls"`
@@ -345,6 +394,8 @@ type State struct {
 	Users []UserState `json:"users"`
 	// Registrations that can still be used, the oldest first.
 	Registrations []RegistrationState `json:"registrations"`
+	// Requests that wait for their device, the oldest first.
+	Requests []RequestState `json:"requests"`
 }
 
 // UserState is one user of a State.
@@ -359,15 +410,17 @@ type UserState struct {
 // LicenseState is one licence of a user.
 type LicenseState struct {
 	SerialNumber string        `json:"serialNumber"`
+	Standard     bool          `json:"standard"`
 	Devices      []DeviceState `json:"devices"`
 }
 
-// DeviceState is one authenticator instance of a licence.
+// DeviceState is one authenticator of a licence.
 type DeviceState struct {
-	SerialNumber string `json:"serialNumber"`
-	DeviceID     uint32 `json:"deviceID"`
-	Description  string `json:"description,omitempty"`
-	Activated    bool   `json:"activated"`
+	SerialNumber   string `json:"serialNumber"`
+	DeviceID       uint32 `json:"deviceID"`
+	Description    string `json:"description,omitempty"`
+	Activated      bool   `json:"activated"`
+	NotificationID string `json:"notificationID,omitempty"`
 }
 
 // RegistrationState is one pending registration.
@@ -378,20 +431,30 @@ type RegistrationState struct {
 	ExpiresAt      time.Time `json:"expiresAt"`
 }
 
+// RequestState is one pending login or signature.
+type RequestState struct {
+	Kind   Kind   `json:"kind"`
+	Key    string `json:"key"`
+	UserID string `json:"userID"`
+	// RetrievedBy is the serial number of the authenticator that retrieved the
+	// request, empty before.
+	RetrievedBy string    `json:"retrievedBy,omitempty"`
+	ExpiresAt   time.Time `json:"expiresAt"`
+}
+
 // State gives a copy of the present state.
 func (s *Server) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire()
 
-	state := State{Calls: make(map[string]int), Users: []UserState{}, Registrations: []RegistrationState{}}
-	maps.Copy(state.Calls, s.calls)
+	state := State{Calls: maps.Clone(s.calls), Users: []UserState{}, Registrations: []RegistrationState{}, Requests: []RequestState{}}
 	for _, u := range s.users {
 		us := UserState{u.Name, u.Domain, u.wrongPasswords, u.locked(), []LicenseState{}}
 		for _, l := range u.licenses {
-			ls := LicenseState{l.serial, []DeviceState{}}
+			ls := LicenseState{l.serial, l.standard, []DeviceState{}}
 			for _, i := range l.instances {
-				ls.Devices = append(ls.Devices, DeviceState{instanceSerial(l.serial, i.sequence), i.deviceID, i.description, i.activated})
+				ls.Devices = append(ls.Devices, DeviceState{i.serial, i.deviceID, i.description, i.activated, i.notificationID})
 			}
 			us.Licenses = append(us.Licenses, ls)
 		}
@@ -402,16 +465,33 @@ func (s *Server) State() State {
 			RegistrationState{id, r.user.Name, r.license.serial, r.created.Add(provisioningCacheAge)})
 	}
 	slices.SortFunc(state.Registrations, func(a, b RegistrationState) int {
-		if c := a.ExpiresAt.Compare(b.ExpiresAt); c != 0 {
-			return c
+		return cmp.Or(a.ExpiresAt.Compare(b.ExpiresAt), strings.Compare(a.RegistrationID, b.RegistrationID))
+	})
+	for key, p := range s.pending {
+		r := RequestState{Kind: p.request.Kind, Key: key, UserID: p.user.Name, ExpiresAt: p.created.Add(s.requestTimeout)}
+		if p.retriever != nil {
+			r.RetrievedBy = p.retriever.serial
 		}
-		return strings.Compare(a.RegistrationID, b.RegistrationID)
+		state.Requests = append(state.Requests, r)
+	}
+	slices.SortFunc(state.Requests, func(a, b RequestState) int {
+		return cmp.Or(a.ExpiresAt.Compare(b.ExpiresAt), strings.Compare(a.Key, b.Key))
 	})
 	return state
 }
 
 // StateHandler gives a read-only handler that answers GET with the State as JSON.
 func (s *Server) StateHandler() http.Handler {
+	return developerHandler(func(*http.Request) any { return s.State() })
+}
+
+// PushHandler gives a read-only handler that answers GET with the Pushes as a
+// JSON array, of one device if the query names its serialNumber, else of all.
+func (s *Server) PushHandler() http.Handler {
+	return developerHandler(func(r *http.Request) any { return s.Pushes(r.URL.Query().Get("serialNumber")) })
+}
+
+func developerHandler(content func(*http.Request) any) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -422,6 +502,6 @@ func (s *Server) StateHandler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		_ = e.Encode(s.State()) // a caller that is gone needs no answer
+		_ = e.Encode(content(r)) // a caller that is gone needs no answer
 	})
 }

@@ -115,8 +115,8 @@ func status(t testing.TB, h http.Handler, body string) string {
 	return m[1]
 }
 
-// attribute gives the value of an attribute in an answer of the usual form.
-func attribute(t testing.TB, answer, id string) string {
+// attributeValue gives the value of an attribute in an answer of the usual form.
+func attributeValue(t testing.TB, answer, id string) string {
 	t.Helper()
 	m := regexp.MustCompile(`<value xsi:type="xsd:string">([^<]*)</value><attributeID>` + id + `</attributeID>`).FindStringSubmatch(answer)
 	if m == nil {
@@ -129,7 +129,7 @@ func attribute(t testing.TB, answer, id string) string {
 func registered(t testing.TB, s *Server) (id, am1 string) {
 	t.Helper()
 	_, answer := send(t, s, text11, registerRequest)
-	return attribute(t, answer, "PROVFLD_REGISTRATIONID"), attribute(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
+	return attributeValue(t, answer, "PROVFLD_REGISTRATIONID"), attributeValue(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
 }
 
 const (
@@ -156,8 +156,8 @@ func TestGoldenActivation(t *testing.T) {
 	s, _ := newTestServer()
 
 	code, answer := send(t, s, text11, registerRequest)
-	id := attribute(t, answer, "PROVFLD_REGISTRATIONID")
-	am1 := attribute(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
+	id := attributeValue(t, answer, "PROVFLD_REGISTRATIONID")
+	am1 := attributeValue(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
 	want := goldenHead11 + fmt.Sprintf(goldenSuccess,
 		attr("string", id, "PROVFLD_REGISTRATIONID")+attr("string", am1, "PROVFLD_ACTIVATION_MESSAGE")+
 			attr("string", "VDS1000120", "PROVFLD_SERIAL_NO")) + goldenTail
@@ -177,7 +177,7 @@ func TestGoldenActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, answer = send(t, s, text11, addDevice(id, deviceCode))
-	am2 := attribute(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE")
+	am2 := attributeValue(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE")
 	want = goldenHead11 + fmt.Sprintf(goldenSuccess,
 		attr("string", am2, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE")+attr("string", "VDS1000120-1", "PROVFLD_SERIAL_NO")) + goldenTail
 	if code != http.StatusOK || answer != want || len(am2) != 108 {
@@ -242,7 +242,7 @@ func TestStrictness(t *testing.T) {
 		"no cmd":                      {"<cmd>PROVISIONCMD_MDL_REGISTER</cmd>", "", 500, "begins with the element cmd"},
 		"unknown attribute":           {"PROVFLD_DOMAIN", "PROVFLD_REALM", 500, "not one that this command takes"},
 		"attribute of another cmd":    {"PROVFLD_DOMAIN", "PROVFLD_SIGNATURE", 500, "not one that this command takes"},
-		"wrong set":                   {"attributeSet>", "credentialAttributeSet>", 500, "exactly one element attributeSet"},
+		"wrong set":                   {"attributeSet>", "credentialAttributeSet>", 500, "expected element attributeSet"},
 		"foreign element in the set":  {"<attributeSet>", "<attributeSet><x/>", 500, "other than attributes"},
 		"foreign element":             {"<attributes><value", "<attributes><x/><value", 500, "unknown element"},
 		"value twice":                 {password, password + password, 500, "value twice"},
@@ -400,7 +400,7 @@ func TestRegistrationExpires(t *testing.T) {
 
 	c.advance(599 * time.Second)
 	_, answer := send(t, s, text11, addDevice(id, code))
-	signature, err := d.ActivateInstance(attribute(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE"))
+	signature, err := d.ActivateInstance(attributeValue(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,10 +438,10 @@ func TestDevicesOfRegistration(t *testing.T) {
 			}
 		}
 		_, answer := send(t, s, text11, addDevice(id, code))
-		if got, want := attribute(t, answer, "PROVFLD_SERIAL_NO"), fmt.Sprintf("VDS1000120-%d", i+1); got != want {
+		if got, want := attributeValue(t, answer, "PROVFLD_SERIAL_NO"), fmt.Sprintf("VDS1000120-%d", i+1); got != want {
 			t.Errorf("serial number %s, want %s", got, want)
 		}
-		signature, err := d.ActivateInstance(attribute(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE"))
+		signature, err := d.ActivateInstance(attributeValue(t, answer, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -459,7 +459,7 @@ func TestDevicesOfRegistration(t *testing.T) {
 		}
 	}
 	devices := s.State().Users[0].Licenses[0].Devices
-	want := []DeviceState{{"VDS1000120-1", 1, "", false}, {"VDS1000120-2", 2, "", true}}
+	want := []DeviceState{{SerialNumber: "VDS1000120-1", DeviceID: 1}, {SerialNumber: "VDS1000120-2", DeviceID: 2, Activated: true}}
 	if len(devices) != 2 || devices[0] != want[0] || devices[1] != want[1] {
 		t.Errorf("devices %v, want %v", devices, want)
 	}
@@ -531,14 +531,14 @@ func TestLicenses(t *testing.T) {
 	var lastMessage string
 	for _, serial := range []string{"VDS9999998", "VDS9999999"} {
 		_, answer := send(t, s, text11, register("u", "p"))
-		if got := attribute(t, answer, "PROVFLD_SERIAL_NO"); got != serial {
+		if got := attributeValue(t, answer, "PROVFLD_SERIAL_NO"); got != serial {
 			t.Fatalf("serial number %s, want %s", got, serial)
 		}
-		id, am1 := attribute(t, answer, "PROVFLD_REGISTRATIONID"), attribute(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
+		id, am1 := attributeValue(t, answer, "PROVFLD_REGISTRATIONID"), attributeValue(t, answer, "PROVFLD_ACTIVATION_MESSAGE")
 		if am1 == lastMessage {
 			t.Fatal("two licences share an activation message")
 		}
-		if _, answer = send(t, s, text11, register("u", "p")); attribute(t, answer, "PROVFLD_ACTIVATION_MESSAGE") != am1 {
+		if _, answer = send(t, s, text11, register("u", "p")); attributeValue(t, answer, "PROVFLD_ACTIVATION_MESSAGE") != am1 {
 			t.Fatal("the message of a licence changed")
 		}
 		lastMessage = am1
@@ -548,7 +548,7 @@ func TestLicenses(t *testing.T) {
 		}
 		for sequence := 1; sequence <= 99; sequence++ {
 			_, answer = send(t, s, text11, addDevice(id, code))
-			if got, want := attribute(t, answer, "PROVFLD_SERIAL_NO"), fmt.Sprintf("%s-%d", serial, sequence); got != want {
+			if got, want := attributeValue(t, answer, "PROVFLD_SERIAL_NO"), fmt.Sprintf("%s-%d", serial, sequence); got != want {
 				t.Fatalf("instance serial %s, want %s", got, want)
 			}
 		}

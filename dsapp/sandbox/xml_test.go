@@ -93,6 +93,9 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(request("PROVISIONCMD_MDL_ADD_DEVICE", attr("string", "x", "PROVFLD_DEVICE_CODE"))), false)
 	f.Add([]byte(`<!DOCTYPE a><a/>`), false)
 	f.Add([]byte(`<a xmlns="urn:a"><b:c/></a>`), true)
+	for _, body := range commandRequests() {
+		f.Add([]byte(body), false)
+	}
 	s := New(Options{})
 	f.Fuzz(func(t *testing.T, body []byte, newer bool) {
 		version := soap11

@@ -1,0 +1,146 @@
+package sandboxcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+)
+
+// applicationOptions of the commands that play the bank's application server.
+type applicationOptions struct {
+	place
+	userID       string
+	domain       string
+	serialNumber string
+	title        string
+	fields       []string
+	scan         bool
+}
+
+func newRequestCommand(kind sandbox.Kind) *cobra.Command {
+	var o applicationOptions
+	c := &cobra.Command{
+		Use:   "request-" + string(kind),
+		Short: fmt.Sprintf("Plays the bank's application server: asks for a %s and waits for the phone", kind),
+		Long: fmt.Sprintf(`Plays the bank's application server: asks the simulated authentication server for
+a %s and waits until the user answered on the phone, or for a minute. It
+fails if the user did not approve. A phone of the user has to be activated since
+the simulated authentication server was started.
+
+The phone gets the key of the request in a push notification; with --scan it
+scans the key from an image that the bank's site shows.`, kind),
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.request(c.Context(), c.OutOrStdout(), kind)
+		},
+	}
+	o.flags(c)
+	o.serverFlag(c)
+	f := c.Flags()
+	f.StringVar(&o.userID, "user", userID, "user to ask")
+	f.StringVar(&o.domain, "domain", domain, "domain of the user")
+	f.BoolVar(&o.scan, "scan", false, "the phone scans the key in place of a push notification")
+	title := "Log in to the bank"
+	if kind == sandbox.KindSignature {
+		title = "Transfer"
+		f.StringVar(&o.serialNumber, "serial-number", "", "device to ask (default all of the user)")
+		f.StringArrayVar(&o.fields, "field", []string{"Amount=250.00 EUR", "To=Bob"}, "field of the transaction, as name=value; can be given several times")
+	}
+	f.StringVar(&o.title, "title", title, "what the user is shown first")
+	return c
+}
+
+// request asks for a login or signature and tells what became of it.
+func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sandbox.Kind) error {
+	fields, err := parseFields(o.fields)
+	if err != nil {
+		return err
+	}
+	client, err := o.client(0)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	application := &sandbox.Application{URL: o.server, Client: client}
+	login := sandbox.LoginRequest{UserID: o.userID, Domain: o.domain, Message: o.title}
+	signature := sandbox.SignatureRequest{
+		UserID: o.userID, Domain: o.domain, SerialNumber: o.serialNumber, Title: o.title, Fields: fields,
+	}
+
+	fmt.Fprintf(out, "The application server asks %s in %s for a %s:\n\n", o.userID, o.domain, kind)
+	showRequest(out, o.title, fields)
+	flags := o.phoneFlags()
+	if o.scan {
+		var key string
+		if kind == sandbox.KindLogin {
+			key, err = application.PrepareLogin(ctx, login)
+		} else {
+			key, err = application.PrepareSignature(ctx, signature)
+		}
+		if err != nil {
+			return err
+		}
+		login.Key, signature.Key = key, key
+		flags += " --scan --key " + quote(key)
+		fmt.Fprintf(out, "The site shows an image with the key %s. ", key)
+	}
+	use := "login"
+	if kind == sandbox.KindSignature {
+		use = "sign"
+	}
+	fmt.Fprintf(out, `The application server waits for the phone. Approve or reject it in another terminal, within a minute:
+
+  %[1]s dsapp phone %[2]s%[4]s
+  %[1]s dsapp phone cancel --kind %[3]s%[4]s
+
+`, program(os.Args[0]), use, kind, flags)
+
+	var done sandbox.Authenticated
+	if kind == sandbox.KindLogin {
+		done, err = application.RequestLogin(ctx, login)
+	} else {
+		done, err = application.RequestSignature(ctx, signature)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Approved%s.\n", describe(done))
+	return nil
+}
+
+// phoneFlags are the flags that the phone needs to find the same sandbox.
+func (o *applicationOptions) phoneFlags() string {
+	flags := ""
+	if o.dir != defaultDir() {
+		flags += " --dir " + quote(o.dir)
+	}
+	if o.authority != "" {
+		flags += " --ca " + quote(o.authority)
+	}
+	if o.gateway != defaultGatewayURL {
+		flags += " --gateway " + quote(o.gateway)
+	}
+	if o.server != defaultServerURL {
+		flags += " --server " + quote(o.server)
+	}
+	return flags
+}
+
+func parseFields(pairs []string) ([]sandbox.RequestField, error) {
+	var fields []sandbox.RequestField
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || name == "" || value == "" {
+			return nil, errors.New("--field is not name=value")
+		}
+		fields = append(fields, sandbox.RequestField{Key: name, Value: value})
+	}
+	return fields, nil
+}

@@ -1,0 +1,55 @@
+package sandboxcmd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+)
+
+// deviceFile is where a phone keeps its authenticator, unless told otherwise.
+func deviceFile(dir string) string { return filepath.Join(dir, "phone.json") }
+
+// readDevice reads the authenticator of an activated phone.
+func readDevice(file string) (*sandbox.Authenticator, error) {
+	content, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: activate the phone first, with `dsapp phone activate`", file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := new(sandbox.Authenticator)
+	if err := json.Unmarshal(content, a); err != nil || a.SerialNumber == "" || len(a.Secret) == 0 {
+		return nil, fmt.Errorf("%s is not the file of an activated phone", file)
+	}
+	return a, nil
+}
+
+// writeDevice keeps an authenticator with its secret where only its user can
+// read it, in place of the one that was there.
+func writeDevice(file string, a *sandbox.Authenticator) error {
+	content, err := json.MarshalIndent(a, "", "  ") //nolint:gosec // the file is where a phone keeps its secret
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(content, '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,308 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Application plays the bank's application server: it asks the authentication
+// server, with SOAP, for logins and signatures. Its fields are set before use; it
+// is safe for concurrent use.
+type Application struct {
+	// URL of the authentication server.
+	URL string
+	// Client sends the calls, http.DefaultClient if nil. Its timeout has to be longer
+	// than the authentication server waits for a device.
+	Client *http.Client
+	// ComponentType is the name of the client record, PushComponentType if empty.
+	ComponentType string
+}
+
+// SignatureRequest is a transaction that a user is asked to sign.
+type SignatureRequest struct {
+	UserID string
+	Domain string // may be empty
+	// SerialNumber is that of the authenticator instance to ask; all those that can
+	// be asked if empty.
+	SerialNumber string
+	Title        string // may be empty
+	Fields       []RequestField
+	// Key is that of a request which PrepareSignature made. The other members but
+	// user and domain do not count then.
+	Key string
+}
+
+// LoginRequest is a login that a user is asked to approve.
+type LoginRequest struct {
+	UserID string
+	Domain string // may be empty
+	// SerialNumber is that of the authenticator instance to ask; all those that can
+	// be asked if empty. PrepareLogin does not use it.
+	SerialNumber string
+	// Message for the user; PrepareLogin needs one.
+	Message string
+	// Key is that of a request which PrepareLogin made. The other members but user
+	// and domain do not count then.
+	Key string
+}
+
+// RequestSignature asks for a signature and waits until a device completes or
+// cancels the request or the authentication server's time for it has passed. All
+// but a completed signature is a *RefusalError.
+func (a *Application) RequestSignature(ctx context.Context, r SignatureRequest) (Authenticated, error) {
+	data, err := a.send(ctx, signatureScenario, "authSignatureRequest", func(w *writer) {
+		w.leaf("componentType", a.componentType())
+		w.open("user")
+		w.leaf("userID", r.UserID)
+		if r.Domain != "" {
+			w.leaf("domain", r.Domain)
+		}
+		w.close("user")
+		if r.Key != "" {
+			w.leaf("requestKey", r.Key)
+			return
+		}
+		if r.SerialNumber != "" {
+			w.leaf("serialNumber", r.SerialNumber)
+		}
+		w.open("push")
+		if r.Title != "" {
+			w.leaf("transactionTitle", r.Title)
+		}
+		dataFields(w, r.Fields)
+		w.close("push")
+	})
+	if err != nil {
+		return Authenticated{}, err
+	}
+	return Authenticated{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
+}
+
+// PrepareSignature makes a request whose key the bank's site shows as an image for
+// the phone to scan, and gives the key. A refusal is a *RefusalError.
+func (a *Application) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
+	data, err := a.send(ctx, signatureScenario, "genRequest", func(w *writer) {
+		attributes(w, "attributeSet", []attribute{
+			{signComponentType, a.componentType(), stringType},
+			{signUserID, r.UserID, stringType},
+			{signDomain, r.Domain, stringType},
+			{signSerialNumber, r.SerialNumber, stringType},
+			{signTransactionTitle, r.Title, stringType},
+		})
+		dataFields(w, r.Fields)
+	})
+	if err != nil {
+		return "", err
+	}
+	return requestKey(data, signRequestKey)
+}
+
+// RequestLogin asks for a login and waits as RequestSignature does. All but a
+// completed login is a *RefusalError.
+func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authenticated, error) {
+	set := []attribute{
+		{credComponentType, a.componentType(), stringType},
+		{credUserID, r.UserID, stringType},
+		{credDomain, r.Domain, stringType},
+		{credPasswordFormat, combinedPassword, unsignedIntType},
+	}
+	if r.Key != "" {
+		set = append(set, attribute{credChallengeKey, r.Key, stringType})
+	} else {
+		set = append(set,
+			attribute{credSerialNumber, r.SerialNumber, stringType},
+			attribute{credChallengeMessage, r.Message, stringType},
+			attribute{credPassword, PushKeyword, stringType})
+	}
+	data, err := a.send(ctx, authenticationScenario, "authUser", func(w *writer) { attributes(w, "credentialAttributeSet", set) })
+	if err != nil {
+		return Authenticated{}, err
+	}
+	return Authenticated{
+		UserID: data[credUserID], Domain: data[credDomain],
+		OrganizationalUnit: data[credOrganizationalUnit], SerialNumber: data[credSerialNumber],
+	}, nil
+}
+
+// PrepareLogin makes a login whose key the bank's site shows as an image for the
+// phone to scan, and gives the key. A refusal is a *RefusalError.
+func (a *Application) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
+	data, err := a.send(ctx, authenticationScenario, "getSecureChallenge", func(w *writer) {
+		attributes(w, "credentialAttributeSet", []attribute{
+			{credComponentType, a.componentType(), stringType},
+			{credUserID, r.UserID, stringType},
+			{credDomain, r.Domain, stringType},
+			{credChallengeMessage, r.Message, stringType},
+		})
+	})
+	if err != nil {
+		return "", err
+	}
+	return requestKey(data, credChallengeKey)
+}
+
+func requestKey(data map[string]string, name string) (string, error) {
+	if data[name] == "" {
+		return "", fmt.Errorf("answer without %s", name)
+	}
+	return data[name], nil
+}
+
+func (a *Application) componentType() string {
+	if a.ComponentType != "" {
+		return a.ComponentType
+	}
+	return PushComponentType
+}
+
+// An attribute of a request; one without a value is left out.
+type attribute struct {
+	name, value string
+	typ         valueType
+}
+
+func attributes(w *writer, set string, list []attribute) {
+	w.open(set)
+	for _, a := range list {
+		if a.value != "" {
+			w.attribute(datum{name: a.name, value: a.value}, a.typ)
+		}
+	}
+	w.close(set)
+}
+
+func dataFields(w *writer, fields []RequestField) {
+	w.open(dataFieldList)
+	for _, f := range fields {
+		w.open("dataField")
+		w.leaf("key", f.Key)
+		w.leaf("value", f.Value)
+		w.close("dataField")
+	}
+	w.close(dataFieldList)
+}
+
+// send performs one command in SOAP 1.1 and gives the values of a success, each
+// by the name of its attribute or element.
+func (a *Application) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
+	w := newWriter(c, Variant{})
+	w.envelope(soap11, "", func() {
+		name := w.p.operation + ":" + operation
+		w.open(name)
+		content(w)
+		w.close(name)
+	})
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL, strings.NewReader(w.String()))
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", operation, err)
+	}
+	r.Header.Set("Content-Type", soap11.contentType)
+	r.Header.Set("SOAPAction", `""`)
+
+	client := a.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", operation, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerSize))
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", operation, err)
+	}
+	data, err := readSOAPAnswer(operation, body)
+	if refused := (*RefusalError)(nil); err != nil && !errors.As(err, &refused) {
+		return nil, fmt.Errorf("answer of %s, with HTTP status %d: %w", operation, response.StatusCode, err)
+	}
+	return data, err
+}
+
+// readSOAPAnswer gives the values of a successful answer in either form. The
+// error is a *RefusalError if there are result codes.
+func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
+	answer, err := readEnvelope(soap11, body)
+	if err != nil {
+		return nil, err
+	}
+	switch answer.name.Local {
+	case operation + "Response", operation + "Respond": // the interface has both
+	case "Fault":
+		return nil, fmt.Errorf("a Fault: %s", answer.leaf("faultstring"))
+	default:
+		return nil, errors.New("it is for another command")
+	}
+	codes := answer.find("resultCodes")
+	if codes == nil {
+		return nil, errors.New("it has no result codes")
+	}
+	outcome := ResultCodes{ReturnCodeEnum: codes.leaf("returnCodeEnum"), StatusCodeEnum: codes.leaf("statusCodeEnum")}
+	for name, to := range map[string]*int{"returnCode": &outcome.ReturnCode, "statusCode": &outcome.StatusCode} {
+		if *to, err = strconv.Atoi(codes.leaf(name)); err != nil {
+			return nil, fmt.Errorf("%s is not a number", name)
+		}
+	}
+
+	data := make(map[string]string)
+	if set := answer.find("resultAttribute"); set != nil {
+		for _, e := range set.children {
+			data[e.leaf("attributeID")] = e.leaf("value")
+		}
+	}
+	if result := answer.find("result"); result != nil {
+		result.leaves(data)
+	}
+	refused := &RefusalError{Call: operation, ResultCodes: outcome}
+	if text := data[credStatusMessage]; text != "" {
+		// How a login fails that was asked for by the keyword.
+		refused.Description = fmt.Sprintf("a success with the status message %q", text)
+		return nil, refused
+	}
+	if outcome.ReturnCode != 0 {
+		if stack := answer.find("errors"); stack != nil {
+			refused.Description = stack.leaf("errorDesc")
+		}
+		return nil, refused
+	}
+	return data, nil
+}
+
+// find gives the first element with a name below e, in the order of the document,
+// nil if there is none. The depth of a document is limited.
+func (e *element) find(name string) *element {
+	for _, c := range e.children {
+		if c.name.Local == name {
+			return c
+		}
+		if found := c.find(name); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// leaf gives the text of a child, empty if there is none with the name.
+func (e *element) leaf(name string) string {
+	for _, c := range e.children {
+		if c.name.Local == name {
+			return c.text.String()
+		}
+	}
+	return ""
+}
+
+// leaves adds the text of all elements below e that have no children.
+func (e *element) leaves(to map[string]string) {
+	for _, c := range e.children {
+		if len(c.children) == 0 {
+			to[c.name.Local] = c.text.String()
+		}
+		c.leaves(to)
+	}
+}

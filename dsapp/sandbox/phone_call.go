@@ -1,0 +1,293 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+const (
+	maxAnswerSize = 1 << 20 // bytes
+	// shownDigits is how much of a long or sensitive value a Step shows at either end.
+	shownDigits = 4
+	hidden      = "(not shown)"
+)
+
+// A call is one REST call with the checks that its answer has to pass.
+type call struct {
+	path  string
+	flat  bool // answered with result codes and data in one object
+	sent  []Member
+	check func(answer) (verified []string, err error) // of a success, nil if there is nothing to check
+}
+
+// service is the name of the REST service.
+func (c call) service() string { return path.Base(c.path) }
+
+// do performs a call and reports it to Trace.
+func (p *Phone) do(ctx context.Context, key string, c call) error {
+	step := Step{Call: c.service()}
+	for _, m := range c.sent {
+		step.Sent = append(step.Sent, Member{m.Name, show(m.Name, m.Value)})
+	}
+	err := p.perform(ctx, key, c, &step)
+	if p.Trace != nil {
+		p.Trace(step)
+	}
+	return err
+}
+
+func (p *Phone) perform(ctx context.Context, key string, c call, step *Step) error {
+	request := make(map[string]string, len(c.sent))
+	for _, m := range c.sent {
+		request[m.Name] = m.Value
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("calling %s: %w", c.service(), err)
+	}
+	url := strings.TrimSuffix(p.BaseURL, "/") + c.path
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("calling %s: %w", c.service(), err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.SetBasicAuth(key, "")
+
+	client := p.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		return fmt.Errorf("calling %s: %w", c.service(), err)
+	}
+	defer response.Body.Close()
+	step.HTTPStatus = response.StatusCode
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerSize+1))
+	if err != nil {
+		return fmt.Errorf("calling %s: %w", c.service(), err)
+	}
+	if len(content) > maxAnswerSize {
+		return fmt.Errorf("calling %s: answer is larger than %d bytes", c.service(), maxAnswerSize)
+	}
+
+	a, err := readAnswer(c.service(), response, content, c.flat)
+	if err != nil {
+		return err
+	}
+	step.Received = a.shown
+	if response.StatusCode != http.StatusOK || a.codes.ReturnCode != 0 {
+		return &RefusalError{c.service(), response.StatusCode, a.codes, a.description}
+	}
+	if c.check == nil {
+		return nil
+	}
+	step.Verified, err = c.check(a)
+	return err
+}
+
+// An answer is a decoded answer of the gateway.
+type answer struct {
+	service     string
+	path        string // of an object within the result, with a dot at the end
+	codes       ResultCodes
+	description string
+	data        map[string]json.RawMessage
+	shown       []Member
+}
+
+// readAnswer decodes an answer. One that is no success may have any form: it is
+// a refusal without result codes then.
+func readAnswer(service string, r *http.Response, content []byte, flat bool) (answer, error) {
+	a := answer{service: service}
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	err := errors.New("it is not JSON")
+	if media == "application/json" {
+		err = a.decode(content, flat)
+	}
+	if err == nil || r.StatusCode != http.StatusOK {
+		return a, nil
+	}
+	return a, fmt.Errorf("answer of %s: %w", service, err)
+}
+
+func (a *answer) decode(content []byte, flat bool) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(content, &members); err != nil {
+		return errors.New("it is not a JSON object")
+	}
+	if raw, ok := members["errorDescription"]; ok && json.Unmarshal(raw, &a.description) != nil {
+		return errors.New("errorDescription is not a string")
+	}
+
+	if flat {
+		if json.Unmarshal(members["errorCode"], &a.codes.ReturnCode) != nil ||
+			json.Unmarshal(members["errorMessage"], &a.codes.StatusCodeEnum) != nil {
+			return errors.New("errorCode or errorMessage is missing or not of its type")
+		}
+		if (a.codes.ReturnCode == 0) != (a.codes.StatusCodeEnum == "STAT_SUCCESS") {
+			return errors.New("errorCode and errorMessage contradict each other")
+		}
+		a.shown = append(a.shown,
+			Member{"errorCode", fmt.Sprint(a.codes.ReturnCode)}, Member{"errorMessage", a.codes.StatusCodeEnum})
+		a.data = members
+	} else {
+		raw, ok := members["resultCodes"]
+		if !ok || json.Unmarshal(raw, &a.codes) != nil {
+			return errors.New("resultCodes is missing or not of its type")
+		}
+		if (a.codes.ReturnCode == 0) != (a.codes.ReturnCodeEnum == "RET_SUCCESS") || a.codes.StatusCodeEnum == "" {
+			return errors.New("resultCodes contradict each other")
+		}
+		a.shown = append(a.shown,
+			Member{"returnCodeEnum", a.codes.ReturnCodeEnum}, Member{"statusCodeEnum", a.codes.StatusCodeEnum})
+		if raw, ok := members["result"]; ok && json.Unmarshal(raw, &a.data) != nil {
+			return errors.New("result is not an object")
+		}
+	}
+	a.showMembers("", a.data, maxObjects)
+	if a.description != "" {
+		a.shown = append(a.shown, Member{"errorDescription", a.description})
+	}
+	return nil
+}
+
+// showMembers adds what is known of an object and of the objects in it, down to
+// a depth.
+func (a *answer) showMembers(prefix string, data map[string]json.RawMessage, depth int) {
+	for _, name := range shownMembers {
+		raw, ok := data[name]
+		if !ok {
+			continue
+		}
+		var value string
+		var object map[string]json.RawMessage
+		if json.Unmarshal(raw, &value) == nil {
+			a.shown = append(a.shown, Member{prefix + name, show(name, value)})
+		} else if depth > 0 && json.Unmarshal(raw, &object) == nil {
+			a.showMembers(prefix+name+".", object, depth-1)
+		}
+	}
+}
+
+// object gives a member that has to be an object as an answer of its own.
+func (a answer) object(name string) (answer, error) {
+	raw, ok := a.data[name]
+	if !ok {
+		return answer{}, a.bad(name, "is missing")
+	}
+	o := answer{service: a.service, path: a.path + name + "."}
+	if json.Unmarshal(raw, &o.data) != nil || o.data == nil {
+		return answer{}, a.bad(name, "is not an object")
+	}
+	return o, nil
+}
+
+// text gives a member that has to be a string; it may be empty.
+func (a answer) text(name string) (string, error) {
+	raw, ok := a.data[name]
+	if !ok {
+		return "", a.bad(name, "is missing")
+	}
+	var value *string
+	if json.Unmarshal(raw, &value) != nil || value == nil {
+		return "", a.bad(name, "is not a string")
+	}
+	return *value, nil
+}
+
+// hex gives the bytes of a member that has to be an even number of hex digits.
+func (a answer) hex(name string) ([]byte, error) {
+	digits, err := a.text(name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) == 0 {
+		return nil, a.bad(name, "is not an even number of hex digits")
+	}
+	return b, nil
+}
+
+func (a answer) bad(member, problem string) error {
+	return fmt.Errorf("answer of %s: %s%s %s", a.service, a.path, member, problem)
+}
+
+// unseal opens one protected item whose three parts are members of the answer.
+func (a answer) unseal(t *seal.Transport, item seal.Item, dataName string) ([]byte, error) {
+	var sealed seal.Ciphertext
+	for _, m := range []struct {
+		name string
+		to   *[]byte
+	}{
+		{dataName, &sealed.Data},
+		{"encryptedCounter", &sealed.Counter},
+		{"mac", &sealed.MAC},
+	} {
+		var err error
+		if *m.to, err = a.hex(m.name); err != nil {
+			return nil, err
+		}
+	}
+	content, err := t.Open(item, sealed)
+	if err != nil {
+		return nil, unverified(fmt.Errorf("activation data: %w", err))
+	}
+	return content, nil
+}
+
+// unverified gives the error for an answer that fails a check.
+func unverified(err error) error { return fmt.Errorf("%w: %w", ErrUnverified, err) }
+
+// shownMembers is the order in which a Step lists what it knows of a result.
+var shownMembers = [...]string{
+	"registrationIdentifier", "activationPassword", "activationImage", "expiresAt",
+	"serverEphemeralPublicKey", "salt",
+	"serverEvidenceMessage", "encryptedLicenseActivationMessage",
+	"standard", "activationCode", "eventReactivationCounter", "data", "encryptedCounter", "mac",
+	"instanceActivationMessage",
+	"requestMessage", "encryptedLoginDetails",
+	"userID", "domain", "orgUnit", "serialNumber", "serialNo",
+}
+
+// maxObjects is how deep the objects are nested that a Step shows.
+const maxObjects = 2
+
+// show gives a value as people may see it. What is not known to be harmless is
+// hidden.
+func show(name, value string) string {
+	switch name {
+	case "registrationIdentifier", "registrationID", "licenseType", "userID", "domain", "orgUnit",
+		"serialNumber", "serialNo", "digipassInstanceID", "expiresAt", "deviceCode", "description", "salt", "encryptedCounter":
+		return value
+	case "challengeKey", "requestKey":
+		if validKey(value) { // not wrapped
+			return value
+		}
+		return abbreviate(value)
+	case "clientEphemeralPublicKey", "serverEphemeralPublicKey", "clientEvidenceMessage", "serverEvidenceMessage",
+		"encryptedLicenseActivationMessage", "data", "mac", "instanceActivationMessage", "signature",
+		"requestMessage", "encryptedLoginDetails", "encryptedChallengeKey", "encryptedNotificationID":
+		return abbreviate(value)
+	default:
+		return hidden
+	}
+}
+
+func abbreviate(digits string) string {
+	if len(digits) <= 2*shownDigits {
+		return hidden
+	}
+	return fmt.Sprintf("%s…%s (%d digits)", digits[:shownDigits], digits[len(digits)-shownDigits:], len(digits))
+}

@@ -1,0 +1,489 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+const (
+	testRequestKey = "0123456789"
+	success        = `"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0}`
+	flatSuccess    = `{"errorCode":0,"errorMessage":"STAT_SUCCESS"`
+	refusal1000    = `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_INVCREDENTIALS","returnCode":-1,"statusCode":1000}}`
+)
+
+func testAuthenticator() *Authenticator {
+	return &Authenticator{
+		SerialNumber: "VDS1000120-1", UserID: "jane.doe", Domain: "mydomain.com", Secret: []byte(strings.Repeat("s", secretSize)), Counter: 7,
+	}
+}
+
+// A received call: the path and the members, all of which are strings.
+type received struct {
+	path    string
+	members map[string]string
+}
+
+// scriptedREST is a gateway that gives the answers in order and notes the calls.
+func scriptedREST(t *testing.T, answers ...string) (*Phone, *[]received, *[]Step) {
+	t.Helper()
+	calls, steps := &[]received{}, &[]Step{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key, password, basic := r.BasicAuth()
+		if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" || !basic || key != frontEndKey || password != "" {
+			t.Errorf("%s %s, %s, basic %v", r.Method, r.URL.Path, r.Header.Get("Content-Type"), basic)
+		}
+		var members map[string]string
+		if err := json.NewDecoder(r.Body).Decode(&members); err != nil {
+			t.Error(err)
+		}
+		*calls = append(*calls, received{r.URL.Path, members})
+		w.Header().Set("Content-Type", "application/json")
+		if len(*calls) > len(answers) {
+			t.Errorf("call %d, of %s, is one too many", len(*calls), r.URL.Path)
+			return
+		}
+		_, _ = io.WriteString(w, answers[len(*calls)-1])
+	}))
+	t.Cleanup(server.Close)
+	return &Phone{
+		BaseURL: server.URL, APIKey: frontEndKey, Client: server.Client(),
+		Trace: func(s Step) { *steps = append(*steps, s) },
+	}, calls, steps
+}
+
+func sealedRequest(t *testing.T, a *Authenticator, r Request) string {
+	t.Helper()
+	content, err := r.content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := a.channel().sealRequest(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return message
+}
+
+// Guards the calls for pending requests: the paths and the names of the members of
+// every service, what counts as a success, and what a step tells.
+func TestPhonePendingRequests(t *testing.T) {
+	t.Parallel()
+	authenticated := `{` + success + `,"result":{"userID":"jane.doe","domain":"mydomain.com","orgUnit":"sales","serialNo":"VDS1000120-1"}}`
+	for name, c := range map[string]struct {
+		version                         int
+		scan                            bool
+		kind                            Kind
+		retrieve, complete, cancel      string // paths
+		serial, key, cancelKey          string // names
+		retrieved, completed, cancelled string // answers; %s is the request message
+		signature                       int    // digits
+		tellsUser                       bool
+	}{
+		"login by push": {
+			2, false, KindLogin,
+			"/rest/v2/authentication/push/getPreparedSecureChallenge", "/rest/v2/authentication/push/authUser", "/rest/v2/authentication/push/cancelAuthUser",
+			"serialNumber", "challengeKey", "challengeKey",
+			`{` + success + `,"result":{"requestMessage":"%s"}}`, authenticated, `{` + success + `}`, 16, true,
+		},
+		"login by scan": {
+			2, true, KindLogin,
+			"/rest/v2/authentication/scan/getPreparedSecureChallenge", "/rest/v2/authentication/scan/authUser", "/rest/v2/authentication/scan/cancelAuthUser",
+			"serialNumber", "challengeKey", "challengeKey",
+			`{` + success + `,"result":{"requestMessage":"%s"}}`, authenticated, `{` + success + `}`, 16, true,
+		},
+		"signature by push": {
+			0, false, KindSignature,
+			"/rest/v2/signature/push/getPreparedSignatureRequest", "/rest/v2/signature/push/authSignature", "/rest/v2/signature/push/cancelAuthSignatureRequest",
+			"serialNumber", "requestKey", "requestKey",
+			`{` + success + `,"result":{"requestMessage":"%s"}}`, authenticated, `{` + success + `}`, 7, true,
+		},
+		"signature by scan": {
+			2, true, KindSignature,
+			"/rest/v2/signature/scan/getPreparedSignatureRequest", "/rest/v2/signature/scan/authSignature", "/rest/v2/signature/scan/cancelAuthSignatureRequest",
+			"serialNumber", "requestKey", "requestKey",
+			`{` + success + `,"result":{"requestMessage":"%s"}}`, authenticated, `{` + success + `}`, 7, true,
+		},
+		"login of version 1": {
+			1, false, KindLogin,
+			"/rest/push/retrieveLogin", "/rest/push/signLogin", "/rest/push/cancelLogin",
+			"digipassInstanceID", "challengeKey", "encryptedChallengeKey",
+			flatSuccess + `,"encryptedLoginDetails":"%s"}`, flatSuccess + `}`, flatSuccess + `}`, 16, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := testAuthenticator()
+			request := Request{Kind: c.kind, Key: testRequestKey, UserID: "jane.doe", Domain: "mydomain.com", Title: "Hello"}
+			message := sealedRequest(t, a, request)
+			p, calls, steps := scriptedREST(t, strings.Replace(c.retrieved, "%s", message, 1), c.completed, c.cancelled, c.cancelled)
+			p.Version, p.Scan = c.version, c.scan
+
+			pending, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pending.Message != message || pending.Request.Title != "Hello" {
+				t.Errorf("retrieved %+v", pending)
+			}
+			done, err := p.Complete(t.Context(), c.kind, a, pending)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Authenticated{}
+			if c.tellsUser {
+				want = Authenticated{"jane.doe", "mydomain.com", "sales", "VDS1000120-1"}
+			}
+			if done != want {
+				t.Errorf("completed %+v", done)
+			}
+			if err := p.Cancel(t.Context(), c.kind, a, testRequestKey, true); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Cancel(t.Context(), c.kind, a, testRequestKey, false); err != nil {
+				t.Fatal(err)
+			}
+
+			signature, wrapped := (*calls)[1].members["signature"], (*calls)[2].members[c.cancelKey]
+			if signed, err := a.Sign(message); err != nil || signature != signed || len(signature) != c.signature {
+				t.Errorf("signature %q, %v", signature, err)
+			}
+			if key, err := a.channel().open(informationFlags, wrappedKeyContent, wrapped); err != nil || string(key) != testRequestKey {
+				t.Errorf("wrapped key %q, %v", key, err)
+			}
+			for i, want := range []received{
+				{c.retrieve, map[string]string{c.serial: a.SerialNumber, c.key: testRequestKey}},
+				{c.complete, map[string]string{"userID": "jane.doe", "domain": "mydomain.com", c.key: testRequestKey, "signature": signature}},
+				{c.cancel, map[string]string{c.serial: a.SerialNumber, c.cancelKey: wrapped}},
+				{c.cancel, map[string]string{c.serial: a.SerialNumber, c.cancelKey: testRequestKey}},
+			} {
+				if got := (*calls)[i]; got.path != want.path || !maps.Equal(got.members, want.members) {
+					t.Errorf("call %d: %v, want %v", i, got, want)
+				}
+			}
+
+			var told strings.Builder
+			for _, s := range *steps {
+				for _, m := range append(s.Sent, s.Received...) {
+					told.WriteString(m.Name + "=" + m.Value + "\n")
+				}
+			}
+			for _, secret := range []string{message, signature, wrapped} {
+				if strings.Contains(told.String(), secret) {
+					t.Errorf("steps tell %.20s", secret)
+				}
+			}
+			for _, harmless := range []string{testRequestKey, a.SerialNumber} {
+				if !strings.Contains(told.String(), harmless) {
+					t.Errorf("steps lack %s: %s", harmless, told.String())
+				}
+			}
+		})
+	}
+}
+
+// Guards what the phone checks of the answers about pending requests.
+func TestPhoneVerifiesPendingRequests(t *testing.T) {
+	t.Parallel()
+	a := testAuthenticator()
+	other := testAuthenticator()
+	other.SerialNumber, other.Secret = "VDS1000121-1", []byte(strings.Repeat("o", secretSize))
+	request := Request{Kind: KindLogin, Key: testRequestKey, UserID: "jane.doe"}
+	signature, otherKey := request, request
+	signature.Kind, otherKey.Key = KindSignature, "9876543210"
+	retrieved := func(message string) string { return `{` + success + `,"result":{"requestMessage":"` + message + `"}}` }
+
+	for name, c := range map[string]struct {
+		answer     string
+		unverified bool
+		text       string
+	}{
+		"message of another device":  {retrieved(sealedRequest(t, other, request)), true, "another authenticator"},
+		"message of another kind":    {retrieved(sealedRequest(t, a, signature)), true, "another request"},
+		"message of another request": {retrieved(sealedRequest(t, a, otherKey)), true, "another request"},
+		"message is no hex":          {retrieved("xyz"), true, "hex"},
+		"message is missing":         {`{` + success + `,"result":{}}`, false, "requestMessage is missing"},
+		"result is missing":          {`{` + success + `}`, false, "requestMessage is missing"},
+		"refusal":                    {refusal1000, false, "getPreparedSecureChallenge was refused: HTTP status 200, STAT_INVCREDENTIALS (1000)"},
+	} {
+		p, _, _ := scriptedREST(t, c.answer)
+		pending, err := p.Retrieve(t.Context(), KindLogin, a, testRequestKey)
+		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if pending.Message != "" || pending.Request.Key != "" {
+			t.Errorf("%s: retrieved %+v", name, pending)
+		}
+	}
+
+	message := sealedRequest(t, a, request)
+	for name, c := range map[string]struct {
+		answer     string
+		unverified bool
+		text       string
+	}{
+		"serial of another device": {`{` + success + `,"result":{"userID":"jane.doe","domain":"","orgUnit":"","serialNo":"VDS1000120-2"}}`, true, "serialNo"},
+		"orgUnit is missing":       {`{` + success + `,"result":{"userID":"jane.doe","domain":"","serialNo":"VDS1000120-1"}}`, false, "orgUnit is missing"},
+		"serial is a number":       {`{` + success + `,"result":{"userID":"jane.doe","domain":"","orgUnit":"","serialNo":1}}`, false, "serialNo is not a string"},
+		"refusal":                  {refusal1000, false, "authUser was refused"},
+	} {
+		p, calls, _ := scriptedREST(t, c.answer)
+		done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request})
+		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (Authenticated{}) {
+			t.Errorf("%s: %+v, %v", name, done, err)
+		}
+		if _, ok := (*calls)[0].members["domain"]; ok {
+			t.Errorf("%s: an empty domain was sent", name)
+		}
+	}
+
+	// A server may not tell the device.
+	p, _, _ := scriptedREST(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
+	if done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request}); err != nil || done != (Authenticated{UserID: "jane.doe", Domain: "d"}) {
+		t.Errorf("without serialNo: %+v, %v", done, err)
+	}
+	if _, err := p.Complete(t.Context(), KindLogin, other, Pending{message, request}); err == nil {
+		t.Error("another device signed")
+	}
+}
+
+// Guards the one-time password in both versions: the names, that each is used
+// once even if it is refused, and that no step tells it.
+func TestPhoneAuthenticates(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		version        int
+		path, name     string
+		answer, refuse string
+		want           Authenticated
+	}{
+		{
+			2, "/rest/v2/authentication/authUser", "password",
+			`{` + success + `,"result":{"userID":"jane.doe","domain":"mydomain.com","orgUnit":"","serialNo":"VDS1000120-1"}}`, refusal1000,
+			Authenticated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1"},
+		},
+		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, Authenticated{}},
+	} {
+		a := testAuthenticator()
+		p, calls, steps := scriptedREST(t, c.answer, c.refuse)
+		p.Version = c.version
+		done, err := p.Authenticate(t.Context(), a)
+		if err != nil || done != c.want {
+			t.Errorf("version %d: %+v, %v", c.version, done, err)
+		}
+		var refused *RefusalError
+		if done, err := p.Authenticate(t.Context(), a); !errors.As(err, &refused) || done != (Authenticated{}) {
+			t.Errorf("version %d: %+v, %v", c.version, done, err)
+		}
+		if a.Counter != 9 {
+			t.Errorf("version %d: counter %d", c.version, a.Counter)
+		}
+		for i, got := range *calls {
+			password := oneTimePassword(a.Secret, uint64(7+i))
+			want := map[string]string{"userID": "jane.doe", "domain": "mydomain.com", c.name: password}
+			if got.path != c.path || !maps.Equal(got.members, want) {
+				t.Errorf("version %d: call %v, want %v", c.version, got, want)
+			}
+			for _, m := range (*steps)[i].Sent {
+				if m.Value == password {
+					t.Errorf("version %d: a step tells the one-time password", c.version)
+				}
+			}
+		}
+	}
+}
+
+// Guards the notification ID: names, wrapping, and the answers of version 2 in both
+// versions.
+func TestPhoneUpdatesNotificationID(t *testing.T) {
+	t.Parallel()
+	for version, path := range map[int]string{
+		1: "/rest/notification/updateNotificationID",
+		2: "/rest/v2/notification/push/updateNotificationID",
+	} {
+		a := testAuthenticator()
+		p, calls, _ := scriptedREST(t, `{`+success+`}`, refusal1000)
+		p.Version = version
+		if err := p.UpdateNotificationID(t.Context(), a, "ID 1"); err != nil {
+			t.Errorf("version %d: %v", version, err)
+		}
+		if err := p.UpdateNotificationID(t.Context(), a, "ID 2"); err == nil {
+			t.Errorf("version %d: no refusal", version)
+		}
+		if err := p.UpdateNotificationID(t.Context(), a, ""); err == nil {
+			t.Errorf("version %d: an empty ID was sent", version)
+		}
+		got := (*calls)[0]
+		wrapped := got.members["encryptedNotificationID"]
+		if id, err := a.channel().open(informationFlags, notificationIDContent, wrapped); err != nil || string(id) != "ID 1" {
+			t.Errorf("version %d: %q, %v", version, id, err)
+		}
+		want := map[string]string{
+			"userID": "jane.doe", "domain": "mydomain.com", "digipassInstanceID": "VDS1000120-1", "encryptedNotificationID": wrapped,
+		}
+		if got.path != path || !maps.Equal(got.members, want) {
+			t.Errorf("version %d: %v, want %v", version, got, want)
+		}
+	}
+}
+
+// Guards that what does not exist fails before any call.
+func TestPhoneServicesThatDoNotExist(t *testing.T) {
+	t.Parallel()
+	a := testAuthenticator()
+	p, _, _ := scriptedREST(t)
+	for name, c := range map[string]struct {
+		version int
+		scan    bool
+		kind    Kind
+	}{
+		"signature of version 1":     {1, false, KindSignature},
+		"scanned login of version 1": {1, true, KindLogin},
+		"unknown kind":               {2, false, "nonsense"},
+		"unknown version":            {3, false, KindLogin},
+	} {
+		p.Version, p.Scan = c.version, c.scan
+		if _, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey); err == nil {
+			t.Errorf("%s: retrieved", name)
+		}
+		if _, err := p.Complete(t.Context(), c.kind, a, Pending{}); err == nil {
+			t.Errorf("%s: completed", name)
+		}
+		if err := p.Cancel(t.Context(), c.kind, a, testRequestKey, true); err == nil {
+			t.Errorf("%s: cancelled", name)
+		}
+	}
+	p.Version = 2
+	if err := p.Cancel(t.Context(), KindLogin, a, "no key", true); err == nil {
+		t.Error("wrapped something that is no key")
+	}
+	p.Version = 3
+	if _, err := p.Authenticate(t.Context(), a); err == nil || a.Counter != 7 {
+		t.Errorf("authenticated with version 3, or the counter moved to %d", a.Counter)
+	}
+	if err := p.UpdateNotificationID(t.Context(), a, "ID"); err == nil {
+		t.Error("updated with version 3")
+	}
+}
+
+// standardScript gives a script for a standard licence, whose last call checks the
+// confirmation.
+func standardScript(t *testing.T, bind bool) *script {
+	g := newScript(t, false)
+	g.standard = func(session []byte) map[string]any {
+		transport := seal.NewTransport(session, g.exchange.ClientPublic, g.exchange.ServerPublic)
+		object := func(item seal.Item, content string) map[string]any {
+			c, err := transport.Seal(item, []byte(content))
+			if err != nil {
+				t.Error(err)
+			}
+			return map[string]any{"data": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter), "mac": upperHex(c.MAC)}
+		}
+		return map[string]any{
+			"activationCode":           object(seal.ActivationCode, g.license.activationCode()),
+			"eventReactivationCounter": object(seal.EventReactivationCounter, reactivationCounter(41)),
+		}
+	}
+	g.confirm = func(in map[string]string) {
+		want := map[string]string{"registrationIdentifier": testIdentifier, "response": oneTimePassword(g.license.secret[:], 41)}
+		if bind {
+			want = map[string]string{"registrationIdentifier": testIdentifier, "derivationCode": derivationCode(g.license.secret[:], "VDS1000120")}
+		}
+		if !maps.Equal(in, want) {
+			t.Errorf("confirmed with %v, want %v", in, want)
+		}
+	}
+	return g
+}
+
+// Guards the activation of a standard licence: three calls of version 2, whatever
+// the version is, the nested members and both confirmations.
+func TestPhoneActivatesStandard(t *testing.T) {
+	t.Parallel()
+	for name, bind := range map[string]bool{"one-time password": false, "derivation code": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := standardScript(t, bind)
+			p, steps := g.start()
+			p.Version = 1
+			got, err := p.ActivateStandard(t.Context(), testIdentifier, testPassword, bind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counter := uint64(42)
+			if bind {
+				counter = 41
+			}
+			a := got.Authenticator
+			if got.UserID != "jane.doe" || got.Domain != "mydomain.com" || got.SerialNumber != "VDS1000120" || got.InstanceSerial != "VDS1000120" ||
+				a.SerialNumber != "VDS1000120" || a.UserID != "jane.doe" || a.Domain != "mydomain.com" || a.Counter != counter ||
+				string(a.Secret) != string(g.license.secret[:]) {
+				t.Errorf("activated %+v, %+v", got, a)
+			}
+			if calls := strings.Join(g.calls, " "); calls != "DSAPPSRPGenerateEphemeralKey DSAPPSRPGenerateActivationData DSAPPSRPActivate" {
+				t.Errorf("calls %s", calls)
+			}
+			var names []string
+			for _, m := range (*steps)[1].Received {
+				names = append(names, m.Name)
+				if strings.HasSuffix(m.Name, ".data") && !strings.Contains(m.Value, "…") {
+					t.Errorf("%s is told", m.Name)
+				}
+			}
+			if !strings.Contains(strings.Join(names, " "), "standard.activationCode.data standard.activationCode.encryptedCounter standard.activationCode.mac") {
+				t.Errorf("members told: %v", names)
+			}
+		})
+	}
+}
+
+// Guards the phone's checks of the activation data of a standard licence.
+func TestPhoneVerifiesStandard(t *testing.T) {
+	t.Parallel()
+	standard := func(m map[string]any) map[string]any { return m["standard"].(map[string]any) }
+	for name, c := range map[string]struct {
+		service    string
+		change     func(map[string]any)
+		unverified bool
+		text       string
+	}{
+		"no standard":      {"DSAPPSRPGenerateActivationData", func(m map[string]any) { delete(m, "standard") }, false, "standard is missing"},
+		"standard is null": {"DSAPPSRPGenerateActivationData", func(m map[string]any) { m["standard"] = nil }, false, "standard is not an object"},
+		"no counter":       {"DSAPPSRPGenerateActivationData", func(m map[string]any) { delete(standard(m), "eventReactivationCounter") }, false, "standard.eventReactivationCounter is missing"},
+		"no data": {"DSAPPSRPGenerateActivationData", func(m map[string]any) {
+			delete(standard(m)["activationCode"].(map[string]any), "data")
+		}, false, "standard.activationCode.data is missing"},
+		"items are swapped": {"DSAPPSRPGenerateActivationData", func(m map[string]any) {
+			s := standard(m)
+			s["activationCode"], s["eventReactivationCounter"] = s["eventReactivationCounter"], s["activationCode"]
+		}, true, "activation data"},
+		"serial is foreign": {"DSAPPSRPActivate", func(m map[string]any) { m["serialNumber"] = "VDS1000121" }, true, "serialNumber"},
+		"refusal":           {"DSAPPSRPActivate", func(m map[string]any) { m["RAW"] = refusal1000 }, false, "DSAPPSRPActivate was refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := standardScript(t, false)
+			g.change = func(service string, members map[string]any) {
+				if service == c.service {
+					c.change(members)
+				}
+			}
+			p, _ := g.start()
+			got, err := p.ActivateStandard(t.Context(), testIdentifier, testPassword, false)
+			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || got != (Activated{}) {
+				t.Errorf("%+v, %v", got, err)
+			}
+			if last := g.calls[len(g.calls)-1]; last != c.service {
+				t.Errorf("went on to %s", last)
+			}
+		})
+	}
+}

@@ -1,0 +1,201 @@
+package sandbox
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"fmt"
+)
+
+// oneTimePasswordWindow is how many one-time passwords a device may be ahead.
+const oneTimePasswordWindow = 20
+
+// maxPushes is how many push notifications a device keeps.
+const maxPushes = 20
+
+type user struct {
+	User
+	wrongPasswords int // in a row: static or one-time passwords, or signatures
+	licenses       []*userLicense
+}
+
+func (u *user) locked() bool { return u.wrongPasswords >= maxWrongPasswords }
+
+// fail counts a wrong password or signature. How many of them lock a user is a
+// policy of a real server; here it is three, and only a restart unlocks.
+func (u *user) fail(status string, code int, text string) error {
+	u.wrongPasswords++
+	return refuse(status, code, text)
+}
+
+// authenticators gives those that are activated, in the order of their creation.
+func (u *user) authenticators() []*instance {
+	var found []*instance
+	for _, l := range u.licenses {
+		for _, i := range l.instances {
+			if i.activated {
+				found = append(found, i)
+			}
+		}
+	}
+	return found
+}
+
+// secureChannel gives the activated authenticators with a secure channel; those
+// of standard licences have none. serial selects one, if it is not empty.
+func (u *user) secureChannel(serial string) []*instance {
+	var found []*instance
+	for _, i := range u.authenticators() {
+		if !i.standard && (serial == "" || i.serial == serial) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+type userLicense struct {
+	license
+	standard  bool
+	instances []*instance // of a standard licence: exactly one
+}
+
+// exhausted reports whether all sequence numbers of the licence are used. One
+// is used per Activation Message 2, whether its device confirms or not.
+func (l *userLicense) exhausted() bool { return len(l.instances) == maxSequence }
+
+// An instance is one authenticator of a licence.
+type instance struct {
+	serial         string
+	standard       bool
+	deviceID       uint32
+	description    string
+	key            [secretSize]byte
+	confirmation   string
+	activated      bool
+	counter        uint64 // of the next one-time password
+	notificationID string
+	pushes         []Push
+}
+
+func (i *instance) channel() secureChannel { return secureChannel{i.serial, i.key[:]} }
+
+// verify takes a one-time password, which counts once.
+func (i *instance) verify(password string) bool {
+	for counter := i.counter; counter < i.counter+oneTimePasswordWindow; counter++ {
+		if subtle.ConstantTimeCompare([]byte(oneTimePassword(i.key[:], counter)), []byte(password)) == 1 {
+			i.counter = counter + 1
+			return true
+		}
+	}
+	return false
+}
+
+// findUser gives the user of a domain. Without a domain the name has to be that
+// of one user only, because the sandbox has no default domain.
+func (s *Server) findUser(name, domain string) *user {
+	var found *user
+	for _, u := range s.users {
+		if u.Name != name || (domain != "" && u.Domain != domain) {
+			continue
+		}
+		if domain != "" {
+			return u
+		}
+		if found != nil && found.Domain != u.Domain {
+			return nil
+		}
+		if found == nil {
+			found = u
+		}
+	}
+	return found
+}
+
+// unlockedUser gives a user who may authenticate.
+func (s *Server) unlockedUser(name, domain string) (*user, error) {
+	u := s.findUser(name, domain)
+	if u == nil {
+		return nil, refuse("STAT_USER_UNKNOWN", 0, "user not found")
+	}
+	if u.locked() {
+		return nil, refuse("STAT_LOCKED", 0, "user is locked")
+	}
+	return u, nil
+}
+
+// checkPassword gives the user whose static password it is.
+func (s *Server) checkPassword(name, domain, password string) (*user, error) {
+	u, err := s.unlockedUser(name, domain)
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare([]byte(u.StaticPassword), []byte(password)) != 1 {
+		return nil, u.fail("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
+	}
+	u.wrongPasswords = 0
+	return u, nil
+}
+
+// assignLicense gives a multi-device licence of the user that can take a device,
+// a new one if the user may have another, else nil.
+func (s *Server) assignLicense(u *user) *userLicense {
+	assigned := 0
+	for _, l := range u.licenses {
+		if l.standard {
+			continue
+		}
+		if !l.exhausted() {
+			return l
+		}
+		assigned++
+	}
+	allowed := u.Licenses
+	if allowed == 0 && u.StandardLicenses == 0 {
+		allowed = 1
+	}
+	if assigned >= allowed {
+		return nil
+	}
+	return s.newLicense(u, false)
+}
+
+// assignStandard gives a standard licence of the user: one that is not activated,
+// a new one if the user may have another, the first one to activate it again, or
+// nil.
+func (s *Server) assignStandard(u *user) *userLicense {
+	var first *userLicense
+	assigned := 0
+	for _, l := range u.licenses {
+		if !l.standard {
+			continue
+		}
+		if !l.instances[0].activated {
+			return l
+		}
+		if first == nil {
+			first = l
+		}
+		assigned++
+	}
+	if assigned < u.StandardLicenses {
+		if l := s.newLicense(u, true); l != nil {
+			return l
+		}
+	}
+	return first
+}
+
+// newLicense gives the user the next licence, nil if the numbers ran out.
+func (s *Server) newLicense(u *user, standard bool) *userLicense {
+	if s.nextSerial < 1 || s.nextSerial > largestSerialNumber {
+		return nil
+	}
+	l := &userLicense{standard: standard}
+	l.serial = fmt.Sprintf("%s%0*d", serialPrefix, serialNumberDigits, s.nextSerial)
+	_, _ = rand.Read(l.secret[:]) // never fails
+	if standard {
+		l.instances = []*instance{{serial: l.serial, standard: true, key: l.secret}}
+	}
+	s.nextSerial++
+	u.licenses = append(u.licenses, l)
+	return l
+}

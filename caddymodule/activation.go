@@ -18,7 +18,13 @@ import (
 
 // Activation says how phones are activated.
 type Activation struct {
-	// Who runs the exchange with the phone: `gateway`. Default: `gateway`.
+	// Who carries out the exchange with the phone: the `gateway`, or with `relay`
+	// an authentication server, for phones that carry the vendor's SDK. With
+	// `relay` the gateway passes on what both say and remembers only which instance
+	// has a registration: of the options below, only `registration_lifetime`,
+	// `max_attempts` for calls of the final service, `unknown` and `gateway_id`
+	// have a meaning then. Do not change it while registrations are pending.
+	// Default: `gateway`.
 	Exchange string `json:"exchange,omitempty"`
 
 	// The choices of the exchange that phones must share: group, hash, sizes and
@@ -47,13 +53,17 @@ type Activation struct {
 	MaxActivations int `json:"max_activations,omitempty"`
 
 	// What to do when a device is added or an activation completed under an
-	// identifier that the store does not know: `refuse`, or `forward` to let an
-	// authentication server decide. With `forward` the authentication server sees
-	// calls of phones that proved nothing. Default: `refuse`.
+	// identifier that the store does not know, and with `relay` in every other call
+	// under such an identifier: `refuse`, or `forward` to let an authentication
+	// server decide. With `forward` the authentication server sees calls of phones
+	// that proved nothing. Standard licences that the gateway registered itself are
+	// always refused: for whom they are is not known then. Default: `refuse`, with
+	// `relay` it is `forward`.
 	Unknown string `json:"unknown,omitempty"`
 
-	// The last field of activation images. It has no semicolon and no control
-	// characters. Default: empty. Accepts placeholders.
+	// The last field of activation images, unless with `relay` an authentication
+	// server tells another. It has no semicolon and no control characters.
+	// Default: empty. Accepts placeholders.
 	GatewayID string `json:"gateway_id,omitempty"`
 
 	// The form of activation passwords.
@@ -73,8 +83,6 @@ type Password struct {
 }
 
 const (
-	exchangeGateway = "gateway"
-
 	maxMaxActivations = 1000
 
 	profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
@@ -97,8 +105,10 @@ type activationNeeds struct {
 
 // open checks the settings and returns the service. It uses neither store nor keys.
 func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
-	if a.Exchange != "" && a.Exchange != exchangeGateway {
-		return nil, fmt.Errorf("exchange: must be %q", exchangeGateway)
+	switch gateway.Exchange(a.Exchange) {
+	case "", gateway.ExchangeGateway, gateway.ExchangeRelay:
+	default:
+		return nil, fmt.Errorf("exchange: must be %q or %q", gateway.ExchangeGateway, gateway.ExchangeRelay)
 	}
 	switch gateway.UnknownRegistrations(a.Unknown) {
 	case "", gateway.RefuseUnknown, gateway.ForwardUnknown:

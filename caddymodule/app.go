@@ -55,18 +55,20 @@ type App struct {
 	// the front on every node. Each seals the secret that the store keeps anew when
 	// it starts, unless another did, and the one that does logs it. Remove the old
 	// key after the longest lifetime, which is `registration_lifetime` and 10
-	// minutes.
+	// minutes, or `lifetime` of `requests` if that is longer.
 	//
 	// Keep a backup of the keys, apart from the store. Without the key that sealed
 	// it a store cannot be used at all any more, not even for new registrations:
-	// every activation service answers with status 503 until the key is back or the
+	// every activation service answers with status 503, and what was retrieved
+	// before can be neither completed nor cancelled, until the key is back or the
 	// store is emptied.
 	//
 	// Required for stores that are shared. The embedded store makes a key beside
 	// its file if none is configured.
 	SealingKeys []string `json:"sealing_keys,omitempty"`
 
-	// Where registrations and handshakes are kept. Default: the `embedded` store.
+	// Where registrations, handshakes and the ownership of pending requests are
+	// kept. Default: the `embedded` store.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=dsapp.stores inline_key=backend"`
 
 	// The authentication servers. Required.
@@ -75,8 +77,14 @@ type App struct {
 	// How phones are activated.
 	Activation Activation `json:"activation,omitzero"`
 
+	// What is remembered about pending logins and signatures.
+	Requests Requests `json:"requests,omitzero"`
+
 	// Limits that protect the gateway.
 	Limits Limits `json:"limits,omitzero"`
+
+	// Numbers of statuses that the vendor does not publish.
+	StatusCodes StatusCodes `json:"status_codes,omitzero"`
 
 	logger   *slog.Logger
 	store    Store
@@ -126,15 +134,29 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("authentication_servers.%w", err)
 	}
 	observer := &auditLog{logger: ctx.Logger().Named("audit")}
+	keyring := func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) }
 	a.service, err = a.Activation.open(activationNeeds{
 		store:        a.store,
-		keyring:      func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) },
+		keyring:      keyring,
 		maxExchanges: a.Limits.MaxExchanges,
 		logger:       logger,
-		alarm:        observer.alarm,
+		alarm:        observer.alarm("registration"),
 	})
 	if err != nil {
 		return fmt.Errorf("activation.%w", err)
+	}
+	owners, err := a.Requests.open(ownershipNeeds{
+		store:   a.store,
+		keyring: keyring,
+		logger:  logger,
+		alarm:   observer.alarm("request"),
+	})
+	if err != nil {
+		return fmt.Errorf("requests.%w", err)
+	}
+	noSupport, err := a.StatusCodes.check()
+	if err != nil {
+		return fmt.Errorf("status_codes.%w", err)
 	}
 	gatewayID, err := resolve(a.Activation.GatewayID)
 	if err != nil {
@@ -142,9 +164,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	operations, err := gateway.New(gateway.Config{
 		Activation:           a.service,
+		Ownership:            owners,
 		Servers:              servers,
+		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
+		NoSupportCode:        noSupport,
 		Observer:             observer,
 		Logger:               logger,
 	})

@@ -3,9 +3,9 @@ package caddymodule
 import (
 	"context"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -34,24 +34,21 @@ func (l *auditLog) Audit(_ context.Context, e gateway.AuditEvent) {
 	l.logger.Info(string(e.Action), fields...)
 }
 
-// adviceUnopened is what to do about activation.EventUnopened.
+// adviceUnopened is what to do about a stored value that no key opens, which is
+// all that alarms are about.
 const adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
 	"or restore the key file of the embedded store; if the key is lost, empty the store"
 
-// alarm logs what an operator has to look into.
-func (l *auditLog) alarm(_ context.Context, event, identifier string) {
-	if event == activation.EventExists {
-		// Audit gets the same event and knows more about it.
-		return
+// alarm returns a function that logs what an operator has to look into. The
+// identifier it is given is that of a subject.
+func (l *auditLog) alarm(subject string) func(ctx context.Context, event, identifier string) {
+	return func(_ context.Context, event, identifier string) {
+		fields := []zap.Field{zap.String("advice", adviceUnopened)}
+		if identifier != "" {
+			fields = append(fields, zap.String(subject, identifier))
+		}
+		l.logger.Error(event, fields...)
 	}
-	fields := make([]zap.Field, 0, 2)
-	if identifier != "" {
-		fields = append(fields, zap.String("registration", identifier))
-	}
-	if event == activation.EventUnopened {
-		fields = append(fields, zap.String("advice", adviceUnopened))
-	}
-	l.logger.Error(event, fields...)
 }
 
 // Operation does nothing.
@@ -63,6 +60,13 @@ func (*auditLog) Exchange(context.Context, gateway.ExchangeEvent) {}
 // InstanceCall does nothing.
 func (*auditLog) InstanceCall(ctx context.Context, _ gateway.Command) (context.Context, func(gateway.InstanceOutcome)) {
 	return ctx, func(gateway.InstanceOutcome) {}
+}
+
+// Ownership adds the decision about a request to the access log.
+func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String("dsapp_ownership", string(e.Verdict)))
+	}
 }
 
 // StoreTrouble does nothing.

@@ -7,10 +7,12 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -87,6 +89,7 @@ func in(o object, path ...string) object {
 }
 
 func TestValidConfigurations(t *testing.T) {
+	t.Setenv("DSAPP_TEST_NAME", "gateway")
 	certificates := testCertificates(t)
 	for name, edit := range map[string]func(c object){
 		"smallest":      func(object) {},
@@ -115,9 +118,12 @@ func TestValidConfigurations(t *testing.T) {
 		},
 		"every other option": func(c object) {
 			maps.Copy(in(c, "authentication_servers"), object{
+				"deployment": "shared_database", "policy": "round_robin",
 				"soap_version": "1.2", "dial_timeout": "1s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
-				"component_types": object{"provisioning": "Our Gateway"},
-				"attributes":      object{"activation_message": "AM1", "instance_activation_message": "AM2"},
+				"component_types": object{
+					"provisioning": "Our Gateway", "authentication": strings.Repeat("ü", 60), "signature": "Our Signatures", "notification": "Our Pushes",
+				},
+				"attributes": object{"activation_message": "AM1", "instance_activation_message": "AM2", "event_reactivation_counter": "ERC"},
 			})
 			c["activation"] = object{
 				"exchange": "gateway", "profile": "rfc5054-4096-sha256", "registration_lifetime": "1h", "handshake_lifetime": "30s",
@@ -128,6 +134,32 @@ func TestValidConfigurations(t *testing.T) {
 				"max_body_size": 1024, "max_exchanges": 4,
 				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0,
 			}
+			c["requests"] = object{"lifetime": "1h", "unknown": "refuse"}
+			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
+		},
+		"defaults by name": func(c object) {
+			maps.Copy(in(c, "authentication_servers"), object{"deployment": "replicated", "policy": "first"})
+			in(c, "requests")["unknown"] = "forward"
+		},
+		"turns among replicated servers": func(c object) { in(c, "authentication_servers")["policy"] = "round_robin" },
+		"order among servers with a shared database": func(c object) {
+			maps.Copy(in(c, "authentication_servers"), object{"deployment": "shared_database", "policy": "first"})
+		},
+		"relay":                           func(c object) { in(c, "activation")["exchange"] = "relay" },
+		"relay of what is known":          func(c object) { c["activation"] = object{"exchange": "relay", "unknown": "refuse"} },
+		"shortest lifetime of a request":  func(c object) { in(c, "requests")["lifetime"] = "1s" },
+		"longest lifetime of a request":   func(c object) { in(c, "requests")["lifetime"] = "24h" },
+		"one Redis server":                func(c object) { redisConfig(c, "127.0.0.1:6379") },
+		"a Redis server behind a socket":  func(c object) { redisConfig(c, "/run/redis.sock") },
+		"a Redis server with replicas":    func(c object) { redisConfig(c, "127.0.0.1:6379"); in(c, "store")["wait_replicas"] = 1 },
+		"a Redis cluster through a node":  func(c object) { redisConfig(c, "[::1]:7000"); in(c, "store")["cluster"] = true },
+		"a Redis cluster through several": func(c object) { redisConfig(c, "a:7000", "b:7000"); in(c, "store")["cluster"] = true },
+		"Sentinels": func(c object) {
+			redisConfig(c, "a:26379", "b:26379", "c:26379")
+			maps.Copy(in(c, "store"), object{
+				"master_name": "my.Master-1_a", "sentinel_username": "{env.DSAPP_TEST_NAME}", "sentinel_password": "{env.DSAPP_TEST_NAME}",
+				"username": "{env.DSAPP_TEST_NAME}", "password": "{env.DSAPP_TEST_NAME}", "db": 7, "wait_replicas": 2,
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,6 +187,9 @@ func TestInvalidConfigurations(t *testing.T) {
 	}
 	activation := func(name string, value any) func(object) {
 		return func(c object) { in(c, "activation")[name] = value }
+	}
+	requests := func(name string, value any) func(object) {
+		return func(c object) { in(c, "requests")[name] = value }
 	}
 	limit := func(name string, value any) func(object) {
 		return func(c object) { in(c, "limits")[name] = value }
@@ -211,7 +246,8 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:0/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:65536/"}})},
-		{"authentication_servers.policy: must be", servers("policy", "round_robin")},
+		{`authentication_servers.deployment: must be "replicated" or "shared_database"`, servers("deployment", "clustered")},
+		{`authentication_servers.policy: must be "first" or "round_robin"`, servers("policy", "random")},
 		{"authentication_servers.soap_version: must be", servers("soap_version", "1.3")},
 		{"authentication_servers.dial_timeout: must be from 10ms to 10m;", servers("dial_timeout", "-1s")},
 		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", 2)},
@@ -226,11 +262,15 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.tls.client_certificate_automate: ", servers("tls", object{"client_certificate_automate": "gateway.example.com"})},
 		{"authentication_servers.tls: ", servers("tls", object{"client_certificate_file": "x"})},
 		{"authentication_servers.tls: ", servers("tls", object{"ca": object{"provider": "file", "pem_files": []string{"/does/not/exist"}}})},
-		{"authentication_servers.component_types.provisioning: ", servers("component_types", object{"provisioning": strings.Repeat("x", 61)})},
+		{"authentication_servers.component_types.provisioning: must have at most 60", servers("component_types", object{"provisioning": strings.Repeat("x", 61)})},
+		{"authentication_servers.component_types.authentication: must have at most 60", servers("component_types", object{"authentication": strings.Repeat("x", 61)})},
+		{"authentication_servers.component_types.signature: must have at most 60", servers("component_types", object{"signature": "a\nb"})},
+		{"authentication_servers.component_types.notification: must have at most 60", servers("component_types", object{"notification": "\x7f"})},
 		{"authentication_servers.attributes.activation_message: ", servers("attributes", object{"activation_message": "a b"})},
 		{"authentication_servers.attributes.instance_activation_message: ", servers("attributes", object{"instance_activation_message": "a b"})},
+		{"authentication_servers.attributes.event_reactivation_counter: must have 1 to 64", servers("attributes", object{"event_reactivation_counter": strings.Repeat("x", 65)})},
 
-		{"activation.exchange: must be", activation("exchange", "relay")},
+		{`activation.exchange: must be "gateway" or "relay"`, activation("exchange", "forward")},
 		{"activation.profile: must be rfc5054-2048-sha256, ", activation("profile", "rfc5054-1024-sha1")},
 		{"activation.registration_lifetime: must be from 1s to 24h;", activation("registration_lifetime", "-1s")},
 		{"activation.registration_lifetime: must be", activation("registration_lifetime", 600)},
@@ -245,6 +285,18 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"activation.gateway_id: must not contain a semicolon", activation("gateway_id", "a;b")},
 		{"activation.password: length is 3", activation("password", object{"length": 3})},
 		{"activation.password: alphabet has 2", activation("password", object{"alphabet": "ab"})},
+
+		{"requests.lifetime: must be from 1s to 24h;", requests("lifetime", "-1s")},
+		{"requests.lifetime: must be from 1s to 24h;", requests("lifetime", "999ms")},
+		{"requests.lifetime: must be from 1s to 24h;", requests("lifetime", "24h1s")},
+		{`write it as a text such as "30s", a plain number counts nanoseconds`, requests("lifetime", 300)},
+		{`requests.unknown: must be "forward" or "refuse"`, requests("unknown", "ignore")},
+		{`unknown field "max_pending"`, requests("max_pending", 1)},
+
+		{"status_codes.STAT_NOSUPPORT: must not be 0", func(c object) { c["status_codes"] = object{"STAT_NOSUPPORT": 0} }},
+		{"STAT_NOSUPPORT", func(c object) { c["status_codes"] = object{"STAT_NOSUPPORT": "-1"} }},
+		{"STAT_NOSUPPORT", func(c object) { c["status_codes"] = object{"STAT_NOSUPPORT": 1 << 31} }},
+		{`unknown field "STAT_NOT_FOUND"`, func(c object) { c["status_codes"] = object{"STAT_NOT_FOUND": -13} }},
 
 		{"limits.max_body_size: must be", limit("max_body_size", -1)},
 		{"limits.max_exchanges: must be", limit("max_exchanges", -1)},
@@ -291,6 +343,35 @@ func TestValidatingTouchesNothing(t *testing.T) {
 	files, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(files) != 0 {
 		t.Errorf("files: %v, %v", files, err)
+	}
+}
+
+// Nor does validating connect to a server, whichever kind of Redis it is.
+func TestValidatingConnectsToNothing(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(store object){
+		"single":   func(object) {},
+		"cluster":  func(store object) { store["cluster"] = true },
+		"Sentinel": func(store object) { store["master_name"] = "mymaster" },
+	} {
+		c := gatewayConfig(t)
+		redisConfig(c, listener.Addr().String())
+		in(c, "store")["wait_replicas"] = 1
+		edit(in(c, "store"))
+		in(c, "authentication_servers")["instances"] = []object{{"name": "primary", "url": "https://" + listener.Addr().String()}}
+		if err := validate(t, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A connection that waits to be accepted is accepted in spite of the deadline.
+	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := listener.Accept(); err == nil {
+		t.Errorf("connected from %s", c.RemoteAddr())
 	}
 }
 
@@ -344,7 +425,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 			return true
 		})
 	}
-	if options < 30 {
+	if options < 60 {
 		t.Errorf("found %d options only", options)
 	}
 }

@@ -2,9 +2,11 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +49,9 @@ type site struct {
 	URL    string
 	config object
 	client *http.Client
+	// simulated is the authentication server, oasURL its address.
+	simulated *sandbox.Server
+	oasURL    string
 	// While hold is set, a call that reaches the authentication server is told to
 	// arrived and waits for proceed.
 	hold             atomic.Bool
@@ -62,10 +68,23 @@ func newSite(t *testing.T) *site {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
+	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: pool, NextProtos: []string{"h2", "http/1.1"}}}
 	s := &site{
 		client: &http.Client{
-			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true},
-			Timeout:   deadline,
+			Transport: &http.Transport{
+				DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					// For a moment after a reload, a connection can still end up with the
+					// listener that is being closed, which resets it before anything is sent.
+					for {
+						c, err := dialer.DialContext(ctx, network, address)
+						if !errors.Is(err, syscall.ECONNRESET) || ctx.Err() != nil {
+							return c, err
+						}
+					}
+				},
+				ForceAttemptHTTP2: true,
+			},
+			Timeout: deadline,
 		},
 		arrived: make(chan struct{}),
 		proceed: make(chan struct{}),
@@ -75,16 +94,17 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	simulated := sandbox.New(sandbox.Options{Users: []sandbox.User{testUser}})
+	s.simulated = sandbox.New(sandbox.Options{Users: []sandbox.User{testUser}})
 	oas := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.hold.Load() {
 			s.arrived <- struct{}{}
 			<-s.proceed
 		}
-		simulated.ServeHTTP(w, r)
+		s.simulated.ServeHTTP(w, r)
 	}))
 	oas.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	oas.StartTLS()
+	s.oasURL = oas.URL
 
 	address := freeAddress(t)
 	s.URL = "https://" + address
@@ -124,14 +144,16 @@ func (s *site) dsapp() object { return in(s.config, "apps", "dsapp") }
 
 func (s *site) storePath() string { return in(s.dsapp(), "store")["path"].(string) }
 
-// load loads the configuration. The client gives its idle connections up before:
-// one that the replaced server closes at the moment of a request fails it.
+// load loads the configuration. The client gives its idle connections up: one
+// that the replaced server closes at the moment of a request fails it. Some are
+// idle only a moment after the last answer, hence twice.
 func (s *site) load(t *testing.T) {
 	t.Helper()
 	s.client.CloseIdleConnections()
 	if err := caddy.Load(encode(t, s.config), true); err != nil {
 		t.Fatal(err)
 	}
+	s.client.CloseIdleConnections()
 }
 
 // call posts a body and returns status and answer.
@@ -184,11 +206,38 @@ func (s *site) register(t *testing.T) registered {
 	return parseRegistered(t, status, answer)
 }
 
+// phone is a phone with the application that has a key.
+func (s *site) phone(key string) *sandbox.Phone {
+	return &sandbox.Phone{BaseURL: s.URL, APIKey: key, Client: s.client}
+}
+
 func (s *site) activate(t *testing.T, r registered) error {
 	t.Helper()
-	phone := sandbox.Phone{BaseURL: s.URL, APIKey: testFrontEndKey, Client: s.client}
-	_, err := phone.Activate(t.Context(), r.Result.Identifier, r.Result.Password)
+	_, err := s.phone(testFrontEndKey).Activate(t.Context(), r.Result.Identifier, r.Result.Password)
 	return err
+}
+
+// authenticator registers and activates a phone.
+func (s *site) authenticator(t *testing.T) *sandbox.Authenticator {
+	t.Helper()
+	r := s.register(t)
+	activated, err := s.phone(testFrontEndKey).Activate(t.Context(), r.Result.Identifier, r.Result.Password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return activated.Authenticator
+}
+
+// prepareLogin plays the bank's application server and returns the key of a
+// pending login.
+func (s *site) prepareLogin(t *testing.T) string {
+	t.Helper()
+	bank := sandbox.Application{URL: s.oasURL, Client: s.client}
+	key, err := bank.PrepareLogin(t.Context(), sandbox.LoginRequest{UserID: testUser.Name, Domain: testUser.Domain, Message: "Log in?"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // storeReferences tells how many configurations hold the store of a path.
@@ -465,7 +514,16 @@ func TestLogs(t *testing.T) {
 	in(s.config, "apps", "http", "servers", "gateway")["logs"] = object{}
 	s.load(t)
 	r := s.register(t)
-	if err := s.activate(t, r); err != nil {
+	phone := s.phone(testFrontEndKey)
+	activated, err := phone.Activate(t.Context(), r.Result.Identifier, r.Result.Password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := s.prepareLogin(t)
+	if _, err := phone.Retrieve(t.Context(), sandbox.KindLogin, activated.Authenticator, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := phone.Cancel(t.Context(), sandbox.KindLogin, activated.Authenticator, key, true); err != nil {
 		t.Fatal(err)
 	}
 	s.call(t, timePath, "a-key-that-nobody-has", "")
@@ -483,6 +541,7 @@ func TestLogs(t *testing.T) {
 			Message string `json:"msg"`
 			Service string `json:"dsapp_service"`
 			Status  string `json:"dsapp_status"`
+			Verdict string `json:"dsapp_ownership"`
 			User    string `json:"user_id"`
 		}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
@@ -490,7 +549,7 @@ func TestLogs(t *testing.T) {
 		}
 		switch {
 		case strings.HasPrefix(entry.Logger, "http.log.access"):
-			access = append(access, strings.Join([]string{entry.User, entry.Service, entry.Status}, " "))
+			access = append(access, strings.TrimRight(strings.Join([]string{entry.User, entry.Service, entry.Status, entry.Verdict}, " "), " "))
 		case entry.Logger == "dsapp.audit":
 			audit = append(audit, entry.Message)
 		}
@@ -501,15 +560,17 @@ func TestLogs(t *testing.T) {
 		"phones provisioning/DSAPPSRPGenerateActivationData STAT_SUCCESS",
 		"phones provisioning/MdlAddDevice STAT_SUCCESS",
 		"phones provisioning/MdlActivate STAT_SUCCESS",
+		"phones authentication/push/getPreparedSecureChallenge STAT_SUCCESS claimed",
+		"phones authentication/push/cancelAuthUser STAT_SUCCESS owned",
 		" provisioning/getServerTime STAT_INVCREDENTIALS",
 	}; !slices.Equal(access, want) {
 		t.Errorf("access log: %q", access)
 	}
-	if want := []string{"registered", "proven", "device_added", "activated"}; !slices.Equal(audit, want) {
+	if want := []string{"registered", "proven", "device_added", "activated", "retrieved", "cancelled"}; !slices.Equal(audit, want) {
 		t.Errorf("audit log: %q", audit)
 	}
 	for _, secret := range []string{
-		testFrontEndKey, testBackEndKey, "a-key-that-nobody-has", testUser.StaticPassword, r.Result.Password,
+		testFrontEndKey, testBackEndKey, "a-key-that-nobody-has", testUser.StaticPassword, r.Result.Password, key,
 	} {
 		if bytes.Contains(content, []byte(secret)) {
 			t.Errorf("the log shows %q", secret)

@@ -13,8 +13,9 @@ import (
 )
 
 // drainCeiling bounds how long the requests of a replaced configuration keep a
-// resource open that no other configuration uses. It is longer than a request
-// with the default timeouts can take.
+// resource open that no other configuration uses. It is longer than a call of an
+// authentication server with the default timeouts can take; a request that makes
+// several in a row may outlive it and opens the resource again.
 const drainCeiling = time.Minute
 
 // errResourceClosed is what a use of a resource gets that lost the race against

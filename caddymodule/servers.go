@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,8 +27,19 @@ type AuthenticationServers struct {
 	// The authentication servers. At least one is required.
 	Instances []Instance `json:"instances,omitempty"`
 
-	// How an instance is chosen: `first` asks the instances in order, a later
-	// one only if the connection to an earlier one cannot be made. Default: `first`.
+	// How the instances are related. `replicated`: each has pending requests and
+	// registrations of its own, so that what follows a retrieval or a registration
+	// is sent to the instance that was first used, and nowhere else; a request is
+	// looked for on one instance after the other. `shared_database`: every
+	// instance can take every command. Name the instances that the solution's own
+	// servers use. Default: `replicated`.
+	Deployment string `json:"deployment,omitempty"`
+
+	// Which instance is asked first where it is not settled: `first`, in the order
+	// above, or `round_robin`, taking turns. In both cases the next one is asked if
+	// an instance cannot be reached or, where a command can be repeated safely, is
+	// out of order. Default: `first` when replicated, `round_robin` with a shared
+	// database.
 	Policy string `json:"policy,omitempty"`
 
 	// The SOAP version to speak: `1.1` or `1.2`. Default: `1.1`.
@@ -62,7 +74,8 @@ type AuthenticationServers struct {
 
 	// The names under which the gateway is registered as a client component at
 	// the authentication servers. Component name and source address are all they
-	// know a gateway by, so every node's address must be registered, too.
+	// know a gateway by, so every node's address must be registered, too, for
+	// every name. The name decides which of the server's policies holds.
 	ComponentTypes ComponentTypes `json:"component_types,omitzero"`
 
 	// The names of attributes that the vendor does not publish. Change them only
@@ -85,11 +98,22 @@ type Instance struct {
 	URL string `json:"url,omitempty"`
 }
 
-// ComponentTypes are client component names.
+// ComponentTypes are client component names of at most 60 characters.
 type ComponentTypes struct {
-	// For registration and activation; 60 characters at most.
+	// For registration and activation.
 	// Default: `DIGIPASS Gateway Provisioning DP760`.
 	Provisioning string `json:"provisioning,omitempty"`
+
+	// For logins: one-time passwords and pending requests.
+	// Default: `Push Notification Client`.
+	Authentication string `json:"authentication,omitempty"`
+
+	// For pending signatures. Default: `Push Notification Client`.
+	Signature string `json:"signature,omitempty"`
+
+	// For the push notification ID of devices.
+	// Default: `Push Notification Client`.
+	Notification string `json:"notification,omitempty"`
 }
 
 // Attributes are attribute names.
@@ -101,19 +125,23 @@ type Attributes struct {
 	// The attribute with Activation Message 2 in the answer to adding a device.
 	// Default: `PROVFLD_INSTANCE_ACTIVATION_MESSAGE`.
 	InstanceActivationMessage string `json:"instance_activation_message,omitempty"`
+
+	// The attribute with the event reactivation counter in the answer to a
+	// registration for a standard licence.
+	// Default: `PROVFLD_EVENT_REACTIVATION_COUNTER`.
+	EventReactivationCounter string `json:"event_reactivation_counter,omitempty"`
 }
 
 const (
-	policyFirst = "first"
-
-	defaultComponentType  = "DIGIPASS Gateway Provisioning DP760"
-	defaultDialTimeout    = 2 * time.Second
-	defaultCallTimeout    = 30 * time.Second
-	defaultMaxConnections = 30
-	defaultMaxQueue       = 100
-	maxConnections        = 10_000
-	maxQueue              = 100_000
-	maxComponentType      = 60
+	defaultProvisioningComponent = "DIGIPASS Gateway Provisioning DP760"
+	defaultPushComponent         = "Push Notification Client"
+	defaultDialTimeout           = 2 * time.Second
+	defaultCallTimeout           = 30 * time.Second
+	defaultMaxConnections        = 30
+	defaultMaxQueue              = 100
+	maxConnections               = 10_000
+	maxQueue                     = 100_000
+	maxComponentType             = 60
 )
 
 // open checks the settings and returns the client of all instances. It makes no
@@ -122,14 +150,27 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	if len(s.Instances) == 0 {
 		return nil, errors.New("instances: at least one is required")
 	}
-	if s.Policy != "" && s.Policy != policyFirst {
-		return nil, fmt.Errorf("policy: must be %q", policyFirst)
+	deployment := authserver.Deployment(s.Deployment)
+	switch deployment {
+	case "", authserver.DeploymentReplicated, authserver.DeploymentShared:
+	default:
+		return nil, fmt.Errorf("deployment: must be %q or %q", authserver.DeploymentReplicated, authserver.DeploymentShared)
+	}
+	policy := authserver.Policy(s.Policy)
+	switch policy {
+	case "", authserver.PolicyFirst, authserver.PolicyRoundRobin:
+	default:
+		return nil, fmt.Errorf("policy: must be %q or %q", authserver.PolicyFirst, authserver.PolicyRoundRobin)
 	}
 	if !slices.Contains([]string{"", "1.1", "1.2"}, s.SOAPVersion) {
 		return nil, errors.New(`soap_version: must be "1.1" or "1.2"`)
 	}
-	if err := s.checkNames(); err != nil {
-		return nil, err
+	components, err := s.ComponentTypes.check()
+	if err != nil {
+		return nil, fmt.Errorf("component_types.%w", err)
+	}
+	if err := s.Attributes.check(); err != nil {
+		return nil, fmt.Errorf("attributes.%w", err)
 	}
 	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, defaultDialTimeout)
 	if err != nil {
@@ -153,10 +194,6 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	handshake, err := handshakeTimeout(s.TLS)
 	if err != nil {
 		return nil, err
-	}
-	component := s.ComponentTypes.Provisioning
-	if component == "" {
-		component = defaultComponentType
 	}
 	tlsConfig, err := clientTLS(ctx, s.TLS)
 	if err != nil {
@@ -190,29 +227,49 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	}
 	return authserver.New(authserver.Config{
 		Instances:      instances,
+		Deployment:     deployment,
+		Policy:         policy,
 		SOAPVersion:    s.SOAPVersion,
 		Timeout:        timeout,
-		ComponentTypes: authserver.ComponentTypes{Provisioning: component},
+		ComponentTypes: components,
 		Attributes: authserver.Attributes{
 			ActivationMessage:         s.Attributes.ActivationMessage,
 			InstanceActivationMessage: s.Attributes.InstanceActivationMessage,
+			EventReactivationCounter:  s.Attributes.EventReactivationCounter,
 		},
 		Logger: logger,
 	})
 }
 
-// checkNames checks the names that go into commands.
-func (s *AuthenticationServers) checkNames() error {
-	component := s.ComponentTypes.Provisioning
-	if utf8.RuneCountInString(component) > maxComponentType || strings.ContainsFunc(component, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("component_types.provisioning: must have at most %d printable characters", maxComponentType)
+// check returns the names with their defaults.
+func (t *ComponentTypes) check() (authserver.ComponentTypes, error) {
+	var names authserver.ComponentTypes
+	for _, c := range []struct {
+		option, configured, preset string
+		out                        *string
+	}{
+		{"provisioning", t.Provisioning, defaultProvisioningComponent, &names.Provisioning},
+		{"authentication", t.Authentication, defaultPushComponent, &names.Authentication},
+		{"signature", t.Signature, defaultPushComponent, &names.Signature},
+		{"notification", t.Notification, defaultPushComponent, &names.Notification},
+	} {
+		if utf8.RuneCountInString(c.configured) > maxComponentType || strings.ContainsFunc(c.configured, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return names, fmt.Errorf("%s: must have at most %d printable characters", c.option, maxComponentType)
+		}
+		*c.out = cmp.Or(c.configured, c.preset)
 	}
+	return names, nil
+}
+
+// check refuses what cannot be a name.
+func (a *Attributes) check() error {
 	for _, attribute := range []struct{ option, name string }{
-		{"activation_message", s.Attributes.ActivationMessage},
-		{"instance_activation_message", s.Attributes.InstanceActivationMessage},
+		{"activation_message", a.ActivationMessage},
+		{"instance_activation_message", a.InstanceActivationMessage},
+		{"event_reactivation_counter", a.EventReactivationCounter},
 	} {
 		if attribute.name != "" && !attributeName.MatchString(attribute.name) {
-			return fmt.Errorf("attributes.%s: must have 1 to 64 letters, digits and underscores", attribute.option)
+			return fmt.Errorf("%s: must have 1 to 64 letters, digits and underscores", attribute.option)
 		}
 	}
 	return nil

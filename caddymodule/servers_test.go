@@ -1,12 +1,24 @@
 package caddymodule
 
 import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
 // Configurations that name the same authentication server share what it is busy
@@ -42,4 +54,128 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 	assert.Equal(t, 2, references())
 	second.close()
 	assert.Zero(t, references())
+}
+
+// serversOf returns the client of instances a and b, both of which h handles.
+func serversOf(t *testing.T, s *AuthenticationServers, h http.Handler) *authserver.Servers {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	t.Cleanup(cancel)
+	files := testCertificates(t)
+	pair, err := tls.LoadX509KeyPair(files.Certificate, files.Key)
+	require.NoError(t, err)
+	for _, name := range []string{"a", "b"} {
+		server := httptest.NewUnstartedServer(h)
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		s.Instances = append(s.Instances, Instance{Name: name, URL: server.URL})
+	}
+	s.TLS = &reverseproxy.TLSConfig{CARaw: json.RawMessage(`{"provider": "file", "pem_files": ["` + files.Authority + `"]}`)}
+	t.Cleanup(s.close)
+	servers, err := s.open(ctx, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return servers
+}
+
+// Instances take turns or do not, as deployment and policy say.
+func TestDeploymentAndPolicy(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		deployment, policy string
+		turns              bool
+	}{
+		{"", "", false},
+		{"replicated", "", false},
+		{"replicated", "first", false},
+		{"replicated", "round_robin", true},
+		{"shared_database", "", true},
+		{"shared_database", "round_robin", true},
+		{"shared_database", "first", false},
+		{"", "round_robin", true},
+	} {
+		t.Run(tt.deployment+" "+tt.policy, func(t *testing.T) {
+			t.Parallel()
+			servers := serversOf(t, &AuthenticationServers{Deployment: tt.deployment, Policy: tt.policy}, sandbox.New(sandbox.Options{}))
+			asked := make(map[string]bool)
+			for range 4 {
+				_, err := servers.AuthUser(t.Context(), "", authserver.AuthUser{UserID: "nobody", Password: "123456"})
+				refusal, ok := errors.AsType[*authserver.Refusal](err)
+				require.True(t, ok, err)
+				asked[refusal.Instance] = true
+			}
+			assert.Equal(t, tt.turns, len(asked) == 2, asked)
+		})
+	}
+	// What is not found on one instance is looked for on the other, unless they
+	// share what they know.
+	for deployment, calls := range map[string]int{"": 2, "replicated": 2, "shared_database": 1} {
+		simulated := sandbox.New(sandbox.Options{})
+		servers := serversOf(t, &AuthenticationServers{Deployment: deployment}, simulated)
+		_, err := servers.GetPreparedSecureChallenge(t.Context(), authserver.Retrieve{SerialNumber: "VDS1000000-1", Key: "1"})
+		require.Error(t, err)
+		assert.Equal(t, calls, simulated.Calls("getPreparedSecureChallenge"), deployment)
+	}
+}
+
+// Every family of commands goes out under its own name, and attributes are looked
+// for under the configured ones.
+func TestNamesOfComponentsAndAttributes(t *testing.T) {
+	t.Parallel()
+	user := sandbox.User{Name: "jane.doe", StaticPassword: "a static password", StandardLicenses: 2}
+	for _, tt := range []struct {
+		name       string
+		components ComponentTypes
+		want       [4]string
+	}{
+		{
+			"presets",
+			ComponentTypes{},
+			[4]string{"DIGIPASS Gateway Provisioning DP760", "Push Notification Client", "Push Notification Client", "Push Notification Client"},
+		},
+		{
+			"configured",
+			ComponentTypes{Provisioning: "P", Authentication: "A", Signature: "S", Notification: "N"},
+			[4]string{"P", "A", "S", "N"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			simulated := sandbox.New(sandbox.Options{Users: []sandbox.User{user}, ComponentTypes: tt.want[:]})
+			var sent string
+			servers := serversOf(t, &AuthenticationServers{
+				ComponentTypes: tt.components, Attributes: Attributes{EventReactivationCounter: "OUR_COUNTER"},
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				assert.NoError(t, err)
+				sent = string(body)
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				answer := httptest.NewRecorder()
+				simulated.ServeHTTP(answer, r)
+				w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
+				_, _ = io.WriteString(w, strings.ReplaceAll(answer.Body.String(), "PROVFLD_EVENT_REACTIVATION_COUNTER", "OUR_COUNTER"))
+			}))
+			registered, err := servers.Register(t.Context(), authserver.Register{UserID: user.Name, StaticPassword: user.StaticPassword})
+			require.NoError(t, err)
+			assert.NotEmpty(t, registered.EventReactivationCounter)
+			assert.Contains(t, sent, ">"+tt.want[0]+"<")
+			for i, call := range []func() error{
+				func() error {
+					_, err := servers.AuthUser(t.Context(), "", authserver.AuthUser{UserID: user.Name, Password: "123456"})
+					return err
+				},
+				func() error {
+					_, err := servers.AuthSignature(t.Context(), "", authserver.AuthSignature{UserID: user.Name, RequestKey: "1", Signature: "123456"})
+					return err
+				},
+				func() error {
+					_, err := servers.UpdateDevicePNID(t.Context(), authserver.UpdateDevicePNID{UserID: user.Name, SerialNumber: "VDS1000000-1", DevicePNID: "00"})
+					return err
+				},
+			} {
+				require.Error(t, call())
+				assert.Contains(t, sent, ">"+tt.want[1+i]+"<")
+			}
+		})
+	}
 }

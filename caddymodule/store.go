@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -16,6 +18,7 @@ import (
 // open until the last request of the last of them has ended.
 type Store interface {
 	activation.Store
+	ownership.Store
 
 	// Begin tells that a request begins that may use the store. The request
 	// calls the returned function once when it is over.
@@ -36,6 +39,7 @@ var storePool = caddy.NewUsagePool()
 
 type closableStore interface {
 	activation.Store
+	ownership.Store
 	io.Closer
 }
 
@@ -59,7 +63,7 @@ func (s leasedStore[T]) store(ctx context.Context) (T, error) {
 	return store, nil
 }
 
-// Writable is part of activation.Store, as are all methods below.
+// Writable is part of activation.Store.
 func (s leasedStore[T]) Writable(ctx context.Context) error {
 	store, err := s.store(ctx)
 	if err != nil {
@@ -176,4 +180,43 @@ func (s leasedStore[T]) ReplaceSimulationSecret(ctx context.Context, current, ne
 	return store.ReplaceSimulationSecret(ctx, current, next)
 }
 
-var _ activation.Store = leasedStore[closableStore]{}
+// Owner is part of ownership.Store.
+func (s leasedStore[T]) Owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
+	store, err := s.store(ctx)
+	if err != nil {
+		return ownership.Claim{}, false, err
+	}
+	return store.Owner(ctx, kind, key)
+}
+
+// Pending is part of ownership.Store.
+func (s leasedStore[T]) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+	store, err := s.store(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.Pending(ctx, kind, serialNumber)
+}
+
+// Claim is part of ownership.Store.
+func (s leasedStore[T]) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
+	store, err := s.store(ctx)
+	if err != nil {
+		return false, err
+	}
+	return store.Claim(ctx, kind, c, serialNumber, lifetime)
+}
+
+// Release is part of ownership.Store.
+func (s leasedStore[T]) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
+	store, err := s.store(ctx)
+	if err != nil {
+		return err
+	}
+	return store.Release(ctx, kind, key, token, serialNumber)
+}
+
+var (
+	_ activation.Store = leasedStore[closableStore]{}
+	_ ownership.Store  = leasedStore[closableStore]{}
+)

@@ -18,9 +18,9 @@ func init() {
 	caddy.RegisterModule(new(EmbeddedStore))
 }
 
-// EmbeddedStore keeps registrations in one file, for a gateway of one node.
-// Handshakes, which live for minutes, are in memory: they outlive reloads, not
-// the process.
+// EmbeddedStore keeps registrations and the ownership of requests in one file, for
+// a gateway of one node. Handshakes, which live for minutes, are in memory: they
+// outlive reloads, not the process.
 //
 // If no `sealing_keys` are configured, a key is made in a file beside it, named
 // after it with `.key` at the end, when the store is first used. From then on

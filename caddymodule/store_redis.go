@@ -14,6 +14,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,47 +30,79 @@ func init() {
 	caddy.RegisterModule(new(RedisStore))
 }
 
-// RedisStore keeps registrations and handshakes on a Redis server, version 6 or
-// later, for gateways of several nodes. All nodes need the same `sealing_keys`.
+// RedisStore keeps registrations, handshakes and the ownership of requests on
+// Redis, version 6 or later, for gateways of several nodes: on one server, on the
+// master that Sentinels tell, or on a cluster. All nodes need the same
+// `sealing_keys`.
 //
-// Run the server with `maxmemory-policy noeviction` and with persistence: what it
-// loses, phones have to begin again. Everything sensitive is sealed before it
-// gets there; who can write to the server can still undo attempts and
-// registrations.
+// Run the servers with `maxmemory-policy noeviction` and with persistence: what
+// they lose, phones have to begin again. Everything sensitive is sealed before it
+// gets there; who can write to a server can still undo attempts, registrations and
+// ownership.
+//
+// A master that fails can take the last writes along, among them attempts that
+// were counted: `wait_replicas` prevents that.
 type RedisStore struct {
-	// The server: one `host:port` or absolute path of a Unix socket. Required.
-	// Accepts placeholders.
+	// The server: one `host:port` or absolute path of a Unix socket. With
+	// `master_name` the Sentinels, with `cluster` nodes of the cluster, each as
+	// `host:port`; 32 at most, different ones. Required. Accepts placeholders.
 	Addresses []string `json:"addresses,omitempty"`
 
-	// The user name for the server's access control. Default: that of the
-	// server's default user. Accepts placeholders.
+	// Whether the addresses are those of a cluster. Its other nodes are found
+	// through them. Default: false.
+	Cluster bool `json:"cluster,omitempty"`
+
+	// The name under which Sentinels know the master: letters, digits, dots,
+	// underscores and hyphens. The addresses are then those of the Sentinels.
+	// Default: none, the address is that of the server.
+	MasterName string `json:"master_name,omitempty"`
+
+	// The user name for the access control of the servers, not of Sentinels.
+	// Default: that of the default user. Accepts placeholders.
 	Username string `json:"username,omitempty"`
 
-	// The password for the server. Default: none. Accepts placeholders.
+	// The password for the servers, not for Sentinels. Default: none.
+	// Accepts placeholders.
 	Password string `json:"password,omitempty"`
 
-	// The number of the database, 0 to 1000000. Default: 0.
+	// The user name for the access control of the Sentinels. Default: that of
+	// the default user. Accepts placeholders.
+	SentinelUsername string `json:"sentinel_username,omitempty"`
+
+	// The password for the Sentinels. Default: none. Accepts placeholders.
+	SentinelPassword string `json:"sentinel_password,omitempty"`
+
+	// The number of the database, 0 to 1000000; a cluster has only 0. Default: 0.
 	DB int `json:"db,omitempty"`
 
 	// The first part of every key, without braces. Gateways that share a server
 	// and not their state need different ones. Default: `dsapp`.
 	KeyPrefix string `json:"key_prefix,omitempty"`
 
-	// TLS settings; an empty object uses the certificate authorities that the
-	// system trusts. TLS 1.2 is required at least. `handshake_timeout`,
-	// `except_ports` and `client_certificate_automate` are not supported.
-	// Default: no TLS.
+	// How many replicas must have what decides about an activation before it
+	// counts: a registration, an attempt and its outcome. If fewer confirm it in
+	// half of `timeout`, the call fails as if the store were down. On a cluster it
+	// is the replicas of the node that holds it. 0 to 16. Default: 0.
+	WaitReplicas int `json:"wait_replicas,omitempty"`
+
+	// TLS settings for all connections, those to Sentinels too; an empty object
+	// uses the certificate authorities that the system trusts. TLS 1.2 is required
+	// at least. Every server's certificate must be valid for the address that it
+	// is reached under, as Sentinels and clusters announce it, unless
+	// `server_name` is given. `handshake_timeout`, `except_ports` and
+	// `client_certificate_automate` are not supported. Default: no TLS.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
-	// How long to wait for a connection. From `10ms` to `10m`. Default: `1s`.
+	// How long to wait for a connection. Finding the master through Sentinels may
+	// take several. From `10ms` to `10m`. Default: `1s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
 	// How long to wait for a free connection, for a command to be written and for
 	// its answer, each. From `10ms` to `10m`. Default: `500ms`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// The most connections that are open at once, 1 to 10000. Default: 10 for
-	// every CPU.
+	// The most connections to one server that are open at once, 1 to 10000.
+	// Default: 10 for every CPU.
 	PoolSize int `json:"pool_size,omitempty"`
 
 	leasedStore[*redisClient]
@@ -78,9 +112,14 @@ type RedisStore struct {
 }
 
 const (
-	maxPoolSize = 10_000
-	maxDB       = 1_000_000
+	maxPoolSize     = 10_000
+	maxDB           = 1_000_000
+	maxAddresses    = 32
+	maxWaitReplicas = 16
 )
+
+// masterName is what Sentinels accept as a name.
+var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
 
 // redisClient is a store that closes the client it is on.
 type redisClient struct {
@@ -102,7 +141,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	options := redis.Options{KeyPrefix: s.KeyPrefix}
+	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas}
 	if err := options.Validate(); err != nil {
 		return errors.New("key_prefix: must have no braces")
 	}
@@ -144,29 +183,20 @@ var logRedis = sync.OnceFunc(func() {
 // settings resolves and checks everything but TLS.
 func (s *RedisStore) settings() (redis.Settings, error) {
 	var none redis.Settings
-	if len(s.Addresses) != 1 {
-		return none, errors.New("addresses: exactly one is required")
+	if err := s.checkMode(); err != nil {
+		return none, err
 	}
-	address, err := resolveSecret(s.Addresses[0])
+	addresses, err := s.addresses()
 	if err != nil {
-		return none, fmt.Errorf("addresses[0]: %w", err)
+		return none, err
 	}
-	if _, port, err := net.SplitHostPort(address); !filepath.IsAbs(address) && (err != nil || port == "") {
-		return none, errors.New("addresses[0]: must be host:port or the absolute path of a socket")
-	}
-	username, err := resolve(s.Username)
+	username, password, err := credentials("", s.Username, s.Password)
 	if err != nil {
-		return none, fmt.Errorf("username: %w", err)
+		return none, err
 	}
-	password, err := resolve(s.Password)
+	sentinelUsername, sentinelPassword, err := credentials("sentinel_", s.SentinelUsername, s.SentinelPassword)
 	if err != nil {
-		return none, fmt.Errorf("password: %w", err)
-	}
-	if username != "" && password == "" {
-		return none, errors.New("password: is required with a username")
-	}
-	if s.DB < 0 || s.DB > maxDB {
-		return none, fmt.Errorf("db: must be from 0 to %d", maxDB)
+		return none, err
 	}
 	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, redis.DefaultDialTimeout)
 	if err != nil {
@@ -180,14 +210,102 @@ func (s *RedisStore) settings() (redis.Settings, error) {
 		return none, fmt.Errorf("pool_size: must be from 1 to %d", maxPoolSize)
 	}
 	return redis.Settings{
-		Addresses:   []string{address},
-		Username:    username,
-		Password:    password,
-		DB:          s.DB,
-		DialTimeout: dialTimeout,
-		Timeout:     timeout,
-		PoolSize:    s.PoolSize,
+		Addresses:        addresses,
+		Cluster:          s.Cluster,
+		MasterName:       s.MasterName,
+		Username:         username,
+		Password:         password,
+		SentinelUsername: sentinelUsername,
+		SentinelPassword: sentinelPassword,
+		DB:               s.DB,
+		DialTimeout:      dialTimeout,
+		Timeout:          timeout,
+		PoolSize:         s.PoolSize,
 	}, nil
+}
+
+// checkMode checks what depends on which kind of Redis it is.
+func (s *RedisStore) checkMode() error {
+	if s.MasterName != "" {
+		if s.Cluster {
+			return errors.New("master_name: has no meaning with cluster")
+		}
+		if !masterName.MatchString(s.MasterName) {
+			return errors.New("master_name: must have 1 to 255 letters, digits, dots, underscores and hyphens")
+		}
+	} else {
+		if s.SentinelUsername != "" {
+			return errors.New("sentinel_username: has no meaning without master_name")
+		}
+		if s.SentinelPassword != "" {
+			return errors.New("sentinel_password: has no meaning without master_name")
+		}
+	}
+	if s.DB < 0 || s.DB > maxDB {
+		return fmt.Errorf("db: must be from 0 to %d", maxDB)
+	}
+	if s.Cluster && s.DB != 0 {
+		return errors.New("db: must be 0 with cluster")
+	}
+	if s.WaitReplicas < 0 || s.WaitReplicas > maxWaitReplicas {
+		return fmt.Errorf("wait_replicas: must be from 0 to %d", maxWaitReplicas)
+	}
+	return nil
+}
+
+// addresses resolves and checks the addresses.
+func (s *RedisStore) addresses() ([]string, error) {
+	single := !s.Cluster && s.MasterName == ""
+	if single && len(s.Addresses) != 1 {
+		return nil, errors.New("addresses: exactly one is required, several need cluster or master_name")
+	}
+	if len(s.Addresses) == 0 || len(s.Addresses) > maxAddresses {
+		return nil, fmt.Errorf("addresses: 1 to %d are required", maxAddresses)
+	}
+	addresses := make([]string, len(s.Addresses))
+	for i, configured := range s.Addresses {
+		address, err := resolveSecret(configured)
+		if err != nil {
+			return nil, fmt.Errorf("addresses[%d]: %w", i, err)
+		}
+		if problem := addressProblem(address, single); problem != "" {
+			return nil, fmt.Errorf("addresses[%d]: %s", i, problem)
+		}
+		if slices.Contains(addresses[:i], address) {
+			return nil, fmt.Errorf("addresses[%d]: is the same as an earlier one", i)
+		}
+		addresses[i] = address
+	}
+	return addresses, nil
+}
+
+// addressProblem tells what is wrong with an address. Only a single server can be
+// behind a socket.
+func addressProblem(address string, single bool) string {
+	if single && filepath.IsAbs(address) {
+		return ""
+	}
+	if host, port, err := net.SplitHostPort(address); err == nil && host != "" && port != "" {
+		return ""
+	}
+	if single {
+		return "must be host:port or the absolute path of a socket"
+	}
+	return "must be host:port"
+}
+
+// credentials resolves a user name and the password that it needs.
+func credentials(prefix, configuredName, configuredPassword string) (name, password string, err error) {
+	if name, err = resolve(configuredName); err != nil {
+		return "", "", fmt.Errorf("%susername: %w", prefix, err)
+	}
+	if password, err = resolve(configuredPassword); err != nil {
+		return "", "", fmt.Errorf("%spassword: %w", prefix, err)
+	}
+	if name != "" && password == "" {
+		return "", "", fmt.Errorf("%spassword: is required with a user name", prefix)
+	}
+	return name, password, nil
 }
 
 func redisTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error) {

@@ -2,11 +2,15 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
@@ -22,28 +27,95 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
 
+// leasedFile returns a new embedded store behind a lease.
+func leasedFile(t *testing.T) leasedStore[*embedded.Store] {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	pool := caddy.NewUsagePool()
+	l, err := newLease(pool, path, func() (*embedded.Store, error) {
+		return embedded.Open(path, embedded.Options{MaxSimulated: storetest.MaxSimulated})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.release()
+		waitFor(t, "the store to be let go", func() bool {
+			_, held := pool.References(path)
+			return !held
+		})
+	})
+	return leasedStore[*embedded.Store]{l}
+}
+
 // A store behind a lease is a store in every respect.
 func TestLeasedStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) activation.Store {
 		t.Helper()
-		path := filepath.Join(t.TempDir(), "dsapp.db")
-		pool := caddy.NewUsagePool()
-		l, err := newLease(pool, path, func() (*embedded.Store, error) {
-			return embedded.Open(path, embedded.Options{MaxSimulated: storetest.MaxSimulated})
+		return leasedFile(t)
+	})
+	storetest.RunOwnership(t, func(t *testing.T) ownership.Store {
+		t.Helper()
+		return leasedFile(t)
+	})
+}
+
+// A client that leaves, and a configuration that is replaced while the request
+// runs, do not keep from the store what the authentication server did already.
+func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	service := func() (*ownership.Service, *EmbeddedStore) {
+		store := newEmbedded(t, path)
+		s, err := ownership.New(ownership.Config{
+			Store:   store,
+			Keyring: func(ctx context.Context) (*seal.Keyring, error) { return store.Keyring(ctx, nil) },
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			l.release()
-			waitFor(t, "the store to be let go", func() bool {
-				_, held := pool.References(path)
-				return !held
-			})
-		})
-		return leasedStore[*embedded.Store]{l}
-	})
+		return s, store
+	}
+	owner := ownership.Owner{Application: "phones", SerialNumber: "VDS1000120-1", Instance: "primary"}
+	claimant := ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber}
+
+	replaced, store := service()
+	end := store.Begin()
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	if err := store.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	// The first use of the store, even.
+	if won, err := replaced.Claim(ctx, ownership.Login, "123", owner); !won || err != nil {
+		t.Fatalf("claim: %v, %v", won, err)
+	}
+	if storeReferences(path) != 1 {
+		t.Fatal("the store is closed under the request")
+	}
+	end()
+	waitFor(t, "the store to be let go", func() bool { return storeReferences(path) == 0 })
+
+	replaced, store = service()
+	end = store.Begin()
+	d, err := replaced.Cancelling(t.Context(), ownership.Login, "123", claimant)
+	if err != nil || !d.Known || d.Verdict != ownership.Forward {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if err := store.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaced.Release(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	waitFor(t, "the store to be let go", func() bool { return storeReferences(path) == 0 })
+
+	last, _ := service()
+	if d, err := last.Cancelling(t.Context(), ownership.Login, "123", claimant); err != nil || d.Known {
+		t.Errorf("%+v, %v", d, err)
+	}
 }
 
 // Not being able to open the store is an outage for every method.
@@ -65,8 +137,18 @@ func TestStoreThatCannotBeOpened(t *testing.T) {
 		"AdmitDevice":       func() error { _, _, err := s.AdmitDevice(ctx, "id"); return err },
 		"ReturnDevice":      func() error { return s.ReturnDevice(ctx, "id", activation.Generation{}) },
 		"AdmitConfirmation": func() error { _, _, err := s.AdmitConfirmation(ctx, "id", 1); return err },
-		"Remove":            func() error { return s.Remove(ctx, "id", activation.Generation{}) },
-		"SimulationSecret":  func() error { _, err := s.SimulationSecret(ctx, nil); return err },
+		"ReturnConfirmation": func() error {
+			return s.ReturnConfirmation(ctx, "id", activation.Generation{})
+		},
+		"Owner":   func() error { _, _, err := s.Owner(ctx, ownership.Login, "1"); return err },
+		"Pending": func() error { _, err := s.Pending(ctx, ownership.Login, "VDS1"); return err },
+		"Claim": func() error {
+			_, err := s.Claim(ctx, ownership.Login, ownership.Claim{Key: "1"}, "VDS1", time.Minute)
+			return err
+		},
+		"Release":          func() error { return s.Release(ctx, ownership.Login, "1", ownership.Token{}, "VDS1") },
+		"Remove":           func() error { return s.Remove(ctx, "id", activation.Generation{}) },
+		"SimulationSecret": func() error { _, err := s.SimulationSecret(ctx, nil); return err },
 		"ReplaceSimulationSecret": func() error {
 			_, err := s.ReplaceSimulationSecret(ctx, nil, nil)
 			return err
@@ -182,27 +264,67 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	}
 }
 
-// redisConfig puts the app on a Redis server.
-func redisConfig(c object, address string) {
+// redisConfig puts the app on Redis.
+func redisConfig(c object, addresses ...string) {
 	c["sealing_keys"] = []string{testSealingKey}
-	c["store"] = object{"backend": "redis", "addresses": []string{address}}
+	c["store"] = object{"backend": "redis", "addresses": addresses}
 }
 
 // Every option of the Redis store that is wrong is refused by its name.
 func TestInvalidRedisConfigurations(t *testing.T) {
+	cluster := func(edit func(s object)) func(c, s object) {
+		return func(_, s object) {
+			s["cluster"] = true
+			edit(s)
+		}
+	}
+	sentinel := func(edit func(s object)) func(c, s object) {
+		return func(_, s object) {
+			s["master_name"] = "mymaster"
+			edit(s)
+		}
+	}
+	many := make([]string, 33)
+	for i := range many {
+		many[i] = fmt.Sprintf("node%d:7000", i)
+	}
 	for _, tt := range []struct {
 		want string
 		edit func(c, store object)
 	}{
 		{"sealing_keys: at least one key is required", func(c, _ object) { delete(c, "sealing_keys") }},
 		{"addresses: exactly one", func(_, s object) { delete(s, "addresses") }},
-		{"addresses: exactly one", func(_, s object) { s["addresses"] = []string{"a:1", "b:1"} }},
-		{"addresses[0]: must be host:port", func(_, s object) { s["addresses"] = []string{"localhost"} }},
+		{"addresses: exactly one is required, several need cluster or master_name", func(_, s object) { s["addresses"] = []string{"a:1", "b:1"} }},
+		{"addresses: 1 to 32", cluster(func(s object) { s["addresses"] = []string{} })},
+		{"addresses: 1 to 32", cluster(func(s object) { s["addresses"] = many })},
+		{"addresses: 1 to 32", sentinel(func(s object) { delete(s, "addresses") })},
+		{"addresses[0]: must be host:port or the absolute path", func(_, s object) { s["addresses"] = []string{"localhost"} }},
+		{"addresses[0]: must be host:port or the absolute path", func(_, s object) { s["addresses"] = []string{":6379"} }},
+		{"addresses[0]: must be host:port or the absolute path", func(_, s object) { s["addresses"] = []string{"localhost:"} }},
+		{"addresses[0]: must not be empty", func(_, s object) { s["addresses"] = []string{""} }},
+		{"addresses[1]: must be host:port", cluster(func(s object) { s["addresses"] = []string{"a:1", marker} })},
+		{"addresses[1]: must be host:port", sentinel(func(s object) { s["addresses"] = []string{"a:1", "/run/" + marker} })},
+		{"addresses[2]: is the same as an earlier one", cluster(func(s object) { s["addresses"] = []string{"a:1", "b:1", "a:1"} })},
+		{"addresses[1]: a placeholder", cluster(func(s object) { s["addresses"] = []string{"a:1", "{env.DSAPP_TEST_MISSING}"} })},
 		{"addresses[0]: a placeholder", func(_, s object) { s["addresses"] = []string{"{env.DSAPP_TEST_MISSING}"} }},
 		{"username: a placeholder", func(_, s object) { s["username"] = "{env.DSAPP_TEST_MISSING}" }},
 		{"password: a placeholder", func(_, s object) { s["password"] = "{" + marker + "}" }},
-		{"password: is required", func(_, s object) { s["username"] = "gateway" }},
-		{"db: must be", func(_, s object) { s["db"] = -1 }},
+		{": password: is required with a user name", func(_, s object) { s["username"] = "gateway" }},
+		{"db: must be from 0 to 1000000", func(_, s object) { s["db"] = -1 }},
+		{"db: must be from 0 to 1000000", func(_, s object) { s["db"] = 1_000_001 }},
+		{"db: must be 0 with cluster", cluster(func(s object) { s["db"] = 1 })},
+		{"master_name: has no meaning with cluster", cluster(func(s object) { s["master_name"] = "mymaster" })},
+		{"master_name: must have 1 to 255", func(_, s object) { s["master_name"] = "my master" }},
+		{"master_name: must have 1 to 255", func(_, s object) { s["master_name"] = "{env.DSAPP_TEST_MISSING}" }},
+		{"master_name: must have 1 to 255", func(_, s object) { s["master_name"] = strings.Repeat("m", 256) }},
+		{"sentinel_username: has no meaning without master_name", func(_, s object) { s["sentinel_username"] = marker }},
+		{"sentinel_password: has no meaning without master_name", func(_, s object) { s["sentinel_password"] = marker }},
+		{"sentinel_password: has no meaning without master_name", cluster(func(s object) { s["sentinel_password"] = marker })},
+		{"sentinel_username: a placeholder", sentinel(func(s object) { s["sentinel_username"] = "{env.DSAPP_TEST_MISSING}" })},
+		{"sentinel_password: a placeholder", sentinel(func(s object) { s["sentinel_password"] = "{" + marker + "}" })},
+		{"sentinel_password: is required with a user name", sentinel(func(s object) { s["sentinel_username"] = marker })},
+		{"wait_replicas: must be from 0 to 16", func(_, s object) { s["wait_replicas"] = -1 }},
+		{"wait_replicas: must be from 0 to 16", func(_, s object) { s["wait_replicas"] = 17 }},
 		{"key_prefix: must have no braces", func(_, s object) { s["key_prefix"] = "{a}" }},
 		{"dial_timeout: must be", func(_, s object) { s["dial_timeout"] = "-1s" }},
 		{": timeout: must be from 10ms to 10m;", func(_, s object) { s["timeout"] = "-1s" }},
@@ -211,7 +333,7 @@ func TestInvalidRedisConfigurations(t *testing.T) {
 		{"pool_size: must be", func(_, s object) { s["pool_size"] = -1 }},
 		{"tls.handshake_timeout: ", func(_, s object) { s["tls"] = object{"handshake_timeout": "1s"} }},
 		{"tls: ", func(_, s object) { s["tls"] = object{"client_certificate_file": "/does/not/exist"} }},
-		{`unknown field "master_name"`, func(_, s object) { s["master_name"] = "mymaster" }},
+		{`unknown field "sentinels"`, func(_, s object) { s["sentinels"] = []string{"a:26379"} }},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			c := gatewayConfig(t)
@@ -232,11 +354,12 @@ func TestInvalidRedisConfigurations(t *testing.T) {
 // they were written, and by no others. Nothing about a secret is in the key.
 func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	t.Setenv("DSAPP_TEST_PASSWORD", "the-password")
+	t.Setenv("DSAPP_TEST_SENTINEL", "the-sentinel-password")
 	certificates := testCertificates(t)
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
 	key := func(edit func(s *RedisStore)) string {
-		s := &RedisStore{Addresses: []string{"127.0.0.1:6379"}, Password: "the-password"}
+		s := &RedisStore{Addresses: []string{"127.0.0.1:6379"}, Password: "{env.DSAPP_TEST_PASSWORD}"}
 		edit(s)
 		if err := s.Provision(ctx); err != nil {
 			t.Fatal(err)
@@ -246,34 +369,69 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		if strings.Contains(s.key, "password") {
-			t.Errorf("key %q", s.key)
+		shown := string(encode(t, s)) + s.key
+		if strings.Contains(shown, "the-password") || strings.Contains(shown, "the-sentinel-password") {
+			t.Errorf("a secret in %s", shown)
 		}
 		return s.key
 	}
 	same := key(func(*RedisStore) {})
-	if key(func(s *RedisStore) { s.Password = "{env.DSAPP_TEST_PASSWORD}" }) != same {
-		t.Error("not shared with a placeholder for the same password")
+	t.Setenv("DSAPP_TEST_OTHER", "the-password")
+	if key(func(s *RedisStore) { s.Password = "{env.DSAPP_TEST_OTHER}" }) != same {
+		t.Error("not shared with another placeholder for the same password")
 	}
 	trusting := func(s *RedisStore) {
 		s.TLS = &reverseproxy.TLSConfig{CARaw: json.RawMessage(`{"provider": "file", "pem_files": ["` + certificates.Authority + `"]}`)}
 	}
+	sentinel := func(s *RedisStore) { s.MasterName = "mymaster" }
 	seen := map[string]string{same: "none"}
-	add := func(name string, edit func(s *RedisStore)) {
+	changed := make(map[string]bool)
+	// add checks that no earlier settings have the same client as base with the
+	// option changed, and that the same settings have.
+	add := func(option string, base, change func(s *RedisStore)) {
+		changed[option] = true
+		edit := func(s *RedisStore) {
+			base(s)
+			change(s)
+		}
 		k := key(edit)
 		if other, ok := seen[k]; ok {
-			t.Errorf("%s: shared with %s", name, other)
+			t.Errorf("%s: shared with %s", option, other)
 		}
-		seen[k] = name
+		seen[k] = option
+		if key(edit) != k {
+			t.Errorf("%s: not shared with the same settings", option)
+		}
 	}
-	add("address", func(s *RedisStore) { s.Addresses = []string{"127.0.0.1:6380"} })
-	add("user", func(s *RedisStore) { s.Username = "gateway" })
-	add("password", func(s *RedisStore) { s.Password = "another-password" })
-	add("db", func(s *RedisStore) { s.DB = 1 })
-	add("prefix", func(s *RedisStore) { s.KeyPrefix = "other" })
-	add("timeout", func(s *RedisStore) { s.Timeout = caddy.Duration(time.Minute) })
-	add("TLS", func(s *RedisStore) { s.TLS = new(reverseproxy.TLSConfig) })
-	add("CA", trusting)
+	single := func(*RedisStore) {}
+	add("addresses", single, func(s *RedisStore) { s.Addresses = []string{"127.0.0.1:6380"} })
+	add("username", single, func(s *RedisStore) { s.Username = "gateway" })
+	add("password", single, func(s *RedisStore) { s.Password = "another-password" })
+	add("db", single, func(s *RedisStore) { s.DB = 1 })
+	add("key_prefix", single, func(s *RedisStore) { s.KeyPrefix = "other" })
+	add("wait_replicas", single, func(s *RedisStore) { s.WaitReplicas = 1 })
+	add("dial_timeout", single, func(s *RedisStore) { s.DialTimeout = caddy.Duration(time.Minute) })
+	add("timeout", single, func(s *RedisStore) { s.Timeout = caddy.Duration(time.Minute) })
+	add("pool_size", single, func(s *RedisStore) { s.PoolSize = 7 })
+	add("cluster", single, func(s *RedisStore) { s.Cluster = true })
+	add("addresses", single, func(s *RedisStore) {
+		s.Cluster = true
+		s.Addresses = append(s.Addresses, "127.0.0.1:6380")
+	})
+	add("master_name", single, sentinel)
+	add("master_name", sentinel, func(s *RedisStore) { s.MasterName = "another" })
+	add("sentinel_password", sentinel, func(s *RedisStore) { s.SentinelPassword = "{env.DSAPP_TEST_SENTINEL}" })
+	add("sentinel_password", sentinel, func(s *RedisStore) { s.SentinelPassword = "{env.DSAPP_TEST_PASSWORD}" })
+	add("sentinel_username", sentinel, func(s *RedisStore) {
+		s.SentinelUsername, s.SentinelPassword = "gateway", "{env.DSAPP_TEST_SENTINEL}"
+	})
+	add("tls", single, func(s *RedisStore) { s.TLS = new(reverseproxy.TLSConfig) })
+	add("tls", single, trusting)
+	for field := range reflect.TypeFor[RedisStore]().Fields() {
+		if option, _, _ := strings.Cut(field.Tag.Get("json"), ","); option != "" && !changed[option] {
+			t.Errorf("%s: a change is not tested", option)
+		}
+	}
 	if err := os.Remove(certificates.Authority); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +439,7 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	if err != nil || renewed.Authority != certificates.Authority {
 		t.Fatalf("%v, %v", renewed, err)
 	}
-	add("renewed CA", trusting)
+	add("tls", single, trusting) // with a renewed authority
 }
 
 // The whole on Redis: reloads share the client, an outage is 503 and ends by
@@ -305,11 +463,66 @@ func TestGatewayOnRedis(t *testing.T) {
 		return strings.Count(server.Command(t, "CLIENT", "LIST"), " addr=") <= 2
 	})
 	server.Freeze(t)
-	if status, answer := s.call(t, registerPath, testBackEndKey, registerBody); status != http.StatusServiceUnavailable {
-		t.Errorf("status %d, %s", status, answer)
-	}
+	waitFor(t, "registrations to be unavailable", func() bool {
+		// For a moment the last write still counts as a proof that others succeed.
+		status, _ := s.call(t, registerPath, testBackEndKey, registerBody)
+		return status == http.StatusServiceUnavailable
+	})
 	server.Thaw(t)
 	if err := s.activate(t, other); err != nil {
 		t.Error(err)
+	}
+}
+
+// The same on a cluster and on what Sentinels tell, to whom the gateway has to say
+// who it is: what a replaced configuration kept, the next one finds.
+func TestGatewayOnOtherKindsOfRedis(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, c object){
+		"cluster": func(t *testing.T, c object) {
+			redisConfig(c, redistest.StartCluster(t, 0).Addresses()...)
+			in(c, "store")["cluster"] = true
+		},
+		"Sentinel": func(t *testing.T, c object) {
+			servers := redistest.StartSentinel(t, 1)
+			for _, sentinel := range servers.Sentinels {
+				sentinel.Command(t, "ACL", "SETUSER", "gateway", "on", ">the-sentinel-password", "allchannels", "+@all")
+			}
+			redisConfig(c, servers.Addresses()...)
+			maps.Copy(in(c, "store"), object{
+				"master_name": redistest.MasterName, "wait_replicas": 1, "timeout": "2s",
+				"sentinel_username": "gateway", "sentinel_password": "{env.DSAPP_TEST_SENTINEL}",
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("DSAPP_TEST_SENTINEL", "the-sentinel-password")
+			s := newSite(t)
+			prepare(t, s.dsapp())
+			s.load(t)
+			a, key := s.authenticator(t), s.prepareLogin(t)
+			if _, err := s.phone(testFrontEndKey).Retrieve(t.Context(), sandbox.KindLogin, a, key); err != nil {
+				t.Fatal(err)
+			}
+			in(s.dsapp(), "store")["pool_size"] = 3 // another client
+			in(s.dsapp(), "requests")["unknown"] = "refuse"
+			s.load(t)
+			if err := s.phone(testFrontEndKey).Cancel(t.Context(), sandbox.KindLogin, a, key, true); err != nil {
+				t.Error(err)
+			}
+			if name == "cluster" {
+				return
+			}
+			t.Setenv("DSAPP_TEST_SENTINEL", "another-password")
+			s.load(t)
+			if status, answer := s.call(t, registerPath, testBackEndKey, registerBody); status != http.StatusServiceUnavailable {
+				t.Errorf("with a wrong password for the Sentinels: status %d, %s", status, answer)
+			}
+			in(s.dsapp(), "store")["wait_replicas"] = 2
+			t.Setenv("DSAPP_TEST_SENTINEL", "the-sentinel-password")
+			s.load(t)
+			if status, answer := s.call(t, registerPath, testBackEndKey, registerBody); status == http.StatusOK {
+				t.Errorf("with fewer replicas than wanted: %s", answer)
+			}
+		})
 	}
 }

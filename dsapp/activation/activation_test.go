@@ -443,6 +443,7 @@ func TestIdentifierFormIsCheckedFirst(t *testing.T) {
 		for name, call := range map[string]func() error{
 			"Begin":             func() error { _, err := w.Begin(t.Context(), identifier, "1234"); return err },
 			"Prove":             func() error { _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64)); return err },
+			"Locate":            func() error { _, err := w.Locate(t.Context(), identifier); return err },
 			"AdmitDevice":       func() error { _, err := w.AdmitDevice(t.Context(), identifier); return err },
 			"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(t.Context(), identifier, KindMDL); return err },
 			"Register":          func() error { _, err := w.Register(t.Context(), w.mdl(identifier)); return err },

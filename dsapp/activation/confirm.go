@@ -16,6 +16,28 @@ type Admission struct {
 	UserID, Domain, SerialNumber, Instance string
 }
 
+// Locate returns what is known of a live KindAffinity registration, for the calls
+// of an exchange that the authentication server carries out itself. It consumes
+// and counts nothing. The error is an *InvalidError for the form of the
+// identifier, ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
+func (s *Service) Locate(ctx context.Context, identifier string) (Admission, error) {
+	if err := checkIdentifier(identifier); err != nil {
+		return Admission{}, err
+	}
+	ring, err := s.ring(ctx)
+	if err != nil {
+		return Admission{}, err
+	}
+	record, found, err := s.load(ctx, identifier)
+	if err != nil {
+		return Admission{}, err
+	}
+	if !found || record.Kind != KindAffinity || record.Lifetime <= 0 {
+		return Admission{}, refusal(record, found)
+	}
+	return s.admission(ctx, ring, record)
+}
+
 // AdmitDevice consumes the right to add one device: one for each successful
 // proof of a KindMDL registration, without count for KindAffinity. The error is an
 // *InvalidError for the form of the identifier, ErrRefused, also as ErrUnknown,
@@ -74,7 +96,12 @@ func (s *Service) admit(
 		return Admission{}, fmt.Errorf("%s: %w", what, err)
 	}
 	if !ok {
-		return Admission{}, s.refusal(ctx, identifier)
+		// It is looked for after every refusal alike.
+		record, found, err := s.load(ctx, identifier)
+		if err != nil {
+			return Admission{}, err
+		}
+		return Admission{}, refusal(record, found)
 	}
 	a, err := s.admission(ctx, ring, record)
 	if err != nil {
@@ -97,12 +124,17 @@ func afterwards(ctx context.Context, a Admission, what string, do func(ctx conte
 	return nil
 }
 
-// refusal tells ErrUnknown from ErrRefused. It looks for every identifier alike.
-func (s *Service) refusal(ctx context.Context, identifier string) error {
+// load returns the record of an identifier, and whether there is one.
+func (s *Service) load(ctx context.Context, identifier string) (Record, bool, error) {
 	record, found, err := s.store.Load(ctx, identifier)
 	if err != nil {
-		return fmt.Errorf("loading registration: %w", err)
+		return Record{}, false, fmt.Errorf("loading registration: %w", err)
 	}
+	return record, found, nil
+}
+
+// refusal tells ErrUnknown from ErrRefused by what there is of an identifier.
+func refusal(record Record, found bool) error {
 	if !found || record.Kind == KindSimulated {
 		return ErrUnknown
 	}

@@ -56,9 +56,9 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
-	record, found, err := s.store.Load(ctx, identifier)
+	record, found, err := s.load(ctx, identifier)
 	if err != nil {
-		return Handshake{}, Challenge{}, fmt.Errorf("loading registration: %w", err)
+		return Handshake{}, Challenge{}, err
 	}
 
 	leave, err := s.gate.enter()

@@ -556,6 +556,80 @@ func TestAdmissions(t *testing.T) {
 	final("standard-id", ErrRefused, KindStandard)
 }
 
+// Only a live registration that was made to remember its instance is located, as
+// often as asked. That reads the store once, and changes nothing in it.
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		before func(w *world)
+		want   error
+	}{
+		{"affinity", func(w *world) { w.register(w.affinity("e3wfISG9")) }, nil},
+		{"probed and burned", func(w *world) { w.register(w.affinity("e3wfISG9")); w.burn("e3wfISG9") }, nil},
+		{"just before its end", func(w *world) {
+			w.register(w.affinity("e3wfISG9"))
+			w.clock.advance(w.registrationLifetime - 1)
+		}, nil},
+		{"expired", func(w *world) { w.register(w.affinity("e3wfISG9")); w.clock.advance(w.registrationLifetime) }, ErrUnknown},
+		{"tombstone", func(w *world) {
+			w.register(w.affinity("e3wfISG9"))
+			w.burn("e3wfISG9")
+			w.clock.advance(w.registrationLifetime)
+		}, ErrRefused},
+		{"unknown", func(*world) {}, ErrUnknown},
+		{"probed", func(w *world) { w.burn("e3wfISG9") }, ErrUnknown},
+		{"multi-device licence", func(w *world) { w.register(w.mdl("e3wfISG9")) }, ErrRefused},
+		{"standard licence", func(w *world) { w.register(w.standard("e3wfISG9")) }, ErrRefused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c.before(w)
+			for range 2 {
+				w.store.take()
+				a, err := w.Locate(t.Context(), "e3wfISG9")
+				if calls := w.store.take(); !slices.Equal(calls, []string{"Load"}) {
+					t.Errorf("store calls %v", calls)
+				}
+				if c.want != nil {
+					if !same(err, c.want) || a != (Admission{}) {
+						t.Errorf("got %+v, %v, want %v", a, err, c.want)
+					}
+					continue
+				}
+				var generation Generation
+				w.store.peek("e3wfISG9", func(e *stored) { generation = e.Generation })
+				if want := (Admission{"e3wfISG9", generation, KindAffinity, "jane.doe", "", "", "backup"}); err != nil || a != want {
+					t.Errorf("got %+v, %v, want %+v", a, err, want)
+				}
+			}
+		})
+	}
+}
+
+// What Locate says of an identifier without a live registration of its kind is
+// what the final call says of one that may not be made.
+func TestLocateRefusesLikeFinalCall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("mdl-id"))
+	w.register(w.affinity("tombstone-id"))
+	w.burn("tombstone-id")
+	refusedNow(t, w.begin("probed-id", "any password"))
+	w.clock.advance(w.registrationLifetime - time.Second)
+	w.register(w.standard("standard-id"))
+	refusedNow(t, w.begin("probed-again-id", "any password"))
+	w.clock.advance(time.Second)
+	for _, id := range []string{"mdl-id", "tombstone-id", "probed-id", "standard-id", "probed-again-id", "unknown-id"} {
+		_, located := w.Locate(t.Context(), id)
+		_, admitted := w.AdmitConfirmation(t.Context(), id, KindAffinity)
+		if !errors.Is(located, ErrRefused) || !same(located, admitted) {
+			t.Errorf("%s: %v, final call %v", id, located, admitted)
+		}
+	}
+}
+
 // A burned registration is refused as such, not as unknown.
 func TestBurnedIsNotUnknown(t *testing.T) {
 	t.Parallel()
@@ -679,8 +753,10 @@ func TestRefusalNeedsStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.store.fail["Load"] = errors.New("connection refused")
-	if _, err := w.AdmitDevice(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) {
-		t.Errorf("got %v", err)
+	for name, call := range map[string]func(context.Context, string) (Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
+		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || a != (Admission{}) {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
 	}
 }
 

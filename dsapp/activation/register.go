@@ -158,7 +158,6 @@ func (s *Service) create(ctx context.Context, ring *seal.Keyring, record Record,
 		replaces = existing.Generation
 	}
 	s.logger.WarnContext(ctx, "registration refused: its identifier belongs to another", slog.String("registration", record.Identifier))
-	s.alarm(ctx, EventExists, record.Identifier)
 	return false, ErrExists
 }
 

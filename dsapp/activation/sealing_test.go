@@ -325,6 +325,25 @@ func TestKeyRotationWithoutTraffic(t *testing.T) {
 	}
 }
 
+// The same holds for the facts of a registration that is located.
+func TestUnopenedFactsAreNotLocated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.affinity("e3wfISG9"))
+	w.store.peek("e3wfISG9", func(e *stored) { spoil(e.Facts) })
+	w.store.take()
+	a, err := w.Locate(t.Context(), "e3wfISG9")
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, ErrRefused) || a != (Admission{}) {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if a := w.takeAlarms(); !slices.Equal(a, []string{"record_unopened e3wfISG9"}) {
+		t.Errorf("alarms %q", a)
+	}
+	if calls := w.store.take(); !slices.Equal(calls, []string{"Load"}) {
+		t.Errorf("store calls %v", calls)
+	}
+}
+
 // Missing keys are a store that cannot be used.
 func TestKeyringFails(t *testing.T) {
 	t.Parallel()
@@ -336,6 +355,7 @@ func TestKeyringFails(t *testing.T) {
 		"Register":          func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
 		"Begin":             func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234"); return err },
 		"Prove":             func() error { _, err := w.Prove(ctx, "e3wfISG9", strings.Repeat("0", 64)); return err },
+		"Locate":            func() error { _, err := w.Locate(ctx, "e3wfISG9"); return err },
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
 		"Writable":          func() error { return w.Writable(ctx) },

@@ -38,22 +38,17 @@ const MaxAttemptsLimit = 100
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
 
-// Events given to Config.Alarm.
-const (
-	// EventExists is a registration refused because its identifier belongs to
-	// another user, domain or instance.
-	EventExists = "registration_exists"
-	// EventUnopened is a stored value that no sealing key opens.
-	EventUnopened = "record_unopened"
-)
+// EventUnopened is the event given to Config.Alarm for a stored value that no
+// sealing key opens.
+const EventUnopened = "record_unopened"
 
 // Errors of the Service. A store that cannot be used gives ErrUnavailable, as
 // does a stored value that cannot be opened.
 var (
 	// ErrRefused is the one refusal. It never says why.
 	ErrRefused = errors.New("refused")
-	// ErrUnknown is the ErrRefused of AdmitDevice and AdmitConfirmation for an
-	// identifier that nobody registered; errors.Is holds for both.
+	// ErrUnknown is the ErrRefused of Locate, AdmitDevice and AdmitConfirmation for
+	// an identifier that nobody registered; errors.Is holds for both.
 	ErrUnknown = fmt.Errorf("%w: unknown registration", ErrRefused)
 	// ErrExists means that the identifier belongs to another registration.
 	ErrExists = errors.New("registration exists")
@@ -109,7 +104,8 @@ type Config struct {
 	MaxExchanges int
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
-	// Alarm is called with one of the Event constants; nil for no alarms.
+	// Alarm is called with EventUnopened and the identifier of the registration,
+	// which is empty if the value belongs to none; nil for no alarms.
 	Alarm func(ctx context.Context, event string, identifier string)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time

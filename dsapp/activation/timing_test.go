@@ -190,14 +190,21 @@ func wrongProof(w *world, id string, prepare func()) sample {
 	}}
 }
 
+// BenchmarkBegin is a whole first call over a store in memory.
 func BenchmarkBegin(b *testing.B) {
-	for _, s := range firstCalls(newWorld(b)) {
-		b.Run(s.name, func(b *testing.B) { benchmark(b, s) })
-	}
+	eachGroup(b, func(b *testing.B, w *world) {
+		for _, s := range firstCalls(w) {
+			b.Run(s.name, func(b *testing.B) { benchmark(b, s) })
+		}
+	})
 }
 
+// BenchmarkProve is a whole second call over a store in memory.
 func BenchmarkProve(b *testing.B) {
-	w := newWorld(b)
+	eachGroup(b, benchmarkProofs)
+}
+
+func benchmarkProofs(b *testing.B, w *world) {
 	samples := wrongProofs(w)
 	r := w.register(w.mdl("right-id"))
 	p := w.begin(r.Identifier, r.Password)
@@ -212,6 +219,15 @@ func BenchmarkProve(b *testing.B) {
 	}})
 	for _, s := range samples {
 		b.Run(s.name, func(b *testing.B) { benchmark(b, s) })
+	}
+}
+
+// eachGroup runs a benchmark with each of the groups.
+func eachGroup(b *testing.B, run func(*testing.B, *world)) {
+	for _, group := range []string{"rfc5054-2048", "rfc5054-3072", "rfc5054-4096"} {
+		b.Run(group, func(b *testing.B) {
+			run(b, newWorld(b, func(c *Config) { c.Profile = profile(b, group+"-sha256") }))
+		})
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -54,13 +53,14 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 		})
 		if err != nil {
 			if !forwarded && errors.Is(err, authserver.ErrNotSent) {
-				g.afterwards(ctx, OpAddDevice, admission, "giving back the right to add a device", g.activation.ReturnDevice)
+				g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
+					g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
 			}
 			return AddDeviceResult{}, serverError(err)
 		}
 		message, err := messageHex(device.InstanceActivationMessage)
 		if err != nil {
-			return AddDeviceResult{}, &Failure{Kind: BadAnswer, Err: fmt.Errorf("instance activation message of instance %q: %w", admission.Instance, err)}
+			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", admission.Instance, err)
 		}
 		g.audit(ctx, c, OpAddDevice, AuditEvent{
 			Action:       AuditDeviceAdded,
@@ -93,54 +93,90 @@ type ActivateResult struct {
 // Its success removes the registration.
 func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (ActivateResult, error) {
 	return observed(ctx, g, OpActivate, func() (ActivateResult, error) {
-		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
-			return ActivateResult{}, err
-		}
-		admission, err := g.activation.AdmitConfirmation(ctx, r.RegistrationIdentifier, activation.KindMDL, activation.KindAffinity)
-		forwarded := g.forwards(err)
-		event := AuditEvent{
-			Action:       AuditConfirmationRefused,
-			Registration: r.RegistrationIdentifier,
-			UserID:       admission.UserID,
-			Domain:       admission.Domain,
-			SerialNumber: admission.SerialNumber,
-			Instance:     admission.Instance,
-		}
-		if err != nil && !forwarded {
-			g.storeTrouble(ctx, OpActivate, err)
-			return ActivateResult{}, g.confirmationError(ctx, c, event, activationError(err))
-		}
-		activated, err := call(ctx, g, CommandMDLActivate, func(ctx context.Context) (authserver.MDLActivated, string, error) {
-			a, err := g.servers.MDLActivate(ctx, admission.Instance, authserver.MDLActivate{
-				RegistrationID: r.RegistrationIdentifier,
-				Signature:      r.Signature,
-			})
-			return a, admission.Instance, err
+		return g.confirm(ctx, c, r.RegistrationIdentifier, confirmation{
+			operation: OpActivate,
+			command:   CommandMDLActivate,
+			kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
+			forward:   g.forwardUnknown,
+			send: func(ctx context.Context, a activation.Admission) (authserver.Activated, error) {
+				activated, err := g.servers.MDLActivate(ctx, a.Instance, authserver.MDLActivate{
+					RegistrationID: r.RegistrationIdentifier,
+					Signature:      r.Signature,
+				})
+				return authserver.Activated{
+					Instance:     a.Instance,
+					UserID:       activated.UserID,
+					Domain:       activated.Domain,
+					SerialNumber: activated.SerialNumber,
+				}, err
+			},
 		})
-		if err != nil {
-			if !forwarded && errors.Is(err, authserver.ErrNotSent) {
-				g.afterwards(ctx, OpActivate, admission, "giving back the final call", g.activation.ReturnConfirmation)
-			}
-			return ActivateResult{}, g.confirmationError(ctx, c, event, serverError(err))
-		}
-		if !forwarded {
-			g.afterwards(ctx, OpActivate, admission, "removing a completed registration", g.activation.Complete)
-		}
-		// The names of the answer's attributes are not public, so they may be missing.
-		result := ActivateResult{
-			UserID:       cmp.Or(activated.UserID, admission.UserID),
-			Domain:       cmp.Or(activated.Domain, admission.Domain),
-			SerialNumber: cmp.Or(activated.SerialNumber, admission.SerialNumber),
-		}
-		event.Action, event.UserID, event.Domain, event.SerialNumber = AuditActivated, result.UserID, result.Domain, result.SerialNumber
-		g.audit(ctx, c, OpActivate, event)
-		return result, nil
 	})
 }
 
-func (g *Gateway) confirmationError(ctx context.Context, c Caller, e AuditEvent, err error) error {
+// confirmation is the final call of an activation.
+type confirmation struct {
+	operation Operation
+	command   Command
+	// kinds of registrations that it is for.
+	kinds []activation.Kind
+	// forward says that it is forwarded for unknown registrations, too.
+	forward bool
+	// send gives the command to the instance of the admission, which is empty for
+	// an unknown registration.
+	send func(context.Context, activation.Admission) (authserver.Activated, error)
+}
+
+// confirm carries out a final call. Its success removes the registration.
+func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f confirmation) (ActivateResult, error) {
+	if err := checkIdentifier(identifier); err != nil {
+		return ActivateResult{}, err
+	}
+	admission, err := g.activation.AdmitConfirmation(ctx, identifier, f.kinds...)
+	forwarded := f.forward && errors.Is(err, activation.ErrUnknown)
+	event := AuditEvent{
+		Action:       AuditConfirmationRefused,
+		Registration: identifier,
+		UserID:       admission.UserID,
+		Domain:       admission.Domain,
+		SerialNumber: admission.SerialNumber,
+		Instance:     admission.Instance,
+	}
+	if err != nil && !forwarded {
+		g.storeTrouble(ctx, f.operation, err)
+		return ActivateResult{}, g.confirmationError(ctx, c, f.operation, event, activationError(err))
+	}
+	activated, err := call(ctx, g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
+		a, err := f.send(ctx, admission)
+		return a, a.Instance, err
+	})
+	if err != nil {
+		if !forwarded && errors.Is(err, authserver.ErrNotSent) {
+			g.tolerated(ctx, f.operation, "giving back the final call",
+				g.activation.ReturnConfirmation(ctx, admission), registrationAttribute(admission))
+		}
+		return ActivateResult{}, g.confirmationError(ctx, c, f.operation, event, serverError(err))
+	}
+	if !forwarded {
+		g.tolerated(ctx, f.operation, "removing a completed registration",
+			g.activation.Complete(ctx, admission), registrationAttribute(admission))
+	}
+	// The names of the answer's attributes are not public, so they may be missing.
+	result := ActivateResult{
+		UserID:       cmp.Or(activated.UserID, admission.UserID),
+		Domain:       cmp.Or(activated.Domain, admission.Domain),
+		SerialNumber: cmp.Or(activated.SerialNumber, admission.SerialNumber),
+	}
+	event.Action, event.UserID, event.Domain, event.SerialNumber = AuditActivated, result.UserID, result.Domain, result.SerialNumber
+	event.Instance = activated.Instance
+	g.audit(ctx, c, f.operation, event)
+	return result, nil
+}
+
+// confirmationError audits err if it is a refusal, and returns it.
+func (g *Gateway) confirmationError(ctx context.Context, c Caller, op Operation, e AuditEvent, err error) error {
 	if outcome(err) == Refused {
-		g.audit(ctx, c, OpActivate, e)
+		g.audit(ctx, c, op, e)
 	}
 	return err
 }
@@ -151,14 +187,7 @@ func (g *Gateway) forwards(err error) bool {
 	return g.forwardUnknown && errors.Is(err, activation.ErrUnknown)
 }
 
-// afterwards does what cannot change an operation's outcome any more. Its
-// failure is reported and otherwise without effect.
-func (g *Gateway) afterwards(ctx context.Context, op Operation, a activation.Admission, what string, do func(context.Context, activation.Admission) error) {
-	err := do(ctx, a)
-	if err == nil {
-		return
-	}
-	g.storeTrouble(ctx, op, err)
-	g.logger.LogAttrs(ctx, slog.LevelError, what+" failed",
-		slog.String("operation", string(op)), slog.String("registration", a.Identifier), slog.Any("error", err))
+// registrationAttribute names the registration in the log.
+func registrationAttribute(a activation.Admission) slog.Attr {
+	return slog.String("registration", a.Identifier)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // ResultCodes are the codes of an answer as a client gets them.
@@ -22,6 +23,11 @@ var (
 	}
 	existsCodes = ResultCodes{
 		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14,
+	}
+	// notFoundCodes are those with which an authentication server answers
+	// everyone but the first who retrieves a request.
+	notFoundCodes = ResultCodes{
+		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOT_FOUND", ReturnCode: -1, StatusCode: -13,
 	}
 )
 
@@ -52,8 +58,9 @@ type FailureKind string
 
 // The kinds of failures.
 const (
-	// Unavailable means that nothing was done: no instance could be reached, or
-	// the store is needed and down.
+	// Unavailable means that nothing was done: no instance could be reached, not
+	// every instance that may hold a request could be asked for it, or the store
+	// is needed and down.
 	Unavailable FailureKind = "unavailable"
 	// BadAnswer means that an instance was called and gave no usable answer, or
 	// that the connection to it was lost. What it did is unknown.
@@ -108,6 +115,14 @@ func activationError(err error) error {
 	return &Failure{Kind: Internal, Err: err}
 }
 
+// ownershipError turns an error of the ownership service into one of this package.
+func ownershipError(err error) error {
+	if errors.Is(err, ownership.ErrUnavailable) {
+		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+	}
+	return &Failure{Kind: Internal, Err: err}
+}
+
 // serverError turns an error of an authentication server into one of this package.
 func serverError(err error) error {
 	if refusal, ok := errors.AsType[*authserver.Refusal](err); ok {
@@ -118,7 +133,7 @@ func serverError(err error) error {
 		return &Failure{Kind: Internal, Err: err}
 	}
 	switch {
-	case errors.Is(err, authserver.ErrNotSent):
+	case errors.Is(err, authserver.ErrNotSent), errors.Is(err, authserver.ErrUndecided):
 		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
 	case errors.Is(err, authserver.ErrTimeout):
 		return &Failure{Kind: Timeout, Err: err}
@@ -126,4 +141,10 @@ func serverError(err error) error {
 		return &Failure{Kind: BadAnswer, Err: err}
 	}
 	return &Failure{Kind: Internal, Err: err}
+}
+
+// badAnswer is an answer of an authentication server that cannot be used. The
+// text names the instance and never holds a value of the answer.
+func badAnswer(format string, arguments ...any) error {
+	return &Failure{Kind: BadAnswer, Err: fmt.Errorf(format, arguments...)}
 }

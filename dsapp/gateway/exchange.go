@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
 // GenerateEphemeralKeyRequest is the first call of an activation exchange.
@@ -13,31 +11,38 @@ type GenerateEphemeralKeyRequest struct {
 	ClientPublic string
 }
 
-// GenerateEphemeralKeyResult answers the first call. Its members are upper-case hex.
+// GenerateEphemeralKeyResult answers the first call. Its members are hex, of the
+// gateway's own exchange in upper case.
 type GenerateEphemeralKeyResult struct {
 	ServerPublic string
 	Salt         string
 }
 
-// GenerateEphemeralKey carries out the first call of an activation exchange. It
-// succeeds for every well-formed identifier, known or not.
+// GenerateEphemeralKey carries out the first call of an activation exchange. The
+// gateway's own exchange succeeds for every well-formed identifier, known or not.
 func (g *Gateway) GenerateEphemeralKey(ctx context.Context, _ Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
 	return observed(ctx, g, OpGenerateEphemeralKey, func() (GenerateEphemeralKeyResult, error) {
 		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
 			return GenerateEphemeralKeyResult{}, err
 		}
+		begin := g.begin
+		if g.relay {
+			begin = g.relayBegin
+		}
 		start := g.now()
-		challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic)
-		if err != nil {
-			g.storeTrouble(ctx, OpGenerateEphemeralKey, err)
-			err = activationError(err)
-		}
+		result, err := begin(ctx, r)
 		g.observer.Exchange(ctx, ExchangeEvent{Step: EphemeralKey, Outcome: outcome(err), Duration: g.now().Sub(start)})
-		if err != nil {
-			return GenerateEphemeralKeyResult{}, err
-		}
-		return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
+		return result, err
 	})
+}
+
+func (g *Gateway) begin(ctx context.Context, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
+	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic)
+	if err != nil {
+		g.storeTrouble(ctx, OpGenerateEphemeralKey, err)
+		return GenerateEphemeralKeyResult{}, activationError(err)
+	}
+	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
 
 // GenerateActivationDataRequest is the second call of an activation exchange.
@@ -48,7 +53,7 @@ type GenerateActivationDataRequest struct {
 }
 
 // Sealed is an item of activation data that only the client of the exchange can
-// open. Its members are upper-case hex.
+// open. Its members are hex, of the gateway's own exchange in upper case.
 type Sealed struct {
 	Data    string
 	Counter string
@@ -58,7 +63,8 @@ type Sealed struct {
 // GenerateActivationDataResult answers the second call. What does not belong to
 // the type of the licence is nil.
 type GenerateActivationDataResult struct {
-	// ServerEvidence is the server's evidence message in upper-case hex.
+	// ServerEvidence is the server's evidence message in hex, of the gateway's own
+	// exchange in upper case.
 	ServerEvidence string
 	// LicenseActivationMessage is Activation Message 1 of a multi-device licence.
 	LicenseActivationMessage *Sealed
@@ -69,40 +75,42 @@ type GenerateActivationDataResult struct {
 }
 
 // GenerateActivationData carries out the second call of an activation exchange.
-// Every refusal is the same one.
+// Every refusal of the gateway is the same one.
 func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
 	return observed(ctx, g, OpGenerateActivationData, func() (GenerateActivationDataResult, error) {
 		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
 			return GenerateActivationDataResult{}, err
 		}
-		start := g.now()
-		proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence)
-		event := AuditEvent{Action: AuditProven, Registration: r.RegistrationIdentifier}
-		if err != nil {
-			g.storeTrouble(ctx, OpGenerateActivationData, err)
-			err = activationError(err)
-			event.Action = AuditProofRefused
+		prove := g.prove
+		if g.relay {
+			prove = g.relayProve
 		}
-		result := outcome(err)
-		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: result, Duration: g.now().Sub(start)})
-		if result == Success || result == Refused {
+		start := g.now()
+		result, err := prove(ctx, r)
+		ended := outcome(err)
+		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: ended, Duration: g.now().Sub(start)})
+		event := AuditEvent{Action: AuditProven, Registration: r.RegistrationIdentifier}
+		switch ended {
+		case Refused:
+			event.Action = AuditProofRefused
+			fallthrough
+		case Success:
 			g.audit(ctx, c, OpGenerateActivationData, event)
 		}
-		if err != nil {
-			return GenerateActivationDataResult{}, err
-		}
-		return GenerateActivationDataResult{
-			ServerEvidence:           proof.Evidence,
-			LicenseActivationMessage: sealed(proof.LicenseActivationMessage),
-			ActivationCode:           sealed(proof.ActivationCode),
-			EventReactivationCounter: sealed(proof.EventReactivationCounter),
-		}, nil
+		return result, err
 	})
 }
 
-func sealed(s *activation.Sealed) *Sealed {
-	if s == nil {
-		return nil
+func (g *Gateway) prove(ctx context.Context, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
+	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence)
+	if err != nil {
+		g.storeTrouble(ctx, OpGenerateActivationData, err)
+		return GenerateActivationDataResult{}, activationError(err)
 	}
-	return &Sealed{Data: s.Data, Counter: s.Counter, MAC: s.MAC}
+	return GenerateActivationDataResult{
+		ServerEvidence:           proof.Evidence,
+		LicenseActivationMessage: (*Sealed)(proof.LicenseActivationMessage),
+		ActivationCode:           (*Sealed)(proof.ActivationCode),
+		EventReactivationCounter: (*Sealed)(proof.EventReactivationCounter),
+	}, nil
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // The values that must never turn up in an error, an event or the log.
@@ -22,10 +24,23 @@ const (
 	theClientEvidence     = "5EC2E70C"
 	theDeviceCode         = "53562653562653562653562653"
 	theSignature          = "5356265356265356"
+	theActivationCode     = "ACTIVATE-5ec2e7"
+	theEventCounter       = "COUNTER-5ec2e7"
+	theResponse           = "535627"
+	theDerivationCode     = "5ec2e7d1"
+	theServerPublic       = "5ec2e7b0"
+	theSalt               = "5EC2e75a"
+	theServerEvidence     = "5ec2e7e2"
+	theKey                = "0535628535"
+	theWrappedKey         = "5ec2e7a1b2c3d4e5f60718293a4b5c6d7e8f"
+	theNotificationID     = "5ec2e7f0f1"
+	theOneTimePassword    = "ROSEBUD-535627"
 )
 
 var secrets = []string{
 	theStaticPassword, theActivationPassword, theMessage, theClientPublic, theClientEvidence, theDeviceCode, theSignature,
+	theActivationCode, theEventCounter, theResponse, theDerivationCode, theServerPublic, theSalt, theServerEvidence,
+	theKey, theWrappedKey, theNotificationID, theOneTimePassword,
 }
 
 var (
@@ -44,11 +59,12 @@ type rig struct {
 	mu    sync.Mutex
 	trace []string
 
-	fakeActivation
-	fakeServers
-	events events
-	log    bytes.Buffer
-	now    time.Time
+	activation fakeActivation
+	ownership  fakeOwnership
+	servers    fakeServers
+	events     events
+	log        bytes.Buffer
+	now        time.Time
 	*Gateway
 }
 
@@ -65,11 +81,19 @@ func (r *rig) wantTrace(t *testing.T, want ...string) {
 	}
 }
 
-// newRig returns a Gateway whose surroundings succeed in everything.
-func newRig(t *testing.T, unknown UnknownRegistrations) *rig {
+func (r *rig) wantActions(t *testing.T, want ...AuditAction) {
+	t.Helper()
+	if got := r.events.actions(); !slices.Equal(got, want) {
+		t.Errorf("audited %q, want %q", got, want)
+	}
+}
+
+// newRig returns a Gateway whose surroundings succeed in everything. What the
+// changes do to its configuration is done last.
+func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{now: theTime}
-	r.fakeActivation = fakeActivation{
+	r.activation = fakeActivation{
 		rig:        r,
 		registered: activation.Registered{Identifier: "e3wfISG9", Password: theActivationPassword, ExpiresAt: theExpiry},
 		challenge:  activation.Challenge{ServerPublic: "B0", Salt: "5A17"},
@@ -79,21 +103,45 @@ func newRig(t *testing.T, unknown UnknownRegistrations) *rig {
 		},
 		admission: theAdmission,
 	}
-	r.fakeServers = fakeServers{
-		rig:        r,
-		registered: authserver.MDLRegistered{Instance: "backup", RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
-		device:     authserver.MDLDevice{InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
-		activated:  authserver.MDLActivated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+	r.ownership = fakeOwnership{rig: r, decision: ownership.Decision{Verdict: ownership.Forward}, won: true}
+	r.servers = fakeServers{
+		rig:           r,
+		mdlRegistered: authserver.MDLRegistered{Instance: "backup", RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
+		device:        authserver.MDLDevice{InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
+		mdlActivated:  authserver.MDLActivated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+		registered: authserver.Registered{
+			Instance: "backup", SerialNumber: "VDS1000003", ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter,
+		},
+		activated: authserver.Activated{Instance: "backup", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+		srpRegistered: authserver.DSAPPSRPRegistered{
+			Instance: "backup", RegistrationID: "e3wfISG9", ActivationPassword: theActivationPassword, SerialNumber: "VDS1000003", DIGIPASSGatewayID: "OTHER01",
+		},
+		challenge: authserver.DSAPPSRPChallenge{Instance: "backup", ServerPublic: theServerPublic, Salt: theSalt},
+		data: authserver.DSAPPSRPActivationData{
+			Instance: "backup", ServerEvidence: theServerEvidence, ActivationMessage: &authserver.Encrypted{Data: "da", Counter: "c0", MAC: "3a"},
+		},
+		authenticated: authserver.Authenticated{
+			Instance: "backup", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1",
+		},
+		retrieved: authserver.Retrieved{Instance: "backup", RequestMessage: theMessage},
+		cancelled: authserver.Cancelled{Instance: "backup"},
+		updated:   authserver.UpdatedDevicePNID{Instance: "backup"},
 	}
-	g, err := New(Config{
-		Activation:           &r.fakeActivation,
-		Servers:              &r.fakeServers,
+	c := Config{
+		Activation:           &r.activation,
+		Ownership:            &r.ownership,
+		Servers:              &r.servers,
 		GatewayID:            "GATEWAY01",
 		UnknownRegistrations: unknown,
+		NoSupportCode:        -77,
 		Observer:             &r.events,
 		Logger:               slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:                  func() time.Time { return r.now },
-	})
+	}
+	for _, change := range changes {
+		change(&c)
+	}
+	g, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +149,13 @@ func newRig(t *testing.T, unknown UnknownRegistrations) *rig {
 	return r
 }
 
+// relayed has the authentication servers carry out the exchange.
+func relayed(c *Config) { c.Exchange = ExchangeRelay }
+
 type fakeActivation struct {
 	rig *rig
 
+	mu           sync.Mutex
 	writableErr  error
 	registration activation.Registration
 	registered   activation.Registered
@@ -114,6 +166,8 @@ type fakeActivation struct {
 	proved       [2]string
 	proof        activation.Proof
 	proveErr     error
+	located      string
+	locateErr    error
 	admission    activation.Admission
 	admitErr     error
 	kinds        []activation.Kind
@@ -125,11 +179,15 @@ type fakeActivation struct {
 
 func (f *fakeActivation) Writable(context.Context) error {
 	f.rig.did("writable")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.writableErr
 }
 
 func (f *fakeActivation) Register(_ context.Context, r activation.Registration) (activation.Registered, error) {
 	f.rig.did("register")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.registration = r
 	if f.registerErr != nil {
 		return activation.Registered{}, f.registerErr
@@ -139,6 +197,8 @@ func (f *fakeActivation) Register(_ context.Context, r activation.Registration) 
 
 func (f *fakeActivation) Begin(_ context.Context, identifier, clientPublic string) (activation.Challenge, error) {
 	f.rig.did("begin")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.begun = [2]string{identifier, clientPublic}
 	if f.beginErr != nil {
 		return activation.Challenge{}, f.beginErr
@@ -148,6 +208,8 @@ func (f *fakeActivation) Begin(_ context.Context, identifier, clientPublic strin
 
 func (f *fakeActivation) Prove(_ context.Context, identifier, evidence string) (activation.Proof, error) {
 	f.rig.did("prove")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.proved = [2]string{identifier, evidence}
 	if f.proveErr != nil {
 		return activation.Proof{}, f.proveErr
@@ -155,8 +217,21 @@ func (f *fakeActivation) Prove(_ context.Context, identifier, evidence string) (
 	return f.proof, nil
 }
 
+func (f *fakeActivation) Locate(_ context.Context, identifier string) (activation.Admission, error) {
+	f.rig.did("locate")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.located = identifier
+	if f.locateErr != nil {
+		return activation.Admission{}, f.locateErr
+	}
+	return f.admission, nil
+}
+
 func (f *fakeActivation) AdmitDevice(context.Context, string) (activation.Admission, error) {
 	f.rig.did("admit device")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.admitErr != nil {
 		return activation.Admission{}, f.admitErr
 	}
@@ -165,12 +240,16 @@ func (f *fakeActivation) AdmitDevice(context.Context, string) (activation.Admiss
 
 func (f *fakeActivation) ReturnDevice(_ context.Context, a activation.Admission) error {
 	f.rig.did("return device")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.returned = a
 	return f.returnErr
 }
 
 func (f *fakeActivation) AdmitConfirmation(_ context.Context, _ string, kinds ...activation.Kind) (activation.Admission, error) {
 	f.rig.did("admit confirmation")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.kinds = kinds
 	if f.admitErr != nil {
 		return activation.Admission{}, f.admitErr
@@ -180,81 +259,237 @@ func (f *fakeActivation) AdmitConfirmation(_ context.Context, _ string, kinds ..
 
 func (f *fakeActivation) ReturnConfirmation(_ context.Context, a activation.Admission) error {
 	f.rig.did("return confirmation")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.returned = a
 	return f.returnErr
 }
 
 func (f *fakeActivation) Complete(_ context.Context, a activation.Admission) error {
 	f.rig.did("complete")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.completed = a
 	return f.completeErr
+}
+
+// fakeOwnership decides as it is told.
+type fakeOwnership struct {
+	rig *rig
+
+	mu         sync.Mutex
+	decision   ownership.Decision
+	decideErr  error
+	kind       ownership.Kind
+	key        string
+	claimant   ownership.Claimant
+	won        bool
+	claimErr   error
+	claimed    ownership.Owner
+	released   ownership.Decision
+	releaseErr error
+}
+
+func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error) {
+	f.rig.did(call)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kind, f.key, f.claimant = kind, key, c
+	if f.decideErr != nil {
+		return ownership.Decision{}, f.decideErr
+	}
+	return f.decision, nil
+}
+
+func (f *fakeOwnership) Retrieving(_ context.Context, kind ownership.Kind, key string) (ownership.Decision, error) {
+	return f.decide("retrieving", kind, key, ownership.Claimant{})
+}
+
+func (f *fakeOwnership) Completing(_ context.Context, kind ownership.Kind, key string) (ownership.Decision, error) {
+	return f.decide("completing", kind, key, ownership.Claimant{})
+}
+
+func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error) {
+	return f.decide("cancelling", kind, key, c)
+}
+
+func (f *fakeOwnership) Claim(_ context.Context, kind ownership.Kind, key string, o ownership.Owner) (bool, error) {
+	f.rig.did("claim")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kind, f.key, f.claimed = kind, key, o
+	if f.claimErr != nil {
+		return false, f.claimErr
+	}
+	return f.won, nil
+}
+
+func (f *fakeOwnership) Release(_ context.Context, d ownership.Decision) error {
+	f.rig.did("release")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.released = d
+	return f.releaseErr
 }
 
 type fakeServers struct {
 	rig *rig
 
-	err        error
-	command    authserver.MDLRegister
-	registered authserver.MDLRegistered
-	instance   string
-	add        authserver.MDLAddDevice
-	device     authserver.MDLDevice
-	activate   authserver.MDLActivate
-	activated  authserver.MDLActivated
+	mu    sync.Mutex
+	err   error
+	leave func() // makes the client leave while the command is carried out
+	// sent is the last command and to is where it went.
+	sent any
+	to   []string
+
+	mdlRegistered authserver.MDLRegistered
+	device        authserver.MDLDevice
+	mdlActivated  authserver.MDLActivated
+	registered    authserver.Registered
+	activated     authserver.Activated
+	srpRegistered authserver.DSAPPSRPRegistered
+	challenge     authserver.DSAPPSRPChallenge
+	data          authserver.DSAPPSRPActivationData
+	authenticated authserver.Authenticated
+	retrieved     authserver.Retrieved
+	cancelled     authserver.Cancelled
+	updated       authserver.UpdatedDevicePNID
+}
+
+// takes is how long a registration takes.
+const takes = 3 * time.Second
+
+// answer writes a command down and returns what it is answered with.
+func answer[R any](f *fakeServers, name Command, to []string, command any, result R) (R, error) {
+	f.rig.did(string(name))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.to, f.sent = to, command
+	if f.leave != nil {
+		f.leave()
+	}
+	switch name {
+	case CommandMDLRegister, CommandRegister, CommandDSAPPSRPRegister:
+		f.rig.now = f.rig.now.Add(takes)
+	}
+	if f.err != nil {
+		var none R
+		return none, f.err
+	}
+	return result, nil
+}
+
+// at is the named instance, or none if that is left to the policy.
+func at(instance string) []string {
+	if instance == "" {
+		return nil
+	}
+	return []string{instance}
 }
 
 func (f *fakeServers) MDLRegister(_ context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error) {
-	f.rig.did("MDL_REGISTER")
-	f.command = c
-	// The call takes its time.
-	f.rig.now = f.rig.now.Add(3 * time.Second)
-	if f.err != nil {
-		return authserver.MDLRegistered{}, f.err
-	}
-	return f.registered, nil
+	return answer(f, CommandMDLRegister, nil, c, f.mdlRegistered)
 }
 
 func (f *fakeServers) MDLAddDevice(_ context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error) {
-	f.rig.did("MDL_ADD_DEVICE")
-	f.instance, f.add = instance, c
-	if f.err != nil {
-		return authserver.MDLDevice{}, f.err
-	}
-	return f.device, nil
+	return answer(f, CommandMDLAddDevice, at(instance), c, f.device)
 }
 
 func (f *fakeServers) MDLActivate(_ context.Context, instance string, c authserver.MDLActivate) (authserver.MDLActivated, error) {
-	f.rig.did("MDL_ACTIVATE")
-	f.instance, f.activate = instance, c
-	if f.err != nil {
-		return authserver.MDLActivated{}, f.err
-	}
-	return f.activated, nil
+	return answer(f, CommandMDLActivate, at(instance), c, f.mdlActivated)
+}
+
+func (f *fakeServers) Register(_ context.Context, c authserver.Register) (authserver.Registered, error) {
+	return answer(f, CommandRegister, nil, c, f.registered)
+}
+
+func (f *fakeServers) Activate(_ context.Context, instance string, c authserver.Activate) (authserver.Activated, error) {
+	return answer(f, CommandActivate, at(instance), c, f.activated)
+}
+
+func (f *fakeServers) DSAPPSRPRegister(_ context.Context, c authserver.DSAPPSRPRegister) (authserver.DSAPPSRPRegistered, error) {
+	return answer(f, CommandDSAPPSRPRegister, nil, c, f.srpRegistered)
+}
+
+func (f *fakeServers) DSAPPSRPGenerateEphemeralKey(
+	_ context.Context, instance string, c authserver.DSAPPSRPEphemeralKey,
+) (authserver.DSAPPSRPChallenge, error) {
+	return answer(f, CommandDSAPPSRPGenerateEphemeralKey, at(instance), c, f.challenge)
+}
+
+func (f *fakeServers) DSAPPSRPGenerateActivationData(
+	_ context.Context, instance string, c authserver.DSAPPSRPEvidence,
+) (authserver.DSAPPSRPActivationData, error) {
+	return answer(f, CommandDSAPPSRPGenerateActivationData, at(instance), c, f.data)
+}
+
+func (f *fakeServers) DSAPPSRPActivate(_ context.Context, instance string, c authserver.DSAPPSRPActivate) (authserver.Activated, error) {
+	return answer(f, CommandDSAPPSRPActivate, at(instance), c, f.activated)
+}
+
+func (f *fakeServers) AuthUser(_ context.Context, instance string, c authserver.AuthUser) (authserver.Authenticated, error) {
+	return answer(f, CommandAuthUser, at(instance), c, f.authenticated)
+}
+
+func (f *fakeServers) AuthSignature(_ context.Context, instance string, c authserver.AuthSignature) (authserver.Authenticated, error) {
+	return answer(f, CommandAuthSignature, at(instance), c, f.authenticated)
+}
+
+func (f *fakeServers) GetPreparedSecureChallenge(_ context.Context, c authserver.Retrieve) (authserver.Retrieved, error) {
+	return answer(f, CommandGetPreparedSecureChallenge, nil, c, f.retrieved)
+}
+
+func (f *fakeServers) GetPreparedSignatureRequest(_ context.Context, c authserver.Retrieve) (authserver.Retrieved, error) {
+	return answer(f, CommandGetPreparedSignatureRequest, nil, c, f.retrieved)
+}
+
+func (f *fakeServers) CancelAuthUser(_ context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error) {
+	return answer(f, CommandCancelAuthUser, instances, c, f.cancelled)
+}
+
+func (f *fakeServers) CancelAuthSignatureRequest(_ context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error) {
+	return answer(f, CommandCancelAuthSignatureRequest, instances, c, f.cancelled)
+}
+
+func (f *fakeServers) UpdateDevicePNID(_ context.Context, c authserver.UpdateDevicePNID) (authserver.UpdatedDevicePNID, error) {
+	return answer(f, CommandUpdateDevicePNID, nil, c, f.updated)
 }
 
 // events is an Observer that writes everything down.
 type events struct {
+	mu         sync.Mutex
 	operations []OperationEvent
 	exchanges  []ExchangeEvent
 	commands   []Command
 	outcomes   []InstanceOutcome
+	verdicts   []OwnershipEvent
 	troubles   []StoreTrouble
 	audits     []AuditEvent
 }
 
-func (e *events) Operation(_ context.Context, o OperationEvent) {
-	e.operations = append(e.operations, o)
+// note appends an event to one of the lists of e.
+func note[E any](e *events, list *[]E, event E) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	*list = append(*list, event)
 }
 
-func (e *events) Exchange(_ context.Context, x ExchangeEvent) { e.exchanges = append(e.exchanges, x) }
+func (e *events) Operation(_ context.Context, o OperationEvent) { note(e, &e.operations, o) }
+func (e *events) Exchange(_ context.Context, x ExchangeEvent)   { note(e, &e.exchanges, x) }
 
 func (e *events) InstanceCall(ctx context.Context, c Command) (context.Context, func(InstanceOutcome)) {
-	e.commands = append(e.commands, c)
-	return ctx, func(o InstanceOutcome) { e.outcomes = append(e.outcomes, o) }
+	note(e, &e.commands, c)
+	return ctx, func(o InstanceOutcome) { note(e, &e.outcomes, o) }
 }
 
-func (e *events) StoreTrouble(_ context.Context, s StoreTrouble) { e.troubles = append(e.troubles, s) }
-func (e *events) Audit(_ context.Context, a AuditEvent)          { e.audits = append(e.audits, a) }
+func (e *events) Ownership(_ context.Context, o OwnershipEvent)  { note(e, &e.verdicts, o) }
+func (e *events) StoreTrouble(_ context.Context, s StoreTrouble) { note(e, &e.troubles, s) }
+func (e *events) Audit(_ context.Context, a AuditEvent)          { note(e, &e.audits, a) }
+
+// String is everything that was written down.
+func (e *events) String() string {
+	return fmt.Sprintf("%+v", []any{e.operations, e.exchanges, e.commands, e.outcomes, e.verdicts, e.troubles, e.audits})
+}
 
 // actions are the audited actions in order.
 func (e *events) actions() []AuditAction {
@@ -267,6 +502,7 @@ func (e *events) actions() []AuditAction {
 
 var (
 	_ Activation = (*fakeActivation)(nil)
+	_ Ownership  = (*fakeOwnership)(nil)
 	_ Servers    = (*fakeServers)(nil)
 	_ Observer   = (*events)(nil)
 )

@@ -5,6 +5,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // Activation keeps registrations and carries out the activation exchange.
@@ -23,11 +25,22 @@ type Activation interface {
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
 	Begin(ctx context.Context, identifier, clientPublic string) (activation.Challenge, error)
 	Prove(ctx context.Context, identifier, evidence string) (activation.Proof, error)
+	Locate(ctx context.Context, identifier string) (activation.Admission, error)
 	AdmitDevice(ctx context.Context, identifier string) (activation.Admission, error)
 	ReturnDevice(ctx context.Context, a activation.Admission) error
 	AdmitConfirmation(ctx context.Context, identifier string, kinds ...activation.Kind) (activation.Admission, error)
 	ReturnConfirmation(ctx context.Context, a activation.Admission) error
 	Complete(ctx context.Context, a activation.Admission) error
+}
+
+// Ownership remembers who retrieved which pending request. Claim and Release do
+// their work even if their context has ended.
+type Ownership interface {
+	Retrieving(ctx context.Context, kind ownership.Kind, key string) (ownership.Decision, error)
+	Completing(ctx context.Context, kind ownership.Kind, key string) (ownership.Decision, error)
+	Cancelling(ctx context.Context, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error)
+	Claim(ctx context.Context, kind ownership.Kind, key string, o ownership.Owner) (won bool, err error)
+	Release(ctx context.Context, d ownership.Decision) error
 }
 
 // Servers are the authentication servers. An empty instance leaves the choice
@@ -36,10 +49,28 @@ type Servers interface {
 	MDLRegister(ctx context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error)
 	MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error)
 	MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.MDLActivated, error)
+
+	Register(ctx context.Context, c authserver.Register) (authserver.Registered, error)
+	Activate(ctx context.Context, instance string, c authserver.Activate) (authserver.Activated, error)
+
+	DSAPPSRPRegister(ctx context.Context, c authserver.DSAPPSRPRegister) (authserver.DSAPPSRPRegistered, error)
+	DSAPPSRPGenerateEphemeralKey(ctx context.Context, instance string, c authserver.DSAPPSRPEphemeralKey) (authserver.DSAPPSRPChallenge, error)
+	DSAPPSRPGenerateActivationData(ctx context.Context, instance string, c authserver.DSAPPSRPEvidence) (authserver.DSAPPSRPActivationData, error)
+	DSAPPSRPActivate(ctx context.Context, instance string, c authserver.DSAPPSRPActivate) (authserver.Activated, error)
+
+	AuthUser(ctx context.Context, instance string, c authserver.AuthUser) (authserver.Authenticated, error)
+	AuthSignature(ctx context.Context, instance string, c authserver.AuthSignature) (authserver.Authenticated, error)
+	GetPreparedSecureChallenge(ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
+	GetPreparedSignatureRequest(ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
+	CancelAuthUser(ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
+	CancelAuthSignatureRequest(ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
+
+	UpdateDevicePNID(ctx context.Context, c authserver.UpdateDevicePNID) (authserver.UpdatedDevicePNID, error)
 }
 
 var (
 	_ Activation = (*activation.Service)(nil)
+	_ Ownership  = (*ownership.Service)(nil)
 	_ Servers    = (*authserver.Servers)(nil)
 )
 
@@ -55,6 +86,15 @@ const (
 	OpAddDevice              Operation = "add_device"
 	OpActivate               Operation = "activate"
 	OpServerTime             Operation = "server_time"
+	OpActivateStandard       Operation = "activate_standard"
+	OpAuthenticate           Operation = "authenticate"
+	OpRetrieveLogin          Operation = "retrieve_login"
+	OpCompleteLogin          Operation = "complete_login"
+	OpCancelLogin            Operation = "cancel_login"
+	OpRetrieveSignature      Operation = "retrieve_signature"
+	OpCompleteSignature      Operation = "complete_signature"
+	OpCancelSignature        Operation = "cancel_signature"
+	OpUpdateNotificationID   Operation = "update_notification_id"
 )
 
 // Caller is who asks for an operation.
@@ -64,7 +104,8 @@ type Caller struct {
 }
 
 // UnknownRegistrations is what to do with an identifier that the gateway does
-// not know when a device is added or an activation completed.
+// not know when a device is added or an activation completed, and in every call
+// of a relayed exchange.
 type UnknownRegistrations string
 
 // What to do with unknown registrations.
@@ -75,14 +116,36 @@ const (
 	ForwardUnknown UnknownRegistrations = "forward"
 )
 
+// Exchange tells who carries out the activation exchange with the phone.
+type Exchange string
+
+// Who carries out the exchange.
+const (
+	// ExchangeGateway is the gateway's own exchange.
+	ExchangeGateway Exchange = "gateway"
+	// ExchangeRelay relays the exchange between the phone and an authentication server.
+	ExchangeRelay Exchange = "relay"
+)
+
+// defaultNoSupport is the default of Config.NoSupportCode.
+const defaultNoSupport = -1
+
 // Config is what a Gateway needs.
 type Config struct {
 	Activation Activation
+	Ownership  Ownership
 	Servers    Servers
-	// GatewayID is the last field of every activation image. It may be empty.
+	// Exchange is ExchangeGateway if empty.
+	Exchange Exchange
+	// GatewayID is the last field of every activation image, unless the
+	// authentication server of a relayed exchange tells another. It may be empty.
 	GatewayID string
-	// UnknownRegistrations is RefuseUnknown if empty.
+	// UnknownRegistrations is RefuseUnknown if empty, with ExchangeRelay ForwardUnknown.
 	UnknownRegistrations UnknownRegistrations
+	// NoSupportCode is the number of STAT_NOSUPPORT, which is not public, where the
+	// gateway itself refuses to cancel a request. It is -1 if 0, which stands for
+	// success.
+	NoSupportCode int
 	// Observer may be nil.
 	Observer Observer
 	// Logger is slog.Default if nil.
@@ -94,9 +157,12 @@ type Config struct {
 // Gateway carries out the operations. It may be used concurrently.
 type Gateway struct {
 	activation     Activation
+	ownership      Ownership
 	servers        Servers
+	relay          bool
 	gatewayID      string
 	forwardUnknown bool
+	noSupportCodes ResultCodes
 	observer       Observer
 	logger         *slog.Logger
 	now            func() time.Time
@@ -108,25 +174,43 @@ func New(c Config) (*Gateway, error) {
 	if c.Activation == nil {
 		return nil, errors.New("activation: missing")
 	}
+	if c.Ownership == nil {
+		return nil, errors.New("ownership: missing")
+	}
 	if c.Servers == nil {
 		return nil, errors.New("servers: missing")
 	}
 	if problem := imageFieldProblem(c.GatewayID); problem != "" {
 		return nil, fmt.Errorf("gateway id %s", problem)
 	}
+	switch c.Exchange {
+	case "", ExchangeGateway, ExchangeRelay:
+	default:
+		return nil, fmt.Errorf("exchange: must be %q or %q", ExchangeGateway, ExchangeRelay)
+	}
 	switch c.UnknownRegistrations {
-	case "", RefuseUnknown, ForwardUnknown:
+	case "":
+		c.UnknownRegistrations = RefuseUnknown
+		if c.Exchange == ExchangeRelay {
+			c.UnknownRegistrations = ForwardUnknown
+		}
+	case RefuseUnknown, ForwardUnknown:
 	default:
 		return nil, fmt.Errorf("unknown registrations: must be %q or %q", RefuseUnknown, ForwardUnknown)
 	}
 	g := &Gateway{
 		activation:     c.Activation,
+		ownership:      c.Ownership,
 		servers:        c.Servers,
+		relay:          c.Exchange == ExchangeRelay,
 		gatewayID:      c.GatewayID,
 		forwardUnknown: c.UnknownRegistrations == ForwardUnknown,
-		observer:       c.Observer,
-		logger:         c.Logger,
-		now:            c.Now,
+		noSupportCodes: ResultCodes{
+			ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOSUPPORT", ReturnCode: -1, StatusCode: cmp.Or(c.NoSupportCode, defaultNoSupport),
+		},
+		observer: c.Observer,
+		logger:   c.Logger,
+		now:      c.Now,
 	}
 	if g.observer == nil {
 		g.observer = noObserver{}
@@ -190,9 +274,21 @@ func call[R any](ctx context.Context, g *Gateway, command Command, run func(cont
 	return result, nil
 }
 
+// tolerated reports the error of what was done when the outcome of the operation
+// was certain already, and could not change it. The attributes say what it was
+// done to.
+func (g *Gateway) tolerated(ctx context.Context, op Operation, what string, err error, attributes ...slog.Attr) {
+	if err == nil {
+		return
+	}
+	g.storeTrouble(ctx, op, err)
+	g.logger.LogAttrs(ctx, slog.LevelError, what+" failed",
+		append(attributes, slog.String("operation", string(op)), slog.Any("error", err))...)
+}
+
 // storeTrouble reports err if it is the store's.
 func (g *Gateway) storeTrouble(ctx context.Context, op Operation, err error) {
-	if errors.Is(err, activation.ErrUnavailable) {
+	if errors.Is(err, activation.ErrUnavailable) || errors.Is(err, ownership.ErrUnavailable) {
 		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,17 +17,25 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 var (
-	errStore    = fmt.Errorf("%w: connection refused", activation.ErrUnavailable)
-	errRefusal  = &authserver.Refusal{Instance: "backup", Codes: authserver.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -7, StatusCode: 1007}}
-	refused1000 = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
+	errOwnership = fmt.Errorf("%w: connection refused", ownership.ErrUnavailable)
+	errStore     = fmt.Errorf("%w: connection refused", activation.ErrUnavailable)
+	errRefusal   = &authserver.Refusal{Instance: "backup", Codes: authserver.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -7, StatusCode: 1007}}
+	refused1000  = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
 )
 
 func callError(reason error) error {
 	return &authserver.CallError{Instance: "backup", Operation: "test", Reason: reason, Cause: errors.New("cause")}
 }
+
+var (
+	theRetrieve   = RetrieveRequest{SerialNumber: "VDS1000003-1", Key: theKey}
+	theCompletion = CompleteRequest{UserID: "jane.doe", Domain: "mydomain.com", Key: theKey, Signature: theSignature}
+	theCancel     = CancelRequest{SerialNumber: "VDS1000003-1", Key: theWrappedKey}
+)
 
 // Each operation with a request that succeeds in a new rig, reduced to its error.
 var operations = map[Operation]func(context.Context, *rig) error{
@@ -52,6 +61,44 @@ var operations = map[Operation]func(context.Context, *rig) error{
 	},
 	OpActivate: func(ctx context.Context, r *rig) error {
 		_, err := r.Activate(ctx, theCaller, ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: theSignature})
+		return err
+	},
+	OpActivateStandard: func(ctx context.Context, r *rig) error {
+		_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", Response: theResponse})
+		return err
+	},
+	OpAuthenticate: func(ctx context.Context, r *rig) error {
+		_, err := r.Authenticate(ctx, theCaller, AuthenticateRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword})
+		return err
+	},
+	OpRetrieveLogin: func(ctx context.Context, r *rig) error {
+		_, err := r.RetrieveLogin(ctx, theCaller, theRetrieve)
+		return err
+	},
+	OpCompleteLogin: func(ctx context.Context, r *rig) error {
+		_, err := r.CompleteLogin(ctx, theCaller, theCompletion)
+		return err
+	},
+	OpCancelLogin: func(ctx context.Context, r *rig) error {
+		_, err := r.CancelLogin(ctx, theCaller, theCancel)
+		return err
+	},
+	OpRetrieveSignature: func(ctx context.Context, r *rig) error {
+		_, err := r.RetrieveSignature(ctx, theCaller, theRetrieve)
+		return err
+	},
+	OpCompleteSignature: func(ctx context.Context, r *rig) error {
+		_, err := r.CompleteSignature(ctx, theCaller, theCompletion)
+		return err
+	},
+	OpCancelSignature: func(ctx context.Context, r *rig) error {
+		_, err := r.CancelSignature(ctx, theCaller, theCancel)
+		return err
+	},
+	OpUpdateNotificationID: func(ctx context.Context, r *rig) error {
+		_, err := r.UpdateNotificationID(ctx, theCaller, UpdateNotificationIDRequest{
+			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", NotificationID: theNotificationID,
+		})
 		return err
 	},
 	OpServerTime: func(ctx context.Context, r *rig) error {
@@ -83,14 +130,14 @@ func TestRegisterActivation(t *testing.T) {
 	if got != want {
 		t.Errorf("result is %+v, want %+v", got, want)
 	}
-	if want := (authserver.MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword}); r.command != want {
-		t.Errorf("command is %+v, want %+v", r.command, want)
+	if want := (authserver.MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword}); r.servers.sent != want {
+		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
 	if want := (activation.Registration{
 		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
 		Instance: "backup", Data: activation.ActivationData{ActivationMessage: strings.ToUpper(theMessage)}, Started: theTime,
-	}); r.registration != want {
-		t.Errorf("registration is %+v, want %+v", r.registration, want)
+	}); r.activation.registration != want {
+		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}
 	if want := []AuditEvent{{
 		Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "e3wfISG9",
@@ -132,8 +179,8 @@ func TestRegisterOffline(t *testing.T) {
 	}
 	if want := (activation.Registration{
 		Identifier: "e3wfISG9", Kind: activation.KindAffinity, UserID: "jane.doe", SerialNumber: "VDS1000003", Instance: "backup", Started: theTime,
-	}); r.registration != want {
-		t.Errorf("registration is %+v, want %+v", r.registration, want)
+	}); r.activation.registration != want {
+		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}
 	if got, want := r.events.actions(), []AuditAction{AuditRegisteredOffline}; !slices.Equal(got, want) {
 		t.Errorf("audited %q, want %q", got, want)
@@ -149,6 +196,15 @@ func TestInvalidRequests(t *testing.T) {
 	}
 	offline := func(q RegisterOfflineRequest) func(context.Context, *rig) error {
 		return func(ctx context.Context, r *rig) error { _, err := r.RegisterOffline(ctx, theCaller, q); return err }
+	}
+	authenticate := func(q AuthenticateRequest) func(context.Context, *rig) error {
+		return func(ctx context.Context, r *rig) error { _, err := r.Authenticate(ctx, theCaller, q); return err }
+	}
+	update := func(q UpdateNotificationIDRequest) func(context.Context, *rig) error {
+		return func(ctx context.Context, r *rig) error {
+			_, err := r.UpdateNotificationID(ctx, theCaller, q)
+			return err
+		}
 	}
 	for name, c := range map[string]struct {
 		member Member
@@ -168,11 +224,13 @@ func TestInvalidRequests(t *testing.T) {
 		"long user in bytes":   {MemberUserID, register(RegisterActivationRequest{UserID: strings.Repeat("ü", 128), StaticPassword: "p"})},
 		"long domain":          {MemberDomain, register(RegisterActivationRequest{UserID: "u", Domain: strings.Repeat("d", 256), StaticPassword: "p"})},
 		"long password":        {MemberStaticPassword, register(RegisterActivationRequest{UserID: "u", StaticPassword: strings.Repeat("p", 129)})},
-		"standard licence":     {MemberLicenseType, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", LicenseType: LicenseStandard})},
 		"unknown licence":      {MemberLicenseType, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", LicenseType: "other"})},
 		"serial for mdl":       {MemberSerialNumber, register(RegisterActivationRequest{UserID: "u", StaticPassword: "p", SerialNumber: "VDS1000003"})},
-		"semicolon offline":    {MemberUserID, offline(RegisterOfflineRequest{UserID: "u;v", StaticPassword: "p"})},
-		"no password offline":  {MemberStaticPassword, offline(RegisterOfflineRequest{UserID: "u"})},
+		"bad serial": {MemberSerialNumber, register(RegisterActivationRequest{
+			UserID: "u", StaticPassword: "p", LicenseType: LicenseStandard, SerialNumber: "VDS;1000003",
+		})},
+		"semicolon offline":   {MemberUserID, offline(RegisterOfflineRequest{UserID: "u;v", StaticPassword: "p"})},
+		"no password offline": {MemberStaticPassword, offline(RegisterOfflineRequest{UserID: "u"})},
 		"identifier, key": {MemberRegistration, func(ctx context.Context, r *rig) error {
 			_, err := r.GenerateEphemeralKey(ctx, theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "a:b}"})
 			return err
@@ -189,6 +247,32 @@ func TestInvalidRequests(t *testing.T) {
 			_, err := r.Activate(ctx, theCaller, ActivateRequest{RegistrationIdentifier: strings.Repeat("a", 65)})
 			return err
 		}},
+		"identifier, standard": {MemberRegistration, func(ctx context.Context, r *rig) error {
+			_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{RegistrationIdentifier: "a/../b", Response: theResponse})
+			return err
+		}},
+		"neither response nor derivation code": {MemberResponse, func(ctx context.Context, r *rig) error {
+			_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9"})
+			return err
+		}},
+		"both response and derivation code": {MemberDerivationCode, func(ctx context.Context, r *rig) error {
+			_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{
+				RegistrationIdentifier: "e3wfISG9", Response: theResponse, DerivationCode: theDerivationCode,
+			})
+			return err
+		}},
+		"no user to authenticate":         {MemberUserID, authenticate(AuthenticateRequest{Password: "p"})},
+		"newline in user to authenticate": {MemberUserID, authenticate(AuthenticateRequest{UserID: "u\n", Password: "p"})},
+		"long domain to authenticate":     {MemberDomain, authenticate(AuthenticateRequest{UserID: "u", Domain: strings.Repeat("d", 256), Password: "p"})},
+		"no one-time password":            {MemberPassword, authenticate(AuthenticateRequest{UserID: "u"})},
+		"long one-time password":          {MemberPassword, authenticate(AuthenticateRequest{UserID: "u", Password: strings.Repeat("p", 256)})},
+		"invalid UTF-8 for a password":    {MemberPassword, authenticate(AuthenticateRequest{UserID: "u", Password: "\xff"})},
+		"no user to notify":               {MemberUserID, update(UpdateNotificationIDRequest{Domain: "d", SerialNumber: "VDS1000003-1", NotificationID: "AA"})},
+		"bad domain to notify":            {MemberDomain, update(UpdateNotificationIDRequest{UserID: "u", Domain: "\x00", SerialNumber: "VDS1000003-1", NotificationID: "AA"})},
+		"no device to notify":             {MemberSerialNumber, update(UpdateNotificationIDRequest{UserID: "u", Domain: "d", NotificationID: "AA"})},
+		"long device to notify": {MemberSerialNumber, update(UpdateNotificationIDRequest{
+			UserID: "u", Domain: "d", SerialNumber: strings.Repeat("1", 23), NotificationID: "AA",
+		})},
 		"long description": {MemberDescription, func(ctx context.Context, r *rig) error {
 			_, err := r.AddDevice(ctx, theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: strings.Repeat("d", 256)})
 			return err
@@ -197,16 +281,24 @@ func TestInvalidRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
-			err := c.do(t.Context(), r)
-			invalid, ok := errors.AsType[*InvalidError](err)
-			if !ok || invalid.Member != c.member || invalid.Problem == "" {
-				t.Errorf("error is %v, want one about %q", err, c.member)
-			}
-			r.wantTrace(t)
-			if len(r.events.operations) != 1 || r.events.operations[0].Outcome != Invalid {
-				t.Errorf("operations are %+v, want one that is invalid", r.events.operations)
-			}
+			r.wantInvalid(t, c.do(t.Context(), r), c.member)
 		})
+	}
+}
+
+// wantInvalid expects err to be about the member, and that nothing was called.
+func (r *rig) wantInvalid(t *testing.T, err error, member Member) {
+	t.Helper()
+	invalid, ok := errors.AsType[*InvalidError](err)
+	if !ok || invalid.Member != member || invalid.Problem == "" {
+		t.Errorf("error is %v, want one about %q", err, member)
+	}
+	r.wantTrace(t)
+	if len(r.events.operations) != 1 || r.events.operations[0].Outcome != Invalid {
+		t.Errorf("operations are %+v, want one that is invalid", r.events.operations)
+	}
+	if len(r.events.audits) != 0 || len(r.events.verdicts) != 0 {
+		t.Errorf("reported %v", &r.events)
 	}
 }
 
@@ -223,8 +315,16 @@ func TestLongestRequest(t *testing.T) {
 	if _, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: long}); err != nil {
 		t.Error(err)
 	}
-	if r.add.Description != long {
+	if r.servers.sent.(authserver.MDLAddDevice).Description != long {
 		t.Error("letters of a description were replaced")
+	}
+	if _, err := r.Authenticate(t.Context(), theCaller, AuthenticateRequest{UserID: long, Domain: long, Password: long}); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.UpdateNotificationID(t.Context(), theCaller, UpdateNotificationIDRequest{
+		UserID: long, Domain: long, SerialNumber: "VDS-" + strings.Repeat("1", 18), NotificationID: theNotificationID,
+	}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -233,7 +333,7 @@ func TestLongestRequest(t *testing.T) {
 func TestAuditIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.activated.UserID = "u" + strings.Repeat("ü", 200)
+	r.servers.mdlActivated.UserID = "u" + strings.Repeat("ü", 200)
 	if err := operations[OpActivate](t.Context(), r); err != nil {
 		t.Error(err)
 	}
@@ -243,7 +343,34 @@ func TestAuditIsBounded(t *testing.T) {
 }
 
 // returns are the calls that give back what an operation consumed.
-var returns = map[Operation]string{OpAddDevice: "return device", OpActivate: "return confirmation"}
+var returns = map[Operation]string{
+	OpAddDevice: "return device", OpActivate: "return confirmation", OpActivateStandard: "return confirmation",
+}
+
+// calls are what an operation does up to its command to an authentication server,
+// in the gateway's own exchange and in a relayed one, where that is different.
+var calls = map[Operation]struct{ own, relayed []string }{
+	OpRegisterActivation:     {[]string{"writable", "MDL_REGISTER"}, []string{"writable", "dsappSRPRegister"}},
+	OpRegisterOffline:        {[]string{"writable", "MDL_REGISTER"}, []string{"writable", "MDL_REGISTER"}},
+	OpGenerateEphemeralKey:   {nil, []string{"locate", "dsappSRPGenerateEphemeralKey"}},
+	OpGenerateActivationData: {nil, []string{"locate", "dsappSRPGenerateActivationData"}},
+	OpAddDevice:              {[]string{"admit device", "MDL_ADD_DEVICE"}, []string{"admit device", "MDL_ADD_DEVICE"}},
+	OpActivate:               {[]string{"admit confirmation", "MDL_ACTIVATE"}, []string{"admit confirmation", "MDL_ACTIVATE"}},
+	OpActivateStandard:       {[]string{"admit confirmation", "ACTIVATE"}, []string{"admit confirmation", "dsappSRPActivate"}},
+	OpAuthenticate:           {[]string{"authUser"}, nil},
+	OpRetrieveLogin:          {[]string{"retrieving", "getPreparedSecureChallenge"}, nil},
+	OpCompleteLogin:          {[]string{"completing", "authUser"}, nil},
+	OpCancelLogin:            {[]string{"cancelling", "cancelAuthUser"}, nil},
+	OpRetrieveSignature:      {[]string{"retrieving", "getPreparedSignatureRequest"}, nil},
+	OpCompleteSignature:      {[]string{"completing", "authSignature"}, nil},
+	OpCancelSignature:        {[]string{"cancelling", "cancelAuthSignatureRequest"}, nil},
+	OpUpdateNotificationID:   {[]string{"updateDevicePNID"}, nil},
+}
+
+// refusals are the operations whose refusal by an authentication server is audited.
+var refusals = map[Operation]AuditAction{
+	OpActivate: AuditConfirmationRefused, OpActivateStandard: AuditConfirmationRefused, OpGenerateActivationData: AuditProofRefused,
+}
 
 // Every error of an authentication server has its own kind, after which nothing
 // more is called except to give back a right that was certainly not used.
@@ -257,44 +384,85 @@ func TestServerErrors(t *testing.T) {
 	}{
 		{"refusal", errRefusal, &Refusal{Codes: errRefusal.Codes}, false},
 		{"not sent", callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, true},
+		{"undecided", callError(authserver.ErrUndecided), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, false},
 		{"no answer", callError(authserver.ErrNoAnswer), &Failure{Kind: BadAnswer}, false},
 		{"bad answer", callError(authserver.ErrBadAnswer), &Failure{Kind: BadAnswer}, false},
 		{"timeout", callError(authserver.ErrTimeout), &Failure{Kind: Timeout}, false},
 		{"bad field", &authserver.CallError{Instance: "backup", Reason: authserver.ErrNotSent, Cause: &authserver.FieldError{Field: "F", Problem: "is missing"}}, &Failure{Kind: Internal}, true},
 		{"other", errors.New("other"), &Failure{Kind: Internal}, false},
 	} {
-		for op, before := range map[Operation][]string{
-			OpRegisterActivation: {"writable", "MDL_REGISTER"},
-			OpRegisterOffline:    {"writable", "MDL_REGISTER"},
-			OpAddDevice:          {"admit device", "MDL_ADD_DEVICE"},
-			OpActivate:           {"admit confirmation", "MDL_ACTIVATE"},
-		} {
-			t.Run(c.name+" in "+string(op), func(t *testing.T) {
-				t.Parallel()
-				r := newRig(t, "")
-				r.fakeServers.err = c.err
-				wantError(t, operations[op](t.Context(), r), c.want)
-				if back := returns[op]; c.notSent && back != "" {
-					r.wantTrace(t, append(slices.Clone(before), back)...)
-					if r.returned != theAdmission {
-						t.Errorf("gave back %+v, want %+v", r.returned, theAdmission)
+		for op, before := range calls {
+			for exchange, before := range map[Exchange][]string{ExchangeGateway: before.own, ExchangeRelay: before.relayed} {
+				if before == nil {
+					continue
+				}
+				t.Run(c.name+" in "+string(op)+" "+string(exchange), func(t *testing.T) {
+					t.Parallel()
+					r := newRig(t, "", func(c *Config) { c.Exchange = exchange })
+					r.servers.err = c.err
+					wantError(t, operations[op](t.Context(), r), c.want)
+					if back := returns[op]; c.notSent && back != "" {
+						r.wantTrace(t, append(slices.Clone(before), back)...)
+						if r.activation.returned != theAdmission {
+							t.Errorf("gave back %+v, want %+v", r.activation.returned, theAdmission)
+						}
+					} else {
+						r.wantTrace(t, before...)
 					}
-				} else {
-					r.wantTrace(t, before...)
+					if want := []Command{Command(before[len(before)-1])}; !slices.Equal(r.events.commands, want) {
+						t.Errorf("commands are %q, want %q", r.events.commands, want)
+					}
+					instance := "backup"
+					if c.name == "other" {
+						instance = ""
+					}
+					if want := []InstanceOutcome{{instance, outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
+						t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
+					}
+					if refused := refusals[op]; c.name == "refusal" && refused != "" {
+						r.wantActions(t, refused)
+					} else {
+						r.wantActions(t)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Whatever ends well is reported as that, with the instance that did it.
+func TestSuccesses(t *testing.T) {
+	t.Parallel()
+	for op, before := range calls {
+		for exchange, before := range map[Exchange][]string{ExchangeGateway: before.own, ExchangeRelay: before.relayed} {
+			if before == nil {
+				continue
+			}
+			t.Run(string(op)+" "+string(exchange), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, "", func(c *Config) { c.Exchange = exchange })
+				if err := operations[op](t.Context(), r); err != nil {
+					t.Fatal(err)
 				}
-				instance := "backup"
-				if c.name == "other" {
-					instance = ""
+				if got := r.trace[:len(before)]; !slices.Equal(got, before) {
+					t.Errorf("calls were %q, want %q first", r.trace, before)
 				}
-				if want := []InstanceOutcome{{instance, outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
+				if want := []InstanceOutcome{{"backup", Success}}; !slices.Equal(r.events.outcomes, want) {
 					t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 				}
-				var actions []AuditAction
-				if c.name == "refusal" && op == OpActivate {
-					actions = []AuditAction{AuditConfirmationRefused}
+				if len(r.events.operations) != 1 || r.events.operations[0].Operation != op || r.events.operations[0].Outcome != Success {
+					t.Errorf("operations are %+v", r.events.operations)
 				}
-				if got := r.events.actions(); !slices.Equal(got, actions) {
-					t.Errorf("audited %q, want %q", got, actions)
+				for _, e := range r.events.audits {
+					if e.Operation != op || e.Application != "bank-site" || e.Instance != "backup" && e.Action != AuditProven {
+						t.Errorf("audit is %+v", e)
+					}
+				}
+				if op != OpGenerateEphemeralKey && len(r.events.audits) != 1 {
+					t.Errorf("audited %q, want one action", r.events.actions())
+				}
+				if len(r.events.troubles) != 0 {
+					t.Errorf("store troubles are %+v", r.events.troubles)
 				}
 			})
 		}
@@ -335,13 +503,14 @@ func TestActivationErrors(t *testing.T) {
 			OpGenerateActivationData: "prove",
 			OpAddDevice:              "admit device",
 			OpActivate:               "admit confirmation",
+			OpActivateStandard:       "admit confirmation",
 			OpRegisterActivation:     "writable",
 			OpRegisterOffline:        "writable",
 		} {
 			t.Run(c.name+" in "+string(op), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, "")
-				r.writableErr, r.beginErr, r.proveErr, r.admitErr = c.err, c.err, c.err, c.err
+				r.activation.writableErr, r.activation.beginErr, r.activation.proveErr, r.activation.admitErr = c.err, c.err, c.err, c.err
 				err := operations[op](t.Context(), r)
 				wantError(t, err, c.want)
 				r.wantTrace(t, call)
@@ -363,15 +532,14 @@ func TestActivationErrors(t *testing.T) {
 // A refusal has the same codes whatever the reason: they are in the answer.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
-	for op, do := range operations {
-		if op == OpServerTime || op == OpRegisterActivation || op == OpRegisterOffline || op == OpGenerateEphemeralKey {
-			continue
-		}
+	for _, op := range []Operation{OpGenerateActivationData, OpAddDevice, OpActivate, OpActivateStandard} {
 		for _, reason := range []error{activation.ErrRefused, activation.ErrUnknown} {
-			r := newRig(t, RefuseUnknown)
-			r.proveErr, r.admitErr = reason, reason
-			if err := do(t.Context(), r); !reflect.DeepEqual(err, &Refusal{Codes: refused1000}) {
-				t.Errorf("%s: %v gives %v", op, reason, err)
+			for _, exchange := range []Exchange{ExchangeGateway, ExchangeRelay} {
+				r := newRig(t, RefuseUnknown, func(c *Config) { c.Exchange = exchange })
+				r.activation.proveErr, r.activation.locateErr, r.activation.admitErr = reason, reason, reason
+				if err := operations[op](t.Context(), r); !reflect.DeepEqual(err, &Refusal{Codes: refused1000}) {
+					t.Errorf("%s, %s: %v gives %v", exchange, op, reason, err)
+				}
 			}
 		}
 	}
@@ -386,7 +554,7 @@ func TestRegistrationNotKept(t *testing.T) {
 			t.Run(string(op)+" "+string(unknown), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, unknown)
-				r.registerErr = errStore
+				r.activation.registerErr = errStore
 				err := operations[op](t.Context(), r)
 				actions := []AuditAction{AuditRegistrationLost}
 				// Forwarded without its memory, an offline activation can still be
@@ -418,7 +586,7 @@ func TestRegistrationExists(t *testing.T) {
 	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {
 		for _, op := range []Operation{OpRegisterActivation, OpRegisterOffline} {
 			r := newRig(t, unknown)
-			r.registerErr = fmt.Errorf("storing: %w", activation.ErrExists)
+			r.activation.registerErr = fmt.Errorf("storing: %w", activation.ErrExists)
 			err := operations[op](t.Context(), r)
 			if want := (&Refusal{Codes: ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14}}); !reflect.DeepEqual(err, want) {
 				t.Errorf("%s: error is %v, want %v", op, err, want)
@@ -439,15 +607,15 @@ func TestNonsenseOfServers(t *testing.T) {
 		spoil  func(*rig)
 		called string
 	}{
-		"no activation message":      {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.ActivationMessage = "" }, "MDL_REGISTER"},
-		"odd activation message":     {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.ActivationMessage = "5EC2E" }, "MDL_REGISTER"},
-		"activation message, base64": {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.ActivationMessage = "XsLnoAE=" }, "MDL_REGISTER"},
-		"no identifier":              {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.RegistrationID = "" }, "MDL_REGISTER"},
-		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER"},
-		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.fakeServers.registered.SerialNumber = "VDS;1" }, "MDL_REGISTER"},
-		"long serial number":         {OpRegisterOffline, func(r *rig) { r.fakeServers.registered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER"},
-		"no instance message":        {OpAddDevice, func(r *rig) { r.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE"},
-		"bad instance message":       {OpAddDevice, func(r *rig) { r.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE"},
+		"no activation message":      {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "" }, "MDL_REGISTER"},
+		"odd activation message":     {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "5EC2E" }, "MDL_REGISTER"},
+		"activation message, base64": {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "XsLnoAE=" }, "MDL_REGISTER"},
+		"no identifier":              {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "" }, "MDL_REGISTER"},
+		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER"},
+		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.SerialNumber = "VDS;1" }, "MDL_REGISTER"},
+		"long serial number":         {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER"},
+		"no instance message":        {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE"},
+		"bad instance message":       {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -471,8 +639,8 @@ func TestGenerateEphemeralKey(t *testing.T) {
 	if want := (GenerateEphemeralKeyResult{ServerPublic: "B0", Salt: "5A17"}); err != nil || got != want {
 		t.Errorf("result is %+v, %v, want %+v", got, err, want)
 	}
-	if want := [2]string{"e3wfISG9", theClientPublic}; r.begun != want {
-		t.Errorf("began with %q, want %q", r.begun, want)
+	if want := [2]string{"e3wfISG9", theClientPublic}; r.activation.begun != want {
+		t.Errorf("began with %q, want %q", r.activation.begun, want)
 	}
 	if want := []ExchangeEvent{{Step: EphemeralKey, Outcome: Success}}; !slices.Equal(r.events.exchanges, want) {
 		t.Errorf("exchange events are %+v, want %+v", r.events.exchanges, want)
@@ -498,13 +666,13 @@ func TestGenerateActivationData(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
-			r.proof = c.proof
+			r.activation.proof = c.proof
 			got, err := r.GenerateActivationData(t.Context(), theCaller, GenerateActivationDataRequest{RegistrationIdentifier: "e3wfISG9", ClientEvidence: theClientEvidence})
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
 			}
-			if want := [2]string{"e3wfISG9", theClientEvidence}; r.proved != want {
-				t.Errorf("proved with %q, want %q", r.proved, want)
+			if want := [2]string{"e3wfISG9", theClientEvidence}; r.activation.proved != want {
+				t.Errorf("proved with %q, want %q", r.activation.proved, want)
 			}
 			if got, want := r.events.actions(), []AuditAction{AuditProven}; !slices.Equal(got, want) {
 				t.Errorf("audited %q, want %q", got, want)
@@ -526,7 +694,7 @@ func TestProofAudit(t *testing.T) {
 		{&activation.InvalidError{Member: "clientEvidenceMessage", Problem: "is wrong"}, nil},
 	} {
 		r := newRig(t, "")
-		r.proveErr = c.err
+		r.activation.proveErr = c.err
 		if err := operations[OpGenerateActivationData](t.Context(), r); err == nil {
 			t.Errorf("%v: no error", c.err)
 		}
@@ -547,11 +715,11 @@ func TestAddDevice(t *testing.T) {
 	if want := (AddDeviceResult{InstanceActivationMessage: "AA82DD55"}); err != nil || got != want {
 		t.Errorf("result is %+v, %v, want %+v", got, err, want)
 	}
-	if want := (authserver.MDLAddDevice{RegistrationID: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane s  phone    1_a-b.c ü"}); r.add != want {
-		t.Errorf("command is %+v, want %+v", r.add, want)
+	if want := (authserver.MDLAddDevice{RegistrationID: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane s  phone    1_a-b.c ü"}); r.servers.sent != want {
+		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
-	if r.instance != "backup" {
-		t.Errorf("command went to %q", r.instance)
+	if !slices.Equal(r.servers.to, at("backup")) {
+		t.Errorf("command went to %q", r.servers.to)
 	}
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 	if want := []AuditEvent{{
@@ -567,7 +735,7 @@ func TestReturnFails(t *testing.T) {
 	t.Parallel()
 	for op, back := range returns {
 		r := newRig(t, "")
-		r.fakeServers.err, r.returnErr = callError(authserver.ErrNotSent), errStore
+		r.servers.err, r.activation.returnErr = callError(authserver.ErrNotSent), errStore
 		wantError(t, operations[op](t.Context(), r), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
 		if got := r.trace[len(r.trace)-1]; got != back {
 			t.Errorf("%s: the last call was %q, want %q", op, got, back)
@@ -599,20 +767,20 @@ func TestActivate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
-			r.activated = c.activated
+			r.servers.mdlActivated = c.activated
 			got, err := r.Activate(t.Context(), theCaller, ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: theSignature})
 			if err != nil || got != c.want {
 				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
 			}
 			r.wantTrace(t, "admit confirmation", "MDL_ACTIVATE", "complete")
-			if want := []activation.Kind{activation.KindMDL, activation.KindAffinity}; !slices.Equal(r.kinds, want) {
-				t.Errorf("admitted %q, want %q", r.kinds, want)
+			if want := []activation.Kind{activation.KindMDL, activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
+				t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 			}
-			if want := (authserver.MDLActivate{RegistrationID: "e3wfISG9", Signature: theSignature}); r.instance != "backup" || r.activate != want {
-				t.Errorf("command is %+v to %q, want %+v to %q", r.activate, r.instance, want, "backup")
+			if want := (authserver.MDLActivate{RegistrationID: "e3wfISG9", Signature: theSignature}); !slices.Equal(r.servers.to, at("backup")) || r.servers.sent != want {
+				t.Errorf("command is %+v to %q, want %+v to %q", r.servers.sent, r.servers.to, want, "backup")
 			}
-			if r.completed != theAdmission {
-				t.Errorf("completed %+v, want %+v", r.completed, theAdmission)
+			if r.activation.completed != theAdmission {
+				t.Errorf("completed %+v, want %+v", r.activation.completed, theAdmission)
 			}
 			if want := []AuditEvent{{
 				Action: AuditActivated, Operation: OpActivate, Application: "bank-site", Registration: "e3wfISG9",
@@ -628,7 +796,7 @@ func TestActivate(t *testing.T) {
 func TestCompleteFails(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.completeErr = errStore
+	r.activation.completeErr = errStore
 	if err := operations[OpActivate](t.Context(), r); err != nil {
 		t.Errorf("error is %v, want none", err)
 	}
@@ -652,20 +820,20 @@ func TestForwardUnknown(t *testing.T) {
 			t.Run(string(op)+" "+name, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, ForwardUnknown)
-				r.admitErr, r.fakeServers.err = activation.ErrUnknown, server
-				r.instance = "unset"
+				r.activation.admitErr, r.servers.err = activation.ErrUnknown, server
+				r.servers.to = at("unset")
 				err := operations[op](t.Context(), r)
 				if (err == nil) != (server == nil) {
 					t.Errorf("error is %v", err)
 				}
 				r.wantTrace(t, calls...)
-				if r.instance != "" {
-					t.Errorf("command went to %q, want no choice", r.instance)
+				if len(r.servers.to) != 0 {
+					t.Errorf("command went to %q, want no choice", r.servers.to)
 				}
 			})
 		}
 		r := newRig(t, ForwardUnknown)
-		r.admitErr = activation.ErrRefused
+		r.activation.admitErr = activation.ErrRefused
 		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: refused1000})
 		r.wantTrace(t, calls[:1]...)
 	}
@@ -685,25 +853,46 @@ func TestServerTime(t *testing.T) {
 // or the log.
 func TestNoSecretsOutside(t *testing.T) {
 	t.Parallel()
-	causes := []error{
-		nil, activation.ErrRefused, activation.ErrUnknown, activation.ErrBusy, activation.ErrExists, errStore,
-		errRefusal, callError(authserver.ErrNotSent), callError(authserver.ErrTimeout), errors.New("other"),
+	inStores := []error{
+		nil, activation.ErrRefused, activation.ErrUnknown, activation.ErrBusy, activation.ErrExists, errStore, errOwnership, errors.New("other"),
 	}
-	for op, do := range operations {
-		for _, inStore := range causes {
-			for _, inServer := range causes {
-				r := newRig(t, ForwardUnknown)
-				r.registerErr, r.beginErr, r.proveErr, r.admitErr, r.returnErr, r.completeErr = inStore, inStore, inStore, inStore, inStore, inStore
-				r.fakeServers.err = inServer
+	inServers := []error{
+		nil, errRefusal, callError(authserver.ErrNotSent), callError(authserver.ErrTimeout), callError(authserver.ErrUndecided), errors.New("other"),
+	}
+	decisions := []ownership.Decision{
+		{Verdict: ownership.Forward}, {Verdict: ownership.Forward, Blind: errOwnership}, {Verdict: ownership.AlreadyOwned, Known: true}, {Verdict: ownership.Foreign},
+	}
+	all := maps.Clone(operations)
+	all["register standard"] = registerStandard
+	all["bind standard"] = func(ctx context.Context, r *rig) error {
+		_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", DerivationCode: theDerivationCode})
+		return err
+	}
+	all["cancel by plain key"] = func(ctx context.Context, r *rig) error {
+		_, err := r.CancelSignature(ctx, theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
+		return err
+	}
+	for op, do := range all {
+		for _, exchange := range []Exchange{ExchangeGateway, ExchangeRelay} {
+			for i := range len(inStores) * len(inServers) * len(decisions) {
+				inStore, inServer, decision := inStores[i%len(inStores)], inServers[i/len(inStores)%len(inServers)], decisions[i/len(inStores)/len(inServers)]
+				r := newRig(t, ForwardUnknown, func(c *Config) { c.Exchange = exchange })
+				a := &r.activation
+				a.registerErr, a.beginErr, a.proveErr, a.locateErr, a.admitErr, a.returnErr, a.completeErr = inStore, inStore, inStore, inStore, inStore, inStore, inStore
+				r.ownership.decision, r.ownership.claimErr, r.ownership.releaseErr = decision, inStore, inStore
+				r.servers.err = inServer
 				err := do(t.Context(), r)
-				// One message that is refused for its form, too.
-				r.fakeServers.registered.ActivationMessage += "x"
-				r.device.InstanceActivationMessage = theMessage + "x"
+				// Answers that are refused for their form, too.
+				r.servers.mdlRegistered.ActivationMessage += "x"
+				r.servers.device.InstanceActivationMessage = theMessage + "x"
+				r.servers.srpRegistered.ActivationPassword += ";"
+				r.servers.retrieved.RequestMessage += "x"
+				r.ownership.decideErr = inStore
 				err = errors.Join(err, do(t.Context(), r))
-				outside := fmt.Sprintf("%v %+v %s", err, r.events, r.log.String())
+				outside := fmt.Sprintf("%v %v %s", err, &r.events, r.log.String())
 				for _, secret := range secrets {
 					if strings.Contains(strings.ToUpper(outside), strings.ToUpper(secret)) {
-						t.Fatalf("%s with %v and %v tells %q: %s", op, inStore, inServer, secret, outside)
+						t.Fatalf("%s, %s with %v and %v tells %q: %s", exchange, op, inStore, inServer, secret, outside)
 					}
 				}
 			}
@@ -733,16 +922,31 @@ func TestPlainDescription(t *testing.T) {
 	})
 }
 
+// Without an observer everything works just as well.
+func TestNoObserver(t *testing.T) {
+	t.Parallel()
+	for op, do := range operations {
+		r := newRig(t, "", func(c *Config) { c.Observer = nil })
+		if err := do(t.Context(), r); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+}
+
 // A gateway that could not make a valid image does not start.
 func TestNew(t *testing.T) {
 	t.Parallel()
-	good := func() Config { return Config{Activation: &fakeActivation{}, Servers: &fakeServers{}} }
+	good := func() Config {
+		return Config{Activation: &fakeActivation{}, Ownership: &fakeOwnership{}, Servers: &fakeServers{}}
+	}
 	if _, err := New(good()); err != nil {
 		t.Errorf("minimal configuration: %v", err)
 	}
 	for want, spoil := range map[string]func(*Config){
 		"activation":                  func(c *Config) { c.Activation = nil },
+		"ownership":                   func(c *Config) { c.Ownership = nil },
 		"servers":                     func(c *Config) { c.Servers = nil },
+		"exchange":                    func(c *Config) { c.Exchange = "mail" },
 		"gateway id must not contain": func(c *Config) { c.GatewayID = "a;b" },
 		"gateway id must":             func(c *Config) { c.GatewayID = "a\nb" },
 		"unknown registrations":       func(c *Config) { c.UnknownRegistrations = "ignore" },

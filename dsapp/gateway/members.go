@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // Member names one member of a request, whatever it is called in the request's
@@ -26,6 +28,11 @@ const (
 	MemberDeviceCode     Member = "deviceCode"
 	MemberDescription    Member = "description"
 	MemberSignature      Member = "signature"
+	MemberKey            Member = "key"
+	MemberPassword       Member = "password"
+	MemberNotificationID Member = "notificationID"
+	MemberResponse       Member = "response"
+	MemberDerivationCode Member = "derivationCode"
 )
 
 // Limits of the members, in characters. The authentication server keeps no more.
@@ -36,6 +43,11 @@ const (
 	MaxStaticPassword = 128
 	MaxDescription    = 255
 )
+
+// MaxPassword is the greatest length of what verifies a user online, in
+// characters: some policies want a static password in front of the one-time
+// password.
+const MaxPassword = 255
 
 // imageSeparator parts the fields of an activation image, which have no escape for it.
 const imageSeparator = ";"
@@ -68,30 +80,80 @@ func textProblem(s string) string {
 	return ""
 }
 
-// checkUser checks what names and authenticates a user.
-func checkUser(userID, domain, staticPassword string) error {
-	switch {
-	case userID == "":
-		return &InvalidError{Member: MemberUserID, Problem: "must not be empty"}
-	case staticPassword == "":
-		return &InvalidError{Member: MemberStaticPassword, Problem: "must not be empty"}
+// rule is what one member has to comply with.
+type rule struct {
+	member Member
+	value  string
+	// required says that the member must not be empty.
+	required bool
+	// longest is the greatest length in characters.
+	longest int
+	// problem tells why a value is not acceptable; empty if it is.
+	problem func(string) string
+}
+
+// check returns an *InvalidError for the first rule that is broken.
+func check(rules ...rule) error {
+	for _, r := range rules {
+		if r.required && r.value == "" {
+			return &InvalidError{Member: r.member, Problem: "must not be empty"}
+		}
+		if utf8.RuneCountInString(r.value) > r.longest {
+			return &InvalidError{Member: r.member, Problem: fmt.Sprintf("must not be longer than %d characters", r.longest)}
+		}
+		if problem := r.problem(r.value); problem != "" {
+			return &InvalidError{Member: r.member, Problem: problem}
+		}
 	}
-	for _, c := range []struct {
-		member  Member
-		value   string
-		max     int
-		problem func(string) string
-	}{
-		{MemberUserID, userID, MaxUserID, factProblem},
-		{MemberDomain, domain, MaxDomain, factProblem},
-		{MemberStaticPassword, staticPassword, MaxStaticPassword, textProblem},
-	} {
-		if utf8.RuneCountInString(c.value) > c.max {
-			return &InvalidError{Member: c.member, Problem: fmt.Sprintf("must not be longer than %d characters", c.max)}
-		}
-		if problem := c.problem(c.value); problem != "" {
-			return &InvalidError{Member: c.member, Problem: problem}
-		}
+	return nil
+}
+
+// checkRegistrant checks what names and authenticates a user for a registration,
+// which keeps the names.
+func checkRegistrant(userID, domain, staticPassword string) error {
+	return check(
+		rule{MemberUserID, userID, true, MaxUserID, factProblem},
+		rule{MemberDomain, domain, false, MaxDomain, factProblem},
+		rule{MemberStaticPassword, staticPassword, true, MaxStaticPassword, textProblem},
+	)
+}
+
+// checkUser checks what names a user.
+func checkUser(userID, domain string) error {
+	return check(
+		rule{MemberUserID, userID, true, MaxUserID, textProblem},
+		rule{MemberDomain, domain, false, MaxDomain, textProblem},
+	)
+}
+
+// serialNumbers are the characters of serial numbers.
+var serialNumbers = regexp.MustCompile(`^[A-Za-z0-9-]{1,22}$`)
+
+// checkSerialNumber checks the serial number of a licence or a device before
+// anything is looked up by it.
+func checkSerialNumber(serialNumber string) error {
+	if !serialNumbers.MatchString(serialNumber) {
+		return &InvalidError{Member: MemberSerialNumber, Problem: "must be 1 to 22 characters of A-Z, a-z, 0-9 and '-'"}
+	}
+	return nil
+}
+
+// plainKeyRule is the form of a plain key, which names the request.
+const plainKeyRule = "1 to 64 characters of A-Z, a-z and 0-9"
+
+// checkPlainKey checks the plain key of a pending request before anything is
+// looked up by it.
+func checkPlainKey(key string) error {
+	if !ownership.ValidKey(key) {
+		return &InvalidError{Member: MemberKey, Problem: "must be " + plainKeyRule}
+	}
+	return nil
+}
+
+// checkKey checks a key that may be wrapped.
+func checkKey(key string) error {
+	if !ownership.ValidKey(key) && !ownership.Wrapped(key) {
+		return &InvalidError{Member: MemberKey, Problem: "must be " + plainKeyRule + ", or an even number of hex digits, at least 32"}
 	}
 	return nil
 }

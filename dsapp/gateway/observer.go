@@ -21,10 +21,50 @@ type Observer interface {
 	// servers. The command runs in the returned context; the returned function
 	// is called once with its outcome.
 	InstanceCall(ctx context.Context, command Command) (context.Context, func(InstanceOutcome))
+	// Ownership is called once the owner of a pending request was looked for, and
+	// again for what became of a request that was given out.
+	Ownership(ctx context.Context, e OwnershipEvent)
 	// StoreTrouble is called when the store kept an operation from ending well.
 	StoreTrouble(ctx context.Context, e StoreTrouble)
 	// Audit is called for every event that belongs in an audit trail.
 	Audit(ctx context.Context, e AuditEvent)
+}
+
+// Verdict is what the ownership of a pending request means for a call.
+type Verdict string
+
+// What is decided before anything is forwarded.
+const (
+	// VerdictOwned forwards the call to where the request's owner retrieved it.
+	VerdictOwned Verdict = "owned"
+	// VerdictUnknown forwards the call without knowing an owner.
+	VerdictUnknown Verdict = "unknown"
+	// VerdictBlind does so because the owner could not be asked for.
+	VerdictBlind Verdict = "blind"
+	// VerdictAlreadyOwned refuses to retrieve a request once more.
+	VerdictAlreadyOwned Verdict = "already_owned"
+	// VerdictForeign refuses to cancel a request that another retrieved.
+	VerdictForeign Verdict = "foreign"
+	// VerdictRefusedUnknown refuses to cancel a request that nobody is known to
+	// have retrieved.
+	VerdictRefusedUnknown Verdict = "refused_unknown"
+)
+
+// What becomes of a request that an authentication server gave out.
+const (
+	// VerdictClaimed means that the caller owns it now.
+	VerdictClaimed Verdict = "claimed"
+	// VerdictLost means that another one owns it: its message was dropped.
+	VerdictLost Verdict = "lost"
+	// VerdictUnowned means that nobody is known to own it, because that could not
+	// be kept.
+	VerdictUnowned Verdict = "unowned"
+)
+
+// OwnershipEvent is a verdict on a call.
+type OwnershipEvent struct {
+	Operation Operation
+	Verdict   Verdict
 }
 
 // Outcome is how an operation, an exchange call or a command ended: one of the
@@ -69,6 +109,23 @@ const (
 	CommandMDLRegister  Command = "MDL_REGISTER"
 	CommandMDLAddDevice Command = "MDL_ADD_DEVICE"
 	CommandMDLActivate  Command = "MDL_ACTIVATE"
+
+	CommandRegister Command = "REGISTER"
+	CommandActivate Command = "ACTIVATE"
+
+	CommandDSAPPSRPRegister               Command = "dsappSRPRegister"
+	CommandDSAPPSRPGenerateEphemeralKey   Command = "dsappSRPGenerateEphemeralKey"
+	CommandDSAPPSRPGenerateActivationData Command = "dsappSRPGenerateActivationData"
+	CommandDSAPPSRPActivate               Command = "dsappSRPActivate"
+
+	CommandAuthUser                    Command = "authUser"
+	CommandAuthSignature               Command = "authSignature"
+	CommandGetPreparedSecureChallenge  Command = "getPreparedSecureChallenge"
+	CommandGetPreparedSignatureRequest Command = "getPreparedSignatureRequest"
+	CommandCancelAuthUser              Command = "cancelAuthUser"
+	CommandCancelAuthSignatureRequest  Command = "cancelAuthSignatureRequest"
+
+	CommandUpdateDevicePNID Command = "updateDevicePNID"
 )
 
 // InstanceOutcome is how a command ended.
@@ -112,6 +169,21 @@ const (
 	// AuditConfirmationRefused is a final call that the gateway or the
 	// authentication server refused.
 	AuditConfirmationRefused AuditAction = "confirmation_refused"
+	// AuditAuthenticated is a one-time password that was right.
+	AuditAuthenticated AuditAction = "authenticated"
+	// AuditRetrieved is a pending request that was handed out to a device. The
+	// operation of this event and the following tells which kind of request it is.
+	AuditRetrieved AuditAction = "retrieved"
+	// AuditCompleted is a pending request that its user approved.
+	AuditCompleted AuditAction = "completed"
+	// AuditCancelled is a pending request that its user rejected.
+	AuditCancelled AuditAction = "cancelled"
+	// AuditCancelRefused is an attempt to cancel a pending request that is not
+	// known to be the caller's and that the gateway refused.
+	AuditCancelRefused AuditAction = "cancel_refused"
+	// AuditNotificationIDUpdated is a device that gets its notifications at
+	// another place from now on.
+	AuditNotificationIDUpdated AuditAction = "notification_id_updated"
 )
 
 // AuditEvent is an event for an audit trail. Members that do not apply or are
@@ -145,6 +217,7 @@ func (noObserver) Exchange(context.Context, ExchangeEvent)   {}
 func (noObserver) InstanceCall(ctx context.Context, _ Command) (context.Context, func(InstanceOutcome)) {
 	return ctx, func(InstanceOutcome) {}
 }
+func (noObserver) Ownership(context.Context, OwnershipEvent)  {}
 func (noObserver) StoreTrouble(context.Context, StoreTrouble) {}
 func (noObserver) Audit(context.Context, AuditEvent)          {}
 

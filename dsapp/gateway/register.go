@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -29,8 +30,12 @@ type RegisterActivationRequest struct {
 	UserID         string
 	Domain         string // optional
 	StaticPassword string
-	LicenseType    LicenseType // LicenseMDL if empty
-	SerialNumber   string      // for LicenseStandard only
+	// LicenseType is LicenseMDL if empty. In a relayed exchange it is empty, since
+	// the authentication server chooses the licence.
+	LicenseType LicenseType
+	// SerialNumber of the licence; optional. It is for LicenseStandard and for
+	// relayed exchanges only.
+	SerialNumber string
 }
 
 // RegisterActivationResult is what the user needs to activate a device.
@@ -41,45 +46,69 @@ type RegisterActivationResult struct {
 	// ActivationImage is the text of an activation image in upper-case hex. It
 	// holds the activation password.
 	ActivationImage string
-	// ExpiresAt is the time after which the registration cannot be used.
+	// ExpiresAt is the time after which the registration cannot be used. It is
+	// zero if only the authentication server knows of the registration.
 	ExpiresAt time.Time
 }
 
 // RegisterActivation registers a user with an authentication server and keeps
-// what the server gave for the exchange that follows.
+// what the server gave for the exchange that follows. Of a relayed exchange it
+// keeps which instance it was; if that fails, what RegisterOffline says applies.
 func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterActivationRequest) (RegisterActivationResult, error) {
 	return observed(ctx, g, OpRegisterActivation, func() (RegisterActivationResult, error) {
-		if err := checkUser(r.UserID, r.Domain, r.StaticPassword); err != nil {
+		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
 			return RegisterActivationResult{}, err
 		}
-		switch r.LicenseType {
-		case "", LicenseMDL:
-		case LicenseStandard:
-			return RegisterActivationResult{}, &InvalidError{Member: MemberLicenseType, Problem: `"standard" is not supported yet`}
-		default:
-			return RegisterActivationResult{}, &InvalidError{Member: MemberLicenseType, Problem: `must be "mdl" or "standard"`}
-		}
-		// A multi-device licence is chosen by the authentication server. Ignoring
-		// the member would register another licence than the caller asked for.
-		if r.SerialNumber != "" {
-			return RegisterActivationResult{}, &InvalidError{Member: MemberSerialNumber, Problem: `is for licence type "standard" only`}
-		}
-		registration, _, err := g.register(ctx, OpRegisterActivation, activation.KindMDL, r.UserID, r.Domain, r.StaticPassword)
+		kind, enrol, err := g.license(r)
 		if err != nil {
 			return RegisterActivationResult{}, err
 		}
-		registered, err := g.activation.Register(ctx, registration)
+		registration, e, err := g.register(ctx, OpRegisterActivation, kind, r, enrol)
 		if err != nil {
-			return RegisterActivationResult{}, g.registrationError(ctx, c, OpRegisterActivation, registration, err)
+			return RegisterActivationResult{}, err
 		}
+		registered, err := g.keep(ctx, c, OpRegisterActivation, registration)
+		if err != nil {
+			return RegisterActivationResult{}, err
+		}
+		registration.Identifier = registered.Identifier
 		g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
+		// The authentication server chose the password of a relayed exchange.
+		password := cmp.Or(e.password, registered.Password)
 		return RegisterActivationResult{
 			RegistrationIdentifier: registered.Identifier,
-			ActivationPassword:     registered.Password,
-			ActivationImage:        g.activationImage(r.UserID, r.Domain, registered),
+			ActivationPassword:     password,
+			ActivationImage:        activationImage(r.UserID, r.Domain, registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
 			ExpiresAt:              registered.ExpiresAt,
 		}, nil
 	})
+}
+
+// license tells how the licence that is asked for is registered and kept.
+func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, enrolment, error) {
+	if r.SerialNumber != "" {
+		if err := checkSerialNumber(r.SerialNumber); err != nil {
+			return "", nil, err
+		}
+	}
+	switch r.LicenseType {
+	case "", LicenseMDL, LicenseStandard:
+	default:
+		return "", nil, &InvalidError{Member: MemberLicenseType, Problem: `must be "mdl" or "standard"`}
+	}
+	switch {
+	case g.relay && r.LicenseType != "":
+		return "", nil, &InvalidError{Member: MemberLicenseType, Problem: "must be left out: the authentication server chooses the licence"}
+	case g.relay:
+		return activation.KindAffinity, g.enrolRelayed, nil
+	case r.LicenseType == LicenseStandard:
+		return activation.KindStandard, g.enrolStandard, nil
+	case r.SerialNumber != "":
+		// A multi-device licence is chosen by the authentication server. Ignoring
+		// the member would register another licence than the caller asked for.
+		return "", nil, &InvalidError{Member: MemberSerialNumber, Problem: `is for licence type "standard" only`}
+	}
+	return activation.KindMDL, g.enrolMDL, nil
 }
 
 // RegisterOfflineRequest registers a user for an activation by an image of
@@ -106,71 +135,111 @@ type RegisterOfflineResult struct {
 // could never be completed, and the operation fails.
 func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (RegisterOfflineResult, error) {
 	return observed(ctx, g, OpRegisterOffline, func() (RegisterOfflineResult, error) {
-		if err := checkUser(r.UserID, r.Domain, r.StaticPassword); err != nil {
+		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
 			return RegisterOfflineResult{}, err
 		}
-		registration, message, err := g.register(ctx, OpRegisterOffline, activation.KindAffinity, r.UserID, r.Domain, r.StaticPassword)
+		registration, e, err := g.register(ctx, OpRegisterOffline, activation.KindAffinity,
+			RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
 		if err != nil {
 			return RegisterOfflineResult{}, err
 		}
-		result := RegisterOfflineResult{RegistrationIdentifier: registration.Identifier, ActivationMessageImage: message}
-		if _, err := g.activation.Register(ctx, registration); err != nil {
-			err = g.registrationError(ctx, c, OpRegisterOffline, registration, err)
-			if !g.forwardUnknown || outcome(err) == Refused {
-				return RegisterOfflineResult{}, err
-			}
-			g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be kept",
-				slog.String("operation", string(OpRegisterOffline)), slog.String("registration", registration.Identifier), slog.Any("error", err))
+		if _, err := g.keep(ctx, c, OpRegisterOffline, registration); err != nil {
+			return RegisterOfflineResult{}, err
 		}
 		g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
-		return result, nil
+		return RegisterOfflineResult{RegistrationIdentifier: registration.Identifier, ActivationMessageImage: e.data.ActivationMessage}, nil
 	})
 }
 
-// register makes sure that the store takes writes, registers the user for a
-// multi-device licence and returns the registration to keep and Activation
-// Message 1.
-func (g *Gateway) register(ctx context.Context, op Operation, kind activation.Kind, userID, domain, staticPassword string) (activation.Registration, string, error) {
+// enrolled is what an authentication server answered to a registration.
+type enrolled struct {
+	instance     string
+	identifier   string // empty if the server gives none
+	serialNumber string
+	data         activation.ActivationData
+	// password and gatewayID are those of a relayed exchange.
+	password  string
+	gatewayID string
+}
+
+// enrolment has an authentication server register a user. The error is of this package.
+type enrolment func(context.Context, RegisterActivationRequest) (enrolled, error)
+
+// enrolMDL registers a user for a multi-device licence.
+func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
+	answer, err := call(ctx, g, CommandMDLRegister, func(ctx context.Context) (authserver.MDLRegistered, string, error) {
+		a, err := g.servers.MDLRegister(ctx, authserver.MDLRegister{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword})
+		return a, a.Instance, err
+	})
+	if err != nil {
+		return enrolled{}, serverError(err)
+	}
+	message, err := messageHex(answer.ActivationMessage)
+	if err != nil {
+		return enrolled{}, badAnswer("activation message of instance %q %w", answer.Instance, err)
+	}
+	return enrolled{
+		instance:     answer.Instance,
+		identifier:   answer.RegistrationID,
+		serialNumber: answer.SerialNumber,
+		data:         activation.ActivationData{ActivationMessage: message},
+	}, nil
+}
+
+// register makes sure that the store takes writes, has an authentication server
+// register the user, and returns the registration to keep and the server's answer.
+func (g *Gateway) register(
+	ctx context.Context, op Operation, kind activation.Kind, r RegisterActivationRequest, enrol enrolment,
+) (activation.Registration, enrolled, error) {
 	// A registration counts towards the limits of the licence: none is made that
 	// could not be kept.
 	if err := g.activation.Writable(ctx); err != nil {
 		g.storeTrouble(ctx, op, err)
-		return activation.Registration{}, "", activationError(err)
+		return activation.Registration{}, enrolled{}, activationError(err)
 	}
 	// The authentication server's own lifetime begins during the call.
 	started := g.now()
-	answer, err := call(ctx, g, CommandMDLRegister, func(ctx context.Context) (authserver.MDLRegistered, string, error) {
-		a, err := g.servers.MDLRegister(ctx, authserver.MDLRegister{UserID: userID, Domain: domain, StaticPassword: staticPassword})
-		return a, a.Instance, err
-	})
+	e, err := enrol(ctx, r)
 	if err != nil {
-		return activation.Registration{}, "", serverError(err)
+		return activation.Registration{}, enrolled{}, err
 	}
-	message, err := messageHex(answer.ActivationMessage)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("activation message of instance %q: %w", answer.Instance, err)
-	case !activation.ValidIdentifier(answer.RegistrationID):
-		err = fmt.Errorf("registration identifier of instance %q is not acceptable", answer.Instance)
-	case factProblem(answer.SerialNumber) != "":
-		err = fmt.Errorf("serial number of instance %q %s", answer.Instance, factProblem(answer.SerialNumber))
+	// Of a standard licence no identifier is known but the gateway's own.
+	if kind != activation.KindStandard && !activation.ValidIdentifier(e.identifier) {
+		return activation.Registration{}, enrolled{}, badAnswer("registration identifier of instance %q is not acceptable", e.instance)
 	}
-	if err != nil {
-		return activation.Registration{}, "", &Failure{Kind: BadAnswer, Err: err}
+	if problem := factProblem(e.serialNumber); problem != "" {
+		return activation.Registration{}, enrolled{}, badAnswer("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{
-		Identifier:   answer.RegistrationID,
+		Identifier:   e.identifier,
 		Kind:         kind,
-		UserID:       userID,
-		Domain:       domain,
-		SerialNumber: answer.SerialNumber,
-		Instance:     answer.Instance,
+		UserID:       r.UserID,
+		Domain:       r.Domain,
+		SerialNumber: e.serialNumber,
+		Instance:     e.instance,
 		Started:      started,
 	}
-	if kind == activation.KindMDL {
-		registration.Data = activation.ActivationData{ActivationMessage: message}
+	if kind != activation.KindAffinity {
+		registration.Data = e.data
 	}
-	return registration, message, nil
+	return registration, e, nil
+}
+
+// keep keeps a registration that an authentication server made. An activation
+// that needs no more than to know the instance goes on without, if unknown
+// registrations are forwarded: that it was not kept is then reported and no error.
+func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation.Registration) (activation.Registered, error) {
+	registered, err := g.activation.Register(ctx, r)
+	if err == nil {
+		return registered, nil
+	}
+	err = g.registrationError(ctx, c, op, r, err)
+	if r.Kind != activation.KindAffinity || !g.forwardUnknown || outcome(err) == Refused {
+		return activation.Registered{}, err
+	}
+	g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be kept",
+		slog.String("operation", string(op)), slog.String("registration", r.Identifier), slog.Any("error", err))
+	return activation.Registered{Identifier: r.Identifier}, nil
 }
 
 // registrationError reports that a registration made by an authentication
@@ -199,13 +268,12 @@ func registrationEvent(action AuditAction, r activation.Registration) AuditEvent
 
 // activationImage is the text that the user's application reads from an
 // activation image: format version 01, message type 01, then the registration.
-func (g *Gateway) activationImage(userID, domain string, r activation.Registered) string {
-	text := strings.Join([]string{"01", "01", userID, domain, r.Identifier, r.Password, g.gatewayID}, imageSeparator)
+func activationImage(userID, domain, identifier, password, gatewayID string) string {
+	text := strings.Join([]string{"01", "01", userID, domain, identifier, password, gatewayID}, imageSeparator)
 	return strings.ToUpper(hex.EncodeToString([]byte(text)))
 }
 
-// messageHex returns an activation message of an authentication server in
-// upper-case hex.
+// messageHex returns a message of an authentication server in upper-case hex.
 func messageHex(message string) (string, error) {
 	if message == "" {
 		return "", errors.New("is missing")

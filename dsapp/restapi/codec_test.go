@@ -22,6 +22,8 @@ func FuzzDecodeBody(f *testing.F) {
 		`{"a":"\ud83d\ude00"}`, `{"a":"\ud800"}`, `{"a":"\ude00\ud83d"}`, `{"a":"\\ud800"}`, `{"\u0061":1,"a":2}`,
 		`{"a":1e400}`, `{"a":-0}`, `{"a":true,"b":false,"c":null}`, `{"a":"b"} `, `{"a":"b"}{}`, "\ufeff{}", "{\"a\":\"\xff\"}",
 		strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat(`}`, 40), `{"a":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}`, `{"a":"b",}`, `{"a" "b"}`, `{"a":"\x"}`,
+		`{"challengeKey":0123456789}`, `{"challengeKey":123456789,"serialNumber":["VDS1000000-1"]}`, `{"requestKey":"","domain":null}`,
+		`{"registrationIdentifier":"e3wfISG9","response":"123456"}`, `{"registrationIdentifier":"e3wfISG9","derivationCode":"123456789012345"}`,
 	} {
 		f.Add([]byte(seed))
 	}

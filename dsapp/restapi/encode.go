@@ -14,8 +14,7 @@ type field struct {
 	value any
 }
 
-// version is the version of the interface that a service belongs to. It decides
-// the shape of every answer.
+// version is a version of the interface. It decides the shape of every answer.
 type version string
 
 const (

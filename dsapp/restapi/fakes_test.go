@@ -34,9 +34,11 @@ type fakeOperations struct {
 	panic any
 	// standard makes the exchange end with the data of a standard licence.
 	standard bool
-	calls    int
-	request  any
-	caller   gateway.Caller
+	// bare leaves out of the results what a server may not tell.
+	bare    bool
+	calls   int
+	request any
+	caller  gateway.Caller
 }
 
 func (f *fakeOperations) called(c gateway.Caller, request any) error {
@@ -51,13 +53,16 @@ func (f *fakeOperations) called(c gateway.Caller, request any) error {
 }
 
 func (f *fakeOperations) RegisterActivation(_ context.Context, c gateway.Caller, r gateway.RegisterActivationRequest) (gateway.RegisterActivationResult, error) {
-	return gateway.RegisterActivationResult{
+	result := gateway.RegisterActivationResult{
 		RegistrationIdentifier: "e3wfISG9",
 		ActivationPassword:     "Tb048aX1",
 		ActivationImage:        "30313B30313B6A616E652E646F653B",
+	}
+	if !f.bare {
 		// Not in UTC and not a whole second.
-		ExpiresAt: time.Date(2026, 3, 4, 6, 6, 7, 999, time.FixedZone("", 3600)),
-	}, f.called(c, r)
+		result.ExpiresAt = time.Date(2026, 3, 4, 6, 6, 7, 999, time.FixedZone("", 3600))
+	}
+	return result, f.called(c, r)
 }
 
 func (f *fakeOperations) RegisterOffline(_ context.Context, c gateway.Caller, r gateway.RegisterOfflineRequest) (gateway.RegisterOfflineResult, error) {
@@ -86,6 +91,55 @@ func (f *fakeOperations) AddDevice(_ context.Context, c gateway.Caller, r gatewa
 
 func (f *fakeOperations) Activate(_ context.Context, c gateway.Caller, r gateway.ActivateRequest) (gateway.ActivateResult, error) {
 	return gateway.ActivateResult{UserID: "jörg \"j\" <doe>", Domain: "myDomain.com", SerialNumber: "VDS1000003"}, f.called(c, r)
+}
+
+func (f *fakeOperations) ActivateStandard(_ context.Context, c gateway.Caller, r gateway.ActivateStandardRequest) (gateway.ActivateResult, error) {
+	return gateway.ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000004"}, f.called(c, r)
+}
+
+func (f *fakeOperations) Authenticate(_ context.Context, c gateway.Caller, r gateway.AuthenticateRequest) (gateway.AuthenticatedResult, error) {
+	return f.authenticated("password"), f.called(c, r)
+}
+
+func (f *fakeOperations) RetrieveLogin(_ context.Context, c gateway.Caller, r gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
+	return gateway.RetrieveResult{RequestMessage: "2EAA8300F254C137"}, f.called(c, login{r})
+}
+
+func (f *fakeOperations) CompleteLogin(_ context.Context, c gateway.Caller, r gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
+	return f.authenticated("login"), f.called(c, login{r})
+}
+
+func (f *fakeOperations) CancelLogin(_ context.Context, c gateway.Caller, r gateway.CancelRequest) (gateway.CancelResult, error) {
+	return gateway.CancelResult{}, f.called(c, login{r})
+}
+
+func (f *fakeOperations) RetrieveSignature(_ context.Context, c gateway.Caller, r gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
+	return gateway.RetrieveResult{RequestMessage: "00C1C3E40F42B8B3"}, f.called(c, signing{r})
+}
+
+func (f *fakeOperations) CompleteSignature(_ context.Context, c gateway.Caller, r gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
+	return f.authenticated("signature"), f.called(c, signing{r})
+}
+
+func (f *fakeOperations) CancelSignature(_ context.Context, c gateway.Caller, r gateway.CancelRequest) (gateway.CancelResult, error) {
+	return gateway.CancelResult{}, f.called(c, signing{r})
+}
+
+func (f *fakeOperations) UpdateNotificationID(_ context.Context, c gateway.Caller, r gateway.UpdateNotificationIDRequest) (gateway.UpdateNotificationIDResult, error) {
+	return gateway.UpdateNotificationIDResult{}, f.called(c, r)
+}
+
+// login and signing tell requests apart that are of one type for both kinds.
+type (
+	login   struct{ request any }
+	signing struct{ request any }
+)
+
+func (f *fakeOperations) authenticated(unit string) gateway.AuthenticatedResult {
+	if f.bare {
+		return gateway.AuthenticatedResult{UserID: "jane.doe"}
+	}
+	return gateway.AuthenticatedResult{UserID: "jane.doe", Domain: "mydomain.com", OrgUnit: unit, SerialNumber: "VDS1000120-1"}
 }
 
 func (f *fakeOperations) ServerTime(_ context.Context, c gateway.Caller, r gateway.ServerTimeRequest) (gateway.ServerTimeResult, error) {
@@ -291,7 +345,30 @@ var bodies = map[string]string{
 	"/rest/activation/DSAPPSRPGenerateActivationData":      `{"registrationID":"e3wfISG9","clientEvidenceMessage":"` + evidence + `"}`,
 	"/rest/activation/MdlAddDevice":                        `{"registrationID":"e3wfISG9","deviceCode":"12345678901234567890123456"}`,
 	"/rest/activation/MdlActivate":                         `{"registrationID":"e3wfISG9","signature":"1234567890123456"}`,
+
+	"/rest/v2/provisioning/DSAPPSRPActivate":                  `{"registrationIdentifier":"e3wfISG9","response":"123456","derivationCode":"123456789012345"}`,
+	"/rest/v2/authentication/authUser":                        `{"userID":"jane.doe","domain":"mydomain.com","password":"123456"}`,
+	"/rest/v2/authentication/push/getPreparedSecureChallenge": `{"serialNumber":"VDS1000000-1","challengeKey":"0123456789"}`,
+	"/rest/v2/authentication/push/authUser":                   `{"userID":"jane.doe","domain":"mydomain.com","challengeKey":"0123456789","signature":"0234567890123456"}`,
+	"/rest/v2/authentication/push/cancelAuthUser":             `{"serialNumber":"VDS1000000-1","challengeKey":"` + wrappedKey + `"}`,
+	"/rest/v2/authentication/scan/getPreparedSecureChallenge": `{"serialNumber":"VDS1000000-1","challengeKey":"0123456789"}`,
+	"/rest/v2/authentication/scan/authUser":                   `{"userID":"jane.doe","domain":"mydomain.com","challengeKey":"0123456789","signature":"0234567890123456"}`,
+	"/rest/v2/authentication/scan/cancelAuthUser":             `{"serialNumber":"VDS1000000-1","challengeKey":"` + wrappedKey + `"}`,
+	"/rest/v2/signature/push/getPreparedSignatureRequest":     `{"requestKey":"0123456789","serialNumber":"VDS1000000-1"}`,
+	"/rest/v2/signature/push/authSignature":                   `{"userID":"jane.doe","domain":"mydomain.com","requestKey":"0123456789","signature":"0234567890123456"}`,
+	"/rest/v2/signature/push/cancelAuthSignatureRequest":      `{"requestKey":"` + wrappedKey + `","serialNumber":"VDS1000000-1"}`,
+	"/rest/v2/signature/scan/getPreparedSignatureRequest":     `{"requestKey":"0123456789","serialNumber":"VDS1000000-1"}`,
+	"/rest/v2/signature/scan/authSignature":                   `{"userID":"jane.doe","domain":"mydomain.com","requestKey":"0123456789","signature":"0234567890123456"}`,
+	"/rest/v2/signature/scan/cancelAuthSignatureRequest":      `{"requestKey":"` + wrappedKey + `","serialNumber":"VDS1000000-1"}`,
+	"/rest/v2/notification/push/updateNotificationID":         `{"userID":"jane.doe","domain":"mydomain.com","digipassInstanceID":"VDS1000000-1","encryptedNotificationID":"0901C3E40F42B811"}`,
+	"/rest/auth/online":                                       `{"userID":"jane.doe","domain":"mydomain.com","otp":"123456"}`,
+	"/rest/push/retrieveLogin":                                `{"digipassInstanceID":"VDS1000000-1","challengeKey":"0123456789"}`,
+	"/rest/push/signLogin":                                    `{"userID":"jane.doe","domain":"mydomain.com","challengeKey":"0123456789","signature":"0234567890123456","serialNumber":"VDS1000000-1"}`,
+	"/rest/push/cancelLogin":                                  `{"digipassInstanceID":"VDS1000000-1","encryptedChallengeKey":"` + wrappedKey + `"}`,
+	"/rest/notification/updateNotificationID":                 `{"userID":"jane.doe","domain":"mydomain.com","digipassInstanceID":"VDS1000000-1","encryptedNotificationID":"0901C3E40F42B811"}`,
 }
+
+const wrappedKey = "D2602CE39F8CC503d2602ce39f8cc503D2602CE39F8CC503"
 
 const evidence = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 

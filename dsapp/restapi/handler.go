@@ -157,7 +157,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 		h.config.Observe(r, o)
 		return next(w, r)
 	}
-	h.write(w, r, a, o)
+	h.write(w, r, s, a, o)
 	return nil
 }
 
@@ -174,7 +174,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // WriteNotFound answers a request whose path has no service and that no other
 // handler took.
 func (h *Handler) WriteNotFound(w http.ResponseWriter, r *http.Request) {
-	h.respond(w, r, answerTo(NotFound))
+	h.respond(w, versionOf(r.URL.Path), answerTo(NotFound))
 }
 
 // answer decides on a request. It returns false if the request is not for a
@@ -330,14 +330,18 @@ func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer,
 }
 
 // write sends an answer and reports it.
-func (h *Handler) write(w http.ResponseWriter, r *http.Request, a answer, o Observation) {
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, s *service, a answer, o Observation) {
 	o.Outcome, o.HTTPStatus, o.Status = a.outcome, a.status, statusName(a.codes.StatusCodeEnum)
 	h.config.Observe(r, o)
-	h.respond(w, r, a)
+	v := versionOf(r.URL.Path)
+	if s != nil {
+		v = s.version
+	}
+	h.respond(w, v, a)
 }
 
-func (h *Handler) respond(w http.ResponseWriter, r *http.Request, a answer) {
-	body := encode(versionOf(r.URL.Path), a.codes, a.result, a.description)
+func (h *Handler) respond(w http.ResponseWriter, v version, a answer) {
+	body := encode(v, a.codes, a.result, a.description)
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
@@ -357,7 +361,7 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, a answer) {
 	_, _ = w.Write(body)
 }
 
-// versionOf tells the version by the path, also for paths without a service.
+// versionOf tells the version of a path without a service.
 func versionOf(path string) version {
 	if strings.HasPrefix(path, "/rest/") && !strings.HasPrefix(path, "/rest/v2/") {
 		return v1

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -29,37 +28,114 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 var errCause = errors.New("a cause that no client may see")
 
-// The services of the interface, with the classes of keys that its public
-// description gives them.
-func TestTable(t *testing.T) {
+// documented is what the public description of the interface says about a service,
+// written down by hand. Members are parted by spaces; those with a question mark
+// are optional in the request, or may be absent from the answer.
+type documented struct {
+	classes string
+	// shape is the version of the answers.
+	shape           version
+	request, result string
+}
+
+const (
+	registered    = "userID domain serialNumber"
+	authenticates = "userID domain orgUnit serialNo?"
+	sealedData    = "serverEvidenceMessage encryptedLicenseActivationMessage? encryptedCounter? mac? standard?"
+)
+
+var services = map[string]documented{
+	// These two are not part of the public description.
+	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", v2, "userID domain? staticPassword licenseType? serialNumber?", "registrationIdentifier activationPassword activationImage expiresAt?"},
+	"/rest/v2/provisioning/DSAPPSRPActivate": {"front_end back_end", v2, "registrationIdentifier response? derivationCode?", registered},
+
+	"/rest/v2/provisioning/MdlRegister":                    {"back_end", v2, "userID domain? password", "registrationIdentifier activationMessageImage"},
+	"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   {"front_end", v2, "registrationIdentifier clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
+	"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": {"front_end", v2, "registrationIdentifier clientEvidenceMessage", sealedData},
+	"/rest/v2/provisioning/MdlAddDevice":                   {"front_end back_end", v2, "registrationIdentifier deviceCode description?", "instanceActivationMessage"},
+	"/rest/v2/provisioning/MdlActivate":                    {"front_end back_end", v2, "registrationIdentifier signature", registered},
+	"/rest/v2/provisioning/getServerTime":                  {"front_end", v2, "", "serverTime"},
+	"/rest/activation/DSAPPSRPGenerateEphemeralKey":        {"front_end", v1, "registrationID clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
+	"/rest/activation/DSAPPSRPGenerateActivationData":      {"front_end", v1, "registrationID clientEvidenceMessage", sealedData},
+	"/rest/activation/MdlAddDevice":                        {"front_end", v1, "registrationID deviceCode", "instanceActivationMessage"},
+	"/rest/activation/MdlActivate":                         {"front_end", v1, "registrationID signature", ""},
+
+	"/rest/v2/authentication/authUser":                        {"front_end", v2, "userID domain? password", authenticates},
+	"/rest/v2/authentication/push/getPreparedSecureChallenge": {"front_end", v2, "serialNumber challengeKey", "requestMessage"},
+	"/rest/v2/authentication/push/authUser":                   {"front_end", v2, "userID domain? challengeKey signature", authenticates},
+	"/rest/v2/authentication/push/cancelAuthUser":             {"front_end", v2, "serialNumber challengeKey", ""},
+	"/rest/v2/authentication/scan/getPreparedSecureChallenge": {"front_end", v2, "serialNumber challengeKey", "requestMessage"},
+	"/rest/v2/authentication/scan/authUser":                   {"front_end", v2, "userID domain? challengeKey signature", authenticates},
+	"/rest/v2/authentication/scan/cancelAuthUser":             {"front_end", v2, "serialNumber challengeKey", ""},
+	"/rest/auth/online":                                       {"front_end", v1, "userID domain? otp", ""},
+	"/rest/push/retrieveLogin":                                {"front_end", v1, "digipassInstanceID challengeKey", "encryptedLoginDetails"},
+	"/rest/push/signLogin":                                    {"front_end", v1, "userID domain? challengeKey signature", ""},
+	"/rest/push/cancelLogin":                                  {"front_end", v1, "digipassInstanceID encryptedChallengeKey", ""},
+
+	"/rest/v2/signature/push/getPreparedSignatureRequest": {"front_end", v2, "requestKey serialNumber", "requestMessage"},
+	"/rest/v2/signature/push/authSignature":               {"front_end", v2, "userID domain? requestKey signature", authenticates},
+	"/rest/v2/signature/push/cancelAuthSignatureRequest":  {"front_end", v2, "requestKey serialNumber", ""},
+	"/rest/v2/signature/scan/getPreparedSignatureRequest": {"front_end", v2, "requestKey serialNumber", "requestMessage"},
+	"/rest/v2/signature/scan/authSignature":               {"front_end", v2, "userID domain? requestKey signature", authenticates},
+	"/rest/v2/signature/scan/cancelAuthSignatureRequest":  {"front_end", v2, "requestKey serialNumber", ""},
+
+	"/rest/v2/notification/push/updateNotificationID": {"front_end", v2, "userID domain digipassInstanceID encryptedNotificationID", ""},
+	// Version 1 with the answers of version 2.
+	"/rest/notification/updateNotificationID": {"front_end", v2, "userID domain digipassInstanceID encryptedNotificationID", ""},
+}
+
+// The services are the documented ones, each once, with the documented members.
+func TestServicesAreAsDocumented(t *testing.T) {
 	t.Parallel()
-	want := map[string]string{
-		"/rest/v2/provisioning/DSAPPSRPRegister":               "back_end",
-		"/rest/v2/provisioning/MdlRegister":                    "back_end",
-		"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   "front_end",
-		"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": "front_end",
-		"/rest/v2/provisioning/MdlAddDevice":                   "front_end back_end",
-		"/rest/v2/provisioning/MdlActivate":                    "front_end back_end",
-		"/rest/v2/provisioning/getServerTime":                  "front_end",
-		"/rest/activation/DSAPPSRPGenerateEphemeralKey":        "front_end",
-		"/rest/activation/DSAPPSRPGenerateActivationData":      "front_end",
-		"/rest/activation/MdlAddDevice":                        "front_end",
-		"/rest/activation/MdlActivate":                         "front_end",
-	}
-	got := make(map[string]string)
-	names := make(map[string]bool)
-	reached := make(map[gateway.Operation]bool)
+	got := make(map[string]documented)
 	for _, s := range table() {
 		if _, twice := got[s.path]; twice {
 			t.Errorf("%s is in the table twice", s.path)
 		}
-		got[s.path] = strings.Trim(fmt.Sprint(s.classes), "[]")
+		request, result := make([]string, 0, len(s.members)), make([]string, 0, len(s.results))
+		for _, m := range s.members {
+			request = append(request, mark(m.name, !m.required))
+		}
+		for _, m := range s.results {
+			result = append(result, mark(m.name, m.optional))
+		}
+		got[s.path] = documented{strings.Trim(fmt.Sprint(s.classes), "[]"), s.version, sorted(request), sorted(result)}
+	}
+	for path, want := range services {
+		want.request, want.result = sorted(strings.Fields(want.request)), sorted(strings.Fields(want.result))
+		if got[path] != want {
+			t.Errorf("%s is\n%+v, want\n%+v", path, got[path], want)
+		}
+	}
+	if len(got) != len(services) {
+		t.Errorf("%d services, %d are documented", len(got), len(services))
+	}
+}
+
+func mark(name string, optional bool) string {
+	if optional {
+		return name + "?"
+	}
+	return name
+}
+
+func sorted(names []string) string {
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// What every row of the table has to have.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	names := make(map[string]bool)
+	reached := make(map[gateway.Operation]bool)
+	for _, s := range table() {
 		if names[s.name()] {
 			t.Errorf("%s: name %q is not unique", s.path, s.name())
 		}
 		names[s.name()] = true
 		reached[s.operation] = true
-		if s.version != versionOf(s.path) {
+		if s.version != versionOf(s.path) && s.path != "/rest/notification/updateNotificationID" {
 			t.Errorf("%s has version %s", s.path, s.version)
 		}
 		members, targets := make(map[string]bool), make(map[gateway.Member]bool)
@@ -81,12 +157,9 @@ func TestTable(t *testing.T) {
 		if s.quota != limits[s.operation] {
 			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limits[s.operation])
 		}
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("table is %v, want %v", got, want)
-	}
-	if len(bodies) != len(want) {
-		t.Error("the tests do not have a body for each service")
+		if bodies[s.path] == "" && !s.bodyOptional {
+			t.Errorf("%s: the tests have no body for it", s.path)
+		}
 	}
 	// Every operation of the gateway has a service.
 	if want := reflect.TypeFor[Operations]().NumMethod(); len(reached) != want {
@@ -94,11 +167,104 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// The limits of the members that are about pending requests, notifications and
+// standard licences, at their edges.
+func TestLimitsOfMembers(t *testing.T) {
+	t.Parallel()
+	digits := func(n int) string { return strings.Repeat("7", n) }
+	letters := func(n int) string { return strings.Repeat("Az", n)[:n] }
+	limits := map[string]struct {
+		max  int
+		fill func(int) string
+		bad  []string
+	}{
+		"plain key":  {64, letters, []string{"12 34", "12-34", "12é4", "１"}},
+		"any key":    {1024, letters, []string{"12 34", "12-34", "12é4", "１"}},
+		"serial":     {22, letters, []string{"VDS_1", "VDS 1", "VDSé", "VDS1000000-1;"}},
+		"signature":  {64, letters, []string{"12 34", "12-34", "１"}},
+		"user":       {255, func(n int) string { return strings.Repeat("ü", n) }, []string{"a\\u0000", "a\\n", "\\uffff"}},
+		"otp":        {255, func(n int) string { return strings.Repeat("ü", n) }, []string{"a\\u0000", "a\\n", "\\uffff"}},
+		"pnid":       {1070, func(n int) string { return strings.Repeat("0F", n)[:n] }, []string{"0G", "0x01", "01 "}},
+		"response":   {64, digits, []string{"12 34", "12-34", "１"}},
+		"derivation": {27, func(n int) string { return strings.Repeat("0f", n)[:n] }, []string{"0G", "12 34"}},
+		"evidence":   {1024, func(n int) string { return strings.Repeat("0f", n)[:n] }, []string{"0G", "12 34"}},
+	}
+	where := map[string]map[string]string{}
+	for path, d := range services {
+		kinds := map[string]string{}
+		for name := range strings.FieldsSeq(strings.ReplaceAll(d.request, "?", "")) {
+			switch name {
+			case "userID", "domain":
+				kinds[name] = "user"
+			case "serialNumber", "digipassInstanceID":
+				kinds[name] = "serial"
+			case "challengeKey", "requestKey", "encryptedChallengeKey":
+				kinds[name] = "plain key"
+				if strings.Contains(path, "ancel") {
+					kinds[name] = "any key"
+				}
+			case "signature":
+				kinds[name] = "signature"
+			case "otp":
+				kinds[name] = "otp"
+			case "password":
+				if strings.HasSuffix(path, "/authUser") {
+					kinds[name] = "otp"
+				}
+			case "encryptedNotificationID":
+				kinds[name] = "pnid"
+			case "response":
+				kinds[name] = "response"
+			case "derivationCode":
+				kinds[name] = "derivation"
+			case "clientEvidenceMessage":
+				kinds[name] = "evidence"
+			}
+		}
+		where[path] = kinds
+	}
+	for _, s := range table() {
+		for name, kind := range where[s.path] {
+			l := limits[kind]
+			try := func(value string) error {
+				members, err := decodeObject([]byte(bodies[s.path]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				object, err := decodeObject([]byte(`{"value":"` + value + `"}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				members[name] = object["value"]
+				_, err = s.prepare(members)
+				return err
+			}
+			for _, n := range []int{1, l.max} {
+				if err := try(l.fill(n)); err != nil {
+					t.Errorf("%s: %s of %d characters: %v", s.path, name, n, err)
+				}
+			}
+			if err := try(l.fill(l.max + 1)); err == nil {
+				t.Errorf("%s: %s of %d characters is accepted", s.path, name, l.max+1)
+			}
+			optionalDomain := name == "domain" && strings.Contains(services[s.path].request, "domain?")
+			if err := try(""); (err == nil) != optionalDomain {
+				t.Errorf("%s: %s that is empty: %v", s.path, name, err)
+			}
+			for _, bad := range l.bad {
+				if err := try(bad); err == nil {
+					t.Errorf("%s: %s %q is accepted", s.path, name, bad)
+				}
+			}
+		}
+	}
+}
+
 // The pattern that documents a format says what the format does.
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]format{
-		"text": text, "anything": anything, "identifier": identifier, "serial": serialNumber,
+		"text": text, "anything": anything, "identifier": identifier, "serial": serial,
 		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal,
 	} {
 		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(f.pattern, `\x{$1}`)
@@ -125,6 +291,15 @@ func TestRequestsReachOperations(t *testing.T) {
 		gateway.OpAddDevice:              gateway.AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", DeviceCode: "12345678901234567890123456", Description: "Jane's\nphone"},
 		gateway.OpActivate:               gateway.ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: "1234567890123456"},
 		gateway.OpServerTime:             gateway.ServerTimeRequest{},
+		gateway.OpActivateStandard:       gateway.ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", Response: "123456", DerivationCode: "123456789012345"},
+		gateway.OpAuthenticate:           gateway.AuthenticateRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: "123456"},
+		gateway.OpRetrieveLogin:          login{gateway.RetrieveRequest{SerialNumber: "VDS1000000-1", Key: "0123456789"}},
+		gateway.OpCompleteLogin:          login{gateway.CompleteRequest{UserID: "jane.doe", Domain: "mydomain.com", Key: "0123456789", Signature: "0234567890123456"}},
+		gateway.OpCancelLogin:            login{gateway.CancelRequest{SerialNumber: "VDS1000000-1", Key: wrappedKey}},
+		gateway.OpRetrieveSignature:      signing{gateway.RetrieveRequest{SerialNumber: "VDS1000000-1", Key: "0123456789"}},
+		gateway.OpCompleteSignature:      signing{gateway.CompleteRequest{UserID: "jane.doe", Domain: "mydomain.com", Key: "0123456789", Signature: "0234567890123456"}},
+		gateway.OpCancelSignature:        signing{gateway.CancelRequest{SerialNumber: "VDS1000000-1", Key: wrappedKey}},
+		gateway.OpUpdateNotificationID:   gateway.UpdateNotificationIDRequest{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000000-1", NotificationID: "0901C3E40F42B811"},
 	}
 	for _, s := range table() {
 		t.Run(s.path, func(t *testing.T) {
@@ -339,18 +514,25 @@ func TestAccepted(t *testing.T) {
 		"scheme in lower case": {path, body, func(r *http.Request) {
 			r.Header.Set("Authorization", "basic"+strings.TrimPrefix(r.Header.Get("Authorization"), "Basic"))
 		}},
-		"unknown members":         {path, `{"x":[{"y":null}],"registrationIdentifier":"e3wfISG9","Signature":1,"signature":"1"}`, none},
-		"null is missing":         {"/rest/v2/provisioning/MdlAddDevice", `{"registrationIdentifier":"e3wfISG9","deviceCode":"1","description":null}`, none},
-		"empty description":       {"/rest/v2/provisioning/MdlAddDevice", `{"registrationIdentifier":"e3wfISG9","deviceCode":"1","description":""}`, none},
-		"escaped name":            {path, `{"registrationIdentifier":"e3wfISG9","signatur\u0065":"1"}`, none},
-		"white space":             {path, " \r\n\t" + body + "\n", none},
-		"time, no body":           {"/rest/v2/provisioning/getServerTime", "", func(r *http.Request) { r.Header.Del("Content-Type") }},
-		"time, empty form":        {"/rest/v2/provisioning/getServerTime", "", set("Content-Type", "application/x-www-form-urlencoded")},
-		"time, object":            {"/rest/v2/provisioning/getServerTime", "{}", none},
-		"time, object of no type": {"/rest/v2/provisioning/getServerTime", `{"x":1}`, func(r *http.Request) { r.Header.Del("Content-Type") }},
-		"query":                   {path + "?x=y", body, none},
-		"escaped path":            {strings.Replace(path, "Mdl", "%4Ddl", 1), body, none},
-		"as large as it may be":   {path, body + strings.Repeat(" ", DefaultMaxBodySize-len(body)), none},
+		"unknown members":                     {path, `{"x":[{"y":null}],"registrationIdentifier":"e3wfISG9","Signature":1,"signature":"1"}`, none},
+		"serial number that v1 does not have": {"/rest/push/signLogin", `{"userID":"jane.doe","challengeKey":"1","signature":"1","serialNumber":["?"]}`, none},
+		"no domain":                           {"/rest/v2/signature/scan/authSignature", `{"userID":"jane.doe","requestKey":"1","signature":"1"}`, none},
+		"empty domain":                        {"/rest/v2/authentication/authUser", `{"userID":"jane.doe","domain":"","password":"1"}`, none},
+		"plain key on cancel":                 {"/rest/v2/authentication/push/cancelAuthUser", `{"serialNumber":"VDS1000000-1","challengeKey":"0123456789"}`, none},
+		"evidence to be relayed":              {"/rest/activation/DSAPPSRPGenerateActivationData", `{"registrationID":"e3wfISG9","clientEvidenceMessage":"0"}`, none},
+		"response only":                       {"/rest/v2/provisioning/DSAPPSRPActivate", `{"registrationIdentifier":"e3wfISG9","response":"1"}`, none},
+		"derivation code only":                {"/rest/v2/provisioning/DSAPPSRPActivate", `{"registrationIdentifier":"e3wfISG9","derivationCode":"1f"}`, none},
+		"null is missing":                     {"/rest/v2/provisioning/MdlAddDevice", `{"registrationIdentifier":"e3wfISG9","deviceCode":"1","description":null}`, none},
+		"empty description":                   {"/rest/v2/provisioning/MdlAddDevice", `{"registrationIdentifier":"e3wfISG9","deviceCode":"1","description":""}`, none},
+		"escaped name":                        {path, `{"registrationIdentifier":"e3wfISG9","signatur\u0065":"1"}`, none},
+		"white space":                         {path, " \r\n\t" + body + "\n", none},
+		"time, no body":                       {"/rest/v2/provisioning/getServerTime", "", func(r *http.Request) { r.Header.Del("Content-Type") }},
+		"time, empty form":                    {"/rest/v2/provisioning/getServerTime", "", set("Content-Type", "application/x-www-form-urlencoded")},
+		"time, object":                        {"/rest/v2/provisioning/getServerTime", "{}", none},
+		"time, object of no type":             {"/rest/v2/provisioning/getServerTime", `{"x":1}`, func(r *http.Request) { r.Header.Del("Content-Type") }},
+		"query":                               {path + "?x=y", body, none},
+		"escaped path":                        {strings.Replace(path, "Mdl", "%4Ddl", 1), body, none},
+		"as large as it may be":               {path, body + strings.Repeat(" ", DefaultMaxBodySize-len(body)), none},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -396,7 +578,19 @@ func TestDescriptions(t *testing.T) {
 		{add, device(`"deviceCode":"1"`) + hostile, "body must be a JSON object and nothing else"},
 		{add, device("\"x\":\"\xff\""), "body must be UTF-8"},
 		{add, device(`"x":"\ud800"`), "body must not contain half of a surrogate pair"},
-		{"/rest/v2/provisioning/DSAPPSRPGenerateActivationData", `{"registrationIdentifier":"e3wfISG9","clientEvidenceMessage":"` + evidence[1:] + `"}`, "clientEvidenceMessage must have 64 characters"},
+		{"/rest/v2/provisioning/DSAPPSRPGenerateActivationData", `{"registrationIdentifier":"e3wfISG9","clientEvidenceMessage":""}`, "clientEvidenceMessage must not be empty"},
+		{"/rest/v2/authentication/push/authUser", `{"userID":"jane.doe","challengeKey":123456789,"signature":"1"}`, "challengeKey must be a string"},
+		{"/rest/v2/authentication/scan/cancelAuthUser", `{"serialNumber":"VDS1000000-1","encryptedChallengeKey":"` + hostile + `"}`, "challengeKey is missing"},
+		{"/rest/v2/authentication/push/getPreparedSecureChallenge", `{"digipassInstanceID":"VDS1000000-1","challengeKey":"1"}`, "serialNumber is missing"},
+		{"/rest/v2/signature/push/authSignature", `{"userID":"jane.doe","challengeKey":"1","signature":"1"}`, "requestKey is missing"},
+		{"/rest/v2/authentication/authUser", `{"userID":"jane.doe","otp":"` + hostile + `"}`, "password is missing"},
+		{"/rest/auth/online", `{"userID":"jane.doe","password":"` + hostile + `"}`, "otp is missing"},
+		{"/rest/push/retrieveLogin", `{"serialNumber":"VDS1000000-1","challengeKey":"1"}`, "digipassInstanceID is missing"},
+		{"/rest/push/cancelLogin", `{"digipassInstanceID":"VDS1000000-1","challengeKey":"` + hostile + `"}`, "encryptedChallengeKey is missing"},
+		{"/rest/notification/updateNotificationID", `{"userID":"a","digipassInstanceID":"V","encryptedNotificationID":"01"}`, "domain is missing"},
+		{"/rest/v2/notification/push/updateNotificationID", `{"userID":"a","domain":"","digipassInstanceID":"V","encryptedNotificationID":"01"}`, "domain must not be empty"},
+		{"/rest/v2/notification/push/updateNotificationID", `{"userID":"a","domain":"d","serialNumber":"V","encryptedNotificationID":"01"}`, "digipassInstanceID is missing"},
+		{"/rest/v2/provisioning/DSAPPSRPActivate", `{"registrationIdentifier":"e3wfISG9","derivationCode":"` + strings.Repeat("1", 28) + `"}`, "derivationCode must have 1 to 27 characters"},
 		{"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey", `{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"0x12"}`, "clientEphemeralPublicKey must consist of hexadecimal digits"},
 		{register, `{"userID":"a\u0000","staticPassword":"p"}`, "userID must not contain control characters"},
 		{register, `{"userID":"a","staticPassword":""}`, "staticPassword must not be empty"},
@@ -527,7 +721,7 @@ func TestGolden(t *testing.T) {
 	for _, c := range []struct {
 		name, path, key, body string
 		err                   error
-		standard              bool
+		standard, bare        bool
 	}{
 		{name: "DSAPPSRPRegister", path: "/rest/v2/provisioning/DSAPPSRPRegister", key: backKey},
 		{name: "MdlRegister", path: "/rest/v2/provisioning/MdlRegister", key: backKey},
@@ -542,6 +736,36 @@ func TestGolden(t *testing.T) {
 		{name: "v1-DSAPPSRPGenerateActivationData-standard", path: "/rest/activation/DSAPPSRPGenerateActivationData", standard: true},
 		{name: "v1-MdlAddDevice", path: "/rest/activation/MdlAddDevice"},
 		{name: "v1-MdlActivate", path: "/rest/activation/MdlActivate"},
+		{name: "DSAPPSRPActivate", path: "/rest/v2/provisioning/DSAPPSRPActivate"},
+		{name: "authUser", path: "/rest/v2/authentication/authUser"},
+		{name: "DSAPPSRPRegister-bare", path: "/rest/v2/provisioning/DSAPPSRPRegister", key: backKey, bare: true},
+		{name: "authUser-bare", path: "/rest/v2/authentication/authUser", bare: true},
+		{name: "push-getPreparedSecureChallenge", path: "/rest/v2/authentication/push/getPreparedSecureChallenge"},
+		{name: "push-authUser", path: "/rest/v2/authentication/push/authUser"},
+		{name: "push-cancelAuthUser", path: "/rest/v2/authentication/push/cancelAuthUser"},
+		{name: "scan-getPreparedSecureChallenge", path: "/rest/v2/authentication/scan/getPreparedSecureChallenge"},
+		{name: "scan-authUser", path: "/rest/v2/authentication/scan/authUser"},
+		{name: "scan-cancelAuthUser", path: "/rest/v2/authentication/scan/cancelAuthUser"},
+		{name: "push-getPreparedSignatureRequest", path: "/rest/v2/signature/push/getPreparedSignatureRequest"},
+		{name: "push-authSignature", path: "/rest/v2/signature/push/authSignature"},
+		{name: "push-authSignature-bare", path: "/rest/v2/signature/push/authSignature", bare: true},
+		{name: "push-cancelAuthSignatureRequest", path: "/rest/v2/signature/push/cancelAuthSignatureRequest"},
+		{name: "scan-getPreparedSignatureRequest", path: "/rest/v2/signature/scan/getPreparedSignatureRequest"},
+		{name: "scan-authSignature", path: "/rest/v2/signature/scan/authSignature"},
+		{name: "scan-cancelAuthSignatureRequest", path: "/rest/v2/signature/scan/cancelAuthSignatureRequest"},
+		{name: "updateNotificationID", path: "/rest/v2/notification/push/updateNotificationID"},
+		{name: "v1-online", path: "/rest/auth/online"},
+		{name: "v1-retrieveLogin", path: "/rest/push/retrieveLogin"},
+		{name: "v1-signLogin", path: "/rest/push/signLogin"},
+		{name: "v1-cancelLogin", path: "/rest/push/cancelLogin"},
+		{name: "v1-updateNotificationID", path: "/rest/notification/updateNotificationID"},
+		{name: "v1-updateNotificationID-refused", path: "/rest/notification/updateNotificationID", err: failures[0].err},
+		{name: "v1-updateNotificationID-invalid", path: "/rest/notification/updateNotificationID", body: `{"userID":"jane.doe"}`},
+		{name: "v1-updateNotificationID-unauthenticated", path: "/rest/notification/updateNotificationID", key: "EXAMPLE-WRONG-KEY"},
+		{name: "not-found-request", path: "/rest/v2/authentication/push/getPreparedSecureChallenge", err: &gateway.Refusal{Codes: failure("STAT_NOT_FOUND", -13)}},
+		{name: "v1-not-found-request", path: "/rest/push/retrieveLogin", err: &gateway.Refusal{Codes: failure("STAT_NOT_FOUND", -13)}},
+		{name: "nosupport", path: "/rest/v2/signature/scan/cancelAuthSignatureRequest", err: &gateway.Refusal{Codes: failure("STAT_NOSUPPORT", -1)}},
+		{name: "v1-nosupport", path: "/rest/push/cancelLogin", err: &gateway.Refusal{Codes: failure("STAT_NOSUPPORT", -1)}},
 		{name: "refused", path: "/rest/v2/provisioning/DSAPPSRPGenerateActivationData", err: failures[0].err},
 		{name: "v1-refused", path: "/rest/activation/DSAPPSRPGenerateActivationData", err: failures[0].err},
 		{name: "unavailable", path: "/rest/v2/provisioning/MdlAddDevice", err: failures[3].err},
@@ -559,7 +783,7 @@ func TestGolden(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			g := newRig(t, nil, nil)
-			g.ops.err, g.ops.standard = c.err, c.standard
+			g.ops.err, g.ops.standard, g.ops.bare = c.err, c.standard, c.bare
 			key, body := c.key, c.body
 			if key == "" {
 				key = frontKey
@@ -582,6 +806,29 @@ func TestGolden(t *testing.T) {
 				t.Errorf("answer is\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// A service without data answers with the result codes and nothing else.
+func TestAnswersWithoutData(t *testing.T) {
+	t.Parallel()
+	want := map[version]string{
+		v1: `{"errorCode":0,"errorMessage":"STAT_SUCCESS"}`,
+		v2: `{"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0}}`,
+	}
+	count := make(map[version]int)
+	for path, d := range services {
+		if d.result != "" {
+			continue
+		}
+		count[d.shape]++
+		g := newRig(t, nil, nil)
+		if got := g.call(path, frontKey, bodies[path]); got.status != http.StatusOK || got.body != want[d.shape] {
+			t.Errorf("%s: answer is %d %s", path, got.status, got.body)
+		}
+	}
+	if count[v1] != 4 || count[v2] != 6 {
+		t.Errorf("services without data: %v", count)
 	}
 }
 
@@ -642,7 +889,7 @@ func TestNext(t *testing.T) {
 		}
 	})
 	for _, path := range []string{
-		"/", "/register", "/rest/v2/authentication/authUser", "/rest/v2/provisioning/MdlActivate/", "/rest/v2/provisioning/mdlactivate",
+		"/", "/register", "/rest/v2/provisioning/DSAPPRegister", "/rest/v2/notification/push/sendNotification", "/rest/v2/provisioning/MdlActivate/", "/rest/v2/provisioning/mdlactivate",
 		"//rest/v2/provisioning/MdlActivate",
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodGet, http.MethodDelete} {

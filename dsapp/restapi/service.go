@@ -14,7 +14,8 @@ import (
 // service is one row of the table.
 type service struct {
 	// path is the whole path of the URL.
-	path    string
+	path string
+	// version is that of the answers. One service has another one in its path.
 	version version
 	// classes are the key classes that may call the service.
 	classes   []apikey.Class
@@ -78,7 +79,7 @@ var (
 	}
 	anything     = format{pattern: `[\s\S]`, allowed: func(rune) bool { return true }}
 	identifier   = characters(`A-Za-z0-9._-`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'")
-	serialNumber = characters(`A-Za-z0-9-`, "must consist of A-Z, a-z, 0-9 and '-'")
+	serial       = characters(`A-Za-z0-9-`, "must consist of A-Z, a-z, 0-9 and '-'")
 	alphanumeric = characters(`A-Za-z0-9`, "must consist of A-Z, a-z and 0-9")
 	lowercase    = characters(`a-z`, "must consist of a-z")
 	hexadecimal  = characters(`0-9A-Fa-f`, "must consist of hexadecimal digits")

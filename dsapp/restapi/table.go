@@ -2,6 +2,7 @@ package restapi
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
@@ -16,6 +17,15 @@ type Operations interface {
 	GenerateActivationData(context.Context, gateway.Caller, gateway.GenerateActivationDataRequest) (gateway.GenerateActivationDataResult, error)
 	AddDevice(context.Context, gateway.Caller, gateway.AddDeviceRequest) (gateway.AddDeviceResult, error)
 	Activate(context.Context, gateway.Caller, gateway.ActivateRequest) (gateway.ActivateResult, error)
+	ActivateStandard(context.Context, gateway.Caller, gateway.ActivateStandardRequest) (gateway.ActivateResult, error)
+	Authenticate(context.Context, gateway.Caller, gateway.AuthenticateRequest) (gateway.AuthenticatedResult, error)
+	RetrieveLogin(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error)
+	CompleteLogin(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error)
+	CancelLogin(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error)
+	RetrieveSignature(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error)
+	CompleteSignature(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error)
+	CancelSignature(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error)
+	UpdateNotificationID(context.Context, gateway.Caller, gateway.UpdateNotificationIDRequest) (gateway.UpdateNotificationIDResult, error)
 	ServerTime(context.Context, gateway.Caller, gateway.ServerTimeRequest) (gateway.ServerTimeResult, error)
 }
 
@@ -31,6 +41,10 @@ var (
 // order in which they stand here. Paths, names and shapes are those of the vendor's
 // documentation, except where a row says that it is this project's choice.
 func table() []service {
+	return slices.Concat(provisioning(), pending("push"), pending("scan"), authenticationAndNotification())
+}
+
+func provisioning() []service {
 	return []service{
 		// This project's choice: the vendor has the registration for an exchange as
 		// a SOAP command of the authentication server only.
@@ -45,10 +59,7 @@ func table() []service {
 				member{name: "licenseType", target: gateway.MemberLicenseType, min: 1, max: 16, format: lowercase},
 				func(q *gateway.RegisterActivationRequest) *string { return (*string)(&q.LicenseType) },
 			},
-			{
-				member{name: "serialNumber", target: gateway.MemberSerialNumber, min: 1, max: 22, format: serialNumber},
-				func(q *gateway.RegisterActivationRequest) *string { return &q.SerialNumber },
-			},
+			{optional(serialNumber("serialNumber")), func(q *gateway.RegisterActivationRequest) *string { return &q.SerialNumber }},
 		}, []out[gateway.RegisterActivationResult]{
 			str("registrationIdentifier", func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
 			str("activationPassword", func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
@@ -80,11 +91,23 @@ func table() []service {
 			}),
 		addDevice(service{path: "/rest/activation/MdlAddDevice", version: v1, classes: frontEnd}, "registrationID"),
 
-		activate(service{path: "/rest/v2/provisioning/MdlActivate", version: v2, classes: either}, "registrationIdentifier",
-			str("userID", func(r gateway.ActivateResult) string { return r.UserID }),
-			str("domain", func(r gateway.ActivateResult) string { return r.Domain }),
-			str("serialNumber", func(r gateway.ActivateResult) string { return r.SerialNumber })),
+		activate(service{path: "/rest/v2/provisioning/MdlActivate", version: v2, classes: either}, "registrationIdentifier", activated()...),
 		activate(service{path: "/rest/activation/MdlActivate", version: v1, classes: frontEnd}, "registrationID"),
+
+		// This project's choice, for the same reason as the registration.
+		define(service{
+			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard,
+		}, Operations.ActivateStandard, []in[gateway.ActivateStandardRequest]{
+			{registrationIdentifier("registrationIdentifier"), func(q *gateway.ActivateStandardRequest) *string { return &q.RegistrationIdentifier }},
+			{
+				member{name: "response", target: gateway.MemberResponse, min: 1, max: 64, format: alphanumeric},
+				func(q *gateway.ActivateStandardRequest) *string { return &q.Response },
+			},
+			{
+				member{name: "derivationCode", target: gateway.MemberDerivationCode, min: 1, max: 27, format: hexadecimal},
+				func(q *gateway.ActivateStandardRequest) *string { return &q.DerivationCode },
+			},
+		}, activated()),
 
 		define(service{
 			path: "/rest/v2/provisioning/getServerTime", version: v2, classes: frontEnd,
@@ -96,8 +119,42 @@ func table() []service {
 	}
 }
 
-// The functions below are services that exist in both versions. The versions
-// differ in the name of the identifier and in the members that version 1 lacks.
+// pending are the services for pending logins and signatures whose keys reach the
+// phone in one way: by push or by scan.
+func pending(way string) []service {
+	login, sign := "/rest/v2/authentication/"+way+"/", "/rest/v2/signature/"+way+"/"
+	return []service{
+		retrieveLogin(service{path: login + "getPreparedSecureChallenge", version: v2}, "serialNumber", "requestMessage"),
+		completeLogin(service{path: login + "authUser", version: v2}, authenticated()...),
+		cancelLogin(service{path: login + "cancelAuthUser", version: v2}, "serialNumber", "challengeKey"),
+
+		retrieve(service{path: sign + "getPreparedSignatureRequest", version: v2, operation: gateway.OpRetrieveSignature},
+			Operations.RetrieveSignature, "serialNumber", "requestKey", "requestMessage"),
+		complete(service{path: sign + "authSignature", version: v2, operation: gateway.OpCompleteSignature},
+			Operations.CompleteSignature, "requestKey", authenticated()...),
+		cancel(service{path: sign + "cancelAuthSignatureRequest", version: v2, operation: gateway.OpCancelSignature},
+			Operations.CancelSignature, "serialNumber", "requestKey"),
+	}
+}
+
+func authenticationAndNotification() []service {
+	return []service{
+		authenticate(service{path: "/rest/v2/authentication/authUser", version: v2}, "password", authenticated()...),
+		authenticate(service{path: "/rest/auth/online", version: v1}, "otp"),
+
+		retrieveLogin(service{path: "/rest/push/retrieveLogin", version: v1}, "digipassInstanceID", "encryptedLoginDetails"),
+		completeLogin(service{path: "/rest/push/signLogin", version: v1}),
+		cancelLogin(service{path: "/rest/push/cancelLogin", version: v1}, "digipassInstanceID", "encryptedChallengeKey"),
+
+		updateNotificationID("/rest/v2/notification/push/updateNotificationID"),
+		// The one service of version 1 that is documented with the answers of version 2.
+		updateNotificationID("/rest/notification/updateNotificationID"),
+	}
+}
+
+// The functions below are services that exist in both versions or for both kinds
+// of requests. They differ in the names of members and in the members that
+// version 1 lacks.
 
 func generateEphemeralKey(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateEphemeralKey, exchanges
@@ -120,7 +177,8 @@ func generateActivationData(s service, identifierName string) service {
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.GenerateActivationDataRequest) *string { return &q.RegistrationIdentifier }},
 		{
-			member{name: "clientEvidenceMessage", target: gateway.MemberClientEvidence, required: true, min: 64, max: 64, format: hexadecimal},
+			// The gateway's own exchange wants 64 digits; one that is relayed may not.
+			member{name: "clientEvidenceMessage", target: gateway.MemberClientEvidence, required: true, min: 1, max: 1024, format: hexadecimal},
 			func(q *gateway.GenerateActivationDataRequest) *string { return &q.ClientEvidence },
 		},
 	}, []out[gateway.GenerateActivationDataResult]{
@@ -163,11 +221,90 @@ func activate(s service, identifierName string, results ...out[gateway.ActivateR
 	s.operation = gateway.OpActivate
 	return define(s, Operations.Activate, []in[gateway.ActivateRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.ActivateRequest) *string { return &q.RegistrationIdentifier }},
+		{signature(), func(q *gateway.ActivateRequest) *string { return &q.Signature }},
+	}, results)
+}
+
+func authenticate(s service, passwordName string, results ...out[gateway.AuthenticatedResult]) service {
+	s.operation, s.classes = gateway.OpAuthenticate, frontEnd
+	return define(s, Operations.Authenticate, []in[gateway.AuthenticateRequest]{
+		{userID("userID"), func(q *gateway.AuthenticateRequest) *string { return &q.UserID }},
+		{domain("domain"), func(q *gateway.AuthenticateRequest) *string { return &q.Domain }},
 		{
-			member{name: "signature", target: gateway.MemberSignature, required: true, min: 1, max: 64, format: alphanumeric},
-			func(q *gateway.ActivateRequest) *string { return &q.Signature },
+			// Room for the password that some policies want in front of it.
+			member{name: passwordName, target: gateway.MemberPassword, required: true, min: 1, max: gateway.MaxPassword, format: text},
+			func(q *gateway.AuthenticateRequest) *string { return &q.Password },
 		},
 	}, results)
+}
+
+func retrieveLogin(s service, serialName, messageName string) service {
+	s.operation = gateway.OpRetrieveLogin
+	return retrieve(s, Operations.RetrieveLogin, serialName, "challengeKey", messageName)
+}
+
+func completeLogin(s service, results ...out[gateway.AuthenticatedResult]) service {
+	s.operation = gateway.OpCompleteLogin
+	return complete(s, Operations.CompleteLogin, "challengeKey", results...)
+}
+
+func cancelLogin(s service, serialName, keyName string) service {
+	s.operation = gateway.OpCancelLogin
+	return cancel(s, Operations.CancelLogin, serialName, keyName)
+}
+
+func retrieve(
+	s service, call func(Operations, context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error),
+	serialName, keyName, messageName string,
+) service {
+	s.classes = frontEnd
+	return define(s, call, []in[gateway.RetrieveRequest]{
+		{serialNumber(serialName), func(q *gateway.RetrieveRequest) *string { return &q.SerialNumber }},
+		{plainKey(keyName), func(q *gateway.RetrieveRequest) *string { return &q.Key }},
+	}, []out[gateway.RetrieveResult]{
+		str(messageName, func(r gateway.RetrieveResult) string { return r.RequestMessage }),
+	})
+}
+
+func complete(
+	s service, call func(Operations, context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error),
+	keyName string, results ...out[gateway.AuthenticatedResult],
+) service {
+	s.classes = frontEnd
+	return define(s, call, []in[gateway.CompleteRequest]{
+		{userID("userID"), func(q *gateway.CompleteRequest) *string { return &q.UserID }},
+		{domain("domain"), func(q *gateway.CompleteRequest) *string { return &q.Domain }},
+		{plainKey(keyName), func(q *gateway.CompleteRequest) *string { return &q.Key }},
+		{signature(), func(q *gateway.CompleteRequest) *string { return &q.Signature }},
+	}, results)
+}
+
+func cancel(
+	s service, call func(Operations, context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error),
+	serialName, keyName string,
+) service {
+	s.classes = frontEnd
+	return define(s, call, []in[gateway.CancelRequest]{
+		{serialNumber(serialName), func(q *gateway.CancelRequest) *string { return &q.SerialNumber }},
+		{
+			// Room for a wrapped key. Which of the two forms it has, the operation tells.
+			member{name: keyName, target: gateway.MemberKey, required: true, min: 1, max: 1024, format: alphanumeric},
+			func(q *gateway.CancelRequest) *string { return &q.Key },
+		},
+	}, nil)
+}
+
+func updateNotificationID(path string) service {
+	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID}, Operations.UpdateNotificationID,
+		[]in[gateway.UpdateNotificationIDRequest]{
+			{userID("userID"), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.UserID }},
+			{required(domain("domain")), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.Domain }},
+			{serialNumber("digipassInstanceID"), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.SerialNumber }},
+			{
+				member{name: "encryptedNotificationID", target: gateway.MemberNotificationID, required: true, min: 1, max: 1070, format: hexadecimal},
+				func(q *gateway.UpdateNotificationIDRequest) *string { return &q.NotificationID },
+			},
+		}, nil)
 }
 
 // Members that several services share.
@@ -188,16 +325,63 @@ func registrationIdentifier(name string) member {
 	return member{name: name, target: gateway.MemberRegistration, required: true, min: 4, max: 64, format: identifier}
 }
 
+func serialNumber(name string) member {
+	return member{name: name, target: gateway.MemberSerialNumber, required: true, min: 1, max: 22, format: serial}
+}
+
+func plainKey(name string) member {
+	return member{name: name, target: gateway.MemberKey, required: true, min: 1, max: 64, format: alphanumeric}
+}
+
+func signature() member {
+	return member{name: "signature", target: gateway.MemberSignature, required: true, min: 1, max: 64, format: alphanumeric}
+}
+
+func optional(m member) member {
+	m.required = false
+	return m
+}
+
+// required is m as a member that must be there and not be empty.
+func required(m member) member {
+	m.required, m.min = true, max(m.min, 1)
+	return m
+}
+
 // Members of answers.
+
+func activated() []out[gateway.ActivateResult] {
+	return []out[gateway.ActivateResult]{
+		str("userID", func(r gateway.ActivateResult) string { return r.UserID }),
+		str("domain", func(r gateway.ActivateResult) string { return r.Domain }),
+		str("serialNumber", func(r gateway.ActivateResult) string { return r.SerialNumber }),
+	}
+}
+
+// authenticated is who was authenticated. The organisational unit is there even if
+// the user is in none; the serial number is not where no device was used.
+func authenticated() []out[gateway.AuthenticatedResult] {
+	return []out[gateway.AuthenticatedResult]{
+		str("userID", func(r gateway.AuthenticatedResult) string { return r.UserID }),
+		str("domain", func(r gateway.AuthenticatedResult) string { return r.Domain }),
+		str("orgUnit", func(r gateway.AuthenticatedResult) string { return r.OrgUnit }),
+		{
+			resultMember{name: "serialNo", kind: kindString, optional: true},
+			func(r gateway.AuthenticatedResult) (any, bool) { return r.SerialNumber, r.SerialNumber != "" },
+		},
+	}
+}
 
 func str[R any](name string, value func(R) string) out[R] {
 	return out[R]{resultMember{name: name, kind: kindString}, func(r R) (any, bool) { return value(r), true }}
 }
 
-// moment is a time in RFC 3339 form, cut to the second so that it is never late.
+// moment is a time in RFC 3339 form, cut to the second so that it is never late;
+// absent if it is zero.
 func moment[R any](name string, value func(R) time.Time) out[R] {
-	return out[R]{resultMember{name: name, kind: kindTime}, func(r R) (any, bool) {
-		return value(r).UTC().Format(time.RFC3339), true
+	return out[R]{resultMember{name: name, kind: kindTime, optional: true}, func(r R) (any, bool) {
+		at := value(r)
+		return at.UTC().Format(time.RFC3339), !at.IsZero()
 	}}
 }
 

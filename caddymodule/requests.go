@@ -1,0 +1,83 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+// Requests says what the gateway remembers about pending logins and signatures:
+// which application and device retrieved one, and from which instance.
+type Requests struct {
+	// How long that is remembered, unless the request is completed or cancelled
+	// before. Make it as long as the authentication server keeps requests: what is
+	// forgotten earlier is unknown. From `1s` to `24h`. Default: `5m`.
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+
+	// What to do with the cancel of a request that nothing is remembered about:
+	// `forward` lets an authentication server decide, `refuse` answers with
+	// `STAT_NOSUPPORT`. With `forward`, a request that went unnoticed while the
+	// store was down can be cancelled, and the authentication server's own check is
+	// the only one. With `refuse`, a cancel while the store is down has status 503.
+	// Default: `forward`.
+	Unknown string `json:"unknown,omitempty"`
+}
+
+// StatusCodes are the numbers of statuses that the vendor publishes by name only.
+// Answers of an authentication server keep its own.
+type StatusCodes struct {
+	// The number of `STAT_NOSUPPORT` where the gateway itself refuses to cancel a
+	// request. Not 0, which stands for success. Default: -1.
+	NoSupport *int32 `json:"STAT_NOSUPPORT,omitempty"`
+}
+
+// requestLifetimes are the bounds of Requests.Lifetime.
+var requestLifetimes = durations{time.Second, 24 * time.Hour}
+
+// ownershipNeeds is what ownership gets from the rest of the app.
+type ownershipNeeds struct {
+	store   ownership.Store
+	keyring func(context.Context) (*seal.Keyring, error)
+	logger  *slog.Logger
+	alarm   func(ctx context.Context, event, identifier string)
+}
+
+// open checks the settings and returns the service. It uses neither store nor keys.
+func (r *Requests) open(needs ownershipNeeds) (*ownership.Service, error) {
+	unknown := ownership.UnknownRequests(r.Unknown)
+	switch unknown {
+	case "", ownership.ForwardUnknown, ownership.RefuseUnknown:
+	default:
+		return nil, fmt.Errorf("unknown: must be %q or %q", ownership.ForwardUnknown, ownership.RefuseUnknown)
+	}
+	lifetime, err := requestLifetimes.value("lifetime", r.Lifetime, ownership.DefaultLifetime)
+	if err != nil {
+		return nil, err
+	}
+	return ownership.New(ownership.Config{
+		Store:    needs.store,
+		Keyring:  needs.keyring,
+		Lifetime: lifetime,
+		Unknown:  unknown,
+		Logger:   needs.logger,
+		Alarm:    needs.alarm,
+	})
+}
+
+// check returns the number of STAT_NOSUPPORT, 0 for the default.
+func (c *StatusCodes) check() (int, error) {
+	if c.NoSupport == nil {
+		return 0, nil
+	}
+	if *c.NoSupport == 0 {
+		return 0, errors.New("STAT_NOSUPPORT: must not be 0, which stands for success")
+	}
+	return int(*c.NoSupport), nil
+}

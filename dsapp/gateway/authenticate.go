@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// AuthenticateRequest verifies a one-time password.
+type AuthenticateRequest struct {
+	UserID string
+	Domain string // optional
+	// Password is the one-time password.
+	Password string
+}
+
+// AuthenticatedResult tells who was authenticated with what. A member is empty
+// if the authentication server did not tell it.
+type AuthenticatedResult struct {
+	UserID       string
+	Domain       string
+	OrgUnit      string
+	SerialNumber string // of the device
+}
+
+// Authenticate has an authentication server verify a one-time password.
+func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequest) (AuthenticatedResult, error) {
+	return observed(ctx, g, OpAuthenticate, func() (AuthenticatedResult, error) {
+		if err := checkUser(r.UserID, r.Domain); err != nil {
+			return AuthenticatedResult{}, err
+		}
+		if err := check(rule{MemberPassword, r.Password, true, MaxPassword, textProblem}); err != nil {
+			return AuthenticatedResult{}, err
+		}
+		a, err := call(ctx, g, CommandAuthUser, func(ctx context.Context) (authserver.Authenticated, string, error) {
+			a, err := g.servers.AuthUser(ctx, "", authserver.AuthUser{UserID: r.UserID, Domain: r.Domain, Password: r.Password})
+			return a, a.Instance, err
+		})
+		if err != nil {
+			return AuthenticatedResult{}, serverError(err)
+		}
+		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a))
+		return authenticated(a), nil
+	})
+}
+
+func authenticated(a authserver.Authenticated) AuthenticatedResult {
+	return AuthenticatedResult{UserID: a.UserID, Domain: a.Domain, OrgUnit: a.OrgUnit, SerialNumber: a.SerialNumber}
+}
+
+// authenticatedEvent names the user as asked for if the server did not tell.
+func authenticatedEvent(action AuditAction, userID, domain string, a authserver.Authenticated) AuditEvent {
+	return AuditEvent{
+		Action:       action,
+		UserID:       cmp.Or(a.UserID, userID),
+		Domain:       cmp.Or(a.Domain, domain),
+		SerialNumber: a.SerialNumber,
+		Instance:     a.Instance,
+	}
+}

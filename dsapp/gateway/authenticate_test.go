@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// A one-time password belongs to no request, so nothing is looked up, and the
+// instance is left to the policy.
+func TestAuthenticate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		told         authserver.Authenticated
+		want         AuthenticatedResult
+		user, domain string
+	}{
+		{
+			authserver.Authenticated{Instance: "backup", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
+			AuthenticatedResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
+			"JANE.DOE", "MYDOMAIN.COM",
+		},
+		{authserver.Authenticated{Instance: "backup"}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
+	} {
+		r := newRig(t, "")
+		r.servers.authenticated = c.told
+		got, err := r.Authenticate(t.Context(), theCaller, AuthenticateRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword})
+		if err != nil || got != c.want {
+			t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
+		}
+		r.wantTrace(t, "authUser")
+		if want := (authserver.AuthUser{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword}); r.servers.sent != want || len(r.servers.to) != 0 {
+			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+		}
+		if want := []AuditEvent{{
+			Action: AuditAuthenticated, Operation: OpAuthenticate, Application: "bank-site",
+			UserID: c.user, Domain: c.domain, SerialNumber: c.told.SerialNumber, Instance: "backup",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+		}
+	}
+}
+
+// The message of the device is passed on in upper case, unread.
+func TestUpdateNotificationID(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	if err := operations[OpUpdateNotificationID](t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	r.wantTrace(t, "updateDevicePNID")
+	if want := (authserver.UpdateDevicePNID{
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", DevicePNID: strings.ToUpper(theNotificationID),
+	}); r.servers.sent != want {
+		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
+	}
+	if want := []AuditEvent{{
+		Action: AuditNotificationIDUpdated, Operation: OpUpdateNotificationID, Application: "bank-site",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup",
+	}}; !slices.Equal(r.events.audits, want) {
+		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+	}
+}

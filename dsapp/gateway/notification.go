@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// UpdateNotificationIDRequest registers the push notification ID of a device.
+type UpdateNotificationIDRequest struct {
+	UserID       string
+	Domain       string
+	SerialNumber string // of the device
+	// NotificationID is a secure-channel message in hex.
+	NotificationID string
+}
+
+// UpdateNotificationIDResult is empty.
+type UpdateNotificationIDResult struct{}
+
+// UpdateNotificationID forwards the push notification ID of a device. Only the
+// authentication server can read it.
+func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNotificationIDRequest) (UpdateNotificationIDResult, error) {
+	return observed(ctx, g, OpUpdateNotificationID, func() (UpdateNotificationIDResult, error) {
+		if err := checkUser(r.UserID, r.Domain); err != nil {
+			return UpdateNotificationIDResult{}, err
+		}
+		if err := checkSerialNumber(r.SerialNumber); err != nil {
+			return UpdateNotificationIDResult{}, err
+		}
+		updated, err := call(ctx, g, CommandUpdateDevicePNID, func(ctx context.Context) (authserver.UpdatedDevicePNID, string, error) {
+			u, err := g.servers.UpdateDevicePNID(ctx, authserver.UpdateDevicePNID{
+				UserID:       r.UserID,
+				Domain:       r.Domain,
+				SerialNumber: r.SerialNumber,
+				DevicePNID:   strings.ToUpper(r.NotificationID),
+			})
+			return u, u.Instance, err
+		})
+		if err != nil {
+			return UpdateNotificationIDResult{}, serverError(err)
+		}
+		g.audit(ctx, c, OpUpdateNotificationID, AuditEvent{
+			Action:       AuditNotificationIDUpdated,
+			UserID:       r.UserID,
+			Domain:       r.Domain,
+			SerialNumber: r.SerialNumber,
+			Instance:     updated.Instance,
+		})
+		return UpdateNotificationIDResult{}, nil
+	})
+}

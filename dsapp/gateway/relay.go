@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// A relayed exchange is one between the phone and an authentication server. The
+// gateway knows which instance that is, and passes on what both say.
+
+// enrolRelayed registers a user for a relayed exchange.
+func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
+	answer, err := call(ctx, g, CommandDSAPPSRPRegister, func(ctx context.Context) (authserver.DSAPPSRPRegistered, string, error) {
+		a, err := g.servers.DSAPPSRPRegister(ctx, authserver.DSAPPSRPRegister{
+			UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
+		})
+		return a, a.Instance, err
+	})
+	if err != nil {
+		return enrolled{}, serverError(err)
+	}
+	if answer.ActivationPassword == "" {
+		return enrolled{}, badAnswer("activation password of instance %q is missing", answer.Instance)
+	}
+	if problem := imageFieldProblem(answer.ActivationPassword); problem != "" {
+		return enrolled{}, badAnswer("activation password of instance %q %s", answer.Instance, problem)
+	}
+	if problem := imageFieldProblem(answer.DIGIPASSGatewayID); problem != "" {
+		return enrolled{}, badAnswer("gateway id of instance %q %s", answer.Instance, problem)
+	}
+	return enrolled{
+		instance:     answer.Instance,
+		identifier:   answer.RegistrationID,
+		serialNumber: answer.SerialNumber,
+		password:     answer.ActivationPassword,
+		gatewayID:    answer.DIGIPASSGatewayID,
+	}, nil
+}
+
+// relayBegin is the first call of a relayed exchange.
+func (g *Gateway) relayBegin(ctx context.Context, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
+	located, err := g.locate(ctx, OpGenerateEphemeralKey, r.RegistrationIdentifier)
+	if err != nil {
+		return GenerateEphemeralKeyResult{}, err
+	}
+	challenge, err := call(ctx, g, CommandDSAPPSRPGenerateEphemeralKey, func(ctx context.Context) (authserver.DSAPPSRPChallenge, string, error) {
+		c, err := g.servers.DSAPPSRPGenerateEphemeralKey(ctx, located.Instance, authserver.DSAPPSRPEphemeralKey{
+			RegistrationID: r.RegistrationIdentifier,
+			ClientPublic:   r.ClientPublic,
+		})
+		return c, c.Instance, err
+	})
+	if err != nil {
+		return GenerateEphemeralKeyResult{}, serverError(err)
+	}
+	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
+}
+
+// relayProve is the second call of a relayed exchange.
+func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
+	located, err := g.locate(ctx, OpGenerateActivationData, r.RegistrationIdentifier)
+	if err != nil {
+		return GenerateActivationDataResult{}, err
+	}
+	data, err := call(ctx, g, CommandDSAPPSRPGenerateActivationData, func(ctx context.Context) (authserver.DSAPPSRPActivationData, string, error) {
+		d, err := g.servers.DSAPPSRPGenerateActivationData(ctx, located.Instance, authserver.DSAPPSRPEvidence{
+			RegistrationID: r.RegistrationIdentifier,
+			ClientEvidence: r.ClientEvidence,
+		})
+		return d, d.Instance, err
+	})
+	if err != nil {
+		return GenerateActivationDataResult{}, serverError(err)
+	}
+	return GenerateActivationDataResult{
+		ServerEvidence:           data.ServerEvidence,
+		LicenseActivationMessage: (*Sealed)(data.ActivationMessage),
+		ActivationCode:           (*Sealed)(data.ActivationCode),
+		EventReactivationCounter: (*Sealed)(data.EventReactivationCounter),
+	}, nil
+}
+
+// locate finds out which instance carries out an exchange. Its name is empty if
+// the registration is unknown, and unknown ones are forwarded.
+func (g *Gateway) locate(ctx context.Context, op Operation, identifier string) (activation.Admission, error) {
+	located, err := g.activation.Locate(ctx, identifier)
+	if err != nil && !g.forwards(err) {
+		g.storeTrouble(ctx, op, err)
+		return activation.Admission{}, activationError(err)
+	}
+	return located, nil
+}

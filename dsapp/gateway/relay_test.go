@@ -1,0 +1,287 @@
+package gateway
+
+import (
+	"encoding/hex"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+var theRelayedRegistration = RegisterActivationRequest{
+	UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
+}
+
+// In a relayed exchange the authentication server chooses the licence, the
+// identifier, the password and the gateway that phones are told of, if it likes.
+func TestRelayRegister(t *testing.T) {
+	t.Parallel()
+	for told, image := range map[string]string{
+		"OTHER01": "01;01;jane.doe;mydomain.com;e3wfISG9;server-PASSWORD;OTHER01",
+		"":        "01;01;jane.doe;mydomain.com;e3wfISG9;server-PASSWORD;GATEWAY01",
+	} {
+		r := newRig(t, "", relayed)
+		r.servers.srpRegistered.DIGIPASSGatewayID = told
+		r.servers.srpRegistered.ActivationPassword = "server-PASSWORD"
+		r.activation.registered.Password = ""
+		got, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.wantTrace(t, "writable", "dsappSRPRegister", "register")
+		if text, _ := hex.DecodeString(got.ActivationImage); string(text) != image {
+			t.Errorf("image is %q, want %q", text, image)
+		}
+		got.ActivationImage = ""
+		if want := (RegisterActivationResult{RegistrationIdentifier: "e3wfISG9", ActivationPassword: "server-PASSWORD", ExpiresAt: theExpiry}); got != want {
+			t.Errorf("result is %+v, want %+v", got, want)
+		}
+		if want := (authserver.DSAPPSRPRegister{
+			UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
+		}); r.servers.sent != want {
+			t.Errorf("command is %+v, want %+v", r.servers.sent, want)
+		}
+		// Nothing of the password is kept.
+		if want := (activation.Registration{
+			Identifier: "e3wfISG9", Kind: activation.KindAffinity, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
+			Instance: "backup", Started: theTime,
+		}); r.activation.registration != want {
+			t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
+		}
+		r.wantActions(t, AuditRegistered)
+	}
+}
+
+// Nobody but the authentication server can choose the type of the licence.
+func TestRelayInvalidRegistrations(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		member Member
+		change func(*RegisterActivationRequest)
+	}{
+		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = LicenseMDL }},
+		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = LicenseStandard }},
+		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = "other" }},
+		{MemberSerialNumber, func(q *RegisterActivationRequest) { q.SerialNumber = "VDS 1" }},
+		{MemberUserID, func(q *RegisterActivationRequest) { q.UserID = "u;v" }},
+		{MemberStaticPassword, func(q *RegisterActivationRequest) { q.StaticPassword = "" }},
+	} {
+		r := newRig(t, "", relayed)
+		request := theRelayedRegistration
+		c.change(&request)
+		_, err := r.RegisterActivation(t.Context(), theCaller, request)
+		r.wantInvalid(t, err, c.member)
+	}
+}
+
+// A registration that no activation image can hold is none.
+func TestRelayNonsenseRegistrations(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*authserver.DSAPPSRPRegistered){
+		"no password":       func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "" },
+		"bad password":      func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "a;b" },
+		"bad gateway":       func(a *authserver.DSAPPSRPRegistered) { a.DIGIPASSGatewayID = "a\nb" },
+		"no identifier":     func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "" },
+		"bad identifier":    func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "a b c d" },
+		"long serial":       func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = strings.Repeat("1", 256) },
+		"bad serial number": func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = "VDS\x00" },
+	} {
+		r := newRig(t, "", relayed)
+		spoil(&r.servers.srpRegistered)
+		_, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		wantError(t, err, &Failure{Kind: BadAnswer})
+		r.wantTrace(t, "writable", "dsappSRPRegister")
+		r.wantActions(t)
+	}
+}
+
+// Where unknown registrations are forwarded, one that could not be kept can be
+// activated all the same; how long is then for the authentication server to know.
+func TestRelayRegistrationNotKept(t *testing.T) {
+	t.Parallel()
+	for _, unknown := range []UnknownRegistrations{"", ForwardUnknown, RefuseUnknown} {
+		r := newRig(t, unknown, relayed)
+		r.activation.registerErr = errStore
+		got, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
+		if want := []StoreTrouble{{Operation: OpRegisterActivation, Lost: true}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%q: store troubles are %+v, want %+v", unknown, r.events.troubles, want)
+		}
+		if unknown == RefuseUnknown {
+			wantError(t, err, &Failure{Kind: Internal})
+			r.wantActions(t, AuditRegistrationLost)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.RegistrationIdentifier != "e3wfISG9" || got.ActivationPassword != theActivationPassword || !got.ExpiresAt.IsZero() {
+			t.Errorf("%q: result is %+v", unknown, got)
+		}
+		text, _ := hex.DecodeString(got.ActivationImage)
+		if want := "01;01;jane.doe;mydomain.com;e3wfISG9;" + theActivationPassword + ";OTHER01"; string(text) != want {
+			t.Errorf("%q: image is %q, want %q", unknown, text, want)
+		}
+		r.wantActions(t, AuditRegistrationLost, AuditRegistered)
+	}
+}
+
+// What belongs to somebody else is not taken over, forwarded or not.
+func TestRelayRegistrationExists(t *testing.T) {
+	t.Parallel()
+	for _, unknown := range []UnknownRegistrations{ForwardUnknown, RefuseUnknown} {
+		r := newRig(t, unknown, relayed)
+		r.activation.registerErr = activation.ErrExists
+		_, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
+		wantError(t, err, &Refusal{Codes: ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14}})
+		r.wantActions(t, AuditIdentifierExists)
+	}
+}
+
+// Both calls of a relayed exchange reach the instance of the registration, and
+// their values both ways are what they were.
+func TestRelayExchange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", relayed)
+	challenge, err := r.GenerateEphemeralKey(t.Context(), theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: "0aB"})
+	if want := (GenerateEphemeralKeyResult{ServerPublic: theServerPublic, Salt: theSalt}); err != nil || challenge != want {
+		t.Errorf("result is %+v, %v, want %+v", challenge, err, want)
+	}
+	if want := (authserver.DSAPPSRPEphemeralKey{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
+		t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+	}
+	r.wantTrace(t, "locate", "dsappSRPGenerateEphemeralKey")
+	r.wantActions(t)
+
+	for name, c := range map[string]struct {
+		data authserver.DSAPPSRPActivationData
+		want GenerateActivationDataResult
+	}{
+		"mdl": {
+			authserver.DSAPPSRPActivationData{Instance: "backup", ServerEvidence: "e2", ActivationMessage: &authserver.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
+			GenerateActivationDataResult{ServerEvidence: "e2", LicenseActivationMessage: &Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
+		},
+		"standard": {
+			authserver.DSAPPSRPActivationData{
+				Instance: "backup", ServerEvidence: "e2",
+				ActivationCode: &authserver.Encrypted{Data: "d1"}, EventReactivationCounter: &authserver.Encrypted{Data: "d2"},
+			},
+			GenerateActivationDataResult{ServerEvidence: "e2", ActivationCode: &Sealed{Data: "d1"}, EventReactivationCounter: &Sealed{Data: "d2"}},
+		},
+	} {
+		r := newRig(t, "", relayed)
+		r.servers.data = c.data
+		got, err := r.GenerateActivationData(t.Context(), theCaller, GenerateActivationDataRequest{RegistrationIdentifier: "e3wfISG9", ClientEvidence: "1eF"})
+		if err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: result is %+v, %v, want %+v", name, got, err, c.want)
+		}
+		if want := (authserver.DSAPPSRPEvidence{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
+			t.Errorf("%s: command is %+v to %q, want %+v", name, r.servers.sent, r.servers.to, want)
+		}
+		r.wantTrace(t, "locate", "dsappSRPGenerateActivationData")
+		r.wantActions(t, AuditProven)
+		if want := []ExchangeEvent{{Step: Evidence, Outcome: Success}}; !slices.Equal(r.events.exchanges, want) {
+			t.Errorf("%s: exchange events are %+v, want %+v", name, r.events.exchanges, want)
+		}
+	}
+}
+
+// The calls of a relayed activation: what is asked of the gateway's own memory,
+// and what unknown registrations come to.
+func TestRelayUnknownRegistrations(t *testing.T) {
+	t.Parallel()
+	exchange := []Operation{OpGenerateEphemeralKey, OpGenerateActivationData}
+	for _, op := range append(exchange, OpAddDevice, OpActivate, OpActivateStandard) {
+		for _, c := range []struct {
+			unknown   UnknownRegistrations
+			err       error
+			forwarded bool
+			want      error
+		}{
+			{"", activation.ErrUnknown, true, nil},
+			{ForwardUnknown, activation.ErrUnknown, true, nil},
+			{RefuseUnknown, activation.ErrUnknown, false, &Refusal{Codes: refused1000}},
+			{"", activation.ErrRefused, false, &Refusal{Codes: refused1000}},
+			{"", errStore, false, &Failure{Kind: Unavailable, RetryAfter: retryUnavailable}},
+		} {
+			r := newRig(t, c.unknown, relayed)
+			r.activation.locateErr, r.activation.admitErr = c.err, c.err
+			r.servers.to = at("unset")
+			err := operations[op](t.Context(), r)
+			want := calls[op].relayed
+			if c.forwarded {
+				if err != nil || len(r.servers.to) != 0 {
+					t.Errorf("%s, %q: error is %v, command went to %q", op, c.unknown, err, r.servers.to)
+				}
+			} else {
+				wantError(t, err, c.want)
+				want = want[:1]
+			}
+			r.wantTrace(t, want...)
+			if got := len(r.events.troubles) == 1; got != (c.err == errStore) {
+				t.Errorf("%s: store troubles are %+v", op, r.events.troubles)
+			}
+			if slices.Contains(exchange, op) {
+				if len(r.events.exchanges) != 1 || r.events.exchanges[0].Outcome != outcome(err) {
+					t.Errorf("%s: exchange events are %+v", op, r.events.exchanges)
+				}
+				if r.activation.located != "e3wfISG9" {
+					t.Errorf("%s: located %q", op, r.activation.located)
+				}
+			}
+		}
+	}
+}
+
+// The final call of a relayed activation is one by the registration.
+func TestRelayActivateStandard(t *testing.T) {
+	t.Parallel()
+	for _, request := range []ActivateStandardRequest{
+		{RegistrationIdentifier: "e3wfISG9", Response: theResponse},
+		{RegistrationIdentifier: "e3wfISG9", DerivationCode: theDerivationCode},
+	} {
+		r := newRig(t, "", relayed)
+		r.servers.activated = authserver.Activated{Instance: "backup"}
+		got, err := r.ActivateStandard(t.Context(), theCaller, request)
+		if want := (ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}); err != nil || got != want {
+			t.Errorf("result is %+v, %v, want %+v", got, err, want)
+		}
+		r.wantTrace(t, "admit confirmation", "dsappSRPActivate", "complete")
+		if want := []activation.Kind{activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
+			t.Errorf("admitted %q, want %q", r.activation.kinds, want)
+		}
+		if want := (authserver.DSAPPSRPActivate{
+			RegistrationID: "e3wfISG9", Response: request.Response, DerivationCode: request.DerivationCode,
+		}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
+			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+		}
+		if r.activation.completed != theAdmission {
+			t.Errorf("completed %+v", r.activation.completed)
+		}
+		r.wantActions(t, AuditActivated)
+	}
+}
+
+// What the server tells of an unknown registration's owner goes to the caller and
+// the audit, with the instance that knew it; nothing is removed.
+func TestRelayActivateUnknownStandard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", relayed)
+	r.activation.admitErr = activation.ErrUnknown
+	got, err := r.ActivateStandard(t.Context(), theCaller, ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", Response: theResponse})
+	if want := (ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}); err != nil || got != want {
+		t.Errorf("result is %+v, %v, want %+v", got, err, want)
+	}
+	r.wantTrace(t, "admit confirmation", "dsappSRPActivate")
+	if want := []AuditEvent{{
+		Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup",
+	}}; !slices.Equal(r.events.audits, want) {
+		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+	}
+}

@@ -1,0 +1,288 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+)
+
+// RetrieveRequest fetches a pending login or signature.
+type RetrieveRequest struct {
+	// SerialNumber of the device that asks.
+	SerialNumber string
+	// Key is the plain challenge key or request key.
+	Key string
+}
+
+// RetrieveResult is a pending request.
+type RetrieveResult struct {
+	// RequestMessage is a secure-channel message in upper-case hex.
+	RequestMessage string
+}
+
+// CompleteRequest completes a pending login or signature.
+type CompleteRequest struct {
+	UserID string
+	Domain string // optional
+	// Key is the plain challenge key or request key.
+	Key string
+	// Signature of the device over the request.
+	Signature string
+}
+
+// CancelRequest rejects a pending login or signature.
+type CancelRequest struct {
+	// SerialNumber of the device that retrieved the request.
+	SerialNumber string
+	// Key is the plain key, or the key wrapped in a secure-channel message in hex.
+	Key string
+}
+
+// CancelResult is empty.
+type CancelResult struct{}
+
+// requests is one kind of pending requests, with the three operations on them and
+// the commands that these take.
+type requests struct {
+	kind       ownership.Kind
+	retrieving step
+	retrieve   func(s Servers, ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
+	completing step
+	complete   func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error)
+	cancelling step
+	cancel     func(s Servers, ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
+}
+
+type step struct {
+	operation Operation
+	command   Command
+}
+
+var logins = requests{
+	kind:       ownership.Login,
+	retrieving: step{OpRetrieveLogin, CommandGetPreparedSecureChallenge},
+	retrieve:   Servers.GetPreparedSecureChallenge,
+	completing: step{OpCompleteLogin, CommandAuthUser},
+	complete: func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error) {
+		return s.AuthUser(ctx, instance, authserver.AuthUser{UserID: r.UserID, Domain: r.Domain, ChallengeKey: r.Key, Password: r.Signature})
+	},
+	cancelling: step{OpCancelLogin, CommandCancelAuthUser},
+	cancel:     Servers.CancelAuthUser,
+}
+
+var signatures = requests{
+	kind:       ownership.Signature,
+	retrieving: step{OpRetrieveSignature, CommandGetPreparedSignatureRequest},
+	retrieve:   Servers.GetPreparedSignatureRequest,
+	completing: step{OpCompleteSignature, CommandAuthSignature},
+	complete: func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error) {
+		return s.AuthSignature(ctx, instance, authserver.AuthSignature{UserID: r.UserID, Domain: r.Domain, RequestKey: r.Key, Signature: r.Signature})
+	},
+	cancelling: step{OpCancelSignature, CommandCancelAuthSignatureRequest},
+	cancel:     Servers.CancelAuthSignatureRequest,
+}
+
+// RetrieveLogin fetches a pending login. The first application to do so owns it:
+// everyone else is told that it does not exist.
+func (g *Gateway) RetrieveLogin(ctx context.Context, c Caller, r RetrieveRequest) (RetrieveResult, error) {
+	return g.retrieve(ctx, c, logins, r)
+}
+
+// RetrieveSignature fetches a pending signature in the same way.
+func (g *Gateway) RetrieveSignature(ctx context.Context, c Caller, r RetrieveRequest) (RetrieveResult, error) {
+	return g.retrieve(ctx, c, signatures, r)
+}
+
+// CompleteLogin forwards the device's approval of a pending login to the instance
+// that holds it. Who may approve is for the authentication server to decide, by
+// the device's signature.
+func (g *Gateway) CompleteLogin(ctx context.Context, c Caller, r CompleteRequest) (AuthenticatedResult, error) {
+	return g.complete(ctx, c, logins, r)
+}
+
+// CompleteSignature forwards the device's signature for a pending signature in
+// the same way.
+func (g *Gateway) CompleteSignature(ctx context.Context, c Caller, r CompleteRequest) (AuthenticatedResult, error) {
+	return g.complete(ctx, c, signatures, r)
+}
+
+// CancelLogin forwards the rejection of a pending login to the instance that
+// holds it, unless the request is known not to be the caller's.
+func (g *Gateway) CancelLogin(ctx context.Context, c Caller, r CancelRequest) (CancelResult, error) {
+	return g.cancel(ctx, c, logins, r)
+}
+
+// CancelSignature forwards the rejection of a pending signature in the same way.
+func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest) (CancelResult, error) {
+	return g.cancel(ctx, c, signatures, r)
+}
+
+func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (RetrieveResult, error) {
+	op := q.retrieving.operation
+	return observed(ctx, g, op, func() (RetrieveResult, error) {
+		if err := checkSerialNumber(r.SerialNumber); err != nil {
+			return RetrieveResult{}, err
+		}
+		if err := checkPlainKey(r.Key); err != nil {
+			return RetrieveResult{}, err
+		}
+		d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
+		if err := g.judge(ctx, op, d, err); err != nil {
+			return RetrieveResult{}, err
+		}
+		retrieved, err := call(ctx, g, q.retrieving.command, func(ctx context.Context) (authserver.Retrieved, string, error) {
+			a, err := q.retrieve(g.servers, ctx, authserver.Retrieve{SerialNumber: r.SerialNumber, Key: r.Key})
+			return a, a.Instance, err
+		})
+		if err != nil {
+			return RetrieveResult{}, serverError(err)
+		}
+		message, err := messageHex(retrieved.RequestMessage)
+		if err != nil {
+			return RetrieveResult{}, badAnswer("request message of instance %q %w", retrieved.Instance, err)
+		}
+		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: retrieved.Instance}
+		if err := g.claim(ctx, op, q.kind, r.Key, owner); err != nil {
+			return RetrieveResult{}, err
+		}
+		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: r.SerialNumber, Instance: retrieved.Instance})
+		return RetrieveResult{RequestMessage: message}, nil
+	})
+}
+
+// claim makes o the owner of a request that an authentication server gave out. The
+// error is the refusal for whom another was faster. That no owner could be kept is
+// reported and no error: the server gives the request to nobody else.
+func (g *Gateway) claim(ctx context.Context, op Operation, kind ownership.Kind, key string, o ownership.Owner) error {
+	won, err := g.ownership.Claim(ctx, kind, key, o)
+	switch {
+	case err != nil:
+		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictUnowned})
+		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op, Lost: true})
+		g.logger.LogAttrs(ctx, slog.LevelError, "the owner of a request could not be kept",
+			slog.String("operation", string(op)), slog.String("instance", o.Instance), slog.Any("error", err))
+	case !won:
+		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
+		g.logger.LogAttrs(ctx, slog.LevelWarn, "a request was given out twice; it was kept from the second device",
+			slog.String("operation", string(op)), slog.String("instance", o.Instance))
+		return &Refusal{Codes: notFoundCodes}
+	default:
+		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictClaimed})
+	}
+	return nil
+}
+
+func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (AuthenticatedResult, error) {
+	op := q.completing.operation
+	return observed(ctx, g, op, func() (AuthenticatedResult, error) {
+		if err := checkUser(r.UserID, r.Domain); err != nil {
+			return AuthenticatedResult{}, err
+		}
+		if err := checkPlainKey(r.Key); err != nil {
+			return AuthenticatedResult{}, err
+		}
+		d, err := g.ownership.Completing(ctx, q.kind, r.Key)
+		if err := g.judge(ctx, op, d, err); err != nil {
+			return AuthenticatedResult{}, err
+		}
+		instance := ""
+		if len(d.Instances) > 0 {
+			instance = d.Instances[0]
+		}
+		a, err := call(ctx, g, q.completing.command, func(ctx context.Context) (authserver.Authenticated, string, error) {
+			a, err := q.complete(g.servers, ctx, instance, r)
+			return a, a.Instance, err
+		})
+		if err != nil {
+			return AuthenticatedResult{}, serverError(err)
+		}
+		g.release(ctx, op, d)
+		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a))
+		return authenticated(a), nil
+	})
+}
+
+func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (CancelResult, error) {
+	op := q.cancelling.operation
+	return observed(ctx, g, op, func() (CancelResult, error) {
+		if err := checkSerialNumber(r.SerialNumber); err != nil {
+			return CancelResult{}, err
+		}
+		if err := checkKey(r.Key); err != nil {
+			return CancelResult{}, err
+		}
+		wrapped := ownership.Wrapped(r.Key)
+		if wrapped {
+			r.Key = strings.ToUpper(r.Key)
+		}
+		event := AuditEvent{Action: AuditCancelRefused, SerialNumber: r.SerialNumber}
+		d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: r.SerialNumber})
+		if err := g.judge(ctx, op, d, err); err != nil {
+			if outcome(err) == Refused {
+				g.audit(ctx, c, op, event)
+			}
+			return CancelResult{}, err
+		}
+		cancelled, err := call(ctx, g, q.cancelling.command, func(ctx context.Context) (authserver.Cancelled, string, error) {
+			// A wrapped key does not tell which request it means.
+			a, err := q.cancel(g.servers, ctx, d.Instances, authserver.Cancel{SerialNumber: r.SerialNumber, KeyMessage: r.Key, Probe: wrapped})
+			return a, a.Instance, err
+		})
+		if err != nil {
+			return CancelResult{}, serverError(err)
+		}
+		g.release(ctx, op, d)
+		event.Action, event.Instance = AuditCancelled, cancelled.Instance
+		g.audit(ctx, c, op, event)
+		return CancelResult{}, nil
+	})
+}
+
+// judge reports a decision about a pending request. It returns nil if the call is
+// to be forwarded, otherwise the operation's error.
+func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision, err error) error {
+	if err != nil {
+		g.storeTrouble(ctx, op, err)
+		return ownershipError(err)
+	}
+	g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: verdict(d)})
+	if d.Blind != nil {
+		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
+		g.logger.LogAttrs(ctx, slog.LevelWarn, "forwarding a request without knowing its owner",
+			slog.String("operation", string(op)), slog.Any("error", d.Blind))
+	}
+	switch d.Verdict {
+	case ownership.Forward:
+		return nil
+	case ownership.AlreadyOwned:
+		return &Refusal{Codes: notFoundCodes}
+	default:
+		return &Refusal{Codes: g.noSupportCodes}
+	}
+}
+
+// verdict is a decision for the observer.
+func verdict(d ownership.Decision) Verdict {
+	switch {
+	case d.Blind != nil:
+		return VerdictBlind
+	case d.Verdict == ownership.AlreadyOwned:
+		return VerdictAlreadyOwned
+	case d.Verdict == ownership.Forward && d.Known:
+		return VerdictOwned
+	case d.Verdict == ownership.Forward:
+		return VerdictUnknown
+	case d.Known:
+		return VerdictForeign
+	default:
+		return VerdictRefusedUnknown
+	}
+}
+
+// release forgets the owner of a request that is over.
+func (g *Gateway) release(ctx context.Context, op Operation, d ownership.Decision) {
+	g.tolerated(ctx, op, "forgetting the owner of a request", g.ownership.Release(ctx, d))
+}

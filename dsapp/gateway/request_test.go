@@ -1,0 +1,717 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+var (
+	notFound  = &Refusal{Codes: ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOT_FOUND", ReturnCode: -1, StatusCode: -13}}
+	noSupport = &Refusal{Codes: ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOSUPPORT", ReturnCode: -1, StatusCode: -77}}
+)
+
+// The operations on each kind of pending requests, with their commands.
+var kinds = []struct {
+	kind                          ownership.Kind
+	onRetrieve, onComplete        Operation
+	onCancel                      Operation
+	retrieve                      func(*Gateway, context.Context, Caller, RetrieveRequest) (RetrieveResult, error)
+	complete                      func(*Gateway, context.Context, Caller, CompleteRequest) (AuthenticatedResult, error)
+	cancel                        func(*Gateway, context.Context, Caller, CancelRequest) (CancelResult, error)
+	toRetrieve, toComplete, toEnd Command
+	completion                    any
+}{
+	{
+		ownership.Login, OpRetrieveLogin, OpCompleteLogin, OpCancelLogin,
+		(*Gateway).RetrieveLogin, (*Gateway).CompleteLogin, (*Gateway).CancelLogin,
+		"getPreparedSecureChallenge", "authUser", "cancelAuthUser",
+		authserver.AuthUser{UserID: "jane.doe", Domain: "mydomain.com", ChallengeKey: theKey, Password: theSignature},
+	},
+	{
+		ownership.Signature, OpRetrieveSignature, OpCompleteSignature, OpCancelSignature,
+		(*Gateway).RetrieveSignature, (*Gateway).CompleteSignature, (*Gateway).CancelSignature,
+		"getPreparedSignatureRequest", "authSignature", "cancelAuthSignatureRequest",
+		authserver.AuthSignature{UserID: "jane.doe", Domain: "mydomain.com", RequestKey: theKey, Signature: theSignature},
+	},
+}
+
+// memory is an ownership.Store without expiry.
+type memory struct {
+	mu     sync.Mutex
+	err    error
+	claims map[ownership.Kind]map[string]listed
+}
+
+type listed struct {
+	ownership.Claim
+	serialNumber string
+}
+
+func newMemory() *memory {
+	return &memory{claims: map[ownership.Kind]map[string]listed{ownership.Login: {}, ownership.Signature: {}}}
+}
+
+func (m *memory) Owner(_ context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, found := m.claims[kind][key]
+	return c.Claim, found, m.err
+}
+
+func (m *memory) Pending(_ context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var claims []ownership.Claim
+	for _, key := range slices.Sorted(maps.Keys(m.claims[kind])) {
+		if c := m.claims[kind][key]; c.serialNumber == serialNumber {
+			claims = append(claims, c.Claim)
+		}
+	}
+	return claims, m.err
+}
+
+func (m *memory) Claim(_ context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, _ time.Duration) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return false, m.err
+	}
+	if other, found := m.claims[kind][c.Key]; found {
+		return other.Token == c.Token, nil
+	}
+	m.claims[kind][c.Key] = listed{c, serialNumber}
+	return true, nil
+}
+
+func (m *memory) Release(_ context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.claims[kind][key].Token == token {
+		delete(m.claims[kind], key)
+	}
+	return m.err
+}
+
+// remembering replaces the fake of a rig by the real thing.
+func remembering(t *testing.T, store ownership.Store, unknown ownership.UnknownRequests) (*ownership.Service, func(*Config)) {
+	t.Helper()
+	keyring, err := seal.NewKeyring(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := ownership.New(ownership.Config{
+		Store:   store,
+		Keyring: func(context.Context) (*seal.Keyring, error) { return keyring, nil },
+		Unknown: unknown,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return service, func(c *Config) { c.Ownership = service }
+}
+
+// What each call does, by what is known of the request or the device: whether it is
+// forwarded and where to, what is answered, and whose requests are known afterwards.
+func TestOwnershipDecides(t *testing.T) {
+	t.Parallel()
+	mine := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
+	otherDevice := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-2", Instance: "backup"}
+	otherApplication := ownership.Owner{Application: "other-app", SerialNumber: "VDS1000003-1", Instance: "backup"}
+	elsewhere := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "primary"}
+	foreignElsewhere := ownership.Owner{Application: "other-app", SerialNumber: "VDS1000003-1", Instance: "primary"}
+	type owners map[string]ownership.Owner
+	const retrieve, complete, cancelPlain, cancelWrapped = "retrieve", "complete", "cancel, plain key", "cancel, wrapped key"
+	// What an instance says when it has no such request, which is relayed as it is.
+	absent := &authserver.Refusal{Instance: "backup", Codes: notFound.Codes}
+	for _, c := range []struct {
+		name     string
+		call     string
+		known    owners
+		refuse   bool // requests.unknown
+		server   error
+		to       []string // "-" if nothing is forwarded
+		want     error
+		verdicts []Verdict
+		actions  []AuditAction
+		after    owners
+	}{
+		{"mine", retrieve, owners{theKey: mine}, false, nil, at("-"), notFound, []Verdict{"already_owned"}, nil, owners{theKey: mine}},
+		{"another's", retrieve, owners{theKey: otherApplication}, false, nil, at("-"), notFound, []Verdict{"already_owned"}, nil, owners{theKey: otherApplication}},
+		{"unknown", retrieve, nil, false, nil, nil, nil, []Verdict{"unknown", "claimed"}, []AuditAction{"retrieved"}, owners{theKey: mine}},
+		{"unknown, unknown refused", retrieve, nil, true, nil, nil, nil, []Verdict{"unknown", "claimed"}, []AuditAction{"retrieved"}, owners{theKey: mine}},
+		{"unknown, absent", retrieve, nil, false, absent, nil, notFound, []Verdict{"unknown"}, nil, nil},
+		{"unknown, undecided", retrieve, nil, false, callError(authserver.ErrUndecided), nil, &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, []Verdict{"unknown"}, nil, nil},
+		{"unknown, timeout", retrieve, nil, false, callError(authserver.ErrTimeout), nil, &Failure{Kind: Timeout}, []Verdict{"unknown"}, nil, nil},
+		{"another known", retrieve, owners{"1111111111": otherDevice}, false, nil, nil, nil, []Verdict{"unknown", "claimed"}, []AuditAction{"retrieved"}, owners{"1111111111": otherDevice, theKey: mine}},
+
+		{"mine", complete, owners{theKey: elsewhere}, false, nil, at("primary"), nil, []Verdict{"owned"}, []AuditAction{"completed"}, nil},
+		{"another's", complete, owners{theKey: foreignElsewhere}, false, nil, at("primary"), nil, []Verdict{"owned"}, []AuditAction{"completed"}, nil},
+		{"mine, refused", complete, owners{theKey: elsewhere}, false, errRefusal, at("primary"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, nil, owners{theKey: elsewhere}},
+		{"unknown", complete, owners{"1111111111": mine}, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"completed"}, owners{"1111111111": mine}},
+		{"unknown, unknown refused", complete, nil, true, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"completed"}, nil},
+
+		{"mine", cancelPlain, owners{theKey: mine}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, nil},
+		{"mine among others", cancelPlain, owners{theKey: mine, "1111111111": mine}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, owners{"1111111111": mine}},
+		{"mine, absent", cancelPlain, owners{theKey: mine}, false, absent, at("backup"), notFound, []Verdict{"owned"}, nil, owners{theKey: mine}},
+		{"another application's", cancelPlain, owners{theKey: otherApplication}, false, nil, at("-"), noSupport, []Verdict{"foreign"}, []AuditAction{"cancel_refused"}, owners{theKey: otherApplication}},
+		{"another device's", cancelPlain, owners{theKey: otherDevice}, false, nil, at("-"), noSupport, []Verdict{"foreign"}, []AuditAction{"cancel_refused"}, owners{theKey: otherDevice}},
+		{"unknown", cancelPlain, nil, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, nil},
+		{"unknown, unknown refused", cancelPlain, nil, true, nil, at("-"), noSupport, []Verdict{"refused_unknown"}, []AuditAction{"cancel_refused"}, nil},
+		{"mine, unknown refused", cancelPlain, owners{theKey: mine}, true, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, nil},
+
+		{"one of mine", cancelWrapped, owners{theKey: mine}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, nil},
+		{"several of mine", cancelWrapped, owners{theKey: mine, "1111111111": mine, "2222222222": elsewhere}, false, nil, []string{"backup", "primary"}, nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, owners{theKey: mine, "1111111111": mine, "2222222222": elsewhere}},
+		{"mine and others'", cancelWrapped, owners{theKey: mine, "1111111111": foreignElsewhere}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, owners{theKey: mine, "1111111111": foreignElsewhere}},
+		{"only others'", cancelWrapped, owners{theKey: otherApplication}, false, nil, at("-"), noSupport, []Verdict{"foreign"}, []AuditAction{"cancel_refused"}, owners{theKey: otherApplication}},
+		{"only of another device", cancelWrapped, owners{theKey: otherDevice}, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, owners{theKey: otherDevice}},
+		{"none", cancelWrapped, nil, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, nil},
+		{"none, unknown refused", cancelWrapped, nil, true, nil, at("-"), noSupport, []Verdict{"refused_unknown"}, []AuditAction{"cancel_refused"}, nil},
+		{"mine, refused", cancelWrapped, owners{theKey: mine}, false, errRefusal, at("backup"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, nil, owners{theKey: mine}},
+		{"mine, undecided", cancelWrapped, owners{theKey: mine}, false, callError(authserver.ErrUndecided), at("backup"), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, []Verdict{"owned"}, nil, owners{theKey: mine}},
+	} {
+		for _, k := range kinds {
+			t.Run(c.call+", "+c.name+", "+string(k.kind), func(t *testing.T) {
+				t.Parallel()
+				unknown := ownership.ForwardUnknown
+				if c.refuse {
+					unknown = ownership.RefuseUnknown
+				}
+				store := newMemory()
+				service, remember := remembering(t, store, unknown)
+				r := newRig(t, "", remember)
+				r.servers.err = c.server
+				for key, owner := range c.known {
+					if won, err := service.Claim(t.Context(), k.kind, key, owner); !won || err != nil {
+						t.Fatal(won, err)
+					}
+				}
+				// Requests of the other kind are of no interest.
+				for _, other := range kinds {
+					if other.kind != k.kind {
+						if _, err := service.Claim(t.Context(), other.kind, theKey, foreignElsewhere); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+
+				var op Operation
+				var command Command
+				var err error
+				switch c.call {
+				case retrieve:
+					op, command = k.onRetrieve, k.toRetrieve
+					_, err = k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+				case complete:
+					op, command = k.onComplete, k.toComplete
+					_, err = k.complete(r.Gateway, t.Context(), theCaller, theCompletion)
+				case cancelPlain:
+					op, command = k.onCancel, k.toEnd
+					_, err = k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
+				case cancelWrapped:
+					op, command = k.onCancel, k.toEnd
+					_, err = k.cancel(r.Gateway, t.Context(), theCaller, theCancel)
+				}
+
+				if c.want == nil && err != nil {
+					t.Errorf("error is %v", err)
+				} else if c.want != nil {
+					wantError(t, err, c.want)
+				}
+				if slices.Equal(c.to, at("-")) {
+					r.wantTrace(t)
+				} else {
+					r.wantTrace(t, string(command))
+					if !slices.Equal(r.servers.to, c.to) {
+						t.Errorf("command went to %q, want %q", r.servers.to, c.to)
+					}
+				}
+				if got := r.events.verdictsOf(op); !slices.Equal(got, c.verdicts) {
+					t.Errorf("verdicts are %q, want %q", got, c.verdicts)
+				}
+				r.wantActions(t, c.actions...)
+				if len(r.events.troubles) != 0 {
+					t.Errorf("store troubles are %+v", r.events.troubles)
+				}
+				if got, want := slices.Sorted(maps.Keys(store.claims[k.kind])), slices.Sorted(maps.Keys(c.after)); !slices.Equal(got, want) {
+					t.Errorf("known afterwards are %q, want %q", got, want)
+				}
+				for key, owner := range c.after {
+					// Whose it is shows in who may cancel it.
+					d, err := service.Cancelling(t.Context(), k.kind, key, ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber})
+					if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, at(owner.Instance)) {
+						t.Errorf("%s is not %+v's: %+v, %v", key, owner, d, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// verdictsOf are the verdicts in order; one on another operation is "?".
+func (e *events) verdictsOf(op Operation) []Verdict {
+	var verdicts []Verdict
+	for _, v := range e.verdicts {
+		if v.Operation != op {
+			v.Verdict = "?"
+		}
+		verdicts = append(verdicts, v.Verdict)
+	}
+	return verdicts
+}
+
+// A retrieved request is its retriever's: the one who asked and the instance that
+// answered, under the plain key.
+func TestRetrieve(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		r := newRig(t, "")
+		got, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+		if want := (RetrieveResult{RequestMessage: strings.ToUpper(theMessage)}); err != nil || got != want {
+			t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, want)
+		}
+		r.wantTrace(t, "retrieving", string(k.toRetrieve), "claim")
+		if want := (authserver.Retrieve{SerialNumber: "VDS1000003-1", Key: theKey}); r.servers.sent != want {
+			t.Errorf("%s: command is %+v, want %+v", k.kind, r.servers.sent, want)
+		}
+		want := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
+		if r.ownership.kind != k.kind || r.ownership.key != theKey || r.ownership.claimed != want {
+			t.Errorf("%s: claimed %s %s for %+v, want %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.claimed, want)
+		}
+		if want := []AuditEvent{{
+			Action: AuditRetrieved, Operation: k.onRetrieve, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
+		}
+		if want := []InstanceOutcome{{"backup", Success}}; !slices.Equal(r.events.outcomes, want) {
+			t.Errorf("%s: outcomes are %+v, want %+v", k.kind, r.events.outcomes, want)
+		}
+	}
+}
+
+// Whoever comes second gets nothing of the request, as if it did not exist.
+func TestLostClaim(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		r := newRig(t, "")
+		r.ownership.won = false
+		got, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+		if got != (RetrieveResult{}) || !reflect.DeepEqual(err, notFound) {
+			t.Errorf("%s: result is %+v, %v, want %v", k.kind, got, err, notFound)
+		}
+		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictUnknown, VerdictLost}; !slices.Equal(got, want) {
+			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
+		}
+		r.wantActions(t)
+		if !strings.Contains(r.log.String(), "level=WARN") {
+			t.Errorf("%s: nothing in the log", k.kind)
+		}
+		if want := []OperationEvent{{k.onRetrieve, Refused, 0}}; !slices.Equal(r.events.operations, want) {
+			t.Errorf("%s: operations are %+v, want %+v", k.kind, r.events.operations, want)
+		}
+	}
+}
+
+// The key is used up: a request whose owner could not be kept is handed out all
+// the same, and that it is nobody's is reported.
+func TestUnownedRequest(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		r := newRig(t, "")
+		r.ownership.claimErr = errOwnership
+		got, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+		if want := (RetrieveResult{RequestMessage: strings.ToUpper(theMessage)}); err != nil || got != want {
+			t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, want)
+		}
+		if want := []StoreTrouble{{Operation: k.onRetrieve, Lost: true}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
+		}
+		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictUnknown, VerdictUnowned}; !slices.Equal(got, want) {
+			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
+		}
+		if !strings.Contains(r.log.String(), "level=ERROR") {
+			t.Errorf("%s: no error in the log", k.kind)
+		}
+		r.wantActions(t, AuditRetrieved)
+	}
+}
+
+// A message that no device can read is no message, and nobody's.
+func TestNonsenseMessage(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		for _, message := range []string{"", "5ec2e", "XsLnoAE="} {
+			r := newRig(t, "")
+			r.servers.retrieved.RequestMessage = message
+			_, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+			wantError(t, err, &Failure{Kind: BadAnswer})
+			r.wantTrace(t, "retrieving", string(k.toRetrieve))
+			r.wantActions(t)
+		}
+	}
+}
+
+// The result is the server's; the audit knows at least who was named.
+func TestComplete(t *testing.T) {
+	t.Parallel()
+	full := authserver.Authenticated{Instance: "primary", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}
+	for _, k := range kinds {
+		for _, c := range []struct {
+			told authserver.Authenticated
+			want AuthenticatedResult
+			user string
+			in   string
+		}{
+			{full, AuthenticatedResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}, "JANE.DOE", "MYDOMAIN.COM"},
+			{authserver.Authenticated{Instance: "primary"}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
+		} {
+			r := newRig(t, "")
+			r.servers.authenticated = c.told
+			r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup", "third"}}
+			got, err := k.complete(r.Gateway, t.Context(), theCaller, theCompletion)
+			if err != nil || got != c.want {
+				t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, c.want)
+			}
+			r.wantTrace(t, "completing", string(k.toComplete), "release")
+			if r.servers.sent != k.completion || !slices.Equal(r.servers.to, at("backup")) {
+				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to, k.completion)
+			}
+			if r.ownership.kind != k.kind || r.ownership.key != theKey || !reflect.DeepEqual(r.ownership.released, r.ownership.decision) {
+				t.Errorf("%s: asked for %s %s and released %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.released)
+			}
+			if want := []AuditEvent{{
+				Action: AuditCompleted, Operation: k.onComplete, Application: "bank-site",
+				UserID: c.user, Domain: c.in, SerialNumber: c.told.SerialNumber, Instance: "primary",
+			}}; !slices.Equal(r.events.audits, want) {
+				t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
+			}
+		}
+	}
+}
+
+// A wrapped key is sent in upper case and does not tell where the request is; a
+// plain key is sent as it is, also if it looks like hex.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		for _, c := range []struct{ key, sent string }{
+			{theKey, theKey},
+			{"abcdef", "abcdef"},
+			{strings.Repeat("a", 31), strings.Repeat("a", 31)},
+			{strings.Repeat("aB", 16), strings.Repeat("AB", 16)},
+			{theWrappedKey, strings.ToUpper(theWrappedKey)},
+			{strings.Repeat("0f", 100), strings.Repeat("0F", 100)},
+		} {
+			r := newRig(t, "")
+			r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup", "third"}}
+			if _, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: c.key}); err != nil {
+				t.Errorf("%s: %v", k.kind, err)
+			}
+			r.wantTrace(t, "cancelling", string(k.toEnd), "release")
+			wrapped := len(c.key) >= 32
+			if want := (authserver.Cancel{SerialNumber: "VDS1000003-1", KeyMessage: c.sent, Probe: wrapped}); r.servers.sent != want || !slices.Equal(r.servers.to, []string{"backup", "third"}) {
+				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to, want)
+			}
+			if want := (ownership.Claimant{Application: "bank-site", SerialNumber: "VDS1000003-1"}); r.ownership.claimant != want || r.ownership.kind != k.kind || r.ownership.key != c.sent {
+				t.Errorf("%s: asked for %s of %+v, want %+v", k.kind, r.ownership.kind, r.ownership.claimant, want)
+			}
+			if !reflect.DeepEqual(r.ownership.released, r.ownership.decision) {
+				t.Errorf("%s: released %+v", k.kind, r.ownership.released)
+			}
+			if want := []AuditEvent{{
+				Action: AuditCancelled, Operation: k.onCancel, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+			}}; !slices.Equal(r.events.audits, want) {
+				t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
+			}
+		}
+	}
+}
+
+// The number of STAT_NOSUPPORT is the configured one, never that of a success.
+func TestNoSupportCode(t *testing.T) {
+	t.Parallel()
+	for configured, want := range map[int]int{0: -1, -1: -1, -77: -77, 1040: 1040} {
+		r := newRig(t, "", func(c *Config) { c.NoSupportCode = configured })
+		r.ownership.decision = ownership.Decision{Verdict: ownership.Foreign, Known: true}
+		_, err := r.CancelLogin(t.Context(), theCaller, theCancel)
+		refusal, ok := errors.AsType[*Refusal](err)
+		if !ok || refusal.Codes != (ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOSUPPORT", ReturnCode: -1, StatusCode: want}) {
+			t.Errorf("%d: error is %v", configured, err)
+		}
+		if want := []AuditEvent{{
+			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", SerialNumber: "VDS1000003-1",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+		}
+	}
+}
+
+// Nothing is looked up by a key or a serial number that is none, or for nobody.
+func TestInvalidPendingRequests(t *testing.T) {
+	t.Parallel()
+	neither := []string{"", "05356 28535", "{05356}", "0535628535\n", "ключ", strings.Repeat("1", 65) + "g", strings.Repeat("a", 65)}
+	for _, k := range kinds {
+		retrieve := func(q RetrieveRequest, member Member) {
+			r := newRig(t, "")
+			_, err := k.retrieve(r.Gateway, t.Context(), theCaller, q)
+			r.wantInvalid(t, err, member)
+		}
+		complete := func(q CompleteRequest, member Member) {
+			r := newRig(t, "")
+			_, err := k.complete(r.Gateway, t.Context(), theCaller, q)
+			r.wantInvalid(t, err, member)
+		}
+		cancel := func(q CancelRequest, member Member) {
+			r := newRig(t, "")
+			_, err := k.cancel(r.Gateway, t.Context(), theCaller, q)
+			r.wantInvalid(t, err, member)
+		}
+		for _, key := range neither {
+			cancel(CancelRequest{SerialNumber: "VDS1000003-1", Key: key}, MemberKey)
+		}
+		for _, key := range append(neither, strings.Repeat("0f", 33)) {
+			retrieve(RetrieveRequest{SerialNumber: "VDS1000003-1", Key: key}, MemberKey)
+			complete(CompleteRequest{UserID: "jane.doe", Key: key, Signature: theSignature}, MemberKey)
+		}
+		for _, serial := range []string{"", "VDS:1", "VDS1000003-1\n", strings.Repeat("1", 23), "ВДС"} {
+			retrieve(RetrieveRequest{SerialNumber: serial, Key: theKey}, MemberSerialNumber)
+			cancel(CancelRequest{SerialNumber: serial, Key: theKey}, MemberSerialNumber)
+		}
+		complete(CompleteRequest{Key: theKey, Signature: theSignature}, MemberUserID)
+		complete(CompleteRequest{UserID: strings.Repeat("u", 256), Key: theKey, Signature: theSignature}, MemberUserID)
+		complete(CompleteRequest{UserID: "jane.doe", Domain: "my\x00domain", Key: theKey, Signature: theSignature}, MemberDomain)
+	}
+}
+
+// pendingOperations are all operations on pending requests with a valid request.
+var pendingOperations = []Operation{
+	OpRetrieveLogin, OpCompleteLogin, OpCancelLogin, OpRetrieveSignature, OpCompleteSignature, OpCancelSignature,
+}
+
+// Without a decision nothing is forwarded.
+func TestNoDecision(t *testing.T) {
+	t.Parallel()
+	for _, op := range pendingOperations {
+		for _, c := range []struct {
+			err     error
+			want    error
+			trouble bool
+		}{
+			{errOwnership, &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, true},
+			{errors.New("other"), &Failure{Kind: Internal}, false},
+		} {
+			r := newRig(t, "")
+			r.ownership.decideErr = c.err
+			wantError(t, operations[op](t.Context(), r), c.want)
+			if len(r.trace) != 1 {
+				t.Errorf("%s: calls were %q", op, r.trace)
+			}
+			if got := slices.Equal(r.events.troubles, []StoreTrouble{{Operation: op}}); got != c.trouble {
+				t.Errorf("%s: store troubles are %+v", op, r.events.troubles)
+			}
+			if len(r.events.verdicts) != 0 || len(r.events.audits) != 0 || len(r.events.commands) != 0 {
+				t.Errorf("%s: reported %v", op, &r.events)
+			}
+		}
+	}
+}
+
+// While the store is down, the authentication server alone decides, and that is
+// reported.
+func TestBlindDecision(t *testing.T) {
+	t.Parallel()
+	for _, op := range pendingOperations {
+		r := newRig(t, "")
+		r.ownership.decision.Blind = errOwnership
+		if err := operations[op](t.Context(), r); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+		if len(r.servers.to) != 0 {
+			t.Errorf("%s: command went to %q", op, r.servers.to)
+		}
+		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
+		}
+		if got := r.events.verdictsOf(op); got[0] != VerdictBlind {
+			t.Errorf("%s: verdicts are %q", op, got)
+		}
+		if !strings.Contains(r.log.String(), "level=WARN") {
+			t.Errorf("%s: nothing in the log", op)
+		}
+	}
+}
+
+// A request that is over is over, also if its owner is remembered still.
+func TestReleaseFails(t *testing.T) {
+	t.Parallel()
+	for _, op := range []Operation{OpCompleteLogin, OpCancelLogin, OpCompleteSignature, OpCancelSignature} {
+		r := newRig(t, "")
+		r.ownership.releaseErr = errOwnership
+		if err := operations[op](t.Context(), r); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
+		}
+		if !strings.Contains(r.log.String(), "level=ERROR") {
+			t.Errorf("%s: no error in the log", op)
+		}
+		if len(r.events.audits) != 1 {
+			t.Errorf("%s: audited %q", op, r.events.actions())
+		}
+	}
+}
+
+// What is neither forwarded nor known to be refused is not forwarded.
+func TestStrangeVerdict(t *testing.T) {
+	t.Parallel()
+	for _, op := range pendingOperations {
+		r := newRig(t, "")
+		r.ownership.decision = ownership.Decision{Verdict: "new"}
+		wantError(t, operations[op](t.Context(), r), noSupport)
+		if len(r.events.commands) != 0 {
+			t.Errorf("%s: forwarded", op)
+		}
+	}
+}
+
+// The store is down in the middle: what was decided before holds, and the loss
+// stays without effect on the answer.
+func TestStoreGoesDown(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		store := newMemory()
+		_, remember := remembering(t, store, "")
+		r := newRig(t, "", remember)
+		store.err = errors.New("connection refused")
+		if _, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve); err != nil {
+			t.Errorf("%s: %v", k.kind, err)
+		}
+		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictBlind, VerdictUnowned}; !slices.Equal(got, want) {
+			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
+		}
+		if want := []StoreTrouble{{Operation: k.onRetrieve}, {Operation: k.onRetrieve, Lost: true}}; !slices.Equal(r.events.troubles, want) {
+			t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
+		}
+	}
+}
+
+// What was done for a client that left meanwhile is remembered all the same.
+func TestClientLeaves(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		store := newMemory()
+		_, remember := remembering(t, store, "")
+		r := newRig(t, "", remember)
+		ctx, leave := context.WithCancel(t.Context())
+		r.servers.leave = leave
+		if _, err := k.retrieve(r.Gateway, ctx, theCaller, theRetrieve); err != nil {
+			t.Errorf("%s: %v", k.kind, err)
+		}
+		if _, kept := store.claims[k.kind][theKey]; !kept {
+			t.Errorf("%s: the owner was not kept", k.kind)
+		}
+		ctx, leave = context.WithCancel(t.Context())
+		r.servers.leave = leave
+		if _, err := k.complete(r.Gateway, ctx, theCaller, theCompletion); err != nil {
+			t.Errorf("%s: %v", k.kind, err)
+		}
+		if _, kept := store.claims[k.kind][theKey]; kept {
+			t.Errorf("%s: the owner was not forgotten", k.kind)
+		}
+	}
+}
+
+// Nothing is forwarded for a client that left before, and that is no trouble of
+// the gateway's.
+func TestClientHasLeft(t *testing.T) {
+	t.Parallel()
+	for _, op := range pendingOperations {
+		store := newMemory()
+		_, remember := remembering(t, store, "")
+		r := newRig(t, "", remember)
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		store.err = ctx.Err()
+		wantError(t, operations[op](ctx, r), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
+		r.wantTrace(t)
+		if strings.Contains(r.log.String(), "level=WARN") || strings.Contains(r.log.String(), "level=ERROR") {
+			t.Errorf("%s: in the log is %s", op, r.log.String())
+		}
+	}
+}
+
+// However many ask for a request at once, even if an authentication server gave it
+// to all of them: one gets it.
+func TestOneOwner(t *testing.T) {
+	t.Parallel()
+	const devices = 64
+	for _, k := range kinds {
+		store := newMemory()
+		_, remember := remembering(t, store, "")
+		r := newRig(t, "", remember)
+		var owners, others sync.Map
+		var all sync.WaitGroup
+		start := make(chan struct{})
+		for i := range devices {
+			all.Go(func() {
+				<-start
+				_, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+				if err == nil {
+					owners.Store(i, true)
+				} else if reflect.DeepEqual(err, notFound) {
+					others.Store(i, true)
+				} else {
+					t.Error(err)
+				}
+			})
+		}
+		close(start)
+		all.Wait()
+		if won, lost := size(&owners), size(&others); won != 1 || lost != devices-1 {
+			t.Errorf("%s: %d of %d got the request, %d did not", k.kind, won, devices, lost)
+		}
+		if claimed := len(slices.DeleteFunc(r.events.verdictsOf(k.onRetrieve), func(v Verdict) bool { return v != VerdictClaimed })); claimed != 1 {
+			t.Errorf("%s: claimed %d times", k.kind, claimed)
+		}
+	}
+}
+
+func size(m *sync.Map) int {
+	n := 0
+	m.Range(func(any, any) bool { n++; return true })
+	return n
+}
+
+// Everything may be done at once.
+func TestConcurrentRequests(t *testing.T) {
+	t.Parallel()
+	_, remember := remembering(t, newMemory(), "")
+	for _, exchange := range []Exchange{ExchangeGateway, ExchangeRelay} {
+		r := newRig(t, "", remember, func(c *Config) {
+			c.Exchange = exchange
+			c.Now = time.Now
+		})
+		var all sync.WaitGroup
+		for _, do := range operations {
+			for range 4 {
+				all.Go(func() { _ = do(t.Context(), r) })
+			}
+		}
+		all.Wait()
+		if got, want := len(r.events.operations), 4*len(operations); got != want {
+			t.Errorf("%s: %d operations were reported, want %d", exchange, got, want)
+		}
+	}
+}

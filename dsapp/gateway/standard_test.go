@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"context"
+	"encoding/hex"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// A standard licence is kept under an identifier of the gateway's own, with the
+// serial number that is certain: the server's, or the one asked for.
+func TestRegisterStandard(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ asked, told, kept string }{
+		"told":           {"", "VDS1000003", "VDS1000003"},
+		"neither":        {"", "", ""},
+		"asked and told": {"VDS1000003", "VDS1000003", "VDS1000003"},
+		"asked":          {"VDS1000003", "", "VDS1000003"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			r.servers.registered.SerialNumber = c.told
+			r.activation.registered.Identifier = "Drawn.8-chars"
+			got, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
+				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, LicenseType: LicenseStandard, SerialNumber: c.asked,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.wantTrace(t, "writable", "REGISTER", "register")
+			image := "01;01;jane.doe;mydomain.com;Drawn.8-chars;" + theActivationPassword + ";GATEWAY01"
+			if text, _ := hex.DecodeString(got.ActivationImage); string(text) != image {
+				t.Errorf("image is %q, want %q", text, image)
+			}
+			got.ActivationImage = ""
+			if want := (RegisterActivationResult{RegistrationIdentifier: "Drawn.8-chars", ActivationPassword: theActivationPassword, ExpiresAt: theExpiry}); got != want {
+				t.Errorf("result is %+v, want %+v", got, want)
+			}
+			if want := (authserver.Register{
+				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: c.asked,
+			}); r.servers.sent != want {
+				t.Errorf("command is %+v, want %+v", r.servers.sent, want)
+			}
+			if want := (activation.Registration{
+				Kind: activation.KindStandard, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup",
+				Data:    activation.ActivationData{ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
+				Started: theTime,
+			}); r.activation.registration != want {
+				t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
+			}
+			if want := []AuditEvent{{
+				Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "Drawn.8-chars",
+				UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup",
+			}}; !slices.Equal(r.events.audits, want) {
+				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+			}
+		})
+	}
+}
+
+// Another licence than was asked for is nobody's.
+func TestRegisterStandardNonsense(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*rig){
+		"another licence":   func(r *rig) { r.servers.registered.SerialNumber = "VDS1000004" },
+		"bad serial number": func(r *rig) { r.servers.registered.SerialNumber = "VDS1000003;" },
+	} {
+		r := newRig(t, "")
+		spoil(r)
+		_, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
+			UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: LicenseStandard, SerialNumber: "VDS1000003",
+		})
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		wantError(t, err, &Failure{Kind: BadAnswer})
+		r.wantTrace(t, "writable", "REGISTER")
+		r.wantActions(t)
+	}
+}
+
+// A registration that the authentication server did not make is not kept.
+func TestRegisterStandardFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err, want error
+	}{
+		{errRefusal, &Refusal{Codes: errRefusal.Codes}},
+		{callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: retryUnavailable}},
+		{callError(authserver.ErrTimeout), &Failure{Kind: Timeout}},
+	} {
+		r := newRig(t, "")
+		r.servers.err = c.err
+		wantError(t, registerStandard(t.Context(), r), c.want)
+		r.wantTrace(t, "writable", "REGISTER")
+		r.wantActions(t)
+		if want := []InstanceOutcome{{"backup", outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
+			t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
+		}
+	}
+}
+
+// registerStandard is one more operation like those in operations.
+func registerStandard(ctx context.Context, r *rig) error {
+	_, err := r.RegisterActivation(ctx, theCaller, RegisterActivationRequest{
+		UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: LicenseStandard,
+	})
+	return err
+}
+
+// Without the memory of a standard licence nobody can be told its activation
+// code, whatever is done with unknown registrations.
+func TestRegisterStandardNotKept(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ForwardUnknown)
+	r.activation.registerErr = errStore
+	wantError(t, registerStandard(t.Context(), r), &Failure{Kind: Internal})
+	r.wantActions(t, AuditRegistrationLost)
+	if want := []StoreTrouble{{Operation: OpRegisterActivation, Lost: true}}; !slices.Equal(r.events.troubles, want) {
+		t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
+	}
+}
+
+// The final call names whom the registration is for and goes where it was made.
+func TestActivateStandard(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		request  ActivateStandardRequest
+		answered authserver.Activated
+		want     ActivateResult
+		instance string
+	}{
+		"response, told by the server": {
+			ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", Response: theResponse},
+			authserver.Activated{Instance: "third", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+			ActivateResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+			"third",
+		},
+		"derivation code, known from the registration": {
+			ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", DerivationCode: theDerivationCode},
+			authserver.Activated{Instance: "backup"},
+			ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+			"backup",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			r.servers.activated = c.answered
+			got, err := r.ActivateStandard(t.Context(), theCaller, c.request)
+			if err != nil || got != c.want {
+				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
+			}
+			r.wantTrace(t, "admit confirmation", "ACTIVATE", "complete")
+			if want := []activation.Kind{activation.KindStandard}; !slices.Equal(r.activation.kinds, want) {
+				t.Errorf("admitted %q, want %q", r.activation.kinds, want)
+			}
+			if want := (authserver.Activate{
+				UserID: "jane.doe", Domain: "mydomain.com", Response: c.request.Response, DerivationCode: c.request.DerivationCode,
+			}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
+				t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+			}
+			if r.activation.completed != theAdmission {
+				t.Errorf("completed %+v, want %+v", r.activation.completed, theAdmission)
+			}
+			if want := []AuditEvent{{
+				Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
+				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: c.instance,
+			}}; !slices.Equal(r.events.audits, want) {
+				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+			}
+		})
+	}
+}
+
+// Of an unknown registration nobody knows the user, who would have to be named.
+func TestUnknownStandardIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {
+		r := newRig(t, unknown)
+		r.activation.admitErr = activation.ErrUnknown
+		if err := operations[OpActivateStandard](t.Context(), r); !reflect.DeepEqual(err, &Refusal{Codes: refused1000}) {
+			t.Errorf("error is %v", err)
+		}
+		r.wantTrace(t, "admit confirmation")
+		r.wantActions(t, AuditConfirmationRefused)
+	}
+}

@@ -1,0 +1,273 @@
+package restapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+const (
+	frontEndKey = "round-trips-front-end"
+	otherKey    = "round-trips-other"
+	backEndKey  = "round-trips-back-end"
+)
+
+var jane = sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", Licenses: 50, StandardLicenses: 50}
+
+// Each service costs no more round trips to Redis than it needs: none where
+// nothing is remembered, one to look and one to keep the outcome where something
+// is.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	g := newWholeGateway(t)
+	phone := &sandbox.Phone{BaseURL: g.url, APIKey: frontEndKey, Client: g.client}
+
+	// The first activation brings what is needed once: the scripts, and the secret
+	// behind simulated exchanges.
+	registered := g.register(t, phone, "mdl")
+	_, err := phone.Activate(t.Context(), registered.RegistrationIdentifier, registered.ActivationPassword)
+	must(t, err)
+	clear(g.trips)
+
+	registered = g.register(t, phone, "mdl")
+	device, err := phone.Activate(t.Context(), registered.RegistrationIdentifier, registered.ActivationPassword)
+	must(t, err)
+	must(t, phone.UpdateNotificationID(t.Context(), device.Authenticator, "push"))
+	_, err = phone.Authenticate(t.Context(), device.Authenticator)
+	must(t, err)
+	g.expect(t, map[string]int64{
+		"DSAPPSRPRegister":               1,
+		"DSAPPSRPGenerateEphemeralKey":   2, // the registration, the handshake
+		"DSAPPSRPGenerateActivationData": 2, // take, settle
+		"MdlAddDevice":                   1,
+		"MdlActivate":                    2, // before and after the call
+		"updateNotificationID":           0,
+		"authUser":                       0,
+	})
+
+	registered = g.register(t, phone, "standard")
+	_, err = phone.ActivateStandard(t.Context(), registered.RegistrationIdentifier, registered.ActivationPassword, false)
+	must(t, err)
+	g.expect(t, map[string]int64{
+		"DSAPPSRPRegister":               1,
+		"DSAPPSRPGenerateEphemeralKey":   2,
+		"DSAPPSRPGenerateActivationData": 2,
+		"DSAPPSRPActivate":               2,
+	})
+
+	a := device.Authenticator
+	// A new server is sent the scripts once.
+	warm := g.ask(t, sandbox.KindLogin, a)
+	_, err = phone.Retrieve(t.Context(), sandbox.KindLogin, a, warm)
+	must(t, err)
+	refused(t, (&sandbox.Phone{BaseURL: g.url, APIKey: otherKey, Client: g.client}).Cancel(t.Context(), sandbox.KindLogin, a, warm, true))
+	must(t, phone.Cancel(t.Context(), sandbox.KindLogin, a, warm, false))
+	clear(g.trips)
+
+	for _, kind := range []struct {
+		sandbox.Kind
+		retrieve, complete, cancel string
+	}{
+		{sandbox.KindLogin, "getPreparedSecureChallenge", "authUser", "cancelAuthUser"},
+		{sandbox.KindSignature, "getPreparedSignatureRequest", "authSignature", "cancelAuthSignatureRequest"},
+	} {
+		pending, err := phone.Retrieve(t.Context(), kind.Kind, a, g.ask(t, kind.Kind, a))
+		must(t, err)
+		_, err = phone.Complete(t.Context(), kind.Kind, a, pending)
+		must(t, err)
+		g.expect(t, map[string]int64{kind.retrieve: 2, kind.complete: 2})
+
+		for _, wrapped := range []bool{false, true} {
+			key := g.ask(t, kind.Kind, a)
+			_, err = phone.Retrieve(t.Context(), kind.Kind, a, key)
+			must(t, err)
+			other := *phone
+			other.APIKey = otherKey
+			refused(t, other.Cancel(t.Context(), kind.Kind, a, key, wrapped))
+			g.expect(t, map[string]int64{kind.retrieve: 2, kind.cancel: 1})
+			_, err = other.Retrieve(t.Context(), kind.Kind, a, key)
+			refused(t, err)
+			must(t, phone.Cancel(t.Context(), kind.Kind, a, key, wrapped))
+			g.expect(t, map[string]int64{kind.retrieve: 1, kind.cancel: 2})
+		}
+	}
+}
+
+// wholeGateway is a gateway of real parts over Redis.
+type wholeGateway struct {
+	url    string
+	client *http.Client
+	server *sandbox.Server
+	oas    string
+	// trips is how many round trips the last call of each service took.
+	trips map[string]int64
+}
+
+func newWholeGateway(t *testing.T) *wholeGateway {
+	t.Helper()
+	g := &wholeGateway{server: sandbox.New(sandbox.Options{Users: []sandbox.User{jane}}), trips: make(map[string]int64)}
+	oas := serve(t, g.server)
+	g.oas = oas.URL
+	address, err := url.Parse(oas.URL)
+	must(t, err)
+	servers, err := authserver.New(authserver.Config{
+		Instances: []authserver.Instance{{Name: "primary", URL: address, Transport: oas.Client().Transport, MaxConnections: 4}},
+		Timeout:   10 * time.Second,
+		ComponentTypes: authserver.ComponentTypes{
+			Provisioning: sandbox.DefaultComponentType, Authentication: sandbox.PushComponentType,
+			Signature: sandbox.PushComponentType, Notification: sandbox.PushComponentType,
+		},
+	})
+	must(t, err)
+
+	client, err := redis.NewClient(redis.Settings{Addresses: []string{redistest.Start(t).Addr()}, Timeout: 10 * time.Second})
+	must(t, err)
+	t.Cleanup(func() { must(t, client.Close()) })
+	var count roundTrips
+	client.AddHook(&count)
+	store := redis.New(client, redis.Options{})
+	ring, err := seal.NewKeyring(bytes.Repeat([]byte{7}, 32))
+	must(t, err)
+	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
+	profile, err := srp.LookupProfile(srp.DefaultProfile)
+	must(t, err)
+	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	must(t, err)
+	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
+	must(t, err)
+	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers})
+	must(t, err)
+	keys, err := apikey.NewSet([]apikey.Key{
+		{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontEndKey)},
+		{Name: "other-app", Class: apikey.FrontEnd, Hash: apikey.Hash(otherKey)},
+		{Name: "bank-site", Class: apikey.BackEnd, Hash: apikey.Hash(backEndKey)},
+	})
+	must(t, err)
+	handler, err := restapi.New(restapi.Config{Operations: operations, Keys: keys})
+	must(t, err)
+
+	var mu sync.Mutex
+	front := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		before := count.Load()
+		handler.ServeHTTP(w, r)
+		g.trips[path.Base(r.URL.Path)] = count.Load() - before
+	}))
+	g.url, g.client = front.URL, front.Client()
+	return g
+}
+
+// expect compares the round trips since it was last called.
+func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
+	t.Helper()
+	if !maps.Equal(g.trips, want) {
+		t.Errorf("round trips %v, want %v", g.trips, want)
+	}
+	clear(g.trips)
+}
+
+// register plays the bank's site. A registration looks first whether Redis takes
+// writes, unless something was written within the last second: on a machine that
+// is too slow for that it is done again.
+func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.UserRegistered {
+	t.Helper()
+	const tries = 20
+	for range tries {
+		registered, err := phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{
+			UserID: jane.Name, Domain: jane.Domain, StaticPassword: jane.StaticPassword, LicenseType: license,
+		})
+		must(t, err)
+		if g.trips["DSAPPSRPRegister"] == 1 {
+			return registered
+		}
+	}
+	t.Fatalf("no registration took one round trip, the last one %d", g.trips["DSAPPSRPRegister"])
+	return sandbox.UserRegistered{}
+}
+
+// ask has the application server prepare a request that the phone scans, and
+// wait for it.
+func (g *wholeGateway) ask(t *testing.T, kind sandbox.Kind, a *sandbox.Authenticator) string {
+	t.Helper()
+	application := &sandbox.Application{URL: g.oas, Client: g.client}
+	login := sandbox.LoginRequest{UserID: jane.Name, Domain: jane.Domain, Message: "Sign in?"}
+	signature := sandbox.SignatureRequest{UserID: jane.Name, Domain: jane.Domain, SerialNumber: a.SerialNumber, Title: "Transfer", Fields: []sandbox.RequestField{{Key: "Amount", Value: "1"}}}
+	var key string
+	var err error
+	if kind == sandbox.KindLogin {
+		key, err = application.PrepareLogin(t.Context(), login)
+	} else {
+		key, err = application.PrepareSignature(t.Context(), signature)
+	}
+	must(t, err)
+	return key
+}
+
+func serve(t *testing.T, h http.Handler) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// roundTrips is a hook that counts what is sent to Redis and waited for: a
+// command, a script or a pipeline each.
+type roundTrips struct{ atomic.Int64 }
+
+func (*roundTrips) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (r *roundTrips) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		r.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (r *roundTrips) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		r.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+func refused(t *testing.T, err error) {
+	t.Helper()
+	if _, ok := errors.AsType[*sandbox.RefusalError](err); !ok {
+		t.Errorf("not refused: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

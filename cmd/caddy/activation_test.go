@@ -231,41 +231,139 @@ func ratio(samples [2][]time.Duration) float64 {
 }
 
 // fast-srp-hap, an SRP implementation that shares nothing with this one, takes
-// part in the exchange and decrypts the activation message.
+// part in the exchange of every profile and decrypts the activation data of both
+// types of licences.
 func TestThirdPartyClientActivates(t *testing.T) {
 	t.Parallel()
 	peer := filepath.Join("testdata", "srp-client")
 	_, err := os.Stat(filepath.Join(peer, "node_modules", "fast-srp-hap"))
 	require.NoError(t, err, "the npm packages are missing: run make test-tools")
 
+	for _, group := range []string{"2048", "3072", "4096"} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			certs := certificates(t)
+			server := startOAS(t, certs)
+			g := startGateway(t, certs, server.URL, func(dsapp object) {
+				dsapp["activation"] = object{"profile": "rfc5054-" + group + "-sha256"}
+			})
+			// Several exchanges, so that values with a leading zero byte are likely.
+			for _, license := range []string{"mdl", "standard", "mdl"} {
+				registered := g.RegisterFor(t, object{"licenseType": license})
+				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
+				cmd.Dir = peer
+				cmd.Env = append(environment(t.TempDir()),
+					"NODE_EXTRA_CA_CERTS="+certs.Authority,
+					"GATEWAY_URL="+g.URL,
+					"GATEWAY_CA="+certs.Authority,
+					"GATEWAY_KEY="+frontEndKey,
+					"REGISTRATION_IDENTIFIER="+registered.Identifier,
+					"ACTIVATION_PASSWORD="+registered.Password,
+					"SRP_GROUP="+group)
+				out, err := cmd.CombinedOutput()
+				require.NoError(t, err, string(out))
+				var result struct {
+					OK                     bool   `json:"ok"`
+					ActivationMessage      string `json:"activationMessage"`
+					ActivationCode         string `json:"activationCode"`
+					ServerEvidenceVerified bool   `json:"serverEvidenceVerified"`
+				}
+				require.NoError(t, json.Unmarshal(out, &result), string(out))
+				assert.True(t, result.OK)
+				assert.True(t, result.ServerEvidenceVerified)
+				if license == "mdl" {
+					assert.Regexp(t, `^([0-9A-F]{2})+$`, result.ActivationMessage)
+				} else {
+					assert.NotEmpty(t, result.ActivationCode)
+				}
+			}
+			phone := g.Phone()
+			phone.Profile = "rfc5054-" + group + "-sha256"
+			registered := g.Register(t)
+			_, err := phone.Activate(t.Context(), registered.Identifier, registered.Password)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A standard licence is activated with a one-time password or by binding the
+// device. Afterwards the registration is gone and the licence is in use.
+func TestStandardLicenseIsActivated(t *testing.T) {
+	t.Parallel()
 	certs := certificates(t)
 	server := startOAS(t, certs)
 	g := startGateway(t, certs, server.URL, nil)
-	// Several exchanges, so that values with a leading zero byte are likely.
-	for range 3 {
-		registered := g.Register(t)
-		cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
-		cmd.Dir = peer
-		cmd.Env = append(environment(t.TempDir()),
-			"NODE_EXTRA_CA_CERTS="+certs.Authority,
-			"GATEWAY_URL="+g.URL,
-			"GATEWAY_CA="+certs.Authority,
-			"GATEWAY_KEY="+frontEndKey,
-			"REGISTRATION_IDENTIFIER="+registered.Identifier,
-			"ACTIVATION_PASSWORD="+registered.Password,
-			"SRP_GROUP=2048")
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, string(out))
-		var result struct {
-			OK                     bool   `json:"ok"`
-			ActivationMessage      string `json:"activationMessage"`
-			ServerEvidenceVerified bool   `json:"serverEvidenceVerified"`
-		}
-		require.NoError(t, json.Unmarshal(out, &result), string(out))
-		assert.True(t, result.OK)
-		assert.True(t, result.ServerEvidenceVerified)
-		assert.Regexp(t, `^([0-9A-F]{2})+$`, result.ActivationMessage)
+	for _, bind := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bind %t", bind), func(t *testing.T) {
+			registered := g.RegisterFor(t, object{"licenseType": "standard"})
+			// Before the exchange nothing can be confirmed.
+			calls := server.Calls("PROVISIONCMD_ACTIVATE")
+			_, answer := g.Call(t, "/rest/v2/provisioning/DSAPPSRPActivate", frontEndKey,
+				fmt.Sprintf(`{"registrationIdentifier":%q,"response":"123456"}`, registered.Identifier))
+			assert.Equal(t, refused, answer)
+			// The services of the other type of licences do not take it.
+			_, answer = g.Call(t, addDevicePath, frontEndKey,
+				fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":"12345678901234567890123456"}`, registered.Identifier))
+			assert.Equal(t, refused, answer)
+			assert.Equal(t, calls, server.Calls("PROVISIONCMD_ACTIVATE"))
+
+			activated, err := g.Phone().ActivateStandard(t.Context(), registered.Identifier, registered.Password, bind)
+			require.NoError(t, err)
+			assert.Equal(t, userID, activated.UserID)
+			assert.Equal(t, domain, activated.Domain)
+			assert.Equal(t, calls+1, server.Calls("PROVISIONCMD_ACTIVATE"))
+			_, err = g.Phone().ActivateStandard(t.Context(), registered.Identifier, registered.Password, bind)
+			require.Error(t, err)
+
+			done, err := g.Phone().Authenticate(t.Context(), activated.Authenticator)
+			require.NoError(t, err)
+			assert.Equal(t, activated.InstanceSerial, done.SerialNumber)
+		})
 	}
+	assert.Equal(t, 2, server.Calls("PROVISIONCMD_REGISTER"))
+	assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
+}
+
+// With the relayed exchange the authentication server that made the registration
+// carries out every step, whichever gateway the phone comes through.
+func TestRelayedExchange(t *testing.T) {
+	t.Parallel()
+	gateways, primary, backup := nodes(t, 2, func(dsapp object) {
+		dsapp["activation"] = object{"exchange": "relay"}
+		dsapp["authentication_servers"].(object)["policy"] = "round_robin"
+	})
+	first, second := gateways[0], gateways[1]
+	for range 2 {
+		registered := first.Register(t)
+		activated, err := second.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
+		require.NoError(t, err)
+		assert.Equal(t, userID, activated.UserID)
+	}
+	for _, server := range []*oas{primary, backup} {
+		for _, command := range []string{
+			"dsappSRPRegister", "dsappSRPGenerateEphemeralKey", "dsappSRPGenerateActivationData", "PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE",
+		} {
+			assert.Equal(t, 1, server.Calls(command), command)
+		}
+		assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
+	}
+
+	// The authentication server refuses a wrong password by itself.
+	registered := first.Register(t)
+	_, answer := exchange(t, second, registered.Identifier, "wrong-password")
+	assert.Contains(t, answer, "RET_FAILURE")
+	assert.Equal(t, 2, primary.Calls("dsappSRPGenerateActivationData"))
+
+	// Which licence it is about is the authentication server's choice.
+	status, answer := first.Call(t, "/rest/v2/provisioning/DSAPPSRPRegister", backEndKey,
+		fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q,"licenseType":"mdl"}`, userID, domain, staticPassword))
+	assert.Equal(t, http.StatusBadRequest, status)
+	assert.Contains(t, answer, "licenseType")
+
+	// What the solution registered without the gateway is forwarded.
+	_, answer = second.Call(t, ephemeralKeyPath, frontEndKey, `{"registrationIdentifier":"elsewhere","clientEphemeralPublicKey":"05"}`)
+	assert.Contains(t, answer, "RET_FAILURE")
+	assert.Equal(t, 4, primary.Calls("dsappSRPGenerateEphemeralKey")+backup.Calls("dsappSRPGenerateEphemeralKey"))
 }
 
 // An acknowledged registration and its failed attempts outlive the process,

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -72,6 +73,9 @@ type oas struct {
 	*sandbox.Server
 	URL string
 
+	client *http.Client
+	stop   func()
+
 	mu        sync.Mutex
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -94,6 +98,14 @@ func (o *oas) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.Server.ServeHTTP(w, r)
 }
 
+// Stop makes the server unreachable.
+func (o *oas) Stop() { o.stop() }
+
+// Application is the bank's application server in front of this server.
+func (o *oas) Application() *sandbox.Application {
+	return &sandbox.Application{URL: o.URL, Client: o.client}
+}
+
 func certificates(t *testing.T) sandbox.Certificates {
 	t.Helper()
 	c, err := sandbox.NewCertificates(t.TempDir(), "localhost", "127.0.0.1")
@@ -103,17 +115,32 @@ func certificates(t *testing.T) sandbox.Certificates {
 
 func startOAS(t *testing.T, certs sandbox.Certificates) *oas {
 	t.Helper()
-	s := sandbox.New(sandbox.Options{Users: []sandbox.User{
-		{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 10},
-	}})
+	return serveOAS(t, certs, sandbox.New(sandbox.Options{Users: []sandbox.User{
+		{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 10, StandardLicenses: 10},
+	}}))
+}
+
+// startReplica starts an instance with the users and devices of o and its own
+// pending requests and registrations.
+func startReplica(t *testing.T, certs sandbox.Certificates, o *oas) *oas {
+	t.Helper()
+	return serveOAS(t, certs, o.Replica())
+}
+
+func serveOAS(t *testing.T, certs sandbox.Certificates, s *sandbox.Server) *oas {
+	t.Helper()
 	pair, err := tls.LoadX509KeyPair(certs.Certificate, certs.Key)
 	require.NoError(t, err)
-	o := &oas{Server: s}
+	o := &oas{Server: s, client: client(t, certs.Authority, "")}
 	server := httptest.NewUnstartedServer(o)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
-	t.Cleanup(server.Close)
+	o.stop = sync.OnceFunc(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	t.Cleanup(o.stop)
 	o.URL = server.URL
 	return o
 }
@@ -313,7 +340,15 @@ type registration struct {
 // Register plays the bank's site.
 func (g *gateway) Register(t *testing.T) registration {
 	t.Helper()
-	body, err := json.Marshal(object{"userID": userID, "domain": domain, "staticPassword": staticPassword})
+	return g.RegisterFor(t, nil)
+}
+
+// RegisterFor is Register with more members in the request.
+func (g *gateway) RegisterFor(t *testing.T, more object) registration {
+	t.Helper()
+	request := object{"userID": userID, "domain": domain, "staticPassword": staticPassword}
+	maps.Copy(request, more)
+	body, err := json.Marshal(request)
 	require.NoError(t, err)
 	status, answer := g.Call(t, "/rest/v2/provisioning/DSAPPSRPRegister", backEndKey, string(body))
 	require.Equal(t, http.StatusOK, status, answer)

@@ -15,16 +15,20 @@ import (
 )
 
 // The sandbox comes up with nothing else installed, prints what to try, and
-// what it prints works: the phone is activated, a wrong password is refused, and
-// three refusals burn the registration.
+// what it prints works: the phone is activated, a wrong password is refused,
+// three refusals burn the registration, and the phone answers what the bank's
+// application server asks.
 func TestSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	_, port, err := net.SplitHostPort(freeAddress(t))
 	require.NoError(t, err)
+	_, serverPort, err := net.SplitHostPort(freeAddress(t))
+	require.NoError(t, err)
 	env := environment(t.TempDir())
 	out := new(logs)
-	sandbox := exec.CommandContext(t.Context(), caddyBinary, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port)
+	sandbox := exec.CommandContext(t.Context(), caddyBinary, "dsapp", "sandbox", "--dir", dir,
+		"--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
 	sandbox.Env = env
 	sandbox.Stdout, sandbox.Stderr = out, out
 	sandbox.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -50,7 +54,7 @@ func TestSandbox(t *testing.T) {
 
 	activated, code := phone()
 	require.Zero(t, code, activated)
-	assert.Regexp(t, `Activated: [A-Z]{3}[0-9]{7}-[0-9]+\n$`, activated)
+	assert.Regexp(t, `(?m)^Activated: [A-Z]{3}[0-9]{7}-[0-9]+$`, activated)
 	for _, step := range []string{
 		"DSAPPSRPRegister", "DSAPPSRPGenerateEphemeralKey", "DSAPPSRPGenerateActivationData", "MdlAddDevice", "MdlActivate",
 		"sent", "received", "verified",
@@ -63,6 +67,8 @@ func TestSandbox(t *testing.T) {
 	wrong, code := phone("--activation-password", "wrong-password")
 	assert.NotZero(t, code, wrong)
 	assert.Contains(t, wrong, "STAT_INVCREDENTIALS")
+
+	answersRequests(t, env, text)
 
 	// curl plays the bank's site as printed.
 	curl := regexp.MustCompile(`(?s)curl (.*?DSAPPSRPRegister)`).FindString(text)
@@ -86,4 +92,45 @@ func TestSandbox(t *testing.T) {
 	require.NoError(t, sandbox.Process.Signal(syscall.SIGTERM))
 	assert.NoError(t, <-exited, out.String())
 	assert.FileExists(t, filepath.Join(dir, "dsapp.db"))
+}
+
+// answersRequests runs the printed commands by which the application server asks
+// and the phone answers.
+func answersRequests(t *testing.T, env []string, text string) {
+	t.Helper()
+	printed := func(what string) []string {
+		line := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp ` + what + `.*)$`).FindStringSubmatch(text)
+		require.NotNil(t, line, "%s is not printed in %s", what, text)
+		return strings.Fields(line[1])
+	}
+	for _, c := range []struct {
+		ask, answer string
+		approved    bool
+	}{
+		{"sandbox request-signature", "phone sign", true},
+		{"sandbox request-login", "phone login", true},
+		{"sandbox request-signature", "phone cancel", false},
+	} {
+		out := new(logs)
+		asking := exec.CommandContext(t.Context(), caddyBinary, printed(c.ask)...)
+		asking.Env, asking.Stdout, asking.Stderr = env, out, out
+		asking.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		require.NoError(t, asking.Start())
+		exited := make(chan error, 1)
+		go func() { exited <- asking.Wait() }()
+
+		// The push can be on its way yet.
+		poll(t, c.answer, func() bool {
+			_, code := command(t, env, printed(c.answer)...)
+			return code == 0
+		})
+		err := <-exited
+		if c.approved {
+			require.NoError(t, err, out.String())
+		} else {
+			require.Error(t, err, "a rejection is no success: %s", out)
+		}
+	}
+	authenticated, code := command(t, env, printed("phone authenticate")...)
+	assert.Zero(t, code, authenticated)
 }

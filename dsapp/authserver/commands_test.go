@@ -58,7 +58,7 @@ var methods = map[string]method{
 		sent:      []string{"<cmd>PROVISIONCMD_MDL_ADD_DEVICE</cmd>", "aB3dE6gH", "0123"},
 		operation: "provisioningExecute",
 		answer:    attributes(attribute("PROVFLD_INSTANCE_ACTIVATION_MESSAGE", "0A1B"), attribute("PROVFLD_SERIAL_NO", "VDS1234567-1")),
-		want:      func(string) any { return MDLDevice{"0A1B", "VDS1234567-1"} },
+		want:      func(instance string) any { return MDLDevice{instance, "0A1B", "VDS1234567-1"} },
 	},
 	"MDL_ACTIVATE": {
 		call: func(ctx context.Context, s *Servers, instance string) (any, error) {
@@ -67,7 +67,7 @@ var methods = map[string]method{
 		sent:      []string{"<cmd>PROVISIONCMD_MDL_ACTIVATE</cmd>", "aB3dE6gH", "0123"},
 		operation: "provisioningExecute",
 		answer:    attributes(attribute("PROVFLD_USERID", "jane"), attribute("PROVFLD_SERIAL_NO", "VDS1234567")),
-		want:      func(string) any { return MDLActivated{"jane", "", "VDS1234567"} },
+		want:      func(instance string) any { return Activated{instance, "jane", "", "VDS1234567"} },
 	},
 	"REGISTER": {
 		call: func(ctx context.Context, s *Servers, _ string) (any, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net"
 	"net/http"
@@ -23,9 +24,11 @@ type instance struct {
 	load      *Load
 	// How many commands may be in progress, and how many may wait.
 	maxConnections, maxQueue int
+	reach                    reach
+	logger                   *slog.Logger
 }
 
-func newInstance(i Instance, timeout time.Duration) *instance {
+func newInstance(i Instance, timeout time.Duration, logger *slog.Logger) *instance {
 	address := *i.URL
 	if i.Load == nil {
 		i.Load = new(Load)
@@ -38,6 +41,7 @@ func newInstance(i Instance, timeout time.Duration) *instance {
 		load:           i.Load,
 		maxConnections: i.MaxConnections,
 		maxQueue:       i.MaxQueue,
+		logger:         logger,
 	}
 }
 
@@ -47,20 +51,26 @@ func (in *instance) failure(c *command, reason, cause error) error {
 
 // exchange sends a command and reads the answer. Its errors are *CallError. When
 // it returns, nothing reads request any more.
-func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, request []byte) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, in.timeout)
+func (in *instance) exchange(caller context.Context, c *command, v soapVersion, request []byte) (*answer, error) {
+	ctx, cancel := context.WithTimeout(caller, in.timeout)
 	defer cancel()
 	if err := in.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
 	defer in.load.release()
 
+	seen := in.reach.began()
 	p := &payload{data: request}
 	defer p.abandon()
 	// Redirects are not followed: they are a matter of http.Client.
 	response, err := in.transport.RoundTrip(in.request(ctx, v, p))
 	if err != nil {
 		if !p.abandon() {
+			// Time that ran out only says something about the connection if it was
+			// what the command waited for: it may have been spent in the queue.
+			if caller.Err() == nil && (ctx.Err() == nil || p.connecting()) {
+				in.reach.ended(seen, false, func() { in.logLost(caller, c, err) })
+			}
 			return nil, in.failure(c, ErrNotSent, err)
 		}
 		reason, cause := lost(ctx, err)
@@ -69,6 +79,7 @@ func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, req
 	defer response.Body.Close()
 	got, err := read(response, c.operation)
 	if err == nil {
+		in.reach.ended(seen, true, func() { in.logReached(caller, c) })
 		return got, nil
 	}
 	failed, unread := errors.AsType[*readError](err)
@@ -81,6 +92,7 @@ func (in *instance) exchange(ctx context.Context, c *command, v soapVersion, req
 		reason, cause := lost(ctx, err)
 		return nil, in.failure(c, reason, cause)
 	}
+	in.reach.ended(seen, true, func() { in.logReached(caller, c) })
 	return nil, in.failure(c, ErrBadAnswer, err)
 }
 

@@ -18,8 +18,9 @@ const (
 	maxLoggedText    = 512 // bytes of one text of the server
 )
 
-// log writes what became of a command on one instance.
-func (s *Servers) log(ctx context.Context, to *instance, c *command, got *answer, err error, took time.Duration) {
+// log writes what became of a command on one instance. expected are the statuses
+// of a refusal that is no news.
+func (s *Servers) log(ctx context.Context, to *instance, c *command, got *answer, err error, expected []string, took time.Duration) {
 	where := []slog.Attr{slog.String("operation", c.String()), slog.String("instance", to.name)}
 	called := append(slices.Clone(where), slog.Duration("duration", took))
 	if got != nil {
@@ -41,8 +42,13 @@ func (s *Servers) log(ctx context.Context, to *instance, c *command, got *answer
 		return
 	}
 	level := slog.LevelInfo
-	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.BackendFault() {
-		level = slog.LevelWarn
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		switch {
+		case refusal.BackendFault():
+			level = slog.LevelWarn
+		case slices.Contains(expected, refusal.Codes.StatusCodeEnum):
+			level = slog.LevelDebug
+		}
 	}
 	if !s.logger.Enabled(ctx, level) {
 		return

@@ -3,10 +3,18 @@ package authserver
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // recorder keeps log records as text.
@@ -43,6 +51,19 @@ func (r *recorder) at(level slog.Level) []string {
 	var texts []string
 	for _, l := range r.lines {
 		if l.level == level {
+			texts = append(texts, l.text)
+		}
+	}
+	return texts
+}
+
+// reach gives the records on whether instances can be reached.
+func (r *recorder) reach() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var texts []string
+	for _, l := range r.lines {
+		if strings.Contains(l.text, " instance cannot be reached ") || strings.Contains(l.text, " instance reached again ") {
 			texts = append(texts, l.text)
 		}
 	}
@@ -136,5 +157,306 @@ func TestLogGuessOnce(t *testing.T) {
 	}
 	if got := records.at(slog.LevelWarn); len(got) != 1 || !strings.HasSuffix(got[0], " attribute=PROVFLD_AM1") {
 		t.Errorf("%q", got)
+	}
+}
+
+// An instance that merely does not have what is searched is no news; every other
+// refusal is, and also this one if no other instance can have it.
+func TestLogStackOfSearch(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		deployment Deployment
+		instances  int
+		command    string
+		status     string
+		debug      string // who is logged for debugging
+		info       string
+	}{
+		{DeploymentReplicated, 3, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "first second third", ""},
+		{DeploymentReplicated, 3, "getPreparedSignatureRequest", "STAT_NOT_FOUND", "first second third", ""},
+		{DeploymentReplicated, 3, "cancelAuthUser", "STAT_NOT_FOUND", "first second third", ""},
+		{DeploymentReplicated, 3, "cancelAuthSignatureRequest", "STAT_NOSUPPORT", "first second third", ""},
+		{DeploymentReplicated, 3, "getPreparedSecureChallenge", "STAT_NOSUPPORT", "", "first"},
+		{DeploymentReplicated, 3, "cancelAuthUser", "STAT_INVPARAM", "", "first"},
+		{DeploymentReplicated, 3, "authSignature", "STAT_NOT_FOUND", "", "first"},
+		{DeploymentReplicated, 1, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "", "first"},
+		{DeploymentShared, 3, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "", "first"},
+	} {
+		m := methods[test.command]
+		stack := `<errorStack><errors><errorCode>-13</errorCode><errorDesc>no</errorDesc></errors></errorStack>`
+		answer := strings.NewReplacer("<errorStack/>", stack, "<errorStack></errorStack>", stack).Replace(m.with(failed(test.status, -13)))
+		var instances []Instance
+		for _, name := range []string{"first", "second", "third"}[:test.instances] {
+			instances = append(instances, stub(name, func(*http.Request) (*http.Response, error) {
+				return respond(answering(answer)), nil
+			}))
+		}
+		records := &recorder{}
+		s := newServers(t, Config{Instances: instances, Deployment: test.deployment, Policy: PolicyFirst, Logger: slog.New(records)})
+		if _, err := m.call(t.Context(), s, ""); ended(err) != test.status {
+			t.Errorf("%+v: %v", test, err)
+		}
+		logged := func(level slog.Level) string {
+			var names []string
+			for _, l := range records.at(level) {
+				if _, rest, ok := strings.Cut(l, "error stack of the authentication server operation="+test.command+" instance="); ok {
+					name, _, _ := strings.Cut(rest, " ")
+					names = append(names, name)
+				}
+			}
+			return strings.Join(names, " ")
+		}
+		if debug, info := logged(slog.LevelDebug), logged(slog.LevelInfo); debug != test.debug || info != test.info {
+			t.Errorf("%+v: DEBUG of %q, INFO of %q", test, debug, info)
+		}
+	}
+}
+
+// stub is an instance whose transport is a function.
+func stub(name string, f transport) Instance {
+	return Instance{Name: name, URL: &url.URL{Scheme: "https", Host: "oas"}, Transport: f, MaxConnections: 9}
+}
+
+// refusedDial is how a transport fails that gets no connection.
+func refusedDial(*http.Request) (*http.Response, error) {
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+}
+
+const (
+	lostLine = "WARN instance cannot be reached operation=PROVISIONCMD_MDL_REGISTER instance=primary cause=dial tcp: connection refused"
+	backLine = "INFO instance reached again operation=PROVISIONCMD_MDL_REGISTER instance=primary"
+)
+
+// Only a change is logged: the first command that finds no connection, and the
+// first one after it that gets an answer of any kind.
+func TestLogReach(t *testing.T) {
+	t.Parallel()
+	var next transport
+	records := &recorder{}
+	s := newServers(t, Config{
+		Instances: []Instance{stub("primary", func(r *http.Request) (*http.Response, error) { return next(r) })},
+		Logger:    slog.New(records),
+	})
+	answer := func(handle func(http.ResponseWriter, *http.Request, string)) transport {
+		return func(r *http.Request) (*http.Response, error) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			return respond(handle), nil
+		}
+	}
+	lost := func(r *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		return nil, io.ErrUnexpectedEOF
+	}
+	success := answer(answering(registered))
+	var want []string
+	for i, step := range []struct {
+		does transport
+		log  string
+	}{
+		{success, ""},
+		{lost, ""},
+		{refusedDial, lostLine},
+		{refusedDial, ""},
+		{lost, ""},
+		{success, backLine},
+		{success, ""},
+		{refusedDial, lostLine},
+		{answer(answering(refused("RET_FAILURE", "STAT_COMMS", -1, -10, ""))), backLine},
+		{refusedDial, lostLine},
+		{answer(answerFault("Server")), backLine},
+		{refusedDial, lostLine},
+		{answer(func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusServiceUnavailable, "text/html", "<html/>")
+		}), backLine},
+	} {
+		next = step.does
+		_, _ = s.MDLRegister(t.Context(), request)
+		if step.log != "" {
+			want = append(want, step.log)
+		}
+		if got := records.reach(); !slices.Equal(got, want) {
+			t.Fatalf("step %d: %q", i, got)
+		}
+	}
+}
+
+// What keeps a command from being sent without being the fault of the connection
+// says nothing about the instance.
+func TestLogReachOtherCauses(t *testing.T) {
+	t.Parallel()
+	waiting := func(hooks func(*httptrace.ClientTrace)) transport {
+		return func(r *http.Request) (*http.Response, error) {
+			hooks(httptrace.ContextClientTrace(r.Context()))
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+	}
+	dialing := waiting(func(h *httptrace.ClientTrace) { h.GetConn("oas:443") })
+	connected := waiting(func(h *httptrace.ClientTrace) {
+		h.GetConn("oas:443")
+		h.GotConn(httptrace.GotConnInfo{})
+	})
+	brief := func(ctx context.Context) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(ctx, 20*time.Millisecond)
+	}
+	for name, test := range map[string]struct {
+		transport transport
+		timeout   time.Duration
+		caller    func(context.Context) (context.Context, context.CancelFunc)
+		busy      bool
+		queue     int
+		password  string
+		warns     int
+	}{
+		"no connection in time":         {transport: dialing, timeout: 20 * time.Millisecond, warns: 1},
+		"connection, but no turn on it": {transport: connected, timeout: 20 * time.Millisecond},
+		"caller's deadline":             {transport: dialing, caller: brief},
+		"caller is gone": {transport: dialing, caller: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx, cancel
+		}},
+		"full queue":          {transport: refusedDial, busy: true},
+		"too long in queue":   {transport: refusedDial, busy: true, queue: 1, timeout: 20 * time.Millisecond},
+		"caller out of queue": {transport: refusedDial, busy: true, queue: 1, caller: brief},
+		"value":               {transport: refusedDial, password: "\x00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			records := &recorder{}
+			in := stub("primary", test.transport)
+			in.MaxConnections, in.MaxQueue, in.Load = 1, test.queue, new(Load)
+			if test.busy {
+				if err := in.Load.acquire(t.Context(), 1, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := newServers(t, Config{Instances: []Instance{in}, Timeout: test.timeout, Logger: slog.New(records)})
+			ctx := t.Context()
+			if test.caller != nil {
+				var cancel context.CancelFunc
+				ctx, cancel = test.caller(ctx)
+				defer cancel()
+			}
+			r := request
+			r.StaticPassword += test.password
+			_, err := s.MDLRegister(ctx, r)
+			checkFailure(t, name, err, ErrNotSent)
+			if got := records.reach(); len(got) != test.warns {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// An instance that is down is visible in the log while another one answers, and
+// so is its return; the state is one of each Servers.
+func TestLogReachInFailover(t *testing.T) {
+	t.Parallel()
+	primary := newPeer(t, "primary", answering(registered))
+	backup := newPeer(t, "backup", answering(registered))
+	var down atomic.Bool
+	wire := primary.Transport.(*http.Transport)
+	wire.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if down.Load() {
+			return nil, errors.New("no route to host")
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	primary.Load = new(Load)
+	for range 2 {
+		records := &recorder{}
+		s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}, Logger: slog.New(records)})
+		for i, want := range []string{"backup", "backup", "primary", "primary"} {
+			down.Store(i < 2)
+			if i == 0 {
+				wire.CloseIdleConnections()
+			}
+			if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != want {
+				t.Errorf("%q, %v", got.Instance, err)
+			}
+		}
+		if got := records.at(slog.LevelWarn); !slices.Equal(got, []string{
+			"WARN instance cannot be reached operation=PROVISIONCMD_MDL_REGISTER instance=primary cause=no route to host",
+		}) {
+			t.Errorf("%q", got)
+		}
+		if got := records.at(slog.LevelInfo); !slices.Equal(got, []string{backLine}) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+// However many commands meet a change, it is logged once, and a command that was
+// under way during the change does not undo it.
+func TestLogReachConcurrently(t *testing.T) {
+	t.Parallel()
+	const callers = 8
+	var down atomic.Bool
+	var barrier atomic.Pointer[sync.WaitGroup]
+	records := &recorder{}
+	in := stub("primary", func(r *http.Request) (*http.Response, error) {
+		broken := down.Load()
+		if b := barrier.Load(); b != nil {
+			b.Done()
+			b.Wait() // all are under way
+		}
+		if broken {
+			return refusedDial(r)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		return respond(answering(registered)), nil
+	})
+	s := newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)})
+	var want []string
+	for round := range 6 {
+		down.Store(round%2 == 0)
+		var all, group sync.WaitGroup
+		all.Add(callers)
+		barrier.Store(&all)
+		for range callers {
+			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) })
+		}
+		group.Wait()
+		want = append(want, []string{lostLine, backLine}[round%2])
+		if got := records.reach(); !slices.Equal(got, want) {
+			t.Fatalf("%q", got)
+		}
+	}
+
+	// The first one gets its answer only after the second one found no connection.
+	barrier.Store(nil)
+	sent, proceed := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool
+	slow.Store(true)
+	records = &recorder{}
+	s = newServers(t, Config{Instances: []Instance{stub("primary", func(r *http.Request) (*http.Response, error) {
+		if slow.CompareAndSwap(true, false) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			close(sent)
+			<-proceed
+			return respond(answering(registered)), nil
+		}
+		return in.Transport.RoundTrip(r)
+	})}, Logger: slog.New(records)})
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.MDLRegister(t.Context(), request)
+		first <- err
+	}()
+	<-sent
+	down.Store(true)
+	_, err := s.MDLRegister(t.Context(), request)
+	checkFailure(t, "second", err, ErrNotSent)
+	close(proceed)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if got := records.reach(); !slices.Equal(got, []string{lostLine}) {
+		t.Errorf("%q", got)
+	}
+	down.Store(false)
+	if _, err := s.MDLRegister(t.Context(), request); err != nil || !slices.Equal(records.reach(), []string{lostLine, backLine}) {
+		t.Errorf("%q, %v", records.reach(), err)
 	}
 }

@@ -49,6 +49,8 @@ type MDLAddDevice struct {
 
 // MDLDevice is the outcome of MDLAddDevice.
 type MDLDevice struct {
+	// Instance is the name of the instance that did it.
+	Instance string
 	// InstanceActivationMessage is Activation Message 2: up to 1024 hex digits.
 	InstanceActivationMessage string
 	// SerialNumber of the device's own instance of the licence; empty if the
@@ -60,13 +62,17 @@ type MDLDevice struct {
 // on one chosen by policy if the name is empty. Each success uses up one of the
 // licence's 99 sequence numbers. The error is a *Refusal or a *CallError.
 func (s *Servers) MDLAddDevice(ctx context.Context, instance string, r MDLAddDevice) (MDLDevice, error) {
-	out, _, err := s.call(ctx, at(instance), mdlAddDevice, values{
+	out, instance, err := s.call(ctx, at(instance), mdlAddDevice, values{
 		"REGISTRATIONID": r.RegistrationID, "DEVICE_CODE": r.DeviceCode, "DESCRIPTION": r.Description,
 	})
 	if err != nil {
 		return MDLDevice{}, err
 	}
-	return MDLDevice{InstanceActivationMessage: out["INSTANCE_ACTIVATION_MESSAGE"], SerialNumber: out["SERIAL_NO"]}, nil
+	return MDLDevice{
+		Instance:                  instance,
+		InstanceActivationMessage: out["INSTANCE_ACTIVATION_MESSAGE"],
+		SerialNumber:              out["SERIAL_NO"],
+	}, nil
 }
 
 // MDLActivate confirms that a device was activated.
@@ -76,23 +82,15 @@ type MDLActivate struct {
 	Signature string
 }
 
-// MDLActivated is the outcome of MDLActivate. Members that the server did not
-// tell are empty.
-type MDLActivated struct {
-	UserID       string
-	Domain       string
-	SerialNumber string // of the licence
-}
-
 // MDLActivate carries out PROVISIONCMD_MDL_ACTIVATE on the named instance, or on
-// one chosen by policy if the name is empty. The error is a *Refusal or a
-// *CallError.
-func (s *Servers) MDLActivate(ctx context.Context, instance string, r MDLActivate) (MDLActivated, error) {
-	out, _, err := s.call(ctx, at(instance), mdlActivate, values{
+// one chosen by policy if the name is empty. The serial number is that of the
+// licence. The error is a *Refusal or a *CallError.
+func (s *Servers) MDLActivate(ctx context.Context, instance string, r MDLActivate) (Activated, error) {
+	out, instance, err := s.call(ctx, at(instance), mdlActivate, values{
 		"REGISTRATIONID": r.RegistrationID, "SIGNATURE": r.Signature,
 	})
 	if err != nil {
-		return MDLActivated{}, err
+		return Activated{}, err
 	}
-	return MDLActivated{UserID: out["USERID"], Domain: out["DOMAIN"], SerialNumber: out["SERIAL_NO"]}, nil
+	return Activated{Instance: instance, UserID: out["USERID"], Domain: out["DOMAIN"], SerialNumber: out["SERIAL_NO"]}, nil
 }

@@ -20,6 +20,7 @@ type payload struct {
 	data      []byte
 	read      bool // the transport took bytes for the current attempt
 	written   bool // a whole attempt was written
+	waits     bool // for a connection
 	http2     bool
 	abandoned bool
 }
@@ -27,10 +28,16 @@ type payload struct {
 // trace observes what the transport does with the request.
 func (p *payload) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
+		GetConn: func(string) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.waits = true
+		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			c, ok := info.Conn.(*tls.Conn)
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			p.waits = false
 			p.http2 = ok && c.ConnectionState().NegotiatedProtocol == "h2"
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -39,6 +46,13 @@ func (p *payload) trace() *httptrace.ClientTrace {
 			p.written = p.written || info.Err == nil
 		},
 	}
+}
+
+// connecting reports whether the transport wants a connection and has none yet.
+func (p *payload) connecting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waits
 }
 
 // open gives the body for one attempt.

@@ -15,6 +15,13 @@ type target struct {
 	search bool
 }
 
+// Replicated reports whether a pending request or registration lives on one of
+// several instances, so that one that does not find it says nothing about the
+// others.
+func (s *Servers) Replicated() bool {
+	return s.deployment == DeploymentReplicated && len(s.instances) > 1
+}
+
 // at is the named instance or, without a name, one chosen by policy.
 func at(instance string) target {
 	if instance == "" {
@@ -26,7 +33,7 @@ func at(instance string) target {
 // candidates gives the instances that may get a command, each once, in the order
 // in which they are asked. unknown is the name of an instance that alone may get
 // it, but does not exist.
-func (s *Servers) candidates(names []string) (candidates []*instance, unknown string) {
+func (s *Servers) candidates(id commandID, names []string) (candidates []*instance, unknown string) {
 	for _, name := range names {
 		in := s.instance(name)
 		switch {
@@ -39,7 +46,7 @@ func (s *Servers) candidates(names []string) (candidates []*instance, unknown st
 	if len(names) > 0 && s.deployment == DeploymentReplicated {
 		return candidates, unknown
 	}
-	first := s.first(len(candidates) == 0)
+	first := s.first(id, len(candidates) == 0)
 	for i := range s.instances {
 		in := s.instances[(first+i)%len(s.instances)]
 		if !slices.Contains(candidates, in) {
@@ -50,15 +57,16 @@ func (s *Servers) candidates(names []string) (candidates []*instance, unknown st
 }
 
 // first is the index of the instance that the policy prefers. Only a command that
-// really begins there is a turn: otherwise commands that follow others to their
+// really begins there is a turn: otherwise those that follow others to their
 // instances could make all the rest meet on one.
-func (s *Servers) first(begins bool) int {
+func (s *Servers) first(id commandID, begins bool) int {
 	if s.policy != PolicyRoundRobin {
 		return 0
 	}
-	turn := s.turns.Load()
+	turns := &s.turns[id]
+	turn := turns.Load()
 	if begins {
-		turn = s.turns.Add(1) - 1
+		turn = turns.Add(1) - 1
 	}
 	return int(turn % uint64(len(s.instances)))
 }
@@ -127,7 +135,7 @@ func (s *Servers) call(ctx context.Context, to target, id commandID, in values) 
 	}
 	defer clear(request)
 
-	candidates, unknown := s.candidates(to.instances)
+	candidates, unknown := s.candidates(id, to.instances)
 	tried := attempts{command: c, search: to.search}
 	if to.search && s.deployment == DeploymentReplicated {
 		tried.elsewhere = c.elsewhere
@@ -135,12 +143,17 @@ func (s *Servers) call(ctx context.Context, to target, id commandID, in values) 
 	if unknown != "" {
 		tried.add(&CallError{Instance: unknown, Operation: c.String(), Reason: ErrNotSent, Cause: errors.New("no such instance")})
 	}
+	// That one of several does not have it is no news.
+	var expected []string
+	if len(candidates) > 1 {
+		expected = tried.elsewhere
+	}
 	for i, candidate := range candidates {
 		if i > 0 && ctx.Err() != nil {
 			tried.add(candidate.failure(c, ErrNotSent, ctx.Err()))
 			break
 		}
-		out, err := s.try(ctx, candidate, id, request, in)
+		out, err := s.try(ctx, candidate, id, request, in, expected)
 		if err == nil {
 			return out, candidate.name, nil
 		}

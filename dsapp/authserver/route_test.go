@@ -311,6 +311,66 @@ func TestRoundRobin(t *testing.T) {
 	}
 }
 
+// Each command takes its own turns: those that always follow each other in the
+// same order still meet every instance.
+func TestRoundRobinOfSequences(t *testing.T) {
+	t.Parallel()
+	var instances []Instance
+	answers := map[string]string{}
+	for _, name := range []string{"first", "second"} {
+		instances = append(instances, stub(name, func(r *http.Request) (*http.Response, error) {
+			sent, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			for part, answer := range answers {
+				if strings.Contains(string(sent), part) {
+					return respond(answering(answer)), nil
+				}
+			}
+			return nil, errors.New("another command")
+		}))
+	}
+	sequence := []string{"REGISTER", "updateDevicePNID"}
+	for _, name := range sequence {
+		m := methods[name]
+		answers[name] = m.with(success)
+	}
+	for _, deployment := range []Deployment{DeploymentReplicated, DeploymentShared} {
+		s := newServers(t, Config{Instances: instances, Deployment: deployment, Policy: PolicyRoundRobin})
+		for i := range 6 {
+			for _, name := range sequence {
+				m := methods[name]
+				got, err := m.call(t.Context(), s, "")
+				if want := m.want([]string{"first", "second"}[i%2]); err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%s, round %d of %s: %+v, %v", deployment, i, name, got, err)
+				}
+			}
+		}
+	}
+}
+
+// Only one of several instances that share nothing can have what is pending.
+func TestReplicated(t *testing.T) {
+	t.Parallel()
+	two := []Instance{stub("first", refusedDial), stub("second", refusedDial)}
+	for _, test := range []struct {
+		deployment Deployment
+		instances  []Instance
+		want       bool
+	}{
+		{"", two, true},
+		{DeploymentReplicated, two, true},
+		{DeploymentReplicated, two[:1], false},
+		{DeploymentShared, two, false},
+		{DeploymentShared, two[:1], false},
+	} {
+		if got := newServers(t, Config{Instances: test.instances, Deployment: test.deployment}).Replicated(); got != test.want {
+			t.Errorf("%q, %d instances: %v", test.deployment, len(test.instances), got)
+		}
+	}
+}
+
 // The policy follows from the deployment unless it is configured.
 func TestPolicyDefault(t *testing.T) {
 	t.Parallel()

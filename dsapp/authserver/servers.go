@@ -88,8 +88,8 @@ type Policy string
 const (
 	// PolicyFirst prefers the instances in their order.
 	PolicyFirst Policy = "first"
-	// PolicyRoundRobin takes turns: each command begins with the next instance
-	// and prefers those that follow it.
+	// PolicyRoundRobin takes turns: of each command, every call begins with the
+	// next instance and prefers those that follow it.
 	PolicyRoundRobin Policy = "round_robin"
 )
 
@@ -127,8 +127,11 @@ type Servers struct {
 	attributes Attributes
 	deployment Deployment
 	policy     Policy
-	turns      atomic.Uint64
 	logger     *slog.Logger
+	// turns count the commands of each kind that began wherever the policy says.
+	// One count for all would send kinds that follow each other in a fixed order
+	// always to the same instances.
+	turns [len(commands)]atomic.Uint64
 	// guessed makes each guess of an attribute's name logged once.
 	guessed [len(commands)]sync.Once
 }
@@ -181,7 +184,7 @@ func New(c Config) (*Servers, error) {
 		if s.instance(i.Name) != nil {
 			return nil, fmt.Errorf("instance %q: name is used twice", i.Name)
 		}
-		s.instances = append(s.instances, newInstance(i, c.Timeout))
+		s.instances = append(s.instances, newInstance(i, c.Timeout, s.logger))
 	}
 	return s, nil
 }
@@ -258,8 +261,9 @@ func (s *Servers) instance(name string) *instance {
 }
 
 // try carries out a command on one instance, logs how that went and picks the
-// outputs from the answer.
-func (s *Servers) try(ctx context.Context, to *instance, id commandID, request []byte, in values) (values, error) {
+// outputs from the answer. A refusal with one of the statuses in expected is
+// logged only for debugging.
+func (s *Servers) try(ctx context.Context, to *instance, id commandID, request []byte, in values, expected []string) (values, error) {
 	c := &commands[id]
 	start := time.Now()
 	got, err := to.exchange(ctx, c, s.version, request)
@@ -283,7 +287,7 @@ func (s *Servers) try(ctx context.Context, to *instance, id commandID, request [
 			err = &Refusal{Instance: to.name, Codes: got.codes, Stack: got.stack}
 		}
 	}
-	s.log(ctx, to, c, got, err, time.Since(start))
+	s.log(ctx, to, c, got, err, expected, time.Since(start))
 	if guessed != "" {
 		s.guessed[id].Do(func() {
 			s.logger.LogAttrs(ctx, slog.LevelWarn, "activation message found in an attribute that is not configured",

@@ -202,11 +202,11 @@ func TestCommands(t *testing.T) {
 		}
 
 		device, err := s.MDLAddDevice(t.Context(), "primary", MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0123"})
-		if want := (MDLDevice{"0a0B", "VDS1234567-1"}); err != nil || device != want {
+		if want := (MDLDevice{"primary", "0a0B", "VDS1234567-1"}); err != nil || device != want {
 			t.Errorf("SOAP %s: %+v, %v", version, device, err)
 		}
 		activated, err := s.MDLActivate(t.Context(), "primary", MDLActivate{RegistrationID: "aB3dE6gH", Signature: "0123"})
-		if want := (MDLActivated{"jane.doe", "mydomain.com", "VDS1234567"}); err != nil || activated != want {
+		if want := (Activated{"primary", "jane.doe", "mydomain.com", "VDS1234567"}); err != nil || activated != want {
 			t.Errorf("SOAP %s: %+v, %v", version, activated, err)
 		}
 		if n := p.arrived.Load(); n != 3 {

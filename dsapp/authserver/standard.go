@@ -51,7 +51,7 @@ type Activate struct {
 	DerivationCode string
 }
 
-// Activated is the outcome of Activate and DSAPPSRPActivate. Members that the
+// Activated is the outcome of a final call for a licence of any kind. Members that the
 // server did not tell are empty.
 type Activated struct {
 	// Instance is the name of the instance that did it.

@@ -38,7 +38,8 @@ func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequ
 			return a, a.Instance, err
 		})
 		if err != nil {
-			return AuthenticatedResult{}, serverError(err)
+			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
+			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, serverError(err))
 		}
 		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a))
 		return authenticated(a), nil

@@ -49,7 +49,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 				DeviceCode:     r.DeviceCode,
 				Description:    description,
 			})
-			return d, admission.Instance, err
+			return d, d.Instance, err
 		})
 		if err != nil {
 			if !forwarded && errors.Is(err, authserver.ErrNotSent) {
@@ -60,7 +60,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 		}
 		message, err := messageHex(device.InstanceActivationMessage)
 		if err != nil {
-			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", admission.Instance, err)
+			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", device.Instance, err)
 		}
 		g.audit(ctx, c, OpAddDevice, AuditEvent{
 			Action:       AuditDeviceAdded,
@@ -68,7 +68,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			UserID:       admission.UserID,
 			Domain:       admission.Domain,
 			SerialNumber: device.SerialNumber,
-			Instance:     admission.Instance,
+			Instance:     device.Instance,
 		})
 		return AddDeviceResult{InstanceActivationMessage: message}, nil
 	})
@@ -99,16 +99,10 @@ func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (Ac
 			kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
 			forward:   g.forwardUnknown,
 			send: func(ctx context.Context, a activation.Admission) (authserver.Activated, error) {
-				activated, err := g.servers.MDLActivate(ctx, a.Instance, authserver.MDLActivate{
+				return g.servers.MDLActivate(ctx, a.Instance, authserver.MDLActivate{
 					RegistrationID: r.RegistrationIdentifier,
 					Signature:      r.Signature,
 				})
-				return authserver.Activated{
-					Instance:     a.Instance,
-					UserID:       activated.UserID,
-					Domain:       activated.Domain,
-					SerialNumber: activated.SerialNumber,
-				}, err
 			},
 		})
 	})
@@ -123,7 +117,7 @@ type confirmation struct {
 	// forward says that it is forwarded for unknown registrations, too.
 	forward bool
 	// send gives the command to the instance of the admission, which is empty for
-	// an unknown registration.
+	// an unknown registration. Another one may answer.
 	send func(context.Context, activation.Admission) (authserver.Activated, error)
 }
 
@@ -144,7 +138,7 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 	}
 	if err != nil && !forwarded {
 		g.storeTrouble(ctx, f.operation, err)
-		return ActivateResult{}, g.confirmationError(ctx, c, f.operation, event, activationError(err))
+		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
 	}
 	activated, err := call(ctx, g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
 		a, err := f.send(ctx, admission)
@@ -155,7 +149,8 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 			g.tolerated(ctx, f.operation, "giving back the final call",
 				g.activation.ReturnConfirmation(ctx, admission), registrationAttribute(admission))
 		}
-		return ActivateResult{}, g.confirmationError(ctx, c, f.operation, event, serverError(err))
+		event.Instance = instanceOf(err)
+		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, serverError(err))
 	}
 	if !forwarded {
 		g.tolerated(ctx, f.operation, "removing a completed registration",
@@ -171,14 +166,6 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 	event.Instance = activated.Instance
 	g.audit(ctx, c, f.operation, event)
 	return result, nil
-}
-
-// confirmationError audits err if it is a refusal, and returns it.
-func (g *Gateway) confirmationError(ctx context.Context, c Caller, op Operation, e AuditEvent, err error) error {
-	if outcome(err) == Refused {
-		g.audit(ctx, c, op, e)
-	}
-	return err
 }
 
 // forwards reports whether err says that the registration is unknown, and

@@ -107,8 +107,8 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 	r.servers = fakeServers{
 		rig:           r,
 		mdlRegistered: authserver.MDLRegistered{Instance: "backup", RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
-		device:        authserver.MDLDevice{InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
-		mdlActivated:  authserver.MDLActivated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+		device:        authserver.MDLDevice{Instance: "backup", InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
+		mdlActivated:  authserver.Activated{Instance: "backup", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
 		registered: authserver.Registered{
 			Instance: "backup", SerialNumber: "VDS1000003", ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter,
 		},
@@ -341,10 +341,12 @@ type fakeServers struct {
 	// sent is the last command and to is where it went.
 	sent any
 	to   []string
+	// replicated says that every request is on one of several instances.
+	replicated bool
 
 	mdlRegistered authserver.MDLRegistered
 	device        authserver.MDLDevice
-	mdlActivated  authserver.MDLActivated
+	mdlActivated  authserver.Activated
 	registered    authserver.Registered
 	activated     authserver.Activated
 	srpRegistered authserver.DSAPPSRPRegistered
@@ -387,6 +389,12 @@ func at(instance string) []string {
 	return []string{instance}
 }
 
+func (f *fakeServers) Replicated() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replicated
+}
+
 func (f *fakeServers) MDLRegister(_ context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error) {
 	return answer(f, CommandMDLRegister, nil, c, f.mdlRegistered)
 }
@@ -395,7 +403,7 @@ func (f *fakeServers) MDLAddDevice(_ context.Context, instance string, c authser
 	return answer(f, CommandMDLAddDevice, at(instance), c, f.device)
 }
 
-func (f *fakeServers) MDLActivate(_ context.Context, instance string, c authserver.MDLActivate) (authserver.MDLActivated, error) {
+func (f *fakeServers) MDLActivate(_ context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error) {
 	return answer(f, CommandMDLActivate, at(instance), c, f.mdlActivated)
 }
 

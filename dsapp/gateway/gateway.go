@@ -46,9 +46,13 @@ type Ownership interface {
 // Servers are the authentication servers. An empty instance leaves the choice
 // to their policy.
 type Servers interface {
+	// Replicated reports whether every pending request lives on one of several
+	// instances.
+	Replicated() bool
+
 	MDLRegister(ctx context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error)
 	MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error)
-	MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.MDLActivated, error)
+	MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error)
 
 	Register(ctx context.Context, c authserver.Register) (authserver.Registered, error)
 	Activate(ctx context.Context, instance string, c authserver.Activate) (authserver.Activated, error)
@@ -291,6 +295,15 @@ func (g *Gateway) storeTrouble(ctx context.Context, op Operation, err error) {
 	if errors.Is(err, activation.ErrUnavailable) || errors.Is(err, ownership.ErrUnavailable) {
 		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
 	}
+}
+
+// auditRefusal audits e if err, which is of this package, is a refusal. It
+// returns err.
+func (g *Gateway) auditRefusal(ctx context.Context, c Caller, op Operation, e AuditEvent, err error) error {
+	if outcome(err) == Refused {
+		g.audit(ctx, c, op, e)
+	}
+	return err
 }
 
 // audit completes the event and reports it.

@@ -273,6 +273,9 @@ func TestInvalidRequests(t *testing.T) {
 		"long device to notify": {MemberSerialNumber, update(UpdateNotificationIDRequest{
 			UserID: "u", Domain: "d", SerialNumber: strings.Repeat("1", 23), NotificationID: "AA",
 		})},
+		"no notification ID":             {MemberNotificationID, update(UpdateNotificationIDRequest{UserID: "u", Domain: "d", SerialNumber: "VDS1000003-1"})},
+		"odd notification ID":            {MemberNotificationID, update(UpdateNotificationIDRequest{UserID: "u", Domain: "d", SerialNumber: "VDS1000003-1", NotificationID: theNotificationID + "a"})},
+		"notification ID that is no hex": {MemberNotificationID, update(UpdateNotificationIDRequest{UserID: "u", Domain: "d", SerialNumber: "VDS1000003-1", NotificationID: theNotificationID + "ag"})},
 		"long description": {MemberDescription, func(ctx context.Context, r *rig) error {
 			_, err := r.AddDevice(ctx, theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: strings.Repeat("d", 256)})
 			return err
@@ -370,6 +373,8 @@ var calls = map[Operation]struct{ own, relayed []string }{
 // refusals are the operations whose refusal by an authentication server is audited.
 var refusals = map[Operation]AuditAction{
 	OpActivate: AuditConfirmationRefused, OpActivateStandard: AuditConfirmationRefused, OpGenerateActivationData: AuditProofRefused,
+	OpAuthenticate: AuditAuthenticationRefused, OpCompleteLogin: AuditCompletionRefused, OpCompleteSignature: AuditCompletionRefused,
+	OpCancelLogin: AuditCancelRefused, OpCancelSignature: AuditCancelRefused,
 }
 
 // Every error of an authentication server has its own kind, after which nothing
@@ -426,6 +431,29 @@ func TestServerErrors(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// A refusal of an authentication server is audited with whom or what it is about
+// and the instance that refused, even if another one was to be asked first.
+func TestRefusalAudits(t *testing.T) {
+	t.Parallel()
+	user := AuditEvent{UserID: "jane.doe", Domain: "mydomain.com"}
+	device := AuditEvent{SerialNumber: "VDS1000003-1"}
+	registration := AuditEvent{Registration: "e3wfISG9", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}
+	for op, want := range map[Operation]AuditEvent{
+		OpAuthenticate: user, OpCompleteLogin: user, OpCompleteSignature: user,
+		OpCancelLogin: device, OpCancelSignature: device,
+		OpActivate: registration, OpActivateStandard: registration,
+	} {
+		r := newRig(t, "")
+		r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup"}}
+		r.servers.err = &authserver.Refusal{Instance: "third", Codes: errRefusal.Codes}
+		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: errRefusal.Codes})
+		want.Action, want.Operation, want.Application, want.Instance = refusals[op], op, "bank-site", "third"
+		if want := []AuditEvent{want}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", op, r.events.audits, want)
 		}
 	}
 }
@@ -599,23 +627,32 @@ func TestRegistrationExists(t *testing.T) {
 }
 
 // A success of the authentication server without usable data is no success, and
-// nothing of it is kept.
+// nothing of it is kept. A registration that it made is lost, which is audited
+// with what of it can be used.
 func TestNonsenseOfServers(t *testing.T) {
 	t.Parallel()
+	lost := func(identifier, serialNumber string) AuditEvent {
+		return AuditEvent{
+			Action: AuditRegistrationLost, Application: "bank-site", Registration: identifier,
+			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: serialNumber, Instance: "backup",
+		}
+	}
 	for name, c := range map[string]struct {
 		op     Operation
 		spoil  func(*rig)
 		called string
+		audit  AuditEvent
 	}{
-		"no activation message":      {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "" }, "MDL_REGISTER"},
-		"odd activation message":     {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "5EC2E" }, "MDL_REGISTER"},
-		"activation message, base64": {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "XsLnoAE=" }, "MDL_REGISTER"},
-		"no identifier":              {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "" }, "MDL_REGISTER"},
-		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER"},
-		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.SerialNumber = "VDS;1" }, "MDL_REGISTER"},
-		"long serial number":         {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER"},
-		"no instance message":        {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE"},
-		"bad instance message":       {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE"},
+		"no activation message":      {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "" }, "MDL_REGISTER", lost("e3wfISG9", "VDS1000003")},
+		"odd activation message":     {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "5EC2E" }, "MDL_REGISTER", lost("e3wfISG9", "VDS1000003")},
+		"activation message, base64": {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.ActivationMessage = "XsLnoAE=" }, "MDL_REGISTER", lost("e3wfISG9", "VDS1000003")},
+		"no identifier":              {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "" }, "MDL_REGISTER", lost("", "VDS1000003")},
+		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER", lost("", "VDS1000003")},
+		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.SerialNumber = "VDS;1" }, "MDL_REGISTER", lost("e3wfISG9", "")},
+		"long serial number":         {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER", lost("e3wfISG9", "")},
+		"nothing":                    {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered = authserver.MDLRegistered{Instance: "backup"} }, "MDL_REGISTER", lost("", "")},
+		"no instance message":        {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE", AuditEvent{}},
+		"bad instance message":       {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE", AuditEvent{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -625,8 +662,16 @@ func TestNonsenseOfServers(t *testing.T) {
 			if last := r.trace[len(r.trace)-1]; last != c.called {
 				t.Errorf("%q was called after the answer", last)
 			}
-			if len(r.events.audits) != 0 {
-				t.Errorf("audited %q", r.events.actions())
+			var want []AuditEvent
+			if c.audit != (AuditEvent{}) {
+				c.audit.Operation = c.op
+				want = append(want, c.audit)
+			}
+			if !slices.Equal(r.events.audits, want) {
+				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+			}
+			if len(r.events.troubles) != 0 {
+				t.Errorf("store troubles are %+v", r.events.troubles)
 			}
 		})
 	}
@@ -705,10 +750,12 @@ func TestProofAudit(t *testing.T) {
 }
 
 // The device is added where the registration is, with a description that is
-// plain text.
+// plain text. Reported is the instance that did it, which with a shared database
+// can be another one.
 func TestAddDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
+	r.servers.device.Instance = "third"
 	got, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{
 		RegistrationIdentifier: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane's <phone>\t№ 1_a-b.c ü",
 	})
@@ -724,9 +771,17 @@ func TestAddDevice(t *testing.T) {
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 	if want := []AuditEvent{{
 		Action: AuditDeviceAdded, Operation: OpAddDevice, Application: "bank-site", Registration: "e3wfISG9",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "third",
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+	}
+	if want := []InstanceOutcome{{"third", Success}}; !slices.Equal(r.events.outcomes, want) {
+		t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
+	}
+
+	r.servers.device.InstanceActivationMessage = "zz"
+	if err := operations[OpAddDevice](t.Context(), r); err == nil || !strings.Contains(err.Error(), `"third"`) {
+		t.Errorf("error is %v, want one that names the instance", err)
 	}
 }
 
@@ -752,15 +807,15 @@ func TestReturnFails(t *testing.T) {
 func TestActivate(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		activated authserver.MDLActivated
+		activated authserver.Activated
 		want      ActivateResult
 	}{
 		"told by the server": {
-			authserver.MDLActivated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+			authserver.Activated{Instance: "third", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
 			ActivateResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
 		},
 		"known from the registration": {
-			authserver.MDLActivated{},
+			authserver.Activated{Instance: "third"},
 			ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
 		},
 	} {
@@ -784,9 +839,12 @@ func TestActivate(t *testing.T) {
 			}
 			if want := []AuditEvent{{
 				Action: AuditActivated, Operation: OpActivate, Application: "bank-site", Registration: "e3wfISG9",
-				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "backup",
+				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "third",
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
+			}
+			if want := []InstanceOutcome{{"third", Success}}; !slices.Equal(r.events.outcomes, want) {
+				t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 			}
 		})
 	}
@@ -858,6 +916,7 @@ func TestNoSecretsOutside(t *testing.T) {
 	}
 	inServers := []error{
 		nil, errRefusal, callError(authserver.ErrNotSent), callError(authserver.ErrTimeout), callError(authserver.ErrUndecided), errors.New("other"),
+		&authserver.Refusal{Instance: "backup", Codes: notFound.Codes},
 	}
 	decisions := []ownership.Decision{
 		{Verdict: ownership.Forward}, {Verdict: ownership.Forward, Blind: errOwnership}, {Verdict: ownership.AlreadyOwned, Known: true}, {Verdict: ownership.Foreign},
@@ -872,6 +931,12 @@ func TestNoSecretsOutside(t *testing.T) {
 		_, err := r.CancelSignature(ctx, theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
 		return err
 	}
+	all["update by odd notification ID"] = func(ctx context.Context, r *rig) error {
+		_, err := r.UpdateNotificationID(ctx, theCaller, UpdateNotificationIDRequest{
+			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", NotificationID: theNotificationID + "a",
+		})
+		return err
+	}
 	for op, do := range all {
 		for _, exchange := range []Exchange{ExchangeGateway, ExchangeRelay} {
 			for i := range len(inStores) * len(inServers) * len(decisions) {
@@ -880,14 +945,14 @@ func TestNoSecretsOutside(t *testing.T) {
 				a := &r.activation
 				a.registerErr, a.beginErr, a.proveErr, a.locateErr, a.admitErr, a.returnErr, a.completeErr = inStore, inStore, inStore, inStore, inStore, inStore, inStore
 				r.ownership.decision, r.ownership.claimErr, r.ownership.releaseErr = decision, inStore, inStore
-				r.servers.err = inServer
+				r.servers.err, r.servers.replicated = inServer, true
 				err := do(t.Context(), r)
 				// Answers that are refused for their form, too.
 				r.servers.mdlRegistered.ActivationMessage += "x"
 				r.servers.device.InstanceActivationMessage = theMessage + "x"
 				r.servers.srpRegistered.ActivationPassword += ";"
 				r.servers.retrieved.RequestMessage += "x"
-				r.ownership.decideErr = inStore
+				r.ownership.decideErr, r.ownership.won = inStore, false
 				err = errors.Join(err, do(t.Context(), r))
 				outside := fmt.Sprintf("%v %v %s", err, &r.events, r.log.String())
 				for _, secret := range secrets {

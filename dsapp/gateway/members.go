@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strings"
@@ -154,6 +155,14 @@ func checkPlainKey(key string) error {
 func checkKey(key string) error {
 	if !ownership.ValidKey(key) && !ownership.Wrapped(key) {
 		return &InvalidError{Member: MemberKey, Problem: "must be " + plainKeyRule + ", or an even number of hex digits, at least 32"}
+	}
+	return nil
+}
+
+// checkNotificationID checks the form of a wrapped notification ID.
+func checkNotificationID(id string) error {
+	if _, err := hex.DecodeString(id); err != nil || id == "" {
+		return &InvalidError{Member: MemberNotificationID, Problem: "must be an even number of hex digits, at least 2"}
 	}
 	return nil
 }

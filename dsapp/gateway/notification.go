@@ -12,7 +12,7 @@ type UpdateNotificationIDRequest struct {
 	UserID       string
 	Domain       string
 	SerialNumber string // of the device
-	// NotificationID is a secure-channel message in hex.
+	// NotificationID is a secure-channel message: an even number of hex digits.
 	NotificationID string
 }
 
@@ -27,6 +27,9 @@ func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNo
 			return UpdateNotificationIDResult{}, err
 		}
 		if err := checkSerialNumber(r.SerialNumber); err != nil {
+			return UpdateNotificationIDResult{}, err
+		}
+		if err := checkNotificationID(r.NotificationID); err != nil {
 			return UpdateNotificationIDResult{}, err
 		}
 		updated, err := call(ctx, g, CommandUpdateDevicePNID, func(ctx context.Context) (authserver.UpdatedDevicePNID, string, error) {

@@ -152,8 +152,9 @@ const (
 	// AuditRegisteredOffline is a registration whose Activation Message 1 was
 	// handed out in clear.
 	AuditRegisteredOffline AuditAction = "registered_offline"
-	// AuditRegistrationLost is a registration that the authentication server
-	// made and the store did not take.
+	// AuditRegistrationLost is a registration that the authentication server made
+	// and that was not kept: its answer cannot be used, or the store did not take
+	// it. Of the answer it tells what can be used.
 	AuditRegistrationLost AuditAction = "registration_lost"
 	// AuditIdentifierExists is a registration under an identifier that belongs
 	// to another user, domain or instance.
@@ -171,15 +172,25 @@ const (
 	AuditConfirmationRefused AuditAction = "confirmation_refused"
 	// AuditAuthenticated is a one-time password that was right.
 	AuditAuthenticated AuditAction = "authenticated"
+	// AuditAuthenticationRefused is a one-time password that the authentication
+	// server refused.
+	AuditAuthenticationRefused AuditAction = "authentication_refused"
 	// AuditRetrieved is a pending request that was handed out to a device. The
-	// operation of this event and the following tells which kind of request it is.
+	// operation of this event and of the other events of pending requests tells
+	// which kind of request it is.
 	AuditRetrieved AuditAction = "retrieved"
+	// AuditRequestLost is a pending request that the authentication server gave
+	// out although another owns it: it was kept from the device that asked.
+	AuditRequestLost AuditAction = "request_lost"
 	// AuditCompleted is a pending request that its user approved.
 	AuditCompleted AuditAction = "completed"
+	// AuditCompletionRefused is an approval that the authentication server refused.
+	AuditCompletionRefused AuditAction = "completion_refused"
 	// AuditCancelled is a pending request that its user rejected.
 	AuditCancelled AuditAction = "cancelled"
-	// AuditCancelRefused is an attempt to cancel a pending request that is not
-	// known to be the caller's and that the gateway refused.
+	// AuditCancelRefused is an attempt to cancel a pending request that the gateway
+	// refused, because the request is not known to be the caller's, or an
+	// authentication server. The event of the gateway's own refusal has no instance.
 	AuditCancelRefused AuditAction = "cancel_refused"
 	// AuditNotificationIDUpdated is a device that gets its notifications at
 	// another place from now on.

@@ -63,7 +63,7 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 		if err != nil {
 			return RegisterActivationResult{}, err
 		}
-		registration, e, err := g.register(ctx, OpRegisterActivation, kind, r, enrol)
+		registration, e, err := g.register(ctx, c, OpRegisterActivation, kind, r, enrol)
 		if err != nil {
 			return RegisterActivationResult{}, err
 		}
@@ -138,7 +138,7 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
 			return RegisterOfflineResult{}, err
 		}
-		registration, e, err := g.register(ctx, OpRegisterOffline, activation.KindAffinity,
+		registration, e, err := g.register(ctx, c, OpRegisterOffline, activation.KindAffinity,
 			RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
 		if err != nil {
 			return RegisterOfflineResult{}, err
@@ -160,9 +160,12 @@ type enrolled struct {
 	// password and gatewayID are those of a relayed exchange.
 	password  string
 	gatewayID string
+	// unusable tells why the registration that was made cannot be used; nil if it can.
+	unusable error
 }
 
-// enrolment has an authentication server register a user. The error is of this package.
+// enrolment has an authentication server register a user. The error is of this
+// package and says that no registration is known to have been made.
 type enrolment func(context.Context, RegisterActivationRequest) (enrolled, error)
 
 // enrolMDL registers a user for a multi-device licence.
@@ -174,22 +177,19 @@ func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (en
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
+	e := enrolled{instance: answer.Instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
 	message, err := messageHex(answer.ActivationMessage)
 	if err != nil {
-		return enrolled{}, badAnswer("activation message of instance %q %w", answer.Instance, err)
+		e.unusable = badAnswer("activation message of instance %q %w", answer.Instance, err)
 	}
-	return enrolled{
-		instance:     answer.Instance,
-		identifier:   answer.RegistrationID,
-		serialNumber: answer.SerialNumber,
-		data:         activation.ActivationData{ActivationMessage: message},
-	}, nil
+	e.data.ActivationMessage = message
+	return e, nil
 }
 
 // register makes sure that the store takes writes, has an authentication server
 // register the user, and returns the registration to keep and the server's answer.
 func (g *Gateway) register(
-	ctx context.Context, op Operation, kind activation.Kind, r RegisterActivationRequest, enrol enrolment,
+	ctx context.Context, c Caller, op Operation, kind activation.Kind, r RegisterActivationRequest, enrol enrolment,
 ) (activation.Registration, enrolled, error) {
 	// A registration counts towards the limits of the licence: none is made that
 	// could not be kept.
@@ -205,10 +205,10 @@ func (g *Gateway) register(
 	}
 	// Of a standard licence no identifier is known but the gateway's own.
 	if kind != activation.KindStandard && !activation.ValidIdentifier(e.identifier) {
-		return activation.Registration{}, enrolled{}, badAnswer("registration identifier of instance %q is not acceptable", e.instance)
+		e.identifier, e.unusable = "", badAnswer("registration identifier of instance %q is not acceptable", e.instance)
 	}
 	if problem := factProblem(e.serialNumber); problem != "" {
-		return activation.Registration{}, enrolled{}, badAnswer("serial number of instance %q %s", e.instance, problem)
+		e.serialNumber, e.unusable = "", badAnswer("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{
 		Identifier:   e.identifier,
@@ -218,6 +218,9 @@ func (g *Gateway) register(
 		SerialNumber: e.serialNumber,
 		Instance:     e.instance,
 		Started:      started,
+	}
+	if e.unusable != nil {
+		return activation.Registration{}, enrolled{}, g.registrationError(ctx, c, op, registration, e.unusable)
 	}
 	if kind != activation.KindAffinity {
 		registration.Data = e.data
@@ -243,14 +246,18 @@ func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation
 }
 
 // registrationError reports that a registration made by an authentication
-// server was not kept, and why.
+// server was not kept, and why: err is a *Failure if the registration cannot be
+// used, otherwise the activation service's.
 func (g *Gateway) registrationError(ctx context.Context, c Caller, op Operation, r activation.Registration, err error) error {
 	if errors.Is(err, activation.ErrExists) {
 		g.audit(ctx, c, op, registrationEvent(AuditIdentifierExists, r))
 		return &Refusal{Codes: existsCodes}
 	}
-	g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op, Lost: true})
 	g.audit(ctx, c, op, registrationEvent(AuditRegistrationLost, r))
+	if failure, ok := errors.AsType[*Failure](err); ok {
+		return failure
+	}
+	g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op, Lost: true})
 	// No time to ask again: the next request makes one more registration.
 	return &Failure{Kind: Internal, Err: fmt.Errorf("keeping a registration: %w", err)}
 }

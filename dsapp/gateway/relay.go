@@ -8,7 +8,10 @@ import (
 )
 
 // A relayed exchange is one between the phone and an authentication server. The
-// gateway knows which instance that is, and passes on what both say.
+// gateway knows which instance that is, or leaves the choice to the policy if the
+// registration is unknown and unknown ones are forwarded. It passes on what both
+// say as it comes, the client's evidence too, whatever its form. Of the answer to a
+// registration it checks what it keeps or makes the activation image of.
 
 // enrolRelayed registers a user for a relayed exchange.
 func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
@@ -21,22 +24,21 @@ func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest)
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
-	if answer.ActivationPassword == "" {
-		return enrolled{}, badAnswer("activation password of instance %q is missing", answer.Instance)
-	}
-	if problem := imageFieldProblem(answer.ActivationPassword); problem != "" {
-		return enrolled{}, badAnswer("activation password of instance %q %s", answer.Instance, problem)
-	}
-	if problem := imageFieldProblem(answer.DIGIPASSGatewayID); problem != "" {
-		return enrolled{}, badAnswer("gateway id of instance %q %s", answer.Instance, problem)
-	}
-	return enrolled{
+	e := enrolled{
 		instance:     answer.Instance,
 		identifier:   answer.RegistrationID,
 		serialNumber: answer.SerialNumber,
 		password:     answer.ActivationPassword,
 		gatewayID:    answer.DIGIPASSGatewayID,
-	}, nil
+	}
+	if e.password == "" {
+		e.unusable = badAnswer("activation password of instance %q is missing", e.instance)
+	} else if problem := imageFieldProblem(e.password); problem != "" {
+		e.unusable = badAnswer("activation password of instance %q %s", e.instance, problem)
+	} else if problem := imageFieldProblem(e.gatewayID); problem != "" {
+		e.unusable = badAnswer("gateway id of instance %q %s", e.instance, problem)
+	}
+	return e, nil
 }
 
 // relayBegin is the first call of a relayed exchange.

@@ -77,27 +77,36 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 	}
 }
 
-// A registration that no activation image can hold is none.
+// A registration that no activation image can hold is none, and in the audit
+// trail with what of it can be used.
 func TestRelayNonsenseRegistrations(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(*authserver.DSAPPSRPRegistered){
-		"no password":       func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "" },
-		"bad password":      func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "a;b" },
-		"bad gateway":       func(a *authserver.DSAPPSRPRegistered) { a.DIGIPASSGatewayID = "a\nb" },
-		"no identifier":     func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "" },
-		"bad identifier":    func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "a b c d" },
-		"long serial":       func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = strings.Repeat("1", 256) },
-		"bad serial number": func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = "VDS\x00" },
+	for name, c := range map[string]struct {
+		spoil                    func(*authserver.DSAPPSRPRegistered)
+		identifier, serialNumber string
+	}{
+		"no password":       {func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "" }, "e3wfISG9", "VDS1000003"},
+		"bad password":      {func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "a;b" }, "e3wfISG9", "VDS1000003"},
+		"bad gateway":       {func(a *authserver.DSAPPSRPRegistered) { a.DIGIPASSGatewayID = "a\nb" }, "e3wfISG9", "VDS1000003"},
+		"no identifier":     {func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "" }, "", "VDS1000003"},
+		"bad identifier":    {func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "a b c d" }, "", "VDS1000003"},
+		"long serial":       {func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = strings.Repeat("1", 256) }, "e3wfISG9", ""},
+		"bad serial number": {func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = "VDS\x00" }, "e3wfISG9", ""},
 	} {
 		r := newRig(t, "", relayed)
-		spoil(&r.servers.srpRegistered)
+		c.spoil(&r.servers.srpRegistered)
 		_, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "writable", "dsappSRPRegister")
-		r.wantActions(t)
+		if want := []AuditEvent{{
+			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: c.identifier,
+			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
+		}
 	}
 }
 

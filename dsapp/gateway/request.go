@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -98,7 +100,9 @@ func (g *Gateway) RetrieveSignature(ctx context.Context, c Caller, r RetrieveReq
 
 // CompleteLogin forwards the device's approval of a pending login to the instance
 // that holds it. Who may approve is for the authentication server to decide, by
-// the device's signature.
+// the device's signature. If the store cannot be asked which instance it is, and
+// the one that the policy chose does not have the login while another may, the
+// operation is a Failure that is Unavailable.
 func (g *Gateway) CompleteLogin(ctx context.Context, c Caller, r CompleteRequest) (AuthenticatedResult, error) {
 	return g.complete(ctx, c, logins, r)
 }
@@ -110,7 +114,8 @@ func (g *Gateway) CompleteSignature(ctx context.Context, c Caller, r CompleteReq
 }
 
 // CancelLogin forwards the rejection of a pending login to the instance that
-// holds it, unless the request is known not to be the caller's.
+// holds it, unless the request is known not to be the caller's, or the key is plain
+// and the store cannot be asked whose it is.
 func (g *Gateway) CancelLogin(ctx context.Context, c Caller, r CancelRequest) (CancelResult, error) {
 	return g.cancel(ctx, c, logins, r)
 }
@@ -140,13 +145,14 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 		if err != nil {
 			return RetrieveResult{}, serverError(err)
 		}
+		// The key is used up, whatever the message is worth.
+		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: retrieved.Instance}
+		if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
+			return RetrieveResult{}, err
+		}
 		message, err := messageHex(retrieved.RequestMessage)
 		if err != nil {
 			return RetrieveResult{}, badAnswer("request message of instance %q %w", retrieved.Instance, err)
-		}
-		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: retrieved.Instance}
-		if err := g.claim(ctx, op, q.kind, r.Key, owner); err != nil {
-			return RetrieveResult{}, err
 		}
 		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: r.SerialNumber, Instance: retrieved.Instance})
 		return RetrieveResult{RequestMessage: message}, nil
@@ -156,7 +162,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 // claim makes o the owner of a request that an authentication server gave out. The
 // error is the refusal for whom another was faster. That no owner could be kept is
 // reported and no error: the server gives the request to nobody else.
-func (g *Gateway) claim(ctx context.Context, op Operation, kind ownership.Kind, key string, o ownership.Owner) error {
+func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key string, o ownership.Owner) error {
 	won, err := g.ownership.Claim(ctx, kind, key, o)
 	switch {
 	case err != nil:
@@ -168,6 +174,7 @@ func (g *Gateway) claim(ctx context.Context, op Operation, kind ownership.Kind, 
 		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "a request was given out twice; it was kept from the second device",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance))
+		g.audit(ctx, c, op, AuditEvent{Action: AuditRequestLost, SerialNumber: o.SerialNumber, Instance: o.Instance})
 		return &Refusal{Codes: notFoundCodes}
 	default:
 		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictClaimed})
@@ -197,12 +204,25 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 			return a, a.Instance, err
 		})
 		if err != nil {
-			return AuthenticatedResult{}, serverError(err)
+			event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
+			return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(d, err))
 		}
 		g.release(ctx, op, d)
 		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a))
 		return authenticated(a), nil
 	})
+}
+
+// completionError turns an authentication server's error about a completion into
+// one of this package. Only one instance is given a completion: if it is not known
+// to hold the request, and another may, that it does not is no answer.
+func (g *Gateway) completionError(d ownership.Decision, err error) error {
+	refusal, refused := errors.AsType[*authserver.Refusal](err)
+	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.Blind != nil && g.servers.Replicated() {
+		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: fmt.Errorf(
+			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.Blind)}
+	}
+	return serverError(err)
 }
 
 func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (CancelResult, error) {
@@ -221,10 +241,7 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 		event := AuditEvent{Action: AuditCancelRefused, SerialNumber: r.SerialNumber}
 		d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: r.SerialNumber})
 		if err := g.judge(ctx, op, d, err); err != nil {
-			if outcome(err) == Refused {
-				g.audit(ctx, c, op, event)
-			}
-			return CancelResult{}, err
+			return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 		}
 		cancelled, err := call(ctx, g, q.cancelling.command, func(ctx context.Context) (authserver.Cancelled, string, error) {
 			// A wrapped key does not tell which request it means.
@@ -232,7 +249,8 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 			return a, a.Instance, err
 		})
 		if err != nil {
-			return CancelResult{}, serverError(err)
+			event.Instance = instanceOf(err)
+			return CancelResult{}, g.auditRefusal(ctx, c, op, event, serverError(err))
 		}
 		g.release(ctx, op, d)
 		event.Action, event.Instance = AuditCancelled, cancelled.Instance

@@ -158,13 +158,14 @@ func TestOwnershipDecides(t *testing.T) {
 
 		{"mine", complete, owners{theKey: elsewhere}, false, nil, at("primary"), nil, []Verdict{"owned"}, []AuditAction{"completed"}, nil},
 		{"another's", complete, owners{theKey: foreignElsewhere}, false, nil, at("primary"), nil, []Verdict{"owned"}, []AuditAction{"completed"}, nil},
-		{"mine, refused", complete, owners{theKey: elsewhere}, false, errRefusal, at("primary"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, nil, owners{theKey: elsewhere}},
+		{"mine, refused", complete, owners{theKey: elsewhere}, false, errRefusal, at("primary"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, []AuditAction{"completion_refused"}, owners{theKey: elsewhere}},
 		{"unknown", complete, owners{"1111111111": mine}, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"completed"}, owners{"1111111111": mine}},
+		{"unknown, absent", complete, nil, false, absent, nil, notFound, []Verdict{"unknown"}, []AuditAction{"completion_refused"}, nil},
 		{"unknown, unknown refused", complete, nil, true, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"completed"}, nil},
 
 		{"mine", cancelPlain, owners{theKey: mine}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, nil},
 		{"mine among others", cancelPlain, owners{theKey: mine, "1111111111": mine}, false, nil, at("backup"), nil, []Verdict{"owned"}, []AuditAction{"cancelled"}, owners{"1111111111": mine}},
-		{"mine, absent", cancelPlain, owners{theKey: mine}, false, absent, at("backup"), notFound, []Verdict{"owned"}, nil, owners{theKey: mine}},
+		{"mine, absent", cancelPlain, owners{theKey: mine}, false, absent, at("backup"), notFound, []Verdict{"owned"}, []AuditAction{"cancel_refused"}, owners{theKey: mine}},
 		{"another application's", cancelPlain, owners{theKey: otherApplication}, false, nil, at("-"), noSupport, []Verdict{"foreign"}, []AuditAction{"cancel_refused"}, owners{theKey: otherApplication}},
 		{"another device's", cancelPlain, owners{theKey: otherDevice}, false, nil, at("-"), noSupport, []Verdict{"foreign"}, []AuditAction{"cancel_refused"}, owners{theKey: otherDevice}},
 		{"unknown", cancelPlain, nil, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, nil},
@@ -178,7 +179,7 @@ func TestOwnershipDecides(t *testing.T) {
 		{"only of another device", cancelWrapped, owners{theKey: otherDevice}, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, owners{theKey: otherDevice}},
 		{"none", cancelWrapped, nil, false, nil, nil, nil, []Verdict{"unknown"}, []AuditAction{"cancelled"}, nil},
 		{"none, unknown refused", cancelWrapped, nil, true, nil, at("-"), noSupport, []Verdict{"refused_unknown"}, []AuditAction{"cancel_refused"}, nil},
-		{"mine, refused", cancelWrapped, owners{theKey: mine}, false, errRefusal, at("backup"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, nil, owners{theKey: mine}},
+		{"mine, refused", cancelWrapped, owners{theKey: mine}, false, errRefusal, at("backup"), &Refusal{Codes: errRefusal.Codes}, []Verdict{"owned"}, []AuditAction{"cancel_refused"}, owners{theKey: mine}},
 		{"mine, undecided", cancelWrapped, owners{theKey: mine}, false, callError(authserver.ErrUndecided), at("backup"), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, []Verdict{"owned"}, nil, owners{theKey: mine}},
 	} {
 		for _, k := range kinds {
@@ -313,7 +314,11 @@ func TestLostClaim(t *testing.T) {
 		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictUnknown, VerdictLost}; !slices.Equal(got, want) {
 			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
 		}
-		r.wantActions(t)
+		if want := []AuditEvent{{
+			Action: AuditRequestLost, Operation: k.onRetrieve, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
+		}
 		if !strings.Contains(r.log.String(), "level=WARN") {
 			t.Errorf("%s: nothing in the log", k.kind)
 		}
@@ -347,7 +352,8 @@ func TestUnownedRequest(t *testing.T) {
 	}
 }
 
-// A message that no device can read is no message, and nobody's.
+// A message that no device can read is no message. The key is used up all the
+// same, so the request is the one's who asked, or still another's.
 func TestNonsenseMessage(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -356,8 +362,17 @@ func TestNonsenseMessage(t *testing.T) {
 			r.servers.retrieved.RequestMessage = message
 			_, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
 			wantError(t, err, &Failure{Kind: BadAnswer})
-			r.wantTrace(t, "retrieving", string(k.toRetrieve))
+			r.wantTrace(t, "retrieving", string(k.toRetrieve), "claim")
+			want := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
+			if r.ownership.kind != k.kind || r.ownership.key != theKey || r.ownership.claimed != want {
+				t.Errorf("%s: claimed %s %s for %+v, want %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.claimed, want)
+			}
 			r.wantActions(t)
+
+			r.ownership.won = false
+			_, err = k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
+			wantError(t, err, notFound)
+			r.wantActions(t, AuditRequestLost)
 		}
 	}
 }
@@ -548,6 +563,63 @@ func TestBlindDecision(t *testing.T) {
 		}
 		if !strings.Contains(r.log.String(), "level=WARN") {
 			t.Errorf("%s: nothing in the log", op)
+		}
+	}
+}
+
+// Where every request is on one of several instances and its owner cannot be asked
+// for, the one that was given the approval and does not have it says nothing about
+// the request. Everything else that it says counts.
+func TestBlindCompletion(t *testing.T) {
+	t.Parallel()
+	absent := &authserver.Refusal{Instance: "third", Codes: notFound.Codes}
+	unavailable := &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}
+	refused := []AuditAction{AuditCompletionRefused}
+	for name, c := range map[string]struct {
+		blind      error
+		replicated bool
+		server     error
+		want       error
+		actions    []AuditAction
+	}{
+		"blind, replicated":                   {errOwnership, true, absent, unavailable, nil},
+		"blind, shared database":              {errOwnership, false, absent, notFound, refused},
+		"unknown, replicated":                 {nil, true, absent, notFound, refused},
+		"blind, replicated, another refusal":  {errOwnership, true, errRefusal, &Refusal{Codes: errRefusal.Codes}, refused},
+		"blind, replicated, without answer":   {errOwnership, true, callError(authserver.ErrTimeout), &Failure{Kind: Timeout}, nil},
+		"blind, replicated, nothing was sent": {errOwnership, true, callError(authserver.ErrNotSent), unavailable, nil},
+	} {
+		for _, op := range []Operation{OpCompleteLogin, OpCompleteSignature} {
+			r := newRig(t, "")
+			r.ownership.decision.Blind = c.blind
+			r.servers.replicated, r.servers.err = c.replicated, c.server
+			err := operations[op](t.Context(), r)
+			wantError(t, err, c.want)
+			r.wantTrace(t, "completing", string(r.events.commands[0]))
+			r.wantActions(t, c.actions...)
+			if want := instanceOf(c.server); err != nil && c.want == unavailable && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: error is %v, want one that names %q", name, op, err, want)
+			}
+		}
+	}
+}
+
+// A plain key shows nothing of who sends it: while the store is down nothing is
+// cancelled by one.
+func TestCancelByPlainKeyWhileStoreIsDown(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		for _, unknown := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
+			store := newMemory()
+			store.err = errors.New("connection refused")
+			_, remember := remembering(t, store, unknown)
+			r := newRig(t, "", remember)
+			_, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
+			wantError(t, err, &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
+			r.wantTrace(t)
+			if want := []StoreTrouble{{Operation: k.onCancel}}; !slices.Equal(r.events.troubles, want) {
+				t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
+			}
 		}
 	}
 }

@@ -19,18 +19,19 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
-	// That a licence can be asked for is not documented: the server may ignore it.
-	if r.SerialNumber != "" && cmp.Or(answer.SerialNumber, r.SerialNumber) != r.SerialNumber {
-		return enrolled{}, badAnswer("instance %q registered another licence than was asked for", answer.Instance)
-	}
-	return enrolled{
+	e := enrolled{
 		instance:     answer.Instance,
 		serialNumber: cmp.Or(answer.SerialNumber, r.SerialNumber),
 		data: activation.ActivationData{
 			ActivationCode:           answer.ActivationCode,
 			EventReactivationCounter: answer.EventReactivationCounter,
 		},
-	}, nil
+	}
+	// That a licence can be asked for is not documented: the server may ignore it.
+	if r.SerialNumber != "" && e.serialNumber != r.SerialNumber {
+		e.unusable = badAnswer("instance %q registered another licence than was asked for", answer.Instance)
+	}
+	return e, nil
 }
 
 // ActivateStandardRequest completes the activation of a standard licence.
@@ -47,7 +48,9 @@ type ActivateStandardRequest struct {
 // that holds the registration. Its success removes the registration.
 //
 // An unknown registration of the gateway's own exchange is always refused: the
-// authentication server would have to be told whose it is.
+// authentication server would have to be told whose it is. That of a relayed
+// exchange, which is told the identifier only, is forwarded if unknown ones are.
+// Every refusal is audited, of a server's with the instance that refused.
 func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStandardRequest) (ActivateResult, error) {
 	return observed(ctx, g, OpActivateStandard, func() (ActivateResult, error) {
 		switch {

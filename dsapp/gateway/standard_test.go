@@ -63,15 +63,15 @@ func TestRegisterStandard(t *testing.T) {
 	}
 }
 
-// Another licence than was asked for is nobody's.
+// Another licence than was asked for is nobody's, and in the audit trail.
 func TestRegisterStandardNonsense(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(*rig){
-		"another licence":   func(r *rig) { r.servers.registered.SerialNumber = "VDS1000004" },
-		"bad serial number": func(r *rig) { r.servers.registered.SerialNumber = "VDS1000003;" },
+	for name, c := range map[string]struct{ told, audited string }{
+		"another licence":   {"VDS1000004", "VDS1000004"},
+		"bad serial number": {"VDS1000003;", ""},
 	} {
 		r := newRig(t, "")
-		spoil(r)
+		r.servers.registered.SerialNumber = c.told
 		_, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
 			UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: LicenseStandard, SerialNumber: "VDS1000003",
 		})
@@ -80,7 +80,12 @@ func TestRegisterStandardNonsense(t *testing.T) {
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "writable", "REGISTER")
-		r.wantActions(t)
+		if want := []AuditEvent{{
+			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site",
+			UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup",
+		}}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
+		}
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // Verdict says what to do with a call.
@@ -25,9 +23,9 @@ const (
 
 // Decision is what to do with one call about a request.
 //
-// It comes with an error only if the call must not be answered: a stored claim
-// cannot be opened, requests of unknown owners are refused and the store cannot be
-// asked for the owner, or the caller's context has ended.
+// It comes with an error only if the call must not be answered: there is a claim
+// that cannot be read, the store cannot be asked for the owner of a request that is
+// cancelled by its plain key, or the caller's context has ended.
 type Decision struct {
 	Verdict Verdict
 	// Known reports that an owner was found, for reports.
@@ -57,7 +55,10 @@ type operation int
 const (
 	retrieving operation = iota
 	completing
+	// cancelling is that of the request with a plain key.
 	cancelling
+	// cancellingWrapped is that of one of a device's requests.
+	cancellingWrapped
 )
 
 // held is a claim that was opened.
@@ -72,7 +73,7 @@ type held struct {
 // a plain key, or all of the claimant's device.
 func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Decision {
 	if len(found) == 0 {
-		if op == cancelling && unknown == RefuseUnknown {
+		if op >= cancelling && unknown == RefuseUnknown {
 			return Decision{Verdict: Foreign}
 		}
 		return Decision{Verdict: Forward}
@@ -102,14 +103,17 @@ func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Dec
 }
 
 // conclude decides on what was found, or without it if err says that the store
-// could not be asked.
+// could not be asked. A plain key proves nothing about who sends it, so that a
+// cancel by one is not forwarded without knowing the owner: an outage, which load
+// can bring about, would let anybody cancel. A wrapped key was made by the device,
+// which the authentication server checks.
 func (s *Service) conclude(ctx context.Context, op operation, found []held, c Claimant, err error) (Decision, error) {
 	d := decide(op, found, c, s.unknown)
 	if err == nil {
 		return d, nil
 	}
 	err = fmt.Errorf("%w: asking for owner: %w", ErrUnavailable, err)
-	if errors.Is(err, seal.ErrUnopened) || d.Verdict != Forward || ctx.Err() != nil {
+	if errors.Is(err, errUnread) || op == cancelling || d.Verdict != Forward || ctx.Err() != nil {
 		return Decision{}, err
 	}
 	d.Blind = err

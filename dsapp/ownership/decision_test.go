@@ -45,18 +45,21 @@ func TestDecide(t *testing.T) {
 		{"cancel that of a device in other case", cancelling, []held{otherCase}, Foreign, nil, ""},
 		{"cancel a stranger's", cancelling, []held{stranger}, Foreign, nil, ""},
 
-		{"cancel one of two on two instances", cancelling, []held{own, ownBackup}, Forward, []string{"primary", "backup"}, ""},
-		{"cancel one of two, listed the other way", cancelling, []held{ownBackup, own}, Forward, []string{"backup", "primary"}, ""},
-		{"cancel one of two on one instance", cancelling, []held{own, ownAgain}, Forward, []string{"primary"}, ""},
-		{"cancel one of three", cancelling, []held{own, ownBackup, ownAgain}, Forward, []string{"primary", "backup"}, ""},
-		{"cancel beside another application's", cancelling, []held{otherApplication, own}, Forward, []string{"primary"}, ""},
-		{"cancel among other applications'", cancelling, []held{otherApplication, stranger}, Foreign, nil, ""},
+		{"cancel wrapped unknown", cancellingWrapped, unknown, Forward, nil, ""},
+		{"cancel wrapped own", cancellingWrapped, []held{own}, Forward, []string{"primary"}, "1"},
+		{"cancel wrapped that of another application", cancellingWrapped, []held{otherApplication}, Foreign, nil, ""},
+		{"cancel one of two on two instances", cancellingWrapped, []held{own, ownBackup}, Forward, []string{"primary", "backup"}, ""},
+		{"cancel one of two, listed the other way", cancellingWrapped, []held{ownBackup, own}, Forward, []string{"backup", "primary"}, ""},
+		{"cancel one of two on one instance", cancellingWrapped, []held{own, ownAgain}, Forward, []string{"primary"}, ""},
+		{"cancel one of three", cancellingWrapped, []held{own, ownBackup, ownAgain}, Forward, []string{"primary", "backup"}, ""},
+		{"cancel beside another application's", cancellingWrapped, []held{otherApplication, own}, Forward, []string{"primary"}, ""},
+		{"cancel among other applications'", cancellingWrapped, []held{otherApplication, stranger}, Foreign, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, policy := range []UnknownRequests{ForwardUnknown, RefuseUnknown} {
 				want := tt.want
-				if policy == RefuseUnknown && tt.op == cancelling && tt.found == nil {
+				if policy == RefuseUnknown && tt.op >= cancelling && tt.found == nil {
 					want = Foreign
 				}
 				d := decide(tt.op, tt.found, c, policy)

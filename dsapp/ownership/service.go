@@ -35,6 +35,11 @@ const EventUnopened = "record_unopened"
 // keys cannot be used, or a stored claim cannot be opened.
 var ErrUnavailable = errors.New("ownership unavailable")
 
+// errUnread is wrapped by errors about a claim that is there and cannot be read.
+// It is never treated as unknown: that would let whoever can spoil the store or
+// take the keys away have foreign requests cancelled.
+var errUnread = errors.New("stored claim")
+
 // UnknownRequests is what to do with the cancellation of a request that nobody
 // is known to own.
 type UnknownRequests string
@@ -131,12 +136,11 @@ func (s *Service) Completing(ctx context.Context, kind Kind, key string) (Decisi
 // tell which of the device's requests it means: the instances are then those of
 // all that the application may cancel. See Decision for the error.
 func (s *Service) Cancelling(ctx context.Context, kind Kind, key string, c Claimant) (Decision, error) {
-	find := s.owner
-	name := key
 	if Wrapped(key) {
-		find, name = s.pending, c.SerialNumber
+		found, err := s.pending(ctx, kind, c.SerialNumber)
+		return s.conclude(ctx, cancellingWrapped, found, c, err)
 	}
-	found, err := find(ctx, kind, name)
+	found, err := s.owner(ctx, kind, key)
 	return s.conclude(ctx, cancelling, found, c, err)
 }
 
@@ -221,7 +225,7 @@ func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) (
 func (s *Service) open(ctx context.Context, kind Kind, c Claim) (held, error) {
 	ring, err := s.ring(ctx)
 	if err != nil {
-		return held{}, err
+		return held{}, fmt.Errorf("%w: %w", errUnread, err)
 	}
 	plaintext, err := ring.Open(label(kind, c), c.Owner)
 	if err != nil {
@@ -258,12 +262,11 @@ func (s *Service) ring(ctx context.Context) (*seal.Keyring, error) {
 }
 
 // unopened raises the alarm for a claim that no key opens, or that is not where
-// it was put. It is never treated as unknown: that would let whoever can spoil
-// the store have foreign requests cancelled.
+// it was put.
 func (s *Service) unopened(ctx context.Context, kind Kind) error {
 	s.logger.ErrorContext(ctx, "stored claim cannot be opened with any sealing key", slog.String("request", string(kind)))
 	s.alarm(ctx, EventUnopened, string(kind))
-	return fmt.Errorf("stored claim: %w", seal.ErrUnopened)
+	return fmt.Errorf("%w: %w", errUnread, seal.ErrUnopened)
 }
 
 // detached returns a context for a store call that has to be made even though

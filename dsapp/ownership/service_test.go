@@ -297,55 +297,73 @@ func TestReleaseOfAnEarlierClaim(t *testing.T) {
 }
 
 // An unreachable store does not stop what the authentication server decides
-// anyway.
+// anyway. Whether a plain key is the caller's to cancel it cannot decide, and
+// under RefuseUnknown whether to refuse is exactly what the store would have said.
 func TestBlind(t *testing.T) {
 	t.Parallel()
-	for name, broken := range map[string]func(w *world){
-		"store": func(w *world) { w.store.fail["Owner"], w.store.fail["Pending"] = down, down },
-		"keyring": func(w *world) {
-			w.restart(func(c *ownership.Config) {
-				c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errDown }
-			})
-		},
-	} {
-		for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
-			t.Run(fmt.Sprintf("%s %s", name, policy), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, func(c *ownership.Config) { c.Unknown = policy })
-				w.claimed(ownership.Login, plain, application, device, "primary")
-				broken(w)
-				check := func(call string, d ownership.Decision, err error) {
-					t.Helper()
-					if err != nil || d.Verdict != ownership.Forward || d.Known || d.Instances != nil {
-						t.Errorf("%s: decision %+v, error %v", call, d, err)
-					}
-					if !errors.Is(d.Blind, ownership.ErrUnavailable) || !errors.Is(d.Blind, errDown) {
-						t.Errorf("%s: blind because of %v", call, d.Blind)
-					}
-					if n := len(w.store.take()); n != 1 {
-						t.Errorf("%s: %d store calls", call, n)
-					}
-					w.released(d, false, plain)
+	for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
+		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *ownership.Config) { c.Unknown = policy })
+			w.claimed(ownership.Login, plain, application, device, "primary")
+			w.store.fail["Owner"], w.store.fail["Pending"] = down, down
+			check := func(call string, d ownership.Decision, err error) {
+				t.Helper()
+				if err != nil || d.Verdict != ownership.Forward || d.Known || d.Instances != nil {
+					t.Errorf("%s: decision %+v, error %v", call, d, err)
 				}
-				d, err := w.Retrieving(t.Context(), ownership.Login, plain)
-				check("retrieve", d, err)
-				d, err = w.Completing(t.Context(), ownership.Login, plain)
-				check("complete", d, err)
-				for _, key := range []string{plain, wrapped} {
-					d, err = w.Cancelling(t.Context(), ownership.Login, key, mine)
-					if policy == ownership.ForwardUnknown {
-						check("cancel", d, err)
-						continue
-					}
-					// Whether to refuse is exactly what the store would have said.
-					if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
-						t.Errorf("cancel: decision %+v, error %v", d, err)
-					}
+				if !errors.Is(d.Blind, ownership.ErrUnavailable) || !errors.Is(d.Blind, errDown) {
+					t.Errorf("%s: blind because of %v", call, d.Blind)
 				}
-				if len(w.alarms) > 0 {
-					t.Errorf("alarms %q", w.alarms)
+				if n := len(w.store.take()); n != 1 {
+					t.Errorf("%s: %d store calls", call, n)
 				}
-			})
+				w.released(d, false, plain)
+			}
+			d, err := w.Retrieving(t.Context(), ownership.Login, plain)
+			check("retrieve", d, err)
+			d, err = w.Completing(t.Context(), ownership.Login, plain)
+			check("complete", d, err)
+			for _, key := range []string{plain, wrapped} {
+				d, err = w.Cancelling(t.Context(), ownership.Login, key, mine)
+				if policy == ownership.ForwardUnknown && key == wrapped {
+					check("cancel", d, err)
+					continue
+				}
+				if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
+					t.Errorf("cancel of %s: decision %+v, error %v", key, d, err)
+				}
+				w.store.take()
+			}
+			if len(w.alarms) > 0 {
+				t.Errorf("alarms %q", w.alarms)
+			}
+		})
+	}
+}
+
+// A claim that is there but cannot be read for want of keys is not unknown.
+func TestKeysAreNeededForClaims(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
+		w := newWorld(t, func(c *ownership.Config) { c.Unknown = policy })
+		w.claimed(ownership.Login, plain, application, device, "primary")
+		w.restart(func(c *ownership.Config) {
+			c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errDown }
+		})
+		for call, do := range map[string]func() (ownership.Decision, error){
+			"retrieve":       func() (ownership.Decision, error) { return w.Retrieving(t.Context(), ownership.Login, plain) },
+			"complete":       func() (ownership.Decision, error) { return w.Completing(t.Context(), ownership.Login, plain) },
+			"cancel":         func() (ownership.Decision, error) { return w.Cancelling(t.Context(), ownership.Login, plain, mine) },
+			"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(t.Context(), ownership.Login, wrapped, mine) },
+		} {
+			d, err := do()
+			if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
+				t.Errorf("%s, %s: decision %+v, error %v", policy, call, d, err)
+			}
+		}
+		if len(w.alarms) > 0 {
+			t.Errorf("alarms %q", w.alarms)
 		}
 	}
 }

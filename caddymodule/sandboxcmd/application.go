@@ -26,6 +26,10 @@ type applicationOptions struct {
 
 func newRequestCommand(kind sandbox.Kind) *cobra.Command {
 	var o applicationOptions
+	scanned := "the one of --serial-number, or the one that was activated last"
+	if kind == sandbox.KindLogin {
+		scanned = "the one that was activated last"
+	}
 	c := &cobra.Command{
 		Use:   "request-" + string(kind),
 		Short: fmt.Sprintf("Plays the bank's application server: asks for a %s and waits for the phone", kind),
@@ -35,7 +39,8 @@ fails if the user did not approve. A phone of the user has to be activated since
 the simulated authentication server was started.
 
 The phone gets the key of the request in a push notification; with --scan it
-scans the key from an image that the bank's site shows.`, kind),
+scans the key from an image that the bank's site shows. A request to scan is for
+one device: %s.`, kind, scanned),
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.request(c.Context(), c.OutOrStdout(), kind)
@@ -47,10 +52,13 @@ scans the key from an image that the bank's site shows.`, kind),
 	f.StringVar(&o.userID, "user", userID, "user to ask")
 	f.StringVar(&o.domain, "domain", domain, "domain of the user")
 	f.BoolVar(&o.scan, "scan", false, "the phone scans the key in place of a push notification")
+	f.StringVar(&o.serialNumber, "serial-number", "", "device to ask (default all of the user)")
 	title := "Log in to the bank"
-	if kind == sandbox.KindSignature {
+	if kind == sandbox.KindLogin {
+		// The command that prepares a login takes no serial number.
+		c.MarkFlagsMutuallyExclusive("scan", "serial-number")
+	} else {
 		title = "Transfer"
-		f.StringVar(&o.serialNumber, "serial-number", "", "device to ask (default all of the user)")
 		f.StringArrayVar(&o.fields, "field", []string{"Amount=250.00 EUR", "To=Bob"}, "field of the transaction, as name=value; can be given several times")
 	}
 	f.StringVar(&o.title, "title", title, "what the user is shown first")
@@ -69,7 +77,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 	}
 	defer client.CloseIdleConnections()
 	application := &sandbox.Application{URL: o.server, Client: client}
-	login := sandbox.LoginRequest{UserID: o.userID, Domain: o.domain, Message: o.title}
+	login := sandbox.LoginRequest{UserID: o.userID, Domain: o.domain, SerialNumber: o.serialNumber, Message: o.title}
 	signature := sandbox.SignatureRequest{
 		UserID: o.userID, Domain: o.domain, SerialNumber: o.serialNumber, Title: o.title, Fields: fields,
 	}
@@ -85,7 +93,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 			key, err = application.PrepareSignature(ctx, signature)
 		}
 		if err != nil {
-			return err
+			return hint(err, "STAT_NOT_FOUND")
 		}
 		login.Key, signature.Key = key, key
 		flags += " --scan --key " + quote(key)
@@ -109,7 +117,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 		done, err = application.RequestSignature(ctx, signature)
 	}
 	if err != nil {
-		return err
+		return hint(err, "STAT_NOT_FOUND")
 	}
 	fmt.Fprintf(out, "Approved%s.\n", describe(done))
 	return nil

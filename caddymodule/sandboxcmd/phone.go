@@ -83,6 +83,19 @@ func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
 	return p, nil
 }
 
+// activated gives an activated phone with its keys.
+func (o *phoneOptions) activated(out io.Writer) (*sandbox.Phone, *sandbox.Authenticator, error) {
+	a, err := readDevice(o.deviceFile())
+	if err != nil {
+		return nil, nil, err
+	}
+	phone, err := o.phone(out)
+	if err != nil {
+		return nil, nil, err
+	}
+	return phone, a, nil
+}
+
 // activateOptions of `caddy dsapp phone activate`.
 type activateOptions struct {
 	phoneOptions
@@ -297,11 +310,7 @@ func (o *requestOptions) answer(
 	case o.v1 && (o.scan || kind != sandbox.KindLogin):
 		return errors.New("version 1 knows nothing but logins by push")
 	}
-	a, err := readDevice(o.deviceFile())
-	if err != nil {
-		return err
-	}
-	phone, err := o.phone(out)
+	phone, a, err := o.activated(out)
 	if err != nil {
 		return err
 	}
@@ -375,18 +384,14 @@ func newAuthenticateCommand() *cobra.Command {
 }
 
 func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
-	a, err := readDevice(o.deviceFile())
-	if err != nil {
-		return err
-	}
-	phone, err := o.phone(out)
+	phone, a, err := o.activated(out)
 	if err != nil {
 		return err
 	}
 	defer phone.Client.CloseIdleConnections()
 	done, err := phone.Authenticate(ctx, a)
 	// The one-time password counts as used, whatever came of it.
-	if err := errors.Join(err, writeDevice(o.deviceFile(), a)); err != nil {
+	if err := errors.Join(hint(err, "STAT_LOCAL_PASSWORD_MISMATCH"), writeDevice(o.deviceFile(), a)); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "Logged in%s.\n", describe(done))

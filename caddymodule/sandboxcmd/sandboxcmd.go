@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
 func init() {
@@ -61,7 +62,7 @@ type place struct {
 func (p *place) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&p.dir, "dir", defaultDir(), "directory of the sandbox")
-	f.StringVar(&p.authority, "ca", "", "PEM file of the CA that the certificates are from (default certificates/ca.pem in --dir)")
+	f.StringVar(&p.authority, "ca", "", "PEM file of a CA to trust besides certificates/ca.pem in --dir, such as the gateway's own")
 	f.StringVar(&p.gateway, "gateway", defaultGatewayURL, "URL of the gateway")
 }
 
@@ -70,23 +71,12 @@ func (p *place) serverFlag(c *cobra.Command) {
 	c.Flags().StringVar(&p.server, "server", defaultServerURL, "URL of the simulated authentication server")
 }
 
-// client trusts the CA of the sandbox and nothing else. Without a timeout, 0,
-// calls end with their contexts.
+// client trusts the CA of the sandbox, that of --ca and nothing else. Without a
+// timeout, 0, calls end with their contexts.
 func (p *place) client(timeout time.Duration) (*http.Client, error) {
-	file := p.authority
-	if file == "" {
-		file = authorityFile(p.dir)
-	}
-	pem, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: start the sandbox, or name its directory with --dir or the CA of the gateway with --ca", file)
-	}
+	pool, err := p.authorities()
 	if err != nil {
 		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", file)
 	}
 	return &http.Client{
 		Transport: &http.Transport{
@@ -95,4 +85,41 @@ func (p *place) client(timeout time.Duration) (*http.Client, error) {
 		},
 		Timeout: timeout,
 	}, nil
+}
+
+// authorities holds the CA of the sandbox and that of --ca. With the latter the
+// sandbox's own may be missing: a gateway needs no sandbox.
+func (p *place) authorities() (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	files := []string{authorityFile(p.dir)}
+	if p.authority != "" {
+		files = append(files, p.authority)
+	}
+	for i, file := range files {
+		pem, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			if i < len(files)-1 {
+				continue
+			}
+			return nil, fmt.Errorf("%s does not exist: start the sandbox, or name its directory with --dir or the CA of the gateway with --ca", file)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", file)
+		}
+	}
+	return pool, nil
+}
+
+// hint adds what helps to a refusal with a status that the simulated
+// authentication server has for a phone that it does not know.
+func hint(err error, status string) error {
+	var refused *sandbox.RefusalError
+	if !errors.As(err, &refused) || refused.ResultCodes.StatusCodeEnum != status {
+		return err
+	}
+	return fmt.Errorf("%w (the simulated authentication server knows no such phone; it forgets everything when it stops: "+
+		"activate a phone first, with `dsapp phone activate`)", err)
 }

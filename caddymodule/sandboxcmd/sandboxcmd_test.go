@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -207,6 +211,10 @@ func TestRequests(t *testing.T) {
 	if out, err := phone(t, address, dir); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	device, err := readDevice(deviceFile(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		request, answer string
 		want            string // of the phone
@@ -216,8 +224,9 @@ func TestRequests(t *testing.T) {
 		{"request-signature --title Bill --field Sum=1_EUR", "sign", "Sum  1_EUR", ""},
 		{"request-login", "login", "2. authUser", ""},
 		{"request-login", "login --v1", "2. signLogin", ""},
+		{"request-login --serial-number " + device.SerialNumber, "login", "2. authUser", ""},
 		{"request-signature", "cancel", "2. cancelAuthSignatureRequest", "was refused"},
-		{"request-login", "cancel --kind login", "2. cancelAuthUser", "was refused"},
+		{"request-login", "cancel --kind login", "2. cancelAuthUser", "a push login that was rejected or not answered in time ends like this"},
 		{"request-login", "cancel --kind login --plain", "2. cancelAuthUser", "was refused"},
 		{"request-login", "cancel --kind login --v1", "2. cancelLogin", "was refused"},
 		{"request-signature --scan", "sign", "2. authSignature", ""},
@@ -346,6 +355,109 @@ func TestGatewayRestarts(t *testing.T) {
 	}
 }
 
+// A gateway with a certificate of another authority works together with the
+// simulated authentication server: both authorities are trusted, and no other.
+func TestOtherAuthority(t *testing.T) {
+	dir := t.TempDir()
+	printed, _ := start(t, "--dir", dir, "--server-only")
+	server := regexp.MustCompile(` --server (\S+)`).FindStringSubmatch(printed.String())
+	if server == nil {
+		t.Fatalf("no URL is printed:\n%s", printed)
+	}
+	gateway := httptest.NewUnstartedServer(http.NotFoundHandler())
+	gateway.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshakes that have to fail
+	gateway.StartTLS()
+	defer gateway.Close()
+	authority := filepath.Join(t.TempDir(), "tls.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeDevice(deviceFile(dir), &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
+		t.Fatal(err)
+	}
+	const untrusted = "certificate signed by unknown authority"
+	empty := t.TempDir()
+	for _, tt := range []struct{ arguments, dir, want string }{
+		{"authenticate --ca " + authority, dir, "HTTP status 404"},
+		{"sign --ca " + authority, dir, "got no push notification"},
+		{"sign --key 0123456789 --ca " + authority, dir, "HTTP status 404"},
+		{"cancel --ca " + authority, dir, "got no push notification"},
+		{"request-signature --ca " + authority, dir, "No applicable digipass found"},
+		{"sign", dir, "got no push notification"},
+		{"authenticate", dir, untrusted},
+		// Without certificates in --dir the one of --ca does.
+		{"authenticate --ca " + authority, empty, "HTTP status 404"},
+		{"request-login --ca " + authority, empty, untrusted},
+	} {
+		c, arguments := newPhoneCommand(), strings.Fields(tt.arguments)
+		arguments = append(arguments, "--dir", tt.dir, "--gateway", gateway.URL)
+		if strings.HasPrefix(tt.arguments, "request-") {
+			c = newSandboxCommand()
+		} else {
+			arguments = append(arguments, "--device", deviceFile(dir))
+		}
+		if !strings.HasPrefix(tt.arguments, "authenticate") {
+			arguments = append(arguments, "--server", server[1])
+		}
+		c.SilenceUsage = true
+		if _, err := run(t, c, arguments...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s, in %s: %v, want %q", tt.arguments, tt.dir, err, tt.want)
+		}
+	}
+}
+
+// A phone that the simulated authentication server forgot when it stopped is told
+// to be activated again; so is one that was never activated.
+func TestForgottenPhone(t *testing.T) {
+	dir, address, server := t.TempDir(), freeAddress(t), freeAddress(t)
+	sandboxed := []string{"--dir", dir, "--listen", address, "--listen-server", server}
+	_, stop := start(t, sandboxed...)
+	if out, err := phone(t, address, dir); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	common := []string{"--dir", dir, "--gateway", "https://" + address}
+	refused := func(c *cobra.Command, arguments, status string, hinted bool) {
+		t.Helper()
+		c.SilenceUsage = true
+		all := append(strings.Fields(arguments), common...)
+		if strings.HasPrefix(arguments, "request-") {
+			all = append(all, "--server", "https://"+server+"/")
+		}
+		_, err := run(t, c, all...)
+		if err == nil || !strings.Contains(err.Error(), status) ||
+			strings.Contains(err.Error(), "forgets everything when it stops: activate a phone first, with `dsapp phone activate`") != hinted {
+			t.Errorf("%s: %v", arguments, err)
+		}
+	}
+	// A device that never was is not known either; other refusals get no hint.
+	refused(newSandboxCommand(), "request-login --serial-number VDS9999999-1", "No applicable digipass found", true)
+	refused(newPhoneCommand(), "authenticate --front-end-key a-key-that-nobody-has", "401", false)
+
+	stop()
+	start(t, sandboxed...)
+	refused(newPhoneCommand(), "authenticate", "STAT_LOCAL_PASSWORD_MISMATCH", true)
+	refused(newPhoneCommand(), "authenticate --v1", "STAT_LOCAL_PASSWORD_MISMATCH", true)
+	for _, request := range []string{"request-signature", "request-login", "request-signature --scan", "request-login --scan"} {
+		refused(newSandboxCommand(), request, "No applicable digipass found", true)
+	}
+	refused(newSandboxCommand(), "request-login --user nobody", "STAT_USER_UNKNOWN", false)
+}
+
+// The help tells which device a scanned request is for: the interface names one
+// for a signature only.
+func TestScanHelp(t *testing.T) {
+	t.Parallel()
+	for request, want := range map[string]string{
+		"request-signature": "of --serial-number, or the one that was activated last",
+		"request-login":     "that was activated last",
+	} {
+		out, err := run(t, newSandboxCommand(), request, "--help")
+		if err != nil || !strings.Contains(strings.Join(strings.Fields(out), " "), want) || !strings.Contains(out, "--serial-number") {
+			t.Errorf("%s: %v\n%s", request, err, out)
+		}
+	}
+}
+
 // What cannot work is told before anything starts.
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
@@ -380,6 +492,8 @@ func TestWrongUsage(t *testing.T) {
 		{newPhoneCommand, "sign --device sandboxcmd_test.go", "is not the file of an activated phone"},
 		{newSandboxCommand, "request-signature --field Amount", "--field is not name=value"},
 		{newSandboxCommand, "request-login --ca /does/not/exist", "does not exist: start the sandbox"},
+		{newSandboxCommand, "request-login --dir /does/not/exist", "does not exist: start the sandbox"},
+		{newSandboxCommand, "request-login --scan --serial-number VDS1000000-1", "were all set"},
 	} {
 		c := tt.command()
 		c.SilenceUsage = true

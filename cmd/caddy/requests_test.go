@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -142,47 +143,53 @@ func wrap(t *testing.T, a *sandbox.Authenticator, key string) string {
 	return message
 }
 
-// onEveryStore runs a test with the configuration of every store; nil is the
-// embedded one. The function given to it lists the ownership keys that are left,
-// where they can be seen from outside.
-func onEveryStore(t *testing.T, run func(t *testing.T, store object, left func() string)) {
+// onEveryStore runs a test with a gateway on each of the stores. The function
+// left lists the ownership keys that are left, where they can be seen from outside.
+func onEveryStore(t *testing.T, run func(t *testing.T, server *oas, g *gateway, left func() string)) {
 	t.Helper()
-	t.Run("embedded", func(t *testing.T) {
-		t.Parallel()
-		run(t, nil, func() string { return "" })
-	})
-	t.Run("redis", func(t *testing.T) {
-		t.Parallel()
-		server := redistest.Start(t)
-		run(t, object{"backend": "redis", "addresses": []string{server.Addr()}}, func() string {
-			return server.Command(t, "KEYS", "dsapp:own:*") + server.Command(t, "KEYS", "dsapp:dev:*")
+	invisible := func() string { return "" }
+	for name, start := range map[string]func(t *testing.T) (store object, left func() string){
+		"embedded": func(t *testing.T) (object, func() string) {
+			t.Helper()
+			return object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}, invisible
+		},
+		"redis": func(t *testing.T) (object, func() string) {
+			t.Helper()
+			r := redistest.Start(t)
+			return object{"backend": "redis", "addresses": []string{r.Addr()}}, func() string {
+				return r.Command(t, "KEYS", "dsapp:own:*") + r.Command(t, "KEYS", "dsapp:dev:*")
+			}
+		},
+		"redis cluster": func(t *testing.T) (object, func() string) {
+			t.Helper()
+			return object{"backend": "redis", "cluster": true, "addresses": redistest.StartCluster(t, 0).Addresses()}, invisible
+		},
+		"redis sentinel": func(t *testing.T) (object, func() string) {
+			t.Helper()
+			s := redistest.StartSentinel(t, 1)
+			// A replica may take a second to confirm for the first time.
+			return object{"backend": "redis", "master_name": redistest.MasterName, "addresses": s.Addresses(), "wait_replicas": 1, "timeout": "5s"}, invisible
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			certs := certificates(t)
+			server := startOAS(t, certs)
+			store, left := start(t)
+			g := startGateway(t, certs, server.URL, func(dsapp object) {
+				withOtherApplication(dsapp)
+				dsapp["store"] = store
+			})
+			run(t, server, g, left)
 		})
-	})
-	t.Run("redis cluster", func(t *testing.T) {
-		t.Parallel()
-		c := redistest.StartCluster(t, 0)
-		run(t, object{"backend": "redis", "cluster": true, "addresses": c.Addresses()}, func() string { return "" })
-	})
-	t.Run("redis sentinel", func(t *testing.T) {
-		t.Parallel()
-		s := redistest.StartSentinel(t, 1)
-		run(t, object{"backend": "redis", "master_name": redistest.MasterName, "addresses": s.Addresses(), "wait_replicas": 1, "timeout": "5s"}, func() string { return "" })
-	})
+	}
 }
 
 // The phone that retrieved a request, and no other application or device, can
 // cancel it. A foreign cancel is refused before anything is forwarded.
 func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 	t.Parallel()
-	onEveryStore(t, func(t *testing.T, store object, left func() string) {
-		certs := certificates(t)
-		server := startOAS(t, certs)
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			withOtherApplication(dsapp)
-			if store != nil {
-				dsapp["store"] = store
-			}
-		})
+	onEveryStore(t, func(t *testing.T, server *oas, g *gateway, left func() string) {
 		a, b := g.activated(t), g.activated(t)
 		require.NotEqual(t, a.SerialNumber, b.SerialNumber)
 		for _, s := range kinds {
@@ -223,15 +230,7 @@ func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 // A request is retrieved once, completed by the device's signature, and then gone.
 func TestRequestIsCompleted(t *testing.T) {
 	t.Parallel()
-	onEveryStore(t, func(t *testing.T, store object, left func() string) {
-		certs := certificates(t)
-		server := startOAS(t, certs)
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			withOtherApplication(dsapp)
-			if store != nil {
-				dsapp["store"] = store
-			}
-		})
+	onEveryStore(t, func(t *testing.T, server *oas, g *gateway, left func() string) {
 		a := g.activated(t)
 		for _, s := range kinds {
 			t.Run(s.kind, func(t *testing.T) {
@@ -307,10 +306,16 @@ func TestOwnershipIsACache(t *testing.T) {
 // authentication servers with caches of their own.
 func nodes(t *testing.T, count int, edit func(dsapp object)) (gateways []*gateway, primary, backup *oas) {
 	t.Helper()
+	gateways, primary, backup, _ = nodesOnRedis(t, count, edit)
+	return gateways, primary, backup
+}
+
+func nodesOnRedis(t *testing.T, count int, edit func(dsapp object)) (gateways []*gateway, primary, backup *oas, redis *redistest.Server) {
+	t.Helper()
 	certs := certificates(t)
 	primary = startOAS(t, certs)
 	backup = startReplica(t, certs, primary)
-	redis := redistest.Start(t)
+	redis = redistest.Start(t)
 	for range count {
 		gateways = append(gateways, startGateway(t, certs, primary.URL, func(dsapp object) {
 			withOtherApplication(dsapp)
@@ -323,7 +328,7 @@ func nodes(t *testing.T, count int, edit func(dsapp object)) (gateways []*gatewa
 			}
 		}))
 	}
-	return gateways, primary, backup
+	return gateways, primary, backup, redis
 }
 
 // Two gateways on one Redis server behave as one: what was retrieved through the
@@ -459,6 +464,49 @@ func TestInstanceDown(t *testing.T) {
 			assert.Contains(t, answer, "STAT_SUCCESS")
 			require.NoError(t, outcome())
 		})
+	}
+}
+
+// What the authentication servers decide anyway goes on without the store. What
+// only the store could tell is refused as an outage, and nothing is denied that
+// another instance may have.
+func TestRequestsWithoutStore(t *testing.T) {
+	t.Parallel()
+	gateways, primary, backup, redis := nodesOnRedis(t, 1, nil)
+	g := gateways[0]
+	a := g.activated(t)
+	redis.Stop()
+	_, err := g.Phone().Authenticate(t.Context(), a)
+	require.NoError(t, err)
+	for _, s := range kinds {
+		for _, server := range []*oas{primary, backup} {
+			t.Run(fmt.Sprintf("%s on backup %t", s.kind, server == backup), func(t *testing.T) {
+				key, outcome := ask(t, server, s, a)
+				message := g.retrieved(t, s, frontEndKey, a.SerialNumber, key)
+
+				before := server.Calls(s.cancelCommand)
+				for _, apiKey := range []string{frontEndKey, otherFrontEndKey} {
+					status, answer := g.cancel(t, s, apiKey, a.SerialNumber, key)
+					assert.Equal(t, http.StatusServiceUnavailable, status, answer)
+				}
+				assert.Equal(t, before, server.Calls(s.cancelCommand), "a plain key proves nothing")
+
+				signature, err := a.Sign(message)
+				require.NoError(t, err)
+				status, answer := g.complete(t, s, key, signature)
+				if server == primary {
+					assert.Equal(t, http.StatusOK, status, answer)
+					assert.Contains(t, answer, "STAT_SUCCESS")
+					require.NoError(t, outcome())
+					return
+				}
+				assert.Equal(t, http.StatusServiceUnavailable, status, answer)
+				status, answer = g.cancel(t, s, frontEndKey, a.SerialNumber, wrap(t, a, key))
+				assert.Equal(t, http.StatusOK, status)
+				assert.Equal(t, success, answer)
+				require.Error(t, outcome())
+			})
+		}
 	}
 }
 

@@ -260,8 +260,7 @@ func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	}
 	refused := &RefusalError{Call: operation, ResultCodes: outcome}
 	if text := data[credStatusMessage]; text != "" {
-		// How a login fails that was asked for by the keyword.
-		refused.Description = fmt.Sprintf("a success with the status message %q", text)
+		refused.Description = fmt.Sprintf("the status message %q: a push login that was rejected or not answered in time ends like this", text)
 		return nil, refused
 	}
 	if outcome.ReturnCode != 0 {

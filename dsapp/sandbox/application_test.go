@@ -161,8 +161,8 @@ func TestApplicationTellsFailures(t *testing.T) {
 		"success with a status message": {
 			soapAnswer("authUserResponse", "<results>"+soapCodes("0", "STAT_SUCCESS", "0")+
 				"<resultAttribute><attributes><value>wrong password</value><attributeID>CREDFLD_STATUS_MESSAGE</attributeID></attributes></resultAttribute></results>"),
-			&RefusalError{Call: "authUser", ResultCodes: ResultCodes{"RET_SUCCESS", "STAT_SUCCESS", 0, 0}, Description: `a success with the status message "wrong password"`},
-			"wrong password",
+			&RefusalError{Call: "authUser", ResultCodes: ResultCodes{"RET_SUCCESS", "STAT_SUCCESS", 0, 0}, Description: `the status message "wrong password": a push login that was rejected or not answered in time ends like this`},
+			`authUser was refused: STAT_SUCCESS (0): the status message "wrong password": a push login that was rejected or not answered in time ends like this`,
 		},
 		"Fault":           {soapAnswer("Fault", "<faultcode>Client</faultcode><faultstring>no such thing</faultstring>"), nil, "a Fault: no such thing"},
 		"other command":   {soapAnswer("logonResponse", soapCodes("0", "STAT_SUCCESS", "0")), nil, "another command"},

@@ -22,8 +22,9 @@ type Activation struct {
 	// an authentication server, for phones that carry the vendor's SDK. With
 	// `relay` the gateway passes on what both say and remembers only which instance
 	// has a registration: of the options below, only `registration_lifetime`,
-	// `max_attempts` for calls of the final service, `unknown` and `gateway_id`
-	// have a meaning then. Do not change it while registrations are pending.
+	// `unknown` and `gateway_id` have a meaning then, and how often a phone may try
+	// is up to the authentication server. Do not change it while registrations are
+	// pending.
 	// Default: `gateway`.
 	Exchange string `json:"exchange,omitempty"`
 
@@ -62,7 +63,8 @@ type Activation struct {
 	Unknown string `json:"unknown,omitempty"`
 
 	// The last field of activation images, unless with `relay` an authentication
-	// server tells another. It has no semicolon and no control characters.
+	// server tells another. It has at most 255 characters, no semicolon and no
+	// control characters.
 	// Default: empty. Accepts placeholders.
 	GatewayID string `json:"gateway_id,omitempty"`
 
@@ -84,6 +86,7 @@ type Password struct {
 
 const (
 	maxMaxActivations = 1000
+	maxGatewayID      = 255
 
 	profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
 )

@@ -23,10 +23,11 @@ type Requests struct {
 
 	// What to do with the cancel of a request that nothing is remembered about:
 	// `forward` lets an authentication server decide, `refuse` answers with
-	// `STAT_NOSUPPORT`. With `forward`, a request that went unnoticed while the
-	// store was down can be cancelled, and the authentication server's own check is
-	// the only one. With `refuse`, a cancel while the store is down has status 503.
-	// Default: `forward`.
+	// `STAT_NOSUPPORT`. With `forward`, the authentication server's own check is the
+	// only one for requests that went unnoticed while the store was down. While the
+	// store is down, a cancel has status 503, except that with `forward` one whose
+	// key is wrapped is forwarded: the authentication server checks that the device
+	// made it. Default: `forward`.
 	Unknown string `json:"unknown,omitempty"`
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -105,7 +106,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and builds the gateway. It opens nothing:
 // neither the store nor a connection.
 func (a *App) Provision(ctx caddy.Context) error {
-	logger := ctx.Slogger()
+	logger := newLogger(ctx)
 	a.logger = logger
 	keys, err := newKeySet(a.APIKeys)
 	if err != nil {
@@ -161,6 +162,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	gatewayID, err := resolve(a.Activation.GatewayID)
 	if err != nil {
 		return fmt.Errorf("activation.gateway_id: %w", err)
+	}
+	if utf8.RuneCountInString(gatewayID) > maxGatewayID {
+		return fmt.Errorf("activation.gateway_id: must have at most %d characters", maxGatewayID)
 	}
 	operations, err := gateway.New(gateway.Config{
 		Activation:           a.service,

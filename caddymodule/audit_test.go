@@ -29,7 +29,6 @@ func TestAlarms(t *testing.T) {
 		assert.Equal(t, zapcore.ErrorLevel, e.Level)
 		assert.Equal(t, "record_unopened", e.Message)
 		assert.Contains(t, e.ContextMap()["advice"], "sealing_keys")
-		assert.Empty(t, e.Stack)
 	}
 	assert.Equal(t, "e3wfISG9", entries[0].ContextMap()["registration"])
 	assert.NotContains(t, entries[1].ContextMap(), "registration")

@@ -106,6 +106,11 @@ func TestValidConfigurations(t *testing.T) {
 		"source ranges": func(c object) {
 			c["api_keys"].([]object)[1]["allow"] = []string{"10.0.0.0/8", "192.0.2.1", "2001:db8::/32"}
 		},
+		"two instances on one host": func(c object) {
+			in(c, "authentication_servers")["instances"] = []object{
+				{"name": "a", "url": "https://a.invalid:8888/"}, {"name": "b", "url": "https://a.invalid:8889/"}, {"name": "c", "url": "https://a.invalid:8888/C"},
+			}
+		},
 		"two instances and TLS": func(c object) {
 			s := in(c, "authentication_servers")
 			s["instances"] = []object{{"name": "a", "url": "https://a.invalid:8888/"}, {"name": "b", "url": "https://b.invalid:8888/"}}
@@ -123,7 +128,7 @@ func TestValidConfigurations(t *testing.T) {
 				"component_types": object{
 					"provisioning": "Our Gateway", "authentication": strings.Repeat("ü", 60), "signature": "Our Signatures", "notification": "Our Pushes",
 				},
-				"attributes": object{"activation_message": "AM1", "instance_activation_message": "AM2", "event_reactivation_counter": "ERC"},
+				"attributes": object{"activation_message": "AM1", "instance_activation_message": "AM2", "event_reactivation_counter": "ERC", "device_description": "DD"},
 			})
 			c["activation"] = object{
 				"exchange": "gateway", "profile": "rfc5054-4096-sha256", "registration_lifetime": "1h", "handshake_lifetime": "30s",
@@ -149,6 +154,7 @@ func TestValidConfigurations(t *testing.T) {
 		"relay of what is known":          func(c object) { c["activation"] = object{"exchange": "relay", "unknown": "refuse"} },
 		"shortest lifetime of a request":  func(c object) { in(c, "requests")["lifetime"] = "1s" },
 		"longest lifetime of a request":   func(c object) { in(c, "requests")["lifetime"] = "24h" },
+		"longest gateway ID":              func(c object) { in(c, "activation")["gateway_id"] = strings.Repeat("ü", 255) },
 		"one Redis server":                func(c object) { redisConfig(c, "127.0.0.1:6379") },
 		"a Redis server behind a socket":  func(c object) { redisConfig(c, "/run/redis.sock") },
 		"a Redis server with replicas":    func(c object) { redisConfig(c, "127.0.0.1:6379"); in(c, "store")["wait_replicas"] = 1 },
@@ -246,6 +252,8 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:0/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:65536/"}})},
+		{"authentication_servers.instances[1].url: is that of an earlier instance", servers("instances", []object{{"name": "a", "url": "https://a:1/"}, {"name": "b", "url": "https://a:1/"}})},
+		{"authentication_servers.instances[1].url: is that of an earlier instance", servers("instances", []object{{"name": "a", "url": "https://A:1"}, {"name": "b", "url": "https://a:1/"}})},
 		{`authentication_servers.deployment: must be "replicated" or "shared_database"`, servers("deployment", "clustered")},
 		{`authentication_servers.policy: must be "first" or "round_robin"`, servers("policy", "random")},
 		{"authentication_servers.soap_version: must be", servers("soap_version", "1.3")},
@@ -269,6 +277,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.attributes.activation_message: ", servers("attributes", object{"activation_message": "a b"})},
 		{"authentication_servers.attributes.instance_activation_message: ", servers("attributes", object{"instance_activation_message": "a b"})},
 		{"authentication_servers.attributes.event_reactivation_counter: must have 1 to 64", servers("attributes", object{"event_reactivation_counter": strings.Repeat("x", 65)})},
+		{"authentication_servers.attributes.device_description: must have 1 to 64", servers("attributes", object{"device_description": "a b"})},
 
 		{`activation.exchange: must be "gateway" or "relay"`, activation("exchange", "forward")},
 		{"activation.profile: must be rfc5054-2048-sha256, ", activation("profile", "rfc5054-1024-sha1")},
@@ -283,6 +292,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"activation.unknown: must be", activation("unknown", "ignore")},
 		{"activation.gateway_id: a placeholder", activation("gateway_id", "{env.DSAPP_TEST_MISSING}")},
 		{"activation.gateway_id: must not contain a semicolon", activation("gateway_id", "a;b")},
+		{"activation.gateway_id: must have at most 255 characters", activation("gateway_id", strings.Repeat("g", 256))},
 		{"activation.password: length is 3", activation("password", object{"length": 3})},
 		{"activation.password: alphabet has 2", activation("password", object{"alphabet": "ab"})},
 

@@ -577,3 +577,88 @@ func TestLogs(t *testing.T) {
 		}
 	}
 }
+
+// Errors are logged without stack traces, those of requests too, which have the
+// trace that the request belongs to. Everything else about a request has all of
+// its fields.
+func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(t.TempDir(), "log")
+	s.config["logging"] = object{"logs": object{"default": object{
+		"writer": object{"output": "file", "filename": path}, "encoder": object{"format": "json"},
+	}}}
+	route := in(s.config, "apps", "http", "servers", "gateway")["routes"].([]object)[0]
+	route["handle"] = append([]object{
+		{"handler": "vars", "trace_id": "a trace", "span_id": "a span"},
+		{"handler": "log_append", "key": "extra", "value": "a field", "early": true},
+	}, route["handle"].([]object)...)
+	s.dsapp()["sealing_keys"] = []string{testSealingKey}
+	s.load(t)
+	r := s.register(t)
+	// Nothing that was stored can be opened any more.
+	s.dsapp()["sealing_keys"] = []string{strings.Repeat("0123456789abcdef", 4)}
+	s.load(t)
+	if err := s.activate(t, r); err == nil {
+		t.Error("activated")
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]bool)
+	for line := range strings.Lines(string(content)) {
+		var entry struct {
+			Level      string `json:"level"`
+			Logger     string `json:"logger"`
+			Message    string `json:"msg"`
+			Stacktrace string `json:"stacktrace"`
+			Trace      string `json:"traceID"`
+			Span       string `json:"spanID"`
+			Extra      string `json:"extra"`
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if entry.Stacktrace != "" {
+			t.Errorf("stack trace: %s", line)
+		}
+		found[strings.Join([]string{entry.Level, entry.Logger, entry.Message, entry.Trace, entry.Span, entry.Extra}, "|")] = true
+	}
+	for _, want := range []string{
+		"error|dsapp|stored value cannot be opened with any sealing key|a trace|a span|",
+		"error|dsapp.audit|record_unopened|||",
+		"warn|dsapp|operation failed|||a field",
+	} {
+		if !found[want] {
+			t.Errorf("not logged: %s", want)
+		}
+	}
+}
+
+// The description of a device reaches the authentication server under the
+// configured name, and without one it does not.
+func TestDeviceDescription(t *testing.T) {
+	const attribute = "OUR_DESCRIPTION"
+	for name, want := range map[string]string{attribute: "my phone", "": ""} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.simulated = sandbox.New(sandbox.Options{Users: []sandbox.User{testUser}, DescriptionAttribute: attribute})
+			if name != "" {
+				in(s.dsapp(), "authentication_servers", "attributes")["device_description"] = name
+			}
+			s.load(t)
+			r := s.register(t)
+			phone := s.phone(testFrontEndKey)
+			phone.Description = "my phone"
+			if _, err := phone.Activate(t.Context(), r.Result.Identifier, r.Result.Password); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.simulated.State().Users[0].Licenses[0].Devices[0].Description; got != want {
+				t.Errorf("description %q, want %q", got, want)
+			}
+		})
+	}
+}

@@ -130,6 +130,11 @@ type Attributes struct {
 	// registration for a standard licence.
 	// Default: `PROVFLD_EVENT_REACTIVATION_COUNTER`.
 	EventReactivationCounter string `json:"event_reactivation_counter,omitempty"`
+
+	// The attribute with the description that an application gives a device, when
+	// the device is added. Its name is not public.
+	// Default: empty, the description is not sent.
+	DeviceDescription string `json:"device_description,omitempty"`
 }
 
 const (
@@ -201,6 +206,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	}
 
 	names := make(map[string]struct{}, len(s.Instances))
+	addresses := make(map[string]struct{}, len(s.Instances))
 	instances := make([]authserver.Instance, len(s.Instances))
 	for i, instance := range s.Instances {
 		if err := validInstanceName(instance.Name, names); err != nil {
@@ -210,6 +216,10 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d].url: %w", i, err)
 		}
+		if _, taken := addresses[address.String()]; taken {
+			return nil, fmt.Errorf("instances[%d].url: is that of an earlier instance", i)
+		}
+		addresses[address.String()] = struct{}{}
 		load, err := s.acquireLoad(address)
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d]: %w", i, err)
@@ -236,6 +246,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 			ActivationMessage:         s.Attributes.ActivationMessage,
 			InstanceActivationMessage: s.Attributes.InstanceActivationMessage,
 			EventReactivationCounter:  s.Attributes.EventReactivationCounter,
+			DeviceDescription:         s.Attributes.DeviceDescription,
 		},
 		Logger: logger,
 	})
@@ -267,6 +278,7 @@ func (a *Attributes) check() error {
 		{"activation_message", a.ActivationMessage},
 		{"instance_activation_message", a.InstanceActivationMessage},
 		{"event_reactivation_counter", a.EventReactivationCounter},
+		{"device_description", a.DeviceDescription},
 	} {
 		if attribute.name != "" && !attributeName.MatchString(attribute.name) {
 			return fmt.Errorf("%s: must have 1 to 64 letters, digits and underscores", attribute.option)
@@ -338,12 +350,21 @@ func (i *Instance) address() (*url.URL, error) {
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("must have no user, query or fragment")
 	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return nil, errors.New("must have a port from 1 to 65535, or none")
-		}
+	if port := u.Port(); port != "" && !validPort(port) {
+		return nil, errors.New("must have a port from 1 to 65535, or none")
+	}
+	// One address, however it is written.
+	u.Host = strings.ToLower(u.Host)
+	if u.Path == "" {
+		u.Path = "/"
 	}
 	return u, nil
+}
+
+// validPort reports whether port is a number from 1 to 65535.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n != 0
 }
 
 // durations are the bounds of an option.

@@ -40,18 +40,22 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 
 	first, err := open()
 	require.NoError(t, err)
-	second, err := open(Instance{Name: "same", URL: address})
+	second, err := open(Instance{Name: "other", URL: "https://other.example.com:8888/"})
 	require.NoError(t, err)
-	assert.Equal(t, 3, references())
+	assert.Equal(t, 2, references())
+	written, err := open(Instance{Name: "same", URL: "https://LOAD.example.com:8888"})
+	require.ErrorContains(t, err, "instances[1].url: is that of an earlier instance")
+	written.close()
+	assert.Equal(t, 2, references())
 
 	failed, err := open(Instance{Name: "backup", URL: "http://not-https.example.com/"})
 	require.Error(t, err)
 	failed.close()
-	assert.Equal(t, 3, references())
+	assert.Equal(t, 2, references())
 
 	first.close()
 	first.close()
-	assert.Equal(t, 2, references())
+	assert.Equal(t, 1, references())
 	second.close()
 	assert.Zero(t, references())
 }

@@ -286,6 +286,9 @@ func addressProblem(address string, single bool) string {
 		return ""
 	}
 	if host, port, err := net.SplitHostPort(address); err == nil && host != "" && port != "" {
+		if !validPort(port) {
+			return "must have a port from 1 to 65535"
+		}
 		return ""
 	}
 	if single {

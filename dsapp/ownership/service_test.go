@@ -825,3 +825,26 @@ func TestNoLoggerNoAlarm(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// BenchmarkDecision measures a decision with a store that costs nothing: reading
+// the owner is most of it.
+func BenchmarkDecision(b *testing.B) {
+	w := newWorld(b)
+	w.claimed(ownership.Login, plain, application, device, "primary")
+	for name, decide := range map[string]func() (ownership.Decision, error){
+		"complete":       func() (ownership.Decision, error) { return w.Completing(b.Context(), ownership.Login, plain) },
+		"cancel":         func() (ownership.Decision, error) { return w.Cancelling(b.Context(), ownership.Login, plain, mine) },
+		"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(b.Context(), ownership.Login, wrapped, mine) },
+		"unknown":        func() (ownership.Decision, error) { return w.Retrieving(b.Context(), ownership.Login, "0000000000") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d, err := decide(); err != nil || d.Verdict != ownership.Forward {
+					b.Fatalf("decision %+v, error %v", d, err)
+				}
+			}
+			w.store.take()
+		})
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
 func claim(key string, token byte) ownership.Claim {
@@ -349,4 +350,8 @@ func TestClaimsUnavailable(t *testing.T) {
 			t.Errorf("%s: release: error %v", name, err)
 		}
 	}
+}
+
+func BenchmarkOwnership(b *testing.B) {
+	storetest.BenchmarkOwnership(b, open(b, temporary(b), embedded.Options{}))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,8 +118,12 @@ func (s *Settings) check() error {
 		if single && strings.HasPrefix(address, "/") {
 			continue
 		}
-		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil || port == "" {
 			return fmt.Errorf("redis: address %q is neither host:port nor the path of a server's socket", address)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("redis: the port of address %q is not a number from 1 to 65535", address)
 		}
 	}
 	return nil

@@ -322,6 +322,35 @@ func TestWritableIsProven(t *testing.T) {
 	}
 }
 
+// The error of a store that is configured for another kind of Redis than it meets
+// says which one it is.
+func TestOtherKindsOfRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	cluster := redistest.StartCluster(t, 0)
+	sentinel := redistest.StartSentinel(t, 0)
+	for _, tt := range []struct {
+		name, want string
+		settings   redis.Settings
+	}{
+		{"node as a server", "the server is a node of a cluster", redis.Settings{Addresses: cluster.Addresses()[:1]}},
+		{"Sentinel as a server", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
+		{"Sentinel as a node", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
+		{"server as a Sentinel", "the server is no Sentinel", redis.Settings{Addresses: []string{server.Addr()}, MasterName: redistest.MasterName}},
+		{"server as a node", "cluster support disabled", redis.Settings{Addresses: []string{server.Addr()}, Cluster: true}},
+	} {
+		s := redis.New(newClient(t, tt.settings), redis.Options{})
+		// One of the nodes does not have every identifier.
+		var err error
+		for i := 0; i < 64 && err == nil; i++ {
+			_, _, err = s.Load(t.Context(), fmt.Sprintf("id-%d", i))
+		}
+		if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		}
+	}
+}
+
 // stat returns how often a server has run a command.
 func stat(t *testing.T, server *redistest.Server, command string) string {
 	t.Helper()

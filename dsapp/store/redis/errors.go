@@ -20,6 +20,9 @@ var errAnswer = errors.New("unexpected answer")
 // errMaster tells that a Sentinel answered that there is nothing of that name.
 var errMaster = errors.New("no Sentinel knows the master")
 
+// errNode tells that a server sent a command on to another one of its cluster.
+var errNode = errors.New("the server is a node of a cluster, and the store is not configured as one")
+
 // maxServerText is how much of a server's error is repeated.
 const maxServerText = 80
 
@@ -32,7 +35,7 @@ func unavailable(err error) error {
 		err = errMaster
 	}
 	if server, ok := errors.AsType[goredis.Error](err); ok {
-		return fmt.Errorf("%w: redis answered: %s", activation.ErrUnavailable, serverText(server.Error()))
+		return fmt.Errorf("%w: redis answered: %s%s", activation.ErrUnavailable, serverText(server.Error()), advice(server.Error()))
 	}
 	if !speaksOfConnection(err) {
 		return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, errAnswer)
@@ -53,12 +56,26 @@ func serverText(s string) string {
 	return strings.TrimSpace(s)
 }
 
+// advice says what kind of server does not know a command, or nothing. The command
+// is quoted before the first comma, its arguments follow it.
+func advice(s string) string {
+	command, unknown := strings.CutPrefix(s, "ERR unknown command ")
+	if !unknown {
+		return ""
+	}
+	command, _, _ = strings.Cut(command, ",")
+	if strings.Contains(strings.ToLower(command), "sentinel") {
+		return " (the server is no Sentinel)"
+	}
+	return " (is the server a Sentinel?)"
+}
+
 // speaksOfConnection reports whether err comes from the way to the server, whose
 // errors name addresses and certificates only.
 func speaksOfConnection(err error) bool {
 	for _, target := range []error{
 		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
-		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer, errReplicas, errClient, errMaster,
+		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer, errReplicas, errClient, errMaster, errNode,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
 const (
@@ -143,4 +144,9 @@ func TestForeignClaims(t *testing.T) {
 	if won, err := s.Claim(t.Context(), ownership.Signature, newClaim("8408980524", 1), serialNumber, time.Minute); !errors.Is(err, activation.ErrUnavailable) || won {
 		t.Errorf("claim: %v, error %v", won, err)
 	}
+}
+
+func BenchmarkOwnership(b *testing.B) {
+	s, _, _ := newStore(b)
+	storetest.BenchmarkOwnership(b, s)
 }

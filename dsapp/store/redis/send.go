@@ -193,7 +193,10 @@ func (s *Store) judge(ctx context.Context, d *delivery) (again bool, err error) 
 // follow takes d to the node that has its slot, or is about to get it.
 func (s *Store) follow(ctx context.Context, d *delivery, address string, asking bool, err error) (bool, error) {
 	cluster, ok := s.client.(*goredis.ClusterClient)
-	if !ok || d.detours == maxDetours {
+	if !ok {
+		return false, errNode
+	}
+	if d.detours == maxDetours {
 		return false, err
 	}
 	d.detours++

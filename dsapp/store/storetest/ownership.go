@@ -38,6 +38,46 @@ func RunOwnership(t *testing.T, open func(t *testing.T) ownership.Store) {
 	})
 }
 
+// BenchmarkOwnership measures what a request costs the store: it is looked up,
+// claimed, found for its cancel by key and by device, and released.
+func BenchmarkOwnership(b *testing.B, store ownership.Store) {
+	b.Helper()
+	var keys atomic.Int64
+	once := func(b *testing.B, serialNumber string) {
+		b.Helper()
+		c := newClaim(fmt.Sprintf("%010d", keys.Add(1)))
+		if _, found, err := store.Owner(b.Context(), ownership.Login, c.Key); err != nil || found {
+			b.Fatalf("unclaimed: found %v, error %v", found, err)
+		}
+		if won, err := store.Claim(b.Context(), ownership.Login, c, serialNumber, lifetime); err != nil || !won {
+			b.Fatalf("claim: won %v, error %v", won, err)
+		}
+		if _, found, err := store.Owner(b.Context(), ownership.Login, c.Key); err != nil || !found {
+			b.Fatalf("owner: found %v, error %v", found, err)
+		}
+		if found, err := store.Pending(b.Context(), ownership.Login, serialNumber); err != nil || len(found) == 0 {
+			b.Fatalf("pending: %d, error %v", len(found), err)
+		}
+		if err := store.Release(b.Context(), ownership.Login, c.Key, c.Token, serialNumber); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("serial", func(b *testing.B) {
+		for b.Loop() {
+			once(b, "VDS1000000-1")
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.SetParallelism(16)
+		b.RunParallel(func(pb *testing.PB) {
+			serialNumber := fmt.Sprintf("VDS%07d-1", keys.Add(1))
+			for pb.Next() {
+				once(b, serialNumber)
+			}
+		})
+	})
+}
+
 // claimTest is one sentence of the contract.
 type claimTest struct {
 	name string

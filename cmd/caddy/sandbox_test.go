@@ -41,7 +41,8 @@ func TestSandbox(t *testing.T) {
 			require.NoError(t, err, out.String())
 		default:
 		}
-		return strings.Contains(out.String(), "The sandbox runs")
+		// The last line of what it prints.
+		return strings.Contains(out.String(), "/pushes\n")
 	})
 
 	// The commands as printed.

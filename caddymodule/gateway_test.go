@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 const (
@@ -106,7 +107,7 @@ func newSite(t *testing.T) *site {
 	oas.StartTLS()
 	s.oasURL = oas.URL
 
-	address := freeAddress(t)
+	address := freeport.Address(t)
 	s.URL = "https://" + address
 	dsapp := gatewayConfig(t)
 	dsapp["authentication_servers"] = object{
@@ -261,16 +262,6 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // A whole activation through Caddy; the store and its key appear by themselves.
 func TestGatewayServes(t *testing.T) {
 	s := newSite(t)
@@ -314,7 +305,7 @@ func TestPlaceholdersStayInTheConfiguration(t *testing.T) {
 	if err := os.WriteFile(sealing, []byte(testSealingKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	admin := freeAddress(t)
+	admin := freeport.Address(t)
 	s.config["admin"] = object{"listen": admin, "config": object{"persist": false}}
 	s.dsapp()["api_keys"].([]object)[0]["key"] = "{env.DSAPP_TEST_KEY}"
 	s.dsapp()["sealing_keys"] = []string{"{file." + sealing + "}"}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 // The tests share Caddy's global state and run one after the other.
@@ -108,21 +108,11 @@ func phone(t *testing.T, address, dir string, arguments ...string) (string, erro
 	return run(t, newPhoneCommand(), append([]string{"activate", "--gateway", "https://" + address, "--dir", dir}, arguments...)...)
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 var activatedLine = regexp.MustCompile(`(?m)^Activated: [A-Z]{3}[0-9]{7}-[0-9]{1,2}$`)
 
 // The commands that the sandbox prints do what they say.
 func TestSandboxAndPhone(t *testing.T) {
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), freeport.Address(t)
 	printed, _ := start(t, "--dir", dir, "--listen", address)
 	for _, want := range []string{
 		"https://" + address, frontEndKey, backEndKey, userID, domain, staticPassword, authorityFile(dir),
@@ -172,7 +162,7 @@ func TestSandboxAndPhone(t *testing.T) {
 // The application server, the phone and the gateway play together, over two
 // authentication servers of which the gateway asks the other one first.
 func TestRequests(t *testing.T) {
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), freeport.Address(t)
 	printed, _ := start(t, "--dir", dir, "--listen", address, "--instances", "2")
 	found := regexp.MustCompile(`request-login (.* --server (\S+))\n`).FindStringSubmatch(printed.String())
 	if found == nil {
@@ -309,7 +299,7 @@ func TestRequests(t *testing.T) {
 // A pending registration survives the gateway, with the authentication server
 // running on its own, and can be activated from its image.
 func TestGatewayRestarts(t *testing.T) {
-	dir, address, server := t.TempDir(), freeAddress(t), freeAddress(t)
+	dir, address, server := t.TempDir(), freeport.Address(t), freeport.Address(t)
 	// Both run in this process, which handles one Caddy: the server has none.
 	start(t, "--dir", dir, "--server-only", "--listen-server", server)
 	if _, err := run(t, newSandboxCommand(), "--dir", dir, "--server-only", "--listen-server", server); err == nil ||
@@ -409,7 +399,7 @@ func TestOtherAuthority(t *testing.T) {
 // A phone that the simulated authentication server forgot when it stopped is told
 // to be activated again; so is one that was never activated.
 func TestForgottenPhone(t *testing.T) {
-	dir, address, server := t.TempDir(), freeAddress(t), freeAddress(t)
+	dir, address, server := t.TempDir(), freeport.Address(t), freeport.Address(t)
 	sandboxed := []string{"--dir", dir, "--listen", address, "--listen-server", server}
 	_, stop := start(t, sandboxed...)
 	if out, err := phone(t, address, dir); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 const (
@@ -421,7 +422,7 @@ func TestExampleConfiguration(t *testing.T) {
 	assert.Equal(t, before, tree(t, home(env)), "validating writes nothing")
 
 	// The same store in use by a running gateway.
-	g := &gateway{URL: "https://" + freeAddress(t), Admin: freeAddress(t), Logs: new(logs)}
+	g := &gateway{URL: "https://" + freeport.Address(t), Admin: freeport.Address(t), Logs: new(logs)}
 	running := strings.Replace(config, `":11080"`, `"`+strings.TrimPrefix(g.URL, "https://")+`"`, 1)
 	require.NotEqual(t, config, running)
 	require.NoError(t, json.Unmarshal([]byte(running), &g.Config))

@@ -12,7 +12,6 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 // The tests of this package run the real binary, over real TLS, in front of a
@@ -166,8 +166,8 @@ type gateway struct {
 func configure(t *testing.T, certs sandbox.Certificates, server string, edit func(dsapp object)) *gateway {
 	t.Helper()
 	g := &gateway{
-		URL:   "https://" + freeAddress(t),
-		Admin: freeAddress(t),
+		URL:   "https://" + freeport.Address(t),
+		Admin: freeport.Address(t),
 		Logs:  new(logs),
 		certs: certs,
 	}
@@ -407,15 +407,6 @@ func environment(home string) []string {
 		}
 	}
 	return env
-}
-
-// freeAddress finds a loopback port that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // command runs the binary with arguments to its end and returns its output.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 // The sandbox comes up with nothing else installed, prints what to try, and
@@ -21,9 +23,9 @@ import (
 func TestSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	_, port, err := net.SplitHostPort(freeAddress(t))
+	_, port, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
-	_, serverPort, err := net.SplitHostPort(freeAddress(t))
+	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
 	env := environment(t.TempDir())
 	out := new(logs)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 const (
@@ -253,7 +254,7 @@ func TestStatusOfFaults(t *testing.T) {
 
 	t.Run("no instance reachable", func(t *testing.T) {
 		t.Parallel()
-		g := startGateway(t, certs, "https://"+freeAddress(t)+"/", nil)
+		g := startGateway(t, certs, "https://"+freeport.Address(t)+"/", nil)
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", "application/json")

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 const (
@@ -277,15 +279,18 @@ func await(tb testing.TB, what string, done func() bool) {
 	}
 }
 
-// freePort returns a port that nobody listens on at this moment.
+// freePort returns a port that nobody listens on.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", loopback+":0")
+	_, port, err := net.SplitHostPort(freeport.Address(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }
 
 // output collects what the server prints.

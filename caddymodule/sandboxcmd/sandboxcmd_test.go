@@ -399,17 +399,22 @@ func TestOtherAuthority(t *testing.T) {
 // A phone that the simulated authentication server forgot when it stopped is told
 // to be activated again; so is one that was never activated.
 func TestForgottenPhone(t *testing.T) {
-	dir, address, server := t.TempDir(), freeport.Address(t), freeport.Address(t)
-	sandboxed := []string{"--dir", dir, "--listen", address, "--listen-server", server}
-	_, stop := start(t, sandboxed...)
+	dir := t.TempDir()
+	var address, server string
+	// Caddy may still be closing the old address when the sandbox has stopped.
+	restart := func() (stop func()) {
+		address, server = freeport.Address(t), freeport.Address(t)
+		_, stop = start(t, "--dir", dir, "--listen", address, "--listen-server", server)
+		return stop
+	}
+	stop := restart()
 	if out, err := phone(t, address, dir); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	common := []string{"--dir", dir, "--gateway", "https://" + address}
 	refused := func(c *cobra.Command, arguments, status string, hinted bool) {
 		t.Helper()
 		c.SilenceUsage = true
-		all := append(strings.Fields(arguments), common...)
+		all := append(strings.Fields(arguments), "--dir", dir, "--gateway", "https://"+address)
 		if strings.HasPrefix(arguments, "request-") {
 			all = append(all, "--server", "https://"+server+"/")
 		}
@@ -424,7 +429,7 @@ func TestForgottenPhone(t *testing.T) {
 	refused(newPhoneCommand(), "authenticate --front-end-key a-key-that-nobody-has", "401", false)
 
 	stop()
-	start(t, sandboxed...)
+	restart()
 	refused(newPhoneCommand(), "authenticate", "STAT_LOCAL_PASSWORD_MISMATCH", true)
 	refused(newPhoneCommand(), "authenticate --v1", "STAT_LOCAL_PASSWORD_MISMATCH", true)
 	for _, request := range []string{"request-signature", "request-login", "request-signature --scan", "request-login --scan"} {

@@ -12,7 +12,7 @@ const minGuess = 65
 
 // deniedCodes are those of a login that the server reported as a success with a
 // message why it is none.
-var deniedCodes = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
+var deniedCodes = FailureCodes("STAT_INVCREDENTIALS", 1000)
 
 // results picks the command's outputs from its answer. If the attribute of an
 // output with a configured name is absent, the only unknown attribute that looks

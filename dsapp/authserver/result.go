@@ -14,6 +14,12 @@ type ResultCodes struct {
 	StatusCode     int
 }
 
+// FailureCodes are the codes of a command that failed for the reason that the
+// status tells.
+func FailureCodes(statusCodeEnum string, statusCode int) ResultCodes {
+	return ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: statusCodeEnum, ReturnCode: -1, StatusCode: statusCode}
+}
+
 // Success reports whether the command succeeded: every return code but 0 is a failure.
 func (c ResultCodes) Success() bool { return c.ReturnCode == 0 }
 

@@ -18,17 +18,11 @@ type ResultCodes = authserver.ResultCodes
 var (
 	// refusedCodes is the one answer to everything that is wrong with a proof or
 	// with the registration it is for.
-	refusedCodes = ResultCodes{
-		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000,
-	}
-	existsCodes = ResultCodes{
-		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_EXISTS", ReturnCode: -1, StatusCode: -14,
-	}
+	refusedCodes = authserver.FailureCodes("STAT_INVCREDENTIALS", 1000)
+	existsCodes  = authserver.FailureCodes("STAT_EXISTS", -14)
 	// notFoundCodes are those with which an authentication server answers
 	// everyone but the first who retrieves a request.
-	notFoundCodes = ResultCodes{
-		ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOT_FOUND", ReturnCode: -1, StatusCode: -13,
-	}
+	notFoundCodes = authserver.FailureCodes("STAT_NOT_FOUND", -13)
 )
 
 // Refusal is the well-formed "no" of the gateway or of an authentication

@@ -209,12 +209,10 @@ func New(c Config) (*Gateway, error) {
 		relay:          c.Exchange == ExchangeRelay,
 		gatewayID:      c.GatewayID,
 		forwardUnknown: c.UnknownRegistrations == ForwardUnknown,
-		noSupportCodes: ResultCodes{
-			ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOSUPPORT", ReturnCode: -1, StatusCode: cmp.Or(c.NoSupportCode, defaultNoSupport),
-		},
-		observer: c.Observer,
-		logger:   c.Logger,
-		now:      c.Now,
+		noSupportCodes: authserver.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
+		observer:       c.Observer,
+		logger:         c.Logger,
+		now:            c.Now,
 	}
 	if g.observer == nil {
 		g.observer = noObserver{}

@@ -84,13 +84,16 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 	if s.PoolSize == 0 {
 		s.PoolSize = connectionsPerCPU * runtime.GOMAXPROCS(0)
 	}
+	options := s.options()
 	switch {
 	case s.Cluster:
-		return s.cluster(), nil
+		// It knows the nodes; the Store sends to them itself.
+		return goredis.NewClusterClient(options.Cluster()), nil
 	case s.MasterName != "":
-		return s.failover(), nil
+		s.patient(options)
+		return goredis.NewFailoverClient(options.Failover()), nil
 	}
-	return s.single(), nil
+	return goredis.NewClient(options.Simple()), nil
 }
 
 // check reports what cannot be used. It shows no credentials.
@@ -129,34 +132,16 @@ func (s *Settings) check() error {
 	return nil
 }
 
-func (s *Settings) single() *goredis.Client {
-	return goredis.NewClient(&goredis.Options{
-		Addr:                     s.Addresses[0],
-		Username:                 s.Username,
-		Password:                 s.Password,
-		DB:                       s.DB,
-		TLSConfig:                s.TLS,
-		DialTimeout:              s.DialTimeout,
-		DialerRetries:            dialAttempts,
-		DialerRetryTimeout:       dialRetryDelay,
-		ReadTimeout:              s.Timeout,
-		WriteTimeout:             s.Timeout,
-		PoolTimeout:              s.Timeout,
-		PoolSize:                 s.PoolSize,
-		PipelinePoolSize:         onePool,
-		ConnMaxIdleTime:          idleTimeout,
-		ContextTimeoutEnabled:    true,
-		MaxRetries:               -1,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})
-}
-
-// cluster returns a client that knows the nodes. The Store sends to them itself.
-func (s *Settings) cluster() *goredis.ClusterClient {
-	return goredis.NewClusterClient(&goredis.ClusterOptions{
+// options are those of a client for any of the three. Each takes what it has a use for.
+func (s *Settings) options() *goredis.UniversalOptions {
+	return &goredis.UniversalOptions{
 		Addrs:                    s.Addresses,
+		MasterName:               s.MasterName,
 		Username:                 s.Username,
 		Password:                 s.Password,
+		SentinelUsername:         s.SentinelUsername,
+		SentinelPassword:         s.SentinelPassword,
+		DB:                       s.DB,
 		TLSConfig:                s.TLS,
 		DialTimeout:              s.DialTimeout,
 		DialerRetries:            dialAttempts,
@@ -171,38 +156,19 @@ func (s *Settings) cluster() *goredis.ClusterClient {
 		MaxRetries:               -1,
 		MaxRedirects:             -1,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})
+	}
 }
 
-// failover returns a client of the server that Sentinels call the master.
+// patient gives a client of Sentinels the time it needs.
 //
-// Before it dials that server, the client asks one Sentinel that it knows, and
-// then all of them. What it has for all of this is one timeout: if that were
-// enough for one attempt only, it would ask a Sentinel that hangs again and again
-// and never another. The dialler has a timeout of its own therefore.
-func (s *Settings) failover() *goredis.Client {
+// Before it dials the server that they call the master, the client asks one
+// Sentinel that it knows, and then all of them. What it has for all of this is one
+// timeout: if that were enough for one attempt only, it would ask a Sentinel that
+// hangs again and again and never another. The dialler has a timeout of its own
+// therefore.
+func (s *Settings) patient(o *goredis.UniversalOptions) {
 	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
-	return goredis.NewFailoverClient(&goredis.FailoverOptions{
-		SentinelAddrs:         s.Addresses,
-		MasterName:            s.MasterName,
-		Username:              s.Username,
-		Password:              s.Password,
-		SentinelUsername:      s.SentinelUsername,
-		SentinelPassword:      s.SentinelPassword,
-		DB:                    s.DB,
-		TLSConfig:             s.TLS,
-		Dialer:                s.dial,
-		DialTimeout:           4 * step,
-		DialerRetries:         1,
-		ReadTimeout:           s.Timeout,
-		WriteTimeout:          s.Timeout,
-		PoolTimeout:           s.Timeout,
-		PoolSize:              s.PoolSize,
-		PipelinePoolSize:      onePool,
-		ConnMaxIdleTime:       idleTimeout,
-		ContextTimeoutEnabled: true,
-		MaxRetries:            -1,
-	})
+	o.Dialer, o.DialTimeout, o.DialerRetries = s.dial, 4*step, 1
 }
 
 // dial connects to a Sentinel or a server.

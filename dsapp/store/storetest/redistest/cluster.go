@@ -34,9 +34,9 @@ func StartCluster(tb testing.TB, replicas int) *Cluster {
 	nodes := make([]*Server, masters*(1+replicas))
 	buses := make([]string, len(nodes))
 	for i := range nodes {
-		nodes[i] = startFree(tb, func(port int) []string {
+		nodes[i] = startFree(tb, func(port string) []string {
 			// The usual bus port, 10000 above, may be taken or none.
-			buses[i] = strconv.Itoa(freePort(tb))
+			buses[i] = freePort(tb)
 			return append(arguments(port),
 				"--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", nodeTimeout)
 		})

@@ -50,7 +50,7 @@ type Server struct {
 // over. The test fails if the server is not installed.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	return startFree(tb, func(port int) []string {
+	return startFree(tb, func(port string) []string {
 		return append(append(arguments(port), "--databases", "1"), args...)
 	})
 }
@@ -60,8 +60,8 @@ func Start(tb testing.TB, args ...string) *Server {
 // of clients' certificates, which are required.
 func StartTLS(tb testing.TB, certificate, key, authorities string) (s *Server, address string) {
 	tb.Helper()
-	s = startFree(tb, func(port int) []string {
-		second := strconv.Itoa(freePort(tb))
+	s = startFree(tb, func(port string) []string {
+		second := freePort(tb)
 		address = net.JoinHostPort(loopback, second)
 		return append(arguments(port),
 			"--tls-port", second, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authorities)
@@ -72,13 +72,13 @@ func StartTLS(tb testing.TB, certificate, key, authorities string) (s *Server, a
 // arguments returns the command line of a server that keeps nothing. Replication
 // without a file would count a replica as up to date a second before it confirms
 // anything.
-func arguments(port int) []string {
-	return []string{"--bind", loopback, "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--repl-diskless-sync", "no"}
+func arguments(port string) []string {
+	return []string{"--bind", loopback, "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync", "no"}
 }
 
 // startFree starts a server with the arguments for a free port. It tries other
 // ports if another process is faster.
-func startFree(tb testing.TB, arguments func(port int) []string) *Server {
+func startFree(tb testing.TB, arguments func(port string) []string) *Server {
 	tb.Helper()
 	path, err := exec.LookPath(binary)
 	if err != nil {
@@ -103,9 +103,9 @@ func startFree(tb testing.TB, arguments func(port int) []string) *Server {
 
 // start starts a server that works in folder and waits until it answers on port.
 // If it does not, it returns what the server printed.
-func start(path, folder string, port int, args []string) (*Server, string, error) {
+func start(path, folder, port string, args []string) (*Server, string, error) {
 	var log output
-	s := &Server{addr: net.JoinHostPort(loopback, strconv.Itoa(port)), done: make(chan struct{})}
+	s := &Server{addr: net.JoinHostPort(loopback, port), done: make(chan struct{})}
 	s.cmd = exec.Command(path, args...)
 	s.cmd.Dir = folder
 	s.cmd.Stdout, s.cmd.Stderr = &log, &log
@@ -280,17 +280,13 @@ func await(tb testing.TB, what string, done func() bool) {
 }
 
 // freePort returns a port that nobody listens on.
-func freePort(tb testing.TB) int {
+func freePort(tb testing.TB) string {
 	tb.Helper()
 	_, port, err := net.SplitHostPort(freeport.Address(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return n
+	return port
 }
 
 // output collects what the server prints.

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -65,10 +64,10 @@ func StartSentinel(tb testing.TB, replicas int) *Sentinel {
 func startSentinel(tb testing.TB, master string) *Server {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "sentinel.conf")
-	return startFree(tb, func(port int) []string {
+	return startFree(tb, func(port string) []string {
 		configuration := []string{
 			"bind " + loopback,
-			"port " + strconv.Itoa(port),
+			"port " + port,
 			"sentinel monitor " + MasterName + " " + loopback + " " + master + " 2",
 			"sentinel down-after-milliseconds " + MasterName + " " + downAfter,
 			"sentinel failover-timeout " + MasterName + " " + failoverTimeout,

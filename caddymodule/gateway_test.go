@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -57,7 +58,12 @@ type site struct {
 	// arrived and waits for proceed.
 	hold             atomic.Bool
 	arrived, proceed chan struct{}
+	// generation is the handler that tells how many times load was called.
+	generation object
+	loads      int
 }
+
+const generationPath = "/generation"
 
 // newSite prepares a site and stops it after the test.
 func newSite(t *testing.T) *site {
@@ -87,8 +93,9 @@ func newSite(t *testing.T) *site {
 			},
 			Timeout: deadline,
 		},
-		arrived: make(chan struct{}),
-		proceed: make(chan struct{}),
+		arrived:    make(chan struct{}),
+		proceed:    make(chan struct{}),
+		generation: object{"handler": "static_response"},
 	}
 
 	pair, err := tls.LoadX509KeyPair(certificates.Certificate, certificates.Key)
@@ -125,6 +132,7 @@ func newSite(t *testing.T) *site {
 			{"match": []object{{"path": []string{"/rest/other/*"}}}, "handle": []object{{
 				"handler": "static_response", "status_code": 202, "body": "{http.auth.user.id} {http.request.header.Authorization} {http.request.body}",
 			}}},
+			{"match": []object{{"path": []string{generationPath}}}, "handle": []object{s.generation}},
 		},
 	}}}
 	in(s.config, "apps")["tls"] = object{"certificates": object{"load_files": []object{
@@ -147,14 +155,22 @@ func (s *site) storePath() string { return in(s.dsapp(), "store")["path"].(strin
 
 // load loads the configuration. The client gives its idle connections up: one
 // that the replaced server closes at the moment of a request fails it. Some are
-// idle only a moment after the last answer, hence twice.
+// idle only a moment after the last answer, hence twice. Until a connection meets
+// the new configuration, calls can still be served by the one before.
 func (s *site) load(t *testing.T) {
 	t.Helper()
+	s.loads++
+	generation := strconv.Itoa(s.loads)
+	s.generation["body"] = generation
 	s.client.CloseIdleConnections()
 	if err := caddy.Load(encode(t, s.config), true); err != nil {
 		t.Fatal(err)
 	}
-	s.client.CloseIdleConnections()
+	waitFor(t, "the new configuration to serve", func() bool {
+		s.client.CloseIdleConnections()
+		_, answer, err := s.try(generationPath, "", "")
+		return err == nil && answer == generation
+	})
 }
 
 // call posts a body and returns status and answer.

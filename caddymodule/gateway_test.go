@@ -132,7 +132,7 @@ func newSite(t *testing.T) *site {
 			{"match": []object{{"path": []string{"/rest/other/*"}}}, "handle": []object{{
 				"handler": "static_response", "status_code": 202, "body": "{http.auth.user.id} {http.request.header.Authorization} {http.request.body}",
 			}}},
-			{"match": []object{{"path": []string{generationPath}}}, "handle": []object{s.generation}},
+			{"match": []object{{"path": []string{generationPath}}}, "handle": []object{{"handler": "vars", "log_skip": true}, s.generation}},
 		},
 	}}}
 	in(s.config, "apps")["tls"] = object{"certificates": object{"load_files": []object{

@@ -1,6 +1,7 @@
 package sandboxcmd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -151,7 +152,12 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		}
 		defer func() { err = errors.Join(err, caddy.Stop()) }()
 	}
-	o.explain(out, serverURLs, certificates)
+	// At once, so that whoever sees the beginning has it all.
+	var text bytes.Buffer
+	o.explain(&text, serverURLs, certificates)
+	if _, err := text.WriteTo(out); err != nil {
+		return err
+	}
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(out, "\nThe sandbox stops.")

@@ -1,0 +1,269 @@
+package breaker
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var settings = Settings{Failures: 3, Cooldown: 5 * time.Second}
+
+// refused checks that the breaker lets no call through, and when it will.
+func refused(t *testing.T, b *Breaker, after time.Duration) {
+	t.Helper()
+	_, err := b.Begin(settings)
+	open, ok := errors.AsType[*OpenError](err)
+	if !ok || open.RetryAfter != after || b.RetryAfter() != after {
+		t.Fatalf("%v, retry after %s, want %s", err, b.RetryAfter(), after)
+	}
+}
+
+// call makes a call that must be let through.
+func call(t *testing.T, b *Breaker, trial bool, o Outcome, want Change) {
+	t.Helper()
+	c, err := b.Begin(settings)
+	if err != nil || c.Trial() != trial {
+		t.Fatalf("trial %v, %v", c.Trial(), err)
+	}
+	if got := b.End(c, o, settings); got != want {
+		t.Fatalf("change %d, want %d", got, want)
+	}
+}
+
+// Only failures in a row open the breaker; calls that tell nothing do not count.
+func TestOpens(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		for _, o := range []Outcome{Failed, Failed, Worked, Failed, Unjudged, Failed, Unjudged} {
+			call(t, &b, false, o, Unchanged)
+		}
+		call(t, &b, false, Failed, Opened)
+		refused(t, &b, 5*time.Second)
+		time.Sleep(3 * time.Second)
+		refused(t, &b, 2*time.Second)
+	})
+}
+
+// After the cooldown one call at a time finds out whether the server works again.
+func TestTrial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		if b.Trip(settings) != Opened || b.Trip(settings) != Unchanged {
+			t.Fatal("tripped twice")
+		}
+		time.Sleep(5 * time.Second)
+		trial, err := b.Begin(settings)
+		if err != nil || !trial.Trial() {
+			t.Fatal(err)
+		}
+		refused(t, &b, 5*time.Second)
+		time.Sleep(time.Second)
+		b.End(trial, Failed, settings)
+		refused(t, &b, 5*time.Second) // from the failure on
+
+		time.Sleep(5 * time.Second)
+		call(t, &b, true, Unjudged, Unchanged) // makes room for the next one
+		call(t, &b, true, Worked, Closed)
+		call(t, &b, false, Failed, Unchanged)
+		call(t, &b, false, Failed, Unchanged)
+		call(t, &b, false, Failed, Opened)
+	})
+}
+
+// A trial that does not end keeps others from trying for one cooldown only.
+func TestLongTrial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		b.Trip(settings)
+		time.Sleep(5 * time.Second)
+		long, err := b.Begin(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		second, err := b.Begin(settings)
+		if err != nil || !second.Trial() {
+			t.Fatal(err)
+		}
+		// The later trial decides.
+		if b.End(long, Failed, settings) != Unchanged || b.RetryAfter() != 5*time.Second {
+			t.Error("an overtaken trial counts")
+		}
+		if b.End(second, Worked, settings) != Closed {
+			t.Error("still open")
+		}
+	})
+}
+
+// Calls that began before the breaker changed met what was before.
+func TestLateCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		early, _ := b.Begin(settings)
+		b.Trip(settings)
+		if b.End(early, Worked, settings) != Unchanged || b.RetryAfter() == 0 {
+			t.Error("an earlier call closes the breaker")
+		}
+		time.Sleep(5 * time.Second)
+		call(t, &b, true, Worked, Closed)
+		for range settings.Failures {
+			if b.End(early, Failed, settings) != Unchanged {
+				t.Error("an earlier call opens the breaker again")
+			}
+		}
+	})
+}
+
+// Changed settings hold from the next call on.
+func TestChangedSettings(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		call(t, &b, false, Failed, Unchanged)
+		c, err := b.Begin(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.End(c, Failed, Settings{Failures: 2, Cooldown: time.Minute}) != Opened || b.RetryAfter() != time.Minute {
+			t.Errorf("retry after %s", b.RetryAfter())
+		}
+	})
+}
+
+// Of any number of simultaneous calls one is the trial.
+func TestOneTrial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		b.Trip(settings)
+		time.Sleep(5 * time.Second)
+		var trials atomic.Int64
+		var group sync.WaitGroup
+		for range 64 {
+			group.Go(func() {
+				if _, err := b.Begin(settings); err == nil {
+					trials.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if trials.Load() != 1 {
+			t.Errorf("%d trials", trials.Load())
+		}
+	})
+}
+
+// Whatever happens: a closed breaker lets every call through, an open one at most
+// one per cooldown unless the call told nothing, and only a trial that worked
+// closes it.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
+			return step{
+				wait:    time.Duration(rapid.IntRange(0, 7).Draw(t, "seconds")) * time.Second,
+				begins:  rapid.Bool().Draw(t, "begins"),
+				which:   rapid.IntRange(0, 3).Draw(t, "call"),
+				outcome: rapid.SampledFrom([]Outcome{Unjudged, Worked, Failed}).Draw(t, "outcome"),
+			}
+		}), 1, 60).Draw(rt, "steps")
+		var wrong string
+		synctest.Test(t, func(*testing.T) { wrong = runModel(steps) })
+		if wrong != "" {
+			rt.Fatal(wrong)
+		}
+	})
+}
+
+type step struct {
+	wait    time.Duration
+	begins  bool
+	which   int
+	outcome Outcome
+}
+
+func runModel(steps []step) string {
+	type begun struct {
+		Call
+		opening int // how often the breaker had opened
+		closing int // how often it had closed
+	}
+	var b Breaker
+	var under []begun
+	open, failures, openings, closings := false, 0, 0, 0
+	var trial *Call // the last one, while it is under way
+	var retryAt time.Time
+	for _, s := range steps {
+		time.Sleep(s.wait)
+		if s.begins || len(under) == 0 {
+			c, err := b.Begin(settings)
+			admitted := !open || !time.Now().Before(retryAt)
+			if (err == nil) != admitted || c.Trial() != (open && admitted) {
+				return "let through or refused against the rule"
+			}
+			if err == nil {
+				under = append(under, begun{c, openings, closings})
+			}
+			if c.Trial() {
+				trial, retryAt = &c, time.Now().Add(settings.Cooldown)
+			}
+			continue
+		}
+		i := s.which % len(under)
+		c := under[i]
+		under = slices.Delete(under, i, i+1)
+		want := Unchanged
+		switch {
+		case open && trial != nil && c.Call == *trial:
+			trial = nil
+			switch s.outcome {
+			case Worked:
+				open, failures, want = false, 0, Closed
+				closings++
+			case Failed:
+				retryAt = time.Now().Add(settings.Cooldown)
+			case Unjudged:
+				retryAt = time.Now()
+			}
+		case !open && c.opening == openings && c.closing == closings:
+			switch s.outcome {
+			case Worked:
+				failures = 0
+			case Failed:
+				if failures++; failures == settings.Failures {
+					open, failures, want = true, 0, Opened
+					openings++
+					retryAt = time.Now().Add(settings.Cooldown)
+				}
+			case Unjudged:
+			}
+		}
+		if b.End(c.Call, s.outcome, settings) != want {
+			return "changed against the rule"
+		}
+	}
+	return ""
+}
+
+func BenchmarkCall(b *testing.B) {
+	var breaker Breaker
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			c, err := breaker.Begin(settings)
+			if err != nil {
+				b.Fatal(err)
+			}
+			breaker.End(c, Worked, settings)
+		}
+	})
+}

@@ -141,11 +141,11 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas}
+	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis}
 	if err := options.Validate(); err != nil {
 		return errors.New("key_prefix: must have no braces")
 	}
-	identity := []any{settings, options}
+	identity := []any{settings, options.KeyPrefix, options.WaitReplicas}
 	if s.TLS != nil {
 		files, err := tlsIdentity(s.TLS)
 		if err != nil {
@@ -179,6 +179,17 @@ var logRedis = sync.OnceFunc(func() {
 		}
 	})
 })
+
+// reportRedis logs that a server stopped answering, or that it answers again. The
+// store outlives the configuration and its logs.
+func reportRedis(_ context.Context, server string, err error) {
+	log := caddy.Log().Named("dsapp").With(zap.String("server", server))
+	if err != nil {
+		log.Warn("redis does not answer; calls fail at once until it does", zap.Error(err))
+		return
+	}
+	log.Info("redis answers again")
+}
 
 // settings resolves and checks everything but TLS.
 func (s *RedisStore) settings() (redis.Settings, error) {

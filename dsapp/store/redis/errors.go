@@ -12,6 +12,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 // errAnswer tells that the server answered something that no script returns.
@@ -84,7 +85,14 @@ func speaksOfConnection(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
 	_, record := errors.AsType[tls.RecordHeaderError](err)
-	return network || certificate || record
+	return network || certificate || record || isOpen(err)
+}
+
+// isOpen reports whether err is that of a call that was not made, because its
+// server does not answer.
+func isOpen(err error) bool {
+	_, open := errors.AsType[*breaker.OpenError](err)
+	return open
 }
 
 // ambiguous reports whether err leaves open if the server did what was asked: the

@@ -50,8 +50,8 @@ type delivery struct {
 	detours int
 	// source says that the server does not know the script by its hash.
 	source bool
-	// repeated says that it is unknown if an earlier attempt arrived.
-	repeated bool
+	// doubt is the error of an earlier attempt of which it is unknown if it arrived.
+	doubt error
 
 	answer, wait *goredis.Cmd
 }
@@ -102,7 +102,11 @@ func (s *Store) route(ctx context.Context, d *delivery) (err error) {
 	case *goredis.Client:
 		d.node = c
 	case *goredis.ClusterClient:
-		d.node, err = c.MasterForKey(ctx, d.keys[0])
+		// This waits for nodes only until one has told where the slots are.
+		err = s.guard.pass(ctx, clusterTable, func() (err error) {
+			d.node, err = c.MasterForKey(ctx, d.keys[0])
+			return err
+		})
 	default:
 		err = errClient
 	}
@@ -127,8 +131,24 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 	if len(elsewhere) > 0 {
 		wg.Go(func() { s.exchange(ctx, elsewhere) })
 	}
-	pipe := first.Pipeline()
-	for _, d := range here {
+	// That of a detour is the address under which the cluster's client knows the
+	// node, or soon will: a slot on its way to a node that hangs would cost a new
+	// connection and the timeouts for every call.
+	err := s.guard.pass(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, here) })
+	if isOpen(err) {
+		for _, d := range here {
+			d.answer = goredis.NewCmd(ctx)
+			d.answer.SetErr(err)
+		}
+	}
+	wg.Wait()
+}
+
+// deliver sends the deliveries to one node and waits for their answers. The error
+// is that of one of them if none was answered.
+func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
+	pipe := node.Pipeline()
+	for _, d := range deliveries {
 		if d.asking {
 			pipe.Do(ctx, "ASKING")
 		}
@@ -141,18 +161,23 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 			d.answer = d.EvalSha(ctx, pipe, d.keys, d.args...)
 		}
 		if d.durable && s.replicas > 0 {
-			d.wait = pipe.Do(ctx, "WAIT", s.replicas, waitTimeout(first).Milliseconds())
+			d.wait = pipe.Do(ctx, "WAIT", s.replicas, waitTimeout(node).Milliseconds())
 		}
 	}
 	sent, err := pipe.Exec(ctx)
 	if err != nil && !slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
 		// The client tells every command of a failure, except if the server refused
 		// the connection's greeting.
-		for _, d := range here {
+		for _, d := range deliveries {
 			d.answer.SetErr(err)
 		}
 	}
-	wg.Wait()
+	for _, d := range deliveries {
+		if err = d.answer.Err(); answered(err) {
+			return nil
+		}
+	}
+	return err
 }
 
 // waitTimeout returns how long a server waits for its replicas. It ends before the
@@ -237,10 +262,14 @@ func (s *Store) lost(ctx context.Context, d *delivery, err error) (bool, error) 
 		// Another node may have taken over.
 		cluster.ReloadState(ctx)
 	}
-	if !d.repeatable || d.repeated || !ambiguous(err) || ctx.Err() != nil {
+	if d.doubt != nil && isOpen(err) {
+		// The second attempt was not made. What is known comes from the first.
+		return false, d.doubt
+	}
+	if !d.repeatable || d.doubt != nil || !ambiguous(err) || ctx.Err() != nil {
 		return false, err
 	}
-	d.repeated = true
+	d.doubt = err
 	d.back()
 	return true, nil
 }

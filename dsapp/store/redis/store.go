@@ -74,6 +74,12 @@ type Options struct {
 	// along. If fewer confirm it in half of the client's timeout, the call is
 	// unavailable, and what was written stays. Default: 0.
 	WaitReplicas int
+	// Report is told of a server that has stopped answering, with the reason: until
+	// it answers again, calls fail at once. Then it is called once more, without an
+	// error. The server is its address as the client knows it, which for Sentinels
+	// is a fixed name, and empty for the nodes of a cluster that have not told yet
+	// where its slots are. Default: nobody is told.
+	Report func(ctx context.Context, server string, err error)
 }
 
 // Validate reports why the options cannot be used: a brace in the key prefix
@@ -87,11 +93,15 @@ func (o Options) Validate() error {
 
 // Store keeps everything on Redis. It implements activation.Store and
 // ownership.Store.
+//
+// A server that left several calls in a row without an answer is not asked for a
+// moment: the errors of calls that were not made wrap a *breaker.OpenError as well.
 type Store struct {
 	client  goredis.UniversalClient
 	prefix  string
 	scripts scripts
 	tracker *tracker
+	guard   *guard
 	// replicas is Options.WaitReplicas.
 	replicas int
 	now      func() time.Time
@@ -110,11 +120,15 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 	if opts.MaxSimulated <= 0 {
 		opts.MaxSimulated = DefaultMaxSimulated
 	}
+	if opts.Report == nil {
+		opts.Report = func(context.Context, string, error) {}
+	}
 	return &Store{
 		client:   client,
 		prefix:   opts.KeyPrefix,
 		scripts:  newScripts(),
 		tracker:  newTracker(opts.MaxSimulated, time.Now),
+		guard:    newGuard(opts.Report, time.Now),
 		replicas: opts.WaitReplicas,
 		now:      time.Now,
 	}

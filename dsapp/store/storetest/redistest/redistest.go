@@ -41,6 +41,7 @@ const (
 type Server struct {
 	addr string
 	cmd  *exec.Cmd
+	args []string
 	done chan struct{} // closed when the process has ended
 	stop sync.Once
 }
@@ -105,7 +106,7 @@ func startFree(tb testing.TB, arguments func(port string) []string) *Server {
 // If it does not, it returns what the server printed.
 func start(path, folder, port string, args []string) (*Server, string, error) {
 	var log output
-	s := &Server{addr: net.JoinHostPort(loopback, port), done: make(chan struct{})}
+	s := &Server{addr: net.JoinHostPort(loopback, port), args: args, done: make(chan struct{})}
 	s.cmd = exec.Command(path, args...)
 	s.cmd.Dir = folder
 	s.cmd.Stdout, s.cmd.Stderr = &log, &log
@@ -167,6 +168,19 @@ func (s *Server) Stop() {
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	})
+}
+
+// Restart starts a stopped server again, at the same address and with the files
+// that it left. What a server should still have then, it has to keep on disk: see
+// the arguments of Start. The test fails if the address was taken in between.
+func (s *Server) Restart(tb testing.TB) {
+	tb.Helper()
+	s.Stop()
+	again, log, err := start(s.cmd.Path, s.cmd.Dir, s.port(), s.args)
+	if err != nil {
+		tb.Fatalf("%s does not start again: %v\n%s", binary, err, log)
+	}
+	s.cmd, s.done, s.stop = again.cmd, again.done, sync.Once{}
 }
 
 // Freeze suspends the server: it keeps its connections and answers nothing, until

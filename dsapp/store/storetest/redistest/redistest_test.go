@@ -42,6 +42,28 @@ func TestServer(t *testing.T) {
 	}
 }
 
+// A server that starts again is the same one, and has what it kept on disk.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []string{"no", "yes"} {
+		s := Start(t, "--appendonly", kept)
+		s.Command(t, "SET", "key", "value")
+		addr := s.Addr()
+		s.Stop()
+		s.Restart(t)
+		if s.Addr() != addr {
+			t.Errorf("address %s, was %s", s.Addr(), addr)
+		}
+		if got, want := s.Command(t, "EXISTS", "key"), map[string]string{"no": "0", "yes": "1"}[kept]; got != want {
+			t.Errorf("files %s: %s keys, want %s", kept, got, want)
+		}
+		s.Stop()
+		if s.running() {
+			t.Error("still running after Stop")
+		}
+	}
+}
+
 // A frozen server can be stopped.
 func TestStopFrozen(t *testing.T) {
 	t.Parallel()

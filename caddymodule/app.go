@@ -12,10 +12,12 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -55,8 +57,8 @@ type App struct {
 	// To change the key: add the new one as the last on every node; then move it to
 	// the front on every node. Each seals the secret that the store keeps anew when
 	// it starts, unless another did, and the one that does logs it. Remove the old
-	// key after the longest lifetime, which is `registration_lifetime` and 10
-	// minutes, or `lifetime` of `requests` if that is longer.
+	// key after the longest lifetime: `registration_lifetime` and 10 minutes,
+	// `handshake_lifetime`, or `lifetime` of `requests`.
 	//
 	// Keep a backup of the keys, apart from the store. Without the key that sealed
 	// it a store cannot be used at all any more, not even for new registrations:
@@ -93,7 +95,11 @@ type App struct {
 	counters *counters
 	rates    *rates
 	handler  *restapi.Handler
+	stopped  atomic.Bool
 }
+
+// current is the app that started last.
+var current atomic.Pointer[App]
 
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -122,7 +128,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.store.CheckSealingKeys(len(sealingKeys)); err != nil {
 		return fmt.Errorf("sealing_keys: %w", err)
 	}
-	maxBodySize, rates, err := a.Limits.check()
+	body, rates, err := a.Limits.check()
 	if err != nil {
 		return fmt.Errorf("limits.%w", err)
 	}
@@ -184,18 +190,23 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.handler, err = restapi.New(restapi.Config{
 		Operations:  operations,
 		Keys:        keys,
-		MaxBodySize: maxBodySize,
+		MaxBodySize: body.maxSize,
+		BodyTimeout: body.timeout,
 		Limits: restapi.Limits{
 			FailedKeys:    a.counters.failedKeys,
 			Exchanges:     a.counters.exchanges,
 			Registrations: a.counters.registrations,
+			Calls:         a.counters.calls,
 		},
 		ClientIP:      clientIP,
 		Authenticated: setUser,
 		Observe:       setLogFields,
 		Logger:        logger,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return a.subscribe(ctx)
 }
 
 // loadStore loads the store's module.
@@ -241,10 +252,38 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 	return keys, nil
 }
 
-// Start puts the limits of this configuration into force and has what exchanges
-// need prepared, without waiting for it.
-func (a *App) Start() error {
+// Start does nothing: what a configuration does by itself begins once all of it
+// has started.
+func (a *App) Start() error { return nil }
+
+// subscribe has started called.
+func (a *App) subscribe(ctx caddy.Context) error {
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	return events.(*caddyevents.App).On("started", onEvent(a.started))
+}
+
+// onEvent is a handler of events.
+type onEvent func()
+
+// Handle calls the function.
+func (f onEvent) Handle(context.Context, caddy.Event) error {
+	f()
+	return nil
+}
+
+// started is called once all apps have started. It puts the limits of this
+// configuration into force, begins to probe the authentication servers and has
+// what exchanges need prepared, without waiting for it. That may seal what the
+// store keeps anew: had it been done before, a configuration that fails while it is
+// started could leave the one that goes on running with a store that it has no key
+// for.
+func (a *App) started() {
+	current.Store(a)
 	a.counters.start(a.rates)
+	a.AuthenticationServers.start()
 	end := a.store.Begin()
 	go func() {
 		defer end()
@@ -254,11 +293,12 @@ func (a *App) Start() error {
 			a.logger.Warn("the store is not ready; it is tried again when it is needed", slog.Any("error", err))
 		}
 	}()
-	return nil
 }
 
 // Stop ends that. Requests that are being served are not affected.
 func (a *App) Stop() error {
+	a.stopped.Store(true)
+	a.AuthenticationServers.stop()
 	a.counters.stop(a.rates)
 	return nil
 }
@@ -266,6 +306,7 @@ func (a *App) Stop() error {
 // Cleanup gives up what Provision acquired. Requests of this configuration can
 // still be running or even arrive: they keep the store as long as they need it.
 func (a *App) Cleanup() error {
+	a.AuthenticationServers.stop()
 	a.AuthenticationServers.close()
 	if a.counters == nil {
 		return nil
@@ -278,7 +319,17 @@ func (a *App) Cleanup() error {
 
 // serve answers a request; next gets those for other paths.
 func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if a.stopped.Load() {
+		// A connection whose handshake ends after a reload stays with the
+		// configuration before, and nothing would ever close it: keys that were
+		// revoked would be good there for as long as the client likes.
+		w.Header().Set("Connection", "close")
+		if successor := current.Load(); successor != nil {
+			a = successor
+		}
+	}
 	defer a.store.Begin()()
+	defer a.AuthenticationServers.ended()
 	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) error {
 		if err := next.ServeHTTP(w, r); err != nil {
 			return err
@@ -328,7 +379,8 @@ func setLogFields(r *http.Request, o restapi.Observation) {
 }
 
 var (
-	_ caddy.App          = (*App)(nil)
-	_ caddy.Provisioner  = (*App)(nil)
-	_ caddy.CleanerUpper = (*App)(nil)
+	_ caddy.App           = (*App)(nil)
+	_ caddy.Provisioner   = (*App)(nil)
+	_ caddy.CleanerUpper  = (*App)(nil)
+	_ caddyevents.Handler = onEvent(nil)
 )

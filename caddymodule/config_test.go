@@ -125,6 +125,7 @@ func TestValidConfigurations(t *testing.T) {
 			maps.Copy(in(c, "authentication_servers"), object{
 				"deployment": "shared_database", "policy": "round_robin",
 				"soap_version": "1.2", "dial_timeout": "1s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
+				"probe_interval": 0, "breaker": object{"failures": 1, "cooldown": "100ms"},
 				"component_types": object{
 					"provisioning": "Our Gateway", "authentication": strings.Repeat("ü", 60), "signature": "Our Signatures", "notification": "Our Pushes",
 				},
@@ -137,7 +138,7 @@ func TestValidConfigurations(t *testing.T) {
 			}
 			c["limits"] = object{
 				"max_body_size": 1024, "max_exchanges": 4,
-				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0,
+				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0, "calls_per_minute": 0, "body_timeout": "1s",
 			}
 			c["requests"] = object{"lifetime": "1h", "unknown": "refuse"}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
@@ -264,6 +265,11 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.timeout: must be", servers("timeout", "601s")},
 		{"authentication_servers.max_connections: must be", servers("max_connections", -1)},
 		{"authentication_servers.max_queue: must be", servers("max_queue", -1)},
+		{"authentication_servers.probe_interval: must be from 10ms to 10m;", servers("probe_interval", 10)},
+		{"authentication_servers.probe_interval: must be", servers("probe_interval", "-1s")},
+		{"authentication_servers.breaker.failures: must be from 1 to 1000", servers("breaker", object{"failures": 1001})},
+		{"authentication_servers.breaker.failures: must be", servers("breaker", object{"failures": -1})},
+		{"authentication_servers.breaker.cooldown: must be from 10ms to 10m;", servers("breaker", object{"cooldown": "1h"})},
 		{"authentication_servers.tls.handshake_timeout: must be", servers("tls", object{"handshake_timeout": "-1s"})},
 		{"authentication_servers.tls.handshake_timeout: must be", servers("tls", object{"handshake_timeout": 5})},
 		{"authentication_servers.tls.except_ports: ", servers("tls", object{"except_ports": []string{"1"}})},
@@ -313,6 +319,10 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"limits.failed_keys_per_minute: must be", limit("failed_keys_per_minute", -1)},
 		{"limits.exchanges_per_minute: must be", limit("exchanges_per_minute", 1_000_001)},
 		{"limits.registrations_per_minute: must be", limit("registrations_per_minute", -1)},
+		{"limits.calls_per_minute: must be", limit("calls_per_minute", 1_000_001)},
+		{"limits.calls_per_minute: must be", limit("calls_per_minute", -1)},
+		{`limits.body_timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, limit("body_timeout", 30)},
+		{"limits.body_timeout: must be", limit("body_timeout", "601s")},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			c := gatewayConfig(t)

@@ -29,7 +29,8 @@ func provisioned(t *testing.T, dsapp object) *Handler {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := h.(*Handler).app.Cleanup(); err != nil {
+		app := h.(*Handler).app
+		if err := errors.Join(app.Cleanup(), app.store.(caddy.CleanerUpper).Cleanup()); err != nil {
 			t.Error(err)
 		}
 	})

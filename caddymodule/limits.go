@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -18,6 +19,11 @@ type Limits struct {
 	// 16 MiB. Default: 65536.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 
+	// How long the body of a request may take to arrive, whether it comes slowly or
+	// not at all; then the answer is status 408. A shorter `read_timeout` of the
+	// server applies instead. From `10ms` to `10m`. Default: `30s`.
+	BodyTimeout caddy.Duration `json:"body_timeout,omitempty"`
+
 	// How many calls of activation exchanges are computed at once: 1 to 100000, or
 	// 0 for one on every CPU that Go uses. Sixteen times as many wait for them;
 	// further ones are answered with status 429. Default: 0.
@@ -25,8 +31,9 @@ type Limits struct {
 
 	// How many requests with a missing or wrong API key one client address may
 	// make per minute before all its requests are answered with status 429 for a
-	// while. An IPv6 address counts as its /64. 0: no limit. At most 1000000.
-	// Default: 30.
+	// while. An IPv6 address counts as its /64 here and below. Behind a proxy, set
+	// the server's `trusted_proxies`: all clients are one address otherwise.
+	// 0: no limit. At most 1000000. Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
 	// How many activation exchanges one client address may make per minute: the
@@ -38,6 +45,18 @@ type Limits struct {
 	// How many registrations one application may make per minute. 0: no limit.
 	// At most 1000000. Default: 600.
 	RegistrationsPerMinute *int `json:"registrations_per_minute,omitempty"`
+
+	// How many calls of the other services that reach an authentication server one
+	// client address may make per minute with keys of front ends: one-time
+	// passwords, retrieving, completing and cancelling logins and signatures,
+	// notification IDs, adding devices and final calls of activations, all
+	// together. Whoever takes the key out of a mobile application can lock users by
+	// wrong calls; this is what slows them down. It does not count per application,
+	// because all phones share that key and one could stop the others; nor with
+	// keys of back ends, where one server speaks for many users. Networks with many
+	// phones behind one address need a higher limit. 0: no limit. At most 1000000.
+	// Default: 600.
+	CallsPerMinute *int `json:"calls_per_minute,omitempty"`
 }
 
 const (
@@ -45,6 +64,7 @@ const (
 	defaultFailedKeysPerMinute    = 30
 	defaultExchangesPerMinute     = 60
 	defaultRegistrationsPerMinute = 600
+	defaultCallsPerMinute         = 600
 
 	// maxRate is the largest limit per minute. It keeps the arithmetic of the
 	// buckets far from overflow.
@@ -57,20 +77,29 @@ const (
 
 // rates are the limits per minute of one configuration.
 type rates struct {
-	failedKeys, exchanges, registrations int
+	failedKeys, exchanges, registrations, calls int
+}
+
+// bodyLimits are the limits of a request body.
+type bodyLimits struct {
+	maxSize int64
+	timeout time.Duration
 }
 
 // check returns the limits with their defaults.
-func (l *Limits) check() (maxBodySize int64, r *rates, err error) {
-	maxBodySize = l.MaxBodySize
-	if maxBodySize == 0 {
-		maxBodySize = restapi.DefaultMaxBodySize
+func (l *Limits) check() (body bodyLimits, r *rates, err error) {
+	body.maxSize = l.MaxBodySize
+	if body.maxSize == 0 {
+		body.maxSize = restapi.DefaultMaxBodySize
 	}
-	if maxBodySize < 1 || maxBodySize > largestMaxBodySize {
-		return 0, nil, fmt.Errorf("max_body_size: must be from 1 to %d", largestMaxBodySize)
+	if body.maxSize < 1 || body.maxSize > largestMaxBodySize {
+		return bodyLimits{}, nil, fmt.Errorf("max_body_size: must be from 1 to %d", largestMaxBodySize)
+	}
+	if body.timeout, err = timeouts.value("body_timeout", l.BodyTimeout, restapi.DefaultBodyTimeout); err != nil {
+		return bodyLimits{}, nil, err
 	}
 	if l.MaxExchanges < 0 || l.MaxExchanges > maxMaxExchanges {
-		return 0, nil, fmt.Errorf("max_exchanges: must be from 0 to %d", maxMaxExchanges)
+		return bodyLimits{}, nil, fmt.Errorf("max_exchanges: must be from 0 to %d", maxMaxExchanges)
 	}
 	r = new(rates)
 	for _, v := range []struct {
@@ -82,23 +111,24 @@ func (l *Limits) check() (maxBodySize int64, r *rates, err error) {
 		{"failed_keys_per_minute", l.FailedKeysPerMinute, defaultFailedKeysPerMinute, &r.failedKeys},
 		{"exchanges_per_minute", l.ExchangesPerMinute, defaultExchangesPerMinute, &r.exchanges},
 		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &r.registrations},
+		{"calls_per_minute", l.CallsPerMinute, defaultCallsPerMinute, &r.calls},
 	} {
 		*v.out = v.preset
 		if v.configured != nil {
 			*v.out = *v.configured
 		}
 		if *v.out < 0 || *v.out > maxRate {
-			return 0, nil, fmt.Errorf("%s: must be from 0 to %d", v.name, maxRate)
+			return bodyLimits{}, nil, fmt.Errorf("%s: must be from 0 to %d", v.name, maxRate)
 		}
 	}
-	return maxBodySize, r, nil
+	return body, r, nil
 }
 
 // counters are the limiters of the whole process: what they counted is not lost
 // with a reload. The limits are those of the configuration that started last
 // and was not stopped since.
 type counters struct {
-	failedKeys, exchanges, registrations *ratelimit.Limiter
+	failedKeys, exchanges, registrations, calls *ratelimit.Limiter
 
 	mu      sync.Mutex
 	started []*rates
@@ -109,6 +139,7 @@ func newCounters(r *rates) *counters {
 		failedKeys:    ratelimit.New(r.failedKeys, maxCountedSources),
 		exchanges:     ratelimit.New(r.exchanges, maxCountedSources),
 		registrations: ratelimit.New(r.registrations, maxCountedSources),
+		calls:         ratelimit.New(r.calls, maxCountedSources),
 	}
 }
 
@@ -135,6 +166,7 @@ func (c *counters) apply(r *rates) {
 	c.failedKeys.SetLimit(r.failedKeys)
 	c.exchanges.SetLimit(r.exchanges)
 	c.registrations.SetLimit(r.registrations)
+	c.calls.SetLimit(r.calls)
 }
 
 // Destruct has nothing to close.

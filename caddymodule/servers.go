@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -19,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 // AuthenticationServers are the servers that hold users, licences and keys, and
@@ -82,8 +85,46 @@ type AuthenticationServers struct {
 	// if an authentication server uses others.
 	Attributes Attributes `json:"attributes,omitzero"`
 
+	// How often to look whether an instance can be reached, by a connection and a
+	// TLS handshake, if it answered no command in the meantime. One that two such
+	// probes in a row do not reach is treated as if its breaker had opened. From
+	// `10ms` to `10m`; 0 for never. Default: `10s`.
+	ProbeInterval *caddy.Duration `json:"probe_interval,omitempty"`
+
+	// When an instance that does not work gets no more commands for a while.
+	Breaker Breaker `json:"breaker,omitzero"`
+
 	transports []*http.Transport
-	loads      []string // keys in loadPool
+	states     []string // keys in statePool
+	servers    *authserver.Servers
+	interval   time.Duration // of the probes, 0 for never
+	stopProbes context.CancelFunc
+	closed     atomic.Bool
+}
+
+// Breaker is a circuit breaker. Each instance has one of its own, which outlives
+// reloads. While it is open, commands go to other instances where they may, and are
+// answered with status 503 at once where they may not. What counts as a failure:
+// no connection, a lost one, no answer in time (except to a one-time password or
+// an approved login, for which the server may wait for a person), an answer that
+// is not usable, and one that says that the server itself is out of order.
+type Breaker struct {
+	// After how many failures in a row the breaker opens. 1 to 1000. Default: 5.
+	Failures int `json:"failures,omitempty"`
+
+	// How long it then refuses commands before one may try whether the instance
+	// works again, and how long between two that try. From `10ms` to `10m`.
+	// Default: `5s`.
+	Cooldown caddy.Duration `json:"cooldown,omitempty"`
+}
+
+// check returns the settings with their defaults.
+func (b *Breaker) check() (s breaker.Settings, err error) {
+	if s.Failures, err = count("failures", b.Failures, authserver.DefaultFailures, maxFailures); err != nil {
+		return s, err
+	}
+	s.Cooldown, err = timeouts.value("cooldown", b.Cooldown, authserver.DefaultCooldown)
+	return s, err
 }
 
 // Instance is one authentication server.
@@ -146,6 +187,8 @@ const (
 	defaultMaxQueue              = 100
 	maxConnections               = 10_000
 	maxQueue                     = 100_000
+	maxFailures                  = 1000
+	defaultProbeInterval         = 10 * time.Second
 	maxComponentType             = 60
 )
 
@@ -196,6 +239,17 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	if queue < 0 || queue > maxQueue {
 		return nil, fmt.Errorf("max_queue: must be from 0 to %d", maxQueue)
 	}
+	s.interval = defaultProbeInterval
+	if s.ProbeInterval != nil {
+		// 0 stays 0: there is no default for what is configured.
+		if s.interval, err = timeouts.value("probe_interval", *s.ProbeInterval, 0); err != nil {
+			return nil, err
+		}
+	}
+	settings, err := s.Breaker.check()
+	if err != nil {
+		return nil, fmt.Errorf("breaker.%w", err)
+	}
 	handshake, err := handshakeTimeout(s.TLS)
 	if err != nil {
 		return nil, err
@@ -220,7 +274,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 			return nil, fmt.Errorf("instances[%d].url: is that of an earlier instance", i)
 		}
 		addresses[address.String()] = struct{}{}
-		load, err := s.acquireLoad(address)
+		state, err := s.acquireState(address)
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d]: %w", i, err)
 		}
@@ -232,15 +286,17 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 			Transport:      transport,
 			MaxConnections: connections,
 			MaxQueue:       queue,
-			Load:           load,
+			State:          state,
+			Probe:          newProbe(tlsConfig.Clone(), handshake, dialTimeout, address),
 		}
 	}
-	return authserver.New(authserver.Config{
+	s.servers, err = authserver.New(authserver.Config{
 		Instances:      instances,
 		Deployment:     deployment,
 		Policy:         policy,
 		SOAPVersion:    s.SOAPVersion,
 		Timeout:        timeout,
+		Breaker:        settings,
 		ComponentTypes: components,
 		Attributes: authserver.Attributes{
 			ActivationMessage:         s.Attributes.ActivationMessage,
@@ -250,6 +306,24 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		},
 		Logger: logger,
 	})
+	return s.servers, err
+}
+
+// start begins to probe the instances, stop ends that.
+func (s *AuthenticationServers) start() {
+	if s.interval == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopProbes = cancel
+	go s.servers.Watch(ctx, s.interval)
+}
+
+func (s *AuthenticationServers) stop() {
+	if s.stopProbes != nil {
+		s.stopProbes()
+		s.stopProbes = nil
+	}
 }
 
 // check returns the names with their defaults.
@@ -292,39 +366,50 @@ var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 // close gives idle connections up. Calls that are running keep theirs. Closing
 // again does nothing.
 func (s *AuthenticationServers) close() {
+	s.closed.Store(true)
+	s.ended()
+	for _, key := range s.states {
+		// It can fail only for a key that is not in the pool.
+		_, _ = statePool.Delete(key)
+	}
+	s.states = nil
+}
+
+// ended tells that a request is over. One that came after close may have left a
+// connection behind, because asking a transport for one revokes the closing of
+// those that become idle.
+func (s *AuthenticationServers) ended() {
+	if !s.closed.Load() {
+		return
+	}
 	for _, t := range s.transports {
 		t.CloseIdleConnections()
 	}
-	for _, key := range s.loads {
-		// It can fail only for a key that is not in the pool.
-		_, _ = loadPool.Delete(key)
-	}
-	s.loads = nil
 }
 
-// loadPool holds what each authentication server is busy with, by its address,
-// while a configuration names it: a reload does not double what a server is
-// given to do.
-var loadPool = caddy.NewUsagePool()
+// statePool holds what is known of each authentication server, by its address,
+// while a configuration names it: a reload does not double what a server is given
+// to do, and does not forget that it is out of order.
+var statePool = caddy.NewUsagePool()
 
-// instanceLoad is a Load in the pool.
-type instanceLoad struct{ authserver.Load }
+// serverState is a State in the pool.
+type serverState struct{ authserver.State }
 
 // Destruct has nothing to close.
-func (*instanceLoad) Destruct() error { return nil }
+func (*serverState) Destruct() error { return nil }
 
-// acquireLoad takes a reference to the load of an address, which close returns.
-func (s *AuthenticationServers) acquireLoad(address *url.URL) (*authserver.Load, error) {
+// acquireState takes a reference to the state of an address, which close returns.
+func (s *AuthenticationServers) acquireState(address *url.URL) (*authserver.State, error) {
 	key := address.String()
-	value, _, err := loadPool.LoadOrNew(key, func() (caddy.Destructor, error) { return new(instanceLoad), nil })
+	value, _, err := statePool.LoadOrNew(key, func() (caddy.Destructor, error) { return new(serverState), nil })
 	if err != nil {
 		return nil, err
 	}
-	s.loads = append(s.loads, key)
-	return &value.(*instanceLoad).Load, nil
+	s.states = append(s.states, key)
+	return &value.(*serverState).State, nil
 }
 
-var _ caddy.Destructor = (*instanceLoad)(nil)
+var _ caddy.Destructor = (*serverState)(nil)
 
 // validInstanceName checks a name and adds it to those taken.
 func validInstanceName(name string, taken map[string]struct{}) error {

@@ -34,7 +34,7 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 		return s, err
 	}
 	references := func() int {
-		n, _ := loadPool.References(address)
+		n, _ := statePool.References(address)
 		return n
 	}
 

@@ -1,11 +1,14 @@
 package caddymodule
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -37,6 +40,26 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Dura
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
 		Protocols:              http1(),
+	}
+}
+
+// newProbe returns a function that makes a connection like those of a transport
+// with these settings and closes it.
+func newProbe(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Duration, server *url.URL) func(context.Context) error {
+	if clientTLS.ServerName == "" {
+		clientTLS.ServerName = server.Hostname()
+	}
+	address := net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	return func(ctx context.Context) error {
+		connection, err := dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = connection.Close() }()
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+		return tls.Client(connection, clientTLS).HandshakeContext(ctx)
 	}
 }
 

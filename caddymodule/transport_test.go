@@ -1,11 +1,15 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -79,5 +83,44 @@ func TestTransportRefuses(t *testing.T) {
 				t.Errorf("err = %v", err)
 			}
 		})
+	}
+}
+
+// A probe tells whether a command would find a server that it can trust, and
+// leaves no connection behind.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{}, 1)
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			ended <- struct{}{}
+		}
+	}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	address, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
+	if err := newProbe(trusting.Clone(), time.Second, time.Second, address)(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	if err := newProbe(new(tls.Config), time.Second, time.Second, address)(t.Context()); err == nil {
+		t.Error("reached a server that is not trusted")
+	}
+	<-ended
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	dumb := &url.URL{Scheme: "https", Host: silent.Addr().String()}
+	if err := newProbe(trusting.Clone(), 20*time.Millisecond, time.Second, dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a server that does not speak: %v", err)
 	}
 }

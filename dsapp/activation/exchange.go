@@ -148,7 +148,7 @@ func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte
 //
 // The error is an *InvalidError for the form of the evidence or the identifier,
 // ErrBusy (in both cases nothing was used up), ErrRefused for every other
-// refusal, or wraps ErrUnavailable.
+// refusal, also as a *BurnedError, or wraps ErrUnavailable.
 func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof, error) {
 	m1, err := srp.ParseEvidence(evidence)
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof
 		return Proof{}, fmt.Errorf("settling proof: %w", err)
 	case !settled || !a.proven:
 		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", identifier), slog.String("reason", a.reason()))
-		return Proof{}, ErrRefused
+		return Proof{}, s.refused(settling, ring, identifier, a)
 	}
 	return s.deliver(ctx, ring, record, a.outcome)
 }
@@ -275,6 +275,41 @@ func verify(ring *seal.Keyring, handshake sealedValue, identifier string, eviden
 	o.proven, o.session = true, session
 	o.transport = seal.NewTransport(session.Key, h.clientPublic, h.public)
 	return o
+}
+
+// BurnedError is the ErrRefused of the proof that used the last attempt at a
+// registration up, for which there is no further exchange. Its text is that of
+// ErrRefused. Proofs that are refused at the same time may each have it.
+type BurnedError struct {
+	// Admission says which registration it was. It admits nothing.
+	Admission
+}
+
+// Error returns the text of ErrRefused.
+func (e *BurnedError) Error() string { return ErrRefused.Error() }
+
+// Unwrap returns ErrRefused.
+func (e *BurnedError) Unwrap() error { return ErrRefused }
+
+// refused returns the refusal of a proof. The registration is looked for after
+// every refusal alike; what more is done for one that was burned can be timed
+// only once. That it cannot be looked for changes nothing about the refusal.
+func (s *Service) refused(ctx context.Context, ring *seal.Keyring, identifier string, a attempt) error {
+	record, found, err := s.load(ctx, identifier)
+	if err != nil {
+		s.logger.WarnContext(ctx, "whether a refused proof burned its registration is not known",
+			slog.String("registration", identifier), slog.Any("error", err))
+		return ErrRefused
+	}
+	if !found || !a.taken || record.Generation != a.generation || !record.burned() {
+		return ErrRefused
+	}
+	registration, err := s.admission(ctx, ring, record)
+	if err != nil {
+		// It was logged, and the identifier is known.
+		registration = Admission{Identifier: identifier, Generation: record.Generation, Kind: record.Kind}
+	}
+	return &BurnedError{Admission: registration}
 }
 
 // reason says for the log why a proof was refused.

@@ -42,6 +42,11 @@ func (r Record) usable() bool {
 	return (r.Kind == KindMDL || r.Kind == KindStandard) && len(r.Verifier) > 0 && r.Lifetime > 0
 }
 
+// burned reports whether no further proof of the record's exchange is taken.
+func (r Record) burned() bool {
+	return (r.Kind == KindMDL || r.Kind == KindStandard) && len(r.Verifier) == 0
+}
+
 // facts is who registered and where.
 type facts struct {
 	userID, domain, serialNumber, instance string

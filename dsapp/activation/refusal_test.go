@@ -98,12 +98,12 @@ func TestRefusalsAreAlike(t *testing.T) {
 
 			proof, err := p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle"}) {
+			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("second call asked the store for %v", calls)
 			}
 			proof, err = p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle"}) {
+			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("a repeated second call asked the store for %v", calls)
 			}
 			if a := w.takeAlarms(); len(a) != 0 {

@@ -5,9 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -382,44 +379,6 @@ func TestKeyPrintsNameAndClassOnly(t *testing.T) {
 	}
 	if !strings.Contains(out, "key.name=app key.class=front_end") {
 		t.Errorf("name and class are missing:\n%s", out)
-	}
-}
-
-// Lookup does the same work for every key: its loop over the set compares with
-// crypto/subtle only and has no branch. Timing cannot hold this reliably on a
-// shared machine, the syntax tree can.
-func TestLookupHasNoBranchInsideItsLoop(t *testing.T) {
-	t.Parallel()
-	file, err := parser.ParseFile(token.NewFileSet(), "apikey.go", nil, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
-	loops := 0
-	for _, d := range file.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Name.Name != "Lookup" {
-			continue
-		}
-		ast.Inspect(fn.Body, func(n ast.Node) bool {
-			loop, ok := n.(*ast.RangeStmt)
-			if !ok {
-				return true
-			}
-			loops++
-			ast.Inspect(loop.Body, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.IfStmt, *ast.SwitchStmt, *ast.BranchStmt, *ast.ReturnStmt:
-					t.Errorf("%T inside the loop", n)
-				case *ast.BinaryExpr:
-					t.Errorf("operator %s inside the loop", n.Op)
-				}
-				return true
-			})
-			return false
-		})
-	}
-	if loops != 1 {
-		t.Errorf("%d loops in Lookup, want 1", loops)
 	}
 }
 

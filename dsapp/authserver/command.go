@@ -156,6 +156,8 @@ type command struct {
 	// denial is the name of an output with which a success is a refusal after all.
 	denial string
 	retry  retryClass
+	// waits says that the server may wait for a person before it answers.
+	waits bool
 	// elsewhere are the statuses that say no more than that the instance does not
 	// have what the command is about: another one may have it.
 	elsewhere []string
@@ -333,7 +335,7 @@ var commands = [...]command{
 		},
 	},
 	authUser: {
-		operation: "authUser", scenario: authenticationScenario, component: authenticationComponent,
+		operation: "authUser", scenario: authenticationScenario, component: authenticationComponent, waits: true,
 		set: "credentialAttributeSet", prefix: "CREDFLD_",
 		fields: []field{
 			{name: "COMPONENT_TYPE"},

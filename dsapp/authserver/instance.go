@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 // instance is an Instance at work.
@@ -21,24 +23,27 @@ type instance struct {
 	url       *url.URL
 	transport http.RoundTripper
 	timeout   time.Duration
-	load      *Load
+	probe     func(context.Context) error
+	state     *State
+	breaker   breaker.Settings
 	// How many commands may be in progress, and how many may wait.
 	maxConnections, maxQueue int
-	reach                    reach
 	logger                   *slog.Logger
 }
 
-func newInstance(i Instance, timeout time.Duration, logger *slog.Logger) *instance {
+func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *slog.Logger) *instance {
 	address := *i.URL
-	if i.Load == nil {
-		i.Load = new(Load)
+	if i.State == nil {
+		i.State = new(State)
 	}
 	return &instance{
 		name:           i.Name,
 		url:            &address,
 		transport:      i.Transport,
 		timeout:        timeout,
-		load:           i.Load,
+		probe:          i.Probe,
+		state:          i.State,
+		breaker:        b,
 		maxConnections: i.MaxConnections,
 		maxQueue:       i.MaxQueue,
 		logger:         logger,
@@ -51,15 +56,21 @@ func (in *instance) failure(c *command, reason, cause error) error {
 
 // exchange sends a command and reads the answer. Its errors are *CallError. When
 // it returns, nothing reads request any more.
-func (in *instance) exchange(caller context.Context, c *command, v soapVersion, request []byte) (*answer, error) {
-	ctx, cancel := context.WithTimeout(caller, in.timeout)
-	defer cancel()
-	if err := in.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
+func (in *instance) exchange(caller context.Context, c *command, v soapVersion, request []byte) (got *answer, err error) {
+	call, err := in.state.breaker.Begin(in.breaker)
+	if err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
-	defer in.load.release()
+	outcome := breaker.Unjudged
+	defer func() { in.judge(caller, call, outcome, got, err) }()
+	ctx, cancel := context.WithTimeout(caller, in.timeout)
+	defer cancel()
+	if err := in.state.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
+		return nil, in.failure(c, ErrNotSent, err)
+	}
+	defer in.state.load.release()
 
-	seen := in.reach.began()
+	seen := in.state.reach.began()
 	p := &payload{data: request}
 	defer p.abandon()
 	// Redirects are not followed: they are a matter of http.Client.
@@ -69,31 +80,40 @@ func (in *instance) exchange(caller context.Context, c *command, v soapVersion, 
 			// Time that ran out only says something about the connection if it was
 			// what the command waited for: it may have been spent in the queue.
 			if caller.Err() == nil && (ctx.Err() == nil || p.connecting()) {
-				in.reach.ended(seen, false, func() { in.logLost(caller, c, err) })
+				outcome = breaker.Failed
+				in.state.reach.ended(seen, false, func() { in.logLost(caller, c.String(), err) })
 			}
 			return nil, in.failure(c, ErrNotSent, err)
 		}
 		reason, cause := lost(ctx, err)
+		outcome = c.unanswered(caller, reason)
 		return nil, in.failure(c, reason, cause)
 	}
 	defer response.Body.Close()
-	got, err := read(response, c.operation)
-	if err == nil {
-		in.reach.ended(seen, true, func() { in.logReached(caller, c) })
-		return got, nil
-	}
+	got, err = read(response, c.operation)
+	fault, faulted := errors.AsType[*Fault](err)
 	failed, unread := errors.AsType[*readError](err)
 	if unread {
 		err = failed.err
 	}
-	if _, fault := errors.AsType[*Fault](err); unread || ctx.Err() != nil && !fault {
+	if unread || err != nil && ctx.Err() != nil && !faulted {
 		// Also without an error of reading: the server ends its answer when it sees
 		// the connection closing, and that can arrive before it is closed.
 		reason, cause := lost(ctx, err)
+		outcome = c.unanswered(caller, reason)
 		return nil, in.failure(c, reason, cause)
 	}
-	in.reach.ended(seen, true, func() { in.logReached(caller, c) })
-	return nil, in.failure(c, ErrBadAnswer, err)
+	in.state.reach.ended(seen, true, func() { in.logReached(caller, c.String()) })
+	if err == nil && !got.codes.backendFault() || faulted && fault.Sender {
+		outcome = breaker.Worked
+		in.state.answered.Store(true)
+	} else {
+		outcome = breaker.Failed
+	}
+	if err != nil {
+		return nil, in.failure(c, ErrBadAnswer, err)
+	}
+	return got, nil
 }
 
 // read reads the answer to an operation.

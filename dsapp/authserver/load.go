@@ -8,11 +8,9 @@ import (
 	"sync"
 )
 
-// Load is what one authentication server is busy with: the commands in progress
-// and those that wait. It belongs to the server rather than to a configuration:
-// Servers that follow each other share the Load of an Instance, so that together
-// they keep to its limits. The zero Load is an idle one.
-type Load struct {
+// load is what one authentication server is busy with: the commands in progress
+// and those that wait. The zero load is an idle one.
+type load struct {
 	mu      sync.Mutex
 	running int
 	waiting list.List // of *waiter, in the order of their arrival
@@ -28,7 +26,7 @@ var errQueueFull = errors.New("too many commands are waiting")
 
 // acquire waits until fewer than limit commands are in progress and counts one
 // more. It fails at once if queue commands are waiting.
-func (l *Load) acquire(ctx context.Context, limit, queue int) error {
+func (l *load) acquire(ctx context.Context, limit, queue int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -65,7 +63,7 @@ func (l *Load) acquire(ctx context.Context, limit, queue int) error {
 }
 
 // release ends a command that acquire counted.
-func (l *Load) release() {
+func (l *load) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running--
@@ -74,7 +72,7 @@ func (l *Load) release() {
 
 // grant lets the first in the queue begin, and whoever else can. The caller
 // holds mu.
-func (l *Load) grant() {
+func (l *load) grant() {
 	for {
 		first := l.waiting.Front()
 		if first == nil {

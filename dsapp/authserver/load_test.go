@@ -9,17 +9,17 @@ import (
 )
 
 // state returns the commands in progress and those that wait.
-func (l *Load) state() (running, waiting int) {
+func (l *load) state() (running, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.running, l.waiting.Len()
 }
 
-// Configurations that share a Load keep to their limits together, whoever leaves
+// Configurations that share a load keep to their limits together, whoever leaves
 // the queue gives up its place, and nothing stays counted.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	var l Load
+	var l load
 	for range 2 {
 		if err := l.acquire(t.Context(), 2, 0); err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestLoad(t *testing.T) {
 func TestLoadUnderStorm(t *testing.T) {
 	t.Parallel()
 	const limit, callers, rounds = 3, 16, 200
-	var l Load
+	var l load
 	var running, most atomic.Int64
 	var wg sync.WaitGroup
 	for i := range callers {

@@ -325,9 +325,9 @@ func TestLogReachOtherCauses(t *testing.T) {
 			t.Parallel()
 			records := &recorder{}
 			in := stub("primary", test.transport)
-			in.MaxConnections, in.MaxQueue, in.Load = 1, test.queue, new(Load)
+			in.MaxConnections, in.MaxQueue, in.State = 1, test.queue, new(State)
 			if test.busy {
-				if err := in.Load.acquire(t.Context(), 1, 0); err != nil {
+				if err := in.State.load.acquire(t.Context(), 1, 0); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -363,7 +363,7 @@ func TestLogReachInFailover(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	primary.Load = new(Load)
+	primary.State = new(State)
 	for range 2 {
 		records := &recorder{}
 		s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}, Logger: slog.New(records)})

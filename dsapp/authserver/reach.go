@@ -35,14 +35,14 @@ func (r *reach) ended(seen uint64, reached bool, log func()) {
 	r.changes.Add(1)
 }
 
-// logLost logs that there was no connection for a command.
-func (in *instance) logLost(ctx context.Context, c *command, cause error) {
+// logLost logs that there was no connection for an operation.
+func (in *instance) logLost(ctx context.Context, operation string, cause error) {
 	in.logger.LogAttrs(ctx, slog.LevelWarn, "instance cannot be reached",
-		slog.String("operation", c.String()), slog.String("instance", in.name), slog.String("cause", short(cause.Error())))
+		slog.String("operation", operation), slog.String("instance", in.name), slog.String("cause", short(cause.Error())))
 }
 
-// logReached logs that a command was answered after that.
-func (in *instance) logReached(ctx context.Context, c *command) {
+// logReached logs that an operation found the server again after that.
+func (in *instance) logReached(ctx context.Context, operation string) {
 	in.logger.LogAttrs(ctx, slog.LevelInfo, "instance reached again",
-		slog.String("operation", c.String()), slog.String("instance", in.name))
+		slog.String("operation", operation), slog.String("instance", in.name))
 }

@@ -48,10 +48,12 @@ func (e *Refusal) Error() string {
 // BackendFault reports whether the refusal says that the instance itself is not
 // working (lost database, no memory, licence, operating system), rather than
 // that the command was wrong.
-func (e *Refusal) BackendFault() bool {
-	switch e.Codes.StatusCodeEnum {
+func (e *Refusal) BackendFault() bool { return e.Codes.backendFault() }
+
+func (c ResultCodes) backendFault() bool {
+	switch c.StatusCodeEnum {
 	case "STAT_COMMS", "STAT_MEMORY", "STAT_OS_FAILURE", "STAT_LICENCE":
-		return true
+		return !c.Success()
 	}
 	return false
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 // Instance is one authentication server.
@@ -32,8 +34,12 @@ type Instance struct {
 	// MaxQueue is the number of commands that may wait for one of these to end;
 	// any more are not sent.
 	MaxQueue int
-	// Load counts what the server is busy with; nil for one of its own.
-	Load *Load
+	// State of the server; nil for one of its own.
+	State *State
+	// Probe reports whether the server can be reached, by making a connection
+	// that it closes. It ends with its context at the latest. If nil, only commands
+	// show that.
+	Probe func(ctx context.Context) error
 }
 
 // ComponentTypes are the names under which the authentication servers know this
@@ -93,6 +99,12 @@ const (
 	PolicyRoundRobin Policy = "round_robin"
 )
 
+// Defaults of Config.Breaker.
+const (
+	DefaultFailures = 5
+	DefaultCooldown = 5 * time.Second
+)
+
 // Config configures Servers.
 type Config struct {
 	// Instances in their order, at least one.
@@ -106,7 +118,10 @@ type Config struct {
 	SOAPVersion string
 	// Timeout bounds one call of one instance, from waiting for a connection to
 	// the last byte of the answer. Required.
-	Timeout        time.Duration
+	Timeout time.Duration
+	// Breaker says when an instance gets no more commands for a while.
+	// The default is DefaultFailures and DefaultCooldown.
+	Breaker        breaker.Settings
 	ComponentTypes ComponentTypes
 	Attributes     Attributes
 	// Logger gets no values of commands and answers. The default discards.
@@ -168,6 +183,12 @@ func New(c Config) (*Servers, error) {
 	if c.Timeout <= 0 {
 		return nil, errors.New("timeout is not positive")
 	}
+	if c.Breaker == (breaker.Settings{}) {
+		c.Breaker = breaker.Settings{Failures: DefaultFailures, Cooldown: DefaultCooldown}
+	}
+	if c.Breaker.Failures < 1 || c.Breaker.Cooldown <= 0 {
+		return nil, errors.New("breaker needs a positive number of failures and a positive cooldown")
+	}
 	if err := s.components.check(); err != nil {
 		return nil, err
 	}
@@ -184,7 +205,7 @@ func New(c Config) (*Servers, error) {
 		if s.instance(i.Name) != nil {
 			return nil, fmt.Errorf("instance %q: name is used twice", i.Name)
 		}
-		s.instances = append(s.instances, newInstance(i, c.Timeout, s.logger))
+		s.instances = append(s.instances, newInstance(i, c.Timeout, c.Breaker, s.logger))
 	}
 	return s, nil
 }

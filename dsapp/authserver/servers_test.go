@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -145,6 +148,9 @@ func newServers(t testing.TB, c Config) *Servers {
 	}
 	if c.ComponentTypes == (ComponentTypes{}) {
 		c.ComponentTypes = ComponentTypes{"My Provisioning", "My Authentication", "My Signature", "My Notification"}
+	}
+	if c.Breaker == (breaker.Settings{}) {
+		c.Breaker = breaker.Settings{Failures: math.MaxInt, Cooldown: time.Hour} // never
 	}
 	s, err := New(c)
 	if err != nil {
@@ -411,7 +417,7 @@ func TestFaults(t *testing.T) {
 			if n := p.arrived.Load(); n != 1 || backup.arrived.Load() != 0 {
 				t.Errorf("%d commands at the primary, %d at the backup", n, backup.arrived.Load())
 			}
-			if running, waiting := s.instances[0].load.state(); running != 0 || waiting != 0 {
+			if running, waiting := s.instances[0].state.load.state(); running != 0 || waiting != 0 {
 				t.Errorf("%d in progress, %d waiting", running, waiting)
 			}
 		})
@@ -563,7 +569,7 @@ func TestConnectionLimit(t *testing.T) {
 	})
 	p.MaxConnections, p.MaxQueue = 2, 3
 	s := newServers(t, Config{Instances: []Instance{p.Instance}})
-	load := s.instances[0].load
+	load := &s.instances[0].state.load
 	results := make(chan error, 5)
 	for range 5 {
 		go func() {
@@ -610,7 +616,7 @@ func TestQueueTimeout(t *testing.T) {
 	defer cancel()
 	_, err := s.MDLRegister(ctx, request)
 	checkFailure(t, "waiting", err, ErrNotSent)
-	if _, waiting := s.instances[0].load.state(); waiting != 0 {
+	if _, waiting := s.instances[0].state.load.state(); waiting != 0 {
 		t.Errorf("%d waiting", waiting)
 	}
 	close(proceed)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -92,6 +93,15 @@ const (
 	retryBusy = time.Second
 )
 
+// retryAfter is how long to wait after err: until the circuit breaker that refused
+// lets a call through, if that is known.
+func retryAfter(err error) time.Duration {
+	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
+		return open.RetryAfter
+	}
+	return retryUnavailable
+}
+
 // activationError turns an error of the activation service into one of this package.
 func activationError(err error) error {
 	if errors.Is(err, activation.ErrRefused) {
@@ -104,7 +114,7 @@ func activationError(err error) error {
 	case errors.Is(err, activation.ErrBusy):
 		return &Failure{Kind: Busy, RetryAfter: retryBusy, Err: err}
 	case errors.Is(err, activation.ErrUnavailable):
-		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+		return &Failure{Kind: Unavailable, RetryAfter: retryAfter(err), Err: err}
 	}
 	return &Failure{Kind: Internal, Err: err}
 }
@@ -112,7 +122,7 @@ func activationError(err error) error {
 // ownershipError turns an error of the ownership service into one of this package.
 func ownershipError(err error) error {
 	if errors.Is(err, ownership.ErrUnavailable) {
-		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+		return &Failure{Kind: Unavailable, RetryAfter: retryAfter(err), Err: err}
 	}
 	return &Failure{Kind: Internal, Err: err}
 }
@@ -128,7 +138,7 @@ func serverError(err error) error {
 	}
 	switch {
 	case errors.Is(err, authserver.ErrNotSent), errors.Is(err, authserver.ErrUndecided):
-		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: err}
+		return &Failure{Kind: Unavailable, RetryAfter: retryAfter(err), Err: err}
 	case errors.Is(err, authserver.ErrTimeout):
 		return &Failure{Kind: Timeout, Err: err}
 	case errors.Is(err, authserver.ErrNoAnswer), errors.Is(err, authserver.ErrBadAnswer):

@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
 // GenerateEphemeralKeyRequest is the first call of an activation exchange.
@@ -81,12 +84,8 @@ func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r Genera
 		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
 			return GenerateActivationDataResult{}, err
 		}
-		prove := g.prove
-		if g.relay {
-			prove = g.relayProve
-		}
 		start := g.now()
-		result, err := prove(ctx, r)
+		result, err := g.proveOrRelay(ctx, c, r)
 		ended := outcome(err)
 		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: ended, Duration: g.now().Sub(start)})
 		event := AuditEvent{Action: AuditProven, Registration: r.RegistrationIdentifier}
@@ -101,8 +100,25 @@ func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r Genera
 	})
 }
 
-func (g *Gateway) prove(ctx context.Context, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
+func (g *Gateway) proveOrRelay(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
+	if g.relay {
+		return g.relayProve(ctx, r)
+	}
+	return g.prove(ctx, c, r)
+}
+
+func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
 	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence)
+	if burned, ok := errors.AsType[*activation.BurnedError](err); ok {
+		g.audit(ctx, c, OpGenerateActivationData, AuditEvent{
+			Action:       AuditRegistrationBurned,
+			Registration: r.RegistrationIdentifier,
+			UserID:       burned.UserID,
+			Domain:       burned.Domain,
+			SerialNumber: burned.SerialNumber,
+			Instance:     burned.Instance,
+		})
+	}
 	if err != nil {
 		g.storeTrouble(ctx, OpGenerateActivationData, err)
 		return GenerateActivationDataResult{}, activationError(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -389,6 +390,7 @@ func TestServerErrors(t *testing.T) {
 	}{
 		{"refusal", errRefusal, &Refusal{Codes: errRefusal.Codes}, false},
 		{"not sent", callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, true},
+		{"breaker open", &authserver.CallError{Instance: "backup", Reason: authserver.ErrNotSent, Cause: &breaker.OpenError{RetryAfter: time.Minute}}, &Failure{Kind: Unavailable, RetryAfter: time.Minute}, true},
 		{"undecided", callError(authserver.ErrUndecided), &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second}, false},
 		{"no answer", callError(authserver.ErrNoAnswer), &Failure{Kind: BadAnswer}, false},
 		{"bad answer", callError(authserver.ErrBadAnswer), &Failure{Kind: BadAnswer}, false},
@@ -734,6 +736,7 @@ func TestProofAudit(t *testing.T) {
 		want []AuditAction
 	}{
 		{activation.ErrRefused, []AuditAction{AuditProofRefused}},
+		{&activation.BurnedError{}, []AuditAction{AuditRegistrationBurned, AuditProofRefused}},
 		{activation.ErrBusy, nil},
 		{errStore, nil},
 		{&activation.InvalidError{Member: "clientEvidenceMessage", Problem: "is wrong"}, nil},
@@ -746,6 +749,23 @@ func TestProofAudit(t *testing.T) {
 		if got := r.events.actions(); !slices.Equal(got, c.want) {
 			t.Errorf("%v: audited %q, want %q", c.err, got, c.want)
 		}
+	}
+}
+
+// Who lost a registration to refused proofs is told, and the caller learns no more
+// than from any refusal.
+func TestBurnedRegistrationAudit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.activation.proveErr = &activation.BurnedError{Admission: activation.Admission{
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary",
+	}}
+	wantError(t, operations[OpGenerateActivationData](t.Context(), r), &Refusal{Codes: refused1000})
+	if want := (AuditEvent{
+		Action: AuditRegistrationBurned, Operation: OpGenerateActivationData, Application: "bank-site", Registration: "e3wfISG9",
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary",
+	}); r.events.audits[0] != want {
+		t.Errorf("audit is %+v, want %+v", r.events.audits[0], want)
 	}
 }
 

@@ -163,6 +163,11 @@ const (
 	AuditProven AuditAction = "proven"
 	// AuditProofRefused is a refused proof, whatever the reason.
 	AuditProofRefused AuditAction = "proof_refused"
+	// AuditRegistrationBurned is a registration whose attempts were used up by
+	// refused proofs: its user has to register anew. The event of the last of these
+	// proofs follows it; whose they were is not known. It is not told of exchanges
+	// that an authentication server carries out.
+	AuditRegistrationBurned AuditAction = "registration_burned"
 	// AuditDeviceAdded is a device added to a licence.
 	AuditDeviceAdded AuditAction = "device_added"
 	// AuditActivated is a completed activation.

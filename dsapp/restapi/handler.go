@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,8 +22,16 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
-// DefaultMaxBodySize is the limit of a request body in bytes if none is configured.
-const DefaultMaxBodySize = 64 << 10
+// The limits of a request body if none are configured: its size in bytes and the
+// time it may take to arrive.
+const (
+	DefaultMaxBodySize = 64 << 10
+	DefaultBodyTimeout = 30 * time.Second
+)
+
+// bodyReserve is how much memory a body gets before any of it has arrived,
+// whatever length it declares, in bytes. Most bodies fit.
+const bodyReserve = 4 << 10
 
 // Keys are the API keys.
 type Keys interface {
@@ -52,17 +61,35 @@ var (
 	_ FailureLimiter = (*ratelimit.Limiter)(nil)
 )
 
-// Limits bound how often the services are called. Each may be nil.
+// Limits bound how often the services are called. Each may be nil. Calls that
+// are not carried out, such as malformed ones, are not counted.
+//
+// What phones do is counted per client address and never per application: all
+// phones share the key of their application, and whoever takes it out of one of
+// them could use a common limit up and stop all the others. What a bank's site
+// does is counted per application, since one server with a key of its own speaks
+// for many users. The address is that of Config.ClientIP: behind a proxy that is
+// not trusted to tell it, all clients have one.
 type Limits struct {
 	// FailedKeys counts requests without a valid key per client address, as
 	// ratelimit.AddressKey has it. An address with too many gets no further look
 	// at its keys for a while, be they right or wrong.
 	FailedKeys FailureLimiter
 	// Exchanges counts the calls of activation exchanges per client address, the
-	// first and the second ones each by themselves.
+	// first and the second ones each by themselves. Only keys of front ends open
+	// these services. They compute, and a wrong second call uses up one of the
+	// few attempts of a registration.
 	Exchanges Limiter
-	// Registrations counts registrations per application.
+	// Registrations counts registrations per application. Only keys of back ends
+	// open these services. Each registration uses up a licence.
 	Registrations Limiter
+	// Calls counts the calls of all other services that reach an authentication
+	// server, per client address and all together: one-time passwords, pending
+	// requests, notification IDs, adding devices and final calls of activations.
+	// Wrong ones lock users, and each can hold a connection. Only calls with keys
+	// of front ends count: one server of a bank may complete the activations of
+	// many users, and its key is bound to its address.
+	Calls Limiter
 }
 
 // Observation is what a request came to. Every value but Application comes from
@@ -87,6 +114,10 @@ type Config struct {
 	Keys       Keys
 	// MaxBodySize is in bytes; DefaultMaxBodySize if 0.
 	MaxBodySize int64
+	// BodyTimeout is how long a request's body may take to arrive, counted from
+	// the end of its header; DefaultBodyTimeout if 0. A shorter ReadTimeout of the
+	// http.Server applies instead.
+	BodyTimeout time.Duration
 	Limits      Limits
 	// ClientIP returns the address of the client, invalid if it is not known.
 	// If nil, it is the address of the connection.
@@ -123,6 +154,12 @@ func New(c Config) (*Handler, error) {
 	if c.MaxBodySize == 0 {
 		c.MaxBodySize = DefaultMaxBodySize
 	}
+	if c.BodyTimeout < 0 {
+		return nil, errors.New("body timeout: must not be negative")
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = DefaultBodyTimeout
+	}
 	if c.ClientIP == nil {
 		c.ClientIP = connectionAddress
 	}
@@ -150,12 +187,16 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 	s := h.services[r.URL.Path]
 	if s != nil {
 		o.Service = s.name()
+		h.limitWait(w, r)
 	}
 	a, done := h.answer(w, r, s, &o)
 	if !done {
 		o.Outcome = PassedOn
 		h.config.Observe(r, o)
 		return next(w, r)
+	}
+	if s == nil {
+		h.limitWait(w, r)
 	}
 	h.write(w, r, s, a, o)
 	return nil
@@ -174,6 +215,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // WriteNotFound answers a request whose path has no service and that no other
 // handler took.
 func (h *Handler) WriteNotFound(w http.ResponseWriter, r *http.Request) {
+	h.limitWait(w, r)
 	h.respond(w, versionOf(r.URL.Path), answerTo(NotFound))
 }
 
@@ -260,6 +302,36 @@ func (h *Handler) authenticate(r *http.Request, source string) (apikey.Key, answ
 	return apikey.Key{}, answerTo(Unauthenticated), false
 }
 
+// limitWait has the body of a request arrive in time or not at all. It must not
+// be called for a request that somebody else is to read.
+//
+// The deadline ends by itself. In HTTP/2 it is that of the stream, and means
+// nothing once the body is there. In HTTP/1 it is that of the connection, and
+// net/http ends it when it meets the end of the body. If the body is not read, it
+// still applies to what net/http discards of it before it answers.
+func (h *Handler) limitWait(w http.ResponseWriter, r *http.Request) {
+	if asks(r) {
+		// A client that was not told to send its body may not send it, and need not
+		// wait for what is discarded of it. Whoever reads the body takes this back.
+		w.Header().Set("Connection", "close")
+	}
+	// In HTTP/1 net/http waits for the next request then: to miss a deadline would
+	// mean that the client is gone, and cancel this one.
+	if r.ContentLength == 0 && r.ProtoMajor == 1 {
+		return
+	}
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if ok && server.ReadTimeout > 0 && server.ReadTimeout <= h.config.BodyTimeout {
+		return
+	}
+	// A ResponseWriter without deadlines leaves them to whoever made it.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.config.BodyTimeout))
+}
+
+// asks reports whether the client sends the body of a request only after it was
+// told to go on (RFC 9110, section 10.1.1). In HTTP/2 nobody waits for the body.
+func asks(r *http.Request) bool { return r.ProtoMajor == 1 && r.Header.Get("Expect") != "" }
+
 // body checks the media type and reads the body of a request.
 func (h *Handler) body(w http.ResponseWriter, r *http.Request, s *service) ([]byte, answer, bool) {
 	// Whether an optional body is there is known after reading only.
@@ -270,12 +342,19 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request, s *service) ([]by
 		return nil, answerTo(TooLarge), false
 	}
 	var body bytes.Buffer
-	body.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead)
+	// The declared length is a claim: what follows is reserved as it arrives.
+	body.Grow(int(min(max(r.ContentLength, 0), bodyReserve)) + bytes.MinRead)
 	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, h.config.MaxBodySize)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, answerTo(TooLarge), false
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, answerTo(TooSlow), false
+		}
 		return nil, answerError(s, bodyError("could not be read")), false
+	}
+	if asks(r) {
+		w.Header().Del("Connection")
 	}
 	if s.bodyOptional && body.Len() > 0 && len(r.Header.Values("Content-Type")) > 0 && !isJSON(r.Header) {
 		return nil, answerTo(UnsupportedMedia), false
@@ -318,6 +397,11 @@ func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer,
 		limiter, source = h.config.Limits.Exchanges, "proof "+ratelimit.AddressKey(address)
 	case registrations:
 		limiter, source = h.config.Limits.Registrations, key.Name
+	case calls:
+		if key.Class == apikey.FrontEnd {
+			limiter, source = h.config.Limits.Calls, ratelimit.AddressKey(address)
+		}
+	case unlimited:
 	}
 	if limiter == nil {
 		return answer{}, true

@@ -148,14 +148,20 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s: limits or format of %s", s.path, m.name)
 			}
 		}
-		limits := map[gateway.Operation]quota{
-			gateway.OpGenerateEphemeralKey:   exchanges,
-			gateway.OpGenerateActivationData: proofs,
-			gateway.OpRegisterActivation:     registrations,
-			gateway.OpRegisterOffline:        registrations,
+		limit := calls
+		switch s.operation {
+		case gateway.OpGenerateEphemeralKey:
+			limit = exchanges
+		case gateway.OpGenerateActivationData:
+			limit = proofs
+		case gateway.OpRegisterActivation, gateway.OpRegisterOffline:
+			limit = registrations
+		case gateway.OpServerTime:
+			// The one service that reaches no authentication server.
+			limit = unlimited
 		}
-		if s.quota != limits[s.operation] {
-			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limits[s.operation])
+		if s.quota != limit {
+			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limit)
 		}
 		if bodies[s.path] == "" && !s.bodyOptional {
 			t.Errorf("%s: the tests have no body for it", s.path)
@@ -952,9 +958,9 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	address := netip.MustParseAddr("2001:db8:0:1:2:3:4:5")
 	for _, s := range table() {
-		var failed, exchanged, registered fakeLimiter
+		var failed, exchanged, registered, called fakeLimiter
 		g := newRig(t, func(c *Config) {
-			c.Limits = Limits{FailedKeys: &failed, Exchanges: &exchanged, Registrations: &registered}
+			c.Limits = Limits{FailedKeys: &failed, Exchanges: &exchanged, Registrations: &registered, Calls: &called}
 			c.ClientIP = func(*http.Request) netip.Addr { return address }
 			keys, err := apikey.NewSet([]apikey.Key{
 				{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontKey)},
@@ -991,20 +997,28 @@ func TestLimits(t *testing.T) {
 		}
 		limit(&exchanged, source, s.operation == gateway.OpGenerateEphemeralKey || s.operation == gateway.OpGenerateActivationData)
 		limit(&registered, "bank-site", s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline)
+		limit(&called, "2001:db8:0:1::/64", s.quota == calls)
 		limit(&failed, "2001:db8:0:1::/64", true)
 		if len(failed.counted) != 0 {
 			t.Errorf("%s: a right key was counted as failed", s.path)
 		}
 		// A request that is not carried out does not count.
-		exchanged.counted, registered.counted = nil, nil
+		exchanged.counted, registered.counted, called.counted = nil, nil, nil
 		g.call(s.path, keyFor(s), "not JSON")
-		if len(exchanged.counted)+len(registered.counted) != 0 {
+		if len(exchanged.counted)+len(registered.counted)+len(called.counted) != 0 {
 			t.Errorf("%s: a malformed request was counted", s.path)
 		}
 		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])
 		g.call(s.path, "", bodies[s.path])
 		if want := []string{"2001:db8:0:1::/64", "2001:db8:0:1::/64"}; !slices.Equal(failed.counted, want) {
 			t.Errorf("%s: counted %q, want %q", s.path, failed.counted, want)
+		}
+		// A bank's server that completes activations speaks for many users.
+		if s.quota == calls && slices.Contains(s.classes, apikey.BackEnd) {
+			called.over = true
+			if got := g.call(s.path, backKey, bodies[s.path]); got.status != http.StatusOK || len(called.counted) != 0 {
+				t.Errorf("%s with a back-end key: answer is %+v, counted %q", s.path, got, called.counted)
+			}
 		}
 	}
 }
@@ -1157,6 +1171,7 @@ func TestNew(t *testing.T) {
 		"operations":        {Keys: testKeys(t)},
 		"keys":              {Operations: &fakeOperations{}},
 		"maximum body size": {Operations: &fakeOperations{}, Keys: testKeys(t), MaxBodySize: -1},
+		"body timeout":      {Operations: &fakeOperations{}, Keys: testKeys(t), BodyTimeout: -1},
 	} {
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want one with %q", err, want)

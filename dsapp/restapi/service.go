@@ -33,14 +33,23 @@ type service struct {
 // run carries out a checked request and returns the members of the answer.
 type run func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error)
 
-// quota is the limit that counts the calls of a service.
+// quota is the limit that counts the calls of a service. Each row of the table
+// names one: the zero value is none of them.
 type quota int
 
 const (
-	unlimited     quota = iota
-	exchanges           // per client address: first calls of an exchange
-	proofs              // per client address: second calls
-	registrations       // per application
+	_ quota = iota
+	// unlimited is for services that ask nobody and tell nothing.
+	unlimited
+	// exchanges and proofs count the first and the second calls of an exchange
+	// per client address, whichever application they are made with.
+	exchanges
+	proofs
+	// registrations are counted per application.
+	registrations
+	// calls counts all other services together, per client address, for keys of
+	// front ends only.
+	calls
 )
 
 // name is what logs and metrics call the service.

@@ -22,6 +22,7 @@ const (
 	NotFound         Outcome = "not_found"
 	MethodNotAllowed Outcome = "method_not_allowed"
 	TooLarge         Outcome = "too_large"
+	TooSlow          Outcome = "too_slow"
 	UnsupportedMedia Outcome = "unsupported_media_type"
 	Limited          Outcome = "limited"
 	Unavailable      Outcome = "unavailable"
@@ -66,6 +67,8 @@ func situationOf(o Outcome) situation {
 		return situation{http.StatusMethodNotAllowed, failure("STAT_INVPARAM", -2), "method must be POST"}
 	case TooLarge:
 		return situation{http.StatusRequestEntityTooLarge, failure("STAT_INVPARAM", -2), "body is too large"}
+	case TooSlow:
+		return situation{http.StatusRequestTimeout, failure("STAT_INVPARAM", -2), "body did not arrive in time"}
 	case UnsupportedMedia:
 		return situation{http.StatusUnsupportedMediaType, failure("STAT_INVPARAM", -2), "content type must be application/json in UTF-8 without a content encoding"}
 	case Limited:

@@ -96,7 +96,7 @@ func provisioning() []service {
 
 		// This project's choice, for the same reason as the registration.
 		define(service{
-			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard,
+			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard, quota: calls,
 		}, Operations.ActivateStandard, []in[gateway.ActivateStandardRequest]{
 			{registrationIdentifier("registrationIdentifier"), func(q *gateway.ActivateStandardRequest) *string { return &q.RegistrationIdentifier }},
 			{
@@ -111,7 +111,7 @@ func provisioning() []service {
 
 		define(service{
 			path: "/rest/v2/provisioning/getServerTime", version: v2, classes: frontEnd,
-			operation: gateway.OpServerTime, bodyOptional: true,
+			operation: gateway.OpServerTime, quota: unlimited, bodyOptional: true,
 		}, Operations.ServerTime, nil, []out[gateway.ServerTimeResult]{{
 			resultMember{name: "serverTime", kind: kindInteger},
 			func(r gateway.ServerTimeResult) (any, bool) { return r.Time, true },
@@ -205,7 +205,7 @@ func generateActivationData(s service, identifierName string) service {
 }
 
 func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceRequest]) service {
-	s.operation = gateway.OpAddDevice
+	s.operation, s.quota = gateway.OpAddDevice, calls
 	return define(s, Operations.AddDevice, append([]in[gateway.AddDeviceRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.AddDeviceRequest) *string { return &q.RegistrationIdentifier }},
 		{
@@ -218,7 +218,7 @@ func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceReq
 }
 
 func activate(s service, identifierName string, results ...out[gateway.ActivateResult]) service {
-	s.operation = gateway.OpActivate
+	s.operation, s.quota = gateway.OpActivate, calls
 	return define(s, Operations.Activate, []in[gateway.ActivateRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.ActivateRequest) *string { return &q.RegistrationIdentifier }},
 		{signature(), func(q *gateway.ActivateRequest) *string { return &q.Signature }},
@@ -226,7 +226,7 @@ func activate(s service, identifierName string, results ...out[gateway.ActivateR
 }
 
 func authenticate(s service, passwordName string, results ...out[gateway.AuthenticatedResult]) service {
-	s.operation, s.classes = gateway.OpAuthenticate, frontEnd
+	s.operation, s.classes, s.quota = gateway.OpAuthenticate, frontEnd, calls
 	return define(s, Operations.Authenticate, []in[gateway.AuthenticateRequest]{
 		{userID("userID"), func(q *gateway.AuthenticateRequest) *string { return &q.UserID }},
 		{domain("domain"), func(q *gateway.AuthenticateRequest) *string { return &q.Domain }},
@@ -257,7 +257,7 @@ func retrieve(
 	s service, call func(Operations, context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error),
 	serialName, keyName, messageName string,
 ) service {
-	s.classes = frontEnd
+	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.RetrieveRequest]{
 		{serialNumber(serialName), func(q *gateway.RetrieveRequest) *string { return &q.SerialNumber }},
 		{plainKey(keyName), func(q *gateway.RetrieveRequest) *string { return &q.Key }},
@@ -270,7 +270,7 @@ func complete(
 	s service, call func(Operations, context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error),
 	keyName string, results ...out[gateway.AuthenticatedResult],
 ) service {
-	s.classes = frontEnd
+	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CompleteRequest]{
 		{userID("userID"), func(q *gateway.CompleteRequest) *string { return &q.UserID }},
 		{domain("domain"), func(q *gateway.CompleteRequest) *string { return &q.Domain }},
@@ -283,7 +283,7 @@ func cancel(
 	s service, call func(Operations, context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error),
 	serialName, keyName string,
 ) service {
-	s.classes = frontEnd
+	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CancelRequest]{
 		{serialNumber(serialName), func(q *gateway.CancelRequest) *string { return &q.SerialNumber }},
 		{
@@ -295,7 +295,7 @@ func cancel(
 }
 
 func updateNotificationID(path string) service {
-	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID}, Operations.UpdateNotificationID,
+	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID, quota: calls}, Operations.UpdateNotificationID,
 		[]in[gateway.UpdateNotificationIDRequest]{
 			{userID("userID"), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.UserID }},
 			{required(domain("domain")), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.Domain }},

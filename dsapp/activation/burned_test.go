@@ -1,0 +1,102 @@
+package activation
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// The proof that uses the last attempt of a registration up, and no other one,
+// tells whose registration it was; nobody registered the identifiers that are
+// only probed. What it says is what every refusal says.
+func TestBurningIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	registrations := map[string]Registration{"mdl-id": w.mdl("mdl-id"), "standard-id": w.standard("standard-id"), "affinity-id": w.affinity("affinity-id")}
+	for _, r := range registrations {
+		w.register(r)
+	}
+	for _, id := range []string{"mdl-id", "standard-id", "affinity-id", "unknown-id"} {
+		var told []*BurnedError
+		for n := range 2 * w.maxAttempts {
+			p, err := w.begin(id, "wrong password").prove()
+			refused(t, p, err)
+			burned, ok := errors.AsType[*BurnedError](err)
+			if !ok {
+				continue
+			}
+			if n+1 != w.maxAttempts {
+				t.Errorf("%s: told of proof %d", id, n+1)
+			}
+			told = append(told, burned)
+		}
+		r := registrations[id]
+		if r.Kind != KindMDL && r.Kind != KindStandard {
+			if len(told) != 0 {
+				t.Errorf("%s: told %+v", id, told)
+			}
+			continue
+		}
+		if len(told) != 1 {
+			t.Fatalf("%s: told %d times", id, len(told))
+		}
+		got := told[0].Admission
+		if got.Identifier != id || got.Kind != r.Kind || got.UserID != r.UserID || got.Domain != r.Domain || got.SerialNumber != r.SerialNumber || got.Instance != r.Instance {
+			t.Errorf("%s: told %+v, want %+v", id, got, r)
+		}
+	}
+}
+
+// First calls, how many there may be, and second calls without a first one use no
+// attempt up: the phone that knows the password still gets its data.
+func TestFirstCallsBurnNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	for range 10 * w.maxAttempts {
+		w.begin(r.Identifier, "wrong password")
+	}
+	p := w.begin(r.Identifier, "wrong password")
+	for range 10 * w.maxAttempts {
+		// The first one of them is a guess.
+		proof, err := p.prove()
+		refused(t, proof, err)
+	}
+	w.store.peek(r.Identifier, func(e *stored) {
+		if e.reserved != 1 {
+			t.Errorf("%d attempts are reserved, want 1", e.reserved)
+		}
+	})
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Error(err)
+	}
+}
+
+// A refusal stays one if the registration cannot be looked for afterwards, or
+// nothing of it can be opened.
+func TestBurningIsRefusedAnyway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w.register(w.mdl("lost-id"))
+	p := w.begin("lost-id", "wrong password")
+	w.store.set(func() { w.store.fail["Load"] = errors.New("gone") })
+	proof, err := p.prove()
+	refused(t, proof, err)
+	if _, ok := errors.AsType[*BurnedError](err); ok || !strings.Contains(w.logs.String(), "burned its registration is not known") {
+		t.Errorf("error is %#v, log %s", err, w.logs)
+	}
+	w.store.set(func() { delete(w.store.fail, "Load") })
+
+	w.register(w.mdl("spoiled-id"))
+	p = w.begin("spoiled-id", "wrong password")
+	w.store.peek("spoiled-id", func(e *stored) { e.Facts[0] ^= 1 })
+	proof, err = p.prove()
+	refused(t, proof, err)
+	burned, ok := errors.AsType[*BurnedError](err)
+	if !ok || burned.Identifier != "spoiled-id" || burned.UserID != "" {
+		t.Errorf("error is %#v", err)
+	}
+	if a := w.takeAlarms(); len(a) != 1 || a[0] != "record_unopened spoiled-id" {
+		t.Errorf("alarms %q", a)
+	}
+}

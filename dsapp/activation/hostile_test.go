@@ -1,0 +1,265 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"math/big"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+// What a sealing key opens but no version of this program has sealed is treated
+// like what no key opens: an alarm and ErrUnavailable, never a refusal, never
+// unknown, never a panic.
+func TestSealedNonsense(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		// put seals the value anew, as something else.
+		put  func(w *world, e *stored, reseal func(l seal.Label, sealed []byte) []byte)
+		call func(w *world, p *phone) error
+		// identifier of the alarm.
+		identifier string
+	}{
+		"verifier": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
+			e.Verifier = reseal(recordLabel(sealedVerifier, e.Record), e.Verifier)
+		}, func(w *world, _ *phone) error {
+			_, err := w.Begin(context.Background(), "e3wfISG9", "1234")
+			return err
+		}, "e3wfISG9"},
+		"handshake": {func(w *world, e *stored, reseal func(seal.Label, []byte) []byte) {
+			h := w.store.handshakes["e3wfISG9"]
+			h.State = reseal(handshakeLabel("e3wfISG9", e.Generation), h.State)
+		}, func(_ *world, p *phone) error {
+			_, err := p.prove()
+			return err
+		}, "e3wfISG9"},
+		"data": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
+			e.Data = reseal(recordLabel(sealedData, e.Record), e.Data)
+		}, func(_ *world, p *phone) error {
+			proof, err := p.prove()
+			if proof != (Proof{}) {
+				return errors.New("a proof came with the error")
+			}
+			return err
+		}, "e3wfISG9"},
+		"facts at registration": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
+			e.Facts = reseal(recordLabel(sealedFacts, e.Record), e.Facts)
+		}, func(w *world, _ *phone) error {
+			_, err := w.Register(context.Background(), w.mdl("e3wfISG9"))
+			return err
+		}, "e3wfISG9"},
+		"facts at final call": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
+			e.Facts = reseal(recordLabel(sealedFacts, e.Record), e.Facts)
+		}, func(w *world, _ *phone) error {
+			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", KindMDL)
+			return err
+		}, "e3wfISG9"},
+		"simulation secret": {func(w *world, _ *stored, reseal func(seal.Label, []byte) []byte) {
+			w.store.secret = reseal(secretLabel, w.store.secret)
+			w.restart()
+		}, func(w *world, _ *phone) error {
+			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			return err
+		}, ""},
+	} {
+		for how, change := range map[string]func([]byte) []byte{
+			"nothing":       func([]byte) []byte { return nil },
+			"one byte":      func(b []byte) []byte { return b[:1] },
+			"cut short":     func(b []byte) []byte { return b[:len(b)-1] },
+			"prolonged":     func(b []byte) []byte { return append(b, 0) },
+			"all ones":      func(b []byte) []byte { return slices.Repeat([]byte{0xff}, len(b)) },
+			"other profile": func(b []byte) []byte { return append([]byte("rfc5054-8192-sha256\x00"), b[min(len(b), 20):]...) },
+		} {
+			if what == "simulation secret" && (how == "all ones" || how == "other profile") {
+				// Any 32 bytes are a secret.
+				continue
+			}
+			t.Run(what+" "+how, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				r := w.register(w.mdl("e3wfISG9"))
+				if err := w.activate(r.Identifier, r.Password); err != nil {
+					t.Fatal(err)
+				}
+				p := w.begin(r.Identifier, r.Password)
+				ring, err := w.config.Keyring(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				reseal := func(l seal.Label, sealed []byte) []byte {
+					plaintext, err := ring.Open(l, sealed)
+					if err != nil {
+						t.Fatal(err)
+					}
+					sealed, err = ring.Seal(l, change(plaintext))
+					if err != nil {
+						t.Fatal(err)
+					}
+					return sealed
+				}
+				w.store.peek(r.Identifier, func(e *stored) { c.put(w, e, reseal) })
+				if err := c.call(w, p); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) {
+					t.Errorf("got %v", err)
+				}
+				if a := w.takeAlarms(); len(a) != 1 || a[0] != "record_unopened "+c.identifier {
+					t.Errorf("alarms %q", a)
+				}
+			})
+		}
+	}
+}
+
+// Whatever an authentication server gives as activation data: what has the
+// documented form reaches the phone as it was, and nothing else is kept.
+func FuzzActivationData(f *testing.F) {
+	for _, s := range [][3]string{
+		{"", "", ""},
+		{"00", "", ""},
+		{"0", "", ""},
+		{message, "", ""},
+		{"0G", "", ""},
+		{"0x00", "", ""},
+		{strings.Repeat("aF", 2117), "", ""},
+		{strings.Repeat("aF", 2118), "", ""},
+		{"", "1234-5678", "000042"},
+		{"", "1234-5678", ""},
+		{"", "", "000042"},
+		{"", strings.Repeat("~", 4142), strings.Repeat(" ", 91)},
+		{"", strings.Repeat("~", 4143), ""},
+		{"", "1", strings.Repeat("1", 92)},
+		{"", "a\x00", ""},
+		{"", "é", ""},
+		{"", "a", "\n"},
+		{"", "\x7f", ""},
+		{"00", "1", "1"},
+		{"é", "é", "é"},
+		{strings.Repeat("0", 70000), "", ""},
+	} {
+		f.Add(s[0], s[1], s[2])
+	}
+	hexadecimal := regexp.MustCompile(`\A(?:[0-9A-Fa-f]{2})+\z`)
+	printable := regexp.MustCompile(`\A[ -~]*\z`)
+	f.Fuzz(func(t *testing.T, message, code, counter string) {
+		d := ActivationData{ActivationMessage: message, ActivationCode: code, EventReactivationCounter: counter}
+		for kind, want := range map[Kind]bool{
+			KindMDL:      code == "" && counter == "" && len(message) <= 4234 && hexadecimal.MatchString(message),
+			KindStandard: message == "" && code != "" && len(code) <= 4142 && len(counter) <= 91 && printable.MatchString(code) && printable.MatchString(counter),
+			KindAffinity: message == "" && code == "" && counter == "",
+		} {
+			encoded, err := d.encode(kind)
+			if want != (err == nil) {
+				t.Fatalf("%s: %v, want it accepted: %t", kind, err, want)
+			}
+			if err != nil {
+				if invalid, ok := errors.AsType[*InvalidError](err); !ok || encoded != nil || !strings.Contains("activationMessage activationCode eventReactivationCounter", invalid.Member) {
+					t.Fatalf("%s: %v with %x", kind, err, encoded)
+				}
+				continue
+			}
+			transport := func() *seal.Transport {
+				return seal.NewTransport(make([]byte, 32), make([]byte, 256), make([]byte, 256))
+			}
+			var p Proof
+			ok, err := p.sealData(transport(), kind, encoded)
+			if err != nil || ok != (kind != KindAffinity) {
+				t.Fatalf("%s: sealed: %t, %v", kind, ok, err)
+			}
+			for item, x := range map[seal.Item]struct {
+				sealed *Sealed
+				want   string
+			}{
+				seal.LicenseActivationMessage: {p.LicenseActivationMessage, strings.ToUpper(message)},
+				seal.ActivationCode:           {p.ActivationCode, code},
+				seal.EventReactivationCounter: {p.EventReactivationCounter, counter},
+			} {
+				if (x.sealed == nil) != (x.want == "") {
+					t.Fatalf("%s: sealed %v, want %q", item, x.sealed, x.want)
+				}
+				if x.sealed == nil {
+					continue
+				}
+				got, err := transport().Open(item, seal.Ciphertext{Data: number(t, x.sealed.Data), Counter: number(t, x.sealed.Counter), MAC: number(t, x.sealed.MAC)})
+				if err != nil || string(got) != x.want {
+					t.Fatalf("%s: opened to %q, %v, want %q", item, got, err, x.want)
+				}
+			}
+		}
+	})
+}
+
+// number reads hex digits of upper case, by way of a number.
+func number(t *testing.T, digits string) []byte {
+	t.Helper()
+	n, ok := new(big.Int).SetString(digits, 16)
+	if !ok || strings.ToUpper(digits) != digits || len(digits)%2 != 0 {
+		t.Fatalf("%q is not upper-case hex", digits)
+	}
+	return n.FillBytes(make([]byte, len(digits)/2))
+}
+
+// Whatever a phone sends in the two calls of an exchange: the form of all of it is
+// told by itself, the same for every identifier, before the store is asked for
+// anything, and what has the right form is answered alike whether it makes sense.
+func FuzzCalls(f *testing.F) {
+	w := newWorld(f)
+	n, ok := new(big.Int).SetString(prime, 16)
+	if !ok {
+		f.Fatal("no prime")
+	}
+	registered := w.register(w.mdl("e3wfISG9"))
+	for _, identifier := range []string{"", "abc", "abcd", registered.Identifier, "E3wfISG9", "../..", "a;bc", "abc\x00", "über", strings.Repeat("a", 64), strings.Repeat("a", 65)} {
+		f.Add(identifier, "2", strings.Repeat("0", 64))
+	}
+	for _, digits := range []string{"", "0", "1", "02", "-2", "0x2", " 2", "2_2", "g", "é", n.Text(16), strings.Repeat("0", 512), strings.Repeat("0", 511) + "2", strings.Repeat("f", 512), strings.Repeat("0", 513)} {
+		f.Add("e3wfISG9", digits, digits)
+	}
+	for _, d := range []int64{-2, -1, 1} {
+		f.Add("e3wfISG9", new(big.Int).Add(n, big.NewInt(d)).Text(16), strings.Repeat("aF", 32))
+	}
+	identifiers := regexp.MustCompile(`\A[A-Za-z0-9._-]{4,64}\z`)
+	hexadecimal := regexp.MustCompile(`\A[0-9A-Fa-f]+\z`)
+	last := new(big.Int).Sub(n, big.NewInt(1))
+	f.Fuzz(func(t *testing.T, identifier, public, evidence string) {
+		form := func(call string, err error, inForm bool, member string, asked []string) bool {
+			t.Helper()
+			invalid, ok := errors.AsType[*InvalidError](err)
+			switch {
+			case !inForm && (!ok || invalid.Member != member):
+				t.Fatalf("%s: %v, want an error about %s", call, err, member)
+			case !inForm && len(asked) > 0:
+				t.Fatalf("%s: the store was asked for %v", call, asked)
+			case inForm && identifiers.MatchString(identifier) && ok:
+				t.Fatalf("%s: %v", call, err)
+			case inForm && !identifiers.MatchString(identifier) && (!ok || invalid.Member != "registrationIdentifier" || len(asked) > 0):
+				t.Fatalf("%s: %v, want an error about the identifier", call, err)
+			}
+			return inForm && identifiers.MatchString(identifier)
+		}
+		a := new(big.Int)
+		inForm := len(public) <= 512 && hexadecimal.MatchString(public)
+		if inForm {
+			a.SetString(public, 16)
+			inForm = a.Cmp(big.NewInt(1)) > 0 && a.Cmp(last) < 0
+		}
+		w.store.take()
+		c, err := w.Begin(context.Background(), identifier, public)
+		if form("first call", err, inForm, "clientEphemeralPublicKey", w.store.take()) {
+			if err != nil || len(number(t, c.ServerPublic)) != 256 || len(number(t, c.Salt)) != 16 {
+				t.Fatalf("first call: %+v, %v", c, err)
+			}
+		} else if c != (Challenge{}) {
+			t.Fatalf("a challenge came with %v", err)
+		}
+
+		p, err := w.Prove(context.Background(), identifier, evidence)
+		if form("second call", err, len(evidence) == 64 && hexadecimal.MatchString(evidence), "clientEvidenceMessage", w.store.take()) {
+			refused(t, p, err)
+		} else if p != (Proof{}) {
+			t.Fatalf("a proof came with %v", err)
+		}
+	})
+}

@@ -1,0 +1,339 @@
+package authserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+)
+
+// behaviour is a transport whose behaviour changes; it counts the commands.
+type behaviour struct {
+	mu    sync.Mutex
+	does  transport
+	calls int
+}
+
+func (b *behaviour) set(does transport) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.does = does
+}
+
+func (b *behaviour) RoundTrip(r *http.Request) (*http.Response, error) {
+	b.mu.Lock()
+	b.calls++
+	does := b.does
+	b.mu.Unlock()
+	return does(r)
+}
+
+func (b *behaviour) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls
+}
+
+// sending reads the command and answers with handle.
+func sending(handle func(http.ResponseWriter, *http.Request, string)) transport {
+	return func(r *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		return respond(handle), nil
+	}
+}
+
+// hanging reads the command and answers nothing.
+func hanging(r *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func dropping(r *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	return nil, io.ErrUnexpectedEOF
+}
+
+// What counts as a failure of the instance and what does not.
+func TestBreakerCounts(t *testing.T) {
+	t.Parallel()
+	register := func(ctx context.Context, s *Servers) error {
+		_, err := s.MDLRegister(ctx, request)
+		return err
+	}
+	login := func(ctx context.Context, s *Servers) error {
+		_, err := s.AuthUser(ctx, "", AuthUser{UserID: "jane.doe", Password: "123456"})
+		return err
+	}
+	leaving := func(ctx context.Context, s *Servers) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return register(ctx, s)
+	}
+	business := func(status string, code int) transport {
+		return sending(answering(refused("RET_FAILURE", status, -1, code, "")))
+	}
+	page := func(status int) transport {
+		return sending(func(w http.ResponseWriter, _ *http.Request, _ string) { write(w, status, "text/html", "<html/>") })
+	}
+	for name, test := range map[string]struct {
+		does  transport
+		call  func(context.Context, *Servers) error
+		opens bool
+	}{
+		"no connection":               {refusedDial, register, true},
+		"connection lost":             {dropping, register, true},
+		"no answer in time":           {hanging, register, true},
+		"error page":                  {page(http.StatusBadGateway), register, true},
+		"page":                        {page(http.StatusOK), register, true},
+		"not the answer":              {sending(answering("<a/>")), register, true},
+		"Fault":                       {sending(answerFault("Server")), register, true},
+		"no database":                 {business("STAT_COMMS", -10), register, true},
+		"no memory":                   {business("STAT_MEMORY", -4), register, true},
+		"operating system":            {business("STAT_OS_FAILURE", -20), register, true},
+		"licence":                     {business("STAT_LICENCE", -30), register, true},
+		"lost in a login":             {dropping, login, true},
+		"success":                     {sending(answering(registered)), register, false},
+		"success that cannot be used": {sending(answering(provisioned())), register, false},
+		"refusal":                     {business("STAT_INVCREDENTIALS", 1000), register, false},
+		"not found":                   {business("STAT_NOT_FOUND", -13), register, false},
+		"Fault that blames the call":  {sending(answerFault("Client")), register, false},
+		"login that waits":            {hanging, login, false},
+		"caller leaves":               {hanging, leaving, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &behaviour{does: test.does}
+				in := stub("primary", nil)
+				in.Transport = b
+				records := &recorder{}
+				s := newServers(t, Config{
+					Instances: []Instance{in}, Timeout: 30 * time.Second, Logger: slog.New(records),
+					Breaker: breaker.Settings{Failures: 3, Cooldown: 5 * time.Second},
+				})
+				for range 3 {
+					_ = test.call(t.Context(), s)
+				}
+				err := test.call(t.Context(), s)
+				open, isOpen := errors.AsType[*breaker.OpenError](err)
+				if isOpen != test.opens || b.count() != 3 && test.opens || b.count() != 4 && !test.opens {
+					t.Fatalf("%d commands, %v", b.count(), err)
+				}
+				lines := slices.DeleteFunc(records.at(slog.LevelWarn), func(l string) bool { return !strings.Contains(l, "circuit breaker") })
+				if !test.opens {
+					if len(lines) > 0 {
+						t.Errorf("%q", lines)
+					}
+					return
+				}
+				checkFailure(t, name, err, ErrNotSent)
+				if open.RetryAfter <= 0 || open.RetryAfter > 5*time.Second {
+					t.Errorf("retry after %s", open.RetryAfter)
+				}
+				if len(lines) != 1 || !strings.HasPrefix(lines[0], "WARN circuit breaker of instance opened instance=primary cooldown=5s cause=") || strings.Contains(lines[0], secret) {
+					t.Errorf("%q", lines)
+				}
+
+				time.Sleep(5 * time.Second)
+				b.set(sending(answering(registered)))
+				if err := register(t.Context(), s); err != nil {
+					t.Error(err)
+				}
+				if got := records.at(slog.LevelInfo); !slices.Contains(got, "INFO circuit breaker of instance closed instance=primary") {
+					t.Errorf("%q", got)
+				}
+			})
+		})
+	}
+}
+
+// While an instance is open the others get its commands without any delay; what
+// only that instance can do fails at once.
+func TestBreakerFailover(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dead := &behaviour{does: func(r *http.Request) (*http.Response, error) {
+			time.Sleep(2 * time.Second) // a connection that nobody takes
+			return refusedDial(r)
+		}}
+		primary, backup := stub("primary", nil), stub("backup", sending(answering(registered)))
+		primary.Transport = dead
+		s := newServers(t, Config{
+			Instances: []Instance{primary, backup}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second},
+		})
+		for i, want := range []time.Duration{2 * time.Second, 2 * time.Second, 0, 0, 0} {
+			start := time.Now()
+			got, err := s.MDLRegister(t.Context(), request)
+			if err != nil || got.Instance != "backup" || time.Since(start) != want {
+				t.Errorf("command %d: %q in %s, %v", i, got.Instance, time.Since(start), err)
+			}
+		}
+		_, err := s.MDLAddDevice(t.Context(), "primary", MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0A"})
+		if _, open := errors.AsType[*breaker.OpenError](err); !open || dead.count() != 2 {
+			t.Errorf("%d commands, %v", dead.count(), err)
+		}
+		checkFailure(t, "affinity", err, ErrNotSent)
+	})
+}
+
+// What is known of a server outlives the configuration that found it out; a
+// command that waits in the queue tells nothing about it.
+func TestStateOutlivesServers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &behaviour{does: refusedDial}
+		in := stub("primary", nil)
+		in.Transport, in.State, in.MaxConnections, in.MaxQueue = b, new(State), 1, 0
+		records := &recorder{}
+		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
+		first := newServers(t, c)
+		_, _ = first.MDLRegister(t.Context(), request)
+		if err := in.State.load.acquire(t.Context(), 1, 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			_, err := first.MDLRegister(t.Context(), request)
+			if !errors.Is(err, errQueueFull) {
+				t.Fatal(err)
+			}
+		}
+		in.State.load.release()
+		second := newServers(t, c)
+		_, _ = second.MDLRegister(t.Context(), request)
+		for _, s := range []*Servers{first, second, newServers(t, c)} {
+			_, err := s.MDLRegister(t.Context(), request)
+			if _, open := errors.AsType[*breaker.OpenError](err); !open || b.count() != 2 {
+				t.Errorf("%d commands, %v", b.count(), err)
+			}
+		}
+		b.set(sending(answering(registered)))
+		time.Sleep(5 * time.Second)
+		if _, err := newServers(t, c).MDLRegister(t.Context(), request); err != nil {
+			t.Error(err)
+		}
+		if got := records.reach(); !slices.Equal(got, []string{lostLine, backLine}) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// watched is an instance whose probe fails while it is down.
+func watched(down *atomic.Bool, probes *atomic.Int64) Instance {
+	in := stub("primary", func(r *http.Request) (*http.Response, error) {
+		if down.Load() {
+			return refusedDial(r)
+		}
+		return sending(answering(registered))(r)
+	})
+	in.Probe = func(context.Context) error {
+		probes.Add(1)
+		if down.Load() {
+			return errors.New("no route to host")
+		}
+		return nil
+	}
+	return in
+}
+
+// Probes find out that an instance cannot be reached and that it can again, and
+// spare an instance that answers commands.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		var probes atomic.Int64
+		records := &recorder{}
+		s := newServers(t, Config{
+			Instances: []Instance{watched(&down, &probes), stub("unwatched", nil)},
+			Breaker:   breaker.Settings{Failures: 5, Cooldown: 5 * time.Second}, Logger: slog.New(records),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.Watch(ctx, 10*time.Second)
+		}()
+		probed := func(after time.Duration, want int64) {
+			t.Helper()
+			probes.Store(0)
+			time.Sleep(after)
+			synctest.Wait()
+			if got := probes.Load(); got != want {
+				t.Fatalf("%d probes, want %d", got, want)
+			}
+		}
+		refuses := func(want bool) {
+			t.Helper()
+			if got := s.instances[0].state.breaker.RetryAfter() > 0; got != want {
+				t.Fatalf("open is %v", got)
+			}
+		}
+		time.Sleep(time.Millisecond) // from now on, a little after each probe
+		probed(10*time.Second, 1)
+		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+		probed(10*time.Second, 0)
+		probed(10*time.Second, 1)
+
+		down.Store(true)
+		probed(10*time.Second, 2) // the second one makes sure
+		refuses(true)
+		probed(5*time.Second, 1) // as soon as the cooldown ends
+		refuses(true)
+		down.Store(false)
+		probed(5*time.Second, 1)
+		refuses(false)
+		probed(10*time.Second, 1)
+		if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "primary" {
+			t.Errorf("%q, %v", got.Instance, err)
+		}
+		if got := slices.Concat(records.at(slog.LevelWarn), records.at(slog.LevelInfo)); !slices.Equal(got, []string{
+			"WARN instance cannot be reached operation=probe instance=primary cause=no route to host",
+			"WARN circuit breaker of instance opened instance=primary cooldown=5s cause=no route to host",
+			"INFO instance reached again operation=probe instance=primary",
+			"INFO circuit breaker of instance closed instance=primary",
+		}) {
+			t.Errorf("%q", got)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// One lost probe changes nothing, nor does a probe that was interrupted.
+func TestWatchTolerates(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := stub("primary", nil)
+		var probes atomic.Int64
+		in.Probe = func(ctx context.Context) error {
+			switch probes.Add(1) {
+			case 1:
+				return errors.New("lost once")
+			case 2:
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 1, Cooldown: time.Second}})
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		s.Watch(ctx, 10*time.Second)
+		if probes.Load() != 3 || s.instances[0].state.breaker.RetryAfter() != 0 {
+			t.Errorf("%d probes, retry after %s", probes.Load(), s.instances[0].state.breaker.RetryAfter())
+		}
+	})
+}

@@ -1,0 +1,526 @@
+package restapi
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// form is the documented form of a member: the class of its characters and how
+// many of them it has.
+type form struct {
+	class    string
+	problem  string
+	min, max int
+}
+
+// formOf is the form of a member of a service, written down by hand.
+func formOf(path, name string, optional bool) form {
+	const (
+		noControls = "must not contain control characters"
+		alphabet   = "must consist of A-Z, a-z and 0-9"
+		hexDigits  = "must consist of hexadecimal digits"
+	)
+	text := func(longest int) form {
+		return form{`[^\x00-\x1F\x7F-\x{9F}\x{FFFE}\x{FFFF}]`, noControls, 1, longest}
+	}
+	switch name {
+	case "userID", "otp":
+		return text(255)
+	case "domain":
+		f := text(255)
+		if optional {
+			f.min = 0
+		}
+		return f
+	case "staticPassword":
+		return text(128)
+	case "password":
+		if strings.HasSuffix(path, "/MdlRegister") {
+			return text(128)
+		}
+		return text(255)
+	case "description":
+		return form{`[\s\S]`, "", 0, 255}
+	case "licenseType":
+		return form{`[a-z]`, "must consist of a-z", 1, 16}
+	case "serialNumber", "digipassInstanceID":
+		return form{`[0-9A-Za-z-]`, "must consist of A-Z, a-z, 0-9 and '-'", 1, 22}
+	case "registrationIdentifier", "registrationID":
+		return form{`[0-9A-Za-z._-]`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'", 4, 64}
+	case "deviceCode":
+		return form{`[0-9]`, "must consist of decimal digits", 1, 64}
+	case "signature", "response":
+		return form{`[0-9A-Za-z]`, alphabet, 1, 64}
+	case "challengeKey", "requestKey", "encryptedChallengeKey":
+		f := form{`[0-9A-Za-z]`, alphabet, 1, 64}
+		if strings.Contains(path, "/cancel") {
+			f.max = 1024
+		}
+		return f
+	case "derivationCode":
+		return form{`[0-9A-Fa-f]`, hexDigits, 1, 27}
+	case "clientEphemeralPublicKey", "clientEvidenceMessage":
+		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
+	case "encryptedNotificationID":
+		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1070}
+	}
+	panic("no form of " + name + " of " + path)
+}
+
+// oracle knows of one member what is right, and what may be said about it.
+type oracle struct {
+	form
+
+	required bool
+	all      *regexp.Regexp
+}
+
+// oraclesOf are the members of a service by name.
+func oraclesOf(path string) map[string]oracle {
+	oracles := make(map[string]oracle)
+	for name := range strings.FieldsSeq(services[path].request) {
+		name, optional := strings.CutSuffix(name, "?")
+		f := formOf(path, name, optional)
+		oracles[name] = oracle{f, !optional, regexp.MustCompile(`\A` + f.class + `*\z`)}
+	}
+	return oracles
+}
+
+// fits reports whether a member may have this value.
+func (o oracle) fits(value any) bool {
+	if value == nil {
+		return !o.required
+	}
+	s, ok := value.(string)
+	n := utf8.RuneCountInString(s)
+	return ok && n >= o.min && n <= o.max && o.all.MatchString(s)
+}
+
+// sentences are all that may be said about the member.
+func (o oracle) sentences(name string) []string {
+	sentences := []string{
+		"is missing", "must be a string", "occurs twice", "must not be empty", o.problem,
+		fmt.Sprintf("must have %d to %d characters", o.min, o.max), fmt.Sprintf("must not have more than %d characters", o.max),
+	}
+	for i, s := range sentences {
+		sentences[i] = name + " " + s
+	}
+	return sentences
+}
+
+var aboutBodies = []string{
+	"body must be UTF-8", "body must be a JSON object and nothing else", "body must not contain half of a surrogate pair",
+	"body contains a member twice", "body is nested too deeply",
+}
+
+// escapes finds the escapes of a JSON text; a surrogate that is not part of a
+// pair is one by itself.
+var (
+	escapes = regexp.MustCompile(`\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})`)
+	half    = regexp.MustCompile(`\A\\u[dD][89a-fA-F][0-9a-fA-F]{2}\z`)
+)
+
+// parse reads a body by other means than the handler does. It returns false
+// unless the body is a JSON object that every parser reads alike.
+func parse(body []byte) (map[string]any, bool) {
+	var whole any
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if !utf8.Valid(body) || d.Decode(&whole) != nil {
+		return nil, false
+	}
+	var compact bytes.Buffer
+	if json.Compact(&compact, body) != nil || countNames(compact.Bytes()) != countMembers(whole) {
+		return nil, false
+	}
+	if slices.ContainsFunc(escapes.FindAll(body, -1), half.Match) {
+		return nil, false
+	}
+	members, ok := whole.(map[string]any)
+	return members, ok && depth(whole) <= 16
+}
+
+func depth(value any) int {
+	deepest := 0
+	switch v := value.(type) {
+	case map[string]any:
+		for _, nested := range v {
+			deepest = max(deepest, depth(nested))
+		}
+	case []any:
+		for _, nested := range v {
+			deepest = max(deepest, depth(nested))
+		}
+	default:
+		return 0
+	}
+	return deepest + 1
+}
+
+func newHandler(tb testing.TB, edit func(*Config)) (*Handler, *fakeOperations) {
+	tb.Helper()
+	ops := &fakeOperations{}
+	c := Config{Operations: ops, Keys: testKeys(tb), ClientIP: func(*http.Request) netip.Addr { return netip.MustParseAddr("127.0.0.1") }}
+	if edit != nil {
+		edit(&c)
+	}
+	h, err := New(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return h, ops
+}
+
+// answered is an answer in the shape that its version has, decoded by
+// encoding/json alone.
+type answered struct {
+	returnCode    int
+	status        string
+	result        map[string]json.RawMessage
+	description   string
+	describesSelf bool
+}
+
+// readAnswer fails unless body is one JSON object of the members that the version has.
+func readAnswer(tb testing.TB, v version, body []byte) answered {
+	tb.Helper()
+	var a answered
+	var whole map[string]json.RawMessage
+	take := func(from map[string]json.RawMessage, name string, to any) {
+		tb.Helper()
+		if err := json.Unmarshal(from[name], to); err != nil {
+			tb.Fatalf("%s of %s: %v", name, body, err)
+		}
+		delete(from, name)
+	}
+	if err := json.Unmarshal(body, &whole); err != nil {
+		tb.Fatalf("%q: %v", body, err)
+	}
+	if _, a.describesSelf = whole["errorDescription"]; a.describesSelf {
+		take(whole, "errorDescription", &a.description)
+	}
+	if v == v1 {
+		take(whole, "errorCode", &a.returnCode)
+		take(whole, "errorMessage", &a.status)
+		a.result = whole
+		return a
+	}
+	var codes map[string]json.RawMessage
+	take(whole, "resultCodes", &codes)
+	take(codes, "returnCodeEnum", new(string))
+	take(codes, "statusCodeEnum", &a.status)
+	take(codes, "returnCode", &a.returnCode)
+	take(codes, "statusCode", new(int))
+	if _, ok := whole["result"]; ok {
+		take(whole, "result", &a.result)
+	}
+	if len(whole)+len(codes) > 0 {
+		tb.Fatalf("%s has members that are not documented", body)
+	}
+	return a
+}
+
+// hostileBodies are bodies at the edges of what is accepted.
+func hostileBodies() []string {
+	return []string{
+		"", " ", "{", "}", "{}", "[]", "null", "true", "0", `""`, "\ufeff{}", "{}{}", "{} x", "{}\x00", "\xff", `{"":""}`, `{"\u0000":1}`,
+		`{"userID":"a","userID":"a"}`, `{"userID":"a","\u0075serID":"a"}`, `{"x":{"y":1,"y":2}}`, `{"x":[{"y":1,"y":2}]}`, `{"x":[1,2,{"y":[]}],"x":0}`,
+		`{"userID":"\ud83d\ude00","password":"\ud800"}`, `{"x":"\ud800\u0041"}`, `{"x":"\ud800\ud800"}`, `{"x":"\udc00"}`, `{"x":"\\ud800"}`, `{"x":"\ud800x\udc00"}`,
+		`{"userID":"\u0000","password":"\u007f","domain":"\u0085"}`, `{"userID":"\ufffe","otp":"\uffff"}`, `{"userID":"\ufffd","otp":"\u2028"}`,
+		`{"userID":null,"domain":null,"password":null}`, `{"userID":1e400}`, `{"userID":-0}`, `{"userID":{"a":1}}`, `{"userID":["a"]}`, `{"userID":false}`,
+		`{"userID":"a;b","staticPassword":"';--<!&]]>"}`, `{"userID":"${jndi:ldap://x}","password":"%00%s%n","domain":"../../etc"}`,
+		`{"registrationIdentifier":"....","deviceCode":"００","clientEphemeralPublicKey":"0x12","clientEvidenceMessage":"0G"}`,
+		`{"registrationID":"abc","deviceCode":"","clientEphemeralPublicKey":"","clientEvidenceMessage":""}`,
+		`{"registrationIdentifier":"e3wfISG9","response":"1","derivationCode":"1"}`, `{"registrationIdentifier":"e3wfISG9"}`,
+		`{"serialNumber":"VDS_1","challengeKey":"-","requestKey":"-"}`, `{"serialNumber":"` + strings.Repeat("V", 23) + `","challengeKey":"` + strings.Repeat("1", 65) + `"}`,
+		`{"serialNumber":"V","requestKey":"` + strings.Repeat("aF", 512) + `"}`, `{"serialNumber":"V","requestKey":"` + strings.Repeat("aF", 512) + `0"}`,
+		`{"userID":"` + strings.Repeat("ü", 255) + `","password":"` + strings.Repeat("ü", 256) + `"}`, `{"userID":"` + strings.Repeat("𝄞", 255) + `","otp":"1"}`,
+		`{"a":` + strings.Repeat("[", 15) + strings.Repeat("]", 15) + `}`, `{"a":` + strings.Repeat("[", 16) + strings.Repeat("]", 16) + `}`,
+		`{"a":` + strings.Repeat(`{"a":`, 15) + "{}" + strings.Repeat("}", 15) + `}`, strings.Repeat("[", 10001),
+		`{"userID":"jane","digipassInstanceID":"V","encryptedNotificationID":"0","domain":""}`,
+	}
+}
+
+// Whatever a body is, every service gives one well-formed answer: it calls its
+// operation if the body is one JSON object and its members have their documented
+// forms, and otherwise says which member has not, in words that hold nothing of
+// the body.
+func FuzzServices(f *testing.F) {
+	for _, body := range bodies {
+		f.Add([]byte(body))
+	}
+	for _, body := range hostileBodies() {
+		f.Add([]byte(body))
+	}
+	h, ops := newHandler(f, nil)
+	oracles := make(map[string]map[string]oracle)
+	for path := range services {
+		oracles[path] = oraclesOf(path)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) > DefaultMaxBodySize {
+			return
+		}
+		members, ok := parse(body)
+		for path, service := range services {
+			want := http.StatusOK
+			wrong := slices.Clone(aboutBodies)
+			switch {
+			case len(body) == 0 && service.request == "":
+			case !ok:
+				want = http.StatusBadRequest
+				for name, o := range oracles[path] {
+					// A body with a member twice is as wrong as one that is no JSON.
+					wrong = append(wrong, o.sentences(name)[2])
+				}
+			default:
+				wrong = nil
+				for name, o := range oracles[path] {
+					if !o.fits(members[name]) {
+						want = http.StatusBadRequest
+						wrong = append(wrong, o.sentences(name)...)
+					}
+				}
+			}
+
+			calls := ops.calls
+			r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			r.SetBasicAuth(map[bool]string{true: backKey, false: frontKey}[service.classes == "back_end"], "")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != want {
+				t.Fatalf("%s: status %d, want %d: %s", path, w.Code, want, w.Body)
+			}
+			if called := ops.calls > calls; called != (want == http.StatusOK) {
+				t.Fatalf("%s: status %d, operation called: %t", path, w.Code, called)
+			}
+			a := readAnswer(t, service.shape, w.Body.Bytes())
+			if want == http.StatusOK {
+				if a.returnCode != 0 || a.status != "STAT_SUCCESS" || a.describesSelf {
+					t.Fatalf("%s: answer %s", path, w.Body)
+				}
+				continue
+			}
+			if a.returnCode != -1 || a.status != "STAT_INVPARAM" || len(a.result) > 0 || !slices.Contains(wrong, a.description) {
+				t.Fatalf("%s: answer %s, want one of %q", path, w.Body, wrong)
+			}
+		}
+	})
+}
+
+// Exactly a known key as the user name of HTTP Basic authentication with an empty
+// password is let in, as RFC 7617 reads, and every other value gets one and the
+// same answer.
+func FuzzAuthorization(f *testing.F) {
+	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
+	for _, s := range []string{
+		basic(frontKey + ":"), strings.ToLower(basic(frontKey + ":")[:6]) + basic(frontKey + ":")[6:], basic(backKey + ":"), basic(frontKey), basic(frontKey + "::"),
+		basic(":" + frontKey), basic(frontKey + ":x"), basic(frontKey + ":\x00"), basic(":"), basic(""), basic(frontKey + "\x00:"), basic(" " + frontKey + ":"),
+		basic(frontKey[:len(frontKey)-1] + ":"), basic(strings.ToLower(frontKey) + ":"), basic(strings.Repeat("k", 1<<16) + ":"), basic("\xff\xfe:"),
+		"", "Basic", "Basic ", "Basic  " + basic(frontKey + ":")[6:], "Basic\t" + basic(frontKey + ":")[6:], basic(frontKey+":") + "=", basic(frontKey+":") + " ",
+		strings.TrimRight(basic(frontKey+":"), "="), "Basic " + base64.URLEncoding.EncodeToString([]byte("\xff\xfe\xfd:")), basic(frontKey+":") + "\n",
+		"Bearer " + frontKey, "Digest " + basic(frontKey + ":")[6:], "Basic " + frontKey, "Basic " + frontKey + ":", frontKey, "Negotiate =",
+	} {
+		f.Add(s)
+	}
+	known := map[string]string{frontKey: "mobile-app", backKey: "bank-site", farKey: "far-site"}
+	var application string
+	h, _ := newHandler(f, func(c *Config) { c.Observe = func(_ *http.Request, o Observation) { application = o.Application } })
+	ask := func(header string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/getServerTime", nil)
+		r.Header["Authorization"] = []string{header}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	refused := ask("Basic nonsense")
+	f.Fuzz(func(t *testing.T, header string) {
+		want := ""
+		if scheme, credentials, found := strings.Cut(header, " "); found && strings.EqualFold(scheme, "Basic") && isASCII(scheme) {
+			// Strictly: encoding/base64 skips line breaks by itself.
+			decoded, err := base64.StdEncoding.DecodeString(credentials)
+			user, password, colon := strings.Cut(string(decoded), ":")
+			if err == nil && colon && password == "" {
+				want = known[user]
+			}
+		}
+		w := ask(header)
+		if application != want {
+			t.Fatalf("%q is that of %q, want %q", header, application, want)
+		}
+		switch status := map[string]int{"": 401, "mobile-app": 200, "bank-site": 403, "far-site": 403}[want]; {
+		case w.Code != status:
+			t.Fatalf("%q: status %d, want %d", header, w.Code, status)
+		case status == 401 && (w.Body.String() != refused.Body.String() || fmt.Sprint(w.Header()) != fmt.Sprint(refused.Header())):
+			t.Fatalf("%q: answer %v %s, want %v %s", header, w.Header(), w.Body, refused.Header(), refused.Body)
+		}
+		readAnswer(t, v2, w.Body.Bytes())
+	})
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// Exactly the documented paths are services, compared byte by byte once their
+// escapes are resolved. Every other target goes on with its body and its key
+// untouched, and is answered with 404 if nobody takes it, in the shape of its version.
+func FuzzPath(f *testing.F) {
+	for path := range services {
+		f.Add(path)
+	}
+	const path = "/rest/v2/provisioning/MdlActivate"
+	for _, target := range []string{
+		"/", "*", "//", "", path + "/", "/" + path, path + "//", strings.ToLower(path), strings.ToUpper(path), path + "?x=y", path + "?", path + "#x", path + ";x=y",
+		strings.Replace(path, "Mdl", "%4Ddl", 1), strings.Replace(path, "/Mdl", "%2FMdl", 1), strings.Replace(path, "Mdl", "%254Ddl", 1), path + "%00", path + "%0", path + "%zz",
+		path + "%20", path + "+", "/rest/v2/./provisioning/MdlActivate", "/rest/v2/x/../provisioning/MdlActivate", "/rest/v2/provisioning/%2e%2e/provisioning/MdlActivate",
+		"/rest/v2", "/rest/v2/", "/rest/", "/rest", "/rest/v2x", "/rest/v3/provisioning/MdlActivate", "/rest/v1/activation/MdlActivate", "http://example.org" + path,
+		"http://user:password@example.org" + path, "/\xff", "/%ff", "/rest/push/retrieveLogin\x00", `\rest\push\retrieveLogin`, "/rest/" + strings.Repeat("a/", 1000),
+	} {
+		f.Add(target)
+	}
+	var observed Observation
+	h, ops := newHandler(f, func(c *Config) { c.Observe = func(_ *http.Request, o Observation) { observed = o } })
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			// The server does not take such a request to the handler.
+			return
+		}
+		const body = `{"registrationIdentifier":"e3wfISG9","signature":"1"}`
+		request := func() *http.Request {
+			r := &http.Request{Method: http.MethodPost, URL: u, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+			r.SetBasicAuth(frontKey, "")
+			return r.WithContext(t.Context())
+		}
+		service, isService := services[u.Path]
+		passed := false
+		calls := ops.calls
+		w := httptest.NewRecorder()
+		if err := h.Serve(w, request(), func(_ http.ResponseWriter, r *http.Request) error {
+			passed = true
+			key, password, ok := r.BasicAuth()
+			rest, err := io.ReadAll(r.Body)
+			if key != frontKey || password != "" || !ok || err != nil || string(rest) != body || r.URL.String() != u.String() {
+				t.Fatalf("%q: passed on with key %q, body %q, error %v", target, key, rest, err)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if passed == isService || isService != (observed.Service != "") || !isService && ops.calls != calls {
+			t.Fatalf("%q: passed on: %t, observed %+v; it is a service: %t", target, passed, observed, isService)
+		}
+		if isService {
+			readAnswer(t, service.shape, w.Body.Bytes())
+			return
+		}
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, request())
+		v := v2
+		if regexp.MustCompile(`\A/rest/`).MatchString(u.Path) && !regexp.MustCompile(`\A/rest/v2/`).MatchString(u.Path) {
+			v = v1
+		}
+		if a := readAnswer(t, v, w.Body.Bytes()); w.Code != http.StatusNotFound || a.status != "STAT_NOT_FOUND" || a.description != "unknown service" {
+			t.Fatalf("%q: answer %d %s", target, w.Code, w.Body)
+		}
+	})
+}
+
+// Only JSON in UTF-8 is read, and whatever the header fields are, that is
+// answered: what is plainly JSON is taken, what does not say so is not.
+func FuzzMediaType(f *testing.F) {
+	for _, s := range [][2]string{
+		{"application/json", ""},
+		{"application/json; charset=utf-8", ""},
+		{`Application/JSON ; Charset="UTF-8"`, "identity"},
+		{"application/json; charset=utf-16", ""},
+		{"application/json;charset", ""},
+		{"application/json;;", ""},
+		{"application/json;x=y", ""},
+		{"text/json", ""},
+		{"application/json+x", ""},
+		{"application/jsonx", ""},
+		{"application", ""},
+		{"/", ""},
+		{"", ""},
+		{"application/json", "gzip"},
+		{"application/json", "identity, gzip"},
+		{"application/json", "IDENTITY"},
+		{"application/json, application/json", ""},
+		{"application/json; charset=utf-8; charset=utf-8", ""},
+		{"application/json; charset*=utf-8''utf-8", ""},
+		{"application/json\x00", ""},
+	} {
+		f.Add(s[0], s[1])
+	}
+	plain := regexp.MustCompile(`(?i)\A *application/json *(; *charset=("utf-8"|utf-8) *)?\z`)
+	h, ops := newHandler(f, nil)
+	f.Fuzz(func(t *testing.T, contentType, coding string) {
+		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/MdlActivate", strings.NewReader(bodies["/rest/v2/provisioning/MdlActivate"]))
+		r.SetBasicAuth(frontKey, "")
+		r.Header["Content-Type"] = []string{contentType}
+		if coding != "" {
+			r.Header["Content-Encoding"] = []string{coding}
+		}
+		calls := ops.calls
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		taken := ops.calls > calls
+		readAnswer(t, v2, w.Body.Bytes())
+		if status := map[bool]int{true: 200, false: 415}[taken]; w.Code != status {
+			t.Fatalf("status %d, taken: %t", w.Code, taken)
+		}
+		identity := coding == "" || strings.EqualFold(coding, "identity")
+		if !taken && identity && plain.MatchString(contentType) {
+			t.Fatal("not taken")
+		}
+		media, _, _ := strings.Cut(contentType, ";")
+		if taken && (!identity || !strings.EqualFold(strings.TrimSpace(media), "application/json") || strings.Contains(strings.ToLower(contentType), "utf-16")) {
+			t.Fatal("taken")
+		}
+	})
+}
+
+// Two statements about what the body is are none.
+func TestSeveralMediaTypes(t *testing.T) {
+	t.Parallel()
+	h, ops := newHandler(t, nil)
+	r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/MdlActivate", strings.NewReader(bodies["/rest/v2/provisioning/MdlActivate"]))
+	r.SetBasicAuth(frontKey, "")
+	r.Header["Content-Type"] = []string{"application/json", "application/json"}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusUnsupportedMediaType || ops.calls != 0 {
+		t.Errorf("status is %d, operation called %d times", w.Code, ops.calls)
+	}
+}
+
+// From an address that is not known no key is accepted.
+func TestUnknownClientAddress(t *testing.T) {
+	t.Parallel()
+	h, ops := newHandler(t, func(c *Config) { c.ClientIP = nil })
+	for _, address := range []string{"", "@", "example.com:443", "127.0.0.1", "[::1"} {
+		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/getServerTime", nil)
+		r.SetBasicAuth(frontKey, "")
+		r.RemoteAddr = address
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusForbidden || ops.calls != 0 {
+			t.Errorf("%q: status is %d, operation called %d times", address, w.Code, ops.calls)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package restapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// told is all that a gateway says about a member: no place in it could hold a
+// value of the request.
+var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|does not have 64 hex digits` +
+	`|must have \d{1,2} to \d{1,4} characters|must not have more than 255 characters|must not be longer than (128|255) (characters|bytes in UTF-8)` +
+	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits)` +
+	`|must be an even number of hex digits, at least 2|must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32` +
+	`|must be left out with a response|must be "mdl" or "standard"|is for licence type "standard" only)\z`)
+
+// newWholeHandler puts everything together that is behind the interface, down to
+// a simulated authentication server; only the network is left out.
+func newWholeHandler(tb testing.TB) *Handler {
+	tb.Helper()
+	must := func(err error) {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	user := sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", Licenses: 50, StandardLicenses: 50}
+	server := sandbox.New(sandbox.Options{Users: []sandbox.User{user}, DescriptionAttribute: "PROVFLD_DESCRIPTION"})
+	servers, err := authserver.New(authserver.Config{
+		Instances: []authserver.Instance{{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas.example.com", Path: "/"}, Transport: inProcess{server}, MaxConnections: 4}},
+		Timeout:   10 * time.Second,
+		ComponentTypes: authserver.ComponentTypes{
+			Provisioning: sandbox.DefaultComponentType, Authentication: sandbox.PushComponentType,
+			Signature: sandbox.PushComponentType, Notification: sandbox.PushComponentType,
+		},
+		Attributes: authserver.Attributes{DeviceDescription: "PROVFLD_DESCRIPTION"},
+	})
+	must(err)
+	store, err := embedded.Open(filepath.Join(tb.TempDir(), "dsapp.db"), embedded.Options{})
+	must(err)
+	tb.Cleanup(func() { must(store.Close()) })
+	ring, err := seal.NewKeyring(bytes.Repeat([]byte{7}, 32))
+	must(err)
+	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
+	profile, err := srp.LookupProfile(srp.DefaultProfile)
+	must(err)
+	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	must(err)
+	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
+	must(err)
+	operations, err := gateway.New(gateway.Config{
+		Activation: registrations, Ownership: requests, Servers: servers, UnknownRegistrations: gateway.ForwardUnknown,
+	})
+	must(err)
+	h, _ := newHandler(tb, func(c *Config) { c.Operations = operations })
+	// A registration that an exchange can be made with.
+	_, err = registrations.Register(tb.Context(), activation.Registration{
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: user.Name, Domain: user.Domain, SerialNumber: "VDS1000003", Instance: "primary",
+		Data: activation.ActivationData{ActivationMessage: "00C1"}, Started: time.Now(),
+	})
+	must(err)
+	return h
+}
+
+// inProcess is a transport to a server in the same process. What it carries has
+// to be well-formed XML.
+type inProcess struct{ server http.Handler }
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	_ = r.Body.Close()
+	for d := xml.NewDecoder(bytes.NewReader(body)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			// The answer that is given then fails the test.
+			return &http.Response{StatusCode: http.StatusTeapot, Header: http.Header{}, Body: http.NoBody}, nil //nolint:nilerr // see above
+		}
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	w := httptest.NewRecorder()
+	p.server.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// With everything behind it that a gateway has, any body for any service is
+// answered with 200 or 400: nothing that a client can write makes the gateway
+// fail, or makes it send an authentication server what that cannot read. What is
+// wrong with a body is told in words that hold nothing of it.
+func FuzzWholeGateway(f *testing.F) {
+	for _, body := range bodies {
+		f.Add([]byte(body))
+	}
+	zero, one := `{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"0"}`, `{"registrationID":"unknown","clientEphemeralPublicKey":"`+strings.Repeat("f", 512)+`"}`
+	for _, body := range append(hostileBodies(), zero, one,
+		`{"userID":"`+strings.Repeat("ü", 200)+`","staticPassword":"x"}`,
+		`{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"standard","serialNumber":"VDS1"}`,
+		`{"registrationIdentifier":"e3wfISG9","deviceCode":"`+strings.Repeat("9", 64)+`","description":"\u0000\ufffe]]>&<\u2028\ud83d\ude00"}`,
+		`{"userID":"]]>&<a>\"'","domain":"<!DOCTYPE a>","password":"&#0;","otp":"\t","challengeKey":"1","requestKey":"1","signature":"1"}`,
+		`{"registrationID":"AAAA","signature":"1","deviceCode":"1","clientEvidenceMessage":"`+evidence+`","clientEphemeralPublicKey":"`+strings.Repeat("a", 513)+`"}`,
+	) {
+		f.Add([]byte(body))
+	}
+	h := newWholeHandler(f)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) > DefaultMaxBodySize {
+			return
+		}
+		for path, service := range services {
+			r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			r.SetBasicAuth(map[bool]string{true: backKey, false: frontKey}[service.classes == "back_end"], "")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			a := readAnswer(t, service.shape, w.Body.Bytes())
+			switch w.Code {
+			case http.StatusOK:
+				if a.describesSelf || a.returnCode != 0 && len(a.result) > 0 {
+					t.Fatalf("%s: answer %s", path, w.Body)
+				}
+			case http.StatusBadRequest:
+				name, problem, _ := strings.Cut(a.description, " ")
+				members := strings.Fields(strings.ReplaceAll(service.request, "?", ""))
+				if !slices.Contains(aboutBodies, a.description) && (!slices.Contains(members, name) || !told.MatchString(problem)) {
+					t.Fatalf("%s: answer %s", path, w.Body)
+				}
+			default:
+				t.Fatalf("%s: status %d: %s", path, w.Code, w.Body)
+			}
+		}
+	})
+}

@@ -150,3 +150,37 @@ func TestKill(t *testing.T) {
 		})
 	}
 }
+
+// A proof that a kill cut short has used its attempt: whoever makes the process end
+// between the evidence and the answer must not get to guess once more.
+func TestKillInFlight(t *testing.T) {
+	t.Parallel()
+	const maxAttempts = 3
+	path := temporary(t)
+	r := record("id-1", 1)
+	for n := range maxAttempts + 1 {
+		s := open(t, path, embedded.Options{})
+		if n == 0 {
+			if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
+				t.Fatal(created, err)
+			}
+		}
+		h := activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}
+		if err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{byte(n)}, maxAttempts)
+		if err != nil || ok != (n < maxAttempts) {
+			t.Fatalf("attempt %d after as many kills: %v, error %v", n+1, ok, err)
+		}
+		// A killed process leaves the file as it is at this moment.
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = temporary(t)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

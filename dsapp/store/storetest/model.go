@@ -243,6 +243,34 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 					x.Token = slices.MinFunc(slices.Collect(maps.Keys(e.inFlight)), func(a, b activation.Token) int {
 						return bytes.Compare(a[:], b[:])
 					})
+				} else if e != nil && rapid.Bool().Draw(t, "again") {
+					x.Token = e.last
+				}
+				want, wantOK := m.settle(id, x)
+				got, ok, err := store.Settle(t.Context(), id, x)
+				agree(t, "settle of "+id, got, ok, err, want, wantOK)
+			},
+			// A whole exchange: single calls seldom make one, and only after one is there
+			// anything to admit and to give back.
+			"exchange": func(t *rapid.T) {
+				id := identifiers.Draw(t, "identifier")
+				e := m.records[id]
+				if e == nil {
+					return
+				}
+				h := activation.Handshake{Generation: e.Generation, State: blobs.Draw(t, "state"), Lifetime: lifetime}
+				m.handshakes[id] = h
+				if err := store.PutHandshake(t.Context(), id, h); err != nil {
+					t.Fatalf("put handshake of %s: %v", id, err)
+				}
+				token := activation.Token{byte(len(tokens)), byte(len(tokens) >> 8)}
+				tokens = append(tokens, token)
+				_, wantOK := m.take(id, token, 4)
+				if _, ok, err := store.Take(t.Context(), id, token, 4); err != nil || ok != wantOK {
+					t.Fatalf("take of %s: %v, error %v, the model says %v", id, ok, err, wantOK)
+				}
+				x := activation.Settlement{
+					Generation: e.Generation, Token: token, Proven: rapid.IntRange(0, 3).Draw(t, "proven") > 0, MaxAttempts: 4, MaxActivations: 3,
 				}
 				want, wantOK := m.settle(id, x)
 				got, ok, err := store.Settle(t.Context(), id, x)
@@ -266,6 +294,9 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 				id := identifiers.Draw(t, "identifier")
 				limit := limits.Draw(t, "attempts")
 				kinds := rapid.SliceOfN(kinds, 0, 3).Draw(t, "kinds")
+				if e := m.records[id]; e != nil && rapid.Bool().Draw(t, "own kind") {
+					kinds = append(kinds, e.Kind)
+				}
 				want, wantOK := m.confirm(id, limit, kinds)
 				got, ok, err := store.AdmitConfirmation(t.Context(), id, limit, kinds...)
 				agree(t, fmt.Sprintf("admit confirmation of %s as %v", id, kinds), got, ok, err, want, wantOK)

@@ -1,0 +1,160 @@
+package seal
+
+import (
+	"bytes"
+	"encoding/hex"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// alteration draws b with one bit flipped, cut short, prolonged, or with two of
+// its bytes exchanged; never b itself.
+func alteration(t *rapid.T, name string, b []byte) []byte {
+	return rapid.Custom(func(t *rapid.T) []byte {
+		altered := bytes.Clone(b)
+		switch rapid.IntRange(0, 3).Draw(t, "way") {
+		case 0:
+			altered = altered[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]
+		case 1:
+			altered = append(altered, rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "more")...)
+		case 2:
+			i, j := rapid.IntRange(0, len(b)-1).Draw(t, "i"), rapid.IntRange(0, len(b)-1).Draw(t, "j")
+			altered[i], altered[j] = altered[j], altered[i]
+		default:
+			bit := rapid.IntRange(0, 8*len(b)-1).Draw(t, "bit")
+			altered[bit/8] ^= 1 << (bit % 8)
+		}
+		return altered
+	}).Filter(func(altered []byte) bool { return !bytes.Equal(altered, b) }).Draw(t, name)
+}
+
+// A record opens as it was sealed, and neither altered, nor under another label,
+// nor without the key it was sealed with, whichever plaintext, label and keys.
+func TestRecordOpensOnlyAsSealed(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		numbers := rapid.SliceOfNDistinct(rapid.Byte(), 2, 4, rapid.ID[byte]).Draw(t, "keys")
+		keys := make([][]byte, 0, len(numbers))
+		for _, n := range numbers {
+			keys = append(keys, testKey(n))
+		}
+		ring := func(keys ...[]byte) *Keyring {
+			k, err := NewKeyring(keys...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		text := rapid.StringN(0, 12, -1)
+		label := rapid.Custom(func(t *rapid.T) Label {
+			return Label{text.Draw(t, "kind"), text.Draw(t, "identifier"), [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation"))}
+		})
+		l, plaintext := label.Draw(t, "label"), rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "plaintext")
+		all, others := ring(keys...), ring(keys[1:]...)
+		record, err := all.Seal(l, plaintext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ring(append(keys[1:], keys[0])...).Open(l, record); err != nil || !bytes.Equal(got, plaintext) {
+			t.Fatalf("opened to %x, %v", got, err)
+		}
+		refused := func(what string, k *Keyring, l Label, record []byte) {
+			if got, err := k.Open(l, record); !same(err, ErrUnopened) || got != nil {
+				t.Fatalf("%s: opened to %x, %v", what, got, err)
+			}
+		}
+		refused("altered", all, l, alteration(t, "altered", record))
+		refused("other keys", others, l, record)
+		refused("other label", all, label.Filter(func(x Label) bool { return x != l }).Draw(t, "other label"), record)
+		// Labels that are as near as can be.
+		shifted := Label{l.Kind + l.Identifier, "", l.Generation}
+		if shifted != l {
+			refused("shifted label", all, shifted, record)
+		}
+		// With the identifier of another key, the record is that key's to open.
+		claimed := bytes.Clone(record)
+		copy(claimed[1:headerSize], others.first[:])
+		refused("other key id", all, l, claimed)
+	})
+}
+
+// An item opens as it was sealed, and neither altered in any of its parts, nor as
+// another item, nor in another exchange, whichever plaintext and exchange.
+func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
+		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
+		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
+		transport := func(e [3][]byte) *Transport { return NewTransport(e[0], e[1], e[2]) }
+		item := rapid.SampledFrom(items).Draw(t, "item")
+		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
+		c, err := transport(exchange).Seal(item, plaintext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
+			t.Fatalf("opened to %x, %v", got, err)
+		}
+		refused := func(what string, tr *Transport, item Item, c Ciphertext) {
+			if got, err := tr.Open(item, c); !same(err, ErrUnopened) || got != nil {
+				t.Fatalf("%s: opened to %x, %v", what, got, err)
+			}
+		}
+		refused("altered data", transport(exchange), item, Ciphertext{alteration(t, "data", c.Data), c.Counter, c.MAC})
+		refused("altered counter", transport(exchange), item, Ciphertext{c.Data, alteration(t, "counter", c.Counter), c.MAC})
+		refused("altered MAC", transport(exchange), item, Ciphertext{c.Data, c.Counter, alteration(t, "MAC", c.MAC)})
+		for _, other := range items {
+			if other != item {
+				refused("other item", transport(exchange), other, c)
+			}
+		}
+		part := rapid.IntRange(0, 2).Draw(t, "part of the exchange")
+		another := exchange
+		another[part] = bytes.Clone(exchange[part])
+		bit := rapid.IntRange(0, 8*len(another[part])-1).Draw(t, "bit of the exchange")
+		another[part][bit/8] ^= 1 << (bit % 8)
+		refused("other exchange", transport(another), item, c)
+	})
+}
+
+// Exactly 64 hexadecimal digits that are not one byte repeated are a key: the
+// number that they write. No error repeats any of them.
+func FuzzParseKey(f *testing.F) {
+	const digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+	for _, s := range []string{
+		"", "0", digits, digits[1:], digits + "0", digits + "00", " " + digits[1:], digits[1:] + "\n", "0x" + digits[2:], "-" + digits[1:], "+" + digits[1:],
+		digits[:32] + "_" + digits[33:], strings.Repeat("0", 64), strings.Repeat("f", 64), strings.Repeat("fF", 32), strings.Repeat("0", 63) + "1", strings.Repeat("01", 32),
+		strings.Repeat("é", 32), strings.Repeat("０", 21) + "0", strings.Repeat("\x00", 64), digits[:63] + "g", digits[:63] + "/", digits[:63] + ":", digits[:63] + "@",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		hexadecimal := len(s) == 64 && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+		want := new(big.Int)
+		if hexadecimal {
+			want.SetString(s, 16)
+		}
+		repeated := hexadecimal && strings.EqualFold(s, strings.Repeat(s[:2], 32))
+		key, err := ParseKey(s)
+		if accepted := hexadecimal && !repeated; accepted != (err == nil) {
+			t.Fatalf("%q: %v, want it accepted: %t", s, err, accepted)
+		}
+		if err == nil {
+			if len(key) != 32 || new(big.Int).SetBytes(key).Cmp(want) != 0 {
+				t.Fatalf("%q became %x", s, key)
+			}
+			if _, err := NewKeyring(key); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if key != nil || !slices.Contains([]string{"must have 64 hex digits", "must consist of hex digits", "must be random: all bytes are the same"}, err.Error()) {
+			t.Fatalf("%q: key %s, error %v", s, hex.EncodeToString(key), err)
+		}
+	})
+}

@@ -28,6 +28,12 @@ test: test-tools ## Install what the tests need and run them all.
 race: test-tools ## Run all tests under the race detector.
 	$(GO) test -race ./...
 
+.PHONY: soak
+soak: test-tools ## Run the soak suites at full length, one after the other, and print their table.
+	@mkdir -p $(BIN) && rm -f $(BIN)/soak.txt
+	@$(GO) test ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 15m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
+		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
+
 .PHONY: test-tools
 test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
 	@for tool in redis-server curl openssl; do \

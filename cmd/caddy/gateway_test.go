@@ -115,9 +115,10 @@ func certificates(t *testing.T) sandbox.Certificates {
 
 func startOAS(t *testing.T, certs sandbox.Certificates) *oas {
 	t.Helper()
-	return serveOAS(t, certs, sandbox.New(sandbox.Options{Users: []sandbox.User{
+	users := append([]sandbox.User{
 		{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 10, StandardLicenses: 10},
-	}}))
+	}, loadUsers()...)
+	return serveOAS(t, certs, sandbox.New(sandbox.Options{Users: users}))
 }
 
 // startReplica starts an instance with the users and devices of o and its own
@@ -184,7 +185,7 @@ func configure(t *testing.T, certs sandbox.Certificates, server string, edit fun
 			"timeout":   "5s",
 		},
 		"limits": object{
-			"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0,
+			"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0, "calls_per_minute": 0,
 		},
 	}
 	if edit != nil {
@@ -287,14 +288,30 @@ func (g *gateway) load(t *testing.T) (int, string) {
 	r.Header.Set("Content-Type", "application/json")
 	// An unchanged configuration is loaded again, too.
 	r.Header.Set("Cache-Control", "must-revalidate")
-	// Caddy replaces its admin endpoint with every configuration.
-	r.Close = true
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := askAdmin(r)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return resp.StatusCode, string(body)
+}
+
+// askAdmin sends a request to an admin endpoint, which Caddy replaces with every
+// configuration: a connection to the old one can be reset or closed without an
+// answer. Another attempt does no harm.
+func askAdmin(r *http.Request) (*http.Response, error) {
+	r.Close = true
+	for attempt := 1; ; attempt++ {
+		resp, err := http.DefaultClient.Do(r)
+		if err == nil || r.Context().Err() != nil || attempt == 10 {
+			return resp, err
+		}
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
 }
 
 // Call posts a body and returns the status and the answer.

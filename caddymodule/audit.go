@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
@@ -15,12 +16,14 @@ type auditLog struct {
 	logger *zap.Logger
 }
 
-// Audit logs one line.
-func (l *auditLog) Audit(_ context.Context, e gateway.AuditEvent) {
-	fields := make([]zap.Field, 0, 7)
+// Audit logs one line, with the address that the request came from.
+func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
+	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	fields := make([]zap.Field, 0, 8)
 	for _, f := range []struct{ name, value string }{
 		{"operation", string(e.Operation)},
 		{"application", e.Application},
+		{"client_ip", address},
 		{"registration", e.Registration},
 		{"user_id", e.UserID},
 		{"domain", e.Domain},
@@ -31,7 +34,17 @@ func (l *auditLog) Audit(_ context.Context, e gateway.AuditEvent) {
 			fields = append(fields, zap.String(f.name, f.value))
 		}
 	}
-	l.logger.Info(string(e.Action), fields...)
+	l.logger.Log(auditLevel(e.Action), string(e.Action), fields...)
+}
+
+// auditLevel is that of a warning for what somebody should look into.
+func auditLevel(a gateway.AuditAction) zapcore.Level {
+	switch a {
+	case gateway.AuditRegistrationBurned, gateway.AuditRegistrationLost, gateway.AuditRequestLost, gateway.AuditIdentifierExists:
+		return zapcore.WarnLevel
+	default:
+		return zapcore.InfoLevel
+	}
 }
 
 // adviceUnopened is what to do about a stored value that no key opens, which is

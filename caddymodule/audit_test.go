@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"context"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -10,8 +12,36 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
+
+// Audit lines tell the address of the client, and what somebody should look into is
+// a warning.
+func TestAuditLines(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.DebugLevel)
+	l := &auditLog{logger: zap.New(core)}
+
+	ctx := context.WithValue(t.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "192.0.2.7"})
+	for action, level := range map[gateway.AuditAction]zapcore.Level{
+		gateway.AuditActivated:          zapcore.InfoLevel,
+		gateway.AuditProofRefused:       zapcore.InfoLevel,
+		gateway.AuditRegistrationBurned: zapcore.WarnLevel,
+		gateway.AuditRegistrationLost:   zapcore.WarnLevel,
+		gateway.AuditRequestLost:        zapcore.WarnLevel,
+		gateway.AuditIdentifierExists:   zapcore.WarnLevel,
+	} {
+		l.Audit(ctx, gateway.AuditEvent{Action: action, Application: "phones"})
+		l.Audit(t.Context(), gateway.AuditEvent{Action: action})
+		entries := logs.TakeAll()
+		require.Len(t, entries, 2)
+		assert.Equal(t, level, entries[0].Level, action)
+		assert.Equal(t, string(action), entries[0].Message)
+		assert.Equal(t, map[string]any{"application": "phones", "client_ip": "192.0.2.7"}, entries[0].ContextMap())
+		assert.Empty(t, entries[1].ContextMap())
+	}
+}
 
 // A value that no key opens is logged with what to do about it.
 func TestAlarms(t *testing.T) {

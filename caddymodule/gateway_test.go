@@ -550,6 +550,7 @@ func TestLogs(t *testing.T) {
 			Status  string `json:"dsapp_status"`
 			Verdict string `json:"dsapp_ownership"`
 			User    string `json:"user_id"`
+			Address string `json:"client_ip"`
 		}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			t.Fatalf("%v: %s", err, line)
@@ -559,6 +560,9 @@ func TestLogs(t *testing.T) {
 			access = append(access, strings.TrimRight(strings.Join([]string{entry.User, entry.Service, entry.Status, entry.Verdict}, " "), " "))
 		case entry.Logger == "dsapp.audit":
 			audit = append(audit, entry.Message)
+			if entry.Address != "127.0.0.1" {
+				t.Errorf("audit log: %s by %q", entry.Message, entry.Address)
+			}
 		}
 	}
 	if want := []string{

@@ -11,7 +11,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -34,8 +36,12 @@ func init() {
 
 const appName = "dsapp"
 
-// prepareTimeout bounds the preparations after a start.
-const prepareTimeout = 10 * time.Second
+const (
+	// prepareTimeout bounds one attempt at the preparations after a start.
+	prepareTimeout = 10 * time.Second
+	// prepareInterval is the pause after an attempt that failed.
+	prepareInterval = 10 * time.Second
+)
 
 // App is a gateway between mobile applications, a solution's own servers and the
 // authentication servers. It does nothing by itself: handlers
@@ -96,10 +102,38 @@ type App struct {
 	rates    *rates
 	handler  *restapi.Handler
 	stopped  atomic.Bool
+	cancel   context.CancelFunc // ends what started began
 }
 
-// current is the app that started last.
-var current atomic.Pointer[App]
+// startedApps are the apps that started and were not stopped, the latest last.
+var startedApps succession
+
+type succession struct {
+	mu   sync.Mutex
+	apps []*App
+}
+
+func (s *succession) add(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps = append(s.apps, a)
+}
+
+func (s *succession) remove(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps = slices.DeleteFunc(s.apps, func(other *App) bool { return other == a })
+}
+
+// last is the latest, nil if there is none.
+func (s *succession) last() *App {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.apps) == 0 {
+		return nil
+	}
+	return s.apps[len(s.apps)-1]
+}
 
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -281,24 +315,54 @@ func (f onEvent) Handle(context.Context, caddy.Event) error {
 // started could leave the one that goes on running with a store that it has no key
 // for.
 func (a *App) started() {
-	current.Store(a)
+	startedApps.add(a)
 	a.counters.start(a.rates)
-	a.AuthenticationServers.start()
-	end := a.store.Begin()
-	go func() {
-		defer end()
-		ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
-		defer cancel()
-		if err := a.service.Prepare(ctx); err != nil {
-			a.logger.Warn("the store is not ready; it is tried again when it is needed", slog.Any("error", err))
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	go a.AuthenticationServers.watch(ctx)
+	go a.prepare(ctx)
+}
+
+// prepare has what exchanges need prepared, again and again until that works or
+// ctx ends, and logs whether the store is ready.
+func (a *App) prepare(ctx context.Context) {
+	warned := false
+	for ctx.Err() == nil {
+		err := a.tryToPrepare(ctx)
+		if err == nil {
+			a.logger.Info("the store is ready")
+			return
 		}
-	}()
+		if !warned && ctx.Err() == nil {
+			a.logger.Warn("the store is not ready; it is tried again, also when it is needed", slog.Any("error", err))
+			warned = true
+		}
+		select {
+		case <-time.After(prepareInterval):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (a *App) tryToPrepare(ctx context.Context) error {
+	defer a.store.Begin()()
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	return a.service.Prepare(ctx)
+}
+
+// end ends what started began. Ending it again does nothing.
+func (a *App) end() {
+	startedApps.remove(a)
+	if a.cancel != nil {
+		a.cancel()
+	}
 }
 
 // Stop ends that. Requests that are being served are not affected.
 func (a *App) Stop() error {
 	a.stopped.Store(true)
-	a.AuthenticationServers.stop()
+	a.end()
 	a.counters.stop(a.rates)
 	return nil
 }
@@ -306,7 +370,7 @@ func (a *App) Stop() error {
 // Cleanup gives up what Provision acquired. Requests of this configuration can
 // still be running or even arrive: they keep the store as long as they need it.
 func (a *App) Cleanup() error {
-	a.AuthenticationServers.stop()
+	a.end()
 	a.AuthenticationServers.close()
 	if a.counters == nil {
 		return nil
@@ -324,7 +388,7 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 		// configuration before, and nothing would ever close it: keys that were
 		// revoked would be good there for as long as the client likes.
 		w.Header().Set("Connection", "close")
-		if successor := current.Load(); successor != nil {
+		if successor := startedApps.last(); successor != nil {
 			a = successor
 		}
 	}
@@ -375,6 +439,9 @@ func setLogFields(r *http.Request, o restapi.Observation) {
 	}
 	if o.Status != "" {
 		extra.Set(zap.String("dsapp_status", o.Status))
+	}
+	if o.Limit != "" {
+		extra.Set(zap.String("dsapp_limit", string(o.Limit)))
 	}
 }
 

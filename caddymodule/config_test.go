@@ -251,6 +251,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.instances[0].url: a placeholder", servers("instances", []object{{"name": "a", "url": "{env.DSAPP_TEST_EMPTY}"}})},
 		{"authentication_servers.instances[0].url: must be an address", servers("instances", []object{{"name": "a", "url": "http://a:1/"}})},
 		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
+		{"authentication_servers.instances[0].url: must have a host name in ASCII", servers("instances", []object{{"name": "a", "url": "https://bücher.example/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:0/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:65536/"}})},
 		{"authentication_servers.instances[1].url: is that of an earlier instance", servers("instances", []object{{"name": "a", "url": "https://a:1/"}, {"name": "b", "url": "https://a:1/"}})},

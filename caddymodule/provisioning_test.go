@@ -667,9 +667,9 @@ func TestConfigurationThatDoesNotStartSealsNothing(t *testing.T) {
 	s.register(t)
 }
 
-// The preparations of a configuration that failed after they had begun hold its
-// store until they end, however long that takes, and nothing waits for them.
-func TestPreparationsOutliveTheirConfiguration(t *testing.T) {
+// The preparations of a configuration that failed after they had begun end with it,
+// also if its store cannot be opened yet, and nothing waits for them.
+func TestPreparationsEndWithTheirConfiguration(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
 	s.register(t)
@@ -686,14 +686,11 @@ func TestPreparationsOutliveTheirConfiguration(t *testing.T) {
 	if err := caddy.Load(encode(t, config), true); err == nil {
 		t.Fatal("accepted")
 	}
-	if storeReferences(path) != 1 {
-		t.Errorf("%d references while the preparations run", storeReferences(path))
-	}
+	waitForPools(t, before)
 	s.register(t)
 	if err := locked.Close(); err != nil {
 		t.Fatal(err)
 	}
-	waitForPools(t, before)
 	openAndClose(t, path)
 }
 
@@ -965,3 +962,26 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 
 // poolKey is the key of the lease's resource.
 func (l *lease[T]) poolKey() string { return l.key }
+
+// Requests on connections that stayed with a stopped configuration are served by
+// the one that runs, never by one that failed after it had started.
+func TestFailedConfigurationHasNoSuccession(t *testing.T) {
+	s := newSite(t)
+	s.load(t)
+	first := running(t)
+	if startedApps.last() != first {
+		t.Error("the configuration that runs is not the last")
+	}
+	config := copyOf(t, s.config)
+	afterStart.spoil(t, config)
+	if err := caddy.Load(encode(t, config), true); err == nil {
+		t.Fatal("accepted")
+	}
+	if startedApps.last() != first {
+		t.Error("the configuration that failed is the last")
+	}
+	s.load(t)
+	if last := startedApps.last(); last != running(t) || last == first {
+		t.Error("the new configuration is not the last")
+	}
+}

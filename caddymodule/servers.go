@@ -98,7 +98,6 @@ type AuthenticationServers struct {
 	states     []string // keys in statePool
 	servers    *authserver.Servers
 	interval   time.Duration // of the probes, 0 for never
-	stopProbes context.CancelFunc
 	closed     atomic.Bool
 }
 
@@ -309,20 +308,10 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	return s.servers, err
 }
 
-// start begins to probe the instances, stop ends that.
-func (s *AuthenticationServers) start() {
-	if s.interval == 0 {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stopProbes = cancel
-	go s.servers.Watch(ctx, s.interval)
-}
-
-func (s *AuthenticationServers) stop() {
-	if s.stopProbes != nil {
-		s.stopProbes()
-		s.stopProbes = nil
+// watch probes the instances until ctx ends.
+func (s *AuthenticationServers) watch(ctx context.Context) {
+	if s.interval > 0 {
+		s.servers.Watch(ctx, s.interval)
 	}
 }
 
@@ -431,6 +420,9 @@ func (i *Instance) address() (*url.URL, error) {
 	u, err := url.Parse(resolved)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return nil, errors.New("must be an address such as https://host:8888/")
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return nil, errors.New("must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example")
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("must have no user, query or fragment")

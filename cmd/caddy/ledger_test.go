@@ -54,6 +54,8 @@ type ledger struct {
 	lost     atomic.Int64 // without an answer
 	wrong    atomic.Int64 // answered, but not as it must be
 
+	devices sync.Map // the load's, by serial number: its user
+
 	mu       sync.Mutex
 	problems []string
 	loads    []*load

@@ -829,12 +829,12 @@ func TestSoakOutages(t *testing.T) {
 			}
 			healthy := time.Now()
 			d := startLoad(t, l, o)
-			for range length(1, 4) {
+			for range length(1, 2) {
 				d.Turns(t, len(o.Scenarios))
 				trouble.Store(true)
 				began := time.Now()
 				store.begin()
-				outage := time.Duration(length(3, 20)) * time.Second
+				outage := time.Duration(length(3, 5)) * time.Second
 				again := time.Now()
 				poll(t, "the outage to last", func() bool {
 					if store.again != nil && time.Since(again) > 200*time.Millisecond {

@@ -4,18 +4,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 )
 
 const (
@@ -206,107 +203,50 @@ func TestStatusOfTooManyRequests(t *testing.T) {
 	}
 }
 
-// What goes wrong between the gateway and the authentication server or the
-// store; a command that was sent is never sent again.
-func TestStatusOfFaults(t *testing.T) {
+// Without the store nothing is begun that needs it, and what it was lost for is
+// not advised to be tried again.
+func TestStatusWithoutStore(t *testing.T) {
 	t.Parallel()
 	certs := certificates(t)
-	comms := func(status int) expectation { return expectation{status, "STAT_COMMS", -10} }
+	server := startOAS(t, certs)
+	redis := redistest.Start(t)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["store"] = object{"backend": "redis", "addresses": []string{redis.Addr()}}
+	})
+	registered := g.Register(t)
+	_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
+	require.NoError(t, err)
 
-	t.Run("authentication server", func(t *testing.T) {
-		t.Parallel()
-		server := startOAS(t, certs)
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			dsapp["authentication_servers"].(object)["timeout"] = "500ms"
-		})
-		for _, tc := range []struct {
-			name  string
-			want  expectation
-			fault func(w http.ResponseWriter, r *http.Request)
-		}{
-			{"fault", comms(http.StatusBadGateway), func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-				w.WriteHeader(http.StatusInternalServerError)
-				_, _ = io.WriteString(w, `<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body><e:Fault><faultcode>e:Server</faultcode><faultstring>no</faultstring></e:Fault></e:Body></e:Envelope>`)
-			}},
-			{"nonsense", comms(http.StatusBadGateway), func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.WriteString(w, "hello")
-			}},
-			{"connection lost", comms(http.StatusBadGateway), func(http.ResponseWriter, *http.Request) {
-				panic(http.ErrAbortHandler)
-			}},
-			{"no answer in time", comms(http.StatusGatewayTimeout), func(_ http.ResponseWriter, r *http.Request) {
-				<-r.Context().Done()
-			}},
-		} {
-			var commands atomic.Int64
-			server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				commands.Add(1)
-				_, _ = io.Copy(io.Discard, r.Body)
-				tc.fault(w, r)
-				return true
-			})
-			status, answer := g.Call(t, registerPath, backEndKey, userBody)
-			tc.want.check(t, status, answer)
-			assert.EqualValues(t, 1, commands.Load(), tc.name)
+	// The store goes away while the authentication server is working: the
+	// registration there is of no use, and trying again makes another one.
+	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
+		redis.Stop()
+		return false
+	})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	r.SetBasicAuth(backEndKey, "")
+	status, header, answer, err := g.Do(r)
+	require.NoError(t, err)
+	expectation{http.StatusInternalServerError, "STAT_ERROR", -1}.check(t, status, answer)
+	assert.Empty(t, header.Get("Retry-After"))
+	server.Intercept(nil)
+
+	commands := server.Calls("PROVISIONCMD_MDL_REGISTER")
+	for path, body := range map[string]string{
+		registerPath:       userBody,
+		ephemeralKeyPath:   `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"05"}`,
+		activationDataPath: fmt.Sprintf(`{"registrationIdentifier":"Unknown1","clientEvidenceMessage":%q}`, strings.Repeat("0", 64)),
+		addDevicePath:      `{"registrationIdentifier":"Unknown1","deviceCode":"12345678901234567890123456"}`,
+		activatePath:       `{"registrationIdentifier":"Unknown1","signature":"1234567890123456"}`,
+	} {
+		key := frontEndKey
+		if path == registerPath {
+			key = backEndKey
 		}
-	})
-
-	t.Run("no instance reachable", func(t *testing.T) {
-		t.Parallel()
-		g := startGateway(t, certs, "https://"+freeport.Address(t)+"/", nil)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
-		require.NoError(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(backEndKey, "")
-		status, header, answer, err := g.Do(r)
-		require.NoError(t, err)
-		comms(http.StatusServiceUnavailable).check(t, status, answer)
-		assert.NotEmpty(t, header.Get("Retry-After"))
-	})
-
-	t.Run("store", func(t *testing.T) {
-		t.Parallel()
-		server := startOAS(t, certs)
-		redis := redistest.Start(t)
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			dsapp["store"] = object{"backend": "redis", "addresses": []string{redis.Addr()}}
-		})
-		registered := g.Register(t)
-		_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
-		require.NoError(t, err)
-
-		// The store goes away while the authentication server is working: the
-		// registration there is of no use, and trying again makes another one.
-		server.Intercept(func(http.ResponseWriter, *http.Request) bool {
-			redis.Stop()
-			return false
-		})
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
-		require.NoError(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(backEndKey, "")
-		status, header, answer, err := g.Do(r)
-		require.NoError(t, err)
-		expectation{http.StatusInternalServerError, "STAT_ERROR", -1}.check(t, status, answer)
-		assert.Empty(t, header.Get("Retry-After"))
-		server.Intercept(nil)
-
-		commands := server.Calls("PROVISIONCMD_MDL_REGISTER")
-		for path, body := range map[string]string{
-			registerPath:       userBody,
-			ephemeralKeyPath:   `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"05"}`,
-			activationDataPath: fmt.Sprintf(`{"registrationIdentifier":"Unknown1","clientEvidenceMessage":%q}`, strings.Repeat("0", 64)),
-			addDevicePath:      `{"registrationIdentifier":"Unknown1","deviceCode":"12345678901234567890123456"}`,
-			activatePath:       `{"registrationIdentifier":"Unknown1","signature":"1234567890123456"}`,
-		} {
-			key := frontEndKey
-			if path == registerPath {
-				key = backEndKey
-			}
-			status, answer := g.Call(t, path, key, body)
-			comms(http.StatusServiceUnavailable).check(t, status, answer)
-		}
-		assert.Equal(t, commands, server.Calls("PROVISIONCMD_MDL_REGISTER"), "nothing is registered that could not be stored")
-	})
+		status, answer := g.Call(t, path, key, body)
+		expectation{http.StatusServiceUnavailable, "STAT_COMMS", -10}.check(t, status, answer)
+	}
+	assert.Equal(t, commands, server.Calls("PROVISIONCMD_MDL_REGISTER"), "nothing is registered that could not be stored")
 }

@@ -13,7 +13,8 @@ import (
 // Limits of an answer. The longest value expected is an activation message of
 // some 4 kB.
 const (
-	maxAnswer     = 1 << 20 // bytes
+	maxAnswer     = 1 << 20       // bytes
+	maxToken      = maxAnswer / 8 // bytes of one tag, text or comment: the attributes of a tag take fifty times as many in memory
 	maxDepth      = 32
 	maxElements   = 10_000
 	maxAttributes = 32  // XML attributes of one element
@@ -39,7 +40,7 @@ type item struct{ name, value string }
 // the code of a Fault.
 func decode(r io.Reader, operation string) (*answer, error) {
 	source := &answerReader{r: r}
-	p := parser{decoder: xml.NewDecoder(source), operation: operation}
+	p := parser{source: source, decoder: xml.NewDecoder(source), operation: operation}
 	err := p.document()
 	switch {
 	case source.err != nil:
@@ -63,9 +64,10 @@ func (e *readError) Unwrap() error { return e.err }
 // answerReader limits the size of an answer. It keeps its error, because
 // encoding/xml does not tell errors of the source from its own.
 type answerReader struct {
-	r    io.Reader
-	size int
-	err  error
+	r     io.Reader
+	size  int
+	token int // bytes since the last token
+	err   error
 }
 
 func (a *answerReader) Read(b []byte) (int, error) {
@@ -77,6 +79,10 @@ func (a *answerReader) Read(b []byte) (int, error) {
 		a.err = fmt.Errorf("answer longer than %d bytes", maxAnswer)
 		return 0, a.err
 	}
+	if a.token += n; a.token > maxToken {
+		a.err = fmt.Errorf("tag or text longer than %d bytes", maxToken)
+		return 0, a.err
+	}
 	if err != nil && err != io.EOF {
 		a.err = &readError{err}
 		return n, a.err
@@ -86,6 +92,7 @@ func (a *answerReader) Read(b []byte) (int, error) {
 
 // parser walks through an answer element by element.
 type parser struct {
+	source    *answerReader
 	decoder   *xml.Decoder
 	operation string
 	depth     int
@@ -99,6 +106,7 @@ type parser struct {
 // next gives the next token, which is a start or end element or text.
 func (p *parser) next() (xml.Token, error) {
 	for {
+		p.source.token = 0
 		token, err := p.decoder.Token()
 		if errors.Is(err, io.EOF) {
 			return nil, err

@@ -11,17 +11,16 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// probeOperation is what a probe is called where commands have their names.
-const probeOperation = "probe"
-
-// unanswered tells what a command that was sent and not answered says about the
-// instance.
-func (c *command) unanswered(caller context.Context, reason error) breaker.Outcome {
-	if caller.Err() != nil || c.waits && errors.Is(reason, ErrTimeout) {
-		return breaker.Unjudged
-	}
-	return breaker.Failed
-}
+const (
+	// probeOperation is what a probe is called where commands have their names.
+	probeOperation = "probe"
+	// probesInTurn is how many trials of an open breaker the probe takes before one
+	// is left to a command.
+	probesInTurn = 4
+	// secondProbe is how long after the first one failed an instance is probed
+	// again, before its breaker opens.
+	secondProbe = time.Second
+)
 
 // judge ends a call of the breaker and logs if that opens or closes it. got and
 // err are what came of the command.
@@ -29,6 +28,10 @@ func (in *instance) judge(ctx context.Context, call breaker.Call, outcome breake
 	in.changed(ctx, in.state.breaker.End(call, outcome, in.breaker), func() error {
 		if err == nil {
 			return fmt.Errorf("status %s", got.codes.StatusCodeEnum)
+		}
+		if _, ok := errors.AsType[*Fault](err); ok {
+			// Its texts can repeat what the command said; they are logged elsewhere.
+			return errors.New("SOAP Fault")
 		}
 		return err
 	})
@@ -64,37 +67,49 @@ func (s *Servers) Watch(ctx context.Context, interval time.Duration) {
 func (in *instance) watch(ctx context.Context, interval time.Duration) {
 	next := time.NewTimer(interval)
 	defer next.Stop()
+	missed := 0 // probes that failed as a trial, in a row
+	answers := in.state.answers.Load()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-next.C:
 		}
-		in.check(ctx)
+		before := answers
+		answers = in.state.answers.Load()
+		if in.check(ctx, answers != before) {
+			missed++
+		} else {
+			missed = 0
+		}
 		wait := interval
 		if retryAfter := in.state.breaker.RetryAfter(); retryAfter > 0 {
-			// The probe is to be the first to try, not a command.
-			wait = min(wait, retryAfter)
+			// The probe is to be the first to try, not a command. But it may be the
+			// probe that does not work: now and then a command gets its turn.
+			if wait = min(wait, retryAfter); missed%probesInTurn == probesInTurn-1 {
+				wait += in.breaker.Cooldown
+			}
 		}
 		next.Reset(wait)
 	}
 }
 
-// check probes the instance unless that is needless.
-func (in *instance) check(ctx context.Context) {
-	answered := in.state.answered.Swap(false)
+// check probes the instance, unless it answered commands and its breaker is closed.
+// It reports whether that was the trial of an open breaker and failed.
+func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
+	answers := in.state.answers.Load()
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
-		return // a command tries
+		return false // a command tries
 	}
 	outcome := breaker.Unjudged
 	defer func() { in.state.breaker.End(call, outcome, in.breaker) }()
 	if answered && !call.Trial() {
-		return
+		return false
 	}
 	seen := in.state.reach.began()
 	err = in.probe(ctx)
-	if err != nil && !call.Trial() && ctx.Err() == nil {
+	if err != nil && !call.Trial() && pause(ctx, secondProbe) {
 		err = in.probe(ctx)
 	}
 	switch {
@@ -106,8 +121,21 @@ func (in *instance) check(ctx context.Context) {
 		in.state.reach.ended(seen, false, func() { in.logLost(ctx, probeOperation, err) })
 		if call.Trial() {
 			outcome = breaker.Failed
-		} else if !in.state.answered.Load() {
+		} else if in.state.answers.Load() == answers {
 			in.changed(ctx, in.state.breaker.Trip(in.breaker), func() error { return err })
 		}
+	}
+	return outcome == breaker.Failed
+}
+
+// pause reports false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -108,7 +108,7 @@ func TestBreakerCounts(t *testing.T) {
 		"refusal":                     {business("STAT_INVCREDENTIALS", 1000), register, false},
 		"not found":                   {business("STAT_NOT_FOUND", -13), register, false},
 		"Fault that blames the call":  {sending(answerFault("Client")), register, false},
-		"login that waits":            {hanging, login, false},
+		"login without an answer":     {hanging, login, true},
 		"caller leaves":               {hanging, leaving, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestWatch(t *testing.T) {
 		probed(10*time.Second, 1)
 
 		down.Store(true)
-		probed(10*time.Second, 2) // the second one makes sure
+		probed(11*time.Second, 2) // the second one makes sure
 		refuses(true)
 		probed(5*time.Second, 1) // as soon as the cooldown ends
 		refuses(true)
@@ -334,6 +334,150 @@ func TestWatchTolerates(t *testing.T) {
 		s.Watch(ctx, 10*time.Second)
 		if probes.Load() != 3 || s.instances[0].state.breaker.RetryAfter() != 0 {
 			t.Errorf("%d probes, retry after %s", probes.Load(), s.instances[0].state.breaker.RetryAfter())
+		}
+	})
+}
+
+// Time that a command spent in the gateway's own queue is no failure of the server:
+// logins that wait for a person may take all connections.
+func TestQueueIsNoFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := stub("primary", func(r *http.Request) (*http.Response, error) {
+			command, _ := io.ReadAll(r.Body)
+			takes := 200 * time.Millisecond
+			if strings.Contains(string(command), "authUser") {
+				takes = time.Hour
+			}
+			select {
+			case <-time.After(takes):
+				return respond(answering(registered)), nil
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		})
+		in.MaxConnections, in.MaxQueue = 3, 100
+		s := newServers(t, Config{
+			Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 5, Cooldown: 5 * time.Second},
+		})
+		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() { _, _ = s.AuthUser(t.Context(), "", AuthUser{UserID: "jane.doe", Password: "push"}) })
+		}
+		time.Sleep(100 * time.Millisecond)
+		for range 5 {
+			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) }) // sent with 100 ms left
+		}
+		group.Wait()
+		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A login that times out tells nothing while the server answers other commands.
+func TestWaitingLogin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := stub("primary", func(r *http.Request) (*http.Response, error) {
+			command, _ := io.ReadAll(r.Body)
+			if strings.Contains(string(command), "authUser") {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return respond(answering(registered)), nil
+		})
+		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
+		login := func() { _, _ = s.AuthUser(t.Context(), "", AuthUser{UserID: "jane.doe", Password: "push"}) }
+		for range 5 {
+			var group sync.WaitGroup
+			for range 3 {
+				group.Go(login)
+			}
+			time.Sleep(time.Second)
+			if _, err := s.MDLRegister(t.Context(), request); err != nil {
+				t.Fatal(err)
+			}
+			group.Wait()
+		}
+		login()
+		login()
+		_, err := s.MDLRegister(t.Context(), request)
+		if _, open := errors.AsType[*breaker.OpenError](err); !open {
+			t.Errorf("nothing was answered any more: %v", err)
+		}
+	})
+}
+
+// A command that waited in the queue is not sent to an instance whose breaker
+// opened meanwhile.
+func TestBreakerOpensWhileQueued(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &behaviour{does: func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return dropping(r)
+		}}
+		in := stub("primary", nil)
+		in.Transport, in.MaxConnections, in.MaxQueue = b, 1, 100
+		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
+		var group sync.WaitGroup
+		for range 10 {
+			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) })
+		}
+		group.Wait()
+		if b.count() != 2 {
+			t.Errorf("%d commands", b.count())
+		}
+	})
+}
+
+// A server may repeat in a Fault what the command said; the log does not.
+func TestBreakerLogsNoValues(t *testing.T) {
+	t.Parallel()
+	records := &recorder{}
+	s := newServers(t, Config{
+		Instances: []Instance{stub("primary", sending(answerFault("Server." + secret)))}, Logger: slog.New(records),
+		Breaker: breaker.Settings{Failures: 1, Cooldown: time.Hour},
+	})
+	_, _ = s.MDLRegister(t.Context(), request)
+	lines := records.at(slog.LevelWarn)
+	if len(lines) != 2 || strings.Contains(strings.Join(lines, "\n"), secret) {
+		t.Errorf("%q", lines)
+	}
+}
+
+// A probe that does not work, although commands would, leaves them a chance.
+func TestWrongProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := stub("primary", sending(answering(registered)))
+		in.Probe = func(context.Context) error { return errors.New("no such host") }
+		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 5, Cooldown: 5 * time.Second}})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.Watch(ctx, 10*time.Second)
+		}()
+		time.Sleep(12 * time.Second)
+		worked, first := 0, time.Time{}
+		for ctx.Err() == nil {
+			if _, err := s.MDLRegister(t.Context(), request); err == nil {
+				if worked++; first.IsZero() {
+					first = time.Now()
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		<-ended
+		// The first closes the breaker: the instance answers, so it is probed no more.
+		if worked < 5000 {
+			t.Errorf("%d commands worked, the first at %s", worked, first)
 		}
 	})
 }

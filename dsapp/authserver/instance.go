@@ -57,18 +57,37 @@ func (in *instance) failure(c *command, reason, cause error) error {
 // exchange sends a command and reads the answer. Its errors are *CallError. When
 // it returns, nothing reads request any more.
 func (in *instance) exchange(caller context.Context, c *command, v soapVersion, request []byte) (got *answer, err error) {
-	call, err := in.state.breaker.Begin(in.breaker)
-	if err != nil {
-		return nil, in.failure(c, ErrNotSent, err)
+	if left := in.state.breaker.RetryAfter(); left > 0 {
+		return nil, in.failure(c, ErrNotSent, &breaker.OpenError{RetryAfter: left})
 	}
-	outcome := breaker.Unjudged
-	defer func() { in.judge(caller, call, outcome, got, err) }()
 	ctx, cancel := context.WithTimeout(caller, in.timeout)
 	defer cancel()
 	if err := in.state.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
 	defer in.state.load.release()
+	// Only now: what became known while the command waited counts for it, too.
+	call, err := in.state.breaker.Begin(in.breaker)
+	if err != nil {
+		return nil, in.failure(c, ErrNotSent, err)
+	}
+	outcome := breaker.Unjudged
+	defer func() { in.judge(caller, call, outcome, got, err) }()
+	deadline, _ := ctx.Deadline()
+	hasty := time.Until(deadline) < in.timeout/2 // most of the time went by in the queue
+	answers := in.state.answers.Load()
+	// unanswered tells what it says about the instance that no answer came.
+	unanswered := func(reason error) breaker.Outcome {
+		late := errors.Is(reason, ErrTimeout)
+		switch {
+		case caller.Err() != nil, late && hasty:
+			return breaker.Unjudged
+		case late && c.waits && in.state.answers.Load() != answers:
+			// The server works: it waits for the person.
+			return breaker.Unjudged
+		}
+		return breaker.Failed
+	}
 
 	seen := in.state.reach.began()
 	p := &payload{data: request}
@@ -79,14 +98,14 @@ func (in *instance) exchange(caller context.Context, c *command, v soapVersion, 
 		if !p.abandon() {
 			// Time that ran out only says something about the connection if it was
 			// what the command waited for: it may have been spent in the queue.
-			if caller.Err() == nil && (ctx.Err() == nil || p.connecting()) {
+			if caller.Err() == nil && (ctx.Err() == nil || p.connecting() && !hasty) {
 				outcome = breaker.Failed
 				in.state.reach.ended(seen, false, func() { in.logLost(caller, c.String(), err) })
 			}
 			return nil, in.failure(c, ErrNotSent, err)
 		}
 		reason, cause := lost(ctx, err)
-		outcome = c.unanswered(caller, reason)
+		outcome = unanswered(reason)
 		return nil, in.failure(c, reason, cause)
 	}
 	defer response.Body.Close()
@@ -100,13 +119,13 @@ func (in *instance) exchange(caller context.Context, c *command, v soapVersion, 
 		// Also without an error of reading: the server ends its answer when it sees
 		// the connection closing, and that can arrive before it is closed.
 		reason, cause := lost(ctx, err)
-		outcome = c.unanswered(caller, reason)
+		outcome = unanswered(reason)
 		return nil, in.failure(c, reason, cause)
 	}
 	in.state.reach.ended(seen, true, func() { in.logReached(caller, c.String()) })
 	if err == nil && !got.codes.backendFault() || faulted && fault.Sender {
 		outcome = breaker.Worked
-		in.state.answered.Store(true)
+		in.state.answers.Add(1)
 	} else {
 		outcome = breaker.Failed
 	}

@@ -15,6 +15,5 @@ type State struct {
 	load    load
 	reach   reach
 	breaker breaker.Breaker
-	// answered tells that the server answered since somebody last looked.
-	answered atomic.Bool
+	answers atomic.Uint64 // of commands
 }

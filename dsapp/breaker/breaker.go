@@ -61,9 +61,10 @@ type Breaker struct {
 	failures int // in a row, while closed
 	open     bool
 	retryAt  time.Time // while open
-	// period counts the openings, closings and trials. Only calls that began in
-	// the present one count: those of an earlier one met what was before.
+	// period counts the openings, closings and trials. Calls that began before
+	// the last opening or closing met what was before: they do not count.
 	period uint64
+	opened uint64 // the period of the last opening
 }
 
 // Call is a call that was let through. Each has one End.
@@ -97,14 +98,17 @@ func (b *Breaker) Begin(s Settings) (Call, error) {
 func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.open && o == Worked && c.period > b.opened {
+		// Also of a trial that took so long that another one began: a server that
+		// answers slowly works.
+		b.open, b.failures = false, 0
+		b.period++
+		return Closed
+	}
 	if c.period != b.period {
 		return Unchanged
 	}
 	switch {
-	case b.open && o == Worked:
-		b.open, b.failures = false, 0
-		b.period++
-		return Closed
 	case b.open && o == Failed:
 		b.retryAt = time.Now().Add(s.Cooldown)
 	case b.open:
@@ -137,6 +141,7 @@ func (b *Breaker) trip(s Settings) {
 	b.open, b.failures = true, 0
 	b.retryAt = time.Now().Add(s.Cooldown)
 	b.period++
+	b.opened = b.period
 }
 
 // RetryAfter is the time until the breaker lets the next call through, 0 if it

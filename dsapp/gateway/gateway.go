@@ -253,6 +253,9 @@ func observed[R any](ctx context.Context, g *Gateway, op Operation, run func() (
 		case ctx.Err() != nil:
 			// The client left; whatever failed then is no trouble of ours.
 			level = slog.LevelDebug
+		case refusedByBreaker(err):
+			// That the breaker opened was logged.
+			level = slog.LevelDebug
 		case failure.Kind == Internal:
 			level = slog.LevelError
 		}

@@ -106,6 +106,8 @@ type Observation struct {
 	// Status is the statusCodeEnum of the answer. An authentication server's own
 	// is relayed, and reported here if it is a name of at most 64 characters.
 	Status string
+	// Limit that the request was one too many for; empty if it was not.
+	Limit Limit
 }
 
 // Config is what a Handler needs.
@@ -285,7 +287,7 @@ func (h *Handler) authenticate(r *http.Request, source string) (apikey.Key, answ
 	failed := h.config.Limits.FailedKeys
 	if failed != nil {
 		if blocked, retryAfter := failed.Blocked(source); blocked {
-			return apikey.Key{}, answerLimited(retryAfter), false
+			return apikey.Key{}, answerLimited(LimitFailedKeys, retryAfter), false
 		}
 	}
 	name, password, ok := r.BasicAuth()
@@ -313,7 +315,7 @@ func (h *Handler) limitWait(w http.ResponseWriter, r *http.Request) {
 	if asks(r) {
 		// A client that was not told to send its body may not send it, and need not
 		// wait for what is discarded of it. Whoever reads the body takes this back.
-		w.Header().Set("Connection", "close")
+		w.Header().Add("Connection", "close")
 	}
 	// In HTTP/1 net/http waits for the next request then: to miss a deadline would
 	// mean that the client is gone, and cancel this one.
@@ -326,6 +328,19 @@ func (h *Handler) limitWait(w http.ResponseWriter, r *http.Request) {
 	}
 	// A ResponseWriter without deadlines leaves them to whoever made it.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.config.BodyTimeout))
+}
+
+// arrived takes back, once the body was read, what limitWait did.
+func arrived(w http.ResponseWriter, r *http.Request) {
+	if asks(r) {
+		header := w.Header()
+		header["Connection"] = slices.Delete(header["Connection"], len(header["Connection"])-1, len(header["Connection"]))
+	}
+	// Somebody may have read the body before, so that net/http waits for the next
+	// request by now. A server with a deadline of its own would get that one here.
+	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.ReadTimeout == 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
 }
 
 // asks reports whether the client sends the body of a request only after it was
@@ -353,9 +368,7 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request, s *service) ([]by
 		}
 		return nil, answerError(s, bodyError("could not be read")), false
 	}
-	if asks(r) {
-		w.Header().Del("Connection")
-	}
+	arrived(w, r)
 	if s.bodyOptional && body.Len() > 0 && len(r.Header.Values("Content-Type")) > 0 && !isJSON(r.Header) {
 		return nil, answerTo(UnsupportedMedia), false
 	}
@@ -388,18 +401,19 @@ func isJSON(header http.Header) bool {
 func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer, bool) {
 	var limiter Limiter
 	var source string
+	var limit Limit
 	switch s.quota {
 	case exchanges:
-		limiter, source = h.config.Limits.Exchanges, ratelimit.AddressKey(address)
+		limit, limiter, source = LimitExchanges, h.config.Limits.Exchanges, ratelimit.AddressKey(address)
 	case proofs:
 		// The second calls are counted by themselves, so that an exchange costs one
 		// of each; without a first one they cost the gateway as much.
-		limiter, source = h.config.Limits.Exchanges, "proof "+ratelimit.AddressKey(address)
+		limit, limiter, source = LimitExchanges, h.config.Limits.Exchanges, "proof "+ratelimit.AddressKey(address)
 	case registrations:
-		limiter, source = h.config.Limits.Registrations, key.Name
+		limit, limiter, source = LimitRegistrations, h.config.Limits.Registrations, key.Name
 	case calls:
 		if key.Class == apikey.FrontEnd {
-			limiter, source = h.config.Limits.Calls, ratelimit.AddressKey(address)
+			limit, limiter, source = LimitCalls, h.config.Limits.Calls, ratelimit.AddressKey(address)
 		}
 	case unlimited:
 	}
@@ -410,12 +424,12 @@ func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer,
 	if ok {
 		return answer{}, true
 	}
-	return answerLimited(retryAfter), false
+	return answerLimited(limit, retryAfter), false
 }
 
 // write sends an answer and reports it.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request, s *service, a answer, o Observation) {
-	o.Outcome, o.HTTPStatus, o.Status = a.outcome, a.status, statusName(a.codes.StatusCodeEnum)
+	o.Outcome, o.HTTPStatus, o.Status, o.Limit = a.outcome, a.status, statusName(a.codes.StatusCodeEnum), a.limit
 	h.config.Observe(r, o)
 	v := versionOf(r.URL.Path)
 	if s != nil {

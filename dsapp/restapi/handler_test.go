@@ -984,8 +984,11 @@ func TestLimits(t *testing.T) {
 				return
 			}
 			wantFailure(t, got, s.version, 429, "STAT_ERROR", -1, -1)
-			if got.header.Get("Retry-After") != "2" || g.ops.calls != calls || g.last().Outcome != Limited {
-				t.Errorf("%s: answer is %+v", s.path, got)
+			name := map[*fakeLimiter]Limit{
+				&failed: LimitFailedKeys, &exchanged: LimitExchanges, &registered: LimitRegistrations, &called: LimitCalls,
+			}[f]
+			if got.header.Get("Retry-After") != "2" || g.ops.calls != calls || g.last().Outcome != Limited || g.last().Limit != name {
+				t.Errorf("%s: answer is %+v, limit %q", s.path, got, g.last().Limit)
 			}
 			if f != &failed && !slices.Equal(f.counted, []string{source}) {
 				t.Errorf("%s: counted %q, want %q", s.path, f.counted, source)

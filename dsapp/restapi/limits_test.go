@@ -2,6 +2,7 @@ package restapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -499,5 +500,59 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	time.Sleep(time.Second)
 	if got := g.call(activatePath, frontKey, bodies[activatePath]); got.status != http.StatusOK {
 		t.Errorf("answer after the time to wait is %+v", got)
+	}
+}
+
+// A handler before this one may have read the body: the time that it has to arrive
+// in does not end the operation.
+func TestBodyThatWasReadBefore(t *testing.T) {
+	t.Parallel()
+	body := bodies[activatePath]
+	ended := make(chan error, 1)
+	g := newRig(t, func(c *Config) {
+		impatient(c)
+		c.Operations = slowOperations{c.Operations.(*fakeOperations), ended}
+	}, func(h *Handler) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			read, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			r.Body = io.NopCloser(bytes.NewReader(read))
+			h.ServeHTTP(w, r)
+		}
+	})
+	conn, r := g.dial()
+	g.send(conn, g.header(activatePath, frontKey, fmt.Sprintf("Content-Length: %d", len(body)))+body)
+	if got := g.receive(r); got.status != http.StatusOK {
+		t.Errorf("status %d", got.status)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the operation ended with %v", err)
+	}
+}
+
+// That another handler wants the connection closed holds, also for a client that
+// asks before it sends its body.
+func TestConnectionThatIsToClose(t *testing.T) {
+	t.Parallel()
+	body := bodies[activatePath]
+	g := newRig(t, nil, func(h *Handler) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close")
+			h.ServeHTTP(w, r)
+		}
+	})
+	conn, r := g.dial()
+	g.send(conn, g.header(activatePath, frontKey, fmt.Sprintf("Content-Length: %d\r\nExpect: 100-continue", len(body)))+body)
+	for _, want := range []int{http.StatusContinue, http.StatusOK} {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want || resp.Close != (want == http.StatusOK) {
+			t.Errorf("status %d, close %v", resp.StatusCode, resp.Close)
+		}
 	}
 }

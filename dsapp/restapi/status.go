@@ -90,13 +90,28 @@ type answer struct {
 	situation
 	result     []field
 	retryAfter time.Duration
+	limit      Limit
 }
 
 func answerTo(o Outcome) answer { return answer{outcome: o, situation: situationOf(o)} }
 
+// Limit names what a request was one too many for.
+type Limit string
+
+// The limits.
+const (
+	LimitFailedKeys    Limit = "failed_keys"
+	LimitExchanges     Limit = "exchanges"
+	LimitCalls         Limit = "calls"
+	LimitRegistrations Limit = "registrations"
+	// LimitBusy is that of the exchanges that are computed at once.
+	LimitBusy Limit = "busy"
+)
+
 // answerLimited answers a request that came too early.
-func answerLimited(retryAfter time.Duration) answer {
+func answerLimited(l Limit, retryAfter time.Duration) answer {
 	a := answerTo(Limited)
+	a.limit = l
 	// The client is always told when to come back.
 	a.retryAfter = max(retryAfter, time.Second)
 	return a
@@ -127,7 +142,7 @@ func answerError(s *service, err error) answer {
 	case gateway.Timeout:
 		a = answerTo(Timeout)
 	case gateway.Busy:
-		return answerLimited(failure.RetryAfter)
+		return answerLimited(LimitBusy, failure.RetryAfter)
 	default:
 		a = answerTo(Internal)
 	}

@@ -96,6 +96,9 @@ func outcome(ctx context.Context, err error) breaker.Outcome {
 		return breaker.Unjudged
 	case errors.Is(err, goredis.ErrClosed), errors.Is(err, errClient):
 		return breaker.Unjudged
+	case errors.Is(err, goredis.ErrPoolTimeout), errors.Is(err, goredis.ErrPoolExhausted):
+		// Too much is asked at once. What is on the connections tells about the server.
+		return breaker.Unjudged
 	}
 	return breaker.Failed
 }

@@ -60,8 +60,8 @@ func TestOutcome(t *testing.T) {
 		{t.Context(), fmt.Errorf("greeting: %w", serverError("NOAUTH Authentication required.")), breaker.Worked},
 		{t.Context(), io.EOF, breaker.Failed},
 		{t.Context(), context.DeadlineExceeded, breaker.Failed}, // that of an attempt to connect
-		{t.Context(), goredis.ErrPoolTimeout, breaker.Failed},
-		{t.Context(), goredis.ErrPoolExhausted, breaker.Failed},
+		{t.Context(), goredis.ErrPoolTimeout, breaker.Unjudged},
+		{t.Context(), goredis.ErrPoolExhausted, breaker.Unjudged},
 		{t.Context(), fmt.Errorf("redis: all sentinels specified in configuration are unreachable: %w", goredis.Nil), breaker.Failed},
 		{t.Context(), errors.New("redis: can't parse reply"), breaker.Failed},
 		{t.Context(), goredis.ErrClosed, breaker.Unjudged},

@@ -5,8 +5,9 @@ BIN           ?= bin
 TOOLS         ?= $(BIN)/tools
 GOLANGCI_LINT := v2.15.0
 CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
-# The flags and build tags of an xcaddy build.
-RELEASE_FLAGS := -trimpath -ldflags "-w -s" -tags nobadger,nomysql,nopgx
+# The flags and build tags of an xcaddy build. The commit, which would make the
+# bytes depend on more than the sources, is not recorded.
+RELEASE_FLAGS := -trimpath -buildvcs=false -ldflags "-w -s" -tags nobadger,nomysql,nopgx
 EXAMPLE_DIR   ?= /etc/dsapp
 FUZZ_TIME     ?= 5s
 SRP_CLIENT    := cmd/caddy/testdata/srp-client

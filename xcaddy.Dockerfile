@@ -3,7 +3,7 @@
 #   docker build -f xcaddy.Dockerfile -t dsapp-gateway .
 #   cp caddy.json.example caddy.json
 #   make example-files EXAMPLE_DIR=$PWD/secrets && sudo chown -R 10001 secrets
-#   docker run -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
+#   docker run --stop-timeout 60 -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
 #     -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
 #
 # `make xcaddy` runs the same Go steps without Docker.
@@ -25,16 +25,17 @@ RUN apk add --no-cache ca-certificates \
 	&& addgroup -S -g 10001 dsapp \
 	&& adduser -S -u 10001 -G dsapp -h /data dsapp \
 	&& mkdir -p /config /data /etc/caddy \
+	&& install -d -o dsapp -g dsapp -m 0700 /run/caddy \
 	&& chown dsapp:dsapp /config /data
 COPY --from=build /usr/bin/caddy /usr/bin/caddy
 # Caddy keeps certificates and the embedded store below /data, autosaved
-# configurations below /config.
+# configurations below /config; /run/caddy is for the admin endpoint's socket.
 ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
 VOLUME ["/config", "/data"]
 USER dsapp
 EXPOSE 11080
-# Caddy's admin endpoint, which listens inside the container only.
+# A connection to the site; adapt the port if the configuration listens on another.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-	CMD wget -q -O /dev/null http://127.0.0.1:2019/metrics || exit 1
+	CMD nc -z 127.0.0.1 11080
 ENTRYPOINT ["/usr/bin/caddy"]
 CMD ["run", "--config", "/etc/caddy/caddy.json"]

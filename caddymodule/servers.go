@@ -86,9 +86,9 @@ type AuthenticationServers struct {
 	Attributes Attributes `json:"attributes,omitzero"`
 
 	// How often to look whether an instance can be reached, by a connection and a
-	// TLS handshake, if it answered no command in the meantime. One that two such
-	// probes in a row do not reach is treated as if its breaker had opened. From
-	// `10ms` to `10m`; 0 for never. Default: `10s`.
+	// TLS handshake, if it answered no command in the meantime. Two such probes that
+	// fail, one a second after the other, open its breaker. From `10ms` to `10m`; 0
+	// for never. Default: `10s`.
 	ProbeInterval *caddy.Duration `json:"probe_interval,omitempty"`
 
 	// When an instance that does not work gets no more commands for a while.
@@ -104,9 +104,10 @@ type AuthenticationServers struct {
 // Breaker is a circuit breaker. Each instance has one of its own, which outlives
 // reloads. While it is open, commands go to other instances where they may, and are
 // answered with status 503 at once where they may not. What counts as a failure:
-// no connection, a lost one, no answer in time (except to a one-time password or
-// an approved login, for which the server may wait for a person), an answer that
-// is not usable, and one that says that the server itself is out of order.
+// no connection, a lost one, no answer in time (to a one-time password or an
+// approved login, for which the server may wait for a person, only if it answered
+// nothing else meanwhile), an answer that is not usable, and one that says that the
+// server itself is out of order.
 type Breaker struct {
 	// After how many failures in a row the breaker opens. 1 to 1000. Default: 5.
 	Failures int `json:"failures,omitempty"`

@@ -798,7 +798,7 @@ func answerFaults(forbidden string) []fault {
 		{name: "many elements", kind: faultBad, says: "elements", misconduct: with(func(x *incoming) string {
 			return padding(x.faultCommand) + strings.Repeat("<a/>", 100_000)
 		})},
-		{name: "many attributes", kind: faultBad, says: "attributes", misconduct: with(func(x *incoming) string {
+		{name: "many attributes", kind: faultBad, says: "tag or text longer", misconduct: with(func(x *incoming) string {
 			return padding(x.faultCommand) + "<a" + strings.Repeat(` b=""`, 100_000) + "/>"
 		})},
 		{name: "entity bomb", kind: faultBad, says: "document type", misconduct: with(func(x *incoming) string {
@@ -1152,7 +1152,7 @@ func testFaults(t *testing.T, two, slow bool) {
 	if *soak != "" && !slow {
 		load = startLoad(t, l, loadOptions{Gateways: []*gateway{f.gateway}, Server: server})
 	}
-	for range length(1, 8) {
+	for range length(1, 3) {
 		for _, row := range answers {
 			f.Run(t, row)
 		}

@@ -440,7 +440,7 @@ func TestBreakerLogsNoValues(t *testing.T) {
 	t.Parallel()
 	records := &recorder{}
 	s := newServers(t, Config{
-		Instances: []Instance{stub("primary", sending(answerFault("Server." + secret)))}, Logger: slog.New(records),
+		Instances: []Instance{stub("primary", sending(answerFault("Server."+secret)))}, Logger: slog.New(records),
 		Breaker: breaker.Settings{Failures: 1, Cooldown: time.Hour},
 	})
 	_, _ = s.MDLRegister(t.Context(), request)

@@ -54,7 +54,7 @@ type ledger struct {
 	lost     atomic.Int64 // without an answer
 	wrong    atomic.Int64 // answered, but not as it must be
 
-	devices sync.Map // the load's, by serial number: its user
+	devices atomic.Int64 // that the load activated to keep them
 
 	mu       sync.Mutex
 	problems []string

@@ -23,6 +23,7 @@ import (
 const (
 	defaultWorkers = 4
 	maxWorkers     = 64
+	maxDevices     = 512
 	maxClients     = 4 // connections to each gateway
 
 	restPath = "/rest/v2/"
@@ -38,10 +39,14 @@ const (
 // devices a user has the likelier a one-time password is that of another one.
 func loadUsers() []sandbox.User {
 	var users []sandbox.User
+	add := func(name string) {
+		users = append(users, sandbox.User{Name: name, Domain: domain, StaticPassword: staticPassword, Licenses: 1000})
+	}
 	for number := range maxWorkers {
-		for _, name := range []string{deviceUser(number), activationUser(number)} {
-			users = append(users, sandbox.User{Name: name, Domain: domain, StaticPassword: staticPassword, Licenses: 1000})
-		}
+		add(activationUser(number))
+	}
+	for number := range maxDevices {
+		add(deviceUser(number))
 	}
 	return users
 }
@@ -220,9 +225,12 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 		g := b.gateways[(b.next.Add(1)-1)%uint64(len(b.gateways))]
-		var connected atomic.Bool
+		var connected, reused atomic.Bool
 		sent := r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-			GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+			GotConn: func(info httptrace.GotConnInfo) {
+				connected.Store(true)
+				reused.Store(info.Reused)
+			},
 		}))
 		sent.URL.Host = strings.TrimPrefix(g.URL, "https://")
 		sent.Host = ""
@@ -234,7 +242,10 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 			sent.Body = body
 		}
 		resp, err := b.RoundTripper.RoundTrip(sent)
-		if err == nil || connected.Load() || r.Context().Err() != nil {
+		if err != nil && connected.Load() {
+			return nil, fmt.Errorf("%w (on a connection that was used before: %t)", err, reused.Load())
+		}
+		if err == nil || r.Context().Err() != nil {
 			return resp, err
 		}
 		b.again.Add(1)
@@ -482,7 +493,8 @@ func (w *worker) device(i int) (*sandbox.Authenticator, bool) {
 	if w.devices[i] != nil {
 		return w.devices[i], true
 	}
-	user := deviceUser(w.number)
+	// By chance, six digits are also what another device of the same user shows.
+	user := deviceUser(int(w.ledger.devices.Add(1)) % maxDevices)
 	r, ok := w.register(user)
 	if !ok {
 		return nil, false
@@ -492,7 +504,6 @@ func (w *worker) device(i int) (*sandbox.Authenticator, bool) {
 		return nil, false
 	}
 	w.devices[i] = a
-	w.ledger.devices.Store(a.SerialNumber, a.UserID)
 	return a, true
 }
 
@@ -677,9 +688,7 @@ func (w *worker) oneTimePassword() {
 		return
 	}
 	done, err := w.phone.Authenticate(w.ctx, a)
-	// By chance, six digits are also what another device of the user shows.
-	user, _ := w.ledger.devices.Load(done.SerialNumber)
-	if !w.require(err, user == a.UserID && done.UserID == a.UserID, "a login by a device of the user") {
+	if !w.require(err, done.SerialNumber == a.SerialNumber && done.UserID == a.UserID, "a login by the device") {
 		// The device may be too far ahead of the server next time.
 		w.devices[1] = nil
 		return

@@ -1285,6 +1285,7 @@ func TestBreakerOpens(t *testing.T) {
 	servers["instances"].([]object)[0]["name"] = "renamed"
 	g.Load(t)
 	g.refusesAtOnce(t, &notifying, primary)
+	poll(t, "the log to tell", func() bool { return strings.Contains(g.Logs.String(), breakerOpened) })
 	assert.Equal(t, 1, strings.Count(g.Logs.String(), breakerOpened))
 	assert.Zero(t, strings.Count(g.Logs.String(), breakerClosed))
 }

@@ -11,9 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -105,35 +103,8 @@ type App struct {
 	cancel   context.CancelFunc // ends what started began
 }
 
-// startedApps are the apps that started and were not stopped, the latest last.
-var startedApps succession
-
-type succession struct {
-	mu   sync.Mutex
-	apps []*App
-}
-
-func (s *succession) add(a *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.apps = append(s.apps, a)
-}
-
-func (s *succession) remove(a *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.apps = slices.DeleteFunc(s.apps, func(other *App) bool { return other == a })
-}
-
-// last is the latest, nil if there is none.
-func (s *succession) last() *App {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.apps) == 0 {
-		return nil
-	}
-	return s.apps[len(s.apps)-1]
-}
+// startedApps tells which app serves the requests of one that was stopped.
+var startedApps succession[*App]
 
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -354,6 +325,9 @@ func (a *App) tryToPrepare(ctx context.Context) error {
 // end ends what started began. Ending it again does nothing.
 func (a *App) end() {
 	startedApps.remove(a)
+	if a.counters != nil {
+		a.counters.stop(a.rates)
+	}
 	if a.cancel != nil {
 		a.cancel()
 	}
@@ -363,7 +337,6 @@ func (a *App) end() {
 func (a *App) Stop() error {
 	a.stopped.Store(true)
 	a.end()
-	a.counters.stop(a.rates)
 	return nil
 }
 
@@ -375,7 +348,6 @@ func (a *App) Cleanup() error {
 	if a.counters == nil {
 		return nil
 	}
-	a.counters.stop(a.rates)
 	a.counters = nil
 	_, err := counterPool.Delete(countersKey)
 	return err

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -130,8 +129,8 @@ func (l *Limits) check() (body bodyLimits, r *rates, err error) {
 type counters struct {
 	failedKeys, exchanges, registrations, calls *ratelimit.Limiter
 
-	mu      sync.Mutex
-	started []*rates
+	mu      sync.Mutex // so that what is in force is the latest
+	started succession[*rates]
 }
 
 func newCounters(r *rates) *counters {
@@ -147,7 +146,7 @@ func newCounters(r *rates) *counters {
 func (c *counters) start(r *rates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.started = append(c.started, r)
+	c.started.add(r)
 	c.apply(r)
 }
 
@@ -156,9 +155,9 @@ func (c *counters) start(r *rates) {
 func (c *counters) stop(r *rates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.started = slices.DeleteFunc(c.started, func(s *rates) bool { return s == r })
-	if n := len(c.started); n > 0 {
-		c.apply(c.started[n-1])
+	c.started.remove(r)
+	if latest := c.started.last(); latest != nil {
+		c.apply(latest)
 	}
 }
 

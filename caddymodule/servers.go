@@ -287,7 +287,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 			MaxConnections: connections,
 			MaxQueue:       queue,
 			State:          state,
-			Probe:          newProbe(tlsConfig.Clone(), handshake, dialTimeout, address),
+			Probe:          newProbe(transport, address),
 		}
 	}
 	s.servers, err = authserver.New(authserver.Config{

@@ -44,20 +44,18 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Dura
 }
 
 // newProbe returns a function that makes a connection like those of a transport
-// with these settings and closes it.
-func newProbe(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Duration, server *url.URL) func(context.Context) error {
-	if clientTLS.ServerName == "" {
-		clientTLS.ServerName = server.Hostname()
-	}
+// and closes it. It must be called before the transport is used.
+func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
+	clientTLS := t.TLSClientConfig.Clone()
+	clientTLS.ServerName = cmp.Or(clientTLS.ServerName, server.Hostname())
 	address := net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))
-	dialer := &net.Dialer{Timeout: dialTimeout}
 	return func(ctx context.Context) error {
-		connection, err := dialer.DialContext(ctx, "tcp", address)
+		connection, err := t.DialContext(ctx, "tcp", address)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = connection.Close() }()
-		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		ctx, cancel := context.WithTimeout(ctx, t.TLSHandshakeTimeout)
 		defer cancel()
 		return tls.Client(connection, clientTLS).HandshakeContext(ctx)
 	}

@@ -105,11 +105,11 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-	if err := newProbe(trusting.Clone(), time.Second, time.Second, address)(t.Context()); err != nil {
+	if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, 1), address)(t.Context()); err != nil {
 		t.Error(err)
 	}
 	<-ended
-	if err := newProbe(new(tls.Config), time.Second, time.Second, address)(t.Context()); err == nil {
+	if err := newProbe(newTransport(new(tls.Config), time.Second, time.Second, 1), address)(t.Context()); err == nil {
 		t.Error("reached a server that is not trusted")
 	}
 	<-ended
@@ -120,7 +120,7 @@ func TestProbe(t *testing.T) {
 	}
 	defer silent.Close()
 	dumb := &url.URL{Scheme: "https", Host: silent.Addr().String()}
-	if err := newProbe(trusting.Clone(), 20*time.Millisecond, time.Second, dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, time.Second, 1), dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that does not speak: %v", err)
 	}
 }

@@ -5,6 +5,7 @@
 package breaker
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -51,6 +52,12 @@ type OpenError struct {
 // Error tells the time in full milliseconds.
 func (e *OpenError) Error() string {
 	return fmt.Sprintf("circuit breaker is open for %s", e.RetryAfter.Round(time.Millisecond))
+}
+
+// IsOpen reports whether err says that a breaker refused a call.
+func IsOpen(err error) bool {
+	_, open := errors.AsType[*OpenError](err)
+	return open
 }
 
 // Breaker is the breaker of one server. Its zero value is closed. Settings come

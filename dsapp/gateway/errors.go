@@ -102,11 +102,6 @@ func retryAfter(err error) time.Duration {
 	return retryUnavailable
 }
 
-func refusedByBreaker(err error) bool {
-	_, ok := errors.AsType[*breaker.OpenError](err)
-	return ok
-}
-
 // activationError turns an error of the activation service into one of this package.
 func activationError(err error) error {
 	if errors.Is(err, activation.ErrRefused) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -253,7 +254,7 @@ func observed[R any](ctx context.Context, g *Gateway, op Operation, run func() (
 		case ctx.Err() != nil:
 			// The client left; whatever failed then is no trouble of ours.
 			level = slog.LevelDebug
-		case refusedByBreaker(err):
+		case breaker.IsOpen(err):
 			// That the breaker opened was logged.
 			level = slog.LevelDebug
 		case failure.Kind == Internal:

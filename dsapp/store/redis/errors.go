@@ -85,14 +85,7 @@ func speaksOfConnection(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
 	_, record := errors.AsType[tls.RecordHeaderError](err)
-	return network || certificate || record || isOpen(err)
-}
-
-// isOpen reports whether err is that of a call that was not made, because its
-// server does not answer.
-func isOpen(err error) bool {
-	_, open := errors.AsType[*breaker.OpenError](err)
-	return open
+	return network || certificate || record || breaker.IsOpen(err)
 }
 
 // ambiguous reports whether err leaves open if the server did what was asked: the

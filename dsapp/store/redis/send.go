@@ -12,6 +12,8 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
 const (
@@ -135,7 +137,7 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 	// node, or soon will: a slot on its way to a node that hangs would cost a new
 	// connection and the timeouts for every call.
 	err := s.guard.pass(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, here) })
-	if isOpen(err) {
+	if breaker.IsOpen(err) {
 		for _, d := range here {
 			d.answer = goredis.NewCmd(ctx)
 			d.answer.SetErr(err)
@@ -262,7 +264,7 @@ func (s *Store) lost(ctx context.Context, d *delivery, err error) (bool, error) 
 		// Another node may have taken over.
 		cluster.ReloadState(ctx)
 	}
-	if d.doubt != nil && isOpen(err) {
+	if d.doubt != nil && breaker.IsOpen(err) {
 		// The second attempt was not made. What is known comes from the first.
 		return false, d.doubt
 	}

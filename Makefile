@@ -50,6 +50,16 @@ lint: $(TOOLS)/golangci-lint ## Run go vet, the formatters and the linters.
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run ./...
 
+.PHONY: asm-check
+asm-check: ## Check that the assembly is what its generators write.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cp -r dsapp/srp/_asm $$dir/; \
+	for kernel in $$(ls dsapp/srp/_asm); do \
+		(cd $$dir/_asm/$$kernel && $(GO) run main.go -out ../../$${kernel}_amd64.s -stubs ../../$${kernel}_stubs_amd64.go -pkg srp); \
+		for file in $${kernel}_amd64.s $${kernel}_stubs_amd64.go; do \
+			cmp $$dir/$$file dsapp/srp/$$file || { echo "run: $(GO) generate ./dsapp/srp" >&2; exit 1; }; \
+		done; \
+	done
+
 .PHONY: format
 format: $(TOOLS)/golangci-lint ## Format the code.
 	$(TOOLS)/golangci-lint fmt ./...
@@ -69,6 +79,13 @@ fuzz: ## Fuzz every parser for FUZZ_TIME each.
 .PHONY: bench
 bench: ## Run the benchmarks of the library.
 	$(GO) test -run '^$$' -bench . -benchmem ./dsapp/...
+
+# ROUNDS=3 takes half a minute; without it 15 rounds, as far as they fit into three minutes.
+.PHONY: bench-srp
+bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: briefly; README=1: into README.md).
+	@printf '#include <stdio.h>\n#include <openssl/bn.h>\n#include <gmp.h>\n' | $(CC) -fsyntax-only -x c - 2>/dev/null || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev libssl-dev libgmp-dev; }
+	@CC=$(CC) $(GO) run ./dsapp/srp/_bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(README),-readme README.md)
 
 .PHONY: cover
 cover: test-tools ## Report the statement coverage of the library.

@@ -25,3 +25,11 @@ type kernel interface {
 	// powerG returns g^e for a big-endian exponent.
 	powerG(e *[PrivateSize]byte) element
 }
+
+// implementation is a way to make kernels.
+type implementation struct {
+	name string
+	// supported tells whether this processor can run it, for numbers of that many bits.
+	supported func(bits int) bool
+	new       func(prime []byte, generator byte) kernel
+}

@@ -11,7 +11,13 @@ import (
 // kernelsOf returns every kernel that can serve a profile, by name. All of them
 // must pass the tests of this file.
 func kernelsOf(p *Profile) map[string]kernel {
-	return map[string]kernel{"portable": newPortable(p.prime, p.generator)}
+	kernels := map[string]kernel{"portable": newPortable(p.prime, p.generator)}
+	for _, i := range implementations {
+		if i.supported(8 * p.Size()) {
+			kernels[i.name] = i.new(p.prime, p.generator)
+		}
+	}
+	return kernels
 }
 
 // forKernels runs a test for every kernel of every profile.

@@ -1,0 +1,373 @@
+//go:build amd64 && !purego
+
+package srp
+
+import (
+	"bytes"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// ifmaKernels returns a kernel for every size that this machine has, over moduli
+// that products go wrong at: beside the primes, the largest and the smallest odd
+// number of a size, and one with long runs of ones and zeros.
+func ifmaKernels(t testing.TB) map[string]*ifma {
+	t.Helper()
+	kernels := map[string]*ifma{}
+	add := func(name string, n *big.Int, generator byte) {
+		size := (n.BitLen() + 7) / 8
+		if !supportsIFMA(8 * size) {
+			t.Logf("NOT CHECKED: this machine does not have the kernel for %s", name)
+			return
+		}
+		kernels[name] = newIFMA(n.FillBytes(make([]byte, size)), generator).(*ifma)
+	}
+	for _, p := range allProfiles() {
+		add(p.name, number(p.prime), p.generator)
+	}
+	one := big.NewInt(1)
+	for _, s := range ifmaSizes {
+		top := new(big.Int).Lsh(one, uint(s.bits))
+		add(fmt.Sprint("all ones/", s.bits), new(big.Int).Sub(top, one), 2)
+		half := new(big.Int).Rsh(top, 1)
+		add(fmt.Sprint("two ones/", s.bits), new(big.Int).Add(half, one), 3)
+		runs := new(big.Int).Set(half)
+		for i := 0; i < s.bits; i += 208 {
+			runs.Or(runs, new(big.Int).Lsh(new(big.Int).Sub(new(big.Int).Lsh(one, 104), one), uint(i)))
+		}
+		add(fmt.Sprint("runs/", s.bits), runs.SetBit(runs.Rsh(runs, uint(max(0, runs.BitLen()-s.bits))), 0, 1), 5)
+	}
+	return kernels
+}
+
+// forIFMA runs a test for every kernel of ifmaKernels.
+func forIFMA(t *testing.T, test func(t *testing.T, k *ifma, n *big.Int)) {
+	t.Helper()
+	for name, k := range ifmaKernels(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, k, fromDigits(k.n))
+		})
+	}
+}
+
+// fromDigits returns the number with the given digits, and panics for one that is
+// not below 2^52.
+func fromDigits(x []uint) *big.Int {
+	z := new(big.Int)
+	for _, d := range slices.Backward(x) {
+		if d > digitMax {
+			panic(fmt.Sprintf("digit %#x has more than 52 bits", d))
+		}
+		z.Or(z.Lsh(z, digitBits), new(big.Int).SetUint64(uint64(d)))
+	}
+	return z
+}
+
+// toDigits returns x, of any size that an element can have, as digits.
+func (k *ifma) toDigits(x *big.Int) element {
+	z := make(element, k.lanes)
+	for i := range z {
+		z[i] = uint(new(big.Int).Rsh(x, uint(digitBits*i)).Uint64()) & digitMax
+	}
+	return z
+}
+
+// ifmaOperands are numbers below 2n: the edges of both ranges, runs of ones that
+// begin and end at the borders of digits and registers and beside them, and some
+// that look random.
+func ifmaOperands(n *big.Int) []*big.Int {
+	one := big.NewInt(1)
+	twice := new(big.Int).Lsh(n, 1)
+	power := func(e int) *big.Int { return new(big.Int).Lsh(one, uint(e)) }
+	x := []*big.Int{big.NewInt(0), one, big.NewInt(2), new(big.Int).Rsh(n, 1)}
+	for d := range int64(3) {
+		x = append(x, new(big.Int).Sub(n, big.NewInt(d)), new(big.Int).Add(n, big.NewInt(d)), new(big.Int).Sub(twice, big.NewInt(d+1)))
+	}
+	bits := n.BitLen()
+	for _, from := range []int{0, 1, 51, 52, 53, 104, 156, 208, 260, 416} {
+		for _, to := range []int{64, 156, 208, 209, 416, 832, bits - 53, bits - 1, bits} {
+			if from < to {
+				x = append(x, new(big.Int).Sub(power(to), power(from)), power(to))
+			}
+		}
+	}
+	for i := range 6 {
+		var b []byte
+		for j := range bits/256 + 1 {
+			b = append(b, bytesFor("ifma operand", 100*i+j)...)
+		}
+		x = append(x, number(b))
+	}
+	for i := range x {
+		x[i] = new(big.Int).Mod(x[i], twice)
+	}
+	return x
+}
+
+// TestIFMAProduct compares products of many pairs of operands, those in [N, 2N)
+// among them, with math/big: every digit has 52 bits, the product is below 2N and
+// the right one, also where it takes the place of a factor.
+func TestIFMAProduct(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
+		radix := new(big.Int).Lsh(big.NewInt(1), uint(digitBits*k.rows))
+		if new(big.Int).Lsh(n, 2).Cmp(radix) >= 0 {
+			t.Fatal("the Montgomery radix is not more than 4N")
+		}
+		inverse := new(big.Int).ModInverse(radix, n)
+		twice := new(big.Int).Lsh(n, 1)
+		c := k.newCall()
+		check := func(what string, z element, x, y *big.Int) {
+			t.Helper()
+			got := fromDigits(z)
+			want := new(big.Int).Mul(x, y)
+			want.Mod(want.Mul(want, inverse), n)
+			if got.Cmp(twice) >= 0 || new(big.Int).Mod(got, n).Cmp(want) != 0 {
+				t.Fatalf("%s of %x and %x is %x", what, x, y, got)
+			}
+		}
+		operands := ifmaOperands(n)
+		for i, x := range operands {
+			// Another seventh of the operands for each.
+			for j := i % 7; j < len(operands); j += 7 {
+				y := operands[j]
+				a, b, z := k.toDigits(x), k.toDigits(y), make(element, k.lanes)
+				c.multiply(z, a, b)
+				check("product", z, x, y)
+			}
+			a := k.toDigits(x)
+			c.multiply(a, a, a)
+			check("square in place", a, x, x)
+			for _, y := range operands[:4] {
+				a, b := k.toDigits(x), k.toDigits(y)
+				c.multiply(a, a, b)
+				check("product in place of x", a, x, y)
+				a = k.toDigits(x)
+				c.multiply(b, a, b)
+				check("product in place of y", b, x, y)
+			}
+		}
+	})
+}
+
+// TestIFMACarries: a product with the Montgomery radix is the other factor, or that
+// plus N, so that runs of ones become runs of digits that a carry goes through.
+func TestIFMACarries(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
+		c := k.newCall()
+		for _, x := range ifmaOperands(n) {
+			for _, factors := range [][2]element{{k.toDigits(x), k.one}, {k.one, k.toDigits(x)}} {
+				z := make(element, k.lanes)
+				c.multiply(z, factors[0], factors[1])
+				if got := fromDigits(z); new(big.Int).Mod(new(big.Int).Sub(got, x), n).Sign() != 0 {
+					t.Fatalf("%x became %x", x, got)
+				}
+			}
+		}
+	})
+}
+
+// TestIFMARandomProducts goes on from product to product, thousands of times, over
+// values that nobody chose.
+func TestIFMARandomProducts(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
+		inverse := new(big.Int).ModInverse(new(big.Int).Lsh(big.NewInt(1), uint(digitBits*k.rows)), n)
+		operands := ifmaOperands(n)
+		x, y := operands[len(operands)-1], operands[len(operands)-2]
+		a, b := k.toDigits(x), k.toDigits(y)
+		c := k.newCall()
+		for range 500 {
+			c.multiply(a, a, b)
+			a, b = b, a
+			x.Mod(x.Mul(x.Mul(x, y), inverse), n)
+			x, y = y, x
+			if new(big.Int).Mod(fromDigits(b), n).Cmp(y) != 0 {
+				t.Fatalf("product is %x, want %x", fromDigits(b), y)
+			}
+		}
+	})
+}
+
+// TestIFMASquares: squares in the same call are those of calls of their own.
+func TestIFMASquares(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
+		c := k.newCall()
+		for _, x := range ifmaOperands(n) {
+			got, want := k.toDigits(x), k.toDigits(x)
+			c.multiply(want, want, k.radix2)
+			for squares := range uint(6) {
+				z := make(element, k.lanes)
+				c.multiplySquare(z, got, k.radix2, squares)
+				if !slices.Equal(z, want) {
+					t.Fatalf("%d squares of %x are %x, want %x", squares, x, z, want)
+				}
+				c.multiply(want, want, want)
+			}
+			c.multiplySquare(got, got, got, 2)
+			want = k.toDigits(x)
+			for range 3 {
+				c.multiply(want, want, want)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("three squares of %x in place are %x, want %x", x, got, want)
+			}
+		}
+	})
+}
+
+// TestIFMAForms: the two elements of a number, below N and not, have the same bytes
+// and the same sums, and sums are elements.
+func TestIFMAForms(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
+		radix := new(big.Int).Lsh(big.NewInt(1), uint(digitBits*k.rows))
+		inverse := new(big.Int).ModInverse(radix, n)
+		twice := new(big.Int).Lsh(n, 1)
+		operands := ifmaOperands(n)
+		for i, x := range operands {
+			want := new(big.Int).Mul(x, inverse)
+			if got := number(k.toBytes(k.toDigits(x))); got.Cmp(want.Mod(want, n)) != 0 {
+				t.Fatalf("bytes of %x are %x", x, got)
+			}
+			for _, y := range []*big.Int{x, operands[(i+1)%len(operands)], operands[0], new(big.Int).Sub(twice, big.NewInt(1)), new(big.Int).Sub(twice, x)} {
+				y = new(big.Int).Mod(y, twice)
+				got, want := fromDigits(k.sum(k.toDigits(x), k.toDigits(y))), new(big.Int).Add(x, y)
+				if got.Cmp(twice) >= 0 || got.Cmp(want.Mod(want, twice)) != 0 {
+					t.Fatalf("%x + %x = %x", x, y, got)
+				}
+			}
+		}
+	})
+}
+
+// TestIFMASelect: every digit selects its entry, whole.
+func TestIFMASelect(t *testing.T) {
+	t.Parallel()
+	for _, s := range ifmaSizes {
+		if !supportsIFMA(s.bits) {
+			t.Logf("NOT CHECKED: this machine does not have the kernel for %d bits", s.bits)
+			continue
+		}
+		entries := make([]uint, windowSize*s.lanes)
+		for i := range entries {
+			entries[i] = uint(i)*0x9E3779B97F4A7C15 | 1
+		}
+		for d := range uint(windowSize) {
+			z := make(element, s.lanes)
+			s.choose(&z[0], &entries[0], d)
+			if want := entries[d*uint(s.lanes) : (d+1)*uint(s.lanes)]; !slices.Equal(z, want) {
+				t.Errorf("%d bits: digit %d selects %x, want %x", s.bits, d, z, want)
+			}
+		}
+	}
+}
+
+// TestIFMAWipes: no secret is left in the memory that the products of a call share.
+func TestIFMAWipes(t *testing.T) {
+	t.Parallel()
+	forIFMA(t, func(t *testing.T, k *ifma, _ *big.Int) {
+		c := k.newCall()
+		z := make(element, k.lanes)
+		c.multiply(z, k.radix2, k.radix2)
+		if !slices.ContainsFunc(c.scratch, func(w uint) bool { return w != 0 }) {
+			t.Fatal("products do not use the scratch")
+		}
+		c.end()
+		if slices.ContainsFunc(c.scratch, func(w uint) bool { return w != 0 }) {
+			t.Error("the scratch is not cleared")
+		}
+	})
+}
+
+// TestIFMAOff: an operator can switch the kernel off.
+func TestIFMAOff(t *testing.T) {
+	t.Parallel()
+	const marker = "SRP_TEST_IFMA"
+	if os.Getenv(marker) != "" {
+		fmt.Println(marker, supportsIFMA(2048))
+		return
+	}
+	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestIFMAOff$")
+	command.Env = append(os.Environ(), marker+"=1", "GODEBUG=cpu.avx512ifma=off")
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !strings.Contains(string(out), marker+" false") {
+		t.Errorf("the kernel is still there: %s", out)
+	}
+	for bits, want := range map[int]bool{2048: supportsIFMA(3072), 2047: false, 2056: false, 0: false, 8192: false} {
+		if supportsIFMA(bits) != want {
+			t.Errorf("%d bits are supported: %t", bits, !want)
+		}
+	}
+}
+
+// FuzzIFMA compares products of elements with math/big, and all operations with
+// the portable kernel too. Without an exponent it leaves out the powers, which
+// take most of the time.
+func FuzzIFMA(f *testing.F) {
+	for which, p := range profiles {
+		minusOne := p.primeMinusOne()
+		ones := bytes.Repeat([]byte{0xFF}, p.Size())
+		f.Add(byte(which), []byte{}, []byte{}, []byte{})
+		f.Add(byte(which), minusOne, minusOne, []byte{})
+		f.Add(byte(which), p.prime, ones, []byte{3})
+		f.Add(byte(which), minusOne[p.Size()/2:], ones[1:], ones[:PrivateSize])
+	}
+	kernels := make([]func() (*ifma, *portable), len(profiles))
+	for i, p := range profiles {
+		kernels[i] = sync.OnceValues(func() (*ifma, *portable) {
+			return newIFMA(p.prime, p.generator).(*ifma), newPortable(p.prime, p.generator)
+		})
+	}
+	f.Fuzz(func(t *testing.T, which byte, a, b, c []byte) {
+		p := profiles[int(which)%len(profiles)]
+		if !supportsIFMA(8 * p.Size()) {
+			return
+		}
+		fast, slow := kernels[int(which)%len(profiles)]()
+		o := oracleOf(p)
+		fail := func(what string, got, want any) {
+			t.Helper()
+			t.Fatalf("%s: %s of %x, %x, %x is %x, want %x", p.name, what, a, b, c, got, want)
+		}
+
+		twice := new(big.Int).Lsh(o.n, 1)
+		x, y := new(big.Int).Mod(number(a), twice), new(big.Int).Mod(number(b), twice)
+		z := fast.product(fast.toDigits(x), fast.toDigits(y))
+		// z*R and x*y are the same number.
+		got, want := fromDigits(z), o.mod(new(big.Int).Mul(x, y))
+		if o.mod(new(big.Int).Lsh(got, uint(digitBits*fast.rows))).Cmp(want) != 0 || got.Cmp(twice) >= 0 {
+			fail("Montgomery product", got, want)
+		}
+
+		o.mod(x)
+		o.mod(y)
+		results := func(k kernel) [][]byte {
+			u, v := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
+			r := [][]byte{k.toBytes(k.product(u, v)), k.toBytes(k.sum(u, v)), k.toBytes(k.product(k.sum(u, u), k.sum(u, v)))}
+			if len(c) > 0 {
+				e := padded(c[:min(len(c), PrivateSize)])
+				r = append(r, k.toBytes(k.power(u, &e)), k.toBytes(k.powerG(&e)))
+			}
+			return r
+		}
+		same := results(slow)
+		for i, r := range results(fast) {
+			if !bytes.Equal(r, same[i]) {
+				fail([]string{"product", "sum", "product of sums", "power", "power of g"}[i], r, same[i])
+			}
+		}
+	})
+}

@@ -1,0 +1,11 @@
+//go:build !purego
+
+package srp
+
+// implementations are the kernels that this machine may have, the fastest first.
+// The portable one serves where none of them does.
+var implementations = []implementation{
+	{"ifma", supportsIFMA, newIFMA},
+	{"adx", supportsADX, newADX},
+	{"radix64", supportsRadix64, newRadix64},
+}

@@ -1,0 +1,305 @@
+package srp
+
+import "math/bits"
+
+// radix64 is a kernel of Montgomery products over whole words. Its elements are
+// x*R mod N, least significant word first, where R is the power of two just
+// above N; they are below R, but not always below N.
+//
+// What a processor can do better than compiled code is behind words.
+type radix64 struct {
+	words   words
+	prime   []uint
+	one     element // R
+	square  element // R^2, which brings numbers into the form of elements
+	windows [windowCount]window
+}
+
+// words does the work on the words of elements, in time that depends only on how
+// many they are. A destination may be an operand. Scratch has twice as many words
+// as an element, and products leave secrets in it.
+type words interface {
+	// multiply sets z to x*y/R modulo the prime.
+	multiply(z, x, y, scratch []uint)
+	// square sets z to x*x/R modulo the prime.
+	square(z, x, scratch []uint)
+	// read sets z to entry j of w.
+	read(z []uint, w window, j uint)
+}
+
+// newRadix64 returns the kernel in plain Go.
+func newRadix64(prime []byte, generator byte) kernel {
+	n := wordsOf(prime)
+	return newMontgomery(n, generator, &goWords{prime: n, inverse: minusInverse(n[0])})
+}
+
+// supportsRadix64 tells whether the kernel is faster than the portable one:
+// bigmod has fast code for 2048 bits, and words of 32 bits are not worth it.
+func supportsRadix64(size int) bool {
+	return bits.UintSize == 64 && (size == 3072 || size == 4096)
+}
+
+// newMontgomery returns the kernel for an odd prime that begins with a one bit,
+// and computes its table of powers of the generator.
+func newMontgomery(prime []uint, generator byte, w words) *radix64 {
+	n := len(prime)
+	if prime[n-1]>>(bits.UintSize-1) == 0 || prime[0]&1 == 0 {
+		panic("srp: prime is even or does not fill its words")
+	}
+	k := &radix64{words: w, prime: prime, one: make(element, n)}
+	scratch := make([]uint, 2*n)
+
+	// R is below 2N, so it leaves the remainder R-N.
+	subtract(k.one, k.one, prime, ^uint(0))
+	// n doublings make 2^n*R. Each squaring doubles that exponent, up to the
+	// number of bits of R.
+	k.square = k.one
+	for range n {
+		k.square = k.sum(k.square, k.square)
+	}
+	for i := 1; i < bits.UintSize; i *= 2 {
+		w.square(k.square, k.square, scratch)
+	}
+
+	base := make(element, n)
+	base[0] = uint(generator)
+	w.multiply(base, base, k.square, scratch)
+	rows := make(window, windowCount*n)
+	for i := range k.windows {
+		k.windows[i] = rows[i*n : (i+1)*n]
+		// The power past the last one, base^16, is the base of the next window.
+		base = k.powers(k.windows[i], base, scratch)
+	}
+	return k
+}
+
+// powers fills w with base^0 to base^15 and returns base^16.
+func (k *radix64) powers(w window, base element, scratch []uint) element {
+	p := append(element(nil), k.one...)
+	for j := range windowSize {
+		for l, word := range p {
+			w[l][j] = word
+		}
+		k.words.multiply(p, p, base, scratch)
+	}
+	return p
+}
+
+func (k *radix64) fromBytes(b []byte) element {
+	if len(b) != len(k.prime)*wordSize {
+		panic("srp: number has not the size of the prime")
+	}
+	x := wordsOf(b)
+	scratch := make([]uint, 2*len(x))
+	defer clear(scratch)
+	// Callers compare with the prime first.
+	if subtract(scratch[:len(x)], x, k.prime, ^uint(0)) == 0 {
+		panic("srp: number is not below the prime")
+	}
+	k.words.multiply(x, x, k.square, scratch)
+	return x
+}
+
+func (k *radix64) toBytes(x element) []byte {
+	n := len(k.prime)
+	buffer := make([]uint, 4*n)
+	defer clear(buffer)
+	z, reduced, scratch := buffer[:n], buffer[n:2*n], buffer[2*n:]
+	z[0] = 1
+	// x/R, of numbers below R, is at most N.
+	k.words.multiply(z, x, z, scratch)
+	borrow := subtract(reduced, z, k.prime, ^uint(0))
+
+	b := make([]byte, n*wordSize)
+	for i := range n {
+		word := reduced[i] ^ (reduced[i]^z[i])&-borrow
+		for j := range wordSize {
+			b[len(b)-1-i*wordSize-j] = byte(word >> (8 * j))
+		}
+	}
+	return b
+}
+
+func (k *radix64) product(x, y element) element {
+	z, scratch := make(element, len(k.prime)), make([]uint, 2*len(k.prime))
+	defer clear(scratch)
+	k.words.multiply(z, x, y, scratch)
+	return z
+}
+
+func (k *radix64) sum(x, y element) element {
+	z := make(element, len(k.prime))
+	var carry uint
+	for i := range z {
+		z[i], carry = bits.Add(x[i], y[i], carry)
+	}
+	// The sum of two numbers below R needs at most two subtractions of N, which
+	// is above R/2, to be below R.
+	carry -= subtract(z, z, k.prime, -carry)
+	subtract(z, z, k.prime, -carry)
+	return z
+}
+
+// power goes through the exponent by windows of four bits. A product with entry
+// 0, which is 1, costs as much as any other. Larger windows would save as many
+// products as their table takes.
+func (k *radix64) power(base element, e *[PrivateSize]byte) element {
+	n := len(k.prime)
+	w := make(window, n)
+	defer clear(w)
+	buffer := make([]uint, 3*n)
+	defer clear(buffer)
+	entry, scratch := buffer[:n], buffer[n:]
+	clear(k.powers(w, base, scratch))
+
+	z := make(element, n)
+	k.words.read(z, w, digit(e, windowCount-1))
+	for i := windowCount - 2; i >= 0; i-- {
+		for range windowBits {
+			k.words.square(z, z, scratch)
+		}
+		k.words.read(entry, w, digit(e, i))
+		k.words.multiply(z, z, entry, scratch)
+	}
+	return z
+}
+
+// powerG multiplies one entry of each window.
+func (k *radix64) powerG(e *[PrivateSize]byte) element {
+	n := len(k.prime)
+	buffer := make([]uint, 3*n)
+	defer clear(buffer)
+	entry, scratch := buffer[:n], buffer[n:]
+
+	z := make(element, n)
+	k.words.read(z, k.windows[0], digit(e, 0))
+	for i := 1; i < windowCount; i++ {
+		k.words.read(entry, k.windows[i], digit(e, i))
+		k.words.multiply(z, z, entry, scratch)
+	}
+	return z
+}
+
+// goWords are words in plain Go.
+type goWords struct {
+	prime   []uint
+	inverse uint // -1/N modulo the base of a word
+}
+
+func (w *goWords) multiply(z, x, y, scratch []uint) {
+	n := len(w.prime)
+	low := scratch[:n]
+	clear(low)
+	for i := range n {
+		scratch[n+i] = addProduct(scratch[i:n+i], x, y[i])
+	}
+	w.reduce(z, scratch)
+}
+
+// square computes each product of two different words once, doubles the sum and
+// adds the squares of the words.
+func (w *goWords) square(z, x, scratch []uint) {
+	n := len(w.prime)
+	low := scratch[:n]
+	clear(low)
+	for i := range n {
+		scratch[n+i] = addProduct(scratch[2*i+1:n+i], x[i+1:], x[i])
+	}
+	var carry, c1, c2 uint
+	for i := range n {
+		// Top bits of the words below, then all words one bit up.
+		low, high := scratch[2*i], scratch[2*i+1]
+		d0, d1 := low<<1|carry, high<<1|low>>(bits.UintSize-1)
+		carry = high >> (bits.UintSize - 1)
+		h, l := bits.Mul(x[i], x[i])
+		d0, c1 = bits.Add(d0, l, c2)
+		d1, c2 = bits.Add(d1, h, c1)
+		scratch[2*i], scratch[2*i+1] = d0, d1
+	}
+	w.reduce(z, scratch)
+}
+
+// reduce sets z to t/R modulo the prime, for t below R^2. It adds multiples of
+// the prime until the lower half of t is zero. What is left is below R+N, so one
+// subtraction at most makes it fit.
+func (w *goWords) reduce(z, t []uint) {
+	n := len(w.prime)
+	var carry uint
+	for i := range n {
+		c := addProduct(t[i:n+i], w.prime, t[i]*w.inverse)
+		t[n+i], carry = bits.Add(t[n+i], c, carry)
+	}
+	subtract(z, t[n:], w.prime, -carry)
+}
+
+func (w *goWords) read(z []uint, from window, j uint) { from.read(z, j) }
+
+// addProduct adds x*y to z, which has as many words as x, and returns what does
+// not fit.
+func addProduct(z, x []uint, y uint) (carry uint) {
+	var c uint
+	for len(z) >= 4 && len(x) >= 4 {
+		h0, l0 := bits.Mul(x[0], y)
+		h1, l1 := bits.Mul(x[1], y)
+		h2, l2 := bits.Mul(x[2], y)
+		h3, l3 := bits.Mul(x[3], y)
+		l0, c = bits.Add(l0, carry, 0)
+		l1, c = bits.Add(l1, h0, c)
+		l2, c = bits.Add(l2, h1, c)
+		l3, c = bits.Add(l3, h2, c)
+		h3, _ = bits.Add(h3, 0, c)
+		z[0], c = bits.Add(z[0], l0, 0)
+		z[1], c = bits.Add(z[1], l1, c)
+		z[2], c = bits.Add(z[2], l2, c)
+		z[3], c = bits.Add(z[3], l3, c)
+		carry, _ = bits.Add(h3, 0, c)
+		z, x = z[4:], x[4:]
+	}
+	for i := range z {
+		h, l := bits.Mul(x[i], y)
+		l, c = bits.Add(l, carry, 0)
+		h, _ = bits.Add(h, 0, c)
+		z[i], c = bits.Add(z[i], l, 0)
+		carry, _ = bits.Add(h, 0, c)
+	}
+	return carry
+}
+
+// subtract sets z to x-y, where mask is all ones, or to x, where it is zero, and
+// returns the borrow.
+func subtract(z, x, y []uint, mask uint) (borrow uint) {
+	x, y = x[:len(z)], y[:len(z)]
+	for i := range z {
+		z[i], borrow = bits.Sub(x[i], y[i]&mask, borrow)
+	}
+	return borrow
+}
+
+// minusInverse returns -1/x modulo the base of a word, for odd x.
+func minusInverse(x uint) uint {
+	// x itself is right in 3 bits. Each step doubles how many are.
+	y := x
+	for i := 3; i < bits.UintSize; i *= 2 {
+		y *= 2 - x*y
+	}
+	return -y
+}
+
+// wordSize is the size of a word in bytes.
+const wordSize = bits.UintSize / 8
+
+// wordsOf returns the number with big-endian bytes b, a multiple of wordSize, as
+// words, least significant first.
+func wordsOf(b []byte) []uint {
+	x := make([]uint, len(b)/wordSize)
+	for i, c := range b {
+		l := len(b) - 1 - i
+		x[l/wordSize] |= uint(c) << (8 * (l % wordSize))
+	}
+	return x
+}
+
+var (
+	_ kernel = (*radix64)(nil)
+	_ words  = (*goWords)(nil)
+)

@@ -1,0 +1,270 @@
+package srp
+
+import (
+	"bytes"
+	"math/big"
+	"math/bits"
+	"slices"
+	"testing"
+)
+
+// wordCases are the numbers of n words that carries go wrong at: around 0, N and
+// R, runs of one bits, and one that looks random.
+func wordCases(prime []uint) []*big.Int {
+	n, one := bigOf(prime), big.NewInt(1)
+	size := uint(len(prime) * bits.UintSize)
+	r := new(big.Int).Lsh(one, size)
+	half := new(big.Int).Lsh(one, size/2)
+	return []*big.Int{
+		big.NewInt(0), one, big.NewInt(2),
+		new(big.Int).Sub(n, big.NewInt(2)), new(big.Int).Sub(n, one), n, new(big.Int).Mod(new(big.Int).Add(n, one), r),
+		new(big.Int).Sub(r, one), new(big.Int).Sub(r, big.NewInt(2)), new(big.Int).Rsh(r, 1),
+		new(big.Int).Sub(half, one), new(big.Int).Sub(r, half), new(big.Int).Sub(new(big.Int).Rsh(r, 1), one),
+		number(bytes.Repeat(bytesFor("word", 0), int(size)/256)),
+	}
+}
+
+// moduli are primes of the profiles, the smallest and the largest odd numbers of
+// the size, and one that looks random.
+func moduli(size int) [][]uint {
+	one := big.NewInt(1)
+	r := new(big.Int).Lsh(one, uint(size))
+	random := number(bytes.Repeat(bytesFor("modulus", 0), size/256))
+	random.SetBit(random, 0, 1).SetBit(random, size-1, 1)
+	m := [][]uint{
+		fixedWords(new(big.Int).Sub(r, one), size),
+		fixedWords(new(big.Int).SetBit(big.NewInt(1), size-1, 1), size),
+		fixedWords(random, size),
+	}
+	for _, p := range allProfiles() {
+		if 8*p.Size() == size {
+			m = append(m, wordsOf(p.prime))
+		}
+	}
+	return m
+}
+
+// bigOf returns the number with the given words.
+func bigOf(x []uint) *big.Int {
+	w := make([]big.Word, len(x))
+	for i := range x {
+		w[i] = big.Word(x[i])
+	}
+	return new(big.Int).SetBits(w)
+}
+
+// fixedWords returns x as words of that many bits.
+func fixedWords(x *big.Int, size int) []uint {
+	w := make([]uint, size/bits.UintSize)
+	for i, b := range x.Bits() {
+		w[i] = uint(b)
+	}
+	return w
+}
+
+// guard surrounds what words write to.
+const guard = 0xA5A5A5A5
+
+// guarded returns n words between two guards, and a check of those.
+func guarded(t *testing.T, n int) ([]uint, func()) {
+	t.Helper()
+	x := make([]uint, n+2)
+	for i := range x {
+		x[i] = guard
+	}
+	return x[1 : n+1 : n+1], func() {
+		t.Helper()
+		if x[0] != guard || x[n+1] != guard {
+			t.Fatal("a word outside was written")
+		}
+	}
+}
+
+// checkWords compares a product and a square with math/big, for any operands
+// below R. It requires that operands stay as they are, that they may be the
+// destination, and that nothing else is written.
+func checkWords(t *testing.T, w words, prime, x, y []uint) {
+	t.Helper()
+	n, size := len(prime), uint(len(prime)*bits.UintSize)
+	modulus := bigOf(prime)
+	check := func(name string, z, x, y []uint) {
+		t.Helper()
+		left := new(big.Int).Lsh(bigOf(z), size)
+		right := new(big.Int).Mul(bigOf(x), bigOf(y))
+		if left.Sub(left, right).Mod(left, modulus).Sign() != 0 {
+			t.Fatalf("%s of %x and %x modulo %x: %x", name, bigOf(x), bigOf(y), modulus, bigOf(z))
+		}
+	}
+	z, inside := guarded(t, n)
+	scratch, scratchInside := guarded(t, 2*n)
+	x0, y0 := slices.Clone(x), slices.Clone(y)
+	w.multiply(z, x, y, scratch)
+	check("product", z, x, y)
+	product := slices.Clone(z)
+	w.square(z, x, scratch)
+	check("square", z, x, x)
+	if !slices.Equal(x, x0) || !slices.Equal(y, y0) {
+		t.Fatal("an operand was changed")
+	}
+	square := slices.Clone(z)
+	w.multiply(z, x, x, scratch)
+	if !slices.Equal(z, square) {
+		t.Fatalf("square of %x modulo %x differs from product", bigOf(x), modulus)
+	}
+	for _, alias := range []func(){
+		func() { copy(z, x); w.multiply(z, z, y, scratch) },
+		func() { copy(z, y); w.multiply(z, x, z, scratch) },
+	} {
+		if alias(); !slices.Equal(z, product) {
+			t.Fatal("the product differs if the destination is an operand")
+		}
+	}
+	copy(z, x)
+	if w.square(z, z, scratch); !slices.Equal(z, square) {
+		t.Fatal("the square differs if the destination is the operand")
+	}
+	inside()
+	scratchInside()
+}
+
+// checkRead requires every entry of a window of n words.
+func checkRead(t *testing.T, w words, n int) {
+	t.Helper()
+	from := make(window, n)
+	for l := range from {
+		for j := range from[l] {
+			from[l][j] = ^uint(0) / 251 * uint(1+16*l+j)
+		}
+	}
+	for j := range windowSize {
+		z, inside := guarded(t, n)
+		w.read(z, from, uint(j))
+		for l := range z {
+			if z[l] != from[l][j] {
+				t.Fatalf("entry %d, word %d: %x, want %x", j, l, z[l], from[l][j])
+			}
+		}
+		inside()
+	}
+}
+
+func goWordsOf(prime []uint) words {
+	return &goWords{prime: prime, inverse: minusInverse(prime[0])}
+}
+
+// wordSizes are the sizes in bits that words are tested with.
+var wordSizes = []int{1024, 2048, 3072, 4096}
+
+// TestWords: products and squares in plain Go are right for all pairs of edge
+// cases, below N and not, modulo primes and other odd numbers.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	for _, size := range wordSizes {
+		checkRead(t, goWordsOf(moduli(size)[0]), size/bits.UintSize)
+		for _, prime := range moduli(size) {
+			for _, x := range wordCases(prime) {
+				for _, y := range wordCases(prime) {
+					checkWords(t, goWordsOf(prime), prime, fixedWords(x, size), fixedWords(y, size))
+				}
+			}
+		}
+	}
+}
+
+// TestRadix64 runs the kernel in every group, those that another one serves
+// faster too.
+func TestRadix64(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		o, k := oracleOf(p), newRadix64(p.prime, p.generator)
+		e := padded(bytesFor("exponent", 1))
+		x := o.operands()[len(o.operands())-1]
+		if got := k.toBytes(k.power(k.fromBytes(o.fixed(x)), &e)); number(got).Cmp(o.exp(x, number(e[:]))) != 0 {
+			t.Errorf("%s: wrong power %x", p.name, got)
+		}
+		if got := k.toBytes(k.powerG(&e)); number(got).Cmp(o.exp(o.g, number(e[:]))) != 0 {
+			t.Errorf("%s: wrong power of the generator %x", p.name, got)
+		}
+	}
+}
+
+// TestRadix64Unreduced: an element that stands for its number plus N, which
+// products may return, is as good as the reduced one.
+func TestRadix64Unreduced(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		o, k := oracleOf(p), newRadix64(p.prime, p.generator).(*radix64)
+		r := new(big.Int).Lsh(big.NewInt(1), uint(8*p.Size()))
+		inverse := new(big.Int).ModInverse(r, o.n)
+		for _, x := range wordCases(k.prime) {
+			for _, y := range wordCases(k.prime) {
+				a, b := fixedWords(x, 8*p.Size()), fixedWords(y, 8*p.Size())
+				sum := new(big.Int).Add(x, y)
+				if want := o.mod(sum.Mul(sum, inverse)); number(k.toBytes(k.sum(a, b))).Cmp(want) != 0 {
+					t.Fatalf("%s: %x + %x = %x", p.name, x, y, k.toBytes(k.sum(a, b)))
+				}
+			}
+			if want := o.mod(new(big.Int).Mul(x, inverse)); number(k.toBytes(fixedWords(x, 8*p.Size()))).Cmp(want) != 0 {
+				t.Fatalf("%s: %x leaves as %x", p.name, x, k.toBytes(fixedWords(x, 8*p.Size())))
+			}
+		}
+	}
+}
+
+// TestRadix64Refuses: the arithmetic needs odd moduli that fill their words.
+func TestRadix64Refuses(t *testing.T) {
+	t.Parallel()
+	for _, x := range []*big.Int{
+		new(big.Int).Lsh(big.NewInt(1), 1023),
+		new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1023), big.NewInt(1)),
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("modulus %x is taken", x)
+				}
+			}()
+			newRadix64(x.FillBytes(make([]byte, 128)), 2)
+		}()
+	}
+}
+
+// wordsFrom returns the words of the last bytes of b, for a size in bits.
+func wordsFrom(b []byte, size int) []uint {
+	padded := make([]byte, size/8)
+	b = b[max(0, len(b)-len(padded)):]
+	copy(padded[len(padded)-len(b):], b)
+	return wordsOf(padded)
+}
+
+// addWordSeeds adds the edge cases of every size.
+func addWordSeeds(f *testing.F) {
+	for i, size := range wordSizes {
+		for _, prime := range moduli(size) {
+			cases := wordCases(prime)
+			for j, x := range cases {
+				y := cases[(j+3)%len(cases)]
+				f.Add(byte(i), bigOf(prime).Bytes(), x.Bytes(), y.Bytes())
+			}
+		}
+	}
+}
+
+// fuzzedWords returns a modulus and two operands from what the fuzzer made.
+func fuzzedWords(size byte, modulus, x, y []byte) (prime, a, b []uint) {
+	n := wordSizes[int(size)%len(wordSizes)]
+	prime = wordsFrom(modulus, n)
+	prime[0] |= 1
+	prime[len(prime)-1] |= 1 << (bits.UintSize - 1)
+	return prime, wordsFrom(x, n), wordsFrom(y, n)
+}
+
+// FuzzRadix64: plain Go agrees with math/big for every odd modulus that fills its
+// words and any operands, reduced or not.
+func FuzzRadix64(f *testing.F) {
+	addWordSeeds(f)
+	f.Fuzz(func(t *testing.T, size byte, modulus, x, y []byte) {
+		prime, a, b := fuzzedWords(size, modulus, x, y)
+		checkWords(t, goWordsOf(prime), prime, a, b)
+	})
+}

@@ -1,72 +1,237 @@
 package srp
 
 import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"filippo.io/bigmod"
 )
 
+var exchanges = flag.String("exchanges", "", "write one exchange of each group to this `folder`, for other programs to repeat")
+
 // benchName is the name of a profile without its hash.
 func benchName(p *Profile) string { return strings.TrimSuffix(p.name, "-sha256") }
 
-// BenchmarkServerStep1 is B from the verifier and a fresh b.
-func BenchmarkServerStep1(b *testing.B) {
+// benchExchange returns the exchange that is measured.
+func benchExchange(p *Profile) run {
+	return oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
+}
+
+// serverSide returns the exchange of r from the server's point of view.
+func serverSide(p *Profile, r run) Exchange {
+	o := oracleOf(p)
+	return Exchange{
+		Identity: r.identity, Salt: r.salt, Verifier: o.fixed(r.v), ClientPublic: o.fixed(r.A),
+		Private: r.b.FillBytes(make([]byte, PrivateSize)), ServerPublic: o.fixed(r.B),
+	}
+}
+
+// tableless is the portable kernel as it would be without the table of powers of
+// the generator. Nothing but benchmarks uses it.
+type tableless struct {
+	*portable
+	generator byte
+}
+
+func (k tableless) powerG(e *[PrivateSize]byte) element {
+	g := bigmod.NewNat().SetUint(uint(k.generator)).ExpandFor(k.modulus)
+	return bigmod.NewNat().Exp(g, e[:], k.modulus).Bits()
+}
+
+// measured are the kernels to measure with a profile, the fastest first.
+func measured(p *Profile) []implementation {
+	everywhere := []implementation{
+		{
+			name:      "portable",
+			supported: func(int) bool { return true },
+			new:       func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
+		},
+		{
+			name:      "bigmod",
+			supported: func(int) bool { return true },
+			new: func(prime []byte, generator byte) kernel {
+				return tableless{newPortable(prime, generator), generator}
+			},
+		},
+	}
+	var kernels []implementation
+	for _, i := range slices.Concat(implementations, everywhere) {
+		if i.supported(8 * p.Size()) {
+			kernels = append(kernels, i)
+		}
+	}
+	return kernels
+}
+
+// withKernel returns the profile p computing with k.
+func withKernel(p *Profile, k kernel) *Profile {
+	old := p.group()
+	g := *old
+	g.kernel = k
+	g.k = k.fromBytes(old.toBytes(old.k))
+	g.minusK = k.fromBytes(old.toBytes(old.minusK))
+	changed := *p
+	changed.group = func() *group { return &g }
+	return &changed
+}
+
+// repeats runs the server's side of r and compares its results.
+func (p *Profile) repeats(r run) error {
+	x := serverSide(p, r)
+	e, err := p.serverEphemeral(x.Verifier, bytes.NewReader(x.Private))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(e.Public, x.ServerPublic) {
+		return errors.New("another B")
+	}
+	s, ok := p.ServerVerify(x, r.M1)
+	if !ok {
+		return errors.New("another M1")
+	}
+	if !bytes.Equal(s.Key, r.K) || !bytes.Equal(s.Evidence, r.M2) {
+		return errors.New("another K or M2")
+	}
+	return nil
+}
+
+// TestMeasured: every kernel that is measured computes what the oracle does. The
+// exchanges can be written down, so that programs to compare with compute the
+// same.
+func TestMeasured(t *testing.T) {
+	t.Parallel()
 	for _, p := range profiles {
-		b.Run(benchName(p), func(b *testing.B) {
-			v := p.Verifier(vectorIdentity, vectorPassword, unhex(b, vectorSalt))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := p.ServerEphemeral(v); err != nil {
+		r := benchExchange(p)
+		for _, i := range measured(p) {
+			if err := withKernel(p, i.new(p.prime, p.generator)).repeats(r); err != nil {
+				t.Errorf("%s/%s: %v", p.name, i.name, err)
+			}
+		}
+		if *exchanges == "" {
+			continue
+		}
+		x := serverSide(p, r)
+		var text strings.Builder
+		for _, member := range []struct {
+			name  string
+			value []byte
+		}{
+			{"N", p.prime},
+			{"g", []byte{p.generator}},
+			{"I", []byte(x.Identity)},
+			{"s", x.Salt},
+			{"v", x.Verifier},
+			{"A", x.ClientPublic},
+			{"b", x.Private},
+			{"B", x.ServerPublic},
+			{"K", r.K},
+			{"M1", r.M1},
+			{"M2", r.M2},
+		} {
+			fmt.Fprintf(&text, "%s %X\n", member.name, member.value)
+		}
+		if err := os.WriteFile(filepath.Join(*exchanges, benchName(p)), []byte(text.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// benchServer measures a step of the server for every profile: as it is
+// served, and under the name of each kernel that this machine has. What is
+// measured computes the right results before it is.
+func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
+	for _, p := range profiles {
+		exchange := sync.OnceValue(func() run { return benchExchange(p) })
+		bench := func(name string, use func() *Profile) {
+			prepared := sync.OnceValues(func() (*Profile, error) {
+				p := use()
+				return p, p.repeats(exchange())
+			})
+			b.Run(name, func(b *testing.B) {
+				p, err := prepared()
+				if err != nil {
 					b.Fatal(err)
 				}
-			}
-		})
+				b.ReportAllocs()
+				step(b, p, exchange())
+			})
+		}
+		bench(benchName(p), func() *Profile { return p })
+		for _, i := range measured(p) {
+			bench(benchName(p)+"/"+i.name, func() *Profile { return withKernel(p, i.new(p.prime, p.generator)) })
+		}
 	}
+}
+
+// BenchmarkServerStep1 is B from the verifier and a fresh b.
+func BenchmarkServerStep1(b *testing.B) {
+	benchServer(b, func(b *testing.B, p *Profile, r run) {
+		v := serverSide(p, r).Verifier
+		for b.Loop() {
+			if _, err := p.ServerEphemeral(v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkServerStep2 is u, S and K, the check of M1, and M2.
 func BenchmarkServerStep2(b *testing.B) {
-	for _, p := range profiles {
-		b.Run(benchName(p), func(b *testing.B) {
-			x, evidence := honest(b, p)
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, ok := p.ServerVerify(x, evidence); !ok {
-					b.Fatal("evidence is refused")
-				}
+	benchServer(b, func(b *testing.B, p *Profile, r run) {
+		x := serverSide(p, r)
+		for b.Loop() {
+			if _, ok := p.ServerVerify(x, r.M1); !ok {
+				b.Fatal("evidence is refused")
 			}
-		})
+		}
+	})
+}
+
+// benchKernels measures one operation of every kernel.
+func benchKernels(b *testing.B, operation func(b *testing.B, p *Profile, i implementation)) {
+	for _, p := range profiles {
+		for _, i := range measured(p) {
+			b.Run(benchName(p)+"/"+i.name, func(b *testing.B) { operation(b, p, i) })
+		}
 	}
 }
 
-// BenchmarkPowerG compares g^b by the table with the general exponentiation of
-// bigmod.
-func BenchmarkPowerG(b *testing.B) {
-	for _, p := range profiles {
-		k := newPortable(p.prime, p.generator)
+// BenchmarkPower is base^e.
+func BenchmarkPower(b *testing.B) {
+	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
+		k := i.new(p.prime, p.generator)
+		base := k.fromBytes(oracleOf(p).fixed(benchExchange(p).A))
 		e := padded(bytesFor("bench", 0))
-		b.Run("table/"+benchName(p), func(b *testing.B) {
-			for b.Loop() {
-				k.powerG(&e)
-			}
-		})
-		b.Run("exp/"+benchName(p), func(b *testing.B) {
-			g := bigmod.NewNat().SetUint(uint(p.generator)).ExpandFor(k.modulus)
-			for b.Loop() {
-				bigmod.NewNat().Exp(g, e[:], k.modulus)
-			}
-		})
-	}
+		for b.Loop() {
+			k.power(base, &e)
+		}
+	})
 }
 
-// BenchmarkNewKernel is what the first use of a profile pays for its table.
+// BenchmarkPowerG is g^e.
+func BenchmarkPowerG(b *testing.B) {
+	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
+		k := i.new(p.prime, p.generator)
+		e := padded(bytesFor("bench", 0))
+		for b.Loop() {
+			k.powerG(&e)
+		}
+	})
+}
+
+// BenchmarkNewKernel is what the first use of a profile pays for a table.
 func BenchmarkNewKernel(b *testing.B) {
-	for _, p := range profiles {
-		b.Run(benchName(p), func(b *testing.B) {
-			for b.Loop() {
-				newPortable(p.prime, p.generator)
-			}
-		})
-	}
+	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
+		for b.Loop() {
+			i.new(p.prime, p.generator)
+		}
+	})
 }

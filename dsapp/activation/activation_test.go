@@ -521,6 +521,35 @@ func TestMinimalConfig(t *testing.T) {
 	}
 }
 
+// The kernel that computes exchanges is logged once, however often they are prepared.
+// Those that failed are named in a warning each, and not again.
+func TestKernelLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 2 {
+		if err := w.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := profile(t, srp.DefaultProfile)
+	if want := "level=INFO msg=\"srp kernel\" kernel=" + p.Kernel() + " profile=" + p.Name() + "\n"; strings.Count(w.logs.String(), want) != 1 {
+		t.Errorf("not once %q in %s", want, w.logs)
+	}
+	if strings.Contains(w.logs.String(), "level=WARN") {
+		t.Errorf("a warning without a reason: %s", w.logs)
+	}
+	w.warnOfKernels(t.Context(), []*srp.KernelError{{Kernel: "fast", Profile: "one"}, {Kernel: "faster", Profile: "two"}})
+	w.warnOfKernels(t.Context(), p.Prepare())
+	for _, want := range []string{"kernel=fast profile=one\n", "kernel=faster profile=two\n"} {
+		if strings.Count(w.logs.String(), want) != 1 {
+			t.Errorf("not once %q in %s", want, w.logs)
+		}
+	}
+	if strings.Count(w.logs.String(), "level=WARN") != 2 {
+		t.Errorf("not two warnings in %s", w.logs)
+	}
+}
+
 // The store decides whether registrations can be written; missing keys count too.
 func TestWritable(t *testing.T) {
 	t.Parallel()

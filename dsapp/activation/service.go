@@ -127,8 +127,9 @@ type Service struct {
 	alarm                func(ctx context.Context, event string, identifier string)
 	now                  func() time.Time
 
-	simulation atomic.Pointer[simulation]
-	decoy      atomic.Pointer[decoy]
+	simulation   atomic.Pointer[simulation]
+	decoy        atomic.Pointer[decoy]
+	kernelLogged atomic.Bool
 }
 
 // New returns a Service. It uses neither store nor keys yet. The error names
@@ -214,14 +215,29 @@ func (c Config) check() error {
 // process, and makes sure that the simulation secret is there and sealed with the
 // first key. The first exchange would do the same; but a key that was replaced
 // must not wait for one. The error wraps ErrUnavailable.
+//
+// The first call logs which kernel computes the exchanges.
 func (s *Service) Prepare(ctx context.Context) error {
-	s.profile.Prepare()
+	s.warnOfKernels(ctx, s.profile.Prepare())
+	if !s.kernelLogged.Swap(true) {
+		s.logger.InfoContext(ctx, "srp kernel",
+			slog.String("kernel", s.profile.Kernel()), slog.String("profile", s.profile.Name()))
+	}
 	ring, err := s.ring(ctx)
 	if err != nil {
 		return err
 	}
 	_, err = s.simulationSecret(ctx, ring)
 	return err
+}
+
+// warnOfKernels logs the kernels that failed their test. A profile hands them out once
+// in a process, so that neither a reload nor an exchange repeats the warning.
+func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) {
+	for _, f := range failed {
+		s.logger.WarnContext(ctx, "srp kernel failed its self-test and is not used; exchanges take longer",
+			slog.String("kernel", f.Kernel), slog.String("profile", f.Profile))
+	}
 }
 
 // Writable reports whether a Register could be stored at this moment. The error

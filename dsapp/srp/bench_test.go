@@ -41,9 +41,20 @@ type tableless struct {
 	generator byte
 }
 
-func (k tableless) powerG(e *[PrivateSize]byte) element {
-	g := bigmod.NewNat().SetUint(uint(k.generator)).ExpandFor(k.modulus)
-	return bigmod.NewNat().Exp(g, e[:], k.modulus).Bits()
+func (k tableless) calculator() calculator {
+	return &tablelessCalculator{
+		portableCalculator: k.portable.calculator().(*portableCalculator),
+		g:                  bigmod.NewNat().SetUint(uint(k.generator)).ExpandFor(k.modulus),
+	}
+}
+
+type tablelessCalculator struct {
+	*portableCalculator
+	g *bigmod.Nat
+}
+
+func (c *tablelessCalculator) powerG(z element, e *[PrivateSize]byte) {
+	copy(z, c.x.Exp(c.g, e[:], c.k.modulus).Bits())
 }
 
 // measured are the kernels to measure with a profile, the fastest first.
@@ -71,16 +82,15 @@ func measured(p *Profile) []implementation {
 	return kernels
 }
 
-// withKernel returns the profile p computing with k.
-func withKernel(p *Profile, k kernel) *Profile {
-	old := p.group()
-	g := *old
-	g.kernel = k
-	g.k = k.fromBytes(old.toBytes(old.k))
-	g.minusK = k.fromBytes(old.toBytes(old.minusK))
+// withKernel returns a profile that does with the kernel what p does with the one
+// chosen for it, from the test of the kernel on.
+func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
-	changed.group = func() *group { return &g }
-	return &changed
+	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
+	if name := changed.Kernel(); name != i.name {
+		return nil, fmt.Errorf("served by %s: %v", name, changed.Prepare())
+	}
+	return &changed, nil
 }
 
 // repeats runs the server's side of r and compares its results.
@@ -111,7 +121,11 @@ func TestMeasured(t *testing.T) {
 	for _, p := range profiles {
 		r := benchExchange(p)
 		for _, i := range measured(p) {
-			if err := withKernel(p, i.new(p.prime, p.generator)).repeats(r); err != nil {
+			served, err := withKernel(p, i)
+			if err == nil {
+				err = served.repeats(r)
+			}
+			if err != nil {
 				t.Errorf("%s/%s: %v", p.name, i.name, err)
 			}
 		}
@@ -150,9 +164,12 @@ func TestMeasured(t *testing.T) {
 func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
 	for _, p := range profiles {
 		exchange := sync.OnceValue(func() run { return benchExchange(p) })
-		bench := func(name string, use func() *Profile) {
+		bench := func(name string, use func() (*Profile, error)) {
 			prepared := sync.OnceValues(func() (*Profile, error) {
-				p := use()
+				p, err := use()
+				if err != nil {
+					return nil, err
+				}
 				return p, p.repeats(exchange())
 			})
 			b.Run(name, func(b *testing.B) {
@@ -164,9 +181,9 @@ func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
 				step(b, p, exchange())
 			})
 		}
-		bench(benchName(p), func() *Profile { return p })
+		bench(benchName(p), func() (*Profile, error) { return p, nil })
 		for _, i := range measured(p) {
-			bench(benchName(p)+"/"+i.name, func() *Profile { return withKernel(p, i.new(p.prime, p.generator)) })
+			bench(benchName(p)+"/"+i.name, func() (*Profile, error) { return withKernel(p, i) })
 		}
 	}
 }
@@ -199,7 +216,10 @@ func BenchmarkServerStep2(b *testing.B) {
 func benchKernels(b *testing.B, operation func(b *testing.B, p *Profile, i implementation)) {
 	for _, p := range profiles {
 		for _, i := range measured(p) {
-			b.Run(benchName(p)+"/"+i.name, func(b *testing.B) { operation(b, p, i) })
+			b.Run(benchName(p)+"/"+i.name, func(b *testing.B) {
+				b.ReportAllocs()
+				operation(b, p, i)
+			})
 		}
 	}
 }
@@ -208,10 +228,11 @@ func benchKernels(b *testing.B, operation func(b *testing.B, p *Profile, i imple
 func BenchmarkPower(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
-		base := k.fromBytes(oracleOf(p).fixed(benchExchange(p).A))
+		c, x := k.calculator(), newElements(k, 2)
+		c.fromBytes(x[0], oracleOf(p).fixed(benchExchange(p).A))
 		e := padded(bytesFor("bench", 0))
 		for b.Loop() {
-			k.power(base, &e)
+			c.power(x[1], x[0], &e)
 		}
 	})
 }
@@ -220,9 +241,10 @@ func BenchmarkPower(b *testing.B) {
 func BenchmarkPowerG(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
+		c, z := k.calculator(), newElements(k, 1)[0]
 		e := padded(bytesFor("bench", 0))
 		for b.Loop() {
-			k.powerG(&e)
+			c.powerG(z, &e)
 		}
 	})
 }

@@ -53,59 +53,64 @@ func newPortable(prime []byte, generator byte) *portable {
 	return k
 }
 
-func (k *portable) fromBytes(b []byte) element {
-	n, err := bigmod.NewNat().SetBytes(b, k.modulus)
-	if err != nil {
+func (k *portable) words() int { return len(k.windows[0]) }
+
+func (k *portable) calculator() calculator {
+	return &portableCalculator{
+		k: k,
+		x: bigmod.NewNat().ExpandFor(k.modulus),
+		y: bigmod.NewNat().ExpandFor(k.modulus),
+	}
+}
+
+// portableCalculator computes with two numbers of its own. Above 2048 bits bigmod
+// takes more memory for most operations, and does not clear it.
+type portableCalculator struct {
+	k    *portable
+	x, y *bigmod.Nat
+}
+
+func (c *portableCalculator) fromBytes(z element, b []byte) {
+	if _, err := c.x.SetBytes(b, c.k.modulus); err != nil {
 		// Callers compare with the prime first.
 		panic("srp: number is not below the prime")
 	}
-	return n.Bits()
+	copy(z, c.x.Bits())
 }
 
-func (k *portable) toBytes(x element) []byte {
-	n := k.nat(x)
-	defer clear(n.Bits())
-	return n.Bytes(k.modulus)
+func (c *portableCalculator) toBytes(b []byte, x element) { putWords(b[:c.k.modulus.Size()], x) }
+
+func (c *portableCalculator) product(z, x, y element) {
+	copy(c.x.Bits(), x)
+	copy(c.y.Bits(), y)
+	copy(z, c.x.Mul(c.y, c.k.modulus).Bits())
 }
 
-func (k *portable) product(x, y element) element {
-	z, n := k.nat(x), k.nat(y)
-	defer clear(n.Bits())
-	return z.Mul(n, k.modulus).Bits()
+func (c *portableCalculator) sum(z, x, y element) {
+	copy(c.x.Bits(), x)
+	copy(c.y.Bits(), y)
+	copy(z, c.x.Add(c.y, c.k.modulus).Bits())
 }
 
-func (k *portable) sum(x, y element) element {
-	z, n := k.nat(x), k.nat(y)
-	defer clear(n.Bits())
-	return z.Add(n, k.modulus).Bits()
-}
-
-func (k *portable) power(base element, e *[PrivateSize]byte) element {
-	n := k.nat(base)
-	defer clear(n.Bits())
-	return bigmod.NewNat().Exp(n, e[:], k.modulus).Bits()
+func (c *portableCalculator) power(z, base element, e *[PrivateSize]byte) {
+	copy(c.y.Bits(), base)
+	copy(z, c.x.Exp(c.y, e[:], c.k.modulus).Bits())
 }
 
 // powerG multiplies one entry of each window. A product with entry 0, which is
 // 1, costs as much as any other.
-func (k *portable) powerG(e *[PrivateSize]byte) element {
-	z := bigmod.NewNat().ExpandFor(k.modulus)
-	entry := bigmod.NewNat().ExpandFor(k.modulus)
-	defer clear(entry.Bits())
-
-	k.windows[0].read(z.Bits(), digit(e, 0))
+func (c *portableCalculator) powerG(z element, e *[PrivateSize]byte) {
+	c.k.windows[0].read(c.x.Bits(), digit(e, 0))
 	for i := 1; i < windowCount; i++ {
-		k.windows[i].read(entry.Bits(), digit(e, i))
-		z.Mul(entry, k.modulus)
+		c.k.windows[i].read(c.y.Bits(), digit(e, i))
+		c.x.Mul(c.y, c.k.modulus)
 	}
-	return z.Bits()
+	copy(z, c.x.Bits())
 }
 
-// nat returns a copy of x that bigmod can compute with.
-func (k *portable) nat(x element) *bigmod.Nat {
-	n := bigmod.NewNat().ExpandFor(k.modulus)
-	copy(n.Bits(), x)
-	return n
+func (c *portableCalculator) wipe() {
+	clear(c.x.Bits())
+	clear(c.y.Bits())
 }
 
 // digit returns digit i of e in base 16, the least significant being digit 0.
@@ -138,4 +143,7 @@ func copyOf(x *bigmod.Nat, m *bigmod.Modulus) *bigmod.Nat {
 	return n
 }
 
-var _ kernel = (*portable)(nil)
+var (
+	_ kernel     = (*portable)(nil)
+	_ calculator = (*portableCalculator)(nil)
+)

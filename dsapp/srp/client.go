@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Lengths of identity and password in characters.
@@ -44,8 +45,11 @@ func (p *Profile) newClient(identity, password string, random io.Reader) (*Clien
 	if _, err := io.ReadFull(random, c.private[:]); err != nil {
 		return nil, fmt.Errorf("srp: random private value: %w", err)
 	}
-	g := p.group()
-	c.public = g.toBytes(g.powerG(&c.private))
+	w := p.begin()
+	defer w.end()
+	w.powerG(w.x, &c.private)
+	c.public = make([]byte, p.Size())
+	w.toBytes(c.public, w.x)
 	return c, nil
 }
 
@@ -94,37 +98,30 @@ func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	case len(serverPublic) < p.Size(), isZero(serverPublic), less(serverPublic, p.prime) == 0:
 		return nil, ErrServerPublicInvalid
 	}
-	u, ok := p.scramble(c.public, serverPublic)
-	if !ok {
+	w := p.begin()
+	defer w.end()
+	if !w.scramble(c.public, serverPublic) {
 		return nil, ErrServerPublicInvalid
 	}
-
-	x := p.passwordExponent(c.identity, c.password, salt)
-	defer clear(x[:])
+	w.passwordExponent(&w.secret, c.identity, c.password, salt)
 	c.password = ""
-	g := p.group()
-	s := clientSecret(g, serverPublic, &c.private, &u, &x)
-	var m1 []byte
-	c.key, m1, c.expected = p.prove(g, c.identity, salt, c.public, serverPublic, s)
-	return m1, nil
+	w.clientSecret(serverPublic, &c.private)
+	w.prove(c.identity, salt, c.public, serverPublic, w.x)
+	c.key, c.expected = slices.Clone(w.key), slices.Clone(w.m2)
+	return slices.Clone(w.m1), nil
 }
 
-// clientSecret returns S = (B - k*g^x)^(a + u*x), as base^a * (base^u)^x so that
+// clientSecret sets x to S = (B - k*g^x)^(a + u*x), as base^a * (base^u)^x so that
 // every exponent has PrivateSize bytes.
-func clientSecret(g *group, serverPublic []byte, a, u, x *[PrivateSize]byte) element {
-	gx := g.powerG(x)
-	defer clear(gx)
-	kgx := g.product(g.minusK, gx)
-	defer clear(kgx)
-	base := g.sum(g.fromBytes(serverPublic), kgx)
-	defer clear(base)
-	ba := g.power(base, a)
-	defer clear(ba)
-	bu := g.power(base, u)
-	defer clear(bu)
-	bux := g.power(bu, x)
-	defer clear(bux)
-	return g.product(ba, bux)
+func (w *workspace) clientSecret(serverPublic []byte, a *[PrivateSize]byte) {
+	w.powerG(w.x, &w.secret)
+	w.product(w.x, w.g.minusK, w.x)
+	w.fromBytes(w.y, serverPublic)
+	w.sum(w.x, w.y, w.x)
+	w.power(w.y, w.x, a)
+	w.power(w.x, w.x, &w.u)
+	w.power(w.x, w.x, &w.secret)
+	w.product(w.x, w.y, w.x)
 }
 
 // Confirm checks the server's evidence M2 and returns K, KeySize bytes. It

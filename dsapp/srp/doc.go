@@ -40,12 +40,20 @@
 // The vendor publishes none of these choices for its own activation protocol,
 // so no interoperability with the vendor's SDK is claimed.
 //
+// # Arithmetic
+//
+// Each group is computed with by the fastest kernel that the machine can run and that
+// passes a test of some milliseconds, once in a process: known answers, and a
+// comparison with [filippo.io/bigmod]. ifma needs a processor with AVX-512 IFMA, adx
+// one with MULX and ADX, radix64 serves the larger groups everywhere else, and portable,
+// which is bigmod with a table, is left. [Profile.Kernel] tells which one it is,
+// [Profile.Prepare] which ones have failed. All give the same results.
+//
 // # Secrets
 //
 // x, v, a, b, S, K and everything computed from them touch only arithmetic whose
-// time and memory accesses do not depend on their values: [filippo.io/bigmod],
-// and for powers of g a table of which every entry is read. Evidence is compared in
-// constant time. Secrets owned by this package are overwritten after use; copies
-// inside bigmod, inside hash states and of Go strings cannot be. No error carries
-// a value.
+// time and memory accesses do not depend on their values; tables of powers are read in
+// full. Evidence is compared in constant time. The memory that a call computes in is
+// overwritten when it ends, hash states included; copies on the stack, inside bigmod
+// and of Go strings cannot be. No error carries a value.
 package srp

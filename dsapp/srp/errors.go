@@ -55,4 +55,19 @@ var (
 	ErrServerEvidenceMismatch = &Error{"M2_MISMATCH", "server evidence does not match"}
 )
 
-var _ error = (*Error)(nil)
+// KernelError is a kernel that this machine should be able to use for a profile and
+// that computed something wrong when it was tested. It is not used then.
+type KernelError struct {
+	// Kernel and Profile are the names of both.
+	Kernel, Profile string
+}
+
+// Error returns what failed, in words.
+func (e *KernelError) Error() string {
+	return "srp: kernel " + e.Kernel + " failed its test for " + e.Profile
+}
+
+var (
+	_ error = (*Error)(nil)
+	_ error = (*KernelError)(nil)
+)

@@ -96,7 +96,7 @@ func compare(t failer, p *Profile, r run) {
 	check("K of the client", key, r.K)
 }
 
-// TestExchange compares whole exchanges with the oracle, on every group.
+// TestExchange compares whole exchanges with the oracle, on every group and kernel.
 func TestExchange(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
@@ -107,7 +107,7 @@ func TestExchange(t *testing.T) {
 				if r.clientS.Cmp(r.serverS) != 0 {
 					t.Fatal("the two formulas of the oracle differ")
 				}
-				compare(t, p, r)
+				forServed(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
 			}
 		})
 	}
@@ -164,7 +164,7 @@ func TestLeadingZeros(t *testing.T) {
 				if n != c.start[i] {
 					t.Errorf("the search from %d ended at %d", c.start[i], n)
 				}
-				compare(t, p, r)
+				forServed(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
 
 				o.stripped = true
 				s := o.exchange(r.identity, r.password, r.salt, r.a.Bytes(), r.b.Bytes())
@@ -356,16 +356,18 @@ func TestServerEphemeralRedraws(t *testing.T) {
 		// B = k*v + g^b = 0 for v = -g^b / k.
 		v := new(big.Int).ModInverse(o.multiplier(), o.n)
 		v = o.mod(v.Mul(v.Neg(v), o.exp(o.g, number(first))))
-		e, err := p.serverEphemeral(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(e.Private, second) {
-			t.Errorf("%s: b was not drawn again", p.name)
-		}
-		if want := o.fixed(o.public(v, number(second))); !bytes.Equal(e.Public, want) {
-			t.Errorf("%s: B = %X, want %X", p.name, e.Public, want)
-		}
+		forServed(t, p, func(t *testing.T, p *Profile) {
+			e, err := p.serverEphemeral(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(e.Private, second) {
+				t.Errorf("%s: b was not drawn again", p.name)
+			}
+			if want := o.fixed(o.public(v, number(second))); !bytes.Equal(e.Public, want) {
+				t.Errorf("%s: B = %X, want %X", p.name, e.Public, want)
+			}
+		})
 	}
 }
 
@@ -500,6 +502,11 @@ func (h *zeroHash) Write(b []byte) (int, error) {
 	return h.Hash.Write(b)
 }
 
+func (h *zeroHash) Reset() {
+	h.written = 0
+	h.Hash.Reset()
+}
+
 func (h *zeroHash) Sum(b []byte) []byte {
 	if h.written == h.length {
 		return append(b, make([]byte, h.Size())...)
@@ -533,9 +540,11 @@ func TestZeroScrambler(t *testing.T) {
 		Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
 		Private: e.Private, ServerPublic: e.Public,
 	}
-	g := p.group()
-	var u [PrivateSize]byte
-	_, evidence, _ := p.prove(g, x.Identity, salt, x.ClientPublic, x.ServerPublic, serverSecret(g, x, &u))
+	w := p.begin()
+	defer w.end()
+	w.serverSecret(x)
+	w.prove(x.Identity, salt, x.ClientPublic, x.ServerPublic, w.x)
+	evidence := w.m1
 	if s, ok := p.ServerVerify(x, evidence); ok || s.Key != nil {
 		t.Error("server: u = 0 is taken")
 	}

@@ -4,6 +4,7 @@ package srp
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"filippo.io/bigmod"
 	"golang.org/x/sys/cpu"
@@ -27,21 +28,25 @@ type ifmaSize struct {
 	// Montgomery radix is 2^(52*rows), more than 4N.
 	rows int
 
+	// minusOne tells that the assembly is for an N that is -1 modulo 2^64.
+	minusOne bool
+
 	// multiply sets z to x*y/2^(52*rows) mod N or that plus N, for x and y below 2N.
-	// Then it squares z until there have been as many products as times says. z may
-	// be x or y. The scratch keeps secrets.
-	multiply func(z, x, y, modulus, scratch *uint, times uint)
+	// z may be x or y. The scratch keeps secrets.
+	multiply func(z, x, y, modulus, scratch *uint)
+	// square does so with x for y, and then goes on with z for x until there have
+	// been as many squares as times says, which is not 0.
+	square func(z, x, modulus, scratch *uint, times uint)
 	// choose sets z to one of 16 entries that follow each other.
 	choose func(z, entries *uint, digit uint)
 }
 
 // ifmaSizes are the sizes that there is assembly for.
 var ifmaSizes = [...]ifmaSize{
-	{1024, 24, 20, ifmaProduct1024, ifmaSelect1024},
-	{1536, 32, 30, ifmaProduct1536, ifmaSelect1536},
-	{2048, 40, 40, ifmaProduct2048, ifmaSelect2048},
-	{3072, 64, 60, ifmaProduct3072, ifmaSelect3072},
-	{4096, 80, 80, ifmaProduct4096, ifmaSelect4096},
+	{1024, 24, 20, false, ifmaProduct1024, ifmaSquare1024, ifmaSelect1024},
+	{2048, 40, 40, false, ifmaProduct2048, ifmaSquare2048, ifmaSelect2048},
+	{3072, 64, 60, true, ifmaProduct3072, ifmaSquare3072, ifmaSelect3072},
+	{4096, 80, 80, true, ifmaProduct4096, ifmaSquare4096, ifmaSelect4096},
 }
 
 // ifmaSizeOf returns the size for an N of that many bits, or nil.
@@ -79,7 +84,7 @@ func supportsIFMA(bits int) bool {
 // Go takes 64-byte boundaries. Without them the kernel would be slower, not wrong.
 type ifma struct {
 	*ifmaSize
-	// modulus is N in the form that multiply reads: see ifmaModulus.
+	// modulus is N in the form that the assembly reads: see ifmaModulus.
 	modulus []uint
 	// n and twoN are N and 2N.
 	n, twoN []uint
@@ -92,7 +97,8 @@ type ifma struct {
 }
 
 // newIFMA returns the kernel for an odd prime of a size in ifmaSizes and a
-// generator, and computes its table of powers: 64 windows, 320 KB at 2048 bits.
+// generator. A prime of a size with minusOne must be -1 modulo 2^64, as the larger
+// primes of RFC 5054 are. It computes its table of powers: 64 windows, 320 KB at 2048 bits.
 func newIFMA(prime []byte, generator byte) kernel {
 	k := &ifma{ifmaSize: ifmaSizeOf(8 * len(prime))}
 	k.n = k.digits(prime)
@@ -103,7 +109,7 @@ func newIFMA(prime []byte, generator byte) kernel {
 			k.twoN[i+1] = d >> (digitBits - 1)
 		}
 	}
-	k.modulus = ifmaModulus(k.n)
+	k.modulus = ifmaModulus(k.n, k.minusOne)
 
 	m, err := bigmod.NewModulus(prime)
 	if err != nil {
@@ -114,11 +120,13 @@ func newIFMA(prime []byte, generator byte) kernel {
 	k.radix2 = k.digits(bigmod.NewNat().Exp(two, exponent, m).Bytes(m))
 	small := make([]byte, len(prime))
 	small[len(small)-1] = 1
-	k.one = k.fromBytes(small)
+	k.one = make(element, k.lanes)
+	base := make(element, k.lanes)
+	c := k.newCalculator()
+	c.fromBytes(k.one, small)
 	small[len(small)-1] = generator
-	base := k.fromBytes(small)
+	c.fromBytes(base, small)
 
-	c := k.newCall()
 	window := windowSize * k.lanes
 	k.powers = make([]uint, windowCount*window)
 	for i := range windowCount {
@@ -133,160 +141,121 @@ func newIFMA(prime []byte, generator byte) kernel {
 // digits returns the big-endian number b in digits.
 func (k *ifma) digits(b []byte) element {
 	x := make(element, k.lanes)
-	for i := range x {
-		// A digit begins with a byte or in the middle of one, so that seven bytes
-		// hold it.
-		var d uint64
-		for j := range 7 {
-			if at := len(b) - 1 - digitBits*i/8 - j; at >= 0 {
-				d |= uint64(b[at]) << (8 * j)
-			}
-		}
-		x[i] = uint(d>>(digitBits*i%8)) & digitMax
-	}
+	setDigits(x, b)
 	return x
 }
 
-func (k *ifma) fromBytes(b []byte) element {
-	if len(b) != k.bits/8 {
+func (k *ifma) words() int { return k.lanes }
+
+func (k *ifma) calculator() calculator { return k.newCalculator() }
+
+// ifmaCalculator computes with the kernel.
+type ifmaCalculator struct {
+	k *ifma
+	// scratch is what products share.
+	scratch []uint
+	// x and y are elements between operations, entries the 16 powers of a base.
+	x, y    element
+	entries []uint
+}
+
+func (k *ifma) newCalculator() *ifmaCalculator {
+	return &ifmaCalculator{
+		k:       k,
+		scratch: make([]uint, 4*k.lanes+2*registerWords),
+		x:       make(element, k.lanes),
+		y:       make(element, k.lanes),
+		entries: make([]uint, windowSize*k.lanes),
+	}
+}
+
+func (c *ifmaCalculator) wipe() {
+	clear(c.scratch)
+	clear(c.x)
+	clear(c.y)
+	clear(c.entries)
+	ifmaWipe()
+}
+
+func (c *ifmaCalculator) fromBytes(z element, b []byte) {
+	if len(b) != c.k.bits/8 {
 		panic("srp: number has not the size of the prime")
 	}
-	c := k.newCall()
-	defer c.end()
-	x := k.digits(b)
-	defer clear(x)
-	z := make(element, k.lanes)
-	if subtractDigits(z, x, k.n) == 0 {
+	setDigits(c.x, b)
+	if subtractDigits(c.y, c.x, c.k.n) == 0 {
 		// Callers compare with the prime first.
 		panic("srp: number is not below the prime")
 	}
-	c.multiply(z, x, k.radix2)
-	return z
+	c.multiply(z, c.x, c.k.radix2)
 }
 
 // toBytes leaves the Montgomery form by a product with 1, which is N at most, and
 // takes N away where it is N.
-func (k *ifma) toBytes(x element) []byte {
-	c := k.newCall()
-	defer c.end()
-	z := make(element, k.lanes)
-	defer clear(z)
-	unit := make(element, k.lanes)
-	unit[0] = 1
-	c.multiply(z, x, unit)
-	reduceDigits(z, k.n)
-
-	b := make([]byte, k.bits/8)
-	for i := range b {
-		// Byte i from the end begins at bit 8*i, in the digit of that bit or in
-		// that and the next.
-		d, shift := 8*i/digitBits, 8*i%digitBits
-		v := z[d] >> shift
-		if shift > digitBits-8 {
-			v |= z[d+1] << (digitBits - shift)
-		}
-		b[len(b)-1-i] = byte(v)
-	}
-	return b
+func (c *ifmaCalculator) toBytes(b []byte, x element) {
+	clear(c.x)
+	c.x[0] = 1
+	c.multiply(c.x, x, c.x)
+	reduceDigits(c.x, c.k.n, c.y)
+	putDigits(b[:c.k.bits/8], c.x)
 }
 
-func (k *ifma) product(x, y element) element {
-	c := k.newCall()
-	defer c.end()
-	z := make(element, k.lanes)
-	c.multiply(z, x, y)
-	return z
-}
+func (c *ifmaCalculator) product(z, x, y element) { c.multiply(z, x, y) }
 
 // sum adds the digits with their carries, which gives less than 4N, and takes 2N
 // away where there is as much.
-func (k *ifma) sum(x, y element) element {
-	z := make(element, k.lanes)
+func (c *ifmaCalculator) sum(z, x, y element) {
 	carry := uint(0)
 	for i := range z {
 		d := x[i] + y[i] + carry
 		z[i], carry = d&digitMax, d>>digitBits
 	}
-	reduceDigits(z, k.twoN)
-	return z
+	reduceDigits(z, c.k.twoN, c.y)
 }
 
-// power goes through e from the top, one product and four squarings for each
-// digit. A product with entry 0, which is 1, costs as much as any other.
-func (k *ifma) power(base element, e *[PrivateSize]byte) element {
-	c := k.newCall()
-	defer c.end()
-	entries := make([]uint, windowSize*k.lanes)
-	defer clear(entries)
-	entry := make(element, k.lanes)
-	defer clear(entry)
-	c.fill(entries, base)
+// power goes through e from the top, four squares and one product for each digit. A product with entry 0, which is 1, costs as much as any other.
+func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
+	c.fill(c.entries, base)
 
-	z := make(element, k.lanes)
-	k.choose(&z[0], &entries[0], digit(e, windowCount-1))
-	c.multiplySquare(z, z, z, windowBits-1)
-	for i := windowCount - 2; i > 0; i-- {
-		k.choose(&entry[0], &entries[0], digit(e, i))
-		c.multiplySquare(z, z, entry, windowBits)
+	c.k.choose(&z[0], &c.entries[0], digit(e, windowCount-1))
+	for i := windowCount - 2; i >= 0; i-- {
+		c.square(z, z, windowBits)
+		c.k.choose(&c.x[0], &c.entries[0], digit(e, i))
+		c.multiply(z, z, c.x)
 	}
-	k.choose(&entry[0], &entries[0], digit(e, 0))
-	c.multiply(z, z, entry)
-	return z
 }
 
 // powerG multiplies one entry of each window.
-func (k *ifma) powerG(e *[PrivateSize]byte) element {
-	c := k.newCall()
-	defer c.end()
-	entry := make(element, k.lanes)
-	defer clear(entry)
-
-	z := make(element, k.lanes)
+func (c *ifmaCalculator) powerG(z element, e *[PrivateSize]byte) {
+	k := c.k
 	k.choose(&z[0], &k.powers[0], digit(e, 0))
 	for i := 1; i < windowCount; i++ {
-		k.choose(&entry[0], &k.powers[i*windowSize*k.lanes], digit(e, i))
-		c.multiply(z, z, entry)
+		k.choose(&c.x[0], &k.powers[i*windowSize*k.lanes], digit(e, i))
+		c.multiply(z, z, c.x)
 	}
-	return z
-}
-
-// ifmaCall is one call of the kernel, with memory that its products share.
-type ifmaCall struct {
-	k       *ifma
-	scratch []uint
-}
-
-func (k *ifma) newCall() ifmaCall {
-	return ifmaCall{k, make([]uint, 2*(k.lanes+registerWords))}
-}
-
-// end wipes what the products of the call have left in memory and in registers.
-func (c ifmaCall) end() {
-	clear(c.scratch)
-	ifmaWipe()
 }
 
 // multiply sets z to x*y. z may be x or y.
-func (c ifmaCall) multiply(z, x, y element) { c.multiplySquare(z, x, y, 0) }
+func (c *ifmaCalculator) multiply(z, x, y element) {
+	c.k.ifmaSize.multiply(&z[0], &x[0], &y[0], &c.k.modulus[0], &c.scratch[0])
+}
 
-// multiplySquare sets z to x*y, and then squares it so many times, without the way
-// to the assembly and back in between. z may be x or y.
-func (c ifmaCall) multiplySquare(z, x, y element, squares uint) {
-	c.k.ifmaSize.multiply(&z[0], &x[0], &y[0], &c.k.modulus[0], &c.scratch[0], squares+1)
+// square sets z to x^(2^times), for times that is not 0. z may be x.
+func (c *ifmaCalculator) square(z, x element, times uint) {
+	c.k.ifmaSize.square(&z[0], &x[0], &c.k.modulus[0], &c.scratch[0], times)
 }
 
 // fill sets entries to base^0 to base^15.
-func (c ifmaCall) fill(entries []uint, base element) {
+func (c *ifmaCalculator) fill(entries []uint, base element) {
 	n := c.k.lanes
 	copy(entries, c.k.one)
 	copy(entries[n:], base)
 	for j := 2; j < windowSize; j++ {
 		// base^j is base^(j/2) squared, or base^(j-1) times base.
-		x, y := j/2, j/2
-		if j%2 == 1 {
-			x, y = j-1, 1
+		if j%2 == 0 {
+			c.square(entries[j*n:], entries[j/2*n:], 1)
+		} else {
+			c.multiply(entries[j*n:], entries[(j-1)*n:], base)
 		}
-		c.multiply(entries[j*n:], entries[x*n:], entries[y*n:])
 	}
 }
 
@@ -302,27 +271,65 @@ func subtractDigits(z, x, y []uint) uint {
 }
 
 // reduceDigits subtracts y from z if z is not less. It always subtracts, and keeps
-// one of the two numbers by a mask.
-func reduceDigits(z, y []uint) {
-	d := make([]uint, len(z))
-	defer clear(d)
+// one of the two numbers by a mask. The difference stays in d.
+func reduceDigits(z, y, d []uint) {
 	keep := -subtractDigits(d, z, y)
 	for i := range z {
 		z[i] = z[i]&keep | d[i]&^keep
 	}
 }
 
+// setDigits sets x to the big-endian number b in digits.
+func setDigits(x []uint, b []byte) {
+	for i := range x {
+		// A digit begins with a byte or in the middle of one, so that seven bytes
+		// hold it.
+		var d uint64
+		for j := range 7 {
+			if at := len(b) - 1 - digitBits*i/8 - j; at >= 0 {
+				d |= uint64(b[at]) << (8 * j)
+			}
+		}
+		x[i] = uint(d>>(digitBits*i%8)) & digitMax
+	}
+}
+
+// putDigits sets b to the digits of x in big-endian order.
+func putDigits(b []byte, x []uint) {
+	for i := range b {
+		// Byte i from the end begins at bit 8*i, in the digit of that bit or in
+		// that and the next.
+		d, shift := 8*i/digitBits, 8*i%digitBits
+		v := x[d] >> shift
+		if shift > digitBits-8 {
+			v |= x[d+1] << (digitBits - shift)
+		}
+		b[len(b)-1-i] = byte(v)
+	}
+}
+
 // ifmaModulus returns N in the form that the assembly reads: its digits from
-// digit 4 and from digit 3 up, each with zeros to the same length, then digits 0
-// to 3 alone, then -1/N mod 2^52, shifted left by 12.
-func ifmaModulus(n []uint) []uint {
-	m := make([]uint, 2*len(n)+registerWords)
-	copy(m, n[4:])
-	copy(m[len(n):], n[3:])
-	low := m[2*len(n):]
-	copy(low, n[:4])
-	low[4] = negativeInverse(n[0]) << (64 - digitBits)
-	return m
+// digit 2, from digit 1 and from digit 0 up, the last without digit 0, each with
+// zeros to the same length; a register of those from digit 1 up without that;
+// digits 0 and 1 alone, -1/N mod 2^52 and 2^52-1. With minusOne the digits are
+// those of N+1.
+func ifmaModulus(n []uint, minusOne bool) []uint {
+	inverse := negativeInverse(n[0])
+	n = slices.Clone(n)
+	if minusOne {
+		if n[0] != digitMax || n[1] == digitMax {
+			panic("srp: prime is not -1 modulo 2^64")
+		}
+		n[0] = 0
+		n[1]++
+	}
+	m := make([]uint, 3*len(n), 3*len(n)+2*registerWords)
+	copy(m, n[2:])
+	copy(m[len(n):], n[1:])
+	copy(m[2*len(n)+1:], n[1:])
+	m = append(m, 0)
+	m = append(m, n[2:2+registerWords-1]...)
+	return append(m, n[0], n[1], inverse, digitMax, 0, 0, 0, 0)
 }
 
 // negativeInverse returns -1/n modulo 2^52, for odd n.
@@ -335,4 +342,7 @@ func negativeInverse(n uint) uint {
 	return -inverse & digitMax
 }
 
-var _ kernel = (*ifma)(nil)
+var (
+	_ kernel     = (*ifma)(nil)
+	_ calculator = (*ifmaCalculator)(nil)
+)

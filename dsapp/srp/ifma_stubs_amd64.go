@@ -4,12 +4,17 @@
 
 package srp
 
-// ifmaProduct1024 sets z to the Montgomery product of x and y, for N of 1024 bits, and then squares
-// it until there have been as many products as times says, which is not 0. z may be x or y. The scratch
-// keeps secrets.
+// ifmaProduct1024 sets z to the Montgomery product of x and y, for N of 1024 bits. z may be x or y.
+// The scratch keeps secrets.
 //
 //go:noescape
-func ifmaProduct1024(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, times uint)
+func ifmaProduct1024(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
+
+// ifmaSquare1024 sets z to the Montgomery square of x, for N of 1024 bits, and then squares it until
+// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+//
+//go:noescape
+func ifmaSquare1024(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
 // ifmaSelect1024 sets z to the entry that the digit names, of 16 elements of 1024 bits, all of which
 // it reads.
@@ -17,25 +22,17 @@ func ifmaProduct1024(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, ti
 //go:noescape
 func ifmaSelect1024(z *uint, entries *uint, digit uint)
 
-// ifmaProduct1536 sets z to the Montgomery product of x and y, for N of 1536 bits, and then squares
-// it until there have been as many products as times says, which is not 0. z may be x or y. The scratch
-// keeps secrets.
+// ifmaProduct2048 sets z to the Montgomery product of x and y, for N of 2048 bits. z may be x or y.
+// The scratch keeps secrets.
 //
 //go:noescape
-func ifmaProduct1536(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, times uint)
+func ifmaProduct2048(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 
-// ifmaSelect1536 sets z to the entry that the digit names, of 16 elements of 1536 bits, all of which
-// it reads.
+// ifmaSquare2048 sets z to the Montgomery square of x, for N of 2048 bits, and then squares it until
+// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
 //
 //go:noescape
-func ifmaSelect1536(z *uint, entries *uint, digit uint)
-
-// ifmaProduct2048 sets z to the Montgomery product of x and y, for N of 2048 bits, and then squares
-// it until there have been as many products as times says, which is not 0. z may be x or y. The scratch
-// keeps secrets.
-//
-//go:noescape
-func ifmaProduct2048(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, times uint)
+func ifmaSquare2048(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
 // ifmaSelect2048 sets z to the entry that the digit names, of 16 elements of 2048 bits, all of which
 // it reads.
@@ -43,12 +40,17 @@ func ifmaProduct2048(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, ti
 //go:noescape
 func ifmaSelect2048(z *uint, entries *uint, digit uint)
 
-// ifmaProduct3072 sets z to the Montgomery product of x and y, for N of 3072 bits, and then squares
-// it until there have been as many products as times says, which is not 0. z may be x or y. The scratch
-// keeps secrets.
+// ifmaProduct3072 sets z to the Montgomery product of x and y, for N of 3072 bits. z may be x or y.
+// The scratch keeps secrets.
 //
 //go:noescape
-func ifmaProduct3072(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, times uint)
+func ifmaProduct3072(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
+
+// ifmaSquare3072 sets z to the Montgomery square of x, for N of 3072 bits, and then squares it until
+// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+//
+//go:noescape
+func ifmaSquare3072(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
 // ifmaSelect3072 sets z to the entry that the digit names, of 16 elements of 3072 bits, all of which
 // it reads.
@@ -56,12 +58,17 @@ func ifmaProduct3072(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, ti
 //go:noescape
 func ifmaSelect3072(z *uint, entries *uint, digit uint)
 
-// ifmaProduct4096 sets z to the Montgomery product of x and y, for N of 4096 bits, and then squares
-// it until there have been as many products as times says, which is not 0. z may be x or y. The scratch
-// keeps secrets.
+// ifmaProduct4096 sets z to the Montgomery product of x and y, for N of 4096 bits. z may be x or y.
+// The scratch keeps secrets.
 //
 //go:noescape
-func ifmaProduct4096(z *uint, x *uint, y *uint, modulus *uint, scratch *uint, times uint)
+func ifmaProduct4096(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
+
+// ifmaSquare4096 sets z to the Montgomery square of x, for N of 4096 bits, and then squares it until
+// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+//
+//go:noescape
+func ifmaSquare4096(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
 // ifmaSelect4096 sets z to the entry that the digit names, of 16 elements of 4096 bits, all of which
 // it reads.

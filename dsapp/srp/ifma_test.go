@@ -34,6 +34,11 @@ func ifmaKernels(t testing.TB) map[string]*ifma {
 	one := big.NewInt(1)
 	for _, s := range ifmaSizes {
 		top := new(big.Int).Lsh(one, uint(s.bits))
+		if s.minusOne {
+			low := new(big.Int).Sub(new(big.Int).Lsh(one, 64), one)
+			add(fmt.Sprint("ones at both ends/", s.bits), low.Or(low, new(big.Int).Rsh(top, 1)), 3)
+			continue
+		}
 		add(fmt.Sprint("all ones/", s.bits), new(big.Int).Sub(top, one), 2)
 		half := new(big.Int).Rsh(top, 1)
 		add(fmt.Sprint("two ones/", s.bits), new(big.Int).Add(half, one), 3)
@@ -123,7 +128,7 @@ func TestIFMAProduct(t *testing.T) {
 		}
 		inverse := new(big.Int).ModInverse(radix, n)
 		twice := new(big.Int).Lsh(n, 1)
-		c := k.newCall()
+		c := k.newCalculator()
 		check := func(what string, z element, x, y *big.Int) {
 			t.Helper()
 			got := fromDigits(z)
@@ -144,6 +149,11 @@ func TestIFMAProduct(t *testing.T) {
 			}
 			a := k.toDigits(x)
 			c.multiply(a, a, a)
+			check("product with itself in place", a, x, x)
+			a, z := k.toDigits(x), make(element, k.lanes)
+			c.square(z, a, 1)
+			check("square", z, x, x)
+			c.square(a, a, 1)
 			check("square in place", a, x, x)
 			for _, y := range operands[:4] {
 				a, b := k.toDigits(x), k.toDigits(y)
@@ -162,7 +172,7 @@ func TestIFMAProduct(t *testing.T) {
 func TestIFMACarries(t *testing.T) {
 	t.Parallel()
 	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
-		c := k.newCall()
+		c := k.newCalculator()
 		for _, x := range ifmaOperands(n) {
 			for _, factors := range [][2]element{{k.toDigits(x), k.one}, {k.one, k.toDigits(x)}} {
 				z := make(element, k.lanes)
@@ -184,7 +194,7 @@ func TestIFMARandomProducts(t *testing.T) {
 		operands := ifmaOperands(n)
 		x, y := operands[len(operands)-1], operands[len(operands)-2]
 		a, b := k.toDigits(x), k.toDigits(y)
-		c := k.newCall()
+		c := k.newCalculator()
 		for range 500 {
 			c.multiply(a, a, b)
 			a, b = b, a
@@ -197,29 +207,29 @@ func TestIFMARandomProducts(t *testing.T) {
 	})
 }
 
-// TestIFMASquares: squares in the same call are those of calls of their own.
+// TestIFMASquares: several squares of one call are those of calls of their own, and
+// products.
 func TestIFMASquares(t *testing.T) {
 	t.Parallel()
 	forIFMA(t, func(t *testing.T, k *ifma, n *big.Int) {
-		c := k.newCall()
+		c := k.newCalculator()
 		for _, x := range ifmaOperands(n) {
-			got, want := k.toDigits(x), k.toDigits(x)
-			c.multiply(want, want, k.radix2)
-			for squares := range uint(6) {
-				z := make(element, k.lanes)
-				c.multiplySquare(z, got, k.radix2, squares)
-				if !slices.Equal(z, want) {
-					t.Fatalf("%d squares of %x are %x, want %x", squares, x, z, want)
+			got, one, want := k.toDigits(x), k.toDigits(x), k.toDigits(x)
+			for times := range uint(6) {
+				c.multiply(want, want, want)
+				c.square(one, one, 1)
+				if !slices.Equal(one, want) {
+					t.Fatalf("square %d of %x is %x, want %x", times, x, one, want)
 				}
-				c.multiply(want, want, want)
+				z := make(element, k.lanes)
+				c.square(z, got, times+1)
+				if !slices.Equal(z, want) {
+					t.Fatalf("%d squares of %x are %x, want %x", times+1, x, z, want)
+				}
 			}
-			c.multiplySquare(got, got, got, 2)
-			want = k.toDigits(x)
-			for range 3 {
-				c.multiply(want, want, want)
-			}
+			c.square(got, got, 6)
 			if !slices.Equal(got, want) {
-				t.Fatalf("three squares of %x in place are %x, want %x", x, got, want)
+				t.Fatalf("squares of %x in place are %x, want %x", x, got, want)
 			}
 		}
 	})
@@ -234,14 +244,15 @@ func TestIFMAForms(t *testing.T) {
 		inverse := new(big.Int).ModInverse(radix, n)
 		twice := new(big.Int).Lsh(n, 1)
 		operands := ifmaOperands(n)
+		m := makerOf(k)
 		for i, x := range operands {
 			want := new(big.Int).Mul(x, inverse)
-			if got := number(k.toBytes(k.toDigits(x))); got.Cmp(want.Mod(want, n)) != 0 {
+			if got := number(m.toBytes(k.bits/8, k.toDigits(x))); got.Cmp(want.Mod(want, n)) != 0 {
 				t.Fatalf("bytes of %x are %x", x, got)
 			}
 			for _, y := range []*big.Int{x, operands[(i+1)%len(operands)], operands[0], new(big.Int).Sub(twice, big.NewInt(1)), new(big.Int).Sub(twice, x)} {
 				y = new(big.Int).Mod(y, twice)
-				got, want := fromDigits(k.sum(k.toDigits(x), k.toDigits(y))), new(big.Int).Add(x, y)
+				got, want := fromDigits(m.sum(k.toDigits(x), k.toDigits(y))), new(big.Int).Add(x, y)
 				if got.Cmp(twice) >= 0 || got.Cmp(want.Mod(want, twice)) != 0 {
 					t.Fatalf("%x + %x = %x", x, y, got)
 				}
@@ -272,21 +283,48 @@ func TestIFMASelect(t *testing.T) {
 	}
 }
 
-// TestIFMAWipes: no secret is left in the memory that the products of a call share.
-func TestIFMAWipes(t *testing.T) {
+// TestIFMASpoiled: the test that a kernel must pass finds a single wrong bit in what it
+// computes with.
+func TestIFMASpoiled(t *testing.T) {
 	t.Parallel()
-	forIFMA(t, func(t *testing.T, k *ifma, _ *big.Int) {
-		c := k.newCall()
-		z := make(element, k.lanes)
-		c.multiply(z, k.radix2, k.radix2)
-		if !slices.ContainsFunc(c.scratch, func(w uint) bool { return w != 0 }) {
-			t.Fatal("products do not use the scratch")
+	for _, p := range profiles {
+		if !supportsIFMA(8 * p.Size()) {
+			t.Logf("NOT CHECKED: this machine does not have the kernel for %s", p.name)
+			continue
 		}
-		c.end()
-		if slices.ContainsFunc(c.scratch, func(w uint) bool { return w != 0 }) {
-			t.Error("the scratch is not cleared")
+		for name, spoil := range map[string]func(k *ifma){
+			"nothing":     func(*ifma) {},
+			"N":           func(k *ifma) { k.n[0] ^= 2 },
+			"2N":          func(k *ifma) { k.twoN[3] ^= 1 },
+			"N from 2":    func(k *ifma) { k.modulus[k.rows-4] ^= 1 },
+			"N from 1":    func(k *ifma) { k.modulus[k.lanes] ^= 1 },
+			"N from 0":    func(k *ifma) { k.modulus[2*k.lanes+1] ^= 1 },
+			"N without 1": func(k *ifma) { k.modulus[3*k.lanes+1] ^= 1 },
+			"N_1":         func(k *ifma) { k.modulus[3*k.lanes+registerWords+1] ^= 1 },
+			"2^52-1":      func(k *ifma) { k.modulus[3*k.lanes+registerWords+3] ^= 1 },
+			"-1/N": func(k *ifma) {
+				if k.minusOne {
+					// It is not used.
+					k.one[0] ^= 1
+				}
+				k.modulus[3*k.lanes+registerWords+2] ^= 1
+			},
+			"one":           func(k *ifma) { k.one[1] ^= 1 },
+			"radix":         func(k *ifma) { k.radix2[2] ^= 1 },
+			"table, 0":      func(k *ifma) { k.powers[0] ^= 1 },
+			"table, middle": func(k *ifma) { k.powers[(30*windowSize+15)*k.lanes+k.lanes/3] ^= 1 },
+			"table, end":    func(k *ifma) { k.powers[len(k.powers)-k.lanes] ^= 1 },
+		} {
+			i := implementation{"spoiled", supportsIFMA, func(prime []byte, generator byte) kernel {
+				k := newIFMA(prime, generator).(*ifma)
+				spoil(k)
+				return k
+			}}
+			if passed := p.tested(i) != nil; passed != (name == "nothing") {
+				t.Errorf("%s: %s is wrong, passed: %t", p.name, name, passed)
+			}
 		}
-	})
+	}
 }
 
 // TestIFMAOff: an operator can switch the kernel off.
@@ -318,7 +356,7 @@ func TestIFMAOff(t *testing.T) {
 // take most of the time.
 func FuzzIFMA(f *testing.F) {
 	for which, p := range profiles {
-		minusOne := p.primeMinusOne()
+		minusOne := p.minusOne
 		ones := bytes.Repeat([]byte{0xFF}, p.Size())
 		f.Add(byte(which), []byte{}, []byte{}, []byte{})
 		f.Add(byte(which), minusOne, minusOne, []byte{})
@@ -345,7 +383,7 @@ func FuzzIFMA(f *testing.F) {
 
 		twice := new(big.Int).Lsh(o.n, 1)
 		x, y := new(big.Int).Mod(number(a), twice), new(big.Int).Mod(number(b), twice)
-		z := fast.product(fast.toDigits(x), fast.toDigits(y))
+		z := makerOf(fast).product(fast.toDigits(x), fast.toDigits(y))
 		// z*R and x*y are the same number.
 		got, want := fromDigits(z), o.mod(new(big.Int).Mul(x, y))
 		if o.mod(new(big.Int).Lsh(got, uint(digitBits*fast.rows))).Cmp(want) != 0 || got.Cmp(twice) >= 0 {
@@ -354,17 +392,17 @@ func FuzzIFMA(f *testing.F) {
 
 		o.mod(x)
 		o.mod(y)
-		results := func(k kernel) [][]byte {
+		results := func(k maker) [][]byte {
 			u, v := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
-			r := [][]byte{k.toBytes(k.product(u, v)), k.toBytes(k.sum(u, v)), k.toBytes(k.product(k.sum(u, u), k.sum(u, v)))}
+			r := [][]byte{k.toBytes(o.size(), k.product(u, v)), k.toBytes(o.size(), k.sum(u, v)), k.toBytes(o.size(), k.product(k.sum(u, u), k.sum(u, v)))}
 			if len(c) > 0 {
 				e := padded(c[:min(len(c), PrivateSize)])
-				r = append(r, k.toBytes(k.power(u, &e)), k.toBytes(k.powerG(&e)))
+				r = append(r, k.toBytes(o.size(), k.power(u, &e)), k.toBytes(o.size(), k.powerG(&e)))
 			}
 			return r
 		}
-		same := results(slow)
-		for i, r := range results(fast) {
+		same := results(makerOf(slow))
+		for i, r := range results(makerOf(fast)) {
 			if !bytes.Equal(r, same[i]) {
 				fail([]string{"product", "sum", "product of sums", "power", "power of g"}[i], r, same[i])
 			}

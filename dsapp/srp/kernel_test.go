@@ -2,32 +2,118 @@ package srp
 
 import (
 	"bytes"
+	"errors"
+	"hash"
 	"math/big"
+	"math/bits"
+	"reflect"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
+	"unsafe"
 )
 
 // kernelsOf returns every kernel that can serve a profile, by name. All of them
 // must pass the tests of this file.
 func kernelsOf(p *Profile) map[string]kernel {
-	kernels := map[string]kernel{"portable": newPortable(p.prime, p.generator)}
-	for _, i := range implementations {
-		if i.supported(8 * p.Size()) {
-			kernels[i.name] = i.new(p.prime, p.generator)
-		}
+	kernels := madeKernels()[string(p.prime)]
+	if kernels == nil {
+		panic("no kernels for " + p.name)
 	}
 	return kernels
 }
 
+// madeKernels are the kernels of all profiles, by prime: their tables take time.
+var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
+	made := map[string]map[string]kernel{}
+	for _, p := range allProfiles() {
+		kernels := map[string]kernel{"portable": newPortable(p.prime, p.generator)}
+		for _, i := range implementations {
+			if i.supported(8 * p.Size()) {
+				kernels[i.name] = i.new(p.prime, p.generator)
+			}
+		}
+		made[string(p.prime)] = kernels
+	}
+	return made
+})
+
+// computing returns the profile p that computes with k.
+func (p *Profile) computing(k kernel, name string) *Profile {
+	changed := *p
+	g := p.groupWith(k, name)
+	changed.group = func() *group { return g }
+	return &changed
+}
+
+// forServed runs a test for a profile as it is served, and as each kernel would
+// serve it.
+func forServed(t *testing.T, p *Profile, test func(t *testing.T, p *Profile)) {
+	t.Helper()
+	served := map[string]*Profile{"as served": p}
+	for name, k := range kernelsOf(p) {
+		served[name] = p.computing(k, name)
+	}
+	for name, p := range served {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, p)
+		})
+	}
+}
+
+// maker computes with a kernel and returns new elements and bytes.
+type maker struct {
+	kernel
+	c calculator
+}
+
+func makerOf(k kernel) maker { return maker{k, k.calculator()} }
+
+// made returns a new element that compute has set.
+func (m maker) made(compute func(z element)) element {
+	z := newElements(m.kernel, 1)[0]
+	compute(z)
+	return z
+}
+
+func (m maker) fromBytes(b []byte) element {
+	return m.made(func(z element) { m.c.fromBytes(z, b) })
+}
+
+func (m maker) toBytes(size int, x element) []byte {
+	b := make([]byte, size)
+	m.c.toBytes(b, x)
+	return b
+}
+
+func (m maker) product(x, y element) element {
+	return m.made(func(z element) { m.c.product(z, x, y) })
+}
+
+func (m maker) sum(x, y element) element {
+	return m.made(func(z element) { m.c.sum(z, x, y) })
+}
+
+func (m maker) power(base element, e *[PrivateSize]byte) element {
+	return m.made(func(z element) { m.c.power(z, base, e) })
+}
+
+func (m maker) powerG(e *[PrivateSize]byte) element {
+	return m.made(func(z element) { m.c.powerG(z, e) })
+}
+
 // forKernels runs a test for every kernel of every profile.
-func forKernels(t *testing.T, test func(t *testing.T, k kernel, o oracle)) {
+func forKernels(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	t.Helper()
 	for _, p := range allProfiles() {
 		for name, k := range kernelsOf(p) {
 			t.Run(p.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				test(t, k, oracleOf(p))
+				test(t, makerOf(k), oracleOf(p))
 			})
 		}
 	}
@@ -77,9 +163,9 @@ func exponents() map[string][]byte {
 // TestKernelBytes: numbers survive the way in and out, padded.
 func TestKernelBytes(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k kernel, o oracle) {
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
-			if got := k.toBytes(k.fromBytes(o.fixed(x))); !bytes.Equal(got, o.fixed(x)) {
+			if got := k.toBytes(o.size(), k.fromBytes(o.fixed(x))); !bytes.Equal(got, o.fixed(x)) {
 				t.Errorf("%x became %x", x, got)
 			}
 		}
@@ -90,7 +176,7 @@ func TestKernelBytes(t *testing.T) {
 // caller that is not computed with.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k kernel, o oracle) {
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
 		for _, b := range [][]byte{o.fixed(o.n), bytes.Repeat([]byte{0xFF}, o.size()), append([]byte{1}, o.fixed(o.g)...)} {
 			func() {
 				defer func() {
@@ -108,17 +194,17 @@ func TestKernelRefuses(t *testing.T) {
 // requires that operands stay as they are.
 func TestKernelProducts(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k kernel, o oracle) {
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
 			for _, y := range o.operands() {
 				a, b := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
 				a0, b0 := slices.Clone(a), slices.Clone(b)
 				product, sum := k.product(a, b), k.sum(a, b)
-				if want := o.mod(new(big.Int).Mul(x, y)); number(k.toBytes(product)).Cmp(want) != 0 {
-					t.Fatalf("%x * %x = %x", x, y, k.toBytes(product))
+				if want := o.mod(new(big.Int).Mul(x, y)); number(k.toBytes(o.size(), product)).Cmp(want) != 0 {
+					t.Fatalf("%x * %x = %x", x, y, k.toBytes(o.size(), product))
 				}
-				if want := o.mod(new(big.Int).Add(x, y)); number(k.toBytes(sum)).Cmp(want) != 0 {
-					t.Fatalf("%x + %x = %x", x, y, k.toBytes(sum))
+				if want := o.mod(new(big.Int).Add(x, y)); number(k.toBytes(o.size(), sum)).Cmp(want) != 0 {
+					t.Fatalf("%x + %x = %x", x, y, k.toBytes(o.size(), sum))
 				}
 				clear(product)
 				clear(sum)
@@ -129,7 +215,7 @@ func TestKernelProducts(t *testing.T) {
 		}
 		x := o.operands()[len(o.operands())-1]
 		a := k.fromBytes(o.fixed(x))
-		if want := o.mod(new(big.Int).Mul(x, x)); number(k.toBytes(k.product(a, a))).Cmp(want) != 0 {
+		if want := o.mod(new(big.Int).Mul(x, x)); number(k.toBytes(o.size(), k.product(a, a))).Cmp(want) != 0 {
 			t.Error("wrong square of one element")
 		}
 	})
@@ -138,7 +224,7 @@ func TestKernelProducts(t *testing.T) {
 // TestKernelPower compares base^e with math/big.
 func TestKernelPower(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k kernel, o oracle) {
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
 		bases := o.operands()
 		for _, base := range []*big.Int{bases[0], bases[1], bases[2], bases[5], bases[len(bases)-1]} {
 			for _, name := range []string{"0", "1", "2^255", "all ones", "random", "digits from 7"} {
@@ -146,8 +232,8 @@ func TestKernelPower(t *testing.T) {
 				x, secret := k.fromBytes(o.fixed(base)), padded(e)
 				before := slices.Clone(x)
 				got := k.power(x, &secret)
-				if number(k.toBytes(got)).Cmp(o.exp(base, number(e))) != 0 {
-					t.Errorf("%x ^ %s = %x", base, name, k.toBytes(got))
+				if number(k.toBytes(o.size(), got)).Cmp(o.exp(base, number(e))) != 0 {
+					t.Errorf("%x ^ %s = %x", base, name, k.toBytes(o.size(), got))
 				}
 				clear(got)
 				if !slices.Equal(x, before) || !bytes.Equal(secret[:], e) {
@@ -162,13 +248,13 @@ func TestKernelPower(t *testing.T) {
 // requires that clearing a result does not reach the table.
 func TestKernelPowerG(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k kernel, o oracle) {
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
 		for name, e := range exponents() {
 			secret := padded(e)
 			for range 2 {
 				got := k.powerG(&secret)
-				if number(k.toBytes(got)).Cmp(o.exp(o.g, number(e))) != 0 {
-					t.Errorf("g ^ %s = %x", name, k.toBytes(got))
+				if number(k.toBytes(o.size(), got)).Cmp(o.exp(o.g, number(e))) != 0 {
+					t.Errorf("g ^ %s = %x", name, k.toBytes(o.size(), got))
 				}
 				clear(got)
 			}
@@ -179,128 +265,299 @@ func TestKernelPowerG(t *testing.T) {
 	})
 }
 
-// TestKernelConcurrent: one kernel serves many exchanges at once.
+// TestKernelConcurrent: one kernel serves many exchanges at once, each of which
+// computes in memory of its own.
 func TestKernelConcurrent(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	o := oracleOf(p)
-	var all sync.WaitGroup
-	for n := range 8 {
-		all.Go(func() {
-			compare(t, p, o.exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", n)[:SaltSize], bytesFor("a", n), bytesFor("b", n)))
-		})
-	}
-	all.Wait()
-}
-
-// watchingKernel counts what protocol code asks of a kernel and keeps what it
-// was given back.
-type watchingKernel struct {
-	kernel
-	products, sums, powers, powersG int
-	elements                        []element
-	numbers                         [][]byte
-}
-
-func (k *watchingKernel) keep(x element) element {
-	k.elements = append(k.elements, x)
-	return x
-}
-
-func (k *watchingKernel) fromBytes(b []byte) element { return k.keep(k.kernel.fromBytes(b)) }
-
-func (k *watchingKernel) toBytes(x element) []byte {
-	b := k.kernel.toBytes(x)
-	k.numbers = append(k.numbers, b)
-	return b
-}
-
-func (k *watchingKernel) product(x, y element) element {
-	k.products++
-	return k.keep(k.kernel.product(x, y))
-}
-
-func (k *watchingKernel) sum(x, y element) element {
-	k.sums++
-	return k.keep(k.kernel.sum(x, y))
-}
-
-func (k *watchingKernel) power(base element, e *[PrivateSize]byte) element {
-	k.powers++
-	return k.keep(k.kernel.power(base, e))
-}
-
-func (k *watchingKernel) powerG(e *[PrivateSize]byte) element {
-	k.powersG++
-	return k.keep(k.kernel.powerG(e))
-}
-
-var _ kernel = (*watchingKernel)(nil)
-
-// watched returns a profile of 1024 bits and the watching kernel it uses.
-func watched() (*Profile, *watchingKernel) {
-	p := newProfile("watched", prime1024, 2, rfcProfile().hash)
-	g := *p.group()
-	k := &watchingKernel{kernel: g.kernel}
-	g.kernel = k
-	p.group = func() *group { return &g }
-	return p, k
-}
-
-// left returns the numbers that nobody has cleared, and forgets all.
-func (k *watchingKernel) left() (left []*big.Int) {
-	for _, x := range k.elements {
-		if slices.ContainsFunc(x, func(w uint) bool { return w != 0 }) {
-			left = append(left, number(k.kernel.toBytes(x)))
+	forServed(t, p, func(t *testing.T, p *Profile) {
+		var all sync.WaitGroup
+		for n := range 8 {
+			all.Go(func() {
+				for m := range 3 {
+					compare(t, p, o.exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", n)[:SaltSize], bytesFor("a", 10*n+m), bytesFor("b", n)))
+				}
+			})
 		}
-	}
-	for _, b := range k.numbers {
-		if !isZero(b) {
-			left = append(left, number(b))
-		}
-	}
-	*k = watchingKernel{kernel: k.kernel}
-	return left
+		all.Wait()
+	})
 }
 
-// TestSecretsCleared: of everything that is computed, only public values and
-// results are still in memory after a call.
-func TestSecretsCleared(t *testing.T) {
-	t.Parallel()
-	p, k := watched()
-	expect := func(call string, public ...[]byte) {
-		t.Helper()
-		for _, x := range k.left() {
-			if !slices.ContainsFunc(public, func(b []byte) bool { return number(b).Cmp(x) == 0 }) {
-				t.Errorf("%s leaves a secret in memory", call)
+// TestAllocations: once they have begun, the calls of the server need no memory but
+// for their results. bigmod takes some of its own above 2048 bits.
+func TestAllocations(t *testing.T) {
+	// Not parallel: other tests need memory too. A collection would empty the pool.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if raceDetector {
+		t.Log("NOT CHECKED: under the race detector a pool loses things")
+		return
+	}
+	for _, p := range allProfiles() {
+		for name, k := range kernelsOf(p) {
+			p := p.computing(k, name)
+			x, right := honest(t, p)
+			wrong := make([]byte, len(right))
+			for call, c := range map[string]struct {
+				want float64
+				f    func()
+			}{
+				"Verifier":                  {1, func() { p.Verifier(x.Identity, "Tb048aX1", x.Salt) }},
+				"ServerEphemeral":           {1, func() { _, _ = p.ServerEphemeral(x.Verifier) }},
+				"ServerVerify":              {1, func() { p.ServerVerify(x, right) }},
+				"ServerVerify, not allowed": {0, func() { p.ServerVerify(x, wrong) }},
+			} {
+				got := testing.AllocsPerRun(3, c.f)
+				if name == "portable" && p.Size() > 256 {
+					t.Logf("%s/portable: %s takes %v pieces of memory", p.name, call, got)
+					continue
+				}
+				if got != c.want {
+					t.Errorf("%s/%s: %s takes %v pieces of memory, want %v", p.name, name, call, got, c.want)
+				}
 			}
 		}
 	}
-	salt := bytesFor("salt", 0)[:SaltSize]
-	v := p.Verifier("e3wfISG9", "Tb048aX1", salt)
-	expect("Verifier", v)
-	c, err := p.NewClient("e3wfISG9", "Tb048aX1")
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestAllocationsParse: a public value takes the memory that it is returned in.
+func TestAllocationsParse(t *testing.T) {
+	p := profiles[0]
+	digits := strings.Repeat("7", 2*p.Size())
+	if n := testing.AllocsPerRun(10, func() { _, _ = p.ParsePublic(digits) }); n != 1 {
+		t.Errorf("ParsePublic takes %v pieces of memory", n)
 	}
-	expect("NewClient", c.Public())
-	e, err := p.ServerEphemeral(v)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// watchingCalculator counts what protocol code asks of a calculator.
+type watchingCalculator struct {
+	calculator
+	products, sums, powers, powersG, wipes int
+}
+
+func (c *watchingCalculator) product(z, x, y element) {
+	c.products++
+	c.calculator.product(z, x, y)
+}
+
+func (c *watchingCalculator) sum(z, x, y element) {
+	c.sums++
+	c.calculator.sum(z, x, y)
+}
+
+func (c *watchingCalculator) power(z, base element, e *[PrivateSize]byte) {
+	c.powers++
+	c.calculator.power(z, base, e)
+}
+
+func (c *watchingCalculator) powerG(z element, e *[PrivateSize]byte) {
+	c.powersG++
+	c.calculator.powerG(z, e)
+}
+
+func (c *watchingCalculator) wipe() {
+	c.wipes++
+	c.calculator.wipe()
+}
+
+var _ calculator = (*watchingCalculator)(nil)
+
+// watch keeps every workspace that a profile makes.
+type watch struct{ workspaces []*workspace }
+
+// watched returns the profile p computing with k, and its workspaces.
+func watched(p *Profile, k kernel) (*Profile, *watch) {
+	changed := p.computing(k, "watched")
+	kept := &watch{}
+	g := changed.group()
+	newWorkspace := g.workspaces.New
+	g.workspaces.New = func() any {
+		w := newWorkspace().(*workspace)
+		w.calculator = &watchingCalculator{calculator: w.calculator}
+		kept.workspaces = append(kept.workspaces, w)
+		return w
 	}
-	expect("ServerEphemeral", e.Public)
-	evidence, err := c.Prove(salt, e.Public)
-	if err != nil {
-		t.Fatal(err)
+	return changed, kept
+}
+
+// counts returns what was counted, and forgets it.
+func (k *watch) counts() (sum watchingCalculator) {
+	for _, w := range k.workspaces {
+		c := w.calculator.(*watchingCalculator)
+		sum.products += c.products
+		sum.sums += c.sums
+		sum.powers += c.powers
+		sum.powersG += c.powersG
+		sum.wipes += c.wipes
+		*c = watchingCalculator{calculator: c.calculator}
 	}
-	expect("Prove", e.Public)
-	x := Exchange{
-		Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
-		Private: e.Private, ServerPublic: e.Public,
+	return sum
+}
+
+// holds tells whether there is anything but zeros in the words and bytes of v, up
+// to the capacity of slices, without what is public: kernels, groups and hashes.
+func holds(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		public := []reflect.Type{reflect.TypeFor[kernel](), reflect.TypeFor[hash.Hash]()}
+		if v.IsNil() || v.Type() == reflect.TypeFor[*group]() || slices.ContainsFunc(public, v.Type().Implements) {
+			return false
+		}
+		return holds(v.Elem())
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if holds(field) {
+				return true
+			}
+		}
+	case reflect.Slice:
+		v = v.Slice(0, v.Cap())
+		fallthrough
+	case reflect.Array:
+		for i := range v.Len() {
+			if holds(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Uint, reflect.Uint8, reflect.Uint64:
+		return v.Uint() != 0
 	}
-	for _, m := range [][]byte{evidence, salt} {
-		p.ServerVerify(x, m)
-		expect("ServerVerify", x.ClientPublic)
+	return false
+}
+
+// TestWipe: every operation on secrets leaves some in the memory of a calculator, and
+// none after it was wiped.
+func TestWipe(t *testing.T) {
+	t.Parallel()
+	forKernels(t, func(t *testing.T, k maker, o oracle) {
+		secret := o.fixed(o.operands()[len(o.operands())-1])
+		e := padded(bytesFor("exponent", 0))
+		z := k.fromBytes(secret)
+		for name, operation := range map[string]func(){
+			"fromBytes": func() { k.c.fromBytes(z, secret) },
+			"product":   func() { k.c.product(z, z, z) },
+			"power":     func() { k.c.power(z, z, &e) },
+			"powerG":    func() { k.c.powerG(z, &e) },
+		} {
+			k.c.wipe()
+			operation()
+			if !holds(reflect.ValueOf(k.c)) {
+				t.Errorf("%s is said to leave nothing", name)
+			}
+			k.c.wipe()
+			if holds(reflect.ValueOf(k.c)) {
+				t.Errorf("%s leaves a secret in memory", name)
+			}
+		}
+		k.c.sum(z, z, z)
+		k.c.toBytes(secret, z)
+		k.c.wipe()
+		if holds(reflect.ValueOf(k.c)) {
+			t.Error("sum or toBytes leaves a secret in memory")
+		}
+	})
+}
+
+// TestSecretsCleared: after a call, whatever its end, the memory that it computed in
+// is as it was before.
+func TestSecretsCleared(t *testing.T) {
+	t.Parallel()
+	for name, k := range kernelsOf(rfcProfile()) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, kept := watched(rfcProfile(), k)
+			calls := 0
+			expect := func(call string) {
+				t.Helper()
+				calls++
+				if wipes := kept.counts().wipes; wipes != 1 {
+					t.Errorf("%s wipes %d times", call, wipes)
+				}
+				for _, w := range kept.workspaces {
+					if holds(reflect.ValueOf(w)) {
+						t.Errorf("%s leaves something in memory", call)
+					}
+					if !reflect.DeepEqual(w.hash, p.hash()) {
+						t.Errorf("%s leaves something in the hash", call)
+					}
+				}
+			}
+			salt := bytesFor("salt", 0)[:SaltSize]
+			v := p.Verifier("e3wfISG9", "Tb048aX1", salt)
+			expect("Verifier")
+			c, err := p.NewClient("e3wfISG9", "Tb048aX1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect("NewClient")
+			e, err := p.ServerEphemeral(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect("ServerEphemeral")
+			evidence, err := c.Prove(salt, e.Public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect("Prove")
+			x := Exchange{
+				Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
+				Private: e.Private, ServerPublic: e.Public,
+			}
+			for _, m := range [][]byte{evidence, salt} {
+				p.ServerVerify(x, m)
+				expect("ServerVerify")
+			}
+			if _, err := p.serverEphemeral(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
+				t.Error("a pair was made without random bytes")
+			}
+			expect("ServerEphemeral without random bytes")
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("no panic")
+					}
+				}()
+				_, _ = p.serverEphemeral(v, nil)
+			}()
+			expect("a panic")
+		})
+	}
+}
+
+// TestHolds: the check above finds a single bit, wherever a call keeps something.
+func TestHolds(t *testing.T) {
+	t.Parallel()
+	p, _ := watched(rfcProfile(), rfcProfile().group().kernel)
+	w := p.begin()
+	if holds(reflect.ValueOf(w)) {
+		t.Error("a new workspace holds something")
+	}
+	w.text = make([]byte, 8)[:0]
+	for name, b := range map[string][]byte{
+		"secret": w.secret[:], "u": w.u[:], "number": w.number, "key": w.key, "m1": w.m1, "m2": w.m2, "inner": w.inner, "text": w.text[:8],
+	} {
+		b[len(b)-1] = 1
+		if !holds(reflect.ValueOf(w)) {
+			t.Errorf("a bit in %s is not found", name)
+		}
+		b[len(b)-1] = 0
+	}
+	for _, x := range []element{w.x, w.y, w.z} {
+		x[len(x)-1] = 1 << (bits.UintSize - 1)
+		if !holds(reflect.ValueOf(w)) {
+			t.Error("a bit in an element is not found")
+		}
+		x[len(x)-1] = 0
+	}
+	w.hash.Write([]byte{1})
+	w.hash.Reset()
+	if reflect.DeepEqual(w.hash, p.hash()) {
+		t.Error("Reset alone clears the hash")
+	}
+	w.end()
+	if holds(reflect.ValueOf(w)) || !reflect.DeepEqual(w.hash, p.hash()) {
+		t.Error("something is left")
 	}
 }
 
@@ -308,7 +565,7 @@ func TestSecretsCleared(t *testing.T) {
 // is, and for a simulated verifier as for a real one.
 func TestSameWork(t *testing.T) {
 	t.Parallel()
-	p, k := watched()
+	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
 	x, right := honest(t, p)
 	simulated := x
 	simulated.Verifier = p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
@@ -321,10 +578,26 @@ func TestSameWork(t *testing.T) {
 		"right": {x, right}, "wrong": {x, wrong}, "none": {x, nil}, "short": {x, right[1:]}, "long": {x, append(wrong, 0)},
 		"simulated": {simulated, right},
 	} {
-		k.left()
+		kept.counts()
 		p.ServerVerify(c.x, c.evidence)
-		if k.products != 1 || k.powers != 2 || k.sums != 0 || k.powersG != 0 {
-			t.Errorf("%s evidence: %d products, %d powers", name, k.products, k.powers)
+		if n := kept.counts(); n.products != 1 || n.powers != 2 || n.sums != 0 || n.powersG != 0 {
+			t.Errorf("%s evidence: %d products, %d powers", name, n.products, n.powers)
 		}
 	}
+}
+
+// TestElementsAligned: elements of a kernel that works on 64 bytes at a time begin at
+// multiples of that.
+func TestElementsAligned(t *testing.T) {
+	t.Parallel()
+	forKernels(t, func(t *testing.T, k maker, _ oracle) {
+		size := k.words() * bits.UintSize / 8
+		for n := range 20 {
+			for i, x := range newElements(k.kernel, n) {
+				if at := uintptr(unsafe.Pointer(&x[0])); size%64 == 0 && at%64 != 0 {
+					t.Errorf("element %d of %d begins %d bytes after a boundary", i, n, at%64)
+				}
+			}
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Sizes in bytes.
@@ -87,15 +88,26 @@ type Profile struct {
 	hash      func() hash.Hash
 	prime     []byte
 	generator byte
-	group     func() *group
+	// one and minusOne are 1 and N-1, padded: what public values must lie between.
+	one, minusOne []byte
+	// group is made when first needed, once in a process.
+	group func() *group
 }
 
-// group is what the choices of a profile determine; made when first needed.
+// group is what the choices of a profile determine, and who computes with it.
 type group struct {
 	kernel
+	// name is the name of the kernel.
+	name string
+	// failed are the kernels that should have served instead, until somebody was
+	// told.
+	failed atomic.Pointer[[]*KernelError]
+
 	k      element // multiplier
 	minusK element // -k mod N, so that the client subtracts by a sum
 	label  []byte  // H(N) xor H(g), the start of M1
+
+	workspaces sync.Pool
 }
 
 // newProfile returns a profile over the prime with the given hexadecimal digits.
@@ -106,21 +118,36 @@ func newProfile(name, prime string, generator byte, h func() hash.Hash) *Profile
 		panic("srp: prime of " + name + ": " + err.Error())
 	}
 	p := &Profile{name: name, hash: h, prime: n, generator: generator}
-	p.group = sync.OnceValue(p.newGroup)
+	p.one = p.pad([]byte{1})
+	p.minusOne = append([]byte(nil), n...)
+	// N is odd.
+	p.minusOne[len(n)-1] ^= 1
+	p.group = sync.OnceValue(func() *group { return p.newGroup(implementations) })
 	return p
 }
 
-func (p *Profile) newGroup() *group {
-	g := &group{kernel: newPortable(p.prime, p.generator)}
+// newGroup returns the group with the first of the kernels that can serve it.
+func (p *Profile) newGroup(from []implementation) *group {
+	k, name, failed := p.choose(from)
+	g := p.groupWith(k, name)
+	g.failed.Store(&failed)
+	return g
+}
 
-	k := p.digest(p.prime, p.pad([]byte{p.generator}))
-	g.k = g.fromBytes(p.pad(k))
-	g.minusK = g.product(g.fromBytes(p.primeMinusOne()), g.k)
-
-	g.label = p.digest(p.prime)
+// groupWith returns the group with the kernel of that name.
+func (p *Profile) groupWith(k kernel, name string) *group {
+	g := &group{kernel: k, name: name, label: p.digest(p.prime)}
 	for i, b := range p.digest([]byte{p.generator}) {
 		g.label[i] ^= b
 	}
+	g.workspaces.New = func() any { return newWorkspace(g, p.hash(), p.Size()) }
+
+	elements := newElements(k, 2)
+	g.k, g.minusK = elements[0], elements[1]
+	c := k.calculator()
+	c.fromBytes(g.k, p.pad(p.digest(p.prime, p.pad([]byte{p.generator}))))
+	c.fromBytes(g.minusK, p.minusOne)
+	c.product(g.minusK, g.minusK, g.k)
 	return g
 }
 
@@ -137,10 +164,27 @@ func LookupProfile(name string) (*Profile, error) {
 	return nil, fmt.Errorf("srp: unknown profile %q, known are %s", name, strings.Join(known, ", "))
 }
 
-// Prepare computes what every exchange of the profile needs, once: the table of
-// powers of the generator takes some milliseconds, tens of them for the larger
-// groups. Without it the first exchange does.
-func (p *Profile) Prepare() { p.group() }
+// Prepare computes what every exchange of the profile needs, once in a process: the
+// table of powers of the generator takes some milliseconds, tens of them for the
+// larger groups without a fast kernel, and kernels must pass a test. Without it the
+// first exchange does.
+//
+// It returns the kernels that failed, which somebody should look into. Exchanges do
+// not suffer but for the time they take. Only the first call is told.
+func (p *Profile) Prepare() []*KernelError {
+	failed := &p.group().failed
+	if failed.Load() == nil {
+		return nil
+	}
+	if first := failed.Swap(nil); first != nil {
+		return *first
+	}
+	return nil
+}
+
+// Kernel returns the name of the arithmetic that the profile computes with on this
+// machine: ifma, adx, radix64 or portable.
+func (p *Profile) Kernel() string { return p.group().name }
 
 // Name returns the name that LookupProfile knows the profile by.
 func (p *Profile) Name() string { return p.name }
@@ -149,16 +193,18 @@ func (p *Profile) Name() string { return p.name }
 // and the verifier.
 func (p *Profile) Size() int { return len(p.prime) }
 
-// primeMinusOne returns N-1. N is odd.
-func (p *Profile) primeMinusOne() []byte {
-	b := append([]byte(nil), p.prime...)
-	b[len(b)-1] ^= 1
-	return b
-}
-
 // pad returns b zero-extended to the size of N (PAD of RFC 5054, section 2.1).
 func (p *Profile) pad(b []byte) []byte {
 	padded := make([]byte, p.Size())
 	copy(padded[len(padded)-len(b):], b)
 	return padded
+}
+
+// digest returns the hash of the parts, one after the other.
+func (p *Profile) digest(parts ...[]byte) []byte {
+	h := p.hash()
+	for _, part := range parts {
+		h.Write(part)
+	}
+	return h.Sum(nil)
 }

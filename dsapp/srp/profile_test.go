@@ -3,6 +3,8 @@ package srp
 import (
 	"math/big"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -125,6 +127,40 @@ func TestLookupProfile(t *testing.T) {
 			if !strings.Contains(err.Error(), known) {
 				t.Errorf("error %q does not name %s", err, known)
 			}
+		}
+	}
+}
+
+// TestGroupOnce: what a group needs is computed once in a process, whoever asks for it
+// first and however often its profile is looked up.
+func TestGroupOnce(t *testing.T) {
+	t.Parallel()
+	var made atomic.Int32
+	p := *rfcProfile()
+	p.group = sync.OnceValue(func() *group {
+		return p.newGroup([]implementation{{"counted", func(int) bool { return true }, func([]byte, byte) kernel {
+			made.Add(1)
+			return kernelsOf(&p)["portable"]
+		}}})
+	})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			p.Prepare()
+			p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
+			if _, err := p.NewClient("e3wfISG9", "Tb048aX1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 {
+		t.Errorf("%d tables were made", made.Load())
+	}
+	for _, p := range profiles {
+		again, err := LookupProfile(p.name)
+		if err != nil || again.group() != p.group() {
+			t.Errorf("%s: another group when looked up: %v", p.name, err)
 		}
 	}
 }

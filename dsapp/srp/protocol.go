@@ -24,11 +24,10 @@ func (p *Profile) ParsePublic(digits string) ([]byte, error) {
 	if len(digits)%2 != 0 {
 		digits = "0" + digits
 	}
-	b, err := hex.DecodeString(digits)
-	if err != nil {
+	b := make([]byte, p.Size())
+	if _, err := hex.Decode(b[p.Size()-len(digits)/2:], []byte(digits)); err != nil {
 		return nil, ErrClientPublicNotHex
 	}
-	b = p.pad(b)
 	if !p.inside(b) {
 		return nil, ErrClientPublicInvalid
 	}
@@ -55,12 +54,13 @@ func ParseEvidence(digits string) ([]byte, error) {
 // Verifier returns v = g^x for a password and a salt of SaltSize bytes: Size
 // bytes to be kept as secret as the password.
 func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
-	g := p.group()
-	x := p.passwordExponent(identity, password, salt)
-	defer clear(x[:])
-	v := g.powerG(&x)
-	defer clear(v)
-	return g.toBytes(v)
+	w := p.begin()
+	defer w.end()
+	w.passwordExponent(&w.secret, identity, password, salt)
+	w.powerG(w.x, &w.secret)
+	v := make([]byte, p.Size())
+	w.toBytes(v, w.x)
+	return v
 }
 
 // SimulatedVerifier returns the verifier that stands for an identifier nobody
@@ -87,57 +87,13 @@ func Salt(secret []byte, profile, identity string) []byte {
 	return h.Sum(nil)[:SaltSize]
 }
 
-// digest returns the hash of the parts, one after the other.
-func (p *Profile) digest(parts ...[]byte) []byte {
-	h := p.hash()
-	for _, part := range parts {
-		h.Write(part)
-	}
-	return h.Sum(nil)
-}
-
-// exponent returns a hash as exponent. The hash is cleared.
-func exponent(digest []byte) (e [PrivateSize]byte) {
-	copy(e[PrivateSize-len(digest):], digest)
-	clear(digest)
-	return e
-}
-
-// passwordExponent returns x.
-func (p *Profile) passwordExponent(identity, password string, salt []byte) [PrivateSize]byte {
-	credentials := []byte(identity + ":" + password)
-	inner := p.digest(credentials)
-	defer clear(credentials)
-	defer clear(inner)
-	return exponent(p.digest(salt, inner))
-}
-
-// scramble returns u of two padded public values, and whether it can be used:
-// with u = 0, S would not depend on the verifier.
-func (p *Profile) scramble(clientPublic, serverPublic []byte) ([PrivateSize]byte, bool) {
-	u := exponent(p.digest(clientPublic, serverPublic))
-	return u, !isZero(u[:])
-}
-
-// prove returns K of S, and M1 and M2 that prove it. The public values are
-// padded. S is cleared.
-func (p *Profile) prove(g *group, identity string, salt, clientPublic, serverPublic []byte, s element) (key, m1, m2 []byte) {
-	secret := g.toBytes(s)
-	clear(s)
-	key = p.digest(secret)
-	clear(secret)
-	m1 = p.digest(g.label, p.digest([]byte(identity)), salt, clientPublic, serverPublic, key)
-	m2 = p.digest(clientPublic, m1, key)
-	return key, m1, m2
-}
-
 // inside tells whether b is Size bytes of a number with 1 < b < N-1. Only the
 // answer depends on b, not the time it takes.
 func (p *Profile) inside(b []byte) bool {
 	if len(b) != p.Size() {
 		return false
 	}
-	return less(p.pad([]byte{1}), b)&less(b, p.primeMinusOne()) == 1
+	return less(p.one, b)&less(b, p.minusOne) == 1
 }
 
 // less returns 1 if x < y and 0 if not, for big-endian numbers of equal length,
@@ -152,5 +108,9 @@ func less(x, y []byte) int {
 
 // isZero tells whether b is all zeros, in a time that depends on its length only.
 func isZero(b []byte) bool {
-	return subtle.ConstantTimeCompare(b, make([]byte, len(b))) == 1
+	var bits byte
+	for _, v := range b {
+		bits |= v
+	}
+	return subtle.ConstantTimeByteEq(bits, 0) == 1
 }

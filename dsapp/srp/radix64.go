@@ -8,7 +8,7 @@ import "math/bits"
 //
 // What a processor can do better than compiled code is behind words.
 type radix64 struct {
-	words   words
+	ops     words
 	prime   []uint
 	one     element // R
 	square  element // R^2, which brings numbers into the form of elements
@@ -46,16 +46,16 @@ func newMontgomery(prime []uint, generator byte, w words) *radix64 {
 	if prime[n-1]>>(bits.UintSize-1) == 0 || prime[0]&1 == 0 {
 		panic("srp: prime is even or does not fill its words")
 	}
-	k := &radix64{words: w, prime: prime, one: make(element, n)}
+	k := &radix64{ops: w, prime: prime, one: make(element, n)}
 	scratch := make([]uint, 2*n)
 
 	// R is below 2N, so it leaves the remainder R-N.
 	subtract(k.one, k.one, prime, ^uint(0))
 	// n doublings make 2^n*R. Each squaring doubles that exponent, up to the
 	// number of bits of R.
-	k.square = k.one
+	k.square = append(element(nil), k.one...)
 	for range n {
-		k.square = k.sum(k.square, k.square)
+		k.addInto(k.square, k.square, k.square)
 	}
 	for i := 1; i < bits.UintSize; i *= 2 {
 		w.square(k.square, k.square, scratch)
@@ -64,71 +64,30 @@ func newMontgomery(prime []uint, generator byte, w words) *radix64 {
 	base := make(element, n)
 	base[0] = uint(generator)
 	w.multiply(base, base, k.square, scratch)
+	next := make(element, n)
 	rows := make(window, windowCount*n)
 	for i := range k.windows {
 		k.windows[i] = rows[i*n : (i+1)*n]
 		// The power past the last one, base^16, is the base of the next window.
-		base = k.powers(k.windows[i], base, scratch)
+		k.powers(next, k.windows[i], base, scratch)
+		base, next = next, base
 	}
 	return k
 }
 
-// powers fills w with base^0 to base^15 and returns base^16.
-func (k *radix64) powers(w window, base element, scratch []uint) element {
-	p := append(element(nil), k.one...)
+// powers fills w with base^0 to base^15 and sets z to base^16.
+func (k *radix64) powers(z element, w window, base element, scratch []uint) {
+	copy(z, k.one)
 	for j := range windowSize {
-		for l, word := range p {
+		for l, word := range z {
 			w[l][j] = word
 		}
-		k.words.multiply(p, p, base, scratch)
+		k.ops.multiply(z, z, base, scratch)
 	}
-	return p
 }
 
-func (k *radix64) fromBytes(b []byte) element {
-	if len(b) != len(k.prime)*wordSize {
-		panic("srp: number has not the size of the prime")
-	}
-	x := wordsOf(b)
-	scratch := make([]uint, 2*len(x))
-	defer clear(scratch)
-	// Callers compare with the prime first.
-	if subtract(scratch[:len(x)], x, k.prime, ^uint(0)) == 0 {
-		panic("srp: number is not below the prime")
-	}
-	k.words.multiply(x, x, k.square, scratch)
-	return x
-}
-
-func (k *radix64) toBytes(x element) []byte {
-	n := len(k.prime)
-	buffer := make([]uint, 4*n)
-	defer clear(buffer)
-	z, reduced, scratch := buffer[:n], buffer[n:2*n], buffer[2*n:]
-	z[0] = 1
-	// x/R, of numbers below R, is at most N.
-	k.words.multiply(z, x, z, scratch)
-	borrow := subtract(reduced, z, k.prime, ^uint(0))
-
-	b := make([]byte, n*wordSize)
-	for i := range n {
-		word := reduced[i] ^ (reduced[i]^z[i])&-borrow
-		for j := range wordSize {
-			b[len(b)-1-i*wordSize-j] = byte(word >> (8 * j))
-		}
-	}
-	return b
-}
-
-func (k *radix64) product(x, y element) element {
-	z, scratch := make(element, len(k.prime)), make([]uint, 2*len(k.prime))
-	defer clear(scratch)
-	k.words.multiply(z, x, y, scratch)
-	return z
-}
-
-func (k *radix64) sum(x, y element) element {
-	z := make(element, len(k.prime))
+// addInto sets z to x+y.
+func (k *radix64) addInto(z, x, y element) {
 	var carry uint
 	for i := range z {
 		z[i], carry = bits.Add(x[i], y[i], carry)
@@ -137,47 +96,81 @@ func (k *radix64) sum(x, y element) element {
 	// is above R/2, to be below R.
 	carry -= subtract(z, z, k.prime, -carry)
 	subtract(z, z, k.prime, -carry)
-	return z
 }
+
+func (k *radix64) words() int { return len(k.prime) }
+
+func (k *radix64) calculator() calculator {
+	n := len(k.prime)
+	room := make([]uint, 4*n)
+	return &radix64Calculator{k: k, z: room[:n], entry: room[n : 2*n], scratch: room[2*n:], window: make(window, n)}
+}
+
+type radix64Calculator struct {
+	k        *radix64
+	z, entry element
+	scratch  []uint
+	window   window
+}
+
+func (c *radix64Calculator) fromBytes(z element, b []byte) {
+	if len(b) != len(c.k.prime)*wordSize {
+		panic("srp: number has not the size of the prime")
+	}
+	setWords(c.z, b)
+	// Callers compare with the prime first.
+	if subtract(c.entry, c.z, c.k.prime, ^uint(0)) == 0 {
+		panic("srp: number is not below the prime")
+	}
+	c.k.ops.multiply(z, c.z, c.k.square, c.scratch)
+}
+
+func (c *radix64Calculator) toBytes(b []byte, x element) {
+	z, reduced := c.z, c.entry
+	clear(z)
+	z[0] = 1
+	// x/R, of numbers below R, is at most N.
+	c.k.ops.multiply(z, x, z, c.scratch)
+	borrow := subtract(reduced, z, c.k.prime, ^uint(0))
+	for i := range z {
+		z[i] = reduced[i] ^ (reduced[i]^z[i])&-borrow
+	}
+	putWords(b[:len(z)*wordSize], z)
+}
+
+func (c *radix64Calculator) product(z, x, y element) { c.k.ops.multiply(z, x, y, c.scratch) }
+
+func (c *radix64Calculator) sum(z, x, y element) { c.k.addInto(z, x, y) }
 
 // power goes through the exponent by windows of four bits. A product with entry
 // 0, which is 1, costs as much as any other. Larger windows would save as many
 // products as their table takes.
-func (k *radix64) power(base element, e *[PrivateSize]byte) element {
-	n := len(k.prime)
-	w := make(window, n)
-	defer clear(w)
-	buffer := make([]uint, 3*n)
-	defer clear(buffer)
-	entry, scratch := buffer[:n], buffer[n:]
-	clear(k.powers(w, base, scratch))
-
-	z := make(element, n)
-	k.words.read(z, w, digit(e, windowCount-1))
+func (c *radix64Calculator) power(z, base element, e *[PrivateSize]byte) {
+	c.k.powers(c.z, c.window, base, c.scratch)
+	c.k.ops.read(z, c.window, digit(e, windowCount-1))
 	for i := windowCount - 2; i >= 0; i-- {
 		for range windowBits {
-			k.words.square(z, z, scratch)
+			c.k.ops.square(z, z, c.scratch)
 		}
-		k.words.read(entry, w, digit(e, i))
-		k.words.multiply(z, z, entry, scratch)
+		c.k.ops.read(c.entry, c.window, digit(e, i))
+		c.k.ops.multiply(z, z, c.entry, c.scratch)
 	}
-	return z
 }
 
 // powerG multiplies one entry of each window.
-func (k *radix64) powerG(e *[PrivateSize]byte) element {
-	n := len(k.prime)
-	buffer := make([]uint, 3*n)
-	defer clear(buffer)
-	entry, scratch := buffer[:n], buffer[n:]
-
-	z := make(element, n)
-	k.words.read(z, k.windows[0], digit(e, 0))
+func (c *radix64Calculator) powerG(z element, e *[PrivateSize]byte) {
+	c.k.ops.read(z, c.k.windows[0], digit(e, 0))
 	for i := 1; i < windowCount; i++ {
-		k.words.read(entry, k.windows[i], digit(e, i))
-		k.words.multiply(z, z, entry, scratch)
+		c.k.ops.read(c.entry, c.k.windows[i], digit(e, i))
+		c.k.ops.multiply(z, z, c.entry, c.scratch)
 	}
-	return z
+}
+
+func (c *radix64Calculator) wipe() {
+	clear(c.z)
+	clear(c.entry)
+	clear(c.scratch)
+	clear(c.window)
 }
 
 // goWords are words in plain Go.
@@ -292,14 +285,32 @@ const wordSize = bits.UintSize / 8
 // words, least significant first.
 func wordsOf(b []byte) []uint {
 	x := make([]uint, len(b)/wordSize)
-	for i, c := range b {
-		l := len(b) - 1 - i
-		x[l/wordSize] |= uint(c) << (8 * (l % wordSize))
-	}
+	setWords(x, b)
 	return x
 }
 
+// setWords sets x to the number with big-endian bytes b, wordSize for each word.
+func setWords(x []uint, b []byte) {
+	for i := range x {
+		var word uint
+		for _, c := range b[len(b)-(i+1)*wordSize : len(b)-i*wordSize] {
+			word = word<<8 | uint(c)
+		}
+		x[i] = word
+	}
+}
+
+// putWords sets b to x in big-endian order, wordSize bytes for each word.
+func putWords(b []byte, x []uint) {
+	for i, word := range x {
+		for j := range wordSize {
+			b[len(b)-1-i*wordSize-j] = byte(word >> (8 * j))
+		}
+	}
+}
+
 var (
-	_ kernel = (*radix64)(nil)
-	_ words  = (*goWords)(nil)
+	_ kernel     = (*radix64)(nil)
+	_ calculator = (*radix64Calculator)(nil)
+	_ words      = (*goWords)(nil)
 )

@@ -176,13 +176,13 @@ func TestWords(t *testing.T) {
 func TestRadix64(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
-		o, k := oracleOf(p), newRadix64(p.prime, p.generator)
+		o, k := oracleOf(p), makerOf(newRadix64(p.prime, p.generator))
 		e := padded(bytesFor("exponent", 1))
 		x := o.operands()[len(o.operands())-1]
-		if got := k.toBytes(k.power(k.fromBytes(o.fixed(x)), &e)); number(got).Cmp(o.exp(x, number(e[:]))) != 0 {
+		if got := k.toBytes(p.Size(), k.power(k.fromBytes(o.fixed(x)), &e)); number(got).Cmp(o.exp(x, number(e[:]))) != 0 {
 			t.Errorf("%s: wrong power %x", p.name, got)
 		}
-		if got := k.toBytes(k.powerG(&e)); number(got).Cmp(o.exp(o.g, number(e[:]))) != 0 {
+		if got := k.toBytes(p.Size(), k.powerG(&e)); number(got).Cmp(o.exp(o.g, number(e[:]))) != 0 {
 			t.Errorf("%s: wrong power of the generator %x", p.name, got)
 		}
 	}
@@ -193,19 +193,50 @@ func TestRadix64(t *testing.T) {
 func TestRadix64Unreduced(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
-		o, k := oracleOf(p), newRadix64(p.prime, p.generator).(*radix64)
+		o, k := oracleOf(p), makerOf(newRadix64(p.prime, p.generator))
 		r := new(big.Int).Lsh(big.NewInt(1), uint(8*p.Size()))
 		inverse := new(big.Int).ModInverse(r, o.n)
-		for _, x := range wordCases(k.prime) {
-			for _, y := range wordCases(k.prime) {
+		for _, x := range wordCases(wordsOf(p.prime)) {
+			for _, y := range wordCases(wordsOf(p.prime)) {
 				a, b := fixedWords(x, 8*p.Size()), fixedWords(y, 8*p.Size())
 				sum := new(big.Int).Add(x, y)
-				if want := o.mod(sum.Mul(sum, inverse)); number(k.toBytes(k.sum(a, b))).Cmp(want) != 0 {
-					t.Fatalf("%s: %x + %x = %x", p.name, x, y, k.toBytes(k.sum(a, b)))
+				if want := o.mod(sum.Mul(sum, inverse)); number(k.toBytes(p.Size(), k.sum(a, b))).Cmp(want) != 0 {
+					t.Fatalf("%s: %x + %x = %x", p.name, x, y, k.toBytes(p.Size(), k.sum(a, b)))
 				}
 			}
-			if want := o.mod(new(big.Int).Mul(x, inverse)); number(k.toBytes(fixedWords(x, 8*p.Size()))).Cmp(want) != 0 {
-				t.Fatalf("%s: %x leaves as %x", p.name, x, k.toBytes(fixedWords(x, 8*p.Size())))
+			if want := o.mod(new(big.Int).Mul(x, inverse)); number(k.toBytes(p.Size(), fixedWords(x, 8*p.Size()))).Cmp(want) != 0 {
+				t.Fatalf("%s: %x leaves as %x", p.name, x, k.toBytes(p.Size(), fixedWords(x, 8*p.Size())))
+			}
+		}
+	}
+}
+
+// TestRadix64Spoiled: the test that a kernel must pass finds a single wrong bit in what
+// it computes with, in assembly too.
+func TestRadix64Spoiled(t *testing.T) {
+	t.Parallel()
+	kernels := map[string]func([]byte, byte) kernel{"radix64": newRadix64}
+	for _, i := range implementations {
+		if i.name == "adx" && i.supported(2048) {
+			kernels[i.name] = i.new
+		}
+	}
+	p := profiles[0]
+	for kernelName, made := range kernels {
+		for name, spoil := range map[string]func(k *radix64){
+			"nothing": func(*radix64) {},
+			"N":       func(k *radix64) { k.prime[1] ^= 1 },
+			"one":     func(k *radix64) { k.one[2] ^= 1 },
+			"radix":   func(k *radix64) { k.square[3] ^= 1 },
+			"table":   func(k *radix64) { k.windows[30][5][15] ^= 1 },
+		} {
+			i := implementation{"spoiled", supportsRadix64, func(prime []byte, generator byte) kernel {
+				k := made(prime, generator).(*radix64)
+				spoil(k)
+				return k
+			}}
+			if passed := p.tested(i) != nil; passed != (name == "nothing") {
+				t.Errorf("%s: %s is wrong, passed: %t", kernelName, name, passed)
 			}
 		}
 	}

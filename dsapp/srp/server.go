@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // errVerifier is returned for a verifier that no password of this profile has.
@@ -32,34 +33,27 @@ func (p *Profile) serverEphemeral(verifier []byte, random io.Reader) (Ephemeral,
 	if !p.inside(verifier) {
 		return Ephemeral{}, errVerifier
 	}
-	g := p.group()
-	v := g.fromBytes(verifier)
-	defer clear(v)
-	kv := g.product(g.k, v)
-	defer clear(kv)
+	w := p.begin()
+	defer w.end()
+	w.fromBytes(w.x, verifier)
+	w.product(w.x, w.g.k, w.x)
 
-	var b [PrivateSize]byte
-	defer clear(b[:])
+	pair := make([]byte, PrivateSize+p.Size())
+	private, public := pair[:PrivateSize:PrivateSize], pair[PrivateSize:]
 	for {
-		if _, err := io.ReadFull(random, b[:]); err != nil {
+		if _, err := io.ReadFull(random, w.secret[:]); err != nil {
 			return Ephemeral{}, fmt.Errorf("srp: random private value: %w", err)
 		}
-		public := p.serverPublic(g, kv, &b)
+		w.powerG(w.y, &w.secret)
+		w.sum(w.y, w.x, w.y)
+		w.toBytes(public, w.y)
 		if isZero(public) {
 			// Clients must refuse it (RFC 5054, section 2.5.3).
 			continue
 		}
-		return Ephemeral{Private: append([]byte(nil), b[:]...), Public: public}, nil
+		copy(private, w.secret[:])
+		return Ephemeral{Private: private, Public: public}, nil
 	}
-}
-
-// serverPublic returns B of k*v and b.
-func (p *Profile) serverPublic(g *group, kv element, b *[PrivateSize]byte) []byte {
-	gb := g.powerG(b)
-	defer clear(gb)
-	sum := g.sum(kv, gb)
-	defer clear(sum)
-	return g.toBytes(sum)
 }
 
 // Exchange is what the server knows when the client's evidence arrives.
@@ -100,31 +94,27 @@ func (p *Profile) ServerVerify(x Exchange, evidence []byte) (Session, bool) {
 	if !p.inside(x.ClientPublic) || !p.inside(x.Verifier) {
 		return Session{}, false
 	}
-	u, ok := p.scramble(x.ClientPublic, x.ServerPublic)
-	if !ok {
+	w := p.begin()
+	defer w.end()
+	if !w.scramble(x.ClientPublic, x.ServerPublic) {
 		return Session{}, false
 	}
-
-	g := p.group()
-	key, m1, m2 := p.prove(g, x.Identity, x.Salt, x.ClientPublic, x.ServerPublic, serverSecret(g, x, &u))
-	if subtle.ConstantTimeCompare(m1, evidence) != 1 {
-		clear(key)
-		clear(m1)
-		clear(m2)
+	w.serverSecret(x)
+	w.prove(x.Identity, x.Salt, x.ClientPublic, x.ServerPublic, w.x)
+	if subtle.ConstantTimeCompare(w.m1, evidence) != 1 {
 		return Session{}, false
 	}
-	return Session{Key: key, Evidence: m2}, true
+	n := len(w.key)
+	results := slices.Concat(w.key, w.m2)
+	return Session{Key: results[:n:n], Evidence: results[n:]}, true
 }
 
-// serverSecret returns S = (A * v^u)^b.
-func serverSecret(g *group, x Exchange, u *[PrivateSize]byte) element {
-	b := [PrivateSize]byte(x.Private)
-	defer clear(b[:])
-	v := g.fromBytes(x.Verifier)
-	defer clear(v)
-	vu := g.power(v, u)
-	defer clear(vu)
-	base := g.product(g.fromBytes(x.ClientPublic), vu)
-	defer clear(base)
-	return g.power(base, &b)
+// serverSecret sets x to S = (A * v^u)^b.
+func (w *workspace) serverSecret(x Exchange) {
+	w.fromBytes(w.x, x.Verifier)
+	w.power(w.x, w.x, &w.u)
+	w.fromBytes(w.y, x.ClientPublic)
+	w.product(w.x, w.y, w.x)
+	copy(w.secret[:], x.Private)
+	w.power(w.x, w.x, &w.secret)
 }

@@ -40,18 +40,27 @@ const (
 )
 
 // TestRFC5054Vector reproduces every value of RFC 5054, appendix B, S by both
-// formulas.
+// formulas, with every kernel.
 func TestRFC5054Vector(t *testing.T) {
 	t.Parallel()
-	p := rfcProfile()
-	g := p.group()
+	forServed(t, rfcProfile(), testRFC5054Vector)
+}
+
+func testRFC5054Vector(t *testing.T, p *Profile) {
+	w := p.begin()
+	defer w.end()
+	bytesOf := func(x element) []byte {
+		b := make([]byte, p.Size())
+		w.toBytes(b, x)
+		return b
+	}
 	salt := unhex(t, vectorSalt)
 
-	wantBytes(t, "k", g.toBytes(g.k), p.pad(unhex(t, "7556AA04 5AEF2CDD 07ABAF0F 665C3E81 8913186F")))
+	wantBytes(t, "k", bytesOf(w.g.k), p.pad(unhex(t, "7556AA04 5AEF2CDD 07ABAF0F 665C3E81 8913186F")))
 
-	x := p.passwordExponent(vectorIdentity, vectorPassword, salt)
 	wantX := padded(unhex(t, "94B7555A ABE9127C C58CCF49 93DB6CF8 4D16C124"))
-	wantBytes(t, "x", x[:], wantX[:])
+	w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
+	wantBytes(t, "x", w.secret[:], wantX[:])
 
 	v := p.Verifier(vectorIdentity, vectorPassword, salt)
 	wantBytes(t, "v", v, unhex(t, `
@@ -81,12 +90,11 @@ func TestRFC5054Vector(t *testing.T) {
 		D0C6DDB5 8B318885 D7D82C7F 8DEB75CE 7BD4FBAA 37089E6F 9C6059F3 88838E7A
 		00030B33 1EB76840 910440B1 B27AAEAE EB4012B7 D7665238 A8E3FB00 4B117B58`))
 
-	u, ok := p.scramble(c.Public(), e.Public)
-	if !ok {
+	if !w.scramble(c.Public(), e.Public) {
 		t.Error("u is refused")
 	}
 	wantU := padded(unhex(t, "CE38B959 3487DA98 554ED47D 70A7AE5F 462EF019"))
-	wantBytes(t, "u", u[:], wantU[:])
+	wantBytes(t, "u", w.u[:], wantU[:])
 
 	wantS := unhex(t, `
 		B0DC82BA BCF30674 AE450C02 87745E79 90A3381F 63B387AA F271A10D 233861E3
@@ -94,9 +102,10 @@ func TestRFC5054Vector(t *testing.T) {
 		00A172B4 A2A5903A 0BDCAF8A 709585EB 2AFAFA8F 3499B200 210DCC1F 10EB3394
 		3CD67FC8 8A2F39A4 BE5BEC4E C0A3212D C346D7E4 74B29EDE 8A469FFE CA686E5A`)
 	a := padded(private)
-	wantBytes(t, "S of the client", g.toBytes(clientSecret(g, e.Public, &a, &u, &x)), wantS)
-	exchange := Exchange{Verifier: v, ClientPublic: c.Public(), Private: e.Private}
-	wantBytes(t, "S of the server", g.toBytes(serverSecret(g, exchange, &u)), wantS)
+	w.clientSecret(e.Public, &a)
+	wantBytes(t, "S of the client", bytesOf(w.x), wantS)
+	w.serverSecret(Exchange{Verifier: v, ClientPublic: c.Public(), Private: e.Private})
+	wantBytes(t, "S of the server", bytesOf(w.x), wantS)
 }
 
 // TestSHA256Vectors compares with what an independent implementation, the Python
@@ -147,44 +156,48 @@ func TestSHA256Vectors(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.profile.name, func(t *testing.T) {
 			t.Parallel()
-			p := test.profile
-			g := p.group()
-			salt := unhex(t, vectorSalt)
-			wantBytes(t, "k", g.toBytes(g.k), p.pad(unhex(t, test.k)))
-			gotX := p.passwordExponent(vectorIdentity, vectorPassword, salt)
-			wantBytes(t, "x", gotX[:], unhex(t, x))
+			forServed(t, test.profile, func(t *testing.T, p *Profile) {
+				w := p.begin()
+				defer w.end()
+				salt := unhex(t, vectorSalt)
+				k := make([]byte, p.Size())
+				w.toBytes(k, w.g.k)
+				wantBytes(t, "k", k, p.pad(unhex(t, test.k)))
+				w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
+				wantBytes(t, "x", w.secret[:], unhex(t, x))
 
-			c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(unhex(t, vectorA)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			v := p.Verifier(vectorIdentity, vectorPassword, salt)
-			e, err := p.serverEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			u, _ := p.scramble(c.Public(), e.Public)
-			wantBytes(t, "u", u[:], unhex(t, test.u))
+				c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(unhex(t, vectorA)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				v := p.Verifier(vectorIdentity, vectorPassword, salt)
+				e, err := p.serverEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.scramble(c.Public(), e.Public)
+				wantBytes(t, "u", w.u[:], unhex(t, test.u))
 
-			evidence, err := c.Prove(salt, e.Public)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantBytes(t, "M1", evidence, unhex(t, test.evidence))
-			s, ok := p.ServerVerify(Exchange{
-				Identity: vectorIdentity, Salt: salt, Verifier: v, ClientPublic: c.Public(),
-				Private: e.Private, ServerPublic: e.Public,
-			}, unhex(t, test.evidence))
-			if !ok {
-				t.Fatal("evidence is refused")
-			}
-			wantBytes(t, "K of the server", s.Key, unhex(t, test.key))
-			wantBytes(t, "M2", s.Evidence, unhex(t, test.answer))
-			key, err := c.Confirm(unhex(t, test.answer))
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantBytes(t, "K of the client", key, unhex(t, test.key))
+				evidence, err := c.Prove(salt, e.Public)
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantBytes(t, "M1", evidence, unhex(t, test.evidence))
+				s, ok := p.ServerVerify(Exchange{
+					Identity: vectorIdentity, Salt: salt, Verifier: v, ClientPublic: c.Public(),
+					Private: e.Private, ServerPublic: e.Public,
+				}, unhex(t, test.evidence))
+				if !ok {
+					t.Fatal("evidence is refused")
+				}
+				wantBytes(t, "K of the server", s.Key, unhex(t, test.key))
+				wantBytes(t, "M2", s.Evidence, unhex(t, test.answer))
+				key, err := c.Confirm(unhex(t, test.answer))
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantBytes(t, "K of the client", key, unhex(t, test.key))
+			})
 		})
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/ir"
@@ -16,22 +17,18 @@ type size struct {
 	bits int
 	// vectors is the number of registers that hold an element, 8 digits in each.
 	vectors int
-	// rows is the number of digits of the second factor of a product, an even one.
-	// 2^(52*rows) is more than 4N.
+	// rows is the number of digits of the second factor of a product, a multiple of
+	// four. 2^(52*rows) is more than 4N.
 	rows int
-	// sums is the number of registers in which pairs of rows are summed up, and
-	// separate the number of columns that use them, from the lowest. The others are
-	// added to in place, which takes no addition at the end but more time from one
-	// pair to the next: shorter than the pair itself for many vectors only.
-	sums, separate int
+	// minusOne tells that N is -1 modulo 2^64, so that a quotient is the digit itself.
+	minusOne bool
 }
 
 var sizes = []size{
-	{bits: 1024, vectors: 3, rows: 20, sums: 3, separate: 3},
-	{bits: 1536, vectors: 4, rows: 30, sums: 4, separate: 4},
-	{bits: 2048, vectors: 5, rows: 40, sums: 3, separate: 5},
-	{bits: 3072, vectors: 8, rows: 60, sums: 4, separate: 8},
-	{bits: 4096, vectors: 10, rows: 80, sums: 2, separate: 1},
+	{bits: 1024, vectors: 3, rows: 20},
+	{bits: 2048, vectors: 5, rows: 40},
+	{bits: 3072, vectors: 8, rows: 60, minusOne: true},
+	{bits: 4096, vectors: 10, rows: 80, minusOne: true},
 }
 
 const (
@@ -42,29 +39,37 @@ const (
 	// word.
 	spare = 64 - digitBits
 	// scalars is the number of digits below the vectors.
-	scalars = 4
+	scalars = 2
 )
 
 // Words of the modulus and of the scratch, after the vectors that begin with them.
 type layout struct {
-	// Modulus: N from digit 4 up, N from digit 3 up, digits 0 to 3, -1/N.
-	above4, above3, low, inverse int
-	// Scratch: the columns, x from digit 3 up, two quotients, two digits.
-	columns, x3, quotients, digits int
+	// Modulus: N from digits 2, 1 and 0 up, the last without digit 0, N from digit 1
+	// up without that (one vector), digits 0 and 1, -1/N, 2^52-1.
+	above2, above1, above0, without1, low, inverse, largest int
+	// Scratch: the columns or near products, a register of zeros, x from digits 1 and
+	// 2 up, the lowest lanes of the two accumulators.
+	columns, rest, x1, x2, lowest int
 }
 
 func (s size) layout() layout {
 	l := lanes * s.vectors
 	return layout{
-		above4: 0, above3: l, low: 2 * l, inverse: 2*l + scalars,
-		columns: 0, x3: l + lanes, quotients: 2*l + lanes, digits: 2*l + lanes + 4,
+		above2: 0, above1: l, above0: 2 * l, without1: 3 * l,
+		low: 3*l + lanes, inverse: 3*l + lanes + 2, largest: 3*l + lanes + 3,
+		columns: 0, rest: 2 * l, x1: 2*l + lanes, x2: 3*l + lanes, lowest: 4*l + lanes,
 	}
 }
 
+// Indices that put the lanes of two vectors in turns.
+var interleaveLow, interleaveHigh Mem
+
 func main() {
 	ConstraintExpr("!purego")
+	interleaveLow, interleaveHigh = interleave("ifmaInterleaveLow", 0), interleave("ifmaInterleaveHigh", lanes/2)
 	for _, s := range sizes {
 		product(s)
+		square(s)
 		selection(s)
 	}
 	wipe()
@@ -84,13 +89,19 @@ var (
 	modulus          = reg.R8
 	scratch          = reg.RSI
 	row              = reg.RCX
-	// digit holds the digits of the accumulator below the vectors.
-	digit = [scalars]reg.GPPhysical{reg.R9, reg.R10, reg.R11, reg.R12}
+	// lowDigits hold the digits of the accumulator below the vectors.
+	lowDigits = [scalars]reg.GPPhysical{reg.R9, reg.R10}
 	// quotient is the factor of MULX, and takes no other register.
-	quotient            = reg.RDX
-	low                 = reg.RBX
-	high0, high1, high2 = reg.RAX, reg.R14, reg.R15
-	temporary           = reg.R13
+	quotient  = reg.RDX
+	low       = reg.RBX
+	high      = reg.RAX
+	temporary = reg.R13
+)
+
+// Mask registers of squares.
+var (
+	masks    = []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5}
+	allLanes = reg.K6
 )
 
 // word addresses a word behind a pointer.
@@ -98,59 +109,40 @@ func word(base reg.Register, n int) Mem { return Mem{Base: base, Disp: 8 * n} }
 
 func clearVector(r reg.VecPhysical) { VPXORQ(r, r, r) }
 
-// product generates the Montgomery product z = x*y/2^(52*rows) mod N, or that plus
-// N, of x and y below 2N.
-//
-// Row i adds y_i*x to an accumulator, then the multiple q_i*N of N that makes its
-// lowest digit zero, and takes that digit away. Two rows make one turn of the
-// loop, on this accumulator:
-//
-//   - Digits 0 to 3 are in general registers, so the quotient of a row never waits
-//     for a vector. The digits that the turn moves down from the vectors are needed
-//     two rows later.
-//   - Lane j of the vectors is digit 4+j, and moves by two lanes a turn. The first
-//     row of a turn adds its high halves, the second its low halves, one lane
-//     further up: they take x and N from digit 3, the others take them from digit
-//     4. The second row adds its high halves after the move.
-//   - What x_0 to x_3 give to the digits in general registers does not depend on
-//     quotients, and is computed before, for all rows: see columns.
-//
-// No carry moves between lanes. A turn adds 8 halves of products to a lane, each
-// below 2^52, and a digit has been a lane for 40 turns at most when it comes to
-// the general registers. There it gets 15 halves more, 8 of them from columns, and
-// a carry of 2^9 at most. 336*2^52 is below 2^61.
-//
-// The result is (x*y + q*N) / 2^(52*rows) for a q below 2^(52*rows), so less than
-// 4N*N / 2^(52*rows) + N, which is below 2N because 2^(52*rows) is more than 4N.
-func product(s size) {
-	TEXT(fmt.Sprintf("ifmaProduct%d", s.bits), NOSPLIT, "func(z, x, y, modulus, scratch *uint, times uint)")
-	Doc(
-		fmt.Sprintf("ifmaProduct%d sets z to the Montgomery product of x and y, for N of %d bits, and then squares", s.bits, s.bits),
-		"it until there have been as many products as times says, which is not 0. z may be x or y. The scratch",
-		"keeps secrets.",
-	)
-	Pragma("noescape")
-	at := s.layout()
-	Load(Param("x"), argX)
-	Load(Param("y"), argY)
-	Load(Param("modulus"), modulus)
-	Load(Param("scratch"), scratch)
-	again := fmt.Sprintf("again%d", s.bits)
-	Label(again)
-	columns(s)
+// frame is the state of a product or square between pairs of rows.
+type frame struct {
+	size
+	// acc are the two accumulators, which pairs of rows add to in turns: the next one
+	// to the first. Its lane j is digit 2+j, and lane j of the second is digit j.
+	acc        [2]accumulator
+	y, q       [2]reg.VecPhysical
+	zero       reg.VecPhysical
+	x2, x1     []Op // x from digits 2 and 1 up
+	n2, n1, n0 []Op // N from digits 2, 1 and 0 up
+	digit      [scalars]reg.GPPhysical
+}
 
+// accumulator is a sum of halves of products.
+type accumulator struct {
+	lanes []reg.VecPhysical
+	// lowest is where its lowest lanes are in the scratch.
+	lowest int
+}
+
+// newFrame spreads the registers. What is read in every pair and does not fit
+// into them is read from memory.
+func newFrame(s size) *frame {
+	at := s.layout()
+	f := &frame{size: s, digit: lowDigits}
 	free := vectors
 	take := func(n int) (r []reg.VecPhysical) {
 		r, free = free[:n], free[n:]
 		return r
 	}
-	acc := take(s.vectors)
-	x4 := take(s.vectors)
-	sum := take(s.sums)
-	f := take(4)
-	y0, y1, q0, q1 := f[0], f[1], f[2], f[3]
-	// The rest of the registers takes as much as it can of what else is read in
-	// every turn.
+	f.acc = [2]accumulator{{take(s.vectors), at.lowest}, {take(s.vectors), at.lowest + lanes/2}}
+	f.y = [2]reg.VecPhysical(take(2))
+	f.q = [2]reg.VecPhysical(take(2))
+	f.zero = take(1)[0]
 	operands := func(base reg.Register, first int) (ops []Op) {
 		for i := range s.vectors {
 			if len(free) > 0 {
@@ -161,151 +153,195 @@ func product(s size) {
 		}
 		return ops
 	}
-	x3, n4, n3 := operands(scratch, at.x3), operands(modulus, at.above4), operands(modulus, at.above3)
+	f.x2, f.x1 = operands(scratch, at.x2), operands(scratch, at.x1)
+	f.n1, f.n2, f.n0 = operands(modulus, at.above1), operands(modulus, at.above2), operands(modulus, at.above0)
+	return f
+}
 
-	Comment("x from digit 3 and from digit 4 up.")
-	zero, shifted := q0, q1
-	clearVector(zero)
-	for i, r := range x4 {
-		VMOVDQU64(word(argX, lanes*i), r)
+// start fills the registers with N and with the digits, and empties the accumulator
+// that the second pair adds to.
+func (f *frame) start(digits ...Op) {
+	at := f.layout()
+	for i := range f.vectors {
+		for _, c := range []struct {
+			first int
+			ops   []Op
+		}{{at.above1, f.n1}, {at.above2, f.n2}, {at.above0, f.n0}} {
+			if r, ok := c.ops[i].(reg.VecPhysical); ok {
+				VMOVDQU64(word(modulus, c.first+lanes*i), r)
+			}
+		}
 	}
-	for i, r := range x4 {
-		next := zero
-		if i+1 < s.vectors {
-			next = x4[i+1]
-		}
-		if to, ok := x3[i].(reg.VecPhysical); ok {
-			VALIGNQ(U8(3), r, next, to)
-		} else {
-			VALIGNQ(U8(3), r, next, shifted)
-			VMOVDQU64(shifted, x3[i])
-		}
-		VALIGNQ(U8(4), r, next, r)
-	}
-	for i := range s.vectors {
-		if r, ok := n4[i].(reg.VecPhysical); ok {
-			VMOVDQU64(word(modulus, at.above4+lanes*i), r)
-		}
-		if r, ok := n3[i].(reg.VecPhysical); ok {
-			VMOVDQU64(word(modulus, at.above3+lanes*i), r)
-		}
-		clearVector(acc[i])
-	}
-	MOVQ(word(scratch, at.columns), digit[0])
-	MOVQ(word(scratch, at.columns+1), digit[1])
-	XORL(digit[2].As32(), digit[2].As32())
-	XORL(digit[3].As32(), digit[3].As32())
 	XORL(row.As32(), row.As32())
-
-	loop := fmt.Sprintf("rows%d", s.bits)
-	Instruction(&ir.Instruction{Opcode: "PCALIGN", Operands: []Op{Imm(64)}})
-	Label(loop)
-	VPBROADCASTQ(word(argY, 0).Idx(row, 8), y0)
-	VPBROADCASTQ(word(argY, 1).Idx(row, 8), y1)
-	nextColumns := func() {
-		ADDQ(word(scratch, at.columns+2).Idx(row, 8), digit[2])
-		ADDQ(word(scratch, at.columns+3).Idx(row, 8), digit[3])
+	for i, d := range digits {
+		MOVQ(d, f.digit[i])
 	}
-	nextColumns()
+	clearVector(f.zero)
+	before := f.acc[1]
+	for _, r := range before.lanes {
+		clearVector(r)
+	}
+	VMOVDQU64(before.lanes[0].AsY(), word(scratch, before.lowest))
+}
 
-	Comment("First row: its quotient, and what N adds to digits 1 to 3.")
-	quotientOf(s, digit[0], q0, 0)
-	MULXQ(word(modulus, at.low), low, high0)
-	MULXQ(word(modulus, at.low+1), low, high1)
-	carry(digit[0], digit[1])
-	addLow(digit[1])
-	ADDQ(high0, digit[1])
-	MULXQ(word(modulus, at.low+2), low, high2)
-	addLow(digit[2])
-	ADDQ(high1, digit[2])
-	MOVQ(word(modulus, at.low+3), low)
-	IMULQ(quotient, low)
-	addLow(digit[3])
-	ADDQ(high2, digit[3])
-
-	Comment("Second row: to digits 2 and 3, and to the next two in high2 and high0.")
-	quotientOf(s, digit[1], q1, 1)
-	MULXQ(word(modulus, at.low), low, high0)
-	MULXQ(word(modulus, at.low+1), low, high1)
-	carry(digit[1], digit[2])
-	addLow(digit[2])
-	ADDQ(high0, digit[2])
-	MULXQ(word(modulus, at.low+2), low, high2)
-	addLow(digit[3])
-	ADDQ(high1, digit[3])
-	MULXQ(word(modulus, at.low+3), low, high0)
-	MOVQ(digit[2], digit[0])
-	MOVQ(digit[3], digit[1])
-
-	Comment("All halves that belong before the move.")
-	for first := 0; first < s.vectors; first += s.sums {
-		n := min(s.sums, s.vectors-first)
-		to := make([]reg.VecPhysical, n)
-		for i := range to {
-			to[i] = acc[first+i]
-			if first+i < s.separate {
-				to[i] = sum[i]
-				clearVector(to[i])
-			}
+// shiftDown sets to, for every vector, to from without its lowest n lanes. to may
+// be from.
+func shiftDown(n uint64, from []reg.VecPhysical, to []Op, zero, shifted reg.VecPhysical) {
+	for i, r := range from {
+		next := zero
+		if i+1 < len(from) {
+			next = from[i+1]
 		}
-		each := func(add func(...Op), factor reg.VecPhysical, columns []Op) {
-			for i, r := range to {
-				add(columns[first+i], factor, r)
-			}
+		if t, ok := to[i].(reg.VecPhysical); ok {
+			VALIGNQ(U8(n), r, next, t)
+			continue
 		}
-		each(VPMADD52LUQ, y0, ops(x4))
-		each(VPMADD52HUQ, y0, x3)
-		each(VPMADD52LUQ, y1, x3)
-		each(VPMADD52LUQ, q0, n4)
-		each(VPMADD52HUQ, q0, n3)
-		each(VPMADD52LUQ, q1, n3)
-		for i, r := range to {
-			if first+i < s.separate {
-				VPADDQ(r, acc[first+i], acc[first+i])
-			}
-		}
-		if first == 0 {
-			// By memory, for a move between vector and general registers takes one of
-			// the two ports that multiply.
-			VMOVDQU(acc[0].AsX(), word(scratch, at.digits))
-			MOVQ(high2, digit[2])
-			MOVQ(high0, digit[3])
-			ADDQ(word(scratch, at.digits), digit[2])
-			ADDQ(word(scratch, at.digits+1), digit[3])
-		}
+		VALIGNQ(U8(n), r, next, shifted)
+		VMOVDQU64(shifted, to[i])
 	}
+}
 
-	Comment("The move, and the high halves of the second row.")
-	clearVector(sum[0])
-	for i, r := range acc {
-		next := sum[0]
-		if i+1 < s.vectors {
-			next = acc[i+1]
-		}
-		VALIGNQ(U8(2), r, next, r)
-	}
-	for i, r := range acc {
-		VPMADD52HUQ(x4[i], y1, r)
-	}
-	for i, r := range acc {
-		VPMADD52HUQ(n4[i], q1, r)
-	}
-	ADDQ(U8(2), row)
-	CMPQ(row, U8(s.rows))
-	JB(LabelRef(loop))
+// part is what a row has of the lanes of x: those of one vector that a mask has,
+// and those of the vectors above. The zero part is all of them.
+type part struct {
+	vector int
+	mask   Op
+}
 
-	nextColumns()
-	normalise(s, acc)
-	// argY is argZ.
-	MOVQ(argZ, argX)
-	times, err := Param("times").Resolve()
-	if err != nil {
-		panic(err)
+// pair is what one pair of rows has of its own.
+type pair struct {
+	// y0 and y1 are the digits of the second factor.
+	y0, y1 Op
+	// more, if there are any, are added to the digits that come from the vectors.
+	more []Op
+	// low0, high0, low1 and high1 tell which lanes of x the halves of products have.
+	low0, high0, low1, high1 part
+}
+
+// term is the addition of halves of products to all columns.
+type term struct {
+	add     func(...Op)
+	factor  reg.VecPhysical
+	columns []Op
+	part    part
+}
+
+// to adds to a column, unless the row does not have it.
+func (t term) to(column int, r reg.VecPhysical) {
+	switch {
+	case column < t.part.vector:
+	case column == t.part.vector && t.part.mask != nil:
+		t.add(t.columns[column], t.factor, t.part.mask, r)
+	default:
+		t.add(t.columns[column], t.factor, r)
 	}
-	DECQ(times.Addr)
-	JNZ(LabelRef(again))
-	VZEROUPPER()
-	RET()
+}
+
+// rows generates two rows. Row i adds y_i*x to the accumulator, then the multiple
+// q_i*N of N that makes its lowest digit zero, and takes that digit away. The
+// accumulator is this:
+//
+//   - Digits 0 and 1 are in general registers, so the quotient of a row never waits
+//     for a vector.
+//   - The others are sums of the lanes of two accumulators, which take turns and move
+//     by four lanes every other turn: each has the time of two pairs for its chain of
+//     additions. The second row adds its high halves of x to the accumulator of the
+//     next pair.
+//   - Digits 2 and 3 become digits 0 and 1 of the next pair. What the second quotient
+//     gives to digit 2, which is needed soonest, is added in a general register.
+//   - What x gives to the digits in general registers does not depend on
+//     quotients, and is computed before, for all rows.
+//
+// No carry moves between lanes. A pair adds 8 halves of products to a digit, each
+// below 2^52, and a digit has been in lanes for 40 pairs at most when it comes to
+// the general registers. There it gets 8 halves more and a carry of 2^9 at most.
+// 336*2^52 is below 2^61.
+func (f *frame) rows(p pair) {
+	at := f.layout()
+	d := f.digit
+	this, other := f.acc[0], f.acc[1]
+	VPBROADCASTQ(p.y0, f.y[0])
+	VPBROADCASTQ(p.y1, f.y[1])
+
+	Comment("First row: its quotient, and what N adds to digit 1.")
+	for _, r := range f.quotient(d[0], 0) {
+		ADDQ(r, d[1])
+	}
+	f.add(this,
+		term{VPMADD52LUQ, f.y[0], f.x2, p.low0},
+		term{VPMADD52HUQ, f.y[0], f.x1, p.high0},
+		term{VPMADD52LUQ, f.y[1], f.x1, p.low1},
+		term{VPMADD52LUQ, f.q[0], f.n2, part{}},
+		term{VPMADD52HUQ, f.q[0], f.n1, part{}},
+	)
+	// The shortest way, for the next quotient waits for it. Other digits take the way
+	// by memory, for such a move needs one of the two ports that multiply.
+	VMOVQ(this.lanes[0].AsX(), d[0])
+
+	Comment("Second row: to digit 2, which becomes digit 0.")
+	sum := f.quotient(d[1], 1)
+	ADDQ(word(scratch, other.lowest+2), sum[0])
+	for _, r := range sum[1:] {
+		ADDQ(r, sum[0])
+	}
+	ADDQ(sum[0], d[0])
+	shiftDown(4, other.lanes, ops(other.lanes), f.zero, nil)
+	n1 := slices.Clone(f.n1)
+	n1[0] = word(modulus, at.without1)
+	f.add(this,
+		term{VPMADD52LUQ, f.q[1], n1, part{}},
+		term{VPMADD52HUQ, f.q[1], f.n0, part{}},
+	)
+	f.add(other, term{VPMADD52HUQ, f.y[1], f.x2, p.high1})
+	VMOVDQU64(this.lanes[0].AsY(), word(scratch, this.lowest))
+	MOVQ(word(scratch, this.lowest+1), d[1])
+	ADDQ(word(scratch, other.lowest+3), d[1])
+	for i, m := range p.more {
+		ADDQ(m, d[i])
+	}
+	f.acc = [2]accumulator{other, this}
+}
+
+// add adds terms to an accumulator.
+func (f *frame) add(a accumulator, terms ...term) {
+	for _, t := range terms {
+		for i, r := range a.lanes {
+			t.to(i, r)
+		}
+	}
+}
+
+// quotient generates the quotient that makes d zero, in all lanes of a vector, and
+// in general registers what it makes N add to the next digit: the high half of its
+// product with N_0, the low half of that with N_1, and a carry. It uses d up.
+//
+// The carry is what d has above its 52 bits, and one if those are not zero, since
+// the low half of the product with N_0 makes them so. With N+1 instead of N less
+// the quotient, where N_0 is 2^52-1, only what d has above its bits is left of the
+// carry and the product with N_0.
+func (f *frame) quotient(d reg.GPPhysical, n int) (sum []reg.Register) {
+	at := f.layout()
+	q := d
+	if !f.minusOne {
+		q = quotient
+		MOVQ(d, q)
+		IMULQ(word(modulus, at.inverse), q)
+	}
+	// What is above the digit does no harm, here and in the vector.
+	VPBROADCASTQ(q, f.q[n])
+	MOVQ(word(modulus, at.low+1), low)
+	IMULQ(q, low)
+	ANDQ(word(modulus, at.largest), low)
+	sum = []reg.Register{low}
+	if !f.minusOne {
+		SHLQ(U8(spare), q)
+		MULXQ(word(modulus, at.low), temporary, high)
+		ADDQ(word(modulus, at.largest), d)
+		sum = append(sum, high)
+	}
+	SHRQ(U8(digitBits), d)
+	ADDQ(d, low)
+	return sum
 }
 
 // ops returns registers as operands.
@@ -316,45 +352,70 @@ func ops(registers []reg.VecPhysical) (ops []Op) {
 	return ops
 }
 
-// quotientOf puts the quotient that makes d zero, shifted left, into quotient, and
-// into all lanes of to.
-func quotientOf(s size, d reg.GPPhysical, to reg.VecPhysical, n int) {
+func align() {
+	Instruction(&ir.Instruction{Opcode: "PCALIGN", Operands: []Op{Imm(64)}})
+}
+
+// product generates the Montgomery product z = x*y/2^(52*rows) mod N, or that plus
+// N, of x and y below 2N.
+//
+// The result is (x*y + q*N) / 2^(52*rows) for a q below 2^(52*rows), so less than
+// 4N*N / 2^(52*rows) + N, which is below 2N because 2^(52*rows) is more than 4N.
+func product(s size) {
+	TEXT(fmt.Sprintf("ifmaProduct%d", s.bits), NOSPLIT, "func(z, x, y, modulus, scratch *uint)")
+	Doc(
+		fmt.Sprintf("ifmaProduct%d sets z to the Montgomery product of x and y, for N of %d bits. z may be x or y.", s.bits, s.bits),
+		"The scratch keeps secrets.",
+	)
+	Pragma("noescape")
 	at := s.layout()
-	MOVQ(d, quotient)
-	IMULQ(word(modulus, at.inverse), quotient)
-	MOVQ(quotient, temporary)
-	SHRQ(U8(spare), temporary)
-	// By memory, as above.
-	MOVQ(temporary, word(scratch, at.quotients+n))
-	VPBROADCASTQ(word(scratch, at.quotients+n), to)
+	Load(Param("x"), argX)
+	Load(Param("y"), argY)
+	Load(Param("modulus"), modulus)
+	Load(Param("scratch"), scratch)
+	columns(s)
+
+	f := newFrame(s)
+	Comment("x from digit 1 and from digit 2 up.")
+	x, zero, shifted := f.acc[0].lanes, f.q[0], f.q[1]
+	clearVector(zero)
+	for i, r := range x {
+		VMOVDQU64(word(argX, lanes*i), r)
+	}
+	shiftDown(1, x, f.x1, zero, shifted)
+	shiftDown(2, x, f.x2, zero, shifted)
+	f.start(word(scratch, at.columns), word(scratch, at.columns+1))
+	for _, r := range x {
+		clearVector(r)
+	}
+
+	loop := fmt.Sprintf("product%d", s.bits)
+	align()
+	Label(loop)
+	for i := 0; i < 4; i += 2 {
+		f.rows(pair{
+			y0: word(argY, i).Idx(row, 8), y1: word(argY, i+1).Idx(row, 8),
+			more: []Op{word(scratch, at.columns+i+2).Idx(row, 8), word(scratch, at.columns+i+3).Idx(row, 8)},
+		})
+	}
+	ADDQ(U8(4), row)
+	CMPQ(row, U8(s.rows))
+	JB(LabelRef(loop))
+
+	f.normalise()
+	VZEROUPPER()
+	RET()
 }
 
-// carry adds to the next digit what is above the 52 bits of d, and one if those
-// are not zero: the low half of the quotient times N_0, which is not computed,
-// makes them so.
-func carry(d, next reg.GPPhysical) {
-	MOVQ(d, temporary)
-	SHLQ(U8(spare), temporary)
-	SHRQ(U8(digitBits), d)
-	NEGQ(temporary)
-	ADCQ(d, next)
-}
-
-// addLow adds the low half of a product of the shifted quotient.
-func addLow(to reg.GPPhysical) {
-	SHRQ(U8(spare), low)
-	ADDQ(low, to)
-}
-
-// columns generates, for every row and for the four digits after the last, the sum
+// columns generates, for every row and for the two digits after the last, the sum
 // of the halves of x_j*y_i that belong to the digit that the row makes zero and
-// that the vectors do not have: those with j below 3, and with j = 3 the low ones
-// of even rows and the high ones of odd rows. The latter come to odd digits only.
+// that the vectors do not have: those with j = 0, and with j = 1 the low ones of
+// even rows and the high ones of odd rows. The latter come to odd digits only.
 func columns(s size) {
 	at := s.layout()
 	y := vectors[:s.vectors]
-	x := vectors[28:]
-	zero := vectors[27]
+	x := vectors[30:]
+	zero := vectors[29]
 	clearVector(zero)
 	for i, r := range y {
 		VMOVDQU64(word(argY, lanes*i), r)
@@ -362,12 +423,11 @@ func columns(s size) {
 	for i, r := range x {
 		VPBROADCASTQ(word(argX, i), r)
 	}
-	MOVL(U32(0b10101010), low.As32())
-	KMOVB(low.As32(), reg.K1)
+	setMask(reg.K1, 0b10101010)
 	for i := range (s.rows + scalars + lanes - 1) / lanes {
 		// Two sets of registers in turns.
-		f := vectors[s.vectors+i%2*6:]
-		down, lo, hi := f[:4], f[4], f[5]
+		f := vectors[s.vectors+i%2*4:]
+		down, lo, hi := f[:2], f[2], f[3]
 		this, before := zero, zero
 		if i < s.vectors {
 			this = y[i]
@@ -382,14 +442,172 @@ func columns(s size) {
 		clearVector(hi)
 		VPMADD52LUQ(x[0], this, lo)
 		VPMADD52HUQ(x[0], down[0], hi)
-		VPMADD52LUQ(x[1], down[0], lo)
-		VPMADD52HUQ(x[1], down[1], hi)
-		VPMADD52LUQ(x[2], down[1], lo)
-		VPMADD52HUQ(x[2], down[2], hi)
-		VPMADD52LUQ(x[3], down[2], reg.K1, lo)
-		VPMADD52HUQ(x[3], down[3], reg.K1, hi)
+		VPMADD52LUQ(x[1], down[0], reg.K1, lo)
+		VPMADD52HUQ(x[1], down[1], reg.K1, hi)
 		VPADDQ(hi, lo, lo)
 		VMOVDQU64(lo, word(scratch, at.columns+lanes*i))
+	}
+}
+
+func setMask(k reg.OpmaskPhysical, lanes uint32) {
+	MOVL(U32(lanes), temporary.As32())
+	KMOVB(temporary.As32(), k)
+}
+
+// interleave generates indices of the lanes of two vectors, in turns, from a lane
+// on.
+func interleave(name string, from int) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range lanes {
+		DATA(8*i, U64(from+i/2+i%2*lanes))
+	}
+	return m
+}
+
+// square generates z = x*x/2^(52*rows) mod N, or that plus N, of x below 2N, as
+// product does, with half of the products of digits of x.
+//
+// Row i has x_i times twice the digits of x from i+2 on. The digits of 2x are
+// 2*x_j without the bit above the digit, plus that bit of x_(j-1), and the latter
+// belongs to the row wherever the row has x_(j-1). So x_i times x_i and, without
+// that bit, times 2*x_(i+1), are computed before, for all i at once: the near
+// products.
+//
+// Rows come in blocks of eight, each of which has one vector of x less.
+func square(s size) {
+	TEXT(fmt.Sprintf("ifmaSquare%d", s.bits), NOSPLIT, "func(z, x, modulus, scratch *uint, times uint)")
+	Doc(
+		fmt.Sprintf("ifmaSquare%d sets z to the Montgomery square of x, for N of %d bits, and then squares it until", s.bits, s.bits),
+		"there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.",
+	)
+	Pragma("noescape")
+	at := s.layout()
+	// The end of a square loads z into the same register.
+	x := argZ
+	Load(Param("x"), x)
+	Load(Param("modulus"), modulus)
+	Load(Param("scratch"), scratch)
+	again := fmt.Sprintf("square%d", s.bits)
+	align()
+	Label(again)
+	f := newFrame(s)
+	f.near(x)
+	// Digit 0 is the low half of x_0*x_0, the others are near products.
+	f.start(word(x, 0), word(scratch, at.columns))
+	IMULQ(f.digit[0], f.digit[0])
+	ANDQ(word(modulus, at.largest), f.digit[0])
+
+	for b := range s.vectors {
+		Comment("The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.")
+		for i, k := range masks {
+			KSHIFTLB(U8(i), allLanes, k)
+		}
+		block := fmt.Sprintf("square%dblock%d", s.bits, b)
+		align()
+		Label(block)
+		f.rows(pair{
+			y0: word(x, 0).Idx(row, 8), y1: word(x, 1).Idx(row, 8),
+			low0: part{b, masks[0]}, high0: part{b, masks[1]}, low1: part{b, masks[2]}, high1: part{b, masks[1]},
+		})
+		f.rows(pair{
+			y0: word(x, 2).Idx(row, 8), y1: word(x, 3).Idx(row, 8),
+			low0: part{b, masks[2]}, high0: part{b, masks[3]}, low1: part{b, masks[4]}, high1: part{b, masks[3]},
+		})
+		ADDQ(U8(4), row)
+		if s.rows-lanes*b < lanes {
+			break
+		}
+		for _, k := range masks {
+			KSHIFTLB(U8(lanes/2), k, k)
+		}
+		TESTQ(U32(lanes/2), row)
+		JNZ(LabelRef(block))
+	}
+
+	Comment("The rest of the near products.")
+	for v, r := range f.acc[0].lanes {
+		VPADDQ(word(scratch, at.columns+s.rows+scalars-1+lanes*v), r, r)
+	}
+	f.normalise()
+	times, err := Param("times").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	DECQ(times.Addr)
+	JNZ(LabelRef(again))
+	VZEROUPPER()
+	RET()
+}
+
+// near generates the near products from digit 1 up: those up to the lanes of the
+// first accumulator there, and all in the scratch, where there are zeros for those
+// and above. It generates twice the digits of x from digits 1 and 2 up as well.
+//
+// Digit 2i+1 of the near products has the high half of x_i*x_i and the low half of
+// x_i times 2*x_(i+1), digit 2i+2 the high half of that and the low half of
+// x_(i+1)*x_(i+1).
+func (f *frame) near(x reg.Register) {
+	at := f.layout()
+	twice, near, free := f.acc[0].lanes, f.acc[1].lanes, vectors[2*f.vectors:]
+	take := func() (r reg.VecPhysical) {
+		r, free = free[0], free[1:]
+		return r
+	}
+	largest := take()
+	VPTERNLOGQ(U8(0xFF), largest, largest, largest)
+	VPSRLQ(U8(spare), largest, largest)
+	setMask(allLanes, 0xFF)
+	this := [2]reg.VecPhysical{take(), take()}
+	up, double, even, odd, high := take(), take(), take(), take(), take()
+
+	VMOVDQU64(word(x, 0), this[0])
+	for v := range f.vectors {
+		a, b := this[v%2], this[1-v%2]
+		if v+1 < f.vectors {
+			VMOVDQU64(word(x, lanes*(v+1)), b)
+		} else {
+			clearVector(b)
+		}
+		VALIGNQ(U8(1), a, b, up)
+		VPADDQ(up, up, double)
+		VPANDQ(largest, double, double)
+		VPSRLQ(U8(digitBits-1), a, twice[v])
+		VPORQ(double, twice[v], twice[v])
+		clearVector(even)
+		clearVector(odd)
+		VPMADD52HUQ(a, a, odd)
+		VPMADD52LUQ(double, a, odd)
+		VPMADD52LUQ(up, up, even)
+		VPMADD52HUQ(double, a, even)
+		for half, indices := range []Mem{interleaveLow, interleaveHigh} {
+			w, to := 2*v+half, high
+			if w < f.vectors {
+				to = near[w]
+			}
+			VMOVDQU64(indices, to)
+			VPERMI2Q(even, odd, to)
+			VMOVDQU64(to, word(scratch, at.columns+lanes*w))
+		}
+	}
+	Comment("From digit 1 up to digit 2 up.")
+	zero, shifted, above := f.y[0], f.y[1], f.q[0]
+	clearVector(zero)
+	shiftDown(1, twice, f.x2, zero, shifted)
+	for i, r := range twice {
+		VMOVDQU64(r, f.x1[i])
+	}
+	VMOVDQU64(word(scratch, at.columns+lanes*f.vectors), above)
+	for i, r := range near {
+		next := above
+		if i+1 < f.vectors {
+			next = near[i+1]
+		}
+		VALIGNQ(U8(1), r, next, twice[i])
+	}
+	VMOVDQU64(zero, word(scratch, at.rest))
+	if inside := lanes*f.vectors - f.size.rows; inside > 0 {
+		// Digits that the accumulator has and that are not below the result.
+		VMOVDQU64(zero.AsY(), word(scratch, at.columns+f.size.rows+scalars-1))
 	}
 }
 
@@ -400,18 +618,22 @@ func columns(s size) {
 // next lane. After it a lane carries one or nothing: it does if it is above the
 // largest digit, or is equal to that and gets a carry. So the addition of two bit
 // masks finds all carries. z is below 2^(52*lanes), so the last lane has none.
-func normalise(s size, acc []reg.VecPhysical) {
-	up := vectors[s.vectors : 2*s.vectors]
+func (f *frame) normalise() {
+	acc, other := f.acc[0].lanes, f.acc[1].lanes
+	up := other
 	lowest, zero, ones, largest := vectors[28], vectors[29], vectors[30], vectors[31]
 
-	Comment("Digits 0 to 3 in front of the lanes.")
-	clearVector(lowest)
-	for i, d := range digit {
-		MOVL(U32(1<<(scalars+i)), temporary.As32())
-		KMOVB(temporary.As32(), reg.K1)
-		VPBROADCASTQ(d, reg.K1, lowest)
+	Comment("The sum of both accumulators, and digits 0 and 1 in front of its lanes.")
+	clearVector(zero)
+	shiftDown(2, other, ops(other), zero, nil)
+	for i, r := range acc {
+		VPADDQ(other[i], r, r)
 	}
-	for i := s.vectors - 1; i >= 0; i-- {
+	VMOVQ(f.digit[0], lowest.AsX())
+	VPINSRQ(U8(1), f.digit[1], lowest.AsX(), lowest.AsX())
+	// To the top, from where they move on in front of lane 0.
+	VALIGNQ(U8(scalars), zero, lowest, lowest)
+	for i := f.vectors - 1; i >= 0; i-- {
 		before := lowest
 		if i > 0 {
 			before = acc[i-1]
@@ -420,14 +642,13 @@ func normalise(s size, acc []reg.VecPhysical) {
 	}
 
 	Comment("One step of all lanes.")
-	clearVector(zero)
 	VPTERNLOGQ(U8(0xFF), ones, ones, ones)
 	VPSRLQ(U8(spare), ones, largest)
 	for i, r := range acc {
 		VPSRLQ(U8(digitBits), r, up[i])
 		VPANDQ(largest, r, r)
 	}
-	for i := s.vectors - 1; i >= 0; i-- {
+	for i := f.vectors - 1; i >= 0; i-- {
 		before := zero
 		if i > 0 {
 			before = up[i-1]
@@ -440,15 +661,15 @@ func normalise(s size, acc []reg.VecPhysical) {
 	// Bits of the lanes that are above the largest digit, and equal to it.
 	above := []reg.GPPhysical{reg.RAX, reg.RBX}
 	equal := []reg.GPPhysical{reg.RCX, reg.RDX}
-	words := (s.vectors + lanes - 1) / lanes
-	for i := s.vectors - 1; i >= 0; i-- {
+	words := (f.vectors + lanes - 1) / lanes
+	for i := f.vectors - 1; i >= 0; i-- {
 		VPCMPUQ(U8(6), largest, acc[i], reg.K1)
 		VPCMPUQ(U8(0), largest, acc[i], reg.K2)
 		for _, m := range []struct {
 			k  reg.OpmaskPhysical
 			to reg.GPPhysical
 		}{{reg.K1, above[i/lanes]}, {reg.K2, equal[i/lanes]}} {
-			if i == s.vectors-1 || i%lanes == lanes-1 {
+			if i == f.vectors-1 || i%lanes == lanes-1 {
 				KMOVB(m.k, m.to.As32())
 				continue
 			}
@@ -521,9 +742,10 @@ func wipe() {
 	for _, r := range vectors {
 		clearVector(r)
 	}
-	KXORW(reg.K1, reg.K1, reg.K1)
-	KXORW(reg.K2, reg.K2, reg.K2)
-	for _, r := range append(digit[:], quotient, low, high0, high1, high2, temporary, row) {
+	for _, k := range append(masks, allLanes) {
+		KXORW(k, k, k)
+	}
+	for _, r := range append(lowDigits[:], quotient, low, high, temporary, row) {
 		XORL(r.As32(), r.As32())
 	}
 	VZEROUPPER()

@@ -1,0 +1,300 @@
+package srp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math/big"
+	"slices"
+	"testing"
+)
+
+// TestKnownAnswers computes the known answers with math/big. All profiles have some.
+func TestKnownAnswers(t *testing.T) {
+	t.Parallel()
+	expand := func(label string, size int) *big.Int {
+		var b []byte
+		for i := range (size + 31) / 32 {
+			h := sha256.Sum256(append([]byte(label), byte(i)))
+			b = append(b, h[:]...)
+		}
+		x := number(b[:size])
+		return x.SetBit(x, 8*size-1, 0)
+	}
+	if len(knownAnswers) != len(profiles) {
+		t.Errorf("%d groups have known answers, want %d", len(knownAnswers), len(profiles))
+	}
+	for _, p := range profiles {
+		o := oracleOf(p)
+		x, y := expand("self-test x", o.size()), expand("self-test y", o.size())
+		h := sha256.Sum256([]byte("self-test e"))
+		e := number(h[:])
+		ones := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 256), big.NewInt(1))
+		digest := o.h(
+			o.fixed(o.mod(new(big.Int).Mul(x, y))), o.fixed(o.mod(new(big.Int).Mul(x, x))), o.fixed(o.mod(new(big.Int).Add(x, y))),
+			o.fixed(o.exp(x, e)), o.fixed(o.exp(o.g, e)), o.fixed(o.exp(o.g, ones)))
+		if got := knownAnswers[fmt.Sprintf("%X", p.prime)]; got != fmt.Sprintf("%x", digest) {
+			t.Errorf("%s: %s, want %x", p.name, got, digest)
+		}
+	}
+}
+
+// TestKernelsPass: on this machine every kernel that it supports passes its test,
+// again and again, and the first of them serves.
+func TestKernelsPass(t *testing.T) {
+	t.Parallel()
+	for _, p := range allProfiles() {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			first := "portable"
+			for _, i := range slices.Backward(implementations) {
+				if !i.supported(8 * p.Size()) {
+					continue
+				}
+				first = i.name
+				for range 2 {
+					if p.tested(i) == nil {
+						t.Fatalf("%s has failed", i.name)
+					}
+				}
+			}
+			if p.Kernel() != first {
+				t.Errorf("%s serves, want %s", p.Kernel(), first)
+			}
+			if failed := p.Prepare(); failed != nil {
+				t.Errorf("%v have failed", failed)
+			}
+		})
+	}
+}
+
+// faultyKernel is a kernel that something is wrong with.
+type faultyKernel struct {
+	kernel
+	fault fault
+}
+
+// fault changes what operations have computed. It gets the name of the operation
+// and, as bytes, the number or exponent that it worked on or, if there are two, both.
+type fault func(c faulty, operation string, operands ...[]byte) (wrong bool)
+
+func (k faultyKernel) calculator() calculator { return faulty{k.kernel.calculator(), k} }
+
+type faulty struct {
+	calculator
+	k faultyKernel
+}
+
+// bytesOf returns x as bytes, computed by nothing faulty.
+func (c faulty) bytesOf(x element) []byte {
+	return makerOf(c.k.kernel).toBytes(profiles[0].Size(), x)
+}
+
+// spoil makes z wrong if the fault says so.
+func (c faulty) spoil(z element, operation string, operands ...[]byte) {
+	if c.k.fault(c, operation, operands...) {
+		// Another number below N: its lowest bit changes unless it is N-1.
+		m := makerOf(c.k.kernel)
+		copy(z, m.sum(z, m.fromBytes(profiles[0].one)))
+	}
+}
+
+func (c faulty) fromBytes(z element, b []byte) {
+	c.calculator.fromBytes(z, b)
+	c.spoil(z, "fromBytes", b)
+}
+
+func (c faulty) toBytes(b []byte, x element) {
+	c.calculator.toBytes(b, x)
+	if c.k.fault(c, "toBytes", bytes.Clone(b)) {
+		b[len(b)-1] ^= 1
+	}
+}
+
+func (c faulty) product(z, x, y element) {
+	operation := "product"
+	if &x[0] == &y[0] {
+		operation = "square"
+	}
+	if &z[0] == &x[0] {
+		operation += ", in place of x"
+	}
+	if &z[0] == &y[0] {
+		operation += ", in place of y"
+	}
+	a, b := c.bytesOf(x), c.bytesOf(y)
+	c.calculator.product(z, x, y)
+	c.spoil(z, operation, a, b)
+}
+
+func (c faulty) sum(z, x, y element) {
+	operation := "sum"
+	if &z[0] == &x[0] {
+		operation += ", in place of x"
+	}
+	if &z[0] == &y[0] {
+		operation += ", in place of y"
+	}
+	a, b := c.bytesOf(x), c.bytesOf(y)
+	c.calculator.sum(z, x, y)
+	c.spoil(z, operation, a, b)
+}
+
+func (c faulty) power(z, base element, e *[PrivateSize]byte) {
+	operation := "power"
+	if &z[0] == &base[0] {
+		operation += ", in place"
+	}
+	b := c.bytesOf(base)
+	c.calculator.power(z, base, e)
+	c.spoil(z, operation, b, e[:])
+}
+
+func (c faulty) powerG(z element, e *[PrivateSize]byte) {
+	c.calculator.powerG(z, e)
+	c.spoil(z, "powerG", e[:])
+}
+
+// faults are all that a test must find.
+func faults(p *Profile) map[string]fault {
+	zero := make([]byte, p.Size())
+	all := map[string]fault{
+		"every product, in place of y": func(_ faulty, operation string, _ ...[]byte) bool { return operation == "product, in place of y" },
+		"every square, in place": func(_ faulty, operation string, _ ...[]byte) bool {
+			return operation == "square, in place of x, in place of y"
+		},
+		"every sum, in place of y": func(_ faulty, operation string, _ ...[]byte) bool { return operation == "sum, in place of y" },
+		"every power, in place":    func(_ faulty, operation string, _ ...[]byte) bool { return operation == "power, in place" },
+		"a panic when numbers are equal": func(_ faulty, operation string, operands ...[]byte) bool {
+			if operation == "sum" && bytes.Equal(operands[0], operands[1]) {
+				panic(fmt.Sprintf("secret %x", operands[0]))
+			}
+			return false
+		},
+	}
+	for _, operation := range []string{"fromBytes", "toBytes", "product", "square", "sum", "power", "powerG"} {
+		all["every "+operation] = func(_ faulty, o string, _ ...[]byte) bool { return o == operation }
+		all["a panic in "+operation] = func(_ faulty, o string, _ ...[]byte) bool {
+			if o == operation {
+				panic("secret")
+			}
+			return false
+		}
+		if operation == "powerG" {
+			continue
+		}
+		for name, x := range map[string][]byte{"0": zero, "N-1": p.minusOne} {
+			all[operation+" of "+name] = func(_ faulty, o string, operands ...[]byte) bool {
+				return o == operation && bytes.Equal(operands[0], x)
+			}
+			if operation == "product" || operation == "sum" {
+				all[operation+" with "+name] = func(_ faulty, o string, operands ...[]byte) bool {
+					return o == operation && bytes.Equal(operands[1], x)
+				}
+			}
+		}
+	}
+	ones := allOnes()
+	for name, e := range map[string][]byte{"0": make([]byte, PrivateSize), "1": append(make([]byte, PrivateSize-1), 1), "all ones": ones[:]} {
+		all["powerG for "+name] = func(_ faulty, o string, operands ...[]byte) bool {
+			return o == "powerG" && bytes.Equal(operands[0], e)
+		}
+	}
+	all["power for 0"] = func(_ faulty, o string, operands ...[]byte) bool { return o == "power" && isZero(operands[1]) }
+	return all
+}
+
+// TestFaultyKernels: a kernel that computes something wrong, or panics, does not
+// serve, the next one does. That is told once, by name. Exchanges go on.
+func TestFaultyKernels(t *testing.T) {
+	t.Parallel()
+	p := profiles[0]
+	sound := kernelsOf(p)["portable"]
+	always := func(int) bool { return true }
+	next := implementation{"next", always, func([]byte, byte) kernel {
+		return faultyKernel{sound, func(faulty, string, ...[]byte) bool { return false }}
+	}}
+	if p.tested(next) == nil {
+		t.Fatal("a kernel without a fault has failed")
+	}
+	r := oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
+	kernels := map[string]func([]byte, byte) kernel{
+		"none":             func([]byte, byte) kernel { return nil },
+		"a panic when new": func([]byte, byte) kernel { panic("secret") },
+	}
+	for name, f := range faults(p) {
+		kernels[name] = func([]byte, byte) kernel { return faultyKernel{sound, f} }
+	}
+	for name, k := range kernels {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := implementation{"bad", always, k}
+			if p.tested(bad) != nil {
+				t.Fatal("the test is passed")
+			}
+			changed := *p
+			g := p.newGroup([]implementation{bad, next})
+			changed.group = func() *group { return g }
+			if changed.Kernel() != "next" {
+				t.Errorf("%s serves", changed.Kernel())
+			}
+			failed := changed.Prepare()
+			if len(failed) != 1 || *failed[0] != (KernelError{Kernel: "bad", Profile: p.name}) {
+				t.Errorf("%v have failed", failed)
+			}
+			if again := changed.Prepare(); again != nil {
+				t.Errorf("%v have failed again", again)
+			}
+			compare(t, &changed, r)
+		})
+	}
+}
+
+// TestLastResort: where all kernels fail the portable one serves, and all of the
+// others are told.
+func TestLastResort(t *testing.T) {
+	t.Parallel()
+	p := rfcProfile()
+	broken := func([]byte, byte) kernel { panic("broken") }
+	changed := *p
+	g := p.newGroup([]implementation{
+		{"first", func(int) bool { return true }, broken},
+		{"second", func(int) bool { return true }, broken},
+		{"third", func(bits int) bool { return bits != 1024 }, broken},
+	})
+	changed.group = func() *group { return g }
+	failed := changed.Prepare()
+	if len(failed) != 2 || *failed[0] != (KernelError{"first", p.name}) || *failed[1] != (KernelError{"second", p.name}) {
+		t.Errorf("%v have failed", failed)
+	}
+	if want := "srp: kernel first failed its test for " + p.name; failed[0].Error() != want {
+		t.Errorf("%q, want %q", failed[0], want)
+	}
+	if changed.Kernel() != "portable" {
+		t.Errorf("%s serves", changed.Kernel())
+	}
+	compare(t, &changed, oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0)))
+}
+
+// TestKnownAnswersCount: a kernel that is right for another group only than the known
+// answers are for is not taken.
+func TestKnownAnswersCount(t *testing.T) {
+	t.Parallel()
+	p := newProfile("another generator", prime2048, 3, profiles[0].hash)
+	if p.Kernel() != "portable" {
+		t.Errorf("%s serves", p.Kernel())
+	}
+}
+
+// BenchmarkSelfTest is what the test of a kernel adds to making one.
+func BenchmarkSelfTest(b *testing.B) {
+	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
+		k := i.new(p.prime, p.generator)
+		made := implementation{i.name, i.supported, func([]byte, byte) kernel { return k }}
+		for b.Loop() {
+			if p.tested(made) == nil {
+				b.Fatal("the kernel has failed")
+			}
+		}
+	})
+}

@@ -29,6 +29,15 @@ test: test-tools ## Install what the tests need and run them all.
 race: test-tools ## Run all tests under the race detector.
 	$(GO) test -race ./...
 
+.PHONY: purego
+purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
+	$(GO) test -tags purego ./dsapp/...
+	GOARCH=arm64 $(GO) vet ./dsapp/srp
+
+.PHONY: ct-trace
+ct-trace: ## Step through the arithmetic and compare the paths it takes for different secrets, at all sizes (linux/amd64, some minutes).
+	$(GO) test ./dsapp/srp -run '^TestTrace' -count=1 -v -trace-all -timeout 60m
+
 .PHONY: soak
 soak: test-tools ## Run the soak suites at full length, one after the other, and print their table.
 	@mkdir -p $(BIN) && rm -f $(BIN)/soak.txt
@@ -47,7 +56,7 @@ $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run go vet, the formatters and the linters.
-	$(GO) vet ./...
+	$(GO) vet ./... ./dsapp/srp/_bench
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: asm-check
@@ -68,7 +77,7 @@ $(TOOLS)/golangci-lint:
 	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 
 .PHONY: fuzz
-fuzz: ## Fuzz every parser for FUZZ_TIME each.
+fuzz: ## Fuzz every parser and the arithmetic, for FUZZ_TIME each.
 	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -h -o '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 			echo "fuzzing $$dir $$target"; \

@@ -19,11 +19,12 @@ func (s *Store) Handshakes() int {
 	return s.handshakes.genuine.Len() + s.handshakes.simulated.Len()
 }
 
-// Waiting counts the calls that wait for a transaction.
-func (s *Store) Waiting() int {
+// Waiting counts the calls that wait for a transaction, and tells whether others
+// have been taken into one.
+func (s *Store) Waiting() (n int, running bool) {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
-	return len(s.queue.waiting)
+	return len(s.queue.waiting), s.queue.running
 }
 
 // Update runs f in a write transaction of the store.

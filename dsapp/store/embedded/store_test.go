@@ -584,9 +584,31 @@ func TestCallsShareTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = tx.Rollback() })
 	before := tx.ID()
-	const n = 60
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	until := func(what string, waiting int, running bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
+			if n, r := s.Waiting(); n == waiting && r == running {
+				return
+			}
+			if time.Now().After(deadline) {
+				_ = tx.Rollback()
+				t.Fatal("never: " + what)
+			}
+		}
+	}
+	// One call waits for the file, the others for that one.
+	until("nothing runs", 0, false)
+	wg.Go(func() {
+		if _, created, err := s.Create(t.Context(), record("id-first", 1), activation.Generation{}); err != nil || !created {
+			t.Errorf("first create: %v, error %v", created, err)
+		}
+	})
+	until("the first call runs", 0, true)
+	const n = 60
 	for i := range n {
 		wg.Go(func() {
 			// Half of them find the identifier taken.
@@ -596,12 +618,7 @@ func TestCallsShareTransactions(t *testing.T) {
 			}
 		})
 	}
-	for deadline := time.Now().Add(10 * time.Second); s.Waiting() < n/2; {
-		if time.Now().After(deadline) {
-			t.Fatal("no calls are waiting")
-		}
-		runtime.Gosched()
-	}
+	until("all calls wait", n, true)
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
@@ -610,13 +627,14 @@ func TestCallsShareTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if used := tx.ID() - before; used > n/2 {
-		t.Errorf("%d calls took %d transactions", n, used)
+	// This is the third.
+	if used := tx.ID() - before; used > 2 {
+		t.Errorf("%d calls took %d transactions", 1+n, used)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	entries(t, s, 1+n/2, 0)
+	entries(t, s, 2+n/2, 0)
 }
 
 // A file that fails makes every call fail as unavailable.

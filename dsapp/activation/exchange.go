@@ -82,7 +82,6 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	}
 	var c Challenge
 	var failed error
-	var profile *srp.Profile
 	if err := s.gate.compute(ctx, func() {
 		var state handshakeState
 		state, failed = challenge(ring, known, genuine, secret, identifier, clientPublic)
@@ -94,7 +93,6 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 		}
 		defer clear(state.verifier)
 		defer clear(state.private)
-		profile = state.profile
 		c = Challenge{ServerPublic: upperHex(state.public), Salt: upperHex(state.salt)}
 		encoded := state.encode()
 		defer clear(encoded)
@@ -104,10 +102,6 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	}
 	if errors.Is(failed, seal.ErrUnopened) {
 		return Handshake{}, Challenge{}, s.unopened(ctx, identifier, sealedVerifier)
-	}
-	if failed == nil && profile != s.profile {
-		// That of a registration from before the configured one was changed.
-		s.warnOfKernels(ctx, profile.Prepare())
 	}
 	return h, c, failed
 }

@@ -216,7 +216,9 @@ func (c Config) check() error {
 // first key. The first exchange would do the same; but a key that was replaced
 // must not wait for one. The error wraps ErrUnavailable.
 //
-// The first call logs which kernel computes the exchanges.
+// The first call logs which kernel computes the exchanges, and those that failed
+// their test. Pending registrations of another profile may need a further kernel: it
+// is tested as well, but not logged.
 func (s *Service) Prepare(ctx context.Context) error {
 	s.warnOfKernels(ctx, s.profile.Prepare())
 	if !s.kernelLogged.Swap(true) {

@@ -49,4 +49,4 @@ func (w *adxWords) read(z []uint, from window, j uint) {
 	adxRead(&z[0], &from[0][0], n, j)
 }
 
-var _ words = (*adxWords)(nil)
+var _ wordOps = (*adxWords)(nil)

@@ -55,6 +55,8 @@ func newPortable(prime []byte, generator byte) *portable {
 
 func (k *portable) words() int { return len(k.windows[0]) }
 
+func (k *portable) radix() int { return 0 }
+
 func (k *portable) calculator() calculator {
 	return &portableCalculator{
 		k: k,

@@ -43,8 +43,8 @@
 // # Arithmetic
 //
 // Each group is computed with by the fastest kernel that the machine can run and that
-// passes a test of some milliseconds, once in a process: known answers, and a
-// comparison with [filippo.io/bigmod]. ifma needs a processor with AVX-512 IFMA, adx
+// passes a test, once in a process: known answers, and a comparison with
+// [filippo.io/bigmod]. ifma needs a processor with AVX-512 IFMA, adx
 // one with MULX and ADX, radix64 serves the larger groups everywhere else, and portable,
 // which is bigmod with a table, is left. [Profile.Kernel] tells which one it is,
 // [Profile.Prepare] which ones have failed. All give the same results.

@@ -22,14 +22,14 @@ const (
 type ifmaSize struct {
 	// bits is the size of N.
 	bits int
-	// lanes is the number of words of an element: its digits, in whole registers.
-	lanes int
+	// length is the number of words of an element: its digits, in whole registers.
+	length int
 	// rows is the number of digits that a product takes from its second factor. The
 	// Montgomery radix is 2^(52*rows), more than 4N.
 	rows int
 
-	// minusOne tells that the assembly is for an N that is -1 modulo 2^64.
-	minusOne bool
+	// lowOnes tells that the assembly is for an N that is -1 modulo 2^64.
+	lowOnes bool
 
 	// multiply sets z to x*y/2^(52*rows) mod N or that plus N, for x and y below 2N.
 	// z may be x or y. The scratch keeps secrets.
@@ -37,16 +37,17 @@ type ifmaSize struct {
 	// square does so with x for y, and then goes on with z for x until there have
 	// been as many squares as times says, which is not 0.
 	square func(z, x, modulus, scratch *uint, times uint)
-	// choose sets z to one of 16 entries that follow each other.
-	choose func(z, entries *uint, digit uint)
+	// read sets z to one of 16 entries that follow each other.
+	read func(z, entries *uint, digit uint)
 }
 
-// ifmaSizes are the sizes that there is assembly for.
+// ifmaSizes are the sizes that there is assembly for. No profile has 1024 bits: the
+// published vectors of RFC 5054 do.
 var ifmaSizes = [...]ifmaSize{
-	{1024, 24, 20, false, ifmaProduct1024, ifmaSquare1024, ifmaSelect1024},
-	{2048, 40, 40, false, ifmaProduct2048, ifmaSquare2048, ifmaSelect2048},
-	{3072, 64, 60, true, ifmaProduct3072, ifmaSquare3072, ifmaSelect3072},
-	{4096, 80, 80, true, ifmaProduct4096, ifmaSquare4096, ifmaSelect4096},
+	{1024, 24, 20, false, ifmaProduct1024, ifmaSquare1024, ifmaRead1024},
+	{2048, 40, 40, false, ifmaProduct2048, ifmaSquare2048, ifmaRead2048},
+	{3072, 64, 60, true, ifmaProduct3072, ifmaSquare3072, ifmaRead3072},
+	{4096, 80, 80, true, ifmaProduct4096, ifmaSquare4096, ifmaRead4096},
 }
 
 // ifmaSizeOf returns the size for an N of that many bits, or nil.
@@ -91,25 +92,25 @@ type ifma struct {
 	// one is the element of 1. radix2 is 2^(2*52*rows) mod N: times that, a number
 	// becomes its element.
 	one, radix2 element
-	// powers holds the elements of g^(j*16^i) for i from 0 to 63, and for each i
+	// windows holds the elements of g^(j*16^i) for i from 0 to 63, and for each i
 	// those for j from 0 to 15.
-	powers []uint
+	windows []uint
 }
 
 // newIFMA returns the kernel for an odd prime of a size in ifmaSizes and a
-// generator. A prime of a size with minusOne must be -1 modulo 2^64, as the larger
+// generator. A prime of a size with lowOnes must be -1 modulo 2^64, as the larger
 // primes of RFC 5054 are. It computes its table of powers: 64 windows, 320 KB at 2048 bits.
 func newIFMA(prime []byte, generator byte) kernel {
 	k := &ifma{ifmaSize: ifmaSizeOf(8 * len(prime))}
 	k.n = k.digits(prime)
-	k.twoN = make([]uint, k.lanes)
+	k.twoN = make([]uint, k.length)
 	for i, d := range k.n {
 		k.twoN[i] |= d << 1 & digitMax
-		if i+1 < k.lanes {
+		if i+1 < k.length {
 			k.twoN[i+1] = d >> (digitBits - 1)
 		}
 	}
-	k.modulus = ifmaModulus(k.n, k.minusOne)
+	k.modulus = ifmaModulus(k.n, k.lowOnes)
 
 	m, err := bigmod.NewModulus(prime)
 	if err != nil {
@@ -120,32 +121,34 @@ func newIFMA(prime []byte, generator byte) kernel {
 	k.radix2 = k.digits(bigmod.NewNat().Exp(two, exponent, m).Bytes(m))
 	small := make([]byte, len(prime))
 	small[len(small)-1] = 1
-	k.one = make(element, k.lanes)
-	base := make(element, k.lanes)
+	k.one = make(element, k.length)
+	base := make(element, k.length)
 	c := k.newCalculator()
 	c.fromBytes(k.one, small)
 	small[len(small)-1] = generator
 	c.fromBytes(base, small)
 
-	window := windowSize * k.lanes
-	k.powers = make([]uint, windowCount*window)
+	window := windowSize * k.length
+	k.windows = make([]uint, windowCount*window)
 	for i := range windowCount {
-		w := k.powers[i*window : (i+1)*window]
+		w := k.windows[i*window : (i+1)*window]
 		c.fill(w, base)
 		// base^15 * base is the base of the next window.
-		c.multiply(base, w[window-k.lanes:], base)
+		c.multiply(base, w[window-k.length:], base)
 	}
 	return k
 }
 
 // digits returns the big-endian number b in digits.
 func (k *ifma) digits(b []byte) element {
-	x := make(element, k.lanes)
+	x := make(element, k.length)
 	setDigits(x, b)
 	return x
 }
 
-func (k *ifma) words() int { return k.lanes }
+func (k *ifma) words() int { return k.length }
+
+func (k *ifma) radix() int { return digitBits * k.rows }
 
 func (k *ifma) calculator() calculator { return k.newCalculator() }
 
@@ -162,10 +165,10 @@ type ifmaCalculator struct {
 func (k *ifma) newCalculator() *ifmaCalculator {
 	return &ifmaCalculator{
 		k:       k,
-		scratch: make([]uint, 4*k.lanes+2*registerWords),
-		x:       make(element, k.lanes),
-		y:       make(element, k.lanes),
-		entries: make([]uint, windowSize*k.lanes),
+		scratch: make([]uint, 4*k.length+2*registerWords),
+		x:       make(element, k.length),
+		y:       make(element, k.length),
+		entries: make([]uint, windowSize*k.length),
 	}
 }
 
@@ -216,10 +219,10 @@ func (c *ifmaCalculator) sum(z, x, y element) {
 func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
 	c.fill(c.entries, base)
 
-	c.k.choose(&z[0], &c.entries[0], digit(e, windowCount-1))
+	c.k.read(&z[0], &c.entries[0], digit(e, windowCount-1))
 	for i := windowCount - 2; i >= 0; i-- {
 		c.square(z, z, windowBits)
-		c.k.choose(&c.x[0], &c.entries[0], digit(e, i))
+		c.k.read(&c.x[0], &c.entries[0], digit(e, i))
 		c.multiply(z, z, c.x)
 	}
 }
@@ -227,9 +230,9 @@ func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
 // powerG multiplies one entry of each window.
 func (c *ifmaCalculator) powerG(z element, e *[PrivateSize]byte) {
 	k := c.k
-	k.choose(&z[0], &k.powers[0], digit(e, 0))
+	k.read(&z[0], &k.windows[0], digit(e, 0))
 	for i := 1; i < windowCount; i++ {
-		k.choose(&c.x[0], &k.powers[i*windowSize*k.lanes], digit(e, i))
+		k.read(&c.x[0], &k.windows[i*windowSize*k.length], digit(e, i))
 		c.multiply(z, z, c.x)
 	}
 }
@@ -246,7 +249,7 @@ func (c *ifmaCalculator) square(z, x element, times uint) {
 
 // fill sets entries to base^0 to base^15.
 func (c *ifmaCalculator) fill(entries []uint, base element) {
-	n := c.k.lanes
+	n := c.k.length
 	copy(entries, c.k.one)
 	copy(entries[n:], base)
 	for j := 2; j < windowSize; j++ {
@@ -311,12 +314,12 @@ func putDigits(b []byte, x []uint) {
 // ifmaModulus returns N in the form that the assembly reads: its digits from
 // digit 2, from digit 1 and from digit 0 up, the last without digit 0, each with
 // zeros to the same length; a register of those from digit 1 up without that;
-// digits 0 and 1 alone, -1/N mod 2^52 and 2^52-1. With minusOne the digits are
+// digits 0 and 1 alone, -1/N mod 2^52 and 2^52-1. With lowOnes the digits are
 // those of N+1.
-func ifmaModulus(n []uint, minusOne bool) []uint {
-	inverse := negativeInverse(n[0])
+func ifmaModulus(n []uint, lowOnes bool) []uint {
+	inverse := minusInverse(n[0]) & digitMax
 	n = slices.Clone(n)
-	if minusOne {
+	if lowOnes {
 		if n[0] != digitMax || n[1] == digitMax {
 			panic("srp: prime is not -1 modulo 2^64")
 		}
@@ -330,16 +333,6 @@ func ifmaModulus(n []uint, minusOne bool) []uint {
 	m = append(m, 0)
 	m = append(m, n[2:2+registerWords-1]...)
 	return append(m, n[0], n[1], inverse, digitMax, 0, 0, 0, 0)
-}
-
-// negativeInverse returns -1/n modulo 2^52, for odd n.
-func negativeInverse(n uint) uint {
-	// n is its own inverse modulo 8. Each step doubles the bits that are right.
-	inverse := n
-	for range 5 {
-		inverse *= 2 - n*inverse
-	}
-	return -inverse & digitMax
 }
 
 var (

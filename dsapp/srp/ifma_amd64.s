@@ -903,9 +903,9 @@ square1024block1:
 	VZEROUPPER
 	RET
 
-// func ifmaSelect1024(z *uint, entries *uint, digit uint)
+// func ifmaRead1024(z *uint, entries *uint, digit uint)
 // Requires: AVX, AVX512F
-TEXT ·ifmaSelect1024(SB), NOSPLIT, $0-24
+TEXT ·ifmaRead1024(SB), NOSPLIT, $0-24
 	MOVQ         z+0(FP), DI
 	MOVQ         entries+8(FP), SI
 	MOVQ         digit+16(FP), AX
@@ -2520,9 +2520,9 @@ square2048block4:
 	VZEROUPPER
 	RET
 
-// func ifmaSelect2048(z *uint, entries *uint, digit uint)
+// func ifmaRead2048(z *uint, entries *uint, digit uint)
 // Requires: AVX, AVX512F
-TEXT ·ifmaSelect2048(SB), NOSPLIT, $0-24
+TEXT ·ifmaRead2048(SB), NOSPLIT, $0-24
 	MOVQ         z+0(FP), DI
 	MOVQ         entries+8(FP), SI
 	MOVQ         digit+16(FP), AX
@@ -5055,9 +5055,9 @@ square3072block6:
 	VZEROUPPER
 	RET
 
-// func ifmaSelect3072(z *uint, entries *uint, digit uint)
+// func ifmaRead3072(z *uint, entries *uint, digit uint)
 // Requires: AVX, AVX512F
-TEXT ·ifmaSelect3072(SB), NOSPLIT, $0-24
+TEXT ·ifmaRead3072(SB), NOSPLIT, $0-24
 	MOVQ         z+0(FP), DI
 	MOVQ         entries+8(FP), SI
 	MOVQ         digit+16(FP), AX
@@ -8513,9 +8513,9 @@ square4096block9:
 	VZEROUPPER
 	RET
 
-// func ifmaSelect4096(z *uint, entries *uint, digit uint)
+// func ifmaRead4096(z *uint, entries *uint, digit uint)
 // Requires: AVX, AVX512F
-TEXT ·ifmaSelect4096(SB), NOSPLIT, $0-24
+TEXT ·ifmaRead4096(SB), NOSPLIT, $0-24
 	MOVQ         z+0(FP), DI
 	MOVQ         entries+8(FP), SI
 	MOVQ         digit+16(FP), AX

@@ -16,11 +16,11 @@ func ifmaProduct1024(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 //go:noescape
 func ifmaSquare1024(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaSelect1024 sets z to the entry that the digit names, of 16 elements of 1024 bits, all of which
-// it reads.
+// ifmaRead1024 sets z to the entry that the digit names, of 16 elements of 1024 bits, all of which
+// it loads.
 //
 //go:noescape
-func ifmaSelect1024(z *uint, entries *uint, digit uint)
+func ifmaRead1024(z *uint, entries *uint, digit uint)
 
 // ifmaProduct2048 sets z to the Montgomery product of x and y, for N of 2048 bits. z may be x or y.
 // The scratch keeps secrets.
@@ -34,11 +34,11 @@ func ifmaProduct2048(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 //go:noescape
 func ifmaSquare2048(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaSelect2048 sets z to the entry that the digit names, of 16 elements of 2048 bits, all of which
-// it reads.
+// ifmaRead2048 sets z to the entry that the digit names, of 16 elements of 2048 bits, all of which
+// it loads.
 //
 //go:noescape
-func ifmaSelect2048(z *uint, entries *uint, digit uint)
+func ifmaRead2048(z *uint, entries *uint, digit uint)
 
 // ifmaProduct3072 sets z to the Montgomery product of x and y, for N of 3072 bits. z may be x or y.
 // The scratch keeps secrets.
@@ -52,11 +52,11 @@ func ifmaProduct3072(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 //go:noescape
 func ifmaSquare3072(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaSelect3072 sets z to the entry that the digit names, of 16 elements of 3072 bits, all of which
-// it reads.
+// ifmaRead3072 sets z to the entry that the digit names, of 16 elements of 3072 bits, all of which
+// it loads.
 //
 //go:noescape
-func ifmaSelect3072(z *uint, entries *uint, digit uint)
+func ifmaRead3072(z *uint, entries *uint, digit uint)
 
 // ifmaProduct4096 sets z to the Montgomery product of x and y, for N of 4096 bits. z may be x or y.
 // The scratch keeps secrets.
@@ -70,11 +70,11 @@ func ifmaProduct4096(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 //go:noescape
 func ifmaSquare4096(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaSelect4096 sets z to the entry that the digit names, of 16 elements of 4096 bits, all of which
-// it reads.
+// ifmaRead4096 sets z to the entry that the digit names, of 16 elements of 4096 bits, all of which
+// it loads.
 //
 //go:noescape
-func ifmaSelect4096(z *uint, entries *uint, digit uint)
+func ifmaRead4096(z *uint, entries *uint, digit uint)
 
-// ifmaWipe overwrites what products and selections leave in registers.
+// ifmaWipe overwrites what the routines above leave in registers.
 func ifmaWipe()

@@ -12,6 +12,9 @@ type element []uint
 type kernel interface {
 	// words returns the length of an element.
 	words() int
+	// radix returns r where the element of x is x*2^r mod N, or that plus a multiple
+	// of N.
+	radix() int
 	// calculator returns what computes with the kernel.
 	calculator() calculator
 }
@@ -36,8 +39,9 @@ type calculator interface {
 	power(z, base element, e *[PrivateSize]byte)
 	// powerG sets z to g^e for a big-endian exponent.
 	powerG(z element, e *[PrivateSize]byte)
-	// wipe clears what the operations have left in memory and, where the kernel
-	// can, in registers. It belongs after the last operation on secrets.
+	// wipe clears what the operations have left in their memory and, where the kernel
+	// can, in registers of this thread. It belongs after the last operation on
+	// secrets.
 	wipe()
 }
 

@@ -128,7 +128,7 @@ func newProfile(name, prime string, generator byte, h func() hash.Hash) *Profile
 
 // newGroup returns the group with the first of the kernels that can serve it.
 func (p *Profile) newGroup(from []implementation) *group {
-	k, name, failed := p.choose(from)
+	k, name, failed := p.serving(from)
 	g := p.groupWith(k, name)
 	g.failed.Store(&failed)
 	return g

@@ -6,19 +6,19 @@ import "math/bits"
 // x*R mod N, least significant word first, where R is the power of two just
 // above N; they are below R, but not always below N.
 //
-// What a processor can do better than compiled code is behind words.
+// What a processor can do better than compiled code is behind wordOps.
 type radix64 struct {
-	ops     words
+	ops     wordOps
 	prime   []uint
 	one     element // R
-	square  element // R^2, which brings numbers into the form of elements
+	radix2  element // R^2, which brings numbers into the form of elements
 	windows [windowCount]window
 }
 
-// words does the work on the words of elements, in time that depends only on how
+// wordOps does the work on the words of elements, in time that depends only on how
 // many they are. A destination may be an operand. Scratch has twice as many words
 // as an element, and products leave secrets in it.
-type words interface {
+type wordOps interface {
 	// multiply sets z to x*y/R modulo the prime.
 	multiply(z, x, y, scratch []uint)
 	// square sets z to x*x/R modulo the prime.
@@ -41,7 +41,7 @@ func supportsRadix64(size int) bool {
 
 // newMontgomery returns the kernel for an odd prime that begins with a one bit,
 // and computes its table of powers of the generator.
-func newMontgomery(prime []uint, generator byte, w words) *radix64 {
+func newMontgomery(prime []uint, generator byte, w wordOps) *radix64 {
 	n := len(prime)
 	if prime[n-1]>>(bits.UintSize-1) == 0 || prime[0]&1 == 0 {
 		panic("srp: prime is even or does not fill its words")
@@ -53,30 +53,30 @@ func newMontgomery(prime []uint, generator byte, w words) *radix64 {
 	subtract(k.one, k.one, prime, ^uint(0))
 	// n doublings make 2^n*R. Each squaring doubles that exponent, up to the
 	// number of bits of R.
-	k.square = append(element(nil), k.one...)
+	k.radix2 = append(element(nil), k.one...)
 	for range n {
-		k.addInto(k.square, k.square, k.square)
+		k.addInto(k.radix2, k.radix2, k.radix2)
 	}
 	for i := 1; i < bits.UintSize; i *= 2 {
-		w.square(k.square, k.square, scratch)
+		w.square(k.radix2, k.radix2, scratch)
 	}
 
 	base := make(element, n)
 	base[0] = uint(generator)
-	w.multiply(base, base, k.square, scratch)
+	w.multiply(base, base, k.radix2, scratch)
 	next := make(element, n)
 	rows := make(window, windowCount*n)
 	for i := range k.windows {
 		k.windows[i] = rows[i*n : (i+1)*n]
 		// The power past the last one, base^16, is the base of the next window.
-		k.powers(next, k.windows[i], base, scratch)
+		k.fill(next, k.windows[i], base, scratch)
 		base, next = next, base
 	}
 	return k
 }
 
-// powers fills w with base^0 to base^15 and sets z to base^16.
-func (k *radix64) powers(z element, w window, base element, scratch []uint) {
+// fill fills w with base^0 to base^15 and sets z to base^16.
+func (k *radix64) fill(z element, w window, base element, scratch []uint) {
 	copy(z, k.one)
 	for j := range windowSize {
 		for l, word := range z {
@@ -100,6 +100,8 @@ func (k *radix64) addInto(z, x, y element) {
 
 func (k *radix64) words() int { return len(k.prime) }
 
+func (k *radix64) radix() int { return len(k.prime) * bits.UintSize }
+
 func (k *radix64) calculator() calculator {
 	n := len(k.prime)
 	room := make([]uint, 4*n)
@@ -122,7 +124,7 @@ func (c *radix64Calculator) fromBytes(z element, b []byte) {
 	if subtract(c.entry, c.z, c.k.prime, ^uint(0)) == 0 {
 		panic("srp: number is not below the prime")
 	}
-	c.k.ops.multiply(z, c.z, c.k.square, c.scratch)
+	c.k.ops.multiply(z, c.z, c.k.radix2, c.scratch)
 }
 
 func (c *radix64Calculator) toBytes(b []byte, x element) {
@@ -146,7 +148,7 @@ func (c *radix64Calculator) sum(z, x, y element) { c.k.addInto(z, x, y) }
 // 0, which is 1, costs as much as any other. Larger windows would save as many
 // products as their table takes.
 func (c *radix64Calculator) power(z, base element, e *[PrivateSize]byte) {
-	c.k.powers(c.z, c.window, base, c.scratch)
+	c.k.fill(c.z, c.window, base, c.scratch)
 	c.k.ops.read(z, c.window, digit(e, windowCount-1))
 	for i := windowCount - 2; i >= 0; i-- {
 		for range windowBits {
@@ -312,5 +314,5 @@ func putWords(b []byte, x []uint) {
 var (
 	_ kernel     = (*radix64)(nil)
 	_ calculator = (*radix64Calculator)(nil)
-	_ words      = (*goWords)(nil)
+	_ wordOps    = (*goWords)(nil)
 )

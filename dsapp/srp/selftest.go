@@ -4,15 +4,16 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"filippo.io/bigmod"
 )
 
-// choose returns the first of the implementations that serves the group and passes
+// serving returns the first of the implementations that serves the group and passes
 // its test, and those that did not pass. The portable one, which the others are
 // compared with, is left if none does.
-func (p *Profile) choose(from []implementation) (k kernel, name string, failed []*KernelError) {
+func (p *Profile) serving(from []implementation) (k kernel, name string, failed []*KernelError) {
 	for _, i := range from {
 		if !i.supported(8 * p.Size()) {
 			continue
@@ -36,7 +37,9 @@ func (p *Profile) tested(i implementation) (k kernel) {
 	k = i.new(p.prime, p.generator)
 	t := newKernelTest(p, k)
 	t.known()
+	t.carries()
 	t.powers(t.operations())
+	t.table()
 	if t.wrong {
 		return nil
 	}
@@ -56,9 +59,9 @@ var knownAnswers = map[string]string{
 	prime4096: "4a6b0b7e0b54f46ee3ed4af8bf8497c273263efd5ccf51ac761c52ad6a9f28be",
 }
 
-// kernelTest compares a kernel with bigmod, by numbers that are kept in both. Its
-// budget is some milliseconds, so there is no table of the portable kernel and little
-// exponentiation by bigmod.
+// kernelTest compares a kernel with bigmod, by numbers that are kept in both. It is
+// to take some milliseconds for a kernel in assembly, and not many more for another,
+// so there is no table of the portable kernel and little exponentiation by bigmod.
 type kernelTest struct {
 	p *Profile
 	k kernel
@@ -84,14 +87,20 @@ func newKernelTest(p *Profile, k kernel) *kernelTest {
 
 // of returns the number with the given bytes, less any multiple of the prime.
 func (t *kernelTest) of(b []byte) twin {
-	n, err := bigmod.NewNat().SetOverflowingBytes(b, t.m)
-	if err != nil {
-		panic("srp: " + err.Error())
-	}
+	n := t.nat(b)
 	x := twin{newElements(t.k, 1)[0], n}
 	t.c.fromBytes(x.element, n.Bytes(t.m))
 	t.same(x)
 	return x
+}
+
+// nat returns the number as bigmod has it alone.
+func (t *kernelTest) nat(b []byte) *bigmod.Nat {
+	n, err := bigmod.NewNat().SetOverflowingBytes(b, t.m)
+	if err != nil {
+		panic("srp: " + err.Error())
+	}
+	return n
 }
 
 // small returns a number below 256.
@@ -216,6 +225,66 @@ func (t *kernelTest) operations() twin {
 	return z
 }
 
+// carries compares numbers whose elements have long runs of zeros or ones. Carries
+// go through those from digit to digit, over the borders of words, registers and
+// masks, as they hardly ever do for other numbers.
+func (t *kernelTest) carries() {
+	size := 8 * t.p.Size()
+	// The inverse of 2 is (N-1)/2 + 1.
+	half := make([]byte, len(t.p.prime))
+	carry := byte(0)
+	for i, b := range t.p.prime {
+		half[i], carry = b>>1|carry<<7, b&1
+	}
+	inverse := bigmod.NewNat().Exp(t.nat(half).Add(t.nat(t.p.one), t.m), binary.BigEndian.AppendUint16(nil, uint16(t.k.radix())), t.m)
+
+	for e := range size - 2 {
+		if e%(8*52) > 52 || e%52 != 0 && e%(8*64) != 0 {
+			continue
+		}
+		// The bit e; that and anything some way below; all from e to the last but one,
+		// which all have, for a product can make a small element N more.
+		power, gap, run := make([]byte, t.p.Size()), make([]byte, t.p.Size()), make([]byte, t.p.Size())
+		lowest := len(power) - 1 - e/8
+		power[lowest] = 1 << (e % 8)
+		gap[lowest] = power[lowest]
+		rand.Read(gap[min(lowest+8, len(gap)):])
+		for i := range lowest {
+			run[i] = 0xFF
+		}
+		run[lowest] = -power[lowest]
+		run[0] &= 0x7F
+		power[0] |= 0x40
+		gap[0] |= 0x40
+		for _, element := range [][]byte{power, gap, run} {
+			t.of(t.nat(element).Mul(inverse, t.m).Bytes(t.m))
+		}
+	}
+}
+
+// table compares g^(11...1) to the power of every digit with g to the exponent that
+// has that digit everywhere, so that every entry of the table of powers is read.
+func (t *kernelTest) table() {
+	var e [PrivateSize]byte
+	elements := newElements(t.k, 4)
+	g, step, want, got := elements[0], elements[1], elements[2], elements[3]
+	t.c.fromBytes(g, t.p.pad([]byte{t.p.generator}))
+	t.c.fromBytes(want, t.p.one)
+	for d := range windowSize {
+		for i := range e {
+			e[i] = byte(d<<windowBits | d)
+		}
+		if d == 1 {
+			t.c.power(step, g, &e)
+		}
+		if d > 0 {
+			t.c.product(want, want, step)
+		}
+		t.c.powerG(got, &e)
+		t.wrong = t.wrong || !bytes.Equal(t.bytes(twin{element: got}), t.bytes(twin{element: want}))
+	}
+}
+
 // powers compares powers of x, which a chain of operations made, and of numbers at the
 // edges: with bigmod for an exponent of 64 bits, with what is known beforehand, and
 // the two ways to powers of the generator with each other.
@@ -234,7 +303,6 @@ func (t *kernelTest) powers(x twin) {
 	t.power(x, x, &short, bigmod.NewNat().Exp(copyOf(x.nat, t.m), short[PrivateSize-8:], t.m))
 
 	g := t.small(t.p.generator)
-	t.powerG(&zero, t.small(1))
 	t.powerG(&one, g)
 	t.c.power(z.element, g.element, &e)
 	n, err := bigmod.NewNat().SetBytes(t.bytes(z), t.m)

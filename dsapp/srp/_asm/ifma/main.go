@@ -20,15 +20,16 @@ type size struct {
 	// rows is the number of digits of the second factor of a product, a multiple of
 	// four. 2^(52*rows) is more than 4N.
 	rows int
-	// minusOne tells that N is -1 modulo 2^64, so that a quotient is the digit itself.
-	minusOne bool
+	// lowOnes tells that N is -1 modulo 2^64, so that a quotient is the digit itself.
+	lowOnes bool
 }
 
+// No profile has 1024 bits: the published vectors of RFC 5054 do.
 var sizes = []size{
 	{bits: 1024, vectors: 3, rows: 20},
 	{bits: 2048, vectors: 5, rows: 40},
-	{bits: 3072, vectors: 8, rows: 60, minusOne: true},
-	{bits: 4096, vectors: 10, rows: 80, minusOne: true},
+	{bits: 3072, vectors: 8, rows: 60, lowOnes: true},
+	{bits: 4096, vectors: 10, rows: 80, lowOnes: true},
 }
 
 const (
@@ -70,7 +71,7 @@ func main() {
 	for _, s := range sizes {
 		product(s)
 		square(s)
-		selection(s)
+		read(s)
 	}
 	wipe()
 	Generate()
@@ -91,7 +92,7 @@ var (
 	row              = reg.RCX
 	// lowDigits hold the digits of the accumulator below the vectors.
 	lowDigits = [scalars]reg.GPPhysical{reg.R9, reg.R10}
-	// quotient is the factor of MULX, and takes no other register.
+	// quotient is the register whose product MULX takes, which it does not name.
 	quotient  = reg.RDX
 	low       = reg.RBX
 	high      = reg.RAX
@@ -322,7 +323,7 @@ func (f *frame) add(a accumulator, terms ...term) {
 func (f *frame) quotient(d reg.GPPhysical, n int) (sum []reg.Register) {
 	at := f.layout()
 	q := d
-	if !f.minusOne {
+	if !f.lowOnes {
 		q = quotient
 		MOVQ(d, q)
 		IMULQ(word(modulus, at.inverse), q)
@@ -333,7 +334,7 @@ func (f *frame) quotient(d reg.GPPhysical, n int) (sum []reg.Register) {
 	IMULQ(q, low)
 	ANDQ(word(modulus, at.largest), low)
 	sum = []reg.Register{low}
-	if !f.minusOne {
+	if !f.lowOnes {
 		SHLQ(U8(spare), q)
 		MULXQ(word(modulus, at.low), temporary, high)
 		ADDQ(word(modulus, at.largest), d)
@@ -539,9 +540,10 @@ func square(s size) {
 	RET()
 }
 
-// near generates the near products from digit 1 up: those up to the lanes of the
-// first accumulator there, and all in the scratch, where there are zeros for those
-// and above. It generates twice the digits of x from digits 1 and 2 up as well.
+// near generates the near products, and twice the digits of x from digits 1 and 2
+// up. The near products from digit 2 up, as many as it has lanes, become the first
+// accumulator. All from digit 1 up are in the scratch, for the end of the square to
+// add those that the accumulator did not have: the others of these are zeros then.
 //
 // Digit 2i+1 of the near products has the high half of x_i*x_i and the low half of
 // x_i times 2*x_(i+1), digit 2i+2 the high half of that and the low half of
@@ -605,9 +607,13 @@ func (f *frame) near(x reg.Register) {
 		VALIGNQ(U8(1), r, next, twice[i])
 	}
 	VMOVDQU64(zero, word(scratch, at.rest))
-	if inside := lanes*f.vectors - f.size.rows; inside > 0 {
-		// Digits that the accumulator has and that are not below the result.
+	switch lanes*f.vectors - f.size.rows {
+	case 0:
+	case lanes / 2:
+		// Four digits of the result that the accumulator has.
 		VMOVDQU64(zero.AsY(), word(scratch, at.columns+f.size.rows+scalars-1))
+	default:
+		panic("no store for so many lanes")
 	}
 }
 
@@ -699,12 +705,12 @@ func (f *frame) normalise() {
 	}
 }
 
-// selection generates the choice of one of 16 entries. It reads every word of
+// read generates the choice of one of 16 entries. It loads every word of
 // every entry, by plain loads and in the same order always, and keeps those of one
 // under a mask that a comparison makes of the digit.
-func selection(s size) {
-	TEXT(fmt.Sprintf("ifmaSelect%d", s.bits), NOSPLIT, "func(z, entries *uint, digit uint)")
-	Doc(fmt.Sprintf("ifmaSelect%d sets z to the entry that the digit names, of 16 elements of %d bits, all of which", s.bits, s.bits), "it reads.")
+func read(s size) {
+	TEXT(fmt.Sprintf("ifmaRead%d", s.bits), NOSPLIT, "func(z, entries *uint, digit uint)")
+	Doc(fmt.Sprintf("ifmaRead%d sets z to the entry that the digit names, of 16 elements of %d bits, all of which", s.bits, s.bits), "it loads.")
 	Pragma("noescape")
 	z, entries, wanted := reg.RDI, reg.RSI, reg.RAX
 	Load(Param("z"), z)
@@ -738,7 +744,7 @@ func selection(s size) {
 // would leave half of those below Z16, and all of the others.
 func wipe() {
 	TEXT("ifmaWipe", NOSPLIT, "func()")
-	Doc("ifmaWipe overwrites what products and selections leave in registers.")
+	Doc("ifmaWipe overwrites what the routines above leave in registers.")
 	for _, r := range vectors {
 		clearVector(r)
 	}

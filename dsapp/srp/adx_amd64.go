@@ -4,8 +4,6 @@ package srp
 
 import "golang.org/x/sys/cpu"
 
-//go:generate go -C _asm/adx run main.go -out ../../adx_amd64.s -stubs ../../adx_stubs_amd64.go -pkg srp
-
 // adxBlock is the number of words that the assembly takes at a time. Its loops
 // need two blocks.
 const adxBlock = 8

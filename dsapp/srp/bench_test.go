@@ -57,29 +57,17 @@ func (c *tablelessCalculator) powerG(z element, e *[PrivateSize]byte) {
 	copy(z, c.x.Exp(c.g, e[:], c.k.modulus).Bits())
 }
 
-// measured are the kernels to measure with a profile, the fastest first.
+// measured are the implementations to measure with a profile, the fastest first:
+// those that can serve it, and bigmod alone.
 func measured(p *Profile) []implementation {
-	everywhere := []implementation{
-		{
-			name:      "portable",
-			supported: func(int) bool { return true },
-			new:       func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
+	can := slices.DeleteFunc(slices.Clone(everyImplementation), func(i implementation) bool { return !i.supported(8 * p.Size()) })
+	return append(can, implementation{
+		name:      "bigmod",
+		supported: func(int) bool { return true },
+		new: func(prime []byte, generator byte) kernel {
+			return tableless{newPortable(prime, generator), generator}
 		},
-		{
-			name:      "bigmod",
-			supported: func(int) bool { return true },
-			new: func(prime []byte, generator byte) kernel {
-				return tableless{newPortable(prime, generator), generator}
-			},
-		},
-	}
-	var kernels []implementation
-	for _, i := range slices.Concat(implementations, everywhere) {
-		if i.supported(8 * p.Size()) {
-			kernels = append(kernels, i)
-		}
-	}
-	return kernels
+	})
 }
 
 // withKernel returns a profile that does with the kernel what p does with the one

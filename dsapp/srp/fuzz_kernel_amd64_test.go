@@ -4,7 +4,6 @@ package srp
 
 import "math/big"
 
-func (k *ifma) radix() *big.Int          { return new(big.Int).Lsh(big.NewInt(1), uint(digitBits*k.rows)) }
 func (k *ifma) bound() *big.Int          { return new(big.Int).Lsh(fromDigits(k.n), 1) }
 func (k *ifma) raw(x *big.Int) element   { return k.toDigits(x) }
 func (k *ifma) value(x element) *big.Int { return fromDigits(x) }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/big"
 	"slices"
-	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -16,9 +15,6 @@ import (
 // them need not be reduced, so it must take all of them as operands.
 type loose interface {
 	kernel
-	// radix is the Montgomery radix R: the element of a number is that times R,
-	// modulo N.
-	radix() *big.Int
 	// bound is what elements are below.
 	bound() *big.Int
 	// raw returns the element with the value x, below the bound.
@@ -27,45 +23,20 @@ type loose interface {
 	value(x element) *big.Int
 }
 
-func (k *radix64) radix() *big.Int {
-	return new(big.Int).Lsh(big.NewInt(1), uint(8*wordSize*len(k.prime)))
-}
-func (k *radix64) bound() *big.Int          { return k.radix() }
+// radixOf returns the Montgomery radix.
+func radixOf(k kernel) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(k.radix())) }
+
+func (k *radix64) bound() *big.Int          { return radixOf(k) }
 func (k *radix64) raw(x *big.Int) element   { return fixedWords(x, 8*wordSize*len(k.prime)) }
 func (k *radix64) value(x element) *big.Int { return bigOf(x) }
 
 var _ loose = (*radix64)(nil)
 
-// everyKernel returns the kernels that this machine can run in the group of a
-// profile, those too that another one serves faster, by name.
-func everyKernel(p *Profile) map[string]kernel {
-	kernels := map[string]kernel{
-		"portable": newPortable(p.prime, p.generator),
-		"radix64":  newRadix64(p.prime, p.generator),
-	}
-	for _, i := range implementations {
-		if kernels[i.name] == nil && i.supported(8*p.Size()) {
-			kernels[i.name] = i.new(p.prime, p.generator)
-		}
-	}
-	return kernels
-}
-
-// everyGroup returns what everyKernel does for each of allProfiles, made when
-// first needed.
-func everyGroup() []func() map[string]kernel {
-	var groups []func() map[string]kernel
-	for _, p := range allProfiles() {
-		groups = append(groups, sync.OnceValue(func() map[string]kernel { return everyKernel(p) }))
-	}
-	return groups
-}
-
 // program is what calculators are made to do. Each byte is an operation: the upper
 // two bits tell which, the others name the registers of result and operands.
 type program []byte
 
-// The operations of a program.
+// The operations of a program. The last two come from an exponent.
 const (
 	opProduct = iota
 	opSquare
@@ -73,6 +44,8 @@ const (
 	// opBytes lets an operand leave as bytes and come back, with everything wiped
 	// in between.
 	opBytes
+	opPower
+	opPowerG
 )
 
 const (
@@ -81,113 +54,222 @@ const (
 	longestProgram = 24
 )
 
-// run has a kernel and math/big carry out the program and then, for an exponent of
-// PrivateSize bytes, both powers. After each step it compares the results, and
-// requires that they are elements and that nothing else has changed. It starts with
-// the given elements of numbers, and changes neither.
-func (p program) run(k kernel, o oracle, start []element, numbers []*big.Int, exponent []byte) error {
-	c := k.calculator()
-	numbers = slices.Clone(numbers)
-	x := newElements(k, registers)
-	for i := range x {
-		copy(x[i], start[i])
+// step sets register z by an operation on registers a and b.
+type step struct{ op, z, a, b byte }
+
+func (s step) String() string {
+	name := [...]string{"product", "square", "sum", "bytes", "power", "power of the generator"}[s.op]
+	return fmt.Sprintf("%s of registers %d, %d into %d", name, s.a, s.b, s.z)
+}
+
+// steps are those of the program and then, for an exponent of PrivateSize bytes,
+// both powers and their product.
+func (p program) steps(exponent []byte) []step {
+	var steps []step
+	for _, b := range p[:min(len(p), longestProgram)] {
+		steps = append(steps, step{b >> 6, b >> 4 % registers, b >> 2 % registers, b % registers})
 	}
-	buffer := make([]byte, o.size())
-	step := func(what string, z int, want *big.Int, do func()) error {
-		before := make([]element, registers)
-		for i := range x {
-			before[i] = slices.Clone(x[i])
+	if len(exponent) == PrivateSize {
+		z := exponent[PrivateSize-1] % registers
+		steps = append(steps, step{op: opPowerG, z: 3}, step{op: opPower, z: z}, step{opProduct, z, z, 3})
+	}
+	return steps
+}
+
+// numbers are what the registers hold. Nobody changes them in place.
+type numbers [registers]*big.Int
+
+// after returns the numbers that a step leaves.
+func (n numbers) after(s step, o oracle, e *big.Int) numbers {
+	switch a, b := n[s.a], n[s.b]; s.op {
+	case opProduct:
+		n[s.z] = o.mod(new(big.Int).Mul(a, b))
+	case opSquare:
+		n[s.z] = o.mod(new(big.Int).Mul(a, a))
+	case opSum:
+		n[s.z] = o.mod(new(big.Int).Add(a, b))
+	case opBytes:
+		n[s.z] = a
+	case opPower:
+		n[s.z] = o.exp(a, e)
+	case opPowerG:
+		n[s.z] = o.exp(o.g, e)
+	}
+	return n
+}
+
+// compared is a kernel that is compared with others.
+type compared struct {
+	name string
+	kernel
+	c calculator
+	// x are the registers, before what they were before a step.
+	x, before []element
+	got, want []byte
+}
+
+// check compares a register with a number.
+func (k *compared) check(register byte, want *big.Int) error {
+	x := k.x[register]
+	k.c.toBytes(k.got, x)
+	if !bytes.Equal(k.got, want.FillBytes(k.want)) {
+		return fmt.Errorf("register %d is %x, want %x", register, k.got, k.want)
+	}
+	if l, ok := k.kernel.(loose); ok && l.value(x).Cmp(l.bound()) >= 0 {
+		return fmt.Errorf("register %d has the element %x, which is too large", register, l.value(x))
+	}
+	return nil
+}
+
+// do takes a step.
+func (k *compared) do(s step, e *[PrivateSize]byte) {
+	switch z, a, b := k.x[s.z], k.x[s.a], k.x[s.b]; s.op {
+	case opProduct:
+		k.c.product(z, a, b)
+	case opSquare:
+		k.c.product(z, a, a)
+	case opSum:
+		k.c.sum(z, a, b)
+	case opBytes:
+		k.c.toBytes(k.got, a)
+		k.c.wipe()
+		k.c.fromBytes(z, k.got)
+	case opPower:
+		k.c.power(z, a, e)
+	case opPowerG:
+		k.c.powerG(z, e)
+	}
+}
+
+// run takes the steps, from the registers as they are. It compares the result of
+// each with the numbers there should be, the first of which are those to start
+// with, and requires that it is an element and that nothing else has changed.
+func (k *compared) run(steps []step, exponent []byte, all []numbers) error {
+	for i, want := range all[0] {
+		if err := k.check(byte(i), want); err != nil {
+			return fmt.Errorf("%s: before the first step: %w", k.name, err)
 		}
-		do()
-		numbers[z] = o.mod(want)
-		before[z] = slices.Clone(x[z])
-		c.toBytes(buffer, x[z])
-		if !bytes.Equal(buffer, o.fixed(numbers[z])) {
-			return fmt.Errorf("%s is %x, want %x", what, buffer, numbers[z])
+	}
+	var secret [PrivateSize]byte
+	copy(secret[:], exponent)
+	kept := secret
+	for i, s := range steps {
+		for j := range k.x {
+			copy(k.before[j], k.x[j])
 		}
-		if l, ok := k.(loose); ok && l.value(x[z]).Cmp(l.bound()) >= 0 {
-			return fmt.Errorf("%s is the element %x, which is too large", what, l.value(x[z]))
-		}
-		for i := range x {
-			if !slices.Equal(x[i], before[i]) {
-				return fmt.Errorf("%s changed register %d", what, i)
+		k.do(s, &secret)
+		err := k.check(s.z, all[i+1][s.z])
+		copy(k.before[s.z], k.x[s.z])
+		for j := range k.x {
+			if err == nil && !slices.Equal(k.x[j], k.before[j]) {
+				err = fmt.Errorf("register %d was changed", j)
 			}
 		}
-		return nil
-	}
-
-	for i, b := range p[:min(len(p), longestProgram)] {
-		var err error
-		op, z, a, b := b>>6, int(b>>4%registers), int(b>>2%registers), int(b%registers)
-		name := func(operation string) string {
-			return fmt.Sprintf("step %d: %s of registers %d, %d (%x, %x), into %d,", i, operation, a, b, numbers[a], numbers[b], z)
-		}
-		switch op {
-		case opProduct:
-			err = step(name("product"), z, new(big.Int).Mul(numbers[a], numbers[b]), func() { c.product(x[z], x[a], x[b]) })
-		case opSquare:
-			err = step(name("square"), z, new(big.Int).Mul(numbers[a], numbers[a]), func() { c.product(x[z], x[a], x[a]) })
-		case opSum:
-			err = step(name("sum"), z, new(big.Int).Add(numbers[a], numbers[b]), func() { c.sum(x[z], x[a], x[b]) })
-		case opBytes:
-			err = step(name("bytes"), z, new(big.Int).Set(numbers[a]), func() {
-				c.toBytes(buffer, x[a])
-				c.wipe()
-				c.fromBytes(x[z], buffer)
-			})
+		if err == nil && secret != kept {
+			err = fmt.Errorf("the exponent became %x", secret)
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: step %d, %v, of %x: %w", k.name, i, s, all[i], err)
 		}
 	}
-	if len(exponent) != PrivateSize {
-		return nil
+	return nil
+}
+
+// looseForm is how some kernels write numbers as elements.
+type looseForm struct {
+	bound *big.Int
+	// inverse is that of the Montgomery radix.
+	inverse *big.Int
+	kernels []*compared
+}
+
+// comparison compares the kernels of a group with each other, by way of math/big.
+// It serves one goroutine at a time.
+type comparison struct {
+	name    string
+	o       oracle
+	kernels []*compared
+	forms   []*looseForm
+	// edges are those of kernelEdges.
+	edges []*big.Int
+}
+
+func newComparison(p *Profile) *comparison {
+	o := oracleOf(p)
+	c := &comparison{name: p.name, o: o}
+	made := kernelsOf(p)
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		k := &compared{
+			name: name, kernel: made[name], c: made[name].calculator(),
+			x: newElements(made[name], registers), before: newElements(made[name], registers),
+			got: make([]byte, o.size()), want: make([]byte, o.size()),
+		}
+		c.kernels = append(c.kernels, k)
+		l, ok := k.kernel.(loose)
+		if !ok {
+			continue
+		}
+		form := &looseForm{bound: l.bound(), inverse: new(big.Int).ModInverse(radixOf(k), o.n)}
+		i := slices.IndexFunc(c.forms, func(f *looseForm) bool {
+			return f.bound.Cmp(form.bound) == 0 && f.inverse.Cmp(form.inverse) == 0
+		})
+		if i < 0 {
+			i, c.forms = len(c.forms), append(c.forms, form)
+		}
+		c.forms[i].kernels = append(c.forms[i].kernels, k)
 	}
-	e, secret := number(exponent), [PrivateSize]byte(exponent)
-	z := int(exponent[PrivateSize-1] % registers)
-	if err := step("power of the generator", 3, o.exp(o.g, e), func() { c.powerG(x[3], &secret) }); err != nil {
-		return err
+	c.edges = kernelEdges(o, c.forms)
+	return c
+}
+
+// everyComparison returns those of allProfiles.
+func everyComparison() []*comparison {
+	var all []*comparison
+	for _, p := range allProfiles() {
+		all = append(all, newComparison(p))
 	}
-	if err := step("power", z, o.exp(numbers[0], e), func() { c.power(x[z], x[0], &secret) }); err != nil {
-		return err
+	return all
+}
+
+// results are the numbers to start with, and those that each step leaves.
+func (c *comparison) results(steps []step, exponent []byte, start numbers) []numbers {
+	all, e := []numbers{start}, number(exponent)
+	for i, s := range steps {
+		all = append(all, all[i].after(s, c.o, e))
 	}
-	if !bytes.Equal(secret[:], exponent) {
-		return fmt.Errorf("exponent %x became %x", exponent, secret)
-	}
-	return step("product of powers", z, new(big.Int).Mul(numbers[z], numbers[3]), func() { c.product(x[z], x[z], x[3]) })
+	return all
 }
 
 // differences runs the program with every kernel: with the numbers a, b and -a,
 // and where the kernel is loose also with elements that have the values of a and b,
 // N, which is another element of 0, and the largest.
-func (p program) differences(o oracle, kernels map[string]kernel, a, b, exponent []byte) error {
+func (c *comparison) differences(p program, a, b, exponent []byte) error {
+	steps, one := p.steps(exponent), big.NewInt(1)
 	x, y := number(a), number(b)
-	for _, name := range slices.Sorted(maps.Keys(kernels)) {
-		k := kernels[name]
-		one := big.NewInt(1)
-		numbers := []*big.Int{new(big.Int).Mod(x, o.n), new(big.Int).Mod(y, o.n), new(big.Int).Neg(x), one}
-		o.mod(numbers[2])
-		start := newElements(k, registers)
-		c := k.calculator()
+	start := numbers{new(big.Int).Mod(x, c.o.n), new(big.Int).Mod(y, c.o.n), c.o.mod(new(big.Int).Neg(x)), one}
+	want := c.results(steps, exponent, start)
+	for _, k := range c.kernels {
 		for i := range start {
-			c.fromBytes(start[i], o.fixed(numbers[i]))
+			k.c.fromBytes(k.x[i], start[i].FillBytes(k.want))
 		}
-		if err := p.run(k, o, start, numbers, exponent); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err := k.run(steps, exponent, want); err != nil {
+			return err
 		}
+	}
 
-		l, ok := k.(loose)
-		if !ok {
-			continue
-		}
-		inverse := new(big.Int).ModInverse(l.radix(), o.n)
-		values := []*big.Int{new(big.Int).Mod(x, l.bound()), new(big.Int).Mod(y, l.bound()), o.n, new(big.Int).Sub(l.bound(), one)}
+	for _, f := range c.forms {
+		values := numbers{new(big.Int).Mod(x, f.bound), new(big.Int).Mod(y, f.bound), c.o.n, new(big.Int).Sub(f.bound, one)}
 		for i, v := range values {
-			start[i] = l.raw(v)
-			numbers[i] = o.mod(new(big.Int).Mul(v, inverse))
+			start[i] = c.o.mod(new(big.Int).Mul(v, f.inverse))
 		}
-		if err := p.run(k, o, start, numbers, exponent); err != nil {
-			return fmt.Errorf("%s, elements that are not reduced: %w", name, err)
+		want := c.results(steps, exponent, start)
+		for _, k := range f.kernels {
+			for i, v := range values {
+				copy(k.x[i], k.kernel.(loose).raw(v))
+			}
+			if err := k.run(steps, exponent, want); err != nil {
+				return fmt.Errorf("elements that are not reduced: %w", err)
+			}
 		}
 	}
 	return nil
@@ -198,7 +280,7 @@ func (p program) differences(o oracle, kernels map[string]kernel, a, b, exponent
 // beside them, and numbers whose low or high digits are all zero. The elements of
 // loose kernels have digits, too: each of these numbers is there once more as what
 // has it as an element.
-func kernelEdges(o oracle, kernels map[string]kernel) []*big.Int {
+func kernelEdges(o oracle, forms []*looseForm) []*big.Int {
 	one := big.NewInt(1)
 	power := func(e int) *big.Int { return new(big.Int).Lsh(one, uint(e)) }
 	size := o.n.BitLen()
@@ -225,16 +307,9 @@ func kernelEdges(o oracle, kernels map[string]kernel) []*big.Int {
 		}
 	}
 	plain := len(edges)
-	done := map[string]bool{}
-	for _, k := range kernels {
-		l, ok := k.(loose)
-		if !ok || done[l.radix().String()] {
-			continue
-		}
-		done[l.radix().String()] = true
-		inverse := new(big.Int).ModInverse(l.radix(), o.n)
+	for _, f := range forms {
 		for _, x := range edges[:plain] {
-			edges = append(edges, o.mod(new(big.Int).Mul(x, inverse)))
+			edges = append(edges, o.mod(new(big.Int).Mul(x, f.inverse)))
 		}
 	}
 	return edges
@@ -278,14 +353,13 @@ func TestKernelEdges(t *testing.T) {
 	for _, p := range allProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			o, kernels, powers := oracleOf(p), everyKernel(p), edgeExponents()
-			edges := kernelEdges(o, kernels)
-			for i := 0; i < len(edges); i += 2 {
+			c, powers := newComparison(p), edgeExponents()
+			for i := 0; i < len(c.edges); i += 2 {
 				var e []byte
 				if i%36 == 0 {
 					e = powers[i/36%len(powers)]
 				}
-				if err := chain.differences(o, kernels, edges[i].Bytes(), edges[(i+1)%len(edges)].Bytes(), e); err != nil {
+				if err := c.differences(chain, c.edges[i].Bytes(), c.edges[(i+1)%len(c.edges)].Bytes(), e); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -297,13 +371,12 @@ func TestKernelEdges(t *testing.T) {
 // each other, on edges and on numbers that look random.
 func TestKernelPrograms(t *testing.T) {
 	t.Parallel()
-	groups := everyGroup()
+	groups := everyComparison()
 	rapid.Check(t, func(t *rapid.T) {
-		which := rapid.IntRange(0, len(groups)-1).Draw(t, "group")
-		o, kernels := oracleOf(allProfiles()[which]), groups[which]()
+		c := groups[rapid.IntRange(0, len(groups)-1).Draw(t, "group")]
 		operand := rapid.OneOf(
-			rapid.Map(rapid.SampledFrom(kernelEdges(o, kernels)), (*big.Int).Bytes),
-			rapid.SliceOfN(rapid.Byte(), 1, o.size()+1),
+			rapid.Map(rapid.SampledFrom(c.edges), (*big.Int).Bytes),
+			rapid.SliceOfN(rapid.Byte(), 1, c.o.size()+1),
 		)
 		a, b := operand.Draw(t, "a"), operand.Draw(t, "b")
 		steps := program(rapid.SliceOfN(rapid.Byte(), 1, longestProgram).Draw(t, "program"))
@@ -312,7 +385,7 @@ func TestKernelPrograms(t *testing.T) {
 		if rapid.IntRange(0, 11).Draw(t, "power") == 0 {
 			e = rapid.OneOf(rapid.SampledFrom(edgeExponents()), rapid.SliceOfN(rapid.Byte(), PrivateSize, PrivateSize)).Draw(t, "exponent")
 		}
-		if err := steps.differences(o, kernels, a, b, e); err != nil {
+		if err := c.differences(steps, a, b, e); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -323,25 +396,22 @@ func TestKernelPrograms(t *testing.T) {
 // exponents of PrivateSize bytes are computed with, since powers take most of the
 // time.
 func FuzzKernels(f *testing.F) {
-	groups := everyGroup()
-	for which, p := range allProfiles() {
-		o := oracleOf(p)
-		edges, powers := kernelEdges(o, groups[which]()), edgeExponents()
+	groups := everyComparison()
+	for which, c := range groups {
 		// Some of those that TestKernelEdges has.
 		for i := range 12 {
-			e := powers[i%len(powers)]
-			if i%4 > 0 {
-				e = nil
+			var e []byte
+			if i == 0 {
+				e = edgeExponents()[len(edgeExponents())-1-which]
 			}
-			f.Add(byte(which), edges[i].Bytes(), edges[len(edges)-1-7*i].Bytes(), []byte(chain), e)
+			f.Add(byte(which), c.edges[i].Bytes(), c.edges[len(c.edges)-1-7*i].Bytes(), []byte(chain), e)
 		}
 	}
 	f.Fuzz(func(t *testing.T, which byte, a, b, steps, exponent []byte) {
-		i := int(which) % len(groups)
-		o := oracleOf(allProfiles()[i])
-		size := o.size() + 1
-		if err := program(steps).differences(o, groups[i](), a[:min(len(a), size)], b[:min(len(b), size)], exponent); err != nil {
-			t.Fatalf("%s: %v", allProfiles()[i].name, err)
+		c := groups[int(which)%len(groups)]
+		size := c.o.size() + 1
+		if err := c.differences(program(steps), a[:min(len(a), size)], b[:min(len(b), size)], exponent); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
 		}
 	})
 }

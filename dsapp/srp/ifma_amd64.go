@@ -68,8 +68,6 @@ func supportsIFMA(bits int) bool {
 		cpu.X86.HasBMI2 && ifmaSizeOf(bits) != nil
 }
 
-//go:generate go -C _asm/ifma run main.go -out ../../ifma_amd64.s -stubs ../../ifma_stubs_amd64.go -pkg srp
-
 // ifma is the kernel for processors with AVX-512 IFMA. The element of a number is
 // x*2^(52*rows) mod N, or that plus N, in digits of 52 bits, the least significant
 // first, with zeros up to whole registers.

@@ -3,15 +3,12 @@
 package srp
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"math/big"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
+	"unsafe"
 )
 
 // ifmaKernels returns a kernel for every size that this machine has, over moduli
@@ -34,7 +31,7 @@ func ifmaKernels(t testing.TB) map[string]*ifma {
 	one := big.NewInt(1)
 	for _, s := range ifmaSizes {
 		top := new(big.Int).Lsh(one, uint(s.bits))
-		if s.minusOne {
+		if s.lowOnes {
 			low := new(big.Int).Sub(new(big.Int).Lsh(one, 64), one)
 			add(fmt.Sprint("ones at both ends/", s.bits), low.Or(low, new(big.Int).Rsh(top, 1)), 3)
 			continue
@@ -77,7 +74,7 @@ func fromDigits(x []uint) *big.Int {
 
 // toDigits returns x, of any size that an element can have, as digits.
 func (k *ifma) toDigits(x *big.Int) element {
-	z := make(element, k.lanes)
+	z := make(element, k.length)
 	for i := range z {
 		z[i] = uint(new(big.Int).Rsh(x, uint(digitBits*i)).Uint64()) & digitMax
 	}
@@ -143,14 +140,14 @@ func TestIFMAProduct(t *testing.T) {
 			// Another seventh of the operands for each.
 			for j := i % 7; j < len(operands); j += 7 {
 				y := operands[j]
-				a, b, z := k.toDigits(x), k.toDigits(y), make(element, k.lanes)
+				a, b, z := k.toDigits(x), k.toDigits(y), make(element, k.length)
 				c.multiply(z, a, b)
 				check("product", z, x, y)
 			}
 			a := k.toDigits(x)
 			c.multiply(a, a, a)
 			check("product with itself in place", a, x, x)
-			a, z := k.toDigits(x), make(element, k.lanes)
+			a, z := k.toDigits(x), make(element, k.length)
 			c.square(z, a, 1)
 			check("square", z, x, x)
 			c.square(a, a, 1)
@@ -175,7 +172,7 @@ func TestIFMACarries(t *testing.T) {
 		c := k.newCalculator()
 		for _, x := range ifmaOperands(n) {
 			for _, factors := range [][2]element{{k.toDigits(x), k.one}, {k.one, k.toDigits(x)}} {
-				z := make(element, k.lanes)
+				z := make(element, k.length)
 				c.multiply(z, factors[0], factors[1])
 				if got := fromDigits(z); new(big.Int).Mod(new(big.Int).Sub(got, x), n).Sign() != 0 {
 					t.Fatalf("%x became %x", x, got)
@@ -221,7 +218,7 @@ func TestIFMASquares(t *testing.T) {
 				if !slices.Equal(one, want) {
 					t.Fatalf("square %d of %x is %x, want %x", times, x, one, want)
 				}
-				z := make(element, k.lanes)
+				z := make(element, k.length)
 				c.square(z, got, times+1)
 				if !slices.Equal(z, want) {
 					t.Fatalf("%d squares of %x are %x, want %x", times+1, x, z, want)
@@ -269,22 +266,36 @@ func TestIFMASelect(t *testing.T) {
 			t.Logf("NOT CHECKED: this machine does not have the kernel for %d bits", s.bits)
 			continue
 		}
-		entries := make([]uint, windowSize*s.lanes)
+		entries := make([]uint, windowSize*s.length)
 		for i := range entries {
 			entries[i] = uint(i)*0x9E3779B97F4A7C15 | 1
 		}
 		for d := range uint(windowSize) {
-			z := make(element, s.lanes)
-			s.choose(&z[0], &entries[0], d)
-			if want := entries[d*uint(s.lanes) : (d+1)*uint(s.lanes)]; !slices.Equal(z, want) {
+			z := make(element, s.length)
+			s.read(&z[0], &entries[0], d)
+			if want := entries[d*uint(s.length) : (d+1)*uint(s.length)]; !slices.Equal(z, want) {
 				t.Errorf("%d bits: digit %d selects %x, want %x", s.bits, d, z, want)
 			}
 		}
 	}
 }
 
+// loseCarry makes products of the kernel wrong where three digits from that one on
+// are the largest, which a carry would go through.
+func (k *ifma) loseCarry(from int) {
+	changed, sound := *k.ifmaSize, k.ifmaSize.multiply
+	changed.multiply = func(z, x, y, modulus, scratch *uint) {
+		sound(z, x, y, modulus, scratch)
+		d := unsafe.Slice(z, changed.length)[from : from+3]
+		if d[0]&d[1]&d[2] == digitMax {
+			d[2] = 0
+		}
+	}
+	k.ifmaSize = &changed
+}
+
 // TestIFMASpoiled: the test that a kernel must pass finds a single wrong bit in what it
-// computes with.
+// computes with, and digits that a carry has not gone through.
 func TestIFMASpoiled(t *testing.T) {
 	t.Parallel()
 	for _, p := range profiles {
@@ -292,29 +303,35 @@ func TestIFMASpoiled(t *testing.T) {
 			t.Logf("NOT CHECKED: this machine does not have the kernel for %s", p.name)
 			continue
 		}
-		for name, spoil := range map[string]func(k *ifma){
+		spoiled := map[string]func(k *ifma){
 			"nothing":     func(*ifma) {},
 			"N":           func(k *ifma) { k.n[0] ^= 2 },
 			"2N":          func(k *ifma) { k.twoN[3] ^= 1 },
 			"N from 2":    func(k *ifma) { k.modulus[k.rows-4] ^= 1 },
-			"N from 1":    func(k *ifma) { k.modulus[k.lanes] ^= 1 },
-			"N from 0":    func(k *ifma) { k.modulus[2*k.lanes+1] ^= 1 },
-			"N without 1": func(k *ifma) { k.modulus[3*k.lanes+1] ^= 1 },
-			"N_1":         func(k *ifma) { k.modulus[3*k.lanes+registerWords+1] ^= 1 },
-			"2^52-1":      func(k *ifma) { k.modulus[3*k.lanes+registerWords+3] ^= 1 },
+			"N from 1":    func(k *ifma) { k.modulus[k.length] ^= 1 },
+			"N from 0":    func(k *ifma) { k.modulus[2*k.length+1] ^= 1 },
+			"N without 1": func(k *ifma) { k.modulus[3*k.length+1] ^= 1 },
+			"N_1":         func(k *ifma) { k.modulus[3*k.length+registerWords+1] ^= 1 },
+			"2^52-1":      func(k *ifma) { k.modulus[3*k.length+registerWords+3] ^= 1 },
 			"-1/N": func(k *ifma) {
-				if k.minusOne {
+				if k.lowOnes {
 					// It is not used.
 					k.one[0] ^= 1
 				}
-				k.modulus[3*k.lanes+registerWords+2] ^= 1
+				k.modulus[3*k.length+registerWords+2] ^= 1
 			},
-			"one":           func(k *ifma) { k.one[1] ^= 1 },
-			"radix":         func(k *ifma) { k.radix2[2] ^= 1 },
-			"table, 0":      func(k *ifma) { k.powers[0] ^= 1 },
-			"table, middle": func(k *ifma) { k.powers[(30*windowSize+15)*k.lanes+k.lanes/3] ^= 1 },
-			"table, end":    func(k *ifma) { k.powers[len(k.powers)-k.lanes] ^= 1 },
-		} {
+			"one":                           func(k *ifma) { k.one[1] ^= 1 },
+			"radix":                         func(k *ifma) { k.radix2[2] ^= 1 },
+			"a carry from the lowest digit": func(k *ifma) { k.loseCarry(0) },
+			"a carry between registers":     func(k *ifma) { k.loseCarry(registerWords - 1) },
+			"a carry further up":            func(k *ifma) { k.loseCarry(k.rows - 6) },
+		}
+		for i := range windowCount / 4 {
+			// Every digit and every fourth window.
+			at := (4*i+i%4)*windowSize + i
+			spoiled[fmt.Sprint("table, entry ", at)] = func(k *ifma) { k.windows[at*k.length+at%k.rows] ^= 1 }
+		}
+		for name, spoil := range spoiled {
 			i := implementation{"spoiled", supportsIFMA, func(prime []byte, generator byte) kernel {
 				k := newIFMA(prime, generator).(*ifma)
 				spoil(k)
@@ -327,85 +344,72 @@ func TestIFMASpoiled(t *testing.T) {
 	}
 }
 
-// TestIFMAOff: an operator can switch the kernel off.
-func TestIFMAOff(t *testing.T) {
+// TestIFMASupport: the kernel serves the sizes that there is assembly for.
+func TestIFMASupport(t *testing.T) {
 	t.Parallel()
-	const marker = "SRP_TEST_IFMA"
-	if os.Getenv(marker) != "" {
-		fmt.Println(marker, supportsIFMA(2048))
-		return
-	}
-	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestIFMAOff$")
-	command.Env = append(os.Environ(), marker+"=1", "GODEBUG=cpu.avx512ifma=off")
-	out, err := command.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if !strings.Contains(string(out), marker+" false") {
-		t.Errorf("the kernel is still there: %s", out)
-	}
-	for bits, want := range map[int]bool{2048: supportsIFMA(3072), 2047: false, 2056: false, 0: false, 8192: false} {
+	// If this machine has the kernel at all.
+	has := supportsIFMA(2048)
+	for bits, want := range map[int]bool{
+		0: false, 512: false, 1024: has, 1536: false, 2047: false, 2048: has, 2056: false, 3072: has, 4096: has, 8192: false,
+	} {
 		if supportsIFMA(bits) != want {
 			t.Errorf("%d bits are supported: %t", bits, !want)
 		}
 	}
 }
 
-// FuzzIFMA compares products of elements with math/big, and all operations with
-// the portable kernel too. Without an exponent it leaves out the powers, which
-// take most of the time.
+// FuzzIFMA compares products, squares and sums of elements with math/big, for every
+// modulus of a size that the kernel has and any elements, reduced or not.
 func FuzzIFMA(f *testing.F) {
-	for which, p := range profiles {
-		minusOne := p.minusOne
-		ones := bytes.Repeat([]byte{0xFF}, p.Size())
-		f.Add(byte(which), []byte{}, []byte{}, []byte{})
-		f.Add(byte(which), minusOne, minusOne, []byte{})
-		f.Add(byte(which), p.prime, ones, []byte{3})
-		f.Add(byte(which), minusOne[p.Size()/2:], ones[1:], ones[:PrivateSize])
+	kernels := ifmaKernels(f)
+	for _, name := range slices.Sorted(maps.Keys(kernels)) {
+		k := kernels[name]
+		size := slices.IndexFunc(ifmaSizes[:], func(s ifmaSize) bool { return s.bits == k.bits })
+		n := fromDigits(k.n)
+		operands := ifmaOperands(n)
+		for i := range 4 {
+			x, y := operands[len(operands)-1-i], operands[len(operands)/4*i+9]
+			f.Add(byte(size), n.Bytes(), x.Bytes(), y.Bytes(), byte(i))
+		}
 	}
-	kernels := make([]func() (*ifma, *portable), len(profiles))
-	for i, p := range profiles {
-		kernels[i] = sync.OnceValues(func() (*ifma, *portable) {
-			return newIFMA(p.prime, p.generator).(*ifma), newPortable(p.prime, p.generator)
-		})
-	}
-	f.Fuzz(func(t *testing.T, which byte, a, b, c []byte) {
-		p := profiles[int(which)%len(profiles)]
-		if !supportsIFMA(8 * p.Size()) {
+	f.Fuzz(func(t *testing.T, size byte, modulus, a, b []byte, times byte) {
+		s := ifmaSizes[int(size)%len(ifmaSizes)]
+		if !supportsIFMA(s.bits) {
 			return
 		}
-		fast, slow := kernels[int(which)%len(profiles)]()
-		o := oracleOf(p)
-		fail := func(what string, got, want any) {
-			t.Helper()
-			t.Fatalf("%s: %s of %x, %x, %x is %x, want %x", p.name, what, a, b, c, got, want)
+		n := bigOf(wordsFrom(modulus, s.bits))
+		n.SetBit(n.SetBit(n, 0, 1), s.bits-1, 1)
+		if s.lowOnes {
+			n.Or(n, new(big.Int).SetUint64(1<<64-1))
+			// The kernel refuses more than 103 ones.
+			if new(big.Int).Add(n, big.NewInt(1)).TrailingZeroBits() > 2*digitBits-1 {
+				n.SetBit(n, 2*digitBits-1, 0)
+			}
 		}
-
-		twice := new(big.Int).Lsh(o.n, 1)
+		k := newIFMA(n.FillBytes(make([]byte, s.bits/8)), 2).(*ifma)
+		twice := new(big.Int).Lsh(n, 1)
 		x, y := new(big.Int).Mod(number(a), twice), new(big.Int).Mod(number(b), twice)
-		z := makerOf(fast).product(fast.toDigits(x), fast.toDigits(y))
-		// z*R and x*y are the same number.
-		got, want := fromDigits(z), o.mod(new(big.Int).Mul(x, y))
-		if o.mod(new(big.Int).Lsh(got, uint(digitBits*fast.rows))).Cmp(want) != 0 || got.Cmp(twice) >= 0 {
-			fail("Montgomery product", got, want)
-		}
-
-		o.mod(x)
-		o.mod(y)
-		results := func(k maker) [][]byte {
-			u, v := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
-			r := [][]byte{k.toBytes(o.size(), k.product(u, v)), k.toBytes(o.size(), k.sum(u, v)), k.toBytes(o.size(), k.product(k.sum(u, u), k.sum(u, v)))}
-			if len(c) > 0 {
-				e := padded(c[:min(len(c), PrivateSize)])
-				r = append(r, k.toBytes(o.size(), k.power(u, &e)), k.toBytes(o.size(), k.powerG(&e)))
+		c, z := k.newCalculator(), make(element, k.length)
+		check := func(what string, got element, shift uint, want *big.Int) {
+			t.Helper()
+			// A product times the Montgomery radix is the product of the values.
+			left := new(big.Int).Lsh(fromDigits(got), shift)
+			if left.Sub(left, want).Mod(left, n).Sign() != 0 || fromDigits(got).Cmp(twice) >= 0 {
+				t.Fatalf("%s of %x and %x modulo %x is %x", what, x, y, n, fromDigits(got))
 			}
-			return r
 		}
-		same := results(makerOf(slow))
-		for i, r := range results(makerOf(fast)) {
-			if !bytes.Equal(r, same[i]) {
-				fail([]string{"product", "sum", "product of sums", "power", "power of g"}[i], r, same[i])
-			}
+		c.product(z, k.toDigits(x), k.toDigits(y))
+		check("product", z, uint(k.radix()), new(big.Int).Mul(x, y))
+		c.sum(z, k.toDigits(x), k.toDigits(y))
+		check("sum", z, 0, new(big.Int).Add(x, y))
+		want := k.toDigits(x)
+		for range times%8 + 1 {
+			v := fromDigits(want)
+			c.square(want, want, 1)
+			check("square", want, uint(k.radix()), v.Mul(v, v))
+		}
+		if c.square(z, k.toDigits(x), uint(times%8+1)); !slices.Equal(z, want) {
+			t.Fatalf("%d squares of %x modulo %x are %x, want %x", times%8+1, x, n, fromDigits(z), fromDigits(want))
 		}
 	})
 }

@@ -1,5 +1,8 @@
 package srp
 
+//go:generate go -C _asm/adx run main.go -out ../../adx_amd64.s -stubs ../../adx_stubs_amd64.go -pkg srp
+//go:generate go -C _asm/ifma run main.go -out ../../ifma_amd64.s -stubs ../../ifma_stubs_amd64.go -pkg srp
+
 // element is a number modulo the prime of a group, in whatever form its kernel
 // computes with, in as many words as the kernel says. Only the kernel that made
 // it can read it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"hash"
+	"math"
 	"math/big"
 	"math/bits"
 	"reflect"
@@ -16,8 +17,16 @@ import (
 	"unsafe"
 )
 
-// kernelsOf returns every kernel that can serve a profile, by name. All of them
-// must pass the tests of this file.
+// everyImplementation are those that this machine may have and, last, the portable
+// one, which serves where none of them does.
+var everyImplementation = append(slices.Clone(implementations), implementation{
+	name:      "portable",
+	supported: func(int) bool { return true },
+	new:       func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
+})
+
+// kernelsOf returns every kernel that this machine can run for a profile, by name:
+// those too that would not serve it. All of them must pass the tests of this file.
 func kernelsOf(p *Profile) map[string]kernel {
 	kernels := madeKernels()[string(p.prime)]
 	if kernels == nil {
@@ -30,9 +39,10 @@ func kernelsOf(p *Profile) map[string]kernel {
 var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
 	made := map[string]map[string]kernel{}
 	for _, p := range allProfiles() {
-		kernels := map[string]kernel{"portable": newPortable(p.prime, p.generator)}
-		for _, i := range implementations {
-			if i.supported(8 * p.Size()) {
+		kernels := map[string]kernel{}
+		for _, i := range everyImplementation {
+			// radix64 computes with any size, and serves where it is faster.
+			if i.name == "radix64" || i.supported(8*p.Size()) {
 				kernels[i.name] = i.new(p.prime, p.generator)
 			}
 		}
@@ -288,7 +298,9 @@ func TestKernelConcurrent(t *testing.T) {
 // for their results. bigmod takes some of its own above 2048 bits.
 func TestAllocations(t *testing.T) {
 	// Not parallel: other tests need memory too. A collection would empty the pool.
+	// So would one that a limit of the environment (GOMEMLIMIT) asks for.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	if raceDetector {
 		t.Log("NOT CHECKED: under the race detector a pool loses things")
 		return

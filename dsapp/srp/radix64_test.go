@@ -83,7 +83,7 @@ func guarded(t *testing.T, n int) ([]uint, func()) {
 // checkWords compares a product and a square with math/big, for any operands
 // below R. It requires that operands stay as they are, that they may be the
 // destination, and that nothing else is written.
-func checkWords(t *testing.T, w words, prime, x, y []uint) {
+func checkWords(t *testing.T, w wordOps, prime, x, y []uint) {
 	t.Helper()
 	n, size := len(prime), uint(len(prime)*bits.UintSize)
 	modulus := bigOf(prime)
@@ -128,7 +128,7 @@ func checkWords(t *testing.T, w words, prime, x, y []uint) {
 }
 
 // checkRead requires every entry of a window of n words.
-func checkRead(t *testing.T, w words, n int) {
+func checkRead(t *testing.T, w wordOps, n int) {
 	t.Helper()
 	from := make(window, n)
 	for l := range from {
@@ -148,67 +148,33 @@ func checkRead(t *testing.T, w words, n int) {
 	}
 }
 
-func goWordsOf(prime []uint) words {
+func goWordsOf(prime []uint) wordOps {
 	return &goWords{prime: prime, inverse: minusInverse(prime[0])}
 }
 
 // wordSizes are the sizes in bits that words are tested with.
 var wordSizes = []int{1024, 2048, 3072, 4096}
 
-// TestWords: products and squares in plain Go are right for all pairs of edge
-// cases, below N and not, modulo primes and other odd numbers.
-func TestWords(t *testing.T) {
-	t.Parallel()
-	for _, size := range wordSizes {
-		checkRead(t, goWordsOf(moduli(size)[0]), size/bits.UintSize)
+// checkAllWords makes the checks above at every size: those of products for all
+// pairs of edge cases, below N and not, modulo primes and other odd numbers.
+func checkAllWords(t *testing.T, wordOpsOf func(prime []uint) wordOps, sizes []int) {
+	t.Helper()
+	for _, size := range sizes {
+		checkRead(t, wordOpsOf(moduli(size)[0]), size/bits.UintSize)
 		for _, prime := range moduli(size) {
 			for _, x := range wordCases(prime) {
 				for _, y := range wordCases(prime) {
-					checkWords(t, goWordsOf(prime), prime, fixedWords(x, size), fixedWords(y, size))
+					checkWords(t, wordOpsOf(prime), prime, fixedWords(x, size), fixedWords(y, size))
 				}
 			}
 		}
 	}
 }
 
-// TestRadix64 runs the kernel in every group, those that another one serves
-// faster too.
-func TestRadix64(t *testing.T) {
+// TestWords: words in plain Go are right.
+func TestWords(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
-		o, k := oracleOf(p), makerOf(newRadix64(p.prime, p.generator))
-		e := padded(bytesFor("exponent", 1))
-		x := o.operands()[len(o.operands())-1]
-		if got := k.toBytes(p.Size(), k.power(k.fromBytes(o.fixed(x)), &e)); number(got).Cmp(o.exp(x, number(e[:]))) != 0 {
-			t.Errorf("%s: wrong power %x", p.name, got)
-		}
-		if got := k.toBytes(p.Size(), k.powerG(&e)); number(got).Cmp(o.exp(o.g, number(e[:]))) != 0 {
-			t.Errorf("%s: wrong power of the generator %x", p.name, got)
-		}
-	}
-}
-
-// TestRadix64Unreduced: an element that stands for its number plus N, which
-// products may return, is as good as the reduced one.
-func TestRadix64Unreduced(t *testing.T) {
-	t.Parallel()
-	for _, p := range allProfiles() {
-		o, k := oracleOf(p), makerOf(newRadix64(p.prime, p.generator))
-		r := new(big.Int).Lsh(big.NewInt(1), uint(8*p.Size()))
-		inverse := new(big.Int).ModInverse(r, o.n)
-		for _, x := range wordCases(wordsOf(p.prime)) {
-			for _, y := range wordCases(wordsOf(p.prime)) {
-				a, b := fixedWords(x, 8*p.Size()), fixedWords(y, 8*p.Size())
-				sum := new(big.Int).Add(x, y)
-				if want := o.mod(sum.Mul(sum, inverse)); number(k.toBytes(p.Size(), k.sum(a, b))).Cmp(want) != 0 {
-					t.Fatalf("%s: %x + %x = %x", p.name, x, y, k.toBytes(p.Size(), k.sum(a, b)))
-				}
-			}
-			if want := o.mod(new(big.Int).Mul(x, inverse)); number(k.toBytes(p.Size(), fixedWords(x, 8*p.Size()))).Cmp(want) != 0 {
-				t.Fatalf("%s: %x leaves as %x", p.name, x, k.toBytes(p.Size(), fixedWords(x, 8*p.Size())))
-			}
-		}
-	}
+	checkAllWords(t, goWordsOf, wordSizes)
 }
 
 // TestRadix64Spoiled: the test that a kernel must pass finds a single wrong bit in what
@@ -227,7 +193,7 @@ func TestRadix64Spoiled(t *testing.T) {
 			"nothing": func(*radix64) {},
 			"N":       func(k *radix64) { k.prime[1] ^= 1 },
 			"one":     func(k *radix64) { k.one[2] ^= 1 },
-			"radix":   func(k *radix64) { k.square[3] ^= 1 },
+			"radix":   func(k *radix64) { k.radix2[3] ^= 1 },
 			"table":   func(k *radix64) { k.windows[30][5][15] ^= 1 },
 		} {
 			i := implementation{"spoiled", supportsRadix64, func(prime []byte, generator byte) kernel {

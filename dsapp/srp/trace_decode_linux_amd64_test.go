@@ -28,6 +28,7 @@ type traceInstruction struct {
 	condition byte   // of a branch, as the processor numbers them
 	target    uint64 // of a branch, jump or call
 	call      bool   // to what a register or memory holds
+	product   bool   // of a call to assembly that computes; the decoder does not tell
 	// base and index are the registers that the address of its operand depends
 	// on; text tells that it reads or writes at RSI and RDI instead.
 	base, index int

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-var traceAll = flag.Bool("trace-all", false, "trace every kernel at every size, and every instruction of the smallest, which takes many minutes")
+var traceAll = flag.Bool("trace-all", false, "trace every kernel at every size, branches and instructions, which takes many minutes")
 
 // traced is an operation that has to do the same for all its inputs.
 type traced struct {
@@ -50,13 +50,9 @@ func (g tracedGroup) slow() bool {
 // tracedGroups are the kernels that this machine has: each at the smallest size
 // that it can compute with, and then at all the sizes that it may serve.
 func tracedGroups() (smallest, others []tracedGroup) {
-	portable := implementation{
-		"portable", func(int) bool { return true },
-		func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
-	}
 	// 2^512-569 is prime.
 	short := newProfile("trace-512", strings.Repeat("F", 125)+"DC7", 2, sha256.New)
-	for _, i := range append(slices.Clone(implementations), portable) {
+	for _, i := range everyImplementation {
 		p := rfcProfile()
 		if i.name == "radix64" {
 			p = short
@@ -96,8 +92,8 @@ func (g tracedGroup) operations() map[string]traced {
 	inputs["base 0"], inputs["base 1"], inputs["base N-1"] = o.fixed(operands[0]), o.fixed(operands[1]), o.fixed(operands[5])
 	inputs["base"], inputs["factor"] = o.fixed(operands[len(operands)-1]), o.fixed(operands[len(operands)-2])
 	numbers := []string{"operand 0", "operand 1", "operand 5", "operand 6", "operand 10", "operand 11"}
-	powers := []string{"0", "1", "2^255", "all ones", "random", "digits from 3"}
-	few := []string{"0", "random", "all ones"}
+	powers := []string{"0", "random", "all ones", "1", "2^255", "digits from 3"}
+	few := powers[:5]
 	bases := []string{"base 0", "base 1", "base N-1"}
 
 	// prepared is a profile with the kernel. Its tables are for the process alone
@@ -108,7 +104,7 @@ func (g tracedGroup) operations() map[string]traced {
 		return &q, made
 	}
 	operations := map[string]traced{
-		"numbers": {inputs: numbers, few: numbers[:3], prepare: func(*testing.T) (func(string), func()) {
+		"numbers": {inputs: numbers, few: numbers[:2], prepare: func(*testing.T) (func(string), func()) {
 			_, k := prepared()
 			c, z := k.calculator(), newElements(k, 4)
 			x, y, result := make([]byte, o.size()), inputs["factor"], make([]byte, o.size())
@@ -123,7 +119,7 @@ func (g tracedGroup) operations() map[string]traced {
 				c.wipe()
 			}
 		}},
-		"base^e": {inputs: append(powers, bases...), few: append(few, bases[0]), prepare: func(*testing.T) (func(string), func()) {
+		"base^e": {inputs: append(powers, bases...), few: append(few[:5:5], bases[0]), prepare: func(*testing.T) (func(string), func()) {
 			_, k := prepared()
 			c, z := k.calculator(), newElements(k, 2)
 			base, e := make([]byte, o.size()), new([PrivateSize]byte)
@@ -149,7 +145,7 @@ func (g tracedGroup) operations() map[string]traced {
 				c.wipe()
 			}
 		}},
-		"step 1": {inputs: append(powers, "simulated"), few: append(few, "simulated"), prepare: func(t *testing.T) (func(string), func()) {
+		"step 1": {inputs: append(powers, "simulated"), few: []string{"random", "simulated", "0", "all ones"}, prepare: func(t *testing.T) (func(string), func()) {
 			p, _ := prepared()
 			x, _ := honest(t, p)
 			simulated := p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
@@ -171,7 +167,7 @@ func (g tracedGroup) operations() map[string]traced {
 		}},
 		"step 2": {
 			inputs: []string{"wrong", "wrong at its end", "simulated", "0", "all ones", "right"},
-			few:    []string{"wrong", "wrong at its end", "simulated", "right"},
+			few:    []string{"wrong", "simulated", "wrong at its end", "right"},
 			other:  []string{"right"},
 			prepare: func(t *testing.T) (func(string), func()) {
 				p, _ := prepared()
@@ -261,7 +257,25 @@ func tracedControls() map[string]traced {
 			sink = z
 		}),
 		"control/allocates": exponent(func(e *[PrivateSize]byte) { *room = make([]byte, 1+int(e[0])) }),
-		"control/big":       exponent(func(b *[PrivateSize]byte) { e.Exp(x, e.SetBytes(b[:]), n) }),
+		"control/panics": exponent(func(e *[PrivateSize]byte) {
+			if digit(e, 1) != 0 {
+				panic("for this exponent")
+			}
+		}),
+		"control/exits": exponent(func(e *[PrivateSize]byte) { os.Exit(3) }),
+		"control/hangs": exponent(func(e *[PrivateSize]byte) {
+			for digit(e, 1) != 0 {
+				sink++
+			}
+		}),
+		// The second time it is traced.
+		"control/hangs later": exponent(func(*[PrivateSize]byte) {
+			for again := sink; again != 0; {
+				sink++
+			}
+			sink = 1
+		}),
+		"control/big": exponent(func(b *[PrivateSize]byte) { e.Exp(x, e.SetBytes(b[:]), n) }),
 	}
 }
 
@@ -297,6 +311,24 @@ type traceResult struct {
 // whether it could.
 func trace(t *testing.T, what int, name string, inputs []string) (r traceResult, ok bool) {
 	t.Helper()
+	limit := time.Minute
+	if *traceAll {
+		limit = time.Hour
+	}
+	r, err := traceFor(t, limit, what, name, inputs)
+	if errors.Is(err, errNoTrace) {
+		t.Logf("NOT CHECKED: %v", err)
+		return r, false
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return r, true
+}
+
+// traceFor does so in a limited time. An error has what the process wrote.
+func traceFor(t *testing.T, limit time.Duration, what int, name string, inputs []string) (r traceResult, err error) {
+	t.Helper()
 	log, err := os.Create(t.TempDir() + "/log")
 	if err != nil {
 		t.Fatal(err)
@@ -307,26 +339,18 @@ func trace(t *testing.T, what int, name string, inputs []string) (r traceResult,
 		defer close(done)
 		// The thread stays locked, so it ends with the goroutine.
 		runtime.LockOSThread()
-		r, err = compareTraces(what, name, inputs, log)
+		r, err = compareTraces(limit, what, name, inputs, log)
 	}()
 	<-done
-	if errors.Is(err, errNoTrace) {
-		t.Logf("NOT CHECKED: %v", err)
-		return r, false
-	}
 	if err != nil {
 		text, _ := os.ReadFile(log.Name())
-		t.Fatalf("%s: %v\n%s", name, err, text)
+		err = fmt.Errorf("%w\n%s", err, text)
 	}
-	return r, true
+	return r, err
 }
 
 // compareTraces does it in the process and on the thread that it starts.
-func compareTraces(what int, name string, inputs []string, log *os.File) (r traceResult, err error) {
-	limit := time.Minute
-	if *traceAll {
-		limit = time.Hour
-	}
+func compareTraces(limit time.Duration, what int, name string, inputs []string, log *os.File) (r traceResult, err error) {
 	p, err := startTrace(name, inputs, limit, log)
 	if err != nil {
 		return r, err
@@ -336,13 +360,13 @@ func compareTraces(what int, name string, inputs []string, log *os.File) (r trac
 	for _, input := range inputs {
 		n, err := p.record(what, &record)
 		if err != nil {
-			return r, fmt.Errorf("%s: %w", input, err)
+			return r, fmt.Errorf("%q: %w", input, err)
 		}
 		r.instructions = append(r.instructions, n)
 		difference := ""
 		if differs, pc, moved := record.next(); differs {
 			difference = "another way from " + p.place(pc) + " on"
-			if moved && what == traceSteps {
+			if moved && what != traceWays {
 				difference = "another address in " + p.place(pc)
 			}
 		}
@@ -352,6 +376,29 @@ func compareTraces(what int, name string, inputs []string, log *os.File) (r trac
 	return r, nil
 }
 
+// traceCap returns how many instructions an operation may have, about 3 % more than
+// it has, or 0. Where the compiler makes most of them there is no cap.
+func traceCap(name string) int {
+	return map[string]int{
+		"ifma/2048/base^e": 640_000,
+		"ifma/2048/g^e":    138_000,
+		"ifma/2048/step 1": 175_000,
+		"ifma/2048/step 2": 1_316_000,
+		"ifma/3072/base^e": 1_063_000,
+		"ifma/3072/g^e":    230_000,
+		"ifma/3072/step 1": 286_000,
+		"ifma/3072/step 2": 2_179_000,
+		"ifma/4096/base^e": 1_594_000,
+		"ifma/4096/g^e":    348_000,
+		"ifma/4096/step 1": 423_000,
+		"ifma/4096/step 2": 3_258_000,
+		"adx/2048/base^e":  2_577_000,
+		"adx/2048/g^e":     622_000,
+		"adx/2048/step 1":  670_000,
+		"adx/2048/step 2":  5_201_000,
+	}[name]
+}
+
 // checkTrace requires that the operation does the same for all inputs.
 func checkTrace(t *testing.T, what int, name string, o traced, inputs []string) {
 	t.Helper()
@@ -359,9 +406,17 @@ func checkTrace(t *testing.T, what int, name string, o traced, inputs []string) 
 	if !ok {
 		return
 	}
+	limit := 0
+	if what == traceWays && testing.CoverMode() == "" {
+		limit = traceCap(name)
+	}
 	t.Logf("%d instructions, %d recorded, %d inputs", r.instructions[0], r.events, len(inputs))
 	for i, input := range inputs {
-		switch n := r.instructions[i]; {
+		n := r.instructions[i]
+		if limit != 0 && n > limit {
+			t.Errorf("%q: %d instructions, and the cap is %d", input, n, limit)
+		}
+		switch {
 		case !slices.Contains(o.other, input):
 			if r.differences[i] != "" {
 				t.Errorf("%q, with %d instructions: %s", input, n, r.differences[i])
@@ -391,21 +446,10 @@ func TestTrace(t *testing.T) {
 		t.Log("NOT CHECKED: more sizes and numbers, which -trace-all adds")
 	}
 	for n, g := range append(smallest, others...) {
-		larger := n >= len(smallest)
-		if !*traceAll && larger && (g.slow() || g.p != profiles[0]) {
-			continue
-		}
 		for name, o := range g.operations() {
-			// What the server does is not up to the kernel.
-			if strings.HasPrefix(name, "step") && (larger || g.slow() && !*traceAll) {
+			inputs := g.ways(name, o, n >= len(smallest))
+			if len(inputs) == 0 {
 				continue
-			}
-			inputs := o.few
-			switch {
-			case *traceAll && !larger:
-				inputs = o.inputs
-			case g.slow() || larger:
-				inputs = inputs[:2]
 			}
 			t.Run(g.name()+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -415,30 +459,63 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// ways returns the inputs with which to follow an operation branch by branch.
+func (g tracedGroup) ways(name string, o traced, served bool) []string {
+	step, assembly, first := strings.HasPrefix(name, "step"), !g.slow(), g.p == profiles[0]
+	switch ifma := g.implementation.name == "ifma"; {
+	case *traceAll && !served:
+		return o.inputs
+	case *traceAll && assembly:
+		return o.few
+	case !assembly && (served || step) && !*traceAll:
+		return nil
+	case step && !served:
+		// What the server does is not up to the kernel.
+		return nil
+	case step && !first && ifma:
+		return o.few[:1] // for its cap
+	case step && !first:
+		return nil
+	case served && (ifma || assembly && name == "g^e" || assembly && first && !step):
+		return o.few
+	}
+	return o.few[:2]
+}
+
 // TestTraceAddresses follows the kernels instruction by instruction. In each of
 // them all registers that make addresses must be the same whatever the secrets are.
+// At the sizes that are served it leaves out products in assembly, about which
+// TestAssembly is, and only -trace-all does not.
 func TestTraceAddresses(t *testing.T) {
 	t.Parallel()
-	smallest, _ := tracedGroups()
-	for n, g := range smallest {
+	smallest, others := tracedGroups()
+	for n, g := range append(smallest, others...) {
+		served := n >= len(smallest)
 		for name, o := range g.operations() {
 			// What the server returns has a new place each time.
-			if strings.HasPrefix(name, "step") {
+			if strings.HasPrefix(name, "step") || g.slow() && (served || !*traceAll) {
 				continue
 			}
-			inputs := o.inputs
-			if g.slow() {
+			what, inputs := traceSteps, o.inputs
+			switch {
+			case served && *traceAll:
+				inputs = o.few[:2]
+			case served:
+				what = traceReads
+			case g.slow():
 				inputs = o.few
 			}
 			if !*traceAll {
-				if n > 0 || g.slow() || name == "base^e" {
+				first := n == 0 || served && g.p == profiles[0]
+				if name == "numbers" == served || name == "base^e" && g.implementation.name != "ifma" ||
+					!first && (name == "base^e" || g.implementation.name != "ifma") {
 					continue
 				}
-				inputs = []string{inputs[0], inputs[len(inputs)-2]}
+				inputs = inputs[:2]
 			}
 			t.Run(g.name()+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				checkTrace(t, traceSteps, g.name()+"/"+name, o, inputs)
+				checkTrace(t, what, g.name()+"/"+name, o, inputs)
 			})
 		}
 	}
@@ -448,7 +525,7 @@ func TestTraceAddresses(t *testing.T) {
 }
 
 // TestTraceControls: a tracer that saw nothing would pass the tests above. It
-// counts right, both ways, and sees what it is for.
+// counts right, both ways, sees what it is for, and comes back from what fails.
 func TestTraceControls(t *testing.T) {
 	t.Parallel()
 	controls := tracedControls()
@@ -478,6 +555,16 @@ func TestTraceControls(t *testing.T) {
 	expect("skips zeros", traceSteps, way)
 	expect("big", traceWays, way)
 	expect("allocates", traceWays, way)
+	for name, what := range map[string]error{"panics": errTraceEnd, "exits": errTraceEnd, "hangs": errTraceLimit, "hangs later": errTraceLimit} {
+		limit := time.Minute
+		if what == errTraceLimit {
+			limit = 300 * time.Millisecond
+		}
+		_, err := traceFor(t, limit, traceWays, "control/"+name, controls["control/"+name].inputs)
+		if !errors.Is(err, what) || name == "panics" && !strings.Contains(err.Error(), "panic: for this exponent") {
+			t.Errorf("%s: %v, want %v", name, err, what)
+		}
+	}
 	// Another address is on no other way.
 	expect("looks up", traceWays, "")
 	expect("looks up", traceSteps, address)

@@ -3,12 +3,15 @@
 package srp
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -24,6 +27,10 @@ const (
 	// traceSteps is every instruction, and the registers that it takes addresses
 	// from. That takes a hundred times as long.
 	traceSteps
+	// traceReads is the same without products and squares in assembly, of which it is
+	// the arguments. TestAssembly shows that these make all addresses there, and
+	// traceWays the way.
+	traceReads
 )
 
 const (
@@ -33,8 +40,17 @@ const (
 	traceInputs = "SRP_TEST_TRACE_INPUTS"
 )
 
-// errNoTrace tells that this system lets nobody trace.
-var errNoTrace = errors.New("processes cannot be traced here")
+var (
+	// errNoTrace tells that this system lets nobody trace.
+	errNoTrace = errors.New("processes cannot be traced here")
+	// errTraceEnd tells that the process has ended before it was at its last mark.
+	errTraceEnd = errors.New("the process has ended")
+	// errTraceLimit tells that it took too long for that.
+	errTraceLimit = errors.New("the limit on its time has ended the process")
+)
+
+// traceProducts are the routines in assembly that compute.
+var traceProducts = regexp.MustCompile(`\.(ifmaProduct|ifmaSquare|adxMultiply|adxSquare)\d*$`)
 
 // tracer follows one thread of a process that it has started. Between marks, which
 // are calls of runtime.Breakpoint, the process runs by itself.
@@ -46,8 +62,13 @@ var errNoTrace = errors.New("processes cannot be traced here")
 // depends on what has been allocated before.
 type tracer struct {
 	pid, thread int
-	limit       *time.Timer
-	threads     map[int]bool
+	// limit ends the process, and says in limited that it has.
+	limit   *time.Timer
+	limited atomic.Bool
+	// ended tells that there is no process any more.
+	ended bool
+	// threads are those that there are, and whether they run.
+	threads map[int]bool
 	// mark is the address of the instruction that stops at a mark.
 	mark uint64
 	// slide is how much higher than this process the other has its functions.
@@ -87,17 +108,22 @@ func startTrace(name string, inputs []string, limit time.Duration, log *os.File)
 		return nil, fmt.Errorf("%w: %w", errNoTrace, err)
 	}
 	t := &tracer{
-		pid: pid, limit: time.AfterFunc(limit, func() { _ = unix.Kill(pid, unix.SIGKILL) }), threads: map[int]bool{pid: true},
+		pid: pid, threads: map[int]bool{},
 		code: map[uint64]traceInstruction{}, runs: map[uint64]traceRun{}, stops: map[uint64]byte{},
 	}
-	if _, err := t.wait(pid); err != nil {
+	t.limit = time.AfterFunc(limit, func() {
+		t.limited.Store(true)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	})
+	if _, _, err := t.wait(); err != nil {
 		t.close()
-		return nil, fmt.Errorf("%w: %w", errNoTrace, err)
+		return nil, err
 	}
 	if err := unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_EXITKILL); err != nil {
 		t.close()
 		return nil, fmt.Errorf("%w: %w", errNoTrace, err)
 	}
+	t.threads[pid] = true
 	if err := t.first(); err != nil {
 		t.close()
 		return nil, err
@@ -120,33 +146,52 @@ func pinTrace() {
 // close ends the process.
 func (t *tracer) close() {
 	t.limit.Stop()
+	if t.ended {
+		return
+	}
 	_ = unix.Kill(t.pid, unix.SIGKILL)
-	for {
-		var status unix.WaitStatus
-		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
-		if err != nil && !errors.Is(err, unix.EINTR) || tid == t.pid && (status.Exited() || status.Signaled()) {
+	for !t.ended {
+		if _, _, err := t.wait(); err != nil && !t.ended {
 			return
 		}
 	}
 }
 
-// wait waits until a thread stops and returns the signal that it stops for.
-func (t *tracer) wait(thread int) (syscall.Signal, error) {
-	var status unix.WaitStatus
+// wait waits until a thread stops or ends, and returns how. When the process has
+// ended that is an error. The system tells that of the first thread, which is the
+// process, only after it could tell it of all others, so this waits for any.
+func (t *tracer) wait() (thread int, status unix.WaitStatus, err error) {
 	for {
-		// This thread has nothing else to do, and often waits some microseconds only.
-		_, _, e := syscall.RawSyscall6(unix.SYS_WAIT4, uintptr(thread), uintptr(unsafe.Pointer(&status)), unix.WALL, 0, 0, 0)
-		if e == unix.EINTR {
-			continue
+		// Only children of this thread: other tests have processes too. Time goes on
+		// for them, and for the limit, while this one waits.
+		tid, _, e := syscall.Syscall6(unix.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), unix.WALL|unix.WNOTHREAD, 0, 0, 0)
+		thread = int(tid)
+		switch {
+		case e == unix.EINTR:
+		case e != 0:
+			return 0, 0, fmt.Errorf("wait: %w", e)
+		case thread == t.pid && !status.Stopped():
+			t.ended = true
+			t.limit.Stop()
+			return 0, 0, t.end(status)
+		default:
+			if t.threads[thread] = false; !status.Stopped() {
+				delete(t.threads, thread)
+			}
+			return thread, status, nil
 		}
-		if e != 0 {
-			return 0, fmt.Errorf("wait: %w", e)
-		}
-		if !status.Stopped() {
-			return 0, fmt.Errorf("the process ended with status %#x", uint32(status))
-		}
-		return status.StopSignal(), nil
 	}
+}
+
+// end tells why the process has ended.
+func (t *tracer) end(status unix.WaitStatus) error {
+	switch {
+	case t.limited.Load():
+		return errTraceLimit
+	case status.Signaled():
+		return fmt.Errorf("%w: %v", errTraceEnd, status.Signal())
+	}
+	return fmt.Errorf("%w with status %d", errTraceEnd, status.ExitStatus())
 }
 
 // resume lets the thread go on, and waits until it stops again by itself. Signals
@@ -156,7 +201,12 @@ func (t *tracer) resume(request uintptr) error {
 		if _, _, e := syscall.RawSyscall6(unix.SYS_PTRACE, request, uintptr(t.thread), 0, 0, 0, 0); e != 0 {
 			return fmt.Errorf("resume: %w", e)
 		}
-		switch signal, err := t.wait(t.thread); {
+		thread, status, err := t.wait()
+		for err == nil && (thread != t.thread || !status.Stopped()) {
+			// It is new, and stays where it is, or has ended.
+			thread, status, err = t.wait()
+		}
+		switch signal := status.StopSignal(); {
 		case err != nil:
 			return err
 		case signal == unix.SIGTRAP:
@@ -176,20 +226,11 @@ func (t *tracer) first() error {
 		return fmt.Errorf("resume: %w", err)
 	}
 	for {
-		var status unix.WaitStatus
-		// Only children of this thread: other tests have processes too.
-		thread, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+		thread, status, err := t.wait()
 		if err != nil {
-			return fmt.Errorf("wait: %w", err)
+			return err
 		}
 		if !status.Stopped() {
-			if thread == t.pid {
-				return fmt.Errorf("the process ended with status %#x", uint32(status))
-			}
-			delete(t.threads, thread)
 			continue
 		}
 		signal := 0
@@ -197,7 +238,7 @@ func (t *tracer) first() error {
 		case status.StopSignal() == unix.SIGTRAP && status.TrapCause() == 0:
 			t.thread = thread
 			return t.freeze()
-		case status.StopSignal() == unix.SIGTRAP, status.StopSignal() == unix.SIGSTOP && !t.threads[thread]:
+		case status.StopSignal() == unix.SIGTRAP, status.StopSignal() == unix.SIGSTOP:
 			// A new thread, seen from the one that made it and from itself.
 		default:
 			signal = int(status.StopSignal())
@@ -211,13 +252,21 @@ func (t *tracer) first() error {
 
 // freeze stops the other threads. New ones stop by themselves until they are resumed.
 func (t *tracer) freeze() error {
-	for tid := range t.threads {
-		if tid == t.thread {
-			continue
-		}
+	for tid, runs := range t.threads {
 		// What has ended stands still too.
-		if err := unix.Tgkill(t.pid, tid, unix.SIGSTOP); err == nil {
-			_, _ = t.wait(tid)
+		if runs && unix.Tgkill(t.pid, tid, unix.SIGSTOP) != nil {
+			delete(t.threads, tid)
+		}
+	}
+	for runs := true; runs; {
+		runs = false
+		for _, r := range t.threads {
+			runs = runs || r
+		}
+		if runs {
+			if _, _, err := t.wait(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := unix.PtraceGetRegs(t.thread, &t.regs); err != nil {
@@ -255,6 +304,11 @@ func traceStart(pid string) (start uint64, err error) {
 // record lets the thread go on to the next mark, and from there to the one after,
 // and records all that happens in between. It returns the number of instructions.
 func (t *tracer) record(what int, to *traceRecord) (instructions int, err error) {
+	defer func() {
+		if err != nil && t.limited.Load() {
+			err = errTraceLimit // which fails in many ways
+		}
+	}()
 	if err := t.resume(unix.PTRACE_CONT); err != nil {
 		return 0, err
 	}
@@ -262,8 +316,8 @@ func (t *tracer) record(what int, to *traceRecord) (instructions int, err error)
 		return 0, t.astray(t.mark + 1)
 	}
 	follow := t.ways
-	if what == traceSteps {
-		follow = t.steps
+	if what != traceWays {
+		follow = func(to *traceRecord) (int, error) { return t.steps(to, what == traceReads) }
 	}
 	instructions, err = follow(to)
 	if err != nil {
@@ -282,8 +336,8 @@ func (t *tracer) record(what int, to *traceRecord) (instructions int, err error)
 }
 
 // steps goes instruction by instruction. It requires of each that it is what the
-// decoder makes of it, which ways relies on.
-func (t *tracer) steps(to *traceRecord) (instructions int, err error) {
+// decoder makes of it, which ways relies on. Products it may leave out.
+func (t *tracer) steps(to *traceRecord, reads bool) (instructions int, err error) {
 	for t.regs.Rip != t.mark {
 		pc := t.regs.Rip
 		i, err := t.instruction(pc)
@@ -292,7 +346,19 @@ func (t *tracer) steps(to *traceRecord) (instructions int, err error) {
 		}
 		if i.kind == traceAllocate {
 			to.add(pc, uint32(t.regs.Rax))
-			if err := t.allocate(pc + uint64(i.size)); err != nil {
+			if err := t.skip(pc + uint64(i.size)); err != nil {
+				return 0, err
+			}
+			instructions++
+			continue
+		}
+		if i.product && reads {
+			arguments, err := t.arguments()
+			if err != nil {
+				return 0, err
+			}
+			to.add(pc, arguments)
+			if err := t.skip(pc + uint64(i.size)); err != nil {
 				return 0, err
 			}
 			instructions++
@@ -342,7 +408,7 @@ func (t *tracer) ways(to *traceRecord) (instructions int, err error) {
 		switch {
 		case i.kind == traceAllocate:
 			next, detail = at+uint64(i.size), uint32(t.regs.Rax)
-			err = t.allocate(next)
+			err = t.skip(next)
 		case !known:
 			next, err = t.over(at, i)
 			detail = uint32(next)
@@ -450,8 +516,8 @@ func (t *tracer) over(at uint64, i traceInstruction) (uint64, error) {
 	return t.regs.Rip, nil
 }
 
-// allocate lets the thread go on until the call that it stands at returns.
-func (t *tracer) allocate(to uint64) error {
+// skip lets the thread go on until the call that it stands at returns.
+func (t *tracer) skip(to uint64) error {
 	planted, stack := t.planted, t.regs.Rsp
 	if err := t.plant(false); err != nil {
 		return err
@@ -525,8 +591,12 @@ func (t *tracer) instruction(at uint64) (traceInstruction, error) {
 	if err != nil {
 		return i, fmt.Errorf("%w: % x in %s", err, b, t.place(at))
 	}
-	if f := runtime.FuncForPC(uintptr(i.target - t.slide)); i.kind == traceCall && f != nil && strings.HasPrefix(f.Name(), "runtime.mallocgc") {
-		i.kind = traceAllocate
+	if f := runtime.FuncForPC(uintptr(i.target - t.slide)); i.kind == traceCall && f != nil {
+		file, _ := f.FileLine(f.Entry())
+		if strings.HasPrefix(f.Name(), "runtime.mallocgc") {
+			i.kind = traceAllocate
+		}
+		i.product = strings.HasSuffix(file, ".s") && traceProducts.MatchString(f.Name())
 	}
 	t.code[at] = i
 	return i, nil
@@ -547,23 +617,45 @@ func (t *tracer) after(i traceInstruction) (next uint64, known bool) {
 // addresses returns a number made from the registers that an instruction takes
 // addresses from.
 func (t *tracer) addresses(i traceInstruction) uint32 {
-	h := t.regs.Rsp
-	mix := func(v uint64) {
-		h = (h ^ v) * 0x9E3779B97F4A7C15
-		h ^= h >> 29
-	}
+	h := traceHash(t.regs.Rsp)
 	if i.base != traceNone {
-		mix(t.register(i.base))
+		h.add(t.register(i.base))
 	}
 	if i.index != traceNone {
-		mix(t.register(i.index) + 1)
+		h.add(t.register(i.index) + 1)
 	}
 	if i.text {
-		mix(t.regs.Rsi)
-		mix(t.regs.Rdi)
+		h.add(t.regs.Rsi)
+		h.add(t.regs.Rdi)
 	}
-	mix(0)
-	return uint32(h >> 32)
+	return h.sum()
+}
+
+// arguments returns a number made from the arguments of a product or a square in
+// assembly, of which each has five at least.
+func (t *tracer) arguments() (uint32, error) {
+	var b [5 * 8]byte
+	if _, err := unix.PtracePeekData(t.thread, uintptr(t.regs.Rsp), b[:]); err != nil {
+		return 0, fmt.Errorf("read the stack: %w", err)
+	}
+	h := traceHash(t.regs.Rsp)
+	for i := range len(b) / 8 {
+		h.add(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+	return h.sum(), nil
+}
+
+// traceHash makes one number of many.
+type traceHash uint64
+
+func (h *traceHash) add(v uint64) {
+	*h = (*h ^ traceHash(v)) * 0x9E3779B97F4A7C15
+	*h ^= *h >> 29
+}
+
+func (h *traceHash) sum() uint32 {
+	h.add(0)
+	return uint32(*h >> 32)
 }
 
 // register returns a register by the number that instructions have for it.

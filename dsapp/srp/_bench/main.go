@@ -65,6 +65,7 @@ type bench struct {
 	groups    []string
 	present   map[place]bool
 	rounds    []map[place]turn
+	busy      float64 // load average without this comparison
 }
 
 func main() {
@@ -89,7 +90,7 @@ func run(ctx context.Context) error {
 		return errors.New("rounds, batches and their time must be positive")
 	}
 
-	start, busy := time.Now(), load()
+	start, before := time.Now(), load()
 	folder, err := os.MkdirTemp("", "bench-srp")
 	if err != nil {
 		return err
@@ -119,10 +120,11 @@ func run(ctx context.Context) error {
 	}
 	fmt.Fprintln(os.Stderr)
 
-	fmt.Println(b.conditions())
 	// One of the load at the end is this comparison.
-	if busy = max(busy, load()-1); busy >= 1 {
-		fmt.Printf("\nWARNING: other work was running (load average %.1f). Measure again on a quiet machine.\n", busy)
+	b.busy = max(before, load()-1)
+	fmt.Println(b.conditions())
+	if b.busy >= 1 {
+		fmt.Println("\nWARNING: measure again on a quiet machine.")
 	}
 	fmt.Printf("\nTimes as multiples of OpenSSL's: medians of %d rounds, and the middle half of them.\n\n%s", len(b.rounds), b.table())
 	if *readme == "" {
@@ -137,20 +139,21 @@ func (b *bench) build(ctx context.Context) error {
 	if err := os.CopyFS(b.folder, baseline); err != nil {
 		return err
 	}
-	cc := os.Getenv("CC")
-	if cc == "" {
-		cc = "cc"
+	// The name of a compiler may follow that of another program, or have options.
+	cc := strings.Fields(os.Getenv("CC"))
+	if len(cc) == 0 {
+		cc = []string{"cc"}
 	}
 	sources := filepath.Join(b.folder, "baseline")
 	for _, c := range []struct {
 		name string
 		libs []string
 	}{{"openssl", []string{"-lcrypto"}}, {"gmp", []string{"-lgmp", "-lcrypto"}}} {
-		args := append([]string{
+		args := slices.Concat(cc[1:], []string{
 			"-O2", "-std=c11", "-Wall", "-D_POSIX_C_SOURCE=200809L", "-DOPENSSL_API_COMPAT=0x10100000L",
 			"-o", b.path(c.name), filepath.Join(sources, "baseline.c"), filepath.Join(sources, c.name+".c"),
-		}, c.libs...)
-		if _, err := output(ctx, cc, args...); err != nil {
+		}, c.libs)
+		if _, err := output(ctx, cc[0], args...); err != nil {
 			return err
 		}
 		version, err := output(ctx, b.path(c.name))
@@ -468,6 +471,9 @@ func (b *bench) conditions() string {
 	pinned := "not pinned to a core"
 	if b.pin != nil {
 		pinned = "on one core"
+	}
+	if b.busy >= 1 {
+		pinned += fmt.Sprintf(", while other work was running (load average %.1f)", b.busy)
 	}
 	return fmt.Sprintf("%s; %s, %s; %s.", cpu, strings.Join(b.versions, ", "), runtime.Version(), pinned)
 }

@@ -1,4 +1,4 @@
-module github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/_asm/ifma
+module github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/_asm
 
 go 1.26.0
 

@@ -10,22 +10,28 @@ const (
 	windowBits  = 4
 	windowSize  = 1 << windowBits
 	windowCount = PrivateSize * 8 / windowBits
+
+	// A product of bigmod costs two of other kernels, so the portable one has fewer
+	// and larger digits: pairs of windows, for the digits below 16 and from there on.
+	pairBits  = windowBits + 1
+	pairCount = (PrivateSize*8 + pairBits - 1) / pairBits
 )
 
 // portable is the kernel for every machine. Its elements are the words of a
 // bigmod.Nat, least significant first.
 type portable struct {
 	modulus *bigmod.Modulus
-	windows [windowCount]window
+	// windows hold g^(j*32^i) for every digit j from 0 to 31.
+	windows [pairCount][2]window
 }
 
-// window holds g^(j*16^i) for one i and every digit j from 0 to 15. The words of
-// equal significance stand together, so that reading one entry walks through
+// window holds 16 powers that follow each other, such as g^(j*16^i) for one i and
+// every digit j. The words of equal significance stand together, so that reading one entry walks through
 // memory in order, over all of them.
 type window [][windowSize]uint
 
 // newPortable returns the portable kernel for an odd prime and a generator, and
-// computes its table of powers: 64 windows, 256 KB at 2048 bits.
+// computes its table of powers: 52 pairs of windows, 416 KB at 2048 bits.
 func newPortable(prime []byte, generator byte) *portable {
 	m, err := bigmod.NewModulus(prime)
 	if err != nil {
@@ -36,24 +42,25 @@ func newPortable(prime []byte, generator byte) *portable {
 	n := len(one.Bits())
 
 	k := &portable{modulus: m}
-	rows := make(window, windowCount*n)
 	for i := range k.windows {
-		w := rows[i*n : (i+1)*n]
 		entry := copyOf(one, m)
-		for j := range windowSize {
-			for l, word := range entry.Bits() {
-				w[l][j] = word
+		for half := range k.windows[i] {
+			w := make(window, n)
+			for j := range windowSize {
+				for l, word := range entry.Bits() {
+					w[l][j] = word
+				}
+				entry.Mul(base, m)
 			}
-			entry.Mul(base, m)
+			k.windows[i][half] = w
 		}
-		k.windows[i] = w
-		// The entry past the last one, base^16, is the base of the next window.
+		// The entry past the last one, base^32, is the base of the next pair.
 		base = entry
 	}
 	return k
 }
 
-func (k *portable) words() int { return len(k.windows[0]) }
+func (k *portable) words() int { return len(k.windows[0][0]) }
 
 func (k *portable) radix() int { return 0 }
 
@@ -62,6 +69,8 @@ func (k *portable) calculator() calculator {
 		k: k,
 		x: bigmod.NewNat().ExpandFor(k.modulus),
 		y: bigmod.NewNat().ExpandFor(k.modulus),
+
+		upper: make(element, k.words()),
 	}
 }
 
@@ -70,6 +79,8 @@ func (k *portable) calculator() calculator {
 type portableCalculator struct {
 	k    *portable
 	x, y *bigmod.Nat
+	// upper is what an entry could be in the second window of a pair.
+	upper element
 }
 
 func (c *portableCalculator) fromBytes(z element, b []byte) {
@@ -102,17 +113,35 @@ func (c *portableCalculator) power(z, base element, e *[PrivateSize]byte) {
 // powerG multiplies one entry of each window. A product with entry 0, which is
 // 1, costs as much as any other.
 func (c *portableCalculator) powerG(z element, e *[PrivateSize]byte) {
-	c.k.windows[0].read(c.x.Bits(), digit(e, 0))
-	for i := 1; i < windowCount; i++ {
-		c.k.windows[i].read(c.y.Bits(), digit(e, i))
+	c.read(c.x.Bits(), e, 0)
+	for i := 1; i < pairCount; i++ {
+		c.read(c.y.Bits(), e, i)
 		c.x.Mul(c.y, c.k.modulus)
 	}
 	copy(z, c.x.Bits())
 }
 
+// read sets dst to the entry of pair i for its digit of e.
+func (c *portableCalculator) read(dst []uint, e *[PrivateSize]byte, i int) {
+	// The digit can begin in one byte and end in the next.
+	at := PrivateSize - 1 - i*pairBits/8
+	d := uint(e[at])
+	if at > 0 {
+		d |= uint(e[at-1]) << 8
+	}
+	d = d >> (i * pairBits % 8) % (2 * windowSize)
+	// A window without the digit gives zeros.
+	c.k.windows[i][0].read(dst, d)
+	c.k.windows[i][1].read(c.upper, d^windowSize)
+	for l, word := range c.upper {
+		dst[l] |= word
+	}
+}
+
 func (c *portableCalculator) wipe() {
 	clear(c.x.Bits())
 	clear(c.y.Bits())
+	clear(c.upper)
 }
 
 // digit returns digit i of e in base 16, the least significant being digit 0.
@@ -120,8 +149,8 @@ func digit(e *[PrivateSize]byte, i int) uint {
 	return uint(e[PrivateSize-1-i/2]) >> (i % 2 * windowBits) % windowSize
 }
 
-// read sets dst to entry j of w. It loads every word of every entry and keeps
-// those of one by masks, so neither branches nor addresses depend on j.
+// read sets dst to entry j of w, or to zeros if there is none with that number below
+// 32. It loads every word of every entry and keeps those of one by masks, so neither branches nor addresses depend on j.
 func (w window) read(dst []uint, j uint) {
 	var mask [windowSize]uint
 	for i := range mask {

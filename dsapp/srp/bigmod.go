@@ -26,8 +26,8 @@ type portable struct {
 }
 
 // window holds 16 powers that follow each other, such as g^(j*16^i) for one i and
-// every digit j. The words of equal significance stand together, so that reading one entry walks through
-// memory in order, over all of them.
+// every digit j. The words of equal significance stand together, so that reading one
+// entry walks through memory in order, over all of them.
 type window [][windowSize]uint
 
 // newPortable returns the portable kernel for an odd prime and a generator, and
@@ -150,7 +150,8 @@ func digit(e *[PrivateSize]byte, i int) uint {
 }
 
 // read sets dst to entry j of w, or to zeros if there is none with that number below
-// 32. It loads every word of every entry and keeps those of one by masks, so neither branches nor addresses depend on j.
+// 32. It loads every word of every entry and keeps those of one by masks, so neither
+// branches nor addresses depend on j.
 func (w window) read(dst []uint, j uint) {
 	var mask [windowSize]uint
 	for i := range mask {

@@ -97,7 +97,8 @@ type ifma struct {
 
 // newIFMA returns the kernel for an odd prime of a size in ifmaSizes and a
 // generator. A prime of a size with lowOnes must be -1 modulo 2^64, as the larger
-// primes of RFC 5054 are. It computes its table of powers: 64 windows, 320 KB at 2048 bits.
+// primes of RFC 5054 are. It computes its table of powers: 64 windows, 320 KB at 2048
+// bits.
 func newIFMA(prime []byte, generator byte) kernel {
 	k := &ifma{ifmaSize: ifmaSizeOf(8 * len(prime))}
 	k.n = k.digits(prime)
@@ -213,7 +214,8 @@ func (c *ifmaCalculator) sum(z, x, y element) {
 	reduceDigits(z, c.k.twoN, c.y)
 }
 
-// power goes through e from the top, four squares and one product for each digit. A product with entry 0, which is 1, costs as much as any other.
+// power goes through e from the top, four squares and one product for each digit. A
+// product with entry 0, which is 1, costs as much as any other.
 func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
 	c.fill(c.entries, base)
 

@@ -111,30 +111,30 @@ func (c faulty) toBytes(b []byte, x element) {
 	}
 }
 
+// places tells which operands the result takes the place of.
+func places(z, x, y element) (s string) {
+	if &z[0] == &x[0] {
+		s += ", in place of x"
+	}
+	if &z[0] == &y[0] {
+		s += ", in place of y"
+	}
+	return s
+}
+
 func (c faulty) product(z, x, y element) {
 	operation := "product"
 	if &x[0] == &y[0] {
 		operation = "square"
 	}
-	if &z[0] == &x[0] {
-		operation += ", in place of x"
-	}
-	if &z[0] == &y[0] {
-		operation += ", in place of y"
-	}
+	operation += places(z, x, y)
 	a, b := c.bytesOf(x), c.bytesOf(y)
 	c.calculator.product(z, x, y)
 	c.spoil(z, operation, a, b)
 }
 
 func (c faulty) sum(z, x, y element) {
-	operation := "sum"
-	if &z[0] == &x[0] {
-		operation += ", in place of x"
-	}
-	if &z[0] == &y[0] {
-		operation += ", in place of y"
-	}
+	operation := "sum" + places(z, x, y)
 	a, b := c.bytesOf(x), c.bytesOf(y)
 	c.calculator.sum(z, x, y)
 	c.spoil(z, operation, a, b)

@@ -137,6 +137,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("limits.%w", err)
 	}
+	addresses, err := a.Limits.addresses()
+	if err != nil {
+		return fmt.Errorf("limits.%w", err)
+	}
 	a.rates = rates
 	if a.counters, err = acquireCounters(rates); err != nil {
 		return fmt.Errorf("limits: %w", err)
@@ -200,10 +204,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Limits: restapi.Limits{
 			FailedKeys:    a.counters.failedKeys,
 			Exchanges:     a.counters.exchanges,
+			Proofs:        a.counters.proofs,
 			Registrations: a.counters.registrations,
 			Calls:         a.counters.calls,
 		},
 		ClientIP:      clientIP,
+		Sources:       addresses.Source,
 		Authenticated: setUser,
 		Observe:       setLogFields,
 		Logger:        logger,

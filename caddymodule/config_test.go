@@ -139,6 +139,7 @@ func TestValidConfigurations(t *testing.T) {
 			c["limits"] = object{
 				"max_body_size": 1024, "max_exchanges": 4,
 				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0, "calls_per_minute": 0, "body_timeout": "1s",
+				"nat64_prefixes": []string{"2001:db8:122::/48", "64:ff9b:1::/96"},
 			}
 			c["requests"] = object{"lifetime": "1h", "unknown": "refuse"}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
@@ -322,6 +323,9 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"limits.registrations_per_minute: must be", limit("registrations_per_minute", -1)},
 		{"limits.calls_per_minute: must be", limit("calls_per_minute", 1_000_001)},
 		{"limits.calls_per_minute: must be", limit("calls_per_minute", -1)},
+		{"limits.nat64_prefixes[1]: must be a CIDR range", limit("nat64_prefixes", []string{"2001:db8:122::/48", "2001:db8::1"})},
+		{"limits.nat64_prefixes: NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix", limit("nat64_prefixes", []string{"192.0.2.0/24"})},
+		{"limits.nat64_prefixes: NAT64 prefix 2001:db8::/33: length must be", limit("nat64_prefixes", []string{"2001:db8::/33"})},
 		{`limits.body_timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, limit("body_timeout", 30)},
 		{"limits.body_timeout: must be", limit("body_timeout", "601s")},
 	} {

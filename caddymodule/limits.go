@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -30,8 +31,9 @@ type Limits struct {
 
 	// How many requests with a missing or wrong API key one client address may
 	// make per minute before all its requests are answered with status 429 for a
-	// while. An IPv6 address counts as its /64 here and below. Behind a proxy, set
-	// the server's `trusted_proxies`: all clients are one address otherwise.
+	// while. An IPv6 address counts as its /64 here and below, and all addresses of
+	// a /48 together may have 16 times the limit of one. Behind a proxy, set the
+	// server's `trusted_proxies`: all clients are one address otherwise.
 	// 0: no limit. At most 1000000. Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
@@ -56,6 +58,16 @@ type Limits struct {
 	// phones behind one address need a higher limit. 0: no limit. At most 1000000.
 	// Default: 600.
 	CallsPerMinute *int `json:"calls_per_minute,omitempty"`
+
+	// The prefixes by which a NAT64 or a stateless translator in front of the gateway
+	// writes the IPv4 addresses of clients, such as `2001:db8:122::/48`, with the
+	// layout of RFC 6052 and a length of 32, 40, 48, 56, 64 or 96. Such an address
+	// counts as the IPv4 address in it; without its prefix here all clients that it
+	// stands for share the limits of a few IPv6 addresses. Give only prefixes whose
+	// addresses nobody but the translator can send from: whoever can counts as any
+	// IPv4 address. They must not overlap. `64:ff9b::/96` is always known.
+	// Default: none.
+	NAT64Prefixes []string `json:"nat64_prefixes,omitempty"`
 }
 
 const (
@@ -123,11 +135,27 @@ func (l *Limits) check() (body bodyLimits, r *rates, err error) {
 	return body, r, nil
 }
 
+// addresses returns what tells whom the limits count an address for.
+func (l *Limits) addresses() (*ratelimit.Addresses, error) {
+	prefixes := make([]netip.Prefix, len(l.NAT64Prefixes))
+	for i, text := range l.NAT64Prefixes {
+		var err error
+		if prefixes[i], err = netip.ParsePrefix(text); err != nil {
+			return nil, fmt.Errorf("nat64_prefixes[%d]: must be a CIDR range such as 2001:db8:122::/48", i)
+		}
+	}
+	addresses, err := ratelimit.NewAddresses(prefixes...)
+	if err != nil {
+		return nil, fmt.Errorf("nat64_prefixes: %w", err)
+	}
+	return addresses, nil
+}
+
 // counters are the limiters of the whole process: what they counted is not lost
 // with a reload. The limits are those of the configuration that started last
 // and was not stopped since.
 type counters struct {
-	failedKeys, exchanges, registrations, calls *ratelimit.Limiter
+	failedKeys, exchanges, proofs, registrations, calls *ratelimit.Limiter
 
 	mu      sync.Mutex // so that what is in force is the latest
 	started succession[*rates]
@@ -137,6 +165,7 @@ func newCounters(r *rates) *counters {
 	return &counters{
 		failedKeys:    ratelimit.New(r.failedKeys, maxCountedSources),
 		exchanges:     ratelimit.New(r.exchanges, maxCountedSources),
+		proofs:        ratelimit.New(r.exchanges, maxCountedSources),
 		registrations: ratelimit.New(r.registrations, maxCountedSources),
 		calls:         ratelimit.New(r.calls, maxCountedSources),
 	}
@@ -164,6 +193,7 @@ func (c *counters) stop(r *rates) {
 func (c *counters) apply(r *rates) {
 	c.failedKeys.SetLimit(r.failedKeys)
 	c.exchanges.SetLimit(r.exchanges)
+	c.proofs.SetLimit(r.exchanges)
 	c.registrations.SetLimit(r.registrations)
 	c.calls.SetLimit(r.calls)
 }

@@ -9,9 +9,10 @@ import (
 
 // admits reports whether every limiter admits as much as r says, for a source that
 // nothing was counted for.
-func (c *counters) admits(source string, r rates) bool {
+func (c *counters) admits(name string, r rates) bool {
+	source := ratelimit.Named(name)
 	for limiter, limit := range map[*ratelimit.Limiter]int{
-		c.failedKeys: r.failedKeys, c.exchanges: r.exchanges, c.registrations: r.registrations, c.calls: r.calls,
+		c.failedKeys: r.failedKeys, c.exchanges: r.exchanges, c.proofs: r.exchanges, c.registrations: r.registrations, c.calls: r.calls,
 	} {
 		for range limit {
 			if ok, _ := limiter.Allow(source); !ok {
@@ -72,9 +73,9 @@ func TestDefaultsOfLimits(t *testing.T) {
 		t.Errorf("limits per minute are %+v, %v, want none", *r, err)
 	}
 	c := newCounters(r)
-	for _, l := range []*ratelimit.Limiter{c.failedKeys, c.exchanges, c.registrations, c.calls} {
+	for _, l := range []*ratelimit.Limiter{c.failedKeys, c.exchanges, c.proofs, c.registrations, c.calls} {
 		for range 10_000 {
-			if ok, _ := l.Allow("a"); !ok {
+			if ok, _ := l.Allow(ratelimit.Named("a")); !ok {
 				t.Fatal("something is limited")
 			}
 		}

@@ -247,6 +247,7 @@ func ofGateway() []defect {
 	option("limits.exchanges_per_minute: ", -1, "limits", "exchanges_per_minute")
 	option("limits.registrations_per_minute: ", -1, "limits", "registrations_per_minute")
 	option("limits.calls_per_minute: ", -1, "limits", "calls_per_minute")
+	option("limits.nat64_prefixes[0]: ", []string{"192.0.2.0"}, "limits", "nat64_prefixes")
 
 	// the counters from here on,
 	const servers = "authentication_servers"

@@ -1,8 +1,6 @@
 package ratelimit
 
 import (
-	"fmt"
-	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -25,20 +23,20 @@ func withClock(perMinute, maxKeys int) (*Limiter, *clock) {
 }
 
 // admitted counts how many of n events pass Allow at this moment.
-func admitted(l *Limiter, key string, n int) int {
+func admitted(l *Limiter, s Source, n int) int {
 	count := 0
 	for range n {
-		if ok, _ := l.Allow(key); ok {
+		if ok, _ := l.Allow(s); ok {
 			count++
 		}
 	}
 	return count
 }
 
-func mustBlock(t *testing.T, l *Limiter, key string, want bool) {
+func mustBlock(t *testing.T, l *Limiter, s Source, want bool) {
 	t.Helper()
-	if blocked, retry := l.Blocked(key); blocked != want || (retry > 0) != want {
-		t.Errorf("Blocked(%q) = %t, %v, want %t", key, blocked, retry, want)
+	if blocked, retry := l.Blocked(s); blocked != want || (retry > 0) != want {
+		t.Errorf("Blocked(%s) = %t, %v, want %t", s, blocked, retry, want)
 	}
 }
 
@@ -46,22 +44,22 @@ func mustBlock(t *testing.T, l *Limiter, key string, want bool) {
 func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	if n := admitted(l, "a", 100); n != 60 {
+	if n := admitted(l, Named("a"), 100); n != 60 {
 		t.Errorf("admitted %d at once, want 60", n)
 	}
-	if ok, retry := l.Allow("a"); ok || retry != time.Second {
+	if ok, retry := l.Allow(Named("a")); ok || retry != time.Second {
 		t.Errorf("Allow = %t, %v, want refused for 1s", ok, retry)
 	}
 	c.advance(999 * time.Millisecond)
-	if ok, retry := l.Allow("a"); ok || retry != time.Millisecond {
+	if ok, retry := l.Allow(Named("a")); ok || retry != time.Millisecond {
 		t.Errorf("Allow = %t, %v, want refused for 1ms", ok, retry)
 	}
 	c.advance(time.Millisecond)
-	if n := admitted(l, "a", 5); n != 1 {
+	if n := admitted(l, Named("a"), 5); n != 1 {
 		t.Errorf("admitted %d after one second, want 1", n)
 	}
 	c.advance(time.Hour)
-	if n := admitted(l, "a", 100); n != 60 {
+	if n := admitted(l, Named("a"), 100); n != 60 {
 		t.Errorf("admitted %d after an hour, want 60", n)
 	}
 }
@@ -69,8 +67,8 @@ func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
 func TestKeysAreIndependent(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 10)
-	admitted(l, "a", 5)
-	if n := admitted(l, "b", 5); n != 2 {
+	admitted(l, Named("a"), 5)
+	if n := admitted(l, Named("b"), 5); n != 2 {
 		t.Errorf("admitted %d of another key, want 2", n)
 	}
 }
@@ -79,9 +77,9 @@ func TestKeysAreIndependent(t *testing.T) {
 func TestRefusedEventsTakeNoToken(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	admitted(l, "a", 1000)
+	admitted(l, Named("a"), 1000)
 	c.advance(time.Second)
-	if ok, _ := l.Allow("a"); !ok {
+	if ok, _ := l.Allow(Named("a")); !ok {
 		t.Error("refused after the announced second")
 	}
 }
@@ -90,13 +88,13 @@ func TestOffAdmitsEverythingAndKeepsNothing(t *testing.T) {
 	t.Parallel()
 	for _, perMinute := range []int{0, -1} {
 		l, _ := withClock(perMinute, 10)
-		if n := admitted(l, "a", 1000); n != 1000 {
+		if n := admitted(l, Named("a"), 1000); n != 1000 {
 			t.Errorf("limit %d admitted %d of 1000", perMinute, n)
 		}
 		for range 1000 {
-			l.Record("a")
+			l.Record(Named("a"))
 		}
-		mustBlock(t, l, "a", false)
+		mustBlock(t, l, Named("a"), false)
 		if n := len(l.buckets); n != 0 {
 			t.Errorf("limit %d keeps %d buckets", perMinute, n)
 		}
@@ -108,24 +106,24 @@ func TestBlockedTakesNothingRecordDoes(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(3, 10)
 	for range 100 {
-		mustBlock(t, l, "a", false)
+		mustBlock(t, l, Named("a"), false)
 	}
 	if n := len(l.buckets); n != 0 {
 		t.Errorf("looking made %d buckets", n)
 	}
 	for range 3 {
-		mustBlock(t, l, "a", false)
-		l.Record("a")
+		mustBlock(t, l, Named("a"), false)
+		l.Record(Named("a"))
 	}
-	mustBlock(t, l, "a", true)
-	mustBlock(t, l, "b", false)
-	if _, retry := l.Blocked("a"); retry != 20*time.Second {
+	mustBlock(t, l, Named("a"), true)
+	mustBlock(t, l, Named("b"), false)
+	if _, retry := l.Blocked(Named("a")); retry != 20*time.Second {
 		t.Errorf("retry after %v, want 20s", retry)
 	}
 	c.advance(20 * time.Second)
-	mustBlock(t, l, "a", false)
-	l.Record("a")
-	mustBlock(t, l, "a", true)
+	mustBlock(t, l, Named("a"), false)
+	l.Record(Named("a"))
+	mustBlock(t, l, Named("a"), true)
 }
 
 // A wave of events that passed Blocked together is paid for afterwards, yet never
@@ -134,57 +132,57 @@ func TestRecordGoesIntoBoundedDebt(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
 	for range 60 + 10 {
-		l.Record("a")
+		l.Record(Named("a"))
 	}
-	if _, retry := l.Blocked("a"); retry != 11*time.Second {
+	if _, retry := l.Blocked(Named("a")); retry != 11*time.Second {
 		t.Errorf("retry after %v, want 11s", retry)
 	}
 	for range 10_000 {
-		l.Record("a")
+		l.Record(Named("a"))
 	}
-	_, retry := l.Blocked("a")
+	_, retry := l.Blocked(Named("a"))
 	if retry != 61*time.Second {
 		t.Errorf("retry after %v, want 61s", retry)
 	}
 	c.advance(retry)
-	mustBlock(t, l, "a", false)
+	mustBlock(t, l, Named("a"), false)
 }
 
 // A configuration reload changes the limit but frees nobody.
 func TestSetLimitKeepsTheShare(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	admitted(l, "empty", 60)
-	admitted(l, "half", 30)
-	admitted(l, "untouched", 1)
+	admitted(l, Named("empty"), 60)
+	admitted(l, Named("half"), 30)
+	admitted(l, Named("untouched"), 1)
 	c.advance(time.Second)
 	for range 90 {
-		l.Record("debt")
+		l.Record(Named("debt"))
 	}
 
 	l.SetLimit(600)
-	if n := admitted(l, "half", 1000); n != 310 {
+	if n := admitted(l, Named("half"), 1000); n != 310 {
 		t.Errorf("half: admitted %d, want 310", n)
 	}
-	if n := admitted(l, "untouched", 1000); n != 600 {
+	if n := admitted(l, Named("untouched"), 1000); n != 600 {
 		t.Errorf("untouched: admitted %d, want 600", n)
 	}
-	if n := admitted(l, "empty", 1000); n != 10 {
+	if n := admitted(l, Named("empty"), 1000); n != 10 {
 		t.Errorf("empty: admitted %d, want 10", n)
 	}
-	if n := admitted(l, "new", 1000); n != 600 {
+	if n := admitted(l, Named("new"), 1000); n != 600 {
 		t.Errorf("new: admitted %d, want 600", n)
 	}
-	if _, retry := l.Blocked("debt"); retry != 30*time.Second+100*time.Millisecond {
+	if _, retry := l.Blocked(Named("debt")); retry != 30*time.Second+100*time.Millisecond {
 		t.Errorf("debt: retry after %v, want 30.1s", retry)
 	}
 
 	l.SetLimit(6)
-	if _, retry := l.Blocked("debt"); retry != 40*time.Second {
+	if _, retry := l.Blocked(Named("debt")); retry != 40*time.Second {
 		t.Errorf("debt: retry after %v, want 40s", retry)
 	}
 	c.advance(10 * time.Second)
-	if n := admitted(l, "empty", 10); n != 1 {
+	if n := admitted(l, Named("empty"), 10); n != 1 {
 		t.Errorf("empty: admitted %d at the new rate, want 1", n)
 	}
 }
@@ -192,9 +190,9 @@ func TestSetLimitKeepsTheShare(t *testing.T) {
 func TestSetLimitToTheSameChangesNothing(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(7, 10)
-	admitted(l, "a", 3)
+	admitted(l, Named("a"), 3)
 	l.SetLimit(7)
-	if n := admitted(l, "a", 10); n != 4 {
+	if n := admitted(l, Named("a"), 10); n != 4 {
 		t.Errorf("admitted %d, want 4", n)
 	}
 }
@@ -202,14 +200,14 @@ func TestSetLimitToTheSameChangesNothing(t *testing.T) {
 func TestSetLimitOffAndOnStartsAnew(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 10)
-	admitted(l, "a", 2)
+	admitted(l, Named("a"), 2)
 	l.SetLimit(0)
-	if n := admitted(l, "a", 100); n != 100 {
+	if n := admitted(l, Named("a"), 100); n != 100 {
 		t.Errorf("admitted %d of 100 while off", n)
 	}
-	mustBlock(t, l, "a", false)
+	mustBlock(t, l, Named("a"), false)
 	l.SetLimit(2)
-	if n := admitted(l, "a", 100); n != 2 {
+	if n := admitted(l, Named("a"), 100); n != 2 {
 		t.Errorf("admitted %d, want 2", n)
 	}
 }
@@ -218,20 +216,20 @@ func TestSetLimitOffAndOnStartsAnew(t *testing.T) {
 func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 3)
-	admitted(l, "drained", 60)
-	admitted(l, "idle", 1)
+	admitted(l, Named("drained"), 60)
+	admitted(l, Named("idle"), 1)
 	c.advance(time.Second)
-	admitted(l, "busy", 60)
-	admitted(l, "new", 1)
-	if _, ok := l.buckets["idle"]; ok {
+	admitted(l, Named("busy"), 60)
+	admitted(l, Named("new"), 1)
+	if _, ok := l.buckets[Named("idle")]; ok {
 		t.Error("the full bucket is still there")
 	}
-	if n := admitted(l, "drained", 60); n != 1 {
+	if n := admitted(l, Named("drained"), 60); n != 1 {
 		t.Errorf("drained: admitted %d, want the 1 of one second", n)
 	}
 	// Now all three lack tokens; "busy" was used longest ago.
-	admitted(l, "newer", 1)
-	if _, ok := l.buckets["busy"]; ok {
+	admitted(l, Named("newer"), 1)
+	if _, ok := l.buckets[Named("busy")]; ok {
 		t.Error("the oldest bucket is still there")
 	}
 	if n := len(l.buckets); n != 3 || l.recent.Len() != 3 {
@@ -244,15 +242,15 @@ func TestBlockedSourceThatTriesOnIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 4)
 	for range 3 {
-		l.Record("a")
+		l.Record(Named("a"))
 	}
 	for i := range 100 {
-		mustBlock(t, l, "a", true)
+		mustBlock(t, l, Named("a"), true)
 		for range 2 {
-			l.Record(strconv.Itoa(i))
+			l.Record(Named(strconv.Itoa(i)))
 		}
 	}
-	mustBlock(t, l, "a", true)
+	mustBlock(t, l, Named("a"), true)
 }
 
 // A flood of sources with one event each does not wash out a drained bucket.
@@ -260,20 +258,20 @@ func TestFloodDoesNotForgetADrainedBucket(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 100)
 	for range 120 {
-		l.Record("attacker")
+		l.Record(Named("attacker"))
 	}
 	for i := range 1500 {
 		c.advance(20 * time.Millisecond)
-		l.Record(strconv.Itoa(i))
+		l.Record(Named(strconv.Itoa(i)))
 	}
-	mustBlock(t, l, "attacker", true)
+	mustBlock(t, l, Named("attacker"), true)
 }
 
 func TestMaxKeysBelowOneKeepsOne(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 0)
-	admitted(l, "a", 2)
-	admitted(l, "b", 2)
+	admitted(l, Named("a"), 2)
+	admitted(l, Named("b"), 2)
 	if n := len(l.buckets); n != 1 {
 		t.Errorf("%d buckets, want 1", n)
 	}
@@ -291,11 +289,11 @@ func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 		twoPhase := rapid.Bool().Draw(t, "two-phase")
 		try := func() (bool, time.Duration) {
 			if !twoPhase {
-				return l.Allow("a")
+				return l.Allow(Named("a"))
 			}
-			blocked, retry := l.Blocked("a")
+			blocked, retry := l.Blocked(Named("a"))
 			if !blocked {
-				l.Record("a")
+				l.Record(Named("a"))
 			}
 			return !blocked, retry
 		}
@@ -348,9 +346,9 @@ func TestBucketsStayBounded(t *testing.T) {
 		maxKeys := rapid.IntRange(1, 40).Draw(t, "maxKeys")
 		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), maxKeys)
 		t.Repeat(map[string]func(*rapid.T){
-			"allow":   func(t *rapid.T) { l.Allow(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
-			"record":  func(t *rapid.T) { l.Record(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
-			"blocked": func(t *rapid.T) { l.Blocked(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key"))) },
+			"allow":   func(t *rapid.T) { l.Allow(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
+			"record":  func(t *rapid.T) { l.Record(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
+			"blocked": func(t *rapid.T) { l.Blocked(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
 			"limit":   func(t *rapid.T) { l.SetLimit(rapid.IntRange(0, 5).Draw(t, "limit")) },
 			"wait":    func(t *rapid.T) { c.advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
 			"": func(t *rapid.T) {
@@ -376,10 +374,10 @@ func TestConcurrentUse(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if ok, _ := l.Allow("shared"); ok {
+				if ok, _ := l.Allow(Named("shared")); ok {
 					count.Add(1)
 				}
-				key := strconv.Itoa(g*i%5 + 1)
+				key := Named(strconv.Itoa(g*i%5 + 1))
 				l.Record(key)
 				l.Blocked(key)
 				l.SetLimit(50)
@@ -400,76 +398,60 @@ func TestConcurrentSetLimit(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 200 {
-				l.Allow(strconv.Itoa(i % 20))
-				l.Record(strconv.Itoa(i % 20))
-				l.Blocked(strconv.Itoa(i % 20))
+				l.Allow(Named(strconv.Itoa(i % 20)))
+				l.Record(Named(strconv.Itoa(i % 20)))
+				l.Blocked(Named(strconv.Itoa(i % 20)))
 				l.SetLimit((g + i) % 4 * 20)
 			}
 		})
 	}
 	wg.Wait()
 	l.SetLimit(1)
-	if n := admitted(l, "later", 5); n != 1 {
+	if n := admitted(l, Named("later"), 5); n != 1 {
 		t.Errorf("admitted %d, want 1", n)
 	}
 }
 
-func TestAddressKey(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ addr, want string }{
-		{"192.0.2.1", "192.0.2.1"},
-		{"::ffff:192.0.2.1", "192.0.2.1"},
-		{"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"},
-		{"2001:db8:1:2::", "2001:db8:1:2::/64"},
-		{"2001:db8:1:3::", "2001:db8:1:3::/64"},
-		{"::1", "::/64"},
-		{"fe80::1%eth0", "fe80::/64"},
-		{"fe80::2%eth1", "fe80::/64"},
-	} {
-		if got := AddressKey(netip.MustParseAddr(tt.addr)); got != tt.want {
-			t.Errorf("AddressKey(%s) = %q, want %q", tt.addr, got, tt.want)
-		}
-	}
-	if got := AddressKey(netip.Addr{}); got == "" {
-		t.Error("an invalid address has no key")
-	}
-}
-
 func BenchmarkAllow(b *testing.B) {
-	const maxKeys = 1 << 16
-	keys := make([]string, 2*maxKeys)
-	for i := range keys {
-		keys[i] = fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff)
-	}
-	for _, bm := range []struct {
-		name string
-		keys int
-	}{{"one key", 1}, {"all kept", maxKeys}, {"evicting", 2 * maxKeys}} {
-		b.Run(bm.name, func(b *testing.B) {
-			l := New(60, maxKeys)
-			for _, key := range keys[:bm.keys] {
-				l.Allow(key)
-			}
+	const maxSources = 1 << 16
+	for family, source := range map[string]func(i int) Source{
+		"IPv4": v4,
+		"IPv6": func(i int) Source { return v6(i, 0) },
+	} {
+		sources := make([]Source, 2*maxSources)
+		for i := range sources {
+			sources[i] = source(i)
+		}
+		for _, bm := range []struct {
+			name    string
+			sources int
+		}{{"one source", 1}, {"all kept", maxSources}, {"evicting", 2 * maxSources}} {
+			b.Run(family+", "+bm.name, func(b *testing.B) {
+				l := New(60, maxSources)
+				for _, s := range sources[:bm.sources] {
+					l.Allow(s)
+				}
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					l.Allow(sources[i%bm.sources])
+					i++
+				}
+			})
+		}
+		b.Run(family+", parallel", func(b *testing.B) {
+			l := New(60, maxSources)
+			var next atomic.Int64
 			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				l.Allow(keys[i%bm.keys])
-				i++
-			}
+			b.RunParallel(func(pb *testing.PB) {
+				i := int(next.Add(1)) * 7919
+				for pb.Next() {
+					l.Allow(sources[i%maxSources])
+					i++
+				}
+			})
 		})
 	}
-	b.Run("parallel", func(b *testing.B) {
-		l := New(60, maxKeys)
-		var next atomic.Int64
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			i := int(next.Add(1)) * 7919
-			for pb.Next() {
-				l.Allow(keys[i%maxKeys])
-				i++
-			}
-		})
-	})
 }
 
 // The lock is held for as long as SetLimit takes.
@@ -477,23 +459,11 @@ func BenchmarkSetLimit(b *testing.B) {
 	const maxKeys = 1 << 16
 	l := New(60, maxKeys)
 	for i := range maxKeys {
-		l.Allow(strconv.Itoa(i))
+		l.Allow(Named(strconv.Itoa(i)))
 	}
 	limit := 60
 	for b.Loop() {
 		limit = 120 - limit + 1
 		l.SetLimit(limit)
-	}
-}
-
-func BenchmarkAddressKey(b *testing.B) {
-	for _, addr := range []string{"192.0.2.1", "2001:db8:1:2:3:4:5:6"} {
-		b.Run(addr, func(b *testing.B) {
-			a := netip.MustParseAddr(addr)
-			b.ReportAllocs()
-			for b.Loop() {
-				AddressKey(a)
-			}
-		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
 const (
@@ -157,24 +158,24 @@ type fakeLimiter struct {
 	blocking []string
 }
 
-func (f *fakeLimiter) Allow(key string) (bool, time.Duration) {
+func (f *fakeLimiter) Allow(s ratelimit.Source) (bool, time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.counted = append(f.counted, key)
+	f.counted = append(f.counted, s.String())
 	return !f.over, f.after
 }
 
-func (f *fakeLimiter) Blocked(key string) (bool, time.Duration) {
+func (f *fakeLimiter) Blocked(s ratelimit.Source) (bool, time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.blocking = append(f.blocking, key)
+	f.blocking = append(f.blocking, s.String())
 	return f.over, f.after
 }
 
-func (f *fakeLimiter) Record(key string) {
+func (f *fakeLimiter) Record(s ratelimit.Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.counted = append(f.counted, key)
+	f.counted = append(f.counted, s.String())
 }
 
 // rig is a Handler behind real TLS.

@@ -40,19 +40,19 @@ type Keys interface {
 	Lookup(key string) (apikey.Key, bool)
 }
 
-// Limiter limits how often something happens per key.
+// Limiter limits how often something happens per source.
 type Limiter interface {
 	// Allow counts one event. If it is one too many, it returns false and the
 	// time after which the next one is allowed.
-	Allow(key string) (ok bool, retryAfter time.Duration)
+	Allow(s ratelimit.Source) (ok bool, retryAfter time.Duration)
 }
 
-// FailureLimiter limits how often something goes wrong per key.
+// FailureLimiter limits how often something goes wrong per source.
 type FailureLimiter interface {
 	// Blocked reports whether too much went wrong, and if so for how much longer.
-	Blocked(key string) (blocked bool, retryAfter time.Duration)
+	Blocked(s ratelimit.Source) (blocked bool, retryAfter time.Duration)
 	// Record counts one failure.
-	Record(key string)
+	Record(s ratelimit.Source)
 }
 
 var (
@@ -72,14 +72,17 @@ var (
 // not trusted to tell it, all clients have one.
 type Limits struct {
 	// FailedKeys counts requests without a valid key per client address, as
-	// ratelimit.AddressKey has it. An address with too many gets no further look
-	// at its keys for a while, be they right or wrong.
+	// Config.Sources has it. An address with too many gets no further look at its
+	// keys for a while, be they right or wrong.
 	FailedKeys FailureLimiter
-	// Exchanges counts the calls of activation exchanges per client address, the
-	// first and the second ones each by themselves. Only keys of front ends open
-	// these services. They compute, and a wrong second call uses up one of the
-	// few attempts of a registration.
+	// Exchanges counts the first calls of activation exchanges per client address.
+	// Only keys of front ends open these services. They compute.
 	Exchanges Limiter
+	// Proofs counts the second calls of activation exchanges per client address. They
+	// have a limit of their own, so that an exchange costs one of each; without a
+	// first one they cost the gateway as much, and a wrong one uses up one of the
+	// few attempts of a registration.
+	Proofs Limiter
 	// Registrations counts registrations per application. Only keys of back ends
 	// open these services. Each registration uses up a licence.
 	Registrations Limiter
@@ -124,6 +127,9 @@ type Config struct {
 	// ClientIP returns the address of the client, invalid if it is not known.
 	// If nil, it is the address of the connection.
 	ClientIP func(*http.Request) netip.Addr
+	// Sources tells whom the limits count an address for; if nil, it is that of
+	// Addresses without NAT64 prefixes of a network's own.
+	Sources func(netip.Addr) ratelimit.Source
 	// Authenticated is called for every request with a valid key, before
 	// anything else is decided. It may be nil.
 	Authenticated func(*http.Request, apikey.Key)
@@ -164,6 +170,9 @@ func New(c Config) (*Handler, error) {
 	}
 	if c.ClientIP == nil {
 		c.ClientIP = connectionAddress
+	}
+	if c.Sources == nil {
+		c.Sources = new(ratelimit.Addresses).Source
 	}
 	if c.Authenticated == nil {
 		c.Authenticated = func(*http.Request, apikey.Key) {}
@@ -237,7 +246,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, s *service, o *
 	}()
 
 	address := h.config.ClientIP(r)
-	key, a, ok := h.authenticate(r, ratelimit.AddressKey(address))
+	key, a, ok := h.authenticate(r, h.config.Sources(address))
 	if !ok {
 		return a, true
 	}
@@ -283,7 +292,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, s *service, o *
 // authenticate finds the key that came with a request: the user name of HTTP
 // Basic authentication with an empty password (RFC 7617). A missing and a wrong
 // key cannot be told apart by the answer.
-func (h *Handler) authenticate(r *http.Request, source string) (apikey.Key, answer, bool) {
+func (h *Handler) authenticate(r *http.Request, source ratelimit.Source) (apikey.Key, answer, bool) {
 	failed := h.config.Limits.FailedKeys
 	if failed != nil {
 		if blocked, retryAfter := failed.Blocked(source); blocked {
@@ -400,20 +409,18 @@ func isJSON(header http.Header) bool {
 // admit counts the call of a service that is limited.
 func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer, bool) {
 	var limiter Limiter
-	var source string
 	var limit Limit
+	source := h.config.Sources(address)
 	switch s.quota {
 	case exchanges:
-		limit, limiter, source = LimitExchanges, h.config.Limits.Exchanges, ratelimit.AddressKey(address)
+		limit, limiter = LimitExchanges, h.config.Limits.Exchanges
 	case proofs:
-		// The second calls are counted by themselves, so that an exchange costs one
-		// of each; without a first one they cost the gateway as much.
-		limit, limiter, source = LimitExchanges, h.config.Limits.Exchanges, "proof "+ratelimit.AddressKey(address)
+		limit, limiter = LimitExchanges, h.config.Limits.Proofs
 	case registrations:
-		limit, limiter, source = LimitRegistrations, h.config.Limits.Registrations, key.Name
+		limit, limiter, source = LimitRegistrations, h.config.Limits.Registrations, ratelimit.Named(key.Name)
 	case calls:
 		if key.Class == apikey.FrontEnd {
-			limit, limiter, source = LimitCalls, h.config.Limits.Calls, ratelimit.AddressKey(address)
+			limit, limiter = LimitCalls, h.config.Limits.Calls
 		}
 	case unlimited:
 	}

@@ -958,9 +958,9 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	address := netip.MustParseAddr("2001:db8:0:1:2:3:4:5")
 	for _, s := range table() {
-		var failed, exchanged, registered, called fakeLimiter
+		var failed, exchanged, proved, registered, called fakeLimiter
 		g := newRig(t, func(c *Config) {
-			c.Limits = Limits{FailedKeys: &failed, Exchanges: &exchanged, Registrations: &registered, Calls: &called}
+			c.Limits = Limits{FailedKeys: &failed, Exchanges: &exchanged, Proofs: &proved, Registrations: &registered, Calls: &called}
 			c.ClientIP = func(*http.Request) netip.Addr { return address }
 			keys, err := apikey.NewSet([]apikey.Key{
 				{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontKey)},
@@ -985,7 +985,7 @@ func TestLimits(t *testing.T) {
 			}
 			wantFailure(t, got, s.version, 429, "STAT_ERROR", -1, -1)
 			name := map[*fakeLimiter]Limit{
-				&failed: LimitFailedKeys, &exchanged: LimitExchanges, &registered: LimitRegistrations, &called: LimitCalls,
+				&failed: LimitFailedKeys, &exchanged: LimitExchanges, &proved: LimitExchanges, &registered: LimitRegistrations, &called: LimitCalls,
 			}[f]
 			if got.header.Get("Retry-After") != "2" || g.ops.calls != calls || g.last().Outcome != Limited || g.last().Limit != name {
 				t.Errorf("%s: answer is %+v, limit %q", s.path, got, g.last().Limit)
@@ -994,11 +994,8 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%s: counted %q, want %q", s.path, f.counted, source)
 			}
 		}
-		source := "2001:db8:0:1::/64"
-		if s.operation == gateway.OpGenerateActivationData {
-			source = "proof " + source
-		}
-		limit(&exchanged, source, s.operation == gateway.OpGenerateEphemeralKey || s.operation == gateway.OpGenerateActivationData)
+		limit(&exchanged, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateEphemeralKey)
+		limit(&proved, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateActivationData)
 		limit(&registered, "bank-site", s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline)
 		limit(&called, "2001:db8:0:1::/64", s.quota == calls)
 		limit(&failed, "2001:db8:0:1::/64", true)
@@ -1006,9 +1003,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: a right key was counted as failed", s.path)
 		}
 		// A request that is not carried out does not count.
-		exchanged.counted, registered.counted, called.counted = nil, nil, nil
+		exchanged.counted, proved.counted, registered.counted, called.counted = nil, nil, nil, nil
 		g.call(s.path, keyFor(s), "not JSON")
-		if len(exchanged.counted)+len(registered.counted)+len(called.counted) != 0 {
+		if len(exchanged.counted)+len(proved.counted)+len(registered.counted)+len(called.counted) != 0 {
 			t.Errorf("%s: a malformed request was counted", s.path)
 		}
 		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])

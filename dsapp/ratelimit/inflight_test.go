@@ -1,0 +1,124 @@
+package ratelimit
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// Without a limit nothing is refused and nothing is kept, and what began then does
+// not count, nor end what does.
+func TestInFlightOff(t *testing.T) {
+	t.Parallel()
+	var f InFlight
+	leave, ok := f.Enter(v4(1), 0)
+	if !ok || len(f.counts) != 0 {
+		t.Fatalf("Enter = %t, keeps %v", ok, f.counts)
+	}
+	if _, ok := f.Enter(v4(1), 1); !ok {
+		t.Error("what began without a limit counts")
+	}
+	leave()
+	if _, ok := f.Enter(v4(1), 1); ok {
+		t.Error("its end ended something else")
+	}
+}
+
+// For any sequence of begins, with limits that change, and ends, Enter admits
+// exactly what is below the limit of the source and 16 times the limit of its /48,
+// and nothing is kept of sources without anything.
+func TestInFlightCounts(t *testing.T) {
+	t.Parallel()
+	sources := []Source{v4(1), Named("a"), {}, v6(2, 0)}
+	for subnet := range 20 {
+		sources = append(sources, v6(1, subnet))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		var f InFlight
+		type entry struct {
+			source Source
+			leave  func()
+		}
+		var in []entry
+		count := func(is func(Source) bool) (n int) {
+			for _, e := range in {
+				if is(e.source) {
+					n++
+				}
+			}
+			return n
+		}
+		enter := func(t *rapid.T) {
+			s := rapid.SampledFrom(sources).Draw(t, "source")
+			limit := rapid.IntRange(1, 3).Draw(t, "limit")
+			of, hasSite := s.site()
+			want := count(func(other Source) bool { return other == s }) < limit
+			if hasSite && count(func(other Source) bool { site, _ := other.site(); return site == of }) >= 16*limit {
+				want = false
+			}
+			leave, ok := f.Enter(s, limit)
+			if ok != want {
+				t.Fatalf("Enter(%s, %d) = %t, want %t; in flight are %v", s, limit, ok, want, f.counts)
+			}
+			if ok {
+				in = append(in, entry{s, leave})
+			} else {
+				leave()
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"enter": enter,
+			// Enough for a /48 to be full now and then.
+			"enter many": func(t *rapid.T) {
+				for range 40 {
+					enter(t)
+				}
+			},
+			"leave": func(t *rapid.T) {
+				if len(in) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(in)-1).Draw(t, "which")
+				in[i].leave()
+				in = append(in[:i], in[i+1:]...)
+			},
+		})
+		for _, e := range in {
+			e.leave()
+		}
+		if len(f.counts) != 0 {
+			t.Fatalf("keeps %v", f.counts)
+		}
+	})
+}
+
+// The limit holds across goroutines.
+func TestInFlightConcurrently(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	var f InFlight
+	var now, admitted atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				leave, ok := f.Enter(v6(1, 1), limit)
+				if !ok {
+					continue
+				}
+				admitted.Add(1)
+				if n := now.Add(1); n > limit {
+					t.Errorf("%d at once", n)
+				}
+				now.Add(-1)
+				leave()
+			}
+		})
+	}
+	wg.Wait()
+	if len(f.counts) != 0 || admitted.Load() == 0 {
+		t.Errorf("admitted %d, keeps %v", admitted.Load(), f.counts)
+	}
+}

@@ -1,0 +1,389 @@
+package ratelimit
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// The /64s of a /48 together may do 16 times what one may; a /48 that is refused
+// costs no bucket, and another one is not affected. IPv4 addresses have no such
+// bucket.
+func TestSiteHasSixteenTimesTheLimit(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10_000)
+	total := 0
+	for subnet := range 100 {
+		total += admitted(l, v6(1, subnet), 20)
+	}
+	if total != 16*60 || len(l.buckets) != 16*60/20 {
+		t.Errorf("admitted %d of one /48, %d buckets", total, len(l.buckets))
+	}
+	if ok, retry := l.Allow(v6(1, 200)); ok || retry != time.Second/16 {
+		t.Errorf("Allow = %t, %v, want refused for 62.5ms", ok, retry)
+	}
+	mustBlock(t, l, v6(1, 200), true)
+	if n := admitted(l, v6(2, 200), 100); n != 60 {
+		t.Errorf("admitted %d of another /48, want 60", n)
+	}
+	for i := range 100 {
+		if n := admitted(l, v4(i), 20); n != 20 {
+			t.Fatalf("admitted %d of an IPv4 address, want 20", n)
+		}
+	}
+	c.advance(time.Second)
+	if n := admitted(l, v6(1, 201), 100); n != 16 {
+		t.Errorf("admitted %d after a second, want 16", n)
+	}
+}
+
+// An event that one of the two buckets refuses takes no token from the other one,
+// and the longer wait is told.
+func TestRefusedEventTakesNoTokenOfEither(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10_000)
+	own := v6(1, 0)
+	admitted(l, own, 30)
+	for range 1000 {
+		l.Record(v6(1, 1))
+	}
+	// The /48 owes 30 + 1000 − 960 and refuses; 30 are left of its own.
+	mustBlock(t, l, own, true)
+	if n := admitted(l, own, 1000); n != 0 {
+		t.Errorf("admitted %d", n)
+	}
+	if _, retry := l.Allow(own); retry != 71*time.Second/16 {
+		t.Errorf("retry after %v, want that of the /48", retry)
+	}
+	c.advance(4*time.Second + time.Second/2)
+	if n := admitted(l, own, 2); n != 2 {
+		t.Errorf("admitted %d, want 2", n)
+	}
+
+	l, _ = withClock(60, 10_000)
+	if n := admitted(l, own, 10_000); n != 60 {
+		t.Errorf("admitted %d, want 60", n)
+	}
+	if _, retry := l.Allow(own); retry != time.Second {
+		t.Errorf("retry after %v, want that of its own", retry)
+	}
+	total := 0
+	for subnet := range 100 {
+		total += admitted(l, v6(1, 1+subnet), 60)
+	}
+	if total != 15*60 {
+		t.Errorf("admitted %d of the rest, want 900", total)
+	}
+}
+
+// Wrong outcomes of a /48 are paid for like those of an address: its debt ends at
+// one burst, and a change of the limit frees nobody.
+func TestDebtOfASite(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 10_000)
+	for range 10 {
+		for subnet := range 400 {
+			l.Record(v6(1, subnet))
+		}
+	}
+	const debt = time.Minute + time.Second/16
+	if _, retry := l.Blocked(v6(1, 1000)); retry != debt {
+		t.Errorf("retry after %v, want %v", retry, debt)
+	}
+	l.SetLimit(600)
+	if _, retry := l.Blocked(v6(1, 1000)); retry != time.Minute+time.Second/160 {
+		t.Errorf("retry after %v at the new rate", retry)
+	}
+	c.advance(debt)
+	mustBlock(t, l, v6(1, 1000), false)
+	l.SetLimit(0)
+	mustBlock(t, l, v6(1, 1000), false)
+	if len(l.sites)+l.idle.Len() != 0 {
+		t.Error("a limiter that is off keeps buckets")
+	}
+}
+
+// A /48 with more sources than there are places forgets its own ones. Buckets that
+// others drained are as they were, but for the one place that it must have.
+func TestFloodFromASiteEvictsItsOwn(t *testing.T) {
+	t.Parallel()
+	const places, share = 640, 640 / siteShare
+	for family, source := range map[string]func(int) Source{
+		"IPv4": v4,
+		"IPv6": func(i int) Source { return v6(2+i, 0) },
+	} {
+		for taken, want := range map[int]int{0: share, 300: share, places - share: share, places - 3: 3, places - 1: 1, places: 1} {
+			t.Run(fmt.Sprintf("%d places taken by %s", taken, family), func(t *testing.T) {
+				t.Parallel()
+				l, _ := withClock(6, places)
+				for i := range taken {
+					admitted(l, source(i), 6)
+				}
+				for subnet := range 1 << 13 {
+					l.Record(v6(1, subnet))
+				}
+				lost := max(taken+want-places, 0)
+				for i := lost; i < taken; i++ {
+					mustBlock(t, l, source(i), true)
+				}
+				mustBlock(t, l, v6(1, 1<<13-1), true)
+				mustBlock(t, l, v6(1, 0), true)
+				if n := len(l.buckets); n != taken-lost+want {
+					t.Errorf("%d buckets, want %d", n, taken-lost+want)
+				}
+			})
+		}
+	}
+}
+
+// Within a /48 a full bucket goes before the oldest one, so that a drained one is
+// not washed out by sources with one event each.
+func TestEvictsAFullBucketOfTheSiteFirst(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(60, 2*siteShare)
+	for range 120 {
+		l.Record(v6(1, 0))
+	}
+	for subnet := range 50 {
+		admitted(l, v6(1, 1+subnet), 1)
+		c.advance(time.Second)
+	}
+	if n := len(l.buckets); n != 2 {
+		t.Errorf("%d buckets, want 2", n)
+	}
+	mustBlock(t, l, v6(1, 0), true)
+}
+
+// A /48 that others took all places from is not forgotten while there is room for
+// it, and of those without places a full one goes first.
+func TestSiteOutlivesItsSources(t *testing.T) {
+	t.Parallel()
+	l, c := withClock(6, 4)
+	record := func(site int) {
+		for range 2 * 16 * 6 {
+			l.Record(v6(site, 0))
+		}
+	}
+	record(1)
+	admitted(l, v6(2, 0), 1)
+	for i := range 4 {
+		admitted(l, v4(i), 6)
+	}
+	if len(l.buckets) != 4 || len(l.sites) != 2 || l.idle.Len() != 2 {
+		t.Fatalf("%d buckets, %d of /48s, %d of them without members", len(l.buckets), len(l.sites), l.idle.Len())
+	}
+	mustBlock(t, l, v6(1, 1), true)
+	c.advance(10 * time.Second)
+	for site := 3; site < 6; site++ {
+		record(site)
+		mustBlock(t, l, v6(1, 1), true)
+	}
+	if of, _ := v6(2, 0).site(); l.sites[of] != nil || len(l.sites) != 4 {
+		t.Errorf("%d buckets of /48s, that of %s kept: %t", len(l.sites), of, l.sites[of] != nil)
+	}
+}
+
+// However many addresses there are, and however they are distributed, the buckets
+// stay bounded, also for outcomes that are recorded without a limit.
+func TestMillionAddresses(t *testing.T) {
+	t.Parallel()
+	const places = 10_000
+	l := New(6, places)
+	for _, phase := range []struct {
+		name                   string
+		source                 func(int) Source
+		addresses, kept, sites int
+	}{
+		{"one /48", func(i int) Source { return v6(0, i) }, 1 << 16, places / siteShare, 1},
+		{"IPv4", v4, 400_000, places, 1},
+		{"many /48s", func(i int) Source { return v6(i, i) }, 600_000, places, places},
+	} {
+		for i := range phase.addresses {
+			if s := phase.source(i); i%2 == 0 {
+				l.Record(s)
+			} else {
+				l.Allow(s)
+			}
+		}
+		if len(l.buckets) != phase.kept || len(l.sites) != phase.sites {
+			t.Errorf("%s: %d buckets, %d of /48s, want %d and %d", phase.name, len(l.buckets), len(l.sites), phase.kept, phase.sites)
+		}
+		l.check(t)
+	}
+}
+
+// check checks that the buckets are bounded and in the lists where they belong.
+func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
+	if len(l.buckets) > l.maxSources || l.recent.Len() != len(l.buckets) {
+		t.Fatalf("%d buckets, %d in the list, at most %d", len(l.buckets), l.recent.Len(), l.maxSources)
+	}
+	if len(l.sites) > l.maxSources {
+		t.Fatalf("%d buckets of /48s, at most %d", len(l.sites), l.maxSources)
+	}
+	members, idle := 0, 0
+	for of, site := range l.sites {
+		n := site.members.Len()
+		members += n
+		if n == 0 {
+			idle++
+		}
+		if site.source != of || n > max(l.maxSources/siteShare, 1) || (n == 0) != (site.place != nil) {
+			t.Fatalf("%s has %d members, idle %t", of, n, site.place != nil)
+		}
+	}
+	for s, b := range l.buckets {
+		of, hasSite := s.site()
+		if hasSite {
+			members--
+		}
+		if b.source != s || b.site != l.sites[of] || hasSite != (b.site != nil) {
+			t.Fatalf("%s is not in its /48", s)
+		}
+	}
+	if members != 0 || idle != l.idle.Len() {
+		t.Fatalf("%d members too many, %d of %d /48s idle", members, l.idle.Len(), idle)
+	}
+}
+
+// The limiter against a model in whole numbers: buckets of sources and of /48s with
+// as many tokens as the limit has per minute, a token more every second (16 for a
+// /48). While there is room for all, every answer is that of the model.
+func TestLimiterMatchesModel(t *testing.T) {
+	t.Parallel()
+	sources := []Source{v4(1), Named("a"), {}}
+	for site := range 2 {
+		for subnet := range 20 {
+			sources = append(sources, v6(site, subnet))
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		const burst = 60 // one token per second
+		l, c := withClock(burst, siteShare*len(sources))
+		used := make(map[Source]int) // tokens that lack
+		wait := func(s Source) (wait time.Duration) {
+			if n := used[s] - burst + 1; n > 0 {
+				wait = time.Duration(n) * time.Second
+			}
+			if of, ok := s.site(); ok {
+				if n := used[of] - 16*burst + 1; n > 0 {
+					wait = max(wait, time.Duration(n)*time.Second/16)
+				}
+			}
+			return wait
+		}
+		take := func(s Source) {
+			used[s] = min(used[s]+1, 2*burst)
+			if of, ok := s.site(); ok {
+				used[of] = min(used[of]+1, 2*16*burst)
+			}
+		}
+		// Some sources come more often than others.
+		draw := func(t *rapid.T) (Source, int) {
+			return rapid.SampledFrom(sources).Draw(t, "source"), rapid.SampledFrom([]int{1, 5, 70}).Draw(t, "events")
+		}
+		allow := func(t *rapid.T) {
+			s, events := draw(t)
+			for range events {
+				want := wait(s)
+				ok, retry := l.Allow(s)
+				if ok != (want == 0) || retry != want {
+					t.Fatalf("Allow(%s) = %t, %v, want %v", s, ok, retry, want)
+				}
+				if ok {
+					take(s)
+				}
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"allow": allow,
+			"allow many": func(t *rapid.T) {
+				for range 20 {
+					allow(t)
+				}
+			},
+			"record": func(t *rapid.T) {
+				s, events := draw(t)
+				for range events {
+					l.Record(s)
+					take(s)
+				}
+			},
+			"wait": func(t *rapid.T) {
+				n := rapid.SampledFrom([]int{1, 2, 30, 90}).Draw(t, "seconds")
+				c.advance(time.Duration(n) * time.Second)
+				for s := range used {
+					if s.prefix.Bits() == siteBits {
+						used[s] = max(used[s]-16*n, 0)
+					} else {
+						used[s] = max(used[s]-n, 0)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				for _, s := range sources {
+					if blocked, retry := l.Blocked(s); retry != wait(s) || blocked != (retry > 0) {
+						t.Fatalf("Blocked(%s) = %t, %v, want %v", s, blocked, retry, wait(s))
+					}
+				}
+				l.check(t)
+			},
+		})
+	})
+}
+
+// Whatever is called in whatever order, with few places: everything stays bounded
+// and where it belongs, nobody waits for longer than a minute for the debt and the
+// time of one token, and what a flood from one /48 drops is its own.
+func TestSitesStayBounded(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		places := rapid.SampledFrom([]int{1, 2, 5, siteShare, 3*siteShare + 1}).Draw(t, "places")
+		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), places)
+		source := func(t *rapid.T) Source {
+			switch n := rapid.IntRange(0, 9).Draw(t, "number"); rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				return v4(n)
+			case 1:
+				return v6(1, n)
+			default:
+				return v6(n, rapid.IntRange(0, 2).Draw(t, "subnet"))
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"allow":   func(t *rapid.T) { l.Allow(source(t)) },
+			"record":  func(t *rapid.T) { l.Record(source(t)) },
+			"blocked": func(t *rapid.T) { l.Blocked(source(t)) },
+			"limit":   func(t *rapid.T) { l.SetLimit(rapid.IntRange(0, 5).Draw(t, "limit")) },
+			"wait":    func(t *rapid.T) { c.advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
+			"flood": func(t *rapid.T) {
+				if l.perMinute == 0 {
+					t.Skip()
+				}
+				l.Record(v6(99, 0))
+				var before []Source
+				for s := range l.buckets {
+					if of, _ := s.site(); of != l.buckets[v6(99, 0)].site.source {
+						before = append(before, s)
+					}
+				}
+				for subnet := range 50 {
+					l.Record(v6(99, subnet))
+				}
+				if i := slices.IndexFunc(before, func(s Source) bool { return l.buckets[s] == nil }); i >= 0 {
+					t.Fatalf("%s was dropped", before[i])
+				}
+			},
+			"": func(t *rapid.T) {
+				l.check(t)
+				for s := range l.buckets {
+					if blocked, retry := l.Blocked(s); blocked != (retry > 0) || retry > 121*time.Second {
+						t.Fatalf("Blocked = %t, %v", blocked, retry)
+					}
+				}
+			},
+		})
+	})
+}

@@ -1,0 +1,141 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+const (
+	// subscriberBits is the length of the prefix that one IPv6 subscriber commonly
+	// has to himself.
+	subscriberBits = 64
+	// siteBits is the length of the longest prefix that a subscriber gets on
+	// request: 65536 of those above.
+	siteBits = 48
+	// siteFactor is how many times the limit of an address a /48 has.
+	siteFactor = 16
+)
+
+// Source is whom events are counted for: a client address or an application. It
+// is comparable; the zero Source is that of an unknown address.
+type Source struct {
+	name string
+	// prefix is an IPv4 address or the /64 of an IPv6 address; that of a bucket can
+	// be a /48, too.
+	prefix netip.Prefix
+}
+
+// String returns the address or the name.
+func (s Source) String() string {
+	switch {
+	case s.name != "":
+		return s.name
+	case !s.prefix.IsValid():
+		return "unknown address"
+	case s.prefix.IsSingleIP():
+		return s.prefix.Addr().String()
+	default:
+		return s.prefix.String()
+	}
+}
+
+// site returns the /48 that the /64 of an IPv6 address is in, and false for other
+// sources. There is none for IPv4: many subscribers share one IPv4 address.
+func (s Source) site() (Source, bool) {
+	if s.prefix.Bits() != subscriberBits {
+		return Source{}, false
+	}
+	return Source{prefix: netip.PrefixFrom(s.prefix.Addr(), siteBits).Masked()}, true
+}
+
+// Named returns the source of an application, which is counted by itself.
+func Named(name string) Source { return Source{name: name} }
+
+// Addresses turns client addresses into sources. The zero Addresses knows no NAT64
+// prefix but 64:ff9b::/96.
+type Addresses struct {
+	nat64 []netip.Prefix
+}
+
+// wellKnown is the NAT64 prefix that RFC 6052 assigns.
+var wellKnown = netip.MustParsePrefix("64:ff9b::/96")
+
+// NewAddresses returns Addresses that know 64:ff9b::/96 and further NAT64
+// prefixes. The error names the one that is not acceptable.
+func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
+	for i, p := range nat64 {
+		if err := checkNAT64(p); err != nil {
+			return nil, fmt.Errorf("NAT64 prefix %s: %w", p, err)
+		}
+		for _, other := range append([]netip.Prefix{wellKnown}, nat64[:i]...) {
+			if p.Overlaps(other) {
+				return nil, fmt.Errorf("NAT64 prefix %s: overlaps %s", p, other)
+			}
+		}
+	}
+	return &Addresses{nat64: slices.Clone(nat64)}, nil
+}
+
+// checkNAT64 checks a prefix by the rules of RFC 6052, section 2.2.
+func checkNAT64(p netip.Prefix) error {
+	if !p.Addr().Is6() || p.Addr().Is4In6() {
+		return errors.New("must be an IPv6 prefix")
+	}
+	if !slices.Contains([]int{32, 40, 48, 56, 64, 96}, p.Bits()) {
+		return errors.New("length must be 32, 40, 48, 56, 64 or 96")
+	}
+	if p != p.Masked() {
+		return errors.New("has bits set beyond its length")
+	}
+	if p.Addr().As16()[8] != 0 {
+		return errors.New("bits 64 to 71 must be 0")
+	}
+	return nil
+}
+
+// Source returns the source of a client address. An IPv4-mapped address and one in
+// a NAT64 prefix stand for the IPv4 address in them. Another IPv6 address stands
+// for its /64, since one subscriber commonly has a whole one, and its /48 counts as
+// well. Zones make no difference. All invalid addresses share one source.
+func (a *Addresses) Source(addr netip.Addr) Source {
+	if !addr.IsValid() {
+		return Source{}
+	}
+	addr = addr.Unmap().WithZone("")
+	if addr.Is4() {
+		return Source{prefix: netip.PrefixFrom(addr, 32)}
+	}
+	if v4, ok := a.embedded(addr); ok {
+		return Source{prefix: netip.PrefixFrom(v4, 32)}
+	}
+	return Source{prefix: netip.PrefixFrom(addr, subscriberBits).Masked()}
+}
+
+// embedded returns the IPv4 address that a NAT64 put into an IPv6 address. It
+// follows the prefix and skips bits 64 to 71, which are 0.
+func (a *Addresses) embedded(addr netip.Addr) (netip.Addr, bool) {
+	p := wellKnown
+	if !p.Contains(addr) {
+		i := slices.IndexFunc(a.nat64, func(p netip.Prefix) bool { return p.Contains(addr) })
+		if i < 0 {
+			return netip.Addr{}, false
+		}
+		p = a.nat64[i]
+	}
+	b := addr.As16()
+	if b[8] != 0 {
+		return netip.Addr{}, false
+	}
+	var v4 [4]byte
+	from := p.Bits() / 8
+	for i := range v4 {
+		if from == 8 {
+			from++
+		}
+		v4[i] = b[from]
+		from++
+	}
+	return netip.AddrFrom4(v4), true
+}

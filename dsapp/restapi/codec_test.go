@@ -217,3 +217,38 @@ func BenchmarkCodec(b *testing.B) {
 		encode(v2, situationOf(Success).codes, result, "")
 	}
 }
+
+// dearBodies are bodies of the greatest size that cost the most to read, by what
+// they are made of.
+func dearBodies() map[string]string {
+	fill := func(open, item, end string) string {
+		return open + strings.Repeat(item, (DefaultMaxBodySize-len(open)-len(end))/len(item)) + end
+	}
+	return map[string]string{
+		"members":            fill("{", `"":0,`, "}"),
+		"names":              fill(`{"`, "x", `":0}`),
+		"one string":         fill(`{"userID":"`, "x", `"}`),
+		"text":               fill(`{"userID":"`, "ü", `"}`),
+		"escapes":            fill(`{"userID":"`, `\u00fc`, `"}`),
+		"pairs":              fill(`{"userID":"`, `\ud83d\ude00`, `"}`),
+		"numbers":            fill(`{"x":[0`, ",0", "]}"),
+		"exponents":          fill(`{"x":[0`, ",-0.1e-1", "]}"),
+		"objects":            fill(`{"x":[0`, ",{}", "]}"),
+		"words":              fill(`{"x":[0`, ",null", "]}"),
+		"space":              fill(`{`, " ", "}"),
+		"late error":         fill(`{"x":[0`, ",[]", "]}}"),
+		"members of objects": `{"x":[` + strings.Repeat(`{"`+strings.Repeat("x", 900)+`":0},`, 63) + `0]}`,
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	for name, body := range dearBodies() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(body)))
+			for b.Loop() {
+				_, _ = decodeObject([]byte(body))
+			}
+		})
+	}
+}

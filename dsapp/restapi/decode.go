@@ -3,15 +3,19 @@ package restapi
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
-	"strconv"
+	"slices"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// maxDepth is how deep objects and arrays of a request may be nested. No service
-// has more than one level.
-const maxDepth = 16
+const (
+	// maxDepth is how deep objects and arrays of a request may be nested. No service
+	// has more than one level.
+	maxDepth = 16
+	// maxMembers is how many members all objects of a request may have together. No
+	// service knows more than six.
+	maxMembers = 64
+)
 
 // requestError is a request that cannot be understood. Its text names a member
 // of the service, or none, and never holds anything else that came with the request.
@@ -29,6 +33,22 @@ func (e *requestError) Error() string {
 
 func bodyError(problem string) error { return &requestError{problem: problem} }
 
+// duplicateError is a name that occurs twice in the body's object. The name is
+// the client's: only the service knows whether it may be repeated in an answer.
+type duplicateError struct{ name string }
+
+func (e *duplicateError) Error() string { return errTwice.Error() }
+
+// What is wrong with a body as a whole.
+var (
+	errNotUTF8   = bodyError("must be UTF-8")
+	errNotObject = bodyError("must be a JSON object and nothing else")
+	errSurrogate = bodyError("must not contain half of a surrogate pair")
+	errTwice     = bodyError("contains a member twice")
+	errTooDeep   = bodyError("is nested too deeply")
+	errTooMany   = bodyError("has too many members")
+)
+
 // composite stands for an object or an array, which no member takes.
 type composite struct{}
 
@@ -37,114 +57,281 @@ type composite struct{}
 // exactly and after their escapes are resolved. Stricter than the RFC asks for,
 // names must be unique in every object and escaped surrogates paired, since
 // parsers differ on both, and what is checked here must be what others read.
+//
+// It reads the body once and stops at the first violation, so that no body costs
+// much more than its bytes.
 func decodeObject(body []byte) (map[string]any, error) {
 	if !utf8.Valid(body) {
-		return nil, bodyError("must be UTF-8")
+		return nil, errNotUTF8
 	}
-	if !json.Valid(body) {
-		return nil, bodyError("must be a JSON object and nothing else")
-	}
-	if !surrogatesPaired(body) {
-		return nil, bodyError("must not contain half of a surrogate pair")
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	if first, err := d.Token(); err != nil || first != json.Delim('{') {
-		return nil, bodyError("must be a JSON object and nothing else")
-	}
+	s := scanner{text: body}
 	members := make(map[string]any)
-	// One set of names per open object, nil per open array.
-	open := []map[string]struct{}{make(map[string]struct{})}
-	name, named := "", false
-	for len(open) > 0 {
-		token, err := d.Token()
-		if err != nil {
-			return nil, bodyError("must be a JSON object and nothing else")
-		}
-		names := open[len(open)-1]
-		if token == json.Delim('}') || token == json.Delim(']') {
-			open, named = open[:len(open)-1], false
-			continue
-		}
-		if names != nil && !named {
-			n := token.(string)
-			if _, duplicate := names[n]; duplicate {
-				if len(open) > 1 {
-					return nil, bodyError("contains a member twice")
-				}
-				return nil, &duplicateError{name: n}
-			}
-			names[n] = struct{}{}
-			named = true
-			if len(open) == 1 {
-				name = n
-			}
-			continue
-		}
-		named = false
-		var value any = token
-		switch token {
-		case json.Delim('{'):
-			value = composite{}
-			open = append(open, make(map[string]struct{}))
-		case json.Delim('['):
-			value = composite{}
-			open = append(open, nil)
-		}
-		if len(open) > maxDepth {
-			return nil, bodyError("is nested too deeply")
-		}
-		if value == (composite{}) && len(open) == 2 || value != (composite{}) && len(open) == 1 {
-			members[name] = value
-		}
+	if s.next() != '{' {
+		return nil, errNotObject
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, bodyError("must be a JSON object and nothing else")
+	err := s.object(1, func(name string) error {
+		if _, duplicate := members[name]; duplicate {
+			return &duplicateError{name}
+		}
+		first, start := s.next(), s.at
+		if err := s.value(1); err != nil {
+			return err
+		}
+		members[name] = decodeValue(first, s.text[start:s.at])
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.next(); s.at < len(s.text) {
+		return nil, errNotObject
 	}
 	return members, nil
 }
 
-// duplicateError is a name that occurs twice in the body's object. The name is
-// the client's: only the service knows whether it may be repeated in an answer.
-type duplicateError struct{ name string }
-
-func (e *duplicateError) Error() string { return "body contains a member twice" }
-
-// surrogatesPaired reports whether every escaped surrogate of a valid JSON text
-// is part of a pair. encoding/json would silently replace it.
-func surrogatesPaired(text []byte) bool {
-	for i := bytes.IndexByte(text, '\\'); i >= 0 && i < len(text); i++ {
-		if text[i] != '\\' {
-			continue
-		}
-		i++ // The escape's letter; a valid text has one.
-		if text[i] != 'u' {
-			continue
-		}
-		unit := codeUnit(text[i+1:])
-		i += 4
-		switch {
-		case unit >= 0xDC00 && unit <= 0xDFFF:
-			return false
-		case unit >= 0xD800 && unit <= 0xDBFF:
-			rest := text[i+1:]
-			if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
-				return false
-			}
-			if low := codeUnit(rest[2:]); low < 0xDC00 || low > 0xDFFF {
-				return false
-			}
-			i += 6
-		}
+// decodeValue returns the value of a valid text that begins with first.
+func decodeValue(first byte, text []byte) any {
+	switch first {
+	case '{', '[':
+		return composite{}
+	case '"':
+		return unquote(text)
+	case 't', 'f':
+		return first == 't'
+	case 'n':
+		return nil
+	default:
+		return json.Number(text)
 	}
-	return true
 }
 
-// codeUnit reads the four hex digits of an escape.
-func codeUnit(digits []byte) uint64 {
-	unit, err := strconv.ParseUint(string(digits[:4]), 16, 16)
-	if err != nil {
-		return 0
+// unquote returns the value of a valid string.
+func unquote(text []byte) string {
+	text = text[1 : len(text)-1]
+	if bytes.IndexByte(text, '\\') < 0 {
+		return string(text)
 	}
-	return unit
+	value := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		if text[0] != '\\' {
+			n := bytes.IndexByte(text, '\\')
+			if n < 0 {
+				n = len(text)
+			}
+			value, text = append(value, text[:n]...), text[n:]
+			continue
+		}
+		unit, ok := codeUnit(text)
+		if !ok {
+			value, text = append(value, escaped[text[1]]), text[2:]
+			continue
+		}
+		text = text[6:]
+		if utf16.IsSurrogate(unit) {
+			low, _ := codeUnit(text)
+			unit, text = utf16.DecodeRune(unit, low), text[6:]
+		}
+		value = utf8.AppendRune(value, unit)
+	}
+	return string(value)
+}
+
+// escaped are the characters that escapes of one letter stand for.
+var escaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// codeUnit reads the escape \uXXXX at the beginning of a text.
+func codeUnit(text []byte) (unit rune, ok bool) {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range text[2:6] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			c = c | 0x20 - 'a' + 10
+		default:
+			return 0, false
+		}
+		unit = unit<<4 | rune(c)
+	}
+	return unit, true
+}
+
+// scanner checks a JSON text in UTF-8 from left to right. Its errors are final.
+type scanner struct {
+	text    []byte
+	at      int
+	members int // of all objects so far
+}
+
+// next skips white space and returns the byte that follows, 0 at the end.
+func (s *scanner) next() byte {
+	for ; s.at < len(s.text); s.at++ {
+		switch c := s.text[s.at]; c {
+		case ' ', '\t', '\r', '\n':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// value reads the next value, of an object or array of the given depth.
+func (s *scanner) value(depth int) error {
+	switch s.next() {
+	case '{':
+		// Few enough to be looked through.
+		var names []string
+		return s.object(depth+1, func(name string) error {
+			if slices.Contains(names, name) {
+				return errTwice
+			}
+			names = append(names, name)
+			return s.value(depth + 1)
+		})
+	case '[':
+		return s.list(depth+1, ']', func() error { return s.value(depth + 1) })
+	case '"':
+		return s.string()
+	case 't':
+		return s.word("true")
+	case 'f':
+		return s.word("false")
+	case 'n':
+		return s.word("null")
+	default:
+		return s.number()
+	}
+}
+
+// object reads an object, which is at its brace. Each name is given to member,
+// which reads the value.
+func (s *scanner) object(depth int, member func(name string) error) error {
+	return s.list(depth, '}', func() error {
+		if s.members++; s.members > maxMembers {
+			return errTooMany
+		}
+		if s.next() != '"' {
+			return errNotObject
+		}
+		start := s.at
+		if err := s.string(); err != nil {
+			return err
+		}
+		name := unquote(s.text[start:s.at])
+		if s.next() != ':' {
+			return errNotObject
+		}
+		s.at++
+		return member(name)
+	})
+}
+
+// list reads an object or array, which is at its bracket, up to the closing one.
+// Each item is read by the function.
+func (s *scanner) list(depth int, closing byte, item func() error) error {
+	if depth > maxDepth {
+		return errTooDeep
+	}
+	s.at++
+	if s.next() == closing {
+		s.at++
+		return nil
+	}
+	for {
+		if err := item(); err != nil {
+			return err
+		}
+		c := s.next()
+		s.at++
+		switch c {
+		case ',':
+		case closing:
+			return nil
+		default:
+			return errNotObject
+		}
+	}
+}
+
+// string reads a string, which is at its quotation mark.
+func (s *scanner) string() error {
+	for s.at++; s.at < len(s.text); s.at++ {
+		switch c := s.text[s.at]; {
+		case c == '"':
+			s.at++
+			return nil
+		case c == '\\':
+			if err := s.escape(); err != nil {
+				return err
+			}
+		case c < ' ':
+			return errNotObject
+		}
+	}
+	return errNotObject
+}
+
+// escape reads an escape, which is at its backslash, up to its last byte.
+func (s *scanner) escape() error {
+	unit, ok := codeUnit(s.text[s.at:])
+	if !ok {
+		s.at++
+		if s.at == len(s.text) || escaped[s.text[s.at]] == 0 {
+			return errNotObject
+		}
+		return nil
+	}
+	s.at += 5
+	if utf16.IsSurrogate(unit) {
+		low, ok := codeUnit(s.text[s.at+1:])
+		if !ok || utf16.DecodeRune(unit, low) == utf8.RuneError {
+			return errSurrogate
+		}
+		s.at += 6
+	}
+	return nil
+}
+
+// word reads one of the literal names.
+func (s *scanner) word(word string) error {
+	if !bytes.HasPrefix(s.text[s.at:], []byte(word)) {
+		return errNotObject
+	}
+	s.at += len(word)
+	return nil
+}
+
+// number reads a number.
+func (s *scanner) number() error {
+	if s.at < len(s.text) && s.text[s.at] == '-' {
+		s.at++
+	}
+	whole := s.digits()
+	ok := whole == 1 || whole > 1 && s.text[s.at-whole] != '0'
+	if s.at < len(s.text) && s.text[s.at] == '.' {
+		s.at++
+		ok = s.digits() > 0 && ok
+	}
+	if s.at < len(s.text) && s.text[s.at]|0x20 == 'e' {
+		s.at++
+		if s.at < len(s.text) && (s.text[s.at] == '+' || s.text[s.at] == '-') {
+			s.at++
+		}
+		ok = s.digits() > 0 && ok
+	}
+	if !ok {
+		return errNotObject
+	}
+	return nil
+}
+
+// digits skips decimal digits and returns how many there were.
+func (s *scanner) digits() int {
+	start := s.at
+	for s.at < len(s.text) && s.text[s.at] >= '0' && s.text[s.at] <= '9' {
+		s.at++
+	}
+	return s.at - start
 }

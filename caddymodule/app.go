@@ -137,6 +137,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("limits.%w", err)
 	}
+	requestsInFlight, callsInFlight, err := a.Limits.inFlight()
+	if err != nil {
+		return fmt.Errorf("limits.%w", err)
+	}
 	addresses, err := a.Limits.addresses()
 	if err != nil {
 		return fmt.Errorf("limits.%w", err)
@@ -207,7 +211,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 			Proofs:        a.counters.proofs,
 			Registrations: a.counters.registrations,
 			Calls:         a.counters.calls,
+
+			RequestsInFlight: inFlight{&a.counters.requestsInFlight, requestsInFlight},
+			CallsInFlight:    inFlight{&a.counters.callsInFlight, callsInFlight},
 		},
+		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
+
 		ClientIP:      clientIP,
 		Sources:       addresses.Source,
 		Authenticated: setUser,
@@ -372,15 +381,15 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 	}
 	defer a.store.Begin()()
 	defer a.AuthenticationServers.ended()
-	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) error {
+	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 		if err := next.ServeHTTP(w, r); err != nil {
-			return err
+			return false, err
 		}
-		if unhandled, _ := caddyhttp.GetVar(r.Context(), unhandledVar).(bool); unhandled {
+		unhandled, _ := caddyhttp.GetVar(r.Context(), unhandledVar).(bool)
+		if unhandled {
 			caddyhttp.SetVar(r.Context(), unhandledVar, false)
-			a.handler.WriteNotFound(w, r)
 		}
-		return nil
+		return !unhandled, nil
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
-// Limits protect the gateway and the registrations it keeps. Those per minute
+// Limits protect the gateway and the registrations it keeps. What they count, they
 // count on each node by itself, and keep counting across reloads.
 type Limits struct {
 	// The largest request body that is read, in bytes: 1 to 16777216, which is
@@ -43,21 +43,36 @@ type Limits struct {
 	// fast as the gateway computes. At most 1000000. Default: 60.
 	ExchangesPerMinute *int `json:"exchanges_per_minute,omitempty"`
 
-	// How many registrations one application may make per minute. 0: no limit.
-	// At most 1000000. Default: 600.
+	// How many registrations one application may make per minute. Other requests with
+	// its back-end key count if they are refused before anything was looked up.
+	// 0: no limit. At most 1000000. Default: 600.
 	RegistrationsPerMinute *int `json:"registrations_per_minute,omitempty"`
 
 	// How many calls of the other services that reach an authentication server one
 	// client address may make per minute with keys of front ends: one-time
 	// passwords, retrieving, completing and cancelling logins and signatures,
 	// notification IDs, adding devices and final calls of activations, all
-	// together. Whoever takes the key out of a mobile application can lock users by
+	// together. Requests that are refused before anything was looked up and those for
+	// the time count, too. Whoever takes the key out of a mobile application can lock users by
 	// wrong calls; this is what slows them down. It does not count per application,
 	// because all phones share that key and one could stop the others; nor with
 	// keys of back ends, where one server speaks for many users. Networks with many
 	// phones behind one address need a higher limit. 0: no limit. At most 1000000.
 	// Default: 600.
 	CallsPerMinute *int `json:"calls_per_minute,omitempty"`
+
+	// How many requests of one client address may be under way at the same time, whatever
+	// they are for; further ones are answered with status 429. It bounds the memory
+	// that bodies take that do not come. Requests with the key of a back end that is
+	// accepted from there do not count; those that go on to the next handler do, until it
+	// has answered. 0: no limit. At most 1000000. Default: 64.
+	RequestsInFlight *int `json:"requests_in_flight,omitempty"`
+
+	// How many of these may be with an authentication server. It keeps one client
+	// from using up the servers' connections with calls that take long, such as
+	// logins that wait for a person. Networks with many phones behind one address
+	// need a higher limit. 0: no limit. At most 1000000. Default: 8.
+	CallsInFlight *int `json:"calls_in_flight,omitempty"`
 
 	// The prefixes by which a NAT64 or a stateless translator in front of the gateway
 	// writes the IPv4 addresses of clients, such as `2001:db8:122::/48`, with the
@@ -76,8 +91,10 @@ const (
 	defaultExchangesPerMinute     = 60
 	defaultRegistrationsPerMinute = 600
 	defaultCallsPerMinute         = 600
+	defaultRequestsInFlight       = 64
+	defaultCallsInFlight          = 8
 
-	// maxRate is the largest limit per minute. It keeps the arithmetic of the
+	// maxRate is the largest limit of what is counted. It keeps the arithmetic of the
 	// buckets far from overflow.
 	maxRate         = 1_000_000
 	maxMaxExchanges = 100_000
@@ -124,15 +141,31 @@ func (l *Limits) check() (body bodyLimits, r *rates, err error) {
 		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &r.registrations},
 		{"calls_per_minute", l.CallsPerMinute, defaultCallsPerMinute, &r.calls},
 	} {
-		*v.out = v.preset
-		if v.configured != nil {
-			*v.out = *v.configured
-		}
-		if *v.out < 0 || *v.out > maxRate {
-			return bodyLimits{}, nil, fmt.Errorf("%s: must be from 0 to %d", v.name, maxRate)
+		if *v.out, err = limit(v.name, v.configured, v.preset); err != nil {
+			return bodyLimits{}, nil, err
 		}
 	}
 	return body, r, nil
+}
+
+// inFlight returns the limits of what goes on at the same time.
+func (l *Limits) inFlight() (requests, calls int, err error) {
+	if requests, err = limit("requests_in_flight", l.RequestsInFlight, defaultRequestsInFlight); err != nil {
+		return 0, 0, err
+	}
+	calls, err = limit("calls_in_flight", l.CallsInFlight, defaultCallsInFlight)
+	return requests, calls, err
+}
+
+// limit gives the configured value or, if there is none, the default.
+func limit(name string, configured *int, preset int) (int, error) {
+	if configured == nil {
+		return preset, nil
+	}
+	if *configured < 0 || *configured > maxRate {
+		return 0, fmt.Errorf("%s: must be from 0 to %d", name, maxRate)
+	}
+	return *configured, nil
 }
 
 // addresses returns what tells whom the limits count an address for.
@@ -152,10 +185,11 @@ func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 }
 
 // counters are the limiters of the whole process: what they counted is not lost
-// with a reload. The limits are those of the configuration that started last
-// and was not stopped since.
+// with a reload. The limits per minute are those of the configuration that started
+// last and was not stopped since.
 type counters struct {
 	failedKeys, exchanges, proofs, registrations, calls *ratelimit.Limiter
+	requestsInFlight, callsInFlight                     ratelimit.InFlight
 
 	mu      sync.Mutex // so that what is in force is the latest
 	started succession[*rates]
@@ -198,6 +232,17 @@ func (c *counters) apply(r *rates) {
 	c.calls.SetLimit(r.calls)
 }
 
+// inFlight is a counter with the limit of one configuration.
+type inFlight struct {
+	counter *ratelimit.InFlight
+	limit   int
+}
+
+// Enter implements restapi.InFlightLimiter.
+func (f inFlight) Enter(s ratelimit.Source) (leave func(), ok bool) {
+	return f.counter.Enter(s, f.limit)
+}
+
 // Destruct has nothing to close.
 func (c *counters) Destruct() error { return nil }
 
@@ -217,4 +262,7 @@ func acquireCounters(r *rates) (*counters, error) {
 	return value.(*counters), nil
 }
 
-var _ caddy.Destructor = (*counters)(nil)
+var (
+	_ caddy.Destructor        = (*counters)(nil)
+	_ restapi.InFlightLimiter = inFlight{}
+)

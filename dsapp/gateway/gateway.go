@@ -106,6 +106,10 @@ const (
 type Caller struct {
 	// Application is the name of the application whose key came with the request.
 	Application string
+	// BackEnd says that it is one of a back end.
+	BackEnd bool
+	// Source is the client address as the limits count it.
+	Source string
 }
 
 // UnknownRegistrations is what to do with an identifier that the gateway does

@@ -55,14 +55,23 @@ type FailureLimiter interface {
 	Record(s ratelimit.Source)
 }
 
+// InFlightLimiter limits how much goes on at the same time per source.
+type InFlightLimiter interface {
+	// Enter counts what begins, until leave is called. It returns false if that is
+	// one too many.
+	Enter(s ratelimit.Source) (leave func(), ok bool)
+}
+
 var (
 	_ Keys           = (*apikey.Set)(nil)
 	_ Limiter        = (*ratelimit.Limiter)(nil)
 	_ FailureLimiter = (*ratelimit.Limiter)(nil)
 )
 
-// Limits bound how often the services are called. Each may be nil. Calls that
-// are not carried out, such as malformed ones, are not counted.
+// Limits bound how often the services are called, and how much goes on at the same
+// time. Each may be nil. Every request with a valid key counts for one of Exchanges,
+// Proofs, Registrations and Calls, be it carried out or refused before anything was
+// looked up.
 //
 // What phones do is counted per client address and never per application: all
 // phones share the key of their application, and whoever takes it out of one of
@@ -71,28 +80,32 @@ var (
 // for many users. The address is that of Config.ClientIP: behind a proxy that is
 // not trusted to tell it, all clients have one.
 type Limits struct {
-	// FailedKeys counts requests without a valid key per client address, as
-	// Config.Sources has it. An address with too many gets no further look at its
-	// keys for a while, be they right or wrong.
+	// FailedKeys counts requests without a valid key per client address. An address
+	// with too many gets no further look at its keys for a while, be they right or
+	// wrong.
 	FailedKeys FailureLimiter
-	// Exchanges counts the first calls of activation exchanges per client address.
-	// Only keys of front ends open these services. They compute.
-	Exchanges Limiter
-	// Proofs counts the second calls of activation exchanges per client address. They
-	// have a limit of their own, so that an exchange costs one of each; without a
-	// first one they cost the gateway as much, and a wrong one uses up one of the
-	// few attempts of a registration.
-	Proofs Limiter
+	// Exchanges and Proofs count the first and the second calls of activation
+	// exchanges per client address, so that an exchange costs one of each. Only keys
+	// of front ends open these services. They compute, and a wrong second call uses
+	// up one of the few attempts of a registration.
+	Exchanges, Proofs Limiter
 	// Registrations counts registrations per application. Only keys of back ends
-	// open these services. Each registration uses up a licence.
+	// open these services. Each registration uses up a licence. Refused requests
+	// with keys of back ends count, too, unless the key is not admitted from there:
+	// who stole one could otherwise stop the bank.
 	Registrations Limiter
-	// Calls counts the calls of all other services that reach an authentication
-	// server, per client address and all together: one-time passwords, pending
-	// requests, notification IDs, adding devices and final calls of activations.
-	// Wrong ones lock users, and each can hold a connection. Only calls with keys
-	// of front ends count: one server of a bank may complete the activations of
-	// many users, and its key is bound to its address.
+	// Calls counts all other calls with keys of front ends, per client address and
+	// all together: one-time passwords, pending requests, notification IDs, adding
+	// devices and final calls of activations. Wrong ones lock users, and each can
+	// hold a connection. Refused requests and those for the time count, too. Other
+	// calls with keys of back ends do not: one server of a bank may complete the
+	// activations of many users, and its key is bound to its address.
 	Calls Limiter
+	// RequestsInFlight counts all requests that are under way per client address,
+	// except those with a key of a back end that is admitted from there.
+	RequestsInFlight InFlightLimiter
+	// CallsInFlight counts those of them that are with an authentication server.
+	CallsInFlight InFlightLimiter
 }
 
 // Observation is what a request came to. Every value but Application comes from
@@ -124,6 +137,9 @@ type Config struct {
 	// http.Server applies instead.
 	BodyTimeout time.Duration
 	Limits      Limits
+	// RelayedExchange says that the calls of exchanges are carried out by an
+	// authentication server, so that CallsInFlight counts them.
+	RelayedExchange bool
 	// ClientIP returns the address of the client, invalid if it is not known.
 	// If nil, it is the address of the connection.
 	ClientIP func(*http.Request) netip.Addr
@@ -141,8 +157,9 @@ type Config struct {
 
 // Handler serves the services. It may be used concurrently.
 type Handler struct {
-	config   Config
-	services map[string]*service
+	config    Config
+	services  map[string]*service
+	disguises disguises
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -183,134 +200,248 @@ func New(c Config) (*Handler, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	h := &Handler{config: c, services: make(map[string]*service)}
-	for _, s := range table() {
+	services := table()
+	h := &Handler{config: c, services: make(map[string]*service), disguises: newDisguises(services)}
+	for _, s := range services {
 		h.services[s.path] = &s
 	}
 	return h, nil
 }
 
-// Serve answers a request for a service and for a request without a valid key.
-// Every other request is given to next with its body and its Authorization field
-// untouched; what next returns is returned.
-func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
-	o := Observation{}
-	s := h.services[r.URL.Path]
-	if s != nil {
-		o.Service = s.name()
-		h.limitWait(w, r)
+// Serve answers a request for a service, one without a valid key, and one whose path
+// another server may read as that of a service. Every other request is given to next
+// with its body and its Authorization field untouched. If next does not handle it,
+// the answer is that there is no such service; its error is returned.
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) (handled bool, err error)) error {
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// The request may have come with a length as well, which net/http removes.
+		// Servers in front can have read it by that, and take what follows for
+		// something else (RFC 9112, section 6.1).
+		w.Header().Add("Connection", "close")
 	}
-	a, done := h.answer(w, r, s, &o)
-	if !done {
-		o.Outcome = PassedOn
-		h.config.Observe(r, o)
-		return next(w, r)
+	x := &request{Handler: h, w: w, r: r, service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {}}
+	if x.service != nil {
+		x.version = x.service.version
 	}
-	if s == nil {
-		h.limitWait(w, r)
+	a, mine := x.decide()
+	defer func() { x.leave() }()
+	if !mine {
+		handled, err := next(w, r)
+		if handled || err != nil {
+			x.observe(answer{outcome: PassedOn})
+			return err
+		}
+		a = x.refused(answerTo(NotFound))
 	}
-	h.write(w, r, s, a, o)
+	x.answer(a)
 	return nil
 }
 
-// ServeHTTP is Serve without a next handler: every path without a service is
-// answered with WriteNotFound.
+// ServeHTTP is Serve without a next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Serve only fails with the error of next.
-	_ = h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) error {
-		h.WriteNotFound(w, r)
-		return nil
-	})
+	_ = h.Serve(w, r, func(http.ResponseWriter, *http.Request) (bool, error) { return false, nil })
 }
 
-// WriteNotFound answers a request whose path has no service and that no other
-// handler took.
-func (h *Handler) WriteNotFound(w http.ResponseWriter, r *http.Request) {
-	h.limitWait(w, r)
-	h.respond(w, versionOf(r.URL.Path), answerTo(NotFound))
+// request is a request on its way through the Handler.
+type request struct {
+	*Handler
+
+	w http.ResponseWriter
+	r *http.Request
+	// service is nil for a path without one.
+	service *service
+	version version
+	address netip.Addr
+	source  ratelimit.Source // of the address
+	key     apikey.Key
+	// admitted says that the key is accepted from the address.
+	admitted bool
+	// leave ends what RequestsInFlight counts.
+	leave func()
+	// waiting says that the wait for the body is limited.
+	waiting bool
 }
 
-// answer decides on a request. It returns false if the request is not for a
-// service but has a valid key; the body is then unread.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, s *service, o *Observation) (a answer, done bool) {
+// decide returns the answer, or false if the request is for somebody else. Its body
+// is then unread.
+func (x *request) decide() (a answer, mine bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
 				panic(p)
 			}
 			// The value of a panic can hold anything, its type and place cannot.
-			h.config.Logger.LogAttrs(r.Context(), slog.LevelError, "panic while serving a request",
-				slog.String("service", o.Service), slog.String("type", fmt.Sprintf("%T", p)), slog.Any("stack", stack()))
-			a, done = answerTo(Internal), true
+			x.config.Logger.LogAttrs(x.r.Context(), slog.LevelError, "panic while serving a request",
+				slog.String("service", x.name()), slog.String("type", fmt.Sprintf("%T", p)), slog.Any("stack", stack()))
+			a, mine = answerTo(Internal), true
 		}
 	}()
-
-	address := h.config.ClientIP(r)
-	key, a, ok := h.authenticate(r, h.config.Sources(address))
-	if !ok {
-		return a, true
+	if x.r.TLS != nil && !x.r.TLS.HandshakeComplete {
+		// Nobody has proved yet to be at the client's address, and the request may be a
+		// replay (RFC 8470). It may neither count for that address nor be trusted for it.
+		return answerTo(TooEarly), true
 	}
-	o.Application = key.Name
-	h.config.Authenticated(r, key)
-	if !key.Permits(address) || s != nil && !slices.Contains(s.classes, key.Class) {
-		return answerTo(Forbidden), true
-	}
-	if s == nil {
-		return answer{}, false
-	}
-	if r.Method != http.MethodPost {
-		return answerTo(MethodNotAllowed), true
-	}
-	body, a, ok := h.body(w, r, s)
-	if !ok {
-		return a, true
-	}
-	var members map[string]any
-	if len(body) > 0 || !s.bodyOptional {
-		var err error
-		if members, err = decodeObject(body); err != nil {
-			return answerError(s, err), true
+	x.address = x.config.ClientIP(x.r)
+	x.source = x.config.Sources(x.address)
+	a, ok := x.authenticate()
+	if !x.backEnd() {
+		leave, free := enter(x.config.Limits.RequestsInFlight, x.source)
+		if !free {
+			return answerLimited(LimitRequestsInFlight, 0), true
 		}
+		x.leave = leave
 	}
-	do, err := s.prepare(members)
-	if err != nil {
-		return answerError(s, err), true
-	}
-	// Only what would be carried out counts.
-	if a, ok := h.admit(s, key, address); !ok {
+	switch {
+	case !ok:
 		return a, true
+	case !x.admitted:
+		return x.refused(answerTo(Forbidden)), true
+	case x.service != nil:
+		return x.call(), true
+	case x.disguises.find(x.r.URL):
+		return x.refused(answerTo(NotFound)), true
 	}
-	result, err := do(r.Context(), h.config.Operations, gateway.Caller{Application: key.Name})
+	return answer{}, false
+}
+
+// name is that of the service, if there is one.
+func (x *request) name() string {
+	if x.service == nil {
+		return ""
+	}
+	return x.service.name()
+}
+
+// backEnd reports whether the key is that of a back end at a place of its own.
+func (x *request) backEnd() bool { return x.admitted && x.key.Class == apikey.BackEnd }
+
+// call decides on a request for a service with a valid key.
+func (x *request) call() answer {
+	do, a, ok := x.prepare()
+	if !ok {
+		return x.refused(a)
+	}
+	// Only what would be carried out counts for the service.
+	if a, ok := x.count(x.service.quota); !ok {
+		return a
+	}
+	if !x.backEnd() && x.service.quota.atServers(x.config.RelayedExchange) {
+		leave, free := enter(x.config.Limits.CallsInFlight, x.source)
+		if !free {
+			return answerLimited(LimitCallsInFlight, 0)
+		}
+		defer leave()
+	}
+	result, err := do(x.r.Context(), x.config.Operations, gateway.Caller{
+		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(),
+	})
 	if err != nil {
-		return answerError(s, err), true
+		return answerError(x.service, err)
 	}
 	a = answerTo(Success)
 	a.result = result
-	return a, true
+	return a
+}
+
+// prepare checks a request for a service. It returns what carries it out, or the
+// answer if that is refused.
+func (x *request) prepare() (do run, a answer, ok bool) {
+	if !slices.Contains(x.service.classes, x.key.Class) {
+		return nil, answerTo(Forbidden), false
+	}
+	if x.r.Method != http.MethodPost {
+		return nil, answerTo(MethodNotAllowed), false
+	}
+	x.limitWait()
+	body, a, ok := x.body()
+	if !ok {
+		return nil, a, false
+	}
+	var members map[string]any
+	var err error
+	if len(body) > 0 || !x.service.bodyOptional {
+		members, err = decodeObject(body)
+	}
+	if err == nil {
+		do, err = x.service.prepare(members)
+	}
+	if err != nil {
+		return nil, answerError(x.service, err), false
+	}
+	return do, answer{}, true
+}
+
+// refused counts a request with a valid key that is refused before anything was
+// looked up. It returns the answer, which is another one if it was one too many.
+func (x *request) refused(a answer) answer {
+	quota := calls
+	if x.backEnd() {
+		quota = registrations
+	}
+	if limited, ok := x.count(quota); !ok {
+		return limited
+	}
+	return a
+}
+
+// count counts a request. It returns the answer if it is one too many.
+func (x *request) count(q quota) (answer, bool) {
+	limits := x.config.Limits
+	limit, limiter, source := LimitCalls, limits.Calls, x.source
+	switch q {
+	case exchanges:
+		limit, limiter = LimitExchanges, limits.Exchanges
+	case proofs:
+		limit, limiter = LimitExchanges, limits.Proofs
+	case registrations:
+		limit, limiter, source = LimitRegistrations, limits.Registrations, ratelimit.Named(x.key.Name)
+	case calls, unasked:
+		if x.backEnd() {
+			return answer{}, true
+		}
+	}
+	if limiter == nil {
+		return answer{}, true
+	}
+	if ok, retryAfter := limiter.Allow(source); !ok {
+		return answerLimited(limit, retryAfter), false
+	}
+	return answer{}, true
+}
+
+// enter is Enter of a limiter that may be nil.
+func enter(l InFlightLimiter, s ratelimit.Source) (leave func(), ok bool) {
+	if l == nil {
+		return func() {}, true
+	}
+	return l.Enter(s)
 }
 
 // authenticate finds the key that came with a request: the user name of HTTP
 // Basic authentication with an empty password (RFC 7617). A missing and a wrong
 // key cannot be told apart by the answer.
-func (h *Handler) authenticate(r *http.Request, source ratelimit.Source) (apikey.Key, answer, bool) {
-	failed := h.config.Limits.FailedKeys
+func (x *request) authenticate() (answer, bool) {
+	failed := x.config.Limits.FailedKeys
 	if failed != nil {
-		if blocked, retryAfter := failed.Blocked(source); blocked {
-			return apikey.Key{}, answerLimited(LimitFailedKeys, retryAfter), false
+		if blocked, retryAfter := failed.Blocked(x.source); blocked {
+			return answerLimited(LimitFailedKeys, retryAfter), false
 		}
 	}
-	name, password, ok := r.BasicAuth()
-	if len(r.Header.Values("Authorization")) > 1 || password != "" {
+	name, password, ok := x.r.BasicAuth()
+	if len(x.r.Header.Values("Authorization")) > 1 || password != "" {
 		ok = false
 	}
-	key, known := h.config.Keys.Lookup(name)
+	key, known := x.config.Keys.Lookup(name)
 	if ok && known {
-		return key, answer{}, true
+		x.key, x.admitted = key, key.Permits(x.address)
+		x.config.Authenticated(x.r, key)
+		return answer{}, true
 	}
 	if failed != nil {
-		failed.Record(source)
+		failed.Record(x.source)
 	}
-	return apikey.Key{}, answerTo(Unauthenticated), false
+	return answerTo(Unauthenticated), false
 }
 
 // limitWait has the body of a request arrive in time or not at all. It must not
@@ -320,23 +451,27 @@ func (h *Handler) authenticate(r *http.Request, source ratelimit.Source) (apikey
 // nothing once the body is there. In HTTP/1 it is that of the connection, and
 // net/http ends it when it meets the end of the body. If the body is not read, it
 // still applies to what net/http discards of it before it answers.
-func (h *Handler) limitWait(w http.ResponseWriter, r *http.Request) {
-	if asks(r) {
+func (x *request) limitWait() {
+	if x.waiting {
+		return
+	}
+	x.waiting = true
+	if asks(x.r) {
 		// A client that was not told to send its body may not send it, and need not
 		// wait for what is discarded of it. Whoever reads the body takes this back.
-		w.Header().Add("Connection", "close")
+		x.w.Header().Add("Connection", "close")
 	}
 	// In HTTP/1 net/http waits for the next request then: to miss a deadline would
 	// mean that the client is gone, and cancel this one.
-	if r.ContentLength == 0 && r.ProtoMajor == 1 {
+	if x.r.ContentLength == 0 && x.r.ProtoMajor == 1 {
 		return
 	}
-	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
-	if ok && server.ReadTimeout > 0 && server.ReadTimeout <= h.config.BodyTimeout {
+	server, ok := x.r.Context().Value(http.ServerContextKey).(*http.Server)
+	if ok && server.ReadTimeout > 0 && server.ReadTimeout <= x.config.BodyTimeout {
 		return
 	}
 	// A ResponseWriter without deadlines leaves them to whoever made it.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.config.BodyTimeout))
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(x.config.BodyTimeout))
 }
 
 // arrived takes back, once the body was read, what limitWait did.
@@ -357,28 +492,29 @@ func arrived(w http.ResponseWriter, r *http.Request) {
 func asks(r *http.Request) bool { return r.ProtoMajor == 1 && r.Header.Get("Expect") != "" }
 
 // body checks the media type and reads the body of a request.
-func (h *Handler) body(w http.ResponseWriter, r *http.Request, s *service) ([]byte, answer, bool) {
+func (x *request) body() ([]byte, answer, bool) {
+	optional := x.service.bodyOptional
 	// Whether an optional body is there is known after reading only.
-	if !s.bodyOptional && !isJSON(r.Header) {
+	if !optional && !isJSON(x.r.Header) {
 		return nil, answerTo(UnsupportedMedia), false
 	}
-	if r.ContentLength > h.config.MaxBodySize {
+	if x.r.ContentLength > x.config.MaxBodySize {
 		return nil, answerTo(TooLarge), false
 	}
 	var body bytes.Buffer
 	// The declared length is a claim: what follows is reserved as it arrives.
-	body.Grow(int(min(max(r.ContentLength, 0), bodyReserve)) + bytes.MinRead)
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, h.config.MaxBodySize)); err != nil {
+	body.Grow(int(min(max(x.r.ContentLength, 0), bodyReserve)) + bytes.MinRead)
+	if _, err := body.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, x.config.MaxBodySize)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, answerTo(TooLarge), false
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, answerTo(TooSlow), false
 		}
-		return nil, answerError(s, bodyError("could not be read")), false
+		return nil, answerError(x.service, bodyError("could not be read")), false
 	}
-	arrived(w, r)
-	if s.bodyOptional && body.Len() > 0 && len(r.Header.Values("Content-Type")) > 0 && !isJSON(r.Header) {
+	arrived(x.w, x.r)
+	if optional && body.Len() > 0 && len(x.r.Header.Values("Content-Type")) > 0 && !isJSON(x.r.Header) {
 		return nil, answerTo(UnsupportedMedia), false
 	}
 	return body.Bytes(), answer{}, true
@@ -406,48 +542,12 @@ func isJSON(header http.Header) bool {
 	return true
 }
 
-// admit counts the call of a service that is limited.
-func (h *Handler) admit(s *service, key apikey.Key, address netip.Addr) (answer, bool) {
-	var limiter Limiter
-	var limit Limit
-	source := h.config.Sources(address)
-	switch s.quota {
-	case exchanges:
-		limit, limiter = LimitExchanges, h.config.Limits.Exchanges
-	case proofs:
-		limit, limiter = LimitExchanges, h.config.Limits.Proofs
-	case registrations:
-		limit, limiter, source = LimitRegistrations, h.config.Limits.Registrations, ratelimit.Named(key.Name)
-	case calls:
-		if key.Class == apikey.FrontEnd {
-			limit, limiter = LimitCalls, h.config.Limits.Calls
-		}
-	case unlimited:
-	}
-	if limiter == nil {
-		return answer{}, true
-	}
-	ok, retryAfter := limiter.Allow(source)
-	if ok {
-		return answer{}, true
-	}
-	return answerLimited(limit, retryAfter), false
-}
-
-// write sends an answer and reports it.
-func (h *Handler) write(w http.ResponseWriter, r *http.Request, s *service, a answer, o Observation) {
-	o.Outcome, o.HTTPStatus, o.Status, o.Limit = a.outcome, a.status, statusName(a.codes.StatusCodeEnum), a.limit
-	h.config.Observe(r, o)
-	v := versionOf(r.URL.Path)
-	if s != nil {
-		v = s.version
-	}
-	h.respond(w, v, a)
-}
-
-func (h *Handler) respond(w http.ResponseWriter, v version, a answer) {
-	body := encode(v, a.codes, a.result, a.description)
-	header := w.Header()
+// answer sends an answer and reports it.
+func (x *request) answer(a answer) {
+	x.limitWait()
+	x.observe(a)
+	body := encode(x.version, a.codes, a.result, a.description)
+	header := x.w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -461,9 +561,17 @@ func (h *Handler) respond(w http.ResponseWriter, v version, a answer) {
 	if a.retryAfter > 0 {
 		header.Set("Retry-After", seconds(a.retryAfter))
 	}
-	w.WriteHeader(a.status)
+	x.w.WriteHeader(a.status)
 	// Nobody is left to be told that the client is gone.
-	_, _ = w.Write(body)
+	_, _ = x.w.Write(body)
+}
+
+// observe reports what the request came to.
+func (x *request) observe(a answer) {
+	o := Observation{
+		Service: x.name(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status, Status: statusName(a.codes.StatusCodeEnum), Limit: a.limit,
+	}
+	x.config.Observe(x.r, o)
 }
 
 // versionOf tells the version of a path without a service.

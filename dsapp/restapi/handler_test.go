@@ -158,7 +158,7 @@ func TestTable(t *testing.T) {
 			limit = registrations
 		case gateway.OpServerTime:
 			// The one service that reaches no authentication server.
-			limit = unlimited
+			limit = unasked
 		}
 		if s.quota != limit {
 			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limit)
@@ -576,6 +576,7 @@ func TestDescriptions(t *testing.T) {
 		{add, device(`"deviceCode":"1","device\u0043ode":"` + hostile + `"`), "deviceCode occurs twice"},
 		{add, device(`"` + hostile + `":1,"` + hostile + `":1`), "body contains a member twice"},
 		{add, device(`"x":[{"` + hostile + `":1,"` + hostile + `":1}]`), "body contains a member twice"},
+		{add, device(`"x":[{` + strings.TrimSuffix(strings.Repeat(`"`+hostile+`":1,`, 1), ",") + `}],"y":{"z":[` + strings.TrimSuffix(strings.Repeat(`{"a":1},`, 61), ",") + `]}`), "body has too many members"},
 		{add, device(`"x":` + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)), "body is nested too deeply"},
 		{add, device(`"deviceCode":"1",`), "body must be a JSON object and nothing else"},
 		{add, `"` + hostile + `"`, "body must be a JSON object and nothing else"},
@@ -881,11 +882,11 @@ func TestNext(t *testing.T) {
 	seen := make(chan passed, 1)
 	g := newRig(t, nil, func(h *Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			err := h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) error {
+			err := h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 				body, _ := io.ReadAll(r.Body)
 				seen <- passed{authorization: r.Header.Get("Authorization"), body: string(body)}
 				w.WriteHeader(http.StatusTeapot)
-				return errNext
+				return false, errNext
 			})
 			if err != nil {
 				p := <-seen
@@ -895,8 +896,8 @@ func TestNext(t *testing.T) {
 		}
 	})
 	for _, path := range []string{
-		"/", "/register", "/rest/v2/provisioning/DSAPPRegister", "/rest/v2/notification/push/sendNotification", "/rest/v2/provisioning/MdlActivate/", "/rest/v2/provisioning/mdlactivate",
-		"//rest/v2/provisioning/MdlActivate",
+		"/", "/register", "/rest/v2/provisioning/DSAPPRegister", "/rest/v2/notification/push/sendNotification", "/rest/v2/provisioning", "/rest/v2//x/",
+		"/x/rest/v2/provisioning/MdlActivate", "/rest/v2/provisioning/MdlActivate/x", "/rest/v2/./provisioning/MdlActivates",
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodGet, http.MethodDelete} {
 			r := g.request(path, frontKey, "not JSON", func(r *http.Request) { r.Method = method })
@@ -919,6 +920,22 @@ func TestNext(t *testing.T) {
 	}
 	if len(seen) != 0 {
 		t.Error("next got a request without a valid key")
+	}
+}
+
+// What next does not handle is answered, and observed, as a service that is not there.
+func TestNextThatDoesNotHandle(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil, func(h *Handler) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if err := h.Serve(w, r, func(http.ResponseWriter, *http.Request) (bool, error) { return false, nil }); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wantFailure(t, g.call("/rest/v2/provisioning/Unknown", frontKey, "x"), v2, 404, "STAT_NOT_FOUND", -13, -1)
+	if want := (Observation{Application: "mobile-app", Outcome: NotFound, HTTPStatus: 404, Status: "STAT_NOT_FOUND"}); g.last() != want || len(g.seen) != 1 {
+		t.Errorf("observed %+v, want %+v once", g.seen, want)
 	}
 }
 
@@ -997,16 +1014,40 @@ func TestLimits(t *testing.T) {
 		limit(&exchanged, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateEphemeralKey)
 		limit(&proved, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateActivationData)
 		limit(&registered, "bank-site", s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline)
-		limit(&called, "2001:db8:0:1::/64", s.quota == calls)
+		limit(&called, "2001:db8:0:1::/64", s.quota == calls || s.operation == gateway.OpServerTime)
 		limit(&failed, "2001:db8:0:1::/64", true)
 		if len(failed.counted) != 0 {
 			t.Errorf("%s: a right key was counted as failed", s.path)
 		}
-		// A request that is not carried out does not count.
-		exchanged.counted, proved.counted, registered.counted, called.counted = nil, nil, nil, nil
-		g.call(s.path, keyFor(s), "not JSON")
-		if len(exchanged.counted)+len(proved.counted)+len(registered.counted)+len(called.counted) != 0 {
-			t.Errorf("%s: a malformed request was counted", s.path)
+		// A request that is not carried out counts, too, but not for the service.
+		for _, refused := range []struct {
+			status int
+			body   string
+			edit   func(*http.Request)
+		}{
+			{400, "not JSON", func(*http.Request) {}},
+			{405, bodies[s.path], func(r *http.Request) { r.Method = http.MethodPut }},
+			{413, strings.Repeat(" ", DefaultMaxBodySize+1), func(*http.Request) {}},
+			{415, "{}", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }},
+			{404, "{}", func(r *http.Request) { r.URL.Path += "/x" }},
+			{404, "{}", func(r *http.Request) { r.URL.Path += "/." }},
+		} {
+			exchanged.counted, proved.counted, registered.counted, called.counted = nil, nil, nil, nil
+			if got := g.call(s.path, keyFor(s), refused.body, refused.edit); got.status != refused.status {
+				t.Errorf("%s: answer is %+v, want status %d", s.path, got, refused.status)
+			}
+			wantCalled, wantRegistered := []string{"2001:db8:0:1::/64"}, []string(nil)
+			if keyFor(s) == backKey {
+				wantCalled, wantRegistered = nil, []string{"bank-site"}
+			}
+			if !slices.Equal(called.counted, wantCalled) || !slices.Equal(registered.counted, wantRegistered) || len(exchanged.counted)+len(proved.counted) != 0 {
+				t.Errorf("%s with status %d: counted %q and %q", s.path, refused.status, called.counted, registered.counted)
+			}
+			called.over, registered.over = true, true
+			if got := g.call(s.path, keyFor(s), refused.body, refused.edit); got.status != 429 {
+				t.Errorf("%s: answer is %+v, want 429 for %d", s.path, got, refused.status)
+			}
+			called.over, registered.over = false, false
 		}
 		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])
 		g.call(s.path, "", bodies[s.path])
@@ -1015,7 +1056,7 @@ func TestLimits(t *testing.T) {
 		}
 		// A bank's server that completes activations speaks for many users.
 		if s.quota == calls && slices.Contains(s.classes, apikey.BackEnd) {
-			called.over = true
+			called.over, called.counted = true, nil
 			if got := g.call(s.path, backKey, bodies[s.path]); got.status != http.StatusOK || len(called.counted) != 0 {
 				t.Errorf("%s with a back-end key: answer is %+v, counted %q", s.path, got, called.counted)
 			}

@@ -210,7 +210,11 @@ func TestBodyTimeoutEndsWithTheBody(t *testing.T) {
 				c.Operations = slowOperations{c.Operations.(*fakeOperations), ended}
 			}, nil)
 			conn, r := g.dial()
-			for range 2 {
+			requests := 2
+			if name == "in chunks" {
+				requests = 1 // The connection ends with the answer.
+			}
+			for range requests {
 				g.send(conn, g.header(c.path, frontKey, c.fields)+c.body)
 				if got := g.receive(r); got.status != http.StatusOK {
 					t.Errorf("answer is %+v", got)
@@ -247,10 +251,10 @@ func TestNextTakesItsTime(t *testing.T) {
 	read := make(chan string, 1)
 	g := newRig(t, impatient, func(h *Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			_ = h.Serve(w, r, func(_ http.ResponseWriter, r *http.Request) error {
+			_ = h.Serve(w, r, func(_ http.ResponseWriter, r *http.Request) (bool, error) {
 				body, err := io.ReadAll(r.Body)
 				read <- fmt.Sprint(string(body), err)
-				return nil
+				return true, nil
 			})
 		}
 	})
@@ -487,10 +491,9 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	if got := g.call(activatePath, frontKey, bodies[activatePath]); got.status != http.StatusTooManyRequests {
 		t.Errorf("answer is %+v", got)
 	}
-	for _, path := range []string{"/rest/v2/provisioning/getServerTime", "/rest/activation/DSAPPSRPGenerateEphemeralKey"} {
-		if got := g.call(path, frontKey, bodies[path]); got.status != http.StatusOK {
-			t.Errorf("%s: answer is %+v", path, got)
-		}
+	const first = "/rest/activation/DSAPPSRPGenerateEphemeralKey"
+	if got := g.call(first, frontKey, bodies[first]); got.status != http.StatusOK {
+		t.Errorf("%s: answer is %+v", first, got)
 	}
 	address = netip.MustParseAddr("192.0.2.2")
 	if got := g.call(activatePath, frontKey, bodies[activatePath]); got.status != http.StatusOK {

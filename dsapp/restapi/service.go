@@ -39,8 +39,6 @@ type quota int
 
 const (
 	_ quota = iota
-	// unlimited is for services that ask nobody and tell nothing.
-	unlimited
 	// exchanges and proofs count the first and the second calls of an exchange
 	// per client address, whichever application they are made with.
 	exchanges
@@ -50,7 +48,19 @@ const (
 	// calls counts all other services together, per client address, for keys of
 	// front ends only.
 	calls
+	// unasked counts with calls; no authentication server is asked.
+	unasked
 )
+
+// atServers reports whether an authentication server carries the service out.
+func (q quota) atServers(relayedExchange bool) bool {
+	switch q {
+	case exchanges, proofs:
+		return relayedExchange
+	default:
+		return q != unasked
+	}
+}
 
 // name is what logs and metrics call the service.
 func (s *service) name() string {

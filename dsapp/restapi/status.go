@@ -31,6 +31,8 @@ const (
 	Internal         Outcome = "internal"
 	// PassedOn is a request that was given to the next handler.
 	PassedOn Outcome = "passed_on"
+	// TooEarly is a request in the early data of a TLS handshake.
+	TooEarly Outcome = "too_early"
 )
 
 // situation is what a client is told about an outcome.
@@ -71,6 +73,8 @@ func situationOf(o Outcome) situation {
 		return situation{http.StatusRequestTimeout, failure("STAT_INVPARAM", -2), "body did not arrive in time"}
 	case UnsupportedMedia:
 		return situation{http.StatusUnsupportedMediaType, failure("STAT_INVPARAM", -2), "content type must be application/json in UTF-8 without a content encoding"}
+	case TooEarly:
+		return situation{http.StatusTooEarly, failure("STAT_INVPARAM", -2), "not accepted before the TLS handshake is complete"}
 	case Limited:
 		return situation{http.StatusTooManyRequests, failure("STAT_ERROR", -1), "too many requests"}
 	case Unavailable:
@@ -100,10 +104,12 @@ type Limit string
 
 // The limits.
 const (
-	LimitFailedKeys    Limit = "failed_keys"
-	LimitExchanges     Limit = "exchanges"
-	LimitCalls         Limit = "calls"
-	LimitRegistrations Limit = "registrations"
+	LimitFailedKeys       Limit = "failed_keys"
+	LimitExchanges        Limit = "exchanges"
+	LimitCalls            Limit = "calls"
+	LimitRegistrations    Limit = "registrations"
+	LimitRequestsInFlight Limit = "requests_in_flight"
+	LimitCallsInFlight    Limit = "calls_in_flight"
 	// LimitBusy is that of the exchanges that are computed at once.
 	LimitBusy Limit = "busy"
 )

@@ -111,7 +111,7 @@ func provisioning() []service {
 
 		define(service{
 			path: "/rest/v2/provisioning/getServerTime", version: v2, classes: frontEnd,
-			operation: gateway.OpServerTime, quota: unlimited, bodyOptional: true,
+			operation: gateway.OpServerTime, quota: unasked, bodyOptional: true,
 		}, Operations.ServerTime, nil, []out[gateway.ServerTimeResult]{{
 			resultMember{name: "serverTime", kind: kindInteger},
 			func(r gateway.ServerTimeResult) (any, bool) { return r.Time, true },

@@ -22,7 +22,7 @@ type Activation struct {
 	// an authentication server, for phones that carry the vendor's SDK. With
 	// `relay` the gateway passes on what both say and remembers only which instance
 	// has a registration: of the options below, only `registration_lifetime`,
-	// `unknown` and `gateway_id` have a meaning then, and how often a phone may try
+	// `unknown`, `hide_unknown_users` and `gateway_id` have a meaning then, and how often a phone may try
 	// is up to the authentication server. Do not change it while registrations are
 	// pending.
 	// Default: `gateway`.
@@ -61,6 +61,15 @@ type Activation struct {
 	// always refused: for whom they are is not known then. Default: `refuse`, with
 	// `relay` it is `forward`.
 	Unknown string `json:"unknown,omitempty"`
+
+	// Whether refused one-time passwords and approved logins are all answered alike,
+	// with `STAT_INVCREDENTIALS`. Otherwise the authentication server's own status is
+	// relayed, such as `STAT_USER_UNKNOWN`, which tells who has a phone's API key which
+	// users exist. The audit log has that status in both cases. Answers that a
+	// pending login is not there and that the server is broken stay as they are, and
+	// how long an answer takes may still tell. Clients of another gateway may read
+	// those statuses. Default: false.
+	HideUnknownUsers bool `json:"hide_unknown_users,omitempty"`
 
 	// The last field of activation images, unless with `relay` an authentication
 	// server tells another. It has at most 255 characters, no semicolon and no

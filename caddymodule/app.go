@@ -192,6 +192,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
+		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        noSupport,
 		Observer:             observer,
 		Logger:               logger,

@@ -19,7 +19,7 @@ type auditLog struct {
 // Audit logs one line, with the address that the request came from.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	fields := make([]zap.Field, 0, 8)
+	fields := make([]zap.Field, 0, 9)
 	for _, f := range []struct{ name, value string }{
 		{"operation", string(e.Operation)},
 		{"application", e.Application},
@@ -29,6 +29,7 @@ func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 		{"domain", e.Domain},
 		{"serial_number", e.SerialNumber},
 		{"instance", e.Instance},
+		{"status", e.Status},
 	} {
 		if f.value != "" {
 			fields = append(fields, zap.String(f.name, f.value))

@@ -133,20 +133,21 @@ func TestValidConfigurations(t *testing.T) {
 			})
 			c["activation"] = object{
 				"exchange": "gateway", "profile": "rfc5054-4096-sha256", "registration_lifetime": "1h", "handshake_lifetime": "30s",
-				"max_attempts": 5, "max_activations": 1, "unknown": "forward", "gateway_id": "GW1",
+				"max_attempts": 5, "max_activations": 1, "unknown": "forward", "hide_unknown_users": true, "gateway_id": "GW1",
 				"password": object{"length": 12, "alphabet": "numeric"},
 			}
 			c["limits"] = object{
 				"max_body_size": 1024, "max_exchanges": 4,
 				"failed_keys_per_minute": 0, "exchanges_per_minute": 0, "registrations_per_minute": 0, "calls_per_minute": 0, "body_timeout": "1s",
+				"requests_in_flight": 0, "calls_in_flight": 1_000_000,
 				"nat64_prefixes": []string{"2001:db8:122::/48", "64:ff9b:1::/96"},
 			}
-			c["requests"] = object{"lifetime": "1h", "unknown": "refuse"}
+			c["requests"] = object{"lifetime": "1h", "unknown": "refuse", "plain_cancel": "refuse"}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
 		},
 		"defaults by name": func(c object) {
 			maps.Copy(in(c, "authentication_servers"), object{"deployment": "replicated", "policy": "first"})
-			in(c, "requests")["unknown"] = "forward"
+			maps.Copy(in(c, "requests"), object{"unknown": "forward", "plain_cancel": "forward"})
 		},
 		"turns among replicated servers": func(c object) { in(c, "authentication_servers")["policy"] = "round_robin" },
 		"order among servers with a shared database": func(c object) {
@@ -323,6 +324,9 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"limits.registrations_per_minute: must be", limit("registrations_per_minute", -1)},
 		{"limits.calls_per_minute: must be", limit("calls_per_minute", 1_000_001)},
 		{"limits.calls_per_minute: must be", limit("calls_per_minute", -1)},
+		{"limits.requests_in_flight: must be from 0 to 1000000", limit("requests_in_flight", -1)},
+		{"limits.calls_in_flight: must be from 0 to 1000000", limit("calls_in_flight", 1_000_001)},
+		{`requests.plain_cancel: must be "forward" or "refuse"`, requests("plain_cancel", "never")},
 		{"limits.nat64_prefixes[1]: must be a CIDR range", limit("nat64_prefixes", []string{"2001:db8:122::/48", "2001:db8::1"})},
 		{"limits.nat64_prefixes: NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix", limit("nat64_prefixes", []string{"192.0.2.0/24"})},
 		{"limits.nat64_prefixes: NAT64 prefix 2001:db8::/33: length must be", limit("nat64_prefixes", []string{"2001:db8::/33"})},

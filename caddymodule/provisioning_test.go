@@ -247,6 +247,8 @@ func ofGateway() []defect {
 	option("limits.exchanges_per_minute: ", -1, "limits", "exchanges_per_minute")
 	option("limits.registrations_per_minute: ", -1, "limits", "registrations_per_minute")
 	option("limits.calls_per_minute: ", -1, "limits", "calls_per_minute")
+	option("limits.requests_in_flight: ", -1, "limits", "requests_in_flight")
+	option("limits.calls_in_flight: ", -1, "limits", "calls_in_flight")
 	option("limits.nat64_prefixes[0]: ", []string{"192.0.2.0"}, "limits", "nat64_prefixes")
 
 	// the counters from here on,
@@ -294,6 +296,7 @@ func ofGateway() []defect {
 	option("activation.max_activations: ", -1, "activation", "max_activations")
 	option("activation.password: ", 1, "activation", "password", "length")
 	option("requests.unknown: ", "x", "requests", "unknown")
+	option("requests.plain_cancel: ", "x", "requests", "plain_cancel")
 	option("requests.lifetime: ", "1ms", "requests", "lifetime")
 	option("status_codes.STAT_NOSUPPORT: ", 0, "status_codes", "STAT_NOSUPPORT")
 	option("activation.gateway_id: a placeholder", "{env.DSAPP_TEST_MISSING}", "activation", "gateway_id")

@@ -29,6 +29,13 @@ type Requests struct {
 	// key is wrapped is forwarded: the authentication server checks that the device
 	// made it. Default: `forward`.
 	Unknown string `json:"unknown,omitempty"`
+
+	// What to do with the cancel of a request by its plain key: `forward` judges it
+	// by who retrieved the request, `refuse` answers with `STAT_NOSUPPORT`. A plain
+	// key proves nothing about the device: whoever has the application's API key, the
+	// request's key and the serial number can cancel. Refuse it if all phones wrap
+	// keys in secure-channel messages. Default: `forward`.
+	PlainCancel string `json:"plain_cancel,omitempty"`
 }
 
 // StatusCodes are the numbers of statuses that the vendor publishes by name only.
@@ -58,17 +65,24 @@ func (r *Requests) open(needs ownershipNeeds) (*ownership.Service, error) {
 	default:
 		return nil, fmt.Errorf("unknown: must be %q or %q", ownership.ForwardUnknown, ownership.RefuseUnknown)
 	}
+	plain := ownership.PlainCancels(r.PlainCancel)
+	switch plain {
+	case "", ownership.ForwardPlain, ownership.RefusePlain:
+	default:
+		return nil, fmt.Errorf("plain_cancel: must be %q or %q", ownership.ForwardPlain, ownership.RefusePlain)
+	}
 	lifetime, err := requestLifetimes.value("lifetime", r.Lifetime, ownership.DefaultLifetime)
 	if err != nil {
 		return nil, err
 	}
 	return ownership.New(ownership.Config{
-		Store:    needs.store,
-		Keyring:  needs.keyring,
-		Lifetime: lifetime,
-		Unknown:  unknown,
-		Logger:   needs.logger,
-		Alarm:    needs.alarm,
+		Store:       needs.store,
+		Keyring:     needs.keyring,
+		Lifetime:    lifetime,
+		Unknown:     unknown,
+		PlainCancel: plain,
+		Logger:      needs.logger,
+		Alarm:       needs.alarm,
 	})
 }
 

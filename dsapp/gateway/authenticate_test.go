@@ -63,3 +63,42 @@ func TestUpdateNotificationID(t *testing.T) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}
 }
+
+// With HideUnknownUsers a refused login tells nothing about the user: every status but
+// those that are not about users becomes one and the same. The audit trail has the
+// truth.
+func TestHiddenUsers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status string
+		shown  bool
+	}{
+		{"STAT_USER_UNKNOWN", false},
+		{"STAT_LOCKED", false},
+		{"STAT_INVCREDENTIALS", false},
+		{"STAT_ODD", false},
+		{"", false},
+		{"STAT_NOT_FOUND", true},
+		{"STAT_COMMS", true},
+		{"STAT_MEMORY", true},
+		{"STAT_OS_FAILURE", true},
+		{"STAT_LICENCE", true},
+	} {
+		codes := ResultCodes{ReturnCodeEnum: "RET_ODD", StatusCodeEnum: c.status, ReturnCode: -7, StatusCode: 4711}
+		for _, op := range []Operation{OpAuthenticate, OpCompleteLogin, OpCompleteSignature} {
+			for _, hide := range []bool{false, true} {
+				r := newRig(t, "", func(config *Config) { config.HideUnknownUsers = hide })
+				r.servers.err = &authserver.Refusal{Instance: "third", Codes: codes}
+				err := operations[op](t.Context(), r)
+				want := &Refusal{Codes: codes}
+				if hide && !c.shown && op != OpCompleteSignature {
+					want = &Refusal{Codes: refused1000, Concealed: c.status}
+				}
+				wantError(t, err, want)
+				if len(r.events.audits) != 1 || r.events.audits[0].Status != c.status && want.Concealed != "" {
+					t.Errorf("%s, %q: audit is %+v", op, c.status, r.events.audits)
+				}
+			}
+		}
+	}
+}

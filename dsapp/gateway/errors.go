@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -30,7 +31,13 @@ var (
 // server. Which of the two said it cannot be told from the codes.
 type Refusal struct {
 	Codes ResultCodes
+	// Concealed is the status that an authentication server gave, if the client is
+	// to be told Codes instead.
+	Concealed string
 }
+
+// Status is the name of the status that is the reason, for logs.
+func (e *Refusal) Status() string { return cmp.Or(e.Concealed, e.Codes.StatusCodeEnum) }
 
 // Error names the codes.
 func (e *Refusal) Error() string {
@@ -145,6 +152,17 @@ func serverError(err error) error {
 		return &Failure{Kind: BadAnswer, Err: err}
 	}
 	return &Failure{Kind: Internal, Err: err}
+}
+
+// loginError is serverError for a login. Unless unknown users are told from others,
+// refusals are all the same: most statuses tell which users exist. That a pending
+// login is not there, or that the server is broken, tells nothing of that kind.
+func (g *Gateway) loginError(err error) error {
+	refusal, refused := errors.AsType[*authserver.Refusal](err)
+	if !g.hideUnknownUsers || !refused || refusal.BackendFault() || refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum {
+		return serverError(err)
+	}
+	return &Refusal{Codes: refusedCodes, Concealed: refusal.Codes.StatusCodeEnum}
 }
 
 // badAnswer is an answer of an authentication server that cannot be used. The

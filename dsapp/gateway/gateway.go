@@ -151,6 +151,11 @@ type Config struct {
 	GatewayID string
 	// UnknownRegistrations is RefuseUnknown if empty, with ExchangeRelay ForwardUnknown.
 	UnknownRegistrations UnknownRegistrations
+	// HideUnknownUsers answers every refusal of a one-time password and of an approved
+	// login alike, except for a login that is not there and for a server that is
+	// broken. Otherwise the server's own status is relayed, which can tell which users
+	// exist. It is audited in both cases.
+	HideUnknownUsers bool
 	// NoSupportCode is the number of STAT_NOSUPPORT, which is not public, where the
 	// gateway itself refuses to cancel a request. It is -1 if 0, which stands for
 	// success.
@@ -165,16 +170,17 @@ type Config struct {
 
 // Gateway carries out the operations. It may be used concurrently.
 type Gateway struct {
-	activation     Activation
-	ownership      Ownership
-	servers        Servers
-	relay          bool
-	gatewayID      string
-	forwardUnknown bool
-	noSupportCodes ResultCodes
-	observer       Observer
-	logger         *slog.Logger
-	now            func() time.Time
+	activation       Activation
+	ownership        Ownership
+	servers          Servers
+	relay            bool
+	gatewayID        string
+	forwardUnknown   bool
+	hideUnknownUsers bool
+	noSupportCodes   ResultCodes
+	observer         Observer
+	logger           *slog.Logger
+	now              func() time.Time
 }
 
 // New returns a Gateway. The error names the member of c that is missing or not
@@ -208,16 +214,17 @@ func New(c Config) (*Gateway, error) {
 		return nil, fmt.Errorf("unknown registrations: must be %q or %q", RefuseUnknown, ForwardUnknown)
 	}
 	g := &Gateway{
-		activation:     c.Activation,
-		ownership:      c.Ownership,
-		servers:        c.Servers,
-		relay:          c.Exchange == ExchangeRelay,
-		gatewayID:      c.GatewayID,
-		forwardUnknown: c.UnknownRegistrations == ForwardUnknown,
-		noSupportCodes: authserver.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
-		observer:       c.Observer,
-		logger:         c.Logger,
-		now:            c.Now,
+		activation:       c.Activation,
+		ownership:        c.Ownership,
+		servers:          c.Servers,
+		relay:            c.Exchange == ExchangeRelay,
+		gatewayID:        c.GatewayID,
+		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
+		hideUnknownUsers: c.HideUnknownUsers,
+		noSupportCodes:   authserver.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
+		observer:         c.Observer,
+		logger:           c.Logger,
+		now:              c.Now,
 	}
 	if g.observer == nil {
 		g.observer = noObserver{}
@@ -306,7 +313,8 @@ func (g *Gateway) storeTrouble(ctx context.Context, op Operation, err error) {
 // auditRefusal audits e if err, which is of this package, is a refusal. It
 // returns err.
 func (g *Gateway) auditRefusal(ctx context.Context, c Caller, op Operation, e AuditEvent, err error) error {
-	if outcome(err) == Refused {
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		e.Status = refusal.Status()
 		g.audit(ctx, c, op, e)
 	}
 	return err

@@ -454,6 +454,7 @@ func TestRefusalAudits(t *testing.T) {
 		r.servers.err = &authserver.Refusal{Instance: "third", Codes: errRefusal.Codes}
 		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: errRefusal.Codes})
 		want.Action, want.Operation, want.Application, want.Instance = refusals[op], op, "bank-site", "third"
+		want.Status = errRefusal.Codes.StatusCodeEnum
 		if want := []AuditEvent{want}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", op, r.events.audits, want)
 		}

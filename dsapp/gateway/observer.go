@@ -45,6 +45,8 @@ const (
 	VerdictAlreadyOwned Verdict = "already_owned"
 	// VerdictForeign refuses to cancel a request that another retrieved.
 	VerdictForeign Verdict = "foreign"
+	// VerdictRefusedPlain refuses to cancel a request by its plain key.
+	VerdictRefusedPlain Verdict = "refused_plain"
 	// VerdictRefusedUnknown refuses to cancel a request that nobody is known to
 	// have retrieved.
 	VerdictRefusedUnknown Verdict = "refused_unknown"
@@ -213,13 +215,16 @@ type AuditEvent struct {
 	Domain       string
 	SerialNumber string
 	Instance     string
+	// Status of a refusal: the authentication server's own, also where the client
+	// is told another one.
+	Status string
 }
 
 const maxAuditValue = 255
 
 // bounded returns e with every value of foreign origin cut to the limit.
 func (e AuditEvent) bounded() AuditEvent {
-	for _, v := range []*string{&e.Application, &e.Registration, &e.UserID, &e.Domain, &e.SerialNumber, &e.Instance} {
+	for _, v := range []*string{&e.Application, &e.Registration, &e.UserID, &e.Domain, &e.SerialNumber, &e.Instance, &e.Status} {
 		*v = strings.ToValidUTF8((*v)[:min(len(*v), maxAuditValue)], "")
 	}
 	return e

@@ -115,7 +115,7 @@ func (g *Gateway) CompleteSignature(ctx context.Context, c Caller, r CompleteReq
 
 // CancelLogin forwards the rejection of a pending login to the instance that
 // holds it, unless the request is known not to be the caller's, or the key is plain
-// and the store cannot be asked whose it is.
+// and plain keys are refused or the store cannot be asked whose it is.
 func (g *Gateway) CancelLogin(ctx context.Context, c Caller, r CancelRequest) (CancelResult, error) {
 	return g.cancel(ctx, c, logins, r)
 }
@@ -205,7 +205,7 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 		})
 		if err != nil {
 			event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
-			return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(d, err))
+			return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
 		}
 		g.release(ctx, op, d)
 		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a))
@@ -216,11 +216,14 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 // completionError turns an authentication server's error about a completion into
 // one of this package. Only one instance is given a completion: if it is not known
 // to hold the request, and another may, that it does not is no answer.
-func (g *Gateway) completionError(d ownership.Decision, err error) error {
+func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err error) error {
 	refusal, refused := errors.AsType[*authserver.Refusal](err)
 	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.Blind != nil && g.servers.Replicated() {
 		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: fmt.Errorf(
 			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.Blind)}
+	}
+	if kind == ownership.Login {
+		return g.loginError(err)
 	}
 	return serverError(err)
 }
@@ -293,6 +296,8 @@ func verdict(d ownership.Decision) Verdict {
 		return VerdictOwned
 	case d.Verdict == ownership.Forward:
 		return VerdictUnknown
+	case d.Verdict == ownership.PlainKey:
+		return VerdictRefusedPlain
 	case d.Known:
 		return VerdictForeign
 	default:

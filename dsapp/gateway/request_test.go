@@ -465,7 +465,7 @@ func TestNoSupportCode(t *testing.T) {
 			t.Errorf("%d: error is %v", configured, err)
 		}
 		if want := []AuditEvent{{
-			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", SerialNumber: "VDS1000003-1",
+			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", SerialNumber: "VDS1000003-1", Status: "STAT_NOSUPPORT",
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 		}

@@ -19,6 +19,8 @@ const (
 	AlreadyOwned Verdict = "already_owned"
 	// Foreign means that it is not the caller's to cancel.
 	Foreign Verdict = "foreign"
+	// PlainKey means that nothing is cancelled by a plain key.
+	PlainKey Verdict = "plain_key"
 )
 
 // Decision is what to do with one call about a request.

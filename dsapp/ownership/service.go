@@ -52,6 +52,18 @@ const (
 	RefuseUnknown UnknownRequests = "refuse"
 )
 
+// PlainCancels is what to do with the cancellation of a request by its plain key.
+// The serial number of the device is no more than a claim of the caller then.
+type PlainCancels string
+
+// The values of PlainCancels.
+const (
+	// ForwardPlain judges it by who retrieved the request.
+	ForwardPlain PlainCancels = "forward"
+	// RefusePlain refuses it.
+	RefusePlain PlainCancels = "refuse"
+)
+
 // Config is what a Service works with.
 type Config struct {
 	// Store keeps the claims. Required.
@@ -65,6 +77,8 @@ type Config struct {
 	Lifetime time.Duration
 	// Unknown is ForwardUnknown if empty.
 	Unknown UnknownRequests
+	// PlainCancel is ForwardPlain if empty.
+	PlainCancel PlainCancels
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
 	// Alarm is called with EventUnopened and the kind of the claim, not its key;
@@ -75,12 +89,13 @@ type Config struct {
 // Service decides what may be done with pending requests. It is safe for
 // concurrent use. The keys it is given are valid: see ValidKey and Wrapped.
 type Service struct {
-	store    Store
-	keyring  func(context.Context) (*seal.Keyring, error)
-	lifetime time.Duration
-	unknown  UnknownRequests
-	logger   *slog.Logger
-	alarm    func(ctx context.Context, event, identifier string)
+	store       Store
+	keyring     func(context.Context) (*seal.Keyring, error)
+	lifetime    time.Duration
+	unknown     UnknownRequests
+	refusePlain bool
+	logger      *slog.Logger
+	alarm       func(ctx context.Context, event, identifier string)
 }
 
 // New returns a Service. It uses neither store nor keys yet. The error names
@@ -107,14 +122,17 @@ func New(c Config) (*Service, error) {
 		return nil, errors.New("lifetime is negative")
 	case c.Unknown != ForwardUnknown && c.Unknown != RefuseUnknown:
 		return nil, fmt.Errorf("unknown requests are treated as %q, need %q or %q", c.Unknown, ForwardUnknown, RefuseUnknown)
+	case c.PlainCancel != "" && c.PlainCancel != ForwardPlain && c.PlainCancel != RefusePlain:
+		return nil, fmt.Errorf("cancels by plain keys are treated as %q, need %q or %q", c.PlainCancel, ForwardPlain, RefusePlain)
 	}
 	return &Service{
-		store:    c.Store,
-		keyring:  c.Keyring,
-		lifetime: c.Lifetime,
-		unknown:  c.Unknown,
-		logger:   c.Logger,
-		alarm:    c.Alarm,
+		store:       c.Store,
+		keyring:     c.Keyring,
+		lifetime:    c.Lifetime,
+		unknown:     c.Unknown,
+		refusePlain: c.PlainCancel == RefusePlain,
+		logger:      c.Logger,
+		alarm:       c.Alarm,
 	}, nil
 }
 
@@ -134,11 +152,15 @@ func (s *Service) Completing(ctx context.Context, kind Kind, key string) (Decisi
 
 // Cancelling decides on the cancellation of a request by c. A wrapped key does not
 // tell which of the device's requests it means: the instances are then those of
-// all that the application may cancel. See Decision for the error.
+// all that the application may cancel. A plain key is looked up unless it is refused
+// anyway. See Decision for the error.
 func (s *Service) Cancelling(ctx context.Context, kind Kind, key string, c Claimant) (Decision, error) {
 	if Wrapped(key) {
 		found, err := s.pending(ctx, kind, c.SerialNumber)
 		return s.conclude(ctx, cancellingWrapped, found, c, err)
+	}
+	if s.refusePlain {
+		return Decision{Verdict: PlainKey}, nil
 	}
 	found, err := s.owner(ctx, kind, key)
 	return s.conclude(ctx, cancelling, found, c, err)

@@ -248,6 +248,23 @@ func TestOwnedRequest(t *testing.T) {
 	}
 }
 
+// Where cancels by plain keys are refused, nothing is looked up for one, whoever
+// retrieved the request. A wrapped key is judged as always.
+func TestPlainCancelIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *ownership.Config) { c.PlainCancel = ownership.RefusePlain })
+	w.claimed(ownership.Login, plain, application, device, "primary")
+	for _, claimant := range []ownership.Claimant{mine, {Application: "other-app", SerialNumber: device}} {
+		d, err := w.Cancelling(t.Context(), ownership.Login, plain, claimant)
+		if err != nil || d.Verdict != ownership.PlainKey || len(w.store.take()) != 0 {
+			t.Errorf("decision %+v, error %v", d, err)
+		}
+		w.released(d, false, plain)
+	}
+	d, err := w.Cancelling(t.Context(), ownership.Login, wrapped, mine)
+	w.is(d, err, "Pending", ownership.Forward, true, "primary")
+}
+
 // A wrapped key goes to the instances of all that the application may cancel of
 // this device. Only of a single request is it clear which one it means.
 func TestWrappedKeyOfSeveralRequests(t *testing.T) {

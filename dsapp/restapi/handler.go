@@ -4,6 +4,7 @@ package restapi
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -119,8 +120,9 @@ type Observation struct {
 	Outcome     Outcome
 	// HTTPStatus is the status of the answer; 0 if the next handler gives it.
 	HTTPStatus int
-	// Status is the statusCodeEnum of the answer. An authentication server's own
-	// is relayed, and reported here if it is a name of at most 64 characters.
+	// Status is the statusCodeEnum of the answer, or the authentication server's own
+	// where the answer conceals it. What is no name of at most 64 characters is left
+	// out.
 	Status string
 	// Limit that the request was one too many for; empty if it was not.
 	Limit Limit
@@ -569,7 +571,7 @@ func (x *request) answer(a answer) {
 // observe reports what the request came to.
 func (x *request) observe(a answer) {
 	o := Observation{
-		Service: x.name(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status, Status: statusName(a.codes.StatusCodeEnum), Limit: a.limit,
+		Service: x.name(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status, Status: statusName(cmp.Or(a.reason, a.codes.StatusCodeEnum)), Limit: a.limit,
 	}
 	x.config.Observe(x.r, o)
 }

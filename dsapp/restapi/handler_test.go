@@ -951,6 +951,17 @@ func TestWriteNotFound(t *testing.T) {
 	}
 }
 
+// A status that is concealed from the client is reported all the same.
+func TestConcealedStatusIsObserved(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil, nil)
+	g.ops.err = &gateway.Refusal{Codes: failure("STAT_INVCREDENTIALS", 1000), Concealed: "STAT_USER_UNKNOWN"}
+	got := g.call("/rest/auth/online", frontKey, bodies["/rest/auth/online"])
+	if got.status != http.StatusOK || got.body != `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}` || g.last().Status != "STAT_USER_UNKNOWN" {
+		t.Errorf("answer is %+v, observed %+v", got, g.last())
+	}
+}
+
 // The address of the client decides on the source range, be it an IPv4 address in
 // an IPv6 one or not known at all.
 func TestClientIP(t *testing.T) {

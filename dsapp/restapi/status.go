@@ -95,6 +95,8 @@ type answer struct {
 	result     []field
 	retryAfter time.Duration
 	limit      Limit
+	// reason is the status to be reported, if the client is told another one.
+	reason string
 }
 
 func answerTo(o Outcome) answer { return answer{outcome: o, situation: situationOf(o)} }
@@ -127,7 +129,7 @@ func answerLimited(l Limit, retryAfter time.Duration) answer {
 func answerError(s *service, err error) answer {
 	if refusal, ok := errors.AsType[*gateway.Refusal](err); ok {
 		a := answerTo(Refused)
-		a.codes = refusal.Codes
+		a.codes, a.reason = refusal.Codes, refusal.Status()
 		return a
 	}
 	if description, ok := descriptionOf(s, err); ok {

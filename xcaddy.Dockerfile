@@ -8,9 +8,19 @@
 #
 # `make xcaddy` runs the same Go steps without Docker.
 
-ARG CADDY_VERSION=2.11.9
+# The base images are named by exact versions, which their publishers can still replace.
+# To use just the bytes that you have reviewed, give their digests:
+#
+#   docker buildx imagetools inspect caddy:2.11.9-builder   # and alpine:3.22.2
+#   docker build -f xcaddy.Dockerfile \
+#     --build-arg BUILDER_DIGEST=@sha256:… --build-arg ALPINE_DIGEST=@sha256:… -t dsapp-gateway .
 
-FROM caddy:${CADDY_VERSION}-builder AS build
+ARG CADDY_VERSION=2.11.9
+ARG ALPINE_VERSION=3.22.2
+ARG BUILDER_DIGEST=
+ARG ALPINE_DIGEST=
+
+FROM caddy:${CADDY_VERSION}-builder${BUILDER_DIGEST} AS build
 ARG CADDY_VERSION
 COPY . /src
 # The versioned form lets xcaddy use the sources in /src without looking the
@@ -20,7 +30,7 @@ RUN xcaddy build "v${CADDY_VERSION}" \
 	--output /usr/bin/caddy \
 	&& caddy list-modules | grep -q http.handlers.dsapp_gateway
 
-FROM alpine:3.22
+FROM alpine:${ALPINE_VERSION}${ALPINE_DIGEST}
 RUN apk add --no-cache ca-certificates \
 	&& addgroup -S -g 10001 dsapp \
 	&& adduser -S -u 10001 -G dsapp -h /data dsapp \

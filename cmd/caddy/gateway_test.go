@@ -106,14 +106,14 @@ func (o *oas) Application() *sandbox.Application {
 	return &sandbox.Application{URL: o.URL, Client: o.client}
 }
 
-func certificates(t *testing.T) sandbox.Certificates {
+func certificates(t testing.TB) sandbox.Certificates {
 	t.Helper()
 	c, err := sandbox.NewCertificates(t.TempDir(), "localhost", "127.0.0.1")
 	require.NoError(t, err)
 	return c
 }
 
-func startOAS(t *testing.T, certs sandbox.Certificates) *oas {
+func startOAS(t testing.TB, certs sandbox.Certificates) *oas {
 	t.Helper()
 	users := append([]sandbox.User{
 		{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 10, StandardLicenses: 10},
@@ -128,7 +128,7 @@ func startReplica(t *testing.T, certs sandbox.Certificates, o *oas) *oas {
 	return serveOAS(t, certs, o.Replica())
 }
 
-func serveOAS(t *testing.T, certs sandbox.Certificates, s *sandbox.Server) *oas {
+func serveOAS(t testing.TB, certs sandbox.Certificates, s *sandbox.Server) *oas {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(certs.Certificate, certs.Key)
 	require.NoError(t, err)
@@ -164,7 +164,7 @@ type gateway struct {
 
 // configure makes a configuration for a gateway in front of server; edit may
 // change its "dsapp" app.
-func configure(t *testing.T, certs sandbox.Certificates, server string, edit func(dsapp object)) *gateway {
+func configure(t testing.TB, certs sandbox.Certificates, server string, edit func(dsapp object)) *gateway {
 	t.Helper()
 	g := &gateway{
 		URL:   "https://" + freeport.Address(t),
@@ -219,7 +219,7 @@ func configure(t *testing.T, certs sandbox.Certificates, server string, edit fun
 	return g
 }
 
-func startGateway(t *testing.T, certs sandbox.Certificates, server string, edit func(dsapp object)) *gateway {
+func startGateway(t testing.TB, certs sandbox.Certificates, server string, edit func(dsapp object)) *gateway {
 	t.Helper()
 	g := configure(t, certs, server, edit)
 	g.Start(t)
@@ -227,7 +227,7 @@ func startGateway(t *testing.T, certs sandbox.Certificates, server string, edit 
 }
 
 // Start runs the process and waits until it serves.
-func (g *gateway) Start(t *testing.T) {
+func (g *gateway) Start(t testing.TB) {
 	t.Helper()
 	config, err := json.Marshal(g.Config)
 	require.NoError(t, err)
@@ -317,7 +317,7 @@ func askAdmin(r *http.Request) (*http.Response, error) {
 }
 
 // Call posts a body and returns the status and the answer.
-func (g *gateway) Call(t *testing.T, path, key, body string) (int, string) {
+func (g *gateway) Call(t testing.TB, path, key, body string) (int, string) {
 	t.Helper()
 	status, answer, err := g.try(t.Context(), path, key, body)
 	require.NoError(t, err)
@@ -403,7 +403,7 @@ func (l *logs) String() string {
 }
 
 // poll waits until a condition that other processes bring about holds.
-func poll(t *testing.T, what string, done func() bool) {
+func poll(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -444,7 +444,7 @@ func command(t *testing.T, env []string, arguments ...string) (string, int) {
 }
 
 // client trusts the certificates in a PEM file. An empty name is that of the URL.
-func client(t *testing.T, authority, name string) *http.Client {
+func client(t testing.TB, authority, name string) *http.Client {
 	t.Helper()
 	pem, err := os.ReadFile(authority)
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package restapi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"unicode/utf16"
@@ -15,6 +16,12 @@ const (
 	// maxMembers is how many members all objects of a request may have together. No
 	// service knows more than six.
 	maxMembers = 64
+	// maxElements is how many elements all arrays of a request may have together. No
+	// service knows an array.
+	maxElements = 1024
+	// maxString is how long the text of a string is at most that a member can take, in
+	// bytes: each character of the longest member takes two escapes of six.
+	maxString = 12*maxMember + 2
 )
 
 // requestError is a request that cannot be understood. Its text names a member
@@ -47,13 +54,17 @@ var (
 	errTwice     = bodyError("contains a member twice")
 	errTooDeep   = bodyError("is nested too deeply")
 	errTooMany   = bodyError("has too many members")
+	errTooLong   = bodyError("has too many elements of arrays")
 )
 
 // composite stands for an object or an array, which no member takes.
 type composite struct{}
 
+// overlong stands for a string that is longer than any member takes.
+type overlong struct{}
+
 // decodeObject reads a body that is one JSON object (RFC 8259) and returns its
-// members: a string, json.Number, bool, composite or nil each. Names are compared
+// members: a string, overlong, json.Number, bool, composite or nil each. Names are compared
 // exactly and after their escapes are resolved. Stricter than the RFC asks for,
 // names must be unique in every object and escaped surrogates paired, since
 // parsers differ on both, and what is checked here must be what others read.
@@ -95,6 +106,9 @@ func decodeValue(first byte, text []byte) any {
 	case '{', '[':
 		return composite{}
 	case '"':
+		if len(text) > maxString {
+			return overlong{}
+		}
 		return unquote(text)
 	case 't', 'f':
 		return first == 't'
@@ -145,24 +159,21 @@ func codeUnit(text []byte) (unit rune, ok bool) {
 		return 0, false
 	}
 	for _, c := range text[2:6] {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			c = c | 0x20 - 'a' + 10
-		default:
+		digit := hexDigit(c)
+		if digit < 0 {
 			return 0, false
 		}
-		unit = unit<<4 | rune(c)
+		unit = unit<<4 | digit
 	}
 	return unit, true
 }
 
 // scanner checks a JSON text in UTF-8 from left to right. Its errors are final.
 type scanner struct {
-	text    []byte
-	at      int
-	members int // of all objects so far
+	text []byte
+	at   int
+	// How many members and elements all objects and arrays had so far.
+	members, elements int
 }
 
 // next skips white space and returns the byte that follows, 0 at the end.
@@ -191,7 +202,12 @@ func (s *scanner) value(depth int) error {
 			return s.value(depth + 1)
 		})
 	case '[':
-		return s.list(depth+1, ']', func() error { return s.value(depth + 1) })
+		return s.list(depth+1, ']', func() error {
+			if s.elements++; s.elements > maxElements {
+				return errTooLong
+			}
+			return s.value(depth + 1)
+		})
 	case '"':
 		return s.string()
 	case 't':
@@ -243,11 +259,11 @@ func (s *scanner) list(depth int, closing byte, item func() error) error {
 		if err := item(); err != nil {
 			return err
 		}
-		c := s.next()
-		s.at++
-		switch c {
+		switch s.next() {
 		case ',':
+			s.at++
 		case closing:
+			s.at++
 			return nil
 		default:
 			return errNotObject
@@ -258,6 +274,12 @@ func (s *scanner) list(depth int, closing byte, item func() error) error {
 // string reads a string, which is at its quotation mark.
 func (s *scanner) string() error {
 	for s.at++; s.at < len(s.text); s.at++ {
+		for len(s.text)-s.at >= 8 && ordinary(binary.LittleEndian.Uint64(s.text[s.at:])) {
+			s.at += 8
+		}
+		if s.at == len(s.text) {
+			break
+		}
 		switch c := s.text[s.at]; {
 		case c == '"':
 			s.at++
@@ -271,6 +293,15 @@ func (s *scanner) string() error {
 		}
 	}
 	return errNotObject
+}
+
+// ordinary reports whether none of eight bytes is a quotation mark, a backslash or a
+// control character. It subtracts from all bytes at once: the highest bit of one
+// that was not set before is set then if the byte was smaller.
+func ordinary(eight uint64) bool {
+	const each, highest = 0x0101010101010101, 0x8080808080808080
+	smaller := func(x, than uint64) uint64 { return (x - each*than) & ^x & highest }
+	return smaller(eight, ' ')|smaller(eight^each*'"', 1)|smaller(eight^each*'\\', 1) == 0
 }
 
 // escape reads an escape, which is at its backslash, up to its last byte.
@@ -305,26 +336,29 @@ func (s *scanner) word(word string) error {
 
 // number reads a number.
 func (s *scanner) number() error {
-	if s.at < len(s.text) && s.text[s.at] == '-' {
-		s.at++
-	}
-	whole := s.digits()
-	ok := whole == 1 || whole > 1 && s.text[s.at-whole] != '0'
-	if s.at < len(s.text) && s.text[s.at] == '.' {
-		s.at++
-		ok = s.digits() > 0 && ok
-	}
-	if s.at < len(s.text) && s.text[s.at]|0x20 == 'e' {
-		s.at++
-		if s.at < len(s.text) && (s.text[s.at] == '+' || s.text[s.at] == '-') {
-			s.at++
-		}
-		ok = s.digits() > 0 && ok
-	}
-	if !ok {
+	s.skip('-')
+	if whole := s.digits(); whole == 0 || whole > 1 && s.text[s.at-whole] == '0' {
 		return errNotObject
 	}
+	if s.skip('.') && s.digits() == 0 {
+		return errNotObject
+	}
+	if s.skip('e') || s.skip('E') {
+		_ = s.skip('+') || s.skip('-')
+		if s.digits() == 0 {
+			return errNotObject
+		}
+	}
 	return nil
+}
+
+// skip skips a byte if it is c, and reports whether it was.
+func (s *scanner) skip(c byte) bool {
+	if s.at == len(s.text) || s.text[s.at] != c {
+		return false
+	}
+	s.at++
+	return true
 }
 
 // digits skips decimal digits and returns how many there were.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
@@ -162,6 +163,7 @@ type Handler struct {
 	config    Config
 	services  map[string]*service
 	disguises disguises
+	bodies    sync.Pool // of *bytes.Buffer
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -204,6 +206,7 @@ func New(c Config) (*Handler, error) {
 	}
 	services := table()
 	h := &Handler{config: c, services: make(map[string]*service), disguises: newDisguises(services)}
+	h.bodies.New = func() any { return new(bytes.Buffer) }
 	for _, s := range services {
 		h.services[s.path] = &s
 	}
@@ -356,14 +359,15 @@ func (x *request) prepare() (do run, a answer, ok bool) {
 		return nil, answerTo(MethodNotAllowed), false
 	}
 	x.limitWait()
-	body, a, ok := x.body()
-	if !ok {
+	body := x.bodies.Get().(*bytes.Buffer)
+	defer x.forget(body)
+	if a, ok := x.read(body); !ok {
 		return nil, a, false
 	}
 	var members map[string]any
 	var err error
-	if len(body) > 0 || !x.service.bodyOptional {
-		members, err = decodeObject(body)
+	if body.Len() > 0 || !x.service.bodyOptional {
+		members, err = decodeObject(body.Bytes())
 	}
 	if err == nil {
 		do, err = x.service.prepare(members)
@@ -493,33 +497,43 @@ func arrived(w http.ResponseWriter, r *http.Request) {
 // told to go on (RFC 9110, section 10.1.1). In HTTP/2 nobody waits for the body.
 func asks(r *http.Request) bool { return r.ProtoMajor == 1 && r.Header.Get("Expect") != "" }
 
-// body checks the media type and reads the body of a request.
-func (x *request) body() ([]byte, answer, bool) {
+// forget gives the buffer of a body back, without the passwords that were in it. One
+// that is larger than usual is not kept.
+func (h *Handler) forget(body *bytes.Buffer) {
+	if body.Cap() > 2*DefaultMaxBodySize {
+		return
+	}
+	clear(body.Bytes())
+	body.Reset()
+	h.bodies.Put(body)
+}
+
+// read checks the media type and reads the body of a request.
+func (x *request) read(body *bytes.Buffer) (answer, bool) {
 	optional := x.service.bodyOptional
 	// Whether an optional body is there is known after reading only.
 	if !optional && !isJSON(x.r.Header) {
-		return nil, answerTo(UnsupportedMedia), false
+		return answerTo(UnsupportedMedia), false
 	}
 	if x.r.ContentLength > x.config.MaxBodySize {
-		return nil, answerTo(TooLarge), false
+		return answerTo(TooLarge), false
 	}
-	var body bytes.Buffer
 	// The declared length is a claim: what follows is reserved as it arrives.
 	body.Grow(int(min(max(x.r.ContentLength, 0), bodyReserve)) + bytes.MinRead)
 	if _, err := body.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, x.config.MaxBodySize)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, answerTo(TooLarge), false
+			return answerTo(TooLarge), false
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, answerTo(TooSlow), false
+			return answerTo(TooSlow), false
 		}
-		return nil, answerError(x.service, bodyError("could not be read")), false
+		return answerError(x.service, bodyError("could not be read")), false
 	}
 	arrived(x.w, x.r)
 	if optional && body.Len() > 0 && len(x.r.Header.Values("Content-Type")) > 0 && !isJSON(x.r.Header) {
-		return nil, answerTo(UnsupportedMedia), false
+		return answerTo(UnsupportedMedia), false
 	}
-	return body.Bytes(), answer{}, true
+	return answer{}, true
 }
 
 // isJSON reports whether a body with this header is JSON as it is: in UTF-8 and

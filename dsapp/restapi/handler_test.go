@@ -144,7 +144,7 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s: member %q or its target %q is missing or not unique", s.path, m.name, m.target)
 			}
 			members[m.name], targets[m.target] = true, true
-			if m.max < max(m.min, 1) || m.required && m.min == 0 || m.format.allowed == nil || m.format.pattern == "" {
+			if m.max < max(m.min, 1) || m.max > maxMember || m.required && m.min == 0 || m.format.allowed == nil || m.format.pattern == "" {
 				t.Errorf("%s: limits or format of %s", s.path, m.name)
 			}
 		}
@@ -577,6 +577,7 @@ func TestDescriptions(t *testing.T) {
 		{add, device(`"` + hostile + `":1,"` + hostile + `":1`), "body contains a member twice"},
 		{add, device(`"x":[{"` + hostile + `":1,"` + hostile + `":1}]`), "body contains a member twice"},
 		{add, device(`"x":[{` + strings.TrimSuffix(strings.Repeat(`"`+hostile+`":1,`, 1), ",") + `}],"y":{"z":[` + strings.TrimSuffix(strings.Repeat(`{"a":1},`, 61), ",") + `]}`), "body has too many members"},
+		{add, device(`"x":[` + strings.Repeat("[],", 1000) + strings.TrimSuffix(strings.Repeat(`0,`, 25), ",") + `]`), "body has too many elements of arrays"},
 		{add, device(`"x":` + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)), "body is nested too deeply"},
 		{add, device(`"deviceCode":"1",`), "body must be a JSON object and nothing else"},
 		{add, `"` + hostile + `"`, "body must be a JSON object and nothing else"},

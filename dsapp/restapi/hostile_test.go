@@ -120,7 +120,7 @@ func (o oracle) sentences(name string) []string {
 
 var aboutBodies = []string{
 	"body must be UTF-8", "body must be a JSON object and nothing else", "body must not contain half of a surrogate pair",
-	"body contains a member twice", "body is nested too deeply", "body has too many members",
+	"body contains a member twice", "body is nested too deeply", "body has too many members", "body has too many elements of arrays",
 }
 
 // escapes finds the escapes of a JSON text; a surrogate that is not part of a
@@ -147,7 +147,23 @@ func parse(body []byte) (map[string]any, bool) {
 		return nil, false
 	}
 	members, ok := whole.(map[string]any)
-	return members, ok && depth(whole) <= 16 && countMembers(whole) <= 64
+	return members, ok && depth(whole) <= 16 && countMembers(whole) <= 64 && countElements(whole) <= 1024
+}
+
+func countElements(value any) int {
+	n := 0
+	switch v := value.(type) {
+	case map[string]any:
+		for _, nested := range v {
+			n += countElements(nested)
+		}
+	case []any:
+		n = len(v)
+		for _, nested := range v {
+			n += countElements(nested)
+		}
+	}
+	return n
 }
 
 func depth(value any) int {

@@ -20,14 +20,30 @@ const maxDecoded = 4
 // in their order; without a double dot there is no other one. It is no harm that
 // with a double dot a few paths are found that no server would read so.
 type disguises struct {
-	// services are the segments of each service, in lower case.
-	services [][]string
+	// The paths of the services are a tree. steps are its branches, by their names in
+	// lower case; node 0 is the root.
+	steps map[string][]step
+	// services tells which nodes are services.
+	services []bool
 }
 
+// step leads from one node of the tree to another.
+type step struct{ from, to int }
+
 func newDisguises(services []service) disguises {
-	var d disguises
+	d := disguises{steps: make(map[string][]step), services: make([]bool, 1)}
 	for _, s := range services {
-		d.services = append(d.services, segments(s.path))
+		at := 0
+		for name := range strings.SplitSeq(folded(s.path[1:]), "/") {
+			i := slices.IndexFunc(d.steps[name], func(s step) bool { return s.from == at })
+			if i < 0 {
+				i = len(d.steps[name])
+				d.steps[name] = append(d.steps[name], step{at, len(d.services)})
+				d.services = append(d.services, false)
+			}
+			at = d.steps[name][i].to
+		}
+		d.services[at] = true
 	}
 	return d
 }
@@ -39,56 +55,56 @@ func (d disguises) find(u *url.URL) bool {
 		path = u.Opaque
 	}
 	for range maxDecoded {
-		// Some cut the parameters first, and with them what would be decoded to a slash.
-		if d.match(segments(decodeAll(withoutParameters(path)))) {
+		if strings.Contains(path, ";") && d.match(decodeAll(withoutParameters(path))) {
+			// Some cut the parameters first, and with them what would be decoded to a slash.
 			return true
 		}
 		decoded := decode(path)
 		if decoded == path {
-			return false
+			break
 		}
 		path = decoded
+	}
+	return d.match(path)
+}
+
+// match reports whether a decoded path may be that of a service.
+func (d disguises) match(path string) bool {
+	path = folded(path)
+	up := strings.Contains(path, "..")
+	reached := make([]bool, len(d.services))
+	reached[0] = true
+	for segment := range strings.FieldsFuncSeq(path, isSlash) {
+		segment, _, _ = strings.Cut(segment, ";")
+		if segment == "" || segment == "." {
+			continue
+		}
+		found := false
+		// From the leaves, so that one segment is one step.
+		for _, s := range slices.Backward(d.steps[segment]) {
+			if reached[s.from] {
+				reached[s.to], found = true, true
+				// Without a double dot no other name can follow here.
+				reached[s.from] = up
+			}
+		}
+		if !found && !up {
+			return false
+		}
+	}
+	for node, is := range d.services {
+		if is && reached[node] {
+			return true
+		}
 	}
 	return false
 }
 
-// match reports whether segments may be those of a service.
-func (d disguises) match(found []string) bool {
-	up := slices.Contains(found, "..")
-	return slices.ContainsFunc(d.services, func(service []string) bool {
-		if !up {
-			return slices.Equal(service, found)
-		}
-		rest := found
-		for _, name := range service {
-			i := slices.Index(rest, name)
-			if i < 0 {
-				return false
-			}
-			rest = rest[i+1:]
-		}
-		return true
-	})
-}
-
-// segments splits a path, without empty segments, single dots and parameters, and
-// in lower case, also of the letters beyond ASCII that have one in it.
-func segments(path string) []string {
-	var found []string
-	for segment := range strings.FieldsFuncSeq(path, isSlash) {
-		segment, _, _ = strings.Cut(segment, ";")
-		if segment != "" && segment != "." {
-			found = append(found, strings.ToLower(strings.ToUpper(segment)))
-		}
-	}
-	return found
-}
+// folded is s in one case, also where letters beyond ASCII have the same capital.
+func folded(s string) string { return strings.ToLower(strings.ToUpper(s)) }
 
 // withoutParameters cuts every segment at its first semicolon.
 func withoutParameters(path string) string {
-	if !strings.Contains(path, ";") {
-		return path
-	}
 	inside := false
 	return strings.Map(func(r rune) rune {
 		inside = !isSlash(r) && (inside || r == ';')
@@ -108,22 +124,35 @@ func decode(path string) string {
 	}
 	decoded := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
-		if path[i] == '%' && i+2 < len(path) {
-			if c, err := url.PathUnescape(path[i : i+3]); err == nil {
-				decoded = append(decoded, c...)
+		c := path[i]
+		if c == '%' && i+2 < len(path) {
+			high, low := hexDigit(path[i+1]), hexDigit(path[i+2])
+			if high >= 0 && low >= 0 {
+				c = byte(high<<4 | low)
 				i += 2
-				continue
 			}
 		}
-		decoded = append(decoded, path[i])
+		decoded = append(decoded, c)
 	}
 	return string(decoded)
 }
 
-// decodeAll is decode as often as it changes something.
+// decodeAll is decode as often as it changes something, within limits.
 func decodeAll(path string) string {
 	for range maxDecoded {
 		path = decode(path)
 	}
 	return path
+}
+
+// hexDigit is the value of a hexadecimal digit, -1 if c is none.
+func hexDigit(c byte) rune {
+	switch {
+	case c >= '0' && c <= '9':
+		return rune(c - '0')
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		return rune(c | 0x20 - 'a' + 10)
+	default:
+		return -1
+	}
 }

@@ -241,3 +241,25 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkDisguises(b *testing.B) {
+	h, _ := newHandler(b, nil)
+	for name, target := range map[string]string{
+		"other":      "/rest/v2/notification/push/sendNotification",
+		"dots":       strings.Repeat("/x/..", 2000) + disguisedPath,
+		"names":      strings.Repeat("/rest/v2/provisioning", 500) + "/..",
+		"encoded":    "/" + strings.Repeat("%252525252e", 900) + "/..",
+		"parameters": strings.Repeat("/;%2525253b", 900) + "/..",
+	} {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.disguises.find(u)
+			}
+		})
+	}
+}

@@ -67,12 +67,16 @@ func (s *service) name() string {
 	return strings.TrimPrefix(strings.TrimPrefix(s.path, "/rest/"), "v2/")
 }
 
+// maxMember is the length of the longest member, in characters.
+const maxMember = 1070
+
 // member describes one member of a request. All members are strings.
 type member struct {
 	name     string
 	target   gateway.Member
 	required bool
-	// min and max are the limits of the length, in characters.
+	// min and max are the limits of the length, in characters; max is not above
+	// maxMember.
 	min, max int
 	format   format
 }
@@ -139,6 +143,8 @@ func (m *member) take(members map[string]any) (string, error) {
 		return "", nil
 	case string:
 		return value, m.check(value)
+	case overlong:
+		return "", m.wrongLength(maxMember + 1)
 	default:
 		return "", &requestError{member: m.name, problem: "must be a string"}
 	}
@@ -149,10 +155,14 @@ func (m *member) check(value string) error {
 	if strings.ContainsFunc(value, func(r rune) bool { return !m.format.allowed(r) }) {
 		return &requestError{member: m.name, problem: m.format.problem}
 	}
-	length := utf8.RuneCountInString(value)
-	if length >= m.min && length <= m.max {
-		return nil
+	if length := utf8.RuneCountInString(value); length < m.min || length > m.max {
+		return m.wrongLength(length)
 	}
+	return nil
+}
+
+// wrongLength tells what is wrong with a length.
+func (m *member) wrongLength(length int) error {
 	problem := fmt.Sprintf("must have %d to %d characters", m.min, m.max)
 	switch {
 	case m.min == m.max:

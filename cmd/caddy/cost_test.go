@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// cpu is the time that the process has computed so far.
+func (g *gateway) cpu(t testing.TB) time.Duration {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.cmd.Process.Pid))
+	require.NoError(t, err)
+	var total time.Duration
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		require.NoError(t, err)
+		var ran time.Duration
+		_, err = fmt.Sscan(string(text), &ran)
+		require.NoError(t, err)
+		total += ran
+	}
+	return total
+}
+
+// BenchmarkRefused compares what the dearest requests that are refused cost the
+// gateway with what the cheapest one that is forwarded costs it, in turns. The limits
+// count both alike, so the ratio is not to be above 1.
+func BenchmarkRefused(b *testing.B) {
+	const largest, round = 64 << 10, 50
+	fill := func(open, item, end string) string {
+		return open + strings.Repeat(item, (largest-len(open)-len(end))/len(item)) + end
+	}
+	for _, refused := range []struct {
+		name, path, body string
+		status           int
+	}{
+		{"members", onlinePath, fill("{", `"":0,`, `"":0}`), http.StatusBadRequest},
+		{"64 members", onlinePath, `{"x":[` + strings.Repeat(`{"`+strings.Repeat("x", 1000)+`":0},`, 63) + `0]}`, http.StatusBadRequest},
+		{"digits", onlinePath, fill(`{"x":0.`, "1", "}"), http.StatusBadRequest},
+		{"arrays", onlinePath, fill(`{"x":[`+strings.Repeat("[],", 1023)+"0", " ", "]}"), http.StatusBadRequest},
+		{"text", onlinePath, fill(`{"userID":"`, "ü", `"}`), http.StatusBadRequest},
+		{"escapes", onlinePath, fill(`{"userID":"`, `\u00fc`, `"}`), http.StatusBadRequest},
+		{"white space", onlinePath, fill(`{`, " ", "}"), http.StatusBadRequest},
+		{"too large", onlinePath, strings.Repeat(" ", 4*largest), http.StatusRequestEntityTooLarge},
+		{"disguised path", strings.Repeat("/x/..", 2000) + onlinePath, "{}", http.StatusNotFound},
+		{"encoded path", "/" + strings.Repeat("%2525", 2000) + "/.." + onlinePath, "{}", http.StatusNotFound},
+	} {
+		b.Run(refused.name, func(b *testing.B) {
+			certs := certificates(b)
+			g := startGateway(b, certs, startOAS(b, certs).URL, nil)
+			call := func(path, body string, status int) time.Duration {
+				before := g.cpu(b)
+				for range round {
+					got, answer := g.Call(b, path, frontEndKey, body)
+					require.Equal(b, status, got, answer)
+				}
+				return g.cpu(b) - before
+			}
+			call(onlinePath, onlineBody, http.StatusOK)
+			var dear, cheap time.Duration
+			n := 0
+			for b.Loop() {
+				dear += call(refused.path, refused.body, refused.status)
+				cheap += call(onlinePath, onlineBody, http.StatusOK)
+				n += round
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(dear.Microseconds())/float64(n), "cpu-µs/refused")
+			b.ReportMetric(float64(cheap.Microseconds())/float64(n), "cpu-µs/forwarded")
+			b.ReportMetric(float64(dear)/float64(cheap), "refused/forwarded")
+		})
+	}
+}

@@ -98,6 +98,8 @@ func TestBreakerCounts(t *testing.T) {
 		"page":                        {page(http.StatusOK), register, true},
 		"not the answer":              {sending(answering("<a/>")), register, true},
 		"Fault":                       {sending(answerFault("Server")), register, true},
+		"contradictory codes":         {sending(answering(refused("RET_FAILURE", "STAT_SUCCESS", 0, 0, ""))), register, true},
+		"contradictory denial":        {sending(answering(refused("RET_SUCCESS", "STAT_LOCKED", 0, 1007, ""))), register, true},
 		"no database":                 {business("STAT_COMMS", -10), register, true},
 		"no memory":                   {business("STAT_MEMORY", -4), register, true},
 		"operating system":            {business("STAT_OS_FAILURE", -20), register, true},

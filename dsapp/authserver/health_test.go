@@ -201,7 +201,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
 		first := newServers(t, c)
 		_, _ = first.MDLRegister(t.Context(), request)
-		if err := in.State.load.acquire(t.Context(), 1, 0); err != nil {
+		if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
@@ -210,7 +210,7 @@ func TestStateOutlivesServers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in.State.load.release()
+		in.State.load.release(groupBackEnd)
 		second := newServers(t, c)
 		_, _ = second.MDLRegister(t.Context(), request)
 		for _, s := range []*Servers{first, second, newServers(t, c)} {

@@ -125,6 +125,7 @@ func TestValidConfigurations(t *testing.T) {
 			maps.Copy(in(c, "authentication_servers"), object{
 				"deployment": "shared_database", "policy": "round_robin",
 				"soap_version": "1.2", "dial_timeout": "1s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
+				"reserved_connections": 0, "max_waiting": 5,
 				"probe_interval": 0, "breaker": object{"failures": 1, "cooldown": "100ms"},
 				"component_types": object{
 					"provisioning": "Our Gateway", "authentication": strings.Repeat("ü", 60), "signature": "Our Signatures", "notification": "Our Pushes",
@@ -267,6 +268,10 @@ func TestInvalidConfigurations(t *testing.T) {
 		{`authentication_servers.timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, servers("timeout", 30)},
 		{"authentication_servers.timeout: must be", servers("timeout", "601s")},
 		{"authentication_servers.max_connections: must be", servers("max_connections", -1)},
+		{"authentication_servers.reserved_connections: must be from 0 to 29, one less than max_connections", servers("reserved_connections", 30)},
+		{"authentication_servers.reserved_connections: must be", servers("reserved_connections", -1)},
+		{"authentication_servers.max_waiting: must be from 1 to 30, the number of max_connections", servers("max_waiting", 31)},
+		{"authentication_servers.max_waiting: must be", servers("max_waiting", -1)},
 		{"authentication_servers.max_queue: must be", servers("max_queue", -1)},
 		{"authentication_servers.probe_interval: must be from 10ms to 10m;", servers("probe_interval", 10)},
 		{"authentication_servers.probe_interval: must be", servers("probe_interval", "-1s")},

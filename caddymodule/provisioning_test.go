@@ -262,6 +262,8 @@ func ofGateway() []defect {
 	option(servers+".dial_timeout: ", "1h", servers, "dial_timeout")
 	option(servers+".timeout: ", "1h", servers, "timeout")
 	option(servers+".max_connections: ", -1, servers, "max_connections")
+	option(servers+".reserved_connections: ", -1, servers, "reserved_connections")
+	option(servers+".max_waiting: ", -1, servers, "max_waiting")
 	option(servers+".max_queue: ", -1, servers, "max_queue")
 	option(servers+".probe_interval: ", "1h", servers, "probe_interval")
 	option(servers+".breaker.failures: ", -1, servers, "breaker", "failures")

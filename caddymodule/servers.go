@@ -71,8 +71,25 @@ type AuthenticationServers struct {
 	// changed), which other clients share. 1 to 10000. Default: 30.
 	MaxConnections int `json:"max_connections,omitempty"`
 
-	// How many calls of one instance may wait for one of those that run. Further
-	// ones are refused at once. 0: none may wait. At most 100000. Default: 100.
+	// How many of these are for back ends only: front ends together, and calls that
+	// wait for a person, use at most the others, so that phones cannot keep the bank's
+	// own systems from an instance. 0: none; then they can. At most one less than
+	// `max_connections`. Default: 6, but at most a fifth of `max_connections`.
+	ReservedConnections *int `json:"reserved_connections,omitempty"`
+
+	// How many calls of one instance that wait for a person may run at the same time.
+	// That is every login with a password, because a password can be the keyword for
+	// a push login, which the instance answers only when the phone does; not the
+	// phone's own approval. Further ones wait in a queue of their own and hold up
+	// nobody else. They never use `reserved_connections`: a value above the other
+	// connections means all of these, and then such logins can keep phones from the
+	// instance. 1 to `max_connections`. Default: 10, but at most a third of
+	// `max_connections`, and at least 1.
+	MaxWaiting int `json:"max_waiting,omitempty"`
+
+	// How many calls of one instance may wait for their turn. Further ones are
+	// refused at once. Back ends, front ends and calls that wait for a person have a
+	// queue of this length each. 0: none may wait. At most 100000. Default: 100.
 	MaxQueue *int `json:"max_queue,omitempty"`
 
 	// The names under which the gateway is registered as a client component at
@@ -184,6 +201,8 @@ const (
 	defaultDialTimeout           = 2 * time.Second
 	defaultCallTimeout           = 30 * time.Second
 	defaultMaxConnections        = 30
+	defaultReservedConnections   = 6
+	defaultMaxWaiting            = 10
 	defaultMaxQueue              = 100
 	maxConnections               = 10_000
 	maxQueue                     = 100_000
@@ -228,16 +247,9 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	if err != nil {
 		return nil, err
 	}
-	connections, err := count("max_connections", s.MaxConnections, defaultMaxConnections, maxConnections)
+	limited, err := s.limits()
 	if err != nil {
 		return nil, err
-	}
-	queue := defaultMaxQueue
-	if s.MaxQueue != nil {
-		queue = *s.MaxQueue
-	}
-	if queue < 0 || queue > maxQueue {
-		return nil, fmt.Errorf("max_queue: must be from 0 to %d", maxQueue)
 	}
 	s.interval = defaultProbeInterval
 	if s.ProbeInterval != nil {
@@ -278,17 +290,14 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d]: %w", i, err)
 		}
-		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, connections)
+		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, limited.MaxConnections)
 		s.transports = append(s.transports, transport)
-		instances[i] = authserver.Instance{
-			Name:           instance.Name,
-			URL:            address,
-			Transport:      transport,
-			MaxConnections: connections,
-			MaxQueue:       queue,
-			State:          state,
-			Probe:          newProbe(transport, address),
-		}
+		instances[i] = limited
+		instances[i].Name = instance.Name
+		instances[i].URL = address
+		instances[i].Transport = transport
+		instances[i].State = state
+		instances[i].Probe = newProbe(transport, address)
 	}
 	s.servers, err = authserver.New(authserver.Config{
 		Instances:      instances,
@@ -307,6 +316,33 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		Logger: logger,
 	})
 	return s.servers, err
+}
+
+// limits returns an instance that has only its limits, which are those of all.
+func (s *AuthenticationServers) limits() (i authserver.Instance, err error) {
+	i.MaxConnections, err = count("max_connections", s.MaxConnections, defaultMaxConnections, maxConnections)
+	if err != nil {
+		return i, err
+	}
+	i.ReservedConnections = min(defaultReservedConnections, i.MaxConnections/5)
+	if s.ReservedConnections != nil {
+		i.ReservedConnections = *s.ReservedConnections
+	}
+	if i.ReservedConnections < 0 || i.ReservedConnections >= i.MaxConnections {
+		return i, fmt.Errorf("reserved_connections: must be from 0 to %d, one less than max_connections", i.MaxConnections-1)
+	}
+	i.MaxWaiting, err = count("max_waiting", s.MaxWaiting, max(1, min(defaultMaxWaiting, i.MaxConnections/3)), i.MaxConnections)
+	if err != nil {
+		return i, fmt.Errorf("%w, the number of max_connections", err)
+	}
+	i.MaxQueue = defaultMaxQueue
+	if s.MaxQueue != nil {
+		i.MaxQueue = *s.MaxQueue
+	}
+	if i.MaxQueue < 0 || i.MaxQueue > maxQueue {
+		return i, fmt.Errorf("max_queue: must be from 0 to %d", maxQueue)
+	}
+	return i, nil
 }
 
 // watch probes the instances until ctx ends.

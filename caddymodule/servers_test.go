@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -58,6 +59,103 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 	assert.Equal(t, 1, references())
 	second.close()
 	assert.Zero(t, references())
+}
+
+// What is not configured follows from the number of connections, so that an
+// instance with few of them serves everybody, too; what is configured holds as it is.
+func TestLimitsOfInstances(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		connections int
+		reserved    *int
+		waiting     int
+		queue       *int
+		want        [4]int
+		problem     string
+	}{
+		{want: [4]int{30, 6, 10, 100}},
+		{connections: 1, want: [4]int{1, 0, 1, 100}},
+		{connections: 2, want: [4]int{2, 0, 1, 100}},
+		{connections: 4, want: [4]int{4, 0, 1, 100}},
+		{connections: 5, want: [4]int{5, 1, 1, 100}},
+		{connections: 6, want: [4]int{6, 1, 2, 100}},
+		{connections: 29, want: [4]int{29, 5, 9, 100}},
+		{connections: 31, want: [4]int{31, 6, 10, 100}},
+		{connections: 10_000, want: [4]int{10_000, 6, 10, 100}},
+		{reserved: new(0), waiting: 30, queue: new(0), want: [4]int{30, 0, 30, 0}},
+		{reserved: new(29), want: [4]int{30, 29, 10, 100}},
+		{connections: 3, reserved: new(2), waiting: 3, queue: new(100_000), want: [4]int{3, 2, 3, 100_000}},
+		{reserved: new(30), problem: "reserved_connections: must be from 0 to 29, one less than max_connections"},
+		{reserved: new(-1), problem: "reserved_connections: must be from 0 to 29, one less than max_connections"},
+		{connections: 1, reserved: new(1), problem: "reserved_connections: must be from 0 to 0, one less than max_connections"},
+		{waiting: 31, problem: "max_waiting: must be from 1 to 30, the number of max_connections"},
+		{connections: 2, waiting: 3, problem: "max_waiting: must be from 1 to 2, the number of max_connections"},
+		{waiting: -1, problem: "max_waiting: must be from 1 to 30, the number of max_connections"},
+		{connections: 10_001, problem: "max_connections: must be from 1 to 10000"},
+		{queue: new(100_001), problem: "max_queue: must be from 0 to 100000"},
+	} {
+		s := AuthenticationServers{MaxConnections: tt.connections, ReservedConnections: tt.reserved, MaxWaiting: tt.waiting, MaxQueue: tt.queue}
+		i, err := s.limits()
+		if tt.problem != "" {
+			require.EqualError(t, err, tt.problem)
+			continue
+		}
+		require.NoError(t, err)
+		assert.Equal(t, tt.want, [4]int{i.MaxConnections, i.ReservedConnections, i.MaxWaiting, i.MaxQueue})
+	}
+}
+
+// The limits reach each of the two instances: logins wait for a person in some of
+// the connections only, and front ends leave free what is reserved.
+func TestLimitsReachInstances(t *testing.T) {
+	t.Parallel()
+	const connections, reserved, waiting = 6, 2, 1
+	simulated := sandbox.New(sandbox.Options{Users: []sandbox.User{{Name: "jane.doe", StaticPassword: "a static password"}}})
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	servers := serversOf(t, &AuthenticationServers{
+		MaxConnections: connections, ReservedConnections: new(reserved), MaxWaiting: waiting, MaxQueue: new(0),
+	}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		assert.NoError(t, err)
+		if !bytes.Contains(body, []byte("PROVISIONCMD_MDL_REGISTER")) {
+			arrived <- struct{}{}
+			<-proceed
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		simulated.ServeHTTP(w, r)
+	}))
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	defer close(proceed)
+	// taken makes so many calls and counts those that get to an instance.
+	taken := func(count int, call func() error) (taken int) {
+		refused := make(chan struct{}, count)
+		for range count {
+			calls.Go(func() {
+				if err := call(); errors.Is(err, authserver.ErrNotSent) {
+					refused <- struct{}{}
+				}
+			})
+		}
+		for range count {
+			select {
+			case <-arrived:
+				taken++
+			case <-refused:
+			}
+		}
+		return taken
+	}
+	assert.Equal(t, 2*waiting, taken(5, func() error {
+		_, err := servers.AuthUser(authserver.ForBackEnd(t.Context()), "", authserver.AuthUser{UserID: "jane.doe", Password: "push"})
+		return err
+	}))
+	assert.Equal(t, 2*(connections-reserved-waiting), taken(20, func() error {
+		_, err := servers.AuthSignature(t.Context(), "", authserver.AuthSignature{UserID: "jane.doe", RequestKey: "1", Signature: "123456"})
+		return err
+	}))
+	_, err := servers.MDLRegister(authserver.ForBackEnd(t.Context()), authserver.MDLRegister{UserID: "jane.doe", StaticPassword: "a static password"})
+	require.NoError(t, err)
 }
 
 // serversOf returns the client of instances a and b, both of which h handles.

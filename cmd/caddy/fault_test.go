@@ -847,6 +847,13 @@ func answerFaults(forbidden string) []fault {
 			return x.refusal("STAT_ERROR", -1, x.secretsOf())
 		})},
 	}
+	for code, failure := range map[string]string{
+		"RET_SUCCESS": "RET_FAILURE", "STAT_SUCCESS": "STAT_NEW", "<returnCode>0": "<returnCode>-1", "<statusCode>0": "<statusCode>1007",
+	} {
+		rows = append(rows, fault{name: "success but for " + code, kind: faultBad, says: "resultCodes contradict", misconduct: with(func(x *incoming) string {
+			return strings.Replace(x.answer(), code, failure, 1)
+		})})
+	}
 	for _, status := range []string{"301", "302", "303", "307", "308"} {
 		rows = append(rows, fault{name: "status " + status, kind: faultBad, says: "HTTP status " + status, misconduct: answering(func(x *incoming) {
 			x.write("HTTP/1.1 " + status + " Elsewhere\r\nLocation: https://" + forbidden + "/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

@@ -158,6 +158,9 @@ type command struct {
 	retry  retryClass
 	// waits says that the server may wait for a person before it answers.
 	waits bool
+	// answered is the name of a field with which it does not, since the person has
+	// answered; empty if there is none.
+	answered string
 	// elsewhere are the statuses that say no more than that the instance does not
 	// have what the command is about: another one may have it.
 	elsewhere []string
@@ -335,7 +338,8 @@ var commands = [...]command{
 		},
 	},
 	authUser: {
-		operation: "authUser", scenario: authenticationScenario, component: authenticationComponent, waits: true,
+		operation: "authUser", scenario: authenticationScenario, component: authenticationComponent,
+		waits: true, answered: "CHALLENGE_KEY",
 		set: "credentialAttributeSet", prefix: "CREDFLD_",
 		fields: []field{
 			{name: "COMPONENT_TYPE"},

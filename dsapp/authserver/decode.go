@@ -256,7 +256,8 @@ func (p *parser) part(name string) error {
 	return p.children(p.part)
 }
 
-// resultCodes reads the four codes, which must all be there once.
+// resultCodes reads the four codes, which must all be there once and agree
+// whether they mean success.
 func (p *parser) resultCodes() error {
 	if p.hasCodes {
 		return errors.New("several resultCodes")
@@ -298,6 +299,9 @@ func (p *parser) resultCodes() error {
 		if !seen[name] {
 			return errors.New("resultCodes without " + name)
 		}
+	}
+	if !p.answer.codes.agree() {
+		return errors.New("resultCodes contradict each other")
 	}
 	return nil
 }

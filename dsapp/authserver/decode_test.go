@@ -190,6 +190,12 @@ func TestDecodeRefuses(t *testing.T) {
 		"long returnCodeEnum":      {status(strings.Replace(success, "RET_SUCCESS", strings.Repeat("X", 129), 1)), "too long"},
 		"returnCode no number":     {status(strings.Replace(success, "<returnCode>0", "<returnCode>sesame", 1)), "returnCode is no integer"},
 		"returnCode with fraction": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0.0", 1)), "returnCode is no integer"},
+		"failure in a name":        {status(strings.Replace(success, "RET_SUCCESS", "RET_sesame", 1)), "resultCodes contradict"},
+		"failure in a status":      {status(strings.Replace(success, "STAT_SUCCESS", "STAT_sesame", 1)), "resultCodes contradict"},
+		"failure in a number":      {status(strings.Replace(success, "<returnCode>0", "<returnCode>-1", 1)), "resultCodes contradict"},
+		"success in a number":      {status(strings.Replace(failed("STAT_sesame", -1), "<returnCode>-1", "<returnCode>0", 1)), "resultCodes contradict"},
+		"success in a status code": {status(failed("STAT_sesame", 0)), "resultCodes contradict"},
+		"success in a status":      {status(failed("STAT_SUCCESS", -1)), "resultCodes contradict"},
 		"statusCode too large":     {status(strings.Replace(success, "<statusCode>0", "<statusCode>2147483648", 1)), "statusCode is no integer"},
 		"returnCode with elements": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0<sesame/>", 1)), "element where a value"},
 		"errorCode no number":      {status(success + "<errorStack><errors><errorCode>sesame</errorCode></errors></errorStack>"), "errorCode is no integer"},
@@ -408,12 +414,14 @@ func TestStandardLicence(t *testing.T) {
 	}
 }
 
-// Whatever a server sends, the reader ends with an answer within the limits or
-// with an error.
+// Whatever a server sends, the reader ends with an answer within the limits whose
+// codes agree, or with an error.
 func FuzzDecode(f *testing.F) {
 	f.Add(provisioned(attribute("PROVFLD_SERIAL_NO", "VDS1234567")))
 	f.Add(refused("RET_FAILURE", "STAT_NOT_FOUND", -1, -13, `<errorStack><errors><errorCode>-13</errorCode><errorDesc>x</errorDesc></errors></errorStack>`))
 	f.Add(envelope(`<provisioningExecuteRespond><status>` + success + `</status><result><a><b>c</b></a></result></provisioningExecuteRespond>`))
+	f.Add(refused("RET_SUCCESS", "STAT_LOCKED", 0, 1007, ""))
+	f.Add(refused("RET_TWO_STEP", "STAT_SUCCESS", 7, 0, ""))
 	f.Add(envelope(`<Fault><faultcode>Client</faultcode><faultstring>x</faultstring></Fault>`))
 	f.Add(envelope(`<Fault><Code><Value>Sender</Value></Code><Reason><Text>x</Text></Reason></Fault>`))
 	f.Add(`<!DOCTYPE a><a/>`)
@@ -429,6 +437,17 @@ func FuzzDecode(f *testing.F) {
 		}
 		if got.codes.ReturnCodeEnum == "" || got.codes.StatusCodeEnum == "" {
 			t.Errorf("incomplete codes %+v", got.codes)
+		}
+		successes := 0
+		for _, says := range []bool{
+			got.codes.ReturnCodeEnum == "RET_SUCCESS", got.codes.StatusCodeEnum == "STAT_SUCCESS", got.codes.ReturnCode == 0, got.codes.StatusCode == 0,
+		} {
+			if says {
+				successes++
+			}
+		}
+		if successes%4 != 0 || got.codes.Success() != (successes == 4) {
+			t.Errorf("contradictory codes %+v", got.codes)
 		}
 		if len(got.items)+len(got.stack) > maxElements {
 			t.Errorf("%d items, %d entries", len(got.items), len(got.stack))

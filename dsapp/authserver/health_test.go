@@ -98,6 +98,8 @@ func TestBreakerCounts(t *testing.T) {
 		"page":                        {page(http.StatusOK), register, true},
 		"not the answer":              {sending(answering("<a/>")), register, true},
 		"Fault":                       {sending(answerFault("Server")), register, true},
+		"contradictory codes":         {sending(answering(refused("RET_FAILURE", "STAT_SUCCESS", 0, 0, ""))), register, true},
+		"contradictory denial":        {sending(answering(refused("RET_SUCCESS", "STAT_LOCKED", 0, 1007, ""))), register, true},
 		"no database":                 {business("STAT_COMMS", -10), register, true},
 		"no memory":                   {business("STAT_MEMORY", -4), register, true},
 		"operating system":            {business("STAT_OS_FAILURE", -20), register, true},
@@ -199,7 +201,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
 		first := newServers(t, c)
 		_, _ = first.MDLRegister(t.Context(), request)
-		if err := in.State.load.acquire(t.Context(), 1, 0); err != nil {
+		if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
@@ -208,7 +210,7 @@ func TestStateOutlivesServers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in.State.load.release()
+		in.State.load.release(groupBackEnd)
 		second := newServers(t, c)
 		_, _ = second.MDLRegister(t.Context(), request)
 		for _, s := range []*Servers{first, second, newServers(t, c)} {

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,9 +27,8 @@ type instance struct {
 	probe     func(context.Context) error
 	state     *State
 	breaker   breaker.Settings
-	// How many commands may be in progress, and how many may wait.
-	maxConnections, maxQueue int
-	logger                   *slog.Logger
+	limits    limits
+	logger    *slog.Logger
 }
 
 func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *slog.Logger) *instance {
@@ -37,16 +37,20 @@ func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *
 		i.State = new(State)
 	}
 	return &instance{
-		name:           i.Name,
-		url:            &address,
-		transport:      i.Transport,
-		timeout:        timeout,
-		probe:          i.Probe,
-		state:          i.State,
-		breaker:        b,
-		maxConnections: i.MaxConnections,
-		maxQueue:       i.MaxQueue,
-		logger:         logger,
+		name:      i.Name,
+		url:       &address,
+		transport: i.Transport,
+		timeout:   timeout,
+		probe:     i.Probe,
+		state:     i.State,
+		breaker:   b,
+		limits: limits{
+			connections: i.MaxConnections,
+			reserved:    i.ReservedConnections,
+			waiting:     cmp.Or(i.MaxWaiting, i.MaxConnections),
+			queue:       i.MaxQueue,
+		},
+		logger: logger,
 	}
 }
 
@@ -54,18 +58,18 @@ func (in *instance) failure(c *command, reason, cause error) error {
 	return &CallError{Instance: in.name, Operation: c.String(), Reason: reason, Cause: cause}
 }
 
-// exchange sends a command and reads the answer. Its errors are *CallError. When
-// it returns, nothing reads request any more.
-func (in *instance) exchange(caller context.Context, c *command, v soapVersion, request []byte) (got *answer, err error) {
+// exchange sends a command of a group and reads the answer. Its errors are
+// *CallError. When it returns, nothing reads request any more.
+func (in *instance) exchange(caller context.Context, c *command, g group, v soapVersion, request []byte) (got *answer, err error) {
 	if left := in.state.breaker.RetryAfter(); left > 0 {
 		return nil, in.failure(c, ErrNotSent, &breaker.OpenError{RetryAfter: left})
 	}
 	ctx, cancel := context.WithTimeout(caller, in.timeout)
 	defer cancel()
-	if err := in.state.load.acquire(ctx, in.maxConnections, in.maxQueue); err != nil {
+	if err := in.state.load.acquire(ctx, claim{g, in.limits}); err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
-	defer in.state.load.release()
+	defer in.state.load.release(g)
 	// Only now: what became known while the command waited counts for it, too.
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {

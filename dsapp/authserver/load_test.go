@@ -3,16 +3,31 @@ package authserver
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // state returns the commands in progress and those that wait.
 func (l *load) state() (running, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.running, l.waiting.Len()
+	for _, queue := range l.queues {
+		waiting += queue.Len()
+	}
+	for g := range groups {
+		running += l.running[g]
+	}
+	return running, waiting
+}
+
+// unreserved is the claim of a command where all are alike.
+func unreserved(connections, queue int) claim {
+	return claim{groupBackEnd, limits{connections: connections, waiting: connections, queue: queue}}
 }
 
 // Configurations that share a load keep to their limits together, whoever leaves
@@ -21,76 +36,296 @@ func TestLoad(t *testing.T) {
 	t.Parallel()
 	var l load
 	for range 2 {
-		if err := l.acquire(t.Context(), 2, 0); err != nil {
+		if err := l.acquire(t.Context(), unreserved(2, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := l.acquire(t.Context(), 2, 0); !errors.Is(err, errQueueFull) {
+	if err := l.acquire(t.Context(), unreserved(2, 0)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("without a queue: %v", err)
 	}
 	// A newer configuration with a higher limit may run one more.
-	if err := l.acquire(t.Context(), 3, 0); err != nil {
+	if err := l.acquire(t.Context(), unreserved(3, 0)); err != nil {
 		t.Fatal(err)
 	}
 
 	gone, leave := context.WithCancel(t.Context())
 	left, granted := make(chan error), make(chan error)
-	go func() { left <- l.acquire(gone, 3, 2) }()
+	go func() { left <- l.acquire(gone, unreserved(3, 2)) }()
 	eventually(t, func() bool { _, waiting := l.state(); return waiting == 1 })
-	go func() { granted <- l.acquire(t.Context(), 3, 2) }()
+	go func() { granted <- l.acquire(t.Context(), unreserved(3, 2)) }()
 	eventually(t, func() bool { _, waiting := l.state(); return waiting == 2 })
-	if err := l.acquire(t.Context(), 3, 2); !errors.Is(err, errQueueFull) {
+	if err := l.acquire(t.Context(), unreserved(3, 2)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("with a full queue: %v", err)
 	}
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatalf("left the queue with %v", err)
 	}
-	if err := l.acquire(gone, 9, 9); !errors.Is(err, context.Canceled) {
+	if err := l.acquire(gone, unreserved(9, 9)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("came with an ended context: %v", err)
 	}
-	l.release()
+	l.release(groupBackEnd)
 	if err := <-granted; err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		l.release()
+		l.release(groupBackEnd)
 	}
 	if running, waiting := l.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
 }
 
-// Whatever the timing, never more than the limit are in progress.
+// With the limits of two configurations, as after a reload, one command that ends
+// can make room for two: each under its own limits.
+func TestLoadMakesRoomForTwo(t *testing.T) {
+	t.Parallel()
+	small := limits{connections: 2, waiting: 1, queue: 1}
+	large := limits{connections: 4, reserved: 3, waiting: 1, queue: 1}
+	var l load
+	for _, g := range []group{groupPerson, groupBackEnd} {
+		if w, err := l.enter(claim{g, small}); w != nil || err != nil {
+			t.Fatal(w, err)
+		}
+	}
+	var waiters []*waiter
+	for _, c := range []claim{{groupBackEnd, small}, {groupFrontEnd, large}} {
+		w, err := l.enter(c)
+		if w == nil || err != nil {
+			t.Fatalf("%+v does not wait: %v", c, err)
+		}
+		waiters = append(waiters, w)
+	}
+	l.release(groupPerson)
+	for _, w := range waiters {
+		select {
+		case <-w.granted:
+		default:
+			t.Errorf("%+v waits", w.claim)
+		}
+	}
+}
+
+// Only a login that is no approval waits for a person, whoever sends it; back ends
+// are those that say so.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	for id := range commands {
+		c := &commands[id]
+		for _, test := range []struct {
+			in    values
+			front group
+			back  group
+		}{
+			{values{"CHALLENGE_KEY": "0123456789"}, groupFrontEnd, groupBackEnd},
+			{values{"CHALLENGE_KEY": ""}, groupFrontEnd, groupBackEnd},
+			{values{}, groupFrontEnd, groupBackEnd},
+		} {
+			if commandID(id) == authUser && test.in["CHALLENGE_KEY"] == "" {
+				test.front, test.back = groupPerson, groupPerson
+			}
+			front, back := c.group(t.Context(), test.in), c.group(ForBackEnd(t.Context()), test.in)
+			if front != test.front || back != test.back {
+				t.Errorf("%s, %v: %d and %d", c, test.in, front, back)
+			}
+		}
+	}
+}
+
+// highest is how many there ever were at the same time.
+type highest struct{ now, most atomic.Int64 }
+
+func (h *highest) add() {
+	n := h.now.Add(1)
+	for old := h.most.Load(); n > old && !h.most.CompareAndSwap(old, n); old = h.most.Load() {
+	}
+}
+
+// Whatever the timing, never more than the limits are in progress: in all, without
+// those of back ends, and of those that wait for a person.
 func TestLoadUnderStorm(t *testing.T) {
 	t.Parallel()
-	const limit, callers, rounds = 3, 16, 200
+	const callers, rounds = 16, 200
+	limits := limits{connections: 5, reserved: 2, waiting: 1, queue: callers}
 	var l load
-	var running, most atomic.Int64
+	var all, unreserved, persons highest
 	var wg sync.WaitGroup
 	for i := range callers {
+		counted := []*highest{&all}
+		g := group(i % int(groups))
+		if g != groupBackEnd {
+			counted = append(counted, &unreserved)
+		}
+		if g == groupPerson {
+			counted = append(counted, &persons)
+		}
 		wg.Go(func() {
 			for round := range rounds {
 				ctx, cancel := context.WithCancel(t.Context())
 				if (i+round)%5 == 0 {
 					go cancel()
 				}
-				if l.acquire(ctx, limit, callers) == nil {
-					n := running.Add(1)
-					for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+				if l.acquire(ctx, claim{g, limits}) == nil {
+					for _, h := range counted {
+						h.add()
 					}
-					running.Add(-1)
-					l.release()
+					runtime.Gosched()
+					for _, h := range counted {
+						h.now.Add(-1)
+					}
+					l.release(g)
 				}
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	if most.Load() > limit {
-		t.Errorf("%d at a time", most.Load())
+	if all.most.Load() > 5 || unreserved.most.Load() > 3 || persons.most.Load() > 1 {
+		t.Errorf("%d at a time, %d without back ends, %d waiting for a person", all.most.Load(), unreserved.most.Load(), persons.most.Load())
 	}
 	if running, waiting := l.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
+}
+
+// visitor is a command in a second reading of the rules of a load.
+type visitor struct {
+	claim  claim
+	waiter *waiter // nil if it could begin at once
+	began  bool
+}
+
+// fits says by counting whether one more can begin.
+func fits(c claim, present []*visitor) bool {
+	total, unreserved, persons := 1, 1, 1
+	for _, v := range present {
+		if !v.began {
+			continue
+		}
+		total++
+		if v.claim.group != groupBackEnd {
+			unreserved++
+		}
+		if v.claim.group == groupPerson {
+			persons++
+		}
+	}
+	return total <= c.limits.connections &&
+		(c.group == groupBackEnd || unreserved <= c.limits.connections-c.limits.reserved) &&
+		(c.group != groupPerson || persons <= c.limits.waiting)
+}
+
+// Whoever comes, goes and gives up, and whichever limits each brings along: nobody
+// begins beyond the limits, whoever may begin does, in the order of arrival, and
+// is refused only if the queue of its own group is full. All who wait get their
+// turn in the end, and nothing is left of those who gave up.
+func TestLoadModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		// Few limits, so that many share a queue; more than one, as after a reload.
+		configurations := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) limits {
+			connections := rapid.IntRange(1, 6).Draw(rt, "connections")
+			return limits{
+				connections: connections,
+				reserved:    rapid.IntRange(0, connections-1).Draw(rt, "reserved"),
+				waiting:     rapid.IntRange(1, connections).Draw(rt, "waiting"),
+				queue:       rapid.IntRange(0, 4).Draw(rt, "queue"),
+			}
+		}), 1, 3).Draw(rt, "configurations")
+		var l load
+		var present []*visitor // in the order of arrival
+
+		begin := func() {
+			for _, v := range present {
+				v.began = v.began || fits(v.claim, present)
+			}
+		}
+		remove := func(v *visitor) {
+			present = slices.DeleteFunc(present, func(o *visitor) bool { return o == v })
+			begin()
+		}
+		pick := func(rt *rapid.T, fit func(*visitor) bool) *visitor {
+			some := slices.DeleteFunc(slices.Clone(present), func(v *visitor) bool { return !fit(v) })
+			if len(some) == 0 {
+				rt.Skip()
+			}
+			return rapid.SampledFrom(some).Draw(rt, "who")
+		}
+		check := func(rt *rapid.T) {
+			var running, queued [groups]int
+			for i, v := range present {
+				granted := v.waiter == nil
+				if !granted {
+					select {
+					case <-v.waiter.granted:
+						granted = true
+					default:
+					}
+				}
+				if granted != v.began {
+					rt.Fatalf("%d of %d, %+v: granted is %v", i, len(present), v.claim, granted)
+				}
+				if v.began {
+					running[v.claim.group]++
+				} else {
+					queued[v.claim.group]++
+				}
+			}
+			if l.running != running || l.queued != queued {
+				rt.Fatalf("%v in progress and %v waiting, want %v and %v", l.running, l.queued, running, queued)
+			}
+			for _, queue := range l.queues {
+				if queue.Len() == 0 {
+					rt.Fatal("a queue is left of those who are gone")
+				}
+			}
+			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupPerson] {
+				rt.Fatalf("%d in the queues", waiting)
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"arrive": func(rt *rapid.T) {
+				c := claim{group(rapid.IntRange(0, int(groups)-1).Draw(rt, "group")), rapid.SampledFrom(configurations).Draw(rt, "limits")}
+				ahead := 0 // in its queue
+				for _, v := range present {
+					if !v.began && v.claim.group == c.group {
+						ahead++
+					}
+				}
+				v := &visitor{claim: c, began: fits(c, present)}
+				var err error
+				v.waiter, err = l.enter(c)
+				if full := !v.began && ahead >= c.limits.queue; full != errors.Is(err, errQueueFull) || full && v.waiter != nil {
+					rt.Fatalf("%+v behind %d: %v", c, ahead, err)
+				}
+				if err == nil {
+					present = append(present, v)
+				}
+			},
+			"end": func(rt *rapid.T) {
+				v := pick(rt, func(v *visitor) bool { return v.began })
+				l.release(v.claim.group)
+				remove(v)
+			},
+			"give up": func(rt *rapid.T) {
+				// Also one that was granted its turn in that moment.
+				v := pick(rt, func(v *visitor) bool { return v.waiter != nil })
+				l.leave(v.waiter)
+				remove(v)
+			},
+			"": check,
+		})
+		for len(present) > 0 {
+			i := slices.IndexFunc(present, func(v *visitor) bool { return v.began })
+			if i < 0 {
+				rt.Fatalf("%d wait for nobody", len(present))
+			}
+			l.release(present[i].claim.group)
+			remove(present[i])
+			check(rt)
+		}
+		if running, waiting := l.state(); running != 0 || waiting != 0 || len(l.queues) != 0 {
+			rt.Fatalf("%d in progress, %d waiting, %d queues", running, waiting, len(l.queues))
+		}
+	})
 }

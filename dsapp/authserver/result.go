@@ -20,8 +20,19 @@ func FailureCodes(statusCodeEnum string, statusCode int) ResultCodes {
 	return ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: statusCodeEnum, ReturnCode: -1, StatusCode: statusCode}
 }
 
-// Success reports whether the command succeeded: every return code but 0 is a failure.
+// Success reports whether the command succeeded. Every return code but 0 is a
+// failure; in an answer that is taken the other codes say the same.
 func (c ResultCodes) Success() bool { return c.ReturnCode == 0 }
+
+// agree reports whether the codes are either all those of a success or all others.
+// A code that is not known is no success. Which failure they mean is not compared:
+// not every number is public.
+func (c ResultCodes) agree() bool {
+	success := c.Success()
+	return success == (c.ReturnCodeEnum == "RET_SUCCESS") &&
+		success == (c.StatusCodeEnum == "STAT_SUCCESS") &&
+		success == (c.StatusCode == 0)
+}
 
 // StackEntry is one entry of the error stack. Its text can hold internal hints
 // of the server: it is for the log, never for a client.
@@ -111,7 +122,8 @@ var (
 	// ErrNoAnswer means that the connection was lost after the command was sent.
 	ErrNoAnswer = errors.New("connection lost after the command was sent")
 	// ErrBadAnswer means that the answer was not that of the command: not XML,
-	// over a limit, of another operation, an HTTP error or a SOAP Fault.
+	// over a limit, of another operation, with result codes that are incomplete or
+	// contradict each other, an HTTP error or a SOAP Fault.
 	ErrBadAnswer = errors.New("unusable answer")
 	// ErrTimeout means that no complete answer came in time after the command was sent.
 	ErrTimeout = errors.New("no answer in time")

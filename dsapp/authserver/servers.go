@@ -31,8 +31,16 @@ type Instance struct {
 	Transport http.RoundTripper
 	// MaxConnections is the number of commands in progress at a time, at least 1.
 	MaxConnections int
-	// MaxQueue is the number of commands that may wait for one of these to end;
-	// any more are not sent.
+	// ReservedConnections is how many of these are for commands of back ends only,
+	// from 0 to MaxConnections-1. See ForBackEnd.
+	ReservedConnections int
+	// MaxWaiting is the number of commands in progress at a time for which the
+	// server may wait for a person, within those that are not reserved; 0 for as
+	// many as these are. One that completes a pending login waits for nobody.
+	MaxWaiting int
+	// MaxQueue is the number of commands that may wait for their turn; any more are
+	// not sent. Back ends, front ends and commands that wait for a person have a
+	// queue of this length each.
 	MaxQueue int
 	// State of the server; nil for one of its own.
 	State *State
@@ -227,6 +235,10 @@ func (i *Instance) check() error {
 		return errors.New("transport is missing")
 	case i.MaxConnections < 1:
 		return errors.New("number of connections is not positive")
+	case i.ReservedConnections < 0 || i.ReservedConnections >= i.MaxConnections:
+		return errors.New("number of reserved connections is not from 0 to one less than all of them")
+	case i.MaxWaiting < 0:
+		return errors.New("number of commands that wait for a person is negative")
 	case i.MaxQueue < 0:
 		return errors.New("length of the queue is negative")
 	}
@@ -287,7 +299,7 @@ func (s *Servers) instance(name string) *instance {
 func (s *Servers) try(ctx context.Context, to *instance, id commandID, request []byte, in values, expected []string) (values, error) {
 	c := &commands[id]
 	start := time.Now()
-	got, err := to.exchange(ctx, c, s.version, request)
+	got, err := to.exchange(ctx, c, c.group(ctx, in), s.version, request)
 	var out values
 	var guessed string
 	if fault, ok := errors.AsType[*Fault](err); ok {

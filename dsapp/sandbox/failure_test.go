@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -169,6 +172,36 @@ func TestStatusNumbers(t *testing.T) {
 	} {
 		c := codesOf(name)
 		if c.statusCode != number || c.statusCodeEnum != name || (c.returnCode == 0) != (number == 0) {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
+// Guards that the codes of an answer agree whether they mean success, for every
+// status that the sandbox names and for any other.
+func TestCodesAgree(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{"STAT_ANY_OTHER": true}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`"(STAT_\w+)"`).FindAllSubmatch(source, -1) {
+			names[string(m[1])] = true
+		}
+	}
+	if len(names) < 20 {
+		t.Fatalf("only %d statuses found", len(names))
+	}
+	for name := range names {
+		success := name == "STAT_SUCCESS"
+		c := codesOf(name)
+		if c.statusCodeEnum != name || (c.returnCodeEnum == "RET_SUCCESS") != success || (c.returnCode == 0) != success || (c.statusCode == 0) != success {
 			t.Errorf("%s: %+v", name, c)
 		}
 	}

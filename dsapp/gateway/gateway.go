@@ -112,6 +112,14 @@ type Caller struct {
 	Source string
 }
 
+// priority gives the commands of a back end the connections that are reserved for it.
+func (c Caller) priority(ctx context.Context) context.Context {
+	if c.BackEnd {
+		return authserver.ForBackEnd(ctx)
+	}
+	return ctx
+}
+
 // UnknownRegistrations is what to do with an identifier that the gateway does
 // not know when a device is added or an activation completed, and in every call
 // of a relayed exchange.

@@ -199,7 +199,7 @@ func (g *Gateway) register(
 	}
 	// The authentication server's own lifetime begins during the call.
 	started := g.now()
-	e, err := enrol(ctx, r)
+	e, err := enrol(c.priority(ctx), r)
 	if err != nil {
 		return activation.Registration{}, enrolled{}, err
 	}

@@ -110,7 +110,7 @@ func TestDebtOfASite(t *testing.T) {
 // others drained are as they were, but for the one place that it must have.
 func TestFloodFromASiteEvictsItsOwn(t *testing.T) {
 	t.Parallel()
-	const places, share = 640, 640 / siteShare
+	const places, share = 640, 10
 	for family, source := range map[string]func(int) Source{
 		"IPv4": v4,
 		"IPv6": func(i int) Source { return v6(2+i, 0) },
@@ -157,8 +157,27 @@ func TestEvictsAFullBucketOfTheSiteFirst(t *testing.T) {
 	mustBlock(t, l, v6(1, 0), true)
 }
 
+// A source cannot have its block forgotten by trying on while others of its /48 come.
+func TestBlockedSourceOfASiteThatTriesOnIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	l, _ := withClock(2, 4*siteShare)
+	for range 3 {
+		l.Record(v6(1, 0))
+	}
+	for subnet := range 100 {
+		mustBlock(t, l, v6(1, 0), true)
+		if l.buckets[v6(1, 0)] == nil {
+			t.Fatalf("forgotten after %d others", subnet)
+		}
+		for range 2 {
+			l.Record(v6(1, 1+subnet))
+		}
+	}
+}
+
 // A /48 that others took all places from is not forgotten while there is room for
-// it, and of those without places a full one goes first.
+// it. When there is none, a full one goes first, then the one that was not heard of
+// for longest.
 func TestSiteOutlivesItsSources(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(6, 4)
@@ -167,23 +186,35 @@ func TestSiteOutlivesItsSources(t *testing.T) {
 			l.Record(v6(site, 0))
 		}
 	}
+	kept := func(sites ...int) {
+		t.Helper()
+		for _, site := range sites {
+			if of, _ := v6(site, 0).site(); l.sites[of] == nil {
+				t.Errorf("%s is forgotten", of)
+			}
+		}
+		if len(l.sites) != len(sites) {
+			t.Errorf("%d buckets of /48s, want %d", len(l.sites), len(sites))
+		}
+		mustBlock(t, l, v6(1, 1), true)
+	}
 	record(1)
-	admitted(l, v6(2, 0), 1)
+	record(2)
+	admitted(l, v6(3, 0), 1)
 	for i := range 4 {
 		admitted(l, v4(i), 6)
 	}
-	if len(l.buckets) != 4 || len(l.sites) != 2 || l.idle.Len() != 2 {
-		t.Fatalf("%d buckets, %d of /48s, %d of them without members", len(l.buckets), len(l.sites), l.idle.Len())
+	if len(l.buckets) != 4 || l.idle.Len() != 3 {
+		t.Errorf("%d buckets, %d /48s without members", len(l.buckets), l.idle.Len())
 	}
-	mustBlock(t, l, v6(1, 1), true)
+	kept(1, 2, 3)
 	c.advance(10 * time.Second)
-	for site := 3; site < 6; site++ {
-		record(site)
-		mustBlock(t, l, v6(1, 1), true)
-	}
-	if of, _ := v6(2, 0).site(); l.sites[of] != nil || len(l.sites) != 4 {
-		t.Errorf("%d buckets of /48s, that of %s kept: %t", len(l.sites), of, l.sites[of] != nil)
-	}
+	record(4)
+	kept(1, 2, 3, 4)
+	record(5)
+	kept(1, 2, 4, 5)
+	record(6)
+	kept(1, 4, 5, 6)
 }
 
 // However many addresses there are, and however they are distributed, the buckets

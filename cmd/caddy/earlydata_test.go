@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"github.com/quic-go/quic-go/quicvarint"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+)
+
+// victim is an address that an attacker writes into his datagrams. What is sent there
+// does not reach him.
+const victim = "127.0.0.9"
+
+// startEarly starts a gateway that serves HTTP/3, too. Edit may change its
+// configuration and the "dsapp" app in it.
+func startEarly(t *testing.T, edit func(g *gateway, dsapp object)) (*gateway, *oas) {
+	t.Helper()
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := configure(t, certs, server.URL, func(dsapp object) {
+		dsapp["limits"].(object)["body_timeout"] = patience.String()
+	})
+	g.httpServer()["protocols"] = []string{"h1", "h2", "h3"}
+	if edit != nil {
+		edit(g, g.Config["apps"].(object)["dsapp"].(object))
+	}
+	g.Start(t)
+	return g, server
+}
+
+// httpServer is the configuration of the HTTP server.
+func (g *gateway) httpServer() object {
+	return g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)
+}
+
+// from is the gateway as a client at another address of this machine sees it.
+func (g *gateway) from(t *testing.T, address string) *gateway {
+	t.Helper()
+	other := *g
+	transport := g.client.Transport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
+	t.Cleanup(transport.CloseIdleConnections)
+	other.client = &http.Client{Transport: transport, Timeout: deadline}
+	return &other
+}
+
+// accesses are the statuses of all requests from an address, in the order of the access
+// log.
+func (g *gateway) accesses(t *testing.T, address string) (statuses []int) {
+	t.Helper()
+	for line := range strings.Lines(g.Logs.String()) {
+		if !strings.Contains(line, `"http.log.access`) || !strings.HasSuffix(line, "\n") {
+			continue
+		}
+		var access struct {
+			Request struct {
+				RemoteIP string `json:"remote_ip"`
+			}
+			Status int
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &access), line)
+		if access.Request.RemoteIP == address {
+			statuses = append(statuses, access.Status)
+		}
+	}
+	return statuses
+}
+
+// refusesEarly waits for so many requests from an address to be answered.
+func (g *gateway) refusesEarly(t *testing.T, address string, requests int) {
+	t.Helper()
+	var statuses []int
+	poll(t, "the requests to be answered", func() bool {
+		statuses = g.accesses(t, address)
+		return len(statuses) == requests
+	})
+	assert.Empty(t, slices.DeleteFunc(statuses, func(s int) bool { return s == http.StatusTooEarly }), "answers to early data")
+}
+
+// tlsSession is a TLS session that is resumed as often as anybody likes.
+type tlsSession struct {
+	mu    sync.Mutex
+	state *tls.ClientSessionState
+}
+
+func (s *tlsSession) Get(string) (*tls.ClientSessionState, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.state != nil
+}
+
+func (s *tlsSession) Put(_ string, state *tls.ClientSessionState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == nil {
+		s.state = state
+	}
+}
+
+// begin has a client make a first connection and keeps its session.
+func (s *tlsSession) begin(t *testing.T, g *gateway) {
+	t.Helper()
+	c := g.dialQUIC(t, "127.0.0.1", s, false)
+	<-c.HandshakeComplete()
+	r := earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey)
+	resp, err := c.h3.RoundTrip(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.False(t, c.ConnectionState().Used0RTT)
+	poll(t, "a session ticket", func() bool { _, ok := s.Get(""); return ok })
+	require.NoError(t, c.CloseWithError(0, ""))
+}
+
+// socket is one that hears nothing while it is deaf.
+type socket struct {
+	net.PacketConn
+	deaf atomic.Bool
+}
+
+func (s *socket) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := s.PacketConn.ReadFrom(p)
+		if err != nil || !s.deaf.Load() {
+			return n, from, err
+		}
+	}
+}
+
+// quicClient is a connection for HTTP/3.
+type quicClient struct {
+	*quic.Conn
+	*socket
+	h3 *http3.ClientConn
+}
+
+// dialQUIC opens a connection from a loopback address. With a session that allows early
+// data it can be used at once, even if it is deaf.
+func (g *gateway) dialQUIC(t *testing.T, from string, s *tlsSession, deaf bool) *quicClient {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", net.JoinHostPort(from, "0"))
+	require.NoError(t, err)
+	t.Cleanup(func() { pc.Close() })
+	c := &quicClient{socket: &socket{PacketConn: pc}}
+	c.deaf.Store(deaf)
+	transport := &quic.Transport{Conn: c.socket}
+	t.Cleanup(func() { transport.Close() })
+	config := g.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.ServerName, config.NextProtos, config.ClientSessionCache = "localhost", []string{http3.NextProtoH3}, s
+	address, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(g.URL, "https://"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	c.Conn, err = transport.DialEarly(ctx, address, config, &quic.Config{HandshakeIdleTimeout: deadline})
+	require.NoError(t, err)
+	c.h3 = new(http3.Transport).NewClientConn(c.Conn)
+	return c
+}
+
+func earlyRequest(t *testing.T, g *gateway, method, path, key string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, g.URL+path, nil)
+	require.NoError(t, err)
+	if key != "" {
+		r.SetBasicAuth(key, "")
+	}
+	return r
+}
+
+// ask sends a request without a body, and without waiting for anything.
+func (c *quicClient) ask(t *testing.T, r *http.Request) *http3.RequestStream {
+	t.Helper()
+	stream, err := c.h3.OpenRequestStream(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.SendRequestHeader(r))
+	require.NoError(t, stream.Close())
+	return stream
+}
+
+// hear waits for the answer.
+func hear(t *testing.T, stream *http3.RequestStream) reply {
+	t.Helper()
+	resp, err := stream.ReadResponse()
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return reply{status: resp.StatusCode, header: resp.Header, body: string(body)}
+}
+
+// say sends a POST with a body, of which it is told whether it is all, and does not
+// care for the answer.
+func (c *quicClient) say(t *testing.T, path, key, body string, all bool) {
+	t.Helper()
+	stream, err := c.OpenStream()
+	require.NoError(t, err)
+	const headers, data = 1, 0
+	fields := "\x00\x00" + qpackLiteral(":method", "POST") + qpackLiteral(":scheme", "https") + qpackLiteral(":authority", "localhost") +
+		qpackLiteral(":path", path) + qpackLiteral("content-type", "application/json") + qpackLiteral("authorization", basic(key+":"))
+	_, err = io.WriteString(stream, h3Frame(headers, fields)+h3Frame(data, body))
+	require.NoError(t, err)
+	if all {
+		require.NoError(t, stream.Close())
+	}
+}
+
+// h3Frame is a frame of HTTP/3 (RFC 9114, section 7.1).
+func h3Frame(kind uint64, payload string) string {
+	return string(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload)))) + payload
+}
+
+// qpackLiteral is a header field without compression (RFC 9204, section 4.5.6): like
+// that of HPACK, but for the first byte and its shorter prefix.
+func qpackLiteral(name, value string) string {
+	text := literal("", value)[2:]
+	if len(name) < 7 {
+		return string([]byte{0x20 | byte(len(name))}) + name + text
+	}
+	return string([]byte{0x20 | 7, byte(len(name) - 7)}) + name + text
+}
+
+// A datagram can have any address as its source, and a replayed or blind one can hold
+// early data. Whoever sends such requests in the name of another client neither locks
+// it out nor uses up what it may do.
+func TestBlindEarlyDataCountsForNobody(t *testing.T) {
+	t.Parallel()
+	const limit = 10
+	g, _ := startEarly(t, func(_ *gateway, dsapp object) {
+		limits := dsapp["limits"].(object)
+		limits["failed_keys_per_minute"], limits["calls_per_minute"] = limit, limit
+	})
+	var s tlsSession
+	s.begin(t, g)
+	const each = 90 // a connection has 100 streams
+	for _, attack := range []struct {
+		key, path, body string
+		all             bool
+	}{
+		{"no-such-front-end-key", onlinePath, onlineBody, true},
+		{"", "/rest/v2/unknown", "", true},
+		{frontEndKey, onlinePath, onlineBody, true},
+		{frontEndKey, onlinePath, "{", false},
+	} {
+		c := g.dialQUIC(t, victim, &s, true)
+		for range each {
+			c.say(t, attack.path, attack.key, attack.body, attack.all)
+		}
+	}
+	g.refusesEarly(t, victim, 4*each)
+	owner := g.from(t, victim)
+	for range limit {
+		status, answer := owner.Call(t, onlinePath, frontEndKey, onlineBody)
+		assert.Equal(t, http.StatusOK, status, answer)
+	}
+}
+
+// The address that a back end's key is bound to is that of a client that has answered.
+func TestBlindEarlyDataRegistersNothing(t *testing.T) {
+	t.Parallel()
+	const farKey = "test-key-of-a-far-site"
+	g, server := startEarly(t, func(_ *gateway, dsapp object) {
+		dsapp["api_keys"] = append(dsapp["api_keys"].([]object), object{"name": "far-site", "class": "back_end", "key": farKey, "allow": []string{victim}})
+	})
+	var s tlsSession
+	s.begin(t, g)
+	c := g.dialQUIC(t, victim, &s, true)
+	const requests = 20
+	for range requests {
+		c.say(t, registerPath, farKey, userBody, true)
+	}
+	g.refusesEarly(t, victim, requests)
+	assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
+
+	status, answer := g.Call(t, registerPath, farKey, userBody)
+	assert.Equal(t, http.StatusForbidden, status, answer)
+	status, answer = g.from(t, victim).Call(t, registerPath, farKey, userBody)
+	assert.Equal(t, http.StatusOK, status, answer)
+	assert.Equal(t, 1, server.Calls("PROVISIONCMD_MDL_REGISTER"))
+}
+
+// Every request in early data gets the same answer, whatever it is about, and a client
+// that repeats it after the handshake is served.
+func TestEarlyDataIsRepeated(t *testing.T) {
+	t.Parallel()
+	const phone = "127.0.0.8"
+	g, _ := startEarly(t, nil)
+	var s tlsSession
+	s.begin(t, g)
+	c := g.dialQUIC(t, phone, &s, true)
+	requests := []*http.Request{
+		earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey),
+		earlyRequest(t, g, http.MethodGet, serverTimePath, frontEndKey),
+		earlyRequest(t, g, http.MethodPost, serverTimePath, "no-such-front-end-key"),
+		earlyRequest(t, g, http.MethodPost, "/rest/auth/online", backEndKey),
+		earlyRequest(t, g, http.MethodPost, "/rest/v2/unknown", frontEndKey),
+		earlyRequest(t, g, http.MethodOptions, registerPath, ""),
+	}
+	streams := make([]*http3.RequestStream, len(requests))
+	for i, r := range requests {
+		streams[i] = c.ask(t, r)
+	}
+	// The handshake cannot end before the client hears something.
+	g.refusesEarly(t, phone, len(requests))
+	c.deaf.Store(false)
+	for i, stream := range streams {
+		got := hear(t, stream)
+		what := fmt.Sprintf("%s %s", requests[i].Method, requests[i].URL.Path)
+		assert.Equal(t, "application/json", got.header.Get("Content-Type"), what)
+		expectation{http.StatusTooEarly, "STAT_INVPARAM", -2}.check(t, got.status, got.body)
+		assert.Contains(t, got.body, `"errorDescription":`, what)
+	}
+	<-c.HandshakeComplete()
+	assert.True(t, c.ConnectionState().Used0RTT)
+	assert.Equal(t, http.StatusOK, hear(t, c.ask(t, requests[0])).status)
+	assert.Equal(t, http.StatusUnauthorized, hear(t, c.ask(t, requests[2])).status)
+}
+
+// A server whose early data is switched off sees none, not even with a session of
+// another server of the same process.
+func TestEarlyDataSwitchedOff(t *testing.T) {
+	t.Parallel()
+	const phone = "127.0.0.8"
+	var other gateway
+	g, _ := startEarly(t, func(g *gateway, _ object) {
+		other = *g
+		other.URL = "https://" + freeport.Address(t)
+		allowing := maps.Clone(g.httpServer())
+		allowing["listen"] = []string{strings.TrimPrefix(other.URL, "https://")}
+		g.Config["apps"].(object)["http"].(object)["servers"].(object)["allowing"] = allowing
+		g.httpServer()["allow_0rtt"] = false
+	})
+	request := earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey)
+
+	var s tlsSession
+	s.begin(t, g)
+	c := g.dialQUIC(t, phone, &s, false)
+	got := hear(t, c.ask(t, request))
+	assert.Equal(t, http.StatusOK, got.status, got.body)
+	assert.True(t, c.ConnectionState().TLS.DidResume)
+	assert.False(t, c.ConnectionState().Used0RTT)
+
+	var foreign tlsSession
+	foreign.begin(t, &other)
+	c = g.dialQUIC(t, phone, &foreign, false)
+	c.ask(t, request)
+	<-c.HandshakeComplete()
+	_, err := c.OpenStream()
+	require.ErrorIs(t, err, quic.Err0RTTRejected)
+	assert.False(t, c.ConnectionState().Used0RTT)
+	poll(t, "the log to tell", func() bool { return len(g.accesses(t, phone)) == 1 })
+}

@@ -158,17 +158,6 @@ func (g *gateway) serves(t *testing.T) {
 	}
 }
 
-// from is the gateway as a client at another address of this machine sees it.
-func (g *gateway) from(t *testing.T, address string) *gateway {
-	t.Helper()
-	other := *g
-	transport := g.client.Transport.(*http.Transport).Clone()
-	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
-	t.Cleanup(transport.CloseIdleConnections)
-	other.client = &http.Client{Transport: transport, Timeout: deadline}
-	return &other
-}
-
 // peak is the most memory that the process ever had, in bytes.
 func (g *gateway) peak(t *testing.T) int {
 	t.Helper()

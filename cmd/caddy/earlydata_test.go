@@ -45,22 +45,6 @@ func startEarly(t *testing.T, edit func(g *gateway, dsapp object)) (*gateway, *o
 	return g, server
 }
 
-// httpServer is the configuration of the HTTP server.
-func (g *gateway) httpServer() object {
-	return g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)
-}
-
-// from is the gateway as a client at another address of this machine sees it.
-func (g *gateway) from(t *testing.T, address string) *gateway {
-	t.Helper()
-	other := *g
-	transport := g.client.Transport.(*http.Transport).Clone()
-	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
-	t.Cleanup(transport.CloseIdleConnections)
-	other.client = &http.Client{Transport: transport, Timeout: deadline}
-	return &other
-}
-
 // accesses are the statuses of all requests from an address, in the order of the access
 // log.
 func (g *gateway) accesses(t *testing.T, address string) (statuses []int) {

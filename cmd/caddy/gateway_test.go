@@ -12,6 +12,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -346,6 +347,22 @@ func (g *gateway) Do(r *http.Request) (int, http.Header, string, error) {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, resp.Header, string(answer), err
+}
+
+// httpServer is the configuration of the HTTP server.
+func (g *gateway) httpServer() object {
+	return g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)
+}
+
+// from is the gateway as a client at another address of this machine sees it.
+func (g *gateway) from(t *testing.T, address string) *gateway {
+	t.Helper()
+	other := *g
+	transport := g.client.Transport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
+	t.Cleanup(transport.CloseIdleConnections)
+	other.client = &http.Client{Transport: transport, Timeout: deadline}
+	return &other
 }
 
 // registration is what the bank's site gets for one user.

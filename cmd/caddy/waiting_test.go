@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,16 +17,6 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
-
-// from returns a client of the gateway with a source address of its own.
-func (g *gateway) from(t *testing.T, source netip.Addr) *http.Client {
-	t.Helper()
-	transport := g.client.Transport.(*http.Transport).Clone()
-	dialer := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))}
-	transport.DialContext = dialer.DialContext
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: deadline}
-}
 
 // holdLogins lets every login of a user wait at the authentication server until the
 // gateway gives up. It tells how many wait, and how many ever did at once.
@@ -74,11 +62,11 @@ func (g *gateway) flood(t *testing.T, user string, clients, each int) (f *loginF
 	source := netip.MustParseAddr("127.0.0.1")
 	for range clients {
 		source = source.Next()
-		c := g.from(t, source)
+		phone := g.from(t, source.String())
 		for range each {
 			logins.Go(func() {
 				for ctx.Err() == nil {
-					g.login(ctx, c, user, f)
+					phone.login(ctx, user, f)
 				}
 			})
 		}
@@ -87,24 +75,15 @@ func (g *gateway) flood(t *testing.T, user string, clients, each int) (f *loginF
 }
 
 // login carries out one login of a flood.
-func (g *gateway) login(ctx context.Context, c *http.Client, user string, f *loginFlood) {
-	body := fmt.Sprintf(`{"userID":%q,"domain":%q,"password":"push"}`, user, domain)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+passwordPath, strings.NewReader(body))
-	if err != nil {
-		f.other.Add(1)
-		return
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(frontEndKey, "")
-	resp, err := c.Do(r)
+func (g *gateway) login(ctx context.Context, user string, f *loginFlood) {
+	status, _, err := g.try(ctx, passwordPath, frontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,"password":"push"}`, user, domain))
 	if err != nil {
 		if ctx.Err() == nil {
 			f.other.Add(1)
 		}
 		return
 	}
-	resp.Body.Close()
-	switch resp.StatusCode {
+	switch status {
 	case http.StatusGatewayTimeout:
 		f.late.Add(1)
 	case http.StatusServiceUnavailable:

@@ -14,12 +14,19 @@ func init() {
 // Handler serves the REST services of the `dsapp` app. It has no options of its
 // own: any number of handlers on any site serve the same gateway.
 //
-// Every request that reaches it must carry an API key; scope it with matchers,
-// e.g. to the path `/rest/*`. The name of the key's application is then
-// `{http.auth.user.id}`. A request whose path is none of the services goes on to
-// the next handler, with its body and its Authorization field as they came, so
-// that a `reverse_proxy` to another gateway can serve the rest. If there is
-// none, the answer is 404.
+// Every request that reaches it must carry an API key. The name of the key's
+// application is then `{http.auth.user.id}`. A request whose path is none of the
+// services goes on to the next handler, with its body and its Authorization field as
+// they came, so that a `reverse_proxy` to another gateway can serve the rest. If
+// there is none, the answer is 404.
+//
+// Without a next handler, scope it with matchers, e.g. to the path `/rest/*`. With
+// one, put no path matcher in front of it: a path such as `/rest;a=b/…` would go around
+// it to a server that may read it as a service. The handler itself answers 404 to
+// such paths, and passes none of them on.
+//
+// Requests in TLS early data are answered with 425. If the server has the protocol
+// `h3` and some clients do not repeat requests then, set its `allow_0rtt` to false.
 //
 // The answers to all other requests are the handler's own, errors included:
 // their form is part of the protocol.

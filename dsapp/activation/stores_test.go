@@ -68,6 +68,16 @@ func TestStormOnRedis(t *testing.T) {
 	activation.CheckStorm(t, openRedis(t))
 }
 
+func TestContentionOnEmbedded(t *testing.T) {
+	t.Parallel()
+	activation.CheckContention(t, openEmbedded)
+}
+
+func TestContentionOnRedis(t *testing.T) {
+	t.Parallel()
+	activation.CheckContention(t, openRedis(t))
+}
+
 func TestModelOnEmbedded(t *testing.T) {
 	t.Parallel()
 	activation.CheckModel(t, openEmbedded, true)

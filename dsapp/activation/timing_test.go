@@ -29,7 +29,7 @@ func firstCalls(w *world) []sample {
 	samples := make([]sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		samples = append(samples, sample{strings.TrimSuffix(id, "-id"), func() {}, func() {
-			if _, err := w.Begin(w.t.Context(), id, a); err != nil {
+			if _, err := w.Begin(w.t.Context(), id, a, home); err != nil {
 				w.t.Fatal(err)
 			}
 		}})
@@ -67,7 +67,7 @@ func wrongProofs(w *world) []sample {
 				w.store.handshakes[id] = h
 			}
 		}, func() {
-			if _, err := w.Prove(w.t.Context(), id, evidence); !same(err, ErrRefused) {
+			if _, err := w.Prove(w.t.Context(), id, evidence, home); !same(err, ErrRefused) {
 				w.t.Fatalf("%s: %v", id, err)
 			}
 		}})
@@ -180,11 +180,11 @@ func burnedProofs(w *world) []sample {
 func wrongProof(w *world, id string, prepare func()) sample {
 	return sample{strings.TrimSuffix(id, "-id"), func() {
 		prepare()
-		if _, err := w.Begin(w.t.Context(), id, "1234"); err != nil {
+		if _, err := w.Begin(w.t.Context(), id, "1234", home); err != nil {
 			w.t.Fatal(err)
 		}
 	}, func() {
-		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64)); !same(err, ErrRefused) {
+		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64), home); !same(err, ErrRefused) {
 			w.t.Fatalf("%s: %v", id, err)
 		}
 	}}

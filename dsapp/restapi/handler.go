@@ -237,7 +237,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, s *service, o *
 	}()
 
 	address := h.config.ClientIP(r)
-	key, a, ok := h.authenticate(r, ratelimit.AddressKey(address))
+	source := ratelimit.AddressKey(address)
+	key, a, ok := h.authenticate(r, source)
 	if !ok {
 		return a, true
 	}
@@ -271,7 +272,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, s *service, o *
 	if a, ok := h.admit(s, key, address); !ok {
 		return a, true
 	}
-	result, err := do(r.Context(), h.config.Operations, gateway.Caller{Application: key.Name})
+	result, err := do(r.Context(), h.config.Operations, gateway.Caller{Application: key.Name, Source: source})
 	if err != nil {
 		return answerError(s, err), true
 	}

@@ -179,6 +179,14 @@ func (w *world) beginFrom(from Origin, identifier, password string) *phone {
 	return w.beginAs(from, w.profile, identifier, password)
 }
 
+// beginEverywhere makes a first call from each of several addresses but home.
+func (w *world) beginEverywhere(identifier string) {
+	w.t.Helper()
+	for i := range MaxHandshakes - 1 {
+		w.beginFrom(at(2+i), identifier, "any password")
+	}
+}
+
 func (w *world) beginAs(from Origin, p *srp.Profile, identifier, password string) *phone {
 	w.t.Helper()
 	c, err := p.NewClient(identifier, password)

@@ -23,6 +23,15 @@ var states = []struct {
 	{"wrong password", func(w *world, id string) string { w.register(w.mdl(id)); return "wrong password" }},
 	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(id)); return "wrong password" }},
 	{"unknown", func(w *world, id string) string { return "any password" }},
+	{"wrong password, several handshakes", func(w *world, id string) string {
+		w.register(w.mdl(id))
+		w.beginEverywhere(id)
+		return "wrong password"
+	}},
+	{"unknown, several handshakes", func(w *world, id string) string {
+		w.beginEverywhere(id)
+		return "any password"
+	}},
 	{"probed before", func(w *world, id string) string {
 		p, err := w.begin(id, "any password").prove()
 		refused(w.t, p, err)

@@ -46,7 +46,7 @@ var secrets = []string{
 var (
 	theTime       = time.Date(2026, 3, 4, 5, 6, 7, 890, time.UTC)
 	theExpiry     = theTime.Add(10 * time.Minute)
-	theCaller     = Caller{Application: "bank-site"}
+	theCaller     = Caller{Application: "bank-site", Source: "192.0.2.7"}
 	theGeneration = activation.Generation{1, 2, 3}
 	theAdmission  = activation.Admission{
 		Identifier: "e3wfISG9", Generation: theGeneration, Kind: activation.KindMDL,

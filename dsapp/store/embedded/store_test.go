@@ -506,7 +506,7 @@ func TestCorruptEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) || found {
+	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrDamaged) || found {
 		t.Errorf("load: %v, error %v", found, err)
 	} else if strings.Contains(err.Error(), "not an entry") {
 		t.Errorf("error %v shows what lies in the file", err)

@@ -22,9 +22,9 @@ type Activation struct {
 	// an authentication server, for phones that carry the vendor's SDK. With
 	// `relay` the gateway passes on what both say and remembers only which instance
 	// has a registration: of the options below, only `registration_lifetime`,
-	// `unknown`, `hide_unknown_users` and `gateway_id` have a meaning then, and how often a phone may try
-	// is up to the authentication server. Do not change it while registrations are
-	// pending.
+	// `max_attempts`, `unknown`, `hide_unknown_users` and `gateway_id` have a meaning
+	// then, and how often a phone may try to prove its password is up to the
+	// authentication server. Do not change it while registrations are pending.
 	// Default: `gateway`.
 	Exchange string `json:"exchange,omitempty"`
 
@@ -39,13 +39,16 @@ type Activation struct {
 	// From `1s` to `24h`. Default: `10m`.
 	RegistrationLifetime caddy.Duration `json:"registration_lifetime,omitempty"`
 
-	// How long the phone may take between the two calls of an exchange. From `1s`
-	// to `1h`. Default: `2m`.
+	// How long the phone may take between the two calls of an exchange. Of one
+	// registration, exchanges of four client addresses can be between their calls; a
+	// fifth takes the place of the oldest. From `1s` to `1h`. Default: `2m`.
 	HandshakeLifetime caddy.Duration `json:"handshake_lifetime,omitempty"`
 
 	// How many wrong proofs burn a registration, and how many calls of the final
-	// service it admits: 1 to 100. More make guessing the activation password
-	// easier. Default: 3.
+	// service it admits. A registration without an exchange of the gateway's own, by
+	// `MdlRegister` or with `relay`, admits calls of the final service, and calls
+	// that add a device, until the authentication server refused that many of them.
+	// 1 to 100. More make guessing the activation password easier. Default: 3.
 	MaxAttempts int `json:"max_attempts,omitempty"`
 
 	// How many times the activation data of one registration is handed out, each

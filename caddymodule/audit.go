@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -41,23 +42,32 @@ func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 // auditLevel is that of a warning for what somebody should look into.
 func auditLevel(a gateway.AuditAction) zapcore.Level {
 	switch a {
-	case gateway.AuditRegistrationBurned, gateway.AuditRegistrationLost, gateway.AuditRequestLost, gateway.AuditIdentifierExists:
+	case gateway.AuditExchangeContended, gateway.AuditRegistrationBurned, gateway.AuditRegistrationLost, gateway.AuditRequestLost,
+		gateway.AuditIdentifierExists:
 		return zapcore.WarnLevel
 	default:
 		return zapcore.InfoLevel
 	}
 }
 
-// adviceUnopened is what to do about a stored value that no key opens, which is
-// all that alarms are about.
-const adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
-	"or restore the key file of the embedded store; if the key is lost, empty the store"
+// What to do about a stored value that no key opens, and about one that no gateway
+// has written, which is all that alarms are about.
+const (
+	adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
+		"or restore the key file of the embedded store; if the key is lost, empty the store"
+	adviceDamaged = "the store holds a registration or handshake that no gateway of this version writes: find out who else can write to the store, " +
+		"and whether its memory and disk work; what is concerned is refused until its lifetime is over or it is deleted from the store"
+)
 
 // alarm returns a function that logs what an operator has to look into. The
 // identifier it is given is that of a subject.
 func (l *auditLog) alarm(subject string) func(ctx context.Context, event, identifier string) {
 	return func(_ context.Context, event, identifier string) {
-		fields := []zap.Field{zap.String("advice", adviceUnopened)}
+		advice := adviceUnopened
+		if event == activation.EventDamaged {
+			advice = adviceDamaged
+		}
+		fields := []zap.Field{zap.String("advice", advice)}
 		if identifier != "" {
 			fields = append(fields, zap.String(subject, identifier))
 		}

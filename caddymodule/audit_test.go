@@ -27,6 +27,7 @@ func TestAuditLines(t *testing.T) {
 	for action, level := range map[gateway.AuditAction]zapcore.Level{
 		gateway.AuditActivated:          zapcore.InfoLevel,
 		gateway.AuditProofRefused:       zapcore.InfoLevel,
+		gateway.AuditExchangeContended:  zapcore.WarnLevel,
 		gateway.AuditRegistrationBurned: zapcore.WarnLevel,
 		gateway.AuditRegistrationLost:   zapcore.WarnLevel,
 		gateway.AuditRequestLost:        zapcore.WarnLevel,
@@ -43,7 +44,8 @@ func TestAuditLines(t *testing.T) {
 	}
 }
 
-// A value that no key opens is logged with what to do about it.
+// A value that no key opens, and one that nobody should have written, are logged
+// with what to do about it.
 func TestAlarms(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -63,4 +65,12 @@ func TestAlarms(t *testing.T) {
 	assert.Equal(t, "e3wfISG9", entries[0].ContextMap()["registration"])
 	assert.NotContains(t, entries[1].ContextMap(), "registration")
 	assert.Equal(t, "login", entries[2].ContextMap()["request"])
+
+	registration(t.Context(), activation.EventDamaged, "e3wfISG9")
+	entries = logs.TakeAll()
+	require.Len(t, entries, 1)
+	assert.Equal(t, zapcore.ErrorLevel, entries[0].Level)
+	assert.Equal(t, "record_damaged", entries[0].Message)
+	assert.Contains(t, entries[0].ContextMap()["advice"], "find out who else can write")
+	assert.Equal(t, "e3wfISG9", entries[0].ContextMap()["registration"])
 }

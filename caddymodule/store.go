@@ -91,21 +91,23 @@ func (s leasedStore[T]) Load(ctx context.Context, identifier string) (activation
 }
 
 // PutHandshake is part of activation.Store.
-func (s leasedStore[T]) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) error {
+func (s leasedStore[T]) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
 	store, err := s.store(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	return store.PutHandshake(ctx, identifier, h)
 }
 
 // Take is part of activation.Store.
-func (s leasedStore[T]) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
+func (s leasedStore[T]) Take(
+	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
+) (activation.Handshake, bool, error) {
 	store, err := s.store(ctx)
 	if err != nil {
 		return activation.Handshake{}, false, err
 	}
-	return store.Take(ctx, identifier, token, maxAttempts)
+	return store.Take(ctx, identifier, token, source, maxAttempts)
 }
 
 // Settle is part of activation.Store.
@@ -118,12 +120,12 @@ func (s leasedStore[T]) Settle(ctx context.Context, identifier string, settlemen
 }
 
 // AdmitDevice is part of activation.Store.
-func (s leasedStore[T]) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
+func (s leasedStore[T]) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
 	store, err := s.store(ctx)
 	if err != nil {
 		return activation.Record{}, false, err
 	}
-	return store.AdmitDevice(ctx, identifier)
+	return store.AdmitDevice(ctx, identifier, maxAttempts)
 }
 
 // ReturnDevice is part of activation.Store.

@@ -131,10 +131,10 @@ func TestStoreThatCannotBeOpened(t *testing.T) {
 		"Writable":          func() error { return s.Writable(ctx) },
 		"Create":            func() error { _, _, err := s.Create(ctx, activation.Record{}, activation.Generation{}); return err },
 		"Load":              func() error { _, _, err := s.Load(ctx, "id"); return err },
-		"PutHandshake":      func() error { return s.PutHandshake(ctx, "id", activation.Handshake{}) },
-		"Take":              func() error { _, _, err := s.Take(ctx, "id", activation.Token{}, 1); return err },
+		"PutHandshake":      func() error { _, err := s.PutHandshake(ctx, "id", activation.Handshake{}); return err },
+		"Take":              func() error { _, _, err := s.Take(ctx, "id", activation.Token{}, activation.Tag{}, 1); return err },
 		"Settle":            func() error { _, _, err := s.Settle(ctx, "id", activation.Settlement{}); return err },
-		"AdmitDevice":       func() error { _, _, err := s.AdmitDevice(ctx, "id"); return err },
+		"AdmitDevice":       func() error { _, _, err := s.AdmitDevice(ctx, "id", 1); return err },
 		"ReturnDevice":      func() error { return s.ReturnDevice(ctx, "id", activation.Generation{}) },
 		"AdmitConfirmation": func() error { _, _, err := s.AdmitConfirmation(ctx, "id", 1); return err },
 		"ReturnConfirmation": func() error {

@@ -42,7 +42,7 @@ func startBesieged(t *testing.T, edit func(server, limits object)) *gateway {
 	t.Helper()
 	certs := certificates(t)
 	g := configure(t, certs, startOAS(t, certs).URL, nil)
-	server := g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)
+	server := g.httpServer()
 	server["read_header_timeout"] = patience.String()
 	limits := g.Config["apps"].(object)["dsapp"].(object)["limits"].(object)
 	limits["body_timeout"] = patience.String()

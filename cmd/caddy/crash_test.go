@@ -923,7 +923,7 @@ func count(ctx context.Context, s *embedded.Store, identifier string) (counters,
 	}
 	c := counters{exists: true}
 	for ; ; c.devices++ {
-		if _, ok, err := s.AdmitDevice(ctx, identifier); err != nil {
+		if _, ok, err := s.AdmitDevice(ctx, identifier, crashAttempts); err != nil {
 			return c, err
 		} else if !ok {
 			break
@@ -940,11 +940,11 @@ func count(ctx context.Context, s *embedded.Store, identifier string) (counters,
 	right := true
 	for n := byte(1); ; n++ {
 		h := activation.Handshake{Generation: record.Generation, Lifetime: time.Minute}
-		if err := s.PutHandshake(ctx, identifier, h); err != nil {
+		if _, err := s.PutHandshake(ctx, identifier, h); err != nil {
 			return c, err
 		}
 		token := activation.Token{n, 0xff}
-		if _, ok, err := s.Take(ctx, identifier, token, crashAttempts); err != nil {
+		if _, ok, err := s.Take(ctx, identifier, token, activation.Tag{}, crashAttempts); err != nil {
 			return c, err
 		} else if !ok {
 			return c, nil

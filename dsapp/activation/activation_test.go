@@ -153,9 +153,13 @@ func (w *world) register(r Registration) Registered {
 	return got
 }
 
+// home is where the calls of tests come from that do not care.
+var home = Origin{Address: "192.0.2.1", Application: "mobile-app"}
+
 // phone is a client between the two calls.
 type phone struct {
 	w          *world
+	from       Origin
 	identifier string
 	client     *srp.Client
 	public     []byte
@@ -167,17 +171,30 @@ type phone struct {
 // begin makes the first call and computes the evidence for the second.
 func (w *world) begin(identifier, password string) *phone {
 	w.t.Helper()
-	return w.beginAs(w.profile, identifier, password)
+	return w.beginFrom(home, identifier, password)
 }
 
-func (w *world) beginAs(p *srp.Profile, identifier, password string) *phone {
+func (w *world) beginFrom(from Origin, identifier, password string) *phone {
+	w.t.Helper()
+	return w.beginAs(from, w.profile, identifier, password)
+}
+
+// beginEverywhere makes a first call from each of several addresses but home.
+func (w *world) beginEverywhere(identifier string) {
+	w.t.Helper()
+	for i := range MaxHandshakes - 1 {
+		w.beginFrom(at(2+i), identifier, "any password")
+	}
+}
+
+func (w *world) beginAs(from Origin, p *srp.Profile, identifier, password string) *phone {
 	w.t.Helper()
 	c, err := p.NewClient(identifier, password)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ph := &phone{w: w, identifier: identifier, client: c, public: c.Public()}
-	if ph.challenge, err = w.Begin(context.Background(), identifier, hex.EncodeToString(ph.public)); err != nil {
+	ph := &phone{w: w, from: from, identifier: identifier, client: c, public: c.Public()}
+	if ph.challenge, err = w.Begin(context.Background(), identifier, hex.EncodeToString(ph.public), from); err != nil {
 		w.t.Fatal(err)
 	}
 	if ph.server, err = hex.DecodeString(ph.challenge.ServerPublic); err != nil {
@@ -196,7 +213,7 @@ func (w *world) beginAs(p *srp.Profile, identifier, password string) *phone {
 }
 
 func (p *phone) prove() (Proof, error) {
-	return p.w.Prove(context.Background(), p.identifier, p.evidence)
+	return p.w.Prove(context.Background(), p.identifier, p.evidence, p.from)
 }
 
 // open verifies the server's evidence and opens the activation data.
@@ -341,7 +358,7 @@ func TestDigitsInEitherCase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ch, err := w.Begin(t.Context(), r.Identifier, form(hex.EncodeToString(c.Public())))
+		ch, err := w.Begin(t.Context(), r.Identifier, form(hex.EncodeToString(c.Public())), home)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +372,7 @@ func TestDigitsInEitherCase(t *testing.T) {
 		if form("aF") == "AF" {
 			m1hex = strings.ToUpper(m1hex)
 		}
-		if _, err := w.Prove(t.Context(), r.Identifier, m1hex); err != nil {
+		if _, err := w.Prove(t.Context(), r.Identifier, m1hex, home); err != nil {
 			t.Error(err)
 		}
 	}
@@ -386,7 +403,7 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, identifier := range []string{"known-id", "unknown-id", "no such form!", ""} {
-				got, err := w.Begin(t.Context(), identifier, c.digits)
+				got, err := w.Begin(t.Context(), identifier, c.digits, home)
 				var invalid *InvalidError
 				if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEphemeralPublicKey", c.problem}) || got != (Challenge{}) {
 					t.Errorf("%q: got %+v, %v", identifier, got, err)
@@ -395,7 +412,7 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 		})
 	}
 	for _, digits := range []string{"2", plus(prime, -2)} {
-		if _, err := w.Begin(t.Context(), "unknown-id", digits); err != nil {
+		if _, err := w.Begin(t.Context(), "unknown-id", digits, home); err != nil {
 			t.Errorf("a value inside the range: %v", err)
 		}
 		w.store.take()
@@ -419,7 +436,7 @@ func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 		{p.evidence[:63] + "g", "is not hexadecimal"},
 	} {
 		for _, identifier := range []string{r.Identifier, "unknown-id", "?"} {
-			got, err := w.Prove(t.Context(), identifier, c.evidence)
+			got, err := w.Prove(t.Context(), identifier, c.evidence, home)
 			var invalid *InvalidError
 			if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEvidenceMessage", c.problem}) || got != (Proof{}) {
 				t.Errorf("%q, %q: got %+v, %v", identifier, c.evidence, got, err)
@@ -441,8 +458,8 @@ func TestIdentifierFormIsCheckedFirst(t *testing.T) {
 	w := newWorld(t)
 	for _, identifier := range []string{"", "abc", strings.Repeat("a", 65), "abc d", "abc;d", "äbcd", "abcd\n", "abcd\x00", "{abcd}", "ab:cd", "ab/cd"} {
 		for name, call := range map[string]func() error{
-			"Begin":             func() error { _, err := w.Begin(t.Context(), identifier, "1234"); return err },
-			"Prove":             func() error { _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64)); return err },
+			"Begin":             func() error { _, err := w.Begin(t.Context(), identifier, "1234", home); return err },
+			"Prove":             func() error { _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64), home); return err },
 			"Locate":            func() error { _, err := w.Locate(t.Context(), identifier); return err },
 			"AdmitDevice":       func() error { _, err := w.AdmitDevice(t.Context(), identifier); return err },
 			"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(t.Context(), identifier, KindMDL); return err },

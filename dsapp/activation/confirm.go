@@ -2,7 +2,6 @@ package activation
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -39,23 +38,27 @@ func (s *Service) Locate(ctx context.Context, identifier string) (Admission, err
 }
 
 // AdmitDevice consumes the right to add one device: one for each successful
-// proof of a KindMDL registration, without count for KindAffinity. The error is an
-// *InvalidError for the form of the identifier, ErrRefused, also as ErrUnknown,
-// or wraps ErrUnavailable.
+// proof of a KindMDL registration, one of Config.MaxAttempts for KindAffinity. The
+// error is an *InvalidError for the form of the identifier, ErrRefused, also as
+// ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitDevice(ctx context.Context, identifier string) (Admission, error) {
-	return s.admit(ctx, identifier, "admitting device", s.store.AdmitDevice, s.ReturnDevice)
+	consume := func(ctx context.Context, identifier string) (Record, bool, error) {
+		return s.store.AdmitDevice(ctx, identifier, s.maxAttempts)
+	}
+	return s.admit(ctx, identifier, "admitting device", consume, s.ReturnDevice)
 }
 
-// ReturnDevice gives the right of a back, for a call that was not sent. It does
-// so even if ctx has ended. The error wraps ErrUnavailable.
+// ReturnDevice gives the right of a back: of KindMDL for a call that was not sent,
+// of KindAffinity for every call that the authentication server did not refuse. It
+// does so even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
-	return afterwards(ctx, a, "returning device", s.store.ReturnDevice)
+	return s.afterwards(ctx, a, "returning device", s.store.ReturnDevice)
 }
 
 // AdmitConfirmation counts one final call for a registration of one of the
-// kinds: at most Config.MaxAttempts of them, and only after a successful proof;
-// KindAffinity has neither condition. The error is an *InvalidError for the form of
-// the identifier, ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
+// kinds: at most Config.MaxAttempts of them and, except for KindAffinity, only after
+// a successful proof. The error is an *InvalidError for the form of the identifier,
+// ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kinds ...Kind) (Admission, error) {
 	count := func(ctx context.Context, identifier string) (Record, bool, error) {
 		return s.store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
@@ -64,17 +67,18 @@ func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kind
 }
 
 // ReturnConfirmation takes the final call of a back that AdmitConfirmation
-// counted, for one that was not sent. It does so even if ctx has ended. The error
-// wraps ErrUnavailable.
+// counted: of KindAffinity for every call that the authentication server did not
+// refuse, of other kinds for one that was not sent. It does so even if ctx has
+// ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnConfirmation(ctx context.Context, a Admission) error {
-	return afterwards(ctx, a, "returning final call", s.store.ReturnConfirmation)
+	return s.afterwards(ctx, a, "returning final call", s.store.ReturnConfirmation)
 }
 
 // Complete removes the registration of a after the final call succeeded, unless
 // it was replaced meanwhile. It does so even if ctx has ended. The error wraps
 // ErrUnavailable.
 func (s *Service) Complete(ctx context.Context, a Admission) error {
-	return afterwards(ctx, a, "removing registration", s.store.Remove)
+	return s.afterwards(ctx, a, "removing registration", s.store.Remove)
 }
 
 // admit lets the store admit a call and reads who it is for.
@@ -93,7 +97,7 @@ func (s *Service) admit(
 	}
 	record, ok, err := consume(ctx, identifier)
 	if err != nil {
-		return Admission{}, fmt.Errorf("%s: %w", what, err)
+		return Admission{}, s.failed(ctx, identifier, what, err)
 	}
 	if !ok {
 		// It is looked for after every refusal alike.
@@ -115,11 +119,13 @@ func (s *Service) admit(
 
 // afterwards makes the store call that follows what was admitted by a, even if
 // ctx has ended.
-func afterwards(ctx context.Context, a Admission, what string, do func(ctx context.Context, identifier string, generation Generation) error) error {
+func (s *Service) afterwards(
+	ctx context.Context, a Admission, what string, do func(ctx context.Context, identifier string, generation Generation) error,
+) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if err := do(ctx, a.Identifier, a.Generation); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return s.failed(ctx, a.Identifier, what, err)
 	}
 	return nil
 }
@@ -128,7 +134,7 @@ func afterwards(ctx context.Context, a Admission, what string, do func(ctx conte
 func (s *Service) load(ctx context.Context, identifier string) (Record, bool, error) {
 	record, found, err := s.store.Load(ctx, identifier)
 	if err != nil {
-		return Record{}, false, fmt.Errorf("loading registration: %w", err)
+		return Record{}, false, s.failed(ctx, identifier, "loading registration", err)
 	}
 	return record, found, nil
 }

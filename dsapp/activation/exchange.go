@@ -17,33 +17,48 @@ type Challenge struct {
 	ServerPublic string
 	// Salt is 32 upper-case hex digits.
 	Salt string
+	// Contended says that the operator, and nobody else, should be told: a handshake
+	// of another address or application waits for its proof. It is said at most once
+	// in ContentionInterval for each identifier, registered or not.
+	Contended bool
+}
+
+// Origin is where a call of an exchange comes from.
+type Origin struct {
+	// Address is that of the client in the form in which it is counted, such as
+	// "192.0.2.1" or "2001:db8::/64". The store learns a keyed hash of it only.
+	Address string
+	// Application is the name of the holder of the key. It is kept as a keyed hash,
+	// too.
+	Application string
 }
 
 // Begin starts an exchange: it takes the client's public value A, keeps a
-// handshake and returns B and the salt. A handshake that waited for its proof is
-// replaced. Identifiers without an exchange get an answer of the same form.
+// handshake and returns B and the salt. A handshake of the same address that waited
+// for its proof is replaced, and the oldest one of MaxHandshakes others.
+// Identifiers without an exchange get an answer of the same form.
 //
 // The error is an *InvalidError for the form of A or of the identifier, ErrBusy,
 // or wraps ErrUnavailable.
-func (s *Service) Begin(ctx context.Context, identifier, clientPublic string) (Challenge, error) {
+func (s *Service) Begin(ctx context.Context, identifier, clientPublic string, from Origin) (Challenge, error) {
 	if _, err := s.profile.ParsePublic(clientPublic); err != nil {
 		return Challenge{}, invalidPublic(err)
 	}
 	if err := checkIdentifier(identifier); err != nil {
 		return Challenge{}, err
 	}
-	h, c, err := s.begin(ctx, identifier, clientPublic)
+	h, c, err := s.begin(ctx, identifier, clientPublic, from)
 	if err != nil {
 		return Challenge{}, err
 	}
-	if err := s.store.PutHandshake(ctx, identifier, h); err != nil {
-		return Challenge{}, fmt.Errorf("storing handshake: %w", err)
+	if c.Contended, err = s.store.PutHandshake(ctx, identifier, h); err != nil {
+		return Challenge{}, s.failed(ctx, identifier, "storing handshake", err)
 	}
 	return c, nil
 }
 
 // begin computes the server's part of the first call.
-func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (Handshake, Challenge, error) {
+func (s *Service) begin(ctx context.Context, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
 	ring, err := s.ring(ctx)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
@@ -68,7 +83,11 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string) (H
 	defer leave()
 
 	h := Handshake{
-		Generation:     random16(),
+		// The handshakes of an identifier without a record share one, as those of a
+		// record do.
+		Generation:     Generation(tag(secret, tagGeneration, identifier, "")),
+		Source:         tag(secret, tagSource, identifier, from.Address),
+		Application:    tag(secret, tagApplication, identifier, from.Application),
 		Lifetime:       s.handshakeLifetime,
 		Simulated:      !found || record.Kind == KindSimulated,
 		RecordLifetime: s.registrationLifetime,
@@ -143,13 +162,14 @@ func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte
 
 // Prove ends an exchange: it checks the client's evidence M1 and, if it is right,
 // returns the server's evidence and the sealed activation data. Evidence of the
-// right form uses the handshake up and reserves an attempt before it is checked;
-// a right one gives the attempt back.
+// right form uses a handshake up and reserves an attempt before it is checked;
+// a right one gives the attempt back. The handshake is that of the caller's address
+// or, if that has none, the last one: a phone may change its network in between.
 //
 // The error is an *InvalidError for the form of the evidence or the identifier,
 // ErrBusy (in both cases nothing was used up), ErrRefused for every other
 // refusal, also as a *BurnedError, or wraps ErrUnavailable.
-func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof, error) {
+func (s *Service) Prove(ctx context.Context, identifier, evidence string, from Origin) (Proof, error) {
 	m1, err := srp.ParseEvidence(evidence)
 	if err != nil {
 		return Proof{}, invalidEvidence(err)
@@ -161,11 +181,15 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof
 	if err != nil {
 		return Proof{}, err
 	}
+	secret, err := s.simulationSecret(ctx, ring)
+	if err != nil {
+		return Proof{}, err
+	}
 	d, err := s.decoyFor(ring)
 	if err != nil {
 		return Proof{}, err
 	}
-	a, err := s.attempt(ctx, ring, d, identifier, m1)
+	a, err := s.attempt(ctx, ring, d, identifier, tag(secret, tagSource, identifier, from.Address), m1)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -187,7 +211,7 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string) (Proof
 	case a.unopened:
 		return Proof{}, s.unopened(ctx, identifier, sealedHandshake)
 	case err != nil:
-		return Proof{}, fmt.Errorf("settling proof: %w", err)
+		return Proof{}, s.failed(ctx, identifier, "settling proof", err)
 	case !settled || !a.proven:
 		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", identifier), slog.String("reason", a.reason()))
 		return Proof{}, s.refused(settling, ring, identifier, a)
@@ -205,9 +229,9 @@ type attempt struct {
 	failed error
 }
 
-// attempt takes the handshake of an identifier and checks evidence against it,
-// or against a decoy if there is none.
-func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, identifier string, evidence []byte) (attempt, error) {
+// attempt takes the handshake of an identifier for a source and checks evidence
+// against it, or against a decoy if there is none.
+func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, identifier string, source Tag, evidence []byte) (attempt, error) {
 	leave, err := s.gate.enter()
 	if err != nil {
 		return attempt{}, err
@@ -221,9 +245,9 @@ func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, ide
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	a := attempt{token: random16()}
-	h, taken, err := s.store.Take(ctx, identifier, a.token, s.maxAttempts)
+	h, taken, err := s.store.Take(ctx, identifier, a.token, source, s.maxAttempts)
 	if err != nil {
-		return attempt{}, fmt.Errorf("taking handshake: %w", err)
+		return attempt{}, s.failed(ctx, identifier, "taking handshake", err)
 	}
 	state := d.handshake
 	if taken {

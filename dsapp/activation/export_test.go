@@ -5,4 +5,6 @@ var (
 	CheckStorm = checkStorm
 	CheckModel = checkModel
 	CheckTime  = checkTime
+
+	CheckContention = checkContention
 )

@@ -106,7 +106,7 @@ func TestBusy(t *testing.T) {
 	results := make(chan error, 17)
 	for range 17 {
 		go func() {
-			_, err := w.Prove(context.Background(), "unknown-id", strings.Repeat("0", 64))
+			_, err := w.Prove(context.Background(), "unknown-id", strings.Repeat("0", 64), home)
 			results <- err
 		}()
 	}
@@ -118,7 +118,7 @@ func TestBusy(t *testing.T) {
 		}
 	}
 	w.store.take()
-	if _, err := w.Begin(t.Context(), "unknown-id", "1234"); !same(err, ErrBusy) {
+	if _, err := w.Begin(t.Context(), "unknown-id", "1234", home); !same(err, ErrBusy) {
 		t.Errorf("first call: %v", err)
 	}
 	if _, err := p.prove(); !same(err, ErrBusy) {
@@ -129,7 +129,7 @@ func TestBusy(t *testing.T) {
 	}
 	// The form of a request is judged first, so that a bad one is told so.
 	var invalid *InvalidError
-	if _, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("x", 64)); !errors.As(err, &invalid) {
+	if _, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("x", 64), home); !errors.As(err, &invalid) {
 		t.Errorf("got %v", err)
 	}
 	close(release)
@@ -151,9 +151,9 @@ func TestBusyEnds(t *testing.T) {
 	for _, method := range []string{"Load", "Take", "PutHandshake", "Settle"} {
 		w.store.fail[method] = errors.New("connection refused")
 		for range 40 {
-			_, err := w.Begin(t.Context(), "unknown-id", "1234")
+			_, err := w.Begin(t.Context(), "unknown-id", "1234", home)
 			if err == nil {
-				_, err = w.Prove(t.Context(), "unknown-id", strings.Repeat("0", 64))
+				_, err = w.Prove(t.Context(), "unknown-id", strings.Repeat("0", 64), home)
 			}
 			if !errors.Is(err, ErrUnavailable) {
 				t.Fatalf("%s: %v", method, err)

@@ -27,11 +27,11 @@ func TestSealedNonsense(t *testing.T) {
 		"verifier": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
 			e.Verifier = reseal(recordLabel(sealedVerifier, e.Record), e.Verifier)
 		}, func(w *world, _ *phone) error {
-			_, err := w.Begin(context.Background(), "e3wfISG9", "1234")
+			_, err := w.Begin(context.Background(), "e3wfISG9", "1234", home)
 			return err
 		}, "e3wfISG9"},
 		"handshake": {func(w *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			h := w.store.handshakes["e3wfISG9"]
+			h := w.store.last("e3wfISG9")
 			h.State = reseal(handshakeLabel("e3wfISG9", e.Generation), h.State)
 		}, func(_ *world, p *phone) error {
 			_, err := p.prove()
@@ -62,7 +62,7 @@ func TestSealedNonsense(t *testing.T) {
 			w.store.secret = reseal(secretLabel, w.store.secret)
 			w.restart()
 		}, func(w *world, _ *phone) error {
-			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			_, err := w.Begin(context.Background(), "unknown-id", "1234", home)
 			return err
 		}, ""},
 	} {
@@ -246,7 +246,7 @@ func FuzzCalls(f *testing.F) {
 			inForm = a.Cmp(big.NewInt(1)) > 0 && a.Cmp(last) < 0
 		}
 		w.store.take()
-		c, err := w.Begin(context.Background(), identifier, public)
+		c, err := w.Begin(context.Background(), identifier, public, home)
 		if form("first call", err, inForm, "clientEphemeralPublicKey", w.store.take()) {
 			if err != nil || len(number(t, c.ServerPublic)) != 256 || len(number(t, c.Salt)) != 16 {
 				t.Fatalf("first call: %+v, %v", c, err)
@@ -255,7 +255,7 @@ func FuzzCalls(f *testing.F) {
 			t.Fatalf("a challenge came with %v", err)
 		}
 
-		p, err := w.Prove(context.Background(), identifier, evidence)
+		p, err := w.Prove(context.Background(), identifier, evidence, home)
 		if form("second call", err, len(evidence) == 64 && hexadecimal.MatchString(evidence), "clientEvidenceMessage", w.store.take()) {
 			refused(t, p, err)
 		} else if p != (Proof{}) {

@@ -16,7 +16,8 @@ type memory struct {
 
 	mu         sync.Mutex
 	records    map[string]*stored
-	handshakes map[string]*waiting
+	handshakes map[string][]*waiting // oldest first
+	told       map[string]time.Time
 	secret     []byte
 	calls      []string
 	seen       bytes.Buffer
@@ -31,12 +32,12 @@ type memory struct {
 
 type stored struct {
 	Record
-	expires                                                 time.Time
-	reserved, activations, rights, confirmations, won, lost int
-	inFlight                                                map[Token]bool
-	burned                                                  bool
-	last                                                    Token
-	lastOutcome                                             bool
+	expires                                                          time.Time
+	reserved, activations, rights, devices, confirmations, won, lost int
+	inFlight                                                         map[Token]bool
+	burned                                                           bool
+	last                                                             Token
+	lastOutcome                                                      bool
 }
 
 type waiting struct {
@@ -48,7 +49,7 @@ var _ Store = (*memory)(nil)
 
 func newMemory(now func() time.Time) *memory {
 	return &memory{
-		now: now, records: map[string]*stored{}, handshakes: map[string]*waiting{},
+		now: now, records: map[string]*stored{}, handshakes: map[string][]*waiting{}, told: map[string]time.Time{},
 		fail: map[string]error{}, before: map[string]func(){}, after: map[string]func(){},
 	}
 }
@@ -109,11 +110,26 @@ func (m *memory) live(identifier string) *stored {
 	return nil
 }
 
-func (m *memory) handshake(identifier string) *waiting {
-	if h := m.handshakes[identifier]; h != nil && m.now().Before(h.expires) {
-		return h
+// waiting returns the handshakes that have not ended.
+func (m *memory) waiting(identifier string) []*waiting {
+	all := slices.DeleteFunc(m.handshakes[identifier], func(h *waiting) bool { return !m.now().Before(h.expires) })
+	m.handshakes[identifier] = all
+	return all
+}
+
+// last returns the handshake that was put last, nil if none waits.
+func (m *memory) last(identifier string) *waiting {
+	all := m.waiting(identifier)
+	if len(all) == 0 {
+		return nil
 	}
-	return nil
+	return all[len(all)-1]
+}
+
+// forget removes the handshakes and that something was told.
+func (m *memory) forget(identifier string) {
+	delete(m.handshakes, identifier)
+	delete(m.told, identifier)
 }
 
 func (m *memory) Writable(ctx context.Context) error {
@@ -140,7 +156,7 @@ func (m *memory) Create(ctx context.Context, r Record, replaces Generation) (Rec
 		}
 	}
 	m.records[r.Identifier] = &stored{Record: r, expires: m.now().Add(r.Lifetime), inFlight: map[Token]bool{}}
-	delete(m.handshakes, r.Identifier)
+	m.forget(r.Identifier)
 	return Record{}, true, nil
 }
 
@@ -157,27 +173,42 @@ func (m *memory) Load(ctx context.Context, identifier string) (Record, bool, err
 	return without(e.Record, true, false), true, nil
 }
 
-func (m *memory) PutHandshake(ctx context.Context, identifier string, h Handshake) error {
-	done, err := m.call(ctx, "PutHandshake", h.State)
+func (m *memory) PutHandshake(ctx context.Context, identifier string, h Handshake) (bool, error) {
+	done, err := m.call(ctx, "PutHandshake", h.State, h.Source[:], h.Application[:])
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer done()
-	m.handshakes[identifier] = &waiting{h, m.now().Add(h.Lifetime)}
-	return nil
+	all := m.waiting(identifier)
+	contended := slices.ContainsFunc(all, func(w *waiting) bool { return w.Source != h.Source || w.Application != h.Application })
+	if told, ok := m.told[identifier]; ok && m.now().Before(told.Add(ContentionInterval)) {
+		contended = false
+	}
+	if contended {
+		m.told[identifier] = m.now()
+	}
+	all = slices.DeleteFunc(all, func(w *waiting) bool { return w.Source == h.Source })
+	all = append(all, &waiting{h, m.now().Add(h.Lifetime)})
+	m.handshakes[identifier] = all[max(0, len(all)-MaxHandshakes):]
+	return contended, nil
 }
 
-func (m *memory) Take(ctx context.Context, identifier string, token Token, maxAttempts int) (Handshake, bool, error) {
+func (m *memory) Take(ctx context.Context, identifier string, token Token, source Tag, maxAttempts int) (Handshake, bool, error) {
 	done, err := m.call(ctx, "Take")
 	if err != nil {
 		return Handshake{}, false, err
 	}
 	defer done()
-	h := m.handshake(identifier)
-	delete(m.handshakes, identifier)
-	if h == nil {
+	all := m.waiting(identifier)
+	if len(all) == 0 {
 		return Handshake{}, false, nil
 	}
+	i := slices.IndexFunc(all, func(w *waiting) bool { return w.Source == source })
+	if i < 0 {
+		i = len(all) - 1
+	}
+	h := all[i]
+	m.handshakes[identifier] = slices.Delete(slices.Clone(all), i, i+1)
 	if m.entry(identifier) == nil && h.Simulated {
 		m.records[identifier] = &stored{
 			Record:  Record{Identifier: identifier, Generation: h.Generation, Kind: KindSimulated},
@@ -216,7 +247,7 @@ func (m *memory) Settle(ctx context.Context, identifier string, s Settlement) (R
 		e.lost++
 	}
 	var result Record
-	ok := s.Proven && e.activations < s.MaxActivations && e.Lifetime > 0 && e.Kind != KindSimulated
+	ok := s.Proven && e.activations < s.MaxActivations && e.Lifetime > 0 && (e.Kind == KindMDL || e.Kind == KindStandard)
 	if ok {
 		e.reserved--
 		e.activations++
@@ -230,7 +261,7 @@ func (m *memory) Settle(ctx context.Context, identifier string, s Settlement) (R
 	return result, ok, nil
 }
 
-func (m *memory) AdmitDevice(ctx context.Context, identifier string) (Record, bool, error) {
+func (m *memory) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (Record, bool, error) {
 	done, err := m.call(ctx, "AdmitDevice")
 	if err != nil {
 		return Record{}, false, err
@@ -240,7 +271,8 @@ func (m *memory) AdmitDevice(ctx context.Context, identifier string) (Record, bo
 	switch {
 	case e == nil:
 		return Record{}, false, nil
-	case e.Kind == KindAffinity:
+	case e.Kind == KindAffinity && e.devices < maxAttempts:
+		e.devices++
 	case e.Kind == KindMDL && e.rights > 0:
 		e.rights--
 	default:
@@ -251,8 +283,11 @@ func (m *memory) AdmitDevice(ctx context.Context, identifier string) (Record, bo
 
 func (m *memory) ReturnDevice(ctx context.Context, identifier string, generation Generation) error {
 	return m.giveBack(ctx, "ReturnDevice", identifier, generation, func(e *stored) {
-		if e.Kind == KindMDL {
+		switch e.Kind {
+		case KindMDL:
 			e.rights = min(e.rights+1, e.activations)
+		case KindAffinity:
+			e.devices = max(e.devices-1, 0)
 		}
 	})
 }
@@ -264,15 +299,10 @@ func (m *memory) AdmitConfirmation(ctx context.Context, identifier string, maxAt
 	}
 	defer done()
 	e := m.live(identifier)
-	if e == nil || !slices.Contains(kinds, e.Kind) {
+	if e == nil || !slices.Contains(kinds, e.Kind) || e.confirmations >= maxAttempts || e.Kind != KindAffinity && e.activations == 0 {
 		return Record{}, false, nil
 	}
-	if e.Kind != KindAffinity {
-		if e.activations == 0 || e.confirmations >= maxAttempts {
-			return Record{}, false, nil
-		}
-		e.confirmations++
-	}
+	e.confirmations++
 	return without(e.Record, false, false), true, nil
 }
 
@@ -303,7 +333,7 @@ func (m *memory) Remove(ctx context.Context, identifier string, generation Gener
 	defer done()
 	if e := m.entry(identifier); e != nil && e.Generation == generation {
 		delete(m.records, identifier)
-		delete(m.handshakes, identifier)
+		m.forget(identifier)
 	}
 	return nil
 }

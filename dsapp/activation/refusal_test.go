@@ -23,6 +23,15 @@ var states = []struct {
 	{"wrong password", func(w *world, id string) string { w.register(w.mdl(id)); return "wrong password" }},
 	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(id)); return "wrong password" }},
 	{"unknown", func(w *world, id string) string { return "any password" }},
+	{"wrong password, several handshakes", func(w *world, id string) string {
+		w.register(w.mdl(id))
+		w.beginEverywhere(id)
+		return "wrong password"
+	}},
+	{"unknown, several handshakes", func(w *world, id string) string {
+		w.beginEverywhere(id)
+		return "any password"
+	}},
 	{"probed before", func(w *world, id string) string {
 		p, err := w.begin(id, "any password").prove()
 		refused(w.t, p, err)
@@ -90,7 +99,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 				t.Errorf("challenge %+v", p.challenge)
 			}
 			w.store.peek(id, func(*stored) {
-				h := w.store.handshakes[id]
+				h := w.store.last(id)
 				if len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
 					t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
 				}
@@ -262,7 +271,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 	w.clock.advance(w.handshakeLifetime)
 	refusedNow(t, p)
 	for range 10 {
-		proof, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("5", 64))
+		proof, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("5", 64), home)
 		refused(t, proof, err)
 	}
 	if err := w.activate(r.Identifier, r.Password); err != nil {
@@ -334,9 +343,9 @@ func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
 	p := w.begin("e3wfISG9", "any password")
-	saved := *w.store.handshakes["e3wfISG9"]
+	saved := w.store.handshakes["e3wfISG9"]
 	r := w.register(w.mdl("e3wfISG9"))
-	w.store.set(func() { w.store.handshakes["e3wfISG9"] = &saved })
+	w.store.set(func() { w.store.handshakes["e3wfISG9"] = saved })
 	refusedNow(t, p)
 	if err := w.activate(r.Identifier, r.Password); err != nil {
 		t.Error(err)
@@ -371,13 +380,12 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.evidence = hex.EncodeToString(m1)
-		h := w.store.handshakes["e3wfISG9"]
+		h := w.store.last("e3wfISG9")
 		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), state.encode()); err != nil {
 			t.Fatal(err)
 		}
-		w.store.handshakes["e3wfISG9"] = h
 	}
-	saved := *w.store.handshakes["e3wfISG9"]
+	saved := *w.store.last("e3wfISG9")
 	put(0)
 	refusedNow(t, p)
 	w.store.peek("e3wfISG9", func(e *stored) {
@@ -385,7 +393,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 			t.Error("the store was told of a right proof")
 		}
 	})
-	w.store.handshakes["e3wfISG9"] = &saved
+	w.store.handshakes["e3wfISG9"] = []*waiting{&saved}
 	put(1) // the store still knows that the record is simulated
 	refusedNow(t, p)
 }
@@ -433,7 +441,7 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	if waiting.open(proof).ActivationMessage == "" {
 		t.Error("no activation message")
 	}
-	p := w.beginAs(small, r.Identifier, r.Password)
+	p := w.beginAs(home, small, r.Identifier, r.Password)
 	if len(p.challenge.ServerPublic) != 512 {
 		t.Errorf("B has %d digits", len(p.challenge.ServerPublic))
 	}
@@ -446,11 +454,11 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	// An A that fits the configured group only is answered like one for an unknown
 	// identifier, and proves nothing.
 	for _, identifier := range []string{r.Identifier, "unknown-id"} {
-		c, err := w.Begin(t.Context(), identifier, strings.Repeat("1", 768))
+		c, err := w.Begin(t.Context(), identifier, strings.Repeat("1", 768), home)
 		if err != nil || len(c.ServerPublic) != 768 {
 			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
 		}
-		if _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64)); !errors.Is(err, ErrRefused) {
+		if _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64), home); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", identifier, err)
 		}
 	}
@@ -493,9 +501,15 @@ func TestAdmissions(t *testing.T) {
 	if !errors.Is(ErrUnknown, ErrRefused) {
 		t.Error("ErrUnknown is no ErrRefused")
 	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
 	for range 3 {
 		want := Admission{Identifier: "affinity-id", Kind: KindAffinity, UserID: "jane.doe", Instance: "backup"}
-		for _, a := range []Admission{device("affinity-id", nil), final("affinity-id", nil, KindMDL, KindAffinity)} {
+		admitted := []Admission{device("affinity-id", nil), final("affinity-id", nil, KindMDL, KindAffinity)}
+		if err := errors.Join(w.ReturnDevice(canceled, admitted[0]), w.ReturnConfirmation(canceled, admitted[1])); err != nil {
+			t.Error(err)
+		}
+		for _, a := range admitted {
 			if a.Generation == (Generation{}) {
 				t.Error("no generation")
 			}
@@ -506,6 +520,13 @@ func TestAdmissions(t *testing.T) {
 		}
 		final("affinity-id", ErrRefused, KindStandard)
 	}
+	// What is not given back is limited, and refused as that of a known one.
+	for range 2 {
+		device("affinity-id", nil)
+		final("affinity-id", nil, KindAffinity)
+	}
+	device("affinity-id", ErrRefused)
+	final("affinity-id", ErrRefused, KindAffinity)
 
 	if err := w.activate(mdl.Identifier, mdl.Password); err != nil {
 		t.Fatal(err)
@@ -518,8 +539,6 @@ func TestAdmissions(t *testing.T) {
 		}
 	})
 	device("mdl-id", ErrRefused)
-	canceled, cancel := context.WithCancel(ctx)
-	cancel()
 	if err := w.ReturnDevice(canceled, a); err != nil {
 		t.Errorf("returning after the client has gone: %v", err)
 	}
@@ -673,7 +692,7 @@ func TestClientLeavesDuringProof(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	w.store.take()
-	if _, err := w.Prove(ctx, "unknown-id", p.evidence); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
+	if _, err := w.Prove(ctx, "unknown-id", p.evidence, home); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -691,7 +710,7 @@ func clientLeaves(t *testing.T, when string, right bool) {
 	w.store.set(func() {
 		map[string]map[string]func(){"before": w.store.before, "after": w.store.after}[when]["Take"] = leave
 	})
-	_, err := w.Prove(ctx, r.Identifier, p.evidence)
+	_, err := w.Prove(ctx, r.Identifier, p.evidence, home)
 	if right != (err == nil) {
 		t.Errorf("right %t: %v", right, err)
 	}
@@ -723,9 +742,9 @@ func TestStoreFailures(t *testing.T) {
 			w.store.fail[method] = cause
 			calls := map[string]func() (any, error){
 				"Create":             func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
-				"Load":               func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
-				"PutHandshake":       func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
-				"SimulationSecret":   func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234") },
+				"Load":               func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"PutHandshake":       func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"SimulationSecret":   func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
 				"Take":               func() (any, error) { return p.prove() },
 				"Settle":             func() (any, error) { return p.prove() },
 				"AdmitDevice":        func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
@@ -800,7 +819,7 @@ func TestSimulatedIsMarked(t *testing.T) {
 	w.burn("probed-id")
 	for id, want := range map[string]bool{"mdl-id": false, "standard-id": false, "affinity-id": false, "burned-id": false, "probed-id": true, "unknown-id": true} {
 		w.begin(id, "any password")
-		h := w.store.handshakes[id]
+		h := w.store.last(id)
 		if h.Simulated != want {
 			t.Errorf("%s: simulated %t", id, h.Simulated)
 		}

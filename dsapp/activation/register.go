@@ -140,7 +140,7 @@ func (s *Service) create(ctx context.Context, ring *seal.Keyring, record Record,
 		}
 		existing, created, err := s.store.Create(ctx, record, replaces)
 		if err != nil {
-			return false, fmt.Errorf("storing registration: %w", err)
+			return false, s.failed(ctx, record.Identifier, "storing registration", err)
 		}
 		if created {
 			return true, nil

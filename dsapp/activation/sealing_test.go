@@ -29,10 +29,10 @@ func TestUnopened(t *testing.T) {
 		calls            []string
 	}{
 		{"verifier", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Verifier) }, func(w *world, _ *phone) error {
-			_, err := w.Begin(context.Background(), "e3wfISG9", "1234")
+			_, err := w.Begin(context.Background(), "e3wfISG9", "1234", home)
 			return err
 		}, []string{"Load"}},
-		{"handshake", "e3wfISG9", func(w *world, _ *stored) { spoil(w.store.handshakes["e3wfISG9"].State) }, func(_ *world, p *phone) error {
+		{"handshake", "e3wfISG9", func(w *world, _ *stored) { spoil(w.store.last("e3wfISG9").State) }, func(_ *world, p *phone) error {
 			_, err := p.prove()
 			return err
 		}, []string{"Take", "Settle"}},
@@ -53,7 +53,7 @@ func TestUnopened(t *testing.T) {
 			return err
 		}, []string{"AdmitDevice", "ReturnDevice"}},
 		{"simulation secret", "", func(w *world, _ *stored) { spoil(w.store.secret); w.restart() }, func(w *world, _ *phone) error {
-			_, err := w.Begin(context.Background(), "unknown-id", "1234")
+			_, err := w.Begin(context.Background(), "unknown-id", "1234", home)
 			return err
 		}, []string{"SimulationSecret"}},
 	} {
@@ -115,7 +115,7 @@ func TestSealedValuesStayInPlace(t *testing.T) {
 			w.register(w.mdl("mine-id"))
 			w.register(w.mdl("theirs-id"))
 			w.store.peek("theirs-id", func(theirs *stored) { c.move(w.store.records["mine-id"], theirs) })
-			if _, err := w.Begin(t.Context(), "mine-id", "1234"); !errors.Is(err, seal.ErrUnopened) {
+			if _, err := w.Begin(t.Context(), "mine-id", "1234", home); !errors.Is(err, seal.ErrUnopened) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -138,7 +138,7 @@ func TestSealedValuesStayInPlace(t *testing.T) {
 		theirs := w.register(w.mdl("theirs-id"))
 		p := w.begin("mine-id", "any password")
 		w.begin("theirs-id", theirs.Password)
-		w.store.handshakes["mine-id"].State = w.store.handshakes["theirs-id"].State
+		w.store.last("mine-id").State = w.store.last("theirs-id").State
 		if _, err := p.prove(); !errors.Is(err, seal.ErrUnopened) {
 			t.Errorf("got %v", err)
 		}
@@ -181,7 +181,7 @@ func TestKeyRotation(t *testing.T) {
 	if err := w.activate(young.Identifier, young.Password); err != nil {
 		t.Errorf("registration under the new key: %v", err)
 	}
-	if _, err := w.Begin(t.Context(), r.Identifier, "1234"); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.Begin(t.Context(), r.Identifier, "1234", home); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("registration under the removed key: %v", err)
 	}
 }
@@ -194,7 +194,7 @@ func TestResealingSecret(t *testing.T) {
 	salt := w.begin("unknown-id", "any password").challenge.Salt
 	w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2, 1) })
 	w.store.fail["ReplaceSimulationSecret"] = errors.New("connection refused")
-	if _, err := w.Begin(t.Context(), "unknown-id", "1234"); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.Begin(t.Context(), "unknown-id", "1234", home); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	delete(w.store.fail, "ReplaceSimulationSecret")
@@ -204,7 +204,7 @@ func TestResealingSecret(t *testing.T) {
 	}
 	w.store.before["ReplaceSimulationSecret"] = func() {
 		w.store.before = map[string]func(){}
-		if _, err := other.Begin(t.Context(), "unknown-id", "1234"); err != nil {
+		if _, err := other.Begin(t.Context(), "unknown-id", "1234", home); err != nil {
 			t.Error(err)
 		}
 	}
@@ -234,7 +234,7 @@ func TestNodesAgreeOnSecret(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 12 {
 		wg.Go(func() {
-			c, err := nodes[i%3].Begin(t.Context(), "unknown-id", "1234")
+			c, err := nodes[i%3].Begin(t.Context(), "unknown-id", "1234", home)
 			if err != nil {
 				t.Error(err)
 			}
@@ -249,7 +249,7 @@ func TestNodesAgreeOnSecret(t *testing.T) {
 	}
 	w.store.take()
 	for _, node := range nodes {
-		if _, err := node.Begin(t.Context(), "unknown-id", "1234"); err != nil {
+		if _, err := node.Begin(t.Context(), "unknown-id", "1234", home); err != nil {
 			t.Error(err)
 		}
 	}
@@ -353,8 +353,8 @@ func TestKeyringFails(t *testing.T) {
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
 		"Register":          func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
-		"Begin":             func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234"); return err },
-		"Prove":             func() error { _, err := w.Prove(ctx, "e3wfISG9", strings.Repeat("0", 64)); return err },
+		"Begin":             func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234", home); return err },
+		"Prove":             func() error { _, err := w.Prove(ctx, "e3wfISG9", strings.Repeat("0", 64), home); return err },
 		"Locate":            func() error { _, err := w.Locate(ctx, "e3wfISG9"); return err },
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
@@ -396,9 +396,9 @@ func TestNoSecretLeaks(t *testing.T) {
 	note(err)
 	_, err = w.Register(ctx, Registration{Identifier: id, Kind: KindMDL, UserID: "john.doe", Instance: "primary", Data: w.mdl("").Data, Started: w.clock.now()})
 	note(err)
-	_, err = w.Begin(ctx, id, "not hex at all")
+	_, err = w.Begin(ctx, id, "not hex at all", home)
 	note(err)
-	_, err = w.Prove(ctx, id, "not hex at all")
+	_, err = w.Prove(ctx, id, "not hex at all", home)
 	note(err)
 	w.store.peek(id, func(e *stored) { spoil(e.Facts) })
 	_, err = w.AdmitDevice(ctx, id)
@@ -439,7 +439,7 @@ func TestNoSecretLeaks(t *testing.T) {
 				}
 			}
 		}
-		for _, name := range []string{"jane.doe", "john.doe", "mydomain.com", "VDS1000003", "not hex at all"} {
+		for _, name := range []string{"jane.doe", "john.doe", "mydomain.com", "VDS1000003", "not hex at all", home.Address, home.Application} {
 			if bytes.Contains(content, []byte(name)) {
 				t.Errorf("%s holds %s", place, name)
 			}

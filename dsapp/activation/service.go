@@ -38,9 +38,13 @@ const MaxAttemptsLimit = 100
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
 
-// EventUnopened is the event given to Config.Alarm for a stored value that no
-// sealing key opens.
-const EventUnopened = "record_unopened"
+// The events given to Config.Alarm.
+const (
+	// EventUnopened is a stored value that no sealing key opens.
+	EventUnopened = "record_unopened"
+	// EventDamaged is a registration for which the store says ErrDamaged.
+	EventDamaged = "record_damaged"
+)
 
 // Errors of the Service. A store that cannot be used gives ErrUnavailable, as
 // does a stored value that cannot be opened.
@@ -92,7 +96,9 @@ type Config struct {
 	// the default.
 	HandshakeLifetime time.Duration
 	// MaxAttempts is how many wrong proofs burn a registration, and how many
-	// final calls it admits; 1 to 100, 0 for the default.
+	// final calls it admits. For KindAffinity it is how many device calls and how
+	// many final calls the authentication server may refuse. 1 to 100, 0 for the
+	// default.
 	MaxAttempts int
 	// MaxActivations is how many successful proofs a registration allows; 0 for
 	// the default.
@@ -104,7 +110,7 @@ type Config struct {
 	MaxExchanges int
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
-	// Alarm is called with EventUnopened and the identifier of the registration,
+	// Alarm is called with one of the events and the identifier of the registration,
 	// which is empty if the value belongs to none; nil for no alarms.
 	Alarm func(ctx context.Context, event string, identifier string)
 	// Now is the clock; nil for time.Now.
@@ -300,6 +306,17 @@ func (s *Service) unopened(ctx context.Context, identifier, what string) error {
 		slog.String("registration", identifier), slog.String("value", what))
 	s.alarm(ctx, EventUnopened, identifier)
 	return fmt.Errorf("%w: stored %s: %w", ErrUnavailable, what, seal.ErrUnopened)
+}
+
+// failed returns the error of a store call. It raises the alarm for a registration
+// that is damaged.
+func (s *Service) failed(ctx context.Context, identifier, what string, err error) error {
+	if errors.Is(err, ErrDamaged) {
+		s.logger.ErrorContext(ctx, "stored registration holds what no gateway writes",
+			slog.String("registration", identifier), slog.Any("error", err))
+		s.alarm(ctx, EventDamaged, identifier)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // detached returns a context for a store call that has to be made even though

@@ -2,7 +2,9 @@ package activation
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -81,6 +83,23 @@ func (s *Service) fetchSecret(ctx context.Context, ring *seal.Keyring, known []b
 	}
 	s.simulation.Store(&simulation{secret, s.now()})
 	return secret, nil
+}
+
+// What tag derives. No salt or simulated verifier is derived from a text that
+// begins like these.
+const (
+	tagSource      = "source"
+	tagApplication = "application"
+	tagGeneration  = "generation"
+)
+
+// tag derives what stands for a value among the handshakes of an identifier. Whoever
+// reads the store sees whether two values of one identifier are the same, and
+// nothing of the value itself, nor of other identifiers.
+func tag(secret []byte, what, identifier, value string) Tag {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte(what + "\x00" + identifier + "\x00" + value))
+	return Tag(h.Sum(nil)[:len(Tag{})])
 }
 
 // decoy is what is opened and computed with when there is nothing real, so that

@@ -3,6 +3,7 @@ package activation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -28,12 +29,26 @@ const (
 // done is then unknown.
 var ErrUnavailable = errors.New("store unavailable")
 
+// ErrDamaged is the ErrUnavailable of a Store that holds something which no Store
+// writes: a counter that is missing, no number or beyond its bounds, a lifetime,
+// kind, generation or handshake that cannot be. Nothing was done then. Such a value
+// is never treated as absent or as 0: that would let whoever writes to the store
+// undo registrations and attempts.
+var ErrDamaged = fmt.Errorf("%w: damaged registration", ErrUnavailable)
+
+// MaxCounter is the greatest number that a Store takes for one of its counters. It
+// is far above every limit that is configured.
+const MaxCounter = 1_000_000
+
 // Generation names one creation of a registration: 16 random bytes. State of an
 // earlier registration under the same identifier never applies to a later one.
 type Generation [16]byte
 
 // Token names one operation, so that its repetition is recognised: 16 random bytes.
 type Token [16]byte
+
+// Tag stands for a value that a Store must not learn: a keyed hash of it.
+type Tag [16]byte
 
 // Record is a registration as a store keeps it. The store never sees clear
 // data: Facts, Verifier and Data are sealed by the Service.
@@ -54,13 +69,22 @@ type Record struct {
 	Lifetime time.Duration
 }
 
+// MaxHandshakes is how many handshakes of one identifier are kept.
+const MaxHandshakes = 4
+
+// ContentionInterval is the time in which it is told at most once that clients
+// contend for one identifier.
+const ContentionInterval = time.Minute
+
 // Handshake is the server's state between the two calls of an exchange. There is
-// at most one per identifier; a new one replaces the old.
+// at most one per identifier and source.
 type Handshake struct {
 	// Generation of the registration that the handshake belongs to. For an
-	// identifier without a record it is random, and Take creates a simulated
-	// record with it.
+	// identifier without a record Take creates a simulated record with it.
 	Generation Generation
+	// Source stands for the address, and Application for the application, that the
+	// first call came from.
+	Source, Application Tag
 	// State is sealed.
 	State []byte
 	// Lifetime of the handshake.
@@ -93,6 +117,10 @@ type Settlement struct {
 // still live for AdmitDevice and AdmitConfirmation, so that rights already earned,
 // and registrations of KindAffinity, survive burning.
 //
+// For KindAffinity, AdmitDevice and AdmitConfirmation count the calls that were not
+// returned, each with a counter of its own: those that an authentication server
+// refused, and those under way.
+//
 // An error means that the operation could not be carried out or its outcome is
 // unknown, and wraps ErrUnavailable; a refusal is never an error.
 type Store interface {
@@ -102,7 +130,7 @@ type Store interface {
 	// Create stores r unless a live record or tombstone with that identifier
 	// exists that is neither simulated nor of generation replaces. It then
 	// changes nothing and returns the existing record (without Data) and false.
-	// Creating removes the handshake and resets every counter. Repeating a
+	// Creating removes the handshakes and resets every counter. Repeating a
 	// Create with the same Generation succeeds and changes nothing.
 	Create(ctx context.Context, r Record, replaces Generation) (existing Record, created bool, err error)
 
@@ -110,24 +138,31 @@ type Store interface {
 	// and simulated records are returned too.
 	Load(ctx context.Context, identifier string) (Record, bool, error)
 
-	// PutHandshake keeps h for the identifier and replaces an earlier handshake.
-	// The number of simulated handshakes and records is capped: at the cap the
-	// store drops simulated state, never real state.
-	PutHandshake(ctx context.Context, identifier string, h Handshake) error
+	// PutHandshake keeps h for the identifier. It replaces the handshake of the same
+	// source or, if MaxHandshakes others wait, the oldest of them. The number of
+	// simulated handshakes and records is capped: at the cap the store drops
+	// simulated state, never real state.
+	//
+	// It reports whether the operator should be told that clients contend for the
+	// identifier: a handshake of another source or application waits, and nothing
+	// was told within ContentionInterval. Create and Remove forget that something
+	// was told; at the cap nothing is told of identifiers without state.
+	PutHandshake(ctx context.Context, identifier string, h Handshake) (contended bool, err error)
 
-	// Take reserves one attempt for a proof. It succeeds if the record is live,
-	// a handshake is present and of the record's generation, and fewer than
-	// maxAttempts attempts are reserved; the handshake is then removed, the
-	// attempt is reserved and the proof is in flight under token. For a
-	// simulated handshake without a record the record is created first. In all
-	// other cases it returns false and changes nothing, except that a handshake
-	// that was refused is removed.
-	Take(ctx context.Context, identifier string, token Token, maxAttempts int) (Handshake, bool, error)
+	// Take reserves one attempt for a proof from source. It takes the handshake of
+	// that source or, if there is none, the one that was put last. It succeeds if
+	// the record is live, that handshake is of the record's generation, and fewer
+	// than maxAttempts attempts are reserved; the handshake is then removed, the
+	// attempt is reserved and the proof is in flight under token. For a simulated
+	// handshake without a record the record is created first. In all other cases it
+	// returns false and changes nothing, except that a handshake that was refused is
+	// removed. Other handshakes stay.
+	Take(ctx context.Context, identifier string, token Token, source Tag, maxAttempts int) (Handshake, bool, error)
 
 	// Settle ends the proof in flight under s.Token and s.Generation. A proven
 	// one gives its attempt back and, if fewer than s.MaxActivations activations
-	// were made and the record is live and not simulated, counts an activation,
-	// admits one AdmitDevice and returns the record with Data and true. In every
+	// were made and the record is live and of a kind with an exchange, counts an
+	// activation, admits one AdmitDevice and returns the record with Data and true. In every
 	// other case it returns false and nothing is given back, also not the attempt
 	// of a proven one beyond s.MaxActivations. Afterwards the secrets are wiped if
 	// the record is burned. Repeating a Settle with the same token returns what
@@ -136,27 +171,26 @@ type Store interface {
 	Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error)
 
 	// AdmitDevice consumes the right to add one device: for KindMDL one that a
-	// successful Settle admitted, for KindAffinity it is not counted. It returns
+	// successful Settle admitted, for KindAffinity one of maxAttempts. It returns
 	// the live record without Verifier and Data, or false for any other kind or
 	// without such a right.
-	AdmitDevice(ctx context.Context, identifier string) (Record, bool, error)
+	AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (Record, bool, error)
 
 	// ReturnDevice gives the right consumed by AdmitDevice back, if the record
-	// is still of that generation and of KindMDL.
+	// is still of that generation, up to what was consumed.
 	ReturnDevice(ctx context.Context, identifier string, generation Generation) error
 
 	// AdmitConfirmation counts one final call. It returns the live record
-	// without Verifier and Data if its kind is one of kinds and, unless it is
-	// KindAffinity, an activation was made and fewer than maxAttempts final
-	// calls were counted. Otherwise it returns false and changes nothing.
+	// without Verifier and Data if its kind is one of kinds, fewer than
+	// maxAttempts final calls were counted and, unless it is KindAffinity, an
+	// activation was made. Otherwise it returns false and changes nothing.
 	AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...Kind) (Record, bool, error)
 
-	// ReturnConfirmation takes back one final call counted by AdmitConfirmation
-	// that was not sent, if the record is still of that generation. The count
-	// never falls below 0.
+	// ReturnConfirmation takes back one final call counted by AdmitConfirmation,
+	// if the record is still of that generation. The count never falls below 0.
 	ReturnConfirmation(ctx context.Context, identifier string, generation Generation) error
 
-	// Remove deletes the record and its handshake if the record is of that
+	// Remove deletes the record and its handshakes if the record is of that
 	// generation.
 	Remove(ctx context.Context, identifier string, generation Generation) error
 

@@ -19,7 +19,12 @@ import (
 // same, before and after a reload.
 func openEmbedded(tb testing.TB, now func() time.Time) [2]activation.Store {
 	tb.Helper()
-	s, err := embedded.Open(filepath.Join(tb.TempDir(), "dsapp.db"), embedded.Options{Now: now})
+	return openEmbeddedWith(tb, embedded.Options{Now: now})
+}
+
+func openEmbeddedWith(tb testing.TB, options embedded.Options) [2]activation.Store {
+	tb.Helper()
+	s, err := embedded.Open(filepath.Join(tb.TempDir(), "dsapp.db"), options)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -33,7 +38,8 @@ func openEmbedded(tb testing.TB, now func() time.Time) [2]activation.Store {
 
 // openRedis starts a server and returns what opens stores on it, each under a key
 // prefix of its own, with one client for each node. They have the server's clock.
-func openRedis(tb testing.TB) func(testing.TB, func() time.Time) [2]activation.Store {
+// The cap on simulated state is the default if it is 0.
+func openRedis(tb testing.TB, maxSimulated int) func(testing.TB, func() time.Time) [2]activation.Store {
 	tb.Helper()
 	server := redistest.Start(tb)
 	var clients [2]goredis.UniversalClient
@@ -51,7 +57,7 @@ func openRedis(tb testing.TB) func(testing.TB, func() time.Time) [2]activation.S
 	}
 	var n atomic.Int32
 	return func(testing.TB, func() time.Time) [2]activation.Store {
-		options := redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1))}
+		options := redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: maxSimulated}
 		return [2]activation.Store{redis.New(clients[0], options), redis.New(clients[1], options)}
 	}
 }
@@ -65,7 +71,17 @@ func TestStormOnEmbedded(t *testing.T) {
 
 func TestStormOnRedis(t *testing.T) {
 	t.Parallel()
-	activation.CheckStorm(t, openRedis(t))
+	activation.CheckStorm(t, openRedis(t, 0))
+}
+
+func TestContentionOnEmbedded(t *testing.T) {
+	t.Parallel()
+	activation.CheckContention(t, openEmbedded)
+}
+
+func TestContentionOnRedis(t *testing.T) {
+	t.Parallel()
+	activation.CheckContention(t, openRedis(t, 0))
 }
 
 func TestModelOnEmbedded(t *testing.T) {
@@ -75,15 +91,18 @@ func TestModelOnEmbedded(t *testing.T) {
 
 func TestModelOnRedis(t *testing.T) {
 	t.Parallel()
-	activation.CheckModel(t, openRedis(t), false)
+	activation.CheckModel(t, openRedis(t, 0), false)
 }
 
 // These tests do not run beside others.
 
 func TestTimeDoesNotTellOnEmbedded(t *testing.T) {
-	activation.CheckTime(t, openEmbedded)
+	activation.CheckTime(t, openEmbedded, func(tb testing.TB, now func() time.Time) [2]activation.Store {
+		tb.Helper()
+		return openEmbeddedWith(tb, embedded.Options{Now: now, MaxSimulated: 1})
+	})
 }
 
 func TestTimeDoesNotTellOnRedis(t *testing.T) {
-	activation.CheckTime(t, openRedis(t))
+	activation.CheckTime(t, openRedis(t, 0), openRedis(t, 1))
 }

@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,8 +40,8 @@ type audited struct {
 	*ledger
 }
 
-func (a audited) Take(ctx context.Context, identifier string, token Token, maxAttempts int) (Handshake, bool, error) {
-	h, ok, err := a.Store.Take(ctx, identifier, token, maxAttempts)
+func (a audited) Take(ctx context.Context, identifier string, token Token, source Tag, maxAttempts int) (Handshake, bool, error) {
+	h, ok, err := a.Store.Take(ctx, identifier, token, source, maxAttempts)
 	if ok && err == nil {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -68,8 +71,8 @@ func TestStorm(t *testing.T) {
 	checkStorm(t, openMemory)
 }
 
-// checkStorm checks that, whatever happens at once on whichever node, no more
-// wrong proofs are judged than attempts are configured, no more activations
+// checkStorm checks that, whatever happens at once on whichever node and from
+// whichever address, no more wrong proofs are judged than attempts are configured, no more activations
 // happen than are configured, every accepted proof is one activation with the
 // right to one device, and nothing stays in flight.
 func checkStorm(t *testing.T, open opener) {
@@ -95,14 +98,15 @@ func checkStorm(t *testing.T, open opener) {
 		identifiers := []string{r.Identifier, "unknown-id"}
 
 		type run struct {
-			node, identifier int
-			right            bool
-			copies           int
+			node, identifier, address int
+			right                     bool
+			copies                    int
 		}
 		runs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) run {
 			return run{
 				node: rapid.IntRange(0, 1).Draw(t, "node"), identifier: min(1, rapid.IntRange(0, 5).Draw(t, "identifier")/5),
-				right: rapid.Bool().Draw(t, "right"), copies: rapid.IntRange(1, 3).Draw(t, "copies"),
+				address: rapid.IntRange(1, MaxHandshakes+1).Draw(t, "address"),
+				right:   rapid.Bool().Draw(t, "right"), copies: rapid.IntRange(1, 3).Draw(t, "copies"),
 			}
 		}), 2, 5).Draw(rt, "runs")
 
@@ -116,7 +120,7 @@ func checkStorm(t *testing.T, open opener) {
 					password = r.Password
 				}
 				id := identifiers[x.identifier]
-				evidence, err := evidenceFrom(nodes[x.node], id, password)
+				evidence, err := evidenceFrom(nodes[x.node], at(x.address), id, password)
 				if err != nil {
 					t.Error(err)
 					return
@@ -124,8 +128,8 @@ func checkStorm(t *testing.T, open opener) {
 				var proofs sync.WaitGroup
 				for i := range x.copies {
 					proofs.Go(func() {
-						// Copies of a proof reach both nodes.
-						switch _, err := nodes[(x.node+i)%2].Prove(context.Background(), id, evidence); {
+						// Copies of a proof reach both nodes, from several addresses.
+						switch _, err := nodes[(x.node+i)%2].Prove(context.Background(), id, evidence, at(x.address+i)); {
 						case err == nil:
 							mu.Lock()
 							accepted[id]++
@@ -167,13 +171,74 @@ func checkStorm(t *testing.T, open opener) {
 	})
 }
 
+// at is one of several addresses.
+func at(i int) Origin {
+	return Origin{Address: fmt.Sprintf("192.0.2.%d", i), Application: "mobile-app"}
+}
+
+func TestContention(t *testing.T) {
+	t.Parallel()
+	checkContention(t, openMemory)
+}
+
+// checkContention checks that a phone activates while others begin exchanges for
+// its registration from as many addresses as there is room for, on whichever node;
+// that this is told once, also of an identifier that nobody registered; and that
+// what they prove wrongly burns no more than the attempts it takes.
+func checkContention(t *testing.T, open opener) {
+	t.Helper()
+	var stores [2]Store
+	w := newWorld(t, func(c *Config) {
+		stores = open(t, c.Now)
+		c.Store = stores[0]
+	})
+	config := w.config
+	config.Store = stores[1]
+	other, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes := []*Service{w.Service, other}
+	r := w.register(w.mdl("e3wfISG9"))
+	for _, id := range []string{r.Identifier, "unknown-id"} {
+		p := w.begin(id, r.Password)
+		var told atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 3 * (MaxHandshakes - 1) {
+			wg.Go(func() {
+				from := at(2 + i%(MaxHandshakes-1))
+				for range 3 {
+					c, err := nodes[i%2].Begin(context.Background(), id, "1234", from)
+					if err != nil {
+						t.Error(err)
+					}
+					if c.Contended {
+						told.Add(1)
+					}
+				}
+				if i < w.maxAttempts-1 {
+					proof, err := nodes[i%2].Prove(context.Background(), id, strings.Repeat("5", 64), from)
+					refused(t, proof, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := told.Load(); n != 1 {
+			t.Errorf("%s: told %d times", id, n)
+		}
+		if _, err := p.prove(); (err == nil) != (id == r.Identifier) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
 // evidenceFrom makes the first call and returns the evidence for the second.
-func evidenceFrom(s *Service, identifier, password string) (string, error) {
+func evidenceFrom(s *Service, from Origin, identifier, password string) (string, error) {
 	c, err := s.profile.NewClient(identifier, password)
 	if err != nil {
 		return "", err
 	}
-	ch, err := s.Begin(context.Background(), identifier, hex.EncodeToString(c.Public()))
+	ch, err := s.Begin(context.Background(), identifier, hex.EncodeToString(c.Public()), from)
 	if err != nil {
 		return "", err
 	}
@@ -194,15 +259,17 @@ type model struct {
 	now time.Time
 	// registration is nil if there is none.
 	registration *modelRegistration
-	// handshake is nil if there is none.
-	handshake *modelHandshake
+	// handshakes wait, the oldest first.
+	handshakes []*modelHandshake
+	// told is when contention was told last.
+	told time.Time
 }
 
 type modelRegistration struct {
-	kind                                   Kind
-	password                               string
-	ends                                   time.Time
-	wrong, activations, rights, finalCalls int
+	kind                                            Kind
+	password                                        string
+	ends                                            time.Time
+	wrong, activations, rights, devices, finalCalls int
 }
 
 type modelHandshake struct {
@@ -219,6 +286,45 @@ func (m *model) live() *modelRegistration {
 	return nil
 }
 
+// waiting returns the handshakes that have not ended.
+func (m *model) waiting() []*modelHandshake {
+	m.handshakes = slices.DeleteFunc(m.handshakes, func(h *modelHandshake) bool { return !m.now.Before(h.ends) })
+	return m.handshakes
+}
+
+// put keeps h and reports whether contention is told.
+func (m *model) put(h *modelHandshake) (contended bool) {
+	own := func(w *modelHandshake) bool { return w.phone.from.Address == h.phone.from.Address }
+	for _, w := range m.waiting() {
+		contended = contended || w.phone.from != h.phone.from
+	}
+	contended = contended && m.now.Sub(m.told) >= ContentionInterval
+	if contended {
+		m.told = m.now
+	}
+	m.handshakes = append(slices.DeleteFunc(m.handshakes, own), h)
+	m.handshakes = m.handshakes[max(0, len(m.handshakes)-MaxHandshakes):]
+	return contended
+}
+
+// take returns the handshake for an address, nil if there is none.
+func (m *model) take(address string) *modelHandshake {
+	waiting := m.waiting()
+	if len(waiting) == 0 {
+		return nil
+	}
+	i := slices.IndexFunc(waiting, func(w *modelHandshake) bool { return w.phone.from.Address == address })
+	if i < 0 {
+		i = len(waiting) - 1
+	}
+	h := waiting[i]
+	m.handshakes = slices.Delete(waiting, i, i+1)
+	return h
+}
+
+// forget forgets the handshakes.
+func (m *model) forget() { m.handshakes, m.told = nil, time.Time{} }
+
 func TestModel(t *testing.T) {
 	t.Parallel()
 	checkModel(t, openMemory, true)
@@ -232,7 +338,7 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 	t.Helper()
 	// First calls and proofs are the most frequent.
 	steps := []string{
-		"exchange", "begin right", "begin right", "begin wrong", "prove", "prove", "prove", "prove last again",
+		"exchange", "begin right", "begin right", "begin wrong", "prove", "prove", "prove", "prove from elsewhere", "prove last again",
 		"device", "device", "device not sent", "final call", "final call", "final call not sent",
 		"register", "complete", "restart", "affinity",
 	}
@@ -261,10 +367,11 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 					rt.Fatalf("%s: got %v, want success %t", step, err, ok)
 				}
 			}
-			prove := func(h *modelHandshake) {
-				r := m.live()
-				takes := h == m.handshake && m.now.Before(h.ends) && r != nil && h.of == r && r.kind == KindMDL && r.wrong < w.maxAttempts
-				ok := takes && h.right && r.activations < w.maxActivations
+			// prove proves with what h was begun with.
+			prove := func(h *modelHandshake, from Origin) {
+				r, taken := m.live(), m.take(from.Address)
+				takes := taken != nil && r != nil && taken.of == r && r.kind == KindMDL && r.wrong < w.maxAttempts
+				ok := takes && taken == h && h.right && r.activations < w.maxActivations
 				if takes && !ok {
 					r.wrong++
 				}
@@ -272,55 +379,69 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 					r.activations++
 					r.rights++
 				}
-				m.handshake = nil
-				_, err := h.phone.prove()
+				_, err := w.Prove(ctx, id, h.phone.evidence, from)
 				check(err, ok)
 			}
+			anywhere := func() Origin { return at(rapid.IntRange(1, MaxHandshakes+2).Draw(rt, "address")) }
 			switch step {
 			case "register":
 				r := w.mdl(id)
 				r.Instance = "backup"
 				r.Domain = ""
 				m.registration = &modelRegistration{kind: KindMDL, password: w.register(r).Password, ends: m.now.Add(w.registrationLifetime)}
-				m.handshake = nil
+				m.forget()
 			case "affinity":
 				w.register(w.affinity(id))
 				m.registration = &modelRegistration{kind: KindAffinity, ends: m.now.Add(w.registrationLifetime)}
-				m.handshake = nil
+				m.forget()
 			case "begin right", "begin wrong", "exchange":
 				h := &modelHandshake{of: m.live(), ends: m.now.Add(w.handshakeLifetime)}
 				password := "wrong password"
 				if step != "begin wrong" && h.of != nil && h.of.kind == KindMDL {
 					password, h.right = h.of.password, true
 				}
-				h.phone = w.begin(id, password)
-				m.handshake, last = h, h
-				if step == "exchange" {
-					prove(h)
+				from := anywhere()
+				if rapid.IntRange(0, 9).Draw(rt, "application") == 0 {
+					from.Application = "other-app"
 				}
-			case "prove":
-				if m.handshake != nil {
-					prove(m.handshake)
+				h.phone = w.beginFrom(from, id, password)
+				if contended := m.put(h); h.phone.challenge.Contended != contended {
+					rt.Fatalf("%s: told of contention %t, want %t", step, !contended, contended)
+				}
+				last = h
+				if step == "exchange" {
+					prove(h, from)
+				}
+			case "prove", "prove from elsewhere":
+				if waiting := m.waiting(); len(waiting) > 0 {
+					h := rapid.SampledFrom(waiting).Draw(rt, "handshake")
+					from := h.phone.from
+					if step != "prove" {
+						from = anywhere()
+					}
+					prove(h, from)
 				}
 			case "prove last again":
 				if last != nil {
-					prove(last)
+					prove(last, last.phone.from)
 				}
 			case "device", "device not sent":
 				r := m.live()
-				ok := r != nil && (r.kind == KindAffinity || r.rights > 0)
+				ok := r != nil && (r.kind == KindAffinity && r.devices < w.maxAttempts || r.rights > 0)
 				a, err := w.AdmitDevice(ctx, id)
 				check(err, ok)
 				switch {
 				case !ok:
 				case step == "device not sent":
 					check(w.ReturnDevice(ctx, a), true)
+				case r.kind == KindAffinity:
+					r.devices++
 				default:
 					r.rights--
 				}
 			case "final call", "final call not sent", "complete":
 				r := m.live()
-				ok := r != nil && (r.kind == KindAffinity || r.activations > 0 && r.finalCalls < w.maxAttempts)
+				ok := r != nil && (r.kind == KindAffinity || r.activations > 0) && r.finalCalls < w.maxAttempts
 				a, err := w.AdmitConfirmation(ctx, id, KindMDL, KindAffinity)
 				check(err, ok)
 				switch {
@@ -329,7 +450,8 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 					check(w.ReturnConfirmation(ctx, a), true)
 				case step == "complete":
 					check(w.Complete(ctx, a), true)
-					m.registration, m.handshake = nil, nil
+					m.registration = nil
+					m.forget()
 				default:
 					r.finalCalls++
 				}

@@ -20,16 +20,19 @@ func firstCalls(w *world) []sample {
 	w.register(w.affinity("affinity-id"))
 	w.burn("burned-id")
 	w.burn("probed-id")
+	w.register(w.mdl("several-id"))
+	w.beginEverywhere("several-id")
+	w.beginEverywhere("several-unknown-id")
 	client, err := w.profile.NewClient("known-id", "any password")
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	a := upperHex(client.Public())
-	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id"}
+	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id"}
 	samples := make([]sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		samples = append(samples, sample{strings.TrimSuffix(id, "-id"), func() {}, func() {
-			if _, err := w.Begin(w.t.Context(), id, a); err != nil {
+			if _, err := w.Begin(w.t.Context(), id, a, home); err != nil {
 				w.t.Fatal(err)
 			}
 		}})
@@ -42,7 +45,7 @@ func firstCalls(w *world) []sample {
 func wrongProofs(w *world) []sample {
 	firstCalls(w)
 	evidence := strings.Repeat("5", 64)
-	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "none-id"}
+	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id", "none-id"}
 	samples := make([]sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		if id != "none-id" {
@@ -67,7 +70,7 @@ func wrongProofs(w *world) []sample {
 				w.store.handshakes[id] = h
 			}
 		}, func() {
-			if _, err := w.Prove(w.t.Context(), id, evidence); !same(err, ErrRefused) {
+			if _, err := w.Prove(w.t.Context(), id, evidence, home); !same(err, ErrRefused) {
 				w.t.Fatalf("%s: %v", id, err)
 			}
 		}})
@@ -125,18 +128,25 @@ func sameTime(t *testing.T, samples []sample, tolerance float64) {
 const storeTolerance = 1.25
 
 // checkTime checks that the time of a refused call does not tell whether an
-// identifier is registered.
-func checkTime(t *testing.T, open opener) {
+// identifier is registered. Stores that openFull opens have room for one identifier
+// that nobody registered.
+func checkTime(t *testing.T, open, openFull opener) {
 	t.Helper()
-	newStoreWorld := func(t *testing.T) *world {
-		t.Helper()
-		return newWorld(t, func(c *Config) { c.Store = open(t, c.Now)[0] })
-	}
-	for name, calls := range map[string]func(*world) []sample{
-		"first call": firstCalls, "wrong proof": countedProofs, "burned": burnedProofs,
+	for name, c := range map[string]struct {
+		open  opener
+		calls func(*world) []sample
+	}{
+		"first call": {open, firstCalls}, "wrong proof": {open, countedProofs}, "burned": {open, burnedProofs},
+		"wrong proof at the cap": {openFull, func(w *world) []sample {
+			for range w.maxAttempts {
+				refusedNow(t, w.begin("filling-id", "any password"))
+			}
+			return countedProofs(w)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sameTime(t, calls(newStoreWorld(t)), storeTolerance)
+			w := newWorld(t, func(config *Config) { config.Store = c.open(t, config.Now)[0] })
+			sameTime(t, c.calls(w), storeTolerance)
 		})
 	}
 }
@@ -144,11 +154,13 @@ func checkTime(t *testing.T, open opener) {
 // countedProofs are refused second calls that count an attempt. Each starts with
 // counters at 0.
 func countedProofs(w *world) []sample {
-	samples := make([]sample, 0, 3)
+	samples := make([]sample, 0, 5)
 	for id, register := range map[string]func(id string){
-		"known-id":    func(id string) { w.register(w.mdl(id)) },
-		"affinity-id": func(id string) { w.register(w.affinity(id)) },
-		"unknown-id":  func(string) {},
+		"known-id":           func(id string) { w.register(w.mdl(id)) },
+		"affinity-id":        func(id string) { w.register(w.affinity(id)) },
+		"unknown-id":         func(string) {},
+		"several-id":         func(id string) { w.register(w.mdl(id)); w.beginEverywhere(id) },
+		"several-unknown-id": w.beginEverywhere,
 	} {
 		samples = append(samples, wrongProof(w, id, func() {
 			r, found, err := w.config.Store.Load(w.t.Context(), id)
@@ -180,11 +192,11 @@ func burnedProofs(w *world) []sample {
 func wrongProof(w *world, id string, prepare func()) sample {
 	return sample{strings.TrimSuffix(id, "-id"), func() {
 		prepare()
-		if _, err := w.Begin(w.t.Context(), id, "1234"); err != nil {
+		if _, err := w.Begin(w.t.Context(), id, "1234", home); err != nil {
 			w.t.Fatal(err)
 		}
 	}, func() {
-		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64)); !same(err, ErrRefused) {
+		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64), home); !same(err, ErrRefused) {
 			w.t.Fatalf("%s: %v", id, err)
 		}
 	}}

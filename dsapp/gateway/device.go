@@ -27,7 +27,8 @@ type AddDeviceResult struct {
 
 // AddDevice forwards a device code to the instance that holds the registration.
 // For a registration made for an activation exchange, each successful exchange
-// admits one device.
+// admits one device. For any other one, the authentication server may refuse as
+// many as an exchange has attempts.
 func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (AddDeviceResult, error) {
 	return observed(ctx, g, OpAddDevice, func() (AddDeviceResult, error) {
 		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
@@ -43,7 +44,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			g.storeTrouble(ctx, OpAddDevice, err)
 			return AddDeviceResult{}, activationError(err)
 		}
-		device, err := call(ctx, g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
+		device, err := call(c.priority(ctx), g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
 			d, err := g.servers.MDLAddDevice(ctx, admission.Instance, authserver.MDLAddDevice{
 				RegistrationID: r.RegistrationIdentifier,
 				DeviceCode:     r.DeviceCode,
@@ -51,11 +52,11 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			})
 			return d, d.Instance, err
 		})
+		if !forwarded && !consumed(admission, err) {
+			g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
+				g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
+		}
 		if err != nil {
-			if !forwarded && errors.Is(err, authserver.ErrNotSent) {
-				g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
-					g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
-			}
 			return AddDeviceResult{}, serverError(err)
 		}
 		message, err := messageHex(device.InstanceActivationMessage)
@@ -140,12 +141,12 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 		g.storeTrouble(ctx, f.operation, err)
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
 	}
-	activated, err := call(ctx, g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
+	activated, err := call(c.priority(ctx), g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
 		a, err := f.send(ctx, admission)
 		return a, a.Instance, err
 	})
 	if err != nil {
-		if !forwarded && errors.Is(err, authserver.ErrNotSent) {
+		if !forwarded && !consumed(admission, err) {
 			g.tolerated(ctx, f.operation, "giving back the final call",
 				g.activation.ReturnConfirmation(ctx, admission), registrationAttribute(admission))
 		}
@@ -166,6 +167,18 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 	event.Instance = activated.Instance
 	g.audit(ctx, c, f.operation, event)
 	return result, nil
+}
+
+// consumed reports whether a call that ended with err used up what it was admitted
+// with. An exchange earned it for one call, so that it is lost unless that was not
+// sent. Where no exchange is, only what the authentication server refused is counted,
+// so that nobody can try on and on; that it does not work is no such refusal.
+func consumed(a activation.Admission, err error) bool {
+	if a.Kind != activation.KindAffinity {
+		return !errors.Is(err, authserver.ErrNotSent)
+	}
+	refusal, ok := errors.AsType[*authserver.Refusal](err)
+	return ok && !refusal.BackendFault()
 }
 
 // forwards reports whether err says that the registration is unknown, and

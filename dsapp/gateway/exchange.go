@@ -23,27 +23,33 @@ type GenerateEphemeralKeyResult struct {
 
 // GenerateEphemeralKey carries out the first call of an activation exchange. The
 // gateway's own exchange succeeds for every well-formed identifier, known or not.
-func (g *Gateway) GenerateEphemeralKey(ctx context.Context, _ Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
+func (g *Gateway) GenerateEphemeralKey(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
 	return observed(ctx, g, OpGenerateEphemeralKey, func() (GenerateEphemeralKeyResult, error) {
 		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
 			return GenerateEphemeralKeyResult{}, err
 		}
-		begin := g.begin
-		if g.relay {
-			begin = g.relayBegin
-		}
 		start := g.now()
-		result, err := begin(ctx, r)
+		result, err := g.beginOrRelay(ctx, c, r)
 		g.observer.Exchange(ctx, ExchangeEvent{Step: EphemeralKey, Outcome: outcome(err), Duration: g.now().Sub(start)})
 		return result, err
 	})
 }
 
-func (g *Gateway) begin(ctx context.Context, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
-	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic)
+func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
+	if g.relay {
+		return g.relayBegin(ctx, r)
+	}
+	return g.begin(ctx, c, r)
+}
+
+func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
+	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic, c.origin())
 	if err != nil {
 		g.storeTrouble(ctx, OpGenerateEphemeralKey, err)
 		return GenerateEphemeralKeyResult{}, activationError(err)
+	}
+	if challenge.Contended {
+		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier})
 	}
 	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
@@ -108,7 +114,7 @@ func (g *Gateway) proveOrRelay(ctx context.Context, c Caller, r GenerateActivati
 }
 
 func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
-	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence)
+	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence, c.origin())
 	if burned, ok := errors.AsType[*activation.BurnedError](err); ok {
 		g.audit(ctx, c, OpGenerateActivationData, AuditEvent{
 			Action:       AuditRegistrationBurned,

@@ -46,7 +46,7 @@ var secrets = []string{
 var (
 	theTime       = time.Date(2026, 3, 4, 5, 6, 7, 890, time.UTC)
 	theExpiry     = theTime.Add(10 * time.Minute)
-	theCaller     = Caller{Application: "bank-site"}
+	theCaller     = Caller{Application: "bank-site", Source: "192.0.2.7"}
 	theGeneration = activation.Generation{1, 2, 3}
 	theAdmission  = activation.Admission{
 		Identifier: "e3wfISG9", Generation: theGeneration, Kind: activation.KindMDL,
@@ -161,6 +161,7 @@ type fakeActivation struct {
 	registered   activation.Registered
 	registerErr  error
 	begun        [2]string
+	from         activation.Origin
 	challenge    activation.Challenge
 	beginErr     error
 	proved       [2]string
@@ -195,22 +196,22 @@ func (f *fakeActivation) Register(_ context.Context, r activation.Registration) 
 	return f.registered, nil
 }
 
-func (f *fakeActivation) Begin(_ context.Context, identifier, clientPublic string) (activation.Challenge, error) {
+func (f *fakeActivation) Begin(_ context.Context, identifier, clientPublic string, from activation.Origin) (activation.Challenge, error) {
 	f.rig.did("begin")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.begun = [2]string{identifier, clientPublic}
+	f.begun, f.from = [2]string{identifier, clientPublic}, from
 	if f.beginErr != nil {
 		return activation.Challenge{}, f.beginErr
 	}
 	return f.challenge, nil
 }
 
-func (f *fakeActivation) Prove(_ context.Context, identifier, evidence string) (activation.Proof, error) {
+func (f *fakeActivation) Prove(_ context.Context, identifier, evidence string, from activation.Origin) (activation.Proof, error) {
 	f.rig.did("prove")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.proved = [2]string{identifier, evidence}
+	f.proved, f.from = [2]string{identifier, evidence}, from
 	if f.proveErr != nil {
 		return activation.Proof{}, f.proveErr
 	}

@@ -24,8 +24,8 @@ import (
 type Activation interface {
 	Writable(ctx context.Context) error
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
-	Begin(ctx context.Context, identifier, clientPublic string) (activation.Challenge, error)
-	Prove(ctx context.Context, identifier, evidence string) (activation.Proof, error)
+	Begin(ctx context.Context, identifier, clientPublic string, from activation.Origin) (activation.Challenge, error)
+	Prove(ctx context.Context, identifier, evidence string, from activation.Origin) (activation.Proof, error)
 	Locate(ctx context.Context, identifier string) (activation.Admission, error)
 	AdmitDevice(ctx context.Context, identifier string) (activation.Admission, error)
 	ReturnDevice(ctx context.Context, a activation.Admission) error
@@ -118,6 +118,11 @@ func (c Caller) priority(ctx context.Context) context.Context {
 		return authserver.ForBackEnd(ctx)
 	}
 	return ctx
+}
+
+// origin is where a call of an activation exchange comes from.
+func (c Caller) origin() activation.Origin {
+	return activation.Origin{Address: c.Source, Application: c.Application}
 }
 
 // UnknownRegistrations is what to do with an identifier that the gateway does

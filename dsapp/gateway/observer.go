@@ -161,6 +161,12 @@ const (
 	// AuditIdentifierExists is a registration under an identifier that belongs
 	// to another user, domain or instance.
 	AuditIdentifierExists AuditAction = "identifier_exists"
+	// AuditExchangeContended is a first call of an exchange while one of another
+	// address or application waits for its proof. It is told at most once a minute
+	// for each identifier, known or not, of the call that came later: which of the
+	// two is the user's is not known. It is not told of exchanges that an
+	// authentication server carries out.
+	AuditExchangeContended AuditAction = "exchange_contended"
 	// AuditProven is an exchange that ended well: activation data was handed out.
 	AuditProven AuditAction = "proven"
 	// AuditProofRefused is a refused proof, whatever the reason.

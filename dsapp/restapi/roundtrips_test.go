@@ -3,7 +3,9 @@ package restapi_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,6 +119,48 @@ func TestRoundTrips(t *testing.T) {
 			g.expect(t, map[string]int64{kind.retrieve: 1, kind.cancel: 2})
 		}
 	}
+}
+
+// Without an exchange, adding a device costs one round trip more: the call is given
+// back if the authentication server did not refuse it.
+func TestRoundTripsWithoutExchange(t *testing.T) {
+	t.Parallel()
+	g := newWholeGateway(t)
+	call := func(service, key, body string, answer any) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/rest/v2/provisioning/"+service, strings.NewReader(body))
+		must(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		r.SetBasicAuth(key, "")
+		resp, err := g.client.Do(r)
+		must(t, err)
+		defer resp.Body.Close()
+		must(t, json.NewDecoder(resp.Body).Decode(answer))
+	}
+	for range 2 {
+		var registered struct {
+			Result struct{ RegistrationIdentifier, ActivationMessageImage string }
+		}
+		call("MdlRegister", backEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, jane.Name, jane.Domain, jane.StaticPassword), &registered)
+		device := sandbox.NewDevice(1)
+		code, err := device.ActivateLicense(registered.Result.ActivationMessageImage)
+		must(t, err)
+		var added, done struct {
+			ResultCodes struct{ StatusCodeEnum string }
+			Result      struct{ InstanceActivationMessage string }
+		}
+		// The first ones bring the scripts.
+		clear(g.trips)
+		identifier := registered.Result.RegistrationIdentifier
+		call("MdlAddDevice", frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, identifier, code), &added)
+		signature, err := device.ActivateInstance(added.Result.InstanceActivationMessage)
+		must(t, err)
+		call("MdlActivate", frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, identifier, signature), &done)
+		if done.ResultCodes.StatusCodeEnum != "STAT_SUCCESS" {
+			t.Fatalf("activation ended with %+v", done)
+		}
+	}
+	g.expect(t, map[string]int64{"MdlAddDevice": 2, "MdlActivate": 2})
 }
 
 // wholeGateway is a gateway of real parts over Redis.

@@ -23,8 +23,8 @@ const (
 	flagsKnown  = flagBurned | flagSettled | flagProven
 )
 
-// errCorrupt tells that an entry of the file cannot be decoded. What it holds is
-// not repeated.
+// errCorrupt tells that an entry of the file cannot be decoded, or holds what no
+// Store writes. What it holds is not repeated.
 var errCorrupt = errors.New("entry cannot be decoded")
 
 // entry is a record with its counters, as it lies in the file under its
@@ -39,7 +39,9 @@ type entry struct {
 	// reserved attempts, inFlight the tokens of those not settled yet.
 	reserved uint32
 	inFlight []activation.Token
-	// activations made, devices that may still be added, confirmations counted.
+	// activations made, devices that may still be added, confirmations counted. Of
+	// KindAffinity, devices counts the calls to add one, as confirmations counts
+	// final calls: those that were refused, and those under way.
 	activations, devices, confirmations uint32
 
 	// settled tells that last and proven describe the latest settled proof.
@@ -47,6 +49,21 @@ type entry struct {
 	last            activation.Token
 
 	facts, verifier, data []byte
+}
+
+// sound reports whether the entry can have been written by a Store.
+func (e *entry) sound() bool {
+	switch e.kind {
+	case activation.KindMDL, activation.KindStandard, activation.KindSimulated:
+		if e.devices > e.activations {
+			return false
+		}
+	case activation.KindAffinity:
+	default:
+		return false
+	}
+	return e.expires > 0 && e.removal() > 0 && len(e.inFlight) <= int(e.reserved) &&
+		max(e.reserved, e.activations, e.devices, e.confirmations) <= activation.MaxCounter
 }
 
 // live reports whether the record's lifetime has not passed.

@@ -35,14 +35,14 @@ func writeUntilKilled(path string) {
 		fmt.Println("created", i)
 		for _, proven := range []bool{false, true} {
 			h := activation.Handshake{Generation: r.Generation, State: []byte("state"), Lifetime: time.Minute}
-			if err := s.PutHandshake(ctx, r.Identifier, h); err != nil {
+			if _, err := s.PutHandshake(ctx, r.Identifier, h); err != nil {
 				panic(err)
 			}
 			token := activation.Token{1}
 			if proven {
 				token = activation.Token{2}
 			}
-			if _, ok, err := s.Take(ctx, r.Identifier, token, 3); err != nil || !ok {
+			if _, ok, err := s.Take(ctx, r.Identifier, token, activation.Tag{}, 3); err != nil || !ok {
 				panic(err)
 			}
 			fmt.Println("taken", i)
@@ -117,7 +117,7 @@ func TestKill(t *testing.T) {
 				// proven, claimed a login, claimed a signature, released it. The one
 				// after the last acknowledged may have happened too.
 				if n >= 5 {
-					if _, ok, err := s.AdmitDevice(t.Context(), r.Identifier); err != nil || !ok {
+					if _, ok, err := s.AdmitDevice(t.Context(), r.Identifier, 3); err != nil || !ok {
 						t.Errorf("%s: the activation is lost: %v, error %v", r.Identifier, ok, err)
 					}
 				}
@@ -131,10 +131,10 @@ func TestKill(t *testing.T) {
 				left := 0
 				for token := byte(10); ; token++ {
 					h := activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}
-					if err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
+					if _, err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
 						t.Fatal(err)
 					}
-					_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{token}, 3)
+					_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{token}, activation.Tag{}, 3)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -166,10 +166,10 @@ func TestKillInFlight(t *testing.T) {
 			}
 		}
 		h := activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}
-		if err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
+		if _, err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
 			t.Fatal(err)
 		}
-		_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{byte(n)}, maxAttempts)
+		_, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{byte(n)}, activation.Tag{}, maxAttempts)
 		if err != nil || ok != (n < maxAttempts) {
 			t.Fatalf("attempt %d after as many kills: %v, error %v", n+1, ok, err)
 		}

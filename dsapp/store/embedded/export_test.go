@@ -16,7 +16,7 @@ func (s *Store) DB() *bolt.DB { return s.db }
 func (s *Store) Handshakes() int {
 	s.handshakes.mu.Lock()
 	defer s.handshakes.mu.Unlock()
-	return s.handshakes.genuine.Len() + s.handshakes.simulated.Len()
+	return s.handshakes.genuine.size + s.handshakes.simulated.size
 }
 
 // Waiting counts the calls that wait for a transaction, and tells whether others

@@ -134,6 +134,9 @@ func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !e.sound() {
+		return nil, errCorrupt
+	}
 	if now.UnixNano() >= e.removal() {
 		return nil, nil
 	}

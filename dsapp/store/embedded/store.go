@@ -144,7 +144,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 			}
 		}
 		next.expires = t.now.Add(r.Lifetime).UnixNano()
-		s.handshakes.remove(r.Identifier)
+		s.handshakes.forget(r.Identifier)
 		return activation.Record{}, true, t.put(r.Identifier, &next)
 	})
 }
@@ -164,35 +164,32 @@ func (s *Store) Load(ctx context.Context, identifier string) (activation.Record,
 }
 
 // PutHandshake implements activation.Store.
-func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) error {
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
 	if err := checkIdentifier(identifier); err != nil {
-		return err
+		return false, err
 	}
 	now := s.now()
 	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
 		return lookup(tx, identifier, now)
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	// A genuine handshake is of no use without its record. As it is not kept
-	// then, there are never more handshakes than records.
-	if !h.Simulated && (e == nil || e.generation != h.Generation) {
-		s.handshakes.remove(identifier)
-		return nil
-	}
-	s.handshakes.put(identifier, h, now)
-	return nil
+	// Whatever the handshake says: the number of those that the cap is not for is
+	// bounded by that of the registrations.
+	return s.handshakes.put(identifier, h, e != nil && !isSimulated(e), now), nil
 }
 
 // Take implements activation.Store.
-func (s *Store) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
+func (s *Store) Take(
+	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
+) (activation.Handshake, bool, error) {
 	if err := checkIdentifier(identifier); err != nil {
 		return activation.Handshake{}, false, err
 	}
 	// Taken or refused, the handshake is gone.
 	h, err := update(ctx, s, written(func(t *transaction) (*activation.Handshake, error) {
-		h, present := s.handshakes.take(identifier, t.now)
+		h, present := s.handshakes.take(identifier, source, t.now)
 		if !present {
 			return nil, nil
 		}
@@ -239,7 +236,7 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 		}
 		e.inFlight = slices.Delete(e.inFlight, i, i+1)
 		e.settled, e.last = true, x.Token
-		e.proven = x.Proven && int64(e.activations) < int64(x.MaxActivations) && e.live(t.now) && !isSimulated(e)
+		e.proven = x.Proven && int64(e.activations) < int64(x.MaxActivations) && e.live(t.now) && hasExchange(e)
 		if e.proven {
 			e.reserved--
 			e.activations++
@@ -257,19 +254,20 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 }
 
 // AdmitDevice implements activation.Store.
-func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
+func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || !e.live(t.now) {
 			return activation.Record{}, false, err
 		}
-		if e.kind == activation.KindAffinity {
-			return e.record(identifier, t.now), true, nil
-		}
-		if e.kind != activation.KindMDL || e.devices == 0 {
+		switch {
+		case e.kind == activation.KindAffinity && int64(e.devices) < int64(maxAttempts):
+			e.devices++
+		case e.kind == activation.KindMDL && e.devices > 0:
+			e.devices--
+		default:
 			return activation.Record{}, false, nil
 		}
-		e.devices--
 		return e.record(identifier, t.now), true, t.put(identifier, e)
 	})
 }
@@ -277,11 +275,15 @@ func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
 	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
+		switch {
+		case e.kind == activation.KindAffinity && e.devices > 0:
+			e.devices--
 		// More rights than activations would be rights that nobody earned.
-		if e.kind != activation.KindMDL || e.devices >= e.activations {
+		case e.kind == activation.KindMDL && e.devices < e.activations:
+			e.devices++
+		default:
 			return false
 		}
-		e.devices++
 		return true
 	})
 }
@@ -294,10 +296,7 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 		if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
 			return activation.Record{}, false, err
 		}
-		if e.kind == activation.KindAffinity {
-			return e.record(identifier, t.now), true, nil
-		}
-		if e.activations == 0 || int64(e.confirmations) >= int64(maxAttempts) {
+		if int64(e.confirmations) >= int64(maxAttempts) || e.activations == 0 && e.kind != activation.KindAffinity {
 			return activation.Record{}, false, nil
 		}
 		e.confirmations++
@@ -323,7 +322,7 @@ func (s *Store) Remove(ctx context.Context, identifier string, generation activa
 		if err != nil || e == nil || e.generation != generation {
 			return struct{}{}, err
 		}
-		s.handshakes.remove(identifier)
+		s.handshakes.forget(identifier)
 		return struct{}{}, t.delete(identifier)
 	})
 	return err
@@ -428,6 +427,11 @@ func (s *Store) giveBack(ctx context.Context, identifier string, generation acti
 
 func isSimulated(e *entry) bool { return e.kind == activation.KindSimulated }
 
+// hasExchange reports whether an exchange with e can succeed.
+func hasExchange(e *entry) bool {
+	return e.kind == activation.KindMDL || e.kind == activation.KindStandard
+}
+
 // checkIdentifier refuses what cannot be a key of the file.
 func checkIdentifier(identifier string) error {
 	if identifier == "" || len(identifier) > maxIdentifier {
@@ -438,6 +442,9 @@ func checkIdentifier(identifier string) error {
 
 // unavailable marks err as the store's.
 func unavailable(err error) error {
+	if errors.Is(err, errCorrupt) {
+		return fmt.Errorf("%w: embedded store: %w", activation.ErrDamaged, err)
+	}
 	return fmt.Errorf("%w: embedded store: %w", activation.ErrUnavailable, err)
 }
 

@@ -101,10 +101,10 @@ func create(t *testing.T, s *embedded.Store, r activation.Record) {
 func prove(t *testing.T, s *embedded.Store, r activation.Record, token byte, proven bool) bool {
 	t.Helper()
 	h := activation.Handshake{Generation: r.Generation, State: []byte("state"), Lifetime: time.Minute}
-	if err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
+	if _, err := s.PutHandshake(t.Context(), r.Identifier, h); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{token}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), r.Identifier, activation.Token{token}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	_, ok, err := s.Settle(t.Context(), r.Identifier, activation.Settlement{
@@ -155,7 +155,7 @@ func TestReopen(t *testing.T) {
 			t.Fatal("a right proof was refused")
 		}
 		prove(t, s, r, 2, false)
-		if err := s.PutHandshake(t.Context(), "id-1", activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}); err != nil {
+		if _, err := s.PutHandshake(t.Context(), "id-1", activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 		if _, ok, err := s.AdmitConfirmation(t.Context(), "id-1", 1, activation.KindMDL); err != nil || !ok {
@@ -171,13 +171,13 @@ func TestReopen(t *testing.T) {
 	if err != nil || !found || got.Generation != r.Generation || !bytes.Equal(got.Verifier, r.Verifier) {
 		t.Fatalf("load: %v, error %v", found, err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{9}, 3); err != nil || ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{9}, activation.Tag{}, 3); err != nil || ok {
 		t.Fatalf("a handshake survived: %v, error %v", ok, err)
 	}
 	if _, ok, _ := s.AdmitConfirmation(t.Context(), "id-1", 1, activation.KindMDL); ok {
 		t.Fatal("the confirmation was forgotten")
 	}
-	if _, ok, _ := s.AdmitDevice(t.Context(), "id-1"); !ok {
+	if _, ok, _ := s.AdmitDevice(t.Context(), "id-1", 3); !ok {
 		t.Fatal("the activation was forgotten")
 	}
 	prove(t, s, r, 3, false)
@@ -244,7 +244,7 @@ func TestRemoval(t *testing.T) {
 			if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
 				t.Errorf("create: %v, error %v", created, err)
 			}
-			if err := s.PutHandshake(t.Context(), r.Identifier, activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}); err != nil {
+			if _, err := s.PutHandshake(t.Context(), r.Identifier, activation.Handshake{Generation: r.Generation, Lifetime: time.Minute}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -288,10 +288,10 @@ func simulate(t *testing.T, s *embedded.Store, identifier string, lifetime time.
 	h := activation.Handshake{
 		Generation: activation.Generation{9}, State: []byte("state"), Lifetime: time.Minute, Simulated: true, RecordLifetime: lifetime,
 	}
-	if err := s.PutHandshake(t.Context(), identifier, h); err != nil {
+	if _, err := s.PutHandshake(t.Context(), identifier, h); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 }
@@ -349,7 +349,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{MaxSimulated: 5})
 	create(t, s, record("real", 1))
-	if err := s.PutHandshake(t.Context(), "real", activation.Handshake{Generation: activation.Generation{1}, Lifetime: time.Minute}); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "real", activation.Handshake{Generation: activation.Generation{1}, Lifetime: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 50 {
@@ -357,7 +357,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 			{Generation: activation.Generation{7}, Lifetime: time.Minute, Simulated: true, RecordLifetime: time.Minute},
 			{Generation: activation.Generation{7}, Lifetime: time.Minute},
 		} {
-			if err := s.PutHandshake(t.Context(), fmt.Sprintf("%v-%d", h.Simulated, i), h); err != nil {
+			if _, err := s.PutHandshake(t.Context(), fmt.Sprintf("%v-%d", h.Simulated, i), h); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -365,7 +365,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	if n := s.Handshakes(); n != 6 {
 		t.Fatalf("%d handshakes in memory, want 5 simulated and 1 genuine", n)
 	}
-	if _, ok, err := s.Take(t.Context(), "real", activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "real", activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("the genuine handshake: %v, error %v", ok, err)
 	}
 }
@@ -506,7 +506,7 @@ func TestCorruptEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) || found {
+	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrDamaged) || found {
 		t.Errorf("load: %v, error %v", found, err)
 	} else if strings.Contains(err.Error(), "not an entry") {
 		t.Errorf("error %v shows what lies in the file", err)
@@ -647,7 +647,7 @@ func TestFileFails(t *testing.T) {
 	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("writable: error %v", err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", activation.Handshake{}); !errors.Is(err, activation.ErrUnavailable) {
+	if _, err := s.PutHandshake(t.Context(), "id-1", activation.Handshake{}); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("put handshake: error %v", err)
 	}
 	if _, created, err := s.Create(t.Context(), record("id-1", 1), activation.Generation{}); !errors.Is(err, activation.ErrUnavailable) || created {

@@ -56,6 +56,14 @@ func (m *Map[V]) Delete(key string) {
 	}
 }
 
+// First returns the key of the value that ends first, and its end, if there is any.
+func (m *Map[V]) First() (key string, end time.Time, ok bool) {
+	if len(m.order) == 0 {
+		return "", time.Time{}, false
+	}
+	return m.order[0].key, m.order[0].end, true
+}
+
 // DeleteFirst forgets the value that ends first, if there is any.
 func (m *Map[V]) DeleteFirst() {
 	if len(m.order) > 0 {

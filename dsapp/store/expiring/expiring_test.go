@@ -39,6 +39,10 @@ func TestMap(t *testing.T) {
 						t.Fatalf("%s: %d until %v (%v), want %d until %v", key, value, end, ok, k.value, k.end)
 					}
 				}
+				key, end, ok := m.First()
+				if ok != (len(model) > 0) || ok && (!end.Equal(first()) || !model[key].end.Equal(end)) {
+					t.Fatalf("first is %s until %v (%v)", key, end, ok)
+				}
 			},
 			"put": func(t *rapid.T) {
 				key := keys.Draw(t, "key")

@@ -57,10 +57,10 @@ func inSlot(prefix string, slot int) string {
 // prove makes one whole exchange with right evidence.
 func prove(t *testing.T, s *redis.Store, r activation.Record, token activation.Token) {
 	t.Helper()
-	if err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
 		t.Fatalf("put handshake: %v", err)
 	}
-	if _, ok, err := s.Take(t.Context(), r.Identifier, token, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), r.Identifier, token, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	if got, ok, err := s.Settle(t.Context(), r.Identifier, settlement(r, token, true)); err != nil || !ok || string(got.Data) != string(r.Data) {
@@ -117,10 +117,10 @@ func TestSlotMoves(t *testing.T) {
 	if _, ok, err := s.Load(t.Context(), "id-1"); err != nil || !ok {
 		t.Fatalf("load after its key moved: %v, error %v", ok, err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatalf("put handshake after its key moved: %v", err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take after its keys moved: %v, error %v", ok, err)
 	}
 	if got, ok, err := s.Settle(t.Context(), "id-1", settlement(r, activation.Token{2}, true)); err != nil || !ok || string(got.Data) != string(r.Data) {
@@ -220,10 +220,10 @@ func TestClusterFailover(t *testing.T) {
 		return err == nil
 	})
 	// It has no replica.
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Take(t.Context(), "id-1", activation.Token{2}, 3); !errors.Is(err, activation.ErrUnavailable) {
+	if _, _, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("take without replicas: error %v", err)
 	}
 	s = redis.New(client, redis.Options{})

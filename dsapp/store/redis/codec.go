@@ -78,10 +78,13 @@ func (r reply) handshake() (activation.Handshake, error) {
 	return h, nil
 }
 
-// encodeHandshake returns h as the scripts read it: generation, 1 or 0 for
-// simulated, the lifetime of the record in milliseconds, a semicolon, the state.
+// encodeHandshake returns h as the scripts read it: source, application, generation,
+// 1 or 0 for simulated, the lifetime of the record in milliseconds, a semicolon, the
+// state.
 func encodeHandshake(h activation.Handshake) []byte {
-	b := make([]byte, 0, len(h.Generation)+24+len(h.State))
+	b := make([]byte, 0, len(h.Source)+len(h.Application)+len(h.Generation)+24+len(h.State))
+	b = append(b, h.Source[:]...)
+	b = append(b, h.Application[:]...)
 	b = append(b, h.Generation[:]...)
 	if h.Simulated {
 		b = append(b, '1')
@@ -96,11 +99,12 @@ func encodeHandshake(h activation.Handshake) []byte {
 // decodeHandshake reads what encodeHandshake wrote.
 func decodeHandshake(b []byte) (activation.Handshake, bool) {
 	var h activation.Handshake
-	if len(b) <= len(h.Generation) {
+	if len(b) <= len(h.Source)+len(h.Application)+len(h.Generation) {
 		return h, false
 	}
-	copy(h.Generation[:], b)
-	b = b[len(h.Generation):]
+	for _, part := range [][]byte{h.Source[:], h.Application[:], h.Generation[:]} {
+		b = b[copy(part, b):]
+	}
 	if b[0] != '0' && b[0] != '1' {
 		return activation.Handshake{}, false
 	}

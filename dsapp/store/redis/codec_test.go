@@ -19,6 +19,8 @@ func TestHandshakeRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := activation.Handshake{
 			Generation:     activation.Generation(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation")),
+			Source:         activation.Tag(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "source")),
+			Application:    activation.Tag(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "application")),
 			State:          rapid.SliceOfN(rapid.SampledFrom([]byte(";01\x00\xff")), 1, 30).Draw(t, "state"),
 			Simulated:      rapid.Bool().Draw(t, "simulated"),
 			RecordLifetime: time.Duration(rapid.Int64Range(0, 1e9).Draw(t, "lifetime")) * time.Millisecond,
@@ -34,9 +36,10 @@ func TestHandshakeRoundTrip(t *testing.T) {
 func TestHandshakeLayout(t *testing.T) {
 	t.Parallel()
 	h := activation.Handshake{
-		Generation: activation.Generation{'g'}, State: []byte("state"), Simulated: true, RecordLifetime: 1500*time.Millisecond + 1,
+		Generation: activation.Generation{'g'}, Source: activation.Tag{'s'}, Application: activation.Tag{'a'}, State: []byte("state"), Simulated: true, RecordLifetime: 1500*time.Millisecond + 1,
 	}
-	want := append(append([]byte{'g'}, make([]byte, 15)...), "11501;state"...)
+	zeros := make([]byte, 15)
+	want := bytes.Join([][]byte{{'s'}, zeros, {'a'}, zeros, {'g'}, zeros, []byte("11501;state")}, nil)
 	if got := encodeHandshake(h); !bytes.Equal(got, want) {
 		t.Fatalf("encoded as %q, want %q", got, want)
 	}
@@ -45,17 +48,18 @@ func TestHandshakeLayout(t *testing.T) {
 // Whatever the server returns: no panic, and what is accepted means one handshake.
 func FuzzDecodeHandshake(f *testing.F) {
 	f.Add([]byte(nil))
-	f.Add([]byte("0123456789abcdef"))
-	f.Add([]byte("0123456789abcdef0600000;state"))
-	f.Add([]byte("0123456789abcdef1-1;"))
-	f.Add([]byte("0123456789abcdef1;"))
+	const names = "0123456789abcdef0123456789abcdef0123456789abcdef"
+	f.Add([]byte(names))
+	f.Add([]byte(names + "0600000;state"))
+	f.Add([]byte(names + "1-1;"))
+	f.Add([]byte(names + "1;"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, ok := decodeHandshake(b)
 		if !ok {
 			return
 		}
 		again, ok := decodeHandshake(encodeHandshake(h))
-		if !ok || again.Generation != h.Generation || again.Simulated != h.Simulated || !bytes.Equal(again.State, h.State) {
+		if !ok || again.Source != h.Source || again.Application != h.Application || again.Generation != h.Generation || again.Simulated != h.Simulated || !bytes.Equal(again.State, h.State) {
 			t.Fatalf("%q is read as %+v, written and read as %+v", b, h, again)
 		}
 	})
@@ -71,7 +75,7 @@ func TestUnexpectedAnswers(t *testing.T) {
 	}
 	generation := string(make([]byte, 16))
 	for _, values := range [][]any{
-		{}, {generation}, {"short", "mdl", "", "", int64(1)}, {nil, nil, nil, nil, nil}, {int64(1), "", "", "", ""},
+		{}, {generation}, {generation + generation + generation, int64(1)}, {"short", "mdl", "", "", int64(1)}, {nil, nil, nil, nil, nil}, {int64(1), "", "", "", ""},
 	} {
 		if _, err := (reply{ok: true, values: values}).record("id-1"); err == nil {
 			t.Errorf("%v was read as a record", values)

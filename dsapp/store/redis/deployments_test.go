@@ -148,7 +148,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 			}
 			trips, nodes := int32(1), int32(1)
 			switch c.name {
-			case "Writable", "PutHandshake", "Owner": // no scripts
+			case "Writable", "Owner": // no scripts
 			case "ReturnConfirmation": // the script of ReturnDevice
 			case "Release": // one script of its own
 				nodes = 2
@@ -195,7 +195,7 @@ func testSentOnce(t *testing.T, d deployment) {
 		server.FlushAll(t)
 	}
 	create(t, s, r)
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
 	openConnections(t, client, "dsapp:{id-1}:reg")
@@ -208,7 +208,7 @@ func testSentOnce(t *testing.T, d deployment) {
 		}
 	}
 	master.Freeze(t)
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
 		t.Errorf("take: %v, error %v", ok, err)
 	}
 	master.Thaw(t)
@@ -251,12 +251,12 @@ func testSimulated(t *testing.T, d deployment) {
 	}
 	s := redis.New(newClient(t, d.settings), redis.Options{MaxSimulated: 8})
 	for i := range 40 {
-		if err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
+		if _, err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range 40 {
-		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("unknown-%d", i), activation.Token{1}, 3); err != nil || ok != (i < 8) {
+		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("unknown-%d", i), activation.Token{1}, activation.Tag{}, 3); err != nil || ok != (i < 8) {
 			t.Fatalf("take of %d: %v, error %v", i, ok, err)
 		}
 	}
@@ -304,7 +304,7 @@ func TestWritableIsProven(t *testing.T) {
 	if _, _, err := s.Load(t.Context(), "id-1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, 3); err != nil || ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{}, 3); err != nil || ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	register("id-5")

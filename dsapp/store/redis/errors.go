@@ -36,6 +36,10 @@ func unavailable(err error) error {
 		err = errMaster
 	}
 	if server, ok := errors.AsType[goredis.Error](err); ok {
+		// Redis 6 has its own words before those of a failed command of a script.
+		if goredis.HasErrorPrefix(err, damaged) || strings.Contains(server.Error(), "WRONGTYPE ") {
+			return fmt.Errorf("%w: redis answered: %s", activation.ErrDamaged, serverText(server.Error()))
+		}
 		return fmt.Errorf("%w: redis answered: %s%s", activation.ErrUnavailable, serverText(server.Error()), advice(server.Error()))
 	}
 	if !speaksOfConnection(err) {

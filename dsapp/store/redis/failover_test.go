@@ -43,10 +43,10 @@ func TestFailover(t *testing.T) {
 					begun()
 				}
 				token := activation.Token{byte(n), byte(n >> 8), 1}
-				if err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
+				if _, err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
 					return
 				}
-				_, ok, err := s.Take(t.Context(), r.Identifier, token, 1<<30)
+				_, ok, err := s.Take(t.Context(), r.Identifier, token, activation.Tag{}, 1<<30)
 				if err != nil {
 					return
 				}
@@ -126,11 +126,11 @@ func TestWaitReplicas(t *testing.T) {
 	if err := s.Writable(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
 	before := count.trips.Load()
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	if got := count.trips.Load() - before; got != 1 {
@@ -161,7 +161,7 @@ func TestWaitReplicas(t *testing.T) {
 	if _, ok, err := s.Load(t.Context(), "id-2"); err != nil || !ok {
 		t.Errorf("load of what was written: %v, error %v", ok, err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Errorf("put handshake: %v", err)
 	}
 

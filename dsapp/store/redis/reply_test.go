@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // that repeats nothing of it.
 func FuzzReply(f *testing.F) {
 	generation := bytes.Repeat([]byte("g"), 16)
-	state := append(bytes.Clone(generation), "1600000;state"...)
+	state := append(bytes.Repeat([]byte("s"), 32), append(bytes.Clone(generation), "1600000;state"...)...)
 	f.Add(uint8(7), uint8(0), int64(1), generation, []byte("mdl"), []byte("facts"), []byte("verifier"), int64(600000), []byte("data"))
 	f.Add(uint8(6), uint8(0), int64(0), generation, []byte(""), []byte(""), []byte(""), int64(-1), []byte(""))
 	f.Add(uint8(3), uint8(2), int64(1), state, []byte{}, []byte{}, []byte{}, int64(120000), []byte{})
@@ -72,7 +73,7 @@ func FuzzReply(f *testing.F) {
 			}
 			return
 		}
-		rest, isState := bytes.CutPrefix(text(1), h.Generation[:])
+		rest, isState := bytes.CutPrefix(text(1), slices.Concat(h.Source[:], h.Application[:], h.Generation[:]))
 		_, sealed, separated := bytes.Cut(rest, []byte(";"))
 		if len(values) != 3 || !isState || !separated || !bytes.Equal(sealed, h.State) || h.Simulated != (rest[0] == '1') {
 			t.Fatalf("%q is read as %+v", values, h)

@@ -24,15 +24,22 @@ type script struct {
 //
 // Fields of the hash under reg:
 //
-//	g generation            r attempts reserved       b present in a tombstone
+//	g generation            r attempts reserved       b 1 in a tombstone
 //	k kind                  i proofs in flight        t<token> one proof in flight
 //	f facts                 a activations             lt token settled last
 //	v verifier              n devices to be added     lo its outcome, 1 or 0
-//	d data                  c confirmations
+//	d data                  c final calls
 //	e end of the lifetime in milliseconds of Unix time
 //
-// The string under hs is the generation (16 bytes), 1 or 0 for simulated, the
-// lifetime of the simulated record in milliseconds, a semicolon, the state.
+// Of the kind affinity, n counts the calls to add a device, as c counts the final
+// calls: those that an authentication server refused, and those under way.
+//
+// Fields of the hash under hs:
+//
+//	1 to 4  a handshake each: its number, a semicolon, its end in milliseconds of
+//	        Unix time, a semicolon, then as encodeHandshake has it. What was put
+//	        later has a higher number.
+//	m       until when contention is not told again, in milliseconds of Unix time
 //
 // The string under own is the token (16 bytes) and the owner. The sorted set under
 // dev has an entry for every claim, its token, its key, a semicolon and its owner,
@@ -42,8 +49,11 @@ type script struct {
 // The first write of a script is one that the server refuses when its memory is
 // used up. Nothing is half done then. A durable script that is repeated writes
 // something again, which changes nothing: WAIT is about a connection's last write.
+// Take and settle write something in every case: whether there was anything to
+// change must not show in the time that WAIT takes. Only what is damaged is left
+// alone.
 type scripts struct {
-	create, load, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
+	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
 
 	claim, release, list, listed, unlist script
 }
@@ -54,12 +64,67 @@ const (
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
-	// answer defines a function that returns the record of an answer's fields
-	// after a first number.
-	answer = `
-local function record(first, g, k, f, v, e)
-  return {first, g, k, f or '', v or '', math.max(0, tonumber(e) - now)}
+	// numbers defines a function that returns the number that text is, or nothing if
+	// it is not one that scripts write, or greater than limit. No moment that they
+	// write has more than 14 digits.
+	numbers = `
+local moment = 1e14
+local function number(text, limit)
+  if text and #text < 16 and (text == '0' or string.find(text, '^[1-9]%d*$')) and tonumber(text) <= limit then
+    return tonumber(text)
+  end
 end
+`
+	// registration reads the registration under the first key: its generation g, kind
+	// k, end e, counters r, i, a, n and c, and b. None of them is there if there is
+	// no registration. What no script can have written ends the script. The number
+	// is activation.MaxCounter.
+	registration = numbers + `
+local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'b', 'e', 'r', 'i', 'a', 'n', 'c')
+local g, k, b, e = o[1], o[2], o[3], number(o[4], moment)
+local most = 1000000
+local r, i, a, n, c = number(o[5], most), number(o[6], most), number(o[7], most), number(o[8], most), number(o[9], most)
+local present = false
+for field = 1, 9 do present = present or o[field] end
+if present then
+  local exchange = k == '` + mdl + `' or k == '` + standard + `' or k == '` + simulated + `'
+  if not (g and #g == 16 and (exchange or k == '` + affinity + `') and (not b or b == '1') and e and r and i and a and n and c)
+    or i > r or exchange and n > a then
+    return redis.error_reply('` + damaged + `')
+  end
+end
+`
+	// answer defines a function that returns the record of an answer after a first
+	// number.
+	answer = `
+local function record(first, f, v)
+  return {first, g, k, f or '', v or '', math.max(0, e - now)}
+end
+`
+	// handshakes reads what is under the last key: the handshakes that have not ended,
+	// by their fields, and until when nothing is told, 0 if nothing was. What no
+	// script can have written ends the script.
+	handshakes = `
+local hs = KEYS[#KEYS]
+local waiting, ended = {}, {}
+local o = redis.call('HMGET', hs, '1', '2', '3', '4', 'm')
+local quiet = number(o[5] or '0', moment)
+local whole = quiet
+for field = 1, 4 do
+  local text = o[field]
+  if text then
+    local order, ends, at = string.match(text, '^(%d+);(%d+);()')
+    local h = {order = number(order, moment), ends = number(ends, moment)}
+    if at then
+      h.text, h.source, h.application = string.sub(text, at), string.sub(text, at, at + 15), string.sub(text, at + 16, at + 31)
+      h.generation, h.simulated = string.sub(text, at + 32, at + 47), string.sub(text, at + 48, at + 48)
+      h.lifetime = number(string.match(text, '^(%d+);', at + 49), moment)
+    end
+    whole = whole and h.order and h.ends and h.lifetime and (h.simulated == '0' or h.simulated == '1')
+    if h.ends and h.ends > now then waiting[field] = h else ended[#ended + 1] = field end
+  end
+end
+if not whole then return redis.error_reply('` + damaged + `') end
 `
 	// tick defines now, in microseconds.
 	tick = `
@@ -69,84 +134,129 @@ local now = t[1] * 1000000 + t[2]
 	simulated = string(activation.KindSimulated)
 	affinity  = string(activation.KindAffinity)
 	mdl       = string(activation.KindMDL)
+	standard  = string(activation.KindStandard)
+
+	// damaged is what scripts answer about what no script can have written.
+	damaged = "DAMAGED"
 )
 
 func newScripts() scripts {
 	return scripts{
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.
-		create: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + answer + `
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'v', 'e')
-if o[1] and o[2] ~= '` + simulated + `' then
-  if o[1] == ARGV[1] then
-    redis.call('HSET', KEYS[1], 'g', o[1])
+		create: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+if g and k ~= '` + simulated + `' then
+  if g == ARGV[1] then
+    redis.call('HSET', KEYS[1], 'g', g)
     return {1}
   end
-  if o[1] ~= ARGV[2] then return record(0, o[1], o[2], o[3], o[4], o[5]) end
+  if g ~= ARGV[2] then return record(0, unpack(redis.call('HMGET', KEYS[1], 'f', 'v'))) end
 end
 redis.call('HSET', KEYS[1], 'g', ARGV[1])
 redis.call('DEL', KEYS[1], KEYS[2])
-local e = now + tonumber(ARGV[4])
+e = now + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'g', ARGV[1], 'k', ARGV[3], 'f', ARGV[5], 'v', ARGV[6], 'd', ARGV[7],
   'e', e, 'r', 0, 'i', 0, 'a', 0, 'n', 0, 'c', 0)
 redis.call('PEXPIREAT', KEYS[1], e)
 return {1}
 `)},
 		// KEYS reg.
-		load: script{Script: goredis.NewScript(clock + answer + `
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'v', 'e')
-if not o[1] then return {0} end
-return record(1, o[1], o[2], o[3], o[4], o[5])
+		load: script{Script: goredis.NewScript(clock + registration + answer + `
+if not g then return {0} end
+return record(1, unpack(redis.call('HMGET', KEYS[1], 'f', 'v')))
 `)},
-		// KEYS reg hs. ARGV token maxAttempts room. Room is 1 if a simulated record
+		// KEYS hs. ARGV handshake lifetime interval. It returns 1 if contention is to be
+		// told, which it is once in an interval.
+		put: script{Script: goredis.NewScript(clock + numbers + handshakes + `
+local source, application = string.sub(ARGV[1], 1, 16), string.sub(ARGV[1], 17, 32)
+local own, free, oldest
+local order, last, others = 0, 0, false
+for field = 1, 4 do
+  local h = waiting[field]
+  if not h then
+    free = free or field
+  else
+    if h.source == source then own = field end
+    others = others or h.source ~= source or h.application ~= application
+    if not oldest or h.order < waiting[oldest].order then oldest = field end
+    order = math.max(order, h.order)
+  end
+end
+local field, ends = own or free or oldest, now + tonumber(ARGV[2])
+redis.call('HSET', hs, field, (order + 1) .. ';' .. ends .. ';' .. ARGV[1])
+local contended = others and quiet <= now
+if contended then
+  quiet = now + tonumber(ARGV[3])
+  redis.call('HSET', hs, 'm', quiet)
+end
+waiting[field] = nil
+last = math.max(ends, quiet)
+for _, h in pairs(waiting) do last = math.max(last, h.ends) end
+for _, old in ipairs(ended) do
+  if old ~= field then redis.call('HDEL', hs, old) end
+end
+redis.call('PEXPIREAT', hs, last)
+return {contended and 1 or 0}
+`)},
+		// KEYS reg hs. ARGV token source maxAttempts room. Room is 1 if a simulated record
 		// may be created.
-		take: script{durable: true, Script: goredis.NewScript(clock + `
-local h = redis.call('GET', KEYS[2])
-if not h then return {0} end
-local left = redis.call('PTTL', KEYS[2])
-local generation, sim = string.sub(h, 1, 16), string.sub(h, 17, 17) == '1'
-local lifetime = tonumber(string.sub(h, 18, string.find(h, ';', 18, true) - 1))
-local max = tonumber(ARGV[2])
-local o = redis.call('HMGET', KEYS[1], 'g', 'e', 'r', 'b')
+		take: script{durable: true, Script: goredis.NewScript(clock + registration + handshakes + `
+local own, last
+for field = 1, 4 do
+  local h = waiting[field]
+  if h and h.source == ARGV[2] then own = field end
+  if h and (not last or h.order > waiting[last].order) then last = field end
+end
+local field = own or last
+local h, max, flight = waiting[field], tonumber(ARGV[3]), 't' .. ARGV[1]
 local ok
-if o[1] then
-  ok = o[1] == generation and not o[4] and now < tonumber(o[2]) and tonumber(o[3]) < max
-    and redis.call('HEXISTS', KEYS[1], 't' .. ARGV[1]) == 0
+if h and g then
+  ok = g == h.generation and not b and now < e and r < max and redis.call('HEXISTS', KEYS[1], flight) == 0
 else
-  ok = sim and ARGV[3] == '1' and max > 0 and lifetime > 0
+  ok = h and h.simulated == '1' and ARGV[4] == '1' and max > 0 and h.lifetime > 0
 end
 if not ok then
-  redis.call('DEL', KEYS[2])
+  redis.call('HSET', hs, 'w', 1)
+  redis.call('HDEL', hs, 'w', field or 'w')
   return {0}
 end
 redis.call('HINCRBY', KEYS[1], 'r', 1)
 redis.call('HINCRBY', KEYS[1], 'i', 1)
-redis.call('HSET', KEYS[1], 't' .. ARGV[1], 1)
-if not o[1] then
-  local e = now + lifetime
-  redis.call('HSET', KEYS[1], 'g', generation, 'k', '` + simulated + `', 'e', e, 'a', 0, 'n', 0, 'c', 0)
+redis.call('HSET', KEYS[1], flight, 1)
+if not g then
+  e = now + h.lifetime
+  redis.call('HSET', KEYS[1], 'g', h.generation, 'k', '` + simulated + `', 'e', e, 'a', 0, 'n', 0, 'c', 0)
   redis.call('PEXPIREAT', KEYS[1], e)
 end
-redis.call('DEL', KEYS[2])
-return {1, h, left}
+redis.call('HDEL', hs, field)
+return {1, h.text, h.ends - now}
 `)},
 		// KEYS reg. ARGV generation token proven maxAttempts maxActivations tombstone.
-		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + answer + `
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'v', 'e', 'd', 'a', 'lt', 'lo', 'b')
-if o[1] ~= ARGV[1] then return {0} end
-local function whole()
-  local r = record(1, o[1], o[2], o[3], o[4], o[5])
-  r[7] = o[6] or ''
-  return r
+		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+local function nothing()
+  redis.call('HSET', KEYS[1], 'w', 1)
+  redis.call('HDEL', KEYS[1], 'w')
+end
+local function whole(f, v, d)
+  local x = record(1, f, v)
+  x[7] = d or ''
+  return x
+end
+if g ~= ARGV[1] then
+  nothing()
+  return {0}
 end
 local flight = 't' .. ARGV[2]
 if redis.call('HEXISTS', KEYS[1], flight) == 0 then
-  if o[8] == ARGV[2] and o[9] == '1' and not o[10] then
-    redis.call('HSET', KEYS[1], 'lt', o[8])
-    return whole()
+  nothing()
+  local last = redis.call('HMGET', KEYS[1], 'lt', 'lo')
+  if last[1] == ARGV[2] and last[2] == '1' and not b then
+    return whole(unpack(redis.call('HMGET', KEYS[1], 'f', 'v', 'd')))
   end
   return {0}
 end
-local ok = ARGV[3] == '1' and tonumber(o[7]) < tonumber(ARGV[5]) and now < tonumber(o[5]) and o[2] ~= '` + simulated + `'
+if i < 1 then return redis.error_reply('` + damaged + `') end
+local ok = ARGV[3] == '1' and a < tonumber(ARGV[5]) and now < e and (k == '` + mdl + `' or k == '` + standard + `')
+local values = ok and redis.call('HMGET', KEYS[1], 'f', 'v', 'd')
 redis.call('HSET', KEYS[1], 'lt', ARGV[2], 'lo', ok and 1 or 0)
 redis.call('HDEL', KEYS[1], flight)
 local flying = redis.call('HINCRBY', KEYS[1], 'i', -1)
@@ -158,47 +268,46 @@ end
 if reserved >= tonumber(ARGV[4]) and flying == 0 then
   redis.call('HSET', KEYS[1], 'b', 1)
   redis.call('HDEL', KEYS[1], 'v', 'd')
-  redis.call('PEXPIREAT', KEYS[1], tonumber(o[5]) + tonumber(ARGV[6]))
+  redis.call('PEXPIREAT', KEYS[1], e + tonumber(ARGV[6]))
 end
-if ok then return whole() end
+if ok then return whole(unpack(values)) end
 return {0}
 `)},
-		// KEYS reg.
-		admitDevice: script{Script: goredis.NewScript(clock + answer + `
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'e', 'n')
-if not o[1] or now >= tonumber(o[4]) then return {0} end
-if o[2] ~= '` + affinity + `' then
-  if o[2] ~= '` + mdl + `' or tonumber(o[5]) < 1 then return {0} end
+		// KEYS reg. ARGV maxAttempts.
+		admitDevice: script{Script: goredis.NewScript(clock + registration + answer + `
+if not g or now >= e then return {0} end
+if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
+  redis.call('HINCRBY', KEYS[1], 'n', 1)
+elseif k == '` + mdl + `' and n > 0 then
   redis.call('HINCRBY', KEYS[1], 'n', -1)
+else
+  return {0}
 end
-return record(1, o[1], o[2], o[3], nil, o[4])
+return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{Script: goredis.NewScript(clock + answer + `
-local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'f', 'e', 'a', 'c')
-if not o[1] or now >= tonumber(o[4]) then return {0} end
+		admitConfirmation: script{Script: goredis.NewScript(clock + registration + answer + `
+if not g or now >= e then return {0} end
 local known = false
-for i = 2, #ARGV do
-  if ARGV[i] == o[2] then known = true end
+for j = 2, #ARGV do
+  if ARGV[j] == k then known = true end
 end
-if not known then return {0} end
-if o[2] ~= '` + affinity + `' then
-  if tonumber(o[5]) < 1 or tonumber(o[6]) >= tonumber(ARGV[1]) then return {0} end
-  redis.call('HINCRBY', KEYS[1], 'c', 1)
-end
-return record(1, o[1], o[2], o[3], nil, o[4])
+if not known or c >= tonumber(ARGV[1]) or a < 1 and k ~= '` + affinity + `' then return {0} end
+redis.call('HINCRBY', KEYS[1], 'c', 1)
+return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
-		// KEYS reg. ARGV generation counter step. Rights count upwards to the
-		// activations: more would be rights that nobody earned. Calls count
-		// downwards to 0. Only for the kind mdl are there ever fewer rights than
-		// activations, so that no other kind gets one back.
-		giveBack: script{Script: goredis.NewScript(`
-local o = redis.call('HMGET', KEYS[1], 'g', ARGV[2], 'a')
-if o[1] ~= ARGV[1] then return {0} end
-local step = tonumber(ARGV[3])
-local after = tonumber(o[2]) + step
-if after < 0 or step > 0 and after > tonumber(o[3]) then return {0} end
-redis.call('HINCRBY', KEYS[1], ARGV[2], step)
+		// KEYS reg. ARGV generation counter. Rights of the kind mdl count upwards to the
+		// activations: more would be rights that nobody earned. Calls count downwards
+		// to 0.
+		giveBack: script{Script: goredis.NewScript(registration + `
+if g ~= ARGV[1] then return {0} end
+if ARGV[2] == 'c' and c > 0 then
+  redis.call('HINCRBY', KEYS[1], 'c', -1)
+elseif ARGV[2] == 'n' and k == '` + affinity + `' and n > 0 then
+  redis.call('HINCRBY', KEYS[1], 'n', -1)
+elseif ARGV[2] == 'n' and k == '` + mdl + `' and n < a then
+  redis.call('HINCRBY', KEYS[1], 'n', 1)
+end
 return {1}
 `)},
 		// KEYS reg hs. ARGV generation.

@@ -6,7 +6,7 @@
 // login or signature:
 //
 //	dsapp:{id}:reg           the registration, a hash
-//	dsapp:{id}:hs            the handshake, a string
+//	dsapp:{id}:hs            the handshakes, a hash
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
 //	dsapp:sim                the simulation secret, a string
@@ -19,7 +19,7 @@
 // The user of the servers' access control needs these commands, for the keys that
 // begin with the prefix:
 //
-//	eval evalsha wait time get set getrange del pttl pexpireat
+//	eval evalsha wait time get set getrange del pexpireat
 //	hget hmget hset hdel hexists hincrby
 //	zadd zrange zrem zrevrangebyscore zremrangebyscore zremrangebyrank
 //	cluster|slots asking  (on a cluster)
@@ -144,8 +144,11 @@ func (s *Store) Writable(ctx context.Context) error {
 	if last := s.proof.Load(); last != nil && began.Sub(*last) < proofLifetime {
 		return nil
 	}
-	if err := s.set(ctx, script{durable: true}, s.prefix+":probe", []byte{'1'}, probeLifetime); err != nil {
-		return err
+	probe := s.prefix + ":probe"
+	_, err := s.send(ctx, call{script{durable: true}, []string{probe}, []any{"SET", probe, "1", "PX", milliseconds(probeLifetime)}})
+	if err != nil {
+		s.proof.Store(nil)
+		return unavailable(err)
 	}
 	s.proof.Store(&began)
 	return nil
@@ -168,22 +171,29 @@ func (s *Store) Load(ctx context.Context, identifier string) (activation.Record,
 }
 
 // PutHandshake implements activation.Store.
-func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) error {
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
 	lifetime := max(h.Lifetime, time.Millisecond)
 	if h.Simulated {
-		if held, _ := s.tracker.hold(identifier, lifetime); !held {
+		// That contention was told is kept, too.
+		if held, _ := s.tracker.hold(identifier, max(lifetime, activation.ContentionInterval)); !held {
 			identifier = overflow
 		}
 	}
-	return s.set(ctx, script{}, s.handshake(identifier), encodeHandshake(h), lifetime)
+	a, err := s.run(ctx, s.scripts.put, []string{s.handshake(identifier)},
+		encodeHandshake(h), milliseconds(lifetime), milliseconds(activation.ContentionInterval))
+	// Those that share a key do not contend for one identifier.
+	return a.ok && identifier != overflow, err
 }
 
 // Take implements activation.Store.
-func (s *Store) Take(ctx context.Context, identifier string, token activation.Token, maxAttempts int) (activation.Handshake, bool, error) {
+func (s *Store) Take(
+	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
+) (activation.Handshake, bool, error) {
 	// Whether the handshake is simulated is known afterwards only; until then a
 	// place for the record is reserved, unless there is none.
 	room, claimed := s.tracker.hold(identifier, takeMargin)
-	a, err := s.run(ctx, s.scripts.take, []string{s.registration(identifier), s.handshake(identifier)}, token[:], maxAttempts, room)
+	a, err := s.run(ctx, s.scripts.take, []string{s.registration(identifier), s.handshake(identifier)},
+		token[:], source[:], maxAttempts, room)
 	if err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -209,13 +219,13 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 }
 
 // AdmitDevice implements activation.Store.
-func (s *Store) AdmitDevice(ctx context.Context, identifier string) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.admitDevice, identifier)
+func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+	return s.admit(ctx, s.scripts.admitDevice, identifier, maxAttempts)
 }
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
-	return s.giveBack(ctx, identifier, generation, "n", 1)
+	return s.giveBack(ctx, identifier, generation, "n")
 }
 
 // AdmitConfirmation implements activation.Store.
@@ -229,7 +239,7 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 
 // ReturnConfirmation implements activation.Store.
 func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
-	return s.giveBack(ctx, identifier, generation, "c", -1)
+	return s.giveBack(ctx, identifier, generation, "c")
 }
 
 // Remove implements activation.Store.
@@ -304,20 +314,10 @@ func (s *Store) admit(ctx context.Context, x script, identifier string, args ...
 	return r, err == nil, err
 }
 
-// set writes value under key.
-func (s *Store) set(ctx context.Context, how script, key string, value []byte, lifetime time.Duration) error {
-	_, err := s.send(ctx, call{how, []string{key}, []any{"SET", key, value, "PX", milliseconds(lifetime)}})
-	if err != nil {
-		s.proof.Store(nil)
-		return unavailable(err)
-	}
-	return nil
-}
-
-// giveBack adds step to a counter of a registration, within its bounds. It is not
-// repeated: two calls would be given back for one.
-func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string, step int) error {
-	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registration(identifier)}, generation[:], counter, step)
+// giveBack takes one call out of a counter of a registration, within its bounds. It
+// is not repeated: two calls would be given back for one.
+func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string) error {
+	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registration(identifier)}, generation[:], counter)
 	return err
 }
 

@@ -105,9 +105,12 @@ func calls(s *redis.Store, identifier string) []struct {
 			_, ok, err := s.Load(ctx, identifier)
 			return accepted(ok, err)
 		}},
-		{"PutHandshake", func(ctx context.Context) error { return s.PutHandshake(ctx, identifier, handshake(r)) }},
+		{"PutHandshake", func(ctx context.Context) error {
+			_, err := s.PutHandshake(ctx, identifier, handshake(r))
+			return err
+		}},
 		{"Take", func(ctx context.Context) error {
-			_, ok, err := s.Take(ctx, identifier, token, 3)
+			_, ok, err := s.Take(ctx, identifier, token, activation.Tag{}, 3)
 			return accepted(ok, err)
 		}},
 		{"Settle", func(ctx context.Context) error {
@@ -115,7 +118,7 @@ func calls(s *redis.Store, identifier string) []struct {
 			return accepted(ok, err)
 		}},
 		{"AdmitDevice", func(ctx context.Context) error {
-			_, ok, err := s.AdmitDevice(ctx, identifier)
+			_, ok, err := s.AdmitDevice(ctx, identifier, 3)
 			return accepted(ok, err)
 		}},
 		{"ReturnDevice", func(ctx context.Context) error { return s.ReturnDevice(ctx, identifier, r.Generation) }},
@@ -212,11 +215,11 @@ func TestEveryKeyExpires(t *testing.T) {
 		}
 	}
 	// A simulated record.
-	if err := s.PutHandshake(t.Context(), "id-2", simulated()); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-2", simulated()); err != nil {
 		t.Fatal(err)
 	}
 	check("PutHandshake")
-	if _, ok, err := s.Take(t.Context(), "id-2", activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-2", activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	check("Take")
@@ -241,11 +244,11 @@ func TestTombstone(t *testing.T) {
 		t.Errorf("record has %v left, want %v", left, r.Lifetime)
 	}
 	for i := range 3 {
-		if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+		if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 			t.Fatal(err)
 		}
 		token := activation.Token{byte(i + 1)}
-		if _, ok, err := s.Take(t.Context(), "id-1", token, 3); err != nil || !ok {
+		if _, ok, err := s.Take(t.Context(), "id-1", token, activation.Tag{}, 3); err != nil || !ok {
 			t.Fatalf("take: %v, error %v", ok, err)
 		}
 		if _, _, err := s.Settle(t.Context(), "id-1", settlement(r, token, false)); err != nil {
@@ -306,7 +309,7 @@ func TestSimulatedKeysAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 50 {
-		if err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
+		if _, err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -318,7 +321,7 @@ func TestSimulatedKeysAreBounded(t *testing.T) {
 	}
 	for i := range 50 {
 		identifier := fmt.Sprintf("unknown-%d", i)
-		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); err != nil || ok != (i < limit) {
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, activation.Tag{}, 3); err != nil || ok != (i < limit) {
 			t.Fatalf("take of %s: %v, error %v", identifier, ok, err)
 		}
 	}
@@ -330,20 +333,20 @@ func TestSimulatedKeysAreBounded(t *testing.T) {
 	// another node put.
 	other := redis.New(client, redis.Options{MaxSimulated: limit})
 	for i := range limit {
-		if err := other.PutHandshake(t.Context(), fmt.Sprintf("other-%d", i), simulated()); err != nil {
+		if _, err := other.PutHandshake(t.Context(), fmt.Sprintf("other-%d", i), simulated()); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("other-%d", i), activation.Token{1}, 3); err != nil || ok {
+		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("other-%d", i), activation.Token{1}, activation.Tag{}, 3); err != nil || ok {
 			t.Fatalf("take: %v, error %v", ok, err)
 		}
 	}
 	if got := keys(t, server); len(got) != 1+limit+1 {
 		t.Fatalf("%d keys: %v", len(got), got)
 	}
-	if err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "real", activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "real", activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take of a real one: %v, error %v", ok, err)
 	}
 }
@@ -357,18 +360,18 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "real", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
 	for identifier, want := range map[string]bool{"real": true, "unknown": false} {
-		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); err != nil || ok != want {
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, activation.Tag{}, 3); err != nil || ok != want {
 			t.Fatalf("take of %s: %v, error %v", identifier, ok, err)
 		}
 	}
-	if err := s.PutHandshake(t.Context(), "other", simulated()); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "other", simulated()); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "other", activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "other", activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take of the first simulated one: %v, error %v", ok, err)
 	}
 }
@@ -382,10 +385,10 @@ func TestTwoNodes(t *testing.T) {
 	if _, _, err := first.Create(t.Context(), r, activation.Generation{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := first.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := second.Take(t.Context(), "id-1", activation.Token{1}, 3); err != nil || !ok {
+	if _, ok, err := second.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take on the other node: %v, error %v", ok, err)
 	}
 	if got, ok, err := first.Settle(t.Context(), "id-1", settlement(r, activation.Token{1}, true)); err != nil || !ok || !bytes.Equal(got.Data, r.Data) {
@@ -399,15 +402,15 @@ func TestTwoNodes(t *testing.T) {
 			s = second
 		}
 		wg.Go(func() {
-			if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+			if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 				t.Error(err)
 			}
-			if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2, byte(i)}, 3); err != nil {
+			if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2, byte(i)}, activation.Tag{}, 3); err != nil {
 				t.Error(err)
 			} else if ok {
 				taken.Add(1)
 			}
-			if _, ok, err := s.AdmitDevice(t.Context(), "id-1"); err != nil {
+			if _, ok, err := s.AdmitDevice(t.Context(), "id-1", 3); err != nil {
 				t.Error(err)
 			} else if ok {
 				devices.Add(1)
@@ -509,13 +512,13 @@ func TestOutOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	proofs := []activation.Token{{1}, {2}}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", proofs[0], 3); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", proofs[0], activation.Tag{}, 3); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
 	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -527,7 +530,7 @@ func TestOutOfMemory(t *testing.T) {
 	if _, _, err := s.Create(t.Context(), replacing, r.Generation); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("create: error %v", err)
 	}
-	if _, _, err := s.Take(t.Context(), "id-1", proofs[1], 3); !errors.Is(err, activation.ErrUnavailable) {
+	if _, _, err := s.Take(t.Context(), "id-1", proofs[1], activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("take: error %v", err)
 	}
 	if _, _, err := s.Settle(t.Context(), "id-1", settlement(r, proofs[0], true)); !errors.Is(err, activation.ErrUnavailable) {
@@ -541,7 +544,7 @@ func TestOutOfMemory(t *testing.T) {
 	if _, ok, err := s.Settle(t.Context(), "id-1", settlement(r, proofs[0], true)); err != nil || !ok {
 		t.Errorf("the proof in flight was lost: %v, error %v", ok, err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", proofs[1], 1); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", proofs[1], activation.Tag{}, 1); err != nil || !ok {
 		t.Errorf("the handshake was lost or an attempt counted: %v, error %v", ok, err)
 	}
 }
@@ -551,13 +554,13 @@ func TestForeignValues(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	server.Command(t, "SET", "dsapp:{id-1}:reg", "something")
-	server.Command(t, "HSET", "dsapp:{id-2}:hs", "field", "value")
+	server.Command(t, "HSET", "dsapp:{id-2}:hs", "1", "value")
 	server.Command(t, "SET", "dsapp:{id-3}:hs", "value")
 	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) || found {
 		t.Errorf("load: %v, error %v", found, err)
 	}
 	for _, identifier := range []string{"id-2", "id-3"} {
-		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+		if _, ok, err := s.Take(t.Context(), identifier, activation.Token{1}, activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
 			t.Errorf("take of %s: %v, error %v", identifier, ok, err)
 		}
 	}
@@ -614,19 +617,19 @@ func TestLostAnswers(t *testing.T) {
 	}
 	lost("create")
 
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
 	lose.Store(true)
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) || ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	lost("take")
 
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, 2); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 2); err != nil || !ok {
 		t.Fatalf("take: %v, error %v", ok, err)
 	}
 	lose.Store(true)
@@ -635,21 +638,21 @@ func TestLostAnswers(t *testing.T) {
 	}
 	lost("settle")
 	for _, want := range []bool{true, false} {
-		if _, ok, err := s.AdmitDevice(t.Context(), "id-1"); err != nil || ok != want {
+		if _, ok, err := s.AdmitDevice(t.Context(), "id-1", 3); err != nil || ok != want {
 			t.Fatalf("admit device: %v, error %v, want %v", ok, err, want)
 		}
 	}
 	// One attempt was reserved by the lost Take, and no more.
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{3}, 1); err != nil || ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{3}, activation.Tag{}, 1); err != nil || ok {
 		t.Fatalf("the lost attempt was not counted: %v, error %v", ok, err)
 	}
-	if err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
+	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{4}, 2); err != nil || !ok {
+	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{4}, activation.Tag{}, 2); err != nil || !ok {
 		t.Fatalf("more than one attempt was counted: %v, error %v", ok, err)
 	}
 }

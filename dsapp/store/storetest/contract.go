@@ -520,7 +520,7 @@ func burning() []test {
 					s.Fatal("a device is refused")
 				}
 				s.same(got, r)
-				if _, ok := s.confirm("id-1", 1, activation.KindAffinity); !ok {
+				if _, ok := s.confirm("id-1", 2, activation.KindAffinity); !ok {
 					s.Fatal("the final call is refused")
 				}
 			}
@@ -562,15 +562,53 @@ func devices() []test {
 			s.fail(s.created("id-1", activation.KindMDL))
 			s.refuseDevice("id-1")
 		}},
-		{"device: affinity is not counted", func(s *suite) {
+		{"device: affinity admits as many as attempts, besides those given back", func(s *suite) {
 			r := s.created("id-1", activation.KindAffinity)
-			for range 3 {
+			for range 2 * maxAttempts {
 				got, ok := s.admitDevice("id-1")
 				if !ok {
 					s.Fatal("refused")
 				}
 				s.same(got, r)
+				s.returnDevice("id-1", r.Generation)
 			}
+			// What was not consumed cannot be returned.
+			s.returnDevice("id-1", r.Generation)
+			for range maxAttempts {
+				if _, ok := s.admitDevice("id-1"); !ok {
+					s.Fatal("refused below the limit")
+				}
+			}
+			s.refuseDevice("id-1")
+			s.returnDevice("id-1", newGeneration())
+			s.returnConfirmation("id-1", r.Generation)
+			s.refuseDevice("id-1")
+			s.returnDevice("id-1", r.Generation)
+			if _, ok := s.admitDevice("id-1"); !ok {
+				s.Fatal("the returned call is refused")
+			}
+			s.refuseDevice("id-1")
+			if _, ok := s.confirm("id-1", 1, activation.KindAffinity); !ok {
+				s.Fatal("devices count as final calls")
+			}
+		}},
+		{"device: affinity is never proven, which would give calls back", func(s *suite) {
+			r := s.created("id-1", activation.KindAffinity)
+			h := newSimulated()
+			h.Generation = r.Generation
+			s.put("id-1", h)
+			_, token, ok := s.take("id-1", maxAttempts)
+			if !ok {
+				s.Fatal("refused below the limit")
+			}
+			s.refuseSettle("id-1", settlement(r.Generation, token, true))
+			s.refuseSettle("id-1", settlement(r.Generation, token, true))
+			for range maxAttempts {
+				if _, ok := s.admitDevice("id-1"); !ok {
+					s.Fatal("refused below the limit")
+				}
+			}
+			s.refuseDevice("id-1")
 		}},
 		{"device: no other kind, no unknown identifier", func(s *suite) {
 			s.succeed(s.created("id-1", activation.KindStandard))
@@ -675,17 +713,29 @@ func confirmations() []test {
 				}
 			}
 		}},
-		{"confirmation: affinity needs no activation and has no limit", func(s *suite) {
+		{"confirmation: affinity needs no activation, and is limited", func(s *suite) {
 			r := s.created("id-1", activation.KindAffinity)
+			if _, ok := s.confirm("id-1", 1, activation.KindMDL); ok {
+				s.Fatal("admitted as another kind")
+			}
 			for range 3 {
 				got, ok := s.confirm("id-1", 1, activation.KindMDL, activation.KindAffinity)
 				if !ok {
 					s.Fatal("refused")
 				}
 				s.same(got, r)
+				if _, ok := s.confirm("id-1", 1, activation.KindAffinity); ok {
+					s.Fatal("admitted beyond the limit")
+				}
+				s.returnDevice("id-1", r.Generation)
+				if _, ok := s.confirm("id-1", 1, activation.KindAffinity); ok {
+					s.Fatal("returning a device returned a call")
+				}
+				s.returnConfirmation("id-1", r.Generation)
 			}
-			if _, ok := s.confirm("id-1", 1, activation.KindMDL); ok {
-				s.Fatal("admitted as another kind")
+			s.returnConfirmation("id-1", r.Generation)
+			if _, ok := s.confirm("id-1", 0, activation.KindAffinity); ok {
+				s.Fatal("admitted without any attempt")
 			}
 		}},
 		{"confirmation: never of a simulated record", func(s *suite) {
@@ -998,6 +1048,7 @@ func expiry() []test {
 			s.create(r)
 			s.eventually("the end of the record", func() bool {
 				_, ok := s.admitDevice("id-1")
+				s.returnDevice("id-1", r.Generation)
 				return !ok
 			})
 			if _, ok := s.confirm("id-1", maxAttempts, activation.KindAffinity); ok {
@@ -1163,12 +1214,13 @@ func isolation() []test {
 			s.unavailable("Create", err)
 			_, _, err = s.store.Load(ctx, id)
 			s.unavailable("Load", err)
-			s.unavailable("PutHandshake", s.store.PutHandshake(ctx, id, newHandshake(newGeneration())))
-			_, _, err = s.store.Take(ctx, id, newToken(), maxAttempts)
+			_, err = s.store.PutHandshake(ctx, id, newHandshake(newGeneration()))
+			s.unavailable("PutHandshake", err)
+			_, _, err = s.store.Take(ctx, id, newToken(), activation.Tag{}, maxAttempts)
 			s.unavailable("Take", err)
 			_, _, err = s.store.Settle(ctx, id, settlement(r.Generation, newToken(), true))
 			s.unavailable("Settle", err)
-			_, _, err = s.store.AdmitDevice(ctx, id)
+			_, _, err = s.store.AdmitDevice(ctx, id, maxAttempts)
 			s.unavailable("AdmitDevice", err)
 			s.unavailable("ReturnDevice", s.store.ReturnDevice(ctx, id, r.Generation))
 			_, _, err = s.store.AdmitConfirmation(ctx, id, maxAttempts, activation.KindMDL)

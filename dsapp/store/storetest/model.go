@@ -16,17 +16,19 @@ import (
 // concurrency, no limits on memory.
 type model struct {
 	records    map[string]*entry
-	handshakes map[string]activation.Handshake
+	handshakes map[string][]activation.Handshake // the oldest first
+	told       map[string]bool
 	secret     []byte
 }
 
 type entry struct {
 	activation.Record
-	reserved, activations, rights, confirmations int
-	inFlight                                     map[activation.Token]bool
-	burned                                       bool
-	last                                         activation.Token
-	lastOutcome                                  bool
+	reserved, activations, rights, devices, confirmations int
+
+	inFlight    map[activation.Token]bool
+	burned      bool
+	last        activation.Token
+	lastOutcome bool
 }
 
 func (m *model) create(r activation.Record, replaces activation.Generation) (activation.Record, bool) {
@@ -39,16 +41,41 @@ func (m *model) create(r activation.Record, replaces activation.Generation) (act
 		}
 	}
 	m.records[r.Identifier] = &entry{Record: r, inFlight: map[activation.Token]bool{}}
-	delete(m.handshakes, r.Identifier)
+	m.forget(r.Identifier)
 	return activation.Record{}, true
 }
 
-func (m *model) take(id string, token activation.Token, limit int) (activation.Handshake, bool) {
-	h, present := m.handshakes[id]
+func (m *model) forget(id string) {
 	delete(m.handshakes, id)
-	if !present {
+	delete(m.told, id)
+}
+
+func (m *model) put(id string, h activation.Handshake) (contended bool) {
+	var kept []activation.Handshake
+	for _, other := range m.handshakes[id] {
+		contended = contended || other.Source != h.Source || other.Application != h.Application
+		if other.Source != h.Source {
+			kept = append(kept, other)
+		}
+	}
+	kept = append(kept, h)
+	m.handshakes[id] = kept[max(0, len(kept)-activation.MaxHandshakes):]
+	contended = contended && !m.told[id]
+	m.told[id] = m.told[id] || contended
+	return contended
+}
+
+func (m *model) take(id string, token activation.Token, source activation.Tag, limit int) (activation.Handshake, bool) {
+	waiting := m.handshakes[id]
+	if len(waiting) == 0 {
 		return activation.Handshake{}, false
 	}
+	i := slices.IndexFunc(waiting, func(h activation.Handshake) bool { return h.Source == source })
+	if i < 0 {
+		i = len(waiting) - 1
+	}
+	h := waiting[i]
+	m.handshakes[id] = slices.Delete(waiting, i, i+1)
 	e := m.records[id]
 	if e == nil && h.Simulated && limit > 0 {
 		e = &entry{
@@ -81,7 +108,7 @@ func (m *model) settle(id string, x activation.Settlement) (activation.Record, b
 	}
 	delete(e.inFlight, x.Token)
 	result := activation.Record{}
-	ok := x.Proven && e.activations < x.MaxActivations && e.Kind != activation.KindSimulated
+	ok := x.Proven && e.activations < x.MaxActivations && (e.Kind == activation.KindMDL || e.Kind == activation.KindStandard)
 	if ok {
 		e.reserved--
 		e.activations++
@@ -96,12 +123,13 @@ func (m *model) settle(id string, x activation.Settlement) (activation.Record, b
 	return result, ok
 }
 
-func (m *model) admitDevice(id string) (activation.Record, bool) {
+func (m *model) admitDevice(id string, limit int) (activation.Record, bool) {
 	e := m.records[id]
 	switch {
 	case e == nil:
 		return activation.Record{}, false
-	case e.Kind == activation.KindAffinity:
+	case e.Kind == activation.KindAffinity && e.devices < limit:
+		e.devices++
 	case e.Kind == activation.KindMDL && e.rights > 0:
 		e.rights--
 	default:
@@ -111,8 +139,13 @@ func (m *model) admitDevice(id string) (activation.Record, bool) {
 }
 
 func (m *model) returnDevice(id string, g activation.Generation) {
-	if e := m.records[id]; e != nil && e.Generation == g && e.Kind == activation.KindMDL && e.rights < e.activations {
+	e := m.records[id]
+	switch {
+	case e == nil || e.Generation != g:
+	case e.Kind == activation.KindMDL && e.rights < e.activations:
 		e.rights++
+	case e.Kind == activation.KindAffinity && e.devices > 0:
+		e.devices--
 	}
 }
 
@@ -127,19 +160,17 @@ func (m *model) confirm(id string, limit int, kinds []activation.Kind) (activati
 	if e == nil || !slices.Contains(kinds, e.Kind) {
 		return activation.Record{}, false
 	}
-	if e.Kind != activation.KindAffinity {
-		if e.activations == 0 || e.confirmations >= limit {
-			return activation.Record{}, false
-		}
-		e.confirmations++
+	if e.confirmations >= limit || e.Kind != activation.KindAffinity && e.activations == 0 {
+		return activation.Record{}, false
 	}
+	e.confirmations++
 	return withoutSecrets(e.Record), true
 }
 
 func (m *model) remove(id string, g activation.Generation) {
 	if e := m.records[id]; e != nil && e.Generation == g {
 		delete(m.records, id)
-		delete(m.handshakes, id)
+		m.forget(id)
 	}
 }
 
@@ -154,11 +185,15 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 	})
 	kinds := rapid.SampledFrom([]activation.Kind{activation.KindMDL, activation.KindMDL, activation.KindStandard, activation.KindAffinity})
 	limits := rapid.IntRange(0, 4)
+	// More than there is room for.
+	tags := rapid.Custom(func(t *rapid.T) activation.Tag {
+		return activation.Tag{rapid.ByteRange(0, activation.MaxHandshakes+1).Draw(t, "tag")}
+	})
 	blobs := rapid.SliceOfN(rapid.Byte(), 1, 40)
 
 	rapid.Check(t, func(rt *rapid.T) {
 		store := open(t)
-		m := &model{records: map[string]*entry{}, handshakes: map[string]activation.Handshake{}}
+		m := &model{records: map[string]*entry{}, handshakes: map[string][]activation.Handshake{}, told: map[string]bool{}}
 		tokens := []activation.Token{{0xff}} // the first one is never taken
 		anyToken := func(t *rapid.T) activation.Token { return rapid.SampledFrom(tokens).Draw(t, "token") }
 		// Half of the drawn generations are the record's own.
@@ -208,15 +243,15 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 			"put handshake": func(t *rapid.T) {
 				id := identifiers.Draw(t, "identifier")
 				h := activation.Handshake{
-					Generation: generation(t, id), State: blobs.Draw(t, "state"), Lifetime: lifetime,
-					Simulated: rapid.Bool().Draw(t, "simulated"),
+					Generation: generation(t, id), Source: tags.Draw(t, "source"), Application: activation.Tag{rapid.ByteRange(0, 1).Draw(t, "application")},
+					State: blobs.Draw(t, "state"), Lifetime: lifetime, Simulated: rapid.Bool().Draw(t, "simulated"),
 				}
 				if h.Simulated {
 					h.RecordLifetime = lifetime
 				}
-				m.handshakes[id] = h
-				if err := store.PutHandshake(t.Context(), id, h); err != nil {
-					t.Fatalf("put handshake of %s: %v", id, err)
+				want := m.put(id, h)
+				if got, err := store.PutHandshake(t.Context(), id, h); err != nil || got != want {
+					t.Fatalf("put handshake of %s: contended %v, error %v, the model says %v", id, got, err, want)
 				}
 			},
 			"take": func(t *rapid.T) {
@@ -224,12 +259,13 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 				limit := limits.Draw(t, "attempts")
 				token := activation.Token{byte(len(tokens)), byte(len(tokens) >> 8)}
 				tokens = append(tokens, token)
-				want, wantOK := m.take(id, token, limit)
-				got, ok, err := store.Take(t.Context(), id, token, limit)
+				source := tags.Draw(t, "source")
+				want, wantOK := m.take(id, token, source, limit)
+				got, ok, err := store.Take(t.Context(), id, token, source, limit)
 				if err != nil || ok != wantOK {
 					t.Fatalf("take of %s: %v, error %v, the model says %v", id, ok, err, wantOK)
 				}
-				if got.Generation != want.Generation || got.Simulated != want.Simulated || !bytes.Equal(got.State, want.State) {
+				if got.Generation != want.Generation || got.Source != want.Source || got.Application != want.Application || got.Simulated != want.Simulated || !bytes.Equal(got.State, want.State) {
 					t.Fatalf("take of %s: another handshake", id)
 				}
 			},
@@ -258,15 +294,15 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 				if e == nil {
 					return
 				}
-				h := activation.Handshake{Generation: e.Generation, State: blobs.Draw(t, "state"), Lifetime: lifetime}
-				m.handshakes[id] = h
-				if err := store.PutHandshake(t.Context(), id, h); err != nil {
-					t.Fatalf("put handshake of %s: %v", id, err)
+				h := activation.Handshake{Generation: e.Generation, Source: tags.Draw(t, "source"), State: blobs.Draw(t, "state"), Lifetime: lifetime}
+				contended := m.put(id, h)
+				if got, err := store.PutHandshake(t.Context(), id, h); err != nil || got != contended {
+					t.Fatalf("put handshake of %s: contended %v, error %v, the model says %v", id, got, err, contended)
 				}
 				token := activation.Token{byte(len(tokens)), byte(len(tokens) >> 8)}
 				tokens = append(tokens, token)
-				_, wantOK := m.take(id, token, 4)
-				if _, ok, err := store.Take(t.Context(), id, token, 4); err != nil || ok != wantOK {
+				_, wantOK := m.take(id, token, h.Source, 4)
+				if _, ok, err := store.Take(t.Context(), id, token, h.Source, 4); err != nil || ok != wantOK {
 					t.Fatalf("take of %s: %v, error %v, the model says %v", id, ok, err, wantOK)
 				}
 				x := activation.Settlement{
@@ -278,8 +314,9 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 			},
 			"admit device": func(t *rapid.T) {
 				id := identifiers.Draw(t, "identifier")
-				want, wantOK := m.admitDevice(id)
-				got, ok, err := store.AdmitDevice(t.Context(), id)
+				limit := limits.Draw(t, "attempts")
+				want, wantOK := m.admitDevice(id, limit)
+				got, ok, err := store.AdmitDevice(t.Context(), id, limit)
 				agree(t, "admit device of "+id, got, ok, err, want, wantOK)
 			},
 			"return device": func(t *rapid.T) {

@@ -43,7 +43,7 @@ const (
 func Run(t *testing.T, open func(t *testing.T) activation.Store) {
 	t.Helper()
 	for _, tests := range [][]test{
-		creation(), handshakes(), attempts(), settlements(), burning(), devices(),
+		creation(), handshakes(), sources(), contention(), attempts(), settlements(), burning(), devices(),
 		confirmations(), removal(), simulation(), secrets(), expiry(), isolation(), storms(),
 	} {
 		for _, tt := range tests {
@@ -151,17 +151,24 @@ func (s *suite) absent(identifier string) {
 	}
 }
 
-func (s *suite) put(identifier string, h activation.Handshake) {
+func (s *suite) put(identifier string, h activation.Handshake) (contended bool) {
 	s.Helper()
-	if err := s.store.PutHandshake(s.Context(), identifier, h); err != nil {
+	contended, err := s.store.PutHandshake(s.Context(), identifier, h)
+	if err != nil {
 		s.Fatalf("put handshake of %s: %v", identifier, err)
 	}
+	return contended
 }
 
 func (s *suite) take(identifier string, limit int) (activation.Handshake, activation.Token, bool) {
 	s.Helper()
+	return s.takeFrom(identifier, activation.Tag{}, limit)
+}
+
+func (s *suite) takeFrom(identifier string, source activation.Tag, limit int) (activation.Handshake, activation.Token, bool) {
+	s.Helper()
 	token := newToken()
-	h, ok, err := s.store.Take(s.Context(), identifier, token, limit)
+	h, ok, err := s.store.Take(s.Context(), identifier, token, source, limit)
 	if err != nil {
 		s.Fatalf("take of %s: %v", identifier, err)
 	}
@@ -249,7 +256,7 @@ func (s *suite) attemptsLeft(r activation.Record, limit int) int {
 
 func (s *suite) admitDevice(identifier string) (activation.Record, bool) {
 	s.Helper()
-	r, ok, err := s.store.AdmitDevice(s.Context(), identifier)
+	r, ok, err := s.store.AdmitDevice(s.Context(), identifier, maxAttempts)
 	if err != nil {
 		s.Fatalf("admit device of %s: %v", identifier, err)
 	}

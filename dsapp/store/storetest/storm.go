@@ -33,7 +33,7 @@ func storms() []test {
 			s.put("id-1", newHandshake(r.Generation))
 			var taken atomic.Int32
 			together(storm, func(int) {
-				if _, ok, err := s.store.Take(s.Context(), "id-1", newToken(), storm); err != nil {
+				if _, ok, err := s.store.Take(s.Context(), "id-1", newToken(), activation.Tag{}, storm); err != nil {
 					s.Error(err)
 				} else if ok {
 					taken.Add(1)
@@ -140,7 +140,7 @@ func storms() []test {
 			s.succeed(r)
 			var devices, confirmations atomic.Int32
 			together(storm, func(int) {
-				if _, ok, err := s.store.AdmitDevice(s.Context(), "id-1"); err != nil {
+				if _, ok, err := s.store.AdmitDevice(s.Context(), "id-1", maxAttempts); err != nil {
 					s.Error(err)
 				} else if ok {
 					devices.Add(1)
@@ -153,6 +153,67 @@ func storms() []test {
 			})
 			if d, c := devices.Load(), confirmations.Load(); d != 2 || c != 5 {
 				s.Fatalf("%d devices and %d confirmations, want 2 and 5", d, c)
+			}
+		}},
+		{"storm: of affinity never more calls under way than attempts", func(s *suite) {
+			r := s.created("id-1", activation.KindAffinity)
+			var devices, confirmations, most atomic.Int32
+			together(storm, func(int) {
+				for range 3 {
+					if _, ok, err := s.store.AdmitDevice(s.Context(), "id-1", maxAttempts); err != nil {
+						s.Error(err)
+					} else if ok {
+						if devices.Add(1) > maxAttempts {
+							most.Store(devices.Load())
+						}
+						devices.Add(-1)
+						if err := s.store.ReturnDevice(s.Context(), "id-1", r.Generation); err != nil {
+							s.Error(err)
+						}
+					}
+					if _, ok, err := s.store.AdmitConfirmation(s.Context(), "id-1", maxAttempts, activation.KindAffinity); err != nil {
+						s.Error(err)
+					} else if ok {
+						confirmations.Add(1)
+					}
+				}
+			})
+			if n := most.Load(); n != 0 {
+				s.Errorf("%d devices were being added at once, want at most %d", n, maxAttempts)
+			}
+			if n := confirmations.Load(); n != maxAttempts {
+				s.Errorf("%d final calls were admitted, want %d", n, maxAttempts)
+			}
+			for range maxAttempts {
+				if _, ok := s.admitDevice("id-1"); !ok {
+					s.Fatal("a returned call is refused")
+				}
+			}
+			s.refuseDevice("id-1")
+		}},
+		{"storm: contention is told once", func(s *suite) {
+			r := s.created("id-1", activation.KindMDL)
+			s.put("id-1", newHandshake(r.Generation))
+			simulated := newSimulated()
+			s.put("id-2", simulated)
+			for _, h := range []activation.Handshake{newHandshake(r.Generation), simulated} {
+				identifier := "id-1"
+				if h.Simulated {
+					identifier = "id-2"
+				}
+				var told atomic.Int32
+				together(storm, func(i int) {
+					h := h
+					h.Source[0] = byte(i)
+					if contended, err := s.store.PutHandshake(s.Context(), identifier, h); err != nil {
+						s.Error(err)
+					} else if contended {
+						told.Add(1)
+					}
+				})
+				if n := told.Load(); n != 1 {
+					s.Errorf("%s: told %d times", identifier, n)
+				}
 			}
 		}},
 		{"storm: everyone gets the same secret, and one replaces it", func(s *suite) {
@@ -216,14 +277,16 @@ func storms() []test {
 }
 
 // exchange puts a handshake and takes one, for use in goroutines: another one
-// may have taken or replaced it in between.
+// may have taken or replaced it in between. Its source is one of a few.
 func (s *suite) exchange(r activation.Record) (activation.Token, bool) {
 	s.Helper()
-	if err := s.store.PutHandshake(s.Context(), r.Identifier, newHandshake(r.Generation)); err != nil {
+	token := newToken()
+	h := newHandshake(r.Generation)
+	h.Source[0] = token[0] % (2 * activation.MaxHandshakes)
+	if _, err := s.store.PutHandshake(s.Context(), r.Identifier, h); err != nil {
 		s.Error(err)
 	}
-	token := newToken()
-	_, ok, err := s.store.Take(s.Context(), r.Identifier, token, maxAttempts)
+	_, ok, err := s.store.Take(s.Context(), r.Identifier, token, h.Source, maxAttempts)
 	if err != nil {
 		s.Error(err)
 	}
@@ -236,11 +299,11 @@ func Benchmark(b *testing.B, store activation.Store) {
 	b.Helper()
 	once := func(b *testing.B, identifier string, r activation.Record) {
 		b.Helper()
-		if err := store.PutHandshake(b.Context(), identifier, newHandshake(r.Generation)); err != nil {
+		if _, err := store.PutHandshake(b.Context(), identifier, newHandshake(r.Generation)); err != nil {
 			b.Fatal(err)
 		}
 		token := newToken()
-		if _, ok, err := store.Take(b.Context(), identifier, token, maxAttempts); err != nil || !ok {
+		if _, ok, err := store.Take(b.Context(), identifier, token, activation.Tag{}, maxAttempts); err != nil || !ok {
 			b.Fatalf("take: %v, error %v", ok, err)
 		}
 		x := settlement(r.Generation, token, true)

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+)
+
+// offline is a registration for an activation without an exchange.
+type offline struct {
+	RegistrationIdentifier, ActivationMessageImage string
+}
+
+func (g *gateway) registerOffline(t *testing.T) offline {
+	t.Helper()
+	status, answer := g.Call(t, offlinePath, backEndKey,
+		fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, userID, domain, staticPassword))
+	require.Equal(t, http.StatusOK, status, answer)
+	var decoded struct{ Result offline }
+	require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
+	require.NotEmpty(t, decoded.Result.RegistrationIdentifier, answer)
+	return decoded.Result
+}
+
+// How often a device code or a final signature may be wrong is bounded where there
+// is no exchange, too, in parallel as well, and whoever carries the exchanges of
+// others out. Right ones do not count, nor those that no server judged.
+func TestOfflineActivationIsBounded(t *testing.T) {
+	t.Parallel()
+	const attempts, parallel = 3, 12
+	for _, mode := range []string{"gateway", "relay"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			certs := certificates(t)
+			server := startOAS(t, certs)
+			g := startGateway(t, certs, server.URL, func(dsapp object) {
+				// With relay, unknown registrations are forwarded, and these are known.
+				dsapp["activation"] = object{"exchange": mode, "max_attempts": attempts}
+			})
+			add := func(r offline, code string) (int, string) {
+				return g.Call(t, addDevicePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, r.RegistrationIdentifier, code))
+			}
+			confirm := func(r offline, signature string) (int, string) {
+				return g.Call(t, activatePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
+			}
+			// wrong makes wrong calls, many at once, and tells how many reached the server.
+			wrong := func(command string, call func() (int, string)) int {
+				before := server.Calls(command)
+				var all sync.WaitGroup
+				var forwarded atomic.Int32
+				for range parallel {
+					all.Go(func() {
+						status, answer := call()
+						assert.Equal(t, http.StatusOK, status)
+						if answer != refused {
+							forwarded.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				assert.Equal(t, int(forwarded.Load()), server.Calls(command)-before, "answers of the server are relayed")
+				return server.Calls(command) - before
+			}
+			const wrongCode, wrongSignature = "12345678901234567890123456", "00000000"
+
+			r := g.registerOffline(t)
+			device := sandbox.NewDevice(1)
+			code, err := device.ActivateLicense(r.ActivationMessageImage)
+			require.NoError(t, err)
+
+			// A server that does not answer has refused nothing.
+			server.Intercept(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+			for range attempts + 1 {
+				status, answer := add(r, wrongCode)
+				assert.Equal(t, http.StatusBadGateway, status, answer)
+			}
+			server.Intercept(nil)
+
+			_, answer := add(r, wrongCode)
+			assert.NotEqual(t, refused, answer)
+			var added struct {
+				Result struct{ InstanceActivationMessage string }
+			}
+			_, answer = add(r, code)
+			require.NoError(t, json.Unmarshal([]byte(answer), &added))
+			signature, err := device.ActivateInstance(added.Result.InstanceActivationMessage)
+			require.NoError(t, err, answer)
+			assert.Equal(t, attempts-1, wrong("PROVISIONCMD_MDL_ADD_DEVICE", func() (int, string) { return add(r, wrongCode) }))
+			_, answer = add(r, code)
+			assert.Equal(t, refused, answer)
+
+			// The final calls have a count of their own. One of them is right in time.
+			_, answer = confirm(r, wrongSignature)
+			assert.NotEqual(t, refused, answer)
+			_, answer = confirm(r, signature)
+			assert.Contains(t, answer, "RET_SUCCESS")
+
+			r = g.registerOffline(t)
+			assert.Equal(t, attempts, wrong("PROVISIONCMD_MDL_ACTIVATE", func() (int, string) { return confirm(r, wrongSignature) }))
+			before := server.Calls("PROVISIONCMD_MDL_ACTIVATE")
+			_, answer = confirm(r, wrongSignature)
+			assert.Equal(t, refused, answer)
+			assert.Equal(t, before, server.Calls("PROVISIONCMD_MDL_ACTIVATE"))
+		})
+	}
+}

@@ -1,0 +1,230 @@
+package activation
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// Who makes first calls from elsewhere, or as another application, does not take the
+// phone's handshake away: its proof is right, and counted as nothing else. The
+// phone's own next call replaces it.
+func TestStrangersFirstCall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	r := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(r.Identifier, r.Password)
+	w.beginEverywhere(r.Identifier)
+	if _, err := p.prove(); err != nil {
+		t.Errorf("the phone is refused: %v", err)
+	}
+	// Behind one address there is one handshake, whoever it is for.
+	p = w.begin(r.Identifier, r.Password)
+	w.beginFrom(Origin{Address: home.Address, Application: "other-app"}, r.Identifier, "any password")
+	refusedNow(t, p)
+}
+
+// A phone may have another address at its second call, as long as nobody else
+// began after it.
+func TestPhoneChangesItsAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	w.beginFrom(at(2), r.Identifier, "any password")
+	p := w.begin(r.Identifier, r.Password)
+	p.from = at(9)
+	if _, err := p.prove(); err != nil {
+		t.Errorf("the phone is refused: %v", err)
+	}
+	w.store.peek(r.Identifier, func(e *stored) {
+		if e.reserved != 0 {
+			t.Errorf("%d attempts are reserved", e.reserved)
+		}
+	})
+}
+
+// A proof from an address without a handshake is judged by the last one and counts,
+// so that nobody can guess beside the limit. That is so for unknown identifiers,
+// too.
+func TestProofsFromElsewhereCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(w.mdl("known-id"))
+	for _, id := range []string{"known-id", "unknown-id"} {
+		w.begin(id, "any password")
+		w.beginEverywhere(id)
+		for i := range MaxHandshakes {
+			p, err := w.Prove(t.Context(), id, strings.Repeat("5", 64), at(20+i))
+			refused(t, p, err)
+		}
+		w.store.peek(id, func(e *stored) {
+			if e.reserved != w.maxAttempts || !e.burned {
+				t.Errorf("%s: %d attempts are reserved, burned %t", id, e.reserved, e.burned)
+			}
+		})
+	}
+}
+
+// As many strangers as there is room for displace the phone, whose proof then meets
+// another's handshake. This is the limit of what addresses can do.
+func TestManyAddressesDisplace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.register(w.mdl("e3wfISG9"))
+	p := w.begin(r.Identifier, r.Password)
+	w.beginEverywhere(r.Identifier)
+	w.beginFrom(at(99), r.Identifier, "any password")
+	refusedNow(t, p)
+	w.store.peek(r.Identifier, func(e *stored) {
+		if e.reserved != 1 {
+			t.Errorf("%d attempts are reserved, want 1", e.reserved)
+		}
+	})
+	if err := w.activate(r.Identifier, r.Password); err != nil {
+		t.Errorf("the phone cannot begin again: %v", err)
+	}
+}
+
+// That another address or application begins while a handshake waits is told, once
+// a minute, of identifiers that nobody registered as of others; and on every node as
+// if there were one.
+func TestContentionIsTold(t *testing.T) {
+	t.Parallel()
+	other := Origin{Address: home.Address, Application: "other-app"}
+	for _, id := range []string{"known-id", "unknown-id"} {
+		w := newWorld(t)
+		w.register(w.mdl("known-id"))
+		for i, c := range []struct {
+			from Origin
+			wait time.Duration
+			want bool
+		}{
+			{home, 0, false},
+			{home, time.Second, false},
+			{at(2), 0, true},
+			{at(3), 0, false},
+			{other, ContentionInterval - 1, false},
+			{home, 1, true},
+			{other, ContentionInterval, true},
+			// Nothing waits any more.
+			{at(2), w.handshakeLifetime, false},
+			{other, 0, true},
+		} {
+			w.clock.advance(c.wait)
+			w.restart()
+			if got := w.beginFrom(c.from, id, "any password").challenge.Contended; got != c.want {
+				t.Errorf("%s: call %d: told %t", id, i+1, got)
+			}
+		}
+	}
+}
+
+// What the store gets for an address, an application and a generation is bound to
+// the identifier and to what it stands for, is the same on every node, and is no salt.
+func TestTags(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := map[Tag]string{}
+	note := func(tag Tag, what string) {
+		t.Helper()
+		if before, ok := seen[tag]; ok && before != what {
+			t.Errorf("%s has the tag of %s", what, before)
+		}
+		seen[tag] = what
+	}
+	for range 2 {
+		for _, id := range []string{"one-id", "other-id"} {
+			for _, value := range []string{"one", "other"} {
+				w.beginFrom(Origin{Address: value, Application: value}, id, "any password")
+				h := w.store.last(id)
+				note(h.Source, id+" address "+value)
+				note(h.Application, id+" application "+value)
+				note(Tag(h.Generation), id+" generation")
+			}
+		}
+		w.restart()
+	}
+	if len(seen) != 10 {
+		t.Errorf("%d different tags, want 10", len(seen))
+	}
+	ring, err := w.keyring(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := ring.Open(secretLabel, w.store.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"one-id", "other-id"} {
+		note(Tag(srp.Salt(secret, w.profile.Name(), id)), "salt of "+id)
+	}
+}
+
+// A store that says that what it holds is damaged is an outage for the call, and an
+// alarm about the registration, at each of its methods.
+func TestDamagedIsAnAlarm(t *testing.T) {
+	t.Parallel()
+	for method, call := range map[string]func(w *world, p *phone, a Admission) error{
+		"Create": func(w *world, _ *phone, _ Admission) error {
+			_, err := w.Register(w.t.Context(), w.mdl("e3wfISG9"))
+			return err
+		},
+		"Load": func(w *world, _ *phone, _ Admission) error {
+			_, err := w.Begin(w.t.Context(), "e3wfISG9", "1234", home)
+			return err
+		},
+		"PutHandshake": func(w *world, _ *phone, _ Admission) error {
+			_, err := w.Begin(w.t.Context(), "e3wfISG9", "1234", home)
+			return err
+		},
+		"Take":   func(_ *world, p *phone, _ Admission) error { _, err := p.prove(); return err },
+		"Settle": func(_ *world, p *phone, _ Admission) error { _, err := p.prove(); return err },
+		"AdmitDevice": func(w *world, _ *phone, _ Admission) error {
+			_, err := w.AdmitDevice(w.t.Context(), "e3wfISG9")
+			return err
+		},
+		"AdmitConfirmation": func(w *world, _ *phone, _ Admission) error {
+			_, err := w.AdmitConfirmation(w.t.Context(), "e3wfISG9", KindMDL)
+			return err
+		},
+		"ReturnDevice":       func(w *world, _ *phone, a Admission) error { return w.ReturnDevice(w.t.Context(), a) },
+		"ReturnConfirmation": func(w *world, _ *phone, a Admission) error { return w.ReturnConfirmation(w.t.Context(), a) },
+		"Remove":             func(w *world, _ *phone, a Admission) error { return w.Complete(w.t.Context(), a) },
+	} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.register(w.mdl("e3wfISG9"))
+			if err := w.activate(r.Identifier, r.Password); err != nil {
+				t.Fatal(err)
+			}
+			a, err := w.AdmitDevice(t.Context(), r.Identifier)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := w.begin(r.Identifier, r.Password)
+			w.store.set(func() { w.store.fail[method] = ErrDamaged })
+			if err := call(w, p, a); !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) {
+				t.Errorf("got %v", err)
+			}
+			if alarms := w.takeAlarms(); len(alarms) != 1 || alarms[0] != "record_damaged e3wfISG9" {
+				t.Errorf("alarms %q", alarms)
+			}
+			if !strings.Contains(w.logs.String(), "level=ERROR") {
+				t.Errorf("no error in the log: %s", w.logs)
+			}
+		})
+	}
+	// Other failures are none.
+	w := newWorld(t)
+	w.store.fail["Load"] = errors.New("connection refused")
+	if _, err := w.Begin(t.Context(), "e3wfISG9", "1234", home); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+	if alarms := w.takeAlarms(); len(alarms) != 0 {
+		t.Errorf("alarms %q", alarms)
+	}
+}

@@ -337,3 +337,59 @@ func TestRefusedRequestsCount(t *testing.T) {
 		}
 	}
 }
+
+// A client that has a /48 is one with 16 times the limit, however many of its
+// addresses it uses. Clients behind a NAT64 are as many as their IPv4 addresses, be its
+// prefix the well-known one or a configured one.
+func TestNetworksOfAddresses(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	g := startBesieged(t, func(server, limits object) {
+		server["trusted_proxies"] = object{"source": "static", "ranges": []string{"127.0.0.1"}}
+		limits["calls_per_minute"] = limit
+		limits["nat64_prefixes"] = []string{"2001:db8:122::/48"}
+	})
+	// admitted is how many of so many calls from addresses of a format are admitted, and
+	// how many more than at once can be.
+	admitted := func(calls int, format string, limit int) (n, refilled int) {
+		began := time.Now()
+		for i := range calls {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+serverTimePath, nil)
+			require.NoError(t, err)
+			r.Header.Set("X-Forwarded-For", fmt.Sprintf(format, i+1))
+			r.SetBasicAuth(frontEndKey, "")
+			status, _, body, err := g.Do(r)
+			require.NoError(t, err)
+			if status != http.StatusOK {
+				tooMany.check(t, status, body)
+				continue
+			}
+			n++
+		}
+		return n, int(time.Since(began).Minutes()*float64(limit)) + 1
+	}
+	n, refilled := admitted(100, "2001:db8:1:%x::1", 16*limit)
+	assert.GreaterOrEqual(t, n, 16*limit)
+	assert.LessOrEqual(t, n, 16*limit+refilled)
+	for _, tc := range []struct {
+		format  string
+		clients int
+	}{
+		{"2001:db8:2:%x::1", 8},
+		{"2001:db8:3:4::%x", 1},
+		{"192.0.2.%d", 8},
+		{"64:ff9b::198.51.100.%d", 8},
+		{"2001:db8:122:cb00:71:%02x00::", 8},  // 203.0.113.1 and so on
+		{"2001:db8:122:c633:64:6300::%x", 1},  // 198.51.100.99
+		{"2001:db8:122:cb00:171:%02x00::", 1}, // no NAT64 makes such ones
+		{"::ffff:198.51.100.10%[1]d", 8},
+	} {
+		n, refilled := admitted(8, tc.format, limit)
+		if tc.clients == 8 {
+			assert.Equal(t, 8, n, tc.format)
+			continue
+		}
+		assert.GreaterOrEqual(t, n, limit, tc.format)
+		assert.LessOrEqual(t, n, limit+refilled, tc.format)
+	}
+}

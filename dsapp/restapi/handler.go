@@ -218,10 +218,10 @@ func New(c Config) (*Handler, error) {
 // with its body and its Authorization field untouched. If next does not handle it,
 // the answer is that there is no such service; its error is returned.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) (handled bool, err error)) error {
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
-		// The request may have come with a length as well, which net/http removes.
-		// Servers in front can have read it by that, and take what follows for
-		// something else (RFC 9112, section 6.1).
+	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
+		// The request may have come with a length as well, which net/http removes, as it
+		// does with a transfer coding of HTTP/1.0. Servers in front can have read it by
+		// the other one, and take what follows for something else (RFC 9112, section 6.1).
 		w.Header().Add("Connection", "close")
 	}
 	x := &request{Handler: h, w: w, r: r, service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {}}

@@ -51,12 +51,12 @@ func TestRequestSmuggling(t *testing.T) {
 		status int
 		text   string
 	}{
-		"length and coding":         {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and length":         {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", length)},
-		"coding":                    {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: Chunked")},
-		"coding and no key":         {http.StatusUnauthorized, message(onlinePath, "", chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and no service":     {http.StatusNotFound, message("/rest/v2/unknown", frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and another class":  {http.StatusForbidden, message(registerPath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"length and coding":        {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and length":        {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", length)},
+		"coding":                   {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: Chunked")},
+		"coding and no key":        {http.StatusUnauthorized, message(onlinePath, "", chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and no service":    {http.StatusNotFound, message("/rest/v2/unknown", frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and another class": {http.StatusForbidden, message(registerPath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
 		// That version has no codings: the request is over with its header.
 		"coding of HTTP/1.0":        {http.StatusBadRequest, strings.Replace(message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", "Connection: keep-alive"), "HTTP/1.1", "HTTP/1.0", 1)},
 		"coding and another method": {http.StatusMethodNotAllowed, strings.Replace(message(onlinePath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked"), "POST", "PUT", 1)},

@@ -103,26 +103,26 @@ local function record(first, f, v)
 end
 `
 	// handshakes reads the fields x and m under the last key: the handshakes that have
-	// not ended, in the order in which they were put, the places that are taken, those
-	// of handshakes that have ended, and until when nothing is told, 0 if nothing was.
+	// not ended, in the order in which they were put, the places that they take, those
+	// of handshakes that are gone, and until when nothing is told, 0 if nothing was.
 	// What no script can have written ends the script.
 	handshakes = `
 local hs = KEYS[#KEYS]
 local o = redis.call('HMGET', hs, 'x', 'm')
 local index, quiet = o[1] or '', number(o[2] or '0', moment)
-local waiting, taken, ended = {}, {}, {}
+local waiting, gone, used, taken = {}, {}, {}, {}
 local whole = quiet and #index % 47 == 0
 for at = 1, #index, 47 do
   local place, ends = string.match(index, '^([1-4])(%d%d%d%d%d%d%d%d%d%d%d%d%d%d)', at)
-  whole = whole and place and not taken[place] and not ended[place]
+  whole = whole and place and not used[place]
   if not whole then break end
-  ends = tonumber(ends)
+  used[place], ends = true, tonumber(ends)
   if ends > now then
     waiting[#waiting + 1] = {place = place, ends = ends, entry = string.sub(index, at, at + 46),
       source = string.sub(index, at + 15, at + 30), application = string.sub(index, at + 31, at + 46)}
     taken[place] = true
   else
-    ended[place] = true
+    gone[#gone + 1] = place
   end
 end
 if not whole then return redis.error_reply('` + damaged + `') end
@@ -191,7 +191,7 @@ if contended then
   quiet = now + tonumber(ARGV[3])
   redis.call('HSET', hs, 'm', quiet)
 end
-for old in pairs(ended) do
+for _, old in ipairs(gone) do
   if old ~= place then redis.call('HDEL', hs, old) end
 end
 redis.call('PEXPIREAT', hs, math.max(last, quiet))
@@ -231,9 +231,9 @@ end
 local kept = {}
 for j, other in ipairs(waiting) do kept[j] = other.entry end
 redis.call('HSET', hs, 'x', table.concat(kept))
-if h then ended[h.place] = true end
-for place in pairs(ended) do redis.call('HDEL', hs, place) end
-if #kept == 0 then redis.call('HDEL', hs, 'x') end
+if #kept == 0 then gone[#gone + 1] = 'x' end
+if h then gone[#gone + 1] = h.place end
+if #gone > 0 then redis.call('HDEL', hs, unpack(gone)) end
 if ok then return {1, text, h.ends - now} end
 return {0}
 `)},

@@ -667,7 +667,7 @@ func (n *rotating) sealedBy(t *testing.T) map[string][]string {
 		_, record, _ := strings.Cut(value[prefix:], ";")
 		return record
 	}
-	const generation, token = 16, 16
+	const source, application, generation, token = 16, 16, 16, 16
 	for name := range strings.FieldsSeq(n.redis.Command(t, "KEYS", "*")) {
 		switch {
 		case name == "dsapp:probe":
@@ -678,7 +678,9 @@ func (n *rotating) sealedBy(t *testing.T) map[string][]string {
 				add(name, n.redis.Command(t, "HGET", name, field))
 			}
 		case strings.HasSuffix(name, ":hs"):
-			add(name, after(n.redis.Command(t, "GET", name), generation))
+			for _, place := range []string{"1", "2", "3", "4"} {
+				add(name, after(n.redis.Command(t, "HGET", name, place), source+application+generation))
+			}
 		case strings.HasPrefix(name, "dsapp:own:"):
 			if value := n.redis.Command(t, "GET", name); value != "" {
 				add(name, value[token:])

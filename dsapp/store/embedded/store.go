@@ -34,8 +34,9 @@ const (
 
 // Options adjusts a Store. The zero value is ready to use.
 type Options struct {
-	// MaxSimulated caps the simulated records and, on their own, the simulated
-	// handshakes. At the cap those that end first are dropped.
+	// MaxSimulated caps the simulated records and, on their own, the handshakes of
+	// identifiers without a registration. At the cap those that end first are
+	// dropped.
 	// Default: DefaultMaxSimulated.
 	MaxSimulated int
 	// Now tells the time. Default: time.Now.

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -158,8 +157,9 @@ func TestDamagedAffinity(t *testing.T) {
 	}
 }
 
-// Whatever lies in the place of a handshake, or of when contention was told: the
-// calls that read it take it for one, or say that it is damaged and change nothing.
+// Whatever lies in the place of a handshake, of the list of those that wait, or of
+// when contention was told: the calls that read it take it for one, or say that it is
+// damaged and change nothing.
 func TestDamagedHandshakes(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -177,43 +177,47 @@ func TestDamagedHandshakes(t *testing.T) {
 	if err := put(); err != nil {
 		t.Fatal(err)
 	}
-	whole := server.Command(t, "HGET", hs, "1")
-	order, rest, _ := strings.Cut(whole, ";")
-	ends, rest, _ := strings.Cut(rest, ";")
-	names, lifetime := rest[:48], strings.Repeat("9", 30)
-	for name, text := range map[string]string{
-		"nothing": "", "no handshake": "value", "order": "-1;" + ends + ";" + rest, "order in hex": "0x1;" + ends + ";" + rest,
-		"no order": ";" + ends + ";" + rest, "order with a zero": "01;" + ends + ";" + rest, "endless order": lifetime + ";" + ends + ";" + rest,
-		"end": order + ";soon;" + rest, "no end": order + ";;" + rest, "endless": order + ";" + lifetime + ";" + rest,
-		"short": order + ";" + ends + ";" + names, "simulated": order + ";" + ends + ";" + names + "20;", "no lifetime": order + ";" + ends + ";" + names + "1;",
-		"lifetime": order + ";" + ends + ";" + names + "1-1;", "endless lifetime": order + ";" + ends + ";" + names + "1" + lifetime + ";",
-		"no state": order + ";" + ends + ";" + names + "10",
+	const missing = "-"
+	ends := server.Command(t, "HGET", hs, "x")[1:15]
+	names, endless := strings.Repeat("n", 48), strings.Repeat("9", 30)
+	for field, values := range map[string][]string{
+		"1": {
+			missing, "", "value", names, names + "20;", names + "1;", names + "1-1;", names + "101;", names + "10x1;", names + "1" + endless + ";", names + "10",
+		},
+		"x": {
+			"value", "1" + ends, "1" + ends + names, "0" + ends + names[:32], "5" + ends + names[:32], "1" + ends[1:] + "x" + names[:32], "1-" + ends[1:] + names[:32],
+			"1" + strings.Repeat(" ", 14) + names[:32], strings.Repeat("1"+ends+names[:32], 2), "1" + strings.Repeat("0", 14) + names[:32] + "1" + ends + names[:32],
+		},
+		"m": {"", "-1", "soon", "1e3", "01", endless},
 	} {
-		for _, field := range []string{"1", "4"} {
-			server.Command(t, "HSET", hs, field, text)
-			before := content(t, server, "id-1")
-			for call, err := range map[string]error{"take": take(), "put": put()} {
+		before := server.Command(t, "HMGET", hs, field)
+		for _, value := range values {
+			if value == missing {
+				server.Command(t, "HDEL", hs, field)
+			} else {
+				server.Command(t, "HSET", hs, field, value)
+			}
+			forged := content(t, server, "id-1")
+			errs := map[string]error{"take": take()}
+			if field != "1" {
+				// A new handshake does not depend on what is in a place.
+				errs["put"] = put()
+			}
+			for call, err := range errs {
 				if !errors.Is(err, activation.ErrDamaged) {
-					t.Errorf("%s in %s, %s: error %v", name, field, call, err)
+					t.Errorf("%s with %s %q: error %v", call, field, value, err)
 				}
 			}
-			if after := content(t, server, "id-1"); after != before {
-				t.Errorf("%s in %s: %q became %q", name, field, before, after)
+			if after := content(t, server, "id-1"); after != forged {
+				t.Errorf("%s %q: %q became %q", field, value, forged, after)
 			}
-			server.Command(t, "HSET", hs, "1", whole)
-			server.Command(t, "HDEL", hs, "4")
+		}
+		if before == "" {
+			server.Command(t, "HDEL", hs, field)
+		} else {
+			server.Command(t, "HSET", hs, field, before)
 		}
 	}
-	for _, value := range []string{"", "-1", "soon", "1e3", lifetime} {
-		server.Command(t, "HSET", hs, "m", value)
-		if err := take(); !errors.Is(err, activation.ErrDamaged) {
-			t.Errorf("told until %q: error %v", value, err)
-		}
-		if err := put(); !errors.Is(err, activation.ErrDamaged) {
-			t.Errorf("told until %q: error %v", value, err)
-		}
-	}
-	server.Command(t, "HDEL", hs, "m")
 	if err := take(); err != nil {
 		t.Errorf("the handshake as it was: %v", err)
 	}
@@ -234,11 +238,11 @@ func TestSpoilt(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		server.FlushAll(t)
 		busy(t, s, r)
-		if rapid.Bool().Draw(rt, "handshake") {
-			text := server.Command(t, "HGET", hs, "1")
+		if field := rapid.SampledFrom([]string{"", "1", "x"}).Draw(rt, "handshake"); field != "" {
+			text := server.Command(t, "HGET", hs, field)
 			from := rapid.IntRange(0, len(text)).Draw(rt, "from")
 			to := rapid.IntRange(from, len(text)).Draw(rt, "to")
-			server.Command(t, "HSET", hs, "1", text[:from]+texts.Draw(rt, "text")+text[to:])
+			server.Command(t, "HSET", hs, field, text[:from]+texts.Draw(rt, "text")+text[to:])
 		} else {
 			server.Command(t, "HSET", reg, rapid.SampledFrom(fields).Draw(rt, "field"), texts.Draw(rt, "text"))
 		}
@@ -285,38 +289,5 @@ func TestOtherTypesAreDamaged(t *testing.T) {
 		if err := call(t.Context()); !errors.Is(err, activation.ErrDamaged) {
 			t.Errorf("%s: error %v", name, err)
 		}
-	}
-}
-
-// Contention is told again when its interval is over. That it was told is kept
-// until then, and not longer, however short the handshakes live.
-func TestContentionInterval(t *testing.T) {
-	t.Parallel()
-	s, server, _ := newStore(t)
-	r := record("id-1")
-	create(t, s, r)
-	put := func(identifier string, source byte, h activation.Handshake, want bool) {
-		t.Helper()
-		h.Source, h.Lifetime = activation.Tag{source}, 10*time.Second
-		if got, err := s.PutHandshake(t.Context(), identifier, h); err != nil || got != want {
-			t.Fatalf("put handshake of %s from %d: contended %v, error %v", identifier, source, got, err)
-		}
-	}
-	for identifier, newOne := range map[string]func() activation.Handshake{
-		"id-1": func() activation.Handshake { return handshake(r) }, "id-2": simulated,
-	} {
-		key := "dsapp:{" + identifier + "}:hs"
-		put(identifier, 1, newOne(), false)
-		if left := ttl(t, server, key); left <= 0 || left > 10*time.Second {
-			t.Errorf("%s has %v left", key, left)
-		}
-		put(identifier, 2, newOne(), true)
-		put(identifier, 1, newOne(), false)
-		if left := ttl(t, server, key); left <= 10*time.Second || left > activation.ContentionInterval {
-			t.Errorf("%s has %v left", key, left)
-		}
-		server.Command(t, "HSET", key, "m", "1")
-		put(identifier, 3, newOne(), true)
-		put(identifier, 4, newOne(), false)
 	}
 }

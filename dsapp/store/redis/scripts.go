@@ -36,9 +36,10 @@ type script struct {
 //
 // Fields of the hash under hs:
 //
-//	1 to 4  a handshake each: its number, a semicolon, its end in milliseconds of
-//	        Unix time, a semicolon, then as encodeHandshake has it. What was put
-//	        later has a higher number.
+//	1 to 4  a handshake each, as encodeHandshake has it
+//	x       what is in these places, in the order in which it was put: of each
+//	        handshake its place, its end in milliseconds of Unix time (14 digits),
+//	        its source and its application
 //	m       until when contention is not told again, in milliseconds of Unix time
 //
 // The string under own is the token (16 bytes) and the owner. The sorted set under
@@ -101,27 +102,27 @@ local function record(first, f, v)
   return {first, g, k, f or '', v or '', math.max(0, e - now)}
 end
 `
-	// handshakes reads what is under the last key: the handshakes that have not ended,
-	// by their fields, and until when nothing is told, 0 if nothing was. What no
-	// script can have written ends the script.
+	// handshakes reads the fields x and m under the last key: the handshakes that have
+	// not ended, in the order in which they were put, the places that they take, those
+	// of handshakes that are gone, and until when nothing is told, 0 if nothing was.
+	// What no script can have written ends the script.
 	handshakes = `
 local hs = KEYS[#KEYS]
-local waiting, ended = {}, {}
-local o = redis.call('HMGET', hs, '1', '2', '3', '4', 'm')
-local quiet = number(o[5] or '0', moment)
-local whole = quiet
-for field = 1, 4 do
-  local text = o[field]
-  if text then
-    local order, ends, at = string.match(text, '^(%d+);(%d+);()')
-    local h = {order = number(order, moment), ends = number(ends, moment)}
-    if at then
-      h.text, h.source, h.application = string.sub(text, at), string.sub(text, at, at + 15), string.sub(text, at + 16, at + 31)
-      h.generation, h.simulated = string.sub(text, at + 32, at + 47), string.sub(text, at + 48, at + 48)
-      h.lifetime = number(string.match(text, '^(%d+);', at + 49), moment)
-    end
-    whole = whole and h.order and h.ends and h.lifetime and (h.simulated == '0' or h.simulated == '1')
-    if h.ends and h.ends > now then waiting[field] = h else ended[#ended + 1] = field end
+local o = redis.call('HMGET', hs, 'x', 'm')
+local index, quiet = o[1] or '', number(o[2] or '0', moment)
+local waiting, gone, used, taken = {}, {}, {}, {}
+local whole = quiet and #index % 47 == 0
+for at = 1, #index, 47 do
+  local place, ends = string.match(index, '^([1-4])(%d%d%d%d%d%d%d%d%d%d%d%d%d%d)', at)
+  whole = whole and place and not used[place]
+  if not whole then break end
+  used[place], ends = true, tonumber(ends)
+  if ends > now then
+    waiting[#waiting + 1] = {place = place, ends = ends, entry = string.sub(index, at, at + 46),
+      source = string.sub(index, at + 15, at + 30), application = string.sub(index, at + 31, at + 46)}
+    taken[place] = true
+  else
+    gone[#gone + 1] = place
   end
 end
 if not whole then return redis.error_reply('` + damaged + `') end
@@ -168,67 +169,73 @@ return record(1, unpack(redis.call('HMGET', KEYS[1], 'f', 'v')))
 		// told, which it is once in an interval.
 		put: script{Script: goredis.NewScript(clock + numbers + handshakes + `
 local source, application = string.sub(ARGV[1], 1, 16), string.sub(ARGV[1], 17, 32)
-local own, free, oldest
-local order, last, others = 0, 0, false
-for field = 1, 4 do
-  local h = waiting[field]
-  if not h then
-    free = free or field
-  else
-    if h.source == source then own = field end
-    others = others or h.source ~= source or h.application ~= application
-    if not oldest or h.order < waiting[oldest].order then oldest = field end
-    order = math.max(order, h.order)
-  end
+local contended, own = false, nil
+for j, h in ipairs(waiting) do
+  if h.source == source then own = j end
+  contended = contended or h.source ~= source or h.application ~= application
 end
-local field, ends = own or free or oldest, now + tonumber(ARGV[2])
-redis.call('HSET', hs, field, (order + 1) .. ';' .. ends .. ';' .. ARGV[1])
-local contended = others and quiet <= now
+if not own and #waiting == 4 then own = 1 end
+local place = own and table.remove(waiting, own).place
+for j = 1, 4 do
+  if not place and not taken[tostring(j)] then place = tostring(j) end
+end
+local ends = now + tonumber(ARGV[2])
+local last, kept = ends, {}
+for j, h in ipairs(waiting) do
+  last, kept[j] = math.max(last, h.ends), h.entry
+end
+index = table.concat(kept) .. place .. string.format('%014.0f', ends) .. source .. application
+redis.call('HSET', hs, 'x', index, place, ARGV[1])
+contended = contended and quiet <= now
 if contended then
   quiet = now + tonumber(ARGV[3])
   redis.call('HSET', hs, 'm', quiet)
 end
-waiting[field] = nil
-last = math.max(ends, quiet)
-for _, h in pairs(waiting) do last = math.max(last, h.ends) end
-for _, old in ipairs(ended) do
-  if old ~= field then redis.call('HDEL', hs, old) end
+for _, old in ipairs(gone) do
+  if old ~= place then redis.call('HDEL', hs, old) end
 end
-redis.call('PEXPIREAT', hs, last)
+redis.call('PEXPIREAT', hs, math.max(last, quiet))
 return {contended and 1 or 0}
 `)},
 		// KEYS reg hs. ARGV token source maxAttempts room. Room is 1 if a simulated record
 		// may be created.
 		take: script{durable: true, Script: goredis.NewScript(clock + registration + handshakes + `
-local own, last
-for field = 1, 4 do
-  local h = waiting[field]
-  if h and h.source == ARGV[2] then own = field end
-  if h and (not last or h.order > waiting[last].order) then last = field end
+local own = #waiting
+for j, h in ipairs(waiting) do
+  if h.source == ARGV[2] then own = j end
 end
-local field = own or last
-local h, max, flight = waiting[field], tonumber(ARGV[3]), 't' .. ARGV[1]
-local ok
-if h and g then
-  ok = g == h.generation and not b and now < e and r < max and redis.call('HEXISTS', KEYS[1], flight) == 0
-else
-  ok = h and h.simulated == '1' and ARGV[4] == '1' and max > 0 and h.lifetime > 0
+local h, max, flight = table.remove(waiting, own), tonumber(ARGV[3]), 't' .. ARGV[1]
+local ok, text, generation, sim, lifetime
+if h then
+  text = redis.call('HGET', hs, h.place)
+  if text then
+    generation, sim, lifetime = string.sub(text, 33, 48), string.sub(text, 49, 49), number(string.match(text, '^(%d+);', 50), moment)
+  end
+  if not lifetime or sim ~= '0' and sim ~= '1' then return redis.error_reply('` + damaged + `') end
+  if g then
+    ok = g == generation and not b and now < e and r < max and redis.call('HEXISTS', KEYS[1], flight) == 0
+  else
+    ok = sim == '1' and ARGV[4] == '1' and max > 0 and lifetime > 0
+  end
 end
-if not ok then
-  redis.call('HSET', hs, 'w', 1)
-  redis.call('HDEL', hs, 'w', field or 'w')
-  return {0}
+if ok then
+  redis.call('HINCRBY', KEYS[1], 'r', 1)
+  redis.call('HINCRBY', KEYS[1], 'i', 1)
+  redis.call('HSET', KEYS[1], flight, 1)
+  if not g then
+    e = now + lifetime
+    redis.call('HSET', KEYS[1], 'g', generation, 'k', '` + simulated + `', 'e', e, 'a', 0, 'n', 0, 'c', 0)
+    redis.call('PEXPIREAT', KEYS[1], e)
+  end
 end
-redis.call('HINCRBY', KEYS[1], 'r', 1)
-redis.call('HINCRBY', KEYS[1], 'i', 1)
-redis.call('HSET', KEYS[1], flight, 1)
-if not g then
-  e = now + h.lifetime
-  redis.call('HSET', KEYS[1], 'g', h.generation, 'k', '` + simulated + `', 'e', e, 'a', 0, 'n', 0, 'c', 0)
-  redis.call('PEXPIREAT', KEYS[1], e)
-end
-redis.call('HDEL', hs, field)
-return {1, h.text, h.ends - now}
+local kept = {}
+for j, other in ipairs(waiting) do kept[j] = other.entry end
+redis.call('HSET', hs, 'x', table.concat(kept))
+if #kept == 0 then gone[#gone + 1] = 'x' end
+if h then gone[#gone + 1] = h.place end
+if #gone > 0 then redis.call('HDEL', hs, unpack(gone)) end
+if ok then return {1, text, h.ends - now} end
+return {0}
 `)},
 		// KEYS reg. ARGV generation token proven maxAttempts maxActivations tombstone.
 		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `

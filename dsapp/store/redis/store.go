@@ -14,7 +14,8 @@
 //
 // Every key but dsapp:sim expires. The braces make both keys of an identifier
 // fall into one slot of a cluster. All values are sealed before they get here,
-// except for kinds, lifetimes, counters and the keys of requests.
+// except for kinds, lifetimes, counters and the keys of requests; of the addresses
+// and applications that begin exchanges there are keyed hashes.
 //
 // The user of the servers' access control needs these commands, for the keys that
 // begin with the prefix:
@@ -66,8 +67,9 @@ type Options struct {
 	// Default: DefaultKeyPrefix.
 	KeyPrefix string
 	// MaxSimulated caps the identifiers with simulated state that this Store
-	// makes. Beyond it, probing an unknown identifier costs the same commands,
-	// on one key. Default: DefaultMaxSimulated.
+	// makes: a record and up to activation.MaxHandshakes handshakes each. Beyond it,
+	// probing an unknown identifier costs the same commands, on one key.
+	// Default: DefaultMaxSimulated.
 	MaxSimulated int
 	// WaitReplicas is how many replicas must have what Create, Take and Settle
 	// wrote before they succeed, so that a master that fails does not take it

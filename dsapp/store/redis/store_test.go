@@ -554,7 +554,7 @@ func TestForeignValues(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	server.Command(t, "SET", "dsapp:{id-1}:reg", "something")
-	server.Command(t, "HSET", "dsapp:{id-2}:hs", "1", "value")
+	server.Command(t, "HSET", "dsapp:{id-2}:hs", "x", "value")
 	server.Command(t, "SET", "dsapp:{id-3}:hs", "value")
 	if _, found, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) || found {
 		t.Errorf("load: %v, error %v", found, err)

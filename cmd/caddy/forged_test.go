@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+// Whoever writes to Redis cannot make the gateway count from a number that it would
+// not have written: the call is refused as if the store were down, nothing is
+// forwarded, and the audit log raises the alarm. Other registrations are not
+// concerned.
+func TestForgedCountersAreSeen(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["store"] = object{"backend": "redis", "addresses": []string{redis.Addr()}, "timeout": "10s"}
+	})
+	for field, forge := range map[string]struct {
+		value, path, body string
+	}{
+		"n": {"9", addDevicePath, `{"registrationIdentifier":%q,"deviceCode":"12345678901234567890123456"}`},
+		"a": {"-1", activatePath, `{"registrationIdentifier":%q,"signature":"00000000"}`},
+		"r": {"-1000", ephemeralKeyPath, `{"registrationIdentifier":%q,"clientEphemeralPublicKey":"05"}`},
+		"i": {"one", activationDataPath, strings.Replace(secondBody, `"Unknown1"`, "%q", 1)},
+	} {
+		forged := g.Register(t)
+		redis.Command(t, "HSET", "dsapp:{"+forged.Identifier+"}:reg", field, forge.value)
+		status, answer := g.Call(t, forge.path, frontEndKey, fmt.Sprintf(forge.body, forged.Identifier))
+		expectation{http.StatusServiceUnavailable, "STAT_COMMS", -10}.check(t, status, answer)
+		poll(t, "an alarm in the log", func() bool {
+			for line := range strings.Lines(g.Logs.String()) {
+				if strings.Contains(line, `"msg":"record_damaged"`) && strings.Contains(line, `"registration":"`+forged.Identifier+`"`) {
+					return strings.Contains(line, `"logger":"dsapp.audit"`) && strings.Contains(line, "find out who else can write")
+				}
+			}
+			return false
+		})
+	}
+	for _, command := range []string{"PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE"} {
+		assert.Zero(t, server.Calls(command), command)
+	}
+	registered := g.Register(t)
+	_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
+	assert.NoError(t, err)
+}

@@ -170,9 +170,9 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 }
 
 // consumed reports whether a call that ended with err used up what it was admitted
-// with. An exchange earned it for one call, so that it is lost unless that was not
-// sent. Where no exchange is, only what the authentication server refused is counted,
-// so that nobody can try on and on; that it does not work is no such refusal.
+// with. What an exchange earned is used up unless the call was not sent. Without an
+// exchange, only calls that the authentication server refused are counted, which
+// bounds guessing; that the server does not work is no such refusal.
 func consumed(a activation.Admission, err error) bool {
 	if a.Kind != activation.KindAffinity {
 		return !errors.Is(err, authserver.ErrNotSent)

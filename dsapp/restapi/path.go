@@ -6,8 +6,13 @@ import (
 	"strings"
 )
 
-// maxDecoded is how often a path is decoded in search of what another server reads.
-const maxDecoded = 4
+const (
+	// maxDecoded is how often a path is decoded in search of what another server reads.
+	maxDecoded = 4
+	// maxSlashes is how many slashes of a path with dot segments or empty ones are
+	// looked at. One with more is nothing that anybody needs.
+	maxSlashes = 64
+)
 
 // disguises finds paths that are no service of the gateway, but that the server
 // behind it may read as one, because servers differ in what they make of dot
@@ -18,7 +23,8 @@ const maxDecoded = 4
 // Whatever the order, nothing but segments can get lost on the way: empty ones, dots,
 // and others only by a double dot. So the names of the service are among the segments,
 // in their order; without a double dot there is no other one. It is no harm that
-// with a double dot a few paths are found that no server would read so.
+// with a double dot, or with very many slashes, a few paths are found that no server
+// would read so.
 type disguises struct {
 	// The paths of the services are a tree. steps are its branches, by their names in
 	// lower case; node 0 is the root.
@@ -50,13 +56,15 @@ func newDisguises(services []service) disguises {
 
 // find reports whether another server may read the path of u as that of a service.
 func (d disguises) find(u *url.URL) bool {
-	path := u.EscapedPath()
+	path := u.Path
 	if u.Opaque != "" {
 		path = u.Opaque
 	}
+	if d.matchWithoutParameters(u.RawPath) {
+		return true
+	}
 	for range maxDecoded {
-		if strings.Contains(path, ";") && d.match(decodeAll(withoutParameters(path))) {
-			// Some cut the parameters first, and with them what would be decoded to a slash.
+		if d.matchWithoutParameters(path) {
 			return true
 		}
 		decoded := decode(path)
@@ -68,10 +76,19 @@ func (d disguises) find(u *url.URL) bool {
 	return d.match(path)
 }
 
+// matchWithoutParameters is match for a path of which the parameters are cut before it
+// is decoded, and with them what would be decoded to a slash.
+func (d disguises) matchWithoutParameters(path string) bool {
+	return strings.Contains(path, ";") && d.match(decodeAll(withoutParameters(path)))
+}
+
 // match reports whether a decoded path may be that of a service.
 func (d disguises) match(path string) bool {
-	path = folded(path)
 	up := strings.Contains(path, "..")
+	if (up || strings.Contains(path, "/.") || strings.Contains(path, "//")) && strings.Count(path, "/") > maxSlashes {
+		return true
+	}
+	path = folded(path)
 	reached := make([]bool, len(d.services))
 	reached[0] = true
 	for segment := range strings.FieldsFuncSeq(path, isSlash) {

@@ -79,11 +79,15 @@ func readByOthers(u *url.URL) string {
 	return ""
 }
 
-// resembles reports whether the names of a service are in the path, in their order.
+// resembles reports whether the names of a service are in the path, in their order, or
+// too many to be looked at.
 func resembles(u *url.URL) bool {
 	p := strings.ToLower(strings.ToUpper(unescape(unescape(unescape(unescape(u.EscapedPath()))))))
 	if u.Opaque != "" {
 		p = strings.ToLower(u.Opaque)
+	}
+	if strings.Count(p, "/") > 64 {
+		return true
 	}
 	for service := range services {
 		if regexp.MustCompile(strings.ReplaceAll(strings.ToLower(service)[1:], "/", `.*`)).MatchString(p) {
@@ -106,7 +110,7 @@ func TestDisguisedPaths(t *testing.T) {
 		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", disguisedPath + "%2f", disguisedPath + "%3Ba=b",
 		disguisedPath + ";a=%2fb", disguisedPath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
 		`/rest/v2/x\../provisioning/MdlActivate`, "/rest//../rest/v2/provisioning/MdlActivate", "/reſt/v2/provisioning/MdlActivate", "/rest/push/RetrieveLogin", "/rest/auth/online;jsessionid=1",
-		"https:rest/v2/provisioning/MdlActivate",
+		"https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
 	} {
 		called := &fakeLimiter{}
 		h, ops := newHandler(t, func(c *Config) { c.Limits.Calls = called })

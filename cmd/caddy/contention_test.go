@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,95 +17,48 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
 
-const (
-	phoneAddress = "198.51.100.1"
-	// strangers is how many other addresses there is room for beside the phone's.
-	strangers = 3
-)
-
-func stranger(i int) string { return fmt.Sprintf("203.0.113.%d", i+1) }
-
-// elsewhere sends requests as a proxy does for a client with an address. It lets
-// before see each request first.
-type elsewhere struct {
+// interrupted lets before see each request first.
+type interrupted struct {
 	http.RoundTripper
 
-	address string
-	before  func(*http.Request)
+	before func(*http.Request)
 }
 
 // RoundTrip implements http.RoundTripper.
-func (e elsewhere) RoundTrip(r *http.Request) (*http.Response, error) {
-	e.before(r)
-	r = r.Clone(r.Context())
-	r.Header.Set("X-Forwarded-For", e.address)
-	return e.RoundTripper.RoundTrip(r)
+func (i interrupted) RoundTrip(r *http.Request) (*http.Response, error) {
+	i.before(r)
+	return i.RoundTripper.RoundTrip(r)
 }
 
-// behindProxy starts a gateway that believes what a proxy says about addresses.
-func behindProxy(t *testing.T, store object) *gateway {
-	t.Helper()
-	certs := certificates(t)
-	g := configure(t, certs, startOAS(t, certs).URL, func(dsapp object) {
-		if store != nil {
-			dsapp["store"] = store
-		}
-	})
-	server := g.httpServer()
-	server["trusted_proxies"] = object{"source": "static", "ranges": []string{"127.0.0.0/8", "::1/128"}}
-	server["trusted_proxies_strict"] = 1
-	g.Start(t)
-	return g
-}
-
-// disturb makes first calls for an identifier from the strangers' addresses, all at
-// once, and then wrong second calls, of which there may be one less than attempts.
-// It returns what was answered, without the values that have to differ.
+// disturb makes first calls for an identifier as strangers from other addresses, as many
+// as there is room for beside the phone's, all at once, and then wrong second calls, of
+// which there may be one less than attempts. It returns what was answered, without the
+// values that have to differ.
 func (g *gateway) disturb(t *testing.T, identifier string) (first, second []string) {
 	t.Helper()
-	var mu sync.Mutex
+	strangers := []*gateway{g.from(t, "127.0.0.21"), g.from(t, "127.0.0.22"), g.from(t, "127.0.0.23")}
+	call := func(stranger *gateway, path, body string) string {
+		status, answer, err := stranger.try(t.Context(), path, frontEndKey, strings.Replace(body, "Unknown1", identifier, 1))
+		assert.NoError(t, err)
+		var decoded struct {
+			Result map[string]string `json:"result"`
+		}
+		assert.NoError(t, json.Unmarshal([]byte(answer), &decoded))
+		for name, value := range decoded.Result {
+			answer = strings.Replace(answer, value, fmt.Sprintf("%s of %d", name, len(value)), 1)
+		}
+		return fmt.Sprint(status, answer)
+	}
+	first = make([]string, 4*len(strangers))
 	var all sync.WaitGroup
-	for i := range 4 * strangers {
-		all.Go(func() {
-			status, answer := g.callFrom(t, stranger(i%strangers), ephemeralKeyPath, strings.Replace(firstBody, "Unknown1", identifier, 1))
-			var decoded struct {
-				Result map[string]string `json:"result"`
-			}
-			if err := json.Unmarshal([]byte(answer), &decoded); err != nil {
-				t.Error(err)
-			}
-			for name, value := range decoded.Result {
-				answer = strings.Replace(answer, value, fmt.Sprintf("%s of %d", name, len(value)), 1)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			first = append(first, fmt.Sprint(status, answer))
-		})
+	for i := range first {
+		all.Go(func() { first[i] = call(strangers[i%len(strangers)], ephemeralKeyPath, firstBody) })
 	}
 	all.Wait()
-	for i := range 2 {
-		status, answer := g.callFrom(t, stranger(i), activationDataPath, strings.Replace(secondBody, "Unknown1", identifier, 1))
-		second = append(second, fmt.Sprint(status, answer))
+	for _, stranger := range strangers[:2] {
+		second = append(second, call(stranger, activationDataPath, secondBody))
 	}
 	return first, second
-}
-
-// callFrom is Call for a client with an address. It may be used in goroutines.
-func (g *gateway) callFrom(t *testing.T, address, path, body string) (int, string) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+path, strings.NewReader(body))
-	if err != nil {
-		t.Error(err)
-		return 0, ""
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("X-Forwarded-For", address)
-	r.SetBasicAuth(frontEndKey, "")
-	status, _, answer, err := g.Do(r)
-	if err != nil {
-		t.Error(err)
-	}
-	return status, answer
 }
 
 // contended are the lines of the audit log about contention for an identifier.
@@ -131,7 +85,10 @@ func (g *gateway) contended(t *testing.T, identifier string) []map[string]any {
 func TestStrangersDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]func(t *testing.T) object{
-		"embedded": func(*testing.T) object { return nil },
+		"embedded": func(t *testing.T) object {
+			t.Helper()
+			return object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}
+		},
 		"redis": func(t *testing.T) object {
 			t.Helper()
 			return object{"backend": "redis", "addresses": []string{redistest.Start(t).Addr()}, "timeout": "10s"}
@@ -139,14 +96,15 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := behindProxy(t, store(t))
+			certs := certificates(t)
+			g := startGateway(t, certs, startOAS(t, certs).URL, func(dsapp object) { dsapp["store"] = store(t) })
 			start := time.Now()
 			type answers struct{ first, second []string }
 			flooded := map[string]answers{}
 			// activate plays a phone whose exchange is flooded between its two calls.
 			activate := func(identifier, password string) error {
 				phone := &sandbox.Phone{BaseURL: g.URL, APIKey: frontEndKey, Client: &http.Client{Timeout: deadline}}
-				phone.Client.Transport = elsewhere{g.client.Transport, phoneAddress, func(r *http.Request) {
+				phone.Client.Transport = interrupted{g.client.Transport, func(r *http.Request) {
 					if r.URL.Path == activationDataPath {
 						first, second := g.disturb(t, identifier)
 						flooded[identifier] = answers{first, second}
@@ -177,7 +135,7 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 				} {
 					assert.Equal(t, want, lines[0][name], name)
 				}
-				assert.Regexp(t, `^203\.0\.113\.[123]$`, lines[0]["client_ip"])
+				assert.Regexp(t, `^127\.0\.0\.2[123]$`, lines[0]["client_ip"])
 			}
 			assert.NotContains(t, g.Logs.String(), "registration_burned")
 		})

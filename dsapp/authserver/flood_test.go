@@ -113,6 +113,45 @@ func TestFloodOfLogins(t *testing.T) {
 	t.Logf("%d rounds, %d logins timed out, %d were refused", rounds, late.Load(), refused.Load())
 }
 
+// A login whose client has gone keeps its place as long as the server may wait for the
+// person: whoever breaks logins off has no more of them at the server than anybody else.
+func TestAbandonedLoginKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	arrived, release := make(chan struct{}, 2), make(chan struct{})
+	answer := answerAll("authUser (OTP)")
+	p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+		arrived <- struct{}{}
+		<-release // whether anybody waits or not
+		answer(w, r, command)
+	})
+	p.MaxConnections, p.MaxWaiting, p.MaxQueue = 10, 1, 10
+	s := newServers(t, Config{Instances: []Instance{p.Instance}, Timeout: time.Minute})
+	login := func(ctx context.Context) error {
+		_, err := s.AuthUser(ctx, "", AuthUser{UserID: "jane", Password: "push"})
+		return err
+	}
+	ctx, abandon := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- login(ctx) }()
+	<-arrived
+	abandon()
+	briefly, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := login(briefly); !errors.Is(err, ErrNotSent) {
+		t.Errorf("another login: %v, want one that waits", err)
+	}
+	if len(arrived) != 0 || len(ended) != 0 {
+		t.Error("the place was given to another login")
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Errorf("the abandoned login: %v", err)
+	}
+	if err := login(t.Context()); err != nil {
+		t.Errorf("the next login: %v", err)
+	}
+}
+
 // Front ends whose commands take long use up their share of the connections and
 // their queue, and no more: the commands of back ends begin at once, logins wait
 // in their own queue, and a configuration that follows finds all of them there.

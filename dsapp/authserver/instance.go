@@ -70,6 +70,14 @@ func (in *instance) exchange(caller context.Context, c *command, g group, v soap
 		return nil, in.failure(c, ErrNotSent, err)
 	}
 	defer in.state.load.release(g)
+	deadline, _ := ctx.Deadline()
+	if g == groupPerson {
+		// The server goes on waiting for the person when the client has gone. So does
+		// this: whoever breaks calls off could have more of them wait at the server than
+		// there are places.
+		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+		defer cancel()
+	}
 	// Only now: what became known while the command waited counts for it, too.
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
@@ -77,7 +85,6 @@ func (in *instance) exchange(caller context.Context, c *command, g group, v soap
 	}
 	outcome := breaker.Unjudged
 	defer func() { in.judge(caller, call, outcome, got, err) }()
-	deadline, _ := ctx.Deadline()
 	hasty := time.Until(deadline) < in.timeout/2 // most of the time went by in the queue
 	answers := in.state.answers.Load()
 	// unanswered tells what it says about the instance that no answer came.

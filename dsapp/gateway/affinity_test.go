@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -60,6 +61,24 @@ func TestCallsWithoutExchange(t *testing.T) {
 						t.Errorf("gave back %+v, want %+v", r.activation.returned, r.activation.admission)
 					}
 				})
+			}
+		}
+	}
+}
+
+// A call of which only refusals count does not end with its client, who could guess on
+// and on by leaving before the answer. Others do.
+func TestGuessesAreJudged(t *testing.T) {
+	t.Parallel()
+	for kind, ends := range map[activation.Kind]bool{activation.KindAffinity: false, activation.KindMDL: true} {
+		for _, op := range []Operation{OpAddDevice, OpActivate} {
+			r := newRig(t, "")
+			r.activation.admission.Kind = kind
+			ctx, leave := context.WithCancel(t.Context())
+			leave()
+			_ = operations[op](ctx, r)
+			if got := r.servers.ctx.Err() != nil; got != ends {
+				t.Errorf("%s of a registration of kind %s: the call ended with its client: %t", op, kind, got)
 			}
 		}
 	}

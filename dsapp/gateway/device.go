@@ -44,7 +44,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			g.storeTrouble(ctx, OpAddDevice, err)
 			return AddDeviceResult{}, activationError(err)
 		}
-		device, err := call(c.priority(ctx), g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
+		device, err := call(judged(c.priority(ctx), admission), g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
 			d, err := g.servers.MDLAddDevice(ctx, admission.Instance, authserver.MDLAddDevice{
 				RegistrationID: r.RegistrationIdentifier,
 				DeviceCode:     r.DeviceCode,
@@ -141,7 +141,7 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 		g.storeTrouble(ctx, f.operation, err)
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
 	}
-	activated, err := call(c.priority(ctx), g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
+	activated, err := call(judged(c.priority(ctx), admission), g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
 		a, err := f.send(ctx, admission)
 		return a, a.Instance, err
 	})
@@ -167,6 +167,15 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 	event.Instance = activated.Instance
 	g.audit(ctx, c, f.operation, event)
 	return result, nil
+}
+
+// judged is the context of a call of which only refusals are counted: it does not end
+// with the client, who could guess on and on by leaving before the answer.
+func judged(ctx context.Context, a activation.Admission) context.Context {
+	if a.Kind == activation.KindAffinity {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }
 
 // consumed reports whether a call that ended with err used up what it was admitted

@@ -334,6 +334,7 @@ func (f *fakeOwnership) Release(_ context.Context, d ownership.Decision) error {
 }
 
 type fakeServers struct {
+	ctx context.Context // of the last command that adds or activates a device
 	rig *rig
 
 	mu    sync.Mutex
@@ -400,11 +401,13 @@ func (f *fakeServers) MDLRegister(_ context.Context, c authserver.MDLRegister) (
 	return answer(f, CommandMDLRegister, nil, c, f.mdlRegistered)
 }
 
-func (f *fakeServers) MDLAddDevice(_ context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error) {
+func (f *fakeServers) MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error) {
+	f.ctx = ctx
 	return answer(f, CommandMDLAddDevice, at(instance), c, f.device)
 }
 
-func (f *fakeServers) MDLActivate(_ context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error) {
+func (f *fakeServers) MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error) {
+	f.ctx = ctx
 	return answer(f, CommandMDLActivate, at(instance), c, f.mdlActivated)
 }
 

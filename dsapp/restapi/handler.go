@@ -71,9 +71,10 @@ var (
 )
 
 // Limits bound how often the services are called, and how much goes on at the same
-// time. Each may be nil. Every request with a valid key counts for one of Exchanges,
-// Proofs, Registrations and Calls, be it carried out or refused before anything was
-// looked up.
+// time. Each may be nil. Every request with a valid key that is answered here counts
+// for one of Exchanges, Proofs, Registrations and Calls, be it carried out or refused
+// before anything was looked up; only what back ends have carried out besides
+// registrations does not.
 //
 // What phones do is counted per client address and never per application: all
 // phones share the key of their application, and whoever takes it out of one of
@@ -228,18 +229,29 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 	if x.service != nil {
 		x.version = x.service.version
 	}
-	a, mine := x.decide()
 	defer func() { x.leave() }()
-	if !mine {
-		handled, err := next(w, r)
-		if handled || err != nil {
-			x.observe(answer{outcome: PassedOn})
-			return err
-		}
-		a = x.refused(answerTo(NotFound))
+	a, mine := x.decide()
+	if mine {
+		x.answer(a)
+		return nil
 	}
-	x.answer(a)
-	return nil
+	return x.pass(next)
+}
+
+// pass gives the request to next, and answers it if that does not handle it.
+func (x *request) pass(next func(http.ResponseWriter, *http.Request) (bool, error)) error {
+	handled := true
+	defer func() {
+		// Also if next panics, as a proxy does whose answer breaks off.
+		if handled {
+			x.observe(answer{outcome: PassedOn})
+		}
+	}()
+	done, err := next(x.w, x.r)
+	if handled = done || err != nil; !handled {
+		x.answer(x.refused(answerTo(NotFound)))
+	}
+	return err
 }
 
 // ServeHTTP is Serve without a next handler.
@@ -282,9 +294,10 @@ func (x *request) decide() (a answer, mine bool) {
 			a, mine = answerTo(Internal), true
 		}
 	}()
-	if x.r.TLS != nil && !x.r.TLS.HandshakeComplete {
+	if x.r.TLS != nil && !x.r.TLS.HandshakeComplete || slices.Contains(x.r.Header.Values("Early-Data"), "1") {
 		// Nobody has proved yet to be at the client's address, and the request may be a
 		// replay (RFC 8470). It may neither count for that address nor be trusted for it.
+		// A server in front that ended TLS tells by the header field.
 		return answerTo(TooEarly), true
 	}
 	x.address = x.config.ClientIP(x.r)
@@ -327,16 +340,16 @@ func (x *request) call() answer {
 	if !ok {
 		return x.refused(a)
 	}
-	// Only what would be carried out counts for the service.
-	if a, ok := x.count(x.service.quota); !ok {
-		return a
-	}
 	if !x.backEnd() && x.service.quota.atServers(x.config.RelayedExchange) {
 		leave, free := enter(x.config.Limits.CallsInFlight, x.source)
 		if !free {
 			return answerLimited(LimitCallsInFlight, 0)
 		}
 		defer leave()
+	}
+	// Only what would be carried out counts for the service.
+	if a, ok := x.count(x.service.quota); !ok {
+		return a
 	}
 	result, err := do(x.r.Context(), x.config.Operations, gateway.Caller{
 		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(),

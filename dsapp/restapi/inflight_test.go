@@ -69,6 +69,17 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
+// A call that is one too many in flight takes nothing of what may be called in a
+// minute: whoever obeys and comes again would use that up.
+func TestTooManyInFlightDoNotCount(t *testing.T) {
+	t.Parallel()
+	called := &fakeLimiter{}
+	g := newRig(t, func(c *Config) { c.Limits = Limits{CallsInFlight: noPlace{}, Calls: called} }, nil)
+	if got := g.call(activatePath, frontKey, bodies[activatePath]); got.status != http.StatusTooManyRequests || len(called.counted) != 0 {
+		t.Errorf("answer is %+v, counted %q", got, called.counted)
+	}
+}
+
 // Whatever a request comes to, it is no longer in flight afterwards.
 func TestNothingStaysInFlight(t *testing.T) {
 	t.Parallel()
@@ -97,13 +108,22 @@ func TestNothingStaysInFlight(t *testing.T) {
 		if got := g.call(activatePath, frontKey, bodies[activatePath]); got.status != http.StatusInternalServerError {
 			t.Fatalf("answer is %+v", got)
 		}
+		g.ops.panic = http.ErrAbortHandler
+		if resp, err := g.server.Client().Do(g.request(activatePath, frontKey, bodies[activatePath])); err == nil {
+			_ = resp.Body.Close()
+			t.Fatalf("answer is %+v", resp)
+		}
 		for _, panicking = range []bool{false, true} {
+			g.seen = nil
 			resp, err := g.server.Client().Do(g.request("/elsewhere", frontKey, "{}"))
 			if err == nil {
 				_ = resp.Body.Close()
 			}
 			if panicking != (err != nil) || err == nil && resp.StatusCode == http.StatusTooManyRequests {
 				t.Fatalf("answer is %+v, error %v", resp, err)
+			}
+			if o := g.last(); len(g.seen) != 1 || o.Outcome != PassedOn {
+				t.Fatalf("observed %+v", g.seen)
 			}
 		}
 	}

@@ -16,12 +16,12 @@ const (
 
 // disguises finds paths that are no service of the gateway, but that the server
 // behind it may read as one, because servers differ in what they make of dot
-// segments, empty segments, parameters, case, backslashes and percent-encoding, and
-// in the order in which they do it. Passed on, such a request would reach the service
+// segments, empty segments, parameters, case, backslashes, percent-encoding and the
+// end of a name, and in the order in which they do it. Passed on, such a request would reach the service
 // there without the checks that are made here.
 //
 // Whatever the order, nothing but segments can get lost on the way: empty ones, dots,
-// and others only by a double dot. So the names of the service are among the segments,
+// and others only by a double dot or at the end. So the names of the service are among the segments,
 // in their order; without a double dot there is no other one. It is no harm that
 // with a double dot, or with very many slashes, a few paths are found that no server
 // would read so.
@@ -60,7 +60,8 @@ func (d disguises) find(u *url.URL) bool {
 	if u.Opaque != "" {
 		path = u.Opaque
 	}
-	if d.matchWithoutParameters(u.RawPath) {
+	// Some decode a semicolon before they decode a slash.
+	if d.matchWithoutParameters(semicolons.Replace(u.RawPath)) {
 		return true
 	}
 	for range maxDecoded {
@@ -76,6 +77,8 @@ func (d disguises) find(u *url.URL) bool {
 	return d.match(path)
 }
 
+var semicolons = strings.NewReplacer("%3b", ";", "%3B", ";")
+
 // matchWithoutParameters is match for a path of which the parameters are cut before it
 // is decoded, and with them what would be decoded to a slash.
 func (d disguises) matchWithoutParameters(path string) bool {
@@ -84,6 +87,16 @@ func (d disguises) matchWithoutParameters(path string) bool {
 
 // match reports whether a decoded path may be that of a service.
 func (d disguises) match(path string) bool {
+	if d.leads(path) {
+		return true
+	}
+	// What was decoded may be passed on as it is: a query begins there, or a text ends.
+	i := strings.IndexAny(path, "?#\x00")
+	return i >= 0 && d.leads(path[:i])
+}
+
+// leads reports whether the segments of a path may lead to a service.
+func (d disguises) leads(path string) bool {
 	up := strings.Contains(path, "..")
 	if (up || strings.Contains(path, "/.") || strings.Contains(path, "//")) && strings.Count(path, "/") > maxSlashes {
 		return true
@@ -93,7 +106,9 @@ func (d disguises) match(path string) bool {
 	reached[0] = true
 	for segment := range strings.FieldsFuncSeq(path, isSlash) {
 		segment, _, _ = strings.Cut(segment, ";")
-		if segment == "" || segment == "." {
+		// Windows drops what comes at the end.
+		segment = strings.TrimRight(segment, ". \t\r\n\v\f")
+		if segment == "" {
 			continue
 		}
 		found := false

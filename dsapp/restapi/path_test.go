@@ -34,7 +34,17 @@ var others = map[string]func(string) string{
 	"empty segments count":      func(p string) string { return merge(resolve(unescape(p))) },
 	"dots as they came":         func(p string) string { return unescape(merge(resolve(p))) },
 	"backslashes":               func(p string) string { return path.Clean(strings.ReplaceAll(unescape(p), `\`, "/")) },
-	"decoded twice":             func(p string) string { return path.Clean(cutEach(unescape(unescape(p)))) },
+	"query decoded": func(p string) string {
+		p, _, _ = strings.Cut(unescape(p), "?")
+		return path.Clean(p)
+	},
+	"ends of names cut": func(p string) string {
+		return resolve(merge(regexp.MustCompile(`[. ]+(/|\z)`).ReplaceAllString(unescape(p), "$1")))
+	},
+	"semicolons before slashes": func(p string) string {
+		return path.Clean(unescape(cutEach(strings.NewReplacer("%3b", ";", "%3B", ";").Replace(p))))
+	},
+	"decoded twice": func(p string) string { return path.Clean(cutEach(unescape(unescape(p)))) },
 }
 
 // unescape decodes what is well-formed.
@@ -110,7 +120,8 @@ func TestDisguisedPaths(t *testing.T) {
 		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", disguisedPath + "%2f", disguisedPath + "%3Ba=b",
 		disguisedPath + ";a=%2fb", disguisedPath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
 		`/rest/v2/x\../provisioning/MdlActivate`, "/rest//../rest/v2/provisioning/MdlActivate", "/reſt/v2/provisioning/MdlActivate", "/rest/push/RetrieveLogin", "/rest/auth/online;jsessionid=1",
-		"https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
+		disguisedPath + "%3Fx=y", disguisedPath + "%23x", disguisedPath + "%00", disguisedPath + "%00.x", disguisedPath + ".", disguisedPath + "%20", disguisedPath + "%09",
+		disguisedPath + "%3B%2Fx", "/x%3F/../rest/v2/provisioning/MdlActivate", "/rest/v2./provisioning/MdlActivate", "https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
 	} {
 		called := &fakeLimiter{}
 		h, ops := newHandler(t, func(c *Config) { c.Limits.Calls = called })
@@ -152,7 +163,7 @@ func TestDisguisesAreFound(t *testing.T) {
 					at += slash
 				}
 				target = target[:at] + rapid.SampledFrom([]string{
-					"/", "//", "/.", "/./", "/x/..", "/x/../", "/a/b/../..", "/a%2fb/..", "/..", ";", ";a=b", ";a=/b", ";/..", "/x/..;y", "/%2e", "/x/%2e%2e", "%2f", "%2F..", "%5c", `\`, "%3b", "%3Ba", "%252e", "%25", "/%00",
+					"/", "//", "/.", "/./", "/x/..", "/x/../", "/a/b/../..", "/a%2fb/..", "/..", ";", ";a=b", ";a=/b", ";/..", "/x/..;y", "/%2e", "/x/%2e%2e", "%2f", "%2F..", "%5c", `\`, "%3b", "%3Ba", "%3B%2fx", "%3f", "%20", ".", "%252e", "%25", "/%00",
 				}).Draw(t, "inserted") + target[at:]
 			case 1:
 				target = target[:at-1] + fmt.Sprintf("%%%02x", target[at-1]) + target[at:]

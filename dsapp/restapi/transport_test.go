@@ -49,8 +49,8 @@ func TestTransferCodingEndsTheConnection(t *testing.T) {
 	}
 }
 
-// Before the TLS handshake is complete nothing is looked at and nothing counts, for
-// whatever path and key.
+// Before the TLS handshake is complete, here or at a server in front, nothing is looked
+// at and nothing counts, for whatever path and key.
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
 	var failed, called fakeLimiter
@@ -62,10 +62,14 @@ func TestEarlyData(t *testing.T) {
 		c.Observe = func(_ *http.Request, o Observation) { observed = o }
 	})
 	for _, path := range []string{activatePath, "/rest/v2/provisioning/MdlRegister", "/rest/auth/online", "/elsewhere", activatePath + "/"} {
-		for _, key := range []string{"", frontKey, backKey, "EXAMPLE-WRONG-KEY"} {
+		for i, key := range []string{"", frontKey, backKey, "EXAMPLE-WRONG-KEY"} {
 			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(bodies[path]))
 			r.SetBasicAuth(key, "")
-			r.TLS = &tls.ConnectionState{}
+			r.TLS = &tls.ConnectionState{HandshakeComplete: i%2 == 1}
+			if i%2 == 1 {
+				// As a server tells that ended TLS in front.
+				r.Header["Early-Data"] = []string{"0", "1"}[i/2:]
+			}
 			w := httptest.NewRecorder()
 			_ = h.Serve(w, r, func(http.ResponseWriter, *http.Request) (bool, error) {
 				t.Errorf("%s was passed on", path)

@@ -342,8 +342,10 @@ func TestEarlyDataSwitchedOff(t *testing.T) {
 
 	var foreign tlsSession
 	foreign.begin(t, &other)
-	c = g.dialQUIC(t, phone, &foreign, false)
+	// Deaf until it has asked: only then is the request early data for sure.
+	c = g.dialQUIC(t, phone, &foreign, true)
 	c.ask(t, request)
+	c.deaf.Store(false)
 	<-c.HandshakeComplete()
 	_, err := c.OpenStream()
 	require.ErrorIs(t, err, quic.Err0RTTRejected)

@@ -44,7 +44,12 @@ func TestForgedCountersAreSeen(t *testing.T) {
 			return false
 		})
 	}
-	for _, command := range []string{"PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE"} {
+	// A claim that nobody can read does not become a request without an owner.
+	redis.Command(t, "SET", "dsapp:own:signature:{12345}", "forged")
+	status, answer := g.Call(t, kinds[1].retrieve, frontEndKey, `{"serialNumber":"VDS1000000-1","requestKey":"12345"}`)
+	expectation{http.StatusServiceUnavailable, "STAT_COMMS", -10}.check(t, status, answer)
+	poll(t, "an alarm in the log", func() bool { return strings.Contains(g.Logs.String(), `"request":"signature"`) })
+	for _, command := range []string{"PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE", kinds[1].retrieveCommand} {
 		assert.Zero(t, server.Calls(command), command)
 	}
 	registered := g.Register(t)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,4 +113,36 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			assert.Equal(t, before, server.Calls("PROVISIONCMD_MDL_ACTIVATE"))
 		})
 	}
+}
+
+// A guess is judged and counted though its client does not wait for the answer.
+func TestAbandonedGuessesCount(t *testing.T) {
+	t.Parallel()
+	const attempts, command = 3, "PROVISIONCMD_MDL_ACTIVATE"
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) { dsapp["activation"] = object{"max_attempts": attempts} })
+	r := g.registerOffline(t)
+	body := fmt.Sprintf(`{"registrationIdentifier":%q,"signature":"00000000"}`, r.RegistrationIdentifier)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
+		arrived <- struct{}{}
+		<-release
+		return false
+	})
+	for range attempts {
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			<-arrived
+			leave()
+			release <- struct{}{}
+		}()
+		_, _, err := g.try(ctx, activatePath, frontEndKey, body)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	poll(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"confirmation_refused"`) == attempts })
+	server.Intercept(nil)
+	_, answer := g.Call(t, activatePath, frontEndKey, body)
+	assert.Equal(t, refused, answer)
+	assert.Equal(t, attempts, server.Calls(command))
 }

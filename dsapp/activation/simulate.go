@@ -64,7 +64,7 @@ func (s *Service) fetchSecret(ctx context.Context, ring *seal.Keyring, known []b
 	}
 	stored, err := s.store.SimulationSecret(ctx, sealed)
 	if err != nil {
-		return nil, fmt.Errorf("fetching simulation secret: %w", err)
+		return nil, s.failed(ctx, "", "fetching simulation secret", err)
 	}
 	secret, err := ring.Open(secretLabel, stored)
 	if err != nil || len(secret) != secretSize {

@@ -39,7 +39,7 @@ func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequ
 		})
 		if err != nil {
 			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
-			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err))
+			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err, false))
 		}
 		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a))
 		return authenticated(a), nil

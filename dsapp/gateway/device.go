@@ -40,9 +40,17 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 		}
 		admission, err := g.activation.AdmitDevice(ctx, r.RegistrationIdentifier)
 		forwarded := g.forwards(err)
+		event := AuditEvent{
+			Action:       AuditDeviceRefused,
+			Registration: r.RegistrationIdentifier,
+			UserID:       admission.UserID,
+			Domain:       admission.Domain,
+			SerialNumber: admission.SerialNumber,
+			Instance:     admission.Instance,
+		}
 		if err != nil && !forwarded {
 			g.storeTrouble(ctx, OpAddDevice, err)
-			return AddDeviceResult{}, activationError(err)
+			return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
 		}
 		device, err := call(judged(c.priority(ctx), admission), g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
 			d, err := g.servers.MDLAddDevice(ctx, admission.Instance, authserver.MDLAddDevice{
@@ -57,20 +65,15 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 				g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
 		}
 		if err != nil {
-			return AddDeviceResult{}, serverError(err)
+			event.Instance = instanceOf(err)
+			return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, serverError(err))
 		}
 		message, err := messageHex(device.InstanceActivationMessage)
 		if err != nil {
 			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", device.Instance, err)
 		}
-		g.audit(ctx, c, OpAddDevice, AuditEvent{
-			Action:       AuditDeviceAdded,
-			Registration: r.RegistrationIdentifier,
-			UserID:       admission.UserID,
-			Domain:       admission.Domain,
-			SerialNumber: device.SerialNumber,
-			Instance:     device.Instance,
-		})
+		event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, device.Instance
+		g.audit(ctx, c, OpAddDevice, event)
 		return AddDeviceResult{InstanceActivationMessage: message}, nil
 	})
 }

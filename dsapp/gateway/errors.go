@@ -154,12 +154,12 @@ func serverError(err error) error {
 	return &Failure{Kind: Internal, Err: err}
 }
 
-// loginError is serverError for a login. Unless unknown users are told from others,
-// refusals are all the same: most statuses tell which users exist. That a pending
-// login is not there, or that the server is broken, tells nothing of that kind.
-func (g *Gateway) loginError(err error) error {
+// loginError is serverError for a login. Where unknown users are hidden, refusals are
+// all the same: most statuses tell which users exist. That the server is broken tells
+// nothing of that kind, and that a pending login is not there a phone has to know.
+func (g *Gateway) loginError(err error, pending bool) error {
 	refusal, refused := errors.AsType[*authserver.Refusal](err)
-	if !g.hideUnknownUsers || !refused || refusal.BackendFault() || refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum {
+	if !g.hideUnknownUsers || !refused || refusal.BackendFault() || pending && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum {
 		return serverError(err)
 	}
 	return &Refusal{Codes: refusedCodes, Concealed: refusal.Codes.StatusCodeEnum}

@@ -92,17 +92,14 @@ func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r Genera
 		}
 		start := g.now()
 		result, err := g.proveOrRelay(ctx, c, r)
-		ended := outcome(err)
-		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: ended, Duration: g.now().Sub(start)})
-		event := AuditEvent{Action: AuditProven, Registration: r.RegistrationIdentifier}
-		switch ended {
-		case Refused:
-			event.Action = AuditProofRefused
-			fallthrough
-		case Success:
-			g.audit(ctx, c, OpGenerateActivationData, event)
+		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: outcome(err), Duration: g.now().Sub(start)})
+		event := AuditEvent{Action: AuditProofRefused, Registration: r.RegistrationIdentifier}
+		if err != nil {
+			return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
 		}
-		return result, err
+		event.Action = AuditProven
+		g.audit(ctx, c, OpGenerateActivationData, event)
+		return result, nil
 	})
 }
 

@@ -376,6 +376,8 @@ var refusals = map[Operation]AuditAction{
 	OpActivate: AuditConfirmationRefused, OpActivateStandard: AuditConfirmationRefused, OpGenerateActivationData: AuditProofRefused,
 	OpAuthenticate: AuditAuthenticationRefused, OpCompleteLogin: AuditCompletionRefused, OpCompleteSignature: AuditCompletionRefused,
 	OpCancelLogin: AuditCancelRefused, OpCancelSignature: AuditCancelRefused,
+	OpAddDevice: AuditDeviceRefused, OpRegisterActivation: AuditRegistrationRefused, OpRegisterOffline: AuditRegistrationRefused,
+	OpUpdateNotificationID: AuditNotificationIDRefused,
 }
 
 // Every error of an authentication server has its own kind, after which nothing
@@ -447,7 +449,8 @@ func TestRefusalAudits(t *testing.T) {
 	for op, want := range map[Operation]AuditEvent{
 		OpAuthenticate: user, OpCompleteLogin: user, OpCompleteSignature: user,
 		OpCancelLogin: device, OpCancelSignature: device,
-		OpActivate: registration, OpActivateStandard: registration,
+		OpActivate: registration, OpActivateStandard: registration, OpAddDevice: registration,
+		OpUpdateNotificationID: {UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1"},
 	} {
 		r := newRig(t, "")
 		r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup"}}

@@ -41,16 +41,13 @@ func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNo
 			})
 			return u, u.Instance, err
 		})
+		event := AuditEvent{UserID: r.UserID, Domain: r.Domain, SerialNumber: r.SerialNumber}
 		if err != nil {
-			return UpdateNotificationIDResult{}, serverError(err)
+			event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
+			return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))
 		}
-		g.audit(ctx, c, OpUpdateNotificationID, AuditEvent{
-			Action:       AuditNotificationIDUpdated,
-			UserID:       r.UserID,
-			Domain:       r.Domain,
-			SerialNumber: r.SerialNumber,
-			Instance:     updated.Instance,
-		})
+		event.Action, event.Instance = AuditNotificationIDUpdated, updated.Instance
+		g.audit(ctx, c, OpUpdateNotificationID, event)
 		return UpdateNotificationIDResult{}, nil
 	})
 }

@@ -154,6 +154,9 @@ const (
 	// AuditRegisteredOffline is a registration whose Activation Message 1 was
 	// handed out in clear.
 	AuditRegisteredOffline AuditAction = "registered_offline"
+	// AuditRegistrationRefused is a registration that the authentication server
+	// refused, for a wrong static password, say.
+	AuditRegistrationRefused AuditAction = "registration_refused"
 	// AuditRegistrationLost is a registration that the authentication server made
 	// and that was not kept: its answer cannot be used, or the store did not take
 	// it. Of the answer it tells what can be used.
@@ -178,6 +181,9 @@ const (
 	AuditRegistrationBurned AuditAction = "registration_burned"
 	// AuditDeviceAdded is a device added to a licence.
 	AuditDeviceAdded AuditAction = "device_added"
+	// AuditDeviceRefused is a device that the gateway or the authentication server
+	// refused to add.
+	AuditDeviceRefused AuditAction = "device_refused"
 	// AuditActivated is a completed activation.
 	AuditActivated AuditAction = "activated"
 	// AuditConfirmationRefused is a final call that the gateway or the
@@ -208,6 +214,9 @@ const (
 	// AuditNotificationIDUpdated is a device that gets its notifications at
 	// another place from now on.
 	AuditNotificationIDUpdated AuditAction = "notification_id_updated"
+	// AuditNotificationIDRefused is a notification ID that the authentication server
+	// refused.
+	AuditNotificationIDRefused AuditAction = "notification_id_refused"
 )
 
 // AuditEvent is an event for an audit trail. Members that do not apply or are

@@ -201,7 +201,8 @@ func (g *Gateway) register(
 	started := g.now()
 	e, err := enrol(c.priority(ctx), r)
 	if err != nil {
-		return activation.Registration{}, enrolled{}, err
+		event := AuditEvent{Action: AuditRegistrationRefused, UserID: r.UserID, Domain: r.Domain, SerialNumber: r.SerialNumber}
+		return activation.Registration{}, enrolled{}, g.auditRefusal(ctx, c, op, event, err)
 	}
 	// Of a standard licence no identifier is known but the gateway's own.
 	if kind != activation.KindStandard && !activation.ValidIdentifier(e.identifier) {

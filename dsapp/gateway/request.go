@@ -223,7 +223,7 @@ func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err
 			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.Blind)}
 	}
 	if kind == ownership.Login {
-		return g.loginError(err)
+		return g.loginError(err, true)
 	}
 	return serverError(err)
 }

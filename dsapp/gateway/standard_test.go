@@ -94,16 +94,17 @@ func TestRegisterStandardFails(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		err, want error
+		actions   []AuditAction
 	}{
-		{errRefusal, &Refusal{Codes: errRefusal.Codes}},
-		{callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: retryUnavailable}},
-		{callError(authserver.ErrTimeout), &Failure{Kind: Timeout}},
+		{errRefusal, &Refusal{Codes: errRefusal.Codes}, []AuditAction{AuditRegistrationRefused}},
+		{callError(authserver.ErrNotSent), &Failure{Kind: Unavailable, RetryAfter: retryUnavailable}, nil},
+		{callError(authserver.ErrTimeout), &Failure{Kind: Timeout}, nil},
 	} {
 		r := newRig(t, "")
 		r.servers.err = c.err
 		wantError(t, registerStandard(t.Context(), r), c.want)
 		r.wantTrace(t, "writable", "REGISTER")
-		r.wantActions(t)
+		r.wantActions(t, c.actions...)
 		if want := []InstanceOutcome{{"backup", outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
 			t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 		}

@@ -27,9 +27,17 @@ const detachedTimeout = 3 * time.Second
 // claimAttempts is how often a claim is tried: again if the outcome is unknown.
 const claimAttempts = 2
 
-// EventUnopened is given to Config.Alarm for a stored claim that no sealing key
-// opens.
-const EventUnopened = "record_unopened"
+// The events given to Config.Alarm.
+const (
+	// EventUnopened is a stored claim that no sealing key opens.
+	EventUnopened = "record_unopened"
+	// EventDamaged is a stored claim for which the store says ErrDamaged.
+	EventDamaged = "record_damaged"
+)
+
+// ErrDamaged is wrapped by the error of a Store for a claim that no Store can have
+// written.
+var ErrDamaged = errors.New("damaged claim")
 
 // ErrUnavailable is wrapped by every error of a Service: the store or the sealing
 // keys cannot be used, or a stored claim cannot be opened.
@@ -81,7 +89,7 @@ type Config struct {
 	PlainCancel PlainCancels
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
-	// Alarm is called with EventUnopened and the kind of the claim, not its key;
+	// Alarm is called with one of the events and the kind of the claim, not its key;
 	// nil for no alarms.
 	Alarm func(ctx context.Context, event, identifier string)
 }
@@ -212,7 +220,7 @@ func (s *Service) Release(ctx context.Context, d Decision) error {
 func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, error) {
 	c, found, err := s.store.Owner(ctx, kind, key)
 	if err != nil || !found {
-		return nil, err
+		return nil, s.read(ctx, kind, err)
 	}
 	// It opens only as the claim to this request.
 	c.Key = key
@@ -227,7 +235,7 @@ func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, err
 func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) ([]held, error) {
 	claims, err := s.store.Pending(ctx, kind, serialNumber)
 	if err != nil {
-		return nil, err
+		return nil, s.read(ctx, kind, err)
 	}
 	found := make([]held, 0, len(claims))
 	for _, c := range claims {
@@ -241,6 +249,16 @@ func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) (
 		found = append(found, h)
 	}
 	return found, nil
+}
+
+// read raises the alarm for a claim that is damaged, which the store tells by err.
+func (s *Service) read(ctx context.Context, kind Kind, err error) error {
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	s.logger.ErrorContext(ctx, "stored claim is damaged", slog.String("request", string(kind)), slog.Any("error", err))
+	s.alarm(ctx, EventDamaged, string(kind))
+	return fmt.Errorf("%w: %w", errUnread, err)
 }
 
 // open returns the claim as it was sealed.

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -20,15 +23,24 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (own
 		return lookupClaim(tx, claimKey(kind, key), now)
 	})
 	if err != nil || c == nil {
-		return ownership.Claim{}, false, err
+		return ownership.Claim{}, false, unread(err)
 	}
 	return ownership.Claim{Key: key, Token: c.token, Owner: c.owner}, true, nil
+}
+
+// unread is the error of a claim that was not read, also if that is because no Store
+// can have written it.
+func unread(err error) error {
+	if errors.Is(err, activation.ErrDamaged) {
+		return fmt.Errorf("%w: %w", ownership.ErrDamaged, err)
+	}
+	return err
 }
 
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
 	now := s.now()
-	return view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
+	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
 		var claims []ownership.Claim
 		device := deviceKey(kind, serialNumber)
 		for _, place := range places(tx, device) {
@@ -47,6 +59,7 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 		slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
 		return claims, nil
 	})
+	return claims, unread(err)
 }
 
 // Claim implements ownership.Store.

@@ -190,13 +190,13 @@ func (s *Store) Take(
 	}
 	// Taken or refused, the handshake is gone.
 	h, err := update(ctx, s, written(func(t *transaction) (*activation.Handshake, error) {
-		h, present := s.handshakes.take(identifier, source, t.now)
-		if !present {
-			return nil, nil
-		}
 		e, err := t.entry(identifier)
 		if err != nil {
 			return nil, err
+		}
+		h, present := s.handshakes.take(identifier, source, t.now)
+		if !present {
+			return nil, nil
 		}
 		if e == nil && h.Simulated {
 			e = &entry{

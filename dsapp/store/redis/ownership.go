@@ -2,10 +2,13 @@ package redis
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -20,18 +23,18 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (own
 	// Unlike GET, this has no answer that go-redis takes for an error.
 	answers, err := s.send(ctx, call{keys: []string{request}, args: []any{"GETRANGE", request, 0, -1}})
 	if err != nil {
-		return ownership.Claim{}, false, unavailable(err)
+		return ownership.Claim{}, false, unread(unavailable(err))
 	}
 	text, err := answers[0].Text()
 	if err != nil {
-		return ownership.Claim{}, false, unavailable(err)
+		return ownership.Claim{}, false, unread(unavailable(err))
 	}
 	if text == "" {
 		return ownership.Claim{}, false, nil
 	}
 	token, owner, ok := cutToken(text)
 	if !ok {
-		return ownership.Claim{}, false, unavailable(errAnswer)
+		return ownership.Claim{}, false, unread(activation.ErrDamaged)
 	}
 	return ownership.Claim{Key: key, Token: token, Owner: owner}, true, nil
 }
@@ -40,14 +43,14 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (own
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
 	a, err := s.run(ctx, s.scripts.listed, []string{s.device(kind, serialNumber)}, ownership.MaxPending)
 	if err != nil {
-		return nil, err
+		return nil, unread(err)
 	}
 	claims := make([]ownership.Claim, len(a.values))
 	for i, value := range a.values {
 		text, _ := value.(string)
 		c, ok := decodeListed(text)
 		if !ok {
-			return nil, unavailable(errAnswer)
+			return nil, unread(activation.ErrDamaged)
 		}
 		claims[i] = c
 	}
@@ -80,6 +83,15 @@ func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, to
 	_, err := s.runAll(ctx,
 		call{s.scripts.release, []string{s.request(kind, key)}, []any{token[:]}},
 		call{s.scripts.unlist, []string{s.device(kind, serialNumber)}, []any{listedEntry(key, token)}})
+	return err
+}
+
+// unread is the error of a claim that was not read, also if that is because no Store
+// can have written it.
+func unread(err error) error {
+	if errors.Is(err, activation.ErrDamaged) {
+		return fmt.Errorf("%w: %w", ownership.ErrDamaged, err)
+	}
 	return err
 }
 

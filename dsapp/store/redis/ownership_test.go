@@ -65,6 +65,31 @@ func TestClaimLifetimes(t *testing.T) {
 	}
 }
 
+// A claim or a list that no Store writes is damaged, not absent.
+func TestDamagedClaims(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	for _, c := range []struct{ key, command, value string }{
+		{requestKey, "SET", "short"}, {requestKey, "HSET", "a"}, {deviceKey, "SET", "a"}, {deviceKey, "ZADD", "99999999999999999"},
+	} {
+		arguments := []string{c.key, c.value}
+		if c.command == "HSET" || c.command == "ZADD" {
+			arguments = append(arguments, "no claim")
+		}
+		server.Command(t, "DEL", c.key)
+		server.Command(t, append([]string{c.command}, arguments...)...)
+		var err error
+		if c.key == requestKey {
+			_, _, err = s.Owner(t.Context(), ownership.Signature, "8408980524")
+		} else {
+			_, err = s.Pending(t.Context(), ownership.Signature, serialNumber)
+		}
+		if !errors.Is(err, ownership.ErrDamaged) {
+			t.Errorf("%s %s: error %v", c.command, c.key, err)
+		}
+	}
+}
+
 // What is on the server is what was given: token and owner, and nothing that the
 // owner could be told by.
 func TestClaimOnTheServer(t *testing.T) {

@@ -281,7 +281,7 @@ if ok then return whole(unpack(values)) end
 return {0}
 `)},
 		// KEYS reg. ARGV maxAttempts.
-		admitDevice: script{Script: goredis.NewScript(clock + registration + answer + `
+		admitDevice: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
 if not g or now >= e then return {0} end
 if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
   redis.call('HINCRBY', KEYS[1], 'n', 1)
@@ -293,7 +293,7 @@ end
 return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{Script: goredis.NewScript(clock + registration + answer + `
+		admitConfirmation: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
 if not g or now >= e then return {0} end
 local known = false
 for j = 2, #ARGV do

@@ -29,9 +29,9 @@ type Limits struct {
 	// further ones are answered with status 429. Default: 0.
 	MaxExchanges int `json:"max_exchanges,omitempty"`
 
-	// How many requests with a missing or wrong API key one client address may
-	// make per minute before all its requests are answered with status 429 for a
-	// while. An IPv6 address counts as its /64 here and below, and all addresses of
+	// How many requests with a wrong API key one client address may make per minute
+	// before all its requests are answered with status 429 for a while. Those without
+	// any key do not count: many clients send one first and wait to be asked for it. An IPv6 address counts as its /64 here and below, and all addresses of
 	// a /48 together may have 16 times the limit of one. Behind a proxy, set the
 	// server's `trusted_proxies`: all clients are one address otherwise.
 	// 0: no limit. At most 1000000. Default: 30.

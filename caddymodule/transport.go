@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -43,6 +44,10 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Dura
 	}
 }
 
+// firstWord is how long a probe waits for a server to refuse the connection after the
+// handshake. With TLS 1.3 that is when it refuses a client certificate.
+const firstWord = 250 * time.Millisecond
+
 // newProbe returns a function that makes a connection like those of a transport
 // and closes it. It must be called before the transport is used.
 func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
@@ -57,8 +62,28 @@ func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
 		defer func() { _ = connection.Close() }()
 		ctx, cancel := context.WithTimeout(ctx, t.TLSHandshakeTimeout)
 		defer cancel()
-		return tls.Client(connection, clientTLS).HandshakeContext(ctx)
+		client := tls.Client(connection, clientTLS)
+		if err := client.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		return refusal(client)
 	}
+}
+
+// refusal is what a server says against a connection whose handshake ended just now,
+// nil if it says nothing.
+func refusal(c *tls.Conn) error {
+	if c.ConnectionState().Version < tls.VersionTLS13 {
+		return nil
+	}
+	if err := c.SetReadDeadline(time.Now().Add(firstWord)); err != nil {
+		return err
+	}
+	_, err := c.Read(make([]byte, 1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 func http1() *http.Protocols {

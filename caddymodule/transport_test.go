@@ -124,3 +124,32 @@ func TestProbe(t *testing.T) {
 		t.Errorf("a server that does not speak: %v", err)
 	}
 }
+
+// A server that refuses the client's certificate, which with TLS 1.3 it does after the
+// handshake, is not reached: no command would be.
+func TestProbeWithRefusedCertificate(t *testing.T) {
+	t.Parallel()
+	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.TLS = &tls.Config{MinVersion: version, MaxVersion: version, ClientAuth: tls.RequireAnyClientCert}
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			address, err := url.Parse(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
+			if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, 1), address)(t.Context()); err == nil {
+				t.Error("reached a server that refuses the client")
+			}
+			trusting = trusting.Clone()
+			trusting.Certificates = server.TLS.Certificates
+			if err := newProbe(newTransport(trusting, time.Second, time.Second, 1), address)(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -455,6 +455,8 @@ func TestExampleConfiguration(t *testing.T) {
 		status, _, err := g.try(t.Context(), ephemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
 		return err == nil && status == http.StatusOK
 	})
+	status, answer := g.Call(t, "/elsewhere", frontEnd, "")
+	assert.Equal(t, http.StatusNotFound, status, answer)
 	validate(t)
 }
 

@@ -393,7 +393,7 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 		{"space", " 12", "is not hexadecimal"},
 		{"sign", "-12", "is not hexadecimal"},
 		{"too long", strings.Repeat("1", 2*n+1), "is too long"},
-		{"too long with zeros", strings.Repeat("0", 2*n) + "2", "is too long"},
+		{"too long with zeros", strings.Repeat("0", 2*n+2) + "2", "is too long"},
 		{"zero", "0", "is out of range"},
 		{"one", strings.Repeat("0", 2*n-1) + "1", "is out of range"},
 		{"N-1", plus(prime, -1), "is out of range"},
@@ -431,8 +431,9 @@ func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	w.store.take()
 	for _, c := range []struct{ evidence, problem string }{
 		{"", "is missing"},
-		{p.evidence[:63], "does not have 64 hex digits"},
-		{p.evidence + "0", "does not have 64 hex digits"},
+		{p.evidence + "0", "is too long"},
+		{"01" + p.evidence, "is too long"},
+		{"0000" + p.evidence, "is too long"},
 		{p.evidence[:63] + "g", "is not hexadecimal"},
 	} {
 		for _, identifier := range []string{r.Identifier, "unknown-id", "?"} {

@@ -386,8 +386,8 @@ func invalidEvidence(err error) error {
 	switch {
 	case errors.Is(err, srp.ErrClientEvidenceMissing):
 		problem = "is missing"
-	case errors.Is(err, srp.ErrClientEvidenceLength):
-		problem = fmt.Sprintf("does not have %d hex digits", 2*srp.EvidenceSize)
+	case errors.Is(err, srp.ErrClientEvidenceTooLong):
+		problem = "is too long"
 	}
 	return &InvalidError{Member: memberEvidence, Problem: problem}
 }

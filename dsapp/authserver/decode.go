@@ -41,6 +41,12 @@ type item struct{ name, value string }
 func decode(r io.Reader, operation string) (*answer, error) {
 	source := &answerReader{r: r}
 	p := parser{source: source, decoder: xml.NewDecoder(source), operation: operation}
+	p.decoder.CharsetReader = func(charset string, text io.Reader) (io.Reader, error) {
+		if !isUTF8(charset) {
+			return nil, errors.New("not UTF-8")
+		}
+		return text, nil
+	}
 	err := p.document()
 	switch {
 	case source.err != nil:

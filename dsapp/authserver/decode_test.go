@@ -161,6 +161,17 @@ func TestDecode(t *testing.T) {
 }
 
 // What is malformed, ambiguous, over a limit or of another operation is refused,
+// UTF-8 has several names, and parts of it are UTF-8, too.
+func TestDecodeNamesOfUTF8(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"UTF-8", "utf-8", "utf8", "UTF8", "us-ascii", "US-ASCII", "ascii"} {
+		text := envelope(`<p:cancelAuthUserResponse xmlns:p="urn:p"><status>` + success + `</status></p:cancelAuthUserResponse>`)
+		if _, err := decode(strings.NewReader(strings.Replace(text, "UTF-8", name, 1)), "cancelAuthUser"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // and the message repeats nothing of it.
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()

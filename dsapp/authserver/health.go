@@ -94,9 +94,14 @@ func (in *instance) watch(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// check probes the instance, unless it answered commands and its breaker is closed.
-// It reports whether that was the trial of an open breaker and failed.
+// check probes the instance, unless it answered commands and its breaker is closed, or
+// a probe has found it again and a command is to show whether it works: the trial of
+// an open breaker is for that command then. It reports whether it was such a trial and
+// failed.
 func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
+	if in.state.breaker.Awaits() {
+		return false
+	}
 	answers := in.state.answers.Load()
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
@@ -116,6 +121,7 @@ func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
 	case ctx.Err() != nil:
 	case err == nil:
 		// Whether commands work again, a command has to show.
+		outcome = breaker.Reached
 		in.state.reach.ended(seen, true, func() { in.logReached(ctx, probeOperation) })
 	default:
 		in.state.reach.ended(seen, false, func() { in.logLost(ctx, probeOperation, err) })

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -181,16 +182,27 @@ func (in *instance) request(ctx context.Context, v soapVersion, p *payload) *htt
 
 // checkMediaType makes sure that the answer says to be XML in UTF-8.
 func checkMediaType(r *http.Response) error {
-	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	value := r.Header.Get("Content-Type")
+	media, parameters, err := mime.ParseMediaType(value)
+	for errors.Is(err, mime.ErrInvalidMediaParameter) {
+		// A parameter that is no good says nothing about those before it.
+		value = value[:strings.LastIndexByte(value, ';')]
+		media, parameters, err = mime.ParseMediaType(value)
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("HTTP status %d without a valid media type", r.StatusCode)
 	case media != "text/xml" && media != "application/xml" && !strings.HasSuffix(media, "+xml"):
 		return fmt.Errorf("HTTP status %d with a media type other than XML", r.StatusCode)
-	case parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8"):
+	case parameters["charset"] != "" && !isUTF8(parameters["charset"]):
 		return errors.New("answer in another character set than UTF-8")
 	}
 	return nil
+}
+
+// isUTF8 reports whether a character set is UTF-8, under whatever name, or a part of it.
+func isUTF8(charset string) bool {
+	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
 }
 
 // lost says why an answer did not arrive. What a transport reports about a

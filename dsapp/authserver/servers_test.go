@@ -388,6 +388,9 @@ func TestFaults(t *testing.T) {
 		"other character set": {func(w http.ResponseWriter, _ *http.Request, _ string) {
 			write(w, http.StatusOK, "text/xml; charset=iso-8859-1", registered)
 		}, ErrBadAnswer},
+		"other character set, defective parameter": {func(w http.ResponseWriter, _ *http.Request, _ string) {
+			write(w, http.StatusOK, "text/xml; charset=iso-8859-1; action", registered)
+		}, ErrBadAnswer},
 		"other declared character set": {answering(strings.Replace(registered, "UTF-8", "ISO-8859-1", 1)), ErrBadAnswer},
 		"empty":                        {answering(""), ErrBadAnswer},
 		"oversize":                     {answering(registered + strings.Repeat(" ", 2<<20)), ErrBadAnswer},

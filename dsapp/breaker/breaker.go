@@ -31,6 +31,9 @@ const (
 	Worked
 	// Failed is a call that the server did not answer as it should.
 	Failed
+	// Reached is a call that found the server and shows no more. If the breaker is
+	// open, it awaits a call that shows whether the server works.
+	Reached
 )
 
 // Change is what the outcome of a call changed.
@@ -68,6 +71,7 @@ type Breaker struct {
 	failures int // in a row, while closed
 	open     bool
 	retryAt  time.Time // while open
+	awaiting bool      // while open: the next call is to decide
 	// period counts the openings, closings and trials. Calls that began before
 	// the last opening or closing met what was before: they do not count.
 	period uint64
@@ -117,9 +121,10 @@ func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 	}
 	switch {
 	case b.open && o == Failed:
-		b.retryAt = time.Now().Add(s.Cooldown)
+		b.retryAt, b.awaiting = time.Now().Add(s.Cooldown), false
 	case b.open:
 		b.retryAt = time.Time{}
+		b.awaiting = b.awaiting || o == Reached
 	case o == Worked:
 		b.failures = 0
 	case o == Failed:
@@ -145,7 +150,7 @@ func (b *Breaker) Trip(s Settings) Change {
 
 // trip opens the breaker. The caller holds mu.
 func (b *Breaker) trip(s Settings) {
-	b.open, b.failures = true, 0
+	b.open, b.failures, b.awaiting = true, 0, false
 	b.retryAt = time.Now().Add(s.Cooldown)
 	b.period++
 	b.opened = b.period
@@ -160,6 +165,14 @@ func (b *Breaker) RetryAfter() time.Duration {
 		return 0
 	}
 	return max(time.Until(b.retryAt), 0)
+}
+
+// Awaits reports whether the breaker is open and awaits a call that shows whether the
+// server, which was found again, works. Until then one call at a time is let through.
+func (b *Breaker) Awaits() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open && b.awaiting
 }
 
 var _ error = (*OpenError)(nil)

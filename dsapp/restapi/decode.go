@@ -70,8 +70,9 @@ type overlong struct{}
 // parsers differ on both, and what is checked here must be what others read.
 //
 // It reads the body once and stops at the first violation, so that no body costs
-// much more than its bytes.
+// much more than its bytes. A byte order mark in front of it is skipped.
 func decodeObject(body []byte) (map[string]any, error) {
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if !utf8.Valid(body) {
 		return nil, errNotUTF8
 	}

@@ -83,9 +83,9 @@ var (
 // for many users. The address is that of Config.ClientIP: behind a proxy that is
 // not trusted to tell it, all clients have one.
 type Limits struct {
-	// FailedKeys counts requests without a valid key per client address. An address
-	// with too many gets no further look at its keys for a while, be they right or
-	// wrong.
+	// FailedKeys counts requests with a wrong key per client address, not those without
+	// any. An address with too many gets no further look at its keys for a while, be
+	// they right or wrong.
 	FailedKeys FailureLimiter
 	// Exchanges and Proofs count the first and the second calls of activation
 	// exchanges per client address, so that an exchange costs one of each. Only keys
@@ -447,8 +447,9 @@ func (x *request) authenticate() (answer, bool) {
 			return answerLimited(LimitFailedKeys, retryAfter), false
 		}
 	}
+	offered := x.r.Header.Values("Authorization")
 	name, password, ok := x.r.BasicAuth()
-	if len(x.r.Header.Values("Authorization")) > 1 || password != "" {
+	if len(offered) > 1 || password != "" {
 		ok = false
 	}
 	key, known := x.config.Keys.Lookup(name)
@@ -457,7 +458,9 @@ func (x *request) authenticate() (answer, bool) {
 		x.config.Authenticated(x.r, key)
 		return answer{}, true
 	}
-	if failed != nil {
+	// Many clients send a request without a key first, and repeat it when they are asked
+	// for one.
+	if failed != nil && len(offered) > 0 {
 		failed.Record(x.source)
 	}
 	return answerTo(Unauthenticated), false
@@ -549,8 +552,8 @@ func (x *request) read(body *bytes.Buffer) (answer, bool) {
 	return answer{}, true
 }
 
-// isJSON reports whether a body with this header is JSON as it is: in UTF-8 and
-// not encoded further.
+// isJSON reports whether a body with this header is JSON as it is: in UTF-8, under
+// whatever name, and not encoded further.
 func isJSON(header http.Header) bool {
 	values := header.Values("Content-Type")
 	if len(values) != 1 {
@@ -560,7 +563,7 @@ func isJSON(header http.Header) bool {
 	if err != nil || media != "application/json" {
 		return false
 	}
-	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+	if charset, ok := parameters["charset"]; ok && !slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset)) {
 		return false
 	}
 	for _, coding := range header.Values("Content-Encoding") {
@@ -603,10 +606,13 @@ func (x *request) observe(a answer) {
 	x.config.Observe(x.r, o)
 }
 
-// versionOf tells the version of a path without a service.
+// versionOf tells the version of a path without a service: version 1 has four
+// families of services, everything else is answered in the current shape.
 func versionOf(path string) version {
-	if strings.HasPrefix(path, "/rest/") && !strings.HasPrefix(path, "/rest/v2/") {
-		return v1
+	for _, family := range []string{"activation", "auth", "push", "notification"} {
+		if rest, ok := strings.CutPrefix(path, "/rest/"+family); ok && (rest == "" || rest[0] == '/') {
+			return v1
+		}
 	}
 	return v2
 }

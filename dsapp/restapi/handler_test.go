@@ -520,6 +520,11 @@ func TestAccepted(t *testing.T) {
 		"scheme in lower case": {path, body, func(r *http.Request) {
 			r.Header.Set("Authorization", "basic"+strings.TrimPrefix(r.Header.Get("Authorization"), "Basic"))
 		}},
+		"known names that are there as well":  {"/rest/v2/authentication/authUser", `{"userID":"jane.doe","domain":"","Domain":"x","password":"1"}`, none},
+		"names that are not alike":            {"/rest/v2/authentication/authUser", `{"userID":"jane.doe","demain2":"x","password":"1"}`, none},
+		"byte order mark":                     {path, "\ufeff" + body, none},
+		"charset without a hyphen":            {path, body, set("Content-Type", "application/json;charset=utf8")},
+		"subset of UTF-8":                     {path, body, set("Content-Type", "application/json;charset=US-ASCII")},
 		"unknown members":                     {path, `{"x":[{"y":null}],"registrationIdentifier":"e3wfISG9","Signature":1,"signature":"1"}`, none},
 		"serial number that v1 does not have": {"/rest/push/signLogin", `{"userID":"jane.doe","challengeKey":"1","signature":"1","serialNumber":["?"]}`, none},
 		"no domain":                           {"/rest/v2/signature/scan/authSignature", `{"userID":"jane.doe","requestKey":"1","signature":"1"}`, none},
@@ -582,7 +587,15 @@ func TestDescriptions(t *testing.T) {
 		{add, device(`"deviceCode":"1",`), "body must be a JSON object and nothing else"},
 		{add, `"` + hostile + `"`, "body must be a JSON object and nothing else"},
 		{add, `null`, "body must be a JSON object and nothing else"},
-		{add, "\ufeff{}", "body must be a JSON object and nothing else"},
+		{add, "\ufeff\ufeff{}", "body must be a JSON object and nothing else"},
+		{add, "\ufeff{}", "registrationIdentifier is missing"},
+		{add, device(`"deviceCode":"1","Description":"` + hostile + `"`), "description must be spelt exactly like that"},
+		{add, device(`"deviceCode":"1","des_crip-tion":"` + hostile + `"`), "description must be spelt exactly like that"},
+		{add, device(`"deviceCode":"1","descripton":"` + hostile + `"`), "description must be spelt exactly like that"},
+		{add, device(`"deviceCode":"1","descriptions":"` + hostile + `"`), "description must be spelt exactly like that"},
+		{register, `{"userID":"a","staticPassword":"p","Domain":"` + hostile + `"}`, "domain must be spelt exactly like that"},
+		{register, `{"userID":"a","staticPassword":"p","licensetype":"standard"}`, "licenseType must be spelt exactly like that"},
+		{register, `{"userID":"a","staticPassword":"p","licenceType":"standard"}`, "licenseType must be spelt exactly like that"},
 		{add, device(`"deviceCode":"1"`) + hostile, "body must be a JSON object and nothing else"},
 		{add, device("\"x\":\"\xff\""), "body must be UTF-8"},
 		{add, device(`"x":"\ud800"`), "body must not contain half of a surrogate pair"},
@@ -945,7 +958,8 @@ func TestWriteNotFound(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, nil, nil)
 	for path, v := range map[string]version{
-		"/rest/activation/Unknown": v1, "/rest/": v1, "/rest/v2": v1,
+		"/rest/activation/Unknown": v1, "/rest/auth": v1, "/rest/push/": v1, "/rest/notification/x": v1,
+		"/rest/": v2, "/rest": v2, "/rest/v2": v2, "/rest/v3/x": v2, "/rest/authentication/x": v2, "/rest/pushed": v2,
 		"/rest/v2/": v2, "/rest/v2/provisioning/Unknown": v2, "/unknown": v2, "/": v2,
 	} {
 		wantFailure(t, g.call(path, frontKey, "x"), v, 404, "STAT_NOT_FOUND", -13, -1)
@@ -1063,7 +1077,8 @@ func TestLimits(t *testing.T) {
 		}
 		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])
 		g.call(s.path, "", bodies[s.path])
-		if want := []string{"2001:db8:0:1::/64", "2001:db8:0:1::/64"}; !slices.Equal(failed.counted, want) {
+		// Who offers no key is asked for one, and nothing counts.
+		if want := []string{"2001:db8:0:1::/64"}; !slices.Equal(failed.counted, want) {
 			t.Errorf("%s: counted %q, want %q", s.path, failed.counted, want)
 		}
 		// A bank's server that completes activations speaks for many users.

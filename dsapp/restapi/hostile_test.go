@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -69,7 +70,9 @@ func formOf(path, name string, optional bool) form {
 		return f
 	case "derivationCode":
 		return form{`[0-9A-Fa-f]`, hexDigits, 1, 27}
-	case "clientEphemeralPublicKey", "clientEvidenceMessage":
+	case "clientEphemeralPublicKey":
+		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1026}
+	case "clientEvidenceMessage":
 		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
 	case "encryptedNotificationID":
 		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1070}
@@ -133,6 +136,7 @@ var (
 // parse reads a body by other means than the handler does. It returns false
 // unless the body is a JSON object that every parser reads alike.
 func parse(body []byte) (map[string]any, bool) {
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	var whole any
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -306,6 +310,13 @@ func FuzzServices(f *testing.F) {
 						want = http.StatusBadRequest
 						wrong = append(wrong, o.sentences(name)...)
 					}
+					if _, there := members[name]; !there && slices.ContainsFunc(slices.Collect(maps.Keys(members)), func(other string) bool {
+						_, known := oracles[path][other]
+						return !known && distance(plainName(other), plainName(name)) <= 1
+					}) {
+						want = http.StatusBadRequest
+						wrong = append(wrong, name+" must be spelt exactly like that")
+					}
 				}
 			}
 
@@ -389,6 +400,31 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
+func plainName(name string) string {
+	return regexp.MustCompile(`[_-]`).ReplaceAllString(strings.ToLower(name), "")
+}
+
+// distance is how many bytes have to be changed, added or left out to make one of the
+// other.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0]++
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal, row[j+1] = row[j+1], min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
 // Only JSON in UTF-8 is read, and whatever the header fields are, that is
 // answered: what is plainly JSON is taken, what does not say so is not.
 func FuzzMediaType(f *testing.F) {
@@ -397,6 +433,9 @@ func FuzzMediaType(f *testing.F) {
 		{"application/json; charset=utf-8", ""},
 		{`Application/JSON ; Charset="UTF-8"`, "identity"},
 		{"application/json; charset=utf-16", ""},
+		{"application/json; charset=utf8", ""},
+		{"application/json; charset=US-ASCII", ""},
+		{"application/json; charset=utf-7", ""},
 		{"application/json;charset", ""},
 		{"application/json;;", ""},
 		{"application/json;x=y", ""},
@@ -417,7 +456,7 @@ func FuzzMediaType(f *testing.F) {
 	} {
 		f.Add(s[0], s[1])
 	}
-	plain := regexp.MustCompile(`(?i)\A *application/json *(; *charset=("utf-8"|utf-8) *)?\z`)
+	plain := regexp.MustCompile(`(?i)\A *application/json *(; *charset=("utf-?8"|utf-?8|(us-)?ascii) *)?\z`)
 	other := regexp.MustCompile(`(?i)\A *application/json *; *charset="?utf-16"? *\z`)
 	h, ops := newHandler(f, nil)
 	f.Fuzz(func(t *testing.T, contentType, coding string) {

@@ -3,6 +3,7 @@ package restapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -175,6 +176,50 @@ func (m *member) wrongLength(length int) error {
 	return &requestError{member: m.name, problem: problem}
 }
 
+// misspelt finds a member that is not there, but under a name that looks much like
+// its own. Unknown names are ignored: without this an optional member would be, too,
+// and the request carried out without it.
+func (s *service) misspelt(members map[string]any) error {
+	known := func(name string) bool {
+		return slices.ContainsFunc(s.members, func(m member) bool { return m.name == name })
+	}
+	for _, m := range s.members {
+		if _, there := members[m.name]; there {
+			continue
+		}
+		for name := range members {
+			if !known(name) && alike(letters(name), letters(m.name)) {
+				return &requestError{member: m.name, problem: "must be spelt exactly like that"}
+			}
+		}
+	}
+	return nil
+}
+
+// letters is a name without what writers of names differ in.
+func letters(name string) string {
+	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
+}
+
+// alike reports whether at most one character of a has to be changed, added or left
+// out to get b.
+func alike(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	same := 0
+	for same < len(a) && a[same] == b[same] {
+		same++
+	}
+	switch len(b) - len(a) {
+	case 0:
+		return same == len(a) || a[same+1:] == b[same+1:]
+	case 1:
+		return a[same:] == b[same+1:]
+	}
+	return false
+}
+
 // kind is the type of a member of an answer.
 type kind string
 
@@ -223,6 +268,9 @@ func define[Q, R any](s service, call func(Operations, context.Context, gateway.
 				return nil, err
 			}
 			*request[i].field(&q) = value
+		}
+		if err := s.misspelt(members); err != nil {
+			return nil, err
 		}
 		return func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error) {
 			r, err := call(o, ctx, c, q)

@@ -161,8 +161,8 @@ func generateEphemeralKey(s service, identifierName string) service {
 	return define(s, Operations.GenerateEphemeralKey, []in[gateway.GenerateEphemeralKeyRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.GenerateEphemeralKeyRequest) *string { return &q.RegistrationIdentifier }},
 		{
-			// Room for the largest group; the exchange knows the limit of its own.
-			member{name: "clientEphemeralPublicKey", target: gateway.MemberClientPublic, required: true, min: 1, max: 1024, format: hexadecimal},
+			// Room for the largest group and a sign; the exchange knows the limit of its own.
+			member{name: "clientEphemeralPublicKey", target: gateway.MemberClientPublic, required: true, min: 1, max: 1026, format: hexadecimal},
 			func(q *gateway.GenerateEphemeralKeyRequest) *string { return &q.ClientPublic },
 		},
 	}, []out[gateway.GenerateEphemeralKeyResult]{
@@ -177,7 +177,7 @@ func generateActivationData(s service, identifierName string) service {
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
 		{registrationIdentifier(identifierName), func(q *gateway.GenerateActivationDataRequest) *string { return &q.RegistrationIdentifier }},
 		{
-			// The gateway's own exchange wants 64 digits; one that is relayed may not.
+			// The gateway's own exchange takes no more than 66 digits; one that is relayed may.
 			member{name: "clientEvidenceMessage", target: gateway.MemberClientEvidence, required: true, min: 1, max: 1024, format: hexadecimal},
 			func(q *gateway.GenerateActivationDataRequest) *string { return &q.ClientEvidence },
 		},

@@ -28,7 +28,7 @@ import (
 
 // told is all that a gateway says about a member: no place in it could hold a
 // value of the request.
-var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|does not have 64 hex digits` +
+var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long` +
 	`|must have \d{1,2} to \d{1,4} characters|must not have more than 255 characters|must not be longer than (128|255) (characters|bytes in UTF-8)` +
 	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits)` +
 	`|must be an even number of hex digits, at least 2|must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32` +

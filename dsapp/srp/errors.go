@@ -25,7 +25,7 @@ var (
 // The refusals of ParseEvidence.
 var (
 	ErrClientEvidenceMissing = &Error{"M1_MISSING", "client evidence is missing"}
-	ErrClientEvidenceLength  = &Error{"M1_LENGTH", "client evidence has the wrong length"}
+	ErrClientEvidenceTooLong = &Error{"M1_TOO_LONG", "client evidence is too long"}
 	ErrClientEvidenceNotHex  = &Error{"M1_NOT_HEX", "client evidence is not hexadecimal"}
 )
 

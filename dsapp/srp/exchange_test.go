@@ -208,7 +208,7 @@ func TestParsePublicRange(t *testing.T) {
 			t.Errorf("%s: A = 2N: error %v, want %v", p.name, err, ErrClientPublicTooLong)
 		}
 		for name, x := range taken {
-			for _, digits := range []string{x.Text(16), strings.ToUpper(x.Text(16)), fmt.Sprintf("%0*x", 2*p.Size(), x)} {
+			for _, digits := range []string{x.Text(16), strings.ToUpper(x.Text(16)), fmt.Sprintf("%0*x", 2*p.Size(), x), fmt.Sprintf("%0*x", 2*p.Size()+2, x)} {
 				b, err := p.ParsePublic(digits)
 				if err != nil || !bytes.Equal(b, x.FillBytes(make([]byte, p.Size()))) {
 					t.Errorf("%s: A = %s: %X, %v", p.name, name, b, err)
@@ -233,7 +233,8 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{"A empty", (*Profile).ParsePublic, "", "CLIENT_PUBLIC_MISSING"},
 		{"A one digit too long", (*Profile).ParsePublic, full + "7", "CLIENT_PUBLIC_TOO_LONG"},
-		{"A one byte too long", (*Profile).ParsePublic, "00" + full, "CLIENT_PUBLIC_TOO_LONG"},
+		{"A one byte too long", (*Profile).ParsePublic, "01" + full, "CLIENT_PUBLIC_TOO_LONG"},
+		{"A two bytes too long", (*Profile).ParsePublic, "0000" + full, "CLIENT_PUBLIC_TOO_LONG"},
 		{"A too long and not hex", (*Profile).ParsePublic, full + "xyz", "CLIENT_PUBLIC_TOO_LONG"},
 		{"A not hex", (*Profile).ParsePublic, "12g4", "CLIENT_PUBLIC_NOT_HEX"},
 		{"A not hex, odd", (*Profile).ParsePublic, "12g", "CLIENT_PUBLIC_NOT_HEX"},
@@ -243,10 +244,10 @@ func TestParseErrors(t *testing.T) {
 		{"A full-width digits", (*Profile).ParsePublic, "１２", "CLIENT_PUBLIC_NOT_HEX"},
 		{"A zero", (*Profile).ParsePublic, "0", "CLIENT_PUBLIC_INVALID"},
 		{"M1 empty", evidence, "", "M1_MISSING"},
-		{"M1 short", evidence, full[:62], "M1_LENGTH"},
-		{"M1 odd", evidence, full[:63], "M1_LENGTH"},
-		{"M1 long", evidence, full[:66], "M1_LENGTH"},
-		{"M1 very long", evidence, full, "M1_LENGTH"},
+		{"M1 one digit too long", evidence, full[:65], "M1_TOO_LONG"},
+		{"M1 one byte too long", evidence, full[:66], "M1_TOO_LONG"},
+		{"M1 two bytes too long", evidence, "0000" + full[:64], "M1_TOO_LONG"},
+		{"M1 very long", evidence, full, "M1_TOO_LONG"},
 		{"M1 not hex", evidence, full[:63] + "g", "M1_NOT_HEX"},
 	}
 	for _, test := range tests {
@@ -278,7 +279,7 @@ func TestOversizedRefusedFirst(t *testing.T) {
 		if _, err := p.ParsePublic(long); !errors.Is(err, ErrClientPublicTooLong) {
 			t.Error(err)
 		}
-		if _, err := ParseEvidence(long); !errors.Is(err, ErrClientEvidenceLength) {
+		if _, err := ParseEvidence(long); !errors.Is(err, ErrClientEvidenceTooLong) {
 			t.Error(err)
 		}
 	}); n != 0 {
@@ -294,7 +295,7 @@ func TestParseProperty(t *testing.T) {
 		p := rapid.SampledFrom(allProfiles()).Draw(t, "profile")
 		x := number(rapid.SliceOfN(rapid.Byte(), 1, p.Size()).Draw(t, "A"))
 		digits := x.Text(16)
-		digits = strings.Repeat("0", rapid.IntRange(0, 2*p.Size()-len(digits)).Draw(t, "zeros")) + digits
+		digits = strings.Repeat("0", rapid.IntRange(0, 2*p.Size()+2-len(digits)).Draw(t, "zeros")) + digits
 		if rapid.Bool().Draw(t, "upper") {
 			digits = strings.ToUpper(digits)
 		}
@@ -736,6 +737,23 @@ func TestSalt(t *testing.T) {
 		}
 	}
 	wantBytes(t, "salt again", Salt(secret, DefaultProfile, "e3wfISG9"), salt)
+}
+
+// TestSaltIsANumber: no salt loses a byte where it is read as a number.
+func TestSaltIsANumber(t *testing.T) {
+	t.Parallel()
+	secret := bytesFor("secret", 0)
+	one := false
+	for i := range 2000 {
+		salt := Salt(secret, DefaultProfile, fmt.Sprint("identity", i))
+		if len(salt) != SaltSize || salt[0] == 0 {
+			t.Fatalf("salt %X", salt)
+		}
+		one = one || salt[0] == 1
+	}
+	if !one {
+		t.Error("no salt begins with 1")
+	}
 }
 
 // TestSimulatedVerifier: always the same for an identity, different for every

@@ -30,7 +30,7 @@ func FuzzParsePublic(f *testing.F) {
 			b, err := p.ParsePublic(s)
 			want := false
 			x := new(big.Int)
-			if isHex(s) && len(s) <= 2*p.Size() {
+			if isHex(s) && len(s) <= 2*p.Size()+2 {
 				x.SetString(s, 16)
 				want = x.Cmp(big.NewInt(1)) > 0 && x.Cmp(new(big.Int).Sub(number(p.prime), big.NewInt(1))) < 0
 			}
@@ -50,7 +50,8 @@ func FuzzParsePublic(f *testing.F) {
 	})
 }
 
-// FuzzParseEvidence: exactly 64 hexadecimal digits are taken.
+// FuzzParseEvidence: numbers of at most 256 bits are taken, with or without leading
+// zeros.
 func FuzzParseEvidence(f *testing.F) {
 	for _, s := range []string{
 		"", "0", "00", strings.Repeat("0", 63), strings.Repeat("0", 64), strings.Repeat("0", 65),
@@ -60,7 +61,8 @@ func FuzzParseEvidence(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		b, err := ParseEvidence(s)
-		if want := len(s) == 64 && isHex(s); want != (err == nil) {
+		x, isNumber := new(big.Int).SetString(s, 16)
+		if want := isHex(s) && isNumber && len(s) <= 66 && x.BitLen() <= 256; want != (err == nil) {
 			t.Fatalf("taken: %t, want %t", err == nil, want)
 		}
 		if err != nil {
@@ -69,7 +71,6 @@ func FuzzParseEvidence(f *testing.F) {
 			}
 			return
 		}
-		x, _ := new(big.Int).SetString(s, 16)
 		if len(b) != EvidenceSize || number(b).Cmp(x) != 0 {
 			t.Fatalf("%q became %X", s, b)
 		}

@@ -9,24 +9,18 @@ import (
 	"slices"
 )
 
-// ParsePublic reads the client's public value A from hexadecimal digits, of
-// either case and possibly an odd number, 1 to 2*Size of them. It returns Size
-// bytes. A is taken only as 1 < A < N-1 and never reduced: A = 0 (mod N) would
-// make S = 0 without a password (RFC 5054, section 2.5.4), and powers of 1 and
-// -1 are as predictable. The error is one of the ErrClientPublic values.
+// ParsePublic reads the client's public value A, a number in hexadecimal digits:
+// see parseNumber. It returns Size bytes. A is taken only as 1 < A < N-1 and never
+// reduced: A = 0 (mod N) would make S = 0 without a password (RFC 5054, section
+// 2.5.4), and powers of 1 and -1 are as predictable. The error is one of the
+// ErrClientPublic values.
 func (p *Profile) ParsePublic(digits string) ([]byte, error) {
 	if digits == "" {
 		return nil, ErrClientPublicMissing
 	}
-	if len(digits) > 2*p.Size() {
-		return nil, ErrClientPublicTooLong
-	}
-	if len(digits)%2 != 0 {
-		digits = "0" + digits
-	}
-	b := make([]byte, p.Size())
-	if _, err := hex.Decode(b[p.Size()-len(digits)/2:], []byte(digits)); err != nil {
-		return nil, ErrClientPublicNotHex
+	b, err := parseNumber(digits, p.Size(), ErrClientPublicTooLong, ErrClientPublicNotHex)
+	if err != nil {
+		return nil, err
 	}
 	if !p.inside(b) {
 		return nil, ErrClientPublicInvalid
@@ -34,21 +28,34 @@ func (p *Profile) ParsePublic(digits string) ([]byte, error) {
 	return b, nil
 }
 
-// ParseEvidence reads the client's evidence M1 from exactly 64 hexadecimal
-// digits of either case. It returns EvidenceSize bytes. The error is one of the
-// ErrClientEvidence values.
+// ParseEvidence reads the client's evidence M1, which many libraries write as a
+// number in hexadecimal digits: see parseNumber. It returns EvidenceSize bytes. The
+// error is one of the ErrClientEvidence values.
 func ParseEvidence(digits string) ([]byte, error) {
 	if digits == "" {
 		return nil, ErrClientEvidenceMissing
 	}
-	if len(digits) != 2*EvidenceSize {
-		return nil, ErrClientEvidenceLength
+	return parseNumber(digits, EvidenceSize, ErrClientEvidenceTooLong, ErrClientEvidenceNotHex)
+}
+
+// parseNumber reads a number from hexadecimal digits, of either case and possibly an
+// odd number, and returns size bytes. It may lack its leading zeros, and may have one
+// byte of 0 beyond its full length, where libraries put the sign.
+func parseNumber(digits string, size int, tooLong, notHex error) ([]byte, error) {
+	if len(digits) > 2*(size+1) {
+		return nil, tooLong
 	}
-	b, err := hex.DecodeString(digits)
-	if err != nil {
-		return nil, ErrClientEvidenceNotHex
+	if len(digits)%2 != 0 {
+		digits = "0" + digits
 	}
-	return b, nil
+	b := make([]byte, 1+size)
+	if _, err := hex.Decode(b[1+size-len(digits)/2:], []byte(digits)); err != nil {
+		return nil, notHex
+	}
+	if b[0] != 0 {
+		return nil, tooLong
+	}
+	return b[1:], nil
 }
 
 // Verifier returns v = g^x for a password and a salt of SaltSize bytes: Size
@@ -80,11 +87,14 @@ func (p *Profile) SimulatedVerifier(secret []byte, identity string) []byte {
 
 // Salt returns the salt of an identity under a profile: SaltSize bytes,
 // derived from a secret of at least 32 random bytes. It is the same for a
-// registered identity and for one that is not, so a salt tells nothing.
+// registered identity and for one that is not, so a salt tells nothing. The first
+// byte is never 0: some clients read the salt as a number and would lose it.
 func Salt(secret []byte, profile, identity string) []byte {
 	h := hmac.New(sha256.New, secret)
 	h.Write([]byte("salt" + profile + identity))
-	return h.Sum(nil)[:SaltSize]
+	salt := h.Sum(nil)[:SaltSize]
+	salt[0] = max(salt[0], 1)
+	return salt
 }
 
 // inside tells whether b is Size bytes of a number with 1 < b < N-1. Only the

@@ -214,7 +214,7 @@ func FuzzCalls(f *testing.F) {
 	for _, identifier := range []string{"", "abc", "abcd", registered.Identifier, "E3wfISG9", "../..", "a;bc", "abc\x00", "über", strings.Repeat("a", 64), strings.Repeat("a", 65)} {
 		f.Add(identifier, "2", strings.Repeat("0", 64))
 	}
-	for _, digits := range []string{"", "0", "1", "02", "-2", "0x2", " 2", "2_2", "g", "é", n.Text(16), strings.Repeat("0", 512), strings.Repeat("0", 511) + "2", strings.Repeat("f", 512), strings.Repeat("0", 513)} {
+	for _, digits := range []string{"", "0", "1", "02", "-2", "0x2", " 2", "2_2", "g", "é", n.Text(16), strings.Repeat("0", 512), strings.Repeat("0", 511) + "2", strings.Repeat("f", 512), strings.Repeat("0", 513), "00" + strings.Repeat("f", 64), "01" + strings.Repeat("f", 64), "000" + strings.Repeat("f", 64), "a"} {
 		f.Add("e3wfISG9", digits, digits)
 	}
 	for _, d := range []int64{-2, -1, 1} {
@@ -240,7 +240,7 @@ func FuzzCalls(f *testing.F) {
 			return inForm && identifiers.MatchString(identifier)
 		}
 		a := new(big.Int)
-		inForm := len(public) <= 512 && hexadecimal.MatchString(public)
+		inForm := len(public) <= 514 && hexadecimal.MatchString(public)
 		if inForm {
 			a.SetString(public, 16)
 			inForm = a.Cmp(big.NewInt(1)) > 0 && a.Cmp(last) < 0
@@ -256,7 +256,9 @@ func FuzzCalls(f *testing.F) {
 		}
 
 		p, err := w.Prove(context.Background(), identifier, evidence, home)
-		if form("second call", err, len(evidence) == 64 && hexadecimal.MatchString(evidence), "clientEvidenceMessage", w.store.take()) {
+		m1, isNumber := new(big.Int).SetString(evidence, 16)
+		inForm = len(evidence) <= 66 && hexadecimal.MatchString(evidence) && isNumber && m1.BitLen() <= 256
+		if form("second call", err, inForm, "clientEvidenceMessage", w.store.take()) {
 			refused(t, p, err)
 		} else if p != (Proof{}) {
 			t.Fatalf("a proof came with %v", err)

@@ -94,21 +94,20 @@ func (in *instance) watch(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// check probes the instance, unless it answered commands and its breaker is closed, or
-// a probe has found it again and a command is to show whether it works: the trial of
-// an open breaker is for that command then. It reports whether it was such a trial and
-// failed.
+// check probes the instance, unless it answered commands and its breaker is closed.
+// It reports whether that was the trial of an open breaker and failed. Once a probe
+// has found the instance again, the trial is for a command.
 func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
-	if in.state.breaker.Awaits() {
-		return false
-	}
 	answers := in.state.answers.Load()
-	call, err := in.state.breaker.Begin(in.breaker)
-	if err != nil {
-		return false // a command tries
-	}
+	var call breaker.Call
+	var err error
 	outcome := breaker.Unjudged
-	defer func() { in.state.breaker.End(call, outcome, in.breaker) }()
+	if !in.state.breaker.Awaits() {
+		if call, err = in.state.breaker.Begin(in.breaker); err != nil {
+			return false // a command tries
+		}
+		defer func() { in.state.breaker.End(call, outcome, in.breaker) }()
+	}
 	if answered && !call.Trial() {
 		return false
 	}

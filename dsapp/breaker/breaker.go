@@ -137,11 +137,14 @@ func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 }
 
 // Trip opens the breaker without counting failures, for what is known from
-// elsewhere. An open one stays as it is.
+// elsewhere. An open one stays as it is, but awaits no call any more.
 func (b *Breaker) Trip(s Settings) Change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open {
+		if b.awaiting {
+			b.awaiting, b.retryAt = false, time.Now().Add(s.Cooldown)
+		}
 		return Unchanged
 	}
 	b.trip(s)

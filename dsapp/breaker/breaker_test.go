@@ -272,3 +272,49 @@ func BenchmarkCall(b *testing.B) {
 		}
 	})
 }
+
+// A server that was found again is left to the next call, however long that takes: who
+// finds it again takes no trial, and one that is lost again is not tried for a while.
+func TestAwaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b Breaker
+		s := Settings{Failures: 1, Cooldown: time.Second}
+		begin := func() Call {
+			t.Helper()
+			c, err := b.Begin(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		if b.Awaits() {
+			t.Error("a closed breaker awaits a call")
+		}
+		b.End(begin(), Failed, s)
+		time.Sleep(s.Cooldown)
+		b.End(begin(), Reached, s)
+		time.Sleep(time.Hour)
+		if !b.Awaits() || b.RetryAfter() != 0 {
+			t.Error("the next call does not decide")
+		}
+		// Lost again, found again.
+		if change := b.Trip(s); change != Unchanged || b.Awaits() || b.RetryAfter() != s.Cooldown {
+			t.Errorf("after the loss: %v, %v", change, b.RetryAfter())
+		}
+		time.Sleep(s.Cooldown)
+		b.End(begin(), Reached, s)
+		// One at a time, until one decides.
+		first := begin()
+		if _, err := b.Begin(s); !IsOpen(err) {
+			t.Errorf("a second call at the same time: %v", err)
+		}
+		b.End(first, Unjudged, s)
+		if !b.Awaits() {
+			t.Error("a call that tells nothing decided")
+		}
+		if change := b.End(begin(), Worked, s); change != Closed || b.Awaits() {
+			t.Errorf("after a call that worked: %v", change)
+		}
+	})
+}

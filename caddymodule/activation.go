@@ -47,7 +47,7 @@ type Activation struct {
 	// How many wrong proofs burn a registration, and how many calls of the final
 	// service it admits. A registration without an exchange of the gateway's own, by
 	// `MdlRegister` or with `relay`, admits calls of the final service, and calls
-	// that add a device, until the authentication server refused that many of them.
+	// that add a device, until the authentication server refused that many of each.
 	// 1 to 100. More make guessing the activation password easier. Default: 3.
 	MaxAttempts int `json:"max_attempts,omitempty"`
 
@@ -70,7 +70,8 @@ type Activation struct {
 	// relayed, such as `STAT_USER_UNKNOWN`, which tells who has a phone's API key which
 	// users exist. The audit log has that status in both cases. Answers that a
 	// pending login is not there and that the server is broken stay as they are, and
-	// how long an answer takes may still tell. Clients of another gateway may read
+	// how long an answer takes may still tell. So may refused signatures and
+	// notification IDs, which are relayed. Clients of another gateway may read
 	// those statuses. Default: false.
 	HideUnknownUsers bool `json:"hide_unknown_users,omitempty"`
 

@@ -56,7 +56,7 @@ const (
 	adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
 		"or restore the key file of the embedded store; if the key is lost, empty the store"
 	adviceDamaged = "the store holds a registration or handshake that no gateway of this version writes: find out who else can write to the store, " +
-		"and whether its memory and disk work; what is concerned is refused until its lifetime is over or it is deleted from the store"
+		"and whether its memory and disk work; what is concerned is answered with status 503 until its lifetime is over"
 )
 
 // alarm returns a function that logs what an operator has to look into. The

@@ -591,7 +591,7 @@ func TestDescriptions(t *testing.T) {
 		{add, "\ufeff{}", "registrationIdentifier is missing"},
 		{add, device(`"deviceCode":"1","Description":"` + hostile + `"`), "description must be spelt exactly like that"},
 		{add, device(`"deviceCode":"1","des_crip-tion":"` + hostile + `"`), "description must be spelt exactly like that"},
-		{add, device(`"deviceCode":"1","descripton":"` + hostile + `"`), "description must be spelt exactly like that"},
+		{add, device(`"deviceCode":"1","descriptio":"` + hostile + `"`), "description must be spelt exactly like that"},
 		{add, device(`"deviceCode":"1","descriptions":"` + hostile + `"`), "description must be spelt exactly like that"},
 		{register, `{"userID":"a","staticPassword":"p","Domain":"` + hostile + `"}`, "domain must be spelt exactly like that"},
 		{register, `{"userID":"a","staticPassword":"p","licensetype":"standard"}`, "licenseType must be spelt exactly like that"},

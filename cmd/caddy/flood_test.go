@@ -149,7 +149,7 @@ func TestHangingLogins(t *testing.T) {
 	t.Parallel()
 	const addresses, rounds = 10, 10
 	g, server := startFlooded(t, nil)
-	waiting, most := server.holdLogins(attacker)
+	waiting, most, release := server.holdLogins(attacker)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	logins := g.from(t, "127.0.0.9").hang(ctx, t, 140, waiting)
@@ -197,7 +197,8 @@ func TestHangingLogins(t *testing.T) {
 	assert.EqualValues(t, callsAtOnce, waiting(), "after %s", time.Since(began))
 	assert.EqualValues(t, callsAtOnce, most())
 
-	cancel()
+	cancel() // does not end them: the server still has them
+	release()
 	logins.Wait()
 	poll(t, "the address to be served again", func() bool {
 		return g.from(t, "127.0.0.9").answer(t, onlinePath, frontEndKey, onlineBody).status == http.StatusOK
@@ -211,7 +212,7 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	g, server := startFlooded(t, func(limits object) {
 		limits["failed_keys_per_minute"], limits["exchanges_per_minute"], limits["registrations_per_minute"] = 1, 1, 1
 	})
-	waiting, _ := server.holdLogins(attacker)
+	waiting, _, release := server.holdLogins(attacker)
 	phone := g.from(t, "127.0.0.9")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -256,7 +257,7 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	assert.EqualValues(t, callsAtOnce, waiting())
 
 	// What ends after a reload ends where it was counted.
-	cancel()
+	release()
 	logins.Wait()
 	poll(t, "calls to be free again", func() bool { return phone.answer(t, onlinePath, frontEndKey, onlineBody).status == http.StatusOK })
 }

@@ -115,7 +115,7 @@ func TestStatusOfRequests(t *testing.T) {
 		{name: "missing member", path: registerPath, authorization: back, body: `{"userID":"jane.doe"}`, want: invalid, mentions: "staticPassword"},
 		{name: "wrong type", path: registerPath, authorization: back, body: `{"userID":7,"staticPassword":"c"}`, want: invalid, mentions: "userID"},
 		{name: "invalid client public key", path: ephemeralKeyPath, authorization: front, body: `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"01"}`, want: invalid, mentions: "clientEphemeralPublicKey"},
-		{name: "invalid evidence", path: activationDataPath, authorization: front, body: `{"registrationIdentifier":"Unknown1","clientEvidenceMessage":"01"}`, want: invalid, mentions: "clientEvidenceMessage"},
+		{name: "invalid evidence", path: activationDataPath, authorization: front, body: `{"registrationIdentifier":"Unknown1","clientEvidenceMessage":"0x"}`, want: invalid, mentions: "clientEvidenceMessage"},
 		{name: "invalid identifier", path: ephemeralKeyPath, authorization: front, body: `{"registrationIdentifier":"a/b/c","clientEphemeralPublicKey":"05"}`, want: invalid, mentions: "registrationIdentifier"},
 		{name: "invalid identifier in version 1", path: v1Key, authorization: front, body: `{"registrationID":"a/b/c","clientEphemeralPublicKey":"05"}`, want: invalid, mentions: "registrationID"},
 		{name: "no key", path: serverTimePath, want: unauthorized, header: map[string]string{"WWW-Authenticate": `Basic `}},

@@ -19,9 +19,11 @@ import (
 )
 
 // holdLogins lets every login of a user wait at the authentication server until the
-// gateway gives up. It tells how many wait, and how many ever did at once.
-func (o *oas) holdLogins(user string) (now, most func() int64) {
+// gateway gives up, or until they are released. It tells how many wait, and how many
+// ever did at once.
+func (o *oas) holdLogins(user string) (now, most func() int64, release func()) {
 	var waiting, highest atomic.Int64
+	released, end := context.WithCancel(context.Background())
 	o.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -35,10 +37,13 @@ func (o *oas) holdLogins(user string) (now, most func() int64) {
 		defer waiting.Add(-1)
 		for old := highest.Load(); n > old && !highest.CompareAndSwap(old, n); old = highest.Load() {
 		}
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-released.Done():
+		}
 		return true
 	})
-	return waiting.Load, highest.Load
+	return waiting.Load, highest.Load, end
 }
 
 // loginFlood are logins by push keyword that nobody ever confirms, from many phones
@@ -119,7 +124,7 @@ func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 		servers["max_queue"] = 20
 	})
 	a := g.activated(t)
-	now, most := server.holdLogins(attacker)
+	now, most, _ := server.holdLogins(attacker)
 	began := time.Now()
 	flood, stop := g.flood(t, attacker, clients, each)
 	poll(t, "the logins to use up what they may", func() bool { return now() >= waiting && flood.refused.Load() > 0 })

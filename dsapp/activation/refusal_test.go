@@ -1,10 +1,13 @@
 package activation
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -206,32 +209,38 @@ func TestSaltIsStable(t *testing.T) {
 }
 
 // The salt is the documented function of the secret that the store keeps, the
-// profile and the identifier.
+// profile and the identifier. Of some clients it is a number, so it never begins
+// with a zero byte.
 func TestSaltFormula(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := w.register(w.mdl("e3wfISG9"))
-	got := w.begin(r.Identifier, r.Password).challenge.Salt
 	ring, err := w.keyring(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.begin("any-id", "any password") // makes the secret
 	secret, err := ring.Open(secretLabel, w.store.secret)
 	if err != nil || len(secret) != 32 {
 		t.Fatalf("%d bytes, %v", len(secret), err)
 	}
-	block := make([]byte, 64)
-	inner, outer := append([]byte(nil), block...), append([]byte(nil), block...)
-	copy(inner, secret)
-	copy(outer, secret)
-	for i := range inner {
-		inner[i] ^= 0x36
-		outer[i] ^= 0x5c
-	}
-	h := sha256.Sum256(append(inner, "saltrfc5054-2048-sha256e3wfISG9"...))
-	h = sha256.Sum256(append(outer, h[:]...))
-	if want := strings.ToUpper(hex.EncodeToString(h[:16])); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	inner, outer := bytes.Repeat([]byte{0x36}, 64), bytes.Repeat([]byte{0x5c}, 64)
+	subtle.XORBytes(inner, inner, secret)
+	subtle.XORBytes(outer, outer, secret)
+	for i, zero := 0, false; !zero; i++ {
+		identifier := fmt.Sprint("id-", i)
+		h := sha256.Sum256(append(bytes.Clone(inner), "saltrfc5054-2048-sha256"+identifier...))
+		h = sha256.Sum256(append(bytes.Clone(outer), h[:]...))
+		if zero = h[0] == 0; zero {
+			h[0] = 1
+		} else if i > 0 {
+			continue
+		}
+		want := strings.ToUpper(hex.EncodeToString(h[:16]))
+		simulated := w.begin(identifier, "any password").challenge.Salt
+		registered := w.begin(identifier, w.register(w.mdl(identifier)).Password).challenge.Salt
+		if simulated != want || registered != want {
+			t.Errorf("%s: salts %s and %s, want %s", identifier, simulated, registered, want)
+		}
 	}
 }
 

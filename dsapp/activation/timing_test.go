@@ -152,13 +152,13 @@ func checkTime(t *testing.T, open, openFull opener) {
 }
 
 // countedProofs are refused second calls that count an attempt. Each starts with
-// counters at 0.
+// counters at 0, and after as many writes: these can slow down the next.
 func countedProofs(w *world) []sample {
 	samples := make([]sample, 0, 5)
 	for id, register := range map[string]func(id string){
-		"known-id":           func(id string) { w.register(w.mdl(id)) },
-		"affinity-id":        func(id string) { w.register(w.affinity(id)) },
-		"unknown-id":         func(string) {},
+		"known-id":           func(id string) { w.register(w.mdl(id)); w.beginEverywhere("another-id") },
+		"affinity-id":        func(id string) { w.register(w.affinity(id)); w.beginEverywhere("another-id") },
+		"unknown-id":         func(string) { w.beginEverywhere("another-id") },
 		"several-id":         func(id string) { w.register(w.mdl(id)); w.beginEverywhere(id) },
 		"several-unknown-id": w.beginEverywhere,
 	} {

@@ -131,6 +131,21 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	default:
 		return nil, fmt.Errorf("unknown: must be %q or %q", gateway.RefuseUnknown, gateway.ForwardUnknown)
 	}
+	if gateway.Exchange(a.Exchange) == gateway.ExchangeRelay {
+		for _, option := range []struct {
+			name string
+			used bool
+		}{
+			{"profile", a.Profile != ""},
+			{"handshake_lifetime", a.HandshakeLifetime != 0},
+			{"max_activations", a.MaxActivations != 0},
+			{"password", a.Password != Password{}},
+		} {
+			if option.used {
+				return nil, fmt.Errorf("%s: means nothing with exchange %q, which leaves that to the authentication server", option.name, gateway.ExchangeRelay)
+			}
+		}
+	}
 	name := a.Profile
 	if name == "" {
 		name = srp.DefaultProfile

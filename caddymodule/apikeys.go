@@ -66,6 +66,9 @@ func (k *APIKey) resolve() (apikey.Key, error) {
 		if allow[i], err = caddyhttp.CIDRExpressionToPrefix(expression); err != nil {
 			return apikey.Key{}, fmt.Errorf("allow[%d]: must be an IP address or a CIDR range", i)
 		}
+		if masked := allow[i].Masked(); masked != allow[i] {
+			return apikey.Key{}, fmt.Errorf("allow[%d]: has bits set beyond its length; the range is %s", i, masked)
+		}
 	}
 	return apikey.Key{Name: k.Name, Class: class, Hash: hash, Allow: allow}, nil
 }

@@ -114,6 +114,12 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// UnmarshalJSON decodes the options. Errors name their paths.
+func (a *App) UnmarshalJSON(data []byte) error {
+	type options App
+	return decodeConfig(data, (*options)(a))
+}
+
 // Provision checks the configuration and builds the gateway. It opens nothing:
 // neither the store nor a connection.
 func (a *App) Provision(ctx caddy.Context) error {
@@ -235,6 +241,9 @@ func (a *App) loadStore(ctx caddy.Context) error {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"backend": "embedded"}`)
 	}
+	if err := checkBackend(a.StoreRaw); err != nil {
+		return err
+	}
 	module, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
 		return err
@@ -244,6 +253,22 @@ func (a *App) loadStore(ctx caddy.Context) error {
 		return fmt.Errorf("module %T is not a store", module)
 	}
 	a.store = store
+	return nil
+}
+
+// checkBackend checks that there is a module for a store.
+func checkBackend(store json.RawMessage) error {
+	var named struct{ Backend string }
+	if err := json.Unmarshal(store, &named); err != nil {
+		return errors.New("must be an object with a backend")
+	}
+	known := make(map[string]struct{})
+	for _, module := range caddy.GetModules("dsapp.stores") {
+		known[module.ID.Name()] = struct{}{}
+	}
+	if _, ok := known[named.Backend]; !ok {
+		return unknownName("unknown backend", named.Backend, sortedNames(known))
+	}
 	return nil
 }
 

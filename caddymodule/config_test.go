@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -185,10 +186,13 @@ func TestValidConfigurations(t *testing.T) {
 // marker is part of values that no error may repeat.
 const marker = "mArKeR"
 
+var update = flag.Bool("update", false, "rewrite the golden files")
+
 // Every option that is wrong is refused with an error that begins with its path
-// and never shows a secret.
+// and never shows a secret. A golden file has the whole messages, for their readers.
 func TestInvalidConfigurations(t *testing.T) {
 	t.Setenv("DSAPP_TEST_EMPTY", "")
+	var messages []string
 	key := func(edit func(k object)) func(object) {
 		return func(c object) { edit(c["api_keys"].([]object)[1]) }
 	}
@@ -197,6 +201,9 @@ func TestInvalidConfigurations(t *testing.T) {
 	}
 	activation := func(name string, value any) func(object) {
 		return func(c object) { in(c, "activation")[name] = value }
+	}
+	relayed := func(name string, value any) func(object) {
+		return func(c object) { c["activation"] = object{"exchange": "relay", name: value} }
 	}
 	requests := func(name string, value any) func(object) {
 		return func(c object) { in(c, "requests")[name] = value }
@@ -208,7 +215,13 @@ func TestInvalidConfigurations(t *testing.T) {
 		want string
 		edit func(c object)
 	}{
-		{`unknown field "bogus"`, func(c object) { c["bogus"] = 1 }},
+		{`unknown field "bogus", known are activation, api_keys, `, func(c object) { c["bogus"] = 1 }},
+		{`unknown field "limit", did you mean "limits"?`, func(c object) { c["limit"] = object{} }},
+		{`unknown field "Store", did you mean "store"?`, func(c object) { c["Store"] = object{} }},
+		{"api_keys: must be a list", func(c object) { c["api_keys"] = object{} }},
+		{"limits: must be an object", func(c object) { c["limits"] = []string{} }},
+		{`api_keys[1]: unknown field "klass", did you mean "class"?`, key(func(k object) { k["klass"] = "back_end" })},
+		{"api_keys[1].name: must be a text", key(func(k object) { k["name"] = 5 })},
 
 		{"api_keys: at least one key is required", func(c object) { delete(c, "api_keys") }},
 		{"api_keys[1].name: is required", key(func(k object) { delete(k, "name") })},
@@ -228,6 +241,7 @@ func TestInvalidConfigurations(t *testing.T) {
 			k["key_sha256"] = "zz" + marker
 		})},
 		{"api_keys[1].allow[0]: must be an IP address", key(func(k object) { k["allow"] = []string{"intranet"} })},
+		{"api_keys[1].allow[1]: has bits set beyond its length; the range is 10.0.0.0/8", key(func(k object) { k["allow"] = []string{"192.0.2.1", "10.1.2.3/8"} })},
 		{"api_keys[1].key_sha256: is missing, or", key(func(k object) {
 			delete(k, "key")
 			k["key_sha256"] = strings.Repeat("0", 64)
@@ -242,10 +256,16 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"sealing_keys[1]: is the same as an earlier key", func(c object) { c["sealing_keys"] = []string{testSealingKey, testSealingKey} }},
 
 		{"store: ", func(c object) { c["store"] = object{"path": "/tmp/x"} }},
-		{"unknown module: dsapp.stores.sqlite", func(c object) { c["store"] = object{"backend": "sqlite"} }},
+		{`store: unknown backend "sqlite", known are embedded, redis`, func(c object) { c["store"] = object{"backend": "sqlite"} }},
 		{"path: a placeholder", func(c object) { in(c, "store")["path"] = "{env.DSAPP_TEST_MISSING}/dsapp.db" }},
 		{"path: a placeholder", func(c object) { in(c, "store")["path"] = "{env.DSAPP_TEST_EMPTY}" }},
+		{"path: is a folder; name a file in it, such as /dsapp.db", func(c object) { in(c, "store")["path"] = "/" }},
 		{`unknown field "cluster"`, func(c object) { in(c, "store")["cluster"] = true }},
+		{`unknown field "adresses", did you mean "addresses"?`, func(c object) {
+			redisConfig(c, "127.0.0.1:6379")
+			in(c, "store")["adresses"] = []string{"127.0.0.1:6379"}
+		}},
+		{"addresses[1]: must be a text", func(c object) { redisConfig(c, "127.0.0.1:6379"); in(c, "store")["addresses"] = []any{"a:1", 2} }},
 
 		{"authentication_servers.instances: at least one", servers("instances", []object{})},
 		{"authentication_servers.instances[0].name: must have", servers("instances", []object{{"url": "https://a:1/"}})},
@@ -253,6 +273,8 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.instances[0].url: must not be empty", servers("instances", []object{{"name": "a"}})},
 		{"authentication_servers.instances[0].url: a placeholder", servers("instances", []object{{"name": "a", "url": "{env.DSAPP_TEST_EMPTY}"}})},
 		{"authentication_servers.instances[0].url: must be an address", servers("instances", []object{{"name": "a", "url": "http://a:1/"}})},
+		{"authentication_servers.instances[0].url: must have no white space", servers("instances", []object{{"name": "a", "url": "https://a:1/ "}})},
+		{`authentication_servers.instances[0]: unknown field "weight", known are name, url`, servers("instances", []object{{"name": "a", "weight": 1}})},
 		{"authentication_servers.instances[0].url: must have no user", servers("instances", []object{{"name": "a", "url": "https://u:" + marker + "@a:1/"}})},
 		{"authentication_servers.instances[0].url: must have a host name in ASCII", servers("instances", []object{{"name": "a", "url": "https://bücher.example/"}})},
 		{"authentication_servers.instances[0].url: must have a port", servers("instances", []object{{"name": "a", "url": "https://a:0/"}})},
@@ -265,6 +287,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.dial_timeout: must be from 10ms to 10m;", servers("dial_timeout", "-1s")},
 		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", 2)},
 		{"authentication_servers.timeout: must be from 10ms to 10m;", servers("timeout", "-1s")},
+		{`authentication_servers.timeout: must be a duration such as "30s", with the units ns, us, ms, s, m, h and d`, servers("timeout", "30 seconds")},
 		{`authentication_servers.timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, servers("timeout", 30)},
 		{"authentication_servers.timeout: must be", servers("timeout", "601s")},
 		{"authentication_servers.max_connections: must be", servers("max_connections", -1)},
@@ -272,6 +295,8 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.reserved_connections: must be", servers("reserved_connections", -1)},
 		{"authentication_servers.max_waiting: must be from 1 to 30, the number of max_connections", servers("max_waiting", 31)},
 		{"authentication_servers.max_waiting: must be", servers("max_waiting", -1)},
+		{"authentication_servers.max_queue: must be a whole number", servers("max_queue", 1.5)},
+		{"authentication_servers.max_queue: must be a whole number", servers("max_queue", "5")},
 		{"authentication_servers.max_queue: must be", servers("max_queue", -1)},
 		{"authentication_servers.probe_interval: must be from 10ms to 10m;", servers("probe_interval", 10)},
 		{"authentication_servers.probe_interval: must be", servers("probe_interval", "-1s")},
@@ -284,6 +309,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.tls.client_certificate_automate: ", servers("tls", object{"client_certificate_automate": "gateway.example.com"})},
 		{"authentication_servers.tls: ", servers("tls", object{"client_certificate_file": "x"})},
 		{"authentication_servers.tls: ", servers("tls", object{"ca": object{"provider": "file", "pem_files": []string{"/does/not/exist"}}})},
+		{"authentication_servers.tls.ca: holds no certificate; name files in PEM form", servers("tls", object{"ca": object{"provider": "file", "pem_files": []string{"config_test.go"}}})},
 		{"authentication_servers.component_types.provisioning: must have at most 60", servers("component_types", object{"provisioning": strings.Repeat("x", 61)})},
 		{"authentication_servers.component_types.authentication: must have at most 60", servers("component_types", object{"authentication": strings.Repeat("x", 61)})},
 		{"authentication_servers.component_types.signature: must have at most 60", servers("component_types", object{"signature": "a\nb"})},
@@ -294,6 +320,10 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.attributes.device_description: must have 1 to 64", servers("attributes", object{"device_description": "a b"})},
 
 		{`activation.exchange: must be "gateway" or "relay"`, activation("exchange", "forward")},
+		{`activation.profile: means nothing with exchange "relay"`, relayed("profile", "rfc5054-2048-sha256")},
+		{"activation.handshake_lifetime: means nothing with", relayed("handshake_lifetime", "2m")},
+		{"activation.max_activations: means nothing with", relayed("max_activations", 3)},
+		{"activation.password: means nothing with", relayed("password", object{"length": 12})},
 		{"activation.profile: must be rfc5054-2048-sha256, ", activation("profile", "rfc5054-1024-sha1")},
 		{"activation.registration_lifetime: must be from 1s to 24h;", activation("registration_lifetime", "-1s")},
 		{"activation.registration_lifetime: must be", activation("registration_lifetime", 600)},
@@ -353,7 +383,19 @@ func TestInvalidConfigurations(t *testing.T) {
 					t.Errorf("error shows a value: %v", err)
 				}
 			}
+			message := strings.TrimPrefix(err.Error(), "loading dsapp app module: ")
+			messages = append(messages, strings.TrimPrefix(message, "provision dsapp: "))
 		})
+	}
+	got := strings.Join(messages, "\n") + "\n"
+	const golden = "testdata/invalid_configurations.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
+		t.Errorf("not the messages of %s (-update rewrites it): %v\n%s", golden, err, got)
 	}
 }
 

@@ -222,7 +222,7 @@ func ofGateway() []defect {
 	add("api_keys[2].class: ", func(c object) { c["api_keys"] = append(c["api_keys"].([]any), object{"name": "x"}) })
 	option("sealing_keys[1]: must have 64", []string{testSealingKey, "x"}, "sealing_keys")
 
-	option("unknown module: dsapp.stores.sqlite", object{"backend": "sqlite"}, "store")
+	option("store: unknown backend \"sqlite\"", object{"backend": "sqlite"}, "store")
 	option(`unknown field "bogus"`, 1, "store", "bogus")
 	of("embedded", "path: a placeholder", "{env.DSAPP_TEST_MISSING}", "store", "path")
 	of("redis", "addresses[0]: must be host:port", []string{"x"}, "store", "addresses")

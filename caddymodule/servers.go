@@ -454,6 +454,9 @@ func (i *Instance) address() (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.ContainsFunc(resolved, unicode.IsSpace) {
+		return nil, errors.New("must have no white space")
+	}
 	u, err := url.Parse(resolved)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return nil, errors.New("must be an address such as https://host:8888/")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -50,7 +51,13 @@ func (*EmbeddedStore) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds out where the file is. It does not look whether it exists.
+// UnmarshalJSON decodes the options. Errors name them.
+func (s *EmbeddedStore) UnmarshalJSON(data []byte) error {
+	type options EmbeddedStore
+	return decodeConfig(data, (*options)(s))
+}
+
+// Provision finds out where the file is. There need not be one.
 func (s *EmbeddedStore) Provision(caddy.Context) error {
 	path := filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db")
 	if s.Path != "" {
@@ -62,6 +69,9 @@ func (s *EmbeddedStore) Provision(caddy.Context) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("path: %w", err)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("path: is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
 	}
 	s.path = path
 	s.lease, err = newLease(storePool, "embedded "+path, func() (*embedded.Store, error) {

@@ -127,6 +127,12 @@ type redisClient struct {
 	io.Closer
 }
 
+// UnmarshalJSON decodes the options. Errors name their paths.
+func (s *RedisStore) UnmarshalJSON(data []byte) error {
+	type options RedisStore
+	return decodeConfig(data, (*options)(s))
+}
+
 // CaddyModule returns the Caddy module information.
 func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -111,6 +112,9 @@ func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error
 		if made != nil { // nil stands for Go's defaults
 			config = made
 		}
+	}
+	if config.RootCAs != nil && config.RootCAs.Equal(x509.NewCertPool()) {
+		return nil, errors.New("tls.ca: holds no certificate; name files in PEM form, which begin with -----BEGIN CERTIFICATE-----")
 	}
 	config.MinVersion = tls.VersionTLS12
 	return config, nil

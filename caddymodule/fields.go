@@ -1,0 +1,149 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// decodeConfig decodes the JSON of a module into to, a pointer to a struct without
+// methods of its own. Its errors begin with the path of what is wrong and tell what is
+// accepted there.
+func decodeConfig(data []byte, to any) error {
+	if err := checkConfig(data, reflect.TypeOf(to).Elem(), ""); err != nil {
+		return err
+	}
+	return json.Unmarshal(data, to)
+}
+
+// checkConfig checks that data can be decoded into a value of type t. It lies at path.
+func checkConfig(data []byte, t reflect.Type, path string) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
+		return nil
+	}
+	switch {
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()):
+		return checkValue(data, t, path)
+	case t.Kind() == reflect.Struct:
+		var members map[string]json.RawMessage
+		if json.Unmarshal(data, &members) != nil {
+			return atPath(path, errors.New("must be an object"))
+		}
+		fields := configFields(t)
+		for _, name := range sortedNames(members) {
+			field, ok := fields[name]
+			if !ok {
+				return atPath(path, unknownName("unknown field", name, sortedNames(fields)))
+			}
+			if err := checkConfig(members[name], field, strings.TrimPrefix(path+"."+name, ".")); err != nil {
+				return err
+			}
+		}
+		return nil
+	case t.Kind() == reflect.Slice:
+		var elements []json.RawMessage
+		if json.Unmarshal(data, &elements) != nil {
+			return atPath(path, errors.New("must be a list"))
+		}
+		for i, element := range elements {
+			if err := checkConfig(element, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	default:
+		return checkValue(data, t, path)
+	}
+}
+
+// checkValue checks a value that has no parts.
+func checkValue(data []byte, t reflect.Type, path string) error {
+	if json.Unmarshal(data, reflect.New(t).Interface()) == nil {
+		return nil
+	}
+	what := "another type"
+	switch {
+	case t == reflect.TypeFor[caddy.Duration]():
+		what = `a duration such as "30s", with the units ns, us, ms, s, m, h and d`
+	case t.Kind() == reflect.String:
+		what = "a text"
+	case t.Kind() == reflect.Bool:
+		what = "true or false"
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
+		what = fmt.Sprintf("a whole number of at most %d bits", t.Bits())
+	}
+	return atPath(path, errors.New("must be "+what))
+}
+
+// configFields are the types of the fields of a struct by their names in JSON.
+func configFields(t reflect.Type) map[string]reflect.Type {
+	fields := make(map[string]reflect.Type)
+	for field := range t.Fields() {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {
+			fields[name] = field.Type
+		}
+	}
+	return fields
+}
+
+// atPath is err with the path that it is about.
+func atPath(path string, err error) error {
+	if path == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// unknownName is the error of a name that is none of those that are known.
+func unknownName(what, name string, known []string) error {
+	nearest, least := "", len(name)/3+1
+	for _, k := range known {
+		if d := editDistance(name, k); d < least {
+			nearest, least = k, d
+		}
+	}
+	if nearest != "" {
+		return fmt.Errorf("%s %q, did you mean %q?", what, name, nearest)
+	}
+	return fmt.Errorf("%s %q, known are %s", what, name, strings.Join(known, ", "))
+}
+
+// editDistance is how many characters have to be changed, added or left out to make b
+// of a, without regard to case.
+func editDistance(a, b string) int {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0]++
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal, row[j+1] = row[j+1], min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func sortedNames[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -431,7 +431,7 @@ func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	w.store.take()
 	for _, c := range []struct{ evidence, problem string }{
 		{"", "is missing"},
-		{p.evidence + "0", "is too long"},
+		{"1" + p.evidence, "is too long"},
 		{"01" + p.evidence, "is too long"},
 		{"0000" + p.evidence, "is too long"},
 		{p.evidence[:63] + "g", "is not hexadecimal"},

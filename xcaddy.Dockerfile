@@ -3,7 +3,7 @@
 #   docker build -f xcaddy.Dockerfile -t dsapp-gateway .
 #   cp caddy.json.example caddy.json
 #   make example-files EXAMPLE_DIR=$PWD/secrets && sudo chown -R 10001 secrets
-#   docker run --stop-timeout 60 -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
+#   docker run --stop-timeout 60 --sysctl net.ipv4.tcp_migrate_req=1 -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
 #     -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
 #
 # `make xcaddy` runs the same Go steps without Docker.

@@ -327,6 +327,11 @@ func (f onEvent) Handle(context.Context, caddy.Event) error {
 // started could leave the one that goes on running with a store that it has no key
 // for.
 func (a *App) started() {
+	if resetsConnections(migrateRequests) {
+		warnOfResets.Do(func() {
+			a.logger.Warn("a reload can reset connections that wait to be accepted; set net.ipv4.tcp_migrate_req to 1")
+		})
+	}
 	startedApps.add(a)
 	a.counters.start(a.rates)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -52,6 +52,17 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if os.Getenv(ownNetwork) == "" {
+		code, err := runInOwnNetwork()
+		if err == nil {
+			return code
+		}
+		reloadsReset = err
+	} else if err := setUpNetwork(); err != nil {
+		fmt.Fprintln(os.Stderr, "network of the tests:", err)
+		return 1
+	}
+
 	dir, err := os.MkdirTemp("", "dsapp-gateway-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

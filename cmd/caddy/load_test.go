@@ -204,52 +204,29 @@ func cancelsAt(server *oas) int {
 	return sum
 }
 
-// balancer sends requests to gateways in turns. A request that never had a
-// connection to be sent on goes to the next one, as no server has seen it: the
-// kernel resets connections that wait in the queue of a socket when that is closed,
-// be it by Caddy or anything else.
+// balancer sends requests to gateways in turns.
 type balancer struct {
 	RoundTripper *http.Transport
 	gateways     []*gateway
 	next         atomic.Uint64
-	again        atomic.Int64
 }
 
 func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
-	for attempt := 0; ; attempt++ {
-		if attempt >= len(b.gateways) {
-			select {
-			case <-time.After(10 * time.Millisecond):
-			case <-r.Context().Done():
-				return nil, r.Context().Err()
-			}
-		}
-		g := b.gateways[(b.next.Add(1)-1)%uint64(len(b.gateways))]
-		var connected, reused atomic.Bool
-		sent := r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-			GotConn: func(info httptrace.GotConnInfo) {
-				connected.Store(true)
-				reused.Store(info.Reused)
-			},
-		}))
-		sent.URL.Host = strings.TrimPrefix(g.URL, "https://")
-		sent.Host = ""
-		if r.GetBody != nil {
-			body, err := r.GetBody()
-			if err != nil {
-				return nil, err
-			}
-			sent.Body = body
-		}
-		resp, err := b.RoundTripper.RoundTrip(sent)
-		if err != nil && connected.Load() {
-			return nil, fmt.Errorf("%w (on a connection that was used before: %t)", err, reused.Load())
-		}
-		if err == nil || r.Context().Err() != nil {
-			return resp, err
-		}
-		b.again.Add(1)
+	g := b.gateways[(b.next.Add(1)-1)%uint64(len(b.gateways))]
+	var connected, reused atomic.Bool
+	sent := r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			connected.Store(true)
+			reused.Store(info.Reused)
+		},
+	}))
+	sent.URL.Host = strings.TrimPrefix(g.URL, "https://")
+	sent.Host = ""
+	resp, err := b.RoundTripper.RoundTrip(sent)
+	if err != nil {
+		return nil, fmt.Errorf("%w (connected: %t, on a connection that was used before: %t)", err, connected.Load(), reused.Load())
 	}
+	return resp, nil
 }
 
 // session carries the calls of one worker, one after the other, and knows the
@@ -705,13 +682,4 @@ func (w *worker) serverTime() {
 	ok := err == nil && w.status == http.StatusOK && json.Unmarshal([]byte(w.body), &answer) == nil &&
 		answer.Result.ServerTime >= before && answer.Result.ServerTime <= time.Now().Unix()
 	w.require(err, ok, "the time")
-}
-
-// again counts the connections that were made again.
-func (d *load) again() int64 {
-	var sum int64
-	for _, c := range d.clients {
-		sum += c.again.Load()
-	}
-	return sum
 }

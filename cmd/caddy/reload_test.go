@@ -35,6 +35,7 @@ func (g *gateway) app() object { return g.Config["apps"].(object)["dsapp"].(obje
 // used is given back.
 func TestSoakReloads(t *testing.T) {
 	t.Parallel()
+	needKeptConnections(t)
 	certs := certificates(t)
 	for _, store := range []string{"embedded", "redis"} {
 		t.Run(store, func(t *testing.T) {
@@ -69,7 +70,6 @@ func TestSoakReloads(t *testing.T) {
 			r.restore(t)
 			d.Turns(t, 2)
 			l.Close(t)
-			t.Logf("%d connections were made again", d.again())
 
 			if redis != nil {
 				poll(t, "connections to Redis to be closed", func() bool { return redisClients(t, redis) <= clients+moreClients })

@@ -35,6 +35,7 @@ import (
 // done in the wrong order is refused as an outage, and put right again.
 func TestSoakRotation(t *testing.T) {
 	t.Parallel()
+	needKeptConnections(t)
 	t.Run("two nodes", rotateOnTwoNodes)
 	t.Run("embedded store", rotateEmbedded)
 	t.Run("password of Redis", rotatePassword)

@@ -1,0 +1,24 @@
+package caddymodule
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Only a kernel that could keep connections that wait, and does not, is warned of.
+func TestResetsConnections(t *testing.T) {
+	t.Parallel()
+	setting := filepath.Join(t.TempDir(), "tcp_migrate_req")
+	if resetsConnections(setting) {
+		t.Error("without the setting")
+	}
+	for value, want := range map[string]bool{"1\n": false, "0\n": true} {
+		if err := os.WriteFile(setting, []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if resetsConnections(setting) != want {
+			t.Errorf("setting %q: want %t", value, want)
+		}
+	}
+}

@@ -125,7 +125,7 @@ func TestValidConfigurations(t *testing.T) {
 		"every other option": func(c object) {
 			maps.Copy(in(c, "authentication_servers"), object{
 				"deployment": "shared_database", "policy": "round_robin",
-				"soap_version": "1.2", "dial_timeout": "1s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
+				"soap_version": "1.2", "dial_timeout": "1s", "idle_timeout": "5s", "timeout": "10s", "max_connections": 5, "max_queue": 0,
 				"reserved_connections": 0, "max_waiting": 5,
 				"probe_interval": 0, "breaker": object{"failures": 1, "cooldown": "100ms"},
 				"component_types": object{
@@ -286,6 +286,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"authentication_servers.soap_version: must be", servers("soap_version", "1.3")},
 		{"authentication_servers.dial_timeout: must be from 10ms to 10m;", servers("dial_timeout", "-1s")},
 		{"authentication_servers.dial_timeout: must be", servers("dial_timeout", 2)},
+		{"authentication_servers.idle_timeout: must be from 10ms to 10m;", servers("idle_timeout", "-1s")},
 		{"authentication_servers.timeout: must be from 10ms to 10m;", servers("timeout", "-1s")},
 		{`authentication_servers.timeout: must be a duration such as "30s", with the units ns, us, ms, s, m, h and d`, servers("timeout", "30 seconds")},
 		{`authentication_servers.timeout: must be from 10ms to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, servers("timeout", 30)},

@@ -260,6 +260,7 @@ func ofGateway() []defect {
 	option(servers+".component_types.signature: ", "\n", servers, "component_types", "signature")
 	option(servers+".attributes.activation_message: ", "a b", servers, "attributes", "activation_message")
 	option(servers+".dial_timeout: ", "1h", servers, "dial_timeout")
+	option(servers+".idle_timeout: ", "1h", servers, "idle_timeout")
 	option(servers+".timeout: ", "1h", servers, "timeout")
 	option(servers+".max_connections: ", -1, servers, "max_connections")
 	option(servers+".reserved_connections: ", -1, servers, "reserved_connections")

@@ -60,6 +60,12 @@ type AuthenticationServers struct {
 	// handshake. From `10ms` to `10m`. Default: `2s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
+	// How long a connection to an instance may be without a call before it is closed.
+	// Keep it below the time after which the instance, or a firewall before it, ends
+	// such connections: a command that meets that end may have no known outcome. From
+	// `10ms` to `10m`. Default: `60s`.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+
 	// How long a whole call of an instance may take, from the wait for a free
 	// connection to the last byte of the answer. A command that timed out after
 	// it was sent is not repeated: whether it was carried out is not known.
@@ -243,6 +249,10 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 	if err != nil {
 		return nil, err
 	}
+	idleTimeout, err := timeouts.value("idle_timeout", s.IdleTimeout, defaultIdleTimeout)
+	if err != nil {
+		return nil, err
+	}
 	timeout, err := timeouts.value("timeout", s.Timeout, defaultCallTimeout)
 	if err != nil {
 		return nil, err
@@ -290,7 +300,7 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		if err != nil {
 			return nil, fmt.Errorf("instances[%d]: %w", i, err)
 		}
-		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, limited.MaxConnections)
+		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, idleTimeout, limited.MaxConnections)
 		s.transports = append(s.transports, transport)
 		instances[i] = limited
 		instances[i].Name = instance.Name

@@ -18,9 +18,12 @@ import (
 )
 
 const (
-	// idleTimeout of a connection to an authentication server, which closes its
-	// side after 90 s.
-	idleTimeout = 60 * time.Second
+	// defaultIdleTimeout of a connection to an authentication server, which closes
+	// its side after 90 s.
+	defaultIdleTimeout = 60 * time.Second
+	// acknowledgeTimeout ends a connection whose bytes nobody acknowledges, such as
+	// one that a firewall forgot.
+	acknowledgeTimeout = 2 * time.Second
 
 	defaultHandshakeTimeout = 5 * time.Second
 	keepAliveInterval       = 30 * time.Second
@@ -30,8 +33,8 @@ const (
 // newTransport returns a transport for one authentication server. It knows no
 // proxies, follows no environment variables and speaks HTTP/1.1; how long an
 // answer may take is up to each call.
-func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout time.Duration, maxConnections int) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval}
+func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTimeout time.Duration, maxConnections int) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval, Control: endUnacknowledged}
 	return &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        clientTLS,

@@ -23,15 +23,15 @@ func TestTransport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := newTransport(config, time.Second, 2*time.Second, 3)
+	transport := newTransport(config, time.Second, 2*time.Second, 7*time.Second, 3)
 	if transport.TLSClientConfig.MinVersion != tls.VersionTLS12 {
 		t.Errorf("minimum TLS version %x", transport.TLSClientConfig.MinVersion)
 	}
 	if transport.Proxy != nil {
 		t.Error("the transport follows proxy settings of the environment")
 	}
-	if transport.IdleConnTimeout >= 90*time.Second || transport.IdleConnTimeout == 0 {
-		t.Errorf("idle timeout %v: the server closes after 90s", transport.IdleConnTimeout)
+	if transport.IdleConnTimeout != 7*time.Second {
+		t.Errorf("idle timeout %v", transport.IdleConnTimeout)
 	}
 	if transport.MaxIdleConnsPerHost != 3 {
 		t.Errorf("%d idle connections", transport.MaxIdleConnsPerHost)
@@ -69,7 +69,7 @@ func TestTransportRefuses(t *testing.T) {
 			if tt.trusted {
 				config.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 			}
-			transport := newTransport(config, time.Second, time.Second, 1)
+			transport := newTransport(config, time.Second, time.Second, defaultIdleTimeout, 1)
 			defer transport.CloseIdleConnections()
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
 			if err != nil {
@@ -105,11 +105,11 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-	if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, 1), address)(t.Context()); err != nil {
+	if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err != nil {
 		t.Error(err)
 	}
 	<-ended
-	if err := newProbe(newTransport(new(tls.Config), time.Second, time.Second, 1), address)(t.Context()); err == nil {
+	if err := newProbe(newTransport(new(tls.Config), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err == nil {
 		t.Error("reached a server that is not trusted")
 	}
 	<-ended
@@ -120,7 +120,7 @@ func TestProbe(t *testing.T) {
 	}
 	defer silent.Close()
 	dumb := &url.URL{Scheme: "https", Host: silent.Addr().String()}
-	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, time.Second, 1), dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, time.Second, defaultIdleTimeout, 1), dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that does not speak: %v", err)
 	}
 }
@@ -142,12 +142,12 @@ func TestProbeWithRefusedCertificate(t *testing.T) {
 				t.Fatal(err)
 			}
 			trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-			if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, 1), address)(t.Context()); err == nil {
+			if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err == nil {
 				t.Error("reached a server that refuses the client")
 			}
 			trusting = trusting.Clone()
 			trusting.Certificates = server.TLS.Certificates
-			if err := newProbe(newTransport(trusting, time.Second, time.Second, 1), address)(t.Context()); err != nil {
+			if err := newProbe(newTransport(trusting, time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

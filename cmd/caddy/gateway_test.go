@@ -88,8 +88,9 @@ type oas struct {
 	client *http.Client
 	stop   func()
 
-	mu        sync.Mutex
-	intercept func(w http.ResponseWriter, r *http.Request) bool
+	mu          sync.Mutex
+	intercept   func(w http.ResponseWriter, r *http.Request) bool
+	connections map[net.Conn]struct{} // that are open
 }
 
 // Intercept lets f see every command first; the simulated server handles it
@@ -108,6 +109,19 @@ func (o *oas) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o.Server.ServeHTTP(w, r)
+}
+
+// note keeps the list of open connections.
+func (o *oas) note(c net.Conn, state http.ConnState) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		o.connections[c] = struct{}{}
+	case http.StateClosed, http.StateHijacked:
+		delete(o.connections, c)
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 // Stop makes the server unreachable.
@@ -144,10 +158,11 @@ func serveOAS(t testing.TB, certs sandbox.Certificates, s *sandbox.Server) *oas 
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(certs.Certificate, certs.Key)
 	require.NoError(t, err)
-	o := &oas{Server: s, client: client(t, certs.Authority, "")}
+	o := &oas{Server: s, client: client(t, certs.Authority, ""), connections: make(map[net.Conn]struct{})}
 	server := httptest.NewUnstartedServer(o)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Config.ConnState = o.note
 	server.StartTLS()
 	o.stop = sync.OnceFunc(func() {
 		server.CloseClientConnections()

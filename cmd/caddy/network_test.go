@@ -1,14 +1,17 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,4 +82,24 @@ func setUpNetwork() error {
 	}
 	reloadsReset = os.WriteFile(migrateRequests, []byte("1"), 0)
 	return nil
+}
+
+// forget has the kernel drop whatever comes on the open connections of the server, as a
+// firewall does that forgot them, and tells how many they are. New ones work.
+func (o *oas) forget(t *testing.T) int {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	for c := range o.connections {
+		socket, err := c.(*tls.Conn).NetConn().(*net.TCPConn).SyscallConn()
+		require.NoError(t, err)
+		var failed error
+		require.NoError(t, socket.Control(func(descriptor uintptr) {
+			failed = unix.SetsockoptSockFprog(int(descriptor), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+				&unix.SockFprog{Len: uint16(len(nothing)), Filter: &nothing[0]})
+		}))
+		require.NoError(t, failed)
+	}
+	return len(o.connections)
 }

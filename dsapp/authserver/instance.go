@@ -84,6 +84,10 @@ func (in *instance) exchange(caller context.Context, c *command, g group, v soap
 	if err != nil {
 		return nil, in.failure(c, ErrNotSent, err)
 	}
+	if idle, ok := in.transport.(interface{ CloseIdleConnections() }); ok && call.Trial() {
+		// Connections from before the failure may be broken, each of them.
+		idle.CloseIdleConnections()
+	}
 	outcome := breaker.Unjudged
 	defer func() { in.judge(caller, call, outcome, got, err) }()
 	hasty := time.Until(deadline) < in.timeout/2 // most of the time went by in the queue

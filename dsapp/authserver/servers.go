@@ -26,8 +26,9 @@ type Instance struct {
 	Name string
 	// URL is the https address of the SOAP interface, e.g. https://oas1:8888/.
 	URL *url.URL
-	// Transport sends the requests. Connection set-up, TLS and idle connections
-	// are its business.
+	// Transport sends the requests. Connection set-up, TLS and idle connections are its
+	// business. One with CloseIdleConnections is told to close these before a command
+	// finds out whether the instance works again.
 	Transport http.RoundTripper
 	// MaxConnections is the number of commands in progress at a time, at least 1.
 	MaxConnections int

@@ -88,7 +88,9 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 	switch {
 	case s.Cluster:
 		// It knows the nodes; the Store sends to them itself.
-		return goredis.NewClusterClient(options.Cluster()), nil
+		cluster := options.Cluster()
+		cluster.NewClient = newNode
+		return goredis.NewClusterClient(cluster), nil
 	case s.MasterName != "":
 		s.patient(options)
 		return goredis.NewFailoverClient(options.Failover()), nil

@@ -75,6 +75,45 @@ func create(t *testing.T, s *redis.Store, r activation.Record) {
 	}
 }
 
+// Nodes of Redis 7 that do not tell their addresses are found all the same, also after a
+// slot moved: one without a host is at that of the node that was asked, and one that is
+// to tell its name and has none tells its IP address.
+func TestNodesWithoutAddress(t *testing.T) {
+	t.Parallel()
+	for name, hosts := range map[string][]string{
+		"unknown-endpoint": nil,
+		"hostname":         {"localhost"}, // the others have none
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := redistest.StartCluster(t, 0)
+			for i, node := range c.Masters {
+				node.Command(t, "CONFIG", "SET", "cluster-preferred-endpoint-type", name)
+				if i < len(hosts) {
+					node.Command(t, "CONFIG", "SET", "cluster-announce-hostname", hosts[i])
+				}
+			}
+			s := redis.New(newClient(t, redis.Settings{Addresses: c.Addresses()[:1], Cluster: true, Timeout: 5 * time.Second}), redis.Options{})
+			for i := range 40 {
+				r := record(fmt.Sprintf("id-%d", i))
+				create(t, s, r)
+				prove(t, s, r, activation.Token{1})
+			}
+			slot := c.Slot(t, "dsapp:{moved}:reg")
+			from, to := c.Master(slot), c.Masters[0]
+			if to == from {
+				to = c.Masters[1]
+			}
+			m := c.Migrate(t, slot, from, to)
+			m.Move(t)
+			m.Finish(t)
+			r := record("moved")
+			create(t, s, r)
+			prove(t, s, r, activation.Token{1})
+		})
+	}
+}
+
 // While a slot moves from one node to another, and after it, everything works:
 // what was moved, what was not, and what is new; with replicas to wait for too.
 func TestSlotMoves(t *testing.T) {

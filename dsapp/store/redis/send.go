@@ -223,11 +223,16 @@ func (s *Store) follow(ctx context.Context, d *delivery, address string, asking 
 	if !ok {
 		return false, errNode
 	}
+	cluster.ReloadState(ctx)
+	if strings.HasPrefix(address, unknownHost+":") {
+		// Only the table, which is read anew, tells where that is.
+		d.back()
+		return s.linger(ctx, d, err)
+	}
 	if d.detours == maxDetours {
 		return false, err
 	}
 	d.detours++
-	cluster.ReloadState(ctx)
 	// The cluster's client does not give away its client for an address. Until it
 	// has learnt where the slot is now, a connection for every such call will do.
 	client := redirected(d.node, address)

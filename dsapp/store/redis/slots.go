@@ -1,0 +1,126 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// slotTable is a hook of the client of a cluster's node. It reads the answer to CLUSTER
+// SLOTS, in which nodes of Redis 7 need not tell their hosts: the client itself takes
+// that for an error. See https://redis.io/docs/latest/commands/cluster-slots/.
+type slotTable struct {
+	host string // of the node that is asked
+}
+
+// newNode returns the client of a cluster's node.
+func newNode(o *goredis.Options) *goredis.Client {
+	c := goredis.NewClient(o)
+	if host, _, err := net.SplitHostPort(o.Addr); err == nil {
+		c.AddHook(slotTable{host})
+	}
+	return c
+}
+
+// DialHook changes nothing.
+func (slotTable) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+// ProcessPipelineHook changes nothing.
+func (slotTable) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return next
+}
+
+// ProcessHook carries out CLUSTER SLOTS.
+func (t slotTable) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		table, ok := cmd.(*goredis.ClusterSlotsCmd)
+		if !ok {
+			return next(ctx, cmd)
+		}
+		answer := goredis.NewSliceCmd(ctx, cmd.Args()...)
+		err := next(ctx, answer)
+		if err == nil {
+			var slots []goredis.ClusterSlot
+			slots, err = t.read(answer.Val())
+			table.SetVal(slots)
+		}
+		table.SetErr(err)
+		return err
+	}
+}
+
+// read reads ranges of slots, each with its nodes, the master first.
+func (t slotTable) read(ranges []any) ([]goredis.ClusterSlot, error) {
+	slots := make([]goredis.ClusterSlot, len(ranges))
+	for i, r := range ranges {
+		parts, _ := r.([]any)
+		if len(parts) < 2 {
+			return nil, fmt.Errorf("%w: a range of slots of %d parts", errAnswer, len(parts))
+		}
+		first, ok := parts[0].(int64)
+		last, ok2 := parts[1].(int64)
+		if !ok || !ok2 {
+			return nil, fmt.Errorf("%w: a range of slots without numbers", errAnswer)
+		}
+		nodes := make([]goredis.ClusterNode, len(parts)-2)
+		for j, part := range parts[2:] {
+			var err error
+			if nodes[j], err = t.node(part); err != nil {
+				return nil, err
+			}
+		}
+		slots[i] = goredis.ClusterSlot{Start: int(first), End: int(last), Nodes: nodes}
+	}
+	return slots, nil
+}
+
+// node reads a node: its host, port and ID, and what else it tells. One without a host
+// has that of the node that is asked; one whose name nobody knows tells its IP address
+// with the rest.
+func (t slotTable) node(part any) (goredis.ClusterNode, error) {
+	parts, _ := part.([]any)
+	if len(parts) < 2 {
+		return goredis.ClusterNode{}, fmt.Errorf("%w: a node of %d parts", errAnswer, len(parts))
+	}
+	host, _ := parts[0].(string)
+	if host == unknownHost && len(parts) > 3 {
+		host = address(parts[3])
+	}
+	if host == "" {
+		host = t.host
+	}
+	port, ok := parts[1].(int64)
+	if !ok || host == unknownHost {
+		return goredis.ClusterNode{}, fmt.Errorf("%w: a node without an address", errAnswer)
+	}
+	node := goredis.ClusterNode{Addr: net.JoinHostPort(host, strconv.FormatInt(port, 10))}
+	if len(parts) > 2 {
+		node.ID, _ = parts[2].(string)
+	}
+	return node, nil
+}
+
+// unknownHost is the host of a node that is to tell its name and has none.
+const unknownHost = "?"
+
+// address is the IP address among what else a node tells: a map, or a list with RESP2.
+func address(metadata any) string {
+	switch m := metadata.(type) {
+	case map[any]any:
+		ip, _ := m["ip"].(string)
+		return ip
+	case []any:
+		for i := 0; i+1 < len(m); i += 2 {
+			if m[i] == "ip" {
+				ip, _ := m[i+1].(string)
+				return ip
+			}
+		}
+	}
+	return unknownHost
+}
+
+var _ goredis.Hook = slotTable{}

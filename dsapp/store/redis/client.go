@@ -145,6 +145,7 @@ func (s *Settings) options() *goredis.UniversalOptions {
 		SentinelPassword:         s.SentinelPassword,
 		DB:                       s.DB,
 		TLSConfig:                s.TLS,
+		Dialer:                   s.dial,
 		DialTimeout:              s.DialTimeout,
 		DialerRetries:            dialAttempts,
 		DialerRetryTimeout:       dialRetryDelay,
@@ -170,15 +171,30 @@ func (s *Settings) options() *goredis.UniversalOptions {
 // therefore.
 func (s *Settings) patient(o *goredis.UniversalOptions) {
 	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
-	o.Dialer, o.DialTimeout, o.DialerRetries = s.dial, 4*step, 1
+	o.DialTimeout, o.DialerRetries = 4*step, 1
 }
 
 // dial connects to a Sentinel or a server.
 func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
-	if s.TLS != nil {
-		return (&tls.Dialer{Config: s.TLS}).DialContext(ctx, network, address)
+	connection, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil || s.TLS == nil {
+		return connection, err
 	}
-	return new(net.Dialer).DialContext(ctx, network, address)
+	config := s.TLS.Clone()
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(address)
+	}
+	secured := tls.Client(connection, config)
+	err = secured.HandshakeContext(ctx)
+	if err == nil {
+		return secured, nil
+	}
+	_ = connection.Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		// A server without TLS waits for the end of what it takes for a command.
+		err = fmt.Errorf("no TLS handshake in time; does the server speak TLS? %w", err)
+	}
+	return nil, &net.OpError{Op: "dial", Net: network, Addr: connection.RemoteAddr(), Err: err}
 }

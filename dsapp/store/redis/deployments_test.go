@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -337,6 +338,9 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		{"Sentinel as a server", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
 		{"Sentinel as a node", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
 		{"server as a Sentinel", "the server is no Sentinel", redis.Settings{Addresses: []string{server.Addr()}, MasterName: redistest.MasterName}},
+		{"server without TLS", "does the server speak TLS?", redis.Settings{
+			Addresses: []string{server.Addr()}, TLS: &tls.Config{MinVersion: tls.VersionTLS12}, DialTimeout: 100 * time.Millisecond,
+		}},
 		{"server as a node", "cluster support disabled", redis.Settings{Addresses: []string{server.Addr()}, Cluster: true}},
 	} {
 		s := redis.New(newClient(t, tt.settings), redis.Options{})

@@ -61,18 +61,19 @@ func serverText(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// advice says what kind of server does not know a command, or nothing. The command
-// is quoted before the first comma, its arguments follow it.
+// advice names a command that a server does not know, and says what kind of server that
+// may be. The command is quoted before the first comma, its arguments follow it.
 func advice(s string) string {
 	command, unknown := strings.CutPrefix(s, "ERR unknown command ")
 	if !unknown {
 		return ""
 	}
 	command, _, _ = strings.Cut(command, ",")
-	if strings.Contains(strings.ToLower(command), "sentinel") {
-		return " (the server is no Sentinel)"
+	command = strings.ToUpper(serverText(strings.Trim(command, "'`")))
+	if strings.Contains(command, "SENTINEL") {
+		return " " + command + " (the server is no Sentinel)"
 	}
-	return " (is the server a Sentinel?)"
+	return " " + command + " (is the server a Sentinel?)"
 }
 
 // speaksOfConnection reports whether err comes from the way to the server, whose

@@ -28,7 +28,7 @@ import (
 
 // told is all that a gateway says about a member: no place in it could hold a
 // value of the request.
-var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long` +
+var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|must be spelt exactly like that` +
 	`|must have \d{1,2} to \d{1,4} characters|must not have more than 255 characters|must not be longer than (128|255) (characters|bytes in UTF-8)` +
 	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits)` +
 	`|must be an even number of hex digits, at least 2|must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32` +
@@ -121,6 +121,7 @@ func FuzzWholeGateway(f *testing.F) {
 		`{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"standard","serialNumber":"VDS1"}`,
 		`{"registrationIdentifier":"e3wfISG9","deviceCode":"`+strings.Repeat("9", 64)+`","description":"\u0000\ufffe]]>&<\u2028\ud83d\ude00"}`,
 		`{"userID":"]]>&<a>\"'","domain":"<!DOCTYPE a>","password":"&#0;","otp":"\t","challengeKey":"1","requestKey":"1","signature":"1"}`,
+		`{"userID":"jane.doe","tomain":"mydomain.com","password":"123456","Goal":"x","Otp":"1"}`,
 		`{"registrationID":"AAAA","signature":"1","deviceCode":"1","clientEvidenceMessage":"`+evidence+`","clientEphemeralPublicKey":"`+strings.Repeat("a", 513)+`"}`,
 	) {
 		f.Add([]byte(body))

@@ -22,7 +22,7 @@ type Activation struct {
 	// an authentication server, for phones that carry the vendor's SDK. With
 	// `relay` the gateway passes on what both say and remembers only which instance
 	// has a registration: of the options below, only `registration_lifetime`,
-	// `max_attempts`, `unknown`, `hide_unknown_users` and `gateway_id` have a meaning
+	// `max_attempts`, `unknown`, `hide_unknown_users` and `gateway_id` are accepted
 	// then, and how often a phone may try to prove its password is up to the
 	// authentication server. Do not change it while registrations are pending.
 	// Default: `gateway`.

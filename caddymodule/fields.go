@@ -30,10 +30,8 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
 		return nil
 	}
-	switch {
-	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()):
-		return checkValue(data, t, path)
-	case t.Kind() == reflect.Struct:
+	switch parts := !reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()); {
+	case parts && t.Kind() == reflect.Struct:
 		var members map[string]json.RawMessage
 		if json.Unmarshal(data, &members) != nil {
 			return atPath(path, errors.New("must be an object"))
@@ -49,7 +47,7 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 			}
 		}
 		return nil
-	case t.Kind() == reflect.Slice:
+	case parts && t.Kind() == reflect.Slice:
 		var elements []json.RawMessage
 		if json.Unmarshal(data, &elements) != nil {
 			return atPath(path, errors.New("must be a list"))

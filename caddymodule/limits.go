@@ -31,9 +31,10 @@ type Limits struct {
 
 	// How many requests with a wrong API key one client address may make per minute
 	// before all its requests are answered with status 429 for a while. Those without
-	// any key do not count: many clients send one first and wait to be asked for it. An IPv6 address counts as its /64 here and below, and all addresses of
-	// a /48 together may have 16 times the limit of one. Behind a proxy, set the
-	// server's `trusted_proxies`: all clients are one address otherwise.
+	// any key do not count: many clients send one first and wait to be asked for it.
+	// An IPv6 address counts as its /64 here and below, and all addresses of a /48
+	// together may have 16 times the limit of one. Behind a proxy, set the server's
+	// `trusted_proxies`: all clients are one address otherwise.
 	// 0: no limit. At most 1000000. Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
@@ -141,7 +142,7 @@ func (l *Limits) check() (body bodyLimits, r *rates, err error) {
 		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &r.registrations},
 		{"calls_per_minute", l.CallsPerMinute, defaultCallsPerMinute, &r.calls},
 	} {
-		if *v.out, err = limit(v.name, v.configured, v.preset); err != nil {
+		if *v.out, err = countOrZero(v.name, v.configured, v.preset, maxRate); err != nil {
 			return bodyLimits{}, nil, err
 		}
 	}
@@ -150,22 +151,11 @@ func (l *Limits) check() (body bodyLimits, r *rates, err error) {
 
 // inFlight returns the limits of what goes on at the same time.
 func (l *Limits) inFlight() (requests, calls int, err error) {
-	if requests, err = limit("requests_in_flight", l.RequestsInFlight, defaultRequestsInFlight); err != nil {
+	if requests, err = countOrZero("requests_in_flight", l.RequestsInFlight, defaultRequestsInFlight, maxRate); err != nil {
 		return 0, 0, err
 	}
-	calls, err = limit("calls_in_flight", l.CallsInFlight, defaultCallsInFlight)
+	calls, err = countOrZero("calls_in_flight", l.CallsInFlight, defaultCallsInFlight, maxRate)
 	return requests, calls, err
-}
-
-// limit gives the configured value or, if there is none, the default.
-func limit(name string, configured *int, preset int) (int, error) {
-	if configured == nil {
-		return preset, nil
-	}
-	if *configured < 0 || *configured > maxRate {
-		return 0, fmt.Errorf("%s: must be from 0 to %d", name, maxRate)
-	}
-	return *configured, nil
 }
 
 // addresses returns what tells whom the limits count an address for.

@@ -334,25 +334,17 @@ func (s *AuthenticationServers) limits() (i authserver.Instance, err error) {
 	if err != nil {
 		return i, err
 	}
-	i.ReservedConnections = min(defaultReservedConnections, i.MaxConnections/5)
-	if s.ReservedConnections != nil {
-		i.ReservedConnections = *s.ReservedConnections
-	}
-	if i.ReservedConnections < 0 || i.ReservedConnections >= i.MaxConnections {
-		return i, fmt.Errorf("reserved_connections: must be from 0 to %d, one less than max_connections", i.MaxConnections-1)
+	i.ReservedConnections, err = countOrZero("reserved_connections", s.ReservedConnections,
+		min(defaultReservedConnections, i.MaxConnections/5), i.MaxConnections-1)
+	if err != nil {
+		return i, fmt.Errorf("%w, one less than max_connections", err)
 	}
 	i.MaxWaiting, err = count("max_waiting", s.MaxWaiting, max(1, min(defaultMaxWaiting, i.MaxConnections/3)), i.MaxConnections)
 	if err != nil {
 		return i, fmt.Errorf("%w, the number of max_connections", err)
 	}
-	i.MaxQueue = defaultMaxQueue
-	if s.MaxQueue != nil {
-		i.MaxQueue = *s.MaxQueue
-	}
-	if i.MaxQueue < 0 || i.MaxQueue > maxQueue {
-		return i, fmt.Errorf("max_queue: must be from 0 to %d", maxQueue)
-	}
-	return i, nil
+	i.MaxQueue, err = countOrZero("max_queue", s.MaxQueue, defaultMaxQueue, maxQueue)
+	return i, err
 }
 
 // watch probes the instances until ctx ends.
@@ -533,4 +525,16 @@ func count(name string, configured, preset, limit int) (int, error) {
 		return 0, fmt.Errorf("%s: must be from 1 to %d", name, limit)
 	}
 	return configured, nil
+}
+
+// countOrZero gives the configured value, which may be 0, or the default if there is
+// none.
+func countOrZero(name string, configured *int, preset, limit int) (int, error) {
+	if configured == nil {
+		return preset, nil
+	}
+	if *configured < 0 || *configured > limit {
+		return 0, fmt.Errorf("%s: must be from 0 to %d", name, limit)
+	}
+	return *configured, nil
 }

@@ -17,14 +17,14 @@ const (
 // disguises finds paths that are no service of the gateway, but that the server
 // behind it may read as one, because servers differ in what they make of dot
 // segments, empty segments, parameters, case, backslashes, percent-encoding and the
-// end of a name, and in the order in which they do it. Passed on, such a request would reach the service
-// there without the checks that are made here.
+// end of a name, and in the order in which they do it. Passed on, such a request would
+// reach the service there without the checks that are made here.
 //
 // Whatever the order, nothing but segments can get lost on the way: empty ones, dots,
-// and others only by a double dot or at the end. So the names of the service are among the segments,
-// in their order; without a double dot there is no other one. It is no harm that
-// with a double dot, or with very many slashes, a few paths are found that no server
-// would read so.
+// and others only by a double dot or at the end. So the names of the service are among
+// the segments, in their order; without a double dot there is no other one. It is no
+// harm that with a double dot, or with very many slashes, a few paths are found that no
+// server would read so.
 type disguises struct {
 	// The paths of the services are a tree. steps are its branches, by their names in
 	// lower case; node 0 is the root.

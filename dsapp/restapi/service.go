@@ -180,26 +180,31 @@ func (m *member) wrongLength(length int) error {
 // its own. Unknown names are ignored: without this an optional member would be, too,
 // and the request carried out without it.
 func (s *service) misspelt(members map[string]any) error {
-	known := func(name string) bool {
-		return slices.ContainsFunc(s.members, func(m member) bool { return m.name == name })
+	var unknown []string // their letters
+	for name := range members {
+		if !slices.ContainsFunc(s.members, func(m member) bool { return m.name == name }) {
+			unknown = append(unknown, letters(name))
+		}
+	}
+	if unknown == nil {
+		return nil
 	}
 	for _, m := range s.members {
 		if _, there := members[m.name]; there {
 			continue
 		}
-		for name := range members {
-			if !known(name) && alike(letters(name), letters(m.name)) {
-				return &requestError{member: m.name, problem: "must be spelt exactly like that"}
-			}
+		wanted := letters(m.name)
+		if slices.ContainsFunc(unknown, func(name string) bool { return alike(name, wanted) }) {
+			return &requestError{member: m.name, problem: "must be spelt exactly like that"}
 		}
 	}
 	return nil
 }
 
+var separators = strings.NewReplacer("_", "", "-", "")
+
 // letters is a name without what writers of names differ in.
-func letters(name string) string {
-	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
-}
+func letters(name string) string { return separators.Replace(strings.ToLower(name)) }
 
 // alike reports whether at most one character of a has to be changed, added or left
 // out to get b.

@@ -37,12 +37,17 @@ func BenchmarkRefused(b *testing.B) {
 	fill := func(open, item, end string) string {
 		return open + strings.Repeat(item, (largest-len(open)-len(end))/len(item)) + end
 	}
+	var unknown strings.Builder
+	for i := range 61 {
+		fmt.Fprintf(&unknown, `,"%s%d":0`, strings.Repeat("_", 1000), i)
+	}
 	for _, refused := range []struct {
 		name, path, body string
 		status           int
 	}{
 		{"members", onlinePath, fill("{", `"":0,`, `"":0}`), http.StatusBadRequest},
 		{"64 members", onlinePath, `{"x":[` + strings.Repeat(`{"`+strings.Repeat("x", 1000)+`":0},`, 63) + `0]}`, http.StatusBadRequest},
+		{"misspelt", onlinePath, `{"userID":"jane.doe","password":"123456","Domain":""` + unknown.String() + "}", http.StatusBadRequest},
 		{"digits", onlinePath, fill(`{"x":0.`, "1", "}"), http.StatusBadRequest},
 		{"arrays", onlinePath, fill(`{"x":[`+strings.Repeat("[],", 1023)+"0", " ", "]}"), http.StatusBadRequest},
 		{"text", onlinePath, fill(`{"userID":"`, "ü", `"}`), http.StatusBadRequest},

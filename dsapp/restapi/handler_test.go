@@ -144,7 +144,7 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s: member %q or its target %q is missing or not unique", s.path, m.name, m.target)
 			}
 			members[m.name], targets[m.target] = true, true
-			if m.max < max(m.min, 1) || m.max > maxMember || m.required && m.min == 0 || m.format.allowed == nil || m.format.pattern == "" {
+			if m.max < max(m.min, 1) || m.max > maxMember || len(m.name) > maxName-2 || m.required && m.min == 0 || m.format.allowed == nil || m.format.pattern == "" {
 				t.Errorf("%s: limits or format of %s", s.path, m.name)
 			}
 		}

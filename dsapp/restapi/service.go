@@ -201,10 +201,24 @@ func (s *service) misspelt(members map[string]any) error {
 	return nil
 }
 
-var separators = strings.NewReplacer("_", "", "-", "")
+// maxName is above the length of the longest name of a member by more than what is
+// alike, in bytes.
+const maxName = 32
 
-// letters is a name without what writers of names differ in.
-func letters(name string) string { return separators.Replace(strings.ToLower(name)) }
+// letters is a name without what writers of names differ in. Of a long one it is no
+// more than shows that the name is like that of no member.
+func letters(name string) string {
+	text := make([]byte, 0, maxName+utf8.UTFMax)
+	for _, r := range name {
+		if r == '_' || r == '-' {
+			continue
+		}
+		if text = utf8.AppendRune(text, unicode.ToLower(r)); len(text) >= maxName {
+			break
+		}
+	}
+	return string(text)
+}
 
 // alike reports whether at most one character of a has to be changed, added or left
 // out to get b.

@@ -951,9 +951,11 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				l := rapid.SampledFrom(all).Draw(rt, "configuration")
 				l.app.store.Begin()
 				l.requests++
-				if err := l.app.store.Writable(t.Context()); err != nil {
+				release, err := l.app.store.Reserve(t.Context())
+				if err != nil {
 					rt.Fatal(err)
 				}
+				release()
 				check()
 			},
 			"end": func(*rapid.T) {

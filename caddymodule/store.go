@@ -63,13 +63,13 @@ func (s leasedStore[T]) store(ctx context.Context) (T, error) {
 	return store, nil
 }
 
-// Writable is part of activation.Store.
-func (s leasedStore[T]) Writable(ctx context.Context) error {
+// Reserve is part of activation.Store.
+func (s leasedStore[T]) Reserve(ctx context.Context) (release func(), err error) {
 	store, err := s.store(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return store.Writable(ctx)
+	return store.Reserve(ctx)
 }
 
 // Create is part of activation.Store.

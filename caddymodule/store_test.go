@@ -128,7 +128,7 @@ func TestStoreThatCannotBeOpened(t *testing.T) {
 	defer l.release()
 	s, ctx := leasedStore[*embedded.Store]{l}, t.Context()
 	for name, call := range map[string]func() error{
-		"Writable":          func() error { return s.Writable(ctx) },
+		"Reserve":           func() error { _, err := s.Reserve(ctx); return err },
 		"Create":            func() error { _, _, err := s.Create(ctx, activation.Record{}, activation.Generation{}); return err },
 		"Load":              func() error { _, _, err := s.Load(ctx, "id"); return err },
 		"PutHandshake":      func() error { _, err := s.PutHandshake(ctx, "id", activation.Handshake{}); return err },

@@ -28,6 +28,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
 )
 
 // The tests of this package run the real binary, over real TLS, in front of a
@@ -52,8 +53,8 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	if os.Getenv(ownNetwork) == "" {
-		code, err := runInOwnNetwork()
+	if !namespace.Inside() {
+		code, err := runInOwnNamespaces()
 		if err == nil {
 			return code
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,16 +14,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
 )
 
 // The tests run in a network namespace of their own. There net.ipv4.tcp_migrate_req is
 // on, as docs/operation.md asks of machines with the gateway: no connection that waits
 // for a listener is reset when a reload closes it. Nor does anybody else take ports.
 
-const (
-	migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
-	ownNetwork      = "DSAPP_TEST_OWN_NETWORK"
-)
+const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
 
 // reloadsReset is why a reload may reset new connections here.
 var reloadsReset error
@@ -36,21 +36,14 @@ func needKeptConnections(t *testing.T) {
 	}
 }
 
-// runInOwnNetwork runs this program again in a network of its own and gives its exit
-// code. It fails where the machine permits no such network.
-func runInOwnNetwork() (int, error) {
+// runInOwnNamespaces runs this program again, in a network of its own and where it can
+// mount file systems, and gives its exit code. It fails where the machine permits no such
+// namespaces.
+func runInOwnNamespaces() (int, error) {
 	// The program ends with the thread that started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.Env = append(os.Environ(), ownNetwork+"=1")
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if id := os.Geteuid(); id != 0 {
-		again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: id, Size: 1}}
-		again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
-	}
+	again := namespace.Command(context.Background(), syscall.CLONE_NEWNET|syscall.CLONE_NEWNS, os.Args[1:]...)
 	if err := again.Start(); err != nil {
 		return 0, err
 	}

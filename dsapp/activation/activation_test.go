@@ -568,23 +568,49 @@ func TestKernelLog(t *testing.T) {
 	}
 }
 
-// The store decides whether registrations can be written; missing keys count too.
-func TestWritable(t *testing.T) {
+// The store decides whether there is room for a registration, until it is released;
+// missing keys count too.
+func TestReserve(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if err := w.Writable(t.Context()); err != nil {
-		t.Error(err)
+	release, err := w.Reserve(t.Context())
+	if err != nil || w.store.reserved != 1 {
+		t.Fatalf("%d reserved, error %v", w.store.reserved, err)
 	}
-	w.store.fail["Writable"] = errors.New("read only")
-	if err := w.Writable(t.Context()); !errors.Is(err, ErrUnavailable) {
+	if release(); w.store.reserved != 0 {
+		t.Errorf("%d reserved after the release", w.store.reserved)
+	}
+	w.store.fail["Reserve"] = errors.New("read only")
+	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	delete(w.store.fail, "Writable")
+	delete(w.store.fail, "Reserve")
 	w.restart(func(c *Config) {
 		c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errors.New("no key file") }
 	})
-	if err := w.Writable(t.Context()); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The room that stores reserve is enough for the longest registration there can be.
+func TestMaxRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Profile = profile(t, "rfc5054-4096-sha256") })
+	mdl, standard := w.mdl("e3wfISG9"), w.standard("given-1")
+	mdl.Data.ActivationMessage = strings.Repeat("A0", maxActivationMessage/2)
+	standard.Data.ActivationCode = strings.Repeat("1", maxActivationCode)
+	standard.Data.EventReactivationCounter = strings.Repeat("1", maxEventCounter)
+	for _, r := range []Registration{mdl, standard} {
+		for _, fact := range []*string{&r.UserID, &r.Domain, &r.SerialNumber, &r.Instance} {
+			*fact = strings.Repeat("x", MaxFactLength)
+		}
+		w.register(r)
+		w.store.peek(r.Identifier, func(e *stored) {
+			if size := len(e.Facts) + len(e.Verifier) + len(e.Data); size > MaxRecord {
+				t.Errorf("a record of kind %s has %d bytes, want %d at most", r.Kind, size, MaxRecord)
+			}
+		})
 	}
 }
 

@@ -20,6 +20,7 @@ type memory struct {
 	told       map[string]time.Time
 	secret     []byte
 	calls      []string
+	reserved   int // room for so many records
 	seen       bytes.Buffer
 
 	// fail makes the named method return an error instead of doing anything.
@@ -132,13 +133,18 @@ func (m *memory) forget(identifier string) {
 	delete(m.told, identifier)
 }
 
-func (m *memory) Writable(ctx context.Context) error {
-	done, err := m.call(ctx, "Writable")
+func (m *memory) Reserve(ctx context.Context) (func(), error) {
+	done, err := m.call(ctx, "Reserve")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
-	return nil
+	m.reserved++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.reserved--
+	}), nil
 }
 
 func (m *memory) Create(ctx context.Context, r Record, replaces Generation) (Record, bool, error) {

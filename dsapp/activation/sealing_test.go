@@ -300,12 +300,12 @@ func TestSecretIsLookedAtAgain(t *testing.T) {
 }
 
 // A key that was moved first is in use for the secret once the service was
-// prepared, or asked whether it can register, without any exchange.
+// prepared, or asked to reserve room for a registration, without any exchange.
 func TestKeyRotationWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(*world) error{
-		"Prepare":  func(w *world) error { return w.Prepare(w.t.Context()) },
-		"Writable": func(w *world) error { return w.Writable(w.t.Context()) },
+		"Prepare": func(w *world) error { return w.Prepare(w.t.Context()) },
+		"Reserve": func(w *world) error { _, err := w.Reserve(w.t.Context()); return err },
 	} {
 		w := newWorld(t)
 		salt := w.begin("unknown-id", "any password").challenge.Salt
@@ -358,7 +358,7 @@ func TestKeyringFails(t *testing.T) {
 		"Locate":            func() error { _, err := w.Locate(ctx, "e3wfISG9"); return err },
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
-		"Writable":          func() error { return w.Writable(ctx) },
+		"Reserve":           func() error { _, err := w.Reserve(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
 			t.Errorf("%s: %v", name, err)

@@ -248,20 +248,21 @@ func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) 
 	}
 }
 
-// Writable reports whether a Register could be stored at this moment. The error
-// wraps ErrUnavailable.
-func (s *Service) Writable(ctx context.Context) error {
+// Reserve makes sure that a Register can be stored, and keeps room for it until release
+// is called. The error wraps ErrUnavailable.
+func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
 	ring, err := s.ring(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := s.simulationSecret(ctx, ring); err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.store.Writable(ctx); err != nil {
-		return fmt.Errorf("checking store: %w", err)
+	release, err = s.store.Reserve(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reserving room in the store: %w", err)
 	}
-	return nil
+	return release, nil
 }
 
 // ValidIdentifier reports whether s has the form of a registration identifier:

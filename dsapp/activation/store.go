@@ -36,6 +36,13 @@ var ErrUnavailable = errors.New("store unavailable")
 // undo registrations and attempts.
 var ErrDamaged = fmt.Errorf("%w: damaged registration", ErrUnavailable)
 
+// MaxRecord is the most bytes that Facts, Verifier and Data of a record have together.
+const MaxRecord = 8192
+
+// RoomLifetime is how long a networked store keeps the room of a record that is not
+// created: longer than a call of an authentication server takes with the default timeouts.
+const RoomLifetime = 2 * time.Minute
+
 // MaxCounter is the greatest number that a Store takes for one of its counters. It
 // is far above every limit that is configured.
 const MaxCounter = 1_000_000
@@ -124,10 +131,12 @@ type Settlement struct {
 // An error means that the operation could not be carried out or its outcome is
 // unknown, and wraps ErrUnavailable; a refusal is never an error.
 type Store interface {
-	// Writable reports whether the store accepts writes at this moment.
-	Writable(ctx context.Context) error
+	// Reserve reserves room for one record of MaxRecord bytes until release is called,
+	// which can be called again, or reports why a Create would fail at this moment. A
+	// networked store keeps the room for RoomLifetime at most.
+	Reserve(ctx context.Context) (release func(), err error)
 
-	// Create stores r unless a live record or tombstone with that identifier
+	// Create stores r, in room that is reserved if there is some, unless a live record or tombstone with that identifier
 	// exists that is neither simulated nor of generation replaces. It then
 	// changes nothing and returns the existing record (without Data) and false.
 	// Creating removes the handshakes and resets every counter. Repeating a

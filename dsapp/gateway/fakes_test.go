@@ -156,7 +156,7 @@ type fakeActivation struct {
 	rig *rig
 
 	mu           sync.Mutex
-	writableErr  error
+	reserveErr   error
 	registration activation.Registration
 	registered   activation.Registered
 	registerErr  error
@@ -178,11 +178,14 @@ type fakeActivation struct {
 	completeErr  error
 }
 
-func (f *fakeActivation) Writable(context.Context) error {
-	f.rig.did("writable")
+func (f *fakeActivation) Reserve(context.Context) (func(), error) {
+	f.rig.did("reserve")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.writableErr
+	if f.reserveErr != nil {
+		return nil, f.reserveErr
+	}
+	return func() { f.rig.did("release") }, nil
 }
 
 func (f *fakeActivation) Register(_ context.Context, r activation.Registration) (activation.Registered, error) {

@@ -22,7 +22,7 @@ import (
 // ReturnDevice, ReturnConfirmation and Complete do their work even if their
 // context has ended.
 type Activation interface {
-	Writable(ctx context.Context) error
+	Reserve(ctx context.Context) (release func(), err error)
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
 	Begin(ctx context.Context, identifier, clientPublic string, from activation.Origin) (activation.Challenge, error)
 	Prove(ctx context.Context, identifier, evidence string, from activation.Origin) (activation.Proof, error)

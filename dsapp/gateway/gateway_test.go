@@ -120,7 +120,7 @@ func TestRegisterActivation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+	r.wantTrace(t, "reserve", "MDL_REGISTER", "register", "release")
 	want := RegisterActivationResult{
 		RegistrationIdentifier: "e3wfISG9",
 		ActivationPassword:     theActivationPassword,
@@ -174,7 +174,7 @@ func TestRegisterOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+	r.wantTrace(t, "reserve", "MDL_REGISTER", "register", "release")
 	if want := (RegisterOfflineResult{RegistrationIdentifier: "e3wfISG9", ActivationMessageImage: strings.ToUpper(theMessage)}); got != want {
 		t.Errorf("result is %+v, want %+v", got, want)
 	}
@@ -354,8 +354,8 @@ var returns = map[Operation]string{
 // calls are what an operation does up to its command to an authentication server,
 // in the gateway's own exchange and in a relayed one, where that is different.
 var calls = map[Operation]struct{ own, relayed []string }{
-	OpRegisterActivation:     {[]string{"writable", "MDL_REGISTER"}, []string{"writable", "dsappSRPRegister"}},
-	OpRegisterOffline:        {[]string{"writable", "MDL_REGISTER"}, []string{"writable", "MDL_REGISTER"}},
+	OpRegisterActivation:     {[]string{"reserve", "MDL_REGISTER"}, []string{"reserve", "dsappSRPRegister"}},
+	OpRegisterOffline:        {[]string{"reserve", "MDL_REGISTER"}, []string{"reserve", "MDL_REGISTER"}},
 	OpGenerateEphemeralKey:   {nil, []string{"locate", "dsappSRPGenerateEphemeralKey"}},
 	OpGenerateActivationData: {nil, []string{"locate", "dsappSRPGenerateActivationData"}},
 	OpAddDevice:              {[]string{"admit device", "MDL_ADD_DEVICE"}, []string{"admit device", "MDL_ADD_DEVICE"}},
@@ -410,14 +410,17 @@ func TestServerErrors(t *testing.T) {
 					r := newRig(t, "", func(c *Config) { c.Exchange = exchange })
 					r.servers.err = c.err
 					wantError(t, operations[op](t.Context(), r), c.want)
+					want := slices.Clone(before)
+					if before[0] == "reserve" {
+						want = append(want, "release")
+					}
 					if back := returns[op]; c.notSent && back != "" {
-						r.wantTrace(t, append(slices.Clone(before), back)...)
+						want = append(want, back)
 						if r.activation.returned != theAdmission {
 							t.Errorf("gave back %+v, want %+v", r.activation.returned, theAdmission)
 						}
-					} else {
-						r.wantTrace(t, before...)
 					}
+					r.wantTrace(t, want...)
 					if want := []Command{Command(before[len(before)-1])}; !slices.Equal(r.events.commands, want) {
 						t.Errorf("commands are %q, want %q", r.events.commands, want)
 					}
@@ -538,13 +541,13 @@ func TestActivationErrors(t *testing.T) {
 			OpAddDevice:              "admit device",
 			OpActivate:               "admit confirmation",
 			OpActivateStandard:       "admit confirmation",
-			OpRegisterActivation:     "writable",
-			OpRegisterOffline:        "writable",
+			OpRegisterActivation:     "reserve",
+			OpRegisterOffline:        "reserve",
 		} {
 			t.Run(c.name+" in "+string(op), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, "")
-				r.activation.writableErr, r.activation.beginErr, r.activation.proveErr, r.activation.admitErr = c.err, c.err, c.err, c.err
+				r.activation.reserveErr, r.activation.beginErr, r.activation.proveErr, r.activation.admitErr = c.err, c.err, c.err, c.err
 				err := operations[op](t.Context(), r)
 				wantError(t, err, c.want)
 				r.wantTrace(t, call)
@@ -601,7 +604,7 @@ func TestRegistrationNotKept(t *testing.T) {
 				} else {
 					wantError(t, err, &Failure{Kind: Internal})
 				}
-				r.wantTrace(t, "writable", "MDL_REGISTER", "register")
+				r.wantTrace(t, "reserve", "MDL_REGISTER", "register", "release")
 				if got := r.events.actions(); !slices.Equal(got, actions) {
 					t.Errorf("audited %q, want %q", got, actions)
 				}
@@ -665,7 +668,8 @@ func TestNonsenseOfServers(t *testing.T) {
 			r := newRig(t, "")
 			c.spoil(r)
 			wantError(t, operations[c.op](t.Context(), r), &Failure{Kind: BadAnswer})
-			if last := r.trace[len(r.trace)-1]; last != c.called {
+			called := slices.DeleteFunc(slices.Clone(r.trace), func(call string) bool { return call == "release" })
+			if last := called[len(called)-1]; last != c.called {
 				t.Errorf("%q was called after the answer", last)
 			}
 			var want []AuditEvent

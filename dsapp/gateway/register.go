@@ -63,6 +63,11 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 		if err != nil {
 			return RegisterActivationResult{}, err
 		}
+		release, err := g.reserve(ctx, OpRegisterActivation)
+		if err != nil {
+			return RegisterActivationResult{}, err
+		}
+		defer release()
 		registration, e, err := g.register(ctx, c, OpRegisterActivation, kind, r, enrol)
 		if err != nil {
 			return RegisterActivationResult{}, err
@@ -138,6 +143,11 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
 			return RegisterOfflineResult{}, err
 		}
+		release, err := g.reserve(ctx, OpRegisterOffline)
+		if err != nil {
+			return RegisterOfflineResult{}, err
+		}
+		defer release()
 		registration, e, err := g.register(ctx, c, OpRegisterOffline, activation.KindAffinity,
 			RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
 		if err != nil {
@@ -186,17 +196,22 @@ func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (en
 	return e, nil
 }
 
-// register makes sure that the store takes writes, has an authentication server
-// register the user, and returns the registration to keep and the server's answer.
+// reserve reserves room in the store. A registration counts towards the limits of the
+// licence: none is made that could not be kept.
+func (g *Gateway) reserve(ctx context.Context, op Operation) (release func(), err error) {
+	release, err = g.activation.Reserve(ctx)
+	if err != nil {
+		g.storeTrouble(ctx, op, err)
+		return nil, activationError(err)
+	}
+	return release, nil
+}
+
+// register has an authentication server register the user, and returns the
+// registration to keep and the server's answer.
 func (g *Gateway) register(
 	ctx context.Context, c Caller, op Operation, kind activation.Kind, r RegisterActivationRequest, enrol enrolment,
 ) (activation.Registration, enrolled, error) {
-	// A registration counts towards the limits of the licence: none is made that
-	// could not be kept.
-	if err := g.activation.Writable(ctx); err != nil {
-		g.storeTrouble(ctx, op, err)
-		return activation.Registration{}, enrolled{}, activationError(err)
-	}
 	// The authentication server's own lifetime begins during the call.
 	started := g.now()
 	e, err := enrol(c.priority(ctx), r)

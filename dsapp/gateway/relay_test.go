@@ -31,7 +31,7 @@ func TestRelayRegister(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.wantTrace(t, "writable", "dsappSRPRegister", "register")
+		r.wantTrace(t, "reserve", "dsappSRPRegister", "register", "release")
 		if text, _ := hex.DecodeString(got.ActivationImage); string(text) != image {
 			t.Errorf("image is %q, want %q", text, image)
 		}
@@ -100,7 +100,7 @@ func TestRelayNonsenseRegistrations(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
-		r.wantTrace(t, "writable", "dsappSRPRegister")
+		r.wantTrace(t, "reserve", "dsappSRPRegister", "release")
 		if want := []AuditEvent{{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: c.identifier,
 			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup",

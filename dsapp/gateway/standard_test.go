@@ -32,7 +32,7 @@ func TestRegisterStandard(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.wantTrace(t, "writable", "REGISTER", "register")
+			r.wantTrace(t, "reserve", "REGISTER", "register", "release")
 			image := "01;01;jane.doe;mydomain.com;Drawn.8-chars;" + theActivationPassword + ";GATEWAY01"
 			if text, _ := hex.DecodeString(got.ActivationImage); string(text) != image {
 				t.Errorf("image is %q, want %q", text, image)
@@ -79,7 +79,7 @@ func TestRegisterStandardNonsense(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
-		r.wantTrace(t, "writable", "REGISTER")
+		r.wantTrace(t, "reserve", "REGISTER", "release")
 		if want := []AuditEvent{{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site",
 			UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup",
@@ -103,7 +103,7 @@ func TestRegisterStandardFails(t *testing.T) {
 		r := newRig(t, "")
 		r.servers.err = c.err
 		wantError(t, registerStandard(t.Context(), r), c.want)
-		r.wantTrace(t, "writable", "REGISTER")
+		r.wantTrace(t, "reserve", "REGISTER", "release")
 		r.wantActions(t, c.actions...)
 		if want := []InstanceOutcome{{"backup", outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
 			t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)

@@ -60,19 +60,27 @@ const (
 func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(name)) }
 
 // openFile opens or creates the file and its folder.
-func openFile(path string) (*bolt.DB, error) {
+func openFile(path string) (*bolt.DB, *os.File, error) {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	_, err := os.Stat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
+	var file *os.File
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:      lockTimeout,
+		FreelistType: bolt.FreelistMapType,
+		OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+			file, err = os.OpenFile(name, flag, mode)
+			return file, err
+		},
+	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("another process has the file open: no lock within %v", lockTimeout)
+		return nil, nil, fmt.Errorf("another process has the file open: no lock within %v", lockTimeout)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = prepare(db)
 	if err == nil && fresh {
@@ -80,9 +88,9 @@ func openFile(path string) (*bolt.DB, error) {
 		err = syncFolder(folder)
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, nil, errors.Join(err, db.Close())
 	}
-	return db, nil
+	return db, file, nil
 }
 
 // prepare checks the format of the file and makes the buckets that it lacks.

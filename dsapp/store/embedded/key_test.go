@@ -74,7 +74,7 @@ func TestKeyIsNotReplaced(t *testing.T) {
 			t.Parallel()
 			path := temporary(t)
 			s, ctx := open(t, path, embedded.Options{}), t.Context()
-			if err := s.Writable(ctx); err != nil {
+			if _, err := s.Reserve(ctx); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.LoadOrCreateKey(ctx); err != nil {

@@ -39,7 +39,10 @@ type queue struct {
 // call is one change of the file. If do fails, it has changed nothing unless
 // the transaction itself is unusable.
 type call struct {
-	do   func(*transaction) error
+	do func(*transaction) error
+	// reserved says that room was reserved for what it writes.
+	reserved bool
+
 	err  error
 	done chan struct{}
 }
@@ -113,7 +116,12 @@ func (s *Store) transact(batch []*call) (err error) {
 		}
 	}()
 	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated}
+	full := s.room.keep(tx.Size(), t.now)
 	for _, c := range batch {
+		if full != nil && !c.reserved {
+			c.err = full
+			continue
+		}
 		before := t.changed
 		t.now = s.now()
 		if c.err = c.do(t); c.err != nil && t.changed != before {
@@ -126,7 +134,10 @@ func (s *Store) transact(batch []*call) (err error) {
 	if _, err := t.expire(expirations); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	if err := tx.Commit(); err != nil {
+	began := s.now()
+	err = tx.Commit()
+	s.room.committed(err, began)
+	if err != nil {
 		return err
 	}
 	s.simulated = t.simulated
@@ -136,8 +147,13 @@ func (s *Store) transact(batch []*call) (err error) {
 // update runs do in a write transaction and returns its result once it is
 // durable. A caller that stops waiting does not know whether do was run.
 func update[T any](ctx context.Context, s *Store, do func(*transaction) (T, error)) (T, error) {
+	return enqueue(ctx, s, false, do)
+}
+
+// enqueue is update for what room was reserved for, or not.
+func enqueue[T any](ctx context.Context, s *Store, reserved bool, do func(*transaction) (T, error)) (T, error) {
 	var result, none T
-	c := &call{done: make(chan struct{})}
+	c := &call{reserved: reserved, done: make(chan struct{})}
 	c.do = func(t *transaction) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err

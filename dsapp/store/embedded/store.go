@@ -51,6 +51,7 @@ type Store struct {
 	handshakes   *handshakes
 	maxSimulated int
 	queue        queue
+	room         *room
 	// simulated counts the simulated records. Only transactions touch it, one
 	// after the other.
 	simulated int
@@ -64,7 +65,7 @@ type Store struct {
 // missing folders if there is none. It waits up to 5 s for another process that
 // has the file open, and fails for a file that a newer program wrote.
 func Open(path string, opts Options) (*Store, error) {
-	db, err := openFile(path)
+	db, file, err := openFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening embedded store %s: %w", path, err)
 	}
@@ -72,6 +73,7 @@ func Open(path string, opts Options) (*Store, error) {
 		db:           db,
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
+		room:         newRoom(file),
 		stop:         make(chan struct{}),
 	}
 	if s.now == nil {
@@ -108,14 +110,6 @@ func (s *Store) Close() error {
 	return s.closing()
 }
 
-// Writable implements activation.Store. It writes and syncs a probe.
-func (s *Store) Writable(ctx context.Context) error {
-	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
-		return struct{}{}, t.touch()
-	})
-	return err
-}
-
 // Create implements activation.Store.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
 	if err := checkIdentifier(r.Identifier); err != nil {
@@ -129,25 +123,26 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 		verifier:   bytes.Clone(r.Verifier),
 		data:       bytes.Clone(r.Data),
 	}
-	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+	a, err := enqueue(ctx, s, true, func(t *transaction) (admitted, error) {
 		e, err := t.entry(r.Identifier)
 		if err != nil {
-			return activation.Record{}, false, err
+			return admitted{}, err
 		}
 		if e != nil && !isSimulated(e) {
 			if e.generation == r.Generation {
-				return activation.Record{}, true, nil
+				return admitted{ok: true}, nil
 			}
 			if e.generation != replaces {
 				existing := e.record(r.Identifier, t.now)
 				existing.Verifier = e.verifier
-				return existing, false, nil
+				return admitted{record: existing}, nil
 			}
 		}
 		next.expires = t.now.Add(r.Lifetime).UnixNano()
 		s.handshakes.forget(r.Identifier)
-		return activation.Record{}, true, t.put(r.Identifier, &next)
+		return admitted{ok: true}, t.put(r.Identifier, &next)
 	})
+	return a.record, a.ok, err
 }
 
 // Load implements activation.Store.

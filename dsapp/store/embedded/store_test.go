@@ -478,8 +478,8 @@ func TestClose(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
-		t.Errorf("writable: error %v", err)
+	if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
+		t.Errorf("reserve: error %v", err)
 	}
 	if _, _, err := s.Load(t.Context(), "id-1"); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("load: error %v", err)
@@ -644,8 +644,8 @@ func TestFileFails(t *testing.T) {
 	if err := s.DB().Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
-		t.Errorf("writable: error %v", err)
+	if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
+		t.Errorf("reserve: error %v", err)
 	}
 	if _, err := s.PutHandshake(t.Context(), "id-1", activation.Handshake{}); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("put handshake: error %v", err)

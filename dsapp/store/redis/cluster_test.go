@@ -130,7 +130,7 @@ func TestSlotMoves(t *testing.T) {
 		return redis.New(client, redis.Options{WaitReplicas: 1})
 	}
 	s, unaware := newStore(), newStore()
-	if err := unaware.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), unaware); err != nil {
 		t.Fatal(err)
 	}
 	request := inSlot("K", slot)
@@ -275,7 +275,7 @@ func TestUnsupportedClient(t *testing.T) {
 	ring := goredis.NewRing(&goredis.RingOptions{Addrs: map[string]string{"one": "127.0.0.1:1"}, HeartbeatFrequency: time.Hour})
 	t.Cleanup(func() { ring.Close() })
 	s := redis.New(ring, redis.Options{})
-	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
+	if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -149,7 +149,12 @@ func testRoundTrips(t *testing.T, d deployment) {
 			}
 			trips, nodes := int32(1), int32(1)
 			switch c.name {
-			case "Writable", "Owner": // no scripts
+			case "Reserve":
+				nodes = int32(len(d.masters))
+				if flush {
+					trips++
+				}
+			case "Owner": // no script
 			case "ReturnConfirmation": // the script of ReturnDevice
 			case "Release": // one script of its own
 				nodes = 2
@@ -175,6 +180,9 @@ func testRoundTrips(t *testing.T, d deployment) {
 			most := trips
 			if isCluster {
 				most *= nodes
+			}
+			if c.name == "Reserve" && isCluster {
+				most++ // now and again it asks which masters there are
 			}
 			if got := count.trips.Load() - before; got < trips || got > most {
 				t.Errorf("%s, scripts forgotten %v: %d round trips, want %d", c.name, flush, got, trips)
@@ -270,57 +278,61 @@ func testSimulated(t *testing.T, d deployment) {
 	}
 }
 
-// Writing proves for a moment that the store is writable: registering takes one
-// round trip under load.
-func TestWritableIsProven(t *testing.T) {
+// Room that was reserved a moment ago is reserved again without asking: registering takes
+// one round trip under load. Registrations under way do not share it.
+func TestReserveIsProven(t *testing.T) {
 	t.Parallel()
 	s, server, client := newStore(t)
-	writes := func() string { return stat(t, server, "set") }
-	register := func(identifier string) {
+	count := &counter{}
+	client.AddHook(count)
+	reserved := func() (release func()) {
 		t.Helper()
-		if err := s.Writable(t.Context()); err != nil {
+		release, err := s.Reserve(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := s.Create(t.Context(), record(identifier), activation.Generation{}); err != nil || !ok {
-			t.Fatalf("create: %v, error %v", ok, err)
+		return release
+	}
+	registered := func(trips int32, identifier string) {
+		t.Helper()
+		count.trips.Store(0)
+		release := reserved()
+		defer release()
+		create(t, s, record(identifier))
+		if got := count.trips.Load(); got != trips {
+			t.Errorf("%s: %d round trips, want %d", identifier, got, trips)
 		}
 	}
-	if err := client.Ping(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
 	s.Stop() // from here on, time passes only when the test says so
-	register("id-1")
-	register("id-2")
-	register("id-3")
-	if got := writes(); got != "1" {
-		t.Errorf("%s probes, want 1", got)
-	}
+	// This teaches the server the scripts.
+	release := reserved()
+	create(t, s, record("id-1"))
+	release()
+	registered(1, "id-2")
+	registered(1, "id-3")
+	other := reserved()
+	registered(2, "id-4")
+	other()
+	registered(1, "id-5")
 	s.Later()
-	register("id-4")
-	if got := writes(); got != "2" {
-		t.Errorf("%s probes after the proof ended, want 2", got)
-	}
-	// Neither reading nor a refusal proves anything.
-	s.Later()
-	if _, _, err := s.Load(t.Context(), "id-1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{}, 3); err != nil || ok {
-		t.Fatalf("take: %v, error %v", ok, err)
-	}
-	register("id-5")
-	if got := writes(); got != "3" {
-		t.Errorf("%s probes after calls that wrote nothing, want 3", got)
-	}
+	registered(2, "id-6")
 	// What failed takes the proof away.
-	server.Command(t, "SET", "dsapp:{id-6}:reg", "something else")
-	if _, _, err := s.Create(t.Context(), record("id-6"), activation.Generation{}); err == nil {
+	server.Command(t, "SET", "dsapp:{id-7}:reg", "something else")
+	release = reserved()
+	if _, _, err := s.Create(t.Context(), record("id-7"), activation.Generation{}); err == nil {
 		t.Fatal("created over another program's value")
 	}
-	register("id-7")
-	if got := writes(); got != "5" {
-		t.Errorf("%s probes after a failure, want 5 with the one of this test", got)
+	release()
+	registered(2, "id-8")
+	if got := len(roomKeys(t, server)); got != 2 {
+		t.Errorf("%d rooms, want that of two registrations at once", got)
 	}
+}
+
+// roomKeys are the keys of rooms on a server.
+func roomKeys(t *testing.T, server *redistest.Server) []string {
+	t.Helper()
+	return slices.DeleteFunc(keys(t, server), func(key string) bool { return !strings.Contains(key, ":room:") })
 }
 
 // The error of a store that is configured for another kind of Redis than it meets

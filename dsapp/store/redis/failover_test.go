@@ -72,7 +72,7 @@ func TestFailover(t *testing.T) {
 	}
 	eventually(t, "a store that works again", func() bool {
 		s.Later()
-		return s.Writable(t.Context()) == nil
+		return reserve(t.Context(), s) == nil
 	})
 	r := record("after")
 	create(t, s, r)
@@ -88,16 +88,16 @@ func TestFrozenSentinel(t *testing.T) {
 		Addresses: sentinel.Addresses()[:1], MasterName: redistest.MasterName,
 		DialTimeout: 100 * time.Millisecond, Timeout: 300 * time.Millisecond,
 	}), redis.Options{})
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	sentinel.Sentinels[0].Freeze(t)
 	sentinel.Servers[0].Command(t, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 	s.Later()
-	err := s.Writable(t.Context())
+	err := reserve(t.Context(), s)
 	if errors.Is(err, io.EOF) {
 		// It still had the connection that was closed.
-		err = s.Writable(t.Context())
+		err = reserve(t.Context(), s)
 	}
 	if err != nil {
 		t.Errorf("no connection by another Sentinel: %v", err)
@@ -105,7 +105,7 @@ func TestFrozenSentinel(t *testing.T) {
 }
 
 // Too few replicas make a write unavailable, within the timeout and after one
-// attempt; what was written stays. Writable tells it in advance.
+// attempt; what was written stays. Reserve tells it in advance.
 func TestWaitReplicas(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
@@ -123,7 +123,7 @@ func TestWaitReplicas(t *testing.T) {
 	create(t, s, r)
 	prove(t, s, r, activation.Token{1})
 	s.Later()
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
@@ -154,7 +154,7 @@ func TestWaitReplicas(t *testing.T) {
 	if got := count.trips.Load() - before; got != 1 {
 		t.Errorf("settle: %d round trips, want 1", got)
 	}
-	few("writable, as what failed proves nothing", s.Writable(t.Context()))
+	few("writable, as what failed proves nothing", reserve(t.Context(), s))
 	_, _, err = s.Create(t.Context(), record("id-2"), activation.Generation{})
 	few("create", err)
 	// Who does not wait is not concerned.

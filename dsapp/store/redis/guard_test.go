@@ -122,7 +122,7 @@ func TestCallsFailAtOnce(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("it worked again after %v", took)
 	}
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Errorf("not writable: %v", err)
 	}
 	if got, want := r.all(), []string{server.Addr() + " silent", server.Addr() + " answers"}; !slices.Equal(got, want) {
@@ -188,17 +188,17 @@ func TestRefusalsAreAnswers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, want string
-		call       func(s *redis.Store, ctx context.Context) error
+		call       func(ctx context.Context, s *redis.Store) error
 		refuse     func(server *redistest.Server)
 	}{
-		{"full", "OOM", (*redis.Store).Writable, func(server *redistest.Server) { server.Command(t, "CONFIG", "SET", "maxmemory", "1") }},
-		{"replica", "READONLY", (*redis.Store).Writable, func(server *redistest.Server) { server.Command(t, "REPLICAOF", "127.0.0.1", "1") }},
-		{"stale replica", "MASTERDOWN", func(s *redis.Store, ctx context.Context) error { return load(ctx, s, "id-1") }, func(server *redistest.Server) {
+		{"full", "OOM", reserve, func(server *redistest.Server) { server.Command(t, "CONFIG", "SET", "maxmemory", "1") }},
+		{"replica", "READONLY", reserve, func(server *redistest.Server) { server.Command(t, "REPLICAOF", "127.0.0.1", "1") }},
+		{"stale replica", "MASTERDOWN", func(ctx context.Context, s *redis.Store) error { return load(ctx, s, "id-1") }, func(server *redistest.Server) {
 			server.Command(t, "CONFIG", "SET", "replica-serve-stale-data", "no")
 			server.Command(t, "REPLICAOF", "127.0.0.1", "1")
 		}},
 		// This one is sent before a command is: the connection is refused.
-		{"password", "NOAUTH", (*redis.Store).Writable, func(server *redistest.Server) { server.Command(t, "CONFIG", "SET", "requirepass", "secret") }},
+		{"password", "NOAUTH", reserve, func(server *redistest.Server) { server.Command(t, "CONFIG", "SET", "requirepass", "secret") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -207,7 +207,7 @@ func TestRefusalsAreAnswers(t *testing.T) {
 			tt.refuse(server)
 			s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{Report: r.report})
 			for range 20 {
-				err := tt.call(s, t.Context())
+				err := tt.call(t.Context(), s)
 				if !errors.Is(err, activation.ErrUnavailable) || refusedAtOnce(err) || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("error %v, want %s", err, tt.want)
 				}
@@ -333,7 +333,7 @@ func TestFailoverIsNotDelayed(t *testing.T) {
 	s := redis.New(newClient(t, redis.Settings{
 		Addresses: sentinel.Addresses(), MasterName: redistest.MasterName, Timeout: 300 * time.Millisecond,
 	}), redis.Options{})
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	first := sentinel.Servers[0]
@@ -351,7 +351,7 @@ func TestFailoverIsNotDelayed(t *testing.T) {
 				return
 			case <-tick.C:
 			}
-			if s.Writable(t.Context()) == nil {
+			if reserve(t.Context(), s) == nil {
 				works <- time.Now()
 				return
 			}

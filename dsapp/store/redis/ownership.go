@@ -65,8 +65,8 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 	request, device := []string{s.request(kind, c.Key)}, []string{s.device(kind, serialNumber)}
 	entry, ends := listedEntry(c.Key, c.Token), milliseconds(max(lifetime, time.Millisecond))
 	replies, err := s.runAll(ctx,
-		call{s.scripts.claim, request, []any{c.Token[:], c.Owner, ends}},
-		call{s.scripts.list, device, []any{entry, c.Owner, ends, maxListed}})
+		call{script: s.scripts.claim, keys: request, args: []any{c.Token[:], c.Owner, ends}},
+		call{script: s.scripts.list, keys: device, args: []any{entry, c.Owner, ends, maxListed}})
 	if err != nil {
 		return false, err
 	}
@@ -81,8 +81,8 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
 	_, err := s.runAll(ctx,
-		call{s.scripts.release, []string{s.request(kind, key)}, []any{token[:]}},
-		call{s.scripts.unlist, []string{s.device(kind, serialNumber)}, []any{listedEntry(key, token)}})
+		call{script: s.scripts.release, keys: []string{s.request(kind, key)}, args: []any{token[:]}},
+		call{script: s.scripts.unlist, keys: []string{s.device(kind, serialNumber)}, args: []any{listedEntry(key, token)}})
 	return err
 }
 

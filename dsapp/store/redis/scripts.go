@@ -54,7 +54,7 @@ type script struct {
 // change must not show in the time that WAIT takes. Only what is damaged is left
 // alone.
 type scripts struct {
-	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
+	room, create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
 
 	claim, release, list, listed, unlist script
 }
@@ -141,8 +141,31 @@ local now = t[1] * 1000000 + t[2]
 	damaged = "DAMAGED"
 )
 
+// writes are the two calls that make the key of a room. The second one proves that there
+// was memory for the first, and waits for replicas for both.
+func (x scripts) writes(key string) []call {
+	first := x.room
+	first.durable = false
+	lifetime := milliseconds(activation.RoomLifetime)
+	return []call{
+		{script: first, keys: []string{key}, args: []any{"room", roomSize, lifetime}},
+		{script: x.room, keys: []string{key}, args: []any{"proof", 1, lifetime}},
+	}
+}
+
 func newScripts() scripts {
 	return scripts{
+		// KEYS room. ARGV field size lifetime. What is not proven must not stay: it may
+		// be more than the server has memory for.
+		room: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + `
+local done = redis.pcall('HSET', KEYS[1], ARGV[1], string.rep(' ', ARGV[2]))
+if type(done) == 'table' and done.err then
+  redis.call('DEL', KEYS[1])
+  return done
+end
+redis.call('PEXPIREAT', KEYS[1], now + ARGV[3])
+return {1}
+`)},
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.
 		create: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
 if g and k ~= '` + simulated + `' then

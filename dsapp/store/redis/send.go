@@ -38,6 +38,8 @@ type call struct {
 
 	keys []string
 	args []any
+	// room makes way for what the script writes. Nil if there is none.
+	room *room
 }
 
 // delivery is a call on its way.
@@ -55,7 +57,8 @@ type delivery struct {
 	// doubt is the error of an earlier attempt of which it is unknown if it arrived.
 	doubt error
 
-	answer, wait *goredis.Cmd
+	// made is the last write to the key of the room.
+	answer, wait, made *goredis.Cmd
 }
 
 // send carries out calls in one round trip: in one pipeline, or on a cluster in
@@ -151,6 +154,10 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
 	pipe := node.Pipeline()
 	for _, d := range deliveries {
+		place := d.room.key(node)
+		if place != "" {
+			pipe.Do(ctx, "DEL", place)
+		}
 		if d.asking {
 			pipe.Do(ctx, "ASKING")
 		}
@@ -165,13 +172,24 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 		if d.durable && s.replicas > 0 {
 			d.wait = pipe.Do(ctx, "WAIT", s.replicas, waitTimeout(node).Milliseconds())
 		}
+		if place != "" {
+			for _, c := range s.scripts.writes(place) {
+				d.made = c.EvalSha(ctx, pipe, c.keys, c.args...)
+			}
+		}
 	}
+	began := s.now()
 	sent, err := pipe.Exec(ctx)
 	if err != nil && !slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
 		// The client tells every command of a failure, except if the server refused
 		// the connection's greeting.
 		for _, d := range deliveries {
 			d.answer.SetErr(err)
+		}
+	}
+	for _, d := range deliveries {
+		if d.made != nil {
+			d.room.remade(began, d.made.Err())
 		}
 	}
 	for _, d := range deliveries {

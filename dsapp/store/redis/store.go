@@ -10,7 +10,7 @@
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
 //	dsapp:sim                the simulation secret, a string
-//	dsapp:probe              written by Writable
+//	dsapp:room:token         room for a record, a hash; on a cluster dsapp:{n}:room:token
 //
 // Every key but dsapp:sim expires. The braces make both keys of an identifier
 // fall into one slot of a cluster. All values are sealed before they get here,
@@ -36,7 +36,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -52,10 +51,6 @@ const (
 	// overflow stands for all identifiers whose simulated handshakes are beyond
 	// the cap. It is not a valid identifier.
 	overflow = "~"
-	// probeLifetime is the lifetime of the key that Writable writes.
-	probeLifetime = 10 * time.Second
-	// proofLifetime is how long a write proves that the next one is possible.
-	proofLifetime = time.Second
 	// takeMargin is how long an identifier is tracked for a Take whose outcome
 	// stays unknown.
 	takeMargin = time.Minute
@@ -107,9 +102,7 @@ type Store struct {
 	// replicas is Options.WaitReplicas.
 	replicas int
 	now      func() time.Time
-	// proof is when the last durable write began that succeeded, nil after one
-	// that failed.
-	proof atomic.Pointer[time.Time]
+	rooms    rooms
 }
 
 // New returns a Store on client, which it does not close: one of NewClient, or
@@ -136,34 +129,29 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 	}
 }
 
-// Writable implements activation.Store. It writes a key that expires, unless this
-// Store wrote something as important a moment ago.
-func (s *Store) Writable(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return unavailable(err)
-	}
-	began := s.now()
-	if last := s.proof.Load(); last != nil && began.Sub(*last) < proofLifetime {
-		return nil
-	}
-	probe := s.prefix + ":probe"
-	_, err := s.send(ctx, call{script{durable: true}, []string{probe}, []any{"SET", probe, "1", "PX", milliseconds(probeLifetime)}})
-	if err != nil {
-		s.proof.Store(nil)
-		return unavailable(err)
-	}
-	s.proof.Store(&began)
-	return nil
-}
-
-// Create implements activation.Store.
+// Create implements activation.Store. It takes the place of a room that is reserved, which
+// is made anew with the same round trip.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
-	a, err := s.run(ctx, s.scripts.create, []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
-		r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data)
-	if err != nil || a.ok {
-		return activation.Record{}, a.ok, err
+	place := s.rooms.borrow()
+	if place != nil {
+		defer s.rooms.hold(place)
 	}
-	existing, err := a.record(r.Identifier)
+	a, err := s.runAll(ctx, call{
+		script: s.scripts.create,
+		keys:   []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
+		args:   []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data},
+		room:   place,
+	})
+	if err != nil {
+		if place != nil {
+			place.proven = time.Time{}
+		}
+		return activation.Record{}, false, err
+	}
+	if a[0].ok {
+		return activation.Record{}, true, nil
+	}
+	existing, err := a[0].record(r.Identifier)
 	return existing, false, err
 }
 
@@ -274,7 +262,7 @@ func (s *Store) handshake(identifier string) string { return s.prefix + ":{" + i
 
 // run sends a script and reads its answer.
 func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (reply, error) {
-	replies, err := s.runAll(ctx, call{x, keys, args})
+	replies, err := s.runAll(ctx, call{script: x, keys: keys, args: args})
 	if err != nil {
 		return reply{}, err
 	}
@@ -283,24 +271,19 @@ func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (
 
 // runAll sends scripts, all at once, and reads their answers.
 func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
-	began := s.now()
 	answers, err := s.send(ctx, calls...)
 	if err != nil {
-		s.proof.Store(nil)
+		s.rooms.doubt()
 		return nil, unavailable(err)
 	}
 	replies := make([]reply, len(calls))
-	for i, c := range calls {
+	for i := range calls {
 		values, err := answers[i].Slice()
 		if err != nil {
 			return nil, unavailable(err)
 		}
 		if replies[i], err = newReply(values); err != nil {
 			return nil, unavailable(err)
-		}
-		if c.durable && replies[i].ok {
-			proof := began
-			s.proof.Store(&proof)
 		}
 	}
 	return replies, nil

@@ -96,7 +96,7 @@ func calls(s *redis.Store, identifier string) []struct {
 		name string
 		call func(ctx context.Context) error
 	}{
-		{"Writable", s.Writable},
+		{"Reserve", func(ctx context.Context) error { return reserve(ctx, s) }},
 		{"Create", func(ctx context.Context) error {
 			_, ok, err := s.Create(ctx, r, activation.Generation{})
 			return accepted(ok, err)
@@ -180,14 +180,18 @@ func TestEveryKeyExpires(t *testing.T) {
 	known := map[string]bool{
 		"dsapp:{id-1}:reg": true, "dsapp:{id-1}:hs": true, "dsapp:{id-2}:reg": true, "dsapp:{id-2}:hs": true,
 		"dsapp:own:login:{8408980524}": true, "dsapp:dev:login:{" + serialNumber + "}": true,
-		"dsapp:sim": true, "dsapp:probe": true,
+		"dsapp:sim": true, "dsapp:room": true,
 	}
 	seen := map[string]bool{}
 	check := func(after string) {
 		t.Helper()
 		for _, key := range keys(t, server) {
-			seen[key] = true
-			if !known[key] {
+			name := key
+			if strings.HasPrefix(key, "dsapp:room:") {
+				name = "dsapp:room"
+			}
+			seen[name] = true
+			if !known[name] {
 				t.Errorf("after %s: unknown key %s", after, key)
 			}
 			if left := ttl(t, server, key); (key == "dsapp:sim") != (left == -time.Millisecond) {
@@ -206,7 +210,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	server.FlushAll(t)
 	for _, c := range calls(s, "id-1") {
 		switch c.name {
-		case "Create", "PutHandshake", "Writable", "SimulationSecret", "Claim", "Claim of another":
+		case "Create", "PutHandshake", "Reserve", "SimulationSecret", "Claim", "Claim of another":
 			continue
 		}
 		_ = c.call(t.Context())
@@ -449,11 +453,20 @@ next:
 	}
 }
 
+// reserve reserves room for a record and releases it.
+func reserve(ctx context.Context, s *redis.Store) error {
+	release, err := s.Reserve(ctx)
+	if err == nil {
+		release()
+	}
+	return err
+}
+
 // A stopped server fails fast, whether connections were open or not.
 func TestStoppedServer(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	server.Stop()
@@ -467,7 +480,7 @@ func TestFrozenServer(t *testing.T) {
 	server := redistest.Start(t)
 	const timeout = 50 * time.Millisecond
 	s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: timeout}), redis.Options{})
-	if err := s.Writable(t.Context()); err != nil {
+	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	server.Freeze(t)
@@ -479,13 +492,13 @@ func TestFrozenServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	start := time.Now()
-	if err := patient.Writable(ctx); !errors.Is(err, activation.ErrUnavailable) || time.Since(start) > 10*timeout {
+	if err := reserve(ctx, patient); !errors.Is(err, activation.ErrUnavailable) || time.Since(start) > 10*timeout {
 		t.Errorf("the caller's deadline: error %v after %v", err, time.Since(start))
 	}
 
 	server.Thaw(t)
 	deadline := time.Now().Add(10 * time.Second)
-	for s.Writable(t.Context()) != nil {
+	for reserve(t.Context(), s) != nil {
 		if time.Now().After(deadline) {
 			t.Fatal("not writable after the server came back")
 		}
@@ -498,7 +511,7 @@ func TestReadOnlyReplica(t *testing.T) {
 	s, _, _ := newStore(t, "--replicaof", "127.0.0.1 1")
 	// These find nothing to write.
 	fails(t, s, time.Second, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret", "Owner", "Pending", "Release")
-	if err := s.Writable(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
+	if err := reserve(t.Context(), s); err == nil || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("error %v does not name the cause", err)
 	}
 }
@@ -524,7 +537,7 @@ func TestOutOfMemory(t *testing.T) {
 	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 	server.Command(t, "CONFIG", "SET", "maxmemory", "1")
 	s.Later()
-	if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
+	if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("writable: error %v", err)
 	}
 	if _, _, err := s.Create(t.Context(), replacing, r.Generation); !errors.Is(err, activation.ErrUnavailable) {
@@ -727,7 +740,7 @@ func TestCredentials(t *testing.T) {
 		ok       bool
 	}{{"right-password", true}, {"other-password", false}, {"", false}} {
 		s := redis.New(newClient(t, redis.Settings{Addresses: []string{socket}, Password: tt.password}), redis.Options{})
-		err := s.Writable(t.Context())
+		err := reserve(t.Context(), s)
 		if (err == nil) != tt.ok || err != nil && (!errors.Is(err, activation.ErrUnavailable) || tt.password != "" && strings.Contains(err.Error(), tt.password)) {
 			t.Errorf("error %v, want none: %v", err, tt.ok)
 		}

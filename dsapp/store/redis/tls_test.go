@@ -131,7 +131,7 @@ func TestTLSAndUser(t *testing.T) {
 	}
 	// With no replica to wait for this takes a while, and is permitted.
 	s = redis.New(newClient(t, settings), redis.Options{WaitReplicas: 1})
-	if err := s.Writable(t.Context()); err == nil || !strings.Contains(err.Error(), "too few replicas") {
+	if err := reserve(t.Context(), s); err == nil || !strings.Contains(err.Error(), "too few replicas") {
 		t.Errorf("waiting for replicas: error %v", err)
 	}
 
@@ -149,7 +149,7 @@ func TestTLSAndUser(t *testing.T) {
 		changed := settings
 		changed.TLS = settings.TLS.Clone()
 		tt.change(&changed)
-		err := redis.New(newClient(t, changed), redis.Options{}).Writable(t.Context())
+		err := reserve(t.Context(), redis.New(newClient(t, changed), redis.Options{}))
 		if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: error %v, want one with %q", name, err, tt.want)
 		}
@@ -195,7 +195,7 @@ func TestClusterUser(t *testing.T) {
 	}
 
 	settings.Password = "SECRET"
-	err := redis.New(newClient(t, settings), redis.Options{}).Writable(t.Context())
+	err := reserve(t.Context(), redis.New(newClient(t, settings), redis.Options{}))
 	if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "WRONGPASS") || strings.Contains(err.Error(), "SECRET") {
 		t.Errorf("wrong password: error %v", err)
 	}
@@ -237,7 +237,7 @@ func TestSentinelTLSAndUser(t *testing.T) {
 	} {
 		changed := settings
 		tt.change(&changed)
-		err := redis.New(newClient(t, changed), redis.Options{}).Writable(t.Context())
+		err := reserve(t.Context(), redis.New(newClient(t, changed), redis.Options{}))
 		if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: error %v, want one with %q", name, err, tt.want)
 		}

@@ -9,10 +9,27 @@ import (
 
 func creation() []test {
 	return []test{
-		{"writable: a working store accepts writes", func(s *suite) {
-			if err := s.store.Writable(s.Context()); err != nil {
+		{"reserve: a record fits in with room, without any, and twice in what was reserved once", func(s *suite) {
+			first, err := s.store.Reserve(s.Context())
+			if err != nil {
 				s.Fatal(err)
 			}
+			second, err := s.store.Reserve(s.Context())
+			if err != nil {
+				s.Fatal(err)
+			}
+			s.created("id-1", activation.KindMDL)
+			first()
+			first()
+			s.created("id-2", activation.KindStandard)
+			s.created("id-3", activation.KindAffinity)
+			second()
+			s.created("id-4", activation.KindMDL)
+			third, err := s.store.Reserve(s.Context())
+			if err != nil {
+				s.Fatal(err)
+			}
+			third()
 		}},
 		{"create: every kind is stored and loaded without data", func(s *suite) {
 			for _, kind := range []activation.Kind{activation.KindMDL, activation.KindStandard, activation.KindAffinity} {

@@ -342,8 +342,9 @@ func isolation() []test {
 			s.put("id-1", newHandshake(r.Generation))
 			ctx, id := canceled(s.T), "id-1"
 
-			s.unavailable("Writable", s.store.Writable(ctx))
-			_, _, err := s.store.Create(ctx, newRecord(id, activation.KindMDL), r.Generation)
+			_, err := s.store.Reserve(ctx)
+			s.unavailable("Reserve", err)
+			_, _, err = s.store.Create(ctx, newRecord(id, activation.KindMDL), r.Generation)
 			s.unavailable("Create", err)
 			_, _, err = s.store.Load(ctx, id)
 			s.unavailable("Load", err)

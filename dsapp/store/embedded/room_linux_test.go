@@ -1,0 +1,170 @@
+package embedded_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
+)
+
+// onSmallDisk runs a test again where it can have a small disk for its store.
+func onSmallDisk(t *testing.T, test func(s *embedded.Store, folder string)) {
+	t.Helper()
+	if namespace.Inside() {
+		folder := namespace.SmallDisk(t, 16<<20)
+		test(open(t, filepath.Join(folder, "dsapp.db"), embedded.Options{}), folder)
+		return
+	}
+	t.Parallel()
+	// The program ends with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	again := namespace.Command(t.Context(), syscall.CLONE_NEWNS, "-test.run=^"+t.Name()+"$")
+	if err := again.Run(); errors.Is(err, os.ErrPermission) {
+		t.Skipf("no mount namespace: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// largest is a record of the greatest size there is.
+func largest(identifier string) activation.Record {
+	r := record(identifier, 1)
+	r.Facts, r.Verifier, r.Data = nil, nil, make([]byte, activation.MaxRecord)
+	return r
+}
+
+// Whatever another program and other calls write to a disk: a registration for which room
+// was reserved is kept. It is refused beforehand when there is no room, also if many come
+// at once, and again accepted when there is.
+func TestFullDisk(t *testing.T) {
+	onSmallDisk(t, func(s *embedded.Store, folder string) { testFullDisk(t, s, folder) })
+}
+
+func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
+	t.Helper()
+	var kept, refused atomic.Int32
+	register := func(identifier string) {
+		release, err := s.Reserve(t.Context())
+		if err != nil {
+			if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s: error %v", identifier, err)
+			}
+			refused.Add(1)
+			return
+		}
+		defer release()
+		time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond) // an authentication server works
+		r := largest(identifier)
+		if _, ok, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !ok {
+			t.Errorf("%s was lost: created %v, error %v", identifier, ok, err)
+		}
+		kept.Add(1)
+		// Its pages are used again.
+		if err := s.Remove(t.Context(), r.Identifier, r.Generation); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("remove: error %v", err)
+		}
+	}
+	// These are under way while the disk fills up again and again, and other calls write.
+	const enough = 300
+	var wg sync.WaitGroup
+	for c := range 10 {
+		wg.Go(func() {
+			for i := 0; refused.Load() < enough; i++ {
+				register(fmt.Sprintf("early-%d-%d", c, i))
+			}
+		})
+		wg.Go(func() {
+			for i := 0; refused.Load() < enough; i++ {
+				key := fmt.Sprintf("%d-%d", c, i)
+				_, err := s.Claim(t.Context(), ownership.Login, claim(key, 1), "device-"+key, time.Hour)
+				if err != nil && !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("claim: error %v", err)
+				}
+			}
+		})
+	}
+	other, err := os.OpenFile(filepath.Join(folder, "other"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	wg.Go(func() {
+		size, until := 0, int32(0)
+		for refused.Load() < enough {
+			n, err := other.Write(make([]byte, 4096))
+			if size += n; err == nil {
+				continue
+			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Error(err)
+				return
+			}
+			if refused.Load() < until {
+				continue
+			}
+			until = refused.Load() + 20
+			size /= 2
+			if err := other.Truncate(int64(size)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	wg.Wait()
+	if kept.Load() == 0 {
+		t.Error("no registration was kept")
+	}
+	if err := other.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	kept.Store(0)
+	register("after")
+	if kept.Load() != 1 {
+		t.Error("a disk that has room again keeps no registration")
+	}
+}
+
+// What other calls write to a full disk leaves the room that is reserved.
+func TestOthersLeaveRoom(t *testing.T) {
+	onSmallDisk(t, func(s *embedded.Store, folder string) {
+		const registrations = 20
+		for range registrations {
+			release, err := s.Reserve(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer release()
+		}
+		other, err := os.Create(filepath.Join(folder, "other"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		for err == nil {
+			_, err = other.Write(make([]byte, 4096))
+		}
+		err = nil
+		for i := 0; err == nil; i++ {
+			_, err = s.Claim(t.Context(), ownership.Login, claim(fmt.Sprint(i), 1), "device-"+fmt.Sprint(i), time.Hour)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		for i := range registrations {
+			create(t, s, largest(fmt.Sprint("id-", i)))
+		}
+	})
+}

@@ -1,7 +1,6 @@
 package redis_test
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
@@ -27,30 +24,6 @@ func largest(identifier string) activation.Record {
 		_, _ = rand.Read(*field) // never fails
 	}
 	return r
-}
-
-// fill has another client write until the server has no memory left, and go on trying
-// until the test ends.
-func fill(t *testing.T, server *redistest.Server, size int) {
-	t.Helper()
-	client := goredis.NewClient(&goredis.Options{Addr: server.Addr(), PoolSize: 2})
-	ctx, cancel := context.WithCancel(t.Context())
-	full := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		value, once := strings.Repeat("x", size), sync.OnceFunc(func() { close(full) })
-		for i := 0; ctx.Err() == nil; i++ {
-			if err := client.Set(ctx, fmt.Sprintf("other:%d", i), value, 0).Err(); err != nil && strings.HasPrefix(err.Error(), "OOM") {
-				once()
-			}
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		wg.Wait()
-		_ = client.Close()
-	})
-	<-full
 }
 
 // Whatever another client does to the memory of a server: a registration for which room
@@ -77,8 +50,6 @@ func TestFullServer(t *testing.T) {
 				t.Fatal(err)
 			}
 			last := servers[len(servers)-1]
-			last.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
-			last.Command(t, "CONFIG", "SET", "maxmemory", "8mb")
 			var kept, refused atomic.Int32
 			register := func(identifier string) {
 				release, err := s.Reserve(t.Context())
@@ -110,11 +81,7 @@ func TestFullServer(t *testing.T) {
 					}
 				})
 			}
-			// Many small keys would have the server enlarge its table of keys, by more
-			// than it has memory for.
-			for _, size := range []int{4096, 1024} {
-				fill(t, last, size)
-			}
+			stop := last.Fill(t, 4096, 1024)
 			close(full)
 			wg.Wait()
 			if kept.Load() == 0 || refused.Load() == 0 {
@@ -128,7 +95,7 @@ func TestFullServer(t *testing.T) {
 			if got := refused.Load(); got == 0 {
 				t.Error("a full server keeps registrations")
 			}
-			last.Command(t, "CONFIG", "SET", "maxmemory", "0")
+			stop()
 			kept.Store(0)
 			register("after")
 			if got := kept.Load(); got != 1 {

@@ -148,22 +148,22 @@ func (x scripts) writes(key string) []call {
 	first.durable = false
 	lifetime := milliseconds(activation.RoomLifetime)
 	return []call{
-		{script: first, keys: []string{key}, args: []any{"room", roomSize, lifetime}},
-		{script: x.room, keys: []string{key}, args: []any{"proof", 1, lifetime}},
+		{script: first, keys: []string{key}, args: []any{roomSize - 1, lifetime}},
+		{script: x.room, keys: []string{key}, args: []any{0, lifetime}},
 	}
 }
 
 func newScripts() scripts {
 	return scripts{
-		// KEYS room. ARGV field size lifetime. What is not proven must not stay: it may
-		// be more than the server has memory for.
+		// KEYS room. ARGV offset lifetime. What is not proven must not stay: it may be more
+		// than the server has memory for.
 		room: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + `
-local done = redis.pcall('HSET', KEYS[1], ARGV[1], string.rep(' ', ARGV[2]))
+local done = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ' ')
 if type(done) == 'table' and done.err then
   redis.call('DEL', KEYS[1])
   return done
 end
-redis.call('PEXPIREAT', KEYS[1], now + ARGV[3])
+redis.call('PEXPIREAT', KEYS[1], now + ARGV[2])
 return {1}
 `)},
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.

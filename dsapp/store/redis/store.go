@@ -10,7 +10,7 @@
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
 //	dsapp:sim                the simulation secret, a string
-//	dsapp:room:token         room for a record, a hash; on a cluster dsapp:{n}:room:token
+//	dsapp:room:token         room for a record, a string; on a cluster dsapp:{n}:room:token
 //
 // Every key but dsapp:sim expires. The braces make both keys of an identifier
 // fall into one slot of a cluster. All values are sealed before they get here,
@@ -20,7 +20,7 @@
 // The user of the servers' access control needs these commands, for the keys that
 // begin with the prefix:
 //
-//	eval evalsha wait time get set getrange del pexpireat
+//	eval evalsha wait time get set getrange setrange del pexpireat
 //	hget hmget hset hdel hexists hincrby
 //	zadd zrange zrem zrevrangebyscore zremrangebyscore zremrangebyrank
 //	cluster|slots asking  (on a cluster)

@@ -158,7 +158,7 @@ func TestTLSAndUser(t *testing.T) {
 
 // permissions are the commands that the package says a user needs on every server.
 var permissions = []string{
-	"+eval", "+evalsha", "+time", "+wait", "+get", "+set", "+getrange", "+del", "+pexpireat",
+	"+eval", "+evalsha", "+time", "+wait", "+get", "+set", "+getrange", "+setrange", "+del", "+pexpireat",
 	"+hget", "+hmget", "+hset", "+hdel", "+hexists", "+hincrby",
 	"+zadd", "+zrange", "+zrem", "+zrevrangebyscore", "+zremrangebyscore", "+zremrangebyrank",
 }

@@ -209,6 +209,45 @@ func (s *Server) FlushAll(tb testing.TB) {
 	s.Command(tb, "FLUSHALL")
 }
 
+// Fill has other clients write values of these sizes until the server has no memory left,
+// and go on trying until stop is called, which lifts the limit of the memory, or the test
+// is over. Do not use small values: a server enlarges its table of keys beyond its limit.
+func (s *Server) Fill(tb testing.TB, sizes ...int) (stop func()) {
+	tb.Helper()
+	s.Command(tb, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+	s.Command(tb, "CONFIG", "SET", "maxmemory", "8mb")
+	stopped := make(chan struct{})
+	var clients, full sync.WaitGroup
+	for _, size := range sizes {
+		full.Add(1)
+		once := sync.OnceFunc(full.Done)
+		clients.Go(func() {
+			defer once()
+			value := strings.Repeat("x", size)
+			for i := 0; ; i++ {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				if _, err := s.command("SET", fmt.Sprintf("other:%d:%d", size, i), value); err != nil && strings.Contains(err.Error(), "OOM") {
+					once()
+				}
+			}
+		})
+	}
+	full.Wait()
+	stop = sync.OnceFunc(func() {
+		close(stopped)
+		clients.Wait()
+		if s.running() {
+			s.Command(tb, "CONFIG", "SET", "maxmemory", "0")
+		}
+	})
+	tb.Cleanup(stop)
+	return stop
+}
+
 // Command sends a command on a connection of its own and returns the answer: a
 // string as it is, an integer in decimal, an array with a line for each element.
 // The test fails on every error, of Redis too.

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
+)
+
+// limitedStore is a store that can be filled by somebody else.
+type limitedStore struct {
+	config object
+	// fill uses up what there is and goes on trying, until stop makes room.
+	fill func() (stop func())
+}
+
+var limitedStores = map[string]func(t *testing.T) limitedStore{
+	"disk": func(t *testing.T) limitedStore {
+		t.Helper()
+		folder := namespace.SmallDisk(t, 16<<20)
+		return limitedStore{
+			config: object{"backend": "embedded", "path": filepath.Join(folder, "dsapp.db")},
+			fill:   func() func() { return fillDisk(t, filepath.Join(folder, "other")) },
+		}
+	},
+	"redis": func(t *testing.T) limitedStore {
+		t.Helper()
+		r := redistest.Start(t)
+		return limitedStore{config: onRedis(r), fill: func() func() { return r.Fill(t, 4096, 1024) }}
+	},
+	"cluster": func(t *testing.T) limitedStore {
+		t.Helper()
+		c := redistest.StartCluster(t, 0)
+		return limitedStore{config: onCluster(c), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
+	},
+}
+
+// fillDisk writes to a file until the disk has no room left, and goes on trying until stop
+// is called, which empties the file.
+func fillDisk(t *testing.T, name string) (stop func()) {
+	t.Helper()
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	full, stopped := make(chan struct{}), make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		once := sync.OnceFunc(func() { close(full) })
+		defer once()
+		for {
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if _, err := file.Write(make([]byte, 4096)); errors.Is(err, syscall.ENOSPC) {
+				once()
+			} else if err != nil {
+				assert.NoError(t, err)
+				return
+			}
+		}
+	})
+	<-full
+	stop = sync.OnceFunc(func() {
+		close(stopped)
+		writer.Wait()
+		assert.NoError(t, file.Truncate(0))
+		assert.NoError(t, file.Close())
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// A store that fills up uses up no licence: every registration that the authentication
+// server made is answered with success, all others with 503 before it is asked. That holds
+// for every kind of registration and for many at once. When there is room again
+// registrations go on by themselves.
+func TestFullStore(t *testing.T) {
+	t.Parallel()
+	const parallel, late = 8, 10
+	user := fmt.Sprintf(`"userID":%q,"domain":%q`, userID, domain)
+	kinds := map[string][]struct{ path, body string }{
+		"gateway": {
+			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, staticPassword)},
+			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q,"licenseType":"standard"}`, user, staticPassword)},
+			{offlinePath, fmt.Sprintf(`{%s,"password":%q}`, user, staticPassword)},
+		},
+		"relay": {
+			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, staticPassword)},
+			{offlinePath, fmt.Sprintf(`{%s,"password":%q}`, user, staticPassword)},
+		},
+	}
+	for name, start := range limitedStores {
+		for exchange, kinds := range kinds {
+			t.Run(name+" "+exchange, func(t *testing.T) {
+				if name == "disk" && !namespace.Inside() {
+					t.Skip("no mount namespace")
+				}
+				t.Parallel()
+				certs := certificates(t)
+				server := serveOAS(t, certs, sandbox.New(sandbox.Options{Users: []sandbox.User{
+					{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 100_000, StandardLicenses: 100_000},
+				}}))
+				store := start(t)
+				g := startGateway(t, certs, server.URL, func(dsapp object) {
+					store.config["timeout"] = "5s" // for a machine that is busy
+					if name == "disk" {
+						delete(store.config, "timeout")
+					}
+					dsapp["store"] = store.config
+					dsapp["activation"] = object{"exchange": exchange}
+				})
+				var made atomic.Int64
+				register := func(kind int) int {
+					k := kinds[kind%len(kinds)]
+					r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+k.path, strings.NewReader(k.body))
+					if !assert.NoError(t, err) {
+						return 0
+					}
+					r.Header.Set("Content-Type", "application/json")
+					r.SetBasicAuth(backEndKey, "")
+					status, header, answer, err := g.Do(r)
+					if !assert.NoError(t, err) {
+						return 0
+					}
+					switch status {
+					case http.StatusOK:
+						assert.Contains(t, answer, answerSuccess)
+						made.Add(1)
+					case http.StatusServiceUnavailable:
+						assert.NotEmpty(t, header.Get("Retry-After"))
+					default:
+						assert.Fail(t, "a registration was lost", "%s: status %d, %s", k.path, status, answer)
+					}
+					return status
+				}
+				register(0)
+				full := make(chan struct{})
+				var clients sync.WaitGroup
+				for client := range parallel {
+					clients.Go(func() {
+						for i, refused := client, 0; refused < late; i++ {
+							status := register(i)
+							select {
+							case <-full:
+								if status != http.StatusOK {
+									refused++
+								}
+							default:
+							}
+						}
+					})
+				}
+				stop := store.fill()
+				close(full)
+				clients.Wait()
+				stop()
+				for kind := range kinds {
+					assert.Equal(t, http.StatusOK, register(kind), "there is room again")
+				}
+				assert.EqualValues(t, made.Load(),
+					server.Calls("PROVISIONCMD_MDL_REGISTER")+server.Calls("PROVISIONCMD_REGISTER")+server.Calls("dsappSRPRegister"),
+					"every licence that was used up belongs to a registration")
+				assert.NotContains(t, g.Logs.String(), "registration_lost")
+				assert.NotContains(t, g.Logs.String(), "could not be kept")
+			})
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -39,13 +38,19 @@ var limitedStores = map[string]func(t *testing.T) limitedStore{
 	"redis": func(t *testing.T) limitedStore {
 		t.Helper()
 		r := redistest.Start(t)
-		return limitedStore{config: onRedis(r), fill: func() func() { return r.Fill(t, 4096, 1024) }}
+		return limitedStore{config: patient(onRedis(r)), fill: func() func() { return r.Fill(t, 4096, 1024) }}
 	},
 	"cluster": func(t *testing.T) limitedStore {
 		t.Helper()
 		c := redistest.StartCluster(t, 0)
-		return limitedStore{config: onCluster(c), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
+		return limitedStore{config: patient(onCluster(c)), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
 	},
+}
+
+// patient gives a Redis store the time that it may need on a machine that is busy.
+func patient(config object) object {
+	config["timeout"] = deadline.String()
+	return config
 }
 
 // fillDisk writes to a file until the disk has no room left, and goes on trying until stop
@@ -116,36 +121,23 @@ func TestFullStore(t *testing.T) {
 				}}))
 				store := start(t)
 				g := startGateway(t, certs, server.URL, func(dsapp object) {
-					store.config["timeout"] = "5s" // for a machine that is busy
-					if name == "disk" {
-						delete(store.config, "timeout")
-					}
 					dsapp["store"] = store.config
 					dsapp["activation"] = object{"exchange": exchange}
 				})
 				var made atomic.Int64
 				register := func(kind int) int {
 					k := kinds[kind%len(kinds)]
-					r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+k.path, strings.NewReader(k.body))
-					if !assert.NoError(t, err) {
-						return 0
-					}
-					r.Header.Set("Content-Type", "application/json")
-					r.SetBasicAuth(backEndKey, "")
-					status, header, answer, err := g.Do(r)
-					if !assert.NoError(t, err) {
-						return 0
-					}
-					switch status {
+					r := g.answer(t, k.path, backEndKey, k.body)
+					switch r.status {
 					case http.StatusOK:
-						assert.Contains(t, answer, answerSuccess)
+						assert.Contains(t, r.body, answerSuccess)
 						made.Add(1)
 					case http.StatusServiceUnavailable:
-						assert.NotEmpty(t, header.Get("Retry-After"))
+						assert.NotEmpty(t, r.header.Get("Retry-After"))
 					default:
-						assert.Fail(t, "a registration was lost", "%s: status %d, %s", k.path, status, answer)
+						assert.Fail(t, "a registration was lost", "%s: status %d, %s", k.path, r.status, r.body)
 					}
-					return status
+					return r.status
 				}
 				register(0)
 				full := make(chan struct{})

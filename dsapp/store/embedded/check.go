@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	errForeign = errors.New("the file is not a store of this program: name another one, or move the file aside")
+	errForeign = &FileError{"the file is not a store of this program: name another one, or move the file aside"}
 	errLocked  = errors.New("another process has the file open")
 )
 

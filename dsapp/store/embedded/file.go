@@ -119,7 +119,7 @@ func checkFormat(value []byte) error {
 		return errForeign
 	}
 	if v := binary.BigEndian.Uint32(value); v != formatVersion {
-		return fmt.Errorf("the file has format %d, this program knows format %d: run the version that wrote it, or move the file aside", v, formatVersion)
+		return &FileError{fmt.Sprintf("the file has format %d, this program knows format %d: run the version that wrote it, or move the file aside", v, formatVersion)}
 	}
 	return nil
 }

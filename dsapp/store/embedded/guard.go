@@ -16,7 +16,7 @@ func (s *Store) Lost() bool { return s.lost.Load() != nil }
 // lose has all further calls fail with err if that is about a damaged file: what they
 // would write could spoil what is left of it.
 func (s *Store) lose(err error) error {
-	if errors.Is(err, ErrFileDamaged) {
+	if _, ok := errors.AsType[*FileError](err); ok {
 		s.lost.CompareAndSwap(nil, &err)
 	}
 	return err

@@ -13,11 +13,13 @@ import (
 // where nothing recovers it, reads what is not mapped or never ends. What follows
 // reads such a file without bbolt and without mapping it, each page once.
 
-// ErrFileDamaged is wrapped by errors about a file that cannot be used at all.
-var ErrFileDamaged = errors.New("the file is damaged")
+// FileError says why a file cannot be used as it is, and what to do.
+type FileError struct{ text string }
+
+func (e *FileError) Error() string { return e.text }
 
 func damaged(format string, args ...any) error {
-	return fmt.Errorf("%w, %s; move the file aside: what it holds lives ten minutes", ErrFileDamaged, fmt.Sprintf(format, args...))
+	return &FileError{"the file is damaged, " + fmt.Sprintf(format, args...) + "; move the file aside: what it holds lives ten minutes"}
 }
 
 // The layout of a file of bbolt. Numbers are in the byte order of the machine.
@@ -86,7 +88,7 @@ func readMeta(file io.ReaderAt, size int64) (meta, error) {
 		m = second
 	}
 	if m.pageSize == 0 {
-		return meta{}, damaged("or not a store of this program: neither of its first two pages is valid")
+		return meta{}, damaged("unless it belongs to another program: neither of its first two pages is valid")
 	}
 	for _, m := range []meta{first, second} {
 		if m.pageSize > 0 && m.pages > uint64(min(size, maxFile)/m.pageSize) {
@@ -153,7 +155,7 @@ func walkFile(file io.ReaderAt, size int64, visit func(bucket string, key, value
 // bbolt would look for them, in a goroutine of its own.
 func (w *walk) readFreeList() error {
 	if w.meta.freeList == noFreeList {
-		return damaged("or not a store of this program: it has no list of free pages")
+		return damaged("unless it belongs to another program: it has no list of free pages")
 	}
 	p, err := w.read(w.meta.freeList, 0)
 	if err != nil {

@@ -69,9 +69,8 @@ type Store struct {
 
 // Open opens the file at path and creates it, readable by its owner only, with
 // missing folders if there is none. It waits up to 5 s for another process that
-// has the file open, and fails for a file that a newer program wrote. A file that
-// no Store can have written is not changed: the error wraps ErrFileDamaged, or says
-// that it belongs to another program.
+// has the file open. A file that is damaged or that this program cannot have written
+// is not changed: the error wraps a FileError.
 func Open(path string, opts Options) (*Store, error) {
 	db, file, err := openFile(path)
 	if err != nil {

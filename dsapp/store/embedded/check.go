@@ -37,6 +37,9 @@ func Check(path string) (Contents, error) {
 	var empty = true
 	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
 		empty = false
+		if key == nil {
+			return
+		}
 		var err error
 		switch bucket {
 		case bucketMeta:
@@ -97,7 +100,7 @@ func verify(path string, wait time.Duration, visit func(bucket string, key, valu
 		if info, err = file.Stat(); err != nil {
 			return err
 		}
-		return walkFile(file, info.Size(), visit)
+		return walkFile(file, visit)
 	})
 	if err != nil {
 		return 0, err
@@ -111,8 +114,7 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if cause := recover(); cause != nil {
-			// The lock ends with the file. Its mapping stays: bbolt alone knows it.
-			err = errors.Join(damaged("%s", describe(cause)), file.Close())
+			err = errors.Join(damaged("%s", describe(cause)), abandonFile(file))
 		}
 	}()
 	opts.OpenFile = func(name string, flag int, mode fs.FileMode) (*os.File, error) {
@@ -120,8 +122,12 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 		if err != nil {
 			return nil, err
 		}
+		info, err := f.Stat()
 		// bbolt fills an empty file.
-		if size, err := inspect(f); err != nil && size != 0 {
+		if err == nil && info.Size() > 0 {
+			_, err = readMeta(f)
+		}
+		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		file = f
@@ -138,16 +144,6 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return db, file, nil
-}
-
-// inspect looks at what bbolt reads first of a file, and returns its size.
-func inspect(file *os.File) (size int64, err error) {
-	info, err := file.Stat()
-	if err != nil {
-		return -1, err
-	}
-	_, err = readMeta(file, info.Size())
-	return info.Size(), err
 }
 
 // describe tells what bbolt panicked with, without the keys that one of its messages

@@ -28,7 +28,7 @@ func (s *Store) begin(writable bool) (tx *bolt.Tx, err error) {
 		return nil, *lost
 	}
 	// If bbolt panics here it keeps its locks. What it would panic with shows before.
-	if _, err := inspect(s.file); err != nil {
+	if _, err := readMeta(s.file); err != nil {
 		return nil, s.lose(err)
 	}
 	defer func() {
@@ -83,8 +83,8 @@ func (s *Store) read(do func(*bolt.Tx) error) (err error) {
 // closeFile closes the file and frees its lock.
 func (s *Store) closeFile() error {
 	if s.stuck.Load() {
-		// bbolt would wait for its locks. Its mapping stays.
-		return s.file.Close()
+		// bbolt would wait for its locks.
+		return abandonFile(s.file)
 	}
 	return s.db.Close()
 }

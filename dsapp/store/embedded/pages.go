@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"os"
 )
 
 // bbolt trusts the pages of its file: on a damaged one it panics, also in goroutines
@@ -34,6 +35,7 @@ const (
 
 	branchFlag   = 0x01
 	leafFlag     = 0x02
+	metaFlag     = 0x04
 	freeListFlag = 0x10
 	bucketFlag   = 0x01 // of an element
 
@@ -65,9 +67,9 @@ type meta struct {
 
 // readMeta returns what bbolt would begin with. It fails for a file that is shorter
 // than one of its meta pages says: what is missing could be mapped, but not read.
-// That another process writes meanwhile does no harm: a file grows before its meta
-// pages say so, and one of the two is whole at any time.
-func readMeta(file io.ReaderAt, size int64) (meta, error) {
+// That somebody writes meanwhile does no harm: a file grows before its meta pages say
+// so, and one of the two is whole at any time.
+func readMeta(file *os.File) (meta, error) {
 	first, err := metaAt(file, 0)
 	if err != nil {
 		return meta{}, err
@@ -90,57 +92,64 @@ func readMeta(file io.ReaderAt, size int64) (meta, error) {
 	if m.pageSize == 0 {
 		return meta{}, damaged("unless it belongs to another program: neither of its first two pages is valid")
 	}
-	for _, m := range []meta{first, second} {
-		if m.pageSize > 0 && m.pages > uint64(min(size, maxFile)/m.pageSize) {
-			return meta{}, damaged("%d bytes long where it should have %d pages of %d bytes", size, m.pages, m.pageSize)
-		}
+	info, err := file.Stat()
+	if err != nil {
+		return meta{}, err
+	}
+	if pages := max(first.pages, second.pages); pages > uint64(min(info.Size(), maxFile)/m.pageSize) {
+		return meta{}, damaged("%d bytes long where it should have %d pages of %d bytes", info.Size(), pages, m.pageSize)
 	}
 	return m, nil
 }
 
-// metaAt reads a meta page. Its pageSize is 0 if it is none that bbolt would use.
-func metaAt(file io.ReaderAt, offset int64) (meta, error) {
-	var b [metaSize]byte
-	if _, err := file.ReadAt(b[:], offset+headerSize); err != nil {
+// metaAt reads a meta page. All is 0 if it is one that bbolt would pass over, as after
+// a power failure.
+func metaAt(file *os.File, offset int64) (meta, error) {
+	var b [headerSize + metaSize]byte
+	if _, err := file.ReadAt(b[:], offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		return meta{}, err
 	}
 	e := binary.NativeEndian
+	p, content := newPage(b[:]), b[headerSize:]
 	checksum := fnv.New64a()
-	checksum.Write(b[:metaChecked])
-	size := e.Uint32(b[8:])
-	if e.Uint32(b[0:]) != magic || e.Uint32(b[4:]) != layoutVersion || e.Uint64(b[metaChecked:]) != checksum.Sum64() ||
-		size < minPageSize || size > minPageSize<<(pageSizes-1) || size&(size-1) != 0 {
+	checksum.Write(content[:metaChecked])
+	if e.Uint32(content) != magic || e.Uint32(content[4:]) != layoutVersion || e.Uint64(content[metaChecked:]) != checksum.Sum64() {
 		return meta{}, nil
 	}
-	return meta{
-		pageSize: int64(size),
-		root:     e.Uint64(b[16:]),
-		freeList: e.Uint64(b[32:]),
-		pages:    e.Uint64(b[40:]),
-		tx:       e.Uint64(b[48:]),
-	}, nil
+	m := meta{
+		pageSize: int64(e.Uint32(content[8:])),
+		root:     e.Uint64(content[16:]),
+		freeList: e.Uint64(content[32:]),
+		pages:    e.Uint64(content[40:]),
+		tx:       e.Uint64(content[48:]),
+	}
+	if m.pageSize < minPageSize || m.pageSize > minPageSize<<(pageSizes-1) || m.pageSize&(m.pageSize-1) != 0 ||
+		p.flags != metaFlag || int64(p.id)*m.pageSize != offset {
+		return meta{}, damaged("page %d is no meta page", p.id)
+	}
+	return m, nil
 }
 
 // walk is one way through the pages of a file.
 type walk struct {
-	file io.ReaderAt
+	file *os.File
 	meta meta
 	// seen holds the pages that were met, in use or free.
 	seen []bool
 	// pages are those from the root to the one that is looked at.
 	pages [maxDepth][]byte
-	// visit gets every key and value with the name of its bucket; they are valid
+	// visit gets every bucket, with no key, then its keys and values, which are valid
 	// until it returns.
 	visit func(bucket string, key, value []byte)
 }
 
 // walkFile checks everything that bbolt relies on in a file, and fails for one that
 // no Store can have written.
-func walkFile(file io.ReaderAt, size int64, visit func(bucket string, key, value []byte)) error {
-	m, err := readMeta(file, size)
+func walkFile(file *os.File, visit func(bucket string, key, value []byte)) error {
+	m, err := readMeta(file)
 	if err != nil {
 		return err
 	}
@@ -350,6 +359,7 @@ func (w *walk) readBucket(e element, depth int) error {
 		return damaged("it has a bucket that is none")
 	}
 	name := string(e.key)
+	w.visit(name, nil, nil)
 	visit := func(e element) error {
 		if e.flags != 0 {
 			return errForeign

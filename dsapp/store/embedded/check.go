@@ -48,7 +48,7 @@ func Check(path string) (Contents, error) {
 			}
 		case bucketEntries:
 			records++
-			_, err = read(value)
+			_, err = readEntry(value)
 		case bucketSimulated:
 			c.Simulated++
 		case bucketClaims:

@@ -158,8 +158,8 @@ func decode(b []byte) (*entry, error) {
 	return e, nil
 }
 
-// read is decode for an entry that a Store can have written.
-func read(b []byte) (*entry, error) {
+// readEntry is decode for an entry that a Store can have written.
+func readEntry(b []byte) (*entry, error) {
 	e, err := decode(b)
 	if err == nil && !e.sound() {
 		err = errCorrupt

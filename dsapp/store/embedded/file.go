@@ -136,7 +136,7 @@ func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	if b == nil {
 		return nil, nil
 	}
-	e, err := read(b)
+	e, err := readEntry(b)
 	if err != nil || now.UnixNano() >= e.removal() {
 		return nil, err
 	}

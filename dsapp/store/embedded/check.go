@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -144,11 +143,4 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return db, file, nil
-}
-
-// describe tells what bbolt panicked with, without the keys that one of its messages
-// repeats.
-func describe(cause any) string {
-	text, _, _ := strings.Cut(fmt.Sprint(cause), " -> ")
-	return text
 }

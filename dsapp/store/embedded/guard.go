@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -46,20 +47,17 @@ func (s *Store) abandon(cause any) error {
 	return s.lose(damaged("%s", describe(cause)))
 }
 
-// recovered ends a transaction that panicked, as bbolt does on a damaged page. Memory
-// that cannot be read means that the file was cut.
+// recovered ends a transaction that panicked, as bbolt does on a damaged page.
 func (s *Store) recovered(cause any, tx *bolt.Tx) (err error) {
 	defer func() {
 		if again := recover(); again != nil {
 			err = s.abandon(again)
 		}
 	}()
-	err = fmt.Errorf("transaction failed: %s", describe(cause))
-	if fault, ok := cause.(interface {
-		runtime.Error
-		Addr() uintptr
-	}); ok {
-		err = s.lose(damaged("%s", describe(fault)))
+	if isFault(cause) {
+		err = s.lose(damaged("%s", describe(cause)))
+	} else {
+		err = fmt.Errorf("transaction failed: %s", describe(cause))
 	}
 	return errors.Join(err, tx.Rollback())
 }
@@ -88,4 +86,23 @@ func (s *Store) closeFile() error {
 		return abandonFile(s.file)
 	}
 	return s.db.Close()
+}
+
+// isFault reports whether cause is that mapped memory could not be read.
+func isFault(cause any) bool {
+	_, ok := cause.(interface {
+		runtime.Error
+		Addr() uintptr
+	})
+	return ok
+}
+
+// describe tells what bbolt panicked with, without the keys that one of its messages
+// repeats.
+func describe(cause any) string {
+	if isFault(cause) {
+		return "a part of it cannot be read any more"
+	}
+	text, _, _ := strings.Cut(fmt.Sprint(cause), " -> ")
+	return text
 }

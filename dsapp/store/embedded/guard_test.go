@@ -80,7 +80,7 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				if err := begin(t, s); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "move the file aside") {
+				if err := begin(t, s); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") {
 					t.Errorf("error %v", err)
 				}
 			}
@@ -95,6 +95,52 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			free(t, path)
+		})
+	}
+}
+
+// A file that is cut amid a transaction fails that call, and every later one until the
+// store is closed: nothing more is written to the file.
+func TestCutAmidTransaction(t *testing.T) {
+	t.Parallel()
+	for name, cut := range map[string]func(t *testing.T, s *Store, path string) error{
+		"reading": func(t *testing.T, s *Store, path string) error {
+			t.Helper()
+			_, err := view(t.Context(), s, func(tx *bolt.Tx) ([]byte, error) {
+				err := os.Truncate(path, int64(2*os.Getpagesize()))
+				return secret(tx), err
+			})
+			return err
+		},
+		"writing": func(t *testing.T, s *Store, path string) error {
+			t.Helper()
+			_, err := update(t.Context(), s, func(tx *transaction) (struct{}, error) {
+				err := tx.touch()
+				return struct{}{}, errors.Join(err, os.Truncate(path, int64(2*os.Getpagesize())))
+			})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, path := openTemporary(t)
+			if err := s.Writable(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			err := cut(t, s, path)
+			if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), path) ||
+				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Lost() {
+				t.Errorf("error %v, lost %t", err, s.Lost())
+			}
+			if err := s.Writable(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
+				t.Errorf("error %v", err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if info, err := os.Stat(path); err != nil || info.Size() != int64(2*os.Getpagesize()) {
+				t.Errorf("the file was written: %v, error %v", info.Size(), err)
+			}
 		})
 	}
 }

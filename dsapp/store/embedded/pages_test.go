@@ -156,6 +156,14 @@ func FuzzPages(f *testing.F) {
 			}
 		}
 	}
+	for page := range 12 {
+		for _, other := range []int{page, 2, 3, 11} {
+			// The first element of a branch, the root of a file or of a bucket, or a free page.
+			for _, place := range []int{16, 24, 32, 48} {
+				f.Add(uint32(page*pageSize+place), binary.NativeEndian.AppendUint64(nil, uint64(other)), uint32(len(base)))
+			}
+		}
+	}
 	f.Add(uint32(0), []byte{}, uint32(pageSize))
 	f.Fuzz(func(t *testing.T, offset uint32, patch []byte, size uint32) {
 		content := append([]byte(nil), base[:min(int(size), len(base))]...)

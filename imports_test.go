@@ -2,6 +2,7 @@ package dsappgateway
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -49,17 +50,19 @@ func TestLibraryDependencies(t *testing.T) {
 	}
 }
 
-// What a bank builds into its Caddy has neither a simulated server nor fixed keys.
+// What a bank builds into its Caddy has the modules and the commands for operators,
+// and neither a simulated server nor fixed keys.
 func TestGatewayIsWithoutSandbox(t *testing.T) {
 	t.Parallel()
-	found := false
-	for _, dependency := range dependencies(t, ".") {
-		found = found || dependency == module+"/caddymodule"
+	found := dependencies(t, ".")
+	for _, dependency := range found {
 		if strings.HasPrefix(dependency, module+"/caddymodule/sandboxcmd") || strings.HasPrefix(dependency, module+"/dsapp/sandbox") {
 			t.Errorf("the root package depends on %s", dependency)
 		}
 	}
-	if !found {
-		t.Error("the root package does not import the Caddy modules")
+	for _, needed := range []string{module + "/caddymodule", module + "/caddymodule/operatorcmd"} {
+		if !slices.Contains(found, needed) {
+			t.Errorf("the root package does not import %s", needed)
+		}
 	}
 }

@@ -22,6 +22,10 @@ const drainCeiling = time.Minute
 // its closing.
 var errResourceClosed = errors.New("closed with the configuration that used it")
 
+// losable is a value that can become useless. It is closed then, and opened anew when
+// it is needed again.
+type losable interface{ Lost() bool }
+
 // resource is a pooled value that is opened on first use and closed once. It
 // belongs to every configuration that holds a lease with its key.
 type resource[T io.Closer] struct {
@@ -61,6 +65,9 @@ func (r *resource[T]) current() (value T, done bool, err error) {
 	if r.closed {
 		return value, true, errResourceClosed
 	}
+	if l, ok := any(r.value).(losable); ok && r.opened && l.Lost() {
+		return value, false, nil
+	}
 	return r.value, r.opened, nil
 }
 
@@ -70,6 +77,10 @@ func (r *resource[T]) attempt() (T, error) {
 		return value, err
 	}
 	var none T
+	// What was lost may keep a lock.
+	if err := r.drop(); err != nil {
+		return none, err
+	}
 	value, err := r.open()
 	if err != nil {
 		return none, err
@@ -83,17 +94,25 @@ func (r *resource[T]) attempt() (T, error) {
 	return value, nil
 }
 
-// Destruct closes the value if it was opened. The pool calls it once no lease
-// holds the resource any more.
-func (r *resource[T]) Destruct() error {
+// drop closes the value if it was opened.
+func (r *resource[T]) drop() error {
 	r.mu.Lock()
-	value, opened := r.value, r.opened && !r.closed
-	r.closed = true
+	value, opened := r.value, r.opened
+	r.opened = false
 	r.mu.Unlock()
 	if !opened {
 		return nil
 	}
 	return value.Close()
+}
+
+// Destruct closes the value if it was opened. The pool calls it once no lease
+// holds the resource any more.
+func (r *resource[T]) Destruct() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	return r.drop()
 }
 
 // lease is the share of one configuration in a resource. It holds the resource

@@ -15,8 +15,11 @@ import (
 // thing is a resource that records what is done to it.
 type thing struct {
 	closed  atomic.Int32
+	lost    atomic.Bool
 	closing chan struct{} // if not nil, Close waits for it
 }
+
+func (t *thing) Lost() bool { return t.lost.Load() }
 
 func (t *thing) Close() error {
 	if t.closing != nil {
@@ -98,6 +101,33 @@ func TestResourceOpensOnFirstUseAndIsShared(t *testing.T) {
 		synctest.Wait()
 		if s.things[0].closed.Load() != 1 || s.things[1].closed.Load() != 1 {
 			t.Fatal("not closed once with the last configuration")
+		}
+	})
+}
+
+// What was lost is closed once, and opened anew when it is needed again.
+func TestLostResourceIsOpenedAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool, s := caddy.NewUsagePool(), new(shop)
+		l := mustLease(t, pool, "k", s)
+		lost := mustGet(t, l)
+		lost.lost.Store(true)
+		s.err = errors.New("damaged")
+		for range 2 {
+			if _, err := l.get(t.Context()); !errors.Is(err, s.err) || lost.closed.Load() != 1 {
+				t.Fatalf("closed %d times, error %v", lost.closed.Load(), err)
+			}
+		}
+		s.err = nil
+		next := mustGet(t, l)
+		if next == lost || mustGet(t, l) != next || s.opened() != 2 {
+			t.Fatalf("opened %d times", s.opened())
+		}
+		l.release()
+		synctest.Wait()
+		if lost.closed.Load() != 1 || next.closed.Load() != 1 {
+			t.Fatal("not closed once each")
 		}
 	})
 }

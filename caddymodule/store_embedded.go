@@ -3,7 +3,9 @@ package caddymodule
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,14 +61,7 @@ func (s *EmbeddedStore) UnmarshalJSON(data []byte) error {
 
 // Provision finds out where the file is. There need not be one.
 func (s *EmbeddedStore) Provision(caddy.Context) error {
-	path := filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db")
-	if s.Path != "" {
-		var err error
-		if path, err = resolveSecret(s.Path); err != nil {
-			return fmt.Errorf("path: %w", err)
-		}
-	}
-	path, err := filepath.Abs(path)
+	path, err := EmbeddedPath(s.Path)
 	if err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
@@ -74,10 +69,42 @@ func (s *EmbeddedStore) Provision(caddy.Context) error {
 		return fmt.Errorf("path: is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
 	}
 	s.path = path
-	s.lease, err = newLease(storePool, "embedded "+path, func() (*embedded.Store, error) {
-		return embedded.Open(path, embedded.Options{})
-	})
+	s.lease, err = newLease(storePool, "embedded "+path, (&opener{path: path}).open)
 	return err
+}
+
+// EmbeddedPath returns the name of the file that a configured path stands for.
+func EmbeddedPath(configured string) (string, error) {
+	if configured == "" {
+		return filepath.Abs(filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db"))
+	}
+	path, err := resolveSecret(configured)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
+// opener opens a file. One that cannot be used is not read again before it changes:
+// every request that needs the store tries to open it.
+type opener struct {
+	path    string
+	refused fs.FileInfo
+	refusal error
+}
+
+func (o *opener) open() (*embedded.Store, error) {
+	info, err := os.Stat(o.path)
+	if err == nil && o.refusal != nil && os.SameFile(info, o.refused) &&
+		info.Size() == o.refused.Size() && info.ModTime().Equal(o.refused.ModTime()) {
+		return nil, o.refusal
+	}
+	store, err := embedded.Open(o.path, embedded.Options{})
+	o.refused, o.refusal = info, nil
+	if _, ok := errors.AsType[*embedded.FileError](err); ok && info != nil {
+		o.refusal = err
+	}
+	return store, err
 }
 
 // Cleanup lets go of the file.

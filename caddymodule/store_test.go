@@ -264,6 +264,87 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	}
 }
 
+// A file that cannot be used is read again when it has changed or is another one, and
+// not by every request before.
+func TestDamagedFileIsReadOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	o := &opener{path: path}
+	opens := func() error {
+		t.Helper()
+		s, err := o.open()
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	if err := opens(); err != nil {
+		t.Fatal(err)
+	}
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(sound)
+	clear(damaged[2*os.Getpagesize():])
+	write := func(content []byte, modified time.Time) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, content, 0o600), os.Chtimes(path, time.Time{}, modified)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	write(damaged, now)
+	refusal := opens()
+	if _, ok := errors.AsType[*embedded.FileError](refusal); !ok || !strings.Contains(refusal.Error(), path) {
+		t.Fatalf("error %v", refusal)
+	}
+	write(sound, now) // so that nobody can tell
+	if err := opens(); err == nil || err.Error() != refusal.Error() {
+		t.Errorf("the file was read again: %v", err)
+	}
+	write(sound, now.Add(time.Second))
+	if err := opens(); err != nil {
+		t.Errorf("a restored file: %v", err)
+	}
+	write(damaged, now)
+	if err := opens(); err == nil {
+		t.Error("a damaged file was opened")
+	}
+	if err := os.Rename(path, path+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := opens(); err != nil {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
+// A file that is cut while it is open is an outage that ends when the file is moved
+// aside.
+func TestFileCutWhileOpen(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	s := newEmbedded(t, path)
+	if _, err := s.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 10_000); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) ||
+			!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move the file aside") {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if err := os.Rename(path, path+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // redisConfig puts the app on Redis.
 func redisConfig(c object, addresses ...string) {
 	c["sealing_keys"] = []string{testSealingKey}

@@ -158,6 +158,15 @@ func decode(b []byte) (*entry, error) {
 	return e, nil
 }
 
+// readEntry is decode for an entry that a Store can have written.
+func readEntry(b []byte) (*entry, error) {
+	e, err := decode(b)
+	if err == nil && !e.sound() {
+		err = errCorrupt
+	}
+	return e, err
+}
+
 // claim is the ownership of a request, as it lies in the file under its kind and
 // key.
 type claim struct {

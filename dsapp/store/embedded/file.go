@@ -12,7 +12,6 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 const (
@@ -59,38 +58,25 @@ const (
 
 func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(name)) }
 
-// openFile opens or creates the file and its folder.
+// openFile opens or creates the file and its folder. Of a file that is there
+// everything was read before it is opened for writing.
 func openFile(path string) (*bolt.DB, *os.File, error) {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, nil, err
 	}
-	_, err := os.Stat(path)
+	_, err := verify(path, lockTimeout, func(string, []byte, []byte) {})
 	fresh := errors.Is(err, fs.ErrNotExist)
-	var file *os.File
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:      lockTimeout,
-		FreelistType: bolt.FreelistMapType,
-		OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
-			file, err = os.OpenFile(name, flag, mode)
-			return file, err
-		},
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, nil, fmt.Errorf("another process has the file open: no lock within %v", lockTimeout)
-	}
-	if err != nil {
+	if err != nil && !fresh {
 		return nil, nil, err
 	}
-	err = prepare(db)
-	if err == nil && fresh {
+	return openBolt(path, bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType}, func(db *bolt.DB, _ *os.File) error {
+		if err := prepare(db); err != nil || !fresh {
+			return err
+		}
 		// The file must not vanish from its folder in a power failure.
-		err = syncFolder(folder)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
-	}
-	return db, file, nil
+		return syncFolder(folder)
+	})
 }
 
 // prepare checks the format of the file and makes the buckets that it lacks.
@@ -102,11 +88,11 @@ func prepare(db *bolt.DB) error {
 			return nil
 		}
 		meta := bucket(tx, bucketMeta)
-		if meta == nil || len(meta.Get([]byte(keyFormat))) != 4 {
-			return errors.New("the file is not a store of this program")
+		if meta == nil {
+			return errForeign
 		}
-		if v := binary.BigEndian.Uint32(meta.Get([]byte(keyFormat))); v != formatVersion {
-			return fmt.Errorf("the file has format %d, this program knows format %d", v, formatVersion)
+		if err := checkFormat(meta.Get([]byte(keyFormat))); err != nil {
+			return err
 		}
 		for _, name := range buckets() {
 			complete = complete && bucket(tx, name) != nil
@@ -126,6 +112,18 @@ func prepare(db *bolt.DB) error {
 	})
 }
 
+// checkFormat refuses what stands under keyFormat in files that are not for this
+// program.
+func checkFormat(value []byte) error {
+	if len(value) != 4 {
+		return errForeign
+	}
+	if v := binary.BigEndian.Uint32(value); v != formatVersion {
+		return &FileError{fmt.Sprintf("the file has format %d, this program knows format %d: run the version that wrote it, or move the file aside", v, formatVersion)}
+	}
+	return nil
+}
+
 // secret returns the sealed simulation secret, nil if there is none.
 func secret(tx *bolt.Tx) []byte {
 	return bytes.Clone(bucket(tx, bucketMeta).Get([]byte(keySecret)))
@@ -138,15 +136,9 @@ func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	if b == nil {
 		return nil, nil
 	}
-	e, err := decode(b)
-	if err != nil {
+	e, err := readEntry(b)
+	if err != nil || now.UnixNano() >= e.removal() {
 		return nil, err
-	}
-	if !e.sound() {
-		return nil, errCorrupt
-	}
-	if now.UnixNano() >= e.removal() {
-		return nil, nil
 	}
 	return e, nil
 }

@@ -3,7 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
-	"fmt"
+	"runtime/debug"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -104,7 +104,8 @@ func (s *Store) write(batch []*call) {
 }
 
 func (s *Store) transact(batch []*call) (err error) {
-	tx, err := s.db.Begin(true)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	tx, err := s.begin(true)
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func (s *Store) transact(batch []*call) (err error) {
 		// No request's recovery reaches this goroutine: a damaged page that
 		// bbolt trips over must not end the process.
 		if cause := recover(); cause != nil {
-			err = errors.Join(fmt.Errorf("transaction failed: %v", cause), tx.Rollback())
+			err = s.recovered(cause, tx)
 		}
 	}()
 	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated}
@@ -184,7 +185,7 @@ func view[T any](ctx context.Context, s *Store, do func(*bolt.Tx) (T, error)) (T
 	if err := ctx.Err(); err != nil {
 		return none, unavailable(err)
 	}
-	err := s.db.View(func(tx *bolt.Tx) (err error) {
+	err := s.read(func(tx *bolt.Tx) (err error) {
 		result, err = do(tx)
 		return err
 	})

@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -47,6 +49,7 @@ type Options struct {
 // and ownership.Store. Every error wraps activation.ErrUnavailable.
 type Store struct {
 	db           *bolt.DB
+	file         *os.File
 	now          func() time.Time
 	handshakes   *handshakes
 	maxSimulated int
@@ -56,6 +59,10 @@ type Store struct {
 	// after the other.
 	simulated int
 
+	// lost is why the file is not used any more, stuck says that bbolt keeps locks.
+	lost  atomic.Pointer[error]
+	stuck atomic.Bool
+
 	stop    chan struct{}
 	sweeper sync.WaitGroup
 	closing func() error
@@ -63,7 +70,8 @@ type Store struct {
 
 // Open opens the file at path and creates it, readable by its owner only, with
 // missing folders if there is none. It waits up to 5 s for another process that
-// has the file open, and fails for a file that a newer program wrote.
+// has the file open. A file that is damaged or that this program cannot have written
+// is not changed: the error wraps a FileError.
 func Open(path string, opts Options) (*Store, error) {
 	db, file, err := openFile(path)
 	if err != nil {
@@ -71,6 +79,7 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		db:           db,
+		file:         file,
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
 		room:         newRoom(file),
@@ -84,7 +93,7 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
-	err = db.View(func(tx *bolt.Tx) error {
+	err = s.read(func(tx *bolt.Tx) error {
 		c := bucket(tx, bucketSimulated).Cursor()
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
 			s.simulated++
@@ -92,13 +101,13 @@ func Open(path string, opts Options) (*Store, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening embedded store %s: %w", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("opening embedded store %s: %w", path, err), s.closeFile())
 	}
 	s.closing = sync.OnceValue(func() error {
 		close(s.stop)
 		s.sweeper.Wait()
 		s.queue.close()
-		return db.Close()
+		return s.closeFile()
 	})
 	s.sweeper.Go(s.sweepRegularly)
 	return s, nil

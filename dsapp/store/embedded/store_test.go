@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 		writeUntilKilled(path)
 		return
 	}
+	if os.Getenv(childTrials) != "" {
+		serveTrials(os.Stdin, os.Stdout)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -422,7 +426,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			return path
-		}, "invalid database"},
+		}, "neither of its first two pages is valid"},
 		{"a folder", func(t *testing.T) string { t.Helper(); return t.TempDir() }, "is a directory"},
 	}
 	for _, tt := range tests {

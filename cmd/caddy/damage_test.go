@@ -1,0 +1,117 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A damaged file of the embedded store concerns what needs the store and nothing
+// else: other sites and other services go on, registrations are refused with 503, the
+// log and `dsapp store check` say what to do, and neither the file nor its key is
+// touched. Once the file is moved aside everything works, without a restart. So it is
+// with a file that is cut while the gateway uses it.
+func TestDamagedStoreFile(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	g := configure(t, certs, server.URL, func(dsapp object) {
+		dsapp["store"].(object)["path"] = path
+		delete(dsapp, "sealing_keys")
+	})
+	g.httpServer()["routes"] = append(g.httpServer()["routes"].([]object), object{
+		"match":  []object{{"path": []string{"/elsewhere"}}},
+		"handle": []object{{"handler": "static_response", "body": "another site"}},
+	})
+	g.Start(t)
+	register := func() int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		r.SetBasicAuth(backEndKey, "")
+		status, header, answer, err := g.Do(r)
+		require.NoError(t, err)
+		if status == http.StatusServiceUnavailable {
+			assert.NotEmpty(t, header.Get("Retry-After"))
+			assert.Contains(t, answer, "STAT_COMMS")
+		}
+		return status
+	}
+	check := func() (string, int) {
+		t.Helper()
+		return command(t, environment(t.TempDir()), "dsapp", "store", "check", "--path", path)
+	}
+	registered := g.Register(t)
+	activated, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
+	require.NoError(t, err)
+	g.Register(t)
+	said, code := check()
+	assert.Equal(t, 1, code)
+	assert.Contains(t, said, "another process has the file open: stop it first")
+	g.Kill(t)
+	said, code = check()
+	assert.Zero(t, code, said)
+	assert.Contains(t, said, path+" is sound: 1 registrations, 0 claims")
+
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	key, err := os.ReadFile(path + ".key")
+	require.NoError(t, err)
+	damaged := append([]byte(nil), content...)
+	clear(damaged[2*os.Getpagesize():])
+	require.NoError(t, os.WriteFile(path, damaged, 0o600))
+	const advice = "move the file aside: what it holds lives ten minutes"
+	said, code = check()
+	assert.Equal(t, 1, code)
+	assert.Contains(t, said, advice)
+
+	// told reports whether a line of the log has all of that.
+	told := func(all ...string) bool {
+		for line := range strings.Lines(g.Logs.String()) {
+			found := true
+			for _, text := range all {
+				found = found && strings.Contains(line, text)
+			}
+			if found {
+				return true
+			}
+		}
+		return false
+	}
+	g.Start(t)
+	poll(t, "the warning", func() bool { return told(`"the store is not ready`, path, advice) })
+	goesOn := func() {
+		t.Helper()
+		status, answer := g.Call(t, "/elsewhere", "", "")
+		assert.Equal(t, http.StatusOK, status)
+		assert.Equal(t, "another site", answer)
+		status, answer = g.Call(t, serverTimePath, frontEndKey, "{}")
+		assert.Equal(t, http.StatusOK, status, answer)
+		require.NoError(t, g.Phone().UpdateNotificationID(t.Context(), activated.Authenticator, "another push ID"))
+		_, err := g.Phone().Authenticate(t.Context(), activated.Authenticator)
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusServiceUnavailable, register())
+	}
+	goesOn()
+	found, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, damaged, found)
+	require.NoError(t, os.Rename(path, path+".aside"))
+	assert.Equal(t, http.StatusOK, register())
+	found, err = os.ReadFile(path + ".key")
+	require.NoError(t, err)
+	assert.Equal(t, key, found)
+
+	require.NoError(t, os.Truncate(path, int64(3*os.Getpagesize())))
+	goesOn()
+	poll(t, "a warning with the advice", func() bool { return told(`"operation failed"`, path, "12288 bytes long", advice) })
+	require.NoError(t, os.Rename(path, path+".cut"))
+	assert.Equal(t, http.StatusOK, register())
+}

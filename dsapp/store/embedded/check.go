@@ -1,0 +1,146 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+var (
+	errForeign = &FileError{"the file is not a store of this program: name another one, or move the file aside"}
+	errLocked  = errors.New("another process has the file open")
+)
+
+// Contents says what lies in a file.
+type Contents struct {
+	// Registrations and Claims that are pending or due for removal, and the Simulated
+	// records of identifiers without a registration.
+	Registrations, Simulated, Claims int
+	// Size of the file in bytes.
+	Size int64
+}
+
+// Check reads the file at path from its first page to the last and does not change
+// it. The error tells what is wrong and what to do about it. A file that another
+// process has open is not read.
+func Check(path string) (Contents, error) {
+	var c Contents
+	var records, broken int
+	var format []byte
+	empty := true
+	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
+		empty = false
+		if key == nil {
+			return
+		}
+		var err error
+		switch bucket {
+		case bucketMeta:
+			if string(key) == keyFormat {
+				format = append(format, value...)
+			}
+		case bucketEntries:
+			records++
+			_, err = readEntry(value)
+		case bucketSimulated:
+			c.Simulated++
+		case bucketClaims:
+			c.Claims++
+			_, err = decodeClaim(value)
+		}
+		if err != nil {
+			broken++
+		}
+	})
+	switch {
+	case errors.Is(err, errLocked):
+		return Contents{}, fmt.Errorf("%w: stop it first, such as the gateway; a copy made meanwhile need not be whole", err)
+	case err != nil:
+		return Contents{}, err
+	}
+	if !empty {
+		if err := checkFormat(format); err != nil {
+			return Contents{}, err
+		}
+	}
+	if broken > 0 {
+		return Contents{}, fmt.Errorf("%d of %d registrations and claims cannot be decoded: "+
+			"find out who else can write to the file, and check memory and disk; "+
+			"they are refused until they end, or move the file aside: what it holds lives ten minutes", broken, records+c.Claims)
+	}
+	c.Registrations, c.Size = records-c.Simulated, size
+	return c, nil
+}
+
+// verify reads the file at path, tells visit what it holds, and returns its size. It
+// waits for another process that has the file open for writing.
+func verify(path string, wait time.Duration, visit func(bucket string, key, value []byte)) (size int64, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	if info.IsDir() {
+		return 0, errors.New("it is a directory")
+	}
+	if !info.Mode().IsRegular() {
+		return 0, errors.New("it is not a regular file")
+	}
+	if info.Size() == 0 {
+		return 0, nil
+	}
+	// Of a file that is open for reading bbolt looks at nothing but the meta pages.
+	db, _, err := openBolt(path, bolt.Options{ReadOnly: true, Timeout: wait}, func(_ *bolt.DB, file *os.File) error {
+		if info, err = file.Stat(); err != nil {
+			return err
+		}
+		return walkFile(file, visit)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), db.Close()
+}
+
+// openBolt has bbolt lock and map the file, unless it is shorter than it says, and
+// prepare use it.
+func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) error) (db *bolt.DB, file *os.File, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = errors.Join(damaged("%s", describe(cause)), abandonFile(file))
+		}
+	}()
+	opts.OpenFile = func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		// bbolt fills an empty file.
+		if err == nil && info.Size() > 0 {
+			_, err = readMeta(f)
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		file = f
+		return f, nil
+	}
+	db, err = bolt.Open(path, 0o600, &opts)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errLocked
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := prepare(db, file); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return db, file, nil
+}

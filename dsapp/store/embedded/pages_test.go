@@ -1,0 +1,191 @@
+package embedded_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// checkSound fails unless bbolt agrees that the file is sound.
+func checkSound(t *testing.T, path string) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, PreLoadFreelist: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			// Pages that nothing refers to do no harm.
+			if !strings.HasSuffix(err.Error(), "unreachable unfreed") {
+				t.Errorf("bbolt says: %v", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Check counts what lies in a file, changes nothing, and says of every kind of file
+// that cannot be used what it is.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	content := realFile(t)
+	t.Run("sound", func(t *testing.T) {
+		t.Parallel()
+		path := temporary(t)
+		if err := os.WriteFile(path, content, 0o400); err != nil {
+			t.Fatal(err)
+		}
+		got, err := embedded.Check(path)
+		want := embedded.Contents{Registrations: members, Simulated: members, Claims: members, Size: int64(len(content))}
+		if err != nil || got != want {
+			t.Errorf("%+v, error %v", got, err)
+		}
+		checkSound(t, path)
+	})
+	t.Run("in use", func(t *testing.T) {
+		t.Parallel()
+		path := temporary(t)
+		open(t, path, embedded.Options{})
+		if _, err := embedded.Check(path); err == nil || !strings.Contains(err.Error(), "another process has the file open: stop it first") {
+			t.Errorf("error %v", err)
+		}
+	})
+	for name, c := range map[string]struct {
+		change func(path string) error
+		want   string
+	}{
+		"missing": {os.Remove, "no such file"},
+		"folder":  {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, "is a directory"},
+		"empty":   {func(path string) error { return os.Truncate(path, 0) }, ""},
+		"cut":     {func(path string) error { return os.Truncate(path, 50*pageSize) }, "204800 bytes long where it should have"},
+		"text":    {func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("text\n", 5000)), 0o600) }, "neither of its first two pages is valid"},
+		"foreign": {func(path string) error {
+			return errors.Join(os.Remove(path), update(path, nil, func(tx *bolt.Tx) error {
+				_, err := tx.CreateBucket([]byte("things"))
+				return err
+			}))
+		}, "not a store of this program"},
+		"nested buckets": {func(path string) error {
+			return update(path, nil, func(tx *bolt.Tx) error {
+				_, err := tx.Bucket([]byte("meta")).CreateBucket([]byte("things"))
+				return err
+			})
+		}, "not a store of this program"},
+		"newer": {func(path string) error {
+			return update(path, nil, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte{0, 0, 0, 2}) })
+		}, "format 2, this program knows format 1: run the version that wrote it"},
+		"no list of free pages": {func(path string) error {
+			return update(path, &bolt.Options{NoFreelistSync: true}, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("k"), nil) })
+		}, "it has no list of free pages"},
+		"damaged entry": {func(path string) error {
+			return update(path, nil, func(tx *bolt.Tx) error {
+				return tx.Bucket([]byte("registrations")).Put([]byte(member(0).Identifier), []byte("not an entry"))
+			})
+		}, "1 of 450 registrations and claims cannot be decoded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := temporary(t)
+			if err := errors.Join(os.WriteFile(path, content, 0o600), c.change(path)); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadFile(path)
+			_, err := embedded.Check(path)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+			if after, _ := os.ReadFile(path); string(after) != string(before) {
+				t.Error("the file was changed")
+			}
+		})
+	}
+}
+
+func update(path string, options *bolt.Options, change func(tx *bolt.Tx) error) error {
+	db, err := bolt.Open(path, 0o600, options)
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Update(change), db.Close())
+}
+
+// Whatever is written over a file, also with checksums put right: Check ends and
+// does not panic, and bbolt finds nothing wrong with what it says is sound.
+func FuzzPages(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "base.db")
+	s, err := embedded.Open(path, embedded.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		f.Fatal(err)
+	}
+	err = update(path, nil, func(tx *bolt.Tx) error {
+		for _, bucket := range []string{"pending", "simulated"} {
+			for i := range 400 {
+				if err := tx.Bucket([]byte(bucket)).Put(binary.BigEndian.AppendUint64([]byte("12345678"), uint64(i)), []byte("value")); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	base, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for page := range 12 {
+		for _, place := range []int{0, 8, 10, 12, 16, 20, 24, 28, 32, 48, 56, 2000} {
+			for _, patch := range []string{"\x00", "\x02", "\xff\xff", "\xff\xff\xff\xff\xff\xff\xff\xff"} {
+				f.Add(uint32(page*pageSize+place), []byte(patch), uint32(len(base)))
+			}
+		}
+	}
+	for page := range 12 {
+		for _, other := range []int{page, 2, 3, 11} {
+			// The first element of a branch, the root of a file or of a bucket, or a free page.
+			for _, place := range []int{16, 24, 32, 48} {
+				f.Add(uint32(page*pageSize+place), binary.NativeEndian.AppendUint64(nil, uint64(other)), uint32(len(base)))
+			}
+		}
+	}
+	f.Add(uint32(0), []byte{}, uint32(pageSize))
+	f.Fuzz(func(t *testing.T, offset uint32, patch []byte, size uint32) {
+		content := append([]byte(nil), base[:min(int(size), len(base))]...)
+		if int(offset) < len(content) {
+			copy(content[offset:], patch)
+		}
+		for i := 0; i < 2 && (i+1)*pageSize <= len(content); i++ {
+			meta := content[i*pageSize+16:]
+			if string(meta[:8]) != string(base[16:24]) {
+				// Such a page is passed over. bbolt's check alone looks at its head.
+				copy(content[i*pageSize:], base[i*pageSize:][:16])
+			}
+			checksum := fnv.New64a()
+			checksum.Write(meta[:56])
+			binary.NativeEndian.PutUint64(meta[56:], checksum.Sum64())
+		}
+		path := filepath.Join(t.TempDir(), "dsapp.db")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := embedded.Check(path); err == nil && len(content) > 0 {
+			checkSound(t, path)
+		}
+	})
+}

@@ -166,8 +166,6 @@ func calls(s *embedded.Store) outcome {
 	check("pending", len(pending) > 0, err)
 	_, err = s.SimulationSecret(ctx, []byte("secret"))
 	check("secret", true, err)
-	_, err = s.Reserve(ctx)
-	check("reserve", true, err)
 	r := record("new", 200)
 	_, _, err = s.Create(ctx, r, activation.Generation{})
 	check("create", true, err)
@@ -230,7 +228,7 @@ func realFile(t testing.TB) []byte {
 	wg.Wait()
 	// Nothing depends on the last transaction, which a lost meta page undoes.
 	for range 2 {
-		if _, err := s.Reserve(t.Context()); err != nil {
+		if _, _, err := s.Settle(t.Context(), "nobody", activation.Settlement{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -324,7 +324,7 @@ func TestWritableIsProven(t *testing.T) {
 }
 
 // The error of a store that is configured for another kind of Redis than it meets
-// says which one it is.
+// says what is wrong, and speaks of Sentinels only if some are configured.
 func TestOtherKindsOfRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -335,8 +335,8 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		settings   redis.Settings
 	}{
 		{"node as a server", "the server is a node of a cluster", redis.Settings{Addresses: cluster.Addresses()[:1]}},
-		{"Sentinel as a server", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
-		{"Sentinel as a node", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
+		{"Sentinel as a server", "EVALSHA (is this a Redis server", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
+		{"Sentinel as a node", "CLUSTER (is this a Redis server", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
 		{"server as a Sentinel", "the server is no Sentinel", redis.Settings{Addresses: []string{server.Addr()}, MasterName: redistest.MasterName}},
 		{"server without TLS", "does the server speak TLS?", redis.Settings{
 			Addresses: []string{server.Addr()}, TLS: &tls.Config{MinVersion: tls.VersionTLS12}, DialTimeout: 100 * time.Millisecond,
@@ -351,6 +351,9 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		}
 		if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "Sentinel") && tt.settings.MasterName == "" {
+			t.Errorf("%s: error %v speaks of Sentinels, and none are configured", tt.name, err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -66,6 +67,9 @@ type Settings struct {
 	// PoolSize is the most connections to one server that are open at once.
 	// Default: ten for every CPU.
 	PoolSize int
+	// Control sets options of every new socket, as that of a net.Dialer does.
+	// Default: nothing is set.
+	Control func(network, address string, socket syscall.RawConn) error `json:"-"`
 }
 
 // NewClient returns a client that suits a Store. It checks the settings and
@@ -93,9 +97,24 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 		return goredis.NewClusterClient(cluster), nil
 	case s.MasterName != "":
 		s.patient(options)
-		return goredis.NewFailoverClient(options.Failover()), nil
+		// One for the master and the Sentinels: the way to these is asked for when the
+		// master's connections are not trusted any more.
+		t := new(trust)
+		options.Dialer = t.dialer(options.Dialer)
+		client := goredis.NewFailoverClient(options.Failover())
+		client.AddHook(t)
+		return client, nil
 	}
-	return goredis.NewClient(options.Simple()), nil
+	return newServer(options.Simple()), nil
+}
+
+// newServer returns the client of one server.
+func newServer(o *goredis.Options) *goredis.Client {
+	t := new(trust)
+	o.Dialer = t.dialer(o.Dialer)
+	c := goredis.NewClient(o)
+	c.AddHook(t)
+	return c
 }
 
 // check reports what cannot be used. It shows no credentials.
@@ -178,7 +197,7 @@ func (s *Settings) patient(o *goredis.UniversalOptions) {
 func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
-	connection, err := new(net.Dialer).DialContext(ctx, network, address)
+	connection, err := (&net.Dialer{Control: s.Control}).DialContext(ctx, network, address)
 	if err != nil || s.TLS == nil {
 		return connection, err
 	}

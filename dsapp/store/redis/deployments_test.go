@@ -199,7 +199,7 @@ func testSentOnce(t *testing.T, d deployment) {
 	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	openConnections(t, client, "dsapp:{id-1}:reg")
+	openConnections(t, client, "dsapp:{id-1}:reg", 4)
 	var master *redistest.Server
 	before := map[*redistest.Server]string{}
 	for _, server := range d.masters {
@@ -225,8 +225,8 @@ func testSentOnce(t *testing.T, d deployment) {
 	}
 }
 
-// openConnections leaves several connections idle to the server that has the key.
-func openConnections(t *testing.T, client goredis.UniversalClient, key string) {
+// openConnections leaves so many connections idle to the server that has the key.
+func openConnections(t *testing.T, client goredis.UniversalClient, key string, connections int) {
 	t.Helper()
 	node, _ := client.(*goredis.Client)
 	if cluster, ok := client.(*goredis.ClusterClient); ok {
@@ -235,7 +235,7 @@ func openConnections(t *testing.T, client goredis.UniversalClient, key string) {
 			t.Fatal(err)
 		}
 	}
-	for range 4 {
+	for range connections {
 		conn := node.Conn()
 		defer conn.Close()
 		if err := conn.Ping(t.Context()).Err(); err != nil {

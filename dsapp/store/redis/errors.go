@@ -82,6 +82,13 @@ func advice(s string) string {
 	return " " + command + " (is this a Redis server of version 6 or later?)"
 }
 
+// readOnly reports whether the server took nothing of a command, as it is a replica.
+func readOnly(err error) bool {
+	server, sent := errors.AsType[goredis.Error](err)
+	// Redis 6 has its own words before those of a failed command of a script.
+	return sent && strings.Contains(server.Error(), "READONLY ")
+}
+
 // speaksOfConnection reports whether err comes from the way to the server, whose
 // errors name addresses and certificates only.
 func speaksOfConnection(err error) bool {

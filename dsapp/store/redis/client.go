@@ -27,8 +27,7 @@ const (
 const (
 	// idleTimeout closes connections before firewalls and servers usually do.
 	idleTimeout = 5 * time.Minute
-	// dialAttempts bounds what a dead server costs.
-	dialAttempts   = 2
+	// dialRetryDelay is between two attempts to connect.
 	dialRetryDelay = 50 * time.Millisecond
 	// connectionsPerCPU is the default of Settings.PoolSize.
 	connectionsPerCPU = 10
@@ -165,9 +164,8 @@ func (s *Settings) options() *goredis.UniversalOptions {
 		DB:                       s.DB,
 		TLSConfig:                s.TLS,
 		Dialer:                   s.dial,
-		DialTimeout:              s.DialTimeout,
-		DialerRetries:            dialAttempts,
-		DialerRetryTimeout:       dialRetryDelay,
+		DialTimeout:              2*s.DialTimeout + dialRetryDelay, // see dial
+		DialerRetries:            1,
 		ReadTimeout:              s.Timeout,
 		WriteTimeout:             s.Timeout,
 		PoolTimeout:              s.Timeout,
@@ -190,11 +188,26 @@ func (s *Settings) options() *goredis.UniversalOptions {
 // therefore.
 func (s *Settings) patient(o *goredis.UniversalOptions) {
 	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
-	o.DialTimeout, o.DialerRetries = 4*step, 1
+	o.DialTimeout = 4 * step
 }
 
-// dial connects to a Sentinel or a server.
+// dial connects to a server in one of two attempts, which bounds what a dead one costs, or
+// with Sentinels to either in one.
 func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := s.connect(ctx, network, address)
+	if err == nil || s.MasterName != "" {
+		return c, err
+	}
+	select {
+	case <-time.After(dialRetryDelay):
+		return s.connect(ctx, network, address)
+	case <-ctx.Done():
+		return nil, err
+	}
+}
+
+// connect is one attempt to connect.
+func (s *Settings) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
 	connection, err := (&net.Dialer{Control: s.Control}).DialContext(ctx, network, address)

@@ -3,10 +3,12 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -18,12 +20,13 @@ var errDistrusted = errors.New("the connection is from before a failure")
 
 // trust tells the pool of a client which of its connections to go on with. When the
 // network breaks, or an address moves to another server, each of them may be broken, and
-// nothing but the time it takes shows that. A call that gets no answer takes the trust
-// from all connections that brought none since it began, and a server that became a
-// replica from all there are. The pool asks before it takes a connection into use, except
-// on Windows: a call that is under way on one ends as it would have.
+// only the time that answers take would show it. A call without an answer takes the trust
+// from all connections that brought nothing since it began; a server that takes no writes,
+// from all there are. The pool closes such a connection instead of taking it into use
+// (go-redis checks that everywhere but on Windows); a call that is under way on it ends as
+// it would have.
 //
-// It is a hook of the client, which sees how calls end. It judges them as a guard does.
+// It is a hook of the client, to see how calls end, which it judges as a guard does.
 type trust struct {
 	mu sync.Mutex
 	// clock counts the calls. Connections that brought nothing since the clock was at
@@ -69,8 +72,21 @@ func (t *trust) dialer(dial dialer) dialer {
 	}
 }
 
-// DialHook changes nothing: the clients of Sentinels have no hooks.
-func (*trust) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+// DialHook leaves it to the use of a connection to tell that it was not made. A pool counts
+// what its dialer tells as long as it lives: once there were as many failures as it may
+// have connections, it answers with the last one until an attempt of its own succeeds, of
+// which there is one a second at most. A server that is back would be found late, and the
+// guard keeps calls away already.
+func (*trust) DialHook(next goredis.DialHook) goredis.DialHook {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := next(ctx, network, address)
+		if err != nil {
+			// The client takes the outermost error off.
+			return unmade{fmt.Errorf("no connection: %w", err)}, nil
+		}
+		return c, nil
+	}
+}
 
 // ProcessHook watches how a command ends.
 func (t *trust) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
@@ -118,8 +134,8 @@ func (c *connection) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn is what a pool looks into before it takes the connection into use, to see if
-// the server closed it.
+// SyscallConn is what a pool asks for before it takes the connection into use, to see
+// whether the server closed it.
 func (c *connection) SyscallConn() (syscall.RawConn, error) {
 	c.trust.mu.Lock()
 	trusted := c.proven >= c.trust.since
@@ -139,7 +155,22 @@ type opaque struct{ syscall.RawConn }
 // Read looks into nothing.
 func (opaque) Read(func(uintptr) bool) error { return nil }
 
+// unmade is a connection that was not made. No pool takes it into use again.
+type unmade struct{ error }
+
+func (u unmade) SyscallConn() (syscall.RawConn, error) { return nil, u.error }
+func (u unmade) Read([]byte) (int, error)              { return 0, u.error }
+func (u unmade) Write([]byte) (int, error)             { return 0, u.error }
+func (unmade) Close() error                            { return nil }
+func (unmade) LocalAddr() net.Addr                     { return &net.TCPAddr{} }
+func (unmade) RemoteAddr() net.Addr                    { return &net.TCPAddr{} }
+func (unmade) SetDeadline(time.Time) error             { return nil }
+func (unmade) SetReadDeadline(time.Time) error         { return nil }
+func (unmade) SetWriteDeadline(time.Time) error        { return nil }
+
 var (
 	_ goredis.Hook = (*trust)(nil)
 	_ syscall.Conn = (*connection)(nil)
+	_ net.Conn     = unmade{}
+	_ syscall.Conn = unmade{}
 )

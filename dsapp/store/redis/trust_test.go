@@ -391,6 +391,22 @@ func TestMovedMaster(t *testing.T) {
 	}
 }
 
+// Every call that is made tries to connect, in two attempts, also after more failures than
+// there may be connections: a server that is back is found by the next one.
+func TestEveryCallConnects(t *testing.T) {
+	t.Parallel()
+	n := ofTLS(t)
+	_, a := n.pool(t, 2)
+	n.set(forgets, forgets)
+	before := n.ways[0].open()
+	for !refusedAtOnce(a.admit(t)) {
+	}
+	// The first call had a connection.
+	if got, want := n.ways[0].open()-before, 2*(int(a.lost.Load())-1); got != want {
+		t.Errorf("%d attempts to connect, want %d", got, want)
+	}
+}
+
 // A server that takes no writes is asked twice, and then the call fails.
 func TestReplicaIsAskedTwice(t *testing.T) {
 	t.Parallel()

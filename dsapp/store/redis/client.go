@@ -96,8 +96,8 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 		return goredis.NewClusterClient(cluster), nil
 	case s.MasterName != "":
 		s.patient(options)
-		// One for the master and the Sentinels: the way to these is asked for when the
-		// master's connections are not trusted any more.
+		// One for the master and for the Sentinels, who are asked when its connections are
+		// not trusted any more.
 		t := new(trust)
 		options.Dialer = t.dialer(options.Dialer)
 		client := goredis.NewFailoverClient(options.Failover())

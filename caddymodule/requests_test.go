@@ -26,6 +26,11 @@ func TestOwnership(t *testing.T) {
 	for name, edit := range map[string]func(t *testing.T, c object){
 		"embedded": func(*testing.T, object) {},
 		"redis":    func(t *testing.T, c object) { redisConfig(c, redistest.Start(t).Addr()) },
+		"redis behind a socket": func(t *testing.T, c object) {
+			socket := t.TempDir() + "/redis.sock"
+			redistest.Start(t, "--unixsocket", socket)
+			redisConfig(c, socket)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)

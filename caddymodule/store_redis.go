@@ -152,6 +152,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		return errors.New("key_prefix: must have no braces")
 	}
 	identity := []any{settings, options.KeyPrefix, options.WaitReplicas}
+	settings.Control = endUnacknowledged
 	if s.TLS != nil {
 		files, err := tlsIdentity(s.TLS)
 		if err != nil {

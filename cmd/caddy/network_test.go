@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -77,22 +79,96 @@ func setUpNetwork() error {
 	return nil
 }
 
-// forget has the kernel drop whatever comes on the open connections of the server, as a
-// firewall does that forgot them, and tells how many they are. New ones work.
+// forget has the kernel drop whatever comes on the open connections of the server, and
+// tells how many they are. New ones work.
 func (o *oas) forget(t *testing.T) int {
 	t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
 	for c := range o.connections {
-		socket, err := c.(*tls.Conn).NetConn().(*net.TCPConn).SyscallConn()
-		require.NoError(t, err)
-		var failed error
-		require.NoError(t, socket.Control(func(descriptor uintptr) {
-			failed = unix.SetsockoptSockFprog(int(descriptor), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-				&unix.SockFprog{Len: uint16(len(nothing)), Filter: &nothing[0]})
-		}))
-		require.NoError(t, failed)
+		forgetConnection(t, c.(*tls.Conn).NetConn())
 	}
 	return len(o.connections)
+}
+
+// forgetConnection has the kernel drop whatever comes on a connection, as a firewall does
+// that forgot it.
+func forgetConnection(t *testing.T, c net.Conn) {
+	t.Helper()
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	socket, err := c.(*net.TCPConn).SyscallConn()
+	require.NoError(t, err)
+	var failed error
+	require.NoError(t, socket.Control(func(descriptor uintptr) {
+		failed = unix.SetsockoptSockFprog(int(descriptor), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(nothing)), Filter: &nothing[0]})
+	}))
+	require.NoError(t, failed)
+}
+
+// relay forwards connections to a server.
+type relay struct {
+	net.Listener
+
+	mu    sync.Mutex
+	conns []net.Conn // of clients
+}
+
+// startRelay starts a relay to an address.
+func startRelay(t *testing.T, target string) *relay {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r := &relay{Listener: listener}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := r.Accept()
+			if err != nil {
+				return
+			}
+			server, err := new(net.Dialer).DialContext(t.Context(), "tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			r.mu.Lock()
+			r.conns = append(r.conns, client)
+			r.mu.Unlock()
+			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+				all.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					client.Close()
+					server.Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(func() {
+		r.Close()
+		r.mu.Lock()
+		for _, c := range r.conns {
+			c.Close()
+		}
+		r.mu.Unlock()
+		all.Wait()
+	})
+	return r
+}
+
+// accepted is how many connections there were.
+func (r *relay) accepted() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns)
+}
+
+// forget drops whatever comes on the connections there are.
+func (r *relay) forget(t *testing.T) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		forgetConnection(t, c)
+	}
 }

@@ -11,7 +11,36 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
+
+const (
+	// notice is how long the kernel waits until bytes that nobody acknowledges end a
+	// connection.
+	notice = 2 * time.Second
+	// margin is for a busy machine.
+	margin = 3 * time.Second
+)
+
+// untilWorking has phones call until each was answered, and tells how long that took.
+func untilWorking(ctx context.Context, works func() bool) time.Duration {
+	const phones = 10
+	began := time.Now()
+	var calls sync.WaitGroup
+	for range phones {
+		calls.Go(func() {
+			for !works() && ctx.Err() == nil {
+				select {
+				case <-time.After(50 * time.Millisecond): // as a phone that tries again
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	calls.Wait()
+	return time.Since(began)
+}
 
 // However many connections to an authentication server were forgotten on the way to it,
 // as firewalls do, calls work again as soon as the breaker lets one through: the gateway
@@ -19,12 +48,7 @@ import (
 func TestForgottenConnections(t *testing.T) {
 	t.Parallel()
 	certs := certificates(t)
-	const (
-		phones   = 10
-		cooldown = time.Second
-		notice   = 2 * time.Second // until bytes that nobody acknowledges end a connection
-		margin   = 3 * time.Second // for a busy machine
-	)
+	const cooldown = time.Second
 	for _, pooled := range []int{10, 60} {
 		t.Run(fmt.Sprint(pooled, " connections"), func(t *testing.T) {
 			t.Parallel()
@@ -58,19 +82,45 @@ func TestForgottenConnections(t *testing.T) {
 			server.Intercept(nil)
 			require.Equal(t, pooled, server.forget(t))
 
-			began := time.Now()
-			for range phones {
-				calls.Go(func() {
-					for !retrieve() && ctx.Err() == nil {
-						select {
-						case <-time.After(50 * time.Millisecond): // as a phone that tries again
-						case <-ctx.Done():
-						}
-					}
-				})
+			assert.Less(t, untilWorking(ctx, retrieve), notice+cooldown+margin)
+		})
+	}
+}
+
+// So it is with those to Redis, also if its answers are waited for much longer than the
+// kernel waits for acknowledgements.
+func TestForgottenConnectionsToRedis(t *testing.T) {
+	t.Parallel()
+	certs := certificates(t)
+	const cooldown = time.Second // of the store's breaker
+	for _, pooled := range []int{10, 60} {
+		t.Run(fmt.Sprint(pooled, " connections"), func(t *testing.T) {
+			t.Parallel()
+			redis := redistest.Start(t)
+			way := startRelay(t, redis.Addr())
+			g := startGateway(t, certs, startOAS(t, certs).URL, func(dsapp object) {
+				dsapp["store"] = object{
+					"backend": "redis", "addresses": []string{way.Addr().String()}, "timeout": "20s", "pool_size": pooled,
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			defer cancel()
+			cancelRequest := func() bool {
+				status, _, err := g.try(ctx, kinds[0].cancel, frontEndKey, pendingBody)
+				return err == nil && status == http.StatusOK
 			}
+
+			redis.Freeze(t)
+			var calls sync.WaitGroup
+			for range pooled {
+				calls.Go(func() { assert.True(t, cancelRequest()) })
+			}
+			poll(t, "connections of all calls", func() bool { return way.accepted() >= pooled })
+			redis.Thaw(t)
 			calls.Wait()
-			assert.Less(t, time.Since(began), notice+cooldown+margin)
+			way.forget(t)
+
+			assert.Less(t, untilWorking(ctx, cancelRequest), notice+cooldown+margin)
 		})
 	}
 }

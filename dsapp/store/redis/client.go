@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -26,8 +27,7 @@ const (
 const (
 	// idleTimeout closes connections before firewalls and servers usually do.
 	idleTimeout = 5 * time.Minute
-	// dialAttempts bounds what a dead server costs.
-	dialAttempts   = 2
+	// dialRetryDelay is between two attempts to connect.
 	dialRetryDelay = 50 * time.Millisecond
 	// connectionsPerCPU is the default of Settings.PoolSize.
 	connectionsPerCPU = 10
@@ -66,6 +66,9 @@ type Settings struct {
 	// PoolSize is the most connections to one server that are open at once.
 	// Default: ten for every CPU.
 	PoolSize int
+	// Control sets options of every new socket, as that of a net.Dialer does.
+	// Default: nothing is set.
+	Control func(network, address string, socket syscall.RawConn) error `json:"-"`
 }
 
 // NewClient returns a client that suits a Store. It checks the settings and
@@ -93,9 +96,24 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 		return goredis.NewClusterClient(cluster), nil
 	case s.MasterName != "":
 		s.patient(options)
-		return goredis.NewFailoverClient(options.Failover()), nil
+		// One for the master and for the Sentinels, who are asked when its connections are
+		// not trusted any more.
+		t := new(trust)
+		options.Dialer = t.dialer(options.Dialer)
+		client := goredis.NewFailoverClient(options.Failover())
+		client.AddHook(t)
+		return client, nil
 	}
-	return goredis.NewClient(options.Simple()), nil
+	return newServer(options.Simple()), nil
+}
+
+// newServer returns the client of one server.
+func newServer(o *goredis.Options) *goredis.Client {
+	t := new(trust)
+	o.Dialer = t.dialer(o.Dialer)
+	c := goredis.NewClient(o)
+	c.AddHook(t)
+	return c
 }
 
 // check reports what cannot be used. It shows no credentials.
@@ -146,9 +164,8 @@ func (s *Settings) options() *goredis.UniversalOptions {
 		DB:                       s.DB,
 		TLSConfig:                s.TLS,
 		Dialer:                   s.dial,
-		DialTimeout:              s.DialTimeout,
-		DialerRetries:            dialAttempts,
-		DialerRetryTimeout:       dialRetryDelay,
+		DialTimeout:              2*s.DialTimeout + dialRetryDelay, // see dial
+		DialerRetries:            1,
 		ReadTimeout:              s.Timeout,
 		WriteTimeout:             s.Timeout,
 		PoolTimeout:              s.Timeout,
@@ -171,14 +188,29 @@ func (s *Settings) options() *goredis.UniversalOptions {
 // therefore.
 func (s *Settings) patient(o *goredis.UniversalOptions) {
 	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
-	o.DialTimeout, o.DialerRetries = 4*step, 1
+	o.DialTimeout = 4 * step
 }
 
-// dial connects to a Sentinel or a server.
+// dial connects to a server in one of two attempts, which bounds what a dead one costs, or
+// with Sentinels to either in one.
 func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := s.connect(ctx, network, address)
+	if err == nil || s.MasterName != "" {
+		return c, err
+	}
+	select {
+	case <-time.After(dialRetryDelay):
+		return s.connect(ctx, network, address)
+	case <-ctx.Done():
+		return nil, err
+	}
+}
+
+// connect is one attempt to connect.
+func (s *Settings) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
-	connection, err := new(net.Dialer).DialContext(ctx, network, address)
+	connection, err := (&net.Dialer{Control: s.Control}).DialContext(ctx, network, address)
 	if err != nil || s.TLS == nil {
 		return connection, err
 	}

@@ -207,7 +207,7 @@ func testSentOnce(t *testing.T, d deployment) {
 	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
 		t.Fatal(err)
 	}
-	openConnections(t, client, "dsapp:{id-1}:reg")
+	openConnections(t, client, "dsapp:{id-1}:reg", 4)
 	var master *redistest.Server
 	before := map[*redistest.Server]string{}
 	for _, server := range d.masters {
@@ -233,8 +233,8 @@ func testSentOnce(t *testing.T, d deployment) {
 	}
 }
 
-// openConnections leaves several connections idle to the server that has the key.
-func openConnections(t *testing.T, client goredis.UniversalClient, key string) {
+// openConnections leaves so many connections idle to the server that has the key.
+func openConnections(t *testing.T, client goredis.UniversalClient, key string, connections int) {
 	t.Helper()
 	node, _ := client.(*goredis.Client)
 	if cluster, ok := client.(*goredis.ClusterClient); ok {
@@ -243,7 +243,7 @@ func openConnections(t *testing.T, client goredis.UniversalClient, key string) {
 			t.Fatal(err)
 		}
 	}
-	for range 4 {
+	for range connections {
 		conn := node.Conn()
 		defer conn.Close()
 		if err := conn.Ping(t.Context()).Err(); err != nil {
@@ -336,7 +336,7 @@ func roomKeys(t *testing.T, server *redistest.Server) []string {
 }
 
 // The error of a store that is configured for another kind of Redis than it meets
-// says which one it is.
+// says what is wrong, and speaks of Sentinels only if some are configured.
 func TestOtherKindsOfRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -347,8 +347,8 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		settings   redis.Settings
 	}{
 		{"node as a server", "the server is a node of a cluster", redis.Settings{Addresses: cluster.Addresses()[:1]}},
-		{"Sentinel as a server", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
-		{"Sentinel as a node", "is the server a Sentinel?", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
+		{"Sentinel as a server", "EVALSHA (is this a Redis server", redis.Settings{Addresses: sentinel.Addresses()[:1]}},
+		{"Sentinel as a node", "CLUSTER (is this a Redis server", redis.Settings{Addresses: sentinel.Addresses()[:1], Cluster: true}},
 		{"server as a Sentinel", "the server is no Sentinel", redis.Settings{Addresses: []string{server.Addr()}, MasterName: redistest.MasterName}},
 		{"server without TLS", "does the server speak TLS?", redis.Settings{
 			Addresses: []string{server.Addr()}, TLS: &tls.Config{MinVersion: tls.VersionTLS12}, DialTimeout: 100 * time.Millisecond,
@@ -363,6 +363,9 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		}
 		if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "Sentinel") && tt.settings.MasterName == "" {
+			t.Errorf("%s: error %v speaks of Sentinels, and none are configured", tt.name, err)
 		}
 	}
 }

@@ -32,8 +32,13 @@ const maxServerText = 80
 // a part of an answer.
 func unavailable(err error) error {
 	if errors.Is(err, goredis.Nil) {
-		// Nothing that a Store asks of a server has this answer.
-		err = errMaster
+		// Nothing that a Store asks of a server has this answer. That of a Sentinel is why
+		// there is no connection.
+		if errors.Unwrap(err) == nil {
+			err = errAnswer
+		} else {
+			err = errMaster
+		}
 	}
 	if server, ok := errors.AsType[goredis.Error](err); ok {
 		// Redis 6 has its own words before those of a failed command of a script.
@@ -61,8 +66,9 @@ func serverText(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// advice names a command that a server does not know, and says what kind of server that
-// may be. The command is quoted before the first comma, its arguments follow it.
+// advice names a command that a server does not know, and says what that means. Only
+// Sentinels are sent SENTINEL. The command is quoted before the first comma, its arguments
+// follow it.
 func advice(s string) string {
 	command, unknown := strings.CutPrefix(s, "ERR unknown command ")
 	if !unknown {
@@ -73,7 +79,14 @@ func advice(s string) string {
 	if strings.Contains(command, "SENTINEL") {
 		return " " + command + " (the server is no Sentinel)"
 	}
-	return " " + command + " (is the server a Sentinel?)"
+	return " " + command + " (is this a Redis server of version 6 or later?)"
+}
+
+// readOnly reports whether the server took nothing of a command, as it is a replica.
+func readOnly(err error) bool {
+	server, sent := errors.AsType[goredis.Error](err)
+	// Redis 6 has its own words before those of a failed command of a script.
+	return sent && strings.Contains(server.Error(), "READONLY ")
 }
 
 // speaksOfConnection reports whether err comes from the way to the server, whose

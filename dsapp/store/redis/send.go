@@ -54,6 +54,9 @@ type delivery struct {
 	detours int
 	// source says that the server does not know the script by its hash.
 	source bool
+	// renewed says that it went once more on a new connection, because the server
+	// takes no writes.
+	renewed bool
 	// doubt is the error of an earlier attempt of which it is unknown if it arrived.
 	doubt error
 
@@ -221,6 +224,12 @@ func (s *Store) judge(ctx context.Context, d *delivery) (again bool, err error) 
 	}
 	if goredis.HasErrorPrefix(err, "NOSCRIPT") && !d.source {
 		d.source = true
+		return true, nil
+	}
+	if readOnly(err) && !d.renewed {
+		// The master may have moved. The client goes on with new connections.
+		d.renewed = true
+		d.back()
 		return true, nil
 	}
 	if address, ok := goredis.IsMovedError(err); ok {

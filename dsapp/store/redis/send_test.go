@@ -26,12 +26,13 @@ func TestRedirected(t *testing.T) {
 		"[::1]:7001":    "[::1]:7001",
 		":7001":         "10.0.0.1:7001",
 	} {
-		got := redirected(client.(*goredis.Client), address)
+		node := client.(*goredis.Client)
+		got := redirected(node, address)
 		o := got.Options()
 		if o.Addr != want {
 			t.Errorf("%q leads to %q, want %q", address, o.Addr, want)
 		}
-		if o.Username != "user" || o.Password != "password" || o.DialTimeout != 7*time.Second || o.ReadTimeout != 8*time.Second ||
+		if o.Username != "user" || o.Password != "password" || o.DialTimeout != node.Options().DialTimeout || o.ReadTimeout != 8*time.Second ||
 			!o.ContextTimeoutEnabled || o.MaxRetries != 0 {
 			t.Errorf("%q: other settings", address)
 		}

@@ -18,7 +18,7 @@ type slotTable struct {
 
 // newNode returns the client of a cluster's node.
 func newNode(o *goredis.Options) *goredis.Client {
-	c := goredis.NewClient(o)
+	c := newServer(o)
 	if host, _, err := net.SplitHostPort(o.Addr); err == nil {
 		c.AddHook(slotTable{host})
 	}

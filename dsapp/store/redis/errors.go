@@ -66,10 +66,14 @@ func serverText(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// advice names a command that a server does not know, and says what that means. Only
+// advice completes the text of a server's error where that does not say what to do. It
+// names a command that a server does not know, and says what that means. Only
 // Sentinels are sent SENTINEL. The command is quoted before the first comma, its arguments
 // follow it.
 func advice(s string) string {
+	if strings.HasPrefix(s, "ERR The user executing the script can't run") {
+		return "not run one of its commands: permit all that the gateway's documentation lists"
+	}
 	command, unknown := strings.CutPrefix(s, "ERR unknown command ")
 	if !unknown {
 		return ""

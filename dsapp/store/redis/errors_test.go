@@ -41,6 +41,7 @@ func TestErrors(t *testing.T) {
 		{serverError("MISCONF Redis is configured to save RDB snapshots, but"), "MISCONF Redis is configured", false},
 		{serverError("CLUSTERDOWN The cluster is down"), "CLUSTERDOWN The cluster is down", false},
 		{serverError("LOADING Redis is loading the dataset in memory"), "LOADING Redis is loading", false},
+		{serverError("ERR The user executing the script can't run this command or subcommand script: SECRET"), "ERR The user executing the script cannot run one of its commands: permit all", false},
 		{serverError("ERR unknown command 'evalsha', with args beginning with: 'SECRET' 'id-1'"), "ERR unknown command EVALSHA (is this a Redis server of version 6 or later?)", false},
 		{serverError("ERR unknown command `SET`, with args beginning with: `sentinel:SECRET`"), "ERR unknown command SET (is this a Redis server of version 6 or later?)", false},
 		{serverError("ERR unknown command 'SENTINEL', with args beginning with: 'SECRET'"), "ERR unknown command SENTINEL (the server is no Sentinel)", false},

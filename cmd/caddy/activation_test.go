@@ -250,7 +250,7 @@ func TestThirdPartyClientActivates(t *testing.T) {
 				dsapp["activation"] = object{"profile": "rfc5054-" + group + "-sha256"}
 			})
 			// Several exchanges, so that values with a leading zero byte are likely.
-			for _, license := range []string{"mdl", "standard", "mdl"} {
+			for i, license := range []string{"mdl", "standard", "mdl"} {
 				registered := g.RegisterFor(t, object{"licenseType": license})
 				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
 				cmd.Dir = peer
@@ -262,6 +262,10 @@ func TestThirdPartyClientActivates(t *testing.T) {
 					"REGISTRATION_IDENTIFIER="+registered.Identifier,
 					"ACTIVATION_PASSWORD="+registered.Password,
 					"SRP_GROUP="+group)
+				if i == 2 && group == "2048" {
+					// The client's own begin with zeros, which it does not send.
+					cmd.Env = append(cmd.Env, "SRP_SHORT=1")
+				}
 				// It warns of private keys that happen to be short.
 				var complaints bytes.Buffer
 				cmd.Stderr = &complaints

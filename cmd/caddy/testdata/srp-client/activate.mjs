@@ -9,8 +9,8 @@
 //   REGISTRATION_IDENTIFIER  SRP identity
 //   ACTIVATION_PASSWORD      SRP password
 //   SRP_GROUP                2048 (default), 3072 or 4096
-//   SRP_LEADING_ZERO         1: draw the private value until the public one begins with a zero byte
-//   SRP_SHORT                1: send the public value without leading zeros
+//   SRP_SHORT                1: send numbers as BigInt writes them, and draw until both
+//                            begin with zeros, which are then missing
 //
 // Prints one line of JSON. Exits with 0 only if the server proved itself and every
 // item was authentic; otherwise with 1 (2 for wrong usage) and the reason on stderr.
@@ -47,7 +47,6 @@ function settings(env) {
     apiKey: need("GATEWAY_KEY"),
     registration: need("REGISTRATION_IDENTIFIER"),
     password: need("ACTIVATION_PASSWORD"),
-    leadingZero: env.SRP_LEADING_ZERO === "1",
     short: env.SRP_SHORT === "1",
   };
 }
@@ -120,10 +119,13 @@ function unhex(stage, object, member, bytes) {
 
 const hex = (bytes) => bytes.toString("hex").toUpperCase();
 
+// number writes bytes as JavaScript writes the number that they are.
+const number = (bytes) => BigInt(`0x${hex(bytes)}`).toString(16);
+
 // privateValue returns a, on request such that g^a begins with a zero byte. OpenSSL
 // does the search: it is a good deal faster than the package.
-async function privateValue(params, leadingZero) {
-  if (!leadingZero) return srp.SRP.genKey(32);
+async function privateValue(params, short) {
+  if (!short) return srp.SRP.genKey(32);
   const dh = createDiffieHellman(params.N.toBuffer(true), params.g.toBuffer(true));
   for (;;) {
     const a = await srp.SRP.genKey(32);
@@ -153,29 +155,32 @@ async function activate(s) {
 
   // The package wants the salt before it gives A, the protocol the other way
   // round. A depends on a alone, so a first client without salt supplies it.
-  const a = await privateValue(params, s.leadingZero);
+  const a = await privateValue(params, s.short);
   const A = new srp.SrpClient(params, Buffer.alloc(0), identity, password, a).computeA();
   if (A.length !== size) throw new Error("the package no longer pads A");
 
   const first = "DSAPPSRPGenerateEphemeralKey";
-  const challenge = await call(s, first, {
-    registrationIdentifier: s.registration,
-    clientEphemeralPublicKey: s.short ? hex(A).replace(/^0+/, "") : hex(A),
-  });
-  const B = unhex(first, challenge, "serverEphemeralPublicKey", size);
-  const salt = unhex(first, challenge, "salt", 16);
-
-  const client = new srp.SrpClient(params, salt, identity, password, a, true);
-  try {
-    client.setB(B);
-  } catch (e) {
-    throw new Failure(first, e.message);
-  }
+  let B, client, M1;
+  do {
+    const challenge = await call(s, first, {
+      registrationIdentifier: s.registration,
+      clientEphemeralPublicKey: s.short ? number(A) : hex(A),
+    });
+    B = unhex(first, challenge, "serverEphemeralPublicKey", size);
+    const salt = unhex(first, challenge, "salt", 16);
+    client = new srp.SrpClient(params, salt, identity, password, a, true);
+    try {
+      client.setB(B);
+    } catch (e) {
+      throw new Failure(first, e.message);
+    }
+    M1 = client.computeM1();
+  } while (s.short && M1[0] >= 0x10);
 
   const second = "DSAPPSRPGenerateActivationData";
   const proof = await call(s, second, {
     registrationIdentifier: s.registration,
-    clientEvidenceMessage: hex(client.computeM1()),
+    clientEvidenceMessage: s.short ? number(M1) : hex(M1),
   });
   const evidence = unhex(second, proof, "serverEvidenceMessage", 32);
   try {

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Clients that send a key only when they are asked for one are answered as others, however
+// often they ask without: curl, and Java's, whose numbers have a sign byte, or lack their
+// leading zeros.
+func TestClientsThatAwaitTheChallenge(t *testing.T) {
+	t.Parallel()
+	const calls = 12
+	certs := certificates(t)
+	server := startOAS(t, certs)
+	g := startGateway(t, certs, server.URL, func(dsapp object) {
+		dsapp["limits"].(object)["failed_keys_per_minute"] = calls / 2
+	})
+	run := func(name string, args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		var complaints strings.Builder
+		cmd.Stderr = &complaints
+		out, err := cmd.Output()
+		require.NoError(t, err, complaints.String())
+		return string(out)
+	}
+	urls := strings.Split(strings.Repeat(" "+g.URL+restPath+serverTimeService, calls), " ")[1:]
+	args := append([]string{
+		"--silent", "--show-error", "--anyauth", "--user", frontEndKey + ":", "--cacert", certs.Authority,
+		"--header", "Content-Type: application/json", "--data", "{}", "--write-out", "\n%{http_code}\n",
+	}, urls...)
+	out := run("curl", args...)
+	assert.Equal(t, calls, strings.Count(out, "\n200\n"), out)
+	assert.Equal(t, calls, strings.Count(out, answerSuccess), out)
+
+	if _, err := exec.LookPath("javac"); err != nil {
+		t.Skip("no JDK")
+	}
+	registered := g.Register(t)
+	run("java", "testdata/java-client/Activate.java", g.URL, certs.Authority, frontEndKey, registered.Identifier, registered.Password, "12")
+}

@@ -88,12 +88,17 @@ func EmbeddedPath(configured string) (string, error) {
 // opener opens a file. One that cannot be used is not read again before it changes:
 // every request that needs the store tries to open it.
 type opener struct {
-	path    string
+	path string
+
+	// An attempt that belongs to a resource which was closed may still be running.
+	mu      sync.Mutex
 	refused fs.FileInfo
 	refusal error
 }
 
 func (o *opener) open() (*embedded.Store, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	info, err := os.Stat(o.path)
 	if err == nil && o.refusal != nil && os.SameFile(info, o.refused) &&
 		info.Size() == o.refused.Size() && info.ModTime().Equal(o.refused.ModTime()) {

@@ -248,7 +248,7 @@ func TestMethodsFail(t *testing.T) {
 	for name, m := range methods {
 		p := newPeer(t, "primary", answering(m.with(failed("STAT_INVPARAM", -2))))
 		got, err := m.call(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}}), "primary")
-		if refusal, ok := errors.AsType[*Refusal](err); !ok || refusal.Codes != (soap.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVPARAM", ReturnCode: -1, StatusCode: -2}) {
+		if refusal, ok := errors.AsType[*Refusal](err); !ok || refusal.Codes != soap.FailureCodes("STAT_INVPARAM", -2) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !got.isZero() {
@@ -300,7 +300,7 @@ func TestStatusMessage(t *testing.T) {
 			s := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}, Deployment: deployment})
 			got, err := m.call(t.Context(), s, "primary")
 			refusal, ok := errors.AsType[*Refusal](err)
-			if !ok || refusal.Codes != (soap.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}) || refusal.Instance != "primary" {
+			if !ok || refusal.Codes != soap.FailureCodes("STAT_INVCREDENTIALS", 1000) || refusal.Instance != "primary" {
 				t.Errorf("%s: %+v, %v", name, got, err)
 				continue
 			}

@@ -33,7 +33,7 @@ func (in *instance) settle(ctx context.Context, call breaker.Call, c *soap.Row, 
 			// Its texts can repeat what the command said; they are logged elsewhere.
 			return errors.New("SOAP Fault")
 		}
-		return v.error(in.name, c)
+		return v.failure(in.name, c)
 	})
 }
 

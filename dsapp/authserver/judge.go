@@ -115,8 +115,8 @@ func lost(ended, err error) (reason, cause error) {
 	return ErrNoAnswer, fmt.Errorf("connection or HTTP failure (%T)", err)
 }
 
-// error is the error of a command that an instance got; nil if it succeeded.
-func (v *verdict) error(instance string, c *soap.Row) error {
+// failure is the error of a command that an instance got; nil if it succeeded.
+func (v *verdict) failure(instance string, c *soap.Row) error {
 	switch {
 	case v.reason != nil:
 		return &CallError{Instance: instance, Operation: c.String(), Reason: v.reason, Cause: v.cause}

@@ -66,7 +66,7 @@ func TestResultCodesAgree(t *testing.T) {
 						t.Errorf("%v: %+v, %v", states, got, err)
 					}
 				case [4]string{"failure", "failure", "failure", "failure"}:
-					if !refused || refusal.Codes != (soap.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -1, StatusCode: 1007}) {
+					if !refused || refusal.Codes != soap.FailureCodes("STAT_LOCKED", 1007) {
 						t.Errorf("%v: %v", states, err)
 					}
 				default:

@@ -164,17 +164,17 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 	tried := attempts{search: to.Search}
 	if unknown != "" {
 		v := judge(c.Row, elsewhere, &sighting{err: errors.New("no such instance")})
-		tried.add(v, v.error(unknown, c.Row))
+		tried.add(v, v.failure(unknown, c.Row))
 	}
 	for i, candidate := range candidates {
 		if i > 0 && ctx.Err() != nil {
 			v := judge(c.Row, elsewhere, &sighting{err: ctx.Err()})
-			tried.add(v, v.error(candidate.name, c.Row))
+			tried.add(v, v.failure(candidate.name, c.Row))
 			break
 		}
 		start := time.Now()
 		v := candidate.try(ctx, c, groupOf(ctx, c), &s.dialect, request, elsewhere)
-		err := v.error(candidate.name, c.Row)
+		err := v.failure(candidate.name, c.Row)
 		// That one of several does not have it is no news.
 		s.log(ctx, candidate, c.Row, v, err, len(candidates) > 1, time.Since(start))
 		if err == nil {

@@ -255,7 +255,7 @@ func TestRefusal(t *testing.T) {
 			t.Errorf("%s: %v", status, err)
 			continue
 		}
-		if refusal.Instance != "primary" || refusal.Codes != (soap.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: status, ReturnCode: -1, StatusCode: -77}) ||
+		if refusal.Instance != "primary" || refusal.Codes != soap.FailureCodes(status, -77) ||
 			len(refusal.Stack) != 1 || refusal.Stack[0] != (soap.StackEntry{Code: -13, Description: "Fail to retrieve storage key"}) || refusal.BackendFault() != fault {
 			t.Errorf("%s: %+v", status, refusal)
 		}

@@ -26,28 +26,6 @@ type ComponentTypes struct {
 	Notification   string
 }
 
-func (t *ComponentTypes) of(c component) string {
-	switch c {
-	case authenticationComponent:
-		return t.Authentication
-	case signatureComponent:
-		return t.Signature
-	case notificationComponent:
-		return t.Notification
-	}
-	return t.Provisioning
-}
-
-// component selects which of the ComponentTypes a command names.
-type component uint8
-
-const (
-	provisioningComponent component = iota
-	authenticationComponent
-	signatureComponent
-	notificationComponent
-)
-
 // Attributes are the names of attributes that are not public.
 type Attributes struct {
 	// ActivationMessage carries Activation Message 1. Default PROVFLD_ACTIVATION_MESSAGE.
@@ -81,17 +59,20 @@ const (
 	RetryOnce
 )
 
-// scenario is a family of operations of the authentication server: the
-// namespace of its operation elements.
+// scenario is a family of operations of the authentication server.
 type scenario struct {
-	prefix    string
-	namespace string
+	// prefix and namespace of the operation elements.
+	prefix, namespace string
+	component         func(*ComponentTypes) string
 }
 
+const types = "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/"
+
 var (
-	provisioningScenario   = scenario{"prov", "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/Provisioning"}
-	authenticationScenario = scenario{"aut", "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/Authentication"}
-	signatureScenario      = scenario{"sig", "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/Signature"}
+	provisioningScenario   = scenario{"prov", types + "Provisioning", func(t *ComponentTypes) string { return t.Provisioning }}
+	notificationScenario   = scenario{"prov", types + "Provisioning", func(t *ComponentTypes) string { return t.Notification }}
+	authenticationScenario = scenario{"aut", types + "Authentication", func(t *ComponentTypes) string { return t.Authentication }}
+	signatureScenario      = scenario{"sig", types + "Signature", func(t *ComponentTypes) string { return t.Signature }}
 )
 
 // Row is a row of the table of the commands. In the attribute list family a
@@ -105,8 +86,7 @@ type Row struct {
 	// set is the element that holds the attributes; empty in the typed family.
 	set string
 	// prefix of the names of attributes.
-	prefix    string
-	component component
+	prefix string
 	// fields in the order in which they are sent.
 	fields []field
 	// dataFields adds a data field list with one meaningless entry: the server

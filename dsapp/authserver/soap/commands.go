@@ -66,10 +66,7 @@ var (
 		},
 		[]out[Registered]{
 			{output{name: "SERIAL_NO"}, func(a *Registered) *string { return &a.SerialNumber }},
-			{
-				output{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode},
-				func(a *Registered) *string { return &a.ActivationCode },
-			},
+			{output{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode}, func(a *Registered) *string { return &a.ActivationCode }},
 			{
 				output{name: "EVENT_REACTIVATION_COUNTER", id: eventReactivationCounterName, kind: printable, longest: maxEventCounter},
 				func(a *Registered) *string { return &a.EventReactivationCounter },
@@ -117,10 +114,7 @@ var (
 				output{name: "serverEphemeralPublicKey", required: true, kind: hexDigits, longest: maxRelayed},
 				func(a *DSAPPSRPChallenge) *string { return &a.ServerPublic },
 			},
-			{
-				output{name: "salt", required: true, kind: hexDigits, longest: maxRelayed},
-				func(a *DSAPPSRPChallenge) *string { return &a.Salt },
-			},
+			{output{name: "salt", required: true, kind: hexDigits, longest: maxRelayed}, func(a *DSAPPSRPChallenge) *string { return &a.Salt }},
 		})
 
 	// DSAPPSRPGenerateActivationData is the second call of an exchange.
@@ -155,7 +149,7 @@ var (
 
 	// UpdateDevicePNID registers the push notification ID of a device.
 	UpdateDevicePNID = define(
-		Row{operation: "updateDevicePNID", scenario: provisioningScenario, component: notificationComponent, Retry: RetryOnce},
+		Row{operation: "updateDevicePNID", scenario: notificationScenario, Retry: RetryOnce},
 		[]in[UpdateDevicePNIDRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "user/userID"}, func(q *UpdateDevicePNIDRequest) string { return q.UserID }},
@@ -169,7 +163,7 @@ var (
 	// with a status message is a login that was refused after all.
 	AuthUser = define(
 		Row{
-			operation: "authUser", scenario: authenticationScenario, component: authenticationComponent,
+			operation: "authUser", scenario: authenticationScenario,
 			set: "credentialAttributeSet", prefix: "CREDFLD_", denial: "STATUS_MESSAGE",
 			Waits: true, answered: func(request any) bool { return request.(*AuthUserRequest).ChallengeKey != "" },
 		},
@@ -187,7 +181,7 @@ var (
 	// AuthSignature completes a pending signature.
 	AuthSignature = define(
 		Row{
-			operation: "authSignature", scenario: signatureScenario, component: signatureComponent,
+			operation: "authSignature", scenario: signatureScenario,
 			set: "attributeSet", prefix: "SIGNFLD_", dataFields: true,
 		},
 		[]in[AuthSignatureRequest]{
@@ -200,13 +194,13 @@ var (
 		authenticated)
 
 	// GetPreparedSecureChallenge fetches a pending login.
-	GetPreparedSecureChallenge = retrieval("getPreparedSecureChallenge", "challengeKey", authenticationScenario, authenticationComponent)
+	GetPreparedSecureChallenge = retrieval("getPreparedSecureChallenge", "challengeKey", authenticationScenario)
 	// GetPreparedSignatureRequest fetches a pending signature.
-	GetPreparedSignatureRequest = retrieval("getPreparedSignatureRequest", "requestKey", signatureScenario, signatureComponent)
+	GetPreparedSignatureRequest = retrieval("getPreparedSignatureRequest", "requestKey", signatureScenario)
 	// CancelAuthUser rejects a pending login.
-	CancelAuthUser = cancellation("cancelAuthUser", "challengeKeyMessage", authenticationScenario, authenticationComponent)
+	CancelAuthUser = cancellation("cancelAuthUser", "challengeKeyMessage", authenticationScenario)
 	// CancelAuthSignatureRequest rejects a pending signature.
-	CancelAuthSignatureRequest = cancellation("cancelAuthSignatureRequest", "requestKeyMessage", signatureScenario, signatureComponent)
+	CancelAuthSignatureRequest = cancellation("cancelAuthSignatureRequest", "requestKeyMessage", signatureScenario)
 )
 
 // provisioning is the row of a subcommand of provisioningExecute.
@@ -214,9 +208,9 @@ func provisioning(cmd string) Row {
 	return Row{operation: "provisioningExecute", cmd: cmd, scenario: provisioningScenario, set: "attributeSet", prefix: "PROVFLD_"}
 }
 
-func retrieval(operation, key string, s scenario, c component) Command[RetrieveRequest, Retrieved] {
+func retrieval(operation, key string, s scenario) Command[RetrieveRequest, Retrieved] {
 	return define(
-		Row{operation: operation, scenario: s, component: c, Retry: RetryFault, Elsewhere: []string{statusNotFound}},
+		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound}},
 		[]in[RetrieveRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "serialNumber"}, func(q *RetrieveRequest) string { return q.SerialNumber }},
@@ -228,9 +222,9 @@ func retrieval(operation, key string, s scenario, c component) Command[RetrieveR
 		}})
 }
 
-func cancellation(operation, key string, s scenario, c component) Command[CancelRequest, Done] {
+func cancellation(operation, key string, s scenario) Command[CancelRequest, Done] {
 	return define(
-		Row{operation: operation, scenario: s, component: c, Retry: RetryFault, Elsewhere: []string{statusNotFound, statusNoSupport}},
+		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound, statusNoSupport}},
 		[]in[CancelRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "serialNumber"}, func(q *CancelRequest) string { return q.SerialNumber }},

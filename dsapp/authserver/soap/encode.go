@@ -142,7 +142,7 @@ func (c Call) value(f *field, d *Dialect) string {
 	case f.fixed != "":
 		return f.fixed
 	}
-	return d.ComponentTypes.of(c.component)
+	return c.scenario.component(&d.ComponentTypes)
 }
 
 // check refuses a value that the field, under its full name, cannot carry.

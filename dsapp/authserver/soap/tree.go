@@ -1,6 +1,7 @@
 package soap
 
 import (
+	"bufio"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -95,7 +96,8 @@ type parser struct {
 // no error holds text of the document.
 func parse(r io.Reader) (*element, error) {
 	source := &answerReader{r: r}
-	p := parser{source: source, decoder: xml.NewDecoder(source)}
+	// Most answers are shorter than this; the decoder's own buffer is twice as long.
+	p := parser{source: source, decoder: xml.NewDecoder(bufio.NewReaderSize(source, 2<<10))}
 	p.decoder.CharsetReader = func(charset string, text io.Reader) (io.Reader, error) {
 		if !IsUTF8(charset) {
 			return nil, errors.New("not UTF-8")

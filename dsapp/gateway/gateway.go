@@ -1,5 +1,5 @@
 // Package gateway holds the operations of the gateway: what is done for each
-// service, on typed values. It knows neither HTTP nor JSON nor SOAP.
+// service, on typed values. It knows neither HTTP nor JSON nor the form of SOAP.
 //
 // Every operation fails with a *Refusal, an *InvalidError or a *Failure.
 package gateway

@@ -50,6 +50,17 @@ func TestLibraryDependencies(t *testing.T) {
 	}
 }
 
+// What the authentication servers are told and answer is a matter of its own.
+func TestSOAPDependencies(t *testing.T) {
+	t.Parallel()
+	const soap = module + "/dsapp/authserver/soap"
+	for _, dependency := range dependencies(t, soap) {
+		if strings.HasPrefix(dependency, module) && dependency != soap || dependency == "net/http" {
+			t.Errorf("%s depends on %s", soap, dependency)
+		}
+	}
+}
+
 // What a bank builds into its Caddy has the modules and the commands for operators,
 // and neither a simulated server nor fixed keys.
 func TestGatewayIsWithoutSandbox(t *testing.T) {

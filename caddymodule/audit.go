@@ -81,11 +81,6 @@ func (*auditLog) Operation(context.Context, gateway.OperationEvent) {}
 // Exchange does nothing.
 func (*auditLog) Exchange(context.Context, gateway.ExchangeEvent) {}
 
-// InstanceCall does nothing.
-func (*auditLog) InstanceCall(ctx context.Context, _ gateway.Command) (context.Context, func(gateway.InstanceOutcome)) {
-	return ctx, func(gateway.InstanceOutcome) {}
-}
-
 // Ownership adds the decision about a request to the access log.
 func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {

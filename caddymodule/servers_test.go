@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
@@ -147,14 +148,14 @@ func TestLimitsReachInstances(t *testing.T) {
 		return taken
 	}
 	assert.Equal(t, 2*waiting, taken(5, func() error {
-		_, err := servers.AuthUser(authserver.ForBackEnd(t.Context()), "", authserver.AuthUser{UserID: "jane.doe", Password: "push"})
+		_, _, err := authserver.Call(authserver.ForBackEnd(t.Context()), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: "jane.doe", Password: "push"})
 		return err
 	}))
 	assert.Equal(t, 2*(connections-reserved-waiting), taken(20, func() error {
-		_, err := servers.AuthSignature(t.Context(), "", authserver.AuthSignature{UserID: "jane.doe", RequestKey: "1", Signature: "123456"})
+		_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthSignature, soap.AuthSignatureRequest{UserID: "jane.doe", RequestKey: "1", Signature: "123456"})
 		return err
 	}))
-	_, err := servers.MDLRegister(authserver.ForBackEnd(t.Context()), authserver.MDLRegister{UserID: "jane.doe", StaticPassword: "a static password"})
+	_, _, err := authserver.Call(authserver.ForBackEnd(t.Context()), servers, authserver.Target{}, soap.MDLRegister, soap.MDLRegisterRequest{UserID: "jane.doe", StaticPassword: "a static password"})
 	require.NoError(t, err)
 }
 
@@ -201,7 +202,7 @@ func TestDeploymentAndPolicy(t *testing.T) {
 			servers := serversOf(t, &AuthenticationServers{Deployment: tt.deployment, Policy: tt.policy}, sandbox.New(sandbox.Options{}))
 			asked := make(map[string]bool)
 			for range 4 {
-				_, err := servers.AuthUser(t.Context(), "", authserver.AuthUser{UserID: "nobody", Password: "123456"})
+				_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: "nobody", Password: "123456"})
 				refusal, ok := errors.AsType[*authserver.Refusal](err)
 				require.True(t, ok, err)
 				asked[refusal.Instance] = true
@@ -214,7 +215,7 @@ func TestDeploymentAndPolicy(t *testing.T) {
 	for deployment, calls := range map[string]int{"": 2, "replicated": 2, "shared_database": 1} {
 		simulated := sandbox.New(sandbox.Options{})
 		servers := serversOf(t, &AuthenticationServers{Deployment: deployment}, simulated)
-		_, err := servers.GetPreparedSecureChallenge(t.Context(), authserver.Retrieve{SerialNumber: "VDS1000000-1", Key: "1"})
+		_, _, err := authserver.Call(t.Context(), servers, authserver.Target{Search: true}, soap.GetPreparedSecureChallenge, soap.RetrieveRequest{SerialNumber: "VDS1000000-1", Key: "1"})
 		require.Error(t, err)
 		assert.Equal(t, calls, simulated.Calls("getPreparedSecureChallenge"), deployment)
 	}
@@ -257,21 +258,21 @@ func TestNamesOfComponentsAndAttributes(t *testing.T) {
 				w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
 				_, _ = io.WriteString(w, strings.ReplaceAll(answer.Body.String(), "PROVFLD_EVENT_REACTIVATION_COUNTER", "OUR_COUNTER"))
 			}))
-			registered, err := servers.Register(t.Context(), authserver.Register{UserID: user.Name, StaticPassword: user.StaticPassword})
+			registered, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.Register, soap.RegisterRequest{UserID: user.Name, StaticPassword: user.StaticPassword})
 			require.NoError(t, err)
 			assert.NotEmpty(t, registered.EventReactivationCounter)
 			assert.Contains(t, sent, ">"+tt.want[0]+"<")
 			for i, call := range []func() error{
 				func() error {
-					_, err := servers.AuthUser(t.Context(), "", authserver.AuthUser{UserID: user.Name, Password: "123456"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: user.Name, Password: "123456"})
 					return err
 				},
 				func() error {
-					_, err := servers.AuthSignature(t.Context(), "", authserver.AuthSignature{UserID: user.Name, RequestKey: "1", Signature: "123456"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthSignature, soap.AuthSignatureRequest{UserID: user.Name, RequestKey: "1", Signature: "123456"})
 					return err
 				},
 				func() error {
-					_, err := servers.UpdateDevicePNID(t.Context(), authserver.UpdateDevicePNID{UserID: user.Name, SerialNumber: "VDS1000000-1", DevicePNID: "00"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{UserID: user.Name, SerialNumber: "VDS1000000-1", DevicePNID: "00"})
 					return err
 				},
 			} {

@@ -92,7 +92,7 @@ func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 		s := newServers(t, Config{Instances: []Instance{in}})
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := s.MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), s, request)
 		runtime.ReadMemStats(&after)
 
 		failure := checkFailure(t, test.name, err, ErrBadAnswer)
@@ -130,7 +130,7 @@ func TestAnswerIsNotRead(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			return &http.Response{StatusCode: test.status, Header: http.Header{"Content-Type": {test.media}}, Body: body}, nil
 		})
-		_, err := newServers(t, Config{Instances: []Instance{in}}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 		checkFailure(t, name, err, ErrBadAnswer)
 		if body.read > 0 || !body.closed {
 			t.Errorf("%s: %d bytes read, closed: %t", name, body.read, body.closed)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -67,7 +68,7 @@ func TestFloodOfLogins(t *testing.T) {
 	for range flood {
 		logins.Go(func() {
 			for ctx.Err() == nil {
-				_, err := s.AuthUser(context.WithValue(ctx, login{}, true), "", AuthUser{UserID: "jane", Password: "push"})
+				err := logIn(context.WithValue(ctx, login{}, true), s, "push")
 				switch {
 				case ctx.Err() != nil:
 				case errors.Is(err, errQueueFull):
@@ -99,7 +100,7 @@ func TestFloodOfLogins(t *testing.T) {
 				t.Fatalf("round %d, %s: %v", rounds, name, err)
 			}
 		}
-		if _, err := s.MDLRegister(ForBackEnd(ctx), MDLRegister{UserID: "jane.doe", StaticPassword: secret}); err != nil {
+		if _, err := register(ForBackEnd(ctx), s, soap.MDLRegisterRequest{UserID: "jane.doe", StaticPassword: secret}); err != nil {
 			t.Fatalf("round %d: %v", rounds, err)
 		}
 		pause(ctx, 10*time.Millisecond)
@@ -127,8 +128,7 @@ func TestAbandonedLoginKeepsItsPlace(t *testing.T) {
 	p.MaxConnections, p.MaxWaiting, p.MaxQueue = 10, 1, 10
 	s := newServers(t, Config{Instances: []Instance{p.Instance}, Timeout: time.Minute})
 	login := func(ctx context.Context) error {
-		_, err := s.AuthUser(ctx, "", AuthUser{UserID: "jane", Password: "push"})
-		return err
+		return logIn(ctx, s, "push")
 	}
 	ctx, abandon := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -178,7 +178,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 
 	results := make(chan error, connections+queue)
 	retrieve := func(s *Servers) error {
-		_, err := s.GetPreparedSecureChallenge(t.Context(), Retrieve{SerialNumber: "VDS1234567-1", Key: "0123456789"})
+		_, _, err := Call(t.Context(), s, Target{Search: true}, soap.GetPreparedSecureChallenge, retrieve)
 		return err
 	}
 	for range connections - reserved + queue {
@@ -190,8 +190,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 	})
 	login := make(chan error, 1)
 	go func() {
-		_, err := first.AuthUser(t.Context(), "", AuthUser{UserID: "jane", Password: "012345"})
-		login <- err
+		login <- logIn(t.Context(), first, "012345")
 	}()
 	eventually(t, func() bool { _, queued := loads(); return queued[groupPerson] == 1 })
 
@@ -204,7 +203,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 		for range reserved {
 			registrations.Go(func() {
 				for range 10 {
-					if _, err := s.MDLRegister(ForBackEnd(t.Context()), request); err != nil {
+					if _, err := register(ForBackEnd(t.Context()), s, request); err != nil {
 						t.Error(err)
 					}
 				}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -22,18 +23,17 @@ const (
 	secondProbe = time.Second
 )
 
-// judge ends a call of the breaker and logs if that opens or closes it. got and
-// err are what came of the command.
-func (in *instance) judge(ctx context.Context, call breaker.Call, outcome breaker.Outcome, got *answer, err error) {
-	in.changed(ctx, in.state.breaker.End(call, outcome, in.breaker), func() error {
-		if err == nil {
-			return fmt.Errorf("status %s", got.codes.StatusCodeEnum)
+// settle ends a call of the breaker and logs if that opens or closes it.
+func (in *instance) settle(ctx context.Context, call breaker.Call, c *soap.Row, v *verdict) {
+	in.changed(ctx, in.state.breaker.End(call, v.outcome, in.breaker), func() error {
+		if v.reason == nil {
+			return fmt.Errorf("status %s", v.answer.Codes.StatusCodeEnum)
 		}
-		if _, ok := errors.AsType[*Fault](err); ok {
+		if _, ok := errors.AsType[*soap.Fault](v.cause); ok {
 			// Its texts can repeat what the command said; they are logged elsewhere.
 			return errors.New("SOAP Fault")
 		}
-		return err
+		return v.failure(in.name, c)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -68,12 +69,11 @@ func dropping(r *http.Request) (*http.Response, error) {
 func TestBreakerCounts(t *testing.T) {
 	t.Parallel()
 	register := func(ctx context.Context, s *Servers) error {
-		_, err := s.MDLRegister(ctx, request)
+		_, err := register(ctx, s, request)
 		return err
 	}
 	login := func(ctx context.Context, s *Servers) error {
-		_, err := s.AuthUser(ctx, "", AuthUser{UserID: "jane.doe", Password: "123456"})
-		return err
+		return logIn(ctx, s, "123456")
 	}
 	leaving := func(ctx context.Context, s *Servers) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -176,12 +176,12 @@ func TestBreakerFailover(t *testing.T) {
 		})
 		for i, want := range []time.Duration{2 * time.Second, 2 * time.Second, 0, 0, 0} {
 			start := time.Now()
-			got, err := s.MDLRegister(t.Context(), request)
-			if err != nil || got.Instance != "backup" || time.Since(start) != want {
-				t.Errorf("command %d: %q in %s, %v", i, got.Instance, time.Since(start), err)
+			got, err := register(t.Context(), s, request)
+			if err != nil || got.instance != "backup" || time.Since(start) != want {
+				t.Errorf("command %d: %q in %s, %v", i, got.instance, time.Since(start), err)
 			}
 		}
-		_, err := s.MDLAddDevice(t.Context(), "primary", MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0A"})
+		_, _, err := Call(t.Context(), s, At("primary"), soap.MDLAddDevice, soap.MDLAddDeviceRequest{RegistrationID: "aB3dE6gH", DeviceCode: "0A"})
 		if _, open := errors.AsType[*breaker.OpenError](err); !open || dead.count() != 2 {
 			t.Errorf("%d commands, %v", dead.count(), err)
 		}
@@ -200,28 +200,28 @@ func TestStateOutlivesServers(t *testing.T) {
 		records := &recorder{}
 		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
 		first := newServers(t, c)
-		_, _ = first.MDLRegister(t.Context(), request)
+		_, _ = register(t.Context(), first, request)
 		if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
-			_, err := first.MDLRegister(t.Context(), request)
+			_, err := register(t.Context(), first, request)
 			if !errors.Is(err, errQueueFull) {
 				t.Fatal(err)
 			}
 		}
 		in.State.load.release(groupBackEnd)
 		second := newServers(t, c)
-		_, _ = second.MDLRegister(t.Context(), request)
+		_, _ = register(t.Context(), second, request)
 		for _, s := range []*Servers{first, second, newServers(t, c)} {
-			_, err := s.MDLRegister(t.Context(), request)
+			_, err := register(t.Context(), s, request)
 			if _, open := errors.AsType[*breaker.OpenError](err); !open || b.count() != 2 {
 				t.Errorf("%d commands, %v", b.count(), err)
 			}
 		}
 		b.set(sending(answering(registered)))
 		time.Sleep(5 * time.Second)
-		if _, err := newServers(t, c).MDLRegister(t.Context(), request); err != nil {
+		if _, err := register(t.Context(), newServers(t, c), request); err != nil {
 			t.Error(err)
 		}
 		if got := records.reach(); !slices.Equal(got, []string{lostLine, backLine}) {
@@ -283,7 +283,7 @@ func TestWatch(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // from now on, a little after each probe
 		probed(10*time.Second, 1)
-		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+		if _, err := register(t.Context(), s, request); err != nil {
 			t.Fatal(err)
 		}
 		probed(10*time.Second, 0)
@@ -298,8 +298,8 @@ func TestWatch(t *testing.T) {
 		probed(5*time.Second, 1)
 		refuses(false)
 		probed(10*time.Second, 1)
-		if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "primary" {
-			t.Errorf("%q, %v", got.Instance, err)
+		if got, err := register(t.Context(), s, request); err != nil || got.instance != "primary" {
+			t.Errorf("%q, %v", got.instance, err)
 		}
 		if got := slices.Concat(records.at(slog.LevelWarn), records.at(slog.LevelInfo)); !slices.Equal(got, []string{
 			"WARN instance cannot be reached operation=probe instance=primary cause=no route to host",
@@ -362,19 +362,19 @@ func TestQueueIsNoFailure(t *testing.T) {
 		s := newServers(t, Config{
 			Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 5, Cooldown: 5 * time.Second},
 		})
-		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+		if _, err := register(t.Context(), s, request); err != nil {
 			t.Fatal(err)
 		}
 		var group sync.WaitGroup
 		for range 3 {
-			group.Go(func() { _, _ = s.AuthUser(t.Context(), "", AuthUser{UserID: "jane.doe", Password: "push"}) })
+			group.Go(func() { _ = logIn(t.Context(), s, "push") })
 		}
 		time.Sleep(100 * time.Millisecond)
 		for range 5 {
-			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) }) // sent with 100 ms left
+			group.Go(func() { _, _ = register(t.Context(), s, request) }) // sent with 100 ms left
 		}
 		group.Wait()
-		if _, err := s.MDLRegister(t.Context(), request); err != nil {
+		if _, err := register(t.Context(), s, request); err != nil {
 			t.Error(err)
 		}
 	})
@@ -393,21 +393,21 @@ func TestWaitingLogin(t *testing.T) {
 			return respond(answering(registered)), nil
 		})
 		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
-		login := func() { _, _ = s.AuthUser(t.Context(), "", AuthUser{UserID: "jane.doe", Password: "push"}) }
+		login := func() { _ = logIn(t.Context(), s, "push") }
 		for range 5 {
 			var group sync.WaitGroup
 			for range 3 {
 				group.Go(login)
 			}
 			time.Sleep(time.Second)
-			if _, err := s.MDLRegister(t.Context(), request); err != nil {
+			if _, err := register(t.Context(), s, request); err != nil {
 				t.Fatal(err)
 			}
 			group.Wait()
 		}
 		login()
 		login()
-		_, err := s.MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), s, request)
 		if _, open := errors.AsType[*breaker.OpenError](err); !open {
 			t.Errorf("nothing was answered any more: %v", err)
 		}
@@ -428,7 +428,7 @@ func TestBreakerOpensWhileQueued(t *testing.T) {
 		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
 		var group sync.WaitGroup
 		for range 10 {
-			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) })
+			group.Go(func() { _, _ = register(t.Context(), s, request) })
 		}
 		group.Wait()
 		if b.count() != 2 {
@@ -445,7 +445,7 @@ func TestBreakerLogsNoValues(t *testing.T) {
 		Instances: []Instance{stub("primary", sending(answerFault("Server."+secret)))}, Logger: slog.New(records),
 		Breaker: breaker.Settings{Failures: 1, Cooldown: time.Hour},
 	})
-	_, _ = s.MDLRegister(t.Context(), request)
+	_, _ = register(t.Context(), s, request)
 	lines := records.at(slog.LevelWarn)
 	if len(lines) != 2 || strings.Contains(strings.Join(lines, "\n"), secret) {
 		t.Errorf("%q", lines)
@@ -469,7 +469,7 @@ func TestWrongProbe(t *testing.T) {
 		time.Sleep(12 * time.Second)
 		worked, first := 0, time.Time{}
 		for ctx.Err() == nil {
-			if _, err := s.MDLRegister(t.Context(), request); err == nil {
+			if _, err := register(t.Context(), s, request); err == nil {
 				if worked++; first.IsZero() {
 					first = time.Now()
 				}

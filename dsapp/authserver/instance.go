@@ -5,17 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -55,20 +53,17 @@ func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *
 	}
 }
 
-func (in *instance) failure(c *command, reason, cause error) error {
-	return &CallError{Instance: in.name, Operation: c.String(), Reason: reason, Cause: cause}
-}
-
-// exchange sends a command of a group and reads the answer. Its errors are
-// *CallError. When it returns, nothing reads request any more.
-func (in *instance) exchange(caller context.Context, c *command, g group, v soapVersion, request []byte) (got *answer, err error) {
+// try carries out a command of a group, if breaker and queue let it through, and
+// judges what came of that.
+func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Dialect, request []byte, elsewhere []string) (v verdict) {
+	notSent := func(err error) verdict { return judge(c.Row, elsewhere, &sighting{err: err}) }
 	if left := in.state.breaker.RetryAfter(); left > 0 {
-		return nil, in.failure(c, ErrNotSent, &breaker.OpenError{RetryAfter: left})
+		return notSent(&breaker.OpenError{RetryAfter: left})
 	}
 	ctx, cancel := context.WithTimeout(caller, in.timeout)
 	defer cancel()
 	if err := in.state.load.acquire(ctx, claim{g, in.limits}); err != nil {
-		return nil, in.failure(c, ErrNotSent, err)
+		return notSent(err)
 	}
 	defer in.state.load.release(g)
 	deadline, _ := ctx.Deadline()
@@ -82,89 +77,64 @@ func (in *instance) exchange(caller context.Context, c *command, g group, v soap
 	// Only now: what became known while the command waited counts for it, too.
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
-		return nil, in.failure(c, ErrNotSent, err)
+		return notSent(err)
 	}
+	defer func() { in.settle(caller, call, c.Row, &v) }()
 	if idle, ok := in.transport.(interface{ CloseIdleConnections() }); ok && call.Trial() {
 		// Connections from before the failure may be broken, each of them.
 		idle.CloseIdleConnections()
 	}
-	outcome := breaker.Unjudged
-	defer func() { in.judge(caller, call, outcome, got, err) }()
-	hasty := time.Until(deadline) < in.timeout/2 // most of the time went by in the queue
+	hasty := time.Until(deadline) < in.timeout/2
 	answers := in.state.answers.Load()
-	// unanswered tells what it says about the instance that no answer came.
-	unanswered := func(reason error) breaker.Outcome {
-		late := errors.Is(reason, ErrTimeout)
-		switch {
-		case caller.Err() != nil, late && hasty:
-			return breaker.Unjudged
-		case late && c.waits && in.state.answers.Load() != answers:
-			// The server works: it waits for the person.
-			return breaker.Unjudged
-		}
-		return breaker.Failed
-	}
-
 	seen := in.state.reach.began()
+	saw := in.exchange(ctx, c, d, request)
+	saw.gone, saw.ended, saw.hasty = caller.Err() != nil, ctx.Err(), hasty
+	saw.answering = in.state.answers.Load() != answers
+	v = judge(c.Row, elsewhere, &saw)
+	switch {
+	case errors.Is(v.reason, ErrNotSent) && v.outcome == breaker.Failed:
+		in.state.reach.ended(seen, false, func() { in.logLost(caller, c.String(), v.cause) })
+	case v.reason == nil || errors.Is(v.reason, ErrBadAnswer):
+		in.state.reach.ended(seen, true, func() { in.logReached(caller, c.String()) })
+	}
+	if v.outcome == breaker.Worked {
+		in.state.answers.Add(1)
+	}
+	return v
+}
+
+// exchange sends a command and reads the answer. When it returns, nothing reads
+// request any more.
+func (in *instance) exchange(ctx context.Context, c soap.Call, d *soap.Dialect, request []byte) sighting {
 	p := &payload{data: request}
 	defer p.abandon()
 	// Redirects are not followed: they are a matter of http.Client.
-	response, err := in.transport.RoundTrip(in.request(ctx, v, p))
+	response, err := in.transport.RoundTrip(in.request(ctx, d.Version, p))
 	if err != nil {
-		if !p.abandon() {
-			// Time that ran out only says something about the connection if it was
-			// what the command waited for: it may have been spent in the queue.
-			if caller.Err() == nil && (ctx.Err() == nil || p.connecting() && !hasty) {
-				outcome = breaker.Failed
-				in.state.reach.ended(seen, false, func() { in.logLost(caller, c.String(), err) })
-			}
-			return nil, in.failure(c, ErrNotSent, err)
-		}
-		reason, cause := lost(ctx, err)
-		outcome = unanswered(reason)
-		return nil, in.failure(c, reason, cause)
+		return sighting{asked: true, sent: p.abandon(), connecting: p.connecting(), err: err}
 	}
 	defer response.Body.Close()
-	got, err = read(response, c.operation)
-	fault, faulted := errors.AsType[*Fault](err)
-	failed, unread := errors.AsType[*readError](err)
-	if unread {
-		err = failed.err
+	answer, err := read(response, c, d)
+	if failed, ok := errors.AsType[*soap.ReadError](err); ok {
+		return sighting{asked: true, sent: true, err: failed.Err}
 	}
-	if unread || err != nil && ctx.Err() != nil && !faulted {
-		// Also without an error of reading: the server ends its answer when it sees
-		// the connection closing, and that can arrive before it is closed.
-		reason, cause := lost(ctx, err)
-		outcome = unanswered(reason)
-		return nil, in.failure(c, reason, cause)
-	}
-	in.state.reach.ended(seen, true, func() { in.logReached(caller, c.String()) })
-	if err == nil && !got.codes.backendFault() || faulted && fault.Sender {
-		outcome = breaker.Worked
-		in.state.answers.Add(1)
-	} else {
-		outcome = breaker.Failed
-	}
-	if err != nil {
-		return nil, in.failure(c, ErrBadAnswer, err)
-	}
-	return got, nil
+	return sighting{asked: true, sent: true, reached: true, answer: answer, err: err}
 }
 
-// read reads the answer to an operation.
-func read(response *http.Response, operation string) (*answer, error) {
+// read reads the answer to a command.
+func read(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.Answer, error) {
 	if err := checkMediaType(response); err != nil {
 		return nil, err
 	}
-	got, err := decode(response.Body, operation)
-	if err == nil && response.StatusCode != http.StatusOK {
+	answer, err := c.Decode(response.Body, d)
+	if answer != nil && response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
 	}
-	return got, err
+	return answer, err
 }
 
 // request makes the HTTP request for one attempt.
-func (in *instance) request(ctx context.Context, v soapVersion, p *payload) *http.Request {
+func (in *instance) request(ctx context.Context, v soap.Version, p *payload) *http.Request {
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           in.url,
@@ -172,12 +142,12 @@ func (in *instance) request(ctx context.Context, v soapVersion, p *payload) *htt
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        http.Header{"Content-Type": {v.contentType}},
+		Header:        http.Header{"Content-Type": {v.ContentType}},
 		Body:          p.open(),
 		GetBody:       p.reopen,
 		ContentLength: int64(len(p.data)),
 	}
-	if v.action {
+	if v.Action {
 		// Not in Go's canonical form: the usual case on the wire is this one.
 		r.Header["SOAPAction"] = []string{`""`}
 	}
@@ -198,35 +168,8 @@ func checkMediaType(r *http.Response) error {
 		return fmt.Errorf("HTTP status %d without a valid media type", r.StatusCode)
 	case media != "text/xml" && media != "application/xml" && !strings.HasSuffix(media, "+xml"):
 		return fmt.Errorf("HTTP status %d with a media type other than XML", r.StatusCode)
-	case parameters["charset"] != "" && !isUTF8(parameters["charset"]):
+	case parameters["charset"] != "" && !soap.IsUTF8(parameters["charset"]):
 		return errors.New("answer in another character set than UTF-8")
 	}
 	return nil
-}
-
-// isUTF8 reports whether a character set is UTF-8, under whatever name, or a part of it.
-func isUTF8(charset string) bool {
-	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
-}
-
-// lost says why an answer did not arrive. What a transport reports about a
-// malformed answer quotes it; such an error is replaced.
-func lost(ctx context.Context, err error) (reason, cause error) {
-	switch ended := ctx.Err(); ended {
-	case nil:
-	case context.DeadlineExceeded:
-		return ErrTimeout, ended
-	default:
-		return ErrNoAnswer, ended
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok {
-		if timeout.Timeout() {
-			return ErrTimeout, err
-		}
-		return ErrNoAnswer, err
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrNoAnswer, io.ErrUnexpectedEOF
-	}
-	return ErrNoAnswer, fmt.Errorf("connection or HTTP failure (%T)", err)
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // group is whom a command is for, or what it waits for. Each group has a queue of
@@ -35,10 +37,10 @@ func ForBackEnd(ctx context.Context) context.Context {
 	return context.WithValue(ctx, backEnd{}, true)
 }
 
-// group says to which group a command with these values belongs.
-func (c *command) group(ctx context.Context, in values) group {
+// groupOf says to which group a command belongs.
+func groupOf(ctx context.Context, c soap.Call) group {
 	switch {
-	case c.waits && in[c.answered] == "":
+	case c.AwaitsPerson():
 		return groupPerson
 	case ctx.Value(backEnd{}) != nil:
 		return groupBackEnd

@@ -110,24 +110,14 @@ func TestLoadMakesRoomForTwo(t *testing.T) {
 // are those that say so.
 func TestGroups(t *testing.T) {
 	t.Parallel()
-	for id := range commands {
-		c := &commands[id]
-		for _, test := range []struct {
-			in    values
-			front group
-			back  group
-		}{
-			{values{"CHALLENGE_KEY": "0123456789"}, groupFrontEnd, groupBackEnd},
-			{values{"CHALLENGE_KEY": ""}, groupFrontEnd, groupBackEnd},
-			{values{}, groupFrontEnd, groupBackEnd},
-		} {
-			if commandID(id) == authUser && test.in["CHALLENGE_KEY"] == "" {
-				test.front, test.back = groupPerson, groupPerson
-			}
-			front, back := c.group(t.Context(), test.in), c.group(ForBackEnd(t.Context()), test.in)
-			if front != test.front || back != test.back {
-				t.Errorf("%s, %v: %d and %d", c, test.in, front, back)
-			}
+	for name, m := range methods {
+		wantFront, wantBack := groupFrontEnd, groupBackEnd
+		if name == "authUser (OTP)" {
+			wantFront, wantBack = groupPerson, groupPerson
+		}
+		front, back := groupOf(t.Context(), m.of), groupOf(ForBackEnd(t.Context()), m.of)
+		if front != wantFront || back != wantBack {
+			t.Errorf("%s: %d and %d", name, front, back)
 		}
 	}
 }

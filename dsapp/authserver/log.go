@@ -1,15 +1,15 @@
 package authserver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // Limits of what one record says about an error stack.
@@ -18,27 +18,27 @@ const (
 	maxLoggedText    = 512 // bytes of one text of the server
 )
 
-// log writes what became of a command on one instance. expected are the statuses
-// of a refusal that is no news.
-func (s *Servers) log(ctx context.Context, to *instance, c *command, got *answer, err error, expected []string, took time.Duration) {
+// log writes what became of a command on one instance. That it is elsewhere is no
+// news if expected says so.
+func (s *Servers) log(ctx context.Context, to *instance, c *soap.Row, v verdict, err error, expected bool, took time.Duration) {
 	where := []slog.Attr{slog.String("operation", c.String()), slog.String("instance", to.name)}
 	called := append(slices.Clone(where), slog.Duration("duration", took))
-	if got != nil {
-		called = append(called, slog.String("status", got.codes.StatusCodeEnum))
+	if v.answer != nil {
+		called = append(called, slog.String("status", v.answer.Codes.StatusCodeEnum))
 	}
 	if failure, ok := errors.AsType[*CallError](err); ok {
 		called = append(called, slog.Any("error", failure))
 	}
 	s.logger.LogAttrs(ctx, slog.LevelDebug, "authentication server called", called...)
 
-	if outcomeUnknown(err) {
+	if v.unknown {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "outcome of the command is unknown", where...)
 	}
-	if fault, ok := errors.AsType[*Fault](err); ok {
+	if fault, ok := errors.AsType[*soap.Fault](err); ok {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "authentication server answered with a Fault",
 			append(slices.Clone(where), slog.String("code", fault.Code), slog.String("reason", short(fault.String)))...)
 	}
-	if got == nil || len(got.stack) == 0 {
+	if v.answer == nil || len(v.answer.Stack) == 0 {
 		return
 	}
 	level := slog.LevelInfo
@@ -46,19 +46,28 @@ func (s *Servers) log(ctx context.Context, to *instance, c *command, got *answer
 		switch {
 		case refusal.BackendFault():
 			level = slog.LevelWarn
-		case slices.Contains(expected, refusal.Codes.StatusCodeEnum):
+		case v.elsewhere && expected:
 			level = slog.LevelDebug
 		}
 	}
 	if !s.logger.Enabled(ctx, level) {
 		return
 	}
-	entries := make([]string, 0, min(len(got.stack), maxLoggedEntries))
-	for _, e := range got.stack[:cap(entries)] {
+	entries := make([]string, 0, min(len(v.answer.Stack), maxLoggedEntries))
+	for _, e := range v.answer.Stack[:cap(entries)] {
 		entries = append(entries, fmt.Sprintf("%d: %s", e.Code, short(e.Description)))
 	}
 	s.logger.LogAttrs(ctx, level, "error stack of the authentication server",
-		append(slices.Clone(where), slog.String("status", got.codes.StatusCodeEnum), slog.Any("errors", entries))...)
+		append(slices.Clone(where), slog.String("status", v.answer.Codes.StatusCodeEnum), slog.Any("errors", entries))...)
+}
+
+// logGuess writes, once for each command, that the attribute of an activation message
+// was guessed.
+func (s *Servers) logGuess(ctx context.Context, to *instance, c *soap.Row, attribute string) {
+	s.usage(c).guessed.Do(func() {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "activation message found in an attribute that is not configured",
+			slog.String("operation", c.String()), slog.String("instance", to.name), slog.String("attribute", attribute))
+	})
 }
 
 // short cuts a text to what a log needs.
@@ -71,22 +80,4 @@ func short(s string) string {
 		n--
 	}
 	return s[:n] + "…"
-}
-
-// blot replaces the values of a command in a text of the server, which is free
-// to repeat them.
-func (c *command) blot(in values, text string) string {
-	var sent []string
-	for name, value := range in {
-		if value != "" && name != c.componentField() {
-			sent = append(sent, value)
-		}
-	}
-	// A value that holds another goes first.
-	slices.SortFunc(sent, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	pairs := make([]string, 0, 2*len(sent))
-	for _, value := range sent {
-		pairs = append(pairs, value, "[…]")
-	}
-	return strings.NewReplacer(pairs...).Replace(text)
 }

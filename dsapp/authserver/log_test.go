@@ -86,7 +86,7 @@ func TestLogTellsNoValues(t *testing.T) {
 	} {
 		records := &recorder{}
 		p := newPeer(t, "primary", answering(text))
-		_, err := newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}), request)
 		if len(records.at(slog.LevelDebug)) != 1 {
 			t.Errorf("%s: %q", name, records.at(slog.LevelDebug))
 		}
@@ -105,19 +105,6 @@ func TestLogTellsNoValues(t *testing.T) {
 	}
 }
 
-// A value that holds another one is blotted out as a whole.
-func TestBlot(t *testing.T) {
-	t.Parallel()
-	in := values{"COMPONENT_TYPE": "user", "USERID": "jane", "DOMAIN": "jane.doe", "STATIC_PASSWORD": "jane.doe.7"}
-	// The order of a map's elements varies.
-	for range 20 {
-		got := commands[mdlRegister].blot(in, "user jane: jane.doe.7 is wrong in jane.doe")
-		if want := "user […]: […] is wrong in […]"; got != want {
-			t.Fatalf("%q, want %q", got, want)
-		}
-	}
-}
-
 // The error stack is logged in the server's order, louder if the instance itself
 // is broken; each call is logged once for debugging.
 func TestLogStack(t *testing.T) {
@@ -127,7 +114,7 @@ func TestLogStack(t *testing.T) {
 	for status, level := range map[string]slog.Level{"STAT_NOT_FOUND": slog.LevelInfo, "STAT_MEMORY": slog.LevelWarn} {
 		records := &recorder{}
 		p := newPeer(t, "primary", answering(refused("RET_FAILURE", status, -1, -13, stack)))
-		_, err := newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}), request)
 		if _, ok := errors.AsType[*Refusal](err); !ok {
 			t.Fatal(err)
 		}
@@ -151,7 +138,7 @@ func TestLogGuessOnce(t *testing.T) {
 	p := newPeer(t, "primary", answering(strings.ReplaceAll(registered, "PROVFLD_ACTIVATION_MESSAGE", "PROVFLD_AM1")))
 	s := newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)})
 	for range 3 {
-		if got, err := s.MDLRegister(t.Context(), request); err != nil || got.ActivationMessage != am1 {
+		if got, err := register(t.Context(), s, request); err != nil || got.ActivationMessage != am1 {
 			t.Errorf("%.20s, %v", got.ActivationMessage, err)
 		}
 	}
@@ -270,7 +257,7 @@ func TestLogReach(t *testing.T) {
 		}), backLine},
 	} {
 		next = step.does
-		_, _ = s.MDLRegister(t.Context(), request)
+		_, _ = register(t.Context(), s, request)
 		if step.log != "" {
 			want = append(want, step.log)
 		}
@@ -340,7 +327,7 @@ func TestLogReachOtherCauses(t *testing.T) {
 			}
 			r := request
 			r.StaticPassword += test.password
-			_, err := s.MDLRegister(ctx, r)
+			_, err := register(ctx, s, r)
 			checkFailure(t, name, err, ErrNotSent)
 			if got := records.reach(); len(got) != test.warns {
 				t.Errorf("%q", got)
@@ -372,8 +359,8 @@ func TestLogReachInFailover(t *testing.T) {
 			if i == 0 {
 				wire.CloseIdleConnections()
 			}
-			if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != want {
-				t.Errorf("%q, %v", got.Instance, err)
+			if got, err := register(t.Context(), s, request); err != nil || got.instance != want {
+				t.Errorf("%q, %v", got.instance, err)
 			}
 		}
 		if got := records.at(slog.LevelWarn); !slices.Equal(got, []string{
@@ -415,7 +402,7 @@ func TestLogReachConcurrently(t *testing.T) {
 		all.Add(callers)
 		barrier.Store(&all)
 		for range callers {
-			group.Go(func() { _, _ = s.MDLRegister(t.Context(), request) })
+			group.Go(func() { _, _ = register(t.Context(), s, request) })
 		}
 		group.Wait()
 		want = append(want, []string{lostLine, backLine}[round%2])
@@ -441,12 +428,12 @@ func TestLogReachConcurrently(t *testing.T) {
 	})}, Logger: slog.New(records)})
 	first := make(chan error, 1)
 	go func() {
-		_, err := s.MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), s, request)
 		first <- err
 	}()
 	<-sent
 	down.Store(true)
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "second", err, ErrNotSent)
 	close(proceed)
 	if err := <-first; err != nil {
@@ -456,7 +443,7 @@ func TestLogReachConcurrently(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	down.Store(false)
-	if _, err := s.MDLRegister(t.Context(), request); err != nil || !slices.Equal(records.reach(), []string{lostLine, backLine}) {
+	if _, err := register(t.Context(), s, request); err != nil || !slices.Equal(records.reach(), []string{lostLine, backLine}) {
 		t.Errorf("%q, %v", records.reach(), err)
 	}
 }

@@ -69,7 +69,7 @@ func TestSent(t *testing.T) {
 		}, ErrNoAnswer},
 	} {
 		in := Instance{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas1"}, Transport: test.transport, MaxConnections: 1}
-		_, err := newServers(t, Config{Instances: []Instance{in}}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 		checkFailure(t, name, err, test.reason)
 	}
 }
@@ -84,7 +84,7 @@ func TestAbandoned(t *testing.T) {
 		late = r
 		return nil, errors.New("broken")
 	})
-	_, err := newServers(t, Config{Instances: []Instance{in}}).MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 	checkFailure(t, "late", err, ErrNotSent)
 	if n, err := late.Body.Read(make([]byte, 10)); n != 0 || !errors.Is(err, errAbandoned) {
 		t.Errorf("%d bytes, %v", n, err)

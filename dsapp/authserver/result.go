@@ -3,52 +3,18 @@ package authserver
 import (
 	"errors"
 	"fmt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
-
-// ResultCodes is the outcome every command of the authentication server
-// reports. The numbers are relayed as they came: not every one is public.
-type ResultCodes struct {
-	ReturnCodeEnum string
-	StatusCodeEnum string
-	ReturnCode     int
-	StatusCode     int
-}
-
-// FailureCodes are the codes of a command that failed for the reason that the
-// status tells.
-func FailureCodes(statusCodeEnum string, statusCode int) ResultCodes {
-	return ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: statusCodeEnum, ReturnCode: -1, StatusCode: statusCode}
-}
-
-// Success reports whether the command succeeded. Every return code but 0 is a
-// failure; in an answer that is taken the other codes say the same.
-func (c ResultCodes) Success() bool { return c.ReturnCode == 0 }
-
-// agree reports whether the codes are either all those of a success or all others.
-// A code that is not known is no success. Which failure they mean is not compared:
-// not every number is public.
-func (c ResultCodes) agree() bool {
-	success := c.Success()
-	return success == (c.ReturnCodeEnum == "RET_SUCCESS") &&
-		success == (c.StatusCodeEnum == "STAT_SUCCESS") &&
-		success == (c.StatusCode == 0)
-}
-
-// StackEntry is one entry of the error stack. Its text can hold internal hints
-// of the server: it is for the log, never for a client.
-type StackEntry struct {
-	Code        int
-	Description string
-}
 
 // Refusal is a well-formed answer that is not a success: the authentication
 // server understood the command and said no.
 type Refusal struct {
 	Instance string
-	Codes    ResultCodes
+	Codes    soap.ResultCodes
 	// Stack is in the server's order. Values of the command that the server
 	// repeated in it are blotted out.
-	Stack []StackEntry
+	Stack []soap.StackEntry
 }
 
 // Error names the codes, not the error stack.
@@ -57,44 +23,8 @@ func (e *Refusal) Error() string {
 }
 
 // BackendFault reports whether the refusal says that the instance itself is not
-// working (lost database, no memory, licence, operating system), rather than
-// that the command was wrong.
-func (e *Refusal) BackendFault() bool { return e.Codes.backendFault() }
-
-func (c ResultCodes) backendFault() bool {
-	switch c.StatusCodeEnum {
-	case "STAT_COMMS", "STAT_MEMORY", "STAT_OS_FAILURE", "STAT_LICENCE":
-		return !c.Success()
-	}
-	return false
-}
-
-// Fault is a SOAP Fault, of either SOAP version. It is the cause of a CallError
-// with ErrBadAnswer.
-type Fault struct {
-	// Code is the local part of the fault code, e.g. "Client" or "Receiver".
-	Code string
-	// String is the server's explanation. It is for the log, never for a client.
-	// Values of the command that the server repeated in it are blotted out.
-	String string
-	// Sender says that the server blames the command, so that it would be
-	// refused by every instance.
-	Sender bool
-}
-
-// Error names the code, not the explanation.
-func (f *Fault) Error() string { return fmt.Sprintf("SOAP Fault %q", f.Code) }
-
-// FieldError is a value that no command can carry. It is the cause of a
-// CallError with ErrNotSent.
-type FieldError struct {
-	// Field is the name of the attribute or element.
-	Field string
-	// Problem says what is wrong, without the value.
-	Problem string
-}
-
-func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
+// working.
+func (e *Refusal) BackendFault() bool { return e.Codes.BackendFault() }
 
 // CallError is a command that got no usable answer.
 type CallError struct {
@@ -103,7 +33,9 @@ type CallError struct {
 	// Reason is one of ErrNotSent, ErrNoAnswer, ErrBadAnswer, ErrTimeout and
 	// ErrUndecided.
 	Reason error
-	// Cause is the underlying error; it never holds a value of the command.
+	// Cause is the underlying error; it never holds a value of the command. It is a
+	// *soap.FieldError, with ErrNotSent, or a *soap.Fault, with ErrBadAnswer, among
+	// others.
 	Cause error
 }
 
@@ -134,7 +66,5 @@ var (
 
 var (
 	_ error = (*Refusal)(nil)
-	_ error = (*Fault)(nil)
-	_ error = (*FieldError)(nil)
 	_ error = (*CallError)(nil)
 )

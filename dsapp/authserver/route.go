@@ -4,15 +4,49 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
-// target says where a command belongs.
-type target struct {
-	// instances are the names of those that hold what the command is about; none
+// Target says where a command belongs. The zero Target leaves that to the policy.
+type Target struct {
+	// Instances are the names of those that hold what the command is about; none
 	// if that is unknown or nowhere, so that the policy decides.
-	instances []string
-	// search says that each of the instances can be the one that holds it.
-	search bool
+	Instances []string
+	// Search says that each of the instances can be the one that holds it: that of a
+	// pending request which is retrieved, or cancelled with a wrapped key, which does
+	// not tell. In a replicated deployment the next one is asked as long as the
+	// answers are that it is not there (for a cancel also: not this device's to
+	// cancel), or that the instance cannot tell. It is not there only if all of them
+	// said so; otherwise, unless none was reached, the error is a *CallError with
+	// ErrUndecided. With a shared database the first answer counts.
+	Search bool
+}
+
+// At is the named instance or, without a name, one chosen by policy.
+func At(instance string) Target {
+	if instance == "" {
+		return Target{}
+	}
+	return Target{Instances: []string{instance}}
+}
+
+// Sender carries out commands. *Servers is one.
+type Sender interface {
+	Send(ctx context.Context, to Target, c soap.Call) (instance string, err error)
+}
+
+// Call carries out a command. It gives the answer and the name of the instance that
+// did it. The error is that of Send.
+func Call[Q, A any](ctx context.Context, s Sender, to Target, c soap.Command[Q, A], request Q) (A, string, error) {
+	var answer A
+	instance, err := s.Send(ctx, to, c.Call(&request, &answer))
+	if err != nil {
+		var none A
+		return none, "", err
+	}
+	return answer, instance, nil
 }
 
 // Replicated reports whether a pending request or registration lives on one of
@@ -22,18 +56,10 @@ func (s *Servers) Replicated() bool {
 	return s.deployment == DeploymentReplicated && len(s.instances) > 1
 }
 
-// at is the named instance or, without a name, one chosen by policy.
-func at(instance string) target {
-	if instance == "" {
-		return target{}
-	}
-	return target{instances: []string{instance}}
-}
-
 // candidates gives the instances that may get a command, each once, in the order
 // in which they are asked. unknown is the name of an instance that alone may get
 // it, but does not exist.
-func (s *Servers) candidates(id commandID, names []string) (candidates []*instance, unknown string) {
+func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instance, unknown string) {
 	for _, name := range names {
 		in := s.instance(name)
 		switch {
@@ -46,7 +72,7 @@ func (s *Servers) candidates(id commandID, names []string) (candidates []*instan
 	if len(names) > 0 && s.deployment == DeploymentReplicated {
 		return candidates, unknown
 	}
-	first := s.first(id, len(candidates) == 0)
+	first := s.first(c, len(candidates) == 0)
 	for i := range s.instances {
 		in := s.instances[(first+i)%len(s.instances)]
 		if !slices.Contains(candidates, in) {
@@ -59,11 +85,11 @@ func (s *Servers) candidates(id commandID, names []string) (candidates []*instan
 // first is the index of the instance that the policy prefers. Only a command that
 // really begins there is a turn: otherwise those that follow others to their
 // instances could make all the rest meet on one.
-func (s *Servers) first(id commandID, begins bool) int {
+func (s *Servers) first(c *soap.Row, begins bool) int {
 	if s.policy != PolicyRoundRobin {
 		return 0
 	}
-	turns := &s.turns[id]
+	turns := &s.usage(c).turns
 	turn := turns.Load()
 	if begins {
 		turn = turns.Add(1) - 1
@@ -73,11 +99,8 @@ func (s *Servers) first(id commandID, begins bool) int {
 
 // attempts sums up how a command failed on one instance after the other.
 type attempts struct {
-	command *command
-	// elsewhere are the statuses after which the next instance is asked.
-	elsewhere []string
-	search    bool
-	unknown   int // instances that may have carried it out
+	search  bool
+	unknown int // instances that may have carried it out
 	// unable is the last failure of an instance that could not answer.
 	unable error
 	// failure is the one that tells most.
@@ -86,20 +109,19 @@ type attempts struct {
 }
 
 // add takes the next failure and reports whether another instance may be asked.
-func (a *attempts) add(err error) (next bool) {
-	if outcomeUnknown(err) {
+func (a *attempts) add(v verdict, err error) (next bool) {
+	if v.unknown {
 		a.unknown++
 	}
 	// A later instance that was not even reached does not undo what an earlier
 	// one may have done.
-	if a.failure == nil || !errors.Is(err, ErrNotSent) {
+	if a.failure == nil || !errors.Is(v.reason, ErrNotSent) {
 		a.failure = err
 	}
-	refusal, refused := errors.AsType[*Refusal](err)
 	switch {
-	case refused && slices.Contains(a.elsewhere, refusal.Codes.StatusCodeEnum):
+	case v.elsewhere:
 		return true
-	case a.command.retry.permits(err) && a.unknown <= 1:
+	case v.next && a.unknown <= 1:
 		a.unable = err
 		return true
 	}
@@ -108,12 +130,12 @@ func (a *attempts) add(err error) (next bool) {
 }
 
 // err is the failure of the command as a whole.
-func (a *attempts) err() error {
+func (a *attempts) err(c *soap.Row) error {
 	if a.final || !a.search || a.unable == nil || errors.Is(a.failure, ErrNotSent) {
 		return a.failure
 	}
 	// Not every instance denies to have it, and not every one was unreachable.
-	undecided := &CallError{Operation: a.command.String(), Reason: ErrUndecided}
+	undecided := &CallError{Operation: c.String(), Reason: ErrUndecided}
 	// What kind of failure the cause is says nothing about the whole command:
 	// only its text is kept.
 	if failure, ok := errors.AsType[*CallError](a.unable); ok {
@@ -124,42 +146,46 @@ func (a *attempts) err() error {
 	return undecided
 }
 
-// call carries out a command on the first instance that takes it. It gives the
-// outputs and the name of the instance.
-func (s *Servers) call(ctx context.Context, to target, id commandID, in values) (values, string, error) {
-	c := &commands[id]
-	in[c.componentField()] = s.components.of(c.component)
-	request, err := c.encode(s.version, in, &s.attributes)
+// Send carries out a command on the first instance that takes it, fills in its answer
+// and gives the name of the instance. Each instance is asked at most once; the answer
+// of the last one counts. The error is a *Refusal or a *CallError.
+func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance string, err error) {
+	request, err := c.Encode(&s.dialect)
 	if err != nil {
-		return nil, "", &CallError{Operation: c.String(), Reason: ErrNotSent, Cause: err}
+		return "", &CallError{Operation: c.String(), Reason: ErrNotSent, Cause: err}
 	}
 	defer clear(request)
 
-	candidates, unknown := s.candidates(id, to.instances)
-	tried := attempts{command: c, search: to.search}
-	if to.search && s.deployment == DeploymentReplicated {
-		tried.elsewhere = c.elsewhere
+	candidates, unknown := s.candidates(c.Row, to.Instances)
+	var elsewhere []string // statuses after which the next instance is asked
+	if to.Search && s.deployment == DeploymentReplicated {
+		elsewhere = c.Elsewhere
 	}
+	tried := attempts{search: to.Search}
 	if unknown != "" {
-		tried.add(&CallError{Instance: unknown, Operation: c.String(), Reason: ErrNotSent, Cause: errors.New("no such instance")})
-	}
-	// That one of several does not have it is no news.
-	var expected []string
-	if len(candidates) > 1 {
-		expected = tried.elsewhere
+		v := judge(c.Row, elsewhere, &sighting{err: errors.New("no such instance")})
+		tried.add(v, v.failure(unknown, c.Row))
 	}
 	for i, candidate := range candidates {
 		if i > 0 && ctx.Err() != nil {
-			tried.add(candidate.failure(c, ErrNotSent, ctx.Err()))
+			v := judge(c.Row, elsewhere, &sighting{err: ctx.Err()})
+			tried.add(v, v.failure(candidate.name, c.Row))
 			break
 		}
-		out, err := s.try(ctx, candidate, id, request, in, expected)
+		start := time.Now()
+		v := candidate.try(ctx, c, groupOf(ctx, c), &s.dialect, request, elsewhere)
+		err := v.failure(candidate.name, c.Row)
+		// That one of several does not have it is no news.
+		s.log(ctx, candidate, c.Row, v, err, len(candidates) > 1, time.Since(start))
 		if err == nil {
-			return out, candidate.name, nil
+			if v.answer.Guessed != "" {
+				s.logGuess(ctx, candidate, c.Row, v.answer.Guessed)
+			}
+			return candidate.name, nil
 		}
-		if !tried.add(err) {
+		if !tried.add(v, err) {
 			break
 		}
 	}
-	return nil, "", tried.err()
+	return "", tried.err(c.Row)
 }

@@ -17,13 +17,9 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
-)
 
-// failed are the codes of a refusal.
-func failed(status string, code int) string {
-	return fmt.Sprintf(`<resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
-		`<returnCode>-1</returnCode><statusCode>%d</statusCode></resultCodes>`, status, code)
-}
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+)
 
 // answerFault answers with a Fault of either SOAP version.
 func answerFault(code string) func(http.ResponseWriter, *http.Request, string) {
@@ -273,9 +269,9 @@ func TestRoundRobin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		order = append(order, got.(Authenticated).Instance)
+		order = append(order, got.instance)
 		for range 2 {
-			if got, err := m.call(t.Context(), s, "second"); err != nil || got.(Authenticated).Instance != "second" {
+			if got, err := m.call(t.Context(), s, "second"); err != nil || got.instance != "second" {
 				t.Errorf("%+v, %v", got, err)
 			}
 		}
@@ -543,7 +539,7 @@ func search(t *testing.T, name string, deployment Deployment, behaviour, receive
 		// The gateway tells failures apart by what an error is: nothing else may
 		// shine through.
 		_, refusal := errors.AsType[*Refusal](err)
-		_, fault := errors.AsType[*Fault](err)
+		_, fault := errors.AsType[*soap.Fault](err)
 		if errors.Is(err, ErrNotSent) || refusal || fault || failure.Cause == nil {
 			t.Errorf("%s: %v is something else, too", behaviour, err)
 		}
@@ -611,7 +607,7 @@ func TestCancelInstances(t *testing.T) {
 		}
 		all.begin(test.handle)
 		s := newServers(t, Config{Instances: test.instances, Deployment: test.deployment, Policy: PolicyFirst})
-		_, err := s.CancelAuthUser(t.Context(), test.names, Cancel{SerialNumber: "VDS1234567-1", KeyMessage: "0901", Probe: test.probe})
+		_, _, err := Call(t.Context(), s, Target{Instances: test.names, Search: test.probe}, soap.CancelAuthUser, cancelled)
 		if got := all.received(); got != test.received || ended(err) != test.want {
 			t.Errorf("%s: received %v, %v", name, got, err)
 		}

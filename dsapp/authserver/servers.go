@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -51,40 +52,13 @@ type Instance struct {
 	Probe func(ctx context.Context) error
 }
 
-// ComponentTypes are the names under which the authentication servers know this
-// client, up to 60 characters each. With the client's address they select the
-// policy for a command.
-type ComponentTypes struct {
-	Provisioning   string
-	Authentication string
-	Signature      string
-	Notification   string
-}
-
-func (t *ComponentTypes) of(c component) string {
-	switch c {
-	case authenticationComponent:
-		return t.Authentication
-	case signatureComponent:
-		return t.Signature
-	case notificationComponent:
-		return t.Notification
-	}
-	return t.Provisioning
-}
-
-// Attributes are the names of attributes that are not public.
-type Attributes struct {
-	// ActivationMessage carries Activation Message 1. Default PROVFLD_ACTIVATION_MESSAGE.
-	ActivationMessage string
-	// InstanceActivationMessage carries Activation Message 2. Default PROVFLD_INSTANCE_ACTIVATION_MESSAGE.
-	InstanceActivationMessage string
-	// EventReactivationCounter of a standard licence. Default PROVFLD_EVENT_REACTIVATION_COUNTER.
-	EventReactivationCounter string
-	// DeviceDescription carries the description of a new device. If empty, the
-	// description is not sent.
-	DeviceDescription string
-}
+// Names that the configuration of the servers decides.
+type (
+	// ComponentTypes are those of this client.
+	ComponentTypes = soap.ComponentTypes
+	// Attributes are those of attributes that are not public.
+	Attributes = soap.Attributes
+)
 
 // Deployment says where the authentication servers keep the state of a flow.
 type Deployment string
@@ -146,31 +120,43 @@ type Config struct {
 // failures that it bears, the next instance gets it.
 type Servers struct {
 	instances  []*instance
-	version    soapVersion
-	components ComponentTypes
-	attributes Attributes
+	dialect    soap.Dialect
 	deployment Deployment
 	policy     Policy
 	logger     *slog.Logger
-	// turns count the commands of each kind that began wherever the policy says.
-	// One count for all would send kinds that follow each other in a fixed order
-	// always to the same instances.
-	turns [len(commands)]atomic.Uint64
-	// guessed makes each guess of an attribute's name logged once.
-	guessed [len(commands)]sync.Once
+	// uses are the *usage of each *soap.Row.
+	uses sync.Map
+}
+
+// usage is what is remembered of one command.
+type usage struct {
+	// turns count the commands that began wherever the policy says. One count for all
+	// commands would send those that follow each other in a fixed order always to the
+	// same instances.
+	turns atomic.Uint64
+	// guessed makes a guess of an attribute's name logged once.
+	guessed sync.Once
+}
+
+func (s *Servers) usage(c *soap.Row) *usage {
+	u, ok := s.uses.Load(c)
+	if !ok {
+		u, _ = s.uses.LoadOrStore(c, new(usage))
+	}
+	return u.(*usage)
 }
 
 // New checks the configuration. It opens no connection.
 func New(c Config) (*Servers, error) {
-	s := &Servers{components: c.ComponentTypes, attributes: c.Attributes, logger: c.Logger}
+	s := &Servers{dialect: soap.Dialect{ComponentTypes: c.ComponentTypes, Attributes: c.Attributes}, logger: c.Logger}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	switch c.SOAPVersion {
 	case "", "1.1":
-		s.version = soap11
+		s.dialect.Version = soap.V11
 	case "1.2":
-		s.version = soap12
+		s.dialect.Version = soap.V12
 	default:
 		return nil, fmt.Errorf("SOAP version %q is neither 1.1 nor 1.2", c.SOAPVersion)
 	}
@@ -198,10 +184,10 @@ func New(c Config) (*Servers, error) {
 	if c.Breaker.Failures < 1 || c.Breaker.Cooldown <= 0 {
 		return nil, errors.New("breaker needs a positive number of failures and a positive cooldown")
 	}
-	if err := s.components.check(); err != nil {
+	if err := checkComponents(&s.dialect.ComponentTypes); err != nil {
 		return nil, err
 	}
-	if err := s.attributes.complete(); err != nil {
+	if err := complete(&s.dialect.Attributes); err != nil {
 		return nil, err
 	}
 	if len(c.Instances) == 0 {
@@ -246,15 +232,15 @@ func (i *Instance) check() error {
 	return nil
 }
 
-// check refuses names that the server's records cannot hold.
-func (t *ComponentTypes) check() error {
+// checkComponents refuses names that the server's records cannot hold.
+func checkComponents(t *ComponentTypes) error {
 	for _, n := range []struct{ family, name string }{
 		{"provisioning", t.Provisioning},
 		{"authentication", t.Authentication},
 		{"signature", t.Signature},
 		{"notification", t.Notification},
 	} {
-		if !legalText(n.name) || len([]rune(n.name)) > 60 {
+		if !soap.LegalText(n.name) || len([]rune(n.name)) > 60 {
 			return fmt.Errorf("component type for %s is not a text of up to 60 characters", n.family)
 		}
 	}
@@ -262,7 +248,7 @@ func (t *ComponentTypes) check() error {
 }
 
 // complete fills in the defaults and refuses what cannot be a name.
-func (a *Attributes) complete() error {
+func complete(a *Attributes) error {
 	for _, n := range []struct {
 		what       string
 		name       *string
@@ -277,7 +263,7 @@ func (a *Attributes) complete() error {
 			*n.name = n.defaulting
 			continue
 		}
-		if !isAttributeName(*n.name) {
+		if !soap.ValidAttributeName(*n.name) {
 			return fmt.Errorf("attribute name %q for the %s is not 1 to 64 letters, digits and underscores", *n.name, n.what)
 		}
 	}
@@ -292,41 +278,4 @@ func (s *Servers) instance(name string) *instance {
 		}
 	}
 	return nil
-}
-
-// try carries out a command on one instance, logs how that went and picks the
-// outputs from the answer. A refusal with one of the statuses in expected is
-// logged only for debugging.
-func (s *Servers) try(ctx context.Context, to *instance, id commandID, request []byte, in values, expected []string) (values, error) {
-	c := &commands[id]
-	start := time.Now()
-	got, err := to.exchange(ctx, c, c.group(ctx, in), s.version, request)
-	var out values
-	var guessed string
-	if fault, ok := errors.AsType[*Fault](err); ok {
-		fault.Code = c.blot(in, fault.Code)
-		fault.String = c.blot(in, fault.String)
-	}
-	if err == nil {
-		c.deny(got)
-		for i := range got.stack {
-			got.stack[i].Description = c.blot(in, got.stack[i].Description)
-		}
-		if got.codes.Success() {
-			out, guessed, err = c.results(got, &s.attributes)
-			if err != nil {
-				err = to.failure(c, ErrBadAnswer, err)
-			}
-		} else {
-			err = &Refusal{Instance: to.name, Codes: got.codes, Stack: got.stack}
-		}
-	}
-	s.log(ctx, to, c, got, err, expected, time.Since(start))
-	if guessed != "" {
-		s.guessed[id].Do(func() {
-			s.logger.LogAttrs(ctx, slog.LevelWarn, "activation message found in an attribute that is not configured",
-				slog.String("operation", c.String()), slog.String("instance", to.name), slog.String("attribute", guessed))
-		})
-	}
-	return out, err
 }

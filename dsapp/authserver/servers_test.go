@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -22,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const secret = "open sesame"
 
 var (
-	request = MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: secret}
+	request = soap.MDLRegisterRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: secret}
 
 	am1        = strings.Repeat("0A", 2000)
 	registered = provisioned(
@@ -147,7 +147,7 @@ func newServers(t testing.TB, c Config) *Servers {
 		c.Timeout = 10 * time.Second
 	}
 	if c.ComponentTypes == (ComponentTypes{}) {
-		c.ComponentTypes = ComponentTypes{"My Provisioning", "My Authentication", "My Signature", "My Notification"}
+		c.ComponentTypes = ComponentTypes{Provisioning: "My Provisioning", Authentication: "My Authentication", Signature: "My Signature", Notification: "My Notification"}
 	}
 	if c.Breaker == (breaker.Settings{}) {
 		c.Breaker = breaker.Settings{Failures: math.MaxInt, Cooldown: time.Hour} // never
@@ -157,6 +157,24 @@ func newServers(t testing.TB, c Config) *Servers {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// registration is the answer to a registration, and the instance that made it.
+type registration struct {
+	soap.MDLRegistered
+	instance string
+}
+
+// register registers a user for a multi-device licence.
+func register(ctx context.Context, s *Servers, r soap.MDLRegisterRequest) (registration, error) {
+	answer, instance, err := Call(ctx, s, Target{}, soap.MDLRegister, r)
+	return registration{answer, instance}, err
+}
+
+// logIn verifies a password.
+func logIn(ctx context.Context, s *Servers, password string) error {
+	_, _, err := Call(ctx, s, Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: "jane.doe", Password: password})
+	return err
 }
 
 // The three commands, end to end, in both SOAP versions.
@@ -187,8 +205,8 @@ func TestCommands(t *testing.T) {
 		p.URL.Path = "/soap"
 		s := newServers(t, Config{Instances: []Instance{p.Instance}, SOAPVersion: version})
 
-		got, err := s.MDLRegister(t.Context(), request)
-		if want := (MDLRegistered{"primary", "aB3dE6gH", am1, "VDS1234567"}); err != nil || got != want {
+		got, err := register(t.Context(), s, request)
+		if want := (registration{soap.MDLRegistered{RegistrationID: "aB3dE6gH", ActivationMessage: am1, SerialNumber: "VDS1234567"}, "primary"}); err != nil || got != want {
 			t.Errorf("SOAP %s: %+v, %v", version, got, err)
 		}
 		action, hasAction := header["Soapaction"]
@@ -207,12 +225,12 @@ func TestCommands(t *testing.T) {
 			t.Errorf("header %v makes transports repeat commands", header)
 		}
 
-		device, err := s.MDLAddDevice(t.Context(), "primary", MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0123"})
-		if want := (MDLDevice{"primary", "0a0B", "VDS1234567-1"}); err != nil || device != want {
+		device, instance, err := Call(t.Context(), s, At("primary"), soap.MDLAddDevice, soap.MDLAddDeviceRequest{RegistrationID: "aB3dE6gH", DeviceCode: "0123"})
+		if want := (soap.MDLDevice{InstanceActivationMessage: "0a0B", SerialNumber: "VDS1234567-1"}); err != nil || device != want || instance != "primary" {
 			t.Errorf("SOAP %s: %+v, %v", version, device, err)
 		}
-		activated, err := s.MDLActivate(t.Context(), "primary", MDLActivate{RegistrationID: "aB3dE6gH", Signature: "0123"})
-		if want := (Activated{"primary", "jane.doe", "mydomain.com", "VDS1234567"}); err != nil || activated != want {
+		activated, instance, err := Call(t.Context(), s, At("primary"), soap.MDLActivate, soap.MDLActivateRequest{RegistrationID: "aB3dE6gH", Signature: "0123"})
+		if want := (soap.Activated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1234567"}); err != nil || activated != want || instance != "primary" {
 			t.Errorf("SOAP %s: %+v, %v", version, activated, err)
 		}
 		if n := p.arrived.Load(); n != 3 {
@@ -231,14 +249,14 @@ func TestRefusal(t *testing.T) {
 		p := newPeer(t, "primary", answering(refused("RET_FAILURE", status, -1, -77,
 			"<errorStack><errors><errorCode>-13</errorCode><errorDesc>Fail to retrieve storage key</errorDesc></errors></errorStack>")))
 		backup := newPeer(t, "backup", answering(registered))
-		_, err := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}}), request)
 		refusal, ok := errors.AsType[*Refusal](err)
 		if !ok {
 			t.Errorf("%s: %v", status, err)
 			continue
 		}
-		if refusal.Instance != "primary" || refusal.Codes != (ResultCodes{"RET_FAILURE", status, -1, -77}) ||
-			len(refusal.Stack) != 1 || refusal.Stack[0] != (StackEntry{-13, "Fail to retrieve storage key"}) || refusal.BackendFault() != fault {
+		if refusal.Instance != "primary" || refusal.Codes != soap.FailureCodes(status, -77) ||
+			len(refusal.Stack) != 1 || refusal.Stack[0] != (soap.StackEntry{Code: -13, Description: "Fail to retrieve storage key"}) || refusal.BackendFault() != fault {
 			t.Errorf("%s: %+v", status, refusal)
 		}
 		if backup.arrived.Load() != 0 {
@@ -293,7 +311,7 @@ func TestNotSent(t *testing.T) {
 			return newTestInstance(t, "primary", address, nil)
 		},
 	} {
-		_, err := newServers(t, Config{Instances: []Instance{start(t)}}).MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{start(t)}}), request)
 		if failure := checkFailure(t, name, err, ErrNotSent); failure.Instance != "primary" || failure.Operation != "PROVISIONCMD_MDL_REGISTER" {
 			t.Errorf("%s: %+v", name, failure)
 		}
@@ -307,7 +325,7 @@ func TestNotSentInTime(t *testing.T) {
 	address := listen(t, func(net.Conn) { <-over })
 	defer close(over)
 	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, nil)}, Timeout: 50 * time.Millisecond})
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "hanging handshake", err, ErrNotSent)
 }
 
@@ -413,7 +431,7 @@ func TestFaults(t *testing.T) {
 				timeout = 100 * time.Millisecond
 			}
 			s := newServers(t, Config{Instances: []Instance{p.Instance, backup.Instance}, Timeout: timeout})
-			_, err := s.MDLRegister(t.Context(), request)
+			_, err := register(t.Context(), s, request)
 			if failure := checkFailure(t, name, err, test.reason); failure.Instance != "primary" {
 				t.Errorf("instance %q", failure.Instance)
 			}
@@ -441,7 +459,7 @@ func TestResetWhileSending(t *testing.T) {
 	})
 	config := certificates.Client().Transport.(*http.Transport).TLSClientConfig
 	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, config)}})
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "reset", err, ErrNoAnswer)
 }
 
@@ -457,10 +475,10 @@ func TestReusedConnection(t *testing.T) {
 		answering(registered)(w, r, command)
 	})
 	s := newServers(t, Config{Instances: []Instance{p.Instance}})
-	if _, err := s.MDLRegister(t.Context(), request); err != nil {
+	if _, err := register(t.Context(), s, request); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "reset", err, ErrNoAnswer)
 	if n := p.arrived.Load(); n != 2 {
 		t.Errorf("%d commands arrived", n)
@@ -474,10 +492,10 @@ func TestFaultCause(t *testing.T) {
 	p := newPeer(t, "primary", func(w http.ResponseWriter, _ *http.Request, _ string) {
 		write(w, http.StatusInternalServerError, "text/xml", text)
 	})
-	_, err := newServers(t, Config{Instances: []Instance{p.Instance}}).MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}}), request)
 	checkFailure(t, "Fault", err, ErrBadAnswer)
-	fault, ok := errors.AsType[*Fault](err)
-	if !ok || *fault != (Fault{"Client", "bad type of […]", true}) {
+	fault, ok := errors.AsType[*soap.Fault](err)
+	if !ok || *fault != (soap.Fault{Code: "Client", String: "bad type of […]", Sender: true}) {
 		t.Errorf("%+v", fault)
 	}
 }
@@ -499,7 +517,7 @@ func TestCanceled(t *testing.T) {
 		<-arrived
 		cancel()
 	}()
-	_, err := s.MDLRegister(ctx, request)
+	_, err := register(ctx, s, request)
 	checkFailure(t, "canceled", err, ErrNoAnswer)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v does not say that the caller went away", err)
@@ -531,7 +549,7 @@ func TestCanceledBefore(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := s.MDLRegister(ctx, request)
+	_, err := register(ctx, s, request)
 	if failure := checkFailure(t, "canceled", err, ErrNotSent); failure.Instance != "primary" || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
@@ -546,9 +564,9 @@ func TestRefusedValue(t *testing.T) {
 	p := newPeer(t, "primary", answering(registered))
 	bad := request
 	bad.StaticPassword += "\x00"
-	_, err := newServers(t, Config{Instances: []Instance{p.Instance}}).MDLRegister(t.Context(), bad)
+	_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}}), bad)
 	checkFailure(t, "NUL", err, ErrNotSent)
-	if field, ok := errors.AsType[*FieldError](err); !ok || field.Field != "PROVFLD_STATIC_PASSWORD" {
+	if field, ok := errors.AsType[*soap.FieldError](err); !ok || field.Field != "PROVFLD_STATIC_PASSWORD" {
 		t.Errorf("%v", err)
 	}
 	if p.arrived.Load() != 0 {
@@ -576,13 +594,13 @@ func TestConnectionLimit(t *testing.T) {
 	results := make(chan error, 5)
 	for range 5 {
 		go func() {
-			_, err := s.MDLRegister(t.Context(), request)
+			_, err := register(t.Context(), s, request)
 			results <- err
 		}()
 	}
 	eventually(t, func() bool { _, waiting := load.state(); return p.arrived.Load() == 2 && waiting == 3 })
 
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "queue full", err, ErrNotSent)
 	if !errors.Is(err, errQueueFull) {
 		t.Errorf("%v", err)
@@ -611,13 +629,13 @@ func TestQueueTimeout(t *testing.T) {
 	s := newServers(t, Config{Instances: []Instance{p.Instance}})
 	first := make(chan error, 1)
 	go func() {
-		_, err := s.MDLRegister(t.Context(), request)
+		_, err := register(t.Context(), s, request)
 		first <- err
 	}()
 	<-arrived
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err := s.MDLRegister(ctx, request)
+	_, err := register(ctx, s, request)
 	checkFailure(t, "waiting", err, ErrNotSent)
 	if _, waiting := s.instances[0].state.load.state(); waiting != 0 {
 		t.Errorf("%d waiting", waiting)
@@ -658,27 +676,27 @@ func TestPolicy(t *testing.T) {
 
 	s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}})
 	for range 3 {
-		if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "primary" {
-			t.Errorf("%q, %v", got.Instance, err)
+		if got, err := register(t.Context(), s, request); err != nil || got.instance != "primary" {
+			t.Errorf("%q, %v", got.instance, err)
 		}
 	}
 	s = newServers(t, Config{Instances: []Instance{dead, backup.Instance}})
-	if got, err := s.MDLRegister(t.Context(), request); err != nil || got.Instance != "backup" {
-		t.Errorf("%q, %v", got.Instance, err)
+	if got, err := register(t.Context(), s, request); err != nil || got.instance != "backup" {
+		t.Errorf("%q, %v", got.instance, err)
 	}
 	if primary.arrived.Load() != 3 || backup.arrived.Load() != 1 {
 		t.Errorf("%d and %d commands", primary.arrived.Load(), backup.arrived.Load())
 	}
 
-	device := MDLAddDevice{RegistrationID: "aB3dE6gH", DeviceCode: "0123"}
-	_, err := s.MDLAddDevice(t.Context(), "dead", device)
+	device := soap.MDLAddDeviceRequest{RegistrationID: "aB3dE6gH", DeviceCode: "0123"}
+	_, _, err := Call(t.Context(), s, At("dead"), soap.MDLAddDevice, device)
 	if failure := checkFailure(t, "own instance is dead", err, ErrNotSent); failure.Instance != "dead" {
 		t.Errorf("%+v", failure)
 	}
-	if _, err := s.MDLAddDevice(t.Context(), "backup", device); err != nil {
+	if _, _, err := Call(t.Context(), s, At("backup"), soap.MDLAddDevice, device); err != nil {
 		t.Error(err)
 	}
-	_, err = s.MDLActivate(t.Context(), "gone", MDLActivate{RegistrationID: "aB3dE6gH", Signature: "0123"})
+	_, _, err = Call(t.Context(), s, At("gone"), soap.MDLActivate, soap.MDLActivateRequest{RegistrationID: "aB3dE6gH", Signature: "0123"})
 	if failure := checkFailure(t, "unknown instance", err, ErrNotSent); failure.Instance != "gone" {
 		t.Errorf("%+v", failure)
 	}
@@ -693,8 +711,8 @@ func TestUnknownOutcomeStays(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, "primary", func(w http.ResponseWriter, _ *http.Request, _ string) { reset(hijack(w)) })
 	s := newServers(t, Config{Instances: []Instance{p.Instance, newTestInstance(t, "dead", deadAddress(t), nil)}})
-	in := maps.Clone(samples[updateDevicePNID])
-	_, _, err := s.call(t.Context(), target{}, updateDevicePNID, in)
+	m := methods["updateDevicePNID"]
+	_, err := m.call(t.Context(), s, "")
 	if failure, ok := errors.AsType[*CallError](err); !ok || failure.Instance != "primary" || failure.Reason != ErrNoAnswer {
 		t.Errorf("%v", err)
 	}
@@ -703,14 +721,13 @@ func TestUnknownOutcomeStays(t *testing.T) {
 // Each command names the component of its family.
 func TestComponentTypes(t *testing.T) {
 	t.Parallel()
-	for id, want := range map[commandID]string{
-		register: "My Provisioning", authUser: "My Authentication", getPreparedSignatureRequest: "My Signature", updateDevicePNID: "My Notification",
+	for name, want := range map[string]string{
+		"REGISTER": "My Provisioning", "authUser (OTP)": "My Authentication", "getPreparedSignatureRequest": "My Signature", "updateDevicePNID": "My Notification",
 	} {
 		got := make(chan string, 1)
 		p := newPeer(t, "primary", func(_ http.ResponseWriter, _ *http.Request, command string) { got <- command })
 		s := newServers(t, Config{Instances: []Instance{p.Instance}})
-		in := maps.Clone(samples[id])
-		_, _, err := s.call(t.Context(), target{}, id, in)
+		_, err := methods[name].call(t.Context(), s, "")
 		checkFailure(t, want, err, ErrBadAnswer)
 		if command := <-got; !strings.Contains(command, ">"+want+"<") {
 			t.Errorf("no %s in %s", want, command)
@@ -743,11 +760,11 @@ func TestHTTP2(t *testing.T) {
 	in := newTestInstance(t, "primary", server.URL, server.Client().Transport.(*http.Transport).TLSClientConfig)
 	in.Transport.(*http.Transport).ForceAttemptHTTP2 = true
 	s := newServers(t, Config{Instances: []Instance{in}})
-	if _, err := s.MDLRegister(t.Context(), request); err != nil {
+	if _, err := register(t.Context(), s, request); err != nil {
 		t.Error(err)
 	}
 	broken.Store(true)
-	_, err := s.MDLRegister(t.Context(), request)
+	_, err := register(t.Context(), s, request)
 	checkFailure(t, "reset", err, ErrNoAnswer)
 	if n := arrived.Load(); n != 2 {
 		t.Errorf("%d commands arrived", n)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // Of a registration without an exchange of the gateway's own, only the calls that
@@ -16,7 +17,7 @@ import (
 // mode the gateway is in.
 func TestCallsWithoutExchange(t *testing.T) {
 	t.Parallel()
-	fault := &authserver.Refusal{Instance: "backup", Codes: authserver.FailureCodes("STAT_LICENCE", -30)}
+	fault := &authserver.Refusal{Instance: "backup", Codes: soap.FailureCodes("STAT_LICENCE", -30)}
 	for _, c := range []struct {
 		name    string
 		err     error
@@ -120,8 +121,8 @@ func TestBoundWithoutExchange(t *testing.T) {
 		r := newRig(t, ForwardUnknown, relayed)
 		r.activation.admitErr = activation.ErrRefused
 		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: refused1000})
-		if len(r.events.commands) != 0 {
-			t.Errorf("%s: commands %q", op, r.events.commands)
+		if r.servers.sent != nil {
+			t.Errorf("%s: sent %+v", op, r.servers.sent)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // AuthenticateRequest verifies a one-time password.
@@ -33,30 +34,28 @@ func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequ
 		if err := check(rule{MemberPassword, r.Password, true, MaxPassword, textProblem}); err != nil {
 			return AuthenticatedResult{}, err
 		}
-		a, err := call(ctx, g, CommandAuthUser, func(ctx context.Context) (authserver.Authenticated, string, error) {
-			a, err := g.servers.AuthUser(ctx, "", authserver.AuthUser{UserID: r.UserID, Domain: r.Domain, Password: r.Password})
-			return a, a.Instance, err
-		})
+		a, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.AuthUser,
+			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, Password: r.Password})
 		if err != nil {
-			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
+			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
 			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err, false))
 		}
-		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a))
+		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a, instance))
 		return authenticated(a), nil
 	})
 }
 
-func authenticated(a authserver.Authenticated) AuthenticatedResult {
+func authenticated(a soap.Authenticated) AuthenticatedResult {
 	return AuthenticatedResult{UserID: a.UserID, Domain: a.Domain, OrgUnit: a.OrgUnit, SerialNumber: a.SerialNumber}
 }
 
 // authenticatedEvent names the user as asked for if the server did not tell.
-func authenticatedEvent(action AuditAction, userID, domain string, a authserver.Authenticated) AuditEvent {
+func authenticatedEvent(action AuditAction, userID, domain string, a soap.Authenticated, instance string) AuditEvent {
 	return AuditEvent{
 		Action:       action,
 		UserID:       cmp.Or(a.UserID, userID),
 		Domain:       cmp.Or(a.Domain, domain),
 		SerialNumber: a.SerialNumber,
-		Instance:     a.Instance,
+		Instance:     instance,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // A one-time password belongs to no request, so nothing is looked up, and the
@@ -13,16 +14,16 @@ import (
 func TestAuthenticate(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		told         authserver.Authenticated
+		told         soap.Authenticated
 		want         AuthenticatedResult
 		user, domain string
 	}{
 		{
-			authserver.Authenticated{Instance: "backup", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
+			soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
 			AuthenticatedResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
 			"JANE.DOE", "MYDOMAIN.COM",
 		},
-		{authserver.Authenticated{Instance: "backup"}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
+		{soap.Authenticated{}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
 	} {
 		r := newRig(t, "")
 		r.servers.authenticated = c.told
@@ -31,8 +32,8 @@ func TestAuthenticate(t *testing.T) {
 			t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
 		}
 		r.wantTrace(t, "authUser")
-		if want := (authserver.AuthUser{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword}); r.servers.sent != want || len(r.servers.to) != 0 {
-			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+		if want := (soap.AuthUserRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword}); r.servers.sent != want || len(r.servers.to.Instances) != 0 {
+			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
 		}
 		if want := []AuditEvent{{
 			Action: AuditAuthenticated, Operation: OpAuthenticate, Application: "bank-site",
@@ -51,7 +52,7 @@ func TestUpdateNotificationID(t *testing.T) {
 		t.Error(err)
 	}
 	r.wantTrace(t, "updateDevicePNID")
-	if want := (authserver.UpdateDevicePNID{
+	if want := (soap.UpdateDevicePNIDRequest{
 		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", DevicePNID: strings.ToUpper(theNotificationID),
 	}); r.servers.sent != want {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)

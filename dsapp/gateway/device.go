@@ -8,6 +8,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // AddDeviceRequest adds a device to a multi-device licence.
@@ -52,14 +53,12 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			g.storeTrouble(ctx, OpAddDevice, err)
 			return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
 		}
-		device, err := call(judged(c.priority(ctx), admission), g, CommandMDLAddDevice, func(ctx context.Context) (authserver.MDLDevice, string, error) {
-			d, err := g.servers.MDLAddDevice(ctx, admission.Instance, authserver.MDLAddDevice{
+		device, instance, err := authserver.Call(judged(c.priority(ctx), admission), g.servers, authserver.At(admission.Instance),
+			soap.MDLAddDevice, soap.MDLAddDeviceRequest{
 				RegistrationID: r.RegistrationIdentifier,
 				DeviceCode:     r.DeviceCode,
 				Description:    description,
 			})
-			return d, d.Instance, err
-		})
 		if !forwarded && !consumed(admission, err) {
 			g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
 				g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
@@ -70,9 +69,9 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 		}
 		message, err := messageHex(device.InstanceActivationMessage)
 		if err != nil {
-			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", device.Instance, err)
+			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", instance, err)
 		}
-		event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, device.Instance
+		event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, instance
 		g.audit(ctx, c, OpAddDevice, event)
 		return AddDeviceResult{InstanceActivationMessage: message}, nil
 	})
@@ -99,11 +98,10 @@ func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (Ac
 	return observed(ctx, g, OpActivate, func() (ActivateResult, error) {
 		return g.confirm(ctx, c, r.RegistrationIdentifier, confirmation{
 			operation: OpActivate,
-			command:   CommandMDLActivate,
 			kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
 			forward:   g.forwardUnknown,
-			send: func(ctx context.Context, a activation.Admission) (authserver.Activated, error) {
-				return g.servers.MDLActivate(ctx, a.Instance, authserver.MDLActivate{
+			send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.MDLActivate, soap.MDLActivateRequest{
 					RegistrationID: r.RegistrationIdentifier,
 					Signature:      r.Signature,
 				})
@@ -115,14 +113,13 @@ func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (Ac
 // confirmation is the final call of an activation.
 type confirmation struct {
 	operation Operation
-	command   Command
 	// kinds of registrations that it is for.
 	kinds []activation.Kind
 	// forward says that it is forwarded for unknown registrations, too.
 	forward bool
 	// send gives the command to the instance of the admission, which is empty for
-	// an unknown registration. Another one may answer.
-	send func(context.Context, activation.Admission) (authserver.Activated, error)
+	// an unknown registration. It returns the one that answered.
+	send func(context.Context, activation.Admission) (soap.Activated, string, error)
 }
 
 // confirm carries out a final call. Its success removes the registration.
@@ -144,10 +141,7 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 		g.storeTrouble(ctx, f.operation, err)
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
 	}
-	activated, err := call(judged(c.priority(ctx), admission), g, f.command, func(ctx context.Context) (authserver.Activated, string, error) {
-		a, err := f.send(ctx, admission)
-		return a, a.Instance, err
-	})
+	activated, instance, err := f.send(judged(c.priority(ctx), admission), admission)
 	if err != nil {
 		if !forwarded && !consumed(admission, err) {
 			g.tolerated(ctx, f.operation, "giving back the final call",
@@ -167,7 +161,7 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f co
 		SerialNumber: cmp.Or(activated.SerialNumber, admission.SerialNumber),
 	}
 	event.Action, event.UserID, event.Domain, event.SerialNumber = AuditActivated, result.UserID, result.Domain, result.SerialNumber
-	event.Instance = activated.Instance
+	event.Instance = instance
 	g.audit(ctx, c, f.operation, event)
 	return result, nil
 }

@@ -8,23 +8,24 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // ResultCodes are the codes of an answer as a client gets them.
-type ResultCodes = authserver.ResultCodes
+type ResultCodes = soap.ResultCodes
 
 // The codes of the answers that the gateway gives itself. Those of an
 // authentication server are relayed as they came.
 var (
 	// refusedCodes is the one answer to everything that is wrong with a proof or
 	// with the registration it is for.
-	refusedCodes = authserver.FailureCodes("STAT_INVCREDENTIALS", 1000)
-	existsCodes  = authserver.FailureCodes("STAT_EXISTS", -14)
+	refusedCodes = soap.FailureCodes("STAT_INVCREDENTIALS", 1000)
+	existsCodes  = soap.FailureCodes("STAT_EXISTS", -14)
 	// notFoundCodes are those with which an authentication server answers
 	// everyone but the first who retrieves a request.
-	notFoundCodes = authserver.FailureCodes("STAT_NOT_FOUND", -13)
+	notFoundCodes = soap.FailureCodes("STAT_NOT_FOUND", -13)
 )
 
 // Refusal is the well-formed "no" of the gateway or of an authentication
@@ -139,7 +140,7 @@ func serverError(err error) error {
 	if refusal, ok := errors.AsType[*authserver.Refusal](err); ok {
 		return &Refusal{Codes: refusal.Codes}
 	}
-	if _, ok := errors.AsType[*authserver.FieldError](err); ok {
+	if _, ok := errors.AsType[*soap.FieldError](err); ok {
 		// No instance will ever be given this command.
 		return &Failure{Kind: Internal, Err: err}
 	}

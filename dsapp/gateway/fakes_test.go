@@ -5,13 +5,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -106,26 +109,18 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 	r.ownership = fakeOwnership{rig: r, decision: ownership.Decision{Verdict: ownership.Forward}, won: true}
 	r.servers = fakeServers{
 		rig:           r,
-		mdlRegistered: authserver.MDLRegistered{Instance: "backup", RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
-		device:        authserver.MDLDevice{Instance: "backup", InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
-		mdlActivated:  authserver.Activated{Instance: "backup", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
-		registered: authserver.Registered{
-			Instance: "backup", SerialNumber: "VDS1000003", ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter,
+		instance:      "backup",
+		mdlRegistered: soap.MDLRegistered{RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
+		device:        soap.MDLDevice{InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
+		activated:     soap.Activated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
+		registered:    soap.Registered{SerialNumber: "VDS1000003", ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
+		srpRegistered: soap.DSAPPSRPRegistered{
+			RegistrationID: "e3wfISG9", ActivationPassword: theActivationPassword, SerialNumber: "VDS1000003", DIGIPASSGatewayID: "OTHER01",
 		},
-		activated: authserver.Activated{Instance: "backup", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
-		srpRegistered: authserver.DSAPPSRPRegistered{
-			Instance: "backup", RegistrationID: "e3wfISG9", ActivationPassword: theActivationPassword, SerialNumber: "VDS1000003", DIGIPASSGatewayID: "OTHER01",
-		},
-		challenge: authserver.DSAPPSRPChallenge{Instance: "backup", ServerPublic: theServerPublic, Salt: theSalt},
-		data: authserver.DSAPPSRPActivationData{
-			Instance: "backup", ServerEvidence: theServerEvidence, ActivationMessage: &authserver.Encrypted{Data: "da", Counter: "c0", MAC: "3a"},
-		},
-		authenticated: authserver.Authenticated{
-			Instance: "backup", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1",
-		},
-		retrieved: authserver.Retrieved{Instance: "backup", RequestMessage: theMessage},
-		cancelled: authserver.Cancelled{Instance: "backup"},
-		updated:   authserver.UpdatedDevicePNID{Instance: "backup"},
+		challenge:     soap.DSAPPSRPChallenge{ServerPublic: theServerPublic, Salt: theSalt},
+		data:          soap.DSAPPSRPActivationData{ServerEvidence: theServerEvidence, ActivationMessage: &soap.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
+		authenticated: soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
+		retrieved:     soap.Retrieved{RequestMessage: theMessage},
 	}
 	c := Config{
 		Activation:           &r.activation,
@@ -337,61 +332,71 @@ func (f *fakeOwnership) Release(_ context.Context, d ownership.Decision) error {
 }
 
 type fakeServers struct {
-	ctx context.Context // of the last command that adds or activates a device
 	rig *rig
 
 	mu    sync.Mutex
 	err   error
 	leave func() // makes the client leave while the command is carried out
-	// sent is the last command and to is where it went.
+	// ctx and sent are those of the last command, and to is where it went.
+	ctx  context.Context
 	sent any
-	to   []string
+	to   authserver.Target
 	// replicated says that every request is on one of several instances.
 	replicated bool
+	instance   string // that carries out every command
 
-	mdlRegistered authserver.MDLRegistered
-	device        authserver.MDLDevice
-	mdlActivated  authserver.Activated
-	registered    authserver.Registered
-	activated     authserver.Activated
-	srpRegistered authserver.DSAPPSRPRegistered
-	challenge     authserver.DSAPPSRPChallenge
-	data          authserver.DSAPPSRPActivationData
-	authenticated authserver.Authenticated
-	retrieved     authserver.Retrieved
-	cancelled     authserver.Cancelled
-	updated       authserver.UpdatedDevicePNID
+	mdlRegistered soap.MDLRegistered
+	device        soap.MDLDevice
+	registered    soap.Registered
+	activated     soap.Activated
+	srpRegistered soap.DSAPPSRPRegistered
+	challenge     soap.DSAPPSRPChallenge
+	data          soap.DSAPPSRPActivationData
+	authenticated soap.Authenticated
+	retrieved     soap.Retrieved
 }
 
 // takes is how long a registration takes.
 const takes = 3 * time.Second
 
-// answer writes a command down and returns what it is answered with.
-func answer[R any](f *fakeServers, name Command, to []string, command any, result R) (R, error) {
-	f.rig.did(string(name))
+// Send writes a command down and answers it.
+func (f *fakeServers) Send(ctx context.Context, to authserver.Target, c soap.Call) (string, error) {
+	name := strings.TrimPrefix(c.String(), "PROVISIONCMD_")
+	f.rig.did(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.to, f.sent = to, command
+	f.ctx, f.to, f.sent = ctx, to, reflect.ValueOf(c.Request).Elem().Interface()
 	if f.leave != nil {
 		f.leave()
 	}
 	switch name {
-	case CommandMDLRegister, CommandRegister, CommandDSAPPSRPRegister:
+	case "MDL_REGISTER", "REGISTER", "dsappSRPRegister":
 		f.rig.now = f.rig.now.Add(takes)
 	}
 	if f.err != nil {
-		var none R
-		return none, f.err
+		return "", f.err
 	}
-	return result, nil
-}
-
-// at is the named instance, or none if that is left to the policy.
-func at(instance string) []string {
-	if instance == "" {
-		return nil
+	switch answer := c.Answer.(type) {
+	case *soap.MDLRegistered:
+		*answer = f.mdlRegistered
+	case *soap.MDLDevice:
+		*answer = f.device
+	case *soap.Registered:
+		*answer = f.registered
+	case *soap.Activated:
+		*answer = f.activated
+	case *soap.DSAPPSRPRegistered:
+		*answer = f.srpRegistered
+	case *soap.DSAPPSRPChallenge:
+		*answer = f.challenge
+	case *soap.DSAPPSRPActivationData:
+		*answer = f.data
+	case *soap.Authenticated:
+		*answer = f.authenticated
+	case *soap.Retrieved:
+		*answer = f.retrieved
 	}
-	return []string{instance}
+	return f.instance, nil
 }
 
 func (f *fakeServers) Replicated() bool {
@@ -400,83 +405,14 @@ func (f *fakeServers) Replicated() bool {
 	return f.replicated
 }
 
-func (f *fakeServers) MDLRegister(_ context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error) {
-	return answer(f, CommandMDLRegister, nil, c, f.mdlRegistered)
-}
-
-func (f *fakeServers) MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error) {
-	f.ctx = ctx
-	return answer(f, CommandMDLAddDevice, at(instance), c, f.device)
-}
-
-func (f *fakeServers) MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error) {
-	f.ctx = ctx
-	return answer(f, CommandMDLActivate, at(instance), c, f.mdlActivated)
-}
-
-func (f *fakeServers) Register(_ context.Context, c authserver.Register) (authserver.Registered, error) {
-	return answer(f, CommandRegister, nil, c, f.registered)
-}
-
-func (f *fakeServers) Activate(_ context.Context, instance string, c authserver.Activate) (authserver.Activated, error) {
-	return answer(f, CommandActivate, at(instance), c, f.activated)
-}
-
-func (f *fakeServers) DSAPPSRPRegister(_ context.Context, c authserver.DSAPPSRPRegister) (authserver.DSAPPSRPRegistered, error) {
-	return answer(f, CommandDSAPPSRPRegister, nil, c, f.srpRegistered)
-}
-
-func (f *fakeServers) DSAPPSRPGenerateEphemeralKey(
-	_ context.Context, instance string, c authserver.DSAPPSRPEphemeralKey,
-) (authserver.DSAPPSRPChallenge, error) {
-	return answer(f, CommandDSAPPSRPGenerateEphemeralKey, at(instance), c, f.challenge)
-}
-
-func (f *fakeServers) DSAPPSRPGenerateActivationData(
-	_ context.Context, instance string, c authserver.DSAPPSRPEvidence,
-) (authserver.DSAPPSRPActivationData, error) {
-	return answer(f, CommandDSAPPSRPGenerateActivationData, at(instance), c, f.data)
-}
-
-func (f *fakeServers) DSAPPSRPActivate(_ context.Context, instance string, c authserver.DSAPPSRPActivate) (authserver.Activated, error) {
-	return answer(f, CommandDSAPPSRPActivate, at(instance), c, f.activated)
-}
-
-func (f *fakeServers) AuthUser(_ context.Context, instance string, c authserver.AuthUser) (authserver.Authenticated, error) {
-	return answer(f, CommandAuthUser, at(instance), c, f.authenticated)
-}
-
-func (f *fakeServers) AuthSignature(_ context.Context, instance string, c authserver.AuthSignature) (authserver.Authenticated, error) {
-	return answer(f, CommandAuthSignature, at(instance), c, f.authenticated)
-}
-
-func (f *fakeServers) GetPreparedSecureChallenge(_ context.Context, c authserver.Retrieve) (authserver.Retrieved, error) {
-	return answer(f, CommandGetPreparedSecureChallenge, nil, c, f.retrieved)
-}
-
-func (f *fakeServers) GetPreparedSignatureRequest(_ context.Context, c authserver.Retrieve) (authserver.Retrieved, error) {
-	return answer(f, CommandGetPreparedSignatureRequest, nil, c, f.retrieved)
-}
-
-func (f *fakeServers) CancelAuthUser(_ context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error) {
-	return answer(f, CommandCancelAuthUser, instances, c, f.cancelled)
-}
-
-func (f *fakeServers) CancelAuthSignatureRequest(_ context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error) {
-	return answer(f, CommandCancelAuthSignatureRequest, instances, c, f.cancelled)
-}
-
-func (f *fakeServers) UpdateDevicePNID(_ context.Context, c authserver.UpdateDevicePNID) (authserver.UpdatedDevicePNID, error) {
-	return answer(f, CommandUpdateDevicePNID, nil, c, f.updated)
-}
+// at is the named instance.
+func at(instance string) []string { return []string{instance} }
 
 // events is an Observer that writes everything down.
 type events struct {
 	mu         sync.Mutex
 	operations []OperationEvent
 	exchanges  []ExchangeEvent
-	commands   []Command
-	outcomes   []InstanceOutcome
 	verdicts   []OwnershipEvent
 	troubles   []StoreTrouble
 	audits     []AuditEvent
@@ -492,18 +428,13 @@ func note[E any](e *events, list *[]E, event E) {
 func (e *events) Operation(_ context.Context, o OperationEvent) { note(e, &e.operations, o) }
 func (e *events) Exchange(_ context.Context, x ExchangeEvent)   { note(e, &e.exchanges, x) }
 
-func (e *events) InstanceCall(ctx context.Context, c Command) (context.Context, func(InstanceOutcome)) {
-	note(e, &e.commands, c)
-	return ctx, func(o InstanceOutcome) { note(e, &e.outcomes, o) }
-}
-
 func (e *events) Ownership(_ context.Context, o OwnershipEvent)  { note(e, &e.verdicts, o) }
 func (e *events) StoreTrouble(_ context.Context, s StoreTrouble) { note(e, &e.troubles, s) }
 func (e *events) Audit(_ context.Context, a AuditEvent)          { note(e, &e.audits, a) }
 
 // String is everything that was written down.
 func (e *events) String() string {
-	return fmt.Sprintf("%+v", []any{e.operations, e.exchanges, e.commands, e.outcomes, e.verdicts, e.troubles, e.audits})
+	return fmt.Sprintf("%+v", []any{e.operations, e.exchanges, e.verdicts, e.troubles, e.audits})
 }
 
 // actions are the audited actions in order.

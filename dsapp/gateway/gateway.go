@@ -1,5 +1,5 @@
 // Package gateway holds the operations of the gateway: what is done for each
-// service, on typed values. It knows neither HTTP nor JSON nor SOAP.
+// service, on typed values. It knows neither HTTP nor JSON nor the form of SOAP.
 //
 // Every operation fails with a *Refusal, an *InvalidError or a *Failure.
 package gateway
@@ -14,6 +14,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
@@ -44,33 +45,12 @@ type Ownership interface {
 	Release(ctx context.Context, d ownership.Decision) error
 }
 
-// Servers are the authentication servers. An empty instance leaves the choice
-// to their policy.
+// Servers are the authentication servers.
 type Servers interface {
+	authserver.Sender
 	// Replicated reports whether every pending request lives on one of several
 	// instances.
 	Replicated() bool
-
-	MDLRegister(ctx context.Context, c authserver.MDLRegister) (authserver.MDLRegistered, error)
-	MDLAddDevice(ctx context.Context, instance string, c authserver.MDLAddDevice) (authserver.MDLDevice, error)
-	MDLActivate(ctx context.Context, instance string, c authserver.MDLActivate) (authserver.Activated, error)
-
-	Register(ctx context.Context, c authserver.Register) (authserver.Registered, error)
-	Activate(ctx context.Context, instance string, c authserver.Activate) (authserver.Activated, error)
-
-	DSAPPSRPRegister(ctx context.Context, c authserver.DSAPPSRPRegister) (authserver.DSAPPSRPRegistered, error)
-	DSAPPSRPGenerateEphemeralKey(ctx context.Context, instance string, c authserver.DSAPPSRPEphemeralKey) (authserver.DSAPPSRPChallenge, error)
-	DSAPPSRPGenerateActivationData(ctx context.Context, instance string, c authserver.DSAPPSRPEvidence) (authserver.DSAPPSRPActivationData, error)
-	DSAPPSRPActivate(ctx context.Context, instance string, c authserver.DSAPPSRPActivate) (authserver.Activated, error)
-
-	AuthUser(ctx context.Context, instance string, c authserver.AuthUser) (authserver.Authenticated, error)
-	AuthSignature(ctx context.Context, instance string, c authserver.AuthSignature) (authserver.Authenticated, error)
-	GetPreparedSecureChallenge(ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
-	GetPreparedSignatureRequest(ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
-	CancelAuthUser(ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
-	CancelAuthSignatureRequest(ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
-
-	UpdateDevicePNID(ctx context.Context, c authserver.UpdateDevicePNID) (authserver.UpdatedDevicePNID, error)
 }
 
 var (
@@ -234,7 +214,7 @@ func New(c Config) (*Gateway, error) {
 		gatewayID:        c.GatewayID,
 		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
 		hideUnknownUsers: c.HideUnknownUsers,
-		noSupportCodes:   authserver.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
+		noSupportCodes:   soap.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
 		observer:         c.Observer,
 		logger:           c.Logger,
 		now:              c.Now,
@@ -288,20 +268,6 @@ func observed[R any](ctx context.Context, g *Gateway, op Operation, run func() (
 			slog.String("operation", string(op)), slog.String("kind", string(failure.Kind)), slog.Any("error", failure.Err))
 	}
 	return result, err
-}
-
-// call gives a command to the authentication servers and reports how it ended.
-// The command returns the instance it was given to. The error is the command's
-// own: its reason decides what the operation has to undo.
-func call[R any](ctx context.Context, g *Gateway, command Command, run func(context.Context) (R, string, error)) (R, error) {
-	ctx, done := g.observer.InstanceCall(ctx, command)
-	result, instance, err := run(ctx)
-	if err != nil {
-		done(InstanceOutcome{Instance: instanceOf(err), Outcome: outcome(serverError(err))})
-		return result, err
-	}
-	done(InstanceOutcome{Instance: instance, Outcome: Success})
-	return result, nil
 }
 
 // tolerated reports the error of what was done when the outcome of the operation

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
@@ -24,7 +25,7 @@ import (
 var (
 	errOwnership = fmt.Errorf("%w: connection refused", ownership.ErrUnavailable)
 	errStore     = fmt.Errorf("%w: connection refused", activation.ErrUnavailable)
-	errRefusal   = &authserver.Refusal{Instance: "backup", Codes: authserver.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -7, StatusCode: 1007}}
+	errRefusal   = &authserver.Refusal{Instance: "backup", Codes: soap.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_LOCKED", ReturnCode: -7, StatusCode: 1007}}
 	refused1000  = ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_INVCREDENTIALS", ReturnCode: -1, StatusCode: 1000}
 )
 
@@ -131,7 +132,7 @@ func TestRegisterActivation(t *testing.T) {
 	if got != want {
 		t.Errorf("result is %+v, want %+v", got, want)
 	}
-	if want := (authserver.MDLRegister{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword}); r.servers.sent != want {
+	if want := (soap.MDLRegisterRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword}); r.servers.sent != want {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
 	if want := (activation.Registration{
@@ -319,7 +320,7 @@ func TestLongestRequest(t *testing.T) {
 	if _, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{RegistrationIdentifier: "e3wfISG9", Description: long}); err != nil {
 		t.Error(err)
 	}
-	if r.servers.sent.(authserver.MDLAddDevice).Description != long {
+	if r.servers.sent.(soap.MDLAddDeviceRequest).Description != long {
 		t.Error("letters of a description were replaced")
 	}
 	if _, err := r.Authenticate(t.Context(), theCaller, AuthenticateRequest{UserID: long, Domain: long, Password: long}); err != nil {
@@ -337,7 +338,7 @@ func TestLongestRequest(t *testing.T) {
 func TestAuditIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.servers.mdlActivated.UserID = "u" + strings.Repeat("ü", 200)
+	r.servers.activated.UserID = "u" + strings.Repeat("ü", 200)
 	if err := operations[OpActivate](t.Context(), r); err != nil {
 		t.Error(err)
 	}
@@ -397,7 +398,7 @@ func TestServerErrors(t *testing.T) {
 		{"no answer", callError(authserver.ErrNoAnswer), &Failure{Kind: BadAnswer}, false},
 		{"bad answer", callError(authserver.ErrBadAnswer), &Failure{Kind: BadAnswer}, false},
 		{"timeout", callError(authserver.ErrTimeout), &Failure{Kind: Timeout}, false},
-		{"bad field", &authserver.CallError{Instance: "backup", Reason: authserver.ErrNotSent, Cause: &authserver.FieldError{Field: "F", Problem: "is missing"}}, &Failure{Kind: Internal}, true},
+		{"bad field", &authserver.CallError{Instance: "backup", Reason: authserver.ErrNotSent, Cause: &soap.FieldError{Field: "F", Problem: "is missing"}}, &Failure{Kind: Internal}, true},
 		{"other", errors.New("other"), &Failure{Kind: Internal}, false},
 	} {
 		for op, before := range calls {
@@ -421,16 +422,6 @@ func TestServerErrors(t *testing.T) {
 						}
 					}
 					r.wantTrace(t, want...)
-					if want := []Command{Command(before[len(before)-1])}; !slices.Equal(r.events.commands, want) {
-						t.Errorf("commands are %q, want %q", r.events.commands, want)
-					}
-					instance := "backup"
-					if c.name == "other" {
-						instance = ""
-					}
-					if want := []InstanceOutcome{{instance, outcome(c.want)}}; !slices.Equal(r.events.outcomes, want) {
-						t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
-					}
 					if refused := refusals[op]; c.name == "refusal" && refused != "" {
 						r.wantActions(t, refused)
 					} else {
@@ -483,9 +474,6 @@ func TestSuccesses(t *testing.T) {
 				}
 				if got := r.trace[:len(before)]; !slices.Equal(got, before) {
 					t.Errorf("calls were %q, want %q first", r.trace, before)
-				}
-				if want := []InstanceOutcome{{"backup", Success}}; !slices.Equal(r.events.outcomes, want) {
-					t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 				}
 				if len(r.events.operations) != 1 || r.events.operations[0].Operation != op || r.events.operations[0].Outcome != Success {
 					t.Errorf("operations are %+v", r.events.operations)
@@ -659,7 +647,7 @@ func TestNonsenseOfServers(t *testing.T) {
 		"bad identifier":             {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.RegistrationID = "e3wf;SG9" }, "MDL_REGISTER", lost("", "VDS1000003")},
 		"bad serial number":          {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered.SerialNumber = "VDS;1" }, "MDL_REGISTER", lost("e3wfISG9", "")},
 		"long serial number":         {OpRegisterOffline, func(r *rig) { r.servers.mdlRegistered.SerialNumber = strings.Repeat("1", 256) }, "MDL_REGISTER", lost("e3wfISG9", "")},
-		"nothing":                    {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered = authserver.MDLRegistered{Instance: "backup"} }, "MDL_REGISTER", lost("", "")},
+		"nothing":                    {OpRegisterActivation, func(r *rig) { r.servers.mdlRegistered = soap.MDLRegistered{} }, "MDL_REGISTER", lost("", "")},
 		"no instance message":        {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "" }, "MDL_ADD_DEVICE", AuditEvent{}},
 		"bad instance message":       {OpAddDevice, func(r *rig) { r.servers.device.InstanceActivationMessage = "zz" }, "MDL_ADD_DEVICE", AuditEvent{}},
 	} {
@@ -783,18 +771,18 @@ func TestBurnedRegistrationAudit(t *testing.T) {
 func TestAddDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.servers.device.Instance = "third"
+	r.servers.instance = "third"
 	got, err := r.AddDevice(t.Context(), theCaller, AddDeviceRequest{
 		RegistrationIdentifier: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane's <phone>\t№ 1_a-b.c ü",
 	})
 	if want := (AddDeviceResult{InstanceActivationMessage: "AA82DD55"}); err != nil || got != want {
 		t.Errorf("result is %+v, %v, want %+v", got, err, want)
 	}
-	if want := (authserver.MDLAddDevice{RegistrationID: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane s  phone    1_a-b.c ü"}); r.servers.sent != want {
+	if want := (soap.MDLAddDeviceRequest{RegistrationID: "e3wfISG9", DeviceCode: theDeviceCode, Description: "Jane s  phone    1_a-b.c ü"}); r.servers.sent != want {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
-	if !slices.Equal(r.servers.to, at("backup")) {
-		t.Errorf("command went to %q", r.servers.to)
+	if !slices.Equal(r.servers.to.Instances, at("backup")) {
+		t.Errorf("command went to %q", r.servers.to.Instances)
 	}
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 	if want := []AuditEvent{{
@@ -802,9 +790,6 @@ func TestAddDevice(t *testing.T) {
 		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "third",
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-	}
-	if want := []InstanceOutcome{{"third", Success}}; !slices.Equal(r.events.outcomes, want) {
-		t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 	}
 
 	r.servers.device.InstanceActivationMessage = "zz"
@@ -835,22 +820,22 @@ func TestReturnFails(t *testing.T) {
 func TestActivate(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		activated authserver.Activated
+		activated soap.Activated
 		want      ActivateResult
 	}{
 		"told by the server": {
-			authserver.Activated{Instance: "third", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
+			soap.Activated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
 			ActivateResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", SerialNumber: "VDS1000004"},
 		},
 		"known from the registration": {
-			authserver.Activated{Instance: "third"},
+			soap.Activated{},
 			ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
-			r.servers.mdlActivated = c.activated
+			r.servers.activated, r.servers.instance = c.activated, "third"
 			got, err := r.Activate(t.Context(), theCaller, ActivateRequest{RegistrationIdentifier: "e3wfISG9", Signature: theSignature})
 			if err != nil || got != c.want {
 				t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
@@ -859,8 +844,8 @@ func TestActivate(t *testing.T) {
 			if want := []activation.Kind{activation.KindMDL, activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
 				t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 			}
-			if want := (authserver.MDLActivate{RegistrationID: "e3wfISG9", Signature: theSignature}); !slices.Equal(r.servers.to, at("backup")) || r.servers.sent != want {
-				t.Errorf("command is %+v to %q, want %+v to %q", r.servers.sent, r.servers.to, want, "backup")
+			if want := (soap.MDLActivateRequest{RegistrationID: "e3wfISG9", Signature: theSignature}); !slices.Equal(r.servers.to.Instances, at("backup")) || r.servers.sent != want {
+				t.Errorf("command is %+v to %q, want %+v to %q", r.servers.sent, r.servers.to.Instances, want, "backup")
 			}
 			if r.activation.completed != theAdmission {
 				t.Errorf("completed %+v, want %+v", r.activation.completed, theAdmission)
@@ -870,9 +855,6 @@ func TestActivate(t *testing.T) {
 				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "third",
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-			}
-			if want := []InstanceOutcome{{"third", Success}}; !slices.Equal(r.events.outcomes, want) {
-				t.Errorf("outcomes of commands are %+v, want %+v", r.events.outcomes, want)
 			}
 		})
 	}
@@ -907,14 +889,14 @@ func TestForwardUnknown(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, ForwardUnknown)
 				r.activation.admitErr, r.servers.err = activation.ErrUnknown, server
-				r.servers.to = at("unset")
+				r.servers.to.Instances = at("unset")
 				err := operations[op](t.Context(), r)
 				if (err == nil) != (server == nil) {
 					t.Errorf("error is %v", err)
 				}
 				r.wantTrace(t, calls...)
-				if len(r.servers.to) != 0 {
-					t.Errorf("command went to %q, want no choice", r.servers.to)
+				if len(r.servers.to.Instances) != 0 {
+					t.Errorf("command went to %q, want no choice", r.servers.to.Instances)
 				}
 			})
 		}

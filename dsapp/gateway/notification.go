@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // UpdateNotificationIDRequest registers the push notification ID of a device.
@@ -32,21 +33,18 @@ func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNo
 		if err := checkNotificationID(r.NotificationID); err != nil {
 			return UpdateNotificationIDResult{}, err
 		}
-		updated, err := call(ctx, g, CommandUpdateDevicePNID, func(ctx context.Context) (authserver.UpdatedDevicePNID, string, error) {
-			u, err := g.servers.UpdateDevicePNID(ctx, authserver.UpdateDevicePNID{
-				UserID:       r.UserID,
-				Domain:       r.Domain,
-				SerialNumber: r.SerialNumber,
-				DevicePNID:   strings.ToUpper(r.NotificationID),
-			})
-			return u, u.Instance, err
+		_, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{
+			UserID:       r.UserID,
+			Domain:       r.Domain,
+			SerialNumber: r.SerialNumber,
+			DevicePNID:   strings.ToUpper(r.NotificationID),
 		})
 		event := AuditEvent{UserID: r.UserID, Domain: r.Domain, SerialNumber: r.SerialNumber}
 		if err != nil {
 			event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
 			return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))
 		}
-		event.Action, event.Instance = AuditNotificationIDUpdated, updated.Instance
+		event.Action, event.Instance = AuditNotificationIDUpdated, instance
 		g.audit(ctx, c, OpUpdateNotificationID, event)
 		return UpdateNotificationIDResult{}, nil
 	})

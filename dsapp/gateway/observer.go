@@ -17,10 +17,6 @@ type Observer interface {
 	Operation(ctx context.Context, e OperationEvent)
 	// Exchange is called once for every call of an activation exchange that ended.
 	Exchange(ctx context.Context, e ExchangeEvent)
-	// InstanceCall is called before a command is given to the authentication
-	// servers. The command runs in the returned context; the returned function
-	// is called once with its outcome.
-	InstanceCall(ctx context.Context, command Command) (context.Context, func(InstanceOutcome))
 	// Ownership is called once the owner of a pending request was looked for, and
 	// again for what became of a request that was given out.
 	Ownership(ctx context.Context, e OwnershipEvent)
@@ -69,7 +65,7 @@ type OwnershipEvent struct {
 	Verdict   Verdict
 }
 
-// Outcome is how an operation, an exchange call or a command ended: one of the
+// Outcome is how an operation or an exchange call ended: one of the
 // constants of this type or the text of a FailureKind.
 type Outcome string
 
@@ -101,40 +97,6 @@ type ExchangeEvent struct {
 	Step     ExchangeStep
 	Outcome  Outcome
 	Duration time.Duration
-}
-
-// Command is a command given to the authentication servers.
-type Command string
-
-// The commands.
-const (
-	CommandMDLRegister  Command = "MDL_REGISTER"
-	CommandMDLAddDevice Command = "MDL_ADD_DEVICE"
-	CommandMDLActivate  Command = "MDL_ACTIVATE"
-
-	CommandRegister Command = "REGISTER"
-	CommandActivate Command = "ACTIVATE"
-
-	CommandDSAPPSRPRegister               Command = "dsappSRPRegister"
-	CommandDSAPPSRPGenerateEphemeralKey   Command = "dsappSRPGenerateEphemeralKey"
-	CommandDSAPPSRPGenerateActivationData Command = "dsappSRPGenerateActivationData"
-	CommandDSAPPSRPActivate               Command = "dsappSRPActivate"
-
-	CommandAuthUser                    Command = "authUser"
-	CommandAuthSignature               Command = "authSignature"
-	CommandGetPreparedSecureChallenge  Command = "getPreparedSecureChallenge"
-	CommandGetPreparedSignatureRequest Command = "getPreparedSignatureRequest"
-	CommandCancelAuthUser              Command = "cancelAuthUser"
-	CommandCancelAuthSignatureRequest  Command = "cancelAuthSignatureRequest"
-
-	CommandUpdateDevicePNID Command = "updateDevicePNID"
-)
-
-// InstanceOutcome is how a command ended.
-type InstanceOutcome struct {
-	// Instance that the command was given to; empty if that is not known.
-	Instance string
-	Outcome  Outcome
 }
 
 // StoreTrouble is a store access that failed.
@@ -248,11 +210,8 @@ func (e AuditEvent) bounded() AuditEvent {
 // noObserver is told everything and does nothing.
 type noObserver struct{}
 
-func (noObserver) Operation(context.Context, OperationEvent) {}
-func (noObserver) Exchange(context.Context, ExchangeEvent)   {}
-func (noObserver) InstanceCall(ctx context.Context, _ Command) (context.Context, func(InstanceOutcome)) {
-	return ctx, func(InstanceOutcome) {}
-}
+func (noObserver) Operation(context.Context, OperationEvent)  {}
+func (noObserver) Exchange(context.Context, ExchangeEvent)    {}
 func (noObserver) Ownership(context.Context, OwnershipEvent)  {}
 func (noObserver) StoreTrouble(context.Context, StoreTrouble) {}
 func (noObserver) Audit(context.Context, AuditEvent)          {}

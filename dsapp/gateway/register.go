@@ -12,6 +12,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // LicenseType is the type of the licence that a registration is for.
@@ -180,17 +181,16 @@ type enrolment func(context.Context, RegisterActivationRequest) (enrolled, error
 
 // enrolMDL registers a user for a multi-device licence.
 func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
-	answer, err := call(ctx, g, CommandMDLRegister, func(ctx context.Context) (authserver.MDLRegistered, string, error) {
-		a, err := g.servers.MDLRegister(ctx, authserver.MDLRegister{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword})
-		return a, a.Instance, err
+	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.MDLRegister, soap.MDLRegisterRequest{
+		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword,
 	})
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
-	e := enrolled{instance: answer.Instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
+	e := enrolled{instance: instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
 	message, err := messageHex(answer.ActivationMessage)
 	if err != nil {
-		e.unusable = badAnswer("activation message of instance %q %w", answer.Instance, err)
+		e.unusable = badAnswer("activation message of instance %q %w", instance, err)
 	}
 	e.data.ActivationMessage = message
 	return e, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // A relayed exchange is one between the phone and an authentication server. The
@@ -15,17 +16,14 @@ import (
 
 // enrolRelayed registers a user for a relayed exchange.
 func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
-	answer, err := call(ctx, g, CommandDSAPPSRPRegister, func(ctx context.Context) (authserver.DSAPPSRPRegistered, string, error) {
-		a, err := g.servers.DSAPPSRPRegister(ctx, authserver.DSAPPSRPRegister{
-			UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
-		})
-		return a, a.Instance, err
+	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.DSAPPSRPRegister, soap.DSAPPSRPRegisterRequest{
+		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
 	})
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
 	e := enrolled{
-		instance:     answer.Instance,
+		instance:     instance,
 		identifier:   answer.RegistrationID,
 		serialNumber: answer.SerialNumber,
 		password:     answer.ActivationPassword,
@@ -47,13 +45,8 @@ func (g *Gateway) relayBegin(ctx context.Context, r GenerateEphemeralKeyRequest)
 	if err != nil {
 		return GenerateEphemeralKeyResult{}, err
 	}
-	challenge, err := call(ctx, g, CommandDSAPPSRPGenerateEphemeralKey, func(ctx context.Context) (authserver.DSAPPSRPChallenge, string, error) {
-		c, err := g.servers.DSAPPSRPGenerateEphemeralKey(ctx, located.Instance, authserver.DSAPPSRPEphemeralKey{
-			RegistrationID: r.RegistrationIdentifier,
-			ClientPublic:   r.ClientPublic,
-		})
-		return c, c.Instance, err
-	})
+	challenge, _, err := authserver.Call(ctx, g.servers, authserver.At(located.Instance), soap.DSAPPSRPGenerateEphemeralKey,
+		soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: r.RegistrationIdentifier, ClientPublic: r.ClientPublic})
 	if err != nil {
 		return GenerateEphemeralKeyResult{}, serverError(err)
 	}
@@ -66,13 +59,8 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 	if err != nil {
 		return GenerateActivationDataResult{}, err
 	}
-	data, err := call(ctx, g, CommandDSAPPSRPGenerateActivationData, func(ctx context.Context) (authserver.DSAPPSRPActivationData, string, error) {
-		d, err := g.servers.DSAPPSRPGenerateActivationData(ctx, located.Instance, authserver.DSAPPSRPEvidence{
-			RegistrationID: r.RegistrationIdentifier,
-			ClientEvidence: r.ClientEvidence,
-		})
-		return d, d.Instance, err
-	})
+	data, _, err := authserver.Call(ctx, g.servers, authserver.At(located.Instance), soap.DSAPPSRPGenerateActivationData,
+		soap.DSAPPSRPEvidenceRequest{RegistrationID: r.RegistrationIdentifier, ClientEvidence: r.ClientEvidence})
 	if err != nil {
 		return GenerateActivationDataResult{}, serverError(err)
 	}

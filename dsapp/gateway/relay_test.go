@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 var theRelayedRegistration = RegisterActivationRequest{
@@ -39,7 +39,7 @@ func TestRelayRegister(t *testing.T) {
 		if want := (RegisterActivationResult{RegistrationIdentifier: "e3wfISG9", ActivationPassword: "server-PASSWORD", ExpiresAt: theExpiry}); got != want {
 			t.Errorf("result is %+v, want %+v", got, want)
 		}
-		if want := (authserver.DSAPPSRPRegister{
+		if want := (soap.DSAPPSRPRegisterRequest{
 			UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
 		}); r.servers.sent != want {
 			t.Errorf("command is %+v, want %+v", r.servers.sent, want)
@@ -82,16 +82,16 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 func TestRelayNonsenseRegistrations(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		spoil                    func(*authserver.DSAPPSRPRegistered)
+		spoil                    func(*soap.DSAPPSRPRegistered)
 		identifier, serialNumber string
 	}{
-		"no password":       {func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "" }, "e3wfISG9", "VDS1000003"},
-		"bad password":      {func(a *authserver.DSAPPSRPRegistered) { a.ActivationPassword = "a;b" }, "e3wfISG9", "VDS1000003"},
-		"bad gateway":       {func(a *authserver.DSAPPSRPRegistered) { a.DIGIPASSGatewayID = "a\nb" }, "e3wfISG9", "VDS1000003"},
-		"no identifier":     {func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "" }, "", "VDS1000003"},
-		"bad identifier":    {func(a *authserver.DSAPPSRPRegistered) { a.RegistrationID = "a b c d" }, "", "VDS1000003"},
-		"long serial":       {func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = strings.Repeat("1", 256) }, "e3wfISG9", ""},
-		"bad serial number": {func(a *authserver.DSAPPSRPRegistered) { a.SerialNumber = "VDS\x00" }, "e3wfISG9", ""},
+		"no password":       {func(a *soap.DSAPPSRPRegistered) { a.ActivationPassword = "" }, "e3wfISG9", "VDS1000003"},
+		"bad password":      {func(a *soap.DSAPPSRPRegistered) { a.ActivationPassword = "a;b" }, "e3wfISG9", "VDS1000003"},
+		"bad gateway":       {func(a *soap.DSAPPSRPRegistered) { a.DIGIPASSGatewayID = "a\nb" }, "e3wfISG9", "VDS1000003"},
+		"no identifier":     {func(a *soap.DSAPPSRPRegistered) { a.RegistrationID = "" }, "", "VDS1000003"},
+		"bad identifier":    {func(a *soap.DSAPPSRPRegistered) { a.RegistrationID = "a b c d" }, "", "VDS1000003"},
+		"long serial":       {func(a *soap.DSAPPSRPRegistered) { a.SerialNumber = strings.Repeat("1", 256) }, "e3wfISG9", ""},
+		"bad serial number": {func(a *soap.DSAPPSRPRegistered) { a.SerialNumber = "VDS\x00" }, "e3wfISG9", ""},
 	} {
 		r := newRig(t, "", relayed)
 		c.spoil(&r.servers.srpRegistered)
@@ -161,24 +161,24 @@ func TestRelayExchange(t *testing.T) {
 	if want := (GenerateEphemeralKeyResult{ServerPublic: theServerPublic, Salt: theSalt}); err != nil || challenge != want {
 		t.Errorf("result is %+v, %v, want %+v", challenge, err, want)
 	}
-	if want := (authserver.DSAPPSRPEphemeralKey{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
-		t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+	if want := (soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
+		t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
 	}
 	r.wantTrace(t, "locate", "dsappSRPGenerateEphemeralKey")
 	r.wantActions(t)
 
 	for name, c := range map[string]struct {
-		data authserver.DSAPPSRPActivationData
+		data soap.DSAPPSRPActivationData
 		want GenerateActivationDataResult
 	}{
 		"mdl": {
-			authserver.DSAPPSRPActivationData{Instance: "backup", ServerEvidence: "e2", ActivationMessage: &authserver.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
+			soap.DSAPPSRPActivationData{ServerEvidence: "e2", ActivationMessage: &soap.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
 			GenerateActivationDataResult{ServerEvidence: "e2", LicenseActivationMessage: &Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
 		},
 		"standard": {
-			authserver.DSAPPSRPActivationData{
-				Instance: "backup", ServerEvidence: "e2",
-				ActivationCode: &authserver.Encrypted{Data: "d1"}, EventReactivationCounter: &authserver.Encrypted{Data: "d2"},
+			soap.DSAPPSRPActivationData{
+				ServerEvidence: "e2",
+				ActivationCode: &soap.Encrypted{Data: "d1"}, EventReactivationCounter: &soap.Encrypted{Data: "d2"},
 			},
 			GenerateActivationDataResult{ServerEvidence: "e2", ActivationCode: &Sealed{Data: "d1"}, EventReactivationCounter: &Sealed{Data: "d2"}},
 		},
@@ -189,8 +189,8 @@ func TestRelayExchange(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: result is %+v, %v, want %+v", name, got, err, c.want)
 		}
-		if want := (authserver.DSAPPSRPEvidence{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
-			t.Errorf("%s: command is %+v to %q, want %+v", name, r.servers.sent, r.servers.to, want)
+		if want := (soap.DSAPPSRPEvidenceRequest{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
+			t.Errorf("%s: command is %+v to %q, want %+v", name, r.servers.sent, r.servers.to.Instances, want)
 		}
 		r.wantTrace(t, "locate", "dsappSRPGenerateActivationData")
 		r.wantActions(t, AuditProven)
@@ -220,12 +220,12 @@ func TestRelayUnknownRegistrations(t *testing.T) {
 		} {
 			r := newRig(t, c.unknown, relayed)
 			r.activation.locateErr, r.activation.admitErr = c.err, c.err
-			r.servers.to = at("unset")
+			r.servers.to.Instances = at("unset")
 			err := operations[op](t.Context(), r)
 			want := calls[op].relayed
 			if c.forwarded {
-				if err != nil || len(r.servers.to) != 0 {
-					t.Errorf("%s, %q: error is %v, command went to %q", op, c.unknown, err, r.servers.to)
+				if err != nil || len(r.servers.to.Instances) != 0 {
+					t.Errorf("%s, %q: error is %v, command went to %q", op, c.unknown, err, r.servers.to.Instances)
 				}
 			} else {
 				wantError(t, err, c.want)
@@ -255,7 +255,7 @@ func TestRelayActivateStandard(t *testing.T) {
 		{RegistrationIdentifier: "e3wfISG9", DerivationCode: theDerivationCode},
 	} {
 		r := newRig(t, "", relayed)
-		r.servers.activated = authserver.Activated{Instance: "backup"}
+		r.servers.activated = soap.Activated{}
 		got, err := r.ActivateStandard(t.Context(), theCaller, request)
 		if want := (ActivateResult{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}); err != nil || got != want {
 			t.Errorf("result is %+v, %v, want %+v", got, err, want)
@@ -264,10 +264,10 @@ func TestRelayActivateStandard(t *testing.T) {
 		if want := []activation.Kind{activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
 			t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 		}
-		if want := (authserver.DSAPPSRPActivate{
+		if want := (soap.DSAPPSRPActivateRequest{
 			RegistrationID: "e3wfISG9", Response: request.Response, DerivationCode: request.DerivationCode,
-		}); r.servers.sent != want || !slices.Equal(r.servers.to, at("backup")) {
-			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to, want)
+		}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
+			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
 		}
 		if r.activation.completed != theAdmission {
 			t.Errorf("completed %+v", r.activation.completed)

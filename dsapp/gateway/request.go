@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -50,41 +51,38 @@ type CancelResult struct{}
 // the commands that these take.
 type requests struct {
 	kind       ownership.Kind
-	retrieving step
-	retrieve   func(s Servers, ctx context.Context, c authserver.Retrieve) (authserver.Retrieved, error)
-	completing step
-	complete   func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error)
-	cancelling step
-	cancel     func(s Servers, ctx context.Context, instances []string, c authserver.Cancel) (authserver.Cancelled, error)
-}
-
-type step struct {
-	operation Operation
-	command   Command
+	retrieving Operation
+	retrieve   soap.Command[soap.RetrieveRequest, soap.Retrieved]
+	completing Operation
+	complete   func(ctx context.Context, s Servers, instance string, r CompleteRequest) (soap.Authenticated, string, error)
+	cancelling Operation
+	cancel     soap.Command[soap.CancelRequest, soap.Done]
 }
 
 var logins = requests{
 	kind:       ownership.Login,
-	retrieving: step{OpRetrieveLogin, CommandGetPreparedSecureChallenge},
-	retrieve:   Servers.GetPreparedSecureChallenge,
-	completing: step{OpCompleteLogin, CommandAuthUser},
-	complete: func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error) {
-		return s.AuthUser(ctx, instance, authserver.AuthUser{UserID: r.UserID, Domain: r.Domain, ChallengeKey: r.Key, Password: r.Signature})
+	retrieving: OpRetrieveLogin,
+	retrieve:   soap.GetPreparedSecureChallenge,
+	completing: OpCompleteLogin,
+	complete: func(ctx context.Context, s Servers, instance string, r CompleteRequest) (soap.Authenticated, string, error) {
+		return authserver.Call(ctx, s, authserver.At(instance), soap.AuthUser,
+			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, ChallengeKey: r.Key, Password: r.Signature})
 	},
-	cancelling: step{OpCancelLogin, CommandCancelAuthUser},
-	cancel:     Servers.CancelAuthUser,
+	cancelling: OpCancelLogin,
+	cancel:     soap.CancelAuthUser,
 }
 
 var signatures = requests{
 	kind:       ownership.Signature,
-	retrieving: step{OpRetrieveSignature, CommandGetPreparedSignatureRequest},
-	retrieve:   Servers.GetPreparedSignatureRequest,
-	completing: step{OpCompleteSignature, CommandAuthSignature},
-	complete: func(s Servers, ctx context.Context, instance string, r CompleteRequest) (authserver.Authenticated, error) {
-		return s.AuthSignature(ctx, instance, authserver.AuthSignature{UserID: r.UserID, Domain: r.Domain, RequestKey: r.Key, Signature: r.Signature})
+	retrieving: OpRetrieveSignature,
+	retrieve:   soap.GetPreparedSignatureRequest,
+	completing: OpCompleteSignature,
+	complete: func(ctx context.Context, s Servers, instance string, r CompleteRequest) (soap.Authenticated, string, error) {
+		return authserver.Call(ctx, s, authserver.At(instance), soap.AuthSignature,
+			soap.AuthSignatureRequest{UserID: r.UserID, Domain: r.Domain, RequestKey: r.Key, Signature: r.Signature})
 	},
-	cancelling: step{OpCancelSignature, CommandCancelAuthSignatureRequest},
-	cancel:     Servers.CancelAuthSignatureRequest,
+	cancelling: OpCancelSignature,
+	cancel:     soap.CancelAuthSignatureRequest,
 }
 
 // RetrieveLogin fetches a pending login. The first application to do so owns it:
@@ -126,7 +124,7 @@ func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest
 }
 
 func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (RetrieveResult, error) {
-	op := q.retrieving.operation
+	op := q.retrieving
 	return observed(ctx, g, op, func() (RetrieveResult, error) {
 		if err := checkSerialNumber(r.SerialNumber); err != nil {
 			return RetrieveResult{}, err
@@ -138,23 +136,21 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 		if err := g.judge(ctx, op, d, err); err != nil {
 			return RetrieveResult{}, err
 		}
-		retrieved, err := call(ctx, g, q.retrieving.command, func(ctx context.Context) (authserver.Retrieved, string, error) {
-			a, err := q.retrieve(g.servers, ctx, authserver.Retrieve{SerialNumber: r.SerialNumber, Key: r.Key})
-			return a, a.Instance, err
-		})
+		retrieved, instance, err := authserver.Call(ctx, g.servers, authserver.Target{Search: true}, q.retrieve,
+			soap.RetrieveRequest{SerialNumber: r.SerialNumber, Key: r.Key})
 		if err != nil {
 			return RetrieveResult{}, serverError(err)
 		}
 		// The key is used up, whatever the message is worth.
-		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: retrieved.Instance}
+		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: instance}
 		if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
 			return RetrieveResult{}, err
 		}
 		message, err := messageHex(retrieved.RequestMessage)
 		if err != nil {
-			return RetrieveResult{}, badAnswer("request message of instance %q %w", retrieved.Instance, err)
+			return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
 		}
-		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: r.SerialNumber, Instance: retrieved.Instance})
+		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: r.SerialNumber, Instance: instance})
 		return RetrieveResult{RequestMessage: message}, nil
 	})
 }
@@ -183,7 +179,7 @@ func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind owners
 }
 
 func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (AuthenticatedResult, error) {
-	op := q.completing.operation
+	op := q.completing
 	return observed(ctx, g, op, func() (AuthenticatedResult, error) {
 		if err := checkUser(r.UserID, r.Domain); err != nil {
 			return AuthenticatedResult{}, err
@@ -199,16 +195,13 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 		if len(d.Instances) > 0 {
 			instance = d.Instances[0]
 		}
-		a, err := call(ctx, g, q.completing.command, func(ctx context.Context) (authserver.Authenticated, string, error) {
-			a, err := q.complete(g.servers, ctx, instance, r)
-			return a, a.Instance, err
-		})
+		a, instance, err := q.complete(ctx, g.servers, instance, r)
 		if err != nil {
-			event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, authserver.Authenticated{Instance: instanceOf(err)})
+			event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
 			return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
 		}
 		g.release(ctx, op, d)
-		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a))
+		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a, instance))
 		return authenticated(a), nil
 	})
 }
@@ -229,7 +222,7 @@ func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err
 }
 
 func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (CancelResult, error) {
-	op := q.cancelling.operation
+	op := q.cancelling
 	return observed(ctx, g, op, func() (CancelResult, error) {
 		if err := checkSerialNumber(r.SerialNumber); err != nil {
 			return CancelResult{}, err
@@ -246,17 +239,15 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 		if err := g.judge(ctx, op, d, err); err != nil {
 			return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 		}
-		cancelled, err := call(ctx, g, q.cancelling.command, func(ctx context.Context) (authserver.Cancelled, string, error) {
-			// A wrapped key does not tell which request it means.
-			a, err := q.cancel(g.servers, ctx, d.Instances, authserver.Cancel{SerialNumber: r.SerialNumber, KeyMessage: r.Key, Probe: wrapped})
-			return a, a.Instance, err
-		})
+		// A wrapped key does not tell which request it means.
+		to := authserver.Target{Instances: d.Instances, Search: wrapped}
+		_, instance, err := authserver.Call(ctx, g.servers, to, q.cancel, soap.CancelRequest{SerialNumber: r.SerialNumber, KeyMessage: r.Key})
 		if err != nil {
 			event.Instance = instanceOf(err)
 			return CancelResult{}, g.auditRefusal(ctx, c, op, event, serverError(err))
 		}
 		g.release(ctx, op, d)
-		event.Action, event.Instance = AuditCancelled, cancelled.Instance
+		event.Action, event.Instance = AuditCancelled, instance
 		g.audit(ctx, c, op, event)
 		return CancelResult{}, nil
 	})

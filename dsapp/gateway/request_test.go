@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -30,20 +31,20 @@ var kinds = []struct {
 	retrieve                      func(*Gateway, context.Context, Caller, RetrieveRequest) (RetrieveResult, error)
 	complete                      func(*Gateway, context.Context, Caller, CompleteRequest) (AuthenticatedResult, error)
 	cancel                        func(*Gateway, context.Context, Caller, CancelRequest) (CancelResult, error)
-	toRetrieve, toComplete, toEnd Command
+	toRetrieve, toComplete, toEnd string
 	completion                    any
 }{
 	{
 		ownership.Login, OpRetrieveLogin, OpCompleteLogin, OpCancelLogin,
 		(*Gateway).RetrieveLogin, (*Gateway).CompleteLogin, (*Gateway).CancelLogin,
 		"getPreparedSecureChallenge", "authUser", "cancelAuthUser",
-		authserver.AuthUser{UserID: "jane.doe", Domain: "mydomain.com", ChallengeKey: theKey, Password: theSignature},
+		soap.AuthUserRequest{UserID: "jane.doe", Domain: "mydomain.com", ChallengeKey: theKey, Password: theSignature},
 	},
 	{
 		ownership.Signature, OpRetrieveSignature, OpCompleteSignature, OpCancelSignature,
 		(*Gateway).RetrieveSignature, (*Gateway).CompleteSignature, (*Gateway).CancelSignature,
 		"getPreparedSignatureRequest", "authSignature", "cancelAuthSignatureRequest",
-		authserver.AuthSignature{UserID: "jane.doe", Domain: "mydomain.com", RequestKey: theKey, Signature: theSignature},
+		soap.AuthSignatureRequest{UserID: "jane.doe", Domain: "mydomain.com", RequestKey: theKey, Signature: theSignature},
 	},
 }
 
@@ -208,7 +209,7 @@ func TestOwnershipDecides(t *testing.T) {
 				}
 
 				var op Operation
-				var command Command
+				var command string
 				var err error
 				switch c.call {
 				case retrieve:
@@ -233,9 +234,9 @@ func TestOwnershipDecides(t *testing.T) {
 				if slices.Equal(c.to, at("-")) {
 					r.wantTrace(t)
 				} else {
-					r.wantTrace(t, string(command))
-					if !slices.Equal(r.servers.to, c.to) {
-						t.Errorf("command went to %q, want %q", r.servers.to, c.to)
+					r.wantTrace(t, command)
+					if !slices.Equal(r.servers.to.Instances, c.to) {
+						t.Errorf("command went to %q, want %q", r.servers.to.Instances, c.to)
 					}
 				}
 				if got := r.events.verdictsOf(op); !slices.Equal(got, c.verdicts) {
@@ -282,9 +283,9 @@ func TestRetrieve(t *testing.T) {
 		if want := (RetrieveResult{RequestMessage: strings.ToUpper(theMessage)}); err != nil || got != want {
 			t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, want)
 		}
-		r.wantTrace(t, "retrieving", string(k.toRetrieve), "claim")
-		if want := (authserver.Retrieve{SerialNumber: "VDS1000003-1", Key: theKey}); r.servers.sent != want {
-			t.Errorf("%s: command is %+v, want %+v", k.kind, r.servers.sent, want)
+		r.wantTrace(t, "retrieving", k.toRetrieve, "claim")
+		if want := (soap.RetrieveRequest{SerialNumber: "VDS1000003-1", Key: theKey}); r.servers.sent != want || !r.servers.to.Search {
+			t.Errorf("%s: command is %+v, searched %t, want %+v", k.kind, r.servers.sent, r.servers.to.Search, want)
 		}
 		want := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
 		if r.ownership.kind != k.kind || r.ownership.key != theKey || r.ownership.claimed != want {
@@ -294,9 +295,6 @@ func TestRetrieve(t *testing.T) {
 			Action: AuditRetrieved, Operation: k.onRetrieve, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
-		}
-		if want := []InstanceOutcome{{"backup", Success}}; !slices.Equal(r.events.outcomes, want) {
-			t.Errorf("%s: outcomes are %+v, want %+v", k.kind, r.events.outcomes, want)
 		}
 	}
 }
@@ -362,7 +360,7 @@ func TestNonsenseMessage(t *testing.T) {
 			r.servers.retrieved.RequestMessage = message
 			_, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
 			wantError(t, err, &Failure{Kind: BadAnswer})
-			r.wantTrace(t, "retrieving", string(k.toRetrieve), "claim")
+			r.wantTrace(t, "retrieving", k.toRetrieve, "claim")
 			want := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
 			if r.ownership.kind != k.kind || r.ownership.key != theKey || r.ownership.claimed != want {
 				t.Errorf("%s: claimed %s %s for %+v, want %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.claimed, want)
@@ -380,27 +378,27 @@ func TestNonsenseMessage(t *testing.T) {
 // The result is the server's; the audit knows at least who was named.
 func TestComplete(t *testing.T) {
 	t.Parallel()
-	full := authserver.Authenticated{Instance: "primary", UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}
+	full := soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}
 	for _, k := range kinds {
 		for _, c := range []struct {
-			told authserver.Authenticated
+			told soap.Authenticated
 			want AuthenticatedResult
 			user string
 			in   string
 		}{
 			{full, AuthenticatedResult{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}, "JANE.DOE", "MYDOMAIN.COM"},
-			{authserver.Authenticated{Instance: "primary"}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
+			{soap.Authenticated{}, AuthenticatedResult{}, "jane.doe", "mydomain.com"},
 		} {
 			r := newRig(t, "")
-			r.servers.authenticated = c.told
+			r.servers.authenticated, r.servers.instance = c.told, "primary"
 			r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup", "third"}}
 			got, err := k.complete(r.Gateway, t.Context(), theCaller, theCompletion)
 			if err != nil || got != c.want {
 				t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, c.want)
 			}
-			r.wantTrace(t, "completing", string(k.toComplete), "release")
-			if r.servers.sent != k.completion || !slices.Equal(r.servers.to, at("backup")) {
-				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to, k.completion)
+			r.wantTrace(t, "completing", k.toComplete, "release")
+			if r.servers.sent != k.completion || !slices.Equal(r.servers.to.Instances, at("backup")) {
+				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to.Instances, k.completion)
 			}
 			if r.ownership.kind != k.kind || r.ownership.key != theKey || !reflect.DeepEqual(r.ownership.released, r.ownership.decision) {
 				t.Errorf("%s: asked for %s %s and released %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.released)
@@ -433,10 +431,10 @@ func TestCancel(t *testing.T) {
 			if _, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: c.key}); err != nil {
 				t.Errorf("%s: %v", k.kind, err)
 			}
-			r.wantTrace(t, "cancelling", string(k.toEnd), "release")
+			r.wantTrace(t, "cancelling", k.toEnd, "release")
 			wrapped := len(c.key) >= 32
-			if want := (authserver.Cancel{SerialNumber: "VDS1000003-1", KeyMessage: c.sent, Probe: wrapped}); r.servers.sent != want || !slices.Equal(r.servers.to, []string{"backup", "third"}) {
-				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to, want)
+			if want := (soap.CancelRequest{SerialNumber: "VDS1000003-1", KeyMessage: c.sent}); r.servers.sent != want || r.servers.to.Search != wrapped || !slices.Equal(r.servers.to.Instances, []string{"backup", "third"}) {
+				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to.Instances, want)
 			}
 			if want := (ownership.Claimant{Application: "bank-site", SerialNumber: "VDS1000003-1"}); r.ownership.claimant != want || r.ownership.kind != k.kind || r.ownership.key != c.sent {
 				t.Errorf("%s: asked for %s of %+v, want %+v", k.kind, r.ownership.kind, r.ownership.claimant, want)
@@ -535,7 +533,7 @@ func TestNoDecision(t *testing.T) {
 			if got := slices.Equal(r.events.troubles, []StoreTrouble{{Operation: op}}); got != c.trouble {
 				t.Errorf("%s: store troubles are %+v", op, r.events.troubles)
 			}
-			if len(r.events.verdicts) != 0 || len(r.events.audits) != 0 || len(r.events.commands) != 0 {
+			if len(r.events.verdicts) != 0 || len(r.events.audits) != 0 || r.servers.sent != nil {
 				t.Errorf("%s: reported %v", op, &r.events)
 			}
 		}
@@ -552,8 +550,8 @@ func TestBlindDecision(t *testing.T) {
 		if err := operations[op](t.Context(), r); err != nil {
 			t.Errorf("%s: %v", op, err)
 		}
-		if len(r.servers.to) != 0 {
-			t.Errorf("%s: command went to %q", op, r.servers.to)
+		if len(r.servers.to.Instances) != 0 {
+			t.Errorf("%s: command went to %q", op, r.servers.to.Instances)
 		}
 		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
 			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
@@ -595,7 +593,7 @@ func TestBlindCompletion(t *testing.T) {
 			r.servers.replicated, r.servers.err = c.replicated, c.server
 			err := operations[op](t.Context(), r)
 			wantError(t, err, c.want)
-			r.wantTrace(t, "completing", string(r.events.commands[0]))
+			r.wantTrace(t, calls[op].own...)
 			r.wantActions(t, c.actions...)
 			if want := instanceOf(c.server); err != nil && c.want == unavailable && !strings.Contains(err.Error(), want) {
 				t.Errorf("%s, %s: error is %v, want one that names %q", name, op, err, want)
@@ -652,7 +650,7 @@ func TestStrangeVerdict(t *testing.T) {
 		r := newRig(t, "")
 		r.ownership.decision = ownership.Decision{Verdict: "new"}
 		wantError(t, operations[op](t.Context(), r), noSupport)
-		if len(r.events.commands) != 0 {
+		if r.servers.sent != nil {
 			t.Errorf("%s: forwarded", op)
 		}
 	}

@@ -6,21 +6,19 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
 // enrolStandard registers a user for a standard licence.
 func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
-	answer, err := call(ctx, g, CommandRegister, func(ctx context.Context) (authserver.Registered, string, error) {
-		a, err := g.servers.Register(ctx, authserver.Register{
-			UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
-		})
-		return a, a.Instance, err
+	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.Register, soap.RegisterRequest{
+		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
 	})
 	if err != nil {
 		return enrolled{}, serverError(err)
 	}
 	e := enrolled{
-		instance:     answer.Instance,
+		instance:     instance,
 		serialNumber: cmp.Or(answer.SerialNumber, r.SerialNumber),
 		data: activation.ActivationData{
 			ActivationCode:           answer.ActivationCode,
@@ -29,7 +27,7 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 	}
 	// That a licence can be asked for is not documented: the server may ignore it.
 	if r.SerialNumber != "" && e.serialNumber != r.SerialNumber {
-		e.unusable = badAnswer("instance %q registered another licence than was asked for", answer.Instance)
+		e.unusable = badAnswer("instance %q registered another licence than was asked for", instance)
 	}
 	return e, nil
 }
@@ -61,10 +59,9 @@ func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStan
 		}
 		f := confirmation{
 			operation: OpActivateStandard,
-			command:   CommandActivate,
 			kinds:     []activation.Kind{activation.KindStandard},
-			send: func(ctx context.Context, a activation.Admission) (authserver.Activated, error) {
-				return g.servers.Activate(ctx, a.Instance, authserver.Activate{
+			send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.Activate, soap.ActivateRequest{
 					UserID:         a.UserID,
 					Domain:         a.Domain,
 					Response:       r.Response,
@@ -73,11 +70,10 @@ func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStan
 			},
 		}
 		if g.relay {
-			f.command = CommandDSAPPSRPActivate
 			f.kinds = []activation.Kind{activation.KindAffinity}
 			f.forward = g.forwardUnknown
-			f.send = func(ctx context.Context, a activation.Admission) (authserver.Activated, error) {
-				return g.servers.DSAPPSRPActivate(ctx, a.Instance, authserver.DSAPPSRPActivate{
+			f.send = func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.DSAPPSRPActivate, soap.DSAPPSRPActivateRequest{
 					RegistrationID: r.RegistrationIdentifier,
 					Response:       r.Response,
 					DerivationCode: r.DerivationCode,

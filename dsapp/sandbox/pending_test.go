@@ -1116,7 +1116,7 @@ func TestTypedResult(t *testing.T) {
 // other reason than that its user, registration or key does not exist.
 func TestRequestsOfTheGateway(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../authserver/testdata/requests/*.xml")
+	files, err := filepath.Glob("../authserver/soap/testdata/requests/*.xml")
 	if err != nil || len(files) < 32 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}

@@ -1,4 +1,4 @@
-package authserver
+package soap
 
 import (
 	"errors"
@@ -14,39 +14,38 @@ const minGuess = 65
 // message why it is none.
 var deniedCodes = FailureCodes("STAT_INVCREDENTIALS", 1000)
 
-// results picks the command's outputs from its answer. If the attribute of an
-// output with a configured name is absent, the only unknown attribute that looks
-// like an activation message is taken; guessed is then its name.
-func (c *command) results(got *answer, a *Attributes) (out values, guessed string, err error) {
-	out = make(values, len(c.outputs))
+// fill picks the command's outputs from the items of its answer. If the attribute
+// of an output with a configured name is absent, the only unknown attribute that
+// looks like an activation message is taken; guessed is then its name.
+func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 	for i := range c.outputs {
 		o := &c.outputs[i]
 		name := c.outputName(o, a)
-		value, found, err := c.find(got, name)
+		value, found, err := c.find(items, name)
 		if err != nil {
-			return nil, "", err
+			return "", err
 		}
 		if !found && o.id != nil && o.kind == hexDigits {
-			if guessed = c.guess(got, a); guessed != "" {
-				if value, _, err = c.find(got, guessed); err != nil {
-					return nil, "", err
+			if guessed = c.guess(items, a); guessed != "" {
+				if value, _, err = c.find(items, guessed); err != nil {
+					return "", err
 				}
 			}
 		}
 		if o.required && value == "" {
-			return nil, "", errors.New("answer without " + name)
+			return "", errors.New("answer without " + name)
 		}
 		if problem := o.check(value); problem != "" {
-			return nil, "", errors.New(name + " " + problem)
+			return "", errors.New(name + " " + problem)
 		}
-		out[o.name] = value
+		*o.in(c.Answer) = value
 	}
 	if c.gather != nil {
-		if err := c.gather(got, out); err != nil {
-			return nil, "", err
+		if err := c.gather(items, c.Answer); err != nil {
+			return "", err
 		}
 	}
-	return out, guessed, nil
+	return guessed, nil
 }
 
 // check says what is wrong with a value of the output; empty if nothing.
@@ -67,12 +66,12 @@ func (o *output) check(value string) string {
 }
 
 // deny makes a success a refusal if the answer holds the output that says so.
-func (c *command) deny(got *answer) {
-	if c.denial == "" || !got.codes.Success() {
+func (r *Row) deny(got *answer) {
+	if r.denial == "" || !got.codes.Success() {
 		return
 	}
 	for _, it := range got.items {
-		if it.name == c.prefix+c.denial {
+		if it.name == r.prefix+r.denial {
 			got.codes = deniedCodes
 			got.stack = append(got.stack, StackEntry{Code: deniedCodes.StatusCode, Description: it.value})
 		}
@@ -81,9 +80,9 @@ func (c *command) deny(got *answer) {
 
 // find gives the value of the one item of that name. The server is not
 // consistent in the case of element names.
-func (c *command) find(got *answer, name string) (value string, found bool, err error) {
-	for _, it := range got.items {
-		if it.name != name && !(c.typed() && strings.EqualFold(it.name, name)) {
+func (r *Row) find(items []item, name string) (value string, found bool, err error) {
+	for _, it := range items {
+		if it.name != name && !(r.typed() && strings.EqualFold(it.name, name)) {
 			continue
 		}
 		if found && it.value != value {
@@ -96,10 +95,10 @@ func (c *command) find(got *answer, name string) (value string, found bool, err 
 
 // guess gives the name of the only attribute that the command does not know and
 // that holds a long hex value; empty if there is none or more than one.
-func (c *command) guess(got *answer, a *Attributes) string {
+func (r *Row) guess(items []item, a *Attributes) string {
 	name := ""
-	for _, it := range got.items {
-		if len(it.value) < minGuess || !isHex(it.value) || !isAttributeName(it.name) || c.knows(it.name, a) {
+	for _, it := range items {
+		if len(it.value) < minGuess || !isHex(it.value) || !ValidAttributeName(it.name) || r.knows(it.name, a) {
 			continue
 		}
 		if name != "" {
@@ -111,14 +110,14 @@ func (c *command) guess(got *answer, a *Attributes) string {
 }
 
 // knows reports whether the name is that of a field or output of the command.
-func (c *command) knows(name string, a *Attributes) bool {
-	for i := range c.fields {
-		if c.inputName(&c.fields[i], a) == name {
+func (r *Row) knows(name string, a *Attributes) bool {
+	for i := range r.fields {
+		if r.inputName(&r.fields[i], a) == name {
 			return true
 		}
 	}
-	for i := range c.outputs {
-		if c.outputName(&c.outputs[i], a) == name {
+	for i := range r.outputs {
+		if r.outputName(&r.outputs[i], a) == name {
 			return true
 		}
 	}
@@ -140,8 +139,8 @@ func isPrintable(s string) bool {
 	return true
 }
 
-// isAttributeName reports whether s can be the name of an attribute.
-func isAttributeName(s string) bool {
+// ValidAttributeName reports whether s can be the name of an attribute.
+func ValidAttributeName(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
 	}

@@ -1,4 +1,4 @@
-package authserver
+package soap
 
 import (
 	"errors"
@@ -9,6 +9,12 @@ import (
 	"testing"
 	"testing/iotest"
 )
+
+// failed are the codes of a refusal.
+func failed(status string, code int) string {
+	return fmt.Sprintf(`<resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
+		`<returnCode>-1</returnCode><statusCode>%d</statusCode></resultCodes>`, status, code)
+}
 
 const success = `<resultCodes><returnCodeEnum>RET_SUCCESS</returnCodeEnum><statusCodeEnum>STAT_SUCCESS</statusCodeEnum>` +
 	`<returnCode>0</returnCode><statusCode>0</statusCode></resultCodes>`
@@ -160,7 +166,6 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// What is malformed, ambiguous, over a limit or of another operation is refused,
 // UTF-8 has several names, and parts of it are UTF-8, too.
 func TestDecodeNamesOfUTF8(t *testing.T) {
 	t.Parallel()
@@ -172,6 +177,7 @@ func TestDecodeNamesOfUTF8(t *testing.T) {
 	}
 }
 
+// What is malformed, ambiguous, over a limit or of another operation is refused,
 // and the message repeats nothing of it.
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
@@ -234,7 +240,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"too deep, unclosed":   {strings.Repeat("<Envelope>", 10_000), "deeper than 32"},
 		"too deep, in result":  {respond("<result>" + strings.Repeat("<a>", 30)), "deeper than 32"},
 		"too deep, in stack":   {respond("<errorStack><a>" + strings.Repeat("<a>", 30)), "deeper than 32"},
-		"path too long":        {respond("<result><" + strings.Repeat("sesame", 100) + "><a/>"), "too long"},
+		"path too long":        {respond("<result><" + strings.Repeat("sesame", 100) + "/></result>"), "too long"},
 		"too many elements":    {status(strings.Repeat("<a/>", 10_000)), "more than 10000 elements"},
 		"too many attributes":  {status("<a" + strings.Repeat(` sesame=""`, 33) + "/>"), "more than 32 attributes"},
 		"too long":             {status(success + "<a>" + strings.Repeat("sesame", 200_000) + "</a>"), "longer than"},
@@ -313,7 +319,7 @@ func TestDecodeReadError(t *testing.T) {
 	broken := errors.New("broken")
 	for n := range len(text) + 1 {
 		_, err := decode(io.MultiReader(strings.NewReader(text[:n]), iotest.ErrReader(broken)), "provisioningExecute")
-		if _, ok := errors.AsType[*readError](err); !ok || !errors.Is(err, broken) {
+		if _, ok := errors.AsType[*ReadError](err); !ok || !errors.Is(err, broken) {
 			t.Fatalf("after %d bytes: %v", n, err)
 		}
 	}
@@ -323,33 +329,33 @@ func TestDecodeReadError(t *testing.T) {
 func TestTypedResults(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		id     commandID
+		call   Call
 		result string
-		want   values
+		want   any
 	}{
 		"ephemeral key": {
-			dsappSRPGenerateEphemeralKey,
+			DSAPPSRPGenerateEphemeralKey.Call(nil, &DSAPPSRPChallenge{}),
 			"<salt>00FF</salt><unknown>1</unknown><serverEphemeralPublicKey>0A1B</serverEphemeralPublicKey>",
-			values{"serverEphemeralPublicKey": "0A1B", "salt": "00FF"},
+			&DSAPPSRPChallenge{ServerPublic: "0A1B", Salt: "00FF"},
 		},
-		"signature request": {getPreparedSignatureRequest, "<requestMessage>0041</requestMessage>", values{"requestMessage": "0041"}},
-		"secure challenge":  {getPreparedSecureChallenge, "<RequestMessage>00C1</RequestMessage>", values{"requestMessage": "00C1"}},
+		"signature request": {
+			GetPreparedSignatureRequest.Call(nil, &Retrieved{}), "<requestMessage>0041</requestMessage>", &Retrieved{RequestMessage: "0041"},
+		},
+		"secure challenge": {
+			GetPreparedSecureChallenge.Call(nil, &Retrieved{}), "<RequestMessage>00C1</RequestMessage>", &Retrieved{RequestMessage: "00C1"},
+		},
 		"nested": {
-			dsappSRPActivate, "<user><userID>jane.doe</userID></user><serialNumber>VDS1234567</serialNumber>",
-			values{"user/userID": "jane.doe", "user/domain": "", "serialNumber": "VDS1234567"},
+			DSAPPSRPActivate.Call(nil, &Activated{Domain: "of another answer"}),
+			"<user><userID>jane.doe</userID></user><serialNumber>VDS1234567</serialNumber>",
+			&Activated{UserID: "jane.doe", SerialNumber: "VDS1234567"},
 		},
-		"nothing": {cancelAuthSignatureRequest, "", values{}},
+		"nothing": {CancelAuthSignatureRequest.Call(nil, &Done{}), "", &Done{}},
 	} {
-		c := &commands[test.id]
+		c := test.call
 		text := envelope("<x:" + c.operation + `Response xmlns:x="urn:x"><status>` + success + "</status><result>" + test.result + "</result></x:" + c.operation + "Response>")
-		got, err := decode(strings.NewReader(text), c.operation)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		out, guessed, err := c.results(got, &testAttributes)
-		if err != nil || guessed != "" || !reflect.DeepEqual(out, test.want) {
-			t.Errorf("%s: %v, %q, %v", name, out, guessed, err)
+		got, err := c.Decode(strings.NewReader(text), &testDialect)
+		if err != nil || got.Guessed != "" || !reflect.DeepEqual(c.Answer, test.want) {
+			t.Errorf("%s: %+v, %+v, %v", name, c.Answer, got, err)
 		}
 	}
 }
@@ -360,37 +366,44 @@ func TestResults(t *testing.T) {
 	long, other := strings.Repeat("A1", 33), strings.Repeat("b2", 33)
 	configured := "PROVFLD_ACTIVATION_MESSAGE"
 	id := item{"PROVFLD_REGISTRATIONID", "aB3dE6gH"}
+	register, addDevice := MDLRegister.Row, MDLAddDevice.Row
 	for name, test := range map[string]struct {
-		command commandID
+		command *Row
 		items   []item
 		message string // expected
 		guessed string // expected
 		problem string // expected
 	}{
-		"configured":                 {mdlRegister, []item{id, {configured, "0a"}}, "0a", "", ""},
-		"configured and another":     {mdlRegister, []item{id, {"X", other}, {configured, long}}, long, "", ""},
-		"longest":                    {mdlRegister, []item{id, {configured, strings.Repeat("A", 4234)}}, strings.Repeat("A", 4234), "", ""},
-		"too long":                   {mdlRegister, []item{id, {configured, strings.Repeat("A", 4235)}}, "", "", "too long"},
-		"no hex":                     {mdlRegister, []item{id, {configured, "0g"}}, "", "", "hex"},
-		"empty":                      {mdlRegister, []item{id, {configured, ""}}, "", "", "without " + configured},
-		"absent":                     {mdlRegister, []item{id}, "", "", "without " + configured},
-		"same twice":                 {mdlRegister, []item{id, {configured, long}, {configured, long}}, long, "", ""},
-		"different twice":            {mdlRegister, []item{id, {configured, long}, {configured, other}}, "", "", "different values"},
-		"guessed":                    {mdlRegister, []item{id, {"PROVFLD_AM1", long}}, long, "PROVFLD_AM1", ""},
-		"guessed among others":       {mdlRegister, []item{{"SHORT", "0a"}, {"PROVFLD_AM1", long}, {"TEXT", strings.Repeat("x", 99)}, id}, long, "PROVFLD_AM1", ""},
-		"64 digits are not guessed":  {mdlRegister, []item{id, {"PROVFLD_AM1", long[:64]}}, "", "", "without " + configured},
-		"65 digits are guessed":      {mdlRegister, []item{id, {"PROVFLD_AM1", long[:65]}}, long[:65], "PROVFLD_AM1", ""},
-		"guessed twice":              {mdlRegister, []item{id, {"PROVFLD_AM1", long}, {"PROVFLD_AM1", "0a"}}, "", "", "different values"},
-		"long name":                  {mdlRegister, []item{id, {strings.Repeat("A", 65), long}}, "", "", "without " + configured},
-		"two candidates":             {mdlRegister, []item{id, {"A", long}, {"B", other}}, "", "", "without " + configured},
-		"known attributes":           {mdlRegister, []item{id, {"PROVFLD_SERIAL_NO", long}, {"PROVFLD_USERID", other}}, "", "", "without " + configured},
-		"strange name":               {mdlRegister, []item{id, {"a b", long}}, "", "", "without " + configured},
-		"guessed, too long":          {mdlAddDevice, []item{{"PROVFLD_AM2", strings.Repeat("A", 1025)}}, "", "", "too long"},
-		"no registration identifier": {mdlRegister, []item{{configured, long}}, "", "", "without PROVFLD_REGISTRATIONID"},
-		"second message, longest":    {mdlAddDevice, []item{{"PROVFLD_INSTANCE_ACTIVATION_MESSAGE", strings.Repeat("f", 1024)}}, strings.Repeat("f", 1024), "", ""},
-		"second message, too long":   {mdlAddDevice, []item{{"PROVFLD_INSTANCE_ACTIVATION_MESSAGE", strings.Repeat("f", 1025)}}, "", "", "too long"},
+		"configured":                 {register, []item{id, {configured, "0a"}}, "0a", "", ""},
+		"configured and another":     {register, []item{id, {"X", other}, {configured, long}}, long, "", ""},
+		"longest":                    {register, []item{id, {configured, strings.Repeat("A", 4234)}}, strings.Repeat("A", 4234), "", ""},
+		"too long":                   {register, []item{id, {configured, strings.Repeat("A", 4235)}}, "", "", "too long"},
+		"no hex":                     {register, []item{id, {configured, "0g"}}, "", "", "hex"},
+		"empty":                      {register, []item{id, {configured, ""}}, "", "", "without " + configured},
+		"absent":                     {register, []item{id}, "", "", "without " + configured},
+		"same twice":                 {register, []item{id, {configured, long}, {configured, long}}, long, "", ""},
+		"different twice":            {register, []item{id, {configured, long}, {configured, other}}, "", "", "different values"},
+		"guessed":                    {register, []item{id, {"PROVFLD_AM1", long}}, long, "PROVFLD_AM1", ""},
+		"guessed among others":       {register, []item{{"SHORT", "0a"}, {"PROVFLD_AM1", long}, {"TEXT", strings.Repeat("x", 99)}, id}, long, "PROVFLD_AM1", ""},
+		"64 digits are not guessed":  {register, []item{id, {"PROVFLD_AM1", long[:64]}}, "", "", "without " + configured},
+		"65 digits are guessed":      {register, []item{id, {"PROVFLD_AM1", long[:65]}}, long[:65], "PROVFLD_AM1", ""},
+		"guessed twice":              {register, []item{id, {"PROVFLD_AM1", long}, {"PROVFLD_AM1", "0a"}}, "", "", "different values"},
+		"long name":                  {register, []item{id, {strings.Repeat("A", 65), long}}, "", "", "without " + configured},
+		"two candidates":             {register, []item{id, {"A", long}, {"B", other}}, "", "", "without " + configured},
+		"known attributes":           {register, []item{id, {"PROVFLD_SERIAL_NO", long}, {"PROVFLD_USERID", other}}, "", "", "without " + configured},
+		"strange name":               {register, []item{id, {"a b", long}}, "", "", "without " + configured},
+		"guessed, too long":          {addDevice, []item{{"PROVFLD_AM2", strings.Repeat("A", 1025)}}, "", "", "too long"},
+		"no registration identifier": {register, []item{{configured, long}}, "", "", "without PROVFLD_REGISTRATIONID"},
+		"second message, longest":    {addDevice, []item{{"PROVFLD_INSTANCE_ACTIVATION_MESSAGE", strings.Repeat("f", 1024)}}, strings.Repeat("f", 1024), "", ""},
+		"second message, too long":   {addDevice, []item{{"PROVFLD_INSTANCE_ACTIVATION_MESSAGE", strings.Repeat("f", 1025)}}, "", "", "too long"},
 	} {
-		out, guessed, err := commands[test.command].results(&answer{codes: succeeded, items: test.items}, &testAttributes)
+		var registered MDLRegistered
+		var device MDLDevice
+		c := Call{Row: test.command, Answer: &registered}
+		if test.command == addDevice {
+			c.Answer = &device
+		}
+		guessed, err := c.fill(test.items, &testDialect.Attributes)
 		if test.problem != "" {
 			if err == nil || !strings.Contains(err.Error(), test.problem) {
 				t.Errorf("%s: %v", name, err)
@@ -401,7 +414,7 @@ func TestResults(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := out["ACTIVATION_MESSAGE"] + out["INSTANCE_ACTIVATION_MESSAGE"]; got != test.message || guessed != test.guessed {
+		if got := registered.ActivationMessage + device.InstanceActivationMessage; got != test.message || guessed != test.guessed {
 			t.Errorf("%s: %q, guessed %q", name, got, guessed)
 		}
 	}
@@ -411,17 +424,13 @@ func TestResults(t *testing.T) {
 // audit, not here; its counter has a configured name.
 func TestStandardLicence(t *testing.T) {
 	t.Parallel()
-	c := &commands[register]
-	got, err := decode(strings.NewReader(provisioned(
+	var got Registered
+	_, err := Register.Call(nil, &got).Decode(strings.NewReader(provisioned(
 		`<attributes><attributeOptions><masked>true</masked></attributeOptions><value>0123456789</value><attributeID>PROVFLD_ACTIVATION_CODE</attributeID></attributes>`,
-		attribute("MY_COUNTER", "007"), attribute("PROVFLD_SERIAL_NO", "VDS1234567"))), c.operation)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, _, err := c.results(got, &Attributes{EventReactivationCounter: "MY_COUNTER"})
-	want := values{"SERIAL_NO": "VDS1234567", "ACTIVATION_CODE": "0123456789", "EVENT_REACTIVATION_COUNTER": "007"}
-	if err != nil || !reflect.DeepEqual(out, want) {
-		t.Errorf("%v, %v", out, err)
+		attribute("MY_COUNTER", "007"), attribute("PROVFLD_SERIAL_NO", "VDS1234567"))), &Dialect{Attributes: Attributes{EventReactivationCounter: "MY_COUNTER"}})
+	want := Registered{SerialNumber: "VDS1234567", ActivationCode: "0123456789", EventReactivationCounter: "007"}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -467,7 +476,7 @@ func FuzzDecode(f *testing.F) {
 			if it.name == "" || len(it.name)+len(it.value) > maxAnswer {
 				t.Errorf("item %.100q", it.name)
 			}
-			if !legalText(it.value) {
+			if !LegalText(it.value) {
 				t.Errorf("value %.100q", it.value)
 			}
 		}
@@ -481,17 +490,15 @@ func BenchmarkEncodeDecode(b *testing.B) {
 		attribute("PROVFLD_ACTIVATION_MESSAGE", strings.Repeat("0123456789ABCDEF", 256)),
 		attribute("PROVFLD_SERIAL_NO", "VDS1234567"),
 	)
-	c := &commands[mdlRegister]
+	request := MDLRegisterRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: `p<&>"'d`}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.encode(soap11, samples[mdlRegister], &testAttributes); err != nil {
+		var registered MDLRegistered
+		c := MDLRegister.Call(&request, &registered)
+		if _, err := c.Encode(&testDialect); err != nil {
 			b.Fatal(err)
 		}
-		got, err := decode(strings.NewReader(text), c.operation)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, _, err := c.results(got, &testAttributes); err != nil {
+		if _, err := c.Decode(strings.NewReader(text), &testDialect); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,0 +1,307 @@
+package soap
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Limits of what is taken from an answer.
+const (
+	maxCode = 128 // bytes of a result code and of a Fault's code
+	maxPath = 512 // bytes of a path below result
+)
+
+// Answer is what the answer to any command tells.
+type Answer struct {
+	Codes ResultCodes
+	// Stack is in the server's order. Values of the command that the server
+	// repeated in it are blotted out.
+	Stack []StackEntry
+	// Guessed is the name of the attribute that was taken for an activation message,
+	// because that of the configured name was absent; otherwise empty.
+	Guessed string
+}
+
+// Decode reads the answer to the call from r up to its end and, if it is a success,
+// fills in the values. Element names count without their prefixes and namespaces,
+// and the order of elements does not matter: both vary between versions of the
+// server. A SOAP Fault is returned as *Fault and a failure of r as *ReadError; no
+// error holds text of the answer but the code of a Fault. With an error there is an
+// Answer only if nothing but the values of a success cannot be used.
+func (c Call) Decode(r io.Reader, d *Dialect) (*Answer, error) {
+	got, err := decode(r, c.operation)
+	if fault, ok := errors.AsType[*Fault](err); ok {
+		blotter := c.blotter()
+		fault.Code, fault.String = blotter.Replace(fault.Code), blotter.Replace(fault.String)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.deny(got)
+	if len(got.stack) > 0 {
+		blotter := c.blotter()
+		for i := range got.stack {
+			got.stack[i].Description = blotter.Replace(got.stack[i].Description)
+		}
+	}
+	a := &Answer{Codes: got.codes, Stack: got.stack}
+	if a.Codes.Success() {
+		a.Guessed, err = c.fill(got.items, &d.Attributes)
+	}
+	return a, err
+}
+
+// answer is what the answer of any command holds.
+type answer struct {
+	codes ResultCodes
+	stack []StackEntry
+	// items are the attributes by name (attribute list family) or the leaf
+	// elements below result by path (typed family), in the server's order.
+	items []item
+}
+
+type item struct{ name, value string }
+
+// decode reads the answer of an operation.
+func decode(r io.Reader, operation string) (*answer, error) {
+	root, err := parse(r)
+	if err != nil {
+		return nil, err
+	}
+	content, err := root.content()
+	if err != nil {
+		return nil, err
+	}
+	switch content.name {
+	case "Fault":
+		return nil, content.fault()
+	case operation + "Response", operation + "Respond":
+	default:
+		return nil, errors.New("answer of another operation")
+	}
+	a := &answer{}
+	if err := content.each(a.part); err != nil {
+		return nil, err
+	}
+	if a.codes == (ResultCodes{}) {
+		return nil, errors.New("answer without resultCodes")
+	}
+	return a, nil
+}
+
+// content is the one element of the body of an envelope.
+func (e *element) content() (*element, error) {
+	var body *element
+	for i := range e.children {
+		if e.children[i].name != "Body" {
+			continue
+		}
+		if body != nil {
+			return nil, errors.New("envelope with several bodies")
+		}
+		body = &e.children[i]
+	}
+	switch {
+	case body == nil:
+		return nil, errors.New("envelope without body")
+	case len(body.children) == 0:
+		return nil, errors.New("empty body")
+	case len(body.children) > 1:
+		return nil, errors.New("body with several elements")
+	}
+	return &body.children[0], nil
+}
+
+// part takes one part of an operation's answer. Elements without a meaning of
+// their own, such as results, status and authUserResults, are only wrappers.
+func (a *answer) part(e *element) error {
+	switch e.name {
+	case "resultCodes":
+		return a.resultCodes(e)
+	case "resultAttribute":
+		return e.each(a.attributes)
+	case "result":
+		return e.each(func(member *element) error { return a.member(member, member.name) })
+	case "errorStack":
+		return e.each(a.stackEntry)
+	case "userattributelist":
+		// Attributes of the user, not of the result.
+		return nil
+	}
+	return e.each(a.part)
+}
+
+// resultCodes takes the four codes, which must all be there once and agree
+// whether they mean success.
+func (a *answer) resultCodes(e *element) error {
+	if a.codes != (ResultCodes{}) {
+		return errors.New("several resultCodes")
+	}
+	var texts [4]string
+	for i, name := range resultCodeNames {
+		err := e.each(func(code *element) error {
+			if code.name != name {
+				return nil
+			}
+			if texts[i] != "" {
+				return errors.New("several " + name)
+			}
+			text, err := code.value()
+			if texts[i] = strings.TrimSpace(text); err == nil && (texts[i] == "" || len(texts[i]) > maxCode) {
+				return errors.New(name + " is empty or too long")
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if texts[i] == "" {
+			return errors.New("resultCodes without " + name)
+		}
+	}
+	codes := ResultCodes{ReturnCodeEnum: texts[0], StatusCodeEnum: texts[1]}
+	var err error
+	if codes.ReturnCode, err = number(resultCodeNames[2], texts[2]); err != nil {
+		return err
+	}
+	if codes.StatusCode, err = number(resultCodeNames[3], texts[3]); err != nil {
+		return err
+	}
+	if !codes.agree() {
+		return errors.New("resultCodes contradict each other")
+	}
+	a.codes = codes
+	return nil
+}
+
+var resultCodeNames = []string{"returnCodeEnum", "statusCodeEnum", "returnCode", "statusCode"}
+
+// attributes takes one attribute: its name and its value in any order. Other
+// elements are lists of attributes.
+func (a *answer) attributes(e *element) error {
+	if e.name != "attributes" {
+		return e.each(a.attributes)
+	}
+	var it item
+	ids, values := 0, 0
+	err := e.each(func(part *element) (err error) {
+		switch part.name {
+		case "attributeID":
+			ids++
+			it.name, err = part.value()
+		case "value":
+			values++
+			it.value, err = part.value()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	it.name = strings.TrimSpace(it.name)
+	if ids != 1 || it.name == "" {
+		return errors.New("attribute without exactly one attributeID")
+	}
+	if values > 1 {
+		return errors.New("attribute with several values")
+	}
+	a.items = append(a.items, it)
+	return nil
+}
+
+// member takes an element, whose path below result is path, down to its leaf
+// elements.
+func (a *answer) member(e *element, path string) error {
+	// Each leaf has its path: long names of parents would multiply.
+	if len(path) > maxPath {
+		return errors.New("element with a name that is too long")
+	}
+	if e.children == nil {
+		a.items = append(a.items, item{path, e.text})
+		return nil
+	}
+	return e.each(func(below *element) error { return a.member(below, path+"/"+below.name) })
+}
+
+// stackEntry takes one entry of the error stack.
+func (a *answer) stackEntry(e *element) error {
+	if e.name != "errors" {
+		return nil
+	}
+	var entry StackEntry
+	err := e.each(func(part *element) (err error) {
+		switch part.name {
+		case "errorCode":
+			text, err := part.value()
+			// The stack is for the log: a code that is left empty is no reason to
+			// lose the result.
+			if text = strings.TrimSpace(text); text != "" {
+				entry.Code, err = number(part.name, text)
+			}
+			return err
+		case "errorDesc":
+			entry.Description, err = part.value()
+		}
+		return err
+	})
+	a.stack = append(a.stack, entry)
+	return err
+}
+
+// fault gives the Fault of either SOAP version, or what is wrong with it.
+func (e *element) fault() error {
+	var code, explanation string
+	err := e.each(func(part *element) (err error) {
+		switch part.name {
+		case "faultcode":
+			code, err = part.value()
+		case "faultstring":
+			explanation, err = part.value()
+		case "Code":
+			// A Subcode has a Value of its own, further down.
+			err = part.each(func(value *element) (err error) {
+				if value.name == "Value" {
+					code, err = value.value()
+				}
+				return err
+			})
+		case "Reason":
+			err = part.each(func(reason *element) error {
+				text, err := reason.value()
+				if reason.name == "Text" && explanation == "" {
+					explanation = text
+				}
+				return err
+			})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	code = strings.TrimSpace(code)
+	if i := strings.LastIndexByte(code, ':'); i >= 0 {
+		code = code[i+1:]
+	}
+	if len(code) > maxCode {
+		return errors.New("Fault with a code that is too long")
+	}
+	f := &Fault{Code: code, String: explanation}
+	// SOAP 1.1 lets codes be refined: Client.Authentication.
+	switch class, _, _ := strings.Cut(code, "."); class {
+	case "Client", "Sender", "VersionMismatch", "MustUnderstand", "DataEncodingUnknown":
+		f.Sender = true
+	}
+	return f
+}
+
+// number reads an xsd:int.
+func number(name, text string) (int, error) {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		return 0, errors.New(name + " is no integer")
+	}
+	return int(n), nil
+}

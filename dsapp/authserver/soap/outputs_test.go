@@ -1,0 +1,179 @@
+package soap
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// Outputs keep to their lengths and characters, which the reference gives.
+func TestOutputLimits(t *testing.T) {
+	t.Parallel()
+	code, counter := "PROVFLD_ACTIVATION_CODE", "PROVFLD_EVENT_REACTIVATION_COUNTER"
+	digits := strings.Repeat("0", 100_000)
+	register, authUser := Register.Call(nil, &Registered{}), AuthUser.Call(nil, &Authenticated{})
+	signatureRequest, challenge := GetPreparedSignatureRequest.Call(nil, &Retrieved{}), GetPreparedSecureChallenge.Call(nil, &Retrieved{})
+	ephemeralKey, srpRegister := DSAPPSRPGenerateEphemeralKey.Call(nil, &DSAPPSRPChallenge{}), DSAPPSRPRegister.Call(nil, &DSAPPSRPRegistered{})
+	for name, test := range map[string]struct {
+		call    Call
+		items   []item
+		problem string
+	}{
+		"activation code, longest":       {register, []item{{code, digits[:4142]}}, ""},
+		"activation code, too long":      {register, []item{{code, digits[:4143]}}, code + " is too long"},
+		"activation code, not ASCII":     {register, []item{{code, "123\u00e9"}}, code + " has a character"},
+		"activation code, control":       {register, []item{{code, "12\t3"}}, code + " has a character"},
+		"activation code, all printable": {register, []item{{code, " !09AZaz~"}}, ""},
+		"activation code, missing":       {register, []item{{counter, "1"}}, "without " + code},
+		"counter, longest":               {register, []item{{code, "1"}, {counter, digits[:91]}}, ""},
+		"counter, too long":              {register, []item{{code, "1"}, {counter, digits[:92]}}, counter + " is too long"},
+		"counter, not ASCII":             {register, []item{{code, "1"}, {counter, "1\u00e9"}}, counter + " has a character"},
+		"serial number, too long":        {register, []item{{code, "1"}, {"PROVFLD_SERIAL_NO", digits[:1025]}}, "PROVFLD_SERIAL_NO is too long"},
+		"user, 1024 characters":          {authUser, []item{{"CREDFLD_USERID", strings.Repeat("é", 1024)}}, ""},
+		"user, too long":                 {authUser, []item{{"CREDFLD_USERID", strings.Repeat("é", 1025)}}, "CREDFLD_USERID is too long"},
+		"request message, longest":       {signatureRequest, []item{{"requestMessage", digits[:16384]}}, ""},
+		"request message, too long":      {signatureRequest, []item{{"requestMessage", digits[:16385]}}, "requestMessage is too long"},
+		"request message, no hex":        {challenge, []item{{"RequestMessage", "0G"}}, "requestMessage is not in hex"},
+		"request message, empty":         {challenge, []item{{"RequestMessage", ""}}, "without requestMessage"},
+		"public key, no hex": {
+			ephemeralKey, []item{{"serverEphemeralPublicKey", "xy"}, {"salt", "00"}}, "serverEphemeralPublicKey is not in hex",
+		},
+		"salt, no hex":        {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}, {"salt", "xy"}}, "salt is not in hex"},
+		"salt, missing":       {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}}, "without salt"},
+		"public key, longest": {ephemeralKey, []item{{"serverEphemeralPublicKey", digits[:65536]}, {"salt", "00"}}, ""},
+		"public key, too long": {
+			ephemeralKey, []item{{"serverEphemeralPublicKey", digits[:65537]}, {"salt", "00"}}, "serverEphemeralPublicKey is too long",
+		},
+		"no registration identifier": {srpRegister, []item{{"activationPassword", "x"}}, "without registrationID"},
+		"no activation password":     {srpRegister, []item{{"registrationID", "x"}}, "without activationPassword"},
+		"older registration":         {srpRegister, []item{{"registrationID", "x"}, {"activationPassword", "x"}}, ""},
+	} {
+		_, err := test.call.fill(test.items, &testDialect.Attributes)
+		switch {
+		case test.problem == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case test.problem != "" && (err == nil || !strings.Contains(err.Error(), test.problem)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// activationData reads a result of the second call of an exchange.
+func activationData(members string) (data DSAPPSRPActivationData, err error) {
+	_, err = DSAPPSRPGenerateActivationData.Call(&DSAPPSRPEvidenceRequest{}, &data).Decode(strings.NewReader(envelope(
+		`<dsappSRPGenerateActivationDataResponse><status>`+success+`</status><result>`+members+
+			`<serverEvidenceMessage>EE</serverEvidenceMessage></result></dsappSRPGenerateActivationDataResponse>`)), &testDialect)
+	return data, err
+}
+
+// The encrypted items are found under every name that fits what is documented
+// about them, and their values stay as they are.
+func TestActivationData(t *testing.T) {
+	t.Parallel()
+	const item = "<encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac>"
+	want := &Encrypted{"dA", "0C", "Aa"}
+	for name, test := range map[string]struct {
+		members                string
+		message, code, counter *Encrypted
+	}{
+		"multi-device":       {"<mdl><activationMessage>" + item + "</activationMessage></mdl>", want, nil, nil},
+		"no element between": {"<mdl>" + item + "</mdl>", want, nil, nil},
+		"element of another name, empty other licence": {
+			"<standard/><mdl><encryptedLicense>" + item + "</encryptedLicense><x>00</x></mdl>", want, nil, nil,
+		},
+		"names of the REST service": {
+			"<mdl><m><encryptedLicenseActivationMessage>dA</encryptedLicenseActivationMessage><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></m></mdl>",
+			want, nil, nil,
+		},
+		"initial vector": {"<mdl><m><InitialVector>0C</InitialVector><message>dA</message><MAC>Aa</MAC></m></mdl>", want, nil, nil},
+		"counter":        {"<mdl><m><mac>Aa</mac><Counter>0C</Counter><data>dA</data></m></mdl>", want, nil, nil},
+		"other members": {
+			"<MDL><m>" + item + "<type>hex</type><vectorLength>16</vectorLength><code>ff</code></m><other><a>00</a></other></MDL>", want, nil, nil,
+		},
+		"other text":     {"<mdl><m><mac>Aa</mac><counter>0C</counter><kind>x</kind><data>dA</data></m></mdl>", want, nil, nil},
+		"repeated value": {"<mdl><m>" + item + "<mac>Aa</mac></m></mdl>", want, nil, nil},
+		"standard": {
+			"<standard><activationCode>" + item + "</activationCode><eventReactivationCounter>" + strings.ReplaceAll(item, "dA", "dB") +
+				"</eventReactivationCounter></standard>",
+			nil, want, &Encrypted{"dB", "0C", "Aa"},
+		},
+		"standard, other order and names": {
+			"<mdl></mdl><standard><ERCounter><mac>01</mac><vector>02</vector><value>03</value></ERCounter><code>" + item + "</code></standard>",
+			nil, want, &Encrypted{"03", "02", "01"},
+		},
+		"counter as data": {
+			"<standard><c>" + item + "</c><eventCounter><encryptedEventCounter>03</encryptedEventCounter><encryptedCounter>02</encryptedCounter><mac>01</mac>" +
+				"</eventCounter></standard>",
+			nil, want, &Encrypted{"03", "02", "01"},
+		},
+		"standard without counter": {"<standard><activationCode>" + item + "</activationCode></standard>", nil, want, nil},
+		"long": {
+			"<mdl><m>" + strings.ReplaceAll(item, "dA", strings.Repeat("A", 65536)) + "</m></mdl>",
+			&Encrypted{strings.Repeat("A", 65536), "0C", "Aa"}, nil, nil,
+		},
+	} {
+		out, err := activationData(test.members)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if want := (DSAPPSRPActivationData{"EE", test.message, test.code, test.counter}); !reflect.DeepEqual(out, want) {
+			t.Errorf("%s: %+v", name, out)
+		}
+	}
+}
+
+// Activation data that cannot be told apart or is incomplete is refused.
+func TestActivationDataRefuses(t *testing.T) {
+	t.Parallel()
+	const item = "<encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac>"
+	for name, test := range map[string]struct{ members, problem string }{
+		"nothing":            {"", "without activation data"},
+		"other element":      {"<other>" + item + "</other>", "without activation data"},
+		"at the top":         {item, "without activation data"},
+		"counter alone":      {"<standard><counter>" + item + "</counter></standard>", "without activation data"},
+		"both licences":      {"<mdl><m>" + item + "</m></mdl><standard><code>" + item + "</code></standard>", "two types of licence"},
+		"counter of another": {"<mdl><m>" + item + "</m></mdl><standard><counter>" + item + "</counter></standard>", "two types of licence"},
+		"two messages":       {"<mdl><a>" + item + "</a><b>" + item + "</b></mdl>", "several mdl/activationMessage"},
+		"two codes":          {"<standard><a>" + item + "</a><b>" + item + "</b></standard>", "several standard/activationCode"},
+		"no data":            {"<mdl><m><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></m></mdl>", "without mdl/activationMessage/encryptedData"},
+		"no counter":         {"<mdl><m><encryptedData>dA</encryptedData><mac>Aa</mac></m></mdl>", "without mdl/activationMessage/encryptedCounter"},
+		"no MAC":             {"<mdl><m><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter></m></mdl>", "without activation data"},
+		"empty MAC":          {"<mdl><m><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac/></m></mdl>", "without activation data"},
+		"two data":           {"<mdl><m><a>dA</a><b>dB</b><counter>0C</counter><mac>Aa</mac></m></mdl>", "different values of mdl/activationMessage/encryptedData"},
+		"two counters":       {"<mdl><m><a>dA</a><counter>0C</counter><vector>0D</vector><mac>Aa</mac></m></mdl>", "different values"},
+		"two MACs":           {"<mdl><m>" + item + "<mac>Bb</mac></m></mdl>", "different values of mdl/activationMessage/mac"},
+		"data no hex":        {"<mdl><m>" + strings.Replace(item, "dA", "sesame", 1) + "</m></mdl>", "encryptedData is not in hex"},
+		"counter no hex":     {"<mdl><m>" + strings.Replace(item, "0C", "sesame", 1) + "</m></mdl>", "encryptedCounter is not in hex"},
+		"MAC no hex":         {"<mdl><m>" + strings.Replace(item, "Aa", "sesame", 1) + "</m></mdl>", "mac is not in hex"},
+		"too long":           {"<mdl><m>" + strings.Replace(item, "dA", strings.Repeat("A", 65537), 1) + "</m></mdl>", "encryptedData is too long"},
+	} {
+		_, err := activationData(test.members)
+		if err == nil || !strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "sesame") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whatever a server calls the members, the outcome is activation data of one
+// type of licence with complete items in hex digits, or an error.
+func FuzzActivationData(f *testing.F) {
+	f.Add("<mdl><activationMessage><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></activationMessage></mdl>")
+	f.Add("<standard><activationCode><a>dA</a><vector>0C</vector><mac>Aa</mac></activationCode><counter><a>0</a><counter>1</counter><mac>2</mac></counter></standard>")
+	f.Add("<mdl><a>0</a><b>1</b><mac>2</mac></mdl><standard/>")
+	f.Fuzz(func(t *testing.T, members string) {
+		out, err := activationData(members)
+		if err != nil {
+			return
+		}
+		message, code, counter := out.ActivationMessage, out.ActivationCode, out.EventReactivationCounter
+		if (message == nil) == (code == nil) || message != nil && counter != nil {
+			t.Errorf("%v, %v, %v", message, code, counter)
+		}
+		for _, e := range []*Encrypted{message, code, counter} {
+			if e != nil && !(isHex(e.Data) && isHex(e.Counter) && isHex(e.MAC)) {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}

@@ -1,0 +1,230 @@
+package soap
+
+// MDLRegisterRequest asks for a multi-device licence for a user.
+type MDLRegisterRequest struct {
+	UserID         string
+	Domain         string // optional
+	StaticPassword string
+}
+
+// MDLRegistered is the answer to MDLRegister.
+type MDLRegistered struct {
+	RegistrationID string
+	// ActivationMessage is Activation Message 1: up to 4234 hex digits.
+	ActivationMessage string
+	// SerialNumber of the licence; empty if the server did not tell.
+	SerialNumber string
+}
+
+// MDLAddDeviceRequest binds a device to a multi-device licence.
+type MDLAddDeviceRequest struct {
+	RegistrationID string
+	DeviceCode     string
+	// Description is optional. It is sent only if Attributes names an attribute
+	// for it.
+	Description string
+}
+
+// MDLDevice is the answer to MDLAddDevice.
+type MDLDevice struct {
+	// InstanceActivationMessage is Activation Message 2: up to 1024 hex digits.
+	InstanceActivationMessage string
+	// SerialNumber of the device's own instance of the licence; empty if the
+	// server did not tell.
+	SerialNumber string
+}
+
+// MDLActivateRequest confirms that a device was activated.
+type MDLActivateRequest struct {
+	RegistrationID string
+	// Signature is the device's confirmation.
+	Signature string
+}
+
+// Activated is the answer to a final call for a licence of any kind. Members that
+// the server did not tell are empty. For a multi-device licence the serial number
+// is that of the licence.
+type Activated struct {
+	UserID       string
+	Domain       string
+	SerialNumber string
+}
+
+// RegisterRequest asks for a standard licence for a user.
+type RegisterRequest struct {
+	UserID         string
+	Domain         string // optional
+	StaticPassword string
+	// SerialNumber of the licence that is wanted; optional.
+	SerialNumber string
+}
+
+// Registered is the answer to Register.
+type Registered struct {
+	// SerialNumber of the licence; empty if the server did not tell.
+	SerialNumber string
+	// ActivationCode of the licence: up to 4142 characters.
+	ActivationCode string
+	// EventReactivationCounter of the licence, up to 91 characters; empty if it has none.
+	EventReactivationCounter string
+}
+
+// ActivateRequest confirms the activation of a standard licence.
+type ActivateRequest struct {
+	UserID string
+	Domain string // optional
+	// Response is the device's first one-time password. Either it or
+	// DerivationCode is given.
+	Response string
+	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
+	DerivationCode string
+}
+
+// bindDevice is the type of request that goes with a derivation code.
+const bindDevice = "0"
+
+// requestType is empty without a derivation code.
+func (q *ActivateRequest) requestType() string {
+	if q.DerivationCode == "" {
+		return ""
+	}
+	return bindDevice
+}
+
+// DSAPPSRPRegisterRequest registers a user for an activation exchange that the
+// authentication server carries out itself. The values of such an exchange are
+// relayed as they are.
+type DSAPPSRPRegisterRequest struct {
+	ActivationType string // optional
+	UserID         string
+	Domain         string // optional
+	StaticPassword string
+	// SerialNumber of the licence; needed if the user has several.
+	SerialNumber string
+}
+
+// DSAPPSRPRegistered is the answer to DSAPPSRPRegister.
+type DSAPPSRPRegistered struct {
+	RegistrationID     string
+	ActivationPassword string
+	// SerialNumber of the licence and DIGIPASSGatewayID are empty if the server
+	// did not tell.
+	SerialNumber      string
+	DIGIPASSGatewayID string
+}
+
+// DSAPPSRPEphemeralKeyRequest is the first call of an exchange.
+type DSAPPSRPEphemeralKeyRequest struct {
+	RegistrationID string
+	// ClientPublic is the client's ephemeral public key in hex digits.
+	ClientPublic string
+}
+
+// DSAPPSRPChallenge answers the first call, in hex digits.
+type DSAPPSRPChallenge struct {
+	ServerPublic string
+	Salt         string
+}
+
+// DSAPPSRPEvidenceRequest is the second call of an exchange.
+type DSAPPSRPEvidenceRequest struct {
+	RegistrationID string
+	// ClientEvidence is the client's evidence message in hex digits.
+	ClientEvidence string
+}
+
+// Encrypted is one encrypted item of activation data, in hex digits.
+type Encrypted struct {
+	Data    string
+	Counter string
+	MAC     string
+}
+
+// DSAPPSRPActivationData answers the second call. What does not belong to the
+// type of the licence is nil.
+type DSAPPSRPActivationData struct {
+	// ServerEvidence in hex digits.
+	ServerEvidence string
+	// ActivationMessage is Activation Message 1 of a multi-device licence.
+	ActivationMessage *Encrypted
+	// ActivationCode and EventReactivationCounter are those of a standard licence.
+	ActivationCode           *Encrypted
+	EventReactivationCounter *Encrypted
+}
+
+// DSAPPSRPActivateRequest is the final call for a standard licence.
+type DSAPPSRPActivateRequest struct {
+	RegistrationID string
+	// Response is the device's first one-time password. Either it or
+	// DerivationCode is given.
+	Response string
+	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
+	DerivationCode string
+}
+
+// UpdateDevicePNIDRequest registers the push notification ID of a device.
+type UpdateDevicePNIDRequest struct {
+	UserID       string
+	Domain       string // optional
+	SerialNumber string // of the device
+	// DevicePNID is the device's secure-channel message with the ID, in hex digits.
+	DevicePNID string
+}
+
+// RetrieveRequest asks for a pending request. The first client that names its key
+// uses the key up.
+type RetrieveRequest struct {
+	// SerialNumber of the client's device, e.g. VDS1000120-1.
+	SerialNumber string
+	// Key is the plain challenge key or request key.
+	Key string
+}
+
+// Retrieved is the answer to a RetrieveRequest.
+type Retrieved struct {
+	// RequestMessage is the secure-channel message for the device: up to 16,384
+	// hex digits.
+	RequestMessage string
+}
+
+// AuthUserRequest verifies a user's password or, with a challenge key, completes a
+// pending login.
+type AuthUserRequest struct {
+	UserID string
+	Domain string // optional
+	// ChallengeKey of the pending login; empty to verify a one-time password.
+	ChallengeKey string
+	// Password is the one-time password or the device's signature.
+	Password string
+}
+
+// AuthSignatureRequest completes a pending signature.
+type AuthSignatureRequest struct {
+	UserID     string
+	Domain     string // optional
+	RequestKey string
+	// Signature of the device.
+	Signature string
+}
+
+// Authenticated is the answer to AuthUser and AuthSignature. Members that the
+// server did not tell are empty.
+type Authenticated struct {
+	UserID  string
+	Domain  string
+	OrgUnit string
+	// SerialNumber of the device that was used.
+	SerialNumber string
+}
+
+// CancelRequest rejects a pending request.
+type CancelRequest struct {
+	// SerialNumber of the device that retrieved the request.
+	SerialNumber string
+	// KeyMessage is the key as the device wrapped it, in hex digits, or the plain
+	// key from clients that do not wrap it.
+	KeyMessage string
+}
+
+// Done is the answer to a command that tells nothing.
+type Done struct{}

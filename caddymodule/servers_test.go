@@ -20,6 +20,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
@@ -258,21 +259,21 @@ func TestNamesOfComponentsAndAttributes(t *testing.T) {
 				w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
 				_, _ = io.WriteString(w, strings.ReplaceAll(answer.Body.String(), "PROVFLD_EVENT_REACTIVATION_COUNTER", "OUR_COUNTER"))
 			}))
-			registered, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.Register, soap.RegisterRequest{UserID: user.Name, StaticPassword: user.StaticPassword})
+			registered, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.Register, soap.RegisterRequest{UserID: form.RegisteredUser(user.Name), StaticPassword: form.StaticPassword(user.StaticPassword)})
 			require.NoError(t, err)
 			assert.NotEmpty(t, registered.EventReactivationCounter)
 			assert.Contains(t, sent, ">"+tt.want[0]+"<")
 			for i, call := range []func() error{
 				func() error {
-					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: user.Name, Password: "123456"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: form.UserID(user.Name), Password: "123456"})
 					return err
 				},
 				func() error {
-					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthSignature, soap.AuthSignatureRequest{UserID: user.Name, RequestKey: "1", Signature: "123456"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthSignature, soap.AuthSignatureRequest{UserID: form.UserID(user.Name), RequestKey: "1", Signature: "123456"})
 					return err
 				},
 				func() error {
-					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{UserID: user.Name, SerialNumber: "VDS1000000-1", DevicePNID: "00"})
+					_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{UserID: form.UserID(user.Name), SerialNumber: "VDS1000000-1", DevicePNID: "00"})
 					return err
 				},
 			} {

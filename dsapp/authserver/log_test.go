@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // recorder keeps log records as text.
@@ -326,7 +328,7 @@ func TestLogReachOtherCauses(t *testing.T) {
 				defer cancel()
 			}
 			r := request
-			r.StaticPassword += test.password
+			r.StaticPassword += form.StaticPassword(test.password)
 			_, err := register(ctx, s, r)
 			checkFailure(t, name, err, ErrNotSent)
 			if got := records.reach(); len(got) != test.warns {

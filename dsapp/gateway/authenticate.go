@@ -6,14 +6,15 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // AuthenticateRequest verifies a one-time password.
 type AuthenticateRequest struct {
-	UserID string
-	Domain string // optional
+	UserID form.UserID
+	Domain form.Domain // optional
 	// Password is the one-time password.
-	Password string
+	Password form.Password
 }
 
 // AuthenticatedResult tells who was authenticated with what. A member is empty
@@ -28,14 +29,8 @@ type AuthenticatedResult struct {
 // Authenticate has an authentication server verify a one-time password.
 func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequest) (AuthenticatedResult, error) {
 	return observed(ctx, g, OpAuthenticate, func() (AuthenticatedResult, error) {
-		if err := checkUser(r.UserID, r.Domain); err != nil {
-			return AuthenticatedResult{}, err
-		}
-		if err := check(rule{MemberPassword, r.Password, true, MaxPassword, textProblem}); err != nil {
-			return AuthenticatedResult{}, err
-		}
 		a, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.AuthUser,
-			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, Password: r.Password})
+			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, Password: string(r.Password)})
 		if err != nil {
 			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
 			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err, false))
@@ -50,11 +45,11 @@ func authenticated(a soap.Authenticated) AuthenticatedResult {
 }
 
 // authenticatedEvent names the user as asked for if the server did not tell.
-func authenticatedEvent(action AuditAction, userID, domain string, a soap.Authenticated, instance string) AuditEvent {
+func authenticatedEvent(action AuditAction, userID form.UserID, domain form.Domain, a soap.Authenticated, instance string) AuditEvent {
 	return AuditEvent{
 		Action:       action,
-		UserID:       cmp.Or(a.UserID, userID),
-		Domain:       cmp.Or(a.Domain, domain),
+		UserID:       cmp.Or(a.UserID, string(userID)),
+		Domain:       cmp.Or(a.Domain, string(domain)),
 		SerialNumber: a.SerialNumber,
 		Instance:     instance,
 	}

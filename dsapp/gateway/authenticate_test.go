@@ -7,6 +7,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // A one-time password belongs to no request, so nothing is looked up, and the
@@ -53,7 +54,7 @@ func TestUpdateNotificationID(t *testing.T) {
 	}
 	r.wantTrace(t, "updateDevicePNID")
 	if want := (soap.UpdateDevicePNIDRequest{
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", DevicePNID: strings.ToUpper(theNotificationID),
+		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", DevicePNID: form.NotificationID(strings.ToUpper(theNotificationID)),
 	}); r.servers.sent != want {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}

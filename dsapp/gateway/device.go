@@ -9,15 +9,16 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // AddDeviceRequest adds a device to a multi-device licence.
 type AddDeviceRequest struct {
-	RegistrationIdentifier string
+	RegistrationIdentifier form.Identifier
 	// DeviceCode is what the device derived from Activation Message 1.
-	DeviceCode string
+	DeviceCode form.DeviceCode
 	// Description of the device for its owner; optional.
-	Description string
+	Description form.Description
 }
 
 // AddDeviceResult is what the device needs to go on.
@@ -32,18 +33,11 @@ type AddDeviceResult struct {
 // many as an exchange has attempts.
 func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (AddDeviceResult, error) {
 	return observed(ctx, g, OpAddDevice, func() (AddDeviceResult, error) {
-		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
-			return AddDeviceResult{}, err
-		}
-		description, err := plainDescription(r.Description)
-		if err != nil {
-			return AddDeviceResult{}, err
-		}
-		admission, err := g.activation.AdmitDevice(ctx, r.RegistrationIdentifier)
+		admission, err := g.activation.AdmitDevice(ctx, string(r.RegistrationIdentifier))
 		forwarded := g.forwards(err)
 		event := AuditEvent{
 			Action:       AuditDeviceRefused,
-			Registration: r.RegistrationIdentifier,
+			Registration: string(r.RegistrationIdentifier),
 			UserID:       admission.UserID,
 			Domain:       admission.Domain,
 			SerialNumber: admission.SerialNumber,
@@ -57,7 +51,7 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 			soap.MDLAddDevice, soap.MDLAddDeviceRequest{
 				RegistrationID: r.RegistrationIdentifier,
 				DeviceCode:     r.DeviceCode,
-				Description:    description,
+				Description:    plainDescription(r.Description),
 			})
 		if !forwarded && !consumed(admission, err) {
 			g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
@@ -79,9 +73,9 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 
 // ActivateRequest completes the activation of a device.
 type ActivateRequest struct {
-	RegistrationIdentifier string
+	RegistrationIdentifier form.Identifier
 	// Signature is the confirmation that the device derived from Activation Message 2.
-	Signature string
+	Signature form.Signature
 }
 
 // ActivateResult tells whose device was activated. A member is empty if neither
@@ -123,15 +117,12 @@ type confirmation struct {
 }
 
 // confirm carries out a final call. Its success removes the registration.
-func (g *Gateway) confirm(ctx context.Context, c Caller, identifier string, f confirmation) (ActivateResult, error) {
-	if err := checkIdentifier(identifier); err != nil {
-		return ActivateResult{}, err
-	}
-	admission, err := g.activation.AdmitConfirmation(ctx, identifier, f.kinds...)
+func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identifier, f confirmation) (ActivateResult, error) {
+	admission, err := g.activation.AdmitConfirmation(ctx, string(identifier), f.kinds...)
 	forwarded := f.forward && errors.Is(err, activation.ErrUnknown)
 	event := AuditEvent{
 		Action:       AuditConfirmationRefused,
-		Registration: identifier,
+		Registration: string(identifier),
 		UserID:       admission.UserID,
 		Domain:       admission.Domain,
 		SerialNumber: admission.SerialNumber,

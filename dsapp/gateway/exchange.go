@@ -5,13 +5,14 @@ import (
 	"errors"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // GenerateEphemeralKeyRequest is the first call of an activation exchange.
 type GenerateEphemeralKeyRequest struct {
-	RegistrationIdentifier string
+	RegistrationIdentifier form.Identifier
 	// ClientPublic is the client's ephemeral public key in hex.
-	ClientPublic string
+	ClientPublic form.ClientPublic
 }
 
 // GenerateEphemeralKeyResult answers the first call. Its members are hex, of the
@@ -25,9 +26,6 @@ type GenerateEphemeralKeyResult struct {
 // gateway's own exchange succeeds for every well-formed identifier, known or not.
 func (g *Gateway) GenerateEphemeralKey(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
 	return observed(ctx, g, OpGenerateEphemeralKey, func() (GenerateEphemeralKeyResult, error) {
-		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
-			return GenerateEphemeralKeyResult{}, err
-		}
 		start := g.now()
 		result, err := g.beginOrRelay(ctx, c, r)
 		g.observer.Exchange(ctx, ExchangeEvent{Step: EphemeralKey, Outcome: outcome(err), Duration: g.now().Sub(start)})
@@ -43,22 +41,22 @@ func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemera
 }
 
 func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
-	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic, c.origin())
+	challenge, err := g.activation.Begin(ctx, string(r.RegistrationIdentifier), string(r.ClientPublic), c.origin())
 	if err != nil {
 		g.storeTrouble(ctx, OpGenerateEphemeralKey, err)
 		return GenerateEphemeralKeyResult{}, activationError(err)
 	}
 	if challenge.Contended {
-		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier})
+		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: string(r.RegistrationIdentifier)})
 	}
 	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
 
 // GenerateActivationDataRequest is the second call of an activation exchange.
 type GenerateActivationDataRequest struct {
-	RegistrationIdentifier string
+	RegistrationIdentifier form.Identifier
 	// ClientEvidence is the client's evidence message in hex.
-	ClientEvidence string
+	ClientEvidence form.ClientEvidence
 }
 
 // Sealed is an item of activation data that only the client of the exchange can
@@ -87,13 +85,10 @@ type GenerateActivationDataResult struct {
 // Every refusal of the gateway is the same one.
 func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
 	return observed(ctx, g, OpGenerateActivationData, func() (GenerateActivationDataResult, error) {
-		if err := checkIdentifier(r.RegistrationIdentifier); err != nil {
-			return GenerateActivationDataResult{}, err
-		}
 		start := g.now()
 		result, err := g.proveOrRelay(ctx, c, r)
 		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: outcome(err), Duration: g.now().Sub(start)})
-		event := AuditEvent{Action: AuditProofRefused, Registration: r.RegistrationIdentifier}
+		event := AuditEvent{Action: AuditProofRefused, Registration: string(r.RegistrationIdentifier)}
 		if err != nil {
 			return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
 		}
@@ -111,11 +106,11 @@ func (g *Gateway) proveOrRelay(ctx context.Context, c Caller, r GenerateActivati
 }
 
 func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
-	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence, c.origin())
+	proof, err := g.activation.Prove(ctx, string(r.RegistrationIdentifier), string(r.ClientEvidence), c.origin())
 	if burned, ok := errors.AsType[*activation.BurnedError](err); ok {
 		g.audit(ctx, c, OpGenerateActivationData, AuditEvent{
 			Action:       AuditRegistrationBurned,
-			Registration: r.RegistrationIdentifier,
+			Registration: string(r.RegistrationIdentifier),
 			UserID:       burned.UserID,
 			Domain:       burned.Domain,
 			SerialNumber: burned.SerialNumber,

@@ -15,6 +15,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -300,23 +301,23 @@ func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c o
 	return f.decision, nil
 }
 
-func (f *fakeOwnership) Retrieving(_ context.Context, kind ownership.Kind, key string) (ownership.Decision, error) {
-	return f.decide("retrieving", kind, key, ownership.Claimant{})
+func (f *fakeOwnership) Retrieving(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
+	return f.decide("retrieving", kind, string(key), ownership.Claimant{})
 }
 
-func (f *fakeOwnership) Completing(_ context.Context, kind ownership.Kind, key string) (ownership.Decision, error) {
-	return f.decide("completing", kind, key, ownership.Claimant{})
+func (f *fakeOwnership) Completing(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
+	return f.decide("completing", kind, string(key), ownership.Claimant{})
 }
 
-func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error) {
-	return f.decide("cancelling", kind, key, c)
+func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error) {
+	return f.decide("cancelling", kind, string(key), c)
 }
 
-func (f *fakeOwnership) Claim(_ context.Context, kind ownership.Kind, key string, o ownership.Owner) (bool, error) {
+func (f *fakeOwnership) Claim(_ context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (bool, error) {
 	f.rig.did("claim")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.kind, f.key, f.claimed = kind, key, o
+	f.kind, f.key, f.claimed = kind, string(key), o
 	if f.claimErr != nil {
 		return false, f.claimErr
 	}

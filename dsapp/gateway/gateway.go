@@ -16,6 +16,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -38,10 +39,10 @@ type Activation interface {
 // Ownership remembers who retrieved which pending request. Claim and Release do
 // their work even if their context has ended.
 type Ownership interface {
-	Retrieving(ctx context.Context, kind ownership.Kind, key string) (ownership.Decision, error)
-	Completing(ctx context.Context, kind ownership.Kind, key string) (ownership.Decision, error)
-	Cancelling(ctx context.Context, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error)
-	Claim(ctx context.Context, kind ownership.Kind, key string, o ownership.Owner) (won bool, err error)
+	Retrieving(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
+	Completing(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
+	Cancelling(ctx context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error)
+	Claim(ctx context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (won bool, err error)
 	Release(ctx context.Context, d ownership.Decision) error
 }
 
@@ -188,7 +189,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Servers == nil {
 		return nil, errors.New("servers: missing")
 	}
-	if problem := imageFieldProblem(c.GatewayID); problem != "" {
+	if problem := form.ImageProblem(c.GatewayID); problem != "" {
 		return nil, fmt.Errorf("gateway id %s", problem)
 	}
 	switch c.Exchange {

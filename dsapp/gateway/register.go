@@ -13,30 +13,20 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
-)
-
-// LicenseType is the type of the licence that a registration is for.
-type LicenseType string
-
-// The licence types.
-const (
-	// LicenseMDL is a multi-device licence.
-	LicenseMDL LicenseType = "mdl"
-	// LicenseStandard is a licence for one device.
-	LicenseStandard LicenseType = "standard"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // RegisterActivationRequest registers a user for an activation exchange.
 type RegisterActivationRequest struct {
-	UserID         string
-	Domain         string // optional
-	StaticPassword string
+	UserID         form.RegisteredUser
+	Domain         form.RegisteredDomain // optional
+	StaticPassword form.StaticPassword
 	// LicenseType is LicenseMDL if empty. In a relayed exchange it is empty, since
 	// the authentication server chooses the licence.
-	LicenseType LicenseType
+	LicenseType form.LicenseType
 	// SerialNumber of the licence; optional. It is for LicenseStandard and for
 	// relayed exchanges only.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 }
 
 // RegisterActivationResult is what the user needs to activate a device.
@@ -57,9 +47,6 @@ type RegisterActivationResult struct {
 // keeps which instance it was; if that fails, what RegisterOffline says applies.
 func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterActivationRequest) (RegisterActivationResult, error) {
 	return observed(ctx, g, OpRegisterActivation, func() (RegisterActivationResult, error) {
-		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
-			return RegisterActivationResult{}, err
-		}
 		kind, enrol, err := g.license(r)
 		if err != nil {
 			return RegisterActivationResult{}, err
@@ -84,7 +71,7 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 		return RegisterActivationResult{
 			RegistrationIdentifier: registered.Identifier,
 			ActivationPassword:     password,
-			ActivationImage:        activationImage(r.UserID, r.Domain, registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
+			ActivationImage:        activationImage(string(r.UserID), string(r.Domain), registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
 			ExpiresAt:              registered.ExpiresAt,
 		}, nil
 	})
@@ -92,22 +79,12 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 
 // license tells how the licence that is asked for is registered and kept.
 func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, enrolment, error) {
-	if r.SerialNumber != "" {
-		if err := checkSerialNumber(r.SerialNumber); err != nil {
-			return "", nil, err
-		}
-	}
-	switch r.LicenseType {
-	case "", LicenseMDL, LicenseStandard:
-	default:
-		return "", nil, &InvalidError{Member: MemberLicenseType, Problem: `must be "mdl" or "standard"`}
-	}
 	switch {
 	case g.relay && r.LicenseType != "":
 		return "", nil, &InvalidError{Member: MemberLicenseType, Problem: "must be left out: the authentication server chooses the licence"}
 	case g.relay:
 		return activation.KindAffinity, g.enrolRelayed, nil
-	case r.LicenseType == LicenseStandard:
+	case r.LicenseType == form.LicenseStandard:
 		return activation.KindStandard, g.enrolStandard, nil
 	case r.SerialNumber != "":
 		// A multi-device licence is chosen by the authentication server. Ignoring
@@ -120,9 +97,9 @@ func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, enrolme
 // RegisterOfflineRequest registers a user for an activation by an image of
 // Activation Message 1.
 type RegisterOfflineRequest struct {
-	UserID         string
-	Domain         string // optional
-	StaticPassword string
+	UserID         form.RegisteredUser
+	Domain         form.RegisteredDomain // optional
+	StaticPassword form.StaticPassword
 }
 
 // RegisterOfflineResult is what the user needs to activate a device.
@@ -141,9 +118,6 @@ type RegisterOfflineResult struct {
 // could never be completed, and the operation fails.
 func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (RegisterOfflineResult, error) {
 	return observed(ctx, g, OpRegisterOffline, func() (RegisterOfflineResult, error) {
-		if err := checkRegistrant(r.UserID, r.Domain, r.StaticPassword); err != nil {
-			return RegisterOfflineResult{}, err
-		}
 		release, err := g.reserve(ctx, OpRegisterOffline)
 		if err != nil {
 			return RegisterOfflineResult{}, err
@@ -216,21 +190,21 @@ func (g *Gateway) register(
 	started := g.now()
 	e, err := enrol(c.priority(ctx), r)
 	if err != nil {
-		event := AuditEvent{Action: AuditRegistrationRefused, UserID: r.UserID, Domain: r.Domain, SerialNumber: r.SerialNumber}
+		event := AuditEvent{Action: AuditRegistrationRefused, UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}
 		return activation.Registration{}, enrolled{}, g.auditRefusal(ctx, c, op, event, err)
 	}
 	// Of a standard licence no identifier is known but the gateway's own.
 	if kind != activation.KindStandard && !activation.ValidIdentifier(e.identifier) {
 		e.identifier, e.unusable = "", badAnswer("registration identifier of instance %q is not acceptable", e.instance)
 	}
-	if problem := factProblem(e.serialNumber); problem != "" {
+	if problem := form.KeptProblem(e.serialNumber); problem != "" {
 		e.serialNumber, e.unusable = "", badAnswer("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{
 		Identifier:   e.identifier,
 		Kind:         kind,
-		UserID:       r.UserID,
-		Domain:       r.Domain,
+		UserID:       string(r.UserID),
+		Domain:       string(r.Domain),
 		SerialNumber: e.serialNumber,
 		Instance:     e.instance,
 		Started:      started,

@@ -6,6 +6,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // A relayed exchange is one between the phone and an authentication server. The
@@ -31,9 +32,9 @@ func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest)
 	}
 	if e.password == "" {
 		e.unusable = badAnswer("activation password of instance %q is missing", e.instance)
-	} else if problem := imageFieldProblem(e.password); problem != "" {
+	} else if problem := form.ImageProblem(e.password); problem != "" {
 		e.unusable = badAnswer("activation password of instance %q %s", e.instance, problem)
-	} else if problem := imageFieldProblem(e.gatewayID); problem != "" {
+	} else if problem := form.ImageProblem(e.gatewayID); problem != "" {
 		e.unusable = badAnswer("gateway id of instance %q %s", e.instance, problem)
 	}
 	return e, nil
@@ -74,8 +75,8 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 
 // locate finds out which instance carries out an exchange. Its name is empty if
 // the registration is unknown, and unknown ones are forwarded.
-func (g *Gateway) locate(ctx context.Context, op Operation, identifier string) (activation.Admission, error) {
-	located, err := g.activation.Locate(ctx, identifier)
+func (g *Gateway) locate(ctx context.Context, op Operation, identifier form.Identifier) (activation.Admission, error) {
+	located, err := g.activation.Locate(ctx, string(identifier))
 	if err != nil && !g.forwards(err) {
 		g.storeTrouble(ctx, op, err)
 		return activation.Admission{}, activationError(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 var theRelayedRegistration = RegisterActivationRequest{
@@ -62,12 +63,8 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 		member Member
 		change func(*RegisterActivationRequest)
 	}{
-		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = LicenseMDL }},
-		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = LicenseStandard }},
-		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = "other" }},
-		{MemberSerialNumber, func(q *RegisterActivationRequest) { q.SerialNumber = "VDS 1" }},
-		{MemberUserID, func(q *RegisterActivationRequest) { q.UserID = "u;v" }},
-		{MemberStaticPassword, func(q *RegisterActivationRequest) { q.StaticPassword = "" }},
+		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = form.LicenseMDL }},
+		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = form.LicenseStandard }},
 	} {
 		r := newRig(t, "", relayed)
 		request := theRelayedRegistration

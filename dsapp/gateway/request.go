@@ -9,15 +9,16 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // RetrieveRequest fetches a pending login or signature.
 type RetrieveRequest struct {
 	// SerialNumber of the device that asks.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 	// Key is the plain challenge key or request key.
-	Key string
+	Key form.PlainKey
 }
 
 // RetrieveResult is a pending request.
@@ -28,20 +29,20 @@ type RetrieveResult struct {
 
 // CompleteRequest completes a pending login or signature.
 type CompleteRequest struct {
-	UserID string
-	Domain string // optional
+	UserID form.UserID
+	Domain form.Domain // optional
 	// Key is the plain challenge key or request key.
-	Key string
+	Key form.PlainKey
 	// Signature of the device over the request.
-	Signature string
+	Signature form.Signature
 }
 
 // CancelRequest rejects a pending login or signature.
 type CancelRequest struct {
 	// SerialNumber of the device that retrieved the request.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 	// Key is the plain key, or the key wrapped in a secure-channel message in hex.
-	Key string
+	Key form.Key
 }
 
 // CancelResult is empty.
@@ -66,7 +67,7 @@ var logins = requests{
 	completing: OpCompleteLogin,
 	complete: func(ctx context.Context, s Servers, instance string, r CompleteRequest) (soap.Authenticated, string, error) {
 		return authserver.Call(ctx, s, authserver.At(instance), soap.AuthUser,
-			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, ChallengeKey: r.Key, Password: r.Signature})
+			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, ChallengeKey: r.Key, Password: string(r.Signature)})
 	},
 	cancelling: OpCancelLogin,
 	cancel:     soap.CancelAuthUser,
@@ -126,12 +127,6 @@ func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest
 func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (RetrieveResult, error) {
 	op := q.retrieving
 	return observed(ctx, g, op, func() (RetrieveResult, error) {
-		if err := checkSerialNumber(r.SerialNumber); err != nil {
-			return RetrieveResult{}, err
-		}
-		if err := checkPlainKey(r.Key); err != nil {
-			return RetrieveResult{}, err
-		}
 		d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
 		if err := g.judge(ctx, op, d, err); err != nil {
 			return RetrieveResult{}, err
@@ -142,7 +137,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 			return RetrieveResult{}, serverError(err)
 		}
 		// The key is used up, whatever the message is worth.
-		owner := ownership.Owner{Application: c.Application, SerialNumber: r.SerialNumber, Instance: instance}
+		owner := ownership.Owner{Application: c.Application, SerialNumber: string(r.SerialNumber), Instance: instance}
 		if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
 			return RetrieveResult{}, err
 		}
@@ -150,7 +145,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 		if err != nil {
 			return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
 		}
-		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: r.SerialNumber, Instance: instance})
+		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: string(r.SerialNumber), Instance: instance})
 		return RetrieveResult{RequestMessage: message}, nil
 	})
 }
@@ -158,7 +153,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 // claim makes o the owner of a request that an authentication server gave out. The
 // error is the refusal for whom another was faster. That no owner could be kept is
 // reported and no error: the server gives the request to nobody else.
-func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key string, o ownership.Owner) error {
+func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key form.PlainKey, o ownership.Owner) error {
 	won, err := g.ownership.Claim(ctx, kind, key, o)
 	switch {
 	case err != nil:
@@ -181,12 +176,6 @@ func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind owners
 func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (AuthenticatedResult, error) {
 	op := q.completing
 	return observed(ctx, g, op, func() (AuthenticatedResult, error) {
-		if err := checkUser(r.UserID, r.Domain); err != nil {
-			return AuthenticatedResult{}, err
-		}
-		if err := checkPlainKey(r.Key); err != nil {
-			return AuthenticatedResult{}, err
-		}
 		d, err := g.ownership.Completing(ctx, q.kind, r.Key)
 		if err := g.judge(ctx, op, d, err); err != nil {
 			return AuthenticatedResult{}, err
@@ -224,18 +213,12 @@ func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err
 func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (CancelResult, error) {
 	op := q.cancelling
 	return observed(ctx, g, op, func() (CancelResult, error) {
-		if err := checkSerialNumber(r.SerialNumber); err != nil {
-			return CancelResult{}, err
-		}
-		if err := checkKey(r.Key); err != nil {
-			return CancelResult{}, err
-		}
-		wrapped := ownership.Wrapped(r.Key)
+		wrapped := r.Key.Wrapped()
 		if wrapped {
-			r.Key = strings.ToUpper(r.Key)
+			r.Key = form.Key(strings.ToUpper(string(r.Key)))
 		}
-		event := AuditEvent{Action: AuditCancelRefused, SerialNumber: r.SerialNumber}
-		d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: r.SerialNumber})
+		event := AuditEvent{Action: AuditCancelRefused, SerialNumber: string(r.SerialNumber)}
+		d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
 		if err := g.judge(ctx, op, d, err); err != nil {
 			return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -195,7 +196,7 @@ func TestOwnershipDecides(t *testing.T) {
 				r := newRig(t, "", remember)
 				r.servers.err = c.server
 				for key, owner := range c.known {
-					if won, err := service.Claim(t.Context(), k.kind, key, owner); !won || err != nil {
+					if won, err := service.Claim(t.Context(), k.kind, form.PlainKey(key), owner); !won || err != nil {
 						t.Fatal(won, err)
 					}
 				}
@@ -251,7 +252,7 @@ func TestOwnershipDecides(t *testing.T) {
 				}
 				for key, owner := range c.after {
 					// Whose it is shows in who may cancel it.
-					d, err := service.Cancelling(t.Context(), k.kind, key, ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber})
+					d, err := service.Cancelling(t.Context(), k.kind, form.Key(key), ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber})
 					if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, at(owner.Instance)) {
 						t.Errorf("%s is not %+v's: %+v, %v", key, owner, d, err)
 					}
@@ -428,12 +429,12 @@ func TestCancel(t *testing.T) {
 		} {
 			r := newRig(t, "")
 			r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup", "third"}}
-			if _, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: c.key}); err != nil {
+			if _, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: form.Key(c.key)}); err != nil {
 				t.Errorf("%s: %v", k.kind, err)
 			}
 			r.wantTrace(t, "cancelling", k.toEnd, "release")
 			wrapped := len(c.key) >= 32
-			if want := (soap.CancelRequest{SerialNumber: "VDS1000003-1", KeyMessage: c.sent}); r.servers.sent != want || r.servers.to.Search != wrapped || !slices.Equal(r.servers.to.Instances, []string{"backup", "third"}) {
+			if want := (soap.CancelRequest{SerialNumber: "VDS1000003-1", KeyMessage: form.Key(c.sent)}); r.servers.sent != want || r.servers.to.Search != wrapped || !slices.Equal(r.servers.to.Instances, []string{"backup", "third"}) {
 				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to.Instances, want)
 			}
 			if want := (ownership.Claimant{Application: "bank-site", SerialNumber: "VDS1000003-1"}); r.ownership.claimant != want || r.ownership.kind != k.kind || r.ownership.key != c.sent {
@@ -467,43 +468,6 @@ func TestNoSupportCode(t *testing.T) {
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 		}
-	}
-}
-
-// Nothing is looked up by a key or a serial number that is none, or for nobody.
-func TestInvalidPendingRequests(t *testing.T) {
-	t.Parallel()
-	neither := []string{"", "05356 28535", "{05356}", "0535628535\n", "ключ", strings.Repeat("1", 65) + "g", strings.Repeat("a", 65)}
-	for _, k := range kinds {
-		retrieve := func(q RetrieveRequest, member Member) {
-			r := newRig(t, "")
-			_, err := k.retrieve(r.Gateway, t.Context(), theCaller, q)
-			r.wantInvalid(t, err, member)
-		}
-		complete := func(q CompleteRequest, member Member) {
-			r := newRig(t, "")
-			_, err := k.complete(r.Gateway, t.Context(), theCaller, q)
-			r.wantInvalid(t, err, member)
-		}
-		cancel := func(q CancelRequest, member Member) {
-			r := newRig(t, "")
-			_, err := k.cancel(r.Gateway, t.Context(), theCaller, q)
-			r.wantInvalid(t, err, member)
-		}
-		for _, key := range neither {
-			cancel(CancelRequest{SerialNumber: "VDS1000003-1", Key: key}, MemberKey)
-		}
-		for _, key := range append(neither, strings.Repeat("0f", 33)) {
-			retrieve(RetrieveRequest{SerialNumber: "VDS1000003-1", Key: key}, MemberKey)
-			complete(CompleteRequest{UserID: "jane.doe", Key: key, Signature: theSignature}, MemberKey)
-		}
-		for _, serial := range []string{"", "VDS:1", "VDS1000003-1\n", strings.Repeat("1", 23), "ВДС"} {
-			retrieve(RetrieveRequest{SerialNumber: serial, Key: theKey}, MemberSerialNumber)
-			cancel(CancelRequest{SerialNumber: serial, Key: theKey}, MemberSerialNumber)
-		}
-		complete(CompleteRequest{Key: theKey, Signature: theSignature}, MemberUserID)
-		complete(CompleteRequest{UserID: strings.Repeat("u", 256), Key: theKey, Signature: theSignature}, MemberUserID)
-		complete(CompleteRequest{UserID: "jane.doe", Domain: "my\x00domain", Key: theKey, Signature: theSignature}, MemberDomain)
 	}
 }
 

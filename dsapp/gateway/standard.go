@@ -7,6 +7,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // enrolStandard registers a user for a standard licence.
@@ -19,14 +20,14 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 	}
 	e := enrolled{
 		instance:     instance,
-		serialNumber: cmp.Or(answer.SerialNumber, r.SerialNumber),
+		serialNumber: cmp.Or(answer.SerialNumber, string(r.SerialNumber)),
 		data: activation.ActivationData{
 			ActivationCode:           answer.ActivationCode,
 			EventReactivationCounter: answer.EventReactivationCounter,
 		},
 	}
 	// That a licence can be asked for is not documented: the server may ignore it.
-	if r.SerialNumber != "" && e.serialNumber != r.SerialNumber {
+	if r.SerialNumber != "" && e.serialNumber != string(r.SerialNumber) {
 		e.unusable = badAnswer("instance %q registered another licence than was asked for", instance)
 	}
 	return e, nil
@@ -34,12 +35,12 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 
 // ActivateStandardRequest completes the activation of a standard licence.
 type ActivateStandardRequest struct {
-	RegistrationIdentifier string
+	RegistrationIdentifier form.Identifier
 	// Response is the device's first one-time password. Either it or
 	// DerivationCode is given.
-	Response string
+	Response form.Response
 	// DerivationCode binds the device.
-	DerivationCode string
+	DerivationCode form.DerivationCode
 }
 
 // ActivateStandard completes the activation of a standard licence at the instance

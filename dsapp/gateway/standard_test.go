@@ -10,6 +10,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // A standard licence is kept under an identifier of the gateway's own, with the
@@ -28,7 +29,7 @@ func TestRegisterStandard(t *testing.T) {
 			r.servers.registered.SerialNumber = c.told
 			r.activation.registered.Identifier = "Drawn.8-chars"
 			got, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
-				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, LicenseType: LicenseStandard, SerialNumber: c.asked,
+				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, LicenseType: form.LicenseStandard, SerialNumber: form.SerialNumber(c.asked),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -43,7 +44,7 @@ func TestRegisterStandard(t *testing.T) {
 				t.Errorf("result is %+v, want %+v", got, want)
 			}
 			if want := (soap.RegisterRequest{
-				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: c.asked,
+				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: form.SerialNumber(c.asked),
 			}); r.servers.sent != want {
 				t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 			}
@@ -74,7 +75,7 @@ func TestRegisterStandardNonsense(t *testing.T) {
 		r := newRig(t, "")
 		r.servers.registered.SerialNumber = c.told
 		_, err := r.RegisterActivation(t.Context(), theCaller, RegisterActivationRequest{
-			UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: LicenseStandard, SerialNumber: "VDS1000003",
+			UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: form.LicenseStandard, SerialNumber: "VDS1000003",
 		})
 		if err == nil {
 			t.Errorf("%s: no error", name)
@@ -112,7 +113,7 @@ func TestRegisterStandardFails(t *testing.T) {
 // registerStandard is one more operation like those in operations.
 func registerStandard(ctx context.Context, r *rig) error {
 	_, err := r.RegisterActivation(ctx, theCaller, RegisterActivationRequest{
-		UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: LicenseStandard,
+		UserID: "jane.doe", StaticPassword: theStaticPassword, LicenseType: form.LicenseStandard,
 	})
 	return err
 }

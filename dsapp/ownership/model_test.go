@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -17,7 +18,7 @@ import (
 // request is what the rules are about.
 type request struct {
 	kind ownership.Kind
-	key  string
+	key  form.PlainKey
 }
 
 // rules are the rules of ownership over a plain map of who retrieved what.
@@ -100,7 +101,7 @@ func TestDecisionsFollowTheRules(t *testing.T) {
 }
 
 func checkDecisions(rt *rapid.T, store ownership.Store, keyring func(context.Context) (*seal.Keyring, error)) {
-	keys, devices := []string{"1", "a", "A", "11"}, []string{"VDS-1", "vds-1", "VDS-11"}
+	keys, devices := []form.PlainKey{"1", "a", "A", "11"}, []string{"VDS-1", "vds-1", "VDS-11"}
 	applications, instances := []string{"bank-app", "other-app"}, []string{"primary", "backup", "third"}
 	policy := rapid.SampledFrom([]ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown}).Draw(rt, "unknown")
 	unknown := map[ownership.UnknownRequests]ownership.Verdict{ownership.ForwardUnknown: ownership.Forward, ownership.RefuseUnknown: ownership.Foreign}[policy]
@@ -174,14 +175,14 @@ func checkDecisions(rt *rapid.T, store ownership.Store, keyring func(context.Con
 		},
 		"cancel": func(t *rapid.T) {
 			r, c, s := anyRequest(t), claimant(t), node(t)
-			d, err := s.Cancelling(t.Context(), r.kind, r.key, c)
+			d, err := s.Cancelling(t.Context(), r.kind, form.Key(r.key), c)
 			want := m.cancel(r, c, unknown)
 			agree(t, fmt.Sprintf("cancelling %v by %v", r, c), d, err, want)
 			succeed(t, s, d, want)
 		},
 		"cancel wrapped": func(t *rapid.T) {
 			kind, c, s := rapid.SampledFrom(kinds).Draw(t, "kind"), claimant(t), node(t)
-			key := strings.Repeat(rapid.SampledFrom([]string{"0", "aF"}).Draw(t, "digits"), 32)
+			key := form.Key(strings.Repeat(rapid.SampledFrom([]string{"0", "aF"}).Draw(t, "digits"), 32))
 			d, err := s.Cancelling(t.Context(), kind, key, c)
 			want := m.cancelWrapped(kind, c, unknown)
 			agree(t, fmt.Sprintf("cancelling one of %s by %v", kind, c), d, err, want)

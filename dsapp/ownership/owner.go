@@ -6,12 +6,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Lengths of keys in characters.
-const (
-	maxKey     = 64
-	minWrapped = 32
-)
-
 // ownerVersion is the first byte of an encoded owner.
 const ownerVersion = 1
 
@@ -30,38 +24,6 @@ type Owner struct {
 	SerialNumber string
 	// Instance of the authentication server that holds the request.
 	Instance string
-}
-
-// ValidKey reports whether s has the form of a plain key: 1 to 64 of 0-9, A-Z and
-// a-z.
-func ValidKey(s string) bool {
-	if s == "" || len(s) > maxKey {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// Wrapped reports whether s has the form of a key wrapped in a secure-channel
-// message: an even number of hex digits, at least 32.
-func Wrapped(s string) bool {
-	if len(s) < minWrapped || len(s)%2 != 0 {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case '0' <= c && c <= '9', 'A' <= c && c <= 'F', 'a' <= c && c <= 'f':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // label binds a sealed owner to its claim: it cannot be moved to another request.

@@ -2,77 +2,11 @@ package ownership
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 )
-
-func TestValidKey(t *testing.T) {
-	t.Parallel()
-	for key, want := range map[string]bool{
-		"":                      false,
-		"8408980524":            true,
-		"a":                     true,
-		"09azAZ":                true,
-		strings.Repeat("0", 64): true,
-		strings.Repeat("0", 65): false,
-		"84089-80524":           false,
-		"8408980524 ":           false,
-		"8408980524\n":          false,
-		"{8408980524}":          false,
-		"login/8408980524":      false,
-		"８４０８":                  false,
-		"ü":                     false,
-		"\x00":                  false,
-	} {
-		if got := ValidKey(key); got != want {
-			t.Errorf("%q: %v, want %v", key, got, want)
-		}
-	}
-}
-
-func TestWrapped(t *testing.T) {
-	t.Parallel()
-	for key, want := range map[string]bool{
-		"":                            false,
-		"8408980524":                  false,
-		strings.Repeat("a", 30):       false,
-		strings.Repeat("a", 31):       false,
-		strings.Repeat("a", 32):       true,
-		strings.Repeat("a", 33):       false,
-		strings.Repeat("aF", 40):      true,
-		strings.Repeat("0", 31) + "g": false,
-		strings.Repeat("0", 31) + "G": false,
-		strings.Repeat("0", 31) + ":": false,
-		strings.Repeat("0", 31) + "/": false,
-		strings.Repeat("0", 31) + "@": false,
-		strings.Repeat("0", 31) + "`": false,
-		strings.Repeat("0", 30) + "ü": false,
-	} {
-		if got := Wrapped(key); got != want {
-			t.Errorf("%q: %v, want %v", key, got, want)
-		}
-	}
-}
-
-// The two forms, said in another way.
-func FuzzKeys(f *testing.F) {
-	plain := regexp.MustCompile(`\A[0-9A-Za-z]{1,64}\z`)
-	wrapped := regexp.MustCompile(`\A[0-9A-Fa-f]*\z`)
-	for _, key := range []string{"", "8408980524", "é", strings.Repeat("ab", 16), strings.Repeat("z", 65)} {
-		f.Add(key)
-	}
-	f.Fuzz(func(t *testing.T, key string) {
-		if got, want := ValidKey(key), plain.MatchString(key); got != want {
-			t.Errorf("%q is plain: %v, want %v", key, got, want)
-		}
-		if got, want := Wrapped(key), len(key) >= 32 && len(key)%2 == 0 && wrapped.MatchString(key); got != want {
-			t.Errorf("%q is wrapped: %v, want %v", key, got, want)
-		}
-	})
-}
 
 // Every owner reads back as it was written, and no shortened or prolonged
 // encoding is taken for one.

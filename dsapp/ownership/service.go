@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -95,7 +96,7 @@ type Config struct {
 }
 
 // Service decides what may be done with pending requests. It is safe for
-// concurrent use. The keys it is given are valid: see ValidKey and Wrapped.
+// concurrent use.
 type Service struct {
 	store       Store
 	keyring     func(context.Context) (*seal.Keyring, error)
@@ -146,15 +147,15 @@ func New(c Config) (*Service, error) {
 
 // Retrieving decides on a device's wish to retrieve a request: AlreadyOwned if it
 // was retrieved before, else Forward. See Decision for the error.
-func (s *Service) Retrieving(ctx context.Context, kind Kind, key string) (Decision, error) {
-	found, err := s.owner(ctx, kind, key)
+func (s *Service) Retrieving(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
+	found, err := s.owner(ctx, kind, string(key))
 	return s.conclude(ctx, retrieving, found, Claimant{}, err)
 }
 
 // Completing decides on the completion of a request: always Forward, to the
 // instance that holds it if that is known. See Decision for the error.
-func (s *Service) Completing(ctx context.Context, kind Kind, key string) (Decision, error) {
-	found, err := s.owner(ctx, kind, key)
+func (s *Service) Completing(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
+	found, err := s.owner(ctx, kind, string(key))
 	return s.conclude(ctx, completing, found, Claimant{}, err)
 }
 
@@ -162,15 +163,15 @@ func (s *Service) Completing(ctx context.Context, kind Kind, key string) (Decisi
 // tell which of the device's requests it means: the instances are then those of
 // all that the application may cancel. A plain key is looked up unless it is refused
 // anyway. See Decision for the error.
-func (s *Service) Cancelling(ctx context.Context, kind Kind, key string, c Claimant) (Decision, error) {
-	if Wrapped(key) {
+func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Claimant) (Decision, error) {
+	if key.Wrapped() {
 		found, err := s.pending(ctx, kind, c.SerialNumber)
 		return s.conclude(ctx, cancellingWrapped, found, c, err)
 	}
 	if s.refusePlain {
 		return Decision{Verdict: PlainKey}, nil
 	}
-	found, err := s.owner(ctx, kind, key)
+	found, err := s.owner(ctx, kind, string(key))
 	return s.conclude(ctx, cancelling, found, c, err)
 }
 
@@ -178,8 +179,8 @@ func (s *Service) Cancelling(ctx context.Context, kind Kind, key string, c Claim
 // whether it is: another one may have been faster. It does so even if ctx has
 // ended, and tries again if the outcome is unknown. The error wraps
 // ErrUnavailable; whether o owns the request is then unknown.
-func (s *Service) Claim(ctx context.Context, kind Kind, key string, o Owner) (won bool, err error) {
-	c := Claim{Key: key}
+func (s *Service) Claim(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
+	c := Claim{Key: string(key)}
 	rand.Read(c.Token[:])
 	c.Owner, err = s.seal(ctx, kind, c, o)
 	if err != nil {

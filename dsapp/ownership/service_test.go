@@ -16,6 +16,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -110,7 +111,7 @@ func refuse(c *ownership.Config) { c.Unknown = ownership.RefuseUnknown }
 func (w *world) claimed(kind ownership.Kind, key, application, serialNumber, instance string) {
 	w.t.Helper()
 	o := ownership.Owner{Application: application, SerialNumber: serialNumber, Instance: instance}
-	if won, err := w.Claim(w.t.Context(), kind, key, o); err != nil || !won {
+	if won, err := w.Claim(w.t.Context(), kind, form.PlainKey(key), o); err != nil || !won {
 		w.t.Fatalf("claim: %v, error %v", won, err)
 	}
 	w.store.take()
@@ -175,7 +176,7 @@ func TestUnknownRequest(t *testing.T) {
 				d, err = w.Cancelling(t.Context(), kind, plain, mine)
 				w.is(d, err, "Owner", cancel, false)
 				w.released(d, false, plain, plain+"0")
-				d, err = w.Cancelling(t.Context(), kind, wrapped, mine)
+				d, err = w.Cancelling(t.Context(), kind, form.Key(wrapped), mine)
 				w.is(d, err, "Pending", cancel, false)
 				w.released(d, false, plain, plain+"0")
 			})
@@ -220,7 +221,7 @@ func TestOwnedRequest(t *testing.T) {
 			})
 			run("cancel wrapped", func(t *testing.T, w *world) {
 				t.Helper()
-				d, err := w.Cancelling(t.Context(), kind, wrapped, mine)
+				d, err := w.Cancelling(t.Context(), kind, form.Key(wrapped), mine)
 				w.is(d, err, "Pending", ownership.Forward, true, "backup")
 				w.released(d, true)
 			})
@@ -240,7 +241,7 @@ func TestOwnedRequest(t *testing.T) {
 			}
 			run("cancel wrapped by other application", func(t *testing.T, w *world) {
 				t.Helper()
-				d, err := w.Cancelling(t.Context(), kind, wrapped, ownership.Claimant{Application: "other-app", SerialNumber: device})
+				d, err := w.Cancelling(t.Context(), kind, form.Key(wrapped), ownership.Claimant{Application: "other-app", SerialNumber: device})
 				w.is(d, err, "Pending", ownership.Foreign, true)
 				w.released(d, false, plain)
 			})
@@ -261,7 +262,7 @@ func TestPlainCancelIsRefused(t *testing.T) {
 		}
 		w.released(d, false, plain)
 	}
-	d, err := w.Cancelling(t.Context(), ownership.Login, wrapped, mine)
+	d, err := w.Cancelling(t.Context(), ownership.Login, form.Key(wrapped), mine)
 	w.is(d, err, "Pending", ownership.Forward, true, "primary")
 }
 
@@ -278,13 +279,13 @@ func TestWrappedKeyOfSeveralRequests(t *testing.T) {
 			w.claimed(kind, "4", application, device, "third")
 			w.claimed(kind, "2", "other-app", device, "first")
 			w.claimed(kind, "5", application, "VDS1000000-2", "first")
-			d, err := w.Cancelling(t.Context(), kind, wrapped, mine)
+			d, err := w.Cancelling(t.Context(), kind, form.Key(wrapped), mine)
 			w.is(d, err, "Pending", ownership.Forward, true, "third", "second")
 			w.released(d, false, "1", "2", "3", "4", "5")
 
 			// With another application's beside it, it is not clear either.
 			for _, key := range []string{"3", "4"} {
-				d, err := w.Completing(t.Context(), kind, key)
+				d, err := w.Completing(t.Context(), kind, form.PlainKey(key))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -293,7 +294,7 @@ func TestWrappedKeyOfSeveralRequests(t *testing.T) {
 				}
 			}
 			w.store.take()
-			d, err = w.Cancelling(t.Context(), kind, wrapped, mine)
+			d, err = w.Cancelling(t.Context(), kind, form.Key(wrapped), mine)
 			w.is(d, err, "Pending", ownership.Forward, true, "third")
 			w.released(d, false, "1", "2", "5")
 		})
@@ -342,7 +343,7 @@ func TestBlind(t *testing.T) {
 			d, err = w.Completing(t.Context(), ownership.Login, plain)
 			check("complete", d, err)
 			for _, key := range []string{plain, wrapped} {
-				d, err = w.Cancelling(t.Context(), ownership.Login, key, mine)
+				d, err = w.Cancelling(t.Context(), ownership.Login, form.Key(key), mine)
 				if policy == ownership.ForwardUnknown && key == wrapped {
 					check("cancel", d, err)
 					continue
@@ -369,10 +370,12 @@ func TestKeysAreNeededForClaims(t *testing.T) {
 			c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errDown }
 		})
 		for call, do := range map[string]func() (ownership.Decision, error){
-			"retrieve":       func() (ownership.Decision, error) { return w.Retrieving(t.Context(), ownership.Login, plain) },
-			"complete":       func() (ownership.Decision, error) { return w.Completing(t.Context(), ownership.Login, plain) },
-			"cancel":         func() (ownership.Decision, error) { return w.Cancelling(t.Context(), ownership.Login, plain, mine) },
-			"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(t.Context(), ownership.Login, wrapped, mine) },
+			"retrieve": func() (ownership.Decision, error) { return w.Retrieving(t.Context(), ownership.Login, plain) },
+			"complete": func() (ownership.Decision, error) { return w.Completing(t.Context(), ownership.Login, plain) },
+			"cancel":   func() (ownership.Decision, error) { return w.Cancelling(t.Context(), ownership.Login, plain, mine) },
+			"cancel wrapped": func() (ownership.Decision, error) {
+				return w.Cancelling(t.Context(), ownership.Login, form.Key(wrapped), mine)
+			},
 		} {
 			d, err := do()
 			if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
@@ -407,7 +410,7 @@ func TestCallerIsGone(t *testing.T) {
 		"retrieve":       func() (ownership.Decision, error) { return w.Retrieving(ctx, ownership.Login, plain) },
 		"complete":       func() (ownership.Decision, error) { return w.Completing(ctx, ownership.Login, plain) },
 		"cancel":         func() (ownership.Decision, error) { return w.Cancelling(ctx, ownership.Login, plain, mine) },
-		"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(ctx, ownership.Login, wrapped, mine) },
+		"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(ctx, ownership.Login, form.Key(wrapped), mine) },
 	} {
 		d, err := do()
 		if !errors.Is(err, context.Canceled) || !errors.Is(err, ownership.ErrUnavailable) || d.Verdict != "" || d.Blind != nil {
@@ -611,7 +614,7 @@ func TestLifetime(t *testing.T) {
 				}{{want - 1, true}, {1, false}} {
 					<-time.After(step.wait)
 					for _, key := range []string{plain, wrapped} {
-						if d, err := w.Cancelling(t.Context(), ownership.Login, key, mine); err != nil || d.Known != step.known {
+						if d, err := w.Cancelling(t.Context(), ownership.Login, form.Key(key), mine); err != nil || d.Known != step.known {
 							t.Errorf("known: %v, error %v, want %v", d.Known, err, step.known)
 						}
 					}
@@ -700,7 +703,7 @@ func TestUnopened(t *testing.T) {
 				d, err = w.Completing(t.Context(), ownership.Login, plain)
 				check("complete", d, err)
 				for _, key := range []string{plain, wrapped} {
-					d, err = w.Cancelling(t.Context(), ownership.Login, key, mine)
+					d, err = w.Cancelling(t.Context(), ownership.Login, form.Key(key), mine)
 					check("cancel", d, err)
 				}
 			})
@@ -715,7 +718,7 @@ func TestMovedClaim(t *testing.T) {
 	w := newWorld(t)
 	w.claimed(ownership.Login, plain, application, "VDS1000000-2", "primary")
 	w.store.peek(ownership.Login, plain, func(e *stored) { e.serialNumber = device })
-	if d, err := w.Cancelling(t.Context(), ownership.Login, wrapped, mine); !errors.Is(err, seal.ErrUnopened) {
+	if d, err := w.Cancelling(t.Context(), ownership.Login, form.Key(wrapped), mine); !errors.Is(err, seal.ErrUnopened) {
 		t.Errorf("listed for another device: decision %+v, error %v", d, err)
 	}
 	w.store.peek(ownership.Login, plain, func(e *stored) { w.store.claims["login1"] = e })
@@ -760,13 +763,13 @@ func TestSealingRoundTrip(t *testing.T) {
 		w.claimed(kind, key, o.Application, o.SerialNumber, o.Instance)
 		c := ownership.Claimant{Application: o.Application, SerialNumber: o.SerialNumber}
 		for _, k := range []string{key, wrapped} {
-			d, err := w.Cancelling(rt.Context(), kind, k, c)
+			d, err := w.Cancelling(rt.Context(), kind, form.Key(k), c)
 			if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{o.Instance}) {
 				rt.Fatalf("by the owner: %+v, error %v", d, err)
 			}
 		}
 		other := ownership.Claimant{Application: name.Draw(rt, "other application"), SerialNumber: name.Draw(rt, "other serial number")}
-		d, err := w.Cancelling(rt.Context(), kind, key, other)
+		d, err := w.Cancelling(rt.Context(), kind, form.Key(key), other)
 		if want := other == c; err != nil || (d.Verdict == ownership.Forward) != want {
 			rt.Fatalf("by another: %+v, error %v", d, err)
 		}
@@ -849,10 +852,12 @@ func BenchmarkDecision(b *testing.B) {
 	w := newWorld(b)
 	w.claimed(ownership.Login, plain, application, device, "primary")
 	for name, decide := range map[string]func() (ownership.Decision, error){
-		"complete":       func() (ownership.Decision, error) { return w.Completing(b.Context(), ownership.Login, plain) },
-		"cancel":         func() (ownership.Decision, error) { return w.Cancelling(b.Context(), ownership.Login, plain, mine) },
-		"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(b.Context(), ownership.Login, wrapped, mine) },
-		"unknown":        func() (ownership.Decision, error) { return w.Retrieving(b.Context(), ownership.Login, "0000000000") },
+		"complete": func() (ownership.Decision, error) { return w.Completing(b.Context(), ownership.Login, plain) },
+		"cancel":   func() (ownership.Decision, error) { return w.Cancelling(b.Context(), ownership.Login, plain, mine) },
+		"cancel wrapped": func() (ownership.Decision, error) {
+			return w.Cancelling(b.Context(), ownership.Login, form.Key(wrapped), mine)
+		},
+		"unknown": func() (ownership.Decision, error) { return w.Retrieving(b.Context(), ownership.Login, "0000000000") },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
@@ -102,19 +103,19 @@ func TestNodesShareOwners(t *testing.T) {
 				verdict(ownership.Forward, 1)(s.Completing(t.Context(), ownership.Login, plain))
 				verdict(ownership.Forward, 0)(s.Completing(t.Context(), ownership.Signature, plain))
 				for _, key := range []string{plain, wrapped} {
-					verdict(ownership.Forward, 1)(s.Cancelling(t.Context(), ownership.Login, key, mine))
-					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, key, other))
-					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Signature, key, mine))
+					verdict(ownership.Forward, 1)(s.Cancelling(t.Context(), ownership.Login, form.Key(key), mine))
+					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, form.Key(key), other))
+					verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Signature, form.Key(key), mine))
 				}
 			}
 
-			d := verdict(ownership.Forward, 1)(nodes[1].Cancelling(t.Context(), ownership.Login, wrapped, mine))
+			d := verdict(ownership.Forward, 1)(nodes[1].Cancelling(t.Context(), ownership.Login, form.Key(wrapped), mine))
 			if err := nodes[1].Release(t.Context(), d); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range nodes {
 				verdict(ownership.Forward, 0)(s.Retrieving(t.Context(), ownership.Login, plain))
-				verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, wrapped, mine))
+				verdict(ownership.Foreign, 0)(s.Cancelling(t.Context(), ownership.Login, form.Key(wrapped), mine))
 			}
 		})
 	}

@@ -16,23 +16,23 @@ import (
 	"unicode/utf8"
 )
 
-// form is the documented form of a member: the class of its characters and how
+// memberForm is the documented form of a member: the class of its characters and how
 // many of them it has.
-type form struct {
+type memberForm struct {
 	class    string
 	problem  string
 	min, max int
 }
 
 // formOf is the form of a member of a service, written down by hand.
-func formOf(path, name string, optional bool) form {
+func formOf(path, name string, optional bool) memberForm {
 	const (
 		noControls = "must not contain control characters"
 		alphabet   = "must consist of A-Z, a-z and 0-9"
 		hexDigits  = "must consist of hexadecimal digits"
 	)
-	text := func(longest int) form {
-		return form{`[^\x00-\x1F\x7F-\x{9F}\x{FFFE}\x{FFFF}]`, noControls, 1, longest}
+	text := func(longest int) memberForm {
+		return memberForm{`[^\x00-\x1F\x7F-\x{9F}\x{FFFE}\x{FFFF}]`, noControls, 1, longest}
 	}
 	switch name {
 	case "userID", "otp":
@@ -51,41 +51,61 @@ func formOf(path, name string, optional bool) form {
 		}
 		return text(255)
 	case "description":
-		return form{`[\s\S]`, "", 0, 255}
+		return memberForm{`[\s\S]`, "", 0, 255}
 	case "licenseType":
-		return form{`[a-z]`, "must consist of a-z", 1, 16}
+		return memberForm{`[a-z]`, "must consist of a-z", 1, 16}
 	case "serialNumber", "digipassInstanceID":
-		return form{`[0-9A-Za-z-]`, "must consist of A-Z, a-z, 0-9 and '-'", 1, 22}
+		return memberForm{`[0-9A-Za-z-]`, "must consist of A-Z, a-z, 0-9 and '-'", 1, 22}
 	case "registrationIdentifier", "registrationID":
-		return form{`[0-9A-Za-z._-]`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'", 4, 64}
+		return memberForm{`[0-9A-Za-z._-]`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'", 4, 64}
 	case "deviceCode":
-		return form{`[0-9]`, "must consist of decimal digits", 1, 64}
+		return memberForm{`[0-9]`, "must consist of decimal digits", 1, 64}
 	case "signature", "response":
-		return form{`[0-9A-Za-z]`, alphabet, 1, 64}
+		return memberForm{`[0-9A-Za-z]`, alphabet, 1, 64}
 	case "challengeKey", "requestKey", "encryptedChallengeKey":
-		f := form{`[0-9A-Za-z]`, alphabet, 1, 64}
+		f := memberForm{`[0-9A-Za-z]`, alphabet, 1, 64}
 		if strings.Contains(path, "/cancel") {
 			f.max = 1024
 		}
 		return f
 	case "derivationCode":
-		return form{`[0-9A-Fa-f]`, hexDigits, 1, 27}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 27}
 	case "clientEphemeralPublicKey":
-		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1026}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1026}
 	case "clientEvidenceMessage":
-		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
 	case "encryptedNotificationID":
-		return form{`[0-9A-Fa-f]`, hexDigits, 1, 1070}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1070}
 	}
 	panic("no form of " + name + " of " + path)
 }
 
+// further is what a member of a service has to comply with beside its characters and their
+// number: what fits, and what is said about the rest.
+func further(path, name string) (fits func(string) bool, problems []string) {
+	registers := strings.HasSuffix(path, "/DSAPPSRPRegister") || strings.HasSuffix(path, "/MdlRegister")
+	switch {
+	case registers && (name == "userID" || name == "domain"):
+		return func(s string) bool { return !strings.Contains(s, ";") && len(s) <= 255 }, []string{"must not contain a semicolon", "must not be longer than 255 bytes in UTF-8"}
+	case name == "licenseType":
+		return regexp.MustCompile(`\A(mdl|standard)\z`).MatchString, []string{`must be "mdl" or "standard"`}
+	case strings.Contains(path, "/cancel") && strings.HasSuffix(strings.ToLower(name), "key"):
+		return regexp.MustCompile(`\A(.{0,64}|([0-9A-Fa-f]{2}){16,})\z`).MatchString,
+			[]string{"must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32"}
+	case name == "encryptedNotificationID":
+		return regexp.MustCompile(`\A(..)*\z`).MatchString, []string{"must be an even number of hex digits, at least 2"}
+	}
+	return nil, nil
+}
+
 // oracle knows of one member what is right, and what may be said about it.
 type oracle struct {
-	form
+	memberForm
 
 	required bool
 	all      *regexp.Regexp
+	further  func(string) bool
+	problems []string
 }
 
 // oraclesOf are the members of a service by name.
@@ -94,7 +114,8 @@ func oraclesOf(path string) map[string]oracle {
 	for name := range strings.FieldsSeq(services[path].request) {
 		name, optional := strings.CutSuffix(name, "?")
 		f := formOf(path, name, optional)
-		oracles[name] = oracle{f, !optional, regexp.MustCompile(`\A` + f.class + `*\z`)}
+		fits, problems := further(path, name)
+		oracles[name] = oracle{f, !optional, regexp.MustCompile(`\A` + f.class + `*\z`), fits, problems}
 	}
 	return oracles
 }
@@ -106,7 +127,7 @@ func (o oracle) fits(value any) bool {
 	}
 	s, ok := value.(string)
 	n := utf8.RuneCountInString(s)
-	return ok && n >= o.min && n <= o.max && o.all.MatchString(s)
+	return ok && n >= o.min && n <= o.max && o.all.MatchString(s) && (o.further == nil || o.further(s))
 }
 
 // sentences are all that may be said about the member.
@@ -115,6 +136,7 @@ func (o oracle) sentences(name string) []string {
 		"is missing", "must be a string", "occurs twice", "must not be empty", o.problem,
 		fmt.Sprintf("must have %d to %d characters", o.min, o.max), fmt.Sprintf("must not have more than %d characters", o.max),
 	}
+	sentences = append(sentences, o.problems...)
 	for i, s := range sentences {
 		sentences[i] = name + " " + s
 	}

@@ -2,13 +2,13 @@ package restapi
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -76,104 +76,28 @@ type member struct {
 	name     string
 	target   gateway.Member
 	required bool
-	// min and max are the limits of the length, in characters; max is not above
-	// maxMember.
-	min, max int
-	format   format
+	rule     form.Rule
 }
 
-// format is a rule on the characters of a member.
-type format struct {
-	// pattern is the rule as a regular expression for one character.
-	pattern string
-	// problem completes the sentence "<member> ...".
-	problem string
-	// allowed tells whether a character may occur.
-	allowed func(rune) bool
-}
-
-// The formats.
-var (
-	// text is what can be forwarded unchanged: most control characters and the
-	// two noncharacters have no form in XML 1.0.
-	text = format{
-		pattern: `[^\u0000-\u001F\u007F-\u009F\uFFFE\uFFFF]`,
-		problem: "must not contain control characters",
-		allowed: func(r rune) bool { return !unicode.IsControl(r) && r != '\uFFFE' && r != '\uFFFF' },
-	}
-	anything     = format{pattern: `[\s\S]`, allowed: func(rune) bool { return true }}
-	identifier   = characters(`A-Za-z0-9._-`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'")
-	serial       = characters(`A-Za-z0-9-`, "must consist of A-Z, a-z, 0-9 and '-'")
-	alphanumeric = characters(`A-Za-z0-9`, "must consist of A-Z, a-z and 0-9")
-	lowercase    = characters(`a-z`, "must consist of a-z")
-	hexadecimal  = characters(`0-9A-Fa-f`, "must consist of hexadecimal digits")
-	decimal      = characters(`0-9`, "must consist of decimal digits")
-)
-
-// characters returns the format of the ASCII characters in a class such as
-// "a-z_-". A hyphen at the end stands for itself.
-func characters(class, problem string) format {
-	var allowed [utf8.RuneSelf]bool
-	for i := 0; i < len(class); i++ {
-		last := class[i]
-		if i+2 < len(class) && class[i+1] == '-' {
-			last = class[i+2]
-		}
-		for c := int(class[i]); c <= int(last); c++ {
-			allowed[c] = true
-		}
-		if last != class[i] {
-			i += 2
-		}
-	}
-	return format{
-		pattern: "[" + class + "]",
-		problem: problem,
-		allowed: func(r rune) bool { return r < utf8.RuneSelf && allowed[r] },
-	}
-}
-
-// take returns the member's value among those of a request; a member that is
-// null counts as missing.
-func (m *member) take(members map[string]any) (string, error) {
+// take returns the member's value among those of a request, and whether it is there; a
+// member that is null counts as missing.
+func (m *member) take(members map[string]any) (value string, there bool, err error) {
 	switch value := members[m.name].(type) {
 	case nil:
 		if m.required {
-			return "", &requestError{member: m.name, problem: "is missing"}
+			return "", false, &requestError{member: m.name, problem: "is missing"}
 		}
-		return "", nil
+		return "", false, nil
 	case string:
-		return value, m.check(value)
+		if m.required && value == "" {
+			return "", false, &requestError{member: m.name, problem: "must not be empty"}
+		}
+		return value, true, nil
 	case overlong:
-		return "", m.wrongLength(maxMember + 1)
+		return "", false, &requestError{member: m.name, problem: m.rule.Length(maxMember + 1)}
 	default:
-		return "", &requestError{member: m.name, problem: "must be a string"}
+		return "", false, &requestError{member: m.name, problem: "must be a string"}
 	}
-}
-
-// check tells what is wrong with a value; nil if nothing is.
-func (m *member) check(value string) error {
-	if strings.ContainsFunc(value, func(r rune) bool { return !m.format.allowed(r) }) {
-		return &requestError{member: m.name, problem: m.format.problem}
-	}
-	if length := utf8.RuneCountInString(value); length < m.min || length > m.max {
-		return m.wrongLength(length)
-	}
-	return nil
-}
-
-// wrongLength tells what is wrong with a length.
-func (m *member) wrongLength(length int) error {
-	problem := fmt.Sprintf("must have %d to %d characters", m.min, m.max)
-	switch {
-	case m.min == m.max:
-		problem = fmt.Sprintf("must have %d characters", m.max)
-	case length > m.max && m.min == 0:
-		problem = fmt.Sprintf("must not have more than %d characters", m.max)
-	case length == 0:
-		problem = "must not be empty"
-	}
-	return &requestError{member: m.name, problem: problem}
 }
 
 // misspelt finds a member that is not there, but under a name that looks much like
@@ -261,7 +185,26 @@ type resultMember struct {
 // in binds a member to its place in a request.
 type in[Q any] struct {
 	member
-	field func(*Q) *string
+	set func(q *Q, value string) error
+}
+
+// need binds a member that must be there.
+func need[Q any, T form.Value](name string, target gateway.Member, field func(*Q) *T) in[Q] {
+	i := may(name, target, field)
+	i.required = true
+	return i
+}
+
+// may binds a member that may be left out.
+func may[Q any, T form.Value](name string, target gateway.Member, field func(*Q) *T) in[Q] {
+	var value T
+	return in[Q]{member{name: name, target: target, rule: value.Rule()}, func(q *Q, value string) (err error) {
+		*field(q), err = form.Parse[T](value)
+		if err != nil {
+			return &requestError{member: name, problem: err.Error()}
+		}
+		return nil
+	}}
 }
 
 // out binds a member of an answer to its value: a string, an int64 or fields.
@@ -282,11 +225,16 @@ func define[Q, R any](s service, call func(Operations, context.Context, gateway.
 	s.prepare = func(members map[string]any) (run, error) {
 		var q Q
 		for i := range request {
-			value, err := request[i].take(members)
+			value, there, err := request[i].take(members)
 			if err != nil {
 				return nil, err
 			}
-			*request[i].field(&q) = value
+			if !there {
+				continue
+			}
+			if err := request[i].set(&q, value); err != nil {
+				return nil, err
+			}
 		}
 		if err := s.misspelt(members); err != nil {
 			return nil, err

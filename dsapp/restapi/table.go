@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -52,14 +53,11 @@ func provisioning() []service {
 			path: "/rest/v2/provisioning/DSAPPSRPRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterActivation, quota: registrations,
 		}, Operations.RegisterActivation, []in[gateway.RegisterActivationRequest]{
-			{userID("userID"), func(q *gateway.RegisterActivationRequest) *string { return &q.UserID }},
-			{domain("domain"), func(q *gateway.RegisterActivationRequest) *string { return &q.Domain }},
-			{staticPassword("staticPassword"), func(q *gateway.RegisterActivationRequest) *string { return &q.StaticPassword }},
-			{
-				member{name: "licenseType", target: gateway.MemberLicenseType, min: 1, max: 16, format: lowercase},
-				func(q *gateway.RegisterActivationRequest) *string { return (*string)(&q.LicenseType) },
-			},
-			{optional(serialNumber("serialNumber")), func(q *gateway.RegisterActivationRequest) *string { return &q.SerialNumber }},
+			need("userID", gateway.MemberUserID, func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
+			may("domain", gateway.MemberDomain, func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
+			need("staticPassword", gateway.MemberStaticPassword, func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
+			may("licenseType", gateway.MemberLicenseType, func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
+			may("serialNumber", gateway.MemberSerialNumber, func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
 		}, []out[gateway.RegisterActivationResult]{
 			str("registrationIdentifier", func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
 			str("activationPassword", func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
@@ -70,9 +68,9 @@ func provisioning() []service {
 			path: "/rest/v2/provisioning/MdlRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterOffline, quota: registrations,
 		}, Operations.RegisterOffline, []in[gateway.RegisterOfflineRequest]{
-			{userID("userID"), func(q *gateway.RegisterOfflineRequest) *string { return &q.UserID }},
-			{domain("domain"), func(q *gateway.RegisterOfflineRequest) *string { return &q.Domain }},
-			{staticPassword("password"), func(q *gateway.RegisterOfflineRequest) *string { return &q.StaticPassword }},
+			need("userID", gateway.MemberUserID, func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
+			may("domain", gateway.MemberDomain, func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),
+			need("password", gateway.MemberStaticPassword, func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
 		}, []out[gateway.RegisterOfflineResult]{
 			str("registrationIdentifier", func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
 			str("activationMessageImage", func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
@@ -85,10 +83,7 @@ func provisioning() []service {
 		generateActivationData(service{path: "/rest/activation/DSAPPSRPGenerateActivationData", version: v1, classes: frontEnd}, "registrationID"),
 
 		addDevice(service{path: "/rest/v2/provisioning/MdlAddDevice", version: v2, classes: either}, "registrationIdentifier",
-			in[gateway.AddDeviceRequest]{
-				member{name: "description", target: gateway.MemberDescription, max: gateway.MaxDescription, format: anything},
-				func(q *gateway.AddDeviceRequest) *string { return &q.Description },
-			}),
+			may("description", gateway.MemberDescription, func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
 		addDevice(service{path: "/rest/activation/MdlAddDevice", version: v1, classes: frontEnd}, "registrationID"),
 
 		activate(service{path: "/rest/v2/provisioning/MdlActivate", version: v2, classes: either}, "registrationIdentifier", activated()...),
@@ -98,15 +93,9 @@ func provisioning() []service {
 		define(service{
 			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard, quota: calls,
 		}, Operations.ActivateStandard, []in[gateway.ActivateStandardRequest]{
-			{registrationIdentifier("registrationIdentifier"), func(q *gateway.ActivateStandardRequest) *string { return &q.RegistrationIdentifier }},
-			{
-				member{name: "response", target: gateway.MemberResponse, min: 1, max: 64, format: alphanumeric},
-				func(q *gateway.ActivateStandardRequest) *string { return &q.Response },
-			},
-			{
-				member{name: "derivationCode", target: gateway.MemberDerivationCode, min: 1, max: 27, format: hexadecimal},
-				func(q *gateway.ActivateStandardRequest) *string { return &q.DerivationCode },
-			},
+			need("registrationIdentifier", gateway.MemberRegistration, func(q *gateway.ActivateStandardRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+			may("response", gateway.MemberResponse, func(q *gateway.ActivateStandardRequest) *form.Response { return &q.Response }),
+			may("derivationCode", gateway.MemberDerivationCode, func(q *gateway.ActivateStandardRequest) *form.DerivationCode { return &q.DerivationCode }),
 		}, activated()),
 
 		define(service{
@@ -159,12 +148,8 @@ func authenticationAndNotification() []service {
 func generateEphemeralKey(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateEphemeralKey, exchanges
 	return define(s, Operations.GenerateEphemeralKey, []in[gateway.GenerateEphemeralKeyRequest]{
-		{registrationIdentifier(identifierName), func(q *gateway.GenerateEphemeralKeyRequest) *string { return &q.RegistrationIdentifier }},
-		{
-			// Room for the largest group and a sign; the exchange knows the limit of its own.
-			member{name: "clientEphemeralPublicKey", target: gateway.MemberClientPublic, required: true, min: 1, max: 1026, format: hexadecimal},
-			func(q *gateway.GenerateEphemeralKeyRequest) *string { return &q.ClientPublic },
-		},
+		need(identifierName, gateway.MemberRegistration, func(q *gateway.GenerateEphemeralKeyRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("clientEphemeralPublicKey", gateway.MemberClientPublic, func(q *gateway.GenerateEphemeralKeyRequest) *form.ClientPublic { return &q.ClientPublic }),
 	}, []out[gateway.GenerateEphemeralKeyResult]{
 		str("serverEphemeralPublicKey", func(r gateway.GenerateEphemeralKeyResult) string { return r.ServerPublic }),
 		str("salt", func(r gateway.GenerateEphemeralKeyResult) string { return r.Salt }),
@@ -175,12 +160,8 @@ func generateActivationData(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateActivationData, proofs
 	message := func(r gateway.GenerateActivationDataResult) *gateway.Sealed { return r.LicenseActivationMessage }
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
-		{registrationIdentifier(identifierName), func(q *gateway.GenerateActivationDataRequest) *string { return &q.RegistrationIdentifier }},
-		{
-			// The gateway's own exchange takes no more than 66 digits; one that is relayed may.
-			member{name: "clientEvidenceMessage", target: gateway.MemberClientEvidence, required: true, min: 1, max: 1024, format: hexadecimal},
-			func(q *gateway.GenerateActivationDataRequest) *string { return &q.ClientEvidence },
-		},
+		need(identifierName, gateway.MemberRegistration, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("clientEvidenceMessage", gateway.MemberClientEvidence, func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
 	}, []out[gateway.GenerateActivationDataResult]{
 		str("serverEvidenceMessage", func(r gateway.GenerateActivationDataResult) string { return r.ServerEvidence }),
 		sealedMember("encryptedLicenseActivationMessage", message, func(s *gateway.Sealed) string { return s.Data }),
@@ -207,11 +188,8 @@ func generateActivationData(s service, identifierName string) service {
 func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceRequest]) service {
 	s.operation, s.quota = gateway.OpAddDevice, calls
 	return define(s, Operations.AddDevice, append([]in[gateway.AddDeviceRequest]{
-		{registrationIdentifier(identifierName), func(q *gateway.AddDeviceRequest) *string { return &q.RegistrationIdentifier }},
-		{
-			member{name: "deviceCode", target: gateway.MemberDeviceCode, required: true, min: 1, max: 64, format: decimal},
-			func(q *gateway.AddDeviceRequest) *string { return &q.DeviceCode },
-		},
+		need(identifierName, gateway.MemberRegistration, func(q *gateway.AddDeviceRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("deviceCode", gateway.MemberDeviceCode, func(q *gateway.AddDeviceRequest) *form.DeviceCode { return &q.DeviceCode }),
 	}, more...), []out[gateway.AddDeviceResult]{
 		str("instanceActivationMessage", func(r gateway.AddDeviceResult) string { return r.InstanceActivationMessage }),
 	})
@@ -220,21 +198,17 @@ func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceReq
 func activate(s service, identifierName string, results ...out[gateway.ActivateResult]) service {
 	s.operation, s.quota = gateway.OpActivate, calls
 	return define(s, Operations.Activate, []in[gateway.ActivateRequest]{
-		{registrationIdentifier(identifierName), func(q *gateway.ActivateRequest) *string { return &q.RegistrationIdentifier }},
-		{signature(), func(q *gateway.ActivateRequest) *string { return &q.Signature }},
+		need(identifierName, gateway.MemberRegistration, func(q *gateway.ActivateRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("signature", gateway.MemberSignature, func(q *gateway.ActivateRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
 func authenticate(s service, passwordName string, results ...out[gateway.AuthenticatedResult]) service {
 	s.operation, s.classes, s.quota = gateway.OpAuthenticate, frontEnd, calls
 	return define(s, Operations.Authenticate, []in[gateway.AuthenticateRequest]{
-		{userID("userID"), func(q *gateway.AuthenticateRequest) *string { return &q.UserID }},
-		{domain("domain"), func(q *gateway.AuthenticateRequest) *string { return &q.Domain }},
-		{
-			// Room for the password that some policies want in front of it.
-			member{name: passwordName, target: gateway.MemberPassword, required: true, min: 1, max: gateway.MaxPassword, format: text},
-			func(q *gateway.AuthenticateRequest) *string { return &q.Password },
-		},
+		need("userID", gateway.MemberUserID, func(q *gateway.AuthenticateRequest) *form.UserID { return &q.UserID }),
+		may("domain", gateway.MemberDomain, func(q *gateway.AuthenticateRequest) *form.Domain { return &q.Domain }),
+		need(passwordName, gateway.MemberPassword, func(q *gateway.AuthenticateRequest) *form.Password { return &q.Password }),
 	}, results)
 }
 
@@ -259,8 +233,8 @@ func retrieve(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.RetrieveRequest]{
-		{serialNumber(serialName), func(q *gateway.RetrieveRequest) *string { return &q.SerialNumber }},
-		{plainKey(keyName), func(q *gateway.RetrieveRequest) *string { return &q.Key }},
+		need(serialName, gateway.MemberSerialNumber, func(q *gateway.RetrieveRequest) *form.SerialNumber { return &q.SerialNumber }),
+		need(keyName, gateway.MemberKey, func(q *gateway.RetrieveRequest) *form.PlainKey { return &q.Key }),
 	}, []out[gateway.RetrieveResult]{
 		str(messageName, func(r gateway.RetrieveResult) string { return r.RequestMessage }),
 	})
@@ -272,10 +246,10 @@ func complete(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CompleteRequest]{
-		{userID("userID"), func(q *gateway.CompleteRequest) *string { return &q.UserID }},
-		{domain("domain"), func(q *gateway.CompleteRequest) *string { return &q.Domain }},
-		{plainKey(keyName), func(q *gateway.CompleteRequest) *string { return &q.Key }},
-		{signature(), func(q *gateway.CompleteRequest) *string { return &q.Signature }},
+		need("userID", gateway.MemberUserID, func(q *gateway.CompleteRequest) *form.UserID { return &q.UserID }),
+		may("domain", gateway.MemberDomain, func(q *gateway.CompleteRequest) *form.Domain { return &q.Domain }),
+		need(keyName, gateway.MemberKey, func(q *gateway.CompleteRequest) *form.PlainKey { return &q.Key }),
+		need("signature", gateway.MemberSignature, func(q *gateway.CompleteRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
@@ -285,67 +259,19 @@ func cancel(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CancelRequest]{
-		{serialNumber(serialName), func(q *gateway.CancelRequest) *string { return &q.SerialNumber }},
-		{
-			// Room for a wrapped key. Which of the two forms it has, the operation tells.
-			member{name: keyName, target: gateway.MemberKey, required: true, min: 1, max: 1024, format: alphanumeric},
-			func(q *gateway.CancelRequest) *string { return &q.Key },
-		},
+		need(serialName, gateway.MemberSerialNumber, func(q *gateway.CancelRequest) *form.SerialNumber { return &q.SerialNumber }),
+		need(keyName, gateway.MemberKey, func(q *gateway.CancelRequest) *form.Key { return &q.Key }),
 	}, nil)
 }
 
 func updateNotificationID(path string) service {
 	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID, quota: calls}, Operations.UpdateNotificationID,
 		[]in[gateway.UpdateNotificationIDRequest]{
-			{userID("userID"), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.UserID }},
-			{required(domain("domain")), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.Domain }},
-			{serialNumber("digipassInstanceID"), func(q *gateway.UpdateNotificationIDRequest) *string { return &q.SerialNumber }},
-			{
-				member{name: "encryptedNotificationID", target: gateway.MemberNotificationID, required: true, min: 1, max: 1070, format: hexadecimal},
-				func(q *gateway.UpdateNotificationIDRequest) *string { return &q.NotificationID },
-			},
+			need("userID", gateway.MemberUserID, func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
+			need("domain", gateway.MemberDomain, func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
+			need("digipassInstanceID", gateway.MemberSerialNumber, func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
+			need("encryptedNotificationID", gateway.MemberNotificationID, func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
 		}, nil)
-}
-
-// Members that several services share.
-
-func userID(name string) member {
-	return member{name: name, target: gateway.MemberUserID, required: true, min: 1, max: gateway.MaxUserID, format: text}
-}
-
-func domain(name string) member {
-	return member{name: name, target: gateway.MemberDomain, max: gateway.MaxDomain, format: text}
-}
-
-func staticPassword(name string) member {
-	return member{name: name, target: gateway.MemberStaticPassword, required: true, min: 1, max: gateway.MaxStaticPassword, format: text}
-}
-
-func registrationIdentifier(name string) member {
-	return member{name: name, target: gateway.MemberRegistration, required: true, min: 4, max: 64, format: identifier}
-}
-
-func serialNumber(name string) member {
-	return member{name: name, target: gateway.MemberSerialNumber, required: true, min: 1, max: 22, format: serial}
-}
-
-func plainKey(name string) member {
-	return member{name: name, target: gateway.MemberKey, required: true, min: 1, max: 64, format: alphanumeric}
-}
-
-func signature() member {
-	return member{name: "signature", target: gateway.MemberSignature, required: true, min: 1, max: 64, format: alphanumeric}
-}
-
-func optional(m member) member {
-	m.required = false
-	return m
-}
-
-// required is m as a member that must be there and not be empty.
-func required(m member) member {
-	m.required, m.min = true, max(m.min, 1)
-	return m
 }
 
 // Members of answers.

@@ -14,9 +14,9 @@ var (
 	MDLRegister = define(provisioning("PROVISIONCMD_MDL_REGISTER"),
 		[]in[MDLRegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "USERID"}, func(q *MDLRegisterRequest) string { return q.UserID }},
-			{field{name: "DOMAIN", optional: true}, func(q *MDLRegisterRequest) string { return q.Domain }},
-			{field{name: "STATIC_PASSWORD"}, func(q *MDLRegisterRequest) string { return q.StaticPassword }},
+			{field{name: "USERID"}, func(q *MDLRegisterRequest) string { return string(q.UserID) }},
+			{field{name: "DOMAIN", optional: true}, func(q *MDLRegisterRequest) string { return string(q.Domain) }},
+			{field{name: "STATIC_PASSWORD"}, func(q *MDLRegisterRequest) string { return string(q.StaticPassword) }},
 		},
 		[]out[MDLRegistered]{
 			{output{name: "REGISTRATIONID", required: true}, func(a *MDLRegistered) *string { return &a.RegistrationID }},
@@ -31,8 +31,8 @@ var (
 	MDLAddDevice = define(provisioning("PROVISIONCMD_MDL_ADD_DEVICE"),
 		[]in[MDLAddDeviceRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "REGISTRATIONID"}, func(q *MDLAddDeviceRequest) string { return q.RegistrationID }},
-			{field{name: "DEVICE_CODE"}, func(q *MDLAddDeviceRequest) string { return q.DeviceCode }},
+			{field{name: "REGISTRATIONID"}, func(q *MDLAddDeviceRequest) string { return string(q.RegistrationID) }},
+			{field{name: "DEVICE_CODE"}, func(q *MDLAddDeviceRequest) string { return string(q.DeviceCode) }},
 			{field{name: "DESCRIPTION", id: deviceDescriptionName, optional: true}, func(q *MDLAddDeviceRequest) string { return q.Description }},
 		},
 		[]out[MDLDevice]{
@@ -50,8 +50,8 @@ var (
 	MDLActivate = define(provisioning("PROVISIONCMD_MDL_ACTIVATE"),
 		[]in[MDLActivateRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "REGISTRATIONID"}, func(q *MDLActivateRequest) string { return q.RegistrationID }},
-			{field{name: "SIGNATURE"}, func(q *MDLActivateRequest) string { return q.Signature }},
+			{field{name: "REGISTRATIONID"}, func(q *MDLActivateRequest) string { return string(q.RegistrationID) }},
+			{field{name: "SIGNATURE"}, func(q *MDLActivateRequest) string { return string(q.Signature) }},
 		},
 		activated("USERID", "DOMAIN", "SERIAL_NO"))
 
@@ -59,10 +59,10 @@ var (
 	Register = define(provisioning("PROVISIONCMD_REGISTER"),
 		[]in[RegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "USERID"}, func(q *RegisterRequest) string { return q.UserID }},
-			{field{name: "DOMAIN", optional: true}, func(q *RegisterRequest) string { return q.Domain }},
-			{field{name: "STATIC_PASSWORD", optional: true}, func(q *RegisterRequest) string { return q.StaticPassword }},
-			{field{name: "SERIAL_NO", optional: true}, func(q *RegisterRequest) string { return q.SerialNumber }},
+			{field{name: "USERID"}, func(q *RegisterRequest) string { return string(q.UserID) }},
+			{field{name: "DOMAIN", optional: true}, func(q *RegisterRequest) string { return string(q.Domain) }},
+			{field{name: "STATIC_PASSWORD", optional: true}, func(q *RegisterRequest) string { return string(q.StaticPassword) }},
+			{field{name: "SERIAL_NO", optional: true}, func(q *RegisterRequest) string { return string(q.SerialNumber) }},
 		},
 		[]out[Registered]{
 			{output{name: "SERIAL_NO"}, func(a *Registered) *string { return &a.SerialNumber }},
@@ -79,8 +79,8 @@ var (
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *ActivateRequest) string { return q.UserID }},
 			{field{name: "DOMAIN", optional: true}, func(q *ActivateRequest) string { return q.Domain }},
-			{field{name: "DP_RESPONSE", optional: true}, func(q *ActivateRequest) string { return q.Response }},
-			{field{name: "DERIVATION_CODE", optional: true}, func(q *ActivateRequest) string { return q.DerivationCode }},
+			{field{name: "DP_RESPONSE", optional: true}, func(q *ActivateRequest) string { return string(q.Response) }},
+			{field{name: "DERIVATION_CODE", optional: true}, func(q *ActivateRequest) string { return string(q.DerivationCode) }},
 			{field{name: "REQUEST_TYPE", kind: xsdUnsignedInt, optional: true}, (*ActivateRequest).requestType},
 		},
 		activated("USERID", "DOMAIN", "SERIAL_NO"))
@@ -90,10 +90,10 @@ var (
 		[]in[DSAPPSRPRegisterRequest]{
 			{field{name: "activationType", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return q.ActivationType }},
 			{field{name: "componentType"}, nil},
-			{field{name: "user/userID"}, func(q *DSAPPSRPRegisterRequest) string { return q.UserID }},
-			{field{name: "user/domain", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return q.Domain }},
-			{field{name: "credential/staticPassword"}, func(q *DSAPPSRPRegisterRequest) string { return q.StaticPassword }},
-			{field{name: "serialNumber", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return q.SerialNumber }},
+			{field{name: "user/userID"}, func(q *DSAPPSRPRegisterRequest) string { return string(q.UserID) }},
+			{field{name: "user/domain", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return string(q.Domain) }},
+			{field{name: "credential/staticPassword"}, func(q *DSAPPSRPRegisterRequest) string { return string(q.StaticPassword) }},
+			{field{name: "serialNumber", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return string(q.SerialNumber) }},
 		},
 		[]out[DSAPPSRPRegistered]{
 			{output{name: "registrationID", required: true}, func(a *DSAPPSRPRegistered) *string { return &a.RegistrationID }},
@@ -106,8 +106,8 @@ var (
 	DSAPPSRPGenerateEphemeralKey = define(Row{operation: "dsappSRPGenerateEphemeralKey", scenario: provisioningScenario},
 		[]in[DSAPPSRPEphemeralKeyRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "registrationID"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return q.RegistrationID }},
-			{field{name: "clientEphemeralPublicKey"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return q.ClientPublic }},
+			{field{name: "registrationID"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return string(q.RegistrationID) }},
+			{field{name: "clientEphemeralPublicKey"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return string(q.ClientPublic) }},
 		},
 		[]out[DSAPPSRPChallenge]{
 			{
@@ -127,8 +127,8 @@ var (
 		},
 		[]in[DSAPPSRPEvidenceRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "registrationID"}, func(q *DSAPPSRPEvidenceRequest) string { return q.RegistrationID }},
-			{field{name: "clientEvidenceMessage"}, func(q *DSAPPSRPEvidenceRequest) string { return q.ClientEvidence }},
+			{field{name: "registrationID"}, func(q *DSAPPSRPEvidenceRequest) string { return string(q.RegistrationID) }},
+			{field{name: "clientEvidenceMessage"}, func(q *DSAPPSRPEvidenceRequest) string { return string(q.ClientEvidence) }},
 		},
 		[]out[DSAPPSRPActivationData]{
 			{
@@ -141,9 +141,9 @@ var (
 	DSAPPSRPActivate = define(Row{operation: "dsappSRPActivate", scenario: provisioningScenario},
 		[]in[DSAPPSRPActivateRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "registrationID"}, func(q *DSAPPSRPActivateRequest) string { return q.RegistrationID }},
-			{field{name: "credential/response", optional: true}, func(q *DSAPPSRPActivateRequest) string { return q.Response }},
-			{field{name: "credential/derivationCode", optional: true}, func(q *DSAPPSRPActivateRequest) string { return q.DerivationCode }},
+			{field{name: "registrationID"}, func(q *DSAPPSRPActivateRequest) string { return string(q.RegistrationID) }},
+			{field{name: "credential/response", optional: true}, func(q *DSAPPSRPActivateRequest) string { return string(q.Response) }},
+			{field{name: "credential/derivationCode", optional: true}, func(q *DSAPPSRPActivateRequest) string { return string(q.DerivationCode) }},
 		},
 		activated("user/userID", "user/domain", "serialNumber"))
 
@@ -152,10 +152,10 @@ var (
 		Row{operation: "updateDevicePNID", scenario: notificationScenario, Retry: RetryOnce},
 		[]in[UpdateDevicePNIDRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "user/userID"}, func(q *UpdateDevicePNIDRequest) string { return q.UserID }},
-			{field{name: "user/domain", optional: true}, func(q *UpdateDevicePNIDRequest) string { return q.Domain }},
-			{field{name: "serialNumber"}, func(q *UpdateDevicePNIDRequest) string { return q.SerialNumber }},
-			{field{name: "devicePNID"}, func(q *UpdateDevicePNIDRequest) string { return q.DevicePNID }},
+			{field{name: "user/userID"}, func(q *UpdateDevicePNIDRequest) string { return string(q.UserID) }},
+			{field{name: "user/domain", optional: true}, func(q *UpdateDevicePNIDRequest) string { return string(q.Domain) }},
+			{field{name: "serialNumber"}, func(q *UpdateDevicePNIDRequest) string { return string(q.SerialNumber) }},
+			{field{name: "devicePNID"}, func(q *UpdateDevicePNIDRequest) string { return string(q.DevicePNID) }},
 		},
 		[]out[Done]{})
 
@@ -169,9 +169,9 @@ var (
 		},
 		[]in[AuthUserRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "USERID"}, func(q *AuthUserRequest) string { return q.UserID }},
-			{field{name: "DOMAIN", optional: true}, func(q *AuthUserRequest) string { return q.Domain }},
-			{field{name: "CHALLENGE_KEY", optional: true}, func(q *AuthUserRequest) string { return q.ChallengeKey }},
+			{field{name: "USERID"}, func(q *AuthUserRequest) string { return string(q.UserID) }},
+			{field{name: "DOMAIN", optional: true}, func(q *AuthUserRequest) string { return string(q.Domain) }},
+			{field{name: "CHALLENGE_KEY", optional: true}, func(q *AuthUserRequest) string { return string(q.ChallengeKey) }},
 			// One clear text in PASSWORD.
 			{field{name: "PASSWORD_FORMAT", kind: xsdUnsignedInt, fixed: "0"}, nil},
 			{field{name: "PASSWORD"}, func(q *AuthUserRequest) string { return q.Password }},
@@ -186,10 +186,10 @@ var (
 		},
 		[]in[AuthSignatureRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
-			{field{name: "USERID"}, func(q *AuthSignatureRequest) string { return q.UserID }},
-			{field{name: "DOMAIN", optional: true}, func(q *AuthSignatureRequest) string { return q.Domain }},
-			{field{name: "REQUEST_KEY"}, func(q *AuthSignatureRequest) string { return q.RequestKey }},
-			{field{name: "SIGNATURE"}, func(q *AuthSignatureRequest) string { return q.Signature }},
+			{field{name: "USERID"}, func(q *AuthSignatureRequest) string { return string(q.UserID) }},
+			{field{name: "DOMAIN", optional: true}, func(q *AuthSignatureRequest) string { return string(q.Domain) }},
+			{field{name: "REQUEST_KEY"}, func(q *AuthSignatureRequest) string { return string(q.RequestKey) }},
+			{field{name: "SIGNATURE"}, func(q *AuthSignatureRequest) string { return string(q.Signature) }},
 		},
 		authenticated)
 
@@ -213,8 +213,8 @@ func retrieval(operation, key string, s scenario) Command[RetrieveRequest, Retri
 		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound}},
 		[]in[RetrieveRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "serialNumber"}, func(q *RetrieveRequest) string { return q.SerialNumber }},
-			{field{name: key}, func(q *RetrieveRequest) string { return q.Key }},
+			{field{name: "serialNumber"}, func(q *RetrieveRequest) string { return string(q.SerialNumber) }},
+			{field{name: key}, func(q *RetrieveRequest) string { return string(q.Key) }},
 		},
 		[]out[Retrieved]{{
 			output{name: "requestMessage", required: true, kind: hexDigits, longest: maxRequestMessage},
@@ -227,8 +227,8 @@ func cancellation(operation, key string, s scenario) Command[CancelRequest, Done
 		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound, statusNoSupport}},
 		[]in[CancelRequest]{
 			{field{name: "componentType"}, nil},
-			{field{name: "serialNumber"}, func(q *CancelRequest) string { return q.SerialNumber }},
-			{field{name: key}, func(q *CancelRequest) string { return q.KeyMessage }},
+			{field{name: "serialNumber"}, func(q *CancelRequest) string { return string(q.SerialNumber) }},
+			{field{name: key}, func(q *CancelRequest) string { return string(q.KeyMessage) }},
 		},
 		[]out[Done]{})
 }

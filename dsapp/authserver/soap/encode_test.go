@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -217,7 +219,7 @@ func TestEncodeUnconfiguredAttribute(t *testing.T) {
 func TestEncodeRefuses(t *testing.T) {
 	t.Parallel()
 	register := func(userID, password string) Call {
-		return MDLRegister.Call(&MDLRegisterRequest{UserID: userID, StaticPassword: password}, nil)
+		return MDLRegister.Call(&MDLRegisterRequest{UserID: form.RegisteredUser(userID), StaticPassword: form.StaticPassword(password)}, nil)
 	}
 	for name, test := range map[string]struct {
 		call          Call
@@ -272,7 +274,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		user, domain, password := legal().Draw(t, "user"), legal().Draw(t, "domain"), legal().Draw(t, "password")
 
-		request, err := MDLRegister.Call(&MDLRegisterRequest{UserID: user, Domain: domain, StaticPassword: password}, nil).Encode(&testDialect)
+		request, err := MDLRegister.Call(&MDLRegisterRequest{UserID: form.RegisteredUser(user), Domain: form.RegisteredDomain(domain), StaticPassword: form.StaticPassword(password)}, nil).Encode(&testDialect)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +290,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 			t.Fatalf("%q became %q", []string{user, domain, password}, got)
 		}
 
-		request, err = DSAPPSRPRegister.Call(&DSAPPSRPRegisterRequest{UserID: user, Domain: domain, StaticPassword: password}, nil).Encode(testDialects()["1.2"])
+		request, err = DSAPPSRPRegister.Call(&DSAPPSRPRegisterRequest{UserID: form.RegisteredUser(user), Domain: form.RegisteredDomain(domain), StaticPassword: form.StaticPassword(password)}, nil).Encode(testDialects()["1.2"])
 		if err != nil {
 			t.Fatal(err)
 		}

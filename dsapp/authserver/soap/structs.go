@@ -1,10 +1,12 @@
 package soap
 
+import "github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+
 // MDLRegisterRequest asks for a multi-device licence for a user.
 type MDLRegisterRequest struct {
-	UserID         string
-	Domain         string // optional
-	StaticPassword string
+	UserID         form.RegisteredUser
+	Domain         form.RegisteredDomain // optional
+	StaticPassword form.StaticPassword
 }
 
 // MDLRegistered is the answer to MDLRegister.
@@ -18,8 +20,8 @@ type MDLRegistered struct {
 
 // MDLAddDeviceRequest binds a device to a multi-device licence.
 type MDLAddDeviceRequest struct {
-	RegistrationID string
-	DeviceCode     string
+	RegistrationID form.Identifier
+	DeviceCode     form.DeviceCode
 	// Description is optional. It is sent only if Attributes names an attribute
 	// for it.
 	Description string
@@ -36,9 +38,9 @@ type MDLDevice struct {
 
 // MDLActivateRequest confirms that a device was activated.
 type MDLActivateRequest struct {
-	RegistrationID string
+	RegistrationID form.Identifier
 	// Signature is the device's confirmation.
-	Signature string
+	Signature form.Signature
 }
 
 // Activated is the answer to a final call for a licence of any kind. Members that
@@ -52,11 +54,11 @@ type Activated struct {
 
 // RegisterRequest asks for a standard licence for a user.
 type RegisterRequest struct {
-	UserID         string
-	Domain         string // optional
-	StaticPassword string
+	UserID         form.RegisteredUser
+	Domain         form.RegisteredDomain // optional
+	StaticPassword form.StaticPassword
 	// SerialNumber of the licence that is wanted; optional.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 }
 
 // Registered is the answer to Register.
@@ -75,9 +77,9 @@ type ActivateRequest struct {
 	Domain string // optional
 	// Response is the device's first one-time password. Either it or
 	// DerivationCode is given.
-	Response string
+	Response form.Response
 	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
-	DerivationCode string
+	DerivationCode form.DerivationCode
 }
 
 // bindDevice is the type of request that goes with a derivation code.
@@ -96,11 +98,11 @@ func (q *ActivateRequest) requestType() string {
 // relayed as they are.
 type DSAPPSRPRegisterRequest struct {
 	ActivationType string // optional
-	UserID         string
-	Domain         string // optional
-	StaticPassword string
+	UserID         form.RegisteredUser
+	Domain         form.RegisteredDomain // optional
+	StaticPassword form.StaticPassword
 	// SerialNumber of the licence; needed if the user has several.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 }
 
 // DSAPPSRPRegistered is the answer to DSAPPSRPRegister.
@@ -115,9 +117,9 @@ type DSAPPSRPRegistered struct {
 
 // DSAPPSRPEphemeralKeyRequest is the first call of an exchange.
 type DSAPPSRPEphemeralKeyRequest struct {
-	RegistrationID string
+	RegistrationID form.Identifier
 	// ClientPublic is the client's ephemeral public key in hex digits.
-	ClientPublic string
+	ClientPublic form.ClientPublic
 }
 
 // DSAPPSRPChallenge answers the first call, in hex digits.
@@ -128,9 +130,9 @@ type DSAPPSRPChallenge struct {
 
 // DSAPPSRPEvidenceRequest is the second call of an exchange.
 type DSAPPSRPEvidenceRequest struct {
-	RegistrationID string
+	RegistrationID form.Identifier
 	// ClientEvidence is the client's evidence message in hex digits.
-	ClientEvidence string
+	ClientEvidence form.ClientEvidence
 }
 
 // Encrypted is one encrypted item of activation data, in hex digits.
@@ -154,30 +156,30 @@ type DSAPPSRPActivationData struct {
 
 // DSAPPSRPActivateRequest is the final call for a standard licence.
 type DSAPPSRPActivateRequest struct {
-	RegistrationID string
+	RegistrationID form.Identifier
 	// Response is the device's first one-time password. Either it or
 	// DerivationCode is given.
-	Response string
+	Response form.Response
 	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
-	DerivationCode string
+	DerivationCode form.DerivationCode
 }
 
 // UpdateDevicePNIDRequest registers the push notification ID of a device.
 type UpdateDevicePNIDRequest struct {
-	UserID       string
-	Domain       string // optional
-	SerialNumber string // of the device
+	UserID       form.UserID
+	Domain       form.Domain       // optional
+	SerialNumber form.SerialNumber // of the device
 	// DevicePNID is the device's secure-channel message with the ID, in hex digits.
-	DevicePNID string
+	DevicePNID form.NotificationID
 }
 
 // RetrieveRequest asks for a pending request. The first client that names its key
 // uses the key up.
 type RetrieveRequest struct {
 	// SerialNumber of the client's device, e.g. VDS1000120-1.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 	// Key is the plain challenge key or request key.
-	Key string
+	Key form.PlainKey
 }
 
 // Retrieved is the answer to a RetrieveRequest.
@@ -190,21 +192,21 @@ type Retrieved struct {
 // AuthUserRequest verifies a user's password or, with a challenge key, completes a
 // pending login.
 type AuthUserRequest struct {
-	UserID string
-	Domain string // optional
+	UserID form.UserID
+	Domain form.Domain // optional
 	// ChallengeKey of the pending login; empty to verify a one-time password.
-	ChallengeKey string
+	ChallengeKey form.PlainKey
 	// Password is the one-time password or the device's signature.
 	Password string
 }
 
 // AuthSignatureRequest completes a pending signature.
 type AuthSignatureRequest struct {
-	UserID     string
-	Domain     string // optional
-	RequestKey string
+	UserID     form.UserID
+	Domain     form.Domain // optional
+	RequestKey form.PlainKey
 	// Signature of the device.
-	Signature string
+	Signature form.Signature
 }
 
 // Authenticated is the answer to AuthUser and AuthSignature. Members that the
@@ -220,10 +222,10 @@ type Authenticated struct {
 // CancelRequest rejects a pending request.
 type CancelRequest struct {
 	// SerialNumber of the device that retrieved the request.
-	SerialNumber string
+	SerialNumber form.SerialNumber
 	// KeyMessage is the key as the device wrapped it, in hex digits, or the plain
 	// key from clients that do not wrap it.
-	KeyMessage string
+	KeyMessage form.Key
 }
 
 // Done is the answer to a command that tells nothing.

@@ -1,0 +1,236 @@
+package form
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// try parses a text as every type and gives the problem of one, empty if there is none.
+var try = map[string]func(string) string{
+	"identifier":        problem[Identifier],
+	"serial number":     problem[SerialNumber],
+	"key":               problem[Key],
+	"plain key":         problem[PlainKey],
+	"user":              problem[UserID],
+	"domain":            problem[Domain],
+	"registered user":   problem[RegisteredUser],
+	"registered domain": problem[RegisteredDomain],
+	"static password":   problem[StaticPassword],
+	"password":          problem[Password],
+	"license type":      problem[LicenseType],
+	"client public":     problem[ClientPublic],
+	"client evidence":   problem[ClientEvidence],
+	"device code":       problem[DeviceCode],
+	"description":       problem[Description],
+	"signature":         problem[Signature],
+	"response":          problem[Response],
+	"derivation code":   problem[DerivationCode],
+	"notification id":   problem[NotificationID],
+}
+
+func problem[T Value](s string) string {
+	v, err := Parse[T](s)
+	if err == nil {
+		if string(v) != s {
+			return "was changed"
+		}
+		return ""
+	}
+	if v != "" {
+		return "is not empty in spite of: " + err.Error()
+	}
+	return err.Error()
+}
+
+// Every type takes what it documents, as it came, and says what is wrong with the rest.
+func TestParse(t *testing.T) {
+	t.Parallel()
+	const (
+		control = "must not contain control characters"
+		letters = "must consist of A-Z, a-z and 0-9"
+		digits  = "must consist of hexadecimal digits"
+		wrapped = "must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32"
+		even    = "must be an even number of hex digits, at least 2"
+	)
+	for _, tt := range []struct{ value, text, want string }{
+		{"identifier", "e3wf", ""},
+		{"identifier", strings.Repeat("A.z_9-", 10) + "abcd", ""},
+		{"identifier", "e3w", "must have 4 to 64 characters"},
+		{"identifier", strings.Repeat("a", 65), "must have 4 to 64 characters"},
+		{"identifier", "", "must not be empty"},
+		{"identifier", "e3wf ISG9", "must consist of A-Z, a-z, 0-9, '.', '_' and '-'"},
+		{"identifier", "e3wf\u0131SG9", "must consist of A-Z, a-z, 0-9, '.', '_' and '-'"},
+		{"serial number", "VDS1000120-1", ""},
+		{"serial number", strings.Repeat("9", 22), ""},
+		{"serial number", strings.Repeat("9", 23), "must have 1 to 22 characters"},
+		{"serial number", "VDS.1", "must consist of A-Z, a-z, 0-9 and '-'"},
+		{"plain key", strings.Repeat("Az9", 21) + "x", ""},
+		{"plain key", strings.Repeat("A", 65), "must have 1 to 64 characters"},
+		{"plain key", "a-b", letters},
+		{"key", "8408980524", ""},
+		{"key", strings.Repeat("g", 64), ""},
+		{"key", strings.Repeat("aF", 512), ""},
+		{"key", strings.Repeat("a", 65), wrapped},
+		{"key", strings.Repeat("g", 66), wrapped},
+		{"key", strings.Repeat("aF", 513), "must have 1 to 1024 characters"},
+		{"key", "", "must not be empty"},
+		{"user", "jane;doe", ""},
+		{"user", strings.Repeat("ü", 255), ""},
+		{"user", strings.Repeat("ü", 256), "must have 1 to 255 characters"},
+		{"user", "jane\x00", control},
+		{"user", "jane\uFFFE", control},
+		{"user", "jane\xff", "must be valid UTF-8"},
+		{"domain", "", ""},
+		{"domain", strings.Repeat("d", 256), "must not have more than 255 characters"},
+		{"registered user", "jane.doe", ""},
+		{"registered user", "jane;doe", "must not contain a semicolon"},
+		{"registered user", strings.Repeat("ü", 128), "must not be longer than 255 bytes in UTF-8"},
+		{"registered user", "jane\n", control},
+		{"registered domain", "", ""},
+		{"registered domain", "a;b", "must not contain a semicolon"},
+		{"static password", strings.Repeat("p", 128), ""},
+		{"static password", strings.Repeat("p", 129), "must have 1 to 128 characters"},
+		{"password", "password123456", ""},
+		{"license type", "mdl", ""},
+		{"license type", "standard", ""},
+		{"license type", "other", `must be "mdl" or "standard"`},
+		{"license type", "MDL", "must consist of a-z"},
+		{"client public", "5", ""},
+		{"client public", strings.Repeat("aF", 513), ""},
+		{"client public", strings.Repeat("aF", 514), "must have 1 to 1026 characters"},
+		{"client evidence", "0x", digits},
+		{"device code", "0123", ""},
+		{"device code", "12a", "must consist of decimal digits"},
+		{"description", "Jane's phone\n", ""},
+		{"description", "", ""},
+		{"signature", "00a", ""},
+		{"response", "a b", letters},
+		{"derivation code", strings.Repeat("f", 28), "must have 1 to 27 characters"},
+		{"notification id", "0a1B", ""},
+		{"notification id", "0a1", even},
+		{"notification id", "", "must not be empty"},
+	} {
+		if got := try[tt.value](tt.text); got != tt.want {
+			t.Errorf("%s %.80q: %q, want %q", tt.value, tt.text, got, tt.want)
+		}
+	}
+}
+
+// A plain key is 1 to 64 letters and digits.
+func TestPlainKey(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"":                      false,
+		"8408980524":            true,
+		"a":                     true,
+		"09azAZ":                true,
+		strings.Repeat("0", 64): true,
+		strings.Repeat("0", 65): false,
+		"84089-80524":           false,
+		"8408980524 ":           false,
+		"8408980524\n":          false,
+		"{8408980524}":          false,
+		"login/8408980524":      false,
+		"８４０８":                  false,
+		"ü":                     false,
+		"\x00":                  false,
+	} {
+		if got := problem[PlainKey](key) == ""; got != want {
+			t.Errorf("%q: %v, want %v", key, got, want)
+		}
+	}
+}
+
+// A wrapped key is an even number of hex digits, at least 32.
+func TestWrapped(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"":                            false,
+		"8408980524":                  false,
+		strings.Repeat("a", 30):       false,
+		strings.Repeat("a", 31):       false,
+		strings.Repeat("a", 32):       true,
+		strings.Repeat("a", 33):       false,
+		strings.Repeat("aF", 40):      true,
+		strings.Repeat("0", 31) + "g": false,
+		strings.Repeat("0", 31) + "G": false,
+		strings.Repeat("0", 31) + ":": false,
+		strings.Repeat("0", 31) + "/": false,
+		strings.Repeat("0", 31) + "@": false,
+		strings.Repeat("0", 31) + "`": false,
+		strings.Repeat("0", 30) + "ü": false,
+	} {
+		if got := Key(key).Wrapped(); got != want {
+			t.Errorf("%q: %v, want %v", key, got, want)
+		}
+	}
+}
+
+// The two forms, said in another way.
+func FuzzKeys(f *testing.F) {
+	plain := regexp.MustCompile(`\A[0-9A-Za-z]{1,64}\z`)
+	wrapped := regexp.MustCompile(`\A[0-9A-Fa-f]*\z`)
+	for _, key := range []string{"", "8408980524", "é", strings.Repeat("ab", 16), strings.Repeat("z", 65)} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		if got, want := problem[PlainKey](key) == "", plain.MatchString(key); got != want {
+			t.Errorf("%q is plain: %v, want %v", key, got, want)
+		}
+		if got, want := Key(key).Wrapped(), len(key) >= 32 && len(key)%2 == 0 && wrapped.MatchString(key); got != want {
+			t.Errorf("%q is wrapped: %v, want %v", key, got, want)
+		}
+	})
+}
+
+// What is taken matches the documented pattern and length, and no problem holds a part of
+// the text.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"", "e3wfISG9", "VDS1000120-1", strings.Repeat("aF", 40), "jane;doe", "a\x00", "\xff", "mdl"} {
+		f.Add(s)
+	}
+	rules := map[string]Rule{"identifier": Identifier("").Rule(), "key": Key("").Rule(), "user": UserID("").Rule(), "notification id": NotificationID("").Rule()}
+	patterns := map[string]*regexp.Regexp{}
+	for name, r := range rules {
+		// The pattern is written for JSON Schema.
+		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(r.Characters.Pattern, `\x{$1}`)
+		patterns[name] = regexp.MustCompile("^(" + pattern + ")*$")
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for name, parse := range try {
+			problem := parse(s)
+			if len(s) > 20 && strings.Contains(problem, s) {
+				t.Errorf("%s: the problem %q holds the text", name, problem)
+			}
+			r, known := rules[name]
+			if !known || problem != "" {
+				continue
+			}
+			if n := utf8.RuneCountInString(s); n < r.Min || n > r.Max || !patterns[name].MatchString(s) {
+				t.Errorf("%s: %q is taken", name, s)
+			}
+		}
+	})
+}
+
+// The pattern that documents characters says what they are.
+func TestCharacters(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]Characters{
+		"text": text, "anything": anything, "identifier": identifier, "serial": serial,
+		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal,
+	} {
+		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(c.Pattern, `\x{$1}`)
+		re := regexp.MustCompile("^" + pattern + "$")
+		for r := range rune(0x10400) {
+			if r >= 0xD800 && r <= 0xDFFF {
+				continue
+			}
+			if got, want := c.allowed(r), re.MatchString(string(r)); got != want {
+				t.Fatalf("%s allows %U: %t, its pattern says %t", name, r, got, want)
+			}
+		}
+	}
+}

@@ -200,7 +200,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        noSupport,
-		Observer:             observer,
+		Decided:              observer.Ownership,
+		Audit:                observer.Audit,
 		Logger:               logger,
 	})
 	if err != nil {

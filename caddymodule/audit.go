@@ -75,20 +75,9 @@ func (l *auditLog) alarm(subject string) func(ctx context.Context, event, identi
 	}
 }
 
-// Operation does nothing.
-func (*auditLog) Operation(context.Context, gateway.OperationEvent) {}
-
-// Exchange does nothing.
-func (*auditLog) Exchange(context.Context, gateway.ExchangeEvent) {}
-
 // Ownership adds the decision about a request to the access log.
 func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String("dsapp_ownership", string(e.Verdict)))
 	}
 }
-
-// StoreTrouble does nothing.
-func (*auditLog) StoreTrouble(context.Context, gateway.StoreTrouble) {}
-
-var _ gateway.Observer = (*auditLog)(nil)

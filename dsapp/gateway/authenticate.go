@@ -27,17 +27,16 @@ type AuthenticatedResult struct {
 }
 
 // Authenticate has an authentication server verify a one-time password.
-func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequest) (AuthenticatedResult, error) {
-	return observed(ctx, g, OpAuthenticate, func() (AuthenticatedResult, error) {
-		a, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.AuthUser,
-			soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, Password: string(r.Password)})
-		if err != nil {
-			event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
-			return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err, false))
-		}
-		g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a, instance))
-		return authenticated(a), nil
-	})
+func (g *Gateway) Authenticate(ctx context.Context, c Caller, r AuthenticateRequest) (_ AuthenticatedResult, err error) {
+	defer func() { g.logFailure(ctx, OpAuthenticate, err) }()
+	a, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.AuthUser,
+		soap.AuthUserRequest{UserID: r.UserID, Domain: r.Domain, Password: string(r.Password)})
+	if err != nil {
+		event := authenticatedEvent(AuditAuthenticationRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
+		return AuthenticatedResult{}, g.auditRefusal(ctx, c, OpAuthenticate, event, g.loginError(err, false))
+	}
+	g.audit(ctx, c, OpAuthenticate, authenticatedEvent(AuditAuthenticated, r.UserID, r.Domain, a, instance))
+	return authenticated(a), nil
 }
 
 func authenticated(a soap.Authenticated) AuthenticatedResult {

@@ -31,44 +31,42 @@ type AddDeviceResult struct {
 // For a registration made for an activation exchange, each successful exchange
 // admits one device. For any other one, the authentication server may refuse as
 // many as an exchange has attempts.
-func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (AddDeviceResult, error) {
-	return observed(ctx, g, OpAddDevice, func() (AddDeviceResult, error) {
-		admission, err := g.activation.AdmitDevice(ctx, string(r.RegistrationIdentifier))
-		forwarded := g.forwards(err)
-		event := AuditEvent{
-			Action:       AuditDeviceRefused,
-			Registration: string(r.RegistrationIdentifier),
-			UserID:       admission.UserID,
-			Domain:       admission.Domain,
-			SerialNumber: admission.SerialNumber,
-			Instance:     admission.Instance,
-		}
-		if err != nil && !forwarded {
-			g.storeTrouble(ctx, OpAddDevice, err)
-			return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
-		}
-		device, instance, err := authserver.Call(judged(c.priority(ctx), admission), g.servers, authserver.At(admission.Instance),
-			soap.MDLAddDevice, soap.MDLAddDeviceRequest{
-				RegistrationID: r.RegistrationIdentifier,
-				DeviceCode:     r.DeviceCode,
-				Description:    plainDescription(r.Description),
-			})
-		if !forwarded && !consumed(admission, err) {
-			g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
-				g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
-		}
-		if err != nil {
-			event.Instance = instanceOf(err)
-			return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, serverError(err))
-		}
-		message, err := messageHex(device.InstanceActivationMessage)
-		if err != nil {
-			return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", instance, err)
-		}
-		event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, instance
-		g.audit(ctx, c, OpAddDevice, event)
-		return AddDeviceResult{InstanceActivationMessage: message}, nil
-	})
+func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (_ AddDeviceResult, err error) {
+	defer func() { g.logFailure(ctx, OpAddDevice, err) }()
+	admission, err := g.activation.AdmitDevice(ctx, string(r.RegistrationIdentifier))
+	forwarded := g.forwards(err)
+	event := AuditEvent{
+		Action:       AuditDeviceRefused,
+		Registration: string(r.RegistrationIdentifier),
+		UserID:       admission.UserID,
+		Domain:       admission.Domain,
+		SerialNumber: admission.SerialNumber,
+		Instance:     admission.Instance,
+	}
+	if err != nil && !forwarded {
+		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
+	}
+	device, instance, err := authserver.Call(judged(c.priority(ctx), admission), g.servers, authserver.At(admission.Instance),
+		soap.MDLAddDevice, soap.MDLAddDeviceRequest{
+			RegistrationID: r.RegistrationIdentifier,
+			DeviceCode:     r.DeviceCode,
+			Description:    plainDescription(r.Description),
+		})
+	if !forwarded && !consumed(admission, err) {
+		g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
+			g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
+	}
+	if err != nil {
+		event.Instance = instanceOf(err)
+		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, serverError(err))
+	}
+	message, err := messageHex(device.InstanceActivationMessage)
+	if err != nil {
+		return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", instance, err)
+	}
+	event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, instance
+	g.audit(ctx, c, OpAddDevice, event)
+	return AddDeviceResult{InstanceActivationMessage: message}, nil
 }
 
 // ActivateRequest completes the activation of a device.
@@ -88,19 +86,18 @@ type ActivateResult struct {
 
 // Activate forwards a confirmation to the instance that holds the registration.
 // Its success removes the registration.
-func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (ActivateResult, error) {
-	return observed(ctx, g, OpActivate, func() (ActivateResult, error) {
-		return g.confirm(ctx, c, r.RegistrationIdentifier, confirmation{
-			operation: OpActivate,
-			kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
-			forward:   g.forwardUnknown,
-			send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
-				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.MDLActivate, soap.MDLActivateRequest{
-					RegistrationID: r.RegistrationIdentifier,
-					Signature:      r.Signature,
-				})
-			},
-		})
+func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (_ ActivateResult, err error) {
+	defer func() { g.logFailure(ctx, OpActivate, err) }()
+	return g.confirm(ctx, c, r.RegistrationIdentifier, confirmation{
+		operation: OpActivate,
+		kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
+		forward:   g.forwardUnknown,
+		send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+			return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.MDLActivate, soap.MDLActivateRequest{
+				RegistrationID: r.RegistrationIdentifier,
+				Signature:      r.Signature,
+			})
+		},
 	})
 }
 
@@ -129,7 +126,6 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identif
 		Instance:     admission.Instance,
 	}
 	if err != nil && !forwarded {
-		g.storeTrouble(ctx, f.operation, err)
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
 	}
 	activated, instance, err := f.send(judged(c.priority(ctx), admission), admission)

@@ -24,13 +24,9 @@ type GenerateEphemeralKeyResult struct {
 
 // GenerateEphemeralKey carries out the first call of an activation exchange. The
 // gateway's own exchange succeeds for every well-formed identifier, known or not.
-func (g *Gateway) GenerateEphemeralKey(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
-	return observed(ctx, g, OpGenerateEphemeralKey, func() (GenerateEphemeralKeyResult, error) {
-		start := g.now()
-		result, err := g.beginOrRelay(ctx, c, r)
-		g.observer.Exchange(ctx, ExchangeEvent{Step: EphemeralKey, Outcome: outcome(err), Duration: g.now().Sub(start)})
-		return result, err
-	})
+func (g *Gateway) GenerateEphemeralKey(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (_ GenerateEphemeralKeyResult, err error) {
+	defer func() { g.logFailure(ctx, OpGenerateEphemeralKey, err) }()
+	return g.beginOrRelay(ctx, c, r)
 }
 
 func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
@@ -43,7 +39,6 @@ func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemera
 func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
 	challenge, err := g.activation.Begin(ctx, string(r.RegistrationIdentifier), string(r.ClientPublic), c.origin())
 	if err != nil {
-		g.storeTrouble(ctx, OpGenerateEphemeralKey, err)
 		return GenerateEphemeralKeyResult{}, activationError(err)
 	}
 	if challenge.Contended {
@@ -83,19 +78,16 @@ type GenerateActivationDataResult struct {
 
 // GenerateActivationData carries out the second call of an activation exchange.
 // Every refusal of the gateway is the same one.
-func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
-	return observed(ctx, g, OpGenerateActivationData, func() (GenerateActivationDataResult, error) {
-		start := g.now()
-		result, err := g.proveOrRelay(ctx, c, r)
-		g.observer.Exchange(ctx, ExchangeEvent{Step: Evidence, Outcome: outcome(err), Duration: g.now().Sub(start)})
-		event := AuditEvent{Action: AuditProofRefused, Registration: string(r.RegistrationIdentifier)}
-		if err != nil {
-			return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
-		}
-		event.Action = AuditProven
-		g.audit(ctx, c, OpGenerateActivationData, event)
-		return result, nil
-	})
+func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (_ GenerateActivationDataResult, err error) {
+	defer func() { g.logFailure(ctx, OpGenerateActivationData, err) }()
+	result, err := g.proveOrRelay(ctx, c, r)
+	event := AuditEvent{Action: AuditProofRefused, Registration: string(r.RegistrationIdentifier)}
+	if err != nil {
+		return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
+	}
+	event.Action = AuditProven
+	g.audit(ctx, c, OpGenerateActivationData, event)
+	return result, nil
 }
 
 func (g *Gateway) proveOrRelay(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
@@ -118,7 +110,6 @@ func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataR
 		})
 	}
 	if err != nil {
-		g.storeTrouble(ctx, OpGenerateActivationData, err)
 		return GenerateActivationDataResult{}, activationError(err)
 	}
 	return GenerateActivationDataResult{

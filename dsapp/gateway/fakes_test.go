@@ -130,7 +130,8 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 		GatewayID:            "GATEWAY01",
 		UnknownRegistrations: unknown,
 		NoSupportCode:        -77,
-		Observer:             &r.events,
+		Decided:              r.events.Ownership,
+		Audit:                r.events.Audit,
 		Logger:               slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:                  func() time.Time { return r.now },
 	}
@@ -409,14 +410,11 @@ func (f *fakeServers) Replicated() bool {
 // at is the named instance.
 func at(instance string) []string { return []string{instance} }
 
-// events is an Observer that writes everything down.
+// events are what a Gateway told.
 type events struct {
-	mu         sync.Mutex
-	operations []OperationEvent
-	exchanges  []ExchangeEvent
-	verdicts   []OwnershipEvent
-	troubles   []StoreTrouble
-	audits     []AuditEvent
+	mu       sync.Mutex
+	verdicts []OwnershipEvent
+	audits   []AuditEvent
 }
 
 // note appends an event to one of the lists of e.
@@ -426,16 +424,12 @@ func note[E any](e *events, list *[]E, event E) {
 	*list = append(*list, event)
 }
 
-func (e *events) Operation(_ context.Context, o OperationEvent) { note(e, &e.operations, o) }
-func (e *events) Exchange(_ context.Context, x ExchangeEvent)   { note(e, &e.exchanges, x) }
-
-func (e *events) Ownership(_ context.Context, o OwnershipEvent)  { note(e, &e.verdicts, o) }
-func (e *events) StoreTrouble(_ context.Context, s StoreTrouble) { note(e, &e.troubles, s) }
-func (e *events) Audit(_ context.Context, a AuditEvent)          { note(e, &e.audits, a) }
+func (e *events) Ownership(_ context.Context, o OwnershipEvent) { note(e, &e.verdicts, o) }
+func (e *events) Audit(_ context.Context, a AuditEvent)         { note(e, &e.audits, a) }
 
 // String is everything that was written down.
 func (e *events) String() string {
-	return fmt.Sprintf("%+v", []any{e.operations, e.exchanges, e.verdicts, e.troubles, e.audits})
+	return fmt.Sprintf("%+v", []any{e.verdicts, e.audits})
 }
 
 // actions are the audited actions in order.
@@ -451,5 +445,4 @@ var (
 	_ Activation = (*fakeActivation)(nil)
 	_ Ownership  = (*fakeOwnership)(nil)
 	_ Servers    = (*fakeServers)(nil)
-	_ Observer   = (*events)(nil)
 )

@@ -154,8 +154,12 @@ type Config struct {
 	// gateway itself refuses to cancel a request. It is -1 if 0, which stands for
 	// success.
 	NoSupportCode int
-	// Observer may be nil.
-	Observer Observer
+	// Decided is called once the owner of a pending request was looked for, and again
+	// for what became of a request that was given out. Like Audit it is called
+	// concurrently and must not block. It may be nil.
+	Decided func(ctx context.Context, e OwnershipEvent)
+	// Audit is called for every event that belongs in an audit trail. It may be nil.
+	Audit func(ctx context.Context, e AuditEvent)
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 	// Now is time.Now if nil.
@@ -172,7 +176,8 @@ type Gateway struct {
 	forwardUnknown   bool
 	hideUnknownUsers bool
 	noSupportCodes   ResultCodes
-	observer         Observer
+	decided          func(context.Context, OwnershipEvent)
+	audited          func(context.Context, AuditEvent)
 	logger           *slog.Logger
 	now              func() time.Time
 }
@@ -216,12 +221,16 @@ func New(c Config) (*Gateway, error) {
 		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
 		hideUnknownUsers: c.HideUnknownUsers,
 		noSupportCodes:   soap.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
-		observer:         c.Observer,
+		decided:          c.Decided,
+		audited:          c.Audit,
 		logger:           c.Logger,
 		now:              c.Now,
 	}
-	if g.observer == nil {
-		g.observer = noObserver{}
+	if g.decided == nil {
+		g.decided = func(context.Context, OwnershipEvent) {}
+	}
+	if g.audited == nil {
+		g.audited = func(context.Context, AuditEvent) {}
 	}
 	if g.logger == nil {
 		g.logger = slog.Default()
@@ -242,33 +251,30 @@ type ServerTimeResult struct {
 }
 
 // ServerTime returns the time of the gateway's own clock.
-func (g *Gateway) ServerTime(ctx context.Context, _ Caller, _ ServerTimeRequest) (ServerTimeResult, error) {
-	return observed(ctx, g, OpServerTime, func() (ServerTimeResult, error) {
-		return ServerTimeResult{Time: g.now().Unix()}, nil
-	})
+func (g *Gateway) ServerTime(ctx context.Context, _ Caller, _ ServerTimeRequest) (_ ServerTimeResult, err error) {
+	defer func() { g.logFailure(ctx, OpServerTime, err) }()
+	return ServerTimeResult{Time: g.now().Unix()}, nil
 }
 
-// observed runs an operation and reports how it ended.
-func observed[R any](ctx context.Context, g *Gateway, op Operation, run func() (R, error)) (R, error) {
-	start := g.now()
-	result, err := run()
-	g.observer.Operation(ctx, OperationEvent{Operation: op, Outcome: outcome(err), Duration: g.now().Sub(start)})
-	if failure, ok := errors.AsType[*Failure](err); ok {
-		level := slog.LevelWarn
-		switch {
-		case ctx.Err() != nil:
-			// The client left; whatever failed then is no trouble of ours.
-			level = slog.LevelDebug
-		case breaker.IsOpen(err):
-			// That the breaker opened was logged.
-			level = slog.LevelDebug
-		case failure.Kind == Internal:
-			level = slog.LevelError
-		}
-		g.logger.LogAttrs(ctx, level, "operation failed",
-			slog.String("operation", string(op)), slog.String("kind", string(failure.Kind)), slog.Any("error", failure.Err))
+// logFailure logs that an operation failed, if err says so.
+func (g *Gateway) logFailure(ctx context.Context, op Operation, err error) {
+	failure, ok := errors.AsType[*Failure](err)
+	if !ok {
+		return
 	}
-	return result, err
+	level := slog.LevelWarn
+	switch {
+	case ctx.Err() != nil:
+		// The client left; whatever failed then is no trouble of ours.
+		level = slog.LevelDebug
+	case breaker.IsOpen(err):
+		// That the breaker opened was logged.
+		level = slog.LevelDebug
+	case failure.Kind == Internal:
+		level = slog.LevelError
+	}
+	g.logger.LogAttrs(ctx, level, "operation failed",
+		slog.String("operation", string(op)), slog.String("kind", string(failure.Kind)), slog.Any("error", failure.Err))
 }
 
 // tolerated reports the error of what was done when the outcome of the operation
@@ -278,16 +284,8 @@ func (g *Gateway) tolerated(ctx context.Context, op Operation, what string, err 
 	if err == nil {
 		return
 	}
-	g.storeTrouble(ctx, op, err)
 	g.logger.LogAttrs(ctx, slog.LevelError, what+" failed",
 		append(attributes, slog.String("operation", string(op)), slog.Any("error", err))...)
-}
-
-// storeTrouble reports err if it is the store's.
-func (g *Gateway) storeTrouble(ctx context.Context, op Operation, err error) {
-	if errors.Is(err, activation.ErrUnavailable) || errors.Is(err, ownership.ErrUnavailable) {
-		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
-	}
 }
 
 // auditRefusal audits e if err, which is of this package, is a refusal. It
@@ -303,5 +301,5 @@ func (g *Gateway) auditRefusal(ctx context.Context, c Caller, op Operation, e Au
 // audit completes the event and reports it.
 func (g *Gateway) audit(ctx context.Context, c Caller, op Operation, e AuditEvent) {
 	e.Operation, e.Application = op, c.Application
-	g.observer.Audit(ctx, e.bounded())
+	g.audited(ctx, e.bounded())
 }

@@ -148,9 +148,6 @@ func TestRegisterActivation(t *testing.T) {
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}
-	if want := []OperationEvent{{OpRegisterActivation, Success, 3 * time.Second}}; !slices.Equal(r.events.operations, want) {
-		t.Errorf("operations are %+v, want %+v", r.events.operations, want)
-	}
 }
 
 // An image without domain and gateway id keeps its seven fields.
@@ -229,9 +226,6 @@ func (r *rig) wantInvalid(t *testing.T, err error, member Member) {
 		t.Errorf("error is %v, want one about %q", err, member)
 	}
 	r.wantTrace(t)
-	if len(r.events.operations) != 1 || r.events.operations[0].Outcome != Invalid {
-		t.Errorf("operations are %+v, want one that is invalid", r.events.operations)
-	}
 	if len(r.events.audits) != 0 || len(r.events.verdicts) != 0 {
 		t.Errorf("reported %v", &r.events)
 	}
@@ -379,9 +373,6 @@ func TestSuccesses(t *testing.T) {
 				if got := r.trace[:len(before)]; !slices.Equal(got, before) {
 					t.Errorf("calls were %q, want %q first", r.trace, before)
 				}
-				if len(r.events.operations) != 1 || r.events.operations[0].Operation != op || r.events.operations[0].Outcome != Success {
-					t.Errorf("operations are %+v", r.events.operations)
-				}
 				for _, e := range r.events.audits {
 					if e.Operation != op || e.Application != "bank-site" || e.Instance != "backup" && e.Action != AuditProven {
 						t.Errorf("audit is %+v", e)
@@ -389,9 +380,6 @@ func TestSuccesses(t *testing.T) {
 				}
 				if op != OpGenerateEphemeralKey && len(r.events.audits) != 1 {
 					t.Errorf("audited %q, want one action", r.events.actions())
-				}
-				if len(r.events.troubles) != 0 {
-					t.Errorf("store troubles are %+v", r.events.troubles)
 				}
 			})
 		}
@@ -443,16 +431,6 @@ func TestActivationErrors(t *testing.T) {
 				err := operations[op](t.Context(), r)
 				wantError(t, err, c.want)
 				r.wantTrace(t, call)
-				if want := []OperationEvent{{op, outcome(c.want), 0}}; !slices.Equal(r.events.operations, want) {
-					t.Errorf("operations are %+v, want %+v", r.events.operations, want)
-				}
-				if got := len(r.events.troubles) > 0; got != (c.name == "store down") {
-					t.Errorf("store trouble reported: %t", got)
-				}
-				exchanged := op == OpGenerateEphemeralKey || op == OpGenerateActivationData
-				if got := len(r.events.exchanges) == 1 && r.events.exchanges[0].Outcome == outcome(c.want); got != exchanged {
-					t.Errorf("exchange events are %+v", r.events.exchanges)
-				}
 			})
 		}
 	}
@@ -499,9 +477,6 @@ func TestRegistrationNotKept(t *testing.T) {
 				r.wantTrace(t, "reserve", "MDL_REGISTER", "register", "release")
 				if got := r.events.actions(); !slices.Equal(got, actions) {
 					t.Errorf("audited %q, want %q", got, actions)
-				}
-				if want := []StoreTrouble{{Operation: op, Lost: true}}; !slices.Equal(r.events.troubles, want) {
-					t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
 				}
 			})
 		}
@@ -572,9 +547,6 @@ func TestNonsenseOfServers(t *testing.T) {
 			if !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 			}
-			if len(r.events.troubles) != 0 {
-				t.Errorf("store troubles are %+v", r.events.troubles)
-			}
 		})
 	}
 }
@@ -588,9 +560,6 @@ func TestGenerateEphemeralKey(t *testing.T) {
 	}
 	if want := [2]string{"e3wfISG9", theClientPublic}; r.activation.begun != want {
 		t.Errorf("began with %q, want %q", r.activation.begun, want)
-	}
-	if want := []ExchangeEvent{{Step: EphemeralKey, Outcome: Success}}; !slices.Equal(r.events.exchanges, want) {
-		t.Errorf("exchange events are %+v, want %+v", r.events.exchanges, want)
 	}
 }
 
@@ -715,9 +684,6 @@ func TestReturnFails(t *testing.T) {
 		if !strings.Contains(r.log.String(), "failed") {
 			t.Errorf("%s: the failure is not in the log", op)
 		}
-		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
-		}
 	}
 }
 
@@ -774,9 +740,6 @@ func TestCompleteFails(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), "failed") {
 		t.Error("the failure is not in the log")
-	}
-	if want := []StoreTrouble{{Operation: OpActivate}}; !slices.Equal(r.events.troubles, want) {
-		t.Errorf("store troubles are %+v, want %+v", r.events.troubles, want)
 	}
 }
 
@@ -898,11 +861,11 @@ func TestPlainDescription(t *testing.T) {
 	})
 }
 
-// Without an observer everything works just as well.
-func TestNoObserver(t *testing.T) {
+// When nobody wants to be told, everything works just as well.
+func TestNobodyIsTold(t *testing.T) {
 	t.Parallel()
 	for op, do := range operations {
-		r := newRig(t, "", func(c *Config) { c.Observer = nil })
+		r := newRig(t, "", func(c *Config) { c.Decided, c.Audit = nil, nil })
 		if err := do(t.Context(), r); err != nil {
 			t.Errorf("%s: %v", op, err)
 		}

@@ -23,21 +23,20 @@ type UpdateNotificationIDResult struct{}
 
 // UpdateNotificationID forwards the push notification ID of a device. Only the
 // authentication server can read it.
-func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNotificationIDRequest) (UpdateNotificationIDResult, error) {
-	return observed(ctx, g, OpUpdateNotificationID, func() (UpdateNotificationIDResult, error) {
-		_, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{
-			UserID:       r.UserID,
-			Domain:       r.Domain,
-			SerialNumber: r.SerialNumber,
-			DevicePNID:   form.NotificationID(strings.ToUpper(string(r.NotificationID))),
-		})
-		event := AuditEvent{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}
-		if err != nil {
-			event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
-			return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))
-		}
-		event.Action, event.Instance = AuditNotificationIDUpdated, instance
-		g.audit(ctx, c, OpUpdateNotificationID, event)
-		return UpdateNotificationIDResult{}, nil
+func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNotificationIDRequest) (_ UpdateNotificationIDResult, err error) {
+	defer func() { g.logFailure(ctx, OpUpdateNotificationID, err) }()
+	_, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.UpdateDevicePNID, soap.UpdateDevicePNIDRequest{
+		UserID:       r.UserID,
+		Domain:       r.Domain,
+		SerialNumber: r.SerialNumber,
+		DevicePNID:   form.NotificationID(strings.ToUpper(string(r.NotificationID))),
 	})
+	event := AuditEvent{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}
+	if err != nil {
+		event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
+		return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))
+	}
+	event.Action, event.Instance = AuditNotificationIDUpdated, instance
+	g.audit(ctx, c, OpUpdateNotificationID, event)
+	return UpdateNotificationIDResult{}, nil
 }

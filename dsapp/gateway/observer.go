@@ -1,30 +1,11 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 )
-
-// Observer is told what the gateway does. Nothing it is told is a secret, and
-// every value except the parties of an AuditEvent comes from a small fixed set.
-// Its methods are called concurrently and must not block.
-type Observer interface {
-	// Operation is called once for every operation that ended.
-	Operation(ctx context.Context, e OperationEvent)
-	// Exchange is called once for every call of an activation exchange that ended.
-	Exchange(ctx context.Context, e ExchangeEvent)
-	// Ownership is called once the owner of a pending request was looked for, and
-	// again for what became of a request that was given out.
-	Ownership(ctx context.Context, e OwnershipEvent)
-	// StoreTrouble is called when the store kept an operation from ending well.
-	StoreTrouble(ctx context.Context, e StoreTrouble)
-	// Audit is called for every event that belongs in an audit trail.
-	Audit(ctx context.Context, e AuditEvent)
-}
 
 // Verdict is what the ownership of a pending request means for a call.
 type Verdict string
@@ -63,47 +44,6 @@ const (
 type OwnershipEvent struct {
 	Operation Operation
 	Verdict   Verdict
-}
-
-// Outcome is how an operation or an exchange call ended: one of the
-// constants of this type or the text of a FailureKind.
-type Outcome string
-
-// The outcomes beside those of a FailureKind.
-const (
-	Success Outcome = "success"
-	Refused Outcome = "refused"
-	Invalid Outcome = "invalid"
-)
-
-// OperationEvent is an operation that ended.
-type OperationEvent struct {
-	Operation Operation
-	Outcome   Outcome
-	Duration  time.Duration
-}
-
-// ExchangeStep is one of the two calls of an activation exchange.
-type ExchangeStep string
-
-// The calls of an exchange.
-const (
-	EphemeralKey ExchangeStep = "ephemeral_key"
-	Evidence     ExchangeStep = "evidence"
-)
-
-// ExchangeEvent is an exchange call that ended.
-type ExchangeEvent struct {
-	Step     ExchangeStep
-	Outcome  Outcome
-	Duration time.Duration
-}
-
-// StoreTrouble is a store access that failed.
-type StoreTrouble struct {
-	Operation Operation
-	// Lost says that an outcome of the authentication server could not be kept.
-	Lost bool
 }
 
 // AuditAction is what happened.
@@ -205,34 +145,6 @@ func (e AuditEvent) bounded() AuditEvent {
 		*v = strings.ToValidUTF8((*v)[:min(len(*v), maxAuditValue)], "")
 	}
 	return e
-}
-
-// noObserver is told everything and does nothing.
-type noObserver struct{}
-
-func (noObserver) Operation(context.Context, OperationEvent)  {}
-func (noObserver) Exchange(context.Context, ExchangeEvent)    {}
-func (noObserver) Ownership(context.Context, OwnershipEvent)  {}
-func (noObserver) StoreTrouble(context.Context, StoreTrouble) {}
-func (noObserver) Audit(context.Context, AuditEvent)          {}
-
-var _ Observer = noObserver{}
-
-// outcome classifies an error of this package.
-func outcome(err error) Outcome {
-	if err == nil {
-		return Success
-	}
-	if _, ok := errors.AsType[*Refusal](err); ok {
-		return Refused
-	}
-	if _, ok := errors.AsType[*InvalidError](err); ok {
-		return Invalid
-	}
-	if failure, ok := errors.AsType[*Failure](err); ok {
-		return Outcome(failure.Kind)
-	}
-	return Outcome(Internal)
 }
 
 // instanceOf tells which instance a failed command was given to.

@@ -45,36 +45,35 @@ type RegisterActivationResult struct {
 // RegisterActivation registers a user with an authentication server and keeps
 // what the server gave for the exchange that follows. Of a relayed exchange it
 // keeps which instance it was; if that fails, what RegisterOffline says applies.
-func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterActivationRequest) (RegisterActivationResult, error) {
-	return observed(ctx, g, OpRegisterActivation, func() (RegisterActivationResult, error) {
-		kind, enrol, err := g.license(r)
-		if err != nil {
-			return RegisterActivationResult{}, err
-		}
-		release, err := g.reserve(ctx, OpRegisterActivation)
-		if err != nil {
-			return RegisterActivationResult{}, err
-		}
-		defer release()
-		registration, e, err := g.register(ctx, c, OpRegisterActivation, kind, r, enrol)
-		if err != nil {
-			return RegisterActivationResult{}, err
-		}
-		registered, err := g.keep(ctx, c, OpRegisterActivation, registration)
-		if err != nil {
-			return RegisterActivationResult{}, err
-		}
-		registration.Identifier = registered.Identifier
-		g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
-		// The authentication server chose the password of a relayed exchange.
-		password := cmp.Or(e.password, registered.Password)
-		return RegisterActivationResult{
-			RegistrationIdentifier: registered.Identifier,
-			ActivationPassword:     password,
-			ActivationImage:        activationImage(string(r.UserID), string(r.Domain), registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
-			ExpiresAt:              registered.ExpiresAt,
-		}, nil
-	})
+func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterActivationRequest) (_ RegisterActivationResult, err error) {
+	defer func() { g.logFailure(ctx, OpRegisterActivation, err) }()
+	kind, enrol, err := g.license(r)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
+	release, err := g.reserve(ctx, OpRegisterActivation)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
+	defer release()
+	registration, e, err := g.register(ctx, c, OpRegisterActivation, kind, r, enrol)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
+	registered, err := g.keep(ctx, c, OpRegisterActivation, registration)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
+	registration.Identifier = registered.Identifier
+	g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
+	// The authentication server chose the password of a relayed exchange.
+	password := cmp.Or(e.password, registered.Password)
+	return RegisterActivationResult{
+		RegistrationIdentifier: registered.Identifier,
+		ActivationPassword:     password,
+		ActivationImage:        activationImage(string(r.UserID), string(r.Domain), registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
+		ExpiresAt:              registered.ExpiresAt,
+	}, nil
 }
 
 // license tells how the licence that is asked for is registered and kept.
@@ -116,24 +115,23 @@ type RegisterOfflineResult struct {
 // done with unknown registrations. Where they are forwarded, the activation goes
 // on without the memory and the loss is reported; where they are refused, it
 // could never be completed, and the operation fails.
-func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (RegisterOfflineResult, error) {
-	return observed(ctx, g, OpRegisterOffline, func() (RegisterOfflineResult, error) {
-		release, err := g.reserve(ctx, OpRegisterOffline)
-		if err != nil {
-			return RegisterOfflineResult{}, err
-		}
-		defer release()
-		registration, e, err := g.register(ctx, c, OpRegisterOffline, activation.KindAffinity,
-			RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
-		if err != nil {
-			return RegisterOfflineResult{}, err
-		}
-		if _, err := g.keep(ctx, c, OpRegisterOffline, registration); err != nil {
-			return RegisterOfflineResult{}, err
-		}
-		g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
-		return RegisterOfflineResult{RegistrationIdentifier: registration.Identifier, ActivationMessageImage: e.data.ActivationMessage}, nil
-	})
+func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (_ RegisterOfflineResult, err error) {
+	defer func() { g.logFailure(ctx, OpRegisterOffline, err) }()
+	release, err := g.reserve(ctx, OpRegisterOffline)
+	if err != nil {
+		return RegisterOfflineResult{}, err
+	}
+	defer release()
+	registration, e, err := g.register(ctx, c, OpRegisterOffline, activation.KindAffinity,
+		RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
+	if err != nil {
+		return RegisterOfflineResult{}, err
+	}
+	if _, err := g.keep(ctx, c, OpRegisterOffline, registration); err != nil {
+		return RegisterOfflineResult{}, err
+	}
+	g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
+	return RegisterOfflineResult{RegistrationIdentifier: registration.Identifier, ActivationMessageImage: e.data.ActivationMessage}, nil
 }
 
 // enrolled is what an authentication server answered to a registration.
@@ -175,7 +173,6 @@ func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (en
 func (g *Gateway) reserve(ctx context.Context, op Operation) (release func(), err error) {
 	release, err = g.activation.Reserve(ctx)
 	if err != nil {
-		g.storeTrouble(ctx, op, err)
 		return nil, activationError(err)
 	}
 	return release, nil
@@ -227,7 +224,7 @@ func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation
 		return registered, nil
 	}
 	err = g.registrationError(ctx, c, op, r, err)
-	if r.Kind != activation.KindAffinity || !g.forwardUnknown || outcome(err) == Refused {
+	if _, refused := errors.AsType[*Refusal](err); refused || r.Kind != activation.KindAffinity || !g.forwardUnknown {
 		return activation.Registered{}, err
 	}
 	g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be kept",
@@ -247,7 +244,6 @@ func (g *Gateway) registrationError(ctx context.Context, c Caller, op Operation,
 	if failure, ok := errors.AsType[*Failure](err); ok {
 		return failure
 	}
-	g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op, Lost: true})
 	// No time to ask again: the next request makes one more registration.
 	return &Failure{Kind: Internal, Err: fmt.Errorf("keeping a registration: %w", err)}
 }

@@ -78,7 +78,6 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 func (g *Gateway) locate(ctx context.Context, op Operation, identifier form.Identifier) (activation.Admission, error) {
 	located, err := g.activation.Locate(ctx, string(identifier))
 	if err != nil && !g.forwards(err) {
-		g.storeTrouble(ctx, op, err)
 		return activation.Admission{}, activationError(err)
 	}
 	return located, nil

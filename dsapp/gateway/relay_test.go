@@ -115,9 +115,6 @@ func TestRelayRegistrationNotKept(t *testing.T) {
 		r := newRig(t, unknown, relayed)
 		r.activation.registerErr = errStore
 		got, err := r.RegisterActivation(t.Context(), theCaller, theRelayedRegistration)
-		if want := []StoreTrouble{{Operation: OpRegisterActivation, Lost: true}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%q: store troubles are %+v, want %+v", unknown, r.events.troubles, want)
-		}
 		if unknown == RefuseUnknown {
 			wantError(t, err, &Failure{Kind: Internal})
 			r.wantActions(t, AuditRegistrationLost)
@@ -191,9 +188,6 @@ func TestRelayExchange(t *testing.T) {
 		}
 		r.wantTrace(t, "locate", "dsappSRPGenerateActivationData")
 		r.wantActions(t, AuditProven)
-		if want := []ExchangeEvent{{Step: Evidence, Outcome: Success}}; !slices.Equal(r.events.exchanges, want) {
-			t.Errorf("%s: exchange events are %+v, want %+v", name, r.events.exchanges, want)
-		}
 	}
 }
 
@@ -229,13 +223,7 @@ func TestRelayUnknownRegistrations(t *testing.T) {
 				want = want[:1]
 			}
 			r.wantTrace(t, want...)
-			if got := len(r.events.troubles) == 1; got != (c.err == errStore) {
-				t.Errorf("%s: store troubles are %+v", op, r.events.troubles)
-			}
 			if slices.Contains(exchange, op) {
-				if len(r.events.exchanges) != 1 || r.events.exchanges[0].Outcome != outcome(err) {
-					t.Errorf("%s: exchange events are %+v", op, r.events.exchanges)
-				}
 				if r.activation.located != "e3wfISG9" {
 					t.Errorf("%s: located %q", op, r.activation.located)
 				}

@@ -124,30 +124,29 @@ func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest
 	return g.cancel(ctx, c, signatures, r)
 }
 
-func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (RetrieveResult, error) {
+func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (_ RetrieveResult, err error) {
 	op := q.retrieving
-	return observed(ctx, g, op, func() (RetrieveResult, error) {
-		d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
-		if err := g.judge(ctx, op, d, err); err != nil {
-			return RetrieveResult{}, err
-		}
-		retrieved, instance, err := authserver.Call(ctx, g.servers, authserver.Target{Search: true}, q.retrieve,
-			soap.RetrieveRequest{SerialNumber: r.SerialNumber, Key: r.Key})
-		if err != nil {
-			return RetrieveResult{}, serverError(err)
-		}
-		// The key is used up, whatever the message is worth.
-		owner := ownership.Owner{Application: c.Application, SerialNumber: string(r.SerialNumber), Instance: instance}
-		if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
-			return RetrieveResult{}, err
-		}
-		message, err := messageHex(retrieved.RequestMessage)
-		if err != nil {
-			return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
-		}
-		g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: string(r.SerialNumber), Instance: instance})
-		return RetrieveResult{RequestMessage: message}, nil
-	})
+	defer func() { g.logFailure(ctx, op, err) }()
+	d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
+	if err := g.judge(ctx, op, d, err); err != nil {
+		return RetrieveResult{}, err
+	}
+	retrieved, instance, err := authserver.Call(ctx, g.servers, authserver.Target{Search: true}, q.retrieve,
+		soap.RetrieveRequest{SerialNumber: r.SerialNumber, Key: r.Key})
+	if err != nil {
+		return RetrieveResult{}, serverError(err)
+	}
+	// The key is used up, whatever the message is worth.
+	owner := ownership.Owner{Application: c.Application, SerialNumber: string(r.SerialNumber), Instance: instance}
+	if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
+		return RetrieveResult{}, err
+	}
+	message, err := messageHex(retrieved.RequestMessage)
+	if err != nil {
+		return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
+	}
+	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: string(r.SerialNumber), Instance: instance})
+	return RetrieveResult{RequestMessage: message}, nil
 }
 
 // claim makes o the owner of a request that an authentication server gave out. The
@@ -157,42 +156,40 @@ func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind owners
 	won, err := g.ownership.Claim(ctx, kind, key, o)
 	switch {
 	case err != nil:
-		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictUnowned})
-		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op, Lost: true})
+		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictUnowned})
 		g.logger.LogAttrs(ctx, slog.LevelError, "the owner of a request could not be kept",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance), slog.Any("error", err))
 	case !won:
-		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
+		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "a request was given out twice; it was kept from the second device",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance))
 		g.audit(ctx, c, op, AuditEvent{Action: AuditRequestLost, SerialNumber: o.SerialNumber, Instance: o.Instance})
 		return &Refusal{Codes: notFoundCodes}
 	default:
-		g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: VerdictClaimed})
+		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictClaimed})
 	}
 	return nil
 }
 
-func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (AuthenticatedResult, error) {
+func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (_ AuthenticatedResult, err error) {
 	op := q.completing
-	return observed(ctx, g, op, func() (AuthenticatedResult, error) {
-		d, err := g.ownership.Completing(ctx, q.kind, r.Key)
-		if err := g.judge(ctx, op, d, err); err != nil {
-			return AuthenticatedResult{}, err
-		}
-		instance := ""
-		if len(d.Instances) > 0 {
-			instance = d.Instances[0]
-		}
-		a, instance, err := q.complete(ctx, g.servers, instance, r)
-		if err != nil {
-			event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
-			return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
-		}
-		g.release(ctx, op, d)
-		g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a, instance))
-		return authenticated(a), nil
-	})
+	defer func() { g.logFailure(ctx, op, err) }()
+	d, err := g.ownership.Completing(ctx, q.kind, r.Key)
+	if err := g.judge(ctx, op, d, err); err != nil {
+		return AuthenticatedResult{}, err
+	}
+	instance := ""
+	if len(d.Instances) > 0 {
+		instance = d.Instances[0]
+	}
+	a, instance, err := q.complete(ctx, g.servers, instance, r)
+	if err != nil {
+		event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
+		return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
+	}
+	g.release(ctx, op, d)
+	g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a, instance))
+	return authenticated(a), nil
 }
 
 // completionError turns an authentication server's error about a completion into
@@ -210,42 +207,39 @@ func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err
 	return serverError(err)
 }
 
-func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (CancelResult, error) {
+func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (_ CancelResult, err error) {
 	op := q.cancelling
-	return observed(ctx, g, op, func() (CancelResult, error) {
-		wrapped := r.Key.Wrapped()
-		if wrapped {
-			r.Key = form.Key(strings.ToUpper(string(r.Key)))
-		}
-		event := AuditEvent{Action: AuditCancelRefused, SerialNumber: string(r.SerialNumber)}
-		d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
-		if err := g.judge(ctx, op, d, err); err != nil {
-			return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
-		}
-		// A wrapped key does not tell which request it means.
-		to := authserver.Target{Instances: d.Instances, Search: wrapped}
-		_, instance, err := authserver.Call(ctx, g.servers, to, q.cancel, soap.CancelRequest{SerialNumber: r.SerialNumber, KeyMessage: r.Key})
-		if err != nil {
-			event.Instance = instanceOf(err)
-			return CancelResult{}, g.auditRefusal(ctx, c, op, event, serverError(err))
-		}
-		g.release(ctx, op, d)
-		event.Action, event.Instance = AuditCancelled, instance
-		g.audit(ctx, c, op, event)
-		return CancelResult{}, nil
-	})
+	defer func() { g.logFailure(ctx, op, err) }()
+	wrapped := r.Key.Wrapped()
+	if wrapped {
+		r.Key = form.Key(strings.ToUpper(string(r.Key)))
+	}
+	event := AuditEvent{Action: AuditCancelRefused, SerialNumber: string(r.SerialNumber)}
+	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
+	if err := g.judge(ctx, op, d, err); err != nil {
+		return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
+	}
+	// A wrapped key does not tell which request it means.
+	to := authserver.Target{Instances: d.Instances, Search: wrapped}
+	_, instance, err := authserver.Call(ctx, g.servers, to, q.cancel, soap.CancelRequest{SerialNumber: r.SerialNumber, KeyMessage: r.Key})
+	if err != nil {
+		event.Instance = instanceOf(err)
+		return CancelResult{}, g.auditRefusal(ctx, c, op, event, serverError(err))
+	}
+	g.release(ctx, op, d)
+	event.Action, event.Instance = AuditCancelled, instance
+	g.audit(ctx, c, op, event)
+	return CancelResult{}, nil
 }
 
 // judge reports a decision about a pending request. It returns nil if the call is
 // to be forwarded, otherwise the operation's error.
 func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision, err error) error {
 	if err != nil {
-		g.storeTrouble(ctx, op, err)
 		return ownershipError(err)
 	}
-	g.observer.Ownership(ctx, OwnershipEvent{Operation: op, Verdict: verdict(d)})
+	g.decided(ctx, OwnershipEvent{Operation: op, Verdict: verdict(d)})
 	if d.Blind != nil {
-		g.observer.StoreTrouble(ctx, StoreTrouble{Operation: op})
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "forwarding a request without knowing its owner",
 			slog.String("operation", string(op)), slog.Any("error", d.Blind))
 	}

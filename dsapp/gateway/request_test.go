@@ -244,9 +244,6 @@ func TestOwnershipDecides(t *testing.T) {
 					t.Errorf("verdicts are %q, want %q", got, c.verdicts)
 				}
 				r.wantActions(t, c.actions...)
-				if len(r.events.troubles) != 0 {
-					t.Errorf("store troubles are %+v", r.events.troubles)
-				}
 				if got, want := slices.Sorted(maps.Keys(store.claims[k.kind])), slices.Sorted(maps.Keys(c.after)); !slices.Equal(got, want) {
 					t.Errorf("known afterwards are %q, want %q", got, want)
 				}
@@ -321,9 +318,6 @@ func TestLostClaim(t *testing.T) {
 		if !strings.Contains(r.log.String(), "level=WARN") {
 			t.Errorf("%s: nothing in the log", k.kind)
 		}
-		if want := []OperationEvent{{k.onRetrieve, Refused, 0}}; !slices.Equal(r.events.operations, want) {
-			t.Errorf("%s: operations are %+v, want %+v", k.kind, r.events.operations, want)
-		}
 	}
 }
 
@@ -337,9 +331,6 @@ func TestUnownedRequest(t *testing.T) {
 		got, err := k.retrieve(r.Gateway, t.Context(), theCaller, theRetrieve)
 		if want := (RetrieveResult{RequestMessage: strings.ToUpper(theMessage)}); err != nil || got != want {
 			t.Errorf("%s: result is %+v, %v, want %+v", k.kind, got, err, want)
-		}
-		if want := []StoreTrouble{{Operation: k.onRetrieve, Lost: true}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
 		}
 		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictUnknown, VerdictUnowned}; !slices.Equal(got, want) {
 			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
@@ -494,9 +485,6 @@ func TestNoDecision(t *testing.T) {
 			if len(r.trace) != 1 {
 				t.Errorf("%s: calls were %q", op, r.trace)
 			}
-			if got := slices.Equal(r.events.troubles, []StoreTrouble{{Operation: op}}); got != c.trouble {
-				t.Errorf("%s: store troubles are %+v", op, r.events.troubles)
-			}
 			if len(r.events.verdicts) != 0 || len(r.events.audits) != 0 || r.servers.sent != nil {
 				t.Errorf("%s: reported %v", op, &r.events)
 			}
@@ -516,9 +504,6 @@ func TestBlindDecision(t *testing.T) {
 		}
 		if len(r.servers.to.Instances) != 0 {
 			t.Errorf("%s: command went to %q", op, r.servers.to.Instances)
-		}
-		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
 		}
 		if got := r.events.verdictsOf(op); got[0] != VerdictBlind {
 			t.Errorf("%s: verdicts are %q", op, got)
@@ -579,9 +564,6 @@ func TestCancelByPlainKeyWhileStoreIsDown(t *testing.T) {
 			_, err := k.cancel(r.Gateway, t.Context(), theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
 			wantError(t, err, &Failure{Kind: Unavailable, RetryAfter: 5 * time.Second})
 			r.wantTrace(t)
-			if want := []StoreTrouble{{Operation: k.onCancel}}; !slices.Equal(r.events.troubles, want) {
-				t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
-			}
 		}
 	}
 }
@@ -594,9 +576,6 @@ func TestReleaseFails(t *testing.T) {
 		r.ownership.releaseErr = errOwnership
 		if err := operations[op](t.Context(), r); err != nil {
 			t.Errorf("%s: %v", op, err)
-		}
-		if want := []StoreTrouble{{Operation: op}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%s: store troubles are %+v, want %+v", op, r.events.troubles, want)
 		}
 		if !strings.Contains(r.log.String(), "level=ERROR") {
 			t.Errorf("%s: no error in the log", op)
@@ -634,9 +613,6 @@ func TestStoreGoesDown(t *testing.T) {
 		}
 		if got, want := r.events.verdictsOf(k.onRetrieve), []Verdict{VerdictBlind, VerdictUnowned}; !slices.Equal(got, want) {
 			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
-		}
-		if want := []StoreTrouble{{Operation: k.onRetrieve}, {Operation: k.onRetrieve, Lost: true}}; !slices.Equal(r.events.troubles, want) {
-			t.Errorf("%s: store troubles are %+v, want %+v", k.kind, r.events.troubles, want)
 		}
 	}
 }
@@ -744,8 +720,5 @@ func TestConcurrentRequests(t *testing.T) {
 			}
 		}
 		all.Wait()
-		if got, want := len(r.events.operations), 4*len(operations); got != want {
-			t.Errorf("%s: %d operations were reported, want %d", exchange, got, want)
-		}
 	}
 }

@@ -50,37 +50,36 @@ type ActivateStandardRequest struct {
 // authentication server would have to be told whose it is. That of a relayed
 // exchange, which is told the identifier only, is forwarded if unknown ones are.
 // Every refusal is audited, of a server's with the instance that refused.
-func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStandardRequest) (ActivateResult, error) {
-	return observed(ctx, g, OpActivateStandard, func() (ActivateResult, error) {
-		switch {
-		case r.Response == "" && r.DerivationCode == "":
-			return ActivateResult{}, &InvalidError{Member: MemberResponse, Problem: "must not be empty without a derivation code"}
-		case r.Response != "" && r.DerivationCode != "":
-			return ActivateResult{}, &InvalidError{Member: MemberDerivationCode, Problem: "must be left out with a response"}
+func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStandardRequest) (_ ActivateResult, err error) {
+	defer func() { g.logFailure(ctx, OpActivateStandard, err) }()
+	switch {
+	case r.Response == "" && r.DerivationCode == "":
+		return ActivateResult{}, &InvalidError{Member: MemberResponse, Problem: "must not be empty without a derivation code"}
+	case r.Response != "" && r.DerivationCode != "":
+		return ActivateResult{}, &InvalidError{Member: MemberDerivationCode, Problem: "must be left out with a response"}
+	}
+	f := confirmation{
+		operation: OpActivateStandard,
+		kinds:     []activation.Kind{activation.KindStandard},
+		send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+			return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.Activate, soap.ActivateRequest{
+				UserID:         a.UserID,
+				Domain:         a.Domain,
+				Response:       r.Response,
+				DerivationCode: r.DerivationCode,
+			})
+		},
+	}
+	if g.relay {
+		f.kinds = []activation.Kind{activation.KindAffinity}
+		f.forward = g.forwardUnknown
+		f.send = func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
+			return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.DSAPPSRPActivate, soap.DSAPPSRPActivateRequest{
+				RegistrationID: r.RegistrationIdentifier,
+				Response:       r.Response,
+				DerivationCode: r.DerivationCode,
+			})
 		}
-		f := confirmation{
-			operation: OpActivateStandard,
-			kinds:     []activation.Kind{activation.KindStandard},
-			send: func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
-				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.Activate, soap.ActivateRequest{
-					UserID:         a.UserID,
-					Domain:         a.Domain,
-					Response:       r.Response,
-					DerivationCode: r.DerivationCode,
-				})
-			},
-		}
-		if g.relay {
-			f.kinds = []activation.Kind{activation.KindAffinity}
-			f.forward = g.forwardUnknown
-			f.send = func(ctx context.Context, a activation.Admission) (soap.Activated, string, error) {
-				return authserver.Call(ctx, g.servers, authserver.At(a.Instance), soap.DSAPPSRPActivate, soap.DSAPPSRPActivateRequest{
-					RegistrationID: r.RegistrationIdentifier,
-					Response:       r.Response,
-					DerivationCode: r.DerivationCode,
-				})
-			}
-		}
-		return g.confirm(ctx, c, r.RegistrationIdentifier, f)
-	})
+	}
+	return g.confirm(ctx, c, r.RegistrationIdentifier, f)
 }

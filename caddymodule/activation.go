@@ -12,7 +12,6 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
@@ -112,8 +111,7 @@ var (
 
 // activationNeeds is what the exchange gets from the rest of the app.
 type activationNeeds struct {
-	store        activation.Store
-	keyring      func(context.Context) (*seal.Keyring, error)
+	store        *keyedStore
 	maxExchanges int
 	logger       *slog.Logger
 	alarm        func(ctx context.Context, event, identifier string)
@@ -171,8 +169,7 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 		return nil, err
 	}
 	service, err := activation.New(activation.Config{
-		Store:                needs.store,
-		Keyring:              needs.keyring,
+		Open:                 needs.store.registrations,
 		Profile:              profile,
 		RegistrationLifetime: registrationLifetime,
 		HandshakeLifetime:    handshakeLifetime,

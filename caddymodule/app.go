@@ -160,10 +160,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("authentication_servers.%w", err)
 	}
 	observer := &auditLog{logger: ctx.Logger().Named("audit")}
-	keyring := func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) }
+	store := &keyedStore{module: a.store, configured: sealingKeys}
 	a.service, err = a.Activation.open(activationNeeds{
-		store:        a.store,
-		keyring:      keyring,
+		store:        store,
 		maxExchanges: a.Limits.MaxExchanges,
 		logger:       logger,
 		alarm:        observer.alarm("registration"),
@@ -172,10 +171,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("activation.%w", err)
 	}
 	owners, err := a.Requests.open(ownershipNeeds{
-		store:   a.store,
-		keyring: keyring,
-		logger:  logger,
-		alarm:   observer.alarm("request"),
+		store:  store,
+		logger: logger,
+		alarm:  observer.alarm("request"),
 	})
 	if err != nil {
 		return fmt.Errorf("requests.%w", err)

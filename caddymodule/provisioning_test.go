@@ -951,7 +951,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				l := rapid.SampledFrom(all).Draw(rt, "configuration")
 				l.app.store.Begin()
 				l.requests++
-				release, err := l.app.store.Reserve(t.Context())
+				release, err := l.app.service.Reserve(t.Context())
 				if err != nil {
 					rt.Fatal(err)
 				}

@@ -10,7 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // Requests says what the gateway remembers about pending logins and signatures:
@@ -51,10 +50,9 @@ var requestLifetimes = durations{time.Second, 24 * time.Hour}
 
 // ownershipNeeds is what ownership gets from the rest of the app.
 type ownershipNeeds struct {
-	store   ownership.Store
-	keyring func(context.Context) (*seal.Keyring, error)
-	logger  *slog.Logger
-	alarm   func(ctx context.Context, event, identifier string)
+	store  *keyedStore
+	logger *slog.Logger
+	alarm  func(ctx context.Context, event, identifier string)
 }
 
 // open checks the settings and returns the service. It uses neither store nor keys.
@@ -76,8 +74,7 @@ func (r *Requests) open(needs ownershipNeeds) (*ownership.Service, error) {
 		return nil, err
 	}
 	return ownership.New(ownership.Config{
-		Store:       needs.store,
-		Keyring:     needs.keyring,
+		Open:        needs.store.claims,
 		Lifetime:    lifetime,
 		Unknown:     unknown,
 		PlainCancel: plain,

@@ -22,7 +22,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 )
 
@@ -105,10 +104,7 @@ type RedisStore struct {
 	// Default: 10 for every CPU.
 	PoolSize int `json:"pool_size,omitempty"`
 
-	leasedStore[*redisClient]
-
-	mu   sync.Mutex
-	ring *seal.Keyring
+	*lease[*redisClient]
 }
 
 const (
@@ -336,6 +332,15 @@ func redisTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error)
 	return clientTLS(ctx, t)
 }
 
+// Begin counts a request. See Store.
+func (s *RedisStore) Begin() (end func()) {
+	s.begin()
+	return s.end
+}
+
+// Open makes the client unless there is one. See Store.
+func (s *RedisStore) Open(ctx context.Context) (OpenStore, error) { return s.get(ctx) }
+
 // Cleanup lets go of the client.
 func (s *RedisStore) Cleanup() error {
 	s.release()
@@ -351,18 +356,9 @@ func (*RedisStore) CheckSealingKeys(configured int) error {
 	return nil
 }
 
-// Keyring returns a ring of the configured keys. See Store.
-func (s *RedisStore) Keyring(_ context.Context, configured [][]byte) (*seal.Keyring, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ring == nil {
-		ring, err := seal.NewKeyring(configured...)
-		if err != nil {
-			return nil, err
-		}
-		s.ring = ring
-	}
-	return s.ring, nil
+// Keys returns the configured keys. See OpenStore.
+func (*redisClient) Keys(_ context.Context, configured [][]byte) ([][]byte, error) {
+	return configured, nil
 }
 
 // poolSecret keys the hashes that stand for settings. It differs in every process.
@@ -427,4 +423,5 @@ var (
 	_ caddy.Provisioner  = (*RedisStore)(nil)
 	_ caddy.CleanerUpper = (*RedisStore)(nil)
 	_ Store              = (*RedisStore)(nil)
+	_ OpenStore          = (*redisClient)(nil)
 )

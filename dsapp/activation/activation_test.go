@@ -69,7 +69,8 @@ func testKey(n byte) []byte {
 	return sum[:]
 }
 
-func fixedRing(tb testing.TB, keys ...byte) func(context.Context) (*seal.Keyring, error) {
+// opens is a Config.Open that gives a store and a ring of keys.
+func opens(tb testing.TB, store Store, keys ...byte) func(context.Context) (Store, *seal.Keyring, error) {
 	tb.Helper()
 	all := make([][]byte, 0, len(keys))
 	for _, k := range keys {
@@ -79,7 +80,7 @@ func fixedRing(tb testing.TB, keys ...byte) func(context.Context) (*seal.Keyring
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return func(context.Context) (*seal.Keyring, error) { return ring, nil }
+	return func(context.Context) (Store, *seal.Keyring, error) { return store, ring, nil }
 }
 
 // newWorld returns a Service over an empty store. Each change is applied to its
@@ -89,9 +90,8 @@ func newWorld(tb testing.TB, changes ...func(*Config)) *world {
 	w := &world{t: tb, clock: &clock{t: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, logs: &syncBuffer{}}
 	w.store = newMemory(w.clock.now)
 	w.config = Config{
-		Store:   w.store,
-		Keyring: fixedRing(tb, 1),
-		Logger:  slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Open:   opens(tb, w.store, 1),
+		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Alarm: func(_ context.Context, event, identifier string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -501,8 +501,7 @@ func TestNew(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"store":            {func(c *Config) { c.Store = nil }, "no store"},
-		"keyring":          {func(c *Config) { c.Keyring = nil }, "no sealing keys"},
+		"store":            {func(c *Config) { c.Open = nil }, "no store"},
 		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, "registration lifetime is negative"},
 		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, "handshake lifetime is negative"},
 		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "maximum of attempts is -1, need 1 to 100"},
@@ -525,7 +524,7 @@ func TestNew(t *testing.T) {
 // A Service without a logger, alarm and clock works.
 func TestMinimalConfig(t *testing.T) {
 	t.Parallel()
-	s, err := New(Config{Store: newMemory(time.Now), Keyring: fixedRing(t, 1)})
+	s, err := New(Config{Open: opens(t, newMemory(time.Now), 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +585,7 @@ func TestReserve(t *testing.T) {
 	}
 	delete(w.store.fail, "Reserve")
 	w.restart(func(c *Config) {
-		c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errors.New("no key file") }
+		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return w.store, nil, errors.New("no key file") }
 	})
 	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)

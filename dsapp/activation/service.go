@@ -82,12 +82,10 @@ const (
 
 // Config is what a Service works with.
 type Config struct {
-	// Store keeps registrations and handshakes. Required.
-	Store Store
-	// Keyring returns the sealing keys. It is called on use, since a store may
-	// have to be opened for them; it should return the same Keyring each time.
-	// Required.
-	Keyring func(context.Context) (*seal.Keyring, error)
+	// Open returns the store of registrations and handshakes, which it opens if need
+	// be, and the sealing keys. Every operation calls it once; it should return the same
+	// Keyring as long as the store is open. Required.
+	Open func(context.Context) (Store, *seal.Keyring, error)
 	// Profile is the SRP profile of new registrations; nil for srp.DefaultProfile.
 	Profile *srp.Profile
 	// RegistrationLifetime counts from Registration.Started; 0 for the default.
@@ -120,8 +118,7 @@ type Config struct {
 // Service is the gateway's side of online activations. It is safe for
 // concurrent use.
 type Service struct {
-	store                Store
-	keyring              func(context.Context) (*seal.Keyring, error)
+	opener               func(context.Context) (Store, *seal.Keyring, error)
 	profile              *srp.Profile
 	registrationLifetime time.Duration
 	handshakeLifetime    time.Duration
@@ -141,11 +138,8 @@ type Service struct {
 // New returns a Service. It uses neither store nor keys yet. The error names
 // what is wrong with c.
 func New(c Config) (*Service, error) {
-	if c.Store == nil {
+	if c.Open == nil {
 		return nil, errors.New("no store")
-	}
-	if c.Keyring == nil {
-		return nil, errors.New("no sealing keys")
 	}
 	if c.Profile == nil {
 		p, err := srp.LookupProfile(srp.DefaultProfile)
@@ -186,8 +180,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		store:                c.Store,
-		keyring:              c.Keyring,
+		opener:               c.Open,
 		profile:              c.Profile,
 		registrationLifetime: c.RegistrationLifetime,
 		handshakeLifetime:    c.HandshakeLifetime,
@@ -231,11 +224,11 @@ func (s *Service) Prepare(ctx context.Context) error {
 		s.logger.InfoContext(ctx, "srp kernel",
 			slog.String("kernel", s.profile.Kernel()), slog.String("profile", s.profile.Name()))
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = s.simulationSecret(ctx, ring)
+	_, err = s.simulationSecret(ctx, v)
 	return err
 }
 
@@ -251,14 +244,14 @@ func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) 
 // Reserve makes sure that a Register can be stored, and keeps room for it until release
 // is called. The error wraps ErrUnavailable.
 func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.simulationSecret(ctx, ring); err != nil {
+	if _, err := s.simulationSecret(ctx, v); err != nil {
 		return nil, err
 	}
-	release, err = s.store.Reserve(ctx)
+	release, err = v.store.Reserve(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reserving room in the store: %w", err)
 	}
@@ -291,12 +284,18 @@ func checkIdentifier(s string) error {
 	return nil
 }
 
-func (s *Service) ring(ctx context.Context) (*seal.Keyring, error) {
-	ring, err := s.keyring(ctx)
+// vault is the open store and the keys to what it holds.
+type vault struct {
+	store Store
+	ring  *seal.Keyring
+}
+
+func (s *Service) open(ctx context.Context) (vault, error) {
+	store, ring, err := s.opener(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: sealing keys: %w", ErrUnavailable, err)
+		return vault{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return ring, nil
+	return vault{store, ring}, nil
 }
 
 // unopened raises the alarm for a stored value that no key opens. Such a value

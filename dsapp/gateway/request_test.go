@@ -112,8 +112,7 @@ func remembering(t *testing.T, store ownership.Store, unknown ownership.UnknownR
 		t.Fatal(err)
 	}
 	service, err := ownership.New(ownership.Config{
-		Store:   store,
-		Keyring: func(context.Context) (*seal.Keyring, error) { return keyring, nil },
+		Open:    func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, keyring, nil },
 		Unknown: unknown,
 	})
 	if err != nil {

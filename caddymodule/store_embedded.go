@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -65,10 +65,10 @@ func (s *EmbeddedStore) UnmarshalJSON(data []byte) error {
 func (s *EmbeddedStore) Provision(caddy.Context) error {
 	path, err := EmbeddedPath(s.Path)
 	if err != nil {
-		return fmt.Errorf("path: %w", err)
+		return option.In("path", err)
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("path: is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
+		return option.Errorf("path", "is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
 	}
 	s.path = path
 	s.lease, err = newLease(storePool, "embedded "+path, (&opener{path: path}).open)

@@ -502,13 +502,14 @@ func TestNew(t *testing.T) {
 		want   string
 	}{
 		"store":            {func(c *Config) { c.Open = nil }, "no store"},
-		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, "registration lifetime is negative"},
-		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, "handshake lifetime is negative"},
-		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "maximum of attempts is -1, need 1 to 100"},
-		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "maximum of attempts is 101, need 1 to 100"},
-		"activations":      {func(c *Config) { c.MaxActivations = -1 }, "maximum of activations is -1, need at least 1"},
-		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "maximum of exchanges is -1, need at least 1"},
-		"password":         {func(c *Config) { c.Password.Length = 3 }, "password length is 3, need 4 to 64"},
+		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, `registration_lifetime: must be from 1s to 24h; write it as a text such as "30s", a plain number counts nanoseconds`},
+		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, `handshake_lifetime: must be from 1s to 1h; write it as a text such as "30s", a plain number counts nanoseconds`},
+		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "max_attempts: must be from 1 to 100"},
+		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "max_attempts: must be from 1 to 100"},
+		"activations":      {func(c *Config) { c.MaxActivations = 1001 }, "max_activations: must be from 1 to 1000"},
+		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "max_exchanges: must be from 0 to 100000"},
+		"many exchanges":   {func(c *Config) { c.MaxExchanges = 100_001 }, "max_exchanges: must be from 0 to 100000"},
+		"password":         {func(c *Config) { c.Password.Length = 3 }, "password: length is 3, need 4 to 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,6 +10,7 @@
 package activation
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
@@ -34,6 +36,12 @@ const (
 // MaxAttemptsLimit keeps guessing bounded whatever is configured; 100 failed
 // attempts are what NIST SP 800-63B section 5.2.2 allows at most.
 const MaxAttemptsLimit = 100
+
+// The greatest values of Config.MaxActivations and Config.MaxExchanges.
+const (
+	maxActivations = 1000
+	maxExchanges   = 100_000
+)
 
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
@@ -88,23 +96,24 @@ type Config struct {
 	Open func(context.Context) (Store, *seal.Keyring, error)
 	// Profile is the SRP profile of new registrations; nil for srp.DefaultProfile.
 	Profile *srp.Profile
-	// RegistrationLifetime counts from Registration.Started; 0 for the default.
+	// RegistrationLifetime counts from Registration.Started: 1 s to 24 h, 0 for the
+	// default.
 	RegistrationLifetime time.Duration
-	// HandshakeLifetime is the time between the two calls of an exchange; 0 for
-	// the default.
+	// HandshakeLifetime is the time between the two calls of an exchange: 1 s to 1 h,
+	// 0 for the default.
 	HandshakeLifetime time.Duration
 	// MaxAttempts is how many wrong proofs burn a registration, and how many
 	// final calls it admits. For KindAffinity it is how many device calls and how
 	// many final calls the authentication server may refuse. 1 to 100, 0 for the
 	// default.
 	MaxAttempts int
-	// MaxActivations is how many successful proofs a registration allows; 0 for
-	// the default.
+	// MaxActivations is how many successful proofs a registration allows: 1 to 1000, 0
+	// for the default.
 	MaxActivations int
 	// Password tells how activation passwords are generated.
 	Password PasswordRule
-	// MaxExchanges is how many exchanges are computed at once; 0 for GOMAXPROCS.
-	// Sixteen times as many may wait, further ones get ErrBusy.
+	// MaxExchanges is how many exchanges are computed at once: 1 to 100000, 0 for
+	// GOMAXPROCS. Sixteen times as many may wait, further ones get ErrBusy.
 	MaxExchanges int
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
@@ -135,8 +144,8 @@ type Service struct {
 	kernelLogged atomic.Bool
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error names
-// what is wrong with c.
+// New returns a Service. It uses neither store nor keys yet. The error about an
+// option is an *option.Error.
 func New(c Config) (*Service, error) {
 	if c.Open == nil {
 		return nil, errors.New("no store")
@@ -148,21 +157,11 @@ func New(c Config) (*Service, error) {
 		}
 		c.Profile = p
 	}
-	if c.RegistrationLifetime == 0 {
-		c.RegistrationLifetime = DefaultRegistrationLifetime
-	}
-	if c.HandshakeLifetime == 0 {
-		c.HandshakeLifetime = DefaultHandshakeLifetime
-	}
-	if c.MaxAttempts == 0 {
-		c.MaxAttempts = DefaultMaxAttempts
-	}
-	if c.MaxActivations == 0 {
-		c.MaxActivations = DefaultMaxActivations
-	}
-	if c.MaxExchanges == 0 {
-		c.MaxExchanges = runtime.GOMAXPROCS(0)
-	}
+	c.RegistrationLifetime = cmp.Or(c.RegistrationLifetime, DefaultRegistrationLifetime)
+	c.HandshakeLifetime = cmp.Or(c.HandshakeLifetime, DefaultHandshakeLifetime)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, DefaultMaxAttempts)
+	c.MaxActivations = cmp.Or(c.MaxActivations, DefaultMaxActivations)
+	c.MaxExchanges = cmp.Or(c.MaxExchanges, runtime.GOMAXPROCS(0))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -194,20 +193,15 @@ func New(c Config) (*Service, error) {
 	}, nil
 }
 
+// check returns the first error of an option. MaxExchanges is never 0 here.
 func (c Config) check() error {
-	switch {
-	case c.RegistrationLifetime < 0:
-		return errors.New("registration lifetime is negative")
-	case c.HandshakeLifetime < 0:
-		return errors.New("handshake lifetime is negative")
-	case c.MaxAttempts < 1 || c.MaxAttempts > MaxAttemptsLimit:
-		return fmt.Errorf("maximum of attempts is %d, need 1 to %d", c.MaxAttempts, MaxAttemptsLimit)
-	case c.MaxActivations < 1:
-		return fmt.Errorf("maximum of activations is %d, need at least 1", c.MaxActivations)
-	case c.MaxExchanges < 1:
-		return fmt.Errorf("maximum of exchanges is %d, need at least 1", c.MaxExchanges)
-	}
-	return nil
+	return cmp.Or(
+		option.Duration("registration_lifetime", c.RegistrationLifetime, time.Second, 24*time.Hour),
+		option.Duration("handshake_lifetime", c.HandshakeLifetime, time.Second, time.Hour),
+		option.Number("max_attempts", c.MaxAttempts, 1, MaxAttemptsLimit),
+		option.Number("max_activations", c.MaxActivations, 1, maxActivations),
+		option.Number("max_exchanges", c.MaxExchanges, 0, maxExchanges),
+	)
 }
 
 // Prepare computes what every exchange needs, some milliseconds once in a

@@ -8,6 +8,7 @@
 package ownership
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -78,8 +80,8 @@ type Config struct {
 	// keys. Every operation calls it once. If only the keys cannot be had, the store
 	// comes with the error: what nobody claimed is known without keys. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
-	// Lifetime is how long a claim is kept unless it is released before; 0 for
-	// DefaultLifetime.
+	// Lifetime is how long a claim is kept unless it is released before: 1 s to 24 h, 0
+	// for DefaultLifetime.
 	Lifetime time.Duration
 	// Unknown is ForwardUnknown if empty.
 	Unknown UnknownRequests
@@ -103,30 +105,27 @@ type Service struct {
 	alarm       func(ctx context.Context, event, identifier string)
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error names
-// what is wrong with c.
+// New returns a Service. It uses neither store nor keys yet. The error about an
+// option is an *option.Error.
 func New(c Config) (*Service, error) {
-	if c.Lifetime == 0 {
-		c.Lifetime = DefaultLifetime
-	}
-	if c.Unknown == "" {
-		c.Unknown = ForwardUnknown
-	}
+	c.Lifetime = cmp.Or(c.Lifetime, DefaultLifetime)
+	c.Unknown = cmp.Or(c.Unknown, ForwardUnknown)
+	c.PlainCancel = cmp.Or(c.PlainCancel, ForwardPlain)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Alarm == nil {
 		c.Alarm = func(context.Context, string, string) {}
 	}
-	switch {
-	case c.Open == nil:
+	if c.Open == nil {
 		return nil, errors.New("no store")
-	case c.Lifetime < 0:
-		return nil, errors.New("lifetime is negative")
-	case c.Unknown != ForwardUnknown && c.Unknown != RefuseUnknown:
-		return nil, fmt.Errorf("unknown requests are treated as %q, need %q or %q", c.Unknown, ForwardUnknown, RefuseUnknown)
-	case c.PlainCancel != "" && c.PlainCancel != ForwardPlain && c.PlainCancel != RefusePlain:
-		return nil, fmt.Errorf("cancels by plain keys are treated as %q, need %q or %q", c.PlainCancel, ForwardPlain, RefusePlain)
+	}
+	if err := cmp.Or(
+		option.Either("unknown", c.Unknown, ForwardUnknown, RefuseUnknown),
+		option.Either("plain_cancel", c.PlainCancel, ForwardPlain, RefusePlain),
+		option.Duration("lifetime", c.Lifetime, time.Second, 24*time.Hour),
+	); err != nil {
+		return nil, err
 	}
 	return &Service{
 		opener:      c.Open,

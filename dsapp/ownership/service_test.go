@@ -827,8 +827,9 @@ func TestNew(t *testing.T) {
 		want   string
 	}{
 		{"no store", ownership.Config{}, "no store"},
-		{"negative lifetime", ownership.Config{Open: open, Lifetime: -1}, "lifetime is negative"},
-		{"unknown policy", ownership.Config{Open: open, Unknown: "drop"}, `"drop", need "forward" or "refuse"`},
+		{"negative lifetime", ownership.Config{Open: open, Lifetime: -1}, "lifetime: must be from 1s to 24h"},
+		{"unknown policy", ownership.Config{Open: open, Unknown: "drop"}, `unknown: must be "forward" or "refuse"`},
+		{"unknown policy for plain keys", ownership.Config{Open: open, PlainCancel: "drop"}, `plain_cancel: must be "forward" or "refuse"`},
 		{"least", ownership.Config{Open: open}, ""},
 	} {
 		s, err := ownership.New(tt.config)

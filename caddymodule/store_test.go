@@ -191,6 +191,23 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	}
 }
 
+// The store comes without keys that are lost, and not at all if it cannot be opened:
+// only what is known to be unclaimed is treated so.
+func TestKeyedStoreTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	if err := os.WriteFile(embedded.KeyPath(path), []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if store, ring, err := (&keyedStore{module: newEmbedded(t, path)}).claims(t.Context()); store == nil || ring != nil || err == nil {
+		t.Errorf("without keys: store %v, ring %v, error %v", store, ring, err)
+	}
+	inFile := filepath.Join(embedded.KeyPath(path), "dsapp.db")
+	if store, ring, err := (&keyedStore{module: newEmbedded(t, inFile)}).claims(t.Context()); store != nil || ring != nil || err == nil {
+		t.Errorf("without a store: store %v, ring %v, error %v", store, ring, err)
+	}
+}
+
 // A file that cannot be used is read again when it has changed or is another one, and
 // not by every request before.
 func TestDamagedFileIsReadOnce(t *testing.T) {

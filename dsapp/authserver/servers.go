@@ -30,7 +30,8 @@ type Instance struct {
 	// Name identifies the instance in results, errors, logs and registrations:
 	// 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'. Unique.
 	Name string
-	// URL is the address of the SOAP interface, as ParseURL returns it.
+	// URL is the https address of the SOAP interface, e.g. https://oas1:8888/, without
+	// user, query and fragment. See ParseURL.
 	URL *url.URL
 	// Transport sends the requests. Connection set-up, TLS and idle connections are its
 	// business. One with CloseIdleConnections is told to close these before a command
@@ -43,7 +44,8 @@ type Instance struct {
 	ReservedConnections int
 	// MaxWaiting is the number of commands in progress at a time for which the
 	// server may wait for a person, within those that are not reserved; 0 for as
-	// many as these are, at most MaxConnections. One that completes a pending login waits for nobody.
+	// many as these are, at most MaxConnections. One that completes a pending login
+	// waits for nobody.
 	MaxWaiting int
 	// MaxQueue is the number of commands that may wait for their turn; any more are
 	// not sent: 0 to 100000. Back ends, front ends and commands that wait for a person
@@ -254,7 +256,7 @@ func (i *Instance) check(earlier []Instance) error {
 			return option.Errorf("name", "is the name of an earlier instance")
 		}
 	}
-	return nil
+	return checkURL(i.URL)
 }
 
 // checkLimits checks the limits, which are options of all instances together.
@@ -271,33 +273,48 @@ func (i *Instance) checkLimits() error {
 	return option.Number("max_queue", i.MaxQueue, 0, maxQueue)
 }
 
-// ParseURL returns the address of an instance, e.g. https://oas1:8888/, in the one form
-// that all spellings of it share. The error is an *option.Error and does not show it.
+// noAddress is the problem with a text that is no https address.
+const noAddress = "must be an address such as https://host:8888/"
+
+// ParseURL reads the address of an instance, in the one form that all spellings of it
+// share. New checks the rest. The error is an *option.Error and does not show the text.
 func ParseURL(text string) (*url.URL, error) {
-	wrong := func(problem string) (*url.URL, error) { return nil, option.Errorf("url", "%s", problem) }
 	if strings.ContainsFunc(text, unicode.IsSpace) {
-		return wrong("must have no white space")
+		return nil, option.Errorf("url", "must have no white space")
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
-		return wrong("must be an address such as https://host:8888/")
+	if err != nil {
+		return nil, option.Errorf("url", noAddress)
 	}
-	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {
-		return wrong("must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example")
-	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return wrong("must have no user, query or fragment")
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return wrong("must have a port from 1 to 65535, or none")
+	// ASCII only: the Kelvin sign must not become a k before New refuses it.
+	u.Host = strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
 		}
-	}
-	u.Host = strings.ToLower(u.Host)
+		return r
+	}, u.Host)
 	if u.Path == "" {
 		u.Path = "/"
 	}
 	return u, nil
+}
+
+func checkURL(u *url.URL) error {
+	if u.Scheme != "https" || u.Hostname() == "" {
+		return option.Errorf("url", noAddress)
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return option.Errorf("url", "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example")
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return option.Errorf("url", "must have no user, query or fragment")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return option.Errorf("url", "must have a port from 1 to 65535, or none")
+		}
+	}
+	return nil
 }
 
 // check refuses names that the server's records cannot hold.

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -754,7 +755,7 @@ func TestHTTP2(t *testing.T) {
 }
 
 // One server has one address, however it is written; what is none is not shown.
-func TestParseURL(t *testing.T) {
+func TestURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"https://OAS1.example:8888":   "https://oas1.example:8888/",
@@ -763,13 +764,18 @@ func TestParseURL(t *testing.T) {
 		"https://":                    "must be an address such as https://host:8888/",
 		"https://oas1:8888/ ":         "must have no white space",
 		"https://bücher.example/":     "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example",
+		"https://\u212Aiel.example/":  "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example",
 		"https://me:SECRET@oas1:8888": "must have no user, query or fragment",
 		"https://oas1/?a=SECRET":      "must have no user, query or fragment",
 		"https://oas1:0/":             "must have a port from 1 to 65535, or none",
 		"https://oas1:65536/":         "must have a port from 1 to 65535, or none",
 	} {
 		u, err := ParseURL(text)
-		if err != nil && err.Error() != "url: "+want || err == nil && u.String() != want {
+		if err == nil {
+			_, err = New(Config{Timeout: time.Second, Instances: []Instance{{Name: "primary", URL: u, Transport: &http.Transport{}, MaxConnections: 1}}})
+		}
+		wrong, refused := errors.AsType[*option.Error](err)
+		if refused && (wrong.Problem != want || !strings.HasSuffix(wrong.Name, "url")) || !refused && u.String() != want {
 			t.Errorf("%s: %v, error %v", text, u, err)
 		}
 	}

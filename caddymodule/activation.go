@@ -1,18 +1,14 @@
 package caddymodule
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"strings"
+	"cmp"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
@@ -97,95 +93,44 @@ type Password struct {
 	Alphabet string `json:"alphabet,omitempty"`
 }
 
-const (
-	maxMaxActivations = 1000
-	maxGatewayID      = 255
+const profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
 
-	profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
-)
-
-// The bounds of the lifetimes.
-var (
-	registrationLifetimes = durations{time.Second, 24 * time.Hour}
-	handshakeLifetimes    = durations{time.Second, time.Hour}
-)
-
-// activationNeeds is what the exchange gets from the rest of the app.
-type activationNeeds struct {
-	store        activation.Store
-	keyring      func(context.Context) (*seal.Keyring, error)
-	maxExchanges int
-	logger       *slog.Logger
-	alarm        func(ctx context.Context, event, identifier string)
+// config returns the settings of the exchange.
+func (a *Activation) config() (activation.Config, error) {
+	if err := a.checkRelay(); err != nil {
+		return activation.Config{}, err
+	}
+	profile, err := srp.LookupProfile(cmp.Or(a.Profile, srp.DefaultProfile))
+	if err != nil {
+		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
+	}
+	return activation.Config{
+		Profile:              profile,
+		RegistrationLifetime: time.Duration(a.RegistrationLifetime),
+		HandshakeLifetime:    time.Duration(a.HandshakeLifetime),
+		MaxAttempts:          a.MaxAttempts,
+		MaxActivations:       a.MaxActivations,
+		Password:             activation.PasswordRule{Length: a.Password.Length, Alphabet: a.Password.Alphabet},
+	}, nil
 }
 
-// open checks the settings and returns the service. It uses neither store nor keys.
-func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
-	switch gateway.Exchange(a.Exchange) {
-	case "", gateway.ExchangeGateway, gateway.ExchangeRelay:
-	default:
-		return nil, fmt.Errorf("exchange: must be %q or %q", gateway.ExchangeGateway, gateway.ExchangeRelay)
+// checkRelay refuses options of the gateway's own exchange where there is none.
+func (a *Activation) checkRelay() error {
+	if gateway.Exchange(a.Exchange) != gateway.ExchangeRelay {
+		return nil
 	}
-	switch gateway.UnknownRegistrations(a.Unknown) {
-	case "", gateway.RefuseUnknown, gateway.ForwardUnknown:
-	default:
-		return nil, fmt.Errorf("unknown: must be %q or %q", gateway.RefuseUnknown, gateway.ForwardUnknown)
-	}
-	if gateway.Exchange(a.Exchange) == gateway.ExchangeRelay {
-		for _, option := range []struct {
-			name string
-			used bool
-		}{
-			{"profile", a.Profile != ""},
-			{"handshake_lifetime", a.HandshakeLifetime != 0},
-			{"max_activations", a.MaxActivations != 0},
-			{"password", a.Password != Password{}},
-		} {
-			if option.used {
-				return nil, fmt.Errorf("%s: means nothing with exchange %q, which leaves that to the authentication server", option.name, gateway.ExchangeRelay)
-			}
+	for _, o := range []struct {
+		name string
+		used bool
+	}{
+		{"profile", a.Profile != ""},
+		{"handshake_lifetime", a.HandshakeLifetime != 0},
+		{"max_activations", a.MaxActivations != 0},
+		{"password", a.Password != Password{}},
+	} {
+		if o.used {
+			return option.Errorf(o.name, "means nothing with exchange %q, which leaves that to the authentication server", gateway.ExchangeRelay)
 		}
 	}
-	name := a.Profile
-	if name == "" {
-		name = srp.DefaultProfile
-	}
-	profile, err := srp.LookupProfile(name)
-	if err != nil {
-		return nil, errors.New("profile: must be " + profiles)
-	}
-	registrationLifetime, err := registrationLifetimes.value("registration_lifetime", a.RegistrationLifetime, activation.DefaultRegistrationLifetime)
-	if err != nil {
-		return nil, err
-	}
-	handshakeLifetime, err := handshakeLifetimes.value("handshake_lifetime", a.HandshakeLifetime, activation.DefaultHandshakeLifetime)
-	if err != nil {
-		return nil, err
-	}
-	maxAttempts, err := count("max_attempts", a.MaxAttempts, activation.DefaultMaxAttempts, activation.MaxAttemptsLimit)
-	if err != nil {
-		return nil, err
-	}
-	maxActivations, err := count("max_activations", a.MaxActivations, activation.DefaultMaxActivations, maxMaxActivations)
-	if err != nil {
-		return nil, err
-	}
-	service, err := activation.New(activation.Config{
-		Store:                needs.store,
-		Keyring:              needs.keyring,
-		Profile:              profile,
-		RegistrationLifetime: registrationLifetime,
-		HandshakeLifetime:    handshakeLifetime,
-		MaxAttempts:          maxAttempts,
-		MaxActivations:       maxActivations,
-		Password:             activation.PasswordRule{Length: a.Password.Length, Alphabet: a.Password.Alphabet},
-		MaxExchanges:         needs.maxExchanges,
-		Logger:               needs.logger,
-		Alarm:                needs.alarm,
-	})
-	if err != nil {
-		// Everything else was checked above.
-		return nil, fmt.Errorf("password: %s", strings.TrimPrefix(err.Error(), "password "))
-	}
-	return service, nil
+	return nil
 }

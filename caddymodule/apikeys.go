@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 // APIKey is one key that opens the gateway's services. It is presented as the
@@ -48,15 +49,8 @@ type APIKey struct {
 	Allow []string `json:"allow,omitempty"`
 }
 
-// resolve turns the configured key into one that can be looked up.
+// resolve turns the configured key into one that apikey.NewSet checks.
 func (k *APIKey) resolve() (apikey.Key, error) {
-	if k.Name == "" {
-		return apikey.Key{}, errors.New("name: is required")
-	}
-	class := apikey.Class(k.Class)
-	if class != apikey.FrontEnd && class != apikey.BackEnd {
-		return apikey.Key{}, fmt.Errorf("class: must be %q or %q", apikey.FrontEnd, apikey.BackEnd)
-	}
 	hash, err := k.hash()
 	if err != nil {
 		return apikey.Key{}, err
@@ -64,37 +58,28 @@ func (k *APIKey) resolve() (apikey.Key, error) {
 	allow := make([]netip.Prefix, len(k.Allow))
 	for i, expression := range k.Allow {
 		if allow[i], err = caddyhttp.CIDRExpressionToPrefix(expression); err != nil {
-			return apikey.Key{}, fmt.Errorf("allow[%d]: must be an IP address or a CIDR range", i)
-		}
-		if masked := allow[i].Masked(); masked != allow[i] {
-			return apikey.Key{}, fmt.Errorf("allow[%d]: has bits set beyond its length; the range is %s", i, masked)
+			return apikey.Key{}, option.Errorf(fmt.Sprintf("allow[%d]", i), "must be an IP address or a CIDR range")
 		}
 	}
-	return apikey.Key{Name: k.Name, Class: class, Hash: hash, Allow: allow}, nil
+	return apikey.Key{Name: k.Name, Class: apikey.Class(k.Class), Hash: hash, Allow: allow}, nil
 }
 
 func (k *APIKey) hash() (hash [32]byte, err error) {
 	if (k.Key == "") == (k.KeySHA256 == "") {
-		return hash, errors.New("key: exactly one of key and key_sha256 is required")
+		return hash, option.Errorf("key", "exactly one of key and key_sha256 is required")
 	}
 	if k.KeySHA256 != "" {
 		digits, err := resolveSecret(k.KeySHA256)
-		if err != nil {
-			return hash, fmt.Errorf("key_sha256: %w", err)
+		if err == nil {
+			hash, err = apikey.ParseHash(digits)
 		}
-		if hash, err = apikey.ParseHash(digits); err != nil {
-			return hash, fmt.Errorf("key_sha256: %w", err)
-		}
-		return hash, nil
+		return hash, option.In("key_sha256", err)
 	}
 	key, err := resolveSecret(k.Key)
-	if err != nil {
-		return hash, fmt.Errorf("key: %w", err)
+	if err == nil {
+		err = apikey.ValidateKey(key)
 	}
-	if err := apikey.ValidateKey(key); err != nil {
-		return hash, fmt.Errorf("key: %w", err)
-	}
-	return apikey.Hash(key), nil
+	return apikey.Hash(key), option.In("key", err)
 }
 
 // keyOption is the name of the option that holds the key.
@@ -107,26 +92,19 @@ func (k *APIKey) keyOption() string {
 
 // newKeySet resolves all keys.
 func newKeySet(configured []APIKey) (*apikey.Set, error) {
-	if len(configured) == 0 {
-		return nil, errors.New("api_keys: at least one key is required")
-	}
 	keys := make([]apikey.Key, len(configured))
 	for i := range configured {
 		var err error
 		if keys[i], err = configured[i].resolve(); err != nil {
-			return nil, fmt.Errorf("api_keys[%d].%w", i, err)
+			return nil, option.In(fmt.Sprintf("api_keys[%d]", i), err)
 		}
 	}
 	set, err := apikey.NewSet(keys)
 	if wrong, ok := errors.AsType[*apikey.KeyError](err); ok {
-		option := wrong.Member
-		if option == "hash" {
-			option = configured[wrong.Index].keyOption()
+		if wrong.Option.Name == "hash" {
+			wrong.Option.Name = configured[wrong.Index].keyOption()
 		}
-		return nil, fmt.Errorf("api_keys[%d].%s: %s", wrong.Index, option, wrong.Problem)
+		return nil, option.In(fmt.Sprintf("api_keys[%d]", wrong.Index), &wrong.Option)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("api_keys: %w", err)
-	}
-	return set, nil
+	return set, option.In("api_keys", err)
 }

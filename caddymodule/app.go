@@ -11,10 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -24,6 +22,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -97,7 +97,7 @@ type App struct {
 	store    Store
 	service  *activation.Service
 	counters *counters
-	rates    *rates
+	counts   *counts
 	handler  *restapi.Handler
 	stopped  atomic.Bool
 	cancel   context.CancelFunc // ends what started began
@@ -137,59 +137,49 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	if err := a.store.CheckSealingKeys(len(sealingKeys)); err != nil {
-		return fmt.Errorf("sealing_keys: %w", err)
-	}
-	body, rates, err := a.Limits.check()
-	if err != nil {
-		return fmt.Errorf("limits.%w", err)
-	}
-	requestsInFlight, callsInFlight, err := a.Limits.inFlight()
-	if err != nil {
-		return fmt.Errorf("limits.%w", err)
+		return option.In("sealing_keys", err)
 	}
 	addresses, err := a.Limits.addresses()
 	if err != nil {
-		return fmt.Errorf("limits.%w", err)
+		return option.In("limits", err)
 	}
-	a.rates = rates
-	if a.counters, err = acquireCounters(rates); err != nil {
-		return fmt.Errorf("limits: %w", err)
+	if a.counts, err = a.Limits.counts(); err != nil {
+		return option.In("limits", err)
+	}
+	if a.counters, err = acquireCounters(a.counts); err != nil {
+		return option.In("limits", err)
 	}
 	servers, err := a.AuthenticationServers.open(ctx, logger.With(slog.String("component", "authserver")))
 	if err != nil {
-		return fmt.Errorf("authentication_servers.%w", err)
+		return option.In("authentication_servers", err)
 	}
 	observer := &auditLog{logger: ctx.Logger().Named("audit")}
-	keyring := func(ctx context.Context) (*seal.Keyring, error) { return a.store.Keyring(ctx, sealingKeys) }
-	a.service, err = a.Activation.open(activationNeeds{
-		store:        a.store,
-		keyring:      keyring,
-		maxExchanges: a.Limits.MaxExchanges,
-		logger:       logger,
-		alarm:        observer.alarm("registration"),
+	store := &keyedStore{module: a.store, configured: sealingKeys}
+	exchange, err := a.Activation.config()
+	if err != nil {
+		return option.In("activation", err)
+	}
+	exchange.Open = store.registrations
+	exchange.MaxExchanges = a.Limits.MaxExchanges
+	exchange.Logger = logger
+	exchange.Alarm = observer.alarm("registration")
+	if a.service, err = activation.New(exchange); err != nil {
+		return inSection("activation", err)
+	}
+	owners, err := ownership.New(ownership.Config{
+		Open:        store.claims,
+		Lifetime:    time.Duration(a.Requests.Lifetime),
+		Unknown:     ownership.UnknownRequests(a.Requests.Unknown),
+		PlainCancel: ownership.PlainCancels(a.Requests.PlainCancel),
+		Logger:      logger,
+		Alarm:       observer.alarm("request"),
 	})
 	if err != nil {
-		return fmt.Errorf("activation.%w", err)
-	}
-	owners, err := a.Requests.open(ownershipNeeds{
-		store:   a.store,
-		keyring: keyring,
-		logger:  logger,
-		alarm:   observer.alarm("request"),
-	})
-	if err != nil {
-		return fmt.Errorf("requests.%w", err)
-	}
-	noSupport, err := a.StatusCodes.check()
-	if err != nil {
-		return fmt.Errorf("status_codes.%w", err)
+		return option.In("requests", err)
 	}
 	gatewayID, err := resolve(a.Activation.GatewayID)
 	if err != nil {
-		return fmt.Errorf("activation.gateway_id: %w", err)
-	}
-	if utf8.RuneCountInString(gatewayID) > maxGatewayID {
-		return fmt.Errorf("activation.gateway_id: must have at most %d characters", maxGatewayID)
+		return option.In("activation.gateway_id", err)
 	}
 	operations, err := gateway.New(gateway.Config{
 		Activation:           a.service,
@@ -199,20 +189,19 @@ func (a *App) Provision(ctx caddy.Context) error {
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
-		NoSupportCode:        noSupport,
+		NoSupportCode:        a.StatusCodes.NoSupport,
 		Decided:              observer.Ownership,
 		Audit:                observer.Audit,
 		Logger:               logger,
 	})
 	if err != nil {
-		// Everything else was checked before.
-		return fmt.Errorf("activation.gateway_id: %s", strings.TrimPrefix(err.Error(), "gateway id "))
+		return inSection("activation", err)
 	}
 	a.handler, err = restapi.New(restapi.Config{
 		Operations:  operations,
 		Keys:        keys,
-		MaxBodySize: body.maxSize,
-		BodyTimeout: body.timeout,
+		MaxBodySize: a.Limits.MaxBodySize,
+		BodyTimeout: time.Duration(a.Limits.BodyTimeout),
 		Limits: restapi.Limits{
 			FailedKeys:    a.counters.failedKeys,
 			Exchanges:     a.counters.exchanges,
@@ -220,8 +209,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 			Registrations: a.counters.registrations,
 			Calls:         a.counters.calls,
 
-			RequestsInFlight: inFlight{&a.counters.requestsInFlight, requestsInFlight},
-			CallsInFlight:    inFlight{&a.counters.callsInFlight, callsInFlight},
+			RequestsInFlight: inFlight{&a.counters.requestsInFlight, a.counts.requestsInFlight},
+			CallsInFlight:    inFlight{&a.counters.callsInFlight, a.counts.callsInFlight},
 		},
 		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
 
@@ -232,9 +221,22 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Logger:        logger,
 	})
 	if err != nil {
-		return err
+		return option.In("limits", err)
 	}
 	return a.subscribe(ctx)
+}
+
+// inSection is the error of a package most of whose options are in section.
+func inSection(section string, err error) error {
+	if wrong, ok := errors.AsType[*option.Error](err); ok {
+		switch wrong.Name {
+		case "max_exchanges":
+			section = "limits"
+		case "STAT_NOSUPPORT":
+			section = "status_codes"
+		}
+	}
+	return option.In(section, err)
 }
 
 // loadStore loads the store's module.
@@ -275,14 +277,15 @@ func checkBackend(store json.RawMessage) error {
 
 // resolveSealingKeys resolves and decodes the keys.
 func resolveSealingKeys(configured []string) ([][]byte, error) {
+	name := func(i int) string { return fmt.Sprintf("sealing_keys[%d]", i) }
 	keys := make([][]byte, len(configured))
 	for i, value := range configured {
 		digits, err := resolveSecret(value)
 		if err != nil {
-			return nil, fmt.Errorf("sealing_keys[%d]: %w", i, err)
+			return nil, option.In(name(i), err)
 		}
 		if keys[i], err = seal.ParseKey(digits); err != nil {
-			return nil, fmt.Errorf("sealing_keys[%d]: %w", i, err)
+			return nil, option.In(name(i), err)
 		}
 	}
 	if len(keys) == 0 {
@@ -291,12 +294,9 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 	// Refuses what would only show with the first registration.
 	_, err := seal.NewKeyring(keys...)
 	if wrong, ok := errors.AsType[*seal.KeyError](err); ok {
-		return nil, fmt.Errorf("sealing_keys[%d]: %s", wrong.Index, wrong.Problem)
+		return nil, option.Errorf(name(wrong.Index), "%s", wrong.Problem)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("sealing_keys: %w", err)
-	}
-	return keys, nil
+	return keys, option.In("sealing_keys", err)
 }
 
 // Start does nothing: what a configuration does by itself begins once all of it
@@ -334,7 +334,7 @@ func (a *App) started() {
 		})
 	}
 	startedApps.add(a)
-	a.counters.start(a.rates)
+	a.counters.start(a.counts)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go a.AuthenticationServers.watch(ctx)
@@ -373,7 +373,7 @@ func (a *App) tryToPrepare(ctx context.Context) error {
 func (a *App) end() {
 	startedApps.remove(a)
 	if a.counters != nil {
-		a.counters.stop(a.rates)
+		a.counters.stop(a.counts)
 	}
 	if a.cancel != nil {
 		a.cancel()

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
@@ -87,7 +87,6 @@ type Limits struct {
 }
 
 const (
-	largestMaxBodySize            = 16 << 20
 	defaultFailedKeysPerMinute    = 30
 	defaultExchangesPerMinute     = 60
 	defaultRegistrationsPerMinute = 600
@@ -95,67 +94,47 @@ const (
 	defaultRequestsInFlight       = 64
 	defaultCallsInFlight          = 8
 
-	// maxRate is the largest limit of what is counted. It keeps the arithmetic of the
-	// buckets far from overflow.
-	maxRate         = 1_000_000
-	maxMaxExchanges = 100_000
-
 	// maxCountedSources bounds the memory of one kind of counter to a few MiB.
 	maxCountedSources = 50_000
 )
 
-// rates are the limits per minute of one configuration.
-type rates struct {
+// counts are the limits of what is counted of one configuration: per minute, and at
+// the same time.
+type counts struct {
 	failedKeys, exchanges, registrations, calls int
+	requestsInFlight, callsInFlight             int
 }
 
-// bodyLimits are the limits of a request body.
-type bodyLimits struct {
-	maxSize int64
-	timeout time.Duration
-}
-
-// check returns the limits with their defaults.
-func (l *Limits) check() (body bodyLimits, r *rates, err error) {
-	body.maxSize = l.MaxBodySize
-	if body.maxSize == 0 {
-		body.maxSize = restapi.DefaultMaxBodySize
-	}
-	if body.maxSize < 1 || body.maxSize > largestMaxBodySize {
-		return bodyLimits{}, nil, fmt.Errorf("max_body_size: must be from 1 to %d", largestMaxBodySize)
-	}
-	if body.timeout, err = timeouts.value("body_timeout", l.BodyTimeout, restapi.DefaultBodyTimeout); err != nil {
-		return bodyLimits{}, nil, err
-	}
-	if l.MaxExchanges < 0 || l.MaxExchanges > maxMaxExchanges {
-		return bodyLimits{}, nil, fmt.Errorf("max_exchanges: must be from 0 to %d", maxMaxExchanges)
-	}
-	r = new(rates)
+// counts returns the limits with their defaults.
+func (l *Limits) counts() (*counts, error) {
+	c := new(counts)
 	for _, v := range []struct {
 		name       string
 		configured *int
 		preset     int
 		out        *int
 	}{
-		{"failed_keys_per_minute", l.FailedKeysPerMinute, defaultFailedKeysPerMinute, &r.failedKeys},
-		{"exchanges_per_minute", l.ExchangesPerMinute, defaultExchangesPerMinute, &r.exchanges},
-		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &r.registrations},
-		{"calls_per_minute", l.CallsPerMinute, defaultCallsPerMinute, &r.calls},
+		{"failed_keys_per_minute", l.FailedKeysPerMinute, defaultFailedKeysPerMinute, &c.failedKeys},
+		{"exchanges_per_minute", l.ExchangesPerMinute, defaultExchangesPerMinute, &c.exchanges},
+		{"registrations_per_minute", l.RegistrationsPerMinute, defaultRegistrationsPerMinute, &c.registrations},
+		{"calls_per_minute", l.CallsPerMinute, defaultCallsPerMinute, &c.calls},
+		{"requests_in_flight", l.RequestsInFlight, defaultRequestsInFlight, &c.requestsInFlight},
+		{"calls_in_flight", l.CallsInFlight, defaultCallsInFlight, &c.callsInFlight},
 	} {
-		if *v.out, err = countOrZero(v.name, v.configured, v.preset, maxRate); err != nil {
-			return bodyLimits{}, nil, err
+		*v.out = valueOr(v.configured, v.preset)
+		if err := ratelimit.CheckLimit(v.name, *v.out); err != nil {
+			return nil, err
 		}
 	}
-	return body, r, nil
+	return c, nil
 }
 
-// inFlight returns the limits of what goes on at the same time.
-func (l *Limits) inFlight() (requests, calls int, err error) {
-	if requests, err = countOrZero("requests_in_flight", l.RequestsInFlight, defaultRequestsInFlight, maxRate); err != nil {
-		return 0, 0, err
+// valueOr is what is configured, which may be 0, or the default.
+func valueOr(configured *int, preset int) int {
+	if configured == nil {
+		return preset
 	}
-	calls, err = countOrZero("calls_in_flight", l.CallsInFlight, defaultCallsInFlight, maxRate)
-	return requests, calls, err
+	return *configured
 }
 
 // addresses returns what tells whom the limits count an address for.
@@ -164,14 +143,10 @@ func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 	for i, text := range l.NAT64Prefixes {
 		var err error
 		if prefixes[i], err = netip.ParsePrefix(text); err != nil {
-			return nil, fmt.Errorf("nat64_prefixes[%d]: must be a CIDR range such as 2001:db8:122::/48", i)
+			return nil, option.Errorf(fmt.Sprintf("nat64_prefixes[%d]", i), "must be a CIDR range such as 2001:db8:122::/48")
 		}
 	}
-	addresses, err := ratelimit.NewAddresses(prefixes...)
-	if err != nil {
-		return nil, fmt.Errorf("nat64_prefixes: %w", err)
-	}
-	return addresses, nil
+	return ratelimit.NewAddresses(prefixes...)
 }
 
 // counters are the limiters of the whole process: what they counted is not lost
@@ -182,10 +157,10 @@ type counters struct {
 	requestsInFlight, callsInFlight                     ratelimit.InFlight
 
 	mu      sync.Mutex // so that what is in force is the latest
-	started succession[*rates]
+	started succession[*counts]
 }
 
-func newCounters(r *rates) *counters {
+func newCounters(r *counts) *counters {
 	return &counters{
 		failedKeys:    ratelimit.New(r.failedKeys, maxCountedSources),
 		exchanges:     ratelimit.New(r.exchanges, maxCountedSources),
@@ -196,7 +171,7 @@ func newCounters(r *rates) *counters {
 }
 
 // start puts the limits of a configuration into force.
-func (c *counters) start(r *rates) {
+func (c *counters) start(r *counts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.started.add(r)
@@ -205,7 +180,7 @@ func (c *counters) start(r *rates) {
 
 // stop ends them. A configuration that could not be started completely thereby
 // leaves the limits of the one before.
-func (c *counters) stop(r *rates) {
+func (c *counters) stop(r *counts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.started.remove(r)
@@ -214,7 +189,7 @@ func (c *counters) stop(r *rates) {
 	}
 }
 
-func (c *counters) apply(r *rates) {
+func (c *counters) apply(r *counts) {
 	c.failedKeys.SetLimit(r.failedKeys)
 	c.exchanges.SetLimit(r.exchanges)
 	c.proofs.SetLimit(r.exchanges)
@@ -242,7 +217,7 @@ var counterPool = caddy.NewUsagePool()
 const countersKey = "counters"
 
 // acquireCounters takes a reference that counterPool.Delete(countersKey) returns.
-func acquireCounters(r *rates) (*counters, error) {
+func acquireCounters(r *counts) (*counters, error) {
 	value, _, err := counterPool.LoadOrNew(countersKey, func() (caddy.Destructor, error) {
 		return newCounters(r), nil
 	})

@@ -2,14 +2,13 @@ package caddymodule
 
 import (
 	"testing"
-	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
 // admits reports whether every limiter admits as much as r says, for a source that
 // nothing was counted for.
-func (c *counters) admits(name string, r rates) bool {
+func (c *counters) admits(name string, r counts) bool {
 	source := ratelimit.Named(name)
 	for limiter, limit := range map[*ratelimit.Limiter]int{
 		c.failedKeys: r.failedKeys, c.exchanges: r.exchanges, c.proofs: r.exchanges, c.registrations: r.registrations, c.calls: r.calls,
@@ -30,8 +29,8 @@ func (c *counters) admits(name string, r rates) bool {
 // them, and one that fails half-way brings the old ones back.
 func TestLimitsFollowTheConfiguration(t *testing.T) {
 	t.Parallel()
-	before := &rates{failedKeys: 1, exchanges: 2, registrations: 3, calls: 4}
-	after := &rates{failedKeys: 5, exchanges: 6, registrations: 7, calls: 8}
+	before := &counts{failedKeys: 1, exchanges: 2, registrations: 3, calls: 4}
+	after := &counts{failedKeys: 5, exchanges: 6, registrations: 7, calls: 8}
 
 	reloaded := newCounters(before)
 	reloaded.start(before)
@@ -60,17 +59,17 @@ func TestLimitsFollowTheConfiguration(t *testing.T) {
 // What an empty configuration means, and that 0 is no limit.
 func TestDefaultsOfLimits(t *testing.T) {
 	t.Parallel()
-	body, r, err := new(Limits).check()
-	if want := (bodyLimits{64 << 10, 30 * time.Second}); err != nil || body != want {
-		t.Errorf("limits of a body are %+v, %v, want %+v", body, err, want)
-	}
-	if want := (rates{failedKeys: 30, exchanges: 60, registrations: 600, calls: 600}); *r != want {
-		t.Errorf("limits per minute are %+v, want %+v", *r, want)
+	r, err := new(Limits).counts()
+	if want := (counts{30, 60, 600, 600, 64, 8}); err != nil || *r != want {
+		t.Fatalf("limits are %+v, %v, want %+v", r, err, want)
 	}
 	none := 0
-	_, r, err = (&Limits{FailedKeysPerMinute: &none, ExchangesPerMinute: &none, RegistrationsPerMinute: &none, CallsPerMinute: &none}).check()
-	if err != nil || *r != (rates{}) {
-		t.Errorf("limits per minute are %+v, %v, want none", *r, err)
+	r, err = (&Limits{
+		FailedKeysPerMinute: &none, ExchangesPerMinute: &none, RegistrationsPerMinute: &none, CallsPerMinute: &none,
+		RequestsInFlight: &none, CallsInFlight: &none,
+	}).counts()
+	if err != nil || *r != (counts{}) {
+		t.Fatalf("limits are %+v, %v, want none", r, err)
 	}
 	c := newCounters(r)
 	for _, l := range []*ratelimit.Limiter{c.failedKeys, c.exchanges, c.proofs, c.registrations, c.calls} {

@@ -219,7 +219,9 @@ func ofGateway() []defect {
 
 	option(`unknown field "bogus"`, 1, "bogus")
 	option("api_keys: at least one", []object{}, "api_keys")
-	add("api_keys[2].class: ", func(c object) { c["api_keys"] = append(c["api_keys"].([]any), object{"name": "x"}) })
+	add("api_keys[2].class: ", func(c object) {
+		c["api_keys"] = append(c["api_keys"].([]any), object{"name": "x", "key": "a-key-of-no-class"})
+	})
 	option("sealing_keys[1]: must have 64", []string{testSealingKey, "x"}, "sealing_keys")
 
 	option("store: unknown backend \"sqlite\"", object{"backend": "sqlite"}, "store")
@@ -779,8 +781,8 @@ func TestCleaningUpAgain(t *testing.T) {
 
 // Modules that were never provisioned have nothing to give back.
 func TestCleaningUpWithoutProvisioning(t *testing.T) {
-	owner := &App{counters: newCounters(new(rates))}
-	if _, err := acquireCounters(new(rates)); err != nil {
+	owner := &App{counters: newCounters(new(counts))}
+	if _, err := acquireCounters(new(counts)); err != nil {
 		t.Fatal(err)
 	}
 	before := held()
@@ -951,7 +953,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				l := rapid.SampledFrom(all).Draw(rt, "configuration")
 				l.app.store.Begin()
 				l.requests++
-				release, err := l.app.store.Reserve(t.Context())
+				release, err := l.app.service.Reserve(t.Context())
 				if err != nil {
 					rt.Fatal(err)
 				}

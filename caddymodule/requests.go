@@ -1,17 +1,6 @@
 package caddymodule
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"time"
-
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-)
+import "github.com/caddyserver/caddy/v2"
 
 // Requests says what the gateway remembers about pending logins and signatures:
 // which application and device retrieved one, and from which instance.
@@ -44,55 +33,4 @@ type StatusCodes struct {
 	// The number of `STAT_NOSUPPORT` where the gateway itself refuses to cancel a
 	// request. Not 0, which stands for success. Default: -1.
 	NoSupport *int32 `json:"STAT_NOSUPPORT,omitempty"`
-}
-
-// requestLifetimes are the bounds of Requests.Lifetime.
-var requestLifetimes = durations{time.Second, 24 * time.Hour}
-
-// ownershipNeeds is what ownership gets from the rest of the app.
-type ownershipNeeds struct {
-	store   ownership.Store
-	keyring func(context.Context) (*seal.Keyring, error)
-	logger  *slog.Logger
-	alarm   func(ctx context.Context, event, identifier string)
-}
-
-// open checks the settings and returns the service. It uses neither store nor keys.
-func (r *Requests) open(needs ownershipNeeds) (*ownership.Service, error) {
-	unknown := ownership.UnknownRequests(r.Unknown)
-	switch unknown {
-	case "", ownership.ForwardUnknown, ownership.RefuseUnknown:
-	default:
-		return nil, fmt.Errorf("unknown: must be %q or %q", ownership.ForwardUnknown, ownership.RefuseUnknown)
-	}
-	plain := ownership.PlainCancels(r.PlainCancel)
-	switch plain {
-	case "", ownership.ForwardPlain, ownership.RefusePlain:
-	default:
-		return nil, fmt.Errorf("plain_cancel: must be %q or %q", ownership.ForwardPlain, ownership.RefusePlain)
-	}
-	lifetime, err := requestLifetimes.value("lifetime", r.Lifetime, ownership.DefaultLifetime)
-	if err != nil {
-		return nil, err
-	}
-	return ownership.New(ownership.Config{
-		Store:       needs.store,
-		Keyring:     needs.keyring,
-		Lifetime:    lifetime,
-		Unknown:     unknown,
-		PlainCancel: plain,
-		Logger:      needs.logger,
-		Alarm:       needs.alarm,
-	})
-}
-
-// check returns the number of STAT_NOSUPPORT, 0 for the default.
-func (c *StatusCodes) check() (int, error) {
-	if c.NoSupport == nil {
-		return 0, nil
-	}
-	if *c.NoSupport == 0 {
-		return 0, errors.New("STAT_NOSUPPORT: must not be 0, which stands for success")
-	}
-	return int(*c.NoSupport), nil
 }

@@ -3,25 +3,20 @@ package caddymodule
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 // AuthenticationServers are the servers that hold users, licences and keys, and
@@ -141,15 +136,6 @@ type Breaker struct {
 	Cooldown caddy.Duration `json:"cooldown,omitempty"`
 }
 
-// check returns the settings with their defaults.
-func (b *Breaker) check() (s breaker.Settings, err error) {
-	if s.Failures, err = count("failures", b.Failures, authserver.DefaultFailures, maxFailures); err != nil {
-		return s, err
-	}
-	s.Cooldown, err = timeouts.value("cooldown", b.Cooldown, authserver.DefaultCooldown)
-	return s, err
-}
-
 // Instance is one authentication server.
 type Instance struct {
 	// A name for logs and metrics, and the one that pending registrations
@@ -210,141 +196,97 @@ const (
 	defaultReservedConnections   = 6
 	defaultMaxWaiting            = 10
 	defaultMaxQueue              = 100
-	maxConnections               = 10_000
-	maxQueue                     = 100_000
-	maxFailures                  = 1000
 	defaultProbeInterval         = 10 * time.Second
-	maxComponentType             = 60
 )
 
 // open checks the settings and returns the client of all instances. It makes no
 // connection. close must be called afterwards, also after an error.
 func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*authserver.Servers, error) {
-	if len(s.Instances) == 0 {
-		return nil, errors.New("instances: at least one is required")
-	}
-	deployment := authserver.Deployment(s.Deployment)
-	switch deployment {
-	case "", authserver.DeploymentReplicated, authserver.DeploymentShared:
-	default:
-		return nil, fmt.Errorf("deployment: must be %q or %q", authserver.DeploymentReplicated, authserver.DeploymentShared)
-	}
-	policy := authserver.Policy(s.Policy)
-	switch policy {
-	case "", authserver.PolicyFirst, authserver.PolicyRoundRobin:
-	default:
-		return nil, fmt.Errorf("policy: must be %q or %q", authserver.PolicyFirst, authserver.PolicyRoundRobin)
-	}
-	if !slices.Contains([]string{"", "1.1", "1.2"}, s.SOAPVersion) {
-		return nil, errors.New(`soap_version: must be "1.1" or "1.2"`)
-	}
-	components, err := s.ComponentTypes.check()
-	if err != nil {
-		return nil, fmt.Errorf("component_types.%w", err)
-	}
-	if err := s.Attributes.check(); err != nil {
-		return nil, fmt.Errorf("attributes.%w", err)
-	}
-	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, defaultDialTimeout)
-	if err != nil {
-		return nil, err
-	}
-	idleTimeout, err := timeouts.value("idle_timeout", s.IdleTimeout, defaultIdleTimeout)
-	if err != nil {
-		return nil, err
-	}
-	timeout, err := timeouts.value("timeout", s.Timeout, defaultCallTimeout)
-	if err != nil {
-		return nil, err
-	}
-	limited, err := s.limits()
-	if err != nil {
-		return nil, err
+	config := authserver.Config{
+		Instances:      make([]authserver.Instance, len(s.Instances)),
+		Deployment:     authserver.Deployment(s.Deployment),
+		Policy:         authserver.Policy(s.Policy),
+		SOAPVersion:    s.SOAPVersion,
+		Timeout:        cmp.Or(time.Duration(s.Timeout), defaultCallTimeout),
+		Breaker:        breaker.Settings{Failures: s.Breaker.Failures, Cooldown: time.Duration(s.Breaker.Cooldown)},
+		ComponentTypes: s.ComponentTypes.names(),
+		Attributes:     authserver.Attributes(s.Attributes),
+		Logger:         logger,
 	}
 	s.interval = defaultProbeInterval
 	if s.ProbeInterval != nil {
-		// 0 stays 0: there is no default for what is configured.
-		if s.interval, err = timeouts.value("probe_interval", *s.ProbeInterval, 0); err != nil {
+		s.interval = time.Duration(*s.ProbeInterval)
+	}
+	if s.interval != 0 {
+		if err := option.Timeout("probe_interval", s.interval); err != nil {
 			return nil, err
 		}
 	}
-	settings, err := s.Breaker.check()
+	limited := s.limits()
+	connect, err := s.transport(ctx, limited.MaxConnections)
 	if err != nil {
-		return nil, fmt.Errorf("breaker.%w", err)
+		return nil, err
 	}
-	handshake, err := handshakeTimeout(s.TLS)
-	if err != nil {
+	for i, instance := range s.Instances {
+		address, err := instance.address()
+		if err != nil {
+			return nil, option.In(fmt.Sprintf("instances[%d]", i), err)
+		}
+		if slices.ContainsFunc(config.Instances[:i], func(other authserver.Instance) bool { return other.URL.String() == address.String() }) {
+			return nil, option.Errorf(fmt.Sprintf("instances[%d].url", i), "is that of an earlier instance")
+		}
+		state, err := s.acquireState(address)
+		if err != nil {
+			return nil, option.In(fmt.Sprintf("instances[%d]", i), err)
+		}
+		transport := connect()
+		s.transports = append(s.transports, transport)
+		in := limited
+		in.Name = instance.Name
+		in.URL = address
+		in.Transport = transport
+		in.State = state
+		in.Probe = newProbe(transport, address)
+		config.Instances[i] = in
+	}
+	s.servers, err = authserver.New(config)
+	return s.servers, err
+}
+
+// transport returns what makes the transport of each instance.
+func (s *AuthenticationServers) transport(ctx caddy.Context, maxConnections int) (func() *http.Transport, error) {
+	handshakeTimeout := defaultHandshakeTimeout
+	if s.TLS != nil && s.TLS.HandshakeTimeout != 0 {
+		handshakeTimeout = time.Duration(s.TLS.HandshakeTimeout)
+	}
+	dialTimeout := cmp.Or(time.Duration(s.DialTimeout), defaultDialTimeout)
+	idleTimeout := cmp.Or(time.Duration(s.IdleTimeout), defaultIdleTimeout)
+	if err := cmp.Or(
+		option.Timeout("dial_timeout", dialTimeout),
+		option.Timeout("idle_timeout", idleTimeout),
+		option.Timeout("tls.handshake_timeout", handshakeTimeout),
+	); err != nil {
 		return nil, err
 	}
 	tlsConfig, err := clientTLS(ctx, s.TLS)
 	if err != nil {
 		return nil, err
 	}
-
-	names := make(map[string]struct{}, len(s.Instances))
-	addresses := make(map[string]struct{}, len(s.Instances))
-	instances := make([]authserver.Instance, len(s.Instances))
-	for i, instance := range s.Instances {
-		if err := validInstanceName(instance.Name, names); err != nil {
-			return nil, fmt.Errorf("instances[%d].name: %w", i, err)
-		}
-		address, err := instance.address()
-		if err != nil {
-			return nil, fmt.Errorf("instances[%d].url: %w", i, err)
-		}
-		if _, taken := addresses[address.String()]; taken {
-			return nil, fmt.Errorf("instances[%d].url: is that of an earlier instance", i)
-		}
-		addresses[address.String()] = struct{}{}
-		state, err := s.acquireState(address)
-		if err != nil {
-			return nil, fmt.Errorf("instances[%d]: %w", i, err)
-		}
-		transport := newTransport(tlsConfig.Clone(), handshake, dialTimeout, idleTimeout, limited.MaxConnections)
-		s.transports = append(s.transports, transport)
-		instances[i] = limited
-		instances[i].Name = instance.Name
-		instances[i].URL = address
-		instances[i].Transport = transport
-		instances[i].State = state
-		instances[i].Probe = newProbe(transport, address)
-	}
-	s.servers, err = authserver.New(authserver.Config{
-		Instances:      instances,
-		Deployment:     deployment,
-		Policy:         policy,
-		SOAPVersion:    s.SOAPVersion,
-		Timeout:        timeout,
-		Breaker:        settings,
-		ComponentTypes: components,
-		Attributes: authserver.Attributes{
-			ActivationMessage:         s.Attributes.ActivationMessage,
-			InstanceActivationMessage: s.Attributes.InstanceActivationMessage,
-			EventReactivationCounter:  s.Attributes.EventReactivationCounter,
-			DeviceDescription:         s.Attributes.DeviceDescription,
-		},
-		Logger: logger,
-	})
-	return s.servers, err
+	return func() *http.Transport {
+		return newTransport(tlsConfig.Clone(), handshakeTimeout, dialTimeout, idleTimeout, maxConnections)
+	}, nil
 }
 
-// limits returns an instance that has only its limits, which are those of all.
-func (s *AuthenticationServers) limits() (i authserver.Instance, err error) {
-	i.MaxConnections, err = count("max_connections", s.MaxConnections, defaultMaxConnections, maxConnections)
-	if err != nil {
-		return i, err
+// limits returns an instance that has only its limits, which are those of all. The
+// defaults are of no use beside a wrong max_connections, which is refused first.
+func (s *AuthenticationServers) limits() authserver.Instance {
+	connections := cmp.Or(s.MaxConnections, defaultMaxConnections)
+	return authserver.Instance{
+		MaxConnections:      connections,
+		ReservedConnections: valueOr(s.ReservedConnections, min(defaultReservedConnections, connections/5)),
+		MaxWaiting:          cmp.Or(s.MaxWaiting, max(1, min(defaultMaxWaiting, connections/3))),
+		MaxQueue:            valueOr(s.MaxQueue, defaultMaxQueue),
 	}
-	i.ReservedConnections, err = countOrZero("reserved_connections", s.ReservedConnections,
-		min(defaultReservedConnections, i.MaxConnections/5), i.MaxConnections-1)
-	if err != nil {
-		return i, fmt.Errorf("%w, one less than max_connections", err)
-	}
-	i.MaxWaiting, err = count("max_waiting", s.MaxWaiting, max(1, min(defaultMaxWaiting, i.MaxConnections/3)), i.MaxConnections)
-	if err != nil {
-		return i, fmt.Errorf("%w, the number of max_connections", err)
-	}
-	i.MaxQueue, err = countOrZero("max_queue", s.MaxQueue, defaultMaxQueue, maxQueue)
-	return i, err
 }
 
 // watch probes the instances until ctx ends.
@@ -354,42 +296,15 @@ func (s *AuthenticationServers) watch(ctx context.Context) {
 	}
 }
 
-// check returns the names with their defaults.
-func (t *ComponentTypes) check() (authserver.ComponentTypes, error) {
-	var names authserver.ComponentTypes
-	for _, c := range []struct {
-		option, configured, preset string
-		out                        *string
-	}{
-		{"provisioning", t.Provisioning, defaultProvisioningComponent, &names.Provisioning},
-		{"authentication", t.Authentication, defaultPushComponent, &names.Authentication},
-		{"signature", t.Signature, defaultPushComponent, &names.Signature},
-		{"notification", t.Notification, defaultPushComponent, &names.Notification},
-	} {
-		if utf8.RuneCountInString(c.configured) > maxComponentType || strings.ContainsFunc(c.configured, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			return names, fmt.Errorf("%s: must have at most %d printable characters", c.option, maxComponentType)
-		}
-		*c.out = cmp.Or(c.configured, c.preset)
+// names returns the names with their defaults.
+func (t *ComponentTypes) names() authserver.ComponentTypes {
+	return authserver.ComponentTypes{
+		Provisioning:   cmp.Or(t.Provisioning, defaultProvisioningComponent),
+		Authentication: cmp.Or(t.Authentication, defaultPushComponent),
+		Signature:      cmp.Or(t.Signature, defaultPushComponent),
+		Notification:   cmp.Or(t.Notification, defaultPushComponent),
 	}
-	return names, nil
 }
-
-// check refuses what cannot be a name.
-func (a *Attributes) check() error {
-	for _, attribute := range []struct{ option, name string }{
-		{"activation_message", a.ActivationMessage},
-		{"instance_activation_message", a.InstanceActivationMessage},
-		{"event_reactivation_counter", a.EventReactivationCounter},
-		{"device_description", a.DeviceDescription},
-	} {
-		if attribute.name != "" && !attributeName.MatchString(attribute.name) {
-			return fmt.Errorf("%s: must have 1 to 64 letters, digits and underscores", attribute.option)
-		}
-	}
-	return nil
-}
-
-var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 
 // close gives idle connections up. Calls that are running keep theirs. Closing
 // again does nothing.
@@ -439,102 +354,10 @@ func (s *AuthenticationServers) acquireState(address *url.URL) (*authserver.Stat
 
 var _ caddy.Destructor = (*serverState)(nil)
 
-// validInstanceName checks a name and adds it to those taken.
-func validInstanceName(name string, taken map[string]struct{}) error {
-	if !authserver.ValidInstanceName(name) {
-		return errors.New("must have 1 to 64 letters, digits, dots, underscores and hyphens")
-	}
-	if _, ok := taken[name]; ok {
-		return errors.New("is the name of an earlier instance")
-	}
-	taken[name] = struct{}{}
-	return nil
-}
-
 func (i *Instance) address() (*url.URL, error) {
 	resolved, err := resolveSecret(i.URL)
 	if err != nil {
-		return nil, err
+		return nil, option.In("url", err)
 	}
-	if strings.ContainsFunc(resolved, unicode.IsSpace) {
-		return nil, errors.New("must have no white space")
-	}
-	u, err := url.Parse(resolved)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
-		return nil, errors.New("must be an address such as https://host:8888/")
-	}
-	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {
-		return nil, errors.New("must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example")
-	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("must have no user, query or fragment")
-	}
-	if port := u.Port(); port != "" && !validPort(port) {
-		return nil, errors.New("must have a port from 1 to 65535, or none")
-	}
-	// One address, however it is written.
-	u.Host = strings.ToLower(u.Host)
-	if u.Path == "" {
-		u.Path = "/"
-	}
-	return u, nil
-}
-
-// validPort reports whether port is a number from 1 to 65535.
-func validPort(port string) bool {
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n != 0
-}
-
-// durations are the bounds of an option.
-type durations struct{ shortest, longest time.Duration }
-
-// timeouts are the bounds of all options that bound a wait.
-var timeouts = durations{10 * time.Millisecond, 10 * time.Minute}
-
-// value gives the configured value or, if there is none, the default.
-func (d durations) value(name string, configured caddy.Duration, preset time.Duration) (time.Duration, error) {
-	if configured == 0 {
-		return preset, nil
-	}
-	if v := time.Duration(configured); v >= d.shortest && v <= d.longest {
-		return v, nil
-	}
-	return 0, fmt.Errorf(`%s: must be from %s to %s; write it as a text such as "30s", a plain number counts nanoseconds`,
-		name, briefly(d.shortest), briefly(d.longest))
-}
-
-// briefly writes a duration as it is configured: 10m, where String has 10m0s.
-func briefly(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
-
-// count gives the configured value or, if it is 0, the default.
-func count(name string, configured, preset, limit int) (int, error) {
-	if configured == 0 {
-		return preset, nil
-	}
-	if configured < 0 || configured > limit {
-		return 0, fmt.Errorf("%s: must be from 1 to %d", name, limit)
-	}
-	return configured, nil
-}
-
-// countOrZero gives the configured value, which may be 0, or the default if there is
-// none.
-func countOrZero(name string, configured *int, preset, limit int) (int, error) {
-	if configured == nil {
-		return preset, nil
-	}
-	if *configured < 0 || *configured > limit {
-		return 0, fmt.Errorf("%s: must be from 0 to %d", name, limit)
-	}
-	return *configured, nil
+	return authserver.ParseURL(resolved)
 }

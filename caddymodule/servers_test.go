@@ -97,7 +97,10 @@ func TestLimitsOfInstances(t *testing.T) {
 		{queue: new(100_001), problem: "max_queue: must be from 0 to 100000"},
 	} {
 		s := AuthenticationServers{MaxConnections: tt.connections, ReservedConnections: tt.reserved, MaxWaiting: tt.waiting, MaxQueue: tt.queue}
-		i, err := s.limits()
+		i := s.limits()
+		s.Instances = []Instance{{Name: "primary", URL: "https://limits.example.com/"}}
+		_, err := s.open(caddy.Context{}, slog.New(slog.DiscardHandler))
+		s.close()
 		if tt.problem != "" {
 			require.EqualError(t, err, tt.problem)
 			continue

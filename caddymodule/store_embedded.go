@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -37,12 +36,15 @@ type EmbeddedStore struct {
 	// Accepts placeholders. Default: `dsapp/dsapp.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
-	leasedStore[*embedded.Store]
+	*lease[*embeddedFile]
 
 	path string
+}
 
-	mu   sync.Mutex
-	ring *seal.Keyring
+// embeddedFile is a file that is open.
+type embeddedFile struct {
+	*embedded.Store
+	path string
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,10 +65,10 @@ func (s *EmbeddedStore) UnmarshalJSON(data []byte) error {
 func (s *EmbeddedStore) Provision(caddy.Context) error {
 	path, err := EmbeddedPath(s.Path)
 	if err != nil {
-		return fmt.Errorf("path: %w", err)
+		return option.In("path", err)
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("path: is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
+		return option.Errorf("path", "is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
 	}
 	s.path = path
 	s.lease, err = newLease(storePool, "embedded "+path, (&opener{path: path}).open)
@@ -96,7 +98,7 @@ type opener struct {
 	refusal error
 }
 
-func (o *opener) open() (*embedded.Store, error) {
+func (o *opener) open() (*embeddedFile, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	info, err := os.Stat(o.path)
@@ -109,8 +111,20 @@ func (o *opener) open() (*embedded.Store, error) {
 	if _, ok := errors.AsType[*embedded.FileError](err); ok && info != nil {
 		o.refusal = err
 	}
-	return store, err
+	if err != nil {
+		return nil, err
+	}
+	return &embeddedFile{store, o.path}, nil
 }
+
+// Begin counts a request. See Store.
+func (s *EmbeddedStore) Begin() (end func()) {
+	s.begin()
+	return s.end
+}
+
+// Open opens the file unless it is open. See Store.
+func (s *EmbeddedStore) Open(ctx context.Context) (OpenStore, error) { return s.get(ctx) }
 
 // Cleanup lets go of the file.
 func (s *EmbeddedStore) Cleanup() error {
@@ -121,39 +135,15 @@ func (s *EmbeddedStore) Cleanup() error {
 // CheckSealingKeys accepts any number. See Store.
 func (*EmbeddedStore) CheckSealingKeys(int) error { return nil }
 
-// Keyring returns a ring of the configured keys, if any, and the key beside the
-// file, which it makes if it is needed. See Store.
-func (s *EmbeddedStore) Keyring(ctx context.Context, configured [][]byte) (*seal.Keyring, error) {
-	s.mu.Lock()
-	ring := s.ring
-	s.mu.Unlock()
-	if ring != nil {
-		return ring, nil
-	}
-	// A file that another process holds gets no key from this one.
-	store, err := s.store(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ring != nil {
-		return s.ring, nil
-	}
-	keys, err := s.keys(ctx, store, configured)
-	if err != nil {
-		return nil, err
-	}
-	s.ring, err = seal.NewKeyring(keys...)
-	return s.ring, err
-}
-
-func (s *EmbeddedStore) keys(ctx context.Context, store *embedded.Store, configured [][]byte) ([][]byte, error) {
+// Keys returns the configured keys, if any, and the key beside the file, which it
+// makes if it is needed. A file that another process holds is not open, and gets no
+// key. See OpenStore.
+func (f *embeddedFile) Keys(ctx context.Context, configured [][]byte) ([][]byte, error) {
 	if len(configured) == 0 {
-		key, err := store.LoadOrCreateKey(ctx)
+		key, err := f.LoadOrCreateKey(ctx)
 		return [][]byte{key}, err
 	}
-	key, found, err := embedded.LoadKey(s.path)
+	key, found, err := embedded.LoadKey(f.path)
 	if err != nil || !found {
 		return configured, err
 	}
@@ -169,4 +159,6 @@ var (
 	_ caddy.Provisioner  = (*EmbeddedStore)(nil)
 	_ caddy.CleanerUpper = (*EmbeddedStore)(nil)
 	_ Store              = (*EmbeddedStore)(nil)
+	_ OpenStore          = (*embeddedFile)(nil)
+	_ losable            = (*embeddedFile)(nil)
 )

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -11,18 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 )
 
@@ -105,21 +103,8 @@ type RedisStore struct {
 	// Default: 10 for every CPU.
 	PoolSize int `json:"pool_size,omitempty"`
 
-	leasedStore[*redisClient]
-
-	mu   sync.Mutex
-	ring *seal.Keyring
+	*lease[*redisClient]
 }
-
-const (
-	maxPoolSize     = 10_000
-	maxDB           = 1_000_000
-	maxAddresses    = 32
-	maxWaitReplicas = 16
-)
-
-// masterName is what Sentinels accept as a name.
-var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
 
 // redisClient is a store that closes the client it is on.
 type redisClient struct {
@@ -148,8 +133,8 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		return err
 	}
 	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis}
-	if err := options.Validate(); err != nil {
-		return errors.New("key_prefix: must have no braces")
+	if err := options.Check(); err != nil {
+		return err
 	}
 	identity := []any{settings, options.KeyPrefix, options.WaitReplicas}
 	settings.Control = endUnacknowledged
@@ -200,141 +185,52 @@ func reportRedis(_ context.Context, server string, err error) {
 
 // settings resolves and checks everything but TLS.
 func (s *RedisStore) settings() (redis.Settings, error) {
-	var none redis.Settings
-	if err := s.checkMode(); err != nil {
-		return none, err
+	settings := redis.Settings{
+		Addresses:   make([]string, len(s.Addresses)),
+		Cluster:     s.Cluster,
+		MasterName:  s.MasterName,
+		DB:          s.DB,
+		DialTimeout: cmp.Or(time.Duration(s.DialTimeout), redis.DefaultDialTimeout),
+		Timeout:     cmp.Or(time.Duration(s.Timeout), redis.DefaultTimeout),
+		PoolSize:    s.PoolSize,
 	}
-	addresses, err := s.addresses()
-	if err != nil {
-		return none, err
-	}
-	username, password, err := credentials("", s.Username, s.Password)
-	if err != nil {
-		return none, err
-	}
-	sentinelUsername, sentinelPassword, err := credentials("sentinel_", s.SentinelUsername, s.SentinelPassword)
-	if err != nil {
-		return none, err
-	}
-	dialTimeout, err := timeouts.value("dial_timeout", s.DialTimeout, redis.DefaultDialTimeout)
-	if err != nil {
-		return none, err
-	}
-	timeout, err := timeouts.value("timeout", s.Timeout, redis.DefaultTimeout)
-	if err != nil {
-		return none, err
-	}
-	if s.PoolSize < 0 || s.PoolSize > maxPoolSize {
-		return none, fmt.Errorf("pool_size: must be from 1 to %d", maxPoolSize)
-	}
-	return redis.Settings{
-		Addresses:        addresses,
-		Cluster:          s.Cluster,
-		MasterName:       s.MasterName,
-		Username:         username,
-		Password:         password,
-		SentinelUsername: sentinelUsername,
-		SentinelPassword: sentinelPassword,
-		DB:               s.DB,
-		DialTimeout:      dialTimeout,
-		Timeout:          timeout,
-		PoolSize:         s.PoolSize,
-	}, nil
-}
-
-// checkMode checks what depends on which kind of Redis it is.
-func (s *RedisStore) checkMode() error {
-	if s.MasterName != "" {
-		if s.Cluster {
-			return errors.New("master_name: has no meaning with cluster")
-		}
-		if !masterName.MatchString(s.MasterName) {
-			return errors.New("master_name: must have 1 to 255 letters, digits, dots, underscores and hyphens")
-		}
-	} else {
-		if s.SentinelUsername != "" {
-			return errors.New("sentinel_username: has no meaning without master_name")
-		}
-		if s.SentinelPassword != "" {
-			return errors.New("sentinel_password: has no meaning without master_name")
-		}
-	}
-	if s.DB < 0 || s.DB > maxDB {
-		return fmt.Errorf("db: must be from 0 to %d", maxDB)
-	}
-	if s.Cluster && s.DB != 0 {
-		return errors.New("db: must be 0 with cluster")
-	}
-	if s.WaitReplicas < 0 || s.WaitReplicas > maxWaitReplicas {
-		return fmt.Errorf("wait_replicas: must be from 0 to %d", maxWaitReplicas)
-	}
-	return nil
-}
-
-// addresses resolves and checks the addresses.
-func (s *RedisStore) addresses() ([]string, error) {
-	single := !s.Cluster && s.MasterName == ""
-	if single && len(s.Addresses) != 1 {
-		return nil, errors.New("addresses: exactly one is required, several need cluster or master_name")
-	}
-	if len(s.Addresses) == 0 || len(s.Addresses) > maxAddresses {
-		return nil, fmt.Errorf("addresses: 1 to %d are required", maxAddresses)
-	}
-	addresses := make([]string, len(s.Addresses))
+	var err error
 	for i, configured := range s.Addresses {
-		address, err := resolveSecret(configured)
-		if err != nil {
-			return nil, fmt.Errorf("addresses[%d]: %w", i, err)
+		if settings.Addresses[i], err = resolveSecret(configured); err != nil {
+			return settings, option.In(fmt.Sprintf("addresses[%d]", i), err)
 		}
-		if problem := addressProblem(address, single); problem != "" {
-			return nil, fmt.Errorf("addresses[%d]: %s", i, problem)
+	}
+	for _, v := range []struct {
+		name, configured string
+		out              *string
+	}{
+		{"username", s.Username, &settings.Username},
+		{"password", s.Password, &settings.Password},
+		{"sentinel_username", s.SentinelUsername, &settings.SentinelUsername},
+		{"sentinel_password", s.SentinelPassword, &settings.SentinelPassword},
+	} {
+		if *v.out, err = resolve(v.configured); err != nil {
+			return settings, option.In(v.name, err)
 		}
-		if slices.Contains(addresses[:i], address) {
-			return nil, fmt.Errorf("addresses[%d]: is the same as an earlier one", i)
-		}
-		addresses[i] = address
 	}
-	return addresses, nil
-}
-
-// addressProblem tells what is wrong with an address. Only a single server can be
-// behind a socket.
-func addressProblem(address string, single bool) string {
-	if single && filepath.IsAbs(address) {
-		return ""
-	}
-	if host, port, err := net.SplitHostPort(address); err == nil && host != "" && port != "" {
-		if !validPort(port) {
-			return "must have a port from 1 to 65535"
-		}
-		return ""
-	}
-	if single {
-		return "must be host:port or the absolute path of a socket"
-	}
-	return "must be host:port"
-}
-
-// credentials resolves a user name and the password that it needs.
-func credentials(prefix, configuredName, configuredPassword string) (name, password string, err error) {
-	if name, err = resolve(configuredName); err != nil {
-		return "", "", fmt.Errorf("%susername: %w", prefix, err)
-	}
-	if password, err = resolve(configuredPassword); err != nil {
-		return "", "", fmt.Errorf("%spassword: %w", prefix, err)
-	}
-	if name != "" && password == "" {
-		return "", "", fmt.Errorf("%spassword: is required with a user name", prefix)
-	}
-	return name, password, nil
+	return settings, settings.Check()
 }
 
 func redisTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error) {
 	if t.HandshakeTimeout != 0 {
-		return nil, errors.New("tls.handshake_timeout: has no meaning here, dial_timeout covers the handshake")
+		return nil, option.Errorf("tls.handshake_timeout", "has no meaning here, dial_timeout covers the handshake")
 	}
 	return clientTLS(ctx, t)
 }
+
+// Begin counts a request. See Store.
+func (s *RedisStore) Begin() (end func()) {
+	s.begin()
+	return s.end
+}
+
+// Open makes the client unless there is one. See Store.
+func (s *RedisStore) Open(ctx context.Context) (OpenStore, error) { return s.get(ctx) }
 
 // Cleanup lets go of the client.
 func (s *RedisStore) Cleanup() error {
@@ -351,18 +247,9 @@ func (*RedisStore) CheckSealingKeys(configured int) error {
 	return nil
 }
 
-// Keyring returns a ring of the configured keys. See Store.
-func (s *RedisStore) Keyring(_ context.Context, configured [][]byte) (*seal.Keyring, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ring == nil {
-		ring, err := seal.NewKeyring(configured...)
-		if err != nil {
-			return nil, err
-		}
-		s.ring = ring
-	}
-	return s.ring, nil
+// Keys returns the configured keys. See OpenStore.
+func (*redisClient) Keys(_ context.Context, configured [][]byte) ([][]byte, error) {
+	return configured, nil
 }
 
 // poolSecret keys the hashes that stand for settings. It differs in every process.
@@ -390,7 +277,7 @@ func settingsKey(kind string, settings any) (string, error) {
 func tlsIdentity(t *reverseproxy.TLSConfig) (any, error) {
 	settings, err := json.Marshal(t)
 	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, option.In("tls", err)
 	}
 	var source struct {
 		Provider string   `json:"provider"`
@@ -416,7 +303,7 @@ func tlsIdentity(t *reverseproxy.TLSConfig) (any, error) {
 		}
 		content, err := os.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %w", err)
+			return nil, option.In("tls", err)
 		}
 		contents = append(contents, content)
 	}
@@ -427,4 +314,5 @@ var (
 	_ caddy.Provisioner  = (*RedisStore)(nil)
 	_ caddy.CleanerUpper = (*RedisStore)(nil)
 	_ Store              = (*RedisStore)(nil)
+	_ OpenStore          = (*redisClient)(nil)
 )

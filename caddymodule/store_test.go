@@ -23,43 +23,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
-
-// leasedFile returns a new embedded store behind a lease.
-func leasedFile(t *testing.T) leasedStore[*embedded.Store] {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "dsapp.db")
-	pool := caddy.NewUsagePool()
-	l, err := newLease(pool, path, func() (*embedded.Store, error) {
-		return embedded.Open(path, embedded.Options{MaxSimulated: storetest.MaxSimulated})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		l.release()
-		waitFor(t, "the store to be let go", func() bool {
-			_, held := pool.References(path)
-			return !held
-		})
-	})
-	return leasedStore[*embedded.Store]{l}
-}
-
-// A store behind a lease is a store in every respect.
-func TestLeasedStoreKeepsTheContract(t *testing.T) {
-	t.Parallel()
-	storetest.Run(t, func(t *testing.T) activation.Store {
-		t.Helper()
-		return leasedFile(t)
-	})
-	storetest.RunOwnership(t, func(t *testing.T) ownership.Store {
-		t.Helper()
-		return leasedFile(t)
-	})
-}
 
 // A client that leaves, and a configuration that is replaced while the request
 // runs, do not keep from the store what the authentication server did already.
@@ -68,10 +33,7 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	service := func() (*ownership.Service, *EmbeddedStore) {
 		store := newEmbedded(t, path)
-		s, err := ownership.New(ownership.Config{
-			Store:   store,
-			Keyring: func(ctx context.Context) (*seal.Keyring, error) { return store.Keyring(ctx, nil) },
-		})
+		s, err := ownership.New(ownership.Config{Open: (&keyedStore{module: store}).claims})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,48 +80,6 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 	}
 }
 
-// Not being able to open the store is an outage for every method.
-func TestStoreThatCannotBeOpened(t *testing.T) {
-	t.Parallel()
-	l, err := newLease(caddy.NewUsagePool(), "k", func() (*embedded.Store, error) { return nil, errors.New("locked") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.release()
-	s, ctx := leasedStore[*embedded.Store]{l}, t.Context()
-	for name, call := range map[string]func() error{
-		"Reserve":           func() error { _, err := s.Reserve(ctx); return err },
-		"Create":            func() error { _, _, err := s.Create(ctx, activation.Record{}, activation.Generation{}); return err },
-		"Load":              func() error { _, _, err := s.Load(ctx, "id"); return err },
-		"PutHandshake":      func() error { _, err := s.PutHandshake(ctx, "id", activation.Handshake{}); return err },
-		"Take":              func() error { _, _, err := s.Take(ctx, "id", activation.Token{}, activation.Tag{}, 1); return err },
-		"Settle":            func() error { _, _, err := s.Settle(ctx, "id", activation.Settlement{}); return err },
-		"AdmitDevice":       func() error { _, _, err := s.AdmitDevice(ctx, "id", 1); return err },
-		"ReturnDevice":      func() error { return s.ReturnDevice(ctx, "id", activation.Generation{}) },
-		"AdmitConfirmation": func() error { _, _, err := s.AdmitConfirmation(ctx, "id", 1); return err },
-		"ReturnConfirmation": func() error {
-			return s.ReturnConfirmation(ctx, "id", activation.Generation{})
-		},
-		"Owner":   func() error { _, _, err := s.Owner(ctx, ownership.Login, "1"); return err },
-		"Pending": func() error { _, err := s.Pending(ctx, ownership.Login, "VDS1"); return err },
-		"Claim": func() error {
-			_, err := s.Claim(ctx, ownership.Login, ownership.Claim{Key: "1"}, "VDS1", time.Minute)
-			return err
-		},
-		"Release":          func() error { return s.Release(ctx, ownership.Login, "1", ownership.Token{}, "VDS1") },
-		"Remove":           func() error { return s.Remove(ctx, "id", activation.Generation{}) },
-		"SimulationSecret": func() error { _, err := s.SimulationSecret(ctx, nil); return err },
-		"ReplaceSimulationSecret": func() error {
-			_, err := s.ReplaceSimulationSecret(ctx, nil, nil)
-			return err
-		},
-	} {
-		if err := call(); !errors.Is(err, activation.ErrUnavailable) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 func newEmbedded(t *testing.T, path string) *EmbeddedStore {
 	t.Helper()
 	s := &EmbeddedStore{Path: path}
@@ -174,6 +94,13 @@ func newEmbedded(t *testing.T, path string) *EmbeddedStore {
 	return s
 }
 
+// keyring is the ring that a new configuration of a file gets with configured keys.
+func keyring(t *testing.T, path string, configured ...[]byte) (*seal.Keyring, error) {
+	t.Helper()
+	_, ring, err := (&keyedStore{module: newEmbedded(t, path), configured: configured}).open(t.Context())
+	return ring, err
+}
+
 // The key beside the file is made where no key is configured, and opens records
 // from then on, whatever is configured later.
 func TestEmbeddedKeyring(t *testing.T) {
@@ -181,15 +108,14 @@ func TestEmbeddedKeyring(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	configured, label := bytes.Repeat([]byte{7}, 32), seal.Label{Kind: "test"}
 
-	s := newEmbedded(t, path)
-	if _, err := s.Keyring(t.Context(), [][]byte{configured}); err != nil {
+	if _, err := keyring(t, path, configured); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(embedded.KeyPath(path)); !os.IsNotExist(err) {
 		t.Fatalf("a key was made beside a configured one: %v", err)
 	}
 
-	own, err := newEmbedded(t, path).Keyring(t.Context(), nil)
+	own, err := keyring(t, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,12 +124,12 @@ func TestEmbeddedKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s = newEmbedded(t, path)
-	both, err := s.Keyring(t.Context(), [][]byte{configured})
+	s := &keyedStore{module: newEmbedded(t, path), configured: [][]byte{configured}}
+	_, both, err := s.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.Keyring(t.Context(), [][]byte{configured}); again != both || err != nil {
+	if _, again, err := s.open(t.Context()); again != both || err != nil {
 		t.Errorf("another ring the second time: %v", err)
 	}
 	if _, err := both.Open(label, record); err != nil {
@@ -218,7 +144,7 @@ func TestEmbeddedKeyring(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved, err := newEmbedded(t, path).Keyring(t.Context(), [][]byte{key, configured})
+	moved, err := keyring(t, path, key, configured)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,23 +170,41 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	s := newEmbedded(t, path)
 	defer s.Begin()()
-	if _, err := s.Keyring(t.Context(), nil); err != nil {
+	store, _, err := (&keyedStore{module: s}).open(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.SimulationSecret(t.Context(), []byte("sealed")); err != nil {
+	if _, err := store.SimulationSecret(t.Context(), []byte("sealed")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(embedded.KeyPath(path)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newEmbedded(t, path).Keyring(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "restore the key file") {
+	if _, err := keyring(t, path); err == nil || !strings.Contains(err.Error(), "restore the key file") {
 		t.Errorf("error = %v", err)
 	}
-	if _, err := newEmbedded(t, path).Keyring(t.Context(), [][]byte{bytes.Repeat([]byte{7}, 32)}); err != nil {
+	if _, err := keyring(t, path, bytes.Repeat([]byte{7}, 32)); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(embedded.KeyPath(path)); !os.IsNotExist(err) {
 		t.Errorf("a key was made: %v", err)
+	}
+}
+
+// The store comes without keys that are lost, and not at all if it cannot be opened:
+// only what is known to be unclaimed is treated so.
+func TestKeyedStoreTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dsapp.db")
+	if err := os.WriteFile(embedded.KeyPath(path), []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if store, ring, err := (&keyedStore{module: newEmbedded(t, path)}).claims(t.Context()); store == nil || ring != nil || err == nil {
+		t.Errorf("without keys: store %v, ring %v, error %v", store, ring, err)
+	}
+	inFile := filepath.Join(embedded.KeyPath(path), "dsapp.db")
+	if store, ring, err := (&keyedStore{module: newEmbedded(t, inFile)}).claims(t.Context()); store != nil || ring != nil || err == nil {
+		t.Errorf("without a store: store %v, ring %v, error %v", store, ring, err)
 	}
 }
 
@@ -320,12 +264,19 @@ func TestDamagedFileIsReadOnce(t *testing.T) {
 }
 
 // A file that is cut while it is open is an outage that ends when the file is moved
-// aside.
+// aside. With its key file moved aside as well, the new file gets a new key.
 func TestFileCutWhileOpen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	s := newEmbedded(t, path)
+	s, err := activation.New(activation.Config{Open: (&keyedStore{module: newEmbedded(t, path)}).registrations})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, _, err := embedded.LoadKey(path)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(path, 10_000); err != nil {
@@ -337,11 +288,16 @@ func TestFileCutWhileOpen(t *testing.T) {
 			t.Fatalf("error %v", err)
 		}
 	}
-	if err := os.Rename(path, path+".aside"); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{path, embedded.KeyPath(path)} {
+		if err := os.Rename(name, name+".aside"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.Reserve(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if key, found, err := embedded.LoadKey(path); !found || err != nil || bytes.Equal(key, first) {
+		t.Errorf("key file: %t, error %v, the same key: %t", found, err, bytes.Equal(key, first))
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 const (
@@ -97,36 +98,27 @@ func http1() *http.Protocols {
 }
 
 // clientTLS returns the TLS settings of a client: those of t, and TLS 1.2 at
-// least. t may be nil. Errors begin with the name of the option, tls.
+// least. t may be nil. The error is an *option.Error.
 func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error) {
 	config := new(tls.Config)
 	if t != nil {
 		if len(t.ExceptPorts) > 0 {
-			return nil, errors.New("tls.except_ports: has no meaning here")
+			return nil, option.Errorf("tls.except_ports", "has no meaning here")
 		}
 		if t.ClientCertificateAutomate != "" {
-			return nil, errors.New("tls.client_certificate_automate: is not supported, " +
-				"use client_certificate_file and client_certificate_key_file")
+			return nil, option.Errorf("tls.client_certificate_automate", "is not supported, use client_certificate_file and client_certificate_key_file")
 		}
 		made, err := t.MakeTLSClientConfig(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %w", err)
+			return nil, option.In("tls", err)
 		}
 		if made != nil { // nil stands for Go's defaults
 			config = made
 		}
 	}
 	if config.RootCAs != nil && config.RootCAs.Equal(x509.NewCertPool()) {
-		return nil, errors.New("tls.ca: holds no certificate; name files in PEM form, which begin with -----BEGIN CERTIFICATE-----")
+		return nil, option.Errorf("tls.ca", "holds no certificate; name files in PEM form, which begin with -----BEGIN CERTIFICATE-----")
 	}
 	config.MinVersion = tls.VersionTLS12
 	return config, nil
-}
-
-// handshakeTimeout is the one of t, or the default.
-func handshakeTimeout(t *reverseproxy.TLSConfig) (time.Duration, error) {
-	if t == nil {
-		return defaultHandshakeTimeout, nil
-	}
-	return timeouts.value("tls.handshake_timeout", t.HandshakeTimeout, defaultHandshakeTimeout)
 }

@@ -69,7 +69,8 @@ func testKey(n byte) []byte {
 	return sum[:]
 }
 
-func fixedRing(tb testing.TB, keys ...byte) func(context.Context) (*seal.Keyring, error) {
+// opens is a Config.Open that gives a store and a ring of keys.
+func opens(tb testing.TB, store Store, keys ...byte) func(context.Context) (Store, *seal.Keyring, error) {
 	tb.Helper()
 	all := make([][]byte, 0, len(keys))
 	for _, k := range keys {
@@ -79,7 +80,7 @@ func fixedRing(tb testing.TB, keys ...byte) func(context.Context) (*seal.Keyring
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return func(context.Context) (*seal.Keyring, error) { return ring, nil }
+	return func(context.Context) (Store, *seal.Keyring, error) { return store, ring, nil }
 }
 
 // newWorld returns a Service over an empty store. Each change is applied to its
@@ -89,9 +90,8 @@ func newWorld(tb testing.TB, changes ...func(*Config)) *world {
 	w := &world{t: tb, clock: &clock{t: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, logs: &syncBuffer{}}
 	w.store = newMemory(w.clock.now)
 	w.config = Config{
-		Store:   w.store,
-		Keyring: fixedRing(tb, 1),
-		Logger:  slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Open:   opens(tb, w.store, 1),
+		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Alarm: func(_ context.Context, event, identifier string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -501,15 +501,15 @@ func TestNew(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"store":            {func(c *Config) { c.Store = nil }, "no store"},
-		"keyring":          {func(c *Config) { c.Keyring = nil }, "no sealing keys"},
-		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, "registration lifetime is negative"},
-		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, "handshake lifetime is negative"},
-		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "maximum of attempts is -1, need 1 to 100"},
-		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "maximum of attempts is 101, need 1 to 100"},
-		"activations":      {func(c *Config) { c.MaxActivations = -1 }, "maximum of activations is -1, need at least 1"},
-		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "maximum of exchanges is -1, need at least 1"},
-		"password":         {func(c *Config) { c.Password.Length = 3 }, "password length is 3, need 4 to 64"},
+		"store":            {func(c *Config) { c.Open = nil }, "no store"},
+		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, `registration_lifetime: must be from 1s to 24h; write it as a text such as "30s", a plain number counts nanoseconds`},
+		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, `handshake_lifetime: must be from 1s to 1h; write it as a text such as "30s", a plain number counts nanoseconds`},
+		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "max_attempts: must be from 1 to 100"},
+		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "max_attempts: must be from 1 to 100"},
+		"activations":      {func(c *Config) { c.MaxActivations = 1001 }, "max_activations: must be from 1 to 1000"},
+		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "max_exchanges: must be from 0 to 100000"},
+		"many exchanges":   {func(c *Config) { c.MaxExchanges = 100_001 }, "max_exchanges: must be from 0 to 100000"},
+		"password":         {func(c *Config) { c.Password.Length = 3 }, "password: length is 3, need 4 to 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -525,7 +525,7 @@ func TestNew(t *testing.T) {
 // A Service without a logger, alarm and clock works.
 func TestMinimalConfig(t *testing.T) {
 	t.Parallel()
-	s, err := New(Config{Store: newMemory(time.Now), Keyring: fixedRing(t, 1)})
+	s, err := New(Config{Open: opens(t, newMemory(time.Now), 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +586,7 @@ func TestReserve(t *testing.T) {
 	}
 	delete(w.store.fail, "Reserve")
 	w.restart(func(c *Config) {
-		c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errors.New("no key file") }
+		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return w.store, nil, errors.New("no key file") }
 	})
 	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)

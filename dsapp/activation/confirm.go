@@ -2,6 +2,7 @@ package activation
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -23,18 +24,18 @@ func (s *Service) Locate(ctx context.Context, identifier string) (Admission, err
 	if err := checkIdentifier(identifier); err != nil {
 		return Admission{}, err
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return Admission{}, err
 	}
-	record, found, err := s.load(ctx, identifier)
+	record, found, err := s.load(ctx, v.store, identifier)
 	if err != nil {
 		return Admission{}, err
 	}
 	if !found || record.Kind != KindAffinity || record.Lifetime <= 0 {
 		return Admission{}, refusal(record, found)
 	}
-	return s.admission(ctx, ring, record)
+	return s.admission(ctx, v.ring, record)
 }
 
 // AdmitDevice consumes the right to add one device: one for each successful
@@ -42,8 +43,8 @@ func (s *Service) Locate(ctx context.Context, identifier string) (Admission, err
 // error is an *InvalidError for the form of the identifier, ErrRefused, also as
 // ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitDevice(ctx context.Context, identifier string) (Admission, error) {
-	consume := func(ctx context.Context, identifier string) (Record, bool, error) {
-		return s.store.AdmitDevice(ctx, identifier, s.maxAttempts)
+	consume := func(ctx context.Context, store Store) (Record, bool, error) {
+		return store.AdmitDevice(ctx, identifier, s.maxAttempts)
 	}
 	return s.admit(ctx, identifier, "admitting device", consume, s.ReturnDevice)
 }
@@ -52,7 +53,7 @@ func (s *Service) AdmitDevice(ctx context.Context, identifier string) (Admission
 // of KindAffinity for every call that the authentication server did not refuse. It
 // does so even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "returning device", s.store.ReturnDevice)
+	return s.afterwards(ctx, a, "returning device", Store.ReturnDevice)
 }
 
 // AdmitConfirmation counts one final call for a registration of one of the
@@ -60,8 +61,8 @@ func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
 // a successful proof. The error is an *InvalidError for the form of the identifier,
 // ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kinds ...Kind) (Admission, error) {
-	count := func(ctx context.Context, identifier string) (Record, bool, error) {
-		return s.store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
+	count := func(ctx context.Context, store Store) (Record, bool, error) {
+		return store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
 	}
 	return s.admit(ctx, identifier, "admitting final call", count, s.ReturnConfirmation)
 }
@@ -71,43 +72,43 @@ func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kind
 // refuse, of other kinds for one that was not sent. It does so even if ctx has
 // ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnConfirmation(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "returning final call", s.store.ReturnConfirmation)
+	return s.afterwards(ctx, a, "returning final call", Store.ReturnConfirmation)
 }
 
 // Complete removes the registration of a after the final call succeeded, unless
 // it was replaced meanwhile. It does so even if ctx has ended. The error wraps
 // ErrUnavailable.
 func (s *Service) Complete(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "removing registration", s.store.Remove)
+	return s.afterwards(ctx, a, "removing registration", Store.Remove)
 }
 
 // admit lets the store admit a call and reads who it is for.
 func (s *Service) admit(
 	ctx context.Context,
 	identifier, what string,
-	consume func(ctx context.Context, identifier string) (Record, bool, error),
+	consume func(ctx context.Context, store Store) (Record, bool, error),
 	giveBack func(context.Context, Admission) error,
 ) (Admission, error) {
 	if err := checkIdentifier(identifier); err != nil {
 		return Admission{}, err
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return Admission{}, err
 	}
-	record, ok, err := consume(ctx, identifier)
+	record, ok, err := consume(ctx, v.store)
 	if err != nil {
 		return Admission{}, s.failed(ctx, identifier, what, err)
 	}
 	if !ok {
 		// It is looked for after every refusal alike.
-		record, found, err := s.load(ctx, identifier)
+		record, found, err := s.load(ctx, v.store, identifier)
 		if err != nil {
 			return Admission{}, err
 		}
 		return Admission{}, refusal(record, found)
 	}
-	a, err := s.admission(ctx, ring, record)
+	a, err := s.admission(ctx, v.ring, record)
 	if err != nil {
 		// The call is not made, so the right to it is not lost. Failing that too
 		// changes nothing about the error to report.
@@ -120,19 +121,23 @@ func (s *Service) admit(
 // afterwards makes the store call that follows what was admitted by a, even if
 // ctx has ended.
 func (s *Service) afterwards(
-	ctx context.Context, a Admission, what string, do func(ctx context.Context, identifier string, generation Generation) error,
+	ctx context.Context, a Admission, what string, do func(store Store, ctx context.Context, identifier string, generation Generation) error,
 ) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err := do(ctx, a.Identifier, a.Generation); err != nil {
+	v, err := s.open(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := do(v.store, ctx, a.Identifier, a.Generation); err != nil {
 		return s.failed(ctx, a.Identifier, what, err)
 	}
 	return nil
 }
 
 // load returns the record of an identifier, and whether there is one.
-func (s *Service) load(ctx context.Context, identifier string) (Record, bool, error) {
-	record, found, err := s.store.Load(ctx, identifier)
+func (s *Service) load(ctx context.Context, store Store, identifier string) (Record, bool, error) {
+	record, found, err := store.Load(ctx, identifier)
 	if err != nil {
 		return Record{}, false, s.failed(ctx, identifier, "loading registration", err)
 	}

@@ -150,7 +150,7 @@ func TestTags(t *testing.T) {
 	if len(seen) != 10 {
 		t.Errorf("%d different tags, want 10", len(seen))
 	}
-	ring, err := w.keyring(t.Context())
+	_, ring, err := w.opener(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,31 +47,31 @@ func (s *Service) Begin(ctx context.Context, identifier, clientPublic string, fr
 	if err := checkIdentifier(identifier); err != nil {
 		return Challenge{}, err
 	}
-	h, c, err := s.begin(ctx, identifier, clientPublic, from)
+	v, err := s.open(ctx)
 	if err != nil {
 		return Challenge{}, err
 	}
-	if c.Contended, err = s.store.PutHandshake(ctx, identifier, h); err != nil {
+	h, c, err := s.begin(ctx, v, identifier, clientPublic, from)
+	if err != nil {
+		return Challenge{}, err
+	}
+	if c.Contended, err = v.store.PutHandshake(ctx, identifier, h); err != nil {
 		return Challenge{}, s.failed(ctx, identifier, "storing handshake", err)
 	}
 	return c, nil
 }
 
 // begin computes the server's part of the first call.
-func (s *Service) begin(ctx context.Context, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
-	ring, err := s.ring(ctx)
+func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
+	secret, err := s.simulationSecret(ctx, v)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
-	secret, err := s.simulationSecret(ctx, ring)
+	d, err := s.decoyFor(v.ring)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
-	d, err := s.decoyFor(ring)
-	if err != nil {
-		return Handshake{}, Challenge{}, err
-	}
-	record, found, err := s.load(ctx, identifier)
+	record, found, err := s.load(ctx, v.store, identifier)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
@@ -103,9 +103,9 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string, fr
 	var failed error
 	if err := s.gate.compute(ctx, func() {
 		var state handshakeState
-		state, failed = challenge(ring, known, genuine, secret, identifier, clientPublic)
+		state, failed = challenge(v.ring, known, genuine, secret, identifier, clientPublic)
 		if errors.Is(failed, errOutOfRange) {
-			state, failed = challenge(ring, d.credential, 0, secret, identifier, clientPublic)
+			state, failed = challenge(v.ring, d.credential, 0, secret, identifier, clientPublic)
 		}
 		if failed != nil {
 			return
@@ -115,7 +115,7 @@ func (s *Service) begin(ctx context.Context, identifier, clientPublic string, fr
 		c = Challenge{ServerPublic: upperHex(state.public), Salt: upperHex(state.salt)}
 		encoded := state.encode()
 		defer clear(encoded)
-		h.State, failed = ring.Seal(handshakeLabel(identifier, h.Generation), encoded)
+		h.State, failed = v.ring.Seal(handshakeLabel(identifier, h.Generation), encoded)
 	}); err != nil {
 		return Handshake{}, Challenge{}, err
 	}
@@ -177,19 +177,19 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	if err := checkIdentifier(identifier); err != nil {
 		return Proof{}, err
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return Proof{}, err
 	}
-	secret, err := s.simulationSecret(ctx, ring)
+	secret, err := s.simulationSecret(ctx, v)
 	if err != nil {
 		return Proof{}, err
 	}
-	d, err := s.decoyFor(ring)
+	d, err := s.decoyFor(v.ring)
 	if err != nil {
 		return Proof{}, err
 	}
-	a, err := s.attempt(ctx, ring, d, identifier, tag(secret, tagSource, identifier, from.Address), m1)
+	a, err := s.attempt(ctx, v, d, identifier, tag(secret, tagSource, identifier, from.Address), m1)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -198,7 +198,7 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	// An attempt is reserved: it is settled even if the client has gone.
 	settling, cancel := detached(ctx)
 	defer cancel()
-	record, settled, err := s.store.Settle(settling, identifier, Settlement{
+	record, settled, err := v.store.Settle(settling, identifier, Settlement{
 		Generation:     a.generation,
 		Token:          a.token,
 		Proven:         a.proven,
@@ -214,9 +214,9 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 		return Proof{}, s.failed(ctx, identifier, "settling proof", err)
 	case !settled || !a.proven:
 		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", identifier), slog.String("reason", a.reason()))
-		return Proof{}, s.refused(settling, ring, identifier, a)
+		return Proof{}, s.refused(settling, v, identifier, a)
 	}
-	return s.deliver(ctx, ring, record, a.outcome)
+	return s.deliver(ctx, v.ring, record, a.outcome)
 }
 
 // attempt is a proof that was taken, or not, and computed.
@@ -231,7 +231,7 @@ type attempt struct {
 
 // attempt takes the handshake of an identifier for a source and checks evidence
 // against it, or against a decoy if there is none.
-func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, identifier string, source Tag, evidence []byte) (attempt, error) {
+func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier string, source Tag, evidence []byte) (attempt, error) {
 	leave, err := s.gate.enter()
 	if err != nil {
 		return attempt{}, err
@@ -245,7 +245,7 @@ func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, ide
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	a := attempt{token: random16()}
-	h, taken, err := s.store.Take(ctx, identifier, a.token, source, s.maxAttempts)
+	h, taken, err := v.store.Take(ctx, identifier, a.token, source, s.maxAttempts)
 	if err != nil {
 		return attempt{}, s.failed(ctx, identifier, "taking handshake", err)
 	}
@@ -254,7 +254,7 @@ func (s *Service) attempt(ctx context.Context, ring *seal.Keyring, d *decoy, ide
 		a.taken, a.generation = true, h.Generation
 		state = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
 	}
-	a.failed = s.gate.compute(ctx, func() { a.outcome = verify(ring, state, identifier, evidence) })
+	a.failed = s.gate.compute(ctx, func() { a.outcome = verify(v.ring, state, identifier, evidence) })
 	return a, nil
 }
 
@@ -318,8 +318,8 @@ func (e *BurnedError) Unwrap() error { return ErrRefused }
 // refused returns the refusal of a proof. The registration is looked for after
 // every refusal alike; what more is done for one that was burned can be timed
 // only once. That it cannot be looked for changes nothing about the refusal.
-func (s *Service) refused(ctx context.Context, ring *seal.Keyring, identifier string, a attempt) error {
-	record, found, err := s.load(ctx, identifier)
+func (s *Service) refused(ctx context.Context, v vault, identifier string, a attempt) error {
+	record, found, err := s.load(ctx, v.store, identifier)
 	if err != nil {
 		s.logger.WarnContext(ctx, "whether a refused proof burned its registration is not known",
 			slog.String("registration", identifier), slog.Any("error", err))
@@ -328,7 +328,7 @@ func (s *Service) refused(ctx context.Context, ring *seal.Keyring, identifier st
 	if !found || !a.taken || record.Generation != a.generation || !record.burned() {
 		return ErrRefused
 	}
-	registration, err := s.admission(ctx, ring, record)
+	registration, err := s.admission(ctx, v.ring, record)
 	if err != nil {
 		// It was logged, and the identifier is known.
 		registration = Admission{Identifier: identifier, Generation: record.Generation, Kind: record.Kind}

@@ -86,7 +86,7 @@ func TestSealedNonsense(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := w.begin(r.Identifier, r.Password)
-				ring, err := w.config.Keyring(t.Context())
+				_, ring, err := w.config.Open(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -2,9 +2,9 @@ package activation
 
 import (
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 // Alphabets of PasswordRule with a name.
@@ -70,23 +70,23 @@ func (r PasswordRule) generator() (generator, error) {
 		shortest = minNumericLength
 	}
 	if g.length < shortest || g.length > maxPasswordLength {
-		return generator{}, fmt.Errorf("password length is %d, need %d to %d", g.length, shortest, maxPasswordLength)
+		return generator{}, option.Errorf("password", "length is %d, need %d to %d", g.length, shortest, maxPasswordLength)
 	}
 	return g, nil
 }
 
 func checkAlphabet(alphabet string) error {
 	if len(alphabet) < minAlphabet {
-		return fmt.Errorf("password alphabet has %d characters, need at least %d", len(alphabet), minAlphabet)
+		return option.Errorf("password", "alphabet has %d characters, need at least %d", len(alphabet), minAlphabet)
 	}
 	for i := range len(alphabet) {
 		switch c := alphabet[i]; {
 		case c <= ' ' || c > '~':
-			return errors.New("password alphabet has a character that is not printable ASCII")
+			return option.Errorf("password", "alphabet has a character that is not printable ASCII")
 		case c == ';':
-			return errors.New("password alphabet has a semicolon")
+			return option.Errorf("password", "alphabet has a semicolon")
 		case strings.IndexByte(alphabet[i+1:], c) >= 0:
-			return fmt.Errorf("password alphabet has %q twice", c)
+			return option.Errorf("password", "alphabet has %q twice", c)
 		}
 	}
 	return nil

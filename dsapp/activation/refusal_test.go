@@ -214,7 +214,7 @@ func TestSaltIsStable(t *testing.T) {
 func TestSaltFormula(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ring, err := w.keyring(t.Context())
+	_, ring, err := w.opener(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +367,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.begin("e3wfISG9", "any password")
-	ring, err := w.keyring(t.Context())
+	_, ring, err := w.opener(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

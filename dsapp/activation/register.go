@@ -65,7 +65,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 	if s.remaining(r.Started) <= 0 {
 		return Registered{}, ErrOverdue
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return Registered{}, err
 	}
@@ -75,11 +75,11 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 		if r.Identifier == "" {
 			identifier = generator{alphabet: alphanumeric, length: drawnIdentifierLength}.draw()
 		}
-		record, password, err := s.newRecord(ctx, ring, identifier, r, data)
+		record, password, err := s.newRecord(ctx, v, identifier, r, data)
 		if err != nil {
 			return Registered{}, err
 		}
-		created, err := s.create(ctx, ring, record, r)
+		created, err := s.create(ctx, v, record, r)
 		if err != nil {
 			return Registered{}, err
 		}
@@ -96,18 +96,18 @@ func (s *Service) remaining(started time.Time) time.Duration {
 }
 
 // newRecord makes the sealed record of a registration and its password.
-func (s *Service) newRecord(ctx context.Context, ring *seal.Keyring, identifier string, r Registration, data []byte) (Record, string, error) {
+func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r Registration, data []byte) (Record, string, error) {
 	record := Record{Identifier: identifier, Generation: random16(), Kind: r.Kind}
 	plainFacts := r.facts().encode()
 	defer clear(plainFacts)
 	var err error
-	if record.Facts, err = ring.Seal(recordLabel(sealedFacts, record), plainFacts); err != nil {
+	if record.Facts, err = v.ring.Seal(recordLabel(sealedFacts, record), plainFacts); err != nil {
 		return Record{}, "", err
 	}
 	if r.Kind == KindAffinity {
 		return record, "", nil
 	}
-	secret, err := s.simulationSecret(ctx, ring)
+	secret, err := s.simulationSecret(ctx, v)
 	if err != nil {
 		return Record{}, "", err
 	}
@@ -121,10 +121,10 @@ func (s *Service) newRecord(ctx context.Context, ring *seal.Keyring, identifier 
 	defer clear(c.verifier)
 	plaintext := c.encode()
 	defer clear(plaintext)
-	if record.Verifier, err = ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
+	if record.Verifier, err = v.ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
 		return Record{}, "", err
 	}
-	if record.Data, err = ring.Seal(recordLabel(sealedData, record), data); err != nil {
+	if record.Data, err = v.ring.Seal(recordLabel(sealedData, record), data); err != nil {
 		return Record{}, "", err
 	}
 	return record, password, nil
@@ -132,13 +132,13 @@ func (s *Service) newRecord(ctx context.Context, ring *seal.Keyring, identifier 
 
 // create stores record, over an existing one if that may be replaced. It reports
 // false if a drawn identifier is taken.
-func (s *Service) create(ctx context.Context, ring *seal.Keyring, record Record, r Registration) (bool, error) {
+func (s *Service) create(ctx context.Context, v vault, record Record, r Registration) (bool, error) {
 	var replaces Generation
 	for range maxCreates {
 		if record.Lifetime = s.remaining(r.Started); record.Lifetime <= 0 {
 			return false, ErrOverdue
 		}
-		existing, created, err := s.store.Create(ctx, record, replaces)
+		existing, created, err := v.store.Create(ctx, record, replaces)
 		if err != nil {
 			return false, s.failed(ctx, record.Identifier, "storing registration", err)
 		}
@@ -148,7 +148,7 @@ func (s *Service) create(ctx context.Context, ring *seal.Keyring, record Record,
 		if r.Identifier == "" {
 			return false, nil
 		}
-		f, err := s.openFacts(ctx, ring, existing)
+		f, err := s.openFacts(ctx, v.ring, existing)
 		if err != nil {
 			return false, err
 		}

@@ -118,7 +118,7 @@ func TestReplacingMeetsAnother(t *testing.T) {
 			case <-once:
 				w.store.mu.Lock()
 				defer w.store.mu.Unlock()
-				ring, _ := w.keyring(t.Context())
+				_, ring, _ := w.opener(t.Context())
 				r := Record{Identifier: "e3wfISG9", Generation: random16(), Kind: KindMDL, Lifetime: time.Minute}
 				r.Facts, _ = ring.Seal(recordLabel(sealedFacts, r), facts{c.user, "mydomain.com", "", "primary"}.encode())
 				w.store.records["e3wfISG9"] = &stored{Record: r, expires: w.clock.now().Add(time.Minute), inFlight: map[Token]bool{}}
@@ -140,7 +140,7 @@ func TestReplacingGivesUp(t *testing.T) {
 		w.store.mu.Lock()
 		defer w.store.mu.Unlock()
 		e := w.store.records["e3wfISG9"]
-		ring, _ := w.keyring(t.Context())
+		_, ring, _ := w.opener(t.Context())
 		f, _ := ring.Open(recordLabel(sealedFacts, e.Record), e.Facts)
 		e.Generation = random16()
 		e.Facts, _ = ring.Seal(recordLabel(sealedFacts, e.Record), f)
@@ -156,7 +156,7 @@ func TestDrawnIdentifierCollides(t *testing.T) {
 	t.Parallel()
 	for _, taken := range []int{1, 3, 1000} {
 		w := newWorld(t)
-		w.config.Store = &crowded{memory: w.store, left: taken}
+		w.config.Open = opens(t, &crowded{memory: w.store, left: taken}, 1)
 		w.restart()
 		got, err := w.Register(t.Context(), w.standard(""))
 		if taken == 1000 {

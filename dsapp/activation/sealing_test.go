@@ -155,7 +155,7 @@ func TestKeyRotation(t *testing.T) {
 	step := func(name string, resealed bool, keys ...byte) {
 		t.Helper()
 		before := bytes.Clone(w.store.secret)
-		w.restart(func(c *Config) { c.Keyring = fixedRing(t, keys...) })
+		w.restart(func(c *Config) { c.Open = opens(t, w.store, keys...) })
 		w.store.take()
 		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 			t.Errorf("%s: the salt changed", name)
@@ -192,7 +192,7 @@ func TestResealingSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	salt := w.begin("unknown-id", "any password").challenge.Salt
-	w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2, 1) })
+	w.restart(func(c *Config) { c.Open = opens(t, w.store, 2, 1) })
 	w.store.fail["ReplaceSimulationSecret"] = errors.New("connection refused")
 	if _, err := w.Begin(t.Context(), "unknown-id", "1234", home); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
@@ -211,7 +211,7 @@ func TestResealingSecret(t *testing.T) {
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 		t.Error("the salt changed")
 	}
-	ring, _ := w.keyring(t.Context())
+	_, ring, _ := w.opener(t.Context())
 	if !ring.Current(w.store.secret) {
 		t.Error("the secret is still under the old key")
 	}
@@ -284,7 +284,7 @@ func TestSecretIsLookedAtAgain(t *testing.T) {
 		t.Error("the salt changed with the loss and a restart")
 	}
 
-	ring, err := fixedRing(t, 1)(t.Context())
+	_, ring, err := w.opener(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,16 +309,16 @@ func TestKeyRotationWithoutTraffic(t *testing.T) {
 	} {
 		w := newWorld(t)
 		salt := w.begin("unknown-id", "any password").challenge.Salt
-		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2, 1) })
+		w.restart(func(c *Config) { c.Open = opens(t, w.store, 2, 1) })
 		if err := use(w); err != nil {
 			t.Fatal(err)
 		}
-		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 2) })
+		w.restart(func(c *Config) { c.Open = opens(t, w.store, 2) })
 		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 			t.Errorf("%s: the salt changed", name)
 		}
 		// Without any of its keys nothing can be registered.
-		w.restart(func(c *Config) { c.Keyring = fixedRing(t, 3) })
+		w.restart(func(c *Config) { c.Open = opens(t, w.store, 3) })
 		if err := use(w); !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -345,11 +345,13 @@ func TestUnopenedFactsAreNotLocated(t *testing.T) {
 }
 
 // Missing keys are a store that cannot be used.
-func TestKeyringFails(t *testing.T) {
+func TestOpenFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cause := errors.New("key file is gone")
-	w.restart(func(c *Config) { c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, cause } })
+	w.restart(func(c *Config) {
+		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return w.store, nil, cause }
+	})
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
 		"Register":          func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
@@ -359,6 +361,9 @@ func TestKeyringFails(t *testing.T) {
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
 		"Reserve":           func() error { _, err := w.Reserve(ctx); return err },
+		"Prepare":           func() error { return w.Prepare(ctx) },
+		"ReturnDevice":      func() error { return w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
+		"Complete":          func() error { return w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
 	} {
 		if err := call(); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
 			t.Errorf("%s: %v", name, err)
@@ -407,7 +412,7 @@ func TestNoSecretLeaks(t *testing.T) {
 		t.Fatalf("%d errors", len(texts))
 	}
 
-	ring, err := w.keyring(ctx)
+	_, ring, err := w.opener(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@
 package activation
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
@@ -34,6 +36,12 @@ const (
 // MaxAttemptsLimit keeps guessing bounded whatever is configured; 100 failed
 // attempts are what NIST SP 800-63B section 5.2.2 allows at most.
 const MaxAttemptsLimit = 100
+
+// The greatest values of Config.MaxActivations and Config.MaxExchanges.
+const (
+	maxActivations = 1000
+	maxExchanges   = 100_000
+)
 
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
@@ -82,31 +90,30 @@ const (
 
 // Config is what a Service works with.
 type Config struct {
-	// Store keeps registrations and handshakes. Required.
-	Store Store
-	// Keyring returns the sealing keys. It is called on use, since a store may
-	// have to be opened for them; it should return the same Keyring each time.
-	// Required.
-	Keyring func(context.Context) (*seal.Keyring, error)
+	// Open returns the store of registrations and handshakes, which it opens if need
+	// be, and the sealing keys. Every operation calls it once; it should return the same
+	// Keyring as long as the store is open. Required.
+	Open func(context.Context) (Store, *seal.Keyring, error)
 	// Profile is the SRP profile of new registrations; nil for srp.DefaultProfile.
 	Profile *srp.Profile
-	// RegistrationLifetime counts from Registration.Started; 0 for the default.
+	// RegistrationLifetime counts from Registration.Started: 1 s to 24 h, 0 for the
+	// default.
 	RegistrationLifetime time.Duration
-	// HandshakeLifetime is the time between the two calls of an exchange; 0 for
-	// the default.
+	// HandshakeLifetime is the time between the two calls of an exchange: 1 s to 1 h,
+	// 0 for the default.
 	HandshakeLifetime time.Duration
 	// MaxAttempts is how many wrong proofs burn a registration, and how many
 	// final calls it admits. For KindAffinity it is how many device calls and how
 	// many final calls the authentication server may refuse. 1 to 100, 0 for the
 	// default.
 	MaxAttempts int
-	// MaxActivations is how many successful proofs a registration allows; 0 for
-	// the default.
+	// MaxActivations is how many successful proofs a registration allows: 1 to 1000, 0
+	// for the default.
 	MaxActivations int
 	// Password tells how activation passwords are generated.
 	Password PasswordRule
-	// MaxExchanges is how many exchanges are computed at once; 0 for GOMAXPROCS.
-	// Sixteen times as many may wait, further ones get ErrBusy.
+	// MaxExchanges is how many exchanges are computed at once: 1 to 100000, 0 for
+	// GOMAXPROCS. Sixteen times as many may wait, further ones get ErrBusy.
 	MaxExchanges int
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
@@ -120,8 +127,7 @@ type Config struct {
 // Service is the gateway's side of online activations. It is safe for
 // concurrent use.
 type Service struct {
-	store                Store
-	keyring              func(context.Context) (*seal.Keyring, error)
+	opener               func(context.Context) (Store, *seal.Keyring, error)
 	profile              *srp.Profile
 	registrationLifetime time.Duration
 	handshakeLifetime    time.Duration
@@ -138,14 +144,11 @@ type Service struct {
 	kernelLogged atomic.Bool
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error names
-// what is wrong with c.
+// New returns a Service. It uses neither store nor keys yet. The error about an
+// option is an *option.Error.
 func New(c Config) (*Service, error) {
-	if c.Store == nil {
+	if c.Open == nil {
 		return nil, errors.New("no store")
-	}
-	if c.Keyring == nil {
-		return nil, errors.New("no sealing keys")
 	}
 	if c.Profile == nil {
 		p, err := srp.LookupProfile(srp.DefaultProfile)
@@ -154,21 +157,11 @@ func New(c Config) (*Service, error) {
 		}
 		c.Profile = p
 	}
-	if c.RegistrationLifetime == 0 {
-		c.RegistrationLifetime = DefaultRegistrationLifetime
-	}
-	if c.HandshakeLifetime == 0 {
-		c.HandshakeLifetime = DefaultHandshakeLifetime
-	}
-	if c.MaxAttempts == 0 {
-		c.MaxAttempts = DefaultMaxAttempts
-	}
-	if c.MaxActivations == 0 {
-		c.MaxActivations = DefaultMaxActivations
-	}
-	if c.MaxExchanges == 0 {
-		c.MaxExchanges = runtime.GOMAXPROCS(0)
-	}
+	c.RegistrationLifetime = cmp.Or(c.RegistrationLifetime, DefaultRegistrationLifetime)
+	c.HandshakeLifetime = cmp.Or(c.HandshakeLifetime, DefaultHandshakeLifetime)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, DefaultMaxAttempts)
+	c.MaxActivations = cmp.Or(c.MaxActivations, DefaultMaxActivations)
+	c.MaxExchanges = cmp.Or(c.MaxExchanges, runtime.GOMAXPROCS(0))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -186,8 +179,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		store:                c.Store,
-		keyring:              c.Keyring,
+		opener:               c.Open,
 		profile:              c.Profile,
 		registrationLifetime: c.RegistrationLifetime,
 		handshakeLifetime:    c.HandshakeLifetime,
@@ -201,20 +193,15 @@ func New(c Config) (*Service, error) {
 	}, nil
 }
 
+// check returns the first error of an option. MaxExchanges is never 0 here.
 func (c Config) check() error {
-	switch {
-	case c.RegistrationLifetime < 0:
-		return errors.New("registration lifetime is negative")
-	case c.HandshakeLifetime < 0:
-		return errors.New("handshake lifetime is negative")
-	case c.MaxAttempts < 1 || c.MaxAttempts > MaxAttemptsLimit:
-		return fmt.Errorf("maximum of attempts is %d, need 1 to %d", c.MaxAttempts, MaxAttemptsLimit)
-	case c.MaxActivations < 1:
-		return fmt.Errorf("maximum of activations is %d, need at least 1", c.MaxActivations)
-	case c.MaxExchanges < 1:
-		return fmt.Errorf("maximum of exchanges is %d, need at least 1", c.MaxExchanges)
-	}
-	return nil
+	return cmp.Or(
+		option.Duration("registration_lifetime", c.RegistrationLifetime, time.Second, 24*time.Hour),
+		option.Duration("handshake_lifetime", c.HandshakeLifetime, time.Second, time.Hour),
+		option.Number("max_attempts", c.MaxAttempts, 1, MaxAttemptsLimit),
+		option.Number("max_activations", c.MaxActivations, 1, maxActivations),
+		option.Number("max_exchanges", c.MaxExchanges, 0, maxExchanges),
+	)
 }
 
 // Prepare computes what every exchange needs, some milliseconds once in a
@@ -231,11 +218,11 @@ func (s *Service) Prepare(ctx context.Context) error {
 		s.logger.InfoContext(ctx, "srp kernel",
 			slog.String("kernel", s.profile.Kernel()), slog.String("profile", s.profile.Name()))
 	}
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = s.simulationSecret(ctx, ring)
+	_, err = s.simulationSecret(ctx, v)
 	return err
 }
 
@@ -251,14 +238,14 @@ func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) 
 // Reserve makes sure that a Register can be stored, and keeps room for it until release
 // is called. The error wraps ErrUnavailable.
 func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
-	ring, err := s.ring(ctx)
+	v, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.simulationSecret(ctx, ring); err != nil {
+	if _, err := s.simulationSecret(ctx, v); err != nil {
 		return nil, err
 	}
-	release, err = s.store.Reserve(ctx)
+	release, err = v.store.Reserve(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reserving room in the store: %w", err)
 	}
@@ -291,12 +278,18 @@ func checkIdentifier(s string) error {
 	return nil
 }
 
-func (s *Service) ring(ctx context.Context) (*seal.Keyring, error) {
-	ring, err := s.keyring(ctx)
+// vault is the open store and the keys to what it holds.
+type vault struct {
+	store Store
+	ring  *seal.Keyring
+}
+
+func (s *Service) open(ctx context.Context) (vault, error) {
+	store, ring, err := s.opener(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: sealing keys: %w", ErrUnavailable, err)
+		return vault{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return ring, nil
+	return vault{store, ring}, nil
 }
 
 // unopened raises the alarm for a stored value that no key opens. Such a value

@@ -31,16 +31,16 @@ type simulation struct {
 // from. It belongs to the store, so that all nodes answer alike, now and after a
 // restart; what a node knows it gives back to a store that has lost it. A node
 // that looks at it also seals it anew if its key is not the first.
-func (s *Service) simulationSecret(ctx context.Context, ring *seal.Keyring) ([]byte, error) {
+func (s *Service) simulationSecret(ctx context.Context, v vault) ([]byte, error) {
 	known := s.simulation.Load()
 	if known == nil {
-		return s.fetchSecret(ctx, ring, nil)
+		return s.fetchSecret(ctx, v, nil)
 	}
 	if now := s.now(); now.Sub(known.fetched) >= secretRefresh {
 		// One caller fetches, the others go on with what is known. So does that
 		// one if it fails: the store's failure is met elsewhere.
 		if s.simulation.CompareAndSwap(known, &simulation{known.secret, now}) {
-			if secret, err := s.fetchSecret(ctx, ring, known.secret); err == nil {
+			if secret, err := s.fetchSecret(ctx, v, known.secret); err == nil {
 				return secret, nil
 			}
 		}
@@ -50,7 +50,7 @@ func (s *Service) simulationSecret(ctx context.Context, ring *seal.Keyring) ([]b
 
 // fetchSecret fetches the secret from the store, to which it offers known or, if
 // nothing is known, a new one.
-func (s *Service) fetchSecret(ctx context.Context, ring *seal.Keyring, known []byte) ([]byte, error) {
+func (s *Service) fetchSecret(ctx context.Context, v vault, known []byte) ([]byte, error) {
 	candidate := make([]byte, secretSize)
 	defer clear(candidate)
 	if known == nil {
@@ -58,25 +58,25 @@ func (s *Service) fetchSecret(ctx context.Context, ring *seal.Keyring, known []b
 	} else {
 		copy(candidate, known)
 	}
-	sealed, err := ring.Seal(secretLabel, candidate)
+	sealed, err := v.ring.Seal(secretLabel, candidate)
 	if err != nil {
 		return nil, err
 	}
-	stored, err := s.store.SimulationSecret(ctx, sealed)
+	stored, err := v.store.SimulationSecret(ctx, sealed)
 	if err != nil {
 		return nil, s.failed(ctx, "", "fetching simulation secret", err)
 	}
-	secret, err := ring.Open(secretLabel, stored)
+	secret, err := v.ring.Open(secretLabel, stored)
 	if err != nil || len(secret) != secretSize {
 		return nil, s.unopened(ctx, "", "simulation secret")
 	}
-	if !ring.Current(stored) {
-		next, err := ring.Seal(secretLabel, secret)
+	if !v.ring.Current(stored) {
+		next, err := v.ring.Seal(secretLabel, secret)
 		if err != nil {
 			return nil, err
 		}
 		// If another node was faster, its record holds the same secret.
-		if _, err := s.store.ReplaceSimulationSecret(ctx, stored, next); err != nil {
+		if _, err := v.store.ReplaceSimulationSecret(ctx, stored, next); err != nil {
 			return nil, fmt.Errorf("sealing simulation secret anew: %w", err)
 		}
 		s.logger.InfoContext(ctx, "simulation secret sealed with the first sealing key")

@@ -82,13 +82,13 @@ func checkStorm(t *testing.T, open opener) {
 		var stores [2]Store
 		w := newWorld(t, func(c *Config) {
 			stores = open(t, c.Now)
-			c.Store = audited{stores[0], book}
+			c.Open = opens(t, audited{stores[0], book}, 1)
 			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
 			c.MaxActivations = rapid.IntRange(1, 3).Draw(rt, "activations")
 			c.MaxExchanges = 8
 		})
 		config := w.config
-		config.Store = audited{stores[1], book}
+		config.Open = opens(t, audited{stores[1], book}, 1)
 		other, err := New(config)
 		if err != nil {
 			rt.Fatal(err)
@@ -190,10 +190,10 @@ func checkContention(t *testing.T, open opener) {
 	var stores [2]Store
 	w := newWorld(t, func(c *Config) {
 		stores = open(t, c.Now)
-		c.Store = stores[0]
+		c.Open = opens(t, stores[0], 1)
 	})
 	config := w.config
-	config.Store = stores[1]
+	config.Open = opens(t, stores[1], 1)
 	other, err := New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +349,7 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 		var stores [2]Store
 		w := newWorld(t, func(c *Config) {
 			stores = open(t, c.Now)
-			c.Store = stores[0]
+			c.Open = opens(t, stores[0], 1)
 			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
 			c.MaxActivations = rapid.IntRange(1, 2).Draw(rt, "activations")
 		})
@@ -464,7 +464,7 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 				m.now = m.now.Add(d)
 			case "restart":
 				stores[0], stores[1] = stores[1], stores[0]
-				w.restart(func(c *Config) { c.Store = stores[0] })
+				w.restart(func(c *Config) { c.Open = opens(t, stores[0], 1) })
 			}
 		}
 	})

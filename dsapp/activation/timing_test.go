@@ -145,7 +145,7 @@ func checkTime(t *testing.T, open, openFull opener) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(config *Config) { config.Store = c.open(t, config.Now)[0] })
+			w := newWorld(t, func(config *Config) { config.Open = opens(t, c.open(t, config.Now)[0], 1) })
 			sameTime(t, c.calls(w), storeTolerance)
 		})
 	}
@@ -163,9 +163,13 @@ func countedProofs(w *world) []sample {
 		"several-unknown-id": w.beginEverywhere,
 	} {
 		samples = append(samples, wrongProof(w, id, func() {
-			r, found, err := w.config.Store.Load(w.t.Context(), id)
+			store, _, err := w.opener(w.t.Context())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			r, found, err := store.Load(w.t.Context(), id)
 			if err == nil && found {
-				err = w.config.Store.Remove(w.t.Context(), id, r.Generation)
+				err = store.Remove(w.t.Context(), id, r.Generation)
 			}
 			if err != nil {
 				w.t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 // Class says which services a key opens.
@@ -128,20 +130,17 @@ func ValidateKey(key string) error {
 }
 
 // KeyError tells what is wrong with one of the keys given to NewSet. It contains
-// neither the key nor its hash.
+// neither the key nor its hash. Other keys appear as their index in brackets.
 type KeyError struct {
 	// Index of the key, counted from 0.
 	Index int
-	// Member of Key that is wrong: `name`, `class`, `hash` or `allow`.
-	Member string
-	// Problem with the member. Other keys appear as their index in brackets.
-	Problem string
+	// Option is `name`, `class`, one of the ranges in `allow`, or `hash`, which stands
+	// for whichever option the key came from.
+	Option option.Error
 }
 
-// Error returns index, member and problem.
-func (e *KeyError) Error() string {
-	return fmt.Sprintf("keys[%d].%s: %s", e.Index, e.Member, e.Problem)
-}
+// Error returns index, option and problem.
+func (e *KeyError) Error() string { return fmt.Sprintf("keys[%d].%s", e.Index, &e.Option) }
 
 var _ error = (*KeyError)(nil)
 
@@ -153,36 +152,46 @@ type Set struct {
 // NewSet returns a set of the given keys. It refuses an empty set, names that are
 // not 1 to 64 printable ASCII characters without a colon, unknown classes,
 // different classes under one name, missing and repeated hashes, and ranges that
-// are invalid. An error about one of the keys is a *KeyError.
+// are invalid or have bits set beyond their length. An error about one of the keys is a
+// *KeyError.
 func NewSet(keys []Key) (*Set, error) {
 	if len(keys) == 0 {
-		return nil, errors.New("no API key")
+		return nil, errors.New("at least one key is required")
 	}
 	s := &Set{keys: make([]Key, 0, len(keys))}
 	for i, k := range keys {
+		wrong := func(name, format string, args ...any) error {
+			return &KeyError{i, option.Error{Name: name, Problem: fmt.Sprintf(format, args...)}}
+		}
+		if k.Name == "" {
+			return nil, wrong("name", "is required")
+		}
 		if !validName(k.Name) {
-			return nil, &KeyError{i, "name", fmt.Sprintf("must be 1 to %d printable ASCII characters without a colon", maxNameLength)}
+			return nil, wrong("name", "must be 1 to %d printable ASCII characters without a colon", maxNameLength)
 		}
 		if k.Class != FrontEnd && k.Class != BackEnd {
-			return nil, &KeyError{i, "class", fmt.Sprintf("must be %q or %q", FrontEnd, BackEnd)}
+			return nil, wrong("class", "must be %q or %q", FrontEnd, BackEnd)
 		}
 		// Two values that no holder of a key can be behind: a field that was
 		// never set, and the hash of an empty secret, which would admit
 		// everybody who presents an empty user name.
 		if k.Hash == [sha256.Size]byte{} || k.Hash == Hash("") {
-			return nil, &KeyError{i, "hash", "is missing, or that of an empty key"}
+			return nil, wrong("hash", "is missing, or that of an empty key")
 		}
 		for j, other := range s.keys {
 			if k.Hash == other.Hash {
-				return nil, &KeyError{i, "hash", fmt.Sprintf("is the same key as [%d], %q", j, other.Name)}
+				return nil, wrong("hash", "is the same key as [%d], %q", j, other.Name)
 			}
 			if k.Name == other.Name && k.Class != other.Class {
-				return nil, &KeyError{i, "class", fmt.Sprintf("is not the one of [%d], which has the same name %q", j, k.Name)}
+				return nil, wrong("class", "is not the one of [%d], which has the same name %q", j, k.Name)
 			}
 		}
-		allow, err := normalize(k.Allow)
-		if err != nil {
-			return nil, &KeyError{i, "allow", err.Error()}
+		allow := make([]netip.Prefix, len(k.Allow))
+		for j, p := range k.Allow {
+			var err error
+			if allow[j], err = normalize(p); err != nil {
+				return nil, wrong(fmt.Sprintf("allow[%d]", j), "%s", err)
+			}
 		}
 		k.Allow = allow
 		s.keys = append(s.keys, k)
@@ -209,7 +218,7 @@ func (s *Set) Lookup(key string) (Key, bool) {
 }
 
 func validName(name string) bool {
-	if name == "" || len(name) > maxNameLength || strings.Contains(name, ":") {
+	if len(name) > maxNameLength || strings.Contains(name, ":") {
 		return false
 	}
 	for i := range len(name) {
@@ -220,21 +229,20 @@ func validName(name string) bool {
 	return true
 }
 
-// normalize copies the ranges and turns ranges of IPv4-mapped addresses into
-// IPv4 ranges, since Permits compares unmapped addresses.
-func normalize(allow []netip.Prefix) ([]netip.Prefix, error) {
-	out := make([]netip.Prefix, 0, len(allow))
-	for _, p := range allow {
-		if !p.IsValid() {
-			return nil, errors.New("holds an invalid address range")
-		}
-		if p.Addr().Is4In6() {
-			if p.Bits() < 96 {
-				return nil, fmt.Errorf("range %s mixes IPv4-mapped and other addresses", p)
-			}
-			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-		}
-		out = append(out, p.Masked())
+// normalize turns a range of IPv4-mapped addresses into an IPv4 range, since Permits
+// compares unmapped addresses.
+func normalize(p netip.Prefix) (netip.Prefix, error) {
+	if !p.IsValid() {
+		return p, errors.New("is an invalid address range")
 	}
-	return out, nil
+	if masked := p.Masked(); masked != p {
+		return p, fmt.Errorf("has bits set beyond its length; the range is %s", masked)
+	}
+	if !p.Addr().Is4In6() {
+		return p, nil
+	}
+	if p.Bits() < 96 {
+		return p, fmt.Errorf("range %s mixes IPv4-mapped and other addresses", p)
+	}
+	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96), nil
 }

@@ -153,8 +153,8 @@ func TestNewSetRefuses(t *testing.T) {
 		keys []Key
 		want []string
 	}{
-		{"no key", nil, []string{"no API key"}},
-		{"empty name", []Key{{Class: FrontEnd, Hash: Hash(frontKey)}}, []string{"keys[0].name: "}},
+		{"no key", nil, []string{"at least one key"}},
+		{"empty name", []Key{{Class: FrontEnd, Hash: Hash(frontKey)}}, []string{"keys[0].name: is required"}},
 		{"long name", []Key{{Name: strings.Repeat("n", 65), Class: FrontEnd, Hash: Hash(frontKey)}}, []string{"keys[0].name: "}},
 		{"colon in the name", []Key{{Name: "a:b", Class: FrontEnd, Hash: Hash(frontKey)}}, []string{"keys[0].name: "}},
 		{"control in the name", []Key{{Name: "a\nb", Class: FrontEnd, Hash: Hash(frontKey)}}, []string{"keys[0].name: "}},
@@ -166,8 +166,9 @@ func TestNewSetRefuses(t *testing.T) {
 		{"one key twice", []Key{front, {Name: "site", Class: BackEnd, Hash: Hash(frontKey)}}, []string{"keys[1].hash: ", `same key as [0], "app"`}},
 		{"one key twice, one name", []Key{front, front}, []string{"keys[1].hash: ", "same key as [0]"}},
 		{"two classes", []Key{front, {Name: "app", Class: BackEnd, Hash: Hash(backKey)}}, []string{"keys[1].class: ", `[0], which has the same name "app"`}},
-		{"invalid range", []Key{{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: make([]netip.Prefix, 1)}}, []string{"keys[0].allow: "}},
-		{"half-mapped range", []Key{{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: prefixes("::ffff:10.0.0.0/90")}}, []string{"keys[0].allow: "}},
+		{"invalid range", []Key{{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: make([]netip.Prefix, 1)}}, []string{"keys[0].allow[0]: "}},
+		{"bits beyond the length", []Key{{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: prefixes("10.0.0.0/8", "10.0.0.7/8")}}, []string{"keys[0].allow[1]: has bits set beyond its length; the range is 10.0.0.0/8"}},
+		{"half-mapped range", []Key{{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: prefixes("::ffff:10.0.0.0/90")}}, []string{"keys[0].allow[0]: "}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -306,7 +307,7 @@ func TestPermits(t *testing.T) {
 		{BackEnd, []string{"10.0.0.0/8"}, "::ffff:10.255.0.1", true},
 		{BackEnd, []string{"10.0.0.0/8"}, "11.0.0.1", false},
 		{BackEnd, []string{"10.0.0.0/8"}, "127.0.0.1", false},
-		{BackEnd, []string{"10.0.0.7/8"}, "10.9.9.9", true},
+		{BackEnd, []string{"10.0.0.0/8"}, "10.9.9.9", true},
 		{BackEnd, []string{"10.0.0.0/8", "2001:db8::/32"}, "2001:db8:1::5", true},
 		{BackEnd, []string{"2001:db8::/32"}, "2001:db9::1", false},
 		{BackEnd, []string{"fe80::/10"}, "fe80::1%eth0", true},

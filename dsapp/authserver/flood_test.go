@@ -59,7 +59,7 @@ func TestFloodOfLogins(t *testing.T) {
 	p.MaxConnections, p.ReservedConnections, p.MaxWaiting, p.MaxQueue = connections, reserved, waiting, queue
 	p.State = new(State)
 	s := newServers(t, Config{
-		Instances: []Instance{p.Instance}, Timeout: 2 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour},
+		Instances: []Instance{p.Instance}, Timeout: 2 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: 10 * time.Minute},
 	})
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -168,7 +168,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 	})
 	p.MaxConnections, p.ReservedConnections, p.MaxWaiting, p.MaxQueue = connections, reserved, 4, queue
 	p.State = new(State)
-	c := Config{Instances: []Instance{p.Instance}, Timeout: time.Minute, Breaker: breaker.Settings{Failures: 1, Cooldown: time.Hour}}
+	c := Config{Instances: []Instance{p.Instance}, Timeout: time.Minute, Breaker: breaker.Settings{Failures: 1, Cooldown: 10 * time.Minute}}
 	first := newServers(t, c)
 	loads := func() (running, queued [groups]int) {
 		p.State.load.mu.Lock()

@@ -392,7 +392,7 @@ func TestWaitingLogin(t *testing.T) {
 			}
 			return respond(answering(registered)), nil
 		})
-		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
+		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second, Breaker: breaker.Settings{Failures: 2, Cooldown: 10 * time.Minute}})
 		login := func() { _ = logIn(t.Context(), s, "push") }
 		for range 5 {
 			var group sync.WaitGroup
@@ -425,7 +425,7 @@ func TestBreakerOpensWhileQueued(t *testing.T) {
 		}}
 		in := stub("primary", nil)
 		in.Transport, in.MaxConnections, in.MaxQueue = b, 1, 100
-		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: time.Hour}})
+		s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 10 * time.Minute}})
 		var group sync.WaitGroup
 		for range 10 {
 			group.Go(func() { _, _ = register(t.Context(), s, request) })
@@ -443,7 +443,7 @@ func TestBreakerLogsNoValues(t *testing.T) {
 	records := &recorder{}
 	s := newServers(t, Config{
 		Instances: []Instance{stub("primary", sending(answerFault("Server."+secret)))}, Logger: slog.New(records),
-		Breaker: breaker.Settings{Failures: 1, Cooldown: time.Hour},
+		Breaker: breaker.Settings{Failures: 1, Cooldown: 10 * time.Minute},
 	})
 	_, _ = register(t.Context(), s, request)
 	lines := records.at(slog.LevelWarn)

@@ -129,7 +129,7 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 		Servers:              &r.servers,
 		GatewayID:            "GATEWAY01",
 		UnknownRegistrations: unknown,
-		NoSupportCode:        -77,
+		NoSupportCode:        new(int32(-77)),
 		Decided:              r.events.Ownership,
 		Audit:                r.events.Audit,
 		Logger:               slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -8,15 +8,16 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
@@ -130,8 +131,12 @@ const (
 	ExchangeRelay Exchange = "relay"
 )
 
-// defaultNoSupport is the default of Config.NoSupportCode.
-const defaultNoSupport = -1
+const (
+	// defaultNoSupport is the default of Config.NoSupportCode.
+	defaultNoSupport = -1
+	// maxGatewayID is the greatest length of Config.GatewayID in characters.
+	maxGatewayID = 255
+)
 
 // Config is what a Gateway needs.
 type Config struct {
@@ -141,7 +146,8 @@ type Config struct {
 	// Exchange is ExchangeGateway if empty.
 	Exchange Exchange
 	// GatewayID is the last field of every activation image, unless the
-	// authentication server of a relayed exchange tells another. It may be empty.
+	// authentication server of a relayed exchange tells another: at most 255
+	// characters, no semicolon and no control characters. It may be empty.
 	GatewayID string
 	// UnknownRegistrations is RefuseUnknown if empty, with ExchangeRelay ForwardUnknown.
 	UnknownRegistrations UnknownRegistrations
@@ -151,9 +157,8 @@ type Config struct {
 	// exist. It is audited in both cases.
 	HideUnknownUsers bool
 	// NoSupportCode is the number of STAT_NOSUPPORT, which is not public, where the
-	// gateway itself refuses to cancel a request. It is -1 if 0, which stands for
-	// success.
-	NoSupportCode int
+	// gateway itself refuses to cancel a request. It is -1 if nil; 0 stands for success.
+	NoSupportCode *int32
 	// Decided is called once the owner of a pending request was looked for, and again
 	// for what became of a request that was given out. Like Audit it is called
 	// concurrently and must not block. It may be nil.
@@ -182,8 +187,8 @@ type Gateway struct {
 	now              func() time.Time
 }
 
-// New returns a Gateway. The error names the member of c that is missing or not
-// acceptable.
+// New returns a Gateway. The error names the member of c that is missing; about an
+// option it is an *option.Error.
 func New(c Config) (*Gateway, error) {
 	if c.Activation == nil {
 		return nil, errors.New("activation: missing")
@@ -194,23 +199,19 @@ func New(c Config) (*Gateway, error) {
 	if c.Servers == nil {
 		return nil, errors.New("servers: missing")
 	}
-	if problem := form.ImageProblem(c.GatewayID); problem != "" {
-		return nil, fmt.Errorf("gateway id %s", problem)
-	}
-	switch c.Exchange {
-	case "", ExchangeGateway, ExchangeRelay:
-	default:
-		return nil, fmt.Errorf("exchange: must be %q or %q", ExchangeGateway, ExchangeRelay)
-	}
-	switch c.UnknownRegistrations {
-	case "":
+	c.Exchange = cmp.Or(c.Exchange, ExchangeGateway)
+	if c.UnknownRegistrations == "" {
 		c.UnknownRegistrations = RefuseUnknown
 		if c.Exchange == ExchangeRelay {
 			c.UnknownRegistrations = ForwardUnknown
 		}
-	case RefuseUnknown, ForwardUnknown:
-	default:
-		return nil, fmt.Errorf("unknown registrations: must be %q or %q", RefuseUnknown, ForwardUnknown)
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	noSupport := defaultNoSupport
+	if c.NoSupportCode != nil {
+		noSupport = int(*c.NoSupportCode)
 	}
 	g := &Gateway{
 		activation:       c.Activation,
@@ -220,7 +221,7 @@ func New(c Config) (*Gateway, error) {
 		gatewayID:        c.GatewayID,
 		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
 		hideUnknownUsers: c.HideUnknownUsers,
-		noSupportCodes:   soap.FailureCodes("STAT_NOSUPPORT", cmp.Or(c.NoSupportCode, defaultNoSupport)),
+		noSupportCodes:   soap.FailureCodes("STAT_NOSUPPORT", noSupport),
 		decided:          c.Decided,
 		audited:          c.Audit,
 		logger:           c.Logger,
@@ -239,6 +240,23 @@ func New(c Config) (*Gateway, error) {
 		g.now = time.Now
 	}
 	return g, nil
+}
+
+// check returns the first error of an option.
+func (c Config) check() error {
+	if utf8.RuneCountInString(c.GatewayID) > maxGatewayID {
+		return option.Errorf("gateway_id", "must have at most %d characters", maxGatewayID)
+	}
+	if problem := form.ImageProblem(c.GatewayID); problem != "" {
+		return option.Errorf("gateway_id", "%s", problem)
+	}
+	if c.NoSupportCode != nil && *c.NoSupportCode == 0 {
+		return option.Errorf("STAT_NOSUPPORT", "must not be 0, which stands for success")
+	}
+	return cmp.Or(
+		option.Either("exchange", c.Exchange, ExchangeGateway, ExchangeRelay),
+		option.Either("unknown", c.UnknownRegistrations, RefuseUnknown, ForwardUnknown),
+	)
 }
 
 // ServerTimeRequest asks for the time.

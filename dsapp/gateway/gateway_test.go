@@ -882,13 +882,15 @@ func TestNew(t *testing.T) {
 		t.Errorf("minimal configuration: %v", err)
 	}
 	for want, spoil := range map[string]func(*Config){
-		"activation":                  func(c *Config) { c.Activation = nil },
-		"ownership":                   func(c *Config) { c.Ownership = nil },
-		"servers":                     func(c *Config) { c.Servers = nil },
-		"exchange":                    func(c *Config) { c.Exchange = "mail" },
-		"gateway id must not contain": func(c *Config) { c.GatewayID = "a;b" },
-		"gateway id must":             func(c *Config) { c.GatewayID = "a\nb" },
-		"unknown registrations":       func(c *Config) { c.UnknownRegistrations = "ignore" },
+		"activation":                        func(c *Config) { c.Activation = nil },
+		"ownership":                         func(c *Config) { c.Ownership = nil },
+		"servers":                           func(c *Config) { c.Servers = nil },
+		"exchange: must be":                 func(c *Config) { c.Exchange = "mail" },
+		"gateway_id: must not contain":      func(c *Config) { c.GatewayID = "a;b" },
+		"gateway_id: must":                  func(c *Config) { c.GatewayID = "a\nb" },
+		"unknown: must be":                  func(c *Config) { c.UnknownRegistrations = "ignore" },
+		"gateway_id: must have at most 255": func(c *Config) { c.GatewayID = strings.Repeat("é", 256) },
+		"STAT_NOSUPPORT: must not be 0":     func(c *Config) { c.NoSupportCode = new(int32) },
 	} {
 		c := good()
 		spoil(&c)

@@ -114,8 +114,7 @@ func remembering(t *testing.T, store ownership.Store, unknown ownership.UnknownR
 		t.Fatal(err)
 	}
 	service, err := ownership.New(ownership.Config{
-		Store:   store,
-		Keyring: func(context.Context) (*seal.Keyring, error) { return keyring, nil },
+		Open:    func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, keyring, nil },
 		Unknown: unknown,
 	})
 	if err != nil {
@@ -446,13 +445,13 @@ func TestCancel(t *testing.T) {
 // The number of STAT_NOSUPPORT is the configured one, never that of a success.
 func TestNoSupportCode(t *testing.T) {
 	t.Parallel()
-	for configured, want := range map[int]int{0: -1, -1: -1, -77: -77, 1040: 1040} {
+	for configured, want := range map[*int32]int{nil: -1, new(int32(-1)): -1, new(int32(-77)): -77, new(int32(1040)): 1040} {
 		r := newRig(t, "", func(c *Config) { c.NoSupportCode = configured })
 		r.ownership.decision = ownership.Decision{Verdict: ownership.Foreign, Known: true}
 		_, err := r.CancelLogin(t.Context(), theCaller, theCancel)
 		refusal, ok := errors.AsType[*Refusal](err)
 		if !ok || refusal.Codes != (ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: "STAT_NOSUPPORT", ReturnCode: -1, StatusCode: want}) {
-			t.Errorf("%d: error is %v", configured, err)
+			t.Errorf("%d: error is %v", want, err)
 		}
 		if want := []AuditEvent{{
 			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", SerialNumber: "VDS1000003-1", Status: "STAT_NOSUPPORT",

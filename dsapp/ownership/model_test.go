@@ -96,18 +96,19 @@ func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Claimant, unknown 
 // does what the one of this test does is what storetest is for.
 func TestDecisionsFollowTheRules(t *testing.T) {
 	t.Parallel()
-	keyring := fixedRing(t, 1)
-	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, newMemory(), keyring) })
+	r := ring(t, 1)
+	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, newMemory(), r) })
 }
 
-func checkDecisions(rt *rapid.T, store ownership.Store, keyring func(context.Context) (*seal.Keyring, error)) {
+func checkDecisions(rt *rapid.T, store ownership.Store, r *seal.Keyring) {
+	open := func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, r, nil }
 	keys, devices := []form.PlainKey{"1", "a", "A", "11"}, []string{"VDS-1", "vds-1", "VDS-11"}
 	applications, instances := []string{"bank-app", "other-app"}, []string{"primary", "backup", "third"}
 	policy := rapid.SampledFrom([]ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown}).Draw(rt, "unknown")
 	unknown := map[ownership.UnknownRequests]ownership.Verdict{ownership.ForwardUnknown: ownership.Forward, ownership.RefuseUnknown: ownership.Foreign}[policy]
 	var nodes [2]*ownership.Service
 	for i := range nodes {
-		s, err := ownership.New(ownership.Config{Store: store, Keyring: keyring, Unknown: policy})
+		s, err := ownership.New(ownership.Config{Open: open, Unknown: policy})
 		if err != nil {
 			rt.Fatal(err)
 		}

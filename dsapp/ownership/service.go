@@ -8,6 +8,7 @@
 package ownership
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -75,14 +77,12 @@ const (
 
 // Config is what a Service works with.
 type Config struct {
-	// Store keeps the claims. Required.
-	Store Store
-	// Keyring returns the sealing keys. It is called on use, since a store may
-	// have to be opened for them; it should return the same Keyring each time.
-	// Required.
-	Keyring func(context.Context) (*seal.Keyring, error)
-	// Lifetime is how long a claim is kept unless it is released before; 0 for
-	// DefaultLifetime.
+	// Open returns the store of the claims, which it opens if need be, and the sealing
+	// keys. Every operation calls it once. If only the keys cannot be had, the store
+	// comes with the error: what nobody claimed is known without keys. Required.
+	Open func(context.Context) (Store, *seal.Keyring, error)
+	// Lifetime is how long a claim is kept unless it is released before: 1 s to 24 h, 0
+	// for DefaultLifetime.
 	Lifetime time.Duration
 	// Unknown is ForwardUnknown if empty.
 	Unknown UnknownRequests
@@ -98,8 +98,7 @@ type Config struct {
 // Service decides what may be done with pending requests. It is safe for
 // concurrent use.
 type Service struct {
-	store       Store
-	keyring     func(context.Context) (*seal.Keyring, error)
+	opener      func(context.Context) (Store, *seal.Keyring, error)
 	lifetime    time.Duration
 	unknown     UnknownRequests
 	refusePlain bool
@@ -107,36 +106,30 @@ type Service struct {
 	alarm       func(ctx context.Context, event, identifier string)
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error names
-// what is wrong with c.
+// New returns a Service. It uses neither store nor keys yet. The error about an
+// option is an *option.Error.
 func New(c Config) (*Service, error) {
-	if c.Lifetime == 0 {
-		c.Lifetime = DefaultLifetime
-	}
-	if c.Unknown == "" {
-		c.Unknown = ForwardUnknown
-	}
+	c.Lifetime = cmp.Or(c.Lifetime, DefaultLifetime)
+	c.Unknown = cmp.Or(c.Unknown, ForwardUnknown)
+	c.PlainCancel = cmp.Or(c.PlainCancel, ForwardPlain)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Alarm == nil {
 		c.Alarm = func(context.Context, string, string) {}
 	}
-	switch {
-	case c.Store == nil:
+	if c.Open == nil {
 		return nil, errors.New("no store")
-	case c.Keyring == nil:
-		return nil, errors.New("no sealing keys")
-	case c.Lifetime < 0:
-		return nil, errors.New("lifetime is negative")
-	case c.Unknown != ForwardUnknown && c.Unknown != RefuseUnknown:
-		return nil, fmt.Errorf("unknown requests are treated as %q, need %q or %q", c.Unknown, ForwardUnknown, RefuseUnknown)
-	case c.PlainCancel != "" && c.PlainCancel != ForwardPlain && c.PlainCancel != RefusePlain:
-		return nil, fmt.Errorf("cancels by plain keys are treated as %q, need %q or %q", c.PlainCancel, ForwardPlain, RefusePlain)
+	}
+	if err := cmp.Or(
+		option.Either("unknown", c.Unknown, ForwardUnknown, RefuseUnknown),
+		option.Either("plain_cancel", c.PlainCancel, ForwardPlain, RefusePlain),
+		option.Duration("lifetime", c.Lifetime, time.Second, 24*time.Hour),
+	); err != nil {
+		return nil, err
 	}
 	return &Service{
-		store:       c.Store,
-		keyring:     c.Keyring,
+		opener:      c.Open,
 		lifetime:    c.Lifetime,
 		unknown:     c.Unknown,
 		refusePlain: c.PlainCancel == RefusePlain,
@@ -182,12 +175,12 @@ func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Cla
 func (s *Service) Claim(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
 	c := Claim{Key: string(key)}
 	rand.Read(c.Token[:])
-	c.Owner, err = s.seal(ctx, kind, c, o)
+	store, err := s.seal(ctx, kind, &c, o)
 	if err != nil {
 		return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
 	}
 	for range claimAttempts {
-		won, err = s.claim(ctx, kind, c, o.SerialNumber)
+		won, err = s.claim(ctx, store, kind, c, o.SerialNumber)
 		if err == nil {
 			return won, nil
 		}
@@ -195,10 +188,10 @@ func (s *Service) Claim(ctx context.Context, kind Kind, key form.PlainKey, o Own
 	return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
 }
 
-func (s *Service) claim(ctx context.Context, kind Kind, c Claim, serialNumber string) (bool, error) {
+func (s *Service) claim(ctx context.Context, store Store, kind Kind, c Claim, serialNumber string) (bool, error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	return s.store.Claim(ctx, kind, c, serialNumber, s.lifetime)
+	return store.Claim(ctx, kind, c, serialNumber, s.lifetime)
 }
 
 // Release forgets the claim that d was about, after the authentication server
@@ -210,22 +203,43 @@ func (s *Service) Release(ctx context.Context, d Decision) error {
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	r := d.release
-	if err := s.store.Release(ctx, r.kind, r.key, r.token, r.owner.SerialNumber); err != nil {
+	store, _, err := s.opener(ctx)
+	if store != nil {
+		r := d.release
+		err = store.Release(ctx, r.kind, r.key, r.token, r.owner.SerialNumber)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: releasing request: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
+// vault is the open store and the keys to what it holds. err says why there are no
+// keys, or not even a store.
+type vault struct {
+	store Store
+	ring  *seal.Keyring
+	err   error
+}
+
+func (s *Service) open(ctx context.Context) (v vault) {
+	v.store, v.ring, v.err = s.opener(ctx)
+	return v
+}
+
 // owner finds the claim to a request, if there is one.
 func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, error) {
-	c, found, err := s.store.Owner(ctx, kind, key)
+	v := s.open(ctx)
+	if v.store == nil {
+		return nil, v.err
+	}
+	c, found, err := v.store.Owner(ctx, kind, key)
 	if err != nil || !found {
 		return nil, s.read(ctx, kind, err)
 	}
 	// It opens only as the claim to this request.
 	c.Key = key
-	h, err := s.open(ctx, kind, c)
+	h, err := s.unseal(ctx, v, kind, c)
 	if err != nil {
 		return nil, err
 	}
@@ -234,13 +248,17 @@ func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, err
 
 // pending finds the claims of a device.
 func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) ([]held, error) {
-	claims, err := s.store.Pending(ctx, kind, serialNumber)
+	v := s.open(ctx)
+	if v.store == nil {
+		return nil, v.err
+	}
+	claims, err := v.store.Pending(ctx, kind, serialNumber)
 	if err != nil {
 		return nil, s.read(ctx, kind, err)
 	}
 	found := make([]held, 0, len(claims))
 	for _, c := range claims {
-		h, err := s.open(ctx, kind, c)
+		h, err := s.unseal(ctx, v, kind, c)
 		if err != nil {
 			return nil, err
 		}
@@ -262,13 +280,12 @@ func (s *Service) read(ctx context.Context, kind Kind, err error) error {
 	return fmt.Errorf("%w: %w", errUnread, err)
 }
 
-// open returns the claim as it was sealed.
-func (s *Service) open(ctx context.Context, kind Kind, c Claim) (held, error) {
-	ring, err := s.ring(ctx)
-	if err != nil {
-		return held{}, fmt.Errorf("%w: %w", errUnread, err)
+// unseal returns the claim as it was sealed.
+func (s *Service) unseal(ctx context.Context, v vault, kind Kind, c Claim) (held, error) {
+	if v.err != nil {
+		return held{}, fmt.Errorf("%w: %w", errUnread, v.err)
 	}
-	plaintext, err := ring.Open(label(kind, c), c.Owner)
+	plaintext, err := v.ring.Open(label(kind, c), c.Owner)
 	if err != nil {
 		return held{}, s.unopened(ctx, kind)
 	}
@@ -279,27 +296,20 @@ func (s *Service) open(ctx context.Context, kind Kind, c Claim) (held, error) {
 	return held{kind: kind, key: c.Key, token: c.Token, owner: o}, nil
 }
 
-// seal returns o as c keeps it.
-func (s *Service) seal(ctx context.Context, kind Kind, c Claim, o Owner) ([]byte, error) {
+// seal puts o into c as it is kept, and returns the store to keep it.
+func (s *Service) seal(ctx context.Context, kind Kind, c *Claim, o Owner) (Store, error) {
 	plaintext, err := o.encode()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	ring, err := s.ring(ctx)
+	store, ring, err := s.opener(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return ring.Seal(label(kind, c), plaintext)
-}
-
-func (s *Service) ring(ctx context.Context) (*seal.Keyring, error) {
-	ring, err := s.keyring(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("sealing keys: %w", err)
-	}
-	return ring, nil
+	c.Owner, err = ring.Seal(label(kind, *c), plaintext)
+	return store, err
 }
 
 // unopened raises the alarm for a claim that no key opens, or that is not where

@@ -69,19 +69,28 @@ func ring(t testing.TB, keys ...byte) *seal.Keyring {
 	return r
 }
 
-func fixedRing(t testing.TB, keys ...byte) func(context.Context) (*seal.Keyring, error) {
+// opens is a Config.Open that gives a store and a ring of keys.
+func opens(t testing.TB, store ownership.Store, keys ...byte) func(context.Context) (ownership.Store, *seal.Keyring, error) {
 	t.Helper()
 	r := ring(t, keys...)
-	return func(ctx context.Context) (*seal.Keyring, error) { return r, ctx.Err() }
+	return func(ctx context.Context) (ownership.Store, *seal.Keyring, error) { return store, r, ctx.Err() }
+}
+
+// withoutKeys leaves only the store.
+func withoutKeys(c *ownership.Config) {
+	open := c.Open
+	c.Open = func(ctx context.Context) (ownership.Store, *seal.Keyring, error) {
+		store, _, _ := open(ctx)
+		return store, nil, errDown
+	}
 }
 
 func newWorld(t testing.TB, change ...func(*ownership.Config)) *world {
 	t.Helper()
 	w := &world{t: t, store: newMemory()}
 	w.config = ownership.Config{
-		Store:   w.store,
-		Keyring: fixedRing(t, 1),
-		Logger:  slog.New(slog.NewTextHandler(&w.log, nil)),
+		Open:   opens(t, w.store, 1),
+		Logger: slog.New(slog.NewTextHandler(&w.log, nil)),
 		Alarm: func(_ context.Context, event, identifier string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -319,12 +328,20 @@ func TestReleaseOfAnEarlierClaim(t *testing.T) {
 // under RefuseUnknown whether to refuse is exactly what the store would have said.
 func TestBlind(t *testing.T) {
 	t.Parallel()
-	for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
-		t.Run(string(policy), func(t *testing.T) {
+	for _, tt := range []struct {
+		policy ownership.UnknownRequests
+		calls  int // of the store; none if it cannot be opened
+	}{{ownership.ForwardUnknown, 1}, {ownership.RefuseUnknown, 1}, {ownership.ForwardUnknown, 0}, {ownership.RefuseUnknown, 0}} {
+		t.Run(fmt.Sprintf("%s %d", tt.policy, tt.calls), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(c *ownership.Config) { c.Unknown = policy })
+			w := newWorld(t, func(c *ownership.Config) { c.Unknown = tt.policy })
 			w.claimed(ownership.Login, plain, application, device, "primary")
 			w.store.fail["Owner"], w.store.fail["Pending"] = down, down
+			if tt.calls == 0 {
+				w.restart(func(c *ownership.Config) {
+					c.Open = func(context.Context) (ownership.Store, *seal.Keyring, error) { return nil, nil, errDown }
+				})
+			}
 			check := func(call string, d ownership.Decision, err error) {
 				t.Helper()
 				if err != nil || d.Verdict != ownership.Forward || d.Known || d.Instances != nil {
@@ -333,7 +350,7 @@ func TestBlind(t *testing.T) {
 				if !errors.Is(d.Blind, ownership.ErrUnavailable) || !errors.Is(d.Blind, errDown) {
 					t.Errorf("%s: blind because of %v", call, d.Blind)
 				}
-				if n := len(w.store.take()); n != 1 {
+				if n := len(w.store.take()); n != tt.calls {
 					t.Errorf("%s: %d store calls", call, n)
 				}
 				w.released(d, false, plain)
@@ -344,7 +361,7 @@ func TestBlind(t *testing.T) {
 			check("complete", d, err)
 			for _, key := range []string{plain, wrapped} {
 				d, err = w.Cancelling(t.Context(), ownership.Login, form.Key(key), mine)
-				if policy == ownership.ForwardUnknown && key == wrapped {
+				if tt.policy == ownership.ForwardUnknown && key == wrapped {
 					check("cancel", d, err)
 					continue
 				}
@@ -366,9 +383,7 @@ func TestKeysAreNeededForClaims(t *testing.T) {
 	for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
 		w := newWorld(t, func(c *ownership.Config) { c.Unknown = policy })
 		w.claimed(ownership.Login, plain, application, device, "primary")
-		w.restart(func(c *ownership.Config) {
-			c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errDown }
-		})
+		w.restart(withoutKeys)
 		for call, do := range map[string]func() (ownership.Decision, error){
 			"retrieve": func() (ownership.Decision, error) { return w.Retrieving(t.Context(), ownership.Login, plain) },
 			"complete": func() (ownership.Decision, error) { return w.Completing(t.Context(), ownership.Login, plain) },
@@ -392,9 +407,7 @@ func TestKeysAreNeededForClaims(t *testing.T) {
 // opened.
 func TestKeysAreNotNeededForUnknown(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, refuse, func(c *ownership.Config) {
-		c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, errDown }
-	})
+	w := newWorld(t, refuse, withoutKeys)
 	d, err := w.Cancelling(t.Context(), ownership.Login, plain, mine)
 	w.is(d, err, "Owner", ownership.Foreign, false)
 }
@@ -567,7 +580,7 @@ func TestClaimCannotBeSealed(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(c *ownership.Config) {
 				if tt.keys != nil {
-					c.Keyring = func(context.Context) (*seal.Keyring, error) { return nil, tt.keys }
+					withoutKeys(c)
 				}
 			})
 			won, err := w.Claim(t.Context(), ownership.Login, plain, tt.owner)
@@ -672,7 +685,7 @@ func TestUnopened(t *testing.T) {
 		},
 		"other encoding": func(t *testing.T, _ *world, e *stored) { t.Helper(); e.Owner = sealed(t, e, "\x02\x01a\x01b\x01c") },
 		"no encoding":    func(t *testing.T, _ *world, e *stored) { t.Helper(); e.Owner = sealed(t, e, "") },
-		"key removed":    func(t *testing.T, w *world, _ *stored) { t.Helper(); w.config.Keyring = fixedRing(t, 2) },
+		"key removed":    func(t *testing.T, w *world, _ *stored) { t.Helper(); w.config.Open = opens(t, w.store, 2) },
 	} {
 		for _, policy := range []ownership.UnknownRequests{ownership.ForwardUnknown, ownership.RefuseUnknown} {
 			t.Run(fmt.Sprintf("%s %s", name, policy), func(t *testing.T) {
@@ -736,12 +749,12 @@ func TestKeyRotation(t *testing.T) {
 	w := newWorld(t)
 	w.claimed(ownership.Login, "1", application, device, "primary")
 	for _, keys := range [][]byte{{1, 2}, {2, 1}} {
-		w.restart(func(c *ownership.Config) { c.Keyring = fixedRing(t, keys...) })
+		w.restart(func(c *ownership.Config) { c.Open = opens(t, w.store, keys...) })
 		d, err := w.Completing(t.Context(), ownership.Login, "1")
 		w.is(d, err, "Owner", ownership.Forward, true, "primary")
 	}
 	w.claimed(ownership.Login, "2", application, device, "primary")
-	w.restart(func(c *ownership.Config) { c.Keyring = fixedRing(t, 2) })
+	w.restart(func(c *ownership.Config) { c.Open = opens(t, w.store, 2) })
 	d, err := w.Completing(t.Context(), ownership.Login, "2")
 	w.is(d, err, "Owner", ownership.Forward, true, "primary")
 	if _, err := w.Completing(t.Context(), ownership.Login, "1"); !errors.Is(err, seal.ErrUnopened) {
@@ -810,17 +823,17 @@ func TestRace(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	t.Parallel()
-	keyring := fixedRing(t, 1)
+	open := opens(t, newMemory(), 1)
 	for _, tt := range []struct {
 		name   string
 		config ownership.Config
 		want   string
 	}{
-		{"no store", ownership.Config{Keyring: keyring}, "no store"},
-		{"no keys", ownership.Config{Store: newMemory()}, "no sealing keys"},
-		{"negative lifetime", ownership.Config{Store: newMemory(), Keyring: keyring, Lifetime: -1}, "lifetime is negative"},
-		{"unknown policy", ownership.Config{Store: newMemory(), Keyring: keyring, Unknown: "drop"}, `"drop", need "forward" or "refuse"`},
-		{"least", ownership.Config{Store: newMemory(), Keyring: keyring}, ""},
+		{"no store", ownership.Config{}, "no store"},
+		{"negative lifetime", ownership.Config{Open: open, Lifetime: -1}, "lifetime: must be from 1s to 24h"},
+		{"unknown policy", ownership.Config{Open: open, Unknown: "drop"}, `unknown: must be "forward" or "refuse"`},
+		{"unknown policy for plain keys", ownership.Config{Open: open, PlainCancel: "drop"}, `plain_cancel: must be "forward" or "refuse"`},
+		{"least", ownership.Config{Open: open}, ""},
 	} {
 		s, err := ownership.New(tt.config)
 		if tt.want == "" {

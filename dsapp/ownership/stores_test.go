@@ -60,7 +60,7 @@ func TestNodesShareOwners(t *testing.T) {
 			t.Parallel()
 			var nodes [2]*ownership.Service
 			for i, store := range open(t) {
-				s, err := ownership.New(ownership.Config{Store: store, Keyring: fixedRing(t, 1), Unknown: ownership.RefuseUnknown})
+				s, err := ownership.New(ownership.Config{Open: opens(t, store, 1), Unknown: ownership.RefuseUnknown})
 				if err != nil {
 					t.Fatal(err)
 				}

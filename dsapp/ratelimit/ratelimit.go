@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 const (
@@ -59,6 +61,13 @@ type bucket struct {
 
 	members *list.List // of a /48: the buckets of its sources, most recently used first
 }
+
+// maxLimit keeps the arithmetic of the buckets far from overflow.
+const maxLimit = 1_000_000
+
+// CheckLimit checks a limit, per minute or in flight, that the configuration gives in
+// the option named name: 0, for none, to 1000000. The error is an *option.Error.
+func CheckLimit(name string, limit int) error { return option.Number(name, limit, 0, maxLimit) }
 
 // New returns a Limiter that admits perMinute events per minute and source, and as
 // many at once. With perMinute 0 or less it admits everything. It keeps state for

@@ -2,9 +2,10 @@ package ratelimit
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 const (
@@ -63,15 +64,15 @@ type Addresses struct {
 var wellKnown = netip.MustParsePrefix("64:ff9b::/96")
 
 // NewAddresses returns Addresses that know 64:ff9b::/96 and further NAT64
-// prefixes. The error names the one that is not acceptable.
+// prefixes. The error is an *option.Error about the one that is not acceptable.
 func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
 	for i, p := range nat64 {
 		if err := checkNAT64(p); err != nil {
-			return nil, fmt.Errorf("NAT64 prefix %s: %w", p, err)
+			return nil, option.Errorf("nat64_prefixes", "NAT64 prefix %s: %s", p, err)
 		}
 		for _, other := range append([]netip.Prefix{wellKnown}, nat64[:i]...) {
 			if p.Overlaps(other) {
-				return nil, fmt.Errorf("NAT64 prefix %s: overlaps %s", p, other)
+				return nil, option.Errorf("nat64_prefixes", "NAT64 prefix %s: overlaps %s", p, other)
 			}
 		}
 	}

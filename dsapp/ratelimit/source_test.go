@@ -112,16 +112,16 @@ func TestSourceBehindNAT64(t *testing.T) {
 func TestNAT64PrefixesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ prefixes, want string }{
-		{"192.0.2.0/24", "NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix"},
-		{"2001:db8::/33", "NAT64 prefix 2001:db8::/33: length must be 32, 40, 48, 56, 64 or 96"},
-		{"2001:db8::/128", "NAT64 prefix 2001:db8::/128: length must be 32, 40, 48, 56, 64 or 96"},
-		{"::/0", "NAT64 prefix ::/0: length must be 32, 40, 48, 56, 64 or 96"},
-		{"2001:db8:1::/32", "NAT64 prefix 2001:db8:1::/32: has bits set beyond its length"},
-		{"2001:db8:122:344:100::/96", "NAT64 prefix 2001:db8:122:344:100::/96: bits 64 to 71 must be 0"},
-		{"64:ff9b::/96", "NAT64 prefix 64:ff9b::/96: overlaps 64:ff9b::/96"},
-		{"64:ff9b::/32", "NAT64 prefix 64:ff9b::/32: overlaps 64:ff9b::/96"},
-		{"2001:db8:1::/48 2001:db8:2::/48 2001:db8:1::/96", "NAT64 prefix 2001:db8:1::/96: overlaps 2001:db8:1::/48"},
-		{"2001:db8::/96 2001:db8::/96", "NAT64 prefix 2001:db8::/96: overlaps 2001:db8::/96"},
+		{"192.0.2.0/24", "nat64_prefixes: NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix"},
+		{"2001:db8::/33", "nat64_prefixes: NAT64 prefix 2001:db8::/33: length must be 32, 40, 48, 56, 64 or 96"},
+		{"2001:db8::/128", "nat64_prefixes: NAT64 prefix 2001:db8::/128: length must be 32, 40, 48, 56, 64 or 96"},
+		{"::/0", "nat64_prefixes: NAT64 prefix ::/0: length must be 32, 40, 48, 56, 64 or 96"},
+		{"2001:db8:1::/32", "nat64_prefixes: NAT64 prefix 2001:db8:1::/32: has bits set beyond its length"},
+		{"2001:db8:122:344:100::/96", "nat64_prefixes: NAT64 prefix 2001:db8:122:344:100::/96: bits 64 to 71 must be 0"},
+		{"64:ff9b::/96", "nat64_prefixes: NAT64 prefix 64:ff9b::/96: overlaps 64:ff9b::/96"},
+		{"64:ff9b::/32", "nat64_prefixes: NAT64 prefix 64:ff9b::/32: overlaps 64:ff9b::/96"},
+		{"2001:db8:1::/48 2001:db8:2::/48 2001:db8:1::/96", "nat64_prefixes: NAT64 prefix 2001:db8:1::/96: overlaps 2001:db8:1::/48"},
+		{"2001:db8::/96 2001:db8::/96", "nat64_prefixes: NAT64 prefix 2001:db8::/96: overlaps 2001:db8::/96"},
 	} {
 		var prefixes []netip.Prefix
 		for text := range strings.FieldsSeq(tt.prefixes) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
@@ -30,6 +31,9 @@ const (
 	DefaultMaxBodySize = 64 << 10
 	DefaultBodyTimeout = 30 * time.Second
 )
+
+// largestMaxBodySize is the greatest Config.MaxBodySize.
+const largestMaxBodySize = 16 << 20
 
 // bodyReserve is how much memory a body gets before any of it has arrived,
 // whatever length it declares, in bytes. Most bodies fit.
@@ -134,11 +138,11 @@ type Observation struct {
 type Config struct {
 	Operations Operations
 	Keys       Keys
-	// MaxBodySize is in bytes; DefaultMaxBodySize if 0.
+	// MaxBodySize is in bytes: 1 to 16777216, DefaultMaxBodySize if 0.
 	MaxBodySize int64
 	// BodyTimeout is how long a request's body may take to arrive, counted from
-	// the end of its header; DefaultBodyTimeout if 0. A shorter ReadTimeout of the
-	// http.Server applies instead.
+	// the end of its header: 10 ms to 10 min, DefaultBodyTimeout if 0. A shorter
+	// ReadTimeout of the http.Server applies instead.
 	BodyTimeout time.Duration
 	Limits      Limits
 	// RelayedExchange says that the calls of exchanges are carried out by an
@@ -169,8 +173,8 @@ type Handler struct {
 
 var _ http.Handler = (*Handler)(nil)
 
-// New returns a Handler. The error names the member of c that is missing or not
-// acceptable.
+// New returns a Handler. The error names the member of c that is missing; about an
+// option it is an *option.Error.
 func New(c Config) (*Handler, error) {
 	if c.Operations == nil {
 		return nil, errors.New("operations: missing")
@@ -178,17 +182,13 @@ func New(c Config) (*Handler, error) {
 	if c.Keys == nil {
 		return nil, errors.New("keys: missing")
 	}
-	if c.MaxBodySize < 0 {
-		return nil, errors.New("maximum body size: must not be negative")
-	}
-	if c.MaxBodySize == 0 {
-		c.MaxBodySize = DefaultMaxBodySize
-	}
-	if c.BodyTimeout < 0 {
-		return nil, errors.New("body timeout: must not be negative")
-	}
-	if c.BodyTimeout == 0 {
-		c.BodyTimeout = DefaultBodyTimeout
+	c.MaxBodySize = cmp.Or(c.MaxBodySize, DefaultMaxBodySize)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
+	if err := cmp.Or(
+		option.Number("max_body_size", c.MaxBodySize, 1, largestMaxBodySize),
+		option.Timeout("body_timeout", c.BodyTimeout),
+	); err != nil {
+		return nil, err
 	}
 	if c.ClientIP == nil {
 		c.ClientIP = connectionAddress

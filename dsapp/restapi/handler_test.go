@@ -1220,10 +1220,10 @@ func wantMembers(t *testing.T, where string, data map[string]json.RawMessage, de
 func TestNew(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]Config{
-		"operations":        {Keys: testKeys(t)},
-		"keys":              {Operations: &fakeOperations{}},
-		"maximum body size": {Operations: &fakeOperations{}, Keys: testKeys(t), MaxBodySize: -1},
-		"body timeout":      {Operations: &fakeOperations{}, Keys: testKeys(t), BodyTimeout: -1},
+		"operations":             {Keys: testKeys(t)},
+		"keys":                   {Operations: &fakeOperations{}},
+		"max_body_size: must be": {Operations: &fakeOperations{}, Keys: testKeys(t), MaxBodySize: -1},
+		"body_timeout: must be":  {Operations: &fakeOperations{}, Keys: testKeys(t), BodyTimeout: -1},
 	} {
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want one with %q", err, want)

@@ -274,7 +274,7 @@ func TestNextTakesItsTime(t *testing.T) {
 func TestReadTimeoutOfTheServer(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
-		h, err := New(Config{Operations: &fakeOperations{}, Keys: testKeys(t), BodyTimeout: time.Hour})
+		h, err := New(Config{Operations: &fakeOperations{}, Keys: testKeys(t), BodyTimeout: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -198,12 +198,16 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	store := redis.New(client, redis.Options{})
 	ring, err := seal.NewKeyring(bytes.Repeat([]byte{7}, 32))
 	must(t, err)
-	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(t, err)
-	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	registrations, err := activation.New(activation.Config{
+		Open:    func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
+		Profile: profile,
+	})
 	must(t, err)
-	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
+	requests, err := ownership.New(ownership.Config{
+		Open: func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, ring, nil },
+	})
 	must(t, err)
 	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers})
 	must(t, err)

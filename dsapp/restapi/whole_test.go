@@ -61,12 +61,16 @@ func newWholeHandler(tb testing.TB) *Handler {
 	tb.Cleanup(func() { must(store.Close()) })
 	ring, err := seal.NewKeyring(bytes.Repeat([]byte{7}, 32))
 	must(err)
-	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(err)
-	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	registrations, err := activation.New(activation.Config{
+		Open:    func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
+		Profile: profile,
+	})
 	must(err)
-	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
+	requests, err := ownership.New(ownership.Config{
+		Open: func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, ring, nil },
+	})
 	must(err)
 	operations, err := gateway.New(gateway.Config{
 		Activation: registrations, Ownership: requests, Servers: servers, UnknownRegistrations: gateway.ForwardUnknown,

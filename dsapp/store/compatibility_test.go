@@ -84,14 +84,18 @@ func newServices(t *testing.T, s bothStores) services {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
 	a, err := activation.New(activation.Config{
-		Store: s, Keyring: keyring, RegistrationLifetime: forever, HandshakeLifetime: forever,
+		Open:                 func(context.Context) (activation.Store, *seal.Keyring, error) { return s, ring, nil },
+		RegistrationLifetime: forever,
+		HandshakeLifetime:    forever,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := ownership.New(ownership.Config{Store: s, Keyring: keyring, Lifetime: forever})
+	o, err := ownership.New(ownership.Config{
+		Open:     func(context.Context) (ownership.Store, *seal.Keyring, error) { return s, ring, nil },
+		Lifetime: forever,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,19 +1,24 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 // Defaults of Settings.
@@ -34,36 +39,46 @@ const (
 	// onePool has pipelines, which is all that a Store sends, use the pool of
 	// PoolSize connections instead of one of their own.
 	onePool = -1
+
+	maxAddresses = 32
+	maxDB        = 1_000_000
+	maxPoolSize  = 10_000
 )
+
+// masterName is what Sentinels accept as a name.
+var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
 
 // Settings tells how to reach Redis: one server, the master that Sentinels tell,
 // or a cluster.
 type Settings struct {
 	// Addresses of the server: exactly one, host:port or the absolute path of a
 	// Unix socket. With MasterName those of Sentinels, with Cluster those of nodes,
-	// each host:port; the others are found through them.
+	// each host:port; the others are found through them. At most 32, all different.
 	Addresses []string
 	// Cluster says that the addresses are those of a cluster.
 	Cluster bool
-	// MasterName is the name under which Sentinels know the master. Default: none,
-	// there are no Sentinels.
+	// MasterName is the name under which Sentinels know the master: 1 to 255 letters,
+	// digits, dots, underscores and hyphens. Default: none, there are no Sentinels.
 	MasterName string
-	// Username and Password of the servers' access control. Default: none.
-	Username, Password string
-	// SentinelUsername and SentinelPassword of the Sentinels' access control.
+	// Username and Password of the servers' access control. A name needs a password.
 	// Default: none.
+	Username, Password string
+	// SentinelUsername and SentinelPassword of the Sentinels' access control. A name
+	// needs a password. Default: none.
 	SentinelUsername, SentinelPassword string
-	// DB is the number of the database; a cluster has only 0. Default: 0.
+	// DB is the number of the database, at most 1000000; a cluster has only 0.
+	// Default: 0.
 	DB int
 	// TLS is used if it is not nil. The server's name is the host of its address
 	// unless the configuration has one.
 	TLS *tls.Config
-	// DialTimeout bounds one attempt to connect. Default: DefaultDialTimeout.
+	// DialTimeout bounds one attempt to connect: 10 ms to 10 min. Default:
+	// DefaultDialTimeout.
 	DialTimeout time.Duration
 	// Timeout bounds writing a command, waiting for its answer and waiting for a
-	// free connection, each. Default: DefaultTimeout.
+	// free connection, each: 10 ms to 10 min. Default: DefaultTimeout.
 	Timeout time.Duration
-	// PoolSize is the most connections to one server that are open at once.
+	// PoolSize is the most connections to one server that are open at once, at most 10000.
 	// Default: ten for every CPU.
 	PoolSize int
 	// Control sets options of every new socket, as that of a net.Dialer does.
@@ -75,15 +90,11 @@ type Settings struct {
 // connects with the first command, not before. The client never repeats a
 // command: what may be repeated, the Store knows better. The caller closes it.
 func NewClient(s Settings) (goredis.UniversalClient, error) {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	if s.DialTimeout == 0 {
-		s.DialTimeout = DefaultDialTimeout
-	}
-	if s.Timeout == 0 {
-		s.Timeout = DefaultTimeout
-	}
+	s.DialTimeout = cmp.Or(s.DialTimeout, DefaultDialTimeout)
+	s.Timeout = cmp.Or(s.Timeout, DefaultTimeout)
 	if s.PoolSize == 0 {
 		s.PoolSize = connectionsPerCPU * runtime.GOMAXPROCS(0)
 	}
@@ -116,40 +127,81 @@ func newServer(o *goredis.Options) *goredis.Client {
 	return c
 }
 
-// check reports what cannot be used. It shows no credentials.
-func (s *Settings) check() error {
-	single := !s.Cluster && s.MasterName == ""
-	switch {
-	case s.Cluster && s.MasterName != "":
-		return errors.New("redis: a cluster has no master name")
-	case single && len(s.Addresses) != 1:
-		return fmt.Errorf("redis: %d addresses, want one", len(s.Addresses))
-	case len(s.Addresses) == 0:
-		return errors.New("redis: no addresses")
-	case s.MasterName == "" && (s.SentinelUsername != "" || s.SentinelPassword != ""):
-		return errors.New("redis: credentials for Sentinels and no master name")
-	case s.DB < 0:
-		return errors.New("redis: the number of the database is negative")
-	case s.Cluster && s.DB != 0:
-		return errors.New("redis: a cluster has only database 0")
-	case s.DialTimeout < 0 || s.Timeout < 0:
-		return errors.New("redis: a timeout is negative")
-	case s.PoolSize < 0:
-		return errors.New("redis: the size of the pool is negative")
+// Check checks the settings. The error is an *option.Error; it shows no credentials.
+func (s *Settings) Check() error {
+	if err := s.checkMode(); err != nil {
+		return err
 	}
-	for _, address := range s.Addresses {
-		if single && strings.HasPrefix(address, "/") {
-			continue
+	if err := s.checkAddresses(); err != nil {
+		return err
+	}
+	switch {
+	case s.Username != "" && s.Password == "":
+		return option.Errorf("password", "is required with a user name")
+	case s.SentinelUsername != "" && s.SentinelPassword == "":
+		return option.Errorf("sentinel_password", "is required with a user name")
+	case s.PoolSize < 0 || s.PoolSize > maxPoolSize:
+		return option.Errorf("pool_size", "must be from 1 to %d", maxPoolSize)
+	}
+	return cmp.Or(
+		option.Timeout("dial_timeout", cmp.Or(s.DialTimeout, DefaultDialTimeout)),
+		option.Timeout("timeout", cmp.Or(s.Timeout, DefaultTimeout)),
+	)
+}
+
+// checkMode checks what depends on which kind of Redis it is.
+func (s *Settings) checkMode() error {
+	switch {
+	case s.MasterName != "" && s.Cluster:
+		return option.Errorf("master_name", "has no meaning with cluster")
+	case s.MasterName != "" && !masterName.MatchString(s.MasterName):
+		return option.Errorf("master_name", "must have 1 to 255 letters, digits, dots, underscores and hyphens")
+	case s.MasterName == "" && s.SentinelUsername != "":
+		return option.Errorf("sentinel_username", "has no meaning without master_name")
+	case s.MasterName == "" && s.SentinelPassword != "":
+		return option.Errorf("sentinel_password", "has no meaning without master_name")
+	case s.Cluster && s.DB != 0:
+		return option.Errorf("db", "must be 0 with cluster")
+	}
+	return option.Number("db", s.DB, 0, maxDB)
+}
+
+func (s *Settings) checkAddresses() error {
+	single := !s.Cluster && s.MasterName == ""
+	if single && len(s.Addresses) != 1 {
+		return option.Errorf("addresses", "exactly one is required, several need cluster or master_name")
+	}
+	if len(s.Addresses) == 0 || len(s.Addresses) > maxAddresses {
+		return option.Errorf("addresses", "1 to %d are required", maxAddresses)
+	}
+	for i, address := range s.Addresses {
+		name := fmt.Sprintf("addresses[%d]", i)
+		if problem := addressProblem(address, single); problem != "" {
+			return option.Errorf(name, "%s", problem)
 		}
-		_, port, err := net.SplitHostPort(address)
-		if err != nil || port == "" {
-			return fmt.Errorf("redis: address %q is neither host:port nor the path of a server's socket", address)
-		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("redis: the port of address %q is not a number from 1 to 65535", address)
+		if slices.Contains(s.Addresses[:i], address) {
+			return option.Errorf(name, "is the same as an earlier one")
 		}
 	}
 	return nil
+}
+
+// addressProblem tells what is wrong with an address. Only a single server can be
+// behind a socket.
+func addressProblem(address string, single bool) string {
+	if single && filepath.IsAbs(address) {
+		return ""
+	}
+	if host, port, err := net.SplitHostPort(address); err == nil && host != "" && port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "must have a port from 1 to 65535"
+		}
+		return ""
+	}
+	if single {
+		return "must be host:port or the absolute path of a socket"
+	}
+	return "must be host:port"
 }
 
 // options are those of a client for any of the three. Each takes what it has a use for.

@@ -34,13 +34,13 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
 const (
@@ -54,11 +54,13 @@ const (
 	// takeMargin is how long an identifier is tracked for a Take whose outcome
 	// stays unknown.
 	takeMargin = time.Minute
+	// maxWaitReplicas is the greatest Options.WaitReplicas.
+	maxWaitReplicas = 16
 )
 
 // Options adjusts a Store. The zero value is ready to use.
 type Options struct {
-	// KeyPrefix is the first part of every key. It must pass Validate.
+	// KeyPrefix is the first part of every key. It has no braces.
 	// Default: DefaultKeyPrefix.
 	KeyPrefix string
 	// MaxSimulated caps the identifiers with simulated state that this Store
@@ -69,7 +71,7 @@ type Options struct {
 	// WaitReplicas is how many replicas must have what Create, Take and Settle
 	// wrote before they succeed, so that a master that fails does not take it
 	// along. If fewer confirm it in half of the client's timeout, the call is
-	// unavailable, and what was written stays. Default: 0.
+	// unavailable, and what was written stays. At most 16. Default: 0.
 	WaitReplicas int
 	// Report is told of a server that has stopped answering, with the reason: until
 	// it answers again, calls fail at once. Then it is called once more, without an
@@ -79,13 +81,13 @@ type Options struct {
 	Report func(ctx context.Context, server string, err error)
 }
 
-// Validate reports why the options cannot be used: a brace in the key prefix
-// would take the place of the one that chooses the slot.
-func (o Options) Validate() error {
+// Check checks the options. The error is an *option.Error.
+func (o Options) Check() error {
+	// It would take the place of the one that chooses the slot.
 	if strings.ContainsAny(o.KeyPrefix, "{}") {
-		return errors.New("redis: key prefix contains a brace")
+		return option.Errorf("key_prefix", "must have no braces")
 	}
-	return nil
+	return option.Number("wait_replicas", o.WaitReplicas, 0, maxWaitReplicas)
 }
 
 // Store keeps everything on Redis. It implements activation.Store and

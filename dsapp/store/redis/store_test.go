@@ -702,25 +702,25 @@ func TestNewClient(t *testing.T) {
 		settings redis.Settings
 		want     string
 	}{
-		{"no address", redis.Settings{}, "0 addresses"},
-		{"two addresses", redis.Settings{Addresses: []string{"a:1", "b:1"}}, "2 addresses"},
-		{"no address of a cluster", redis.Settings{Cluster: true}, "no addresses"},
-		{"no address of a Sentinel", redis.Settings{MasterName: "main"}, "no addresses"},
-		{"socket of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1", "/socket"}}, "neither host:port"},
-		{"socket of a Sentinel", redis.Settings{MasterName: "main", Addresses: []string{"/socket"}}, "neither host:port"},
-		{"cluster and Sentinels", redis.Settings{Cluster: true, MasterName: "main", Addresses: []string{"a:1"}}, "master name"},
-		{"user of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelUsername: "SECRET"}, "Sentinels and no master name"},
-		{"password of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelPassword: "SECRET"}, "Sentinels and no master name"},
-		{"database of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1"}, DB: 1}, "only database 0"},
-		{"no port", redis.Settings{Addresses: []string{"localhost"}}, "neither host:port"},
-		{"empty port", redis.Settings{Addresses: []string{"localhost:"}}, "neither host:port"},
-		{"port that is too large", redis.Settings{Addresses: []string{"a:65536"}}, `port of address "a:65536"`},
-		{"port 0", redis.Settings{Addresses: []string{"a:0"}}, `port of address "a:0"`},
-		{"port of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:65535", "a:redis"}}, `port of address "a:redis"`},
-		{"port of a Sentinel", redis.Settings{MasterName: "main", Addresses: []string{"a:1", "a:-1"}}, `port of address "a:-1"`},
-		{"database", redis.Settings{Addresses: []string{"a:1"}, DB: -1}, "database"},
-		{"timeout", redis.Settings{Addresses: []string{"a:1"}, Timeout: -1}, "timeout"},
-		{"pool", redis.Settings{Addresses: []string{"a:1"}, PoolSize: -1}, "pool"},
+		{"no address", redis.Settings{}, "addresses: exactly one"},
+		{"two addresses", redis.Settings{Addresses: []string{"a:1", "b:1"}}, "addresses: exactly one"},
+		{"no address of a cluster", redis.Settings{Cluster: true}, "addresses: 1 to 32"},
+		{"no address of a Sentinel", redis.Settings{MasterName: "main"}, "addresses: 1 to 32"},
+		{"socket of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1", "/socket"}}, "addresses[1]: must be host:port"},
+		{"socket of a Sentinel", redis.Settings{MasterName: "main", Addresses: []string{"/socket"}}, "addresses[0]: must be host:port"},
+		{"cluster and Sentinels", redis.Settings{Cluster: true, MasterName: "main", Addresses: []string{"a:1"}}, "master_name: has no meaning"},
+		{"user of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelUsername: "SECRET"}, "sentinel_username: has no meaning without master_name"},
+		{"password of no Sentinel", redis.Settings{Addresses: []string{"a:1"}, SentinelPassword: "SECRET"}, "sentinel_password: has no meaning without master_name"},
+		{"database of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:1"}, DB: 1}, "db: must be 0"},
+		{"no port", redis.Settings{Addresses: []string{"localhost"}}, "addresses[0]: must be host:port"},
+		{"empty port", redis.Settings{Addresses: []string{"localhost:"}}, "addresses[0]: must be host:port"},
+		{"port that is too large", redis.Settings{Addresses: []string{"a:65536"}}, "addresses[0]: must have a port"},
+		{"port 0", redis.Settings{Addresses: []string{"a:0"}}, "addresses[0]: must have a port"},
+		{"port of a cluster", redis.Settings{Cluster: true, Addresses: []string{"a:65535", "a:redis"}}, "addresses[1]: must have a port"},
+		{"port of a Sentinel", redis.Settings{MasterName: "main", Addresses: []string{"a:1", "a:-1"}}, "addresses[1]: must have a port"},
+		{"database", redis.Settings{Addresses: []string{"a:1"}, DB: -1}, "db: must be"},
+		{"timeout", redis.Settings{Addresses: []string{"a:1"}, Timeout: -1}, "timeout: must be"},
+		{"pool", redis.Settings{Addresses: []string{"a:1"}, PoolSize: -1}, "pool_size: must be"},
 	} {
 		if _, err := redis.NewClient(tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
@@ -750,7 +750,7 @@ func TestCredentials(t *testing.T) {
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for prefix, ok := range map[string]bool{"": true, "dsapp": true, "bank:dsapp": true, "{dsapp": false, "dsapp}": false} {
-		if err := (redis.Options{KeyPrefix: prefix}).Validate(); (err == nil) != ok {
+		if err := (redis.Options{KeyPrefix: prefix}).Check(); (err == nil) != ok {
 			t.Errorf("prefix %q: error %v", prefix, err)
 		}
 	}

@@ -72,6 +72,23 @@ type bothStores interface {
 	ownership.Store
 }
 
+// lasting is a store in which everything lasts.
+type lasting struct{ bothStores }
+
+func (s lasting) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+	r.Lifetime = forever
+	return s.bothStores.Create(ctx, r, replaces)
+}
+
+func (s lasting) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
+	h.Lifetime, h.RecordLifetime = forever, forever
+	return s.bothStores.PutHandshake(ctx, identifier, h)
+}
+
+func (s lasting) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, _ time.Duration) (bool, error) {
+	return s.bothStores.Claim(ctx, kind, c, serialNumber, forever)
+}
+
 type services struct {
 	*activation.Service
 
@@ -85,16 +102,13 @@ func newServices(t *testing.T, s bothStores) services {
 		t.Fatal(err)
 	}
 	a, err := activation.New(activation.Config{
-		Open:                 func(context.Context) (activation.Store, *seal.Keyring, error) { return s, ring, nil },
-		RegistrationLifetime: forever,
-		HandshakeLifetime:    forever,
+		Open: func(context.Context) (activation.Store, *seal.Keyring, error) { return s, ring, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o, err := ownership.New(ownership.Config{
-		Open:     func(context.Context) (ownership.Store, *seal.Keyring, error) { return s, ring, nil },
-		Lifetime: forever,
+		Open: func(context.Context) (ownership.Store, *seal.Keyring, error) { return s, ring, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +229,7 @@ func TestEmbeddedOfEarlierVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.Close() })
-		return s, newServices(t, s)
+		return s, newServices(t, lasting{s})
 	}
 	if *update {
 		s, services := open()
@@ -240,7 +254,7 @@ func TestRedisOfEarlierVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	s := newServices(t, redis.New(client, redis.Options{}))
+	s := newServices(t, lasting{redis.New(client, redis.Options{})})
 	if *update {
 		write(t, known, s.fill(t))
 		write(t, keys, dump(t, server))

@@ -227,7 +227,12 @@ func (p *phone) open(proof Proof) ActivationData {
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	transport := seal.NewTransport(key, p.public, p.server)
+	return opened(p.w.t, seal.NewTransport(key, p.public, p.server), proof)
+}
+
+// opened opens the activation data of a proof.
+func opened(t testing.TB, transport *seal.Transport, proof Proof) ActivationData {
+	t.Helper()
 	item := func(name seal.Item, s *Sealed) string {
 		if s == nil {
 			return ""
@@ -238,17 +243,17 @@ func (p *phone) open(proof Proof) ActivationData {
 			from string
 		}{{&c.Data, s.Data}, {&c.Counter, s.Counter}, {&c.MAC, s.MAC}} {
 			if part.from != strings.ToUpper(part.from) {
-				p.w.t.Errorf("%s is not upper-case hex", name)
+				t.Errorf("%s is not upper-case hex", name)
 			}
 			b, err := hex.DecodeString(part.from)
 			if err != nil {
-				p.w.t.Fatal(err)
+				t.Fatal(err)
 			}
 			*part.to = b
 		}
 		plaintext, err := transport.Open(name, c)
 		if err != nil {
-			p.w.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return string(plaintext)
 	}

@@ -154,6 +154,11 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	if err != nil {
 		return nil, errors.New("profile: must be " + profiles)
 	}
+	// The others serve what is pending from before a reload.
+	exchanges := []activation.Profile{profile}
+	for _, p := range srp.Profiles() {
+		exchanges = append(exchanges, p)
+	}
 	registrationLifetime, err := registrationLifetimes.value("registration_lifetime", a.RegistrationLifetime, activation.DefaultRegistrationLifetime)
 	if err != nil {
 		return nil, err
@@ -173,7 +178,7 @@ func (a *Activation) open(needs activationNeeds) (*activation.Service, error) {
 	service, err := activation.New(activation.Config{
 		Store:                needs.store,
 		Keyring:              needs.keyring,
-		Profile:              profile,
+		Profiles:             exchanges,
 		RegistrationLifetime: registrationLifetime,
 		HandshakeLifetime:    handshakeLifetime,
 		MaxAttempts:          maxAttempts,

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // storedExchange is what a store held of a registration and of an exchange between its
@@ -47,7 +47,7 @@ func TestStoredByEarlierVersions(t *testing.T) {
 
 func (x storedExchange) continued(t *testing.T, configured string) {
 	t.Helper()
-	w := newWorld(t, func(c *Config) { c.Profile = profile(t, configured) })
+	w := newWorld(t, func(c *Config) { c.Profiles = using(t, configured) })
 	end, generation := w.clock.now().Add(time.Minute), Generation(x.Generation)
 	w.store.secret = x.Secret
 	w.store.records[x.Identifier] = &stored{
@@ -64,7 +64,7 @@ func (x storedExchange) continued(t *testing.T, configured string) {
 	if err != nil || proof.Evidence != x.ServerEvidence {
 		t.Fatalf("evidence %s, %v, want %s", proof.Evidence, err, x.ServerEvidence)
 	}
-	transport := seal.NewTransport(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
+	transport := srp.NewTransport(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
 	if got := opened(t, transport, proof); got != want {
 		t.Errorf("got %+v", got)
 	}

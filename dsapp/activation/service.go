@@ -16,11 +16,11 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Defaults of Config.
@@ -88,8 +88,9 @@ type Config struct {
 	// have to be opened for them; it should return the same Keyring each time.
 	// Required.
 	Keyring func(context.Context) (*seal.Keyring, error)
-	// Profile is the SRP profile of new registrations; nil for srp.DefaultProfile.
-	Profile *srp.Profile
+	// Profiles are the exchanges that there are. New registrations have the first; the
+	// others serve registrations that were made while they were. Required.
+	Profiles []Profile
 	// RegistrationLifetime counts from Registration.Started; 0 for the default.
 	RegistrationLifetime time.Duration
 	// HandshakeLifetime is the time between the two calls of an exchange; 0 for
@@ -122,7 +123,7 @@ type Config struct {
 type Service struct {
 	store                Store
 	keyring              func(context.Context) (*seal.Keyring, error)
-	profile              *srp.Profile
+	profiles             profiles
 	registrationLifetime time.Duration
 	handshakeLifetime    time.Duration
 	maxAttempts          int
@@ -133,9 +134,9 @@ type Service struct {
 	alarm                func(ctx context.Context, event string, identifier string)
 	now                  func() time.Time
 
-	simulation   atomic.Pointer[simulation]
-	decoy        atomic.Pointer[decoy]
-	kernelLogged atomic.Bool
+	simulation atomic.Pointer[simulation]
+	decoy      atomic.Pointer[decoy]
+	prepared   sync.Once
 }
 
 // New returns a Service. It uses neither store nor keys yet. The error names
@@ -147,12 +148,8 @@ func New(c Config) (*Service, error) {
 	if c.Keyring == nil {
 		return nil, errors.New("no sealing keys")
 	}
-	if c.Profile == nil {
-		p, err := srp.LookupProfile(srp.DefaultProfile)
-		if err != nil {
-			return nil, err
-		}
-		c.Profile = p
+	if len(c.Profiles) == 0 {
+		return nil, errors.New("no profile")
 	}
 	if c.RegistrationLifetime == 0 {
 		c.RegistrationLifetime = DefaultRegistrationLifetime
@@ -188,7 +185,7 @@ func New(c Config) (*Service, error) {
 	return &Service{
 		store:                c.Store,
 		keyring:              c.Keyring,
-		profile:              c.Profile,
+		profiles:             c.Profiles,
 		registrationLifetime: c.RegistrationLifetime,
 		handshakeLifetime:    c.HandshakeLifetime,
 		maxAttempts:          c.MaxAttempts,
@@ -222,30 +219,16 @@ func (c Config) check() error {
 // first key. The first exchange would do the same; but a key that was replaced
 // must not wait for one. The error wraps ErrUnavailable.
 //
-// The first call logs which kernel computes the exchanges, and those that failed
-// their test. Pending registrations of another profile may need a further kernel: it
-// is tested as well, but not logged.
+// The first call lets the profile of new registrations log what there is to know.
+// Pending registrations of another may need arithmetic that is not prepared.
 func (s *Service) Prepare(ctx context.Context) error {
-	s.warnOfKernels(ctx, s.profile.Prepare())
-	if !s.kernelLogged.Swap(true) {
-		s.logger.InfoContext(ctx, "srp kernel",
-			slog.String("kernel", s.profile.Kernel()), slog.String("profile", s.profile.Name()))
-	}
+	s.prepared.Do(func() { s.profiles[0].Prepare(ctx, s.logger) })
 	ring, err := s.ring(ctx)
 	if err != nil {
 		return err
 	}
 	_, err = s.simulationSecret(ctx, ring)
 	return err
-}
-
-// warnOfKernels logs the kernels that failed their test. A profile hands them out once
-// in a process, so that neither a reload nor an exchange repeats the warning.
-func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) {
-	for _, f := range failed {
-		s.logger.WarnContext(ctx, "srp kernel failed its self-test and is not used; exchanges take longer",
-			slog.String("kernel", f.Kernel), slog.String("profile", f.Profile))
-	}
 }
 
 // Reserve makes sure that a Register can be stored, and keeps room for it until release

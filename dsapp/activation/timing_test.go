@@ -238,7 +238,7 @@ func benchmarkProofs(b *testing.B, w *world) {
 func eachGroup(b *testing.B, run func(*testing.B, *world)) {
 	for _, group := range []string{"rfc5054-2048", "rfc5054-3072", "rfc5054-4096"} {
 		b.Run(group, func(b *testing.B) {
-			run(b, newWorld(b, func(c *Config) { c.Profile = profile(b, group+"-sha256") }))
+			run(b, newWorld(b, func(c *Config) { c.Profiles = using(b, group+"-sha256") }))
 		})
 	}
 }

@@ -201,7 +201,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(t, err)
-	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profiles: []activation.Profile{profile}})
 	must(t, err)
 	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
 	must(t, err)

@@ -64,7 +64,7 @@ func newWholeHandler(tb testing.TB) *Handler {
 	keyring := func(context.Context) (*seal.Keyring, error) { return ring, nil }
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(err)
-	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profile: profile})
+	registrations, err := activation.New(activation.Config{Store: store, Keyring: keyring, Profiles: []activation.Profile{profile}})
 	must(err)
 	requests, err := ownership.New(ownership.Config{Store: store, Keyring: keyring})
 	must(err)

@@ -76,7 +76,7 @@ func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
 	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
 	if name := changed.Kernel(); name != i.name {
-		return nil, fmt.Errorf("served by %s: %v", name, changed.Prepare())
+		return nil, fmt.Errorf("served by %s: %v", name, changed.failures())
 	}
 	return &changed, nil
 }

@@ -75,6 +75,7 @@ func TestNoSecretBranches(t *testing.T) {
 		"prove":            {"s"},
 		"serverSecret":     {"x"},
 		"clientSecret":     {"a"},
+		"serverPublic":     {"v", "b"},
 		// Words of the kernels radix64 and adx.
 		"powers":     {"base"},
 		"multiply":   {"x", "y"},

@@ -1,6 +1,7 @@
 package srp
 
 import (
+	"log/slog"
 	"math/big"
 	"strings"
 	"sync"
@@ -146,7 +147,7 @@ func TestGroupOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			p.Prepare()
+			p.Prepare(t.Context(), slog.New(slog.DiscardHandler))
 			p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
 			if _, err := p.NewClient("e3wfISG9", "Tb048aX1"); err != nil {
 				t.Error(err)

@@ -13,6 +13,18 @@ import (
 // 0, 1 and N-1 are among them: with those, S would be known to everybody.
 var errVerifier = errors.New("srp: verifier does not belong to the profile")
 
+// Verifier returns v = g^x for a password and a salt of SaltSize bytes: Size
+// bytes to be kept as secret as the password.
+func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
+	w := p.begin()
+	defer w.end()
+	w.passwordExponent(&w.secret, identity, password, salt)
+	w.powerG(w.x, &w.secret)
+	v := make([]byte, p.Size())
+	w.toBytes(v, w.x)
+	return v
+}
+
 // Ephemeral is the pair that the server makes for one exchange.
 type Ephemeral struct {
 	// Private is b, PrivateSize bytes: a secret, used for one ServerVerify and
@@ -35,17 +47,14 @@ func (p *Profile) serverEphemeral(verifier []byte, random io.Reader) (Ephemeral,
 	}
 	w := p.begin()
 	defer w.end()
-	w.fromBytes(w.x, verifier)
-	w.product(w.x, w.g.k, w.x)
-
 	pair := make([]byte, PrivateSize+p.Size())
 	private, public := pair[:PrivateSize:PrivateSize], pair[PrivateSize:]
 	for {
 		if _, err := io.ReadFull(random, w.secret[:]); err != nil {
 			return Ephemeral{}, fmt.Errorf("srp: random private value: %w", err)
 		}
-		w.powerG(w.y, &w.secret)
-		w.sum(w.y, w.x, w.y)
+		w.fromBytes(w.x, verifier)
+		w.serverPublic(w.y, w.x, &w.secret)
 		w.toBytes(public, w.y)
 		if isZero(public) {
 			// Clients must refuse it (RFC 5054, section 2.5.3).
@@ -107,14 +116,4 @@ func (p *Profile) ServerVerify(x Exchange, evidence []byte) (Session, bool) {
 	n := len(w.key)
 	results := slices.Concat(w.key, w.m2)
 	return Session{Key: results[:n:n], Evidence: results[n:]}, true
-}
-
-// serverSecret sets x to S = (A * v^u)^b.
-func (w *workspace) serverSecret(x Exchange) {
-	w.fromBytes(w.x, x.Verifier)
-	w.power(w.x, w.x, &w.u)
-	w.fromBytes(w.y, x.ClientPublic)
-	w.product(w.x, w.y, w.x)
-	copy(w.secret[:], x.Private)
-	w.power(w.x, w.x, &w.secret)
 }

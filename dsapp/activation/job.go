@@ -54,12 +54,12 @@ func (j *beginning) run() {
 // One is opened and the other made, and one is selected, so that the work is the same.
 // The error is seal.ErrUnopened for a credential that cannot be read.
 func (j *beginning) answer(known sealedValue, genuine int) error {
-	plaintext, err := j.ring.Open(known.label, known.bytes)
+	opened, err := j.ring.Open(known.label, known.bytes)
 	if err != nil {
 		return err
 	}
-	defer clear(plaintext)
-	p, stored, ok := j.profiles.cut(plaintext)
+	defer clear(opened)
+	p, stored, ok := j.profiles.cut(opened)
 	if !ok {
 		return seal.ErrUnopened
 	}
@@ -73,14 +73,12 @@ func (j *beginning) answer(known sealedValue, genuine int) error {
 		return errOutOfRange
 	}
 	subtle.ConstantTimeCopy(genuine, credential, stored)
-	state, serverPublic, salt, err := p.Begin(credential, clientPublic)
-	if err != nil {
+	plaintext, handshake := named(p, 1+p.StateSize())
+	defer clear(plaintext)
+	handshake[0] = byte(genuine)
+	if j.challenge.ServerPublic, j.challenge.Salt, err = p.Begin(handshake[1:], credential, clientPublic); err != nil {
 		return fmt.Errorf("computing server public value: %w", err)
 	}
-	defer clear(state)
-	plaintext = named(p, []byte{byte(genuine)}, state)
-	defer clear(plaintext)
-	j.challenge = Challenge{ServerPublic: serverPublic, Salt: salt}
 	j.handshake, err = j.ring.Seal(j.label, plaintext)
 	return err
 }
@@ -116,16 +114,16 @@ func (j *verifying) run() {
 		return
 	}
 	defer clear(plaintext)
-	p, value, ok := j.profiles.cut(plaintext)
-	if !ok || len(value) != 1+p.StateSize() || value[0] > 1 {
+	p, handshake, ok := j.profiles.cut(plaintext)
+	if !ok || len(handshake) != 1+p.StateSize() || handshake[0] > 1 {
 		j.unopened = true
 		return
 	}
 	// Evidence that the configured profile takes and that of the handshake does not is
 	// wrong like any other.
 	evidence, _ := p.ParseEvidence(j.evidence)
-	session, serverEvidence, right := p.Verify(value[1:], j.identifier, evidence)
-	j.genuine = value[0] == 1
+	session, serverEvidence, right := p.Verify(handshake[1:], j.identifier, evidence)
+	j.genuine = handshake[0] == 1
 	if right && !j.genuine {
 		session.Clear()
 		return

@@ -41,15 +41,15 @@ type Profile interface {
 	// SimulatedCredential returns the one that stands for an identifier nobody registered.
 	SimulatedCredential(secret []byte, identifier string) []byte
 
-	// Begin answers the client's public value with two texts. The error is for a credential
-	// that no password has.
-	Begin(credential, clientPublic []byte) (state []byte, serverPublic, salt string, err error)
-	// SimulatedState returns the state of an exchange that nobody has begun.
-	SimulatedState(credential []byte) ([]byte, error)
-	// StateSize is the size of every state.
+	// StateSize is the size of every state in bytes.
 	StateSize() int
-	// Verify checks evidence in constant time. Only when it is right does it return the
-	// server's evidence, what seals for the client, and true. Nil is never right. A state
+	// Begin answers the client's public value with two texts, and fills a state. The error
+	// is for a credential that no password has.
+	Begin(state, credential, clientPublic []byte) (serverPublic, salt string, err error)
+	// SimulatedState fills a state of an exchange that nobody has begun.
+	SimulatedState(state, credential []byte) error
+	// Verify checks evidence in constant time. Only when it is right does it return what
+	// seals for the client, the server's evidence, and true. Nil is never right. A state
 	// is good for one call.
 	Verify(state []byte, identifier string, evidence []byte) (session seal.Session, serverEvidence string, ok bool)
 }
@@ -61,21 +61,14 @@ type profiles []Profile
 // size, values of one profile are all of the same length.
 const nameSize = 32
 
-// named returns the name of a profile with a value of it behind, in parts.
-func named(p Profile, parts ...[]byte) []byte {
-	size := nameSize
-	for _, part := range parts {
-		size += len(part)
-	}
-	b := make([]byte, nameSize, size)
+// named returns the name of a profile with room for a value of it, and that room.
+func named(p Profile, size int) (b, value []byte) {
+	b = make([]byte, nameSize+size)
 	copy(b, p.Name())
-	for _, part := range parts {
-		b = append(b, part...)
-	}
-	return b
+	return b, b[nameSize:]
 }
 
-// cut undoes named. The value refers to b.
+// cut tells of which profile the value behind its name is. The value refers to b.
 func (ps profiles) cut(b []byte) (p Profile, value []byte, ok bool) {
 	if len(b) < nameSize {
 		return nil, nil, false

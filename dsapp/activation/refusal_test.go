@@ -379,7 +379,9 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		state, public, _, err := w.profile.Begin(credential, p.client.Public())
+		plaintext, handshake := named(w.profile, 1+w.profile.StateSize())
+		handshake[0] = genuine
+		public, _, err := w.profile.Begin(handshake[1:], credential, p.client.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,7 +391,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 		}
 		p.evidence = hex.EncodeToString(m1)
 		h := w.store.last("e3wfISG9")
-		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), named(w.profile, []byte{genuine}, state)); err != nil {
+		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
 			t.Fatal(err)
 		}
 	}

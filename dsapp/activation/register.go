@@ -116,8 +116,9 @@ func (s *Service) newRecord(ctx context.Context, ring *seal.Keyring, identifier 
 		return Record{}, "", err
 	}
 	defer clear(j.credential)
-	plaintext := named(j.profile, j.credential)
+	plaintext, value := named(j.profile, len(j.credential))
 	defer clear(plaintext)
+	copy(value, j.credential)
 	if record.Verifier, err = ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
 		return Record{}, "", err
 	}

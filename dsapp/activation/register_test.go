@@ -3,6 +3,7 @@ package activation
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
@@ -387,21 +388,15 @@ func TestStoredSizes(t *testing.T) {
 	t.Parallel()
 	ps := profiles(using(t, srp.DefaultProfile))
 	for _, p := range srp.Profiles() {
-		secret := make([]byte, secretSize)
-		credential := p.Credential(secret, "e3wfISG9", "Tb048aX1")
-		state, err := p.SimulatedState(p.SimulatedCredential(secret, "e3wfISG9"))
-		if err != nil {
-			t.Fatal(err)
+		credential := len(p.Credential(make([]byte, secretSize), "e3wfISG9", "Tb048aX1"))
+		if credential != 16+p.Size() || p.StateSize() != 16+32+3*p.Size() {
+			t.Errorf("%s: a credential of %d bytes, a state of %d", p.Name(), credential, p.StateSize())
 		}
-		for what, c := range map[string]struct {
-			value []byte
-			size  int
-		}{"credential": {credential, 16 + p.Size()}, "handshake": {append([]byte{1}, state...), 1 + 16 + 32 + 3*p.Size()}} {
-			b := named(p, c.value[:1], c.value[1:])
-			got, value, ok := ps.cut(b)
-			if len(b) != 32+c.size || !ok || got != Profile(p) || !bytes.Equal(value, c.value) {
-				t.Errorf("%s of %s: %d bytes, %v, %t", what, p.Name(), len(b), got, ok)
-			}
+		b, value := named(p, credential)
+		rand.Read(value)
+		got, again, ok := ps.cut(bytes.Clone(b))
+		if len(b) != 32+credential || !ok || got != Profile(p) || !bytes.Equal(again, value) {
+			t.Errorf("%s: %d bytes, %v, %t", p.Name(), len(b), got, ok)
 		}
 	}
 }
@@ -411,8 +406,10 @@ func FuzzDecode(f *testing.F) {
 	ps := profiles(using(f, srp.DefaultProfile))
 	f.Add([]byte(nil))
 	f.Add(facts{"jane", "domain", "", "primary"}.encode())
-	f.Add(named(ps[0], make([]byte, 16+256)))
-	f.Add(named(ps[0], []byte{1}, make([]byte, ps[0].StateSize())))
+	for _, size := range []int{16 + 256, 1 + ps[0].StateSize()} {
+		b, _ := named(ps[0], size)
+		f.Add(b)
+	}
 	f.Add([]byte{0, 3, 'a'})
 	f.Add(append([]byte("rfc5054-2048-sha256"), make([]byte, 13)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -425,7 +422,9 @@ func FuzzDecode(f *testing.F) {
 			again("facts", x.encode())
 		}
 		if p, value, ok := ps.cut(b); ok {
-			again("value of "+p.Name(), named(p, value))
+			b, room := named(p, len(value))
+			copy(room, value)
+			again("value of "+p.Name(), b)
 		}
 	})
 }

@@ -115,20 +115,24 @@ func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
 	p := s.profiles[0]
 	secret := make([]byte, secretSize)
 	rand.Read(secret)
-	credential := p.SimulatedCredential(secret, "")
-	state, err := p.SimulatedState(credential)
-	if err != nil {
+	simulated := p.SimulatedCredential(secret, "")
+	credential, value := named(p, len(simulated))
+	copy(value, simulated)
+	handshake, value := named(p, 1+p.StateSize())
+	if err := p.SimulatedState(value[1:], simulated); err != nil {
 		return nil, err
 	}
+
 	d := &decoy{
 		ring:       ring,
 		credential: sealedValue{label: seal.Label{Kind: "decoy " + sealedVerifier}},
 		handshake:  sealedValue{label: seal.Label{Kind: "decoy " + sealedHandshake}},
 	}
-	if d.credential.bytes, err = ring.Seal(d.credential.label, named(p, credential)); err != nil {
+	var err error
+	if d.credential.bytes, err = ring.Seal(d.credential.label, credential); err != nil {
 		return nil, err
 	}
-	if d.handshake.bytes, err = ring.Seal(d.handshake.label, named(p, []byte{0}, state)); err != nil {
+	if d.handshake.bytes, err = ring.Seal(d.handshake.label, handshake); err != nil {
 		return nil, err
 	}
 	s.decoy.Store(d)

@@ -171,7 +171,8 @@ func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) 
 	if err != nil {
 		return nil, err
 	}
-	state, serverPublic, salt, err := profile.Begin(r.exchange.credential, public)
+	state := make([]byte, profile.StateSize())
+	serverPublic, salt, err := profile.Begin(state, r.exchange.credential, public)
 	if err != nil {
 		return nil, err
 	}

@@ -125,8 +125,9 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 			g.t.Error(err)
 		}
 		credential := g.profile.Credential([]byte("secret"), testIdentifier, testPassword)
-		var serverPublic, salt string
-		if g.state, serverPublic, salt, err = g.profile.Begin(credential, public); err != nil {
+		g.state = make([]byte, g.profile.StateSize())
+		serverPublic, salt, err := g.profile.Begin(g.state, credential, public)
+		if err != nil {
 			g.t.Error(err)
 		}
 		return map[string]any{"serverEphemeralPublicKey": serverPublic, "salt": salt}

@@ -52,7 +52,7 @@ func Run(t *testing.T, s Subject) {
 	t.Helper()
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, Subject)
+		run  func(suite)
 	}{
 		{"the name fits into what is stored", name},
 		{"who knows the password opens what was sealed, in every form of numbers", roundTrips},
@@ -66,8 +66,13 @@ func Run(t *testing.T, s Subject) {
 		{"credentials of no password are refused", noCredential},
 		{"the time does not tell which identifiers are known", times},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
+		t.Run(test.name, func(t *testing.T) { test.run(suite{t, s}) })
 	}
+}
+
+type suite struct {
+	*testing.T
+	Subject
 }
 
 // exchange is one between its two calls.
@@ -123,9 +128,9 @@ func (x *exchange) refused(t *testing.T, what, identifier string, evidence []byt
 	}
 }
 
-func name(t *testing.T, s Subject) {
+func name(s suite) {
 	if n := s.Profile.Name(); n == "" || len(n) > 32 || strings.HasSuffix(n, "\x00") {
-		t.Errorf("the name is %q", n)
+		s.Errorf("the name is %q", n)
 	}
 }
 
@@ -140,23 +145,23 @@ var forms = map[string]func(string) string{
 	"even digits": func(digits string) string { return strings.TrimPrefix(digits, "00") },
 }
 
-func roundTrips(t *testing.T, s Subject) {
+func roundTrips(s suite) {
 	for name, form := range forms {
-		x := s.begin(t, s.Profile.Credential(secret, identifier, password), s.NewPhone(t, identifier, password), form)
-		session, serverEvidence, ok := x.verify(t, form)
+		x := s.begin(s.T, s.Profile.Credential(secret, identifier, password), s.NewPhone(s.T, identifier, password), form)
+		session, serverEvidence, ok := x.verify(s.T, form)
 		if !ok {
-			t.Fatalf("%s: right evidence is refused", name)
+			s.Fatalf("%s: right evidence is refused", name)
 		}
 		if err := x.phone.Confirm(serverEvidence); err != nil {
-			t.Errorf("%s: %v", name, err)
+			s.Errorf("%s: %v", name, err)
 		}
 		for item, want := range plaintexts {
 			c, err := session.Seal(item, []byte(want))
 			if err != nil {
-				t.Fatalf("%s: %s: %v", name, item, err)
+				s.Fatalf("%s: %s: %v", name, item, err)
 			}
 			if got, err := x.phone.Open(item, c); err != nil || string(got) != want {
-				t.Errorf("%s: %s was opened to %q, %v", name, item, got, err)
+				s.Errorf("%s: %s was opened to %q, %v", name, item, got, err)
 			}
 		}
 		session.Clear()
@@ -170,62 +175,62 @@ var plaintexts = map[seal.Item]string{
 	seal.EventReactivationCounter: "42",
 }
 
-func leadingZeros(t *testing.T, s Subject) {
+func leadingZeros(s suite) {
 	credential := s.Profile.Credential(secret, identifier, password)
-	phone := s.NewPhone(t, identifier, password)
+	phone := s.NewPhone(s.T, identifier, password)
 	// One in 256 begins so: that none of these does is likelier by the machine's fault.
 	for range 20_000 {
 		if strings.HasPrefix(phone.Public(), "00") {
 			break
 		}
-		phone = s.NewPhone(t, identifier, password)
+		phone = s.NewPhone(s.T, identifier, password)
 	}
-	x := s.begin(t, credential, phone, func(digits string) string {
+	x := s.begin(s.T, credential, phone, func(digits string) string {
 		short := strings.TrimLeft(digits, "0")
 		if len(digits)-len(short) < 2 {
-			t.Fatal("no public value began with zeros")
+			s.Fatal("no public value began with zeros")
 		}
 		return short
 	})
-	if _, serverEvidence, ok := x.verify(t, strings.Clone); !ok || phone.Confirm(serverEvidence) != nil {
-		t.Error("the exchange fails")
+	if _, serverEvidence, ok := x.verify(s.T, strings.Clone); !ok || phone.Confirm(serverEvidence) != nil {
+		s.Error("the exchange fails")
 	}
 }
 
-func wrongEvidence(t *testing.T, s Subject) {
+func wrongEvidence(s suite) {
 	for what, x := range map[string]*exchange{
-		"wrong password": s.known(t, "Tb048aX2"),
-		"simulated":      s.begin(t, s.Profile.SimulatedCredential(secret, identifier), s.NewPhone(t, identifier, password), strings.Clone),
+		"wrong password": s.known(s.T, "Tb048aX2"),
+		"simulated":      s.begin(s.T, s.Profile.SimulatedCredential(secret, identifier), s.NewPhone(s.T, identifier, password), strings.Clone),
 	} {
-		if _, _, ok := x.verify(t, strings.Clone); ok {
-			t.Errorf("%s: evidence is taken", what)
+		if _, _, ok := x.verify(s.T, strings.Clone); ok {
+			s.Errorf("%s: evidence is taken", what)
 		}
 	}
 
-	x, other := s.known(t, password), s.known(t, password)
+	x, other := s.known(s.T, password), s.known(s.T, password)
 	right, err := s.Profile.ParseEvidence(x.phonesEvidence)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	x.refused(t, "none", identifier, nil)
-	x.refused(t, "cut short", identifier, right[:len(right)-1])
-	x.refused(t, "zeros", identifier, make([]byte, len(right)))
+	x.refused(s.T, "none", identifier, nil)
+	x.refused(s.T, "cut short", identifier, right[:len(right)-1])
+	x.refused(s.T, "zeros", identifier, make([]byte, len(right)))
 	for i := range right {
 		wrong := bytes.Clone(right)
 		wrong[i] ^= 1 << (i % 8)
-		x.refused(t, "altered", identifier, wrong)
+		x.refused(s.T, "altered", identifier, wrong)
 	}
-	x.refused(t, "other identifier", "e3wfISG8", right)
-	other.refused(t, "other exchange", identifier, right)
-	if _, _, ok := x.verify(t, strings.Clone); !ok {
-		t.Error("right evidence is refused")
+	x.refused(s.T, "other identifier", "e3wfISG8", right)
+	other.refused(s.T, "other exchange", identifier, right)
+	if _, _, ok := x.verify(s.T, strings.Clone); !ok {
+		s.Error("right evidence is refused")
 	}
 }
 
 // number returns n + d in hexadecimal digits.
 func number(n *big.Int, d int64) string { return new(big.Int).Add(n, big.NewInt(d)).Text(16) }
 
-func publicValues(t *testing.T, s Subject) {
+func publicValues(s suite) {
 	digits := len(s.Prime.Text(16))
 	for _, refused := range []string{
 		"", "0", "1", strings.Repeat("0", digits), strings.Repeat("0", digits-1) + "1",
@@ -234,34 +239,34 @@ func publicValues(t *testing.T, s Subject) {
 		"xyz", " 12", "-12", "+12", "0x12", "1_2", "１２",
 	} {
 		b, err := s.Profile.ParsePublic(refused)
-		told(t, refused, b, err)
+		told(s.T, refused, b, err)
 	}
 	for _, taken := range []string{"2", number(s.Prime, -2)} {
 		want, err := s.Profile.ParsePublic(taken)
 		if err != nil {
-			t.Errorf("%q: %v", taken, err)
+			s.Errorf("%q: %v", taken, err)
 		}
 		for name, form := range forms {
 			if b, err := s.Profile.ParsePublic(form(strings.Repeat("0", digits-len(taken)) + taken)); err != nil || !bytes.Equal(b, want) {
-				t.Errorf("%s of %q: %x, %v, want %x", name, taken, b, err, want)
+				s.Errorf("%s of %q: %x, %v, want %x", name, taken, b, err, want)
 			}
 		}
 	}
 }
 
-func evidences(t *testing.T, s Subject) {
-	full := s.known(t, password).phonesEvidence
+func evidences(s suite) {
+	full := s.known(s.T, password).phonesEvidence
 	for _, refused := range []string{"", "xyz", " " + full[1:], full[1:] + "g", "01" + full, "1" + strings.Repeat("0", len(full)), "000" + full, strings.Repeat("7", 1<<16)} {
 		b, err := s.Profile.ParseEvidence(refused)
-		told(t, refused, b, err)
+		told(s.T, refused, b, err)
 	}
 	want, err := s.Profile.ParseEvidence("1")
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	for name, form := range forms {
 		if b, err := s.Profile.ParseEvidence(form(strings.Repeat("0", len(full)-1) + "1")); err != nil || !bytes.Equal(b, want) {
-			t.Errorf("%s of 1: %x, %v, want %x", name, b, err, want)
+			s.Errorf("%s of 1: %x, %v, want %x", name, b, err, want)
 		}
 	}
 }
@@ -279,114 +284,114 @@ func told(t *testing.T, text string, value []byte, err error) {
 	}
 }
 
-func newAnswers(t *testing.T, s Subject) {
+func newAnswers(s suite) {
 	for what, credential := range map[string][]byte{"known": s.Profile.Credential(secret, identifier, password), "unknown": s.Profile.SimulatedCredential(secret, identifier)} {
-		phone := s.NewPhone(t, identifier, password)
-		x, y := s.begin(t, credential, phone, strings.Clone), s.begin(t, credential, s.NewPhone(t, identifier, password), strings.Clone)
+		phone := s.NewPhone(s.T, identifier, password)
+		x, y := s.begin(s.T, credential, phone, strings.Clone), s.begin(s.T, credential, s.NewPhone(s.T, identifier, password), strings.Clone)
 		if x.serverPublic == y.serverPublic || bytes.Equal(x.state, y.state) {
-			t.Errorf("%s: two answers are the same", what)
+			s.Errorf("%s: two answers are the same", what)
 		}
 		if x.salt != y.salt {
-			t.Errorf("%s: the salt changes", what)
+			s.Errorf("%s: the salt changes", what)
 		}
 	}
 }
 
-func simulated(t *testing.T, s Subject) {
+func simulated(s suite) {
 	p := s.Profile
 	known, unknown := p.Credential(secret, identifier, password), p.SimulatedCredential(secret, identifier)
 	if len(known) != len(unknown) || bytes.Equal(known, unknown) {
-		t.Errorf("credentials of %d and %d bytes", len(known), len(unknown))
+		s.Errorf("credentials of %d and %d bytes", len(known), len(unknown))
 	}
 	if !bytes.Equal(unknown, p.SimulatedCredential(secret, identifier)) {
-		t.Error("a simulated credential changes")
+		s.Error("a simulated credential changes")
 	}
 	for what, other := range map[string][]byte{
 		"identifier": p.SimulatedCredential(secret, "e3wfISG8"),
 		"secret":     p.SimulatedCredential(bytes.Repeat([]byte{0x5F}, 32), identifier),
 	} {
 		if len(other) != len(unknown) || bytes.Equal(other, unknown) {
-			t.Errorf("a simulated credential does not depend on the %s", what)
+			s.Errorf("a simulated credential does not depend on the %s", what)
 		}
 	}
-	x := s.begin(t, known, s.NewPhone(t, identifier, password), strings.Clone)
-	y := s.begin(t, unknown, s.NewPhone(t, identifier, password), strings.Clone)
+	x := s.begin(s.T, known, s.NewPhone(s.T, identifier, password), strings.Clone)
+	y := s.begin(s.T, unknown, s.NewPhone(s.T, identifier, password), strings.Clone)
 	if x.salt != y.salt || len(x.serverPublic) != len(y.serverPublic) {
-		t.Errorf("salts %s and %s, public values of %d and %d digits", x.salt, y.salt, len(x.serverPublic), len(y.serverPublic))
+		s.Errorf("salts %s and %s, public values of %d and %d digits", x.salt, y.salt, len(x.serverPublic), len(y.serverPublic))
 	}
 	decoy := make([]byte, p.StateSize())
 	if err := p.SimulatedState(decoy, unknown); err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	evidence, err := p.ParseEvidence(x.phonesEvidence)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	(&exchange{Subject: s, state: decoy}).refused(t, "decoy", identifier, evidence)
+	(&exchange{Subject: s.Subject, state: decoy}).refused(s.T, "decoy", identifier, evidence)
 }
 
-func sealing(t *testing.T, s Subject) {
-	x := s.known(t, password)
-	session, serverEvidence, ok := x.verify(t, strings.Clone)
+func sealing(s suite) {
+	x := s.known(s.T, password)
+	session, serverEvidence, ok := x.verify(s.T, strings.Clone)
 	if !ok {
-		t.Fatal("right evidence is refused")
+		s.Fatal("right evidence is refused")
 	}
 	if err := x.phone.Confirm(serverEvidence); err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	if _, err := session.Seal("serialNumber", []byte("1")); err == nil {
-		t.Error("an unknown item is sealed")
+		s.Error("an unknown item is sealed")
 	}
 	if _, err := session.Seal(seal.ActivationCode, nil); err == nil {
-		t.Error("nothing is sealed")
+		s.Error("nothing is sealed")
 	}
 	c, err := session.Seal(seal.ActivationCode, []byte("1234"))
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	if _, err := session.Seal(seal.ActivationCode, []byte("1234")); err == nil {
-		t.Error("an item is sealed twice")
+		s.Error("an item is sealed twice")
 	}
 	if got, err := x.phone.Open(seal.EventReactivationCounter, c); err == nil {
-		t.Errorf("opened as another item: %q", got)
+		s.Errorf("opened as another item: %q", got)
 	}
 	for _, part := range [][]byte{c.Data, c.Counter, c.MAC} {
 		part[0] ^= 1
 		if got, err := x.phone.Open(seal.ActivationCode, c); err == nil {
-			t.Errorf("altered and opened to %q", got)
+			s.Errorf("altered and opened to %q", got)
 		}
 		part[0] ^= 1
 	}
 	session.Clear()
 	if c, err := session.Seal(seal.EventReactivationCounter, []byte("42")); err == nil {
 		if got, err := x.phone.Open(seal.EventReactivationCounter, c); err == nil {
-			t.Errorf("sealed after the end: %q", got)
+			s.Errorf("sealed after the end: %q", got)
 		}
 	}
 }
 
-func noCredential(t *testing.T, s Subject) {
+func noCredential(s suite) {
 	good := s.Profile.Credential(secret, identifier, password)
 	a, err := s.Profile.ParsePublic("2")
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	for what, credential := range map[string][]byte{"none": nil, "short": good[:len(good)-1], "long": append(bytes.Clone(good), 0)} {
 		if b, salt, err := s.Profile.Begin(make([]byte, s.Profile.StateSize()), credential, a); err == nil || b != "" || salt != "" {
-			t.Errorf("%s: got %q, %q, %v", what, b, salt, err)
+			s.Errorf("%s: got %q, %q, %v", what, b, salt, err)
 		}
 	}
 }
 
-func times(t *testing.T, s Subject) {
+func times(s suite) {
 	p := s.Profile
-	a, err := p.ParsePublic(s.NewPhone(t, identifier, password).Public())
+	a, err := p.ParsePublic(s.NewPhone(s.T, identifier, password).Public())
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	wrong, err := p.ParseEvidence(s.known(t, "Tb048aX2").phonesEvidence)
+	wrong, err := p.ParseEvidence(s.known(s.T, "Tb048aX2").phonesEvidence)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	var begin, verify []timing.Sample
 	for name, credential := range map[string][]byte{
@@ -395,7 +400,7 @@ func times(t *testing.T, s Subject) {
 		state := make([]byte, p.StateSize())
 		call := func() {
 			if _, _, err := p.Begin(state, credential, a); err != nil {
-				t.Fatal(err)
+				s.Fatal(err)
 			}
 		}
 		call()
@@ -403,15 +408,15 @@ func times(t *testing.T, s Subject) {
 		begin = append(begin, timing.Sample{Name: name, Call: call})
 		verify = append(verify, timing.Sample{Name: name, Prepare: func() { copy(state, begun) }, Call: func() {
 			if _, _, ok := p.Verify(state, identifier, wrong); ok {
-				t.Fatal("wrong evidence is taken")
+				s.Fatal("wrong evidence is taken")
 			}
 		}})
 	}
 	decoy := make([]byte, p.StateSize())
 	if err := p.SimulatedState(decoy, p.SimulatedCredential(secret, identifier)); err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	verify = append(verify, timing.Sample{Name: "none", Call: func() { p.Verify(decoy, identifier, wrong) }})
-	t.Run("first call", func(t *testing.T) { timing.Same(t, tolerance, begin) })
-	t.Run("second call", func(t *testing.T) { timing.Same(t, tolerance, verify) })
+	s.Run("first call", func(t *testing.T) { timing.Same(t, tolerance, begin) })
+	s.Run("second call", func(t *testing.T) { timing.Same(t, tolerance, verify) })
 }

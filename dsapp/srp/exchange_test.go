@@ -2,10 +2,12 @@ package srp
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"math/big"
 	"slices"
 	"strings"
@@ -16,7 +18,7 @@ import (
 
 // honest returns the server's side of an exchange with a client that knows the
 // password, and the client's evidence.
-func honest(t testing.TB, p *Profile) (Exchange, []byte) {
+func honest(t testing.TB, p *Profile) (exchange, []byte) {
 	t.Helper()
 	const identity, password = "e3wfISG9", "Tb048aX1"
 	salt := bytesFor("salt", 0)[:SaltSize]
@@ -25,17 +27,17 @@ func honest(t testing.TB, p *Profile) (Exchange, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := p.ServerEphemeral(v)
+	e, err := p.pair(v, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	evidence, err := c.Prove(salt, e.Public)
+	evidence, err := c.Prove(salt, e.public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Exchange{
-		Identity: identity, Salt: salt, Verifier: v, ClientPublic: c.Public(),
-		Private: e.Private, ServerPublic: e.Public,
+	return exchange{
+		identity: identity, salt: salt, verifier: v, clientPublic: c.Public(),
+		private: e.private, serverPublic: e.public,
 	}, evidence
 }
 
@@ -69,31 +71,43 @@ func compare(t failer, p *Profile, r run) {
 		t.Fatalf("parse A: %v", err)
 	}
 	check("A as parsed", parsed, o.fixed(r.A))
-	e, err := p.serverEphemeral(v, bytes.NewReader(r.b.FillBytes(make([]byte, PrivateSize))))
+	e, err := p.pair(v, bytes.NewReader(r.b.FillBytes(make([]byte, PrivateSize))))
 	if err != nil {
 		t.Fatalf("server ephemeral: %v", err)
 	}
-	check("b", e.Private, r.b.FillBytes(make([]byte, PrivateSize)))
-	check("B", e.Public, o.fixed(r.B))
-	evidence, err := c.Prove(r.salt, e.Public)
+	check("b", e.private, r.b.FillBytes(make([]byte, PrivateSize)))
+	check("B", e.public, o.fixed(r.B))
+	evidence, err := c.Prove(r.salt, e.public)
 	if err != nil {
 		t.Fatalf("prove: %v", err)
 	}
 	check("M1", evidence, r.M1)
-	s, ok := p.ServerVerify(Exchange{
-		Identity: r.identity, Salt: r.salt, Verifier: v, ClientPublic: parsed,
-		Private: e.Private, ServerPublic: e.Public,
+	key, m2, ok := p.verify(exchange{
+		identity: r.identity, salt: r.salt, verifier: v, clientPublic: parsed,
+		private: e.private, serverPublic: e.public,
 	}, r.M1)
 	if !ok {
 		t.Fatalf("evidence is refused")
 	}
-	check("K of the server", s.Key, r.K)
-	check("M2", s.Evidence, r.M2)
-	key, err := c.Confirm(r.M2)
+	check("K of the server", key, r.K)
+	check("M2", m2, r.M2)
+	key, err = c.Confirm(r.M2)
 	if err != nil {
 		t.Fatalf("confirm: %v", err)
 	}
 	check("K of the client", key, r.K)
+}
+
+// pair is the server's part of an exchange.
+type pair struct{ private, public []byte }
+
+func (p *Profile) pair(verifier []byte, random io.Reader) (pair, error) {
+	b := make([]byte, PrivateSize+p.Size())
+	e := pair{b[:PrivateSize:PrivateSize], b[PrivateSize:]}
+	if err := p.ephemeral(e.private, e.public, verifier, random); err != nil {
+		return pair{}, err
+	}
+	return e, nil
 }
 
 // TestExchange compares whole exchanges with the oracle, on every group and kernel.
@@ -312,9 +326,9 @@ func TestParseProperty(t *testing.T) {
 	})
 }
 
-// TestServerEphemeral: B has the full length, is reduced, is not 0 and differs
+// TestEphemeral: B has the full length, is reduced, is not 0 and differs
 // from draw to draw, as does b with its 256 bits.
-func TestServerEphemeral(t *testing.T) {
+func TestEphemeral(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
 		t.Run(p.name, func(t *testing.T) {
@@ -323,27 +337,27 @@ func TestServerEphemeral(t *testing.T) {
 			n := number(p.prime)
 			seen := map[string]bool{}
 			for range 40 {
-				e, err := p.ServerEphemeral(v)
+				e, err := p.pair(v, rand.Reader)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if len(e.Private) != PrivateSize || len(e.Public) != p.Size() {
-					t.Fatalf("b has %d bytes, B has %d", len(e.Private), len(e.Public))
+				if len(e.private) != PrivateSize || len(e.public) != p.Size() {
+					t.Fatalf("b has %d bytes, B has %d", len(e.private), len(e.public))
 				}
-				if B := number(e.Public); B.Sign() == 0 || B.Cmp(n) >= 0 {
+				if B := number(e.public); B.Sign() == 0 || B.Cmp(n) >= 0 {
 					t.Fatal("B is 0 or not reduced")
 				}
-				if seen[string(e.Private)] || seen[string(e.Public)] {
+				if seen[string(e.private)] || seen[string(e.public)] {
 					t.Fatal("b or B repeats")
 				}
-				seen[string(e.Private)], seen[string(e.Public)] = true, true
+				seen[string(e.private)], seen[string(e.public)] = true, true
 			}
 		})
 	}
 }
 
-// TestServerEphemeralRedraws: a b that makes B = 0 is not used.
-func TestServerEphemeralRedraws(t *testing.T) {
+// TestEphemeralRedraws: a b that makes B = 0 is not used.
+func TestEphemeralRedraws(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
 		o := oracleOf(p)
@@ -352,38 +366,38 @@ func TestServerEphemeralRedraws(t *testing.T) {
 		v := new(big.Int).ModInverse(o.multiplier(), o.n)
 		v = o.mod(v.Mul(v.Neg(v), o.exp(o.g, number(first))))
 		forServed(t, p, func(t *testing.T, p *Profile) {
-			e, err := p.serverEphemeral(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
+			e, err := p.pair(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !bytes.Equal(e.Private, second) {
+			if !bytes.Equal(e.private, second) {
 				t.Errorf("%s: b was not drawn again", p.name)
 			}
-			if want := o.fixed(o.public(v, number(second))); !bytes.Equal(e.Public, want) {
-				t.Errorf("%s: B = %X, want %X", p.name, e.Public, want)
+			if want := o.fixed(o.public(v, number(second))); !bytes.Equal(e.public, want) {
+				t.Errorf("%s: B = %X, want %X", p.name, e.public, want)
 			}
 		})
 	}
 }
 
-// TestServerEphemeralErrors: a verifier that no password has is refused, and no
+// TestEphemeralErrors: a verifier that no password has is refused, and no
 // pair is made without random bytes.
-func TestServerEphemeralErrors(t *testing.T) {
+func TestEphemeralErrors(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	refused, _ := edges(p)
 	for name, v := range refused {
-		if _, err := p.ServerEphemeral(v.FillBytes(make([]byte, p.Size()))); err == nil {
+		if _, err := p.pair(v.FillBytes(make([]byte, p.Size())), rand.Reader); err == nil {
 			t.Errorf("v = %s is taken", name)
 		}
 	}
 	for _, n := range []int{0, p.Size() - 1, p.Size() + 1} {
-		if _, err := p.ServerEphemeral(bytes.Repeat([]byte{3}, n)); err == nil {
+		if _, err := p.pair(bytes.Repeat([]byte{3}, n), rand.Reader); err == nil {
 			t.Errorf("v of %d bytes is taken", n)
 		}
 	}
 	v := p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
-	if e, err := p.serverEphemeral(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.Private != nil {
+	if e, err := p.pair(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.private != nil {
 		t.Error("a pair was made from too few random bytes")
 	}
 	if c, err := p.newClient("e3wfISG9", "Tb048aX1", bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || c != nil {
@@ -403,46 +417,46 @@ func TestServerVerifyRefuses(t *testing.T) {
 		return b
 	}
 	wide := func(n *big.Int) []byte { return n.FillBytes(make([]byte, p.Size())) }
-	tests := map[string]func(x *Exchange, evidence *[]byte){
-		"other identity": func(x *Exchange, _ *[]byte) { x.Identity = "e3wfISG8" },
-		"no identity":    func(x *Exchange, _ *[]byte) { x.Identity = "" },
-		"other salt":     func(x *Exchange, _ *[]byte) { x.Salt = flip(x.Salt) },
-		"other verifier": func(x *Exchange, _ *[]byte) { x.Verifier = flip(x.Verifier) },
-		"other A":        func(x *Exchange, _ *[]byte) { x.ClientPublic = flip(x.ClientPublic) },
-		"other B":        func(x *Exchange, _ *[]byte) { x.ServerPublic = flip(x.ServerPublic) },
-		"other b":        func(x *Exchange, _ *[]byte) { x.Private = flip(x.Private) },
-		"short salt":     func(x *Exchange, m *[]byte) { x.Salt = x.Salt[1:]; *m = forged(p, *x) },
-		"long salt":      func(x *Exchange, m *[]byte) { x.Salt = append(bytes.Clone(x.Salt), 0); *m = forged(p, *x) },
-		"short verifier": func(x *Exchange, _ *[]byte) { x.Verifier = x.Verifier[1:] },
-		"long verifier":  func(x *Exchange, _ *[]byte) { x.Verifier = append([]byte{0}, x.Verifier...) },
-		"short A":        func(x *Exchange, _ *[]byte) { x.ClientPublic = x.ClientPublic[1:] },
-		"long A":         func(x *Exchange, _ *[]byte) { x.ClientPublic = append([]byte{0}, x.ClientPublic...) },
-		"short B":        func(x *Exchange, m *[]byte) { x.ServerPublic = x.ServerPublic[1:]; *m = forged(p, *x) },
-		"long B": func(x *Exchange, m *[]byte) {
-			x.ServerPublic = append([]byte{0}, x.ServerPublic...)
+	tests := map[string]func(x *exchange, evidence *[]byte){
+		"other identity": func(x *exchange, _ *[]byte) { x.identity = "e3wfISG8" },
+		"no identity":    func(x *exchange, _ *[]byte) { x.identity = "" },
+		"other salt":     func(x *exchange, _ *[]byte) { x.salt = flip(x.salt) },
+		"other verifier": func(x *exchange, _ *[]byte) { x.verifier = flip(x.verifier) },
+		"other A":        func(x *exchange, _ *[]byte) { x.clientPublic = flip(x.clientPublic) },
+		"other B":        func(x *exchange, _ *[]byte) { x.serverPublic = flip(x.serverPublic) },
+		"other b":        func(x *exchange, _ *[]byte) { x.private = flip(x.private) },
+		"short salt":     func(x *exchange, m *[]byte) { x.salt = x.salt[1:]; *m = forged(p, *x) },
+		"long salt":      func(x *exchange, m *[]byte) { x.salt = append(bytes.Clone(x.salt), 0); *m = forged(p, *x) },
+		"short verifier": func(x *exchange, _ *[]byte) { x.verifier = x.verifier[1:] },
+		"long verifier":  func(x *exchange, _ *[]byte) { x.verifier = append([]byte{0}, x.verifier...) },
+		"short A":        func(x *exchange, _ *[]byte) { x.clientPublic = x.clientPublic[1:] },
+		"long A":         func(x *exchange, _ *[]byte) { x.clientPublic = append([]byte{0}, x.clientPublic...) },
+		"short B":        func(x *exchange, m *[]byte) { x.serverPublic = x.serverPublic[1:]; *m = forged(p, *x) },
+		"long B": func(x *exchange, m *[]byte) {
+			x.serverPublic = append([]byte{0}, x.serverPublic...)
 			*m = forged(p, *x)
 		},
-		"short b":              func(x *Exchange, _ *[]byte) { x.Private = x.Private[1:] },
-		"long b":               func(x *Exchange, _ *[]byte) { x.Private = append([]byte{0}, x.Private...) },
-		"nothing":              func(x *Exchange, _ *[]byte) { *x = Exchange{} },
-		"no evidence":          func(_ *Exchange, m *[]byte) { *m = nil },
-		"short evidence":       func(_ *Exchange, m *[]byte) { *m = (*m)[:len(*m)-1] },
-		"long evidence":        func(_ *Exchange, m *[]byte) { *m = append(bytes.Clone(*m), 0) },
-		"zero evidence":        func(_ *Exchange, m *[]byte) { *m = make([]byte, len(*m)) },
-		"evidence, first bit":  func(_ *Exchange, m *[]byte) { *m = bytes.Clone(*m); (*m)[0] ^= 0x80 },
-		"evidence, last bit":   func(_ *Exchange, m *[]byte) { *m = flip(*m) },
-		"verifier of no one":   func(x *Exchange, _ *[]byte) { x.Verifier = p.SimulatedVerifier(bytesFor("s", 0), x.Identity) },
-		"verifier not reduced": func(x *Exchange, _ *[]byte) { x.Verifier = bytes.Repeat([]byte{0xFF}, p.Size()) },
+		"short b":              func(x *exchange, _ *[]byte) { x.private = x.private[1:] },
+		"long b":               func(x *exchange, _ *[]byte) { x.private = append([]byte{0}, x.private...) },
+		"nothing":              func(x *exchange, _ *[]byte) { *x = exchange{} },
+		"no evidence":          func(_ *exchange, m *[]byte) { *m = nil },
+		"short evidence":       func(_ *exchange, m *[]byte) { *m = (*m)[:len(*m)-1] },
+		"long evidence":        func(_ *exchange, m *[]byte) { *m = append(bytes.Clone(*m), 0) },
+		"zero evidence":        func(_ *exchange, m *[]byte) { *m = make([]byte, len(*m)) },
+		"evidence, first bit":  func(_ *exchange, m *[]byte) { *m = bytes.Clone(*m); (*m)[0] ^= 0x80 },
+		"evidence, last bit":   func(_ *exchange, m *[]byte) { *m = flip(*m) },
+		"verifier of no one":   func(x *exchange, _ *[]byte) { x.verifier = p.SimulatedVerifier(bytesFor("s", 0), x.identity) },
+		"verifier not reduced": func(x *exchange, _ *[]byte) { x.verifier = bytes.Repeat([]byte{0xFF}, p.Size()) },
 	}
 	refused, _ := edges(p)
 	for name, n := range refused {
 		// With these the evidence of a client that knows no password would be right.
-		tests["A = "+name] = func(x *Exchange, m *[]byte) {
-			x.ClientPublic = wide(n)
+		tests["A = "+name] = func(x *exchange, m *[]byte) {
+			x.clientPublic = wide(n)
 			*m = forged(p, *x)
 		}
-		tests["v = "+name] = func(x *Exchange, m *[]byte) {
-			x.Verifier = wide(n)
+		tests["v = "+name] = func(x *exchange, m *[]byte) {
+			x.verifier = wide(n)
 			*m = forged(p, *x)
 		}
 	}
@@ -451,28 +465,28 @@ func TestServerVerifyRefuses(t *testing.T) {
 			t.Parallel()
 			y, m := x, evidence
 			change(&y, &m)
-			if s, ok := p.ServerVerify(y, m); ok || s.Key != nil || s.Evidence != nil {
+			if key, m2, ok := p.verify(y, m); ok || key != nil || m2 != nil {
 				t.Error("a session was made")
 			}
 		})
 	}
-	s, ok := p.ServerVerify(x, evidence)
-	if !ok || len(s.Key) != p.hash().Size() || len(s.Evidence) != p.hash().Size() {
+	key, m2, ok := p.verify(x, evidence)
+	if !ok || len(key) != p.hash().Size() || len(m2) != p.hash().Size() {
 		t.Error("the unchanged exchange is refused")
 	}
 }
 
 // forged returns the evidence for the S that the server computes.
-func forged(p *Profile, x Exchange) []byte {
+func forged(p *Profile, x exchange) []byte {
 	o := oracleOf(p)
-	A, v := number(x.ClientPublic), number(x.Verifier)
-	u := number(o.h(x.ClientPublic, x.ServerPublic))
-	key := o.h(o.fixed(o.serverS(A, v, u, number(x.Private))))
+	A, v := number(x.clientPublic), number(x.verifier)
+	u := number(o.h(x.clientPublic, x.serverPublic))
+	key := o.h(o.fixed(o.serverS(A, v, u, number(x.private))))
 	label := o.h(o.n.Bytes())
 	for i, c := range o.h(o.g.Bytes()) {
 		label[i] ^= c
 	}
-	return o.h(label, o.h([]byte(x.Identity)), x.Salt, x.ClientPublic, x.ServerPublic, key)
+	return o.h(label, o.h([]byte(x.identity)), x.salt, x.clientPublic, x.serverPublic, key)
 }
 
 // TestForged: forged computes evidence that is right, so that the cases built
@@ -481,7 +495,7 @@ func TestForged(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	x, _ := honest(t, p)
-	if _, ok := p.ServerVerify(x, forged(p, x)); !ok {
+	if _, _, ok := p.verify(x, forged(p, x)); !ok {
 		t.Error("forged evidence is wrong even for an honest exchange")
 	}
 }
@@ -523,24 +537,24 @@ func TestZeroScrambler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := p.ServerEphemeral(v)
+	e, err := p.pair(v, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Prove(salt, e.Public); !errors.Is(err, ErrServerPublicInvalid) {
+	if _, err := c.Prove(salt, e.public); !errors.Is(err, ErrServerPublicInvalid) {
 		t.Errorf("client: error %v, want %v", err, ErrServerPublicInvalid)
 	}
 
-	x := Exchange{
-		Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
-		Private: e.Private, ServerPublic: e.Public,
+	x := exchange{
+		identity: "e3wfISG9", salt: salt, verifier: v, clientPublic: c.Public(),
+		private: e.private, serverPublic: e.public,
 	}
 	w := p.begin()
 	defer w.end()
 	w.serverSecret(x)
-	w.prove(x.Identity, salt, x.ClientPublic, x.ServerPublic, w.x)
+	w.prove(x.identity, salt, x.clientPublic, x.serverPublic, w.x)
 	evidence := w.m1
-	if s, ok := p.ServerVerify(x, evidence); ok || s.Key != nil {
+	if key, _, ok := p.verify(x, evidence); ok || key != nil {
 		t.Error("server: u = 0 is taken")
 	}
 }
@@ -772,13 +786,13 @@ func TestSimulatedVerifier(t *testing.T) {
 
 	p := profiles[0]
 	x, evidence := honest(t, p)
-	x.Verifier = p.SimulatedVerifier(secret, x.Identity)
-	e, err := p.ServerEphemeral(x.Verifier)
-	if err != nil || len(e.Public) != p.Size() || len(e.Private) != PrivateSize {
+	x.verifier = p.SimulatedVerifier(secret, x.identity)
+	e, err := p.pair(x.verifier, rand.Reader)
+	if err != nil || len(e.public) != p.Size() || len(e.private) != PrivateSize {
 		t.Fatal(err)
 	}
-	x.Private, x.ServerPublic = e.Private, e.Public
-	if _, ok := p.ServerVerify(x, evidence); ok {
+	x.private, x.serverPublic = e.private, e.public
+	if _, _, ok := p.verify(x, evidence); ok {
 		t.Error("evidence for a simulated verifier is taken")
 	}
 }
@@ -790,14 +804,14 @@ func TestInputsUnchanged(t *testing.T) {
 	p := rfcProfile()
 	x, evidence := honest(t, p)
 	all := func() []byte {
-		return slices.Concat([]byte(x.Identity), x.Salt, x.Verifier, x.ClientPublic, x.Private, x.ServerPublic, evidence, p.prime)
+		return slices.Concat([]byte(x.identity), x.salt, x.verifier, x.clientPublic, x.private, x.serverPublic, evidence, p.prime)
 	}
 	before := all()
 	for range 2 {
-		if _, ok := p.ServerVerify(x, evidence); !ok {
+		if _, _, ok := p.verify(x, evidence); !ok {
 			t.Fatal("evidence is refused")
 		}
-		if _, err := p.ServerEphemeral(x.Verifier); err != nil {
+		if _, err := p.pair(x.verifier, rand.Reader); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -55,12 +55,12 @@ func (w *workspace) clientSecret(serverPublic []byte, a *[PrivateSize]byte) {
 }
 
 // serverSecret sets x to S = (A * v^u)^b.
-func (w *workspace) serverSecret(x Exchange) {
-	w.fromBytes(w.x, x.Verifier)
+func (w *workspace) serverSecret(x exchange) {
+	w.fromBytes(w.x, x.verifier)
 	w.power(w.x, w.x, &w.u)
-	w.fromBytes(w.y, x.ClientPublic)
+	w.fromBytes(w.y, x.clientPublic)
 	w.product(w.x, w.y, w.x)
-	copy(w.secret[:], x.Private)
+	copy(w.secret[:], x.private)
 	w.power(w.x, w.x, &w.secret)
 }
 

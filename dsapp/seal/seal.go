@@ -37,6 +37,6 @@ type Ciphertext struct {
 type Session interface {
 	// Seal seals an item, once, so that no key ever protects two messages.
 	Seal(item Item, plaintext []byte) (Ciphertext, error)
-	// Clear overwrites the session's secrets. Nothing is sealed after it.
+	// Clear overwrites the session's secrets. Nothing is to be sealed after it.
 	Clear()
 }

@@ -98,7 +98,7 @@ func (t *Transport) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Clear overwrites the session key: nothing can be sealed or opened any more.
+// Clear overwrites the session key. Nothing is to be sealed or opened after it.
 func (t *Transport) Clear() { clear(t.key) }
 
 func (t *Transport) claim(item seal.Item) bool {

@@ -326,9 +326,9 @@ func TestParseProperty(t *testing.T) {
 	})
 }
 
-// TestEphemeral: B has the full length, is reduced, is not 0 and differs
+// TestServerEphemeral: B has the full length, is reduced, is not 0 and differs
 // from draw to draw, as does b with its 256 bits.
-func TestEphemeral(t *testing.T) {
+func TestServerEphemeral(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
 		t.Run(p.name, func(t *testing.T) {
@@ -356,8 +356,8 @@ func TestEphemeral(t *testing.T) {
 	}
 }
 
-// TestEphemeralRedraws: a b that makes B = 0 is not used.
-func TestEphemeralRedraws(t *testing.T) {
+// TestServerEphemeralRedraws: a b that makes B = 0 is not used.
+func TestServerEphemeralRedraws(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
 		o := oracleOf(p)
@@ -380,9 +380,9 @@ func TestEphemeralRedraws(t *testing.T) {
 	}
 }
 
-// TestEphemeralErrors: a verifier that no password has is refused, and no
+// TestServerEphemeralErrors: a verifier that no password has is refused, and no
 // pair is made without random bytes.
-func TestEphemeralErrors(t *testing.T) {
+func TestServerEphemeralErrors(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	refused, _ := edges(p)

@@ -1,11 +1,11 @@
 // Package activation performs the online activation of a phone on the gateway's
 // side: it keeps a registration with a generated activation password, runs the
-// SRP exchange with the phone that knows this password, and hands out the
-// activation data sealed under the session key.
+// exchange of a Profile with the phone that knows this password, and hands out the
+// activation data sealed for it.
 //
 // Whoever does not know the password learns nothing, not even whether an
 // identifier is registered: unknown, expired, burned and other identifiers without an
-// exchange take the same path with a simulated verifier, and every refusal is
+// exchange take the same path with a simulated credential, and every refusal is
 // ErrRefused.
 package activation
 

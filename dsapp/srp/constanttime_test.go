@@ -299,7 +299,7 @@ func TestInstructionCounts(t *testing.T) {
 		wrong := slices.Clone(right)
 		wrong[0] ^= 1
 		simulated := x
-		simulated.verifier = p.SimulatedVerifier(bytesFor("secret", 0), x.identity)
+		simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 		c.same(t, p.name+"/step 1", map[string]func(){
 			"real":      func() { _, _ = p.pair(x.verifier, rand.Reader) },
 			"simulated": func() { _, _ = p.pair(simulated.verifier, rand.Reader) },

@@ -396,7 +396,7 @@ func TestServerEphemeralErrors(t *testing.T) {
 			t.Errorf("v of %d bytes is taken", n)
 		}
 	}
-	v := p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
+	v := p.simulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
 	if e, err := p.pair(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.private != nil {
 		t.Error("a pair was made from too few random bytes")
 	}
@@ -445,7 +445,7 @@ func TestServerVerifyRefuses(t *testing.T) {
 		"zero evidence":        func(_ *exchange, m *[]byte) { *m = make([]byte, len(*m)) },
 		"evidence, first bit":  func(_ *exchange, m *[]byte) { *m = bytes.Clone(*m); (*m)[0] ^= 0x80 },
 		"evidence, last bit":   func(_ *exchange, m *[]byte) { *m = flip(*m) },
-		"verifier of no one":   func(x *exchange, _ *[]byte) { x.verifier = p.SimulatedVerifier(bytesFor("s", 0), x.identity) },
+		"verifier of no one":   func(x *exchange, _ *[]byte) { x.verifier = p.simulatedVerifier(bytesFor("s", 0), x.identity) },
 		"verifier not reduced": func(x *exchange, _ *[]byte) { x.verifier = bytes.Repeat([]byte{0xFF}, p.Size()) },
 	}
 	refused, _ := edges(p)
@@ -765,11 +765,11 @@ func TestSimulatedVerifier(t *testing.T) {
 	for _, p := range profiles {
 		for n := range 20 {
 			identity := fmt.Sprintf("identity%d", n)
-			v := p.SimulatedVerifier(secret, identity)
+			v := p.simulatedVerifier(secret, identity)
 			if len(v) != p.Size() || v[0]&0x80 != 0 || !p.inside(v) {
 				t.Fatalf("%s: %d bytes, in range: %t", p.name, len(v), p.inside(v))
 			}
-			if !bytes.Equal(v, p.SimulatedVerifier(secret, identity)) {
+			if !bytes.Equal(v, p.simulatedVerifier(secret, identity)) {
 				t.Fatal("the verifier changes")
 			}
 			start := string(v[:64])
@@ -778,7 +778,7 @@ func TestSimulatedVerifier(t *testing.T) {
 			}
 			seen[start] = identity
 		}
-		a, b := p.SimulatedVerifier(secret, "e3wfISG9"), p.SimulatedVerifier(bytesFor("secret", 1), "e3wfISG9")
+		a, b := p.simulatedVerifier(secret, "e3wfISG9"), p.simulatedVerifier(bytesFor("secret", 1), "e3wfISG9")
 		if bytes.Equal(a, b) {
 			t.Error("the verifier does not depend on the secret")
 		}
@@ -786,7 +786,7 @@ func TestSimulatedVerifier(t *testing.T) {
 
 	p := profiles[0]
 	x, evidence := honest(t, p)
-	x.verifier = p.SimulatedVerifier(secret, x.identity)
+	x.verifier = p.simulatedVerifier(secret, x.identity)
 	e, err := p.pair(x.verifier, rand.Reader)
 	if err != nil || len(e.public) != p.Size() || len(e.private) != PrivateSize {
 		t.Fatal(err)

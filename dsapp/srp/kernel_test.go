@@ -581,7 +581,7 @@ func TestSameWork(t *testing.T) {
 	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
 	x, right := honest(t, p)
 	simulated := x
-	simulated.verifier = p.SimulatedVerifier(bytesFor("secret", 0), x.identity)
+	simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 	wrong := bytes.Clone(right)
 	wrong[0] ^= 1
 	for name, c := range map[string]struct {

@@ -148,7 +148,7 @@ func TestGroupOnce(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			p.Prepare(t.Context(), slog.New(slog.DiscardHandler))
-			p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
+			p.simulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
 			if _, err := p.NewClient("e3wfISG9", "Tb048aX1"); err != nil {
 				t.Error(err)
 			}

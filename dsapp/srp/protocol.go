@@ -146,11 +146,11 @@ func (p *Profile) Salt(secret []byte, identity string) []byte {
 	return salt
 }
 
-// SimulatedVerifier returns the verifier that stands for an identifier nobody
+// simulatedVerifier returns the verifier that stands for an identifier nobody
 // registered: Size bytes that depend on the profile, the identity and a secret
 // of at least 32 random bytes, and that nobody knows a password for (RFC 5054,
 // section 2.5.1.3). Any number below N serves, since g^b hides it in B.
-func (p *Profile) SimulatedVerifier(secret []byte, identity string) []byte {
+func (p *Profile) simulatedVerifier(secret []byte, identity string) []byte {
 	v, err := hkdf.Expand(sha256.New, secret, "verifier"+p.name+identity, p.Size())
 	if err != nil {
 		// The size is far below the limit of HKDF.

@@ -25,9 +25,9 @@ func (p *Profile) Credential(secret []byte, identity, password string) []byte {
 }
 
 // SimulatedCredential returns the credential that stands for an identity nobody
-// registered: see SimulatedVerifier.
+// registered: see simulatedVerifier.
 func (p *Profile) SimulatedCredential(secret []byte, identity string) []byte {
-	v := p.SimulatedVerifier(secret, identity)
+	v := p.simulatedVerifier(secret, identity)
 	defer clear(v)
 	return append(p.Salt(secret, identity), v...)
 }

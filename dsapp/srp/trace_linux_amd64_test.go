@@ -148,7 +148,7 @@ func (g tracedGroup) operations() map[string]traced {
 		"step 1": {inputs: append(powers, "simulated"), few: []string{"random", "simulated", "0", "all ones"}, prepare: func(t *testing.T) (func(string), func()) {
 			p, _ := prepared()
 			x, _ := honest(t, p)
-			simulated := p.SimulatedVerifier(bytesFor("secret", 0), x.identity)
+			simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 			v, b, random := bytes.Clone(x.verifier), new([PrivateSize]byte), bytes.NewReader(nil)
 			return func(input string) {
 					copy(v, x.verifier)
@@ -172,7 +172,7 @@ func (g tracedGroup) operations() map[string]traced {
 			prepare: func(t *testing.T) (func(string), func()) {
 				p, _ := prepared()
 				x, right := honest(t, p)
-				simulated := p.SimulatedVerifier(bytesFor("secret", 0), x.identity)
+				simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 				given, evidence, expected := x, bytes.Clone(right), false
 				given.verifier, given.private = bytes.Clone(x.verifier), bytes.Clone(x.private)
 				return func(input string) {

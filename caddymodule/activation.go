@@ -104,8 +104,13 @@ func (a *Activation) config() (activation.Config, error) {
 	if err != nil {
 		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
 	}
+	// The others serve what is pending from before a reload.
+	exchanges := []activation.Profile{profile}
+	for _, p := range srp.Profiles() {
+		exchanges = append(exchanges, p)
+	}
 	return activation.Config{
-		Profile:              profile,
+		Profiles:             exchanges,
 		RegistrationLifetime: time.Duration(a.RegistrationLifetime),
 		HandshakeLifetime:    time.Duration(a.HandshakeLifetime),
 		MaxAttempts:          a.MaxAttempts,

@@ -268,7 +268,12 @@ func TestDamagedFileIsReadOnce(t *testing.T) {
 func TestFileCutWhileOpen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	s, err := activation.New(activation.Config{Open: (&keyedStore{module: newEmbedded(t, path)}).registrations})
+	config, err := (&Activation{}).config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Open = (&keyedStore{module: newEmbedded(t, path)}).registrations
+	s, err := activation.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

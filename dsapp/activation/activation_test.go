@@ -20,11 +20,12 @@ import (
 // world is a Service with its surroundings.
 type world struct {
 	*Service
-	t      testing.TB
-	store  *memory
-	clock  *clock
-	logs   *syncBuffer
-	config Config
+	t       testing.TB
+	profile *srp.Profile // of new registrations
+	store   *memory
+	clock   *clock
+	logs    *syncBuffer
+	config  Config
 
 	mu     sync.Mutex
 	alarms []string
@@ -90,8 +91,9 @@ func newWorld(tb testing.TB, changes ...func(*Config)) *world {
 	w := &world{t: tb, clock: &clock{t: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, logs: &syncBuffer{}}
 	w.store = newMemory(w.clock.now)
 	w.config = Config{
-		Open:   opens(tb, w.store, 1),
-		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Open:     opens(tb, w.store, 1),
+		Profiles: using(tb, srp.DefaultProfile),
+		Logger:   slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Alarm: func(_ context.Context, event, identifier string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -113,7 +115,7 @@ func (w *world) restart(changes ...func(*Config)) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.Service = s
+	w.Service, w.profile = s, w.config.Profiles[0].(*srp.Profile)
 }
 
 func (w *world) takeAlarms() []string {
@@ -227,7 +229,12 @@ func (p *phone) open(proof Proof) ActivationData {
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	transport := seal.NewTransport(key, p.public, p.server)
+	return opened(p.w.t, srp.NewTransport(key, p.public, p.server), proof)
+}
+
+// opened opens the activation data of a proof.
+func opened(t testing.TB, transport *srp.Transport, proof Proof) ActivationData {
+	t.Helper()
 	item := func(name seal.Item, s *Sealed) string {
 		if s == nil {
 			return ""
@@ -238,17 +245,17 @@ func (p *phone) open(proof Proof) ActivationData {
 			from string
 		}{{&c.Data, s.Data}, {&c.Counter, s.Counter}, {&c.MAC, s.MAC}} {
 			if part.from != strings.ToUpper(part.from) {
-				p.w.t.Errorf("%s is not upper-case hex", name)
+				t.Errorf("%s is not upper-case hex", name)
 			}
 			b, err := hex.DecodeString(part.from)
 			if err != nil {
-				p.w.t.Fatal(err)
+				t.Fatal(err)
 			}
 			*part.to = b
 		}
 		plaintext, err := transport.Open(name, c)
 		if err != nil {
-			p.w.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return string(plaintext)
 	}
@@ -297,6 +304,16 @@ func profile(tb testing.TB, name string) *srp.Profile {
 	return p
 }
 
+// using returns all profiles, that of the name first.
+func using(tb testing.TB, name string) []Profile {
+	tb.Helper()
+	all := []Profile{profile(tb, name)}
+	for _, p := range srp.Profiles() {
+		all = append(all, p)
+	}
+	return all
+}
+
 // A phone that knows the password gets the activation data as it was registered,
 // an activation message as upper-case hex, under every profile.
 func TestExchange(t *testing.T) {
@@ -304,7 +321,7 @@ func TestExchange(t *testing.T) {
 	for _, name := range []string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(c *Config) { c.Profile = profile(t, name) })
+			w := newWorld(t, func(c *Config) { c.Profiles = using(t, name) })
 			size := w.profile.Size()
 			for _, c := range []struct {
 				r    Registration
@@ -493,7 +510,7 @@ func TestValidIdentifier(t *testing.T) {
 func TestNew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if w.profile.Name() != "rfc5054-2048-sha256" || w.registrationLifetime != 10*time.Minute || w.handshakeLifetime != 2*time.Minute ||
+	if w.registrationLifetime != 10*time.Minute || w.handshakeLifetime != 2*time.Minute ||
 		w.maxAttempts != 3 || w.maxActivations != 3 || w.password.length != 8 {
 		t.Errorf("defaults: %+v", w.Service)
 	}
@@ -502,6 +519,7 @@ func TestNew(t *testing.T) {
 		want   string
 	}{
 		"store":            {func(c *Config) { c.Open = nil }, "no store"},
+		"profile":          {func(c *Config) { c.Profiles = nil }, "no profile"},
 		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, `registration_lifetime: must be from 1s to 24h; write it as a text such as "30s", a plain number counts nanoseconds`},
 		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, `handshake_lifetime: must be from 1s to 1h; write it as a text such as "30s", a plain number counts nanoseconds`},
 		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "max_attempts: must be from 1 to 100"},
@@ -525,7 +543,7 @@ func TestNew(t *testing.T) {
 // A Service without a logger, alarm and clock works.
 func TestMinimalConfig(t *testing.T) {
 	t.Parallel()
-	s, err := New(Config{Open: opens(t, newMemory(time.Now), 1)})
+	s, err := New(Config{Open: opens(t, newMemory(time.Now), 1), Profiles: using(t, srp.DefaultProfile)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -540,7 +558,6 @@ func TestMinimalConfig(t *testing.T) {
 }
 
 // The kernel that computes exchanges is logged once, however often they are prepared.
-// Those that failed are named in a warning each, and not again.
 func TestKernelLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -555,16 +572,6 @@ func TestKernelLog(t *testing.T) {
 	}
 	if strings.Contains(w.logs.String(), "level=WARN") {
 		t.Errorf("a warning without a reason: %s", w.logs)
-	}
-	w.warnOfKernels(t.Context(), []*srp.KernelError{{Kernel: "fast", Profile: "one"}, {Kernel: "faster", Profile: "two"}})
-	w.warnOfKernels(t.Context(), p.Prepare())
-	for _, want := range []string{"kernel=fast profile=one\n", "kernel=faster profile=two\n"} {
-		if strings.Count(w.logs.String(), want) != 1 {
-			t.Errorf("not once %q in %s", want, w.logs)
-		}
-	}
-	if strings.Count(w.logs.String(), "level=WARN") != 2 {
-		t.Errorf("not two warnings in %s", w.logs)
 	}
 }
 
@@ -596,7 +603,7 @@ func TestReserve(t *testing.T) {
 // The room that stores reserve is enough for the longest registration there can be.
 func TestMaxRecord(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.Profile = profile(t, "rfc5054-4096-sha256") })
+	w := newWorld(t, func(c *Config) { c.Profiles = using(t, "rfc5054-4096-sha256") })
 	mdl, standard := w.mdl("e3wfISG9"), w.standard("given-1")
 	mdl.Data.ActivationMessage = strings.Repeat("A0", maxActivationMessage/2)
 	standard.Data.ActivationCode = strings.Repeat("1", maxActivationCode)

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Who makes first calls from elsewhere, or as another application, does not take the
@@ -159,7 +157,7 @@ func TestTags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"one-id", "other-id"} {
-		note(Tag(srp.Salt(secret, w.profile.Name(), id)), "salt of "+id)
+		note(Tag(w.profile.Salt(secret, id)), "salt of "+id)
 	}
 }
 

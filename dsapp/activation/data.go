@@ -1,7 +1,6 @@
 package activation
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -101,7 +100,7 @@ type Sealed struct {
 
 // Proof is the server's answer to a right proof.
 type Proof struct {
-	// Evidence is M2: 64 upper-case hex digits.
+	// Evidence is what the profile gives.
 	Evidence string
 	// LicenseActivationMessage is set for KindMDL.
 	LicenseActivationMessage *Sealed
@@ -113,7 +112,7 @@ type Proof struct {
 
 // sealData seals the encoded data of a registration into p. It reports false if
 // the data does not have the form of the kind.
-func (p *Proof) sealData(t *seal.Transport, k Kind, encoded []byte) (ok bool, err error) {
+func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool, err error) {
 	var members []**Sealed
 	var items []seal.Item
 	switch k {
@@ -134,7 +133,7 @@ func (p *Proof) sealData(t *seal.Transport, k Kind, encoded []byte) (ok bool, er
 		if len(fields[i]) == 0 {
 			continue
 		}
-		c, err := t.Seal(item, fields[i])
+		c, err := session.Seal(item, fields[i])
 		if err != nil {
 			return false, fmt.Errorf("sealing %s: %w", item, err)
 		}
@@ -143,4 +142,4 @@ func (p *Proof) sealData(t *seal.Transport, k Kind, encoded []byte) (ok bool, er
 	return true, nil
 }
 
-func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
+func upperHex(b []byte) string { return fmt.Sprintf("%X", b) }

@@ -2,21 +2,17 @@ package activation
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Challenge is the server's answer to the client's public value.
 type Challenge struct {
-	// ServerPublic is B: two upper-case hex digits for each byte of the prime.
-	ServerPublic string
-	// Salt is 32 upper-case hex digits.
-	Salt string
+	// ServerPublic and Salt are what the profile gives.
+	ServerPublic, Salt string
 	// Contended says that the operator, and nobody else, should be told: a handshake
 	// of another address or application waits for its proof. It is said at most once
 	// in ContentionInterval for each identifier, registered or not.
@@ -41,8 +37,8 @@ type Origin struct {
 // The error is an *InvalidError for the form of A or of the identifier, ErrBusy,
 // or wraps ErrUnavailable.
 func (s *Service) Begin(ctx context.Context, identifier, clientPublic string, from Origin) (Challenge, error) {
-	if _, err := s.profile.ParsePublic(clientPublic); err != nil {
-		return Challenge{}, invalidPublic(err)
+	if _, err := s.profiles[0].ParsePublic(clientPublic); err != nil {
+		return Challenge{}, &InvalidError{Member: memberPublic, Problem: err.Error()}
 	}
 	if err := checkIdentifier(identifier); err != nil {
 		return Challenge{}, err
@@ -95,69 +91,21 @@ func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic s
 	if found {
 		h.Generation = record.Generation
 	}
-	genuine, known := 0, d.credential
-	if found && record.usable() {
-		genuine, known = 1, sealedValue{recordLabel(sealedVerifier, record), record.Verifier}
+	j := beginning{
+		profiles: s.profiles, ring: v.ring, secret: secret, identifier: identifier, clientPublic: clientPublic,
+		credential: d.credential, decoy: d.credential, label: handshakeLabel(identifier, h.Generation),
 	}
-	var c Challenge
-	var failed error
-	if err := s.gate.compute(ctx, func() {
-		var state handshakeState
-		state, failed = challenge(v.ring, known, genuine, secret, identifier, clientPublic)
-		if errors.Is(failed, errOutOfRange) {
-			state, failed = challenge(v.ring, d.credential, 0, secret, identifier, clientPublic)
-		}
-		if failed != nil {
-			return
-		}
-		defer clear(state.verifier)
-		defer clear(state.private)
-		c = Challenge{ServerPublic: upperHex(state.public), Salt: upperHex(state.salt)}
-		encoded := state.encode()
-		defer clear(encoded)
-		h.State, failed = v.ring.Seal(handshakeLabel(identifier, h.Generation), encoded)
-	}); err != nil {
+	if found && record.usable() {
+		j.genuine, j.credential = 1, sealedValue{recordLabel(sealedVerifier, record), record.Verifier}
+	}
+	if err := s.gate.compute(ctx, &j); err != nil {
 		return Handshake{}, Challenge{}, err
 	}
-	if errors.Is(failed, seal.ErrUnopened) {
+	if errors.Is(j.err, seal.ErrUnopened) {
 		return Handshake{}, Challenge{}, s.unopened(ctx, identifier, sealedVerifier)
 	}
-	return h, c, failed
-}
-
-// errOutOfRange is the error of challenge for an A that the configured profile
-// takes and that of the registration does not, which is older then. Such an
-// exchange cannot succeed.
-var errOutOfRange = errors.New("client public value is out of the range of the registration's profile")
-
-// challenge computes B from the known credential if genuine is 1, else from a
-// simulated one. Both are derived and one is selected, so that the work is the
-// same. The error is seal.ErrUnopened for a credential that cannot be read.
-func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte, identifier, clientPublic string) (handshakeState, error) {
-	plaintext, err := ring.Open(known.label, known.bytes)
-	if err != nil {
-		return handshakeState{}, err
-	}
-	defer clear(plaintext)
-	c, ok := decodeCredential(plaintext)
-	if !ok {
-		return handshakeState{}, seal.ErrUnopened
-	}
-	p := c.profile
-	a, err := p.ParsePublic(clientPublic)
-	if err != nil {
-		return handshakeState{}, errOutOfRange
-	}
-	verifier := p.SimulatedVerifier(secret, identifier)
-	salt := srp.Salt(secret, p.Name(), identifier)
-	subtle.ConstantTimeCopy(genuine, verifier, c.verifier)
-	subtle.ConstantTimeCopy(genuine, salt, c.salt)
-	e, err := p.ServerEphemeral(verifier)
-	if err != nil {
-		clear(verifier)
-		return handshakeState{}, fmt.Errorf("computing server public value: %w", err)
-	}
-	return handshakeState{profile: p, genuine: genuine, salt: salt, clientPublic: a, private: e.Private, public: e.Public, verifier: verifier}, nil
+	h.State = j.handshake
+	return h, j.challenge, j.err
 }
 
 // Prove ends an exchange: it checks the client's evidence M1 and, if it is right,
@@ -170,9 +118,8 @@ func challenge(ring *seal.Keyring, known sealedValue, genuine int, secret []byte
 // ErrBusy (in both cases nothing was used up), ErrRefused for every other
 // refusal, also as a *BurnedError, or wraps ErrUnavailable.
 func (s *Service) Prove(ctx context.Context, identifier, evidence string, from Origin) (Proof, error) {
-	m1, err := srp.ParseEvidence(evidence)
-	if err != nil {
-		return Proof{}, invalidEvidence(err)
+	if _, err := s.profiles[0].ParseEvidence(evidence); err != nil {
+		return Proof{}, &InvalidError{Member: memberEvidence, Problem: err.Error()}
 	}
 	if err := checkIdentifier(identifier); err != nil {
 		return Proof{}, err
@@ -189,11 +136,13 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	if err != nil {
 		return Proof{}, err
 	}
-	a, err := s.attempt(ctx, v, d, identifier, tag(secret, tagSource, identifier, from.Address), m1)
+	a, err := s.attempt(ctx, v, d, identifier, tag(secret, tagSource, identifier, from.Address), evidence)
 	if err != nil {
 		return Proof{}, err
 	}
-	defer clear(a.session.Key)
+	if a.proven {
+		defer a.session.Clear()
+	}
 
 	// An attempt is reserved: it is settled even if the client has gone.
 	settling, cancel := detached(ctx)
@@ -231,7 +180,7 @@ type attempt struct {
 
 // attempt takes the handshake of an identifier for a source and checks evidence
 // against it, or against a decoy if there is none.
-func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier string, source Tag, evidence []byte) (attempt, error) {
+func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier string, source Tag, evidence string) (attempt, error) {
 	leave, err := s.gate.enter()
 	if err != nil {
 		return attempt{}, err
@@ -249,56 +198,14 @@ func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier str
 	if err != nil {
 		return attempt{}, s.failed(ctx, identifier, "taking handshake", err)
 	}
-	state := d.handshake
+	j := verifying{profiles: s.profiles, ring: v.ring, handshake: d.handshake, identifier: identifier, evidence: evidence}
 	if taken {
 		a.taken, a.generation = true, h.Generation
-		state = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
+		j.handshake = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
 	}
-	a.failed = s.gate.compute(ctx, func() { a.outcome = verify(v.ring, state, identifier, evidence) })
+	a.failed = s.gate.compute(ctx, &j)
+	a.outcome = j.outcome
 	return a, nil
-}
-
-// outcome is what the arithmetic of a proof gave.
-type outcome struct {
-	// unopened says that the handshake could not be read.
-	unopened bool
-	// genuine says that the handshake was of a registration with an exchange.
-	genuine bool
-	// proven says that it was and that the evidence is right; then transport and
-	// session are set.
-	proven    bool
-	session   srp.Session
-	transport *seal.Transport
-}
-
-// verify checks evidence against a sealed handshake. The work does not depend
-// on whether that is real.
-func verify(ring *seal.Keyring, handshake sealedValue, identifier string, evidence []byte) outcome {
-	plaintext, err := ring.Open(handshake.label, handshake.bytes)
-	if err != nil {
-		return outcome{unopened: true}
-	}
-	defer clear(plaintext)
-	h, ok := decodeHandshake(plaintext)
-	if !ok {
-		return outcome{unopened: true}
-	}
-	session, right := h.profile.ServerVerify(srp.Exchange{
-		Identity:     identifier,
-		Salt:         h.salt,
-		Verifier:     h.verifier,
-		ClientPublic: h.clientPublic,
-		Private:      h.private,
-		ServerPublic: h.public,
-	}, evidence)
-	o := outcome{genuine: h.genuine == 1}
-	if !right || !o.genuine {
-		clear(session.Key)
-		return o
-	}
-	o.proven, o.session = true, session
-	o.transport = seal.NewTransport(session.Key, h.clientPublic, h.public)
-	return o
 }
 
 // BurnedError is the ErrRefused of the proof that used the last attempt at a
@@ -357,8 +264,8 @@ func (s *Service) deliver(ctx context.Context, ring *seal.Keyring, record Record
 		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
 	}
 	defer clear(plaintext)
-	p := Proof{Evidence: upperHex(o.session.Evidence)}
-	ok, err := p.sealData(o.transport, record.Kind, plaintext)
+	p := Proof{Evidence: o.serverEvidence}
+	ok, err := p.sealData(o.session, record.Kind, plaintext)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -366,28 +273,4 @@ func (s *Service) deliver(ctx context.Context, ring *seal.Keyring, record Record
 		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
 	}
 	return p, nil
-}
-
-func invalidPublic(err error) error {
-	problem := "is out of range"
-	switch {
-	case errors.Is(err, srp.ErrClientPublicMissing):
-		problem = "is missing"
-	case errors.Is(err, srp.ErrClientPublicTooLong):
-		problem = "is too long"
-	case errors.Is(err, srp.ErrClientPublicNotHex):
-		problem = "is not hexadecimal"
-	}
-	return &InvalidError{Member: memberPublic, Problem: problem}
-}
-
-func invalidEvidence(err error) error {
-	problem := "is not hexadecimal"
-	switch {
-	case errors.Is(err, srp.ErrClientEvidenceMissing):
-		problem = "is missing"
-	case errors.Is(err, srp.ErrClientEvidenceTooLong):
-		problem = "is too long"
-	}
-	return &InvalidError{Member: memberEvidence, Problem: problem}
 }

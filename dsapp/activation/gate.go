@@ -33,8 +33,8 @@ func (g *gate) enter() (leave func(), err error) {
 	}
 }
 
-// compute runs f as soon as one of the slots is free, unless ctx ends before.
-func (g *gate) compute(ctx context.Context, f func()) error {
+// compute runs j as soon as one of the slots is free, unless ctx ends before.
+func (g *gate) compute(ctx context.Context, j job) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("waiting to compute: %w", context.Cause(ctx))
 	}
@@ -44,6 +44,6 @@ func (g *gate) compute(ctx context.Context, f func()) error {
 		return fmt.Errorf("waiting to compute: %w", context.Cause(ctx))
 	}
 	defer func() { <-g.slots }()
-	f()
+	j.run()
 	return nil
 }

@@ -10,6 +10,11 @@ import (
 	"testing/synctest"
 )
 
+// jobFunc is a job that a test watches.
+type jobFunc func()
+
+func (f jobFunc) run() { f() }
+
 // No more than the configured number is computed at once; everybody gets a turn.
 func TestGateBoundsComputing(t *testing.T) {
 	t.Parallel()
@@ -21,7 +26,7 @@ func TestGateBoundsComputing(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				err := g.compute(t.Context(), func() {
+				err := g.compute(t.Context(), jobFunc(func() {
 					mu.Lock()
 					now++
 					most = max(most, now)
@@ -31,7 +36,7 @@ func TestGateBoundsComputing(t *testing.T) {
 					now--
 					done++
 					mu.Unlock()
-				})
+				}))
 				if err != nil {
 					t.Error(err)
 				}
@@ -55,14 +60,14 @@ func TestGateWaitingEnds(t *testing.T) {
 		g := newGate(1)
 		release := make(chan struct{})
 		go func() {
-			if err := g.compute(t.Context(), func() { <-release }); err != nil {
+			if err := g.compute(t.Context(), jobFunc(func() { <-release })); err != nil {
 				t.Error(err)
 			}
 		}()
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan error)
-		go func() { waiting <- g.compute(ctx, func() { t.Error("computed") }) }()
+		go func() { waiting <- g.compute(ctx, jobFunc(func() { t.Error("computed") })) }()
 		synctest.Wait()
 		cancel()
 		if err := <-waiting; !errors.Is(err, context.Canceled) {
@@ -70,10 +75,10 @@ func TestGateWaitingEnds(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		if err := g.compute(ctx, func() { t.Error("computed") }); !errors.Is(err, context.Canceled) {
+		if err := g.compute(ctx, jobFunc(func() { t.Error("computed") })); !errors.Is(err, context.Canceled) {
 			t.Errorf("a free slot under an ended context: %v", err)
 		}
-		if err := g.compute(t.Context(), func() {}); err != nil {
+		if err := g.compute(t.Context(), jobFunc(func() {})); err != nil {
 			t.Error(err)
 		}
 	})
@@ -85,9 +90,9 @@ func TestGateSurvivesPanic(t *testing.T) {
 	g := newGate(1)
 	func() {
 		defer func() { recover() }()
-		g.compute(t.Context(), func() { panic("computing") })
+		g.compute(t.Context(), jobFunc(func() { panic("computing") }))
 	}()
-	if err := g.compute(t.Context(), func() {}); err != nil {
+	if err := g.compute(t.Context(), jobFunc(func() {})); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // What a sealing key opens but no version of this program has sealed is treated
@@ -160,8 +161,8 @@ func FuzzActivationData(f *testing.F) {
 				}
 				continue
 			}
-			transport := func() *seal.Transport {
-				return seal.NewTransport(make([]byte, 32), make([]byte, 256), make([]byte, 256))
+			transport := func() *srp.Transport {
+				return srp.NewTransport(make([]byte, 32), make([]byte, 256), make([]byte, 256))
 			}
 			var p Proof
 			ok, err := p.sealData(transport(), kind, encoded)

@@ -2,10 +2,8 @@ package activation
 
 import (
 	"encoding/binary"
-	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // What a sealed value is, as its label says.
@@ -16,10 +14,6 @@ const (
 	sealedHandshake = "handshake"
 	sealedSecret    = "sim"
 )
-
-// nameSize is the room for a profile's name in a sealed value: with a fixed
-// size, values of one profile are all of the same length.
-const nameSize = 32
 
 // sealedValue is a sealed value with the label it opens under.
 type sealedValue struct {
@@ -62,81 +56,6 @@ func decodeFacts(b []byte) (facts, bool) {
 		return facts{}, false
 	}
 	return facts{userID: string(fields[0]), domain: string(fields[1]), serialNumber: string(fields[2]), instance: string(fields[3])}, true
-}
-
-// credential is what the server needs of a password. Once decoded it refers to
-// the bytes it was decoded from.
-type credential struct {
-	profile        *srp.Profile
-	salt, verifier []byte
-}
-
-func (c credential) encode() []byte {
-	b := make([]byte, 0, nameSize+srp.SaltSize+c.profile.Size())
-	b = appendName(b, c.profile)
-	b = append(b, c.salt...)
-	return append(b, c.verifier...)
-}
-
-func decodeCredential(b []byte) (credential, bool) {
-	p, rest, ok := cutName(b)
-	if !ok || len(rest) != srp.SaltSize+p.Size() {
-		return credential{}, false
-	}
-	return credential{profile: p, salt: rest[:srp.SaltSize], verifier: rest[srp.SaltSize:]}, true
-}
-
-// handshakeState is the server's side of an exchange between its two calls.
-// Once decoded it refers to the bytes it was decoded from.
-type handshakeState struct {
-	profile *srp.Profile
-	// genuine is 1 if a right proof is worth something, 0 for a simulated exchange.
-	genuine                                       int
-	salt, clientPublic, private, public, verifier []byte
-}
-
-func (h handshakeState) encode() []byte {
-	b := make([]byte, 0, nameSize+1+srp.SaltSize+srp.PrivateSize+3*h.profile.Size())
-	b = appendName(b, h.profile)
-	b = append(b, byte(h.genuine))
-	b = append(b, h.salt...)
-	b = append(b, h.private...)
-	b = append(b, h.clientPublic...)
-	b = append(b, h.public...)
-	return append(b, h.verifier...)
-}
-
-func decodeHandshake(b []byte) (handshakeState, bool) {
-	p, rest, ok := cutName(b)
-	if !ok || len(rest) != 1+srp.SaltSize+srp.PrivateSize+3*p.Size() || rest[0] > 1 {
-		return handshakeState{}, false
-	}
-	h := handshakeState{profile: p, genuine: int(rest[0])}
-	rest = rest[1:]
-	for _, part := range []struct {
-		to   *[]byte
-		size int
-	}{{&h.salt, srp.SaltSize}, {&h.private, srp.PrivateSize}, {&h.clientPublic, p.Size()}, {&h.public, p.Size()}, {&h.verifier, p.Size()}} {
-		*part.to, rest = rest[:part.size], rest[part.size:]
-	}
-	return h, true
-}
-
-func appendName(b []byte, p *srp.Profile) []byte {
-	var name [nameSize]byte
-	copy(name[:], p.Name())
-	return append(b, name[:]...)
-}
-
-func cutName(b []byte) (p *srp.Profile, rest []byte, ok bool) {
-	if len(b) < nameSize {
-		return nil, nil, false
-	}
-	p, err := srp.LookupProfile(strings.TrimRight(string(b[:nameSize]), "\x00"))
-	if err != nil {
-		return nil, nil, false
-	}
-	return p, b[nameSize:], true
 }
 
 // encodeFields joins fields of up to 65535 bytes, each behind its length.

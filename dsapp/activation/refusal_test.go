@@ -371,26 +371,27 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func(genuine int) {
+	put := func(genuine byte) {
 		// A handshake whose verifier belongs to the password.
 		salt, _ := hex.DecodeString(p.challenge.Salt)
-		v := w.profile.Verifier("e3wfISG9", "the password", salt)
-		e, err := w.profile.ServerEphemeral(v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		credential := append(salt, w.profile.Verifier("e3wfISG9", "the password", salt)...)
 		p.client, err = w.profile.NewClient("e3wfISG9", "the password")
 		if err != nil {
 			t.Fatal(err)
 		}
-		state := handshakeState{profile: w.profile, genuine: genuine, salt: salt, clientPublic: p.client.Public(), private: e.Private, public: e.Public, verifier: v}
-		m1, err := p.client.Prove(salt, e.Public)
+		plaintext, handshake := named(w.profile, 1+w.profile.StateSize())
+		handshake[0] = genuine
+		public, _, err := w.profile.Begin(handshake[1:], credential, p.client.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m1, err := p.client.Prove(salt, unhex(t, public))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.evidence = hex.EncodeToString(m1)
 		h := w.store.last("e3wfISG9")
-		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), state.encode()); err != nil {
+		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -442,7 +443,7 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	small := w.profile
 	r := w.register(w.mdl("e3wfISG9"))
 	waiting := w.begin(r.Identifier, r.Password)
-	w.restart(func(c *Config) { c.Profile = profile(t, "rfc5054-3072-sha256") })
+	w.restart(func(c *Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
 	proof, err := waiting.prove()
 	if err != nil {
 		t.Fatal(err)

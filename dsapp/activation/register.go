@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // MaxFactLength is the greatest length of each text of a Registration in bytes.
@@ -112,15 +111,14 @@ func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r R
 		return Record{}, "", err
 	}
 	password := s.password.draw()
-	c := credential{profile: s.profile, salt: srp.Salt(secret, s.profile.Name(), identifier)}
-	if err := s.gate.compute(ctx, func() {
-		c.verifier = s.profile.Verifier(identifier, password, c.salt)
-	}); err != nil {
+	j := makingCredential{profile: s.profiles[0], secret: secret, identifier: identifier, password: password}
+	if err := s.gate.compute(ctx, &j); err != nil {
 		return Record{}, "", err
 	}
-	defer clear(c.verifier)
-	plaintext := c.encode()
+	defer clear(j.credential)
+	plaintext, value := named(j.profile, len(j.credential))
 	defer clear(plaintext)
+	copy(value, j.credential)
 	if record.Verifier, err = v.ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
 		return Record{}, "", err
 	}

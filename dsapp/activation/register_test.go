@@ -3,12 +3,15 @@ package activation
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Which registration may take the place of which: the same instance, user and
@@ -379,39 +382,34 @@ func TestFactsRoundTrip(t *testing.T) {
 	})
 }
 
-// States and credentials of every profile come back as they were, and have a
-// length that depends on the profile only.
-func TestStateRoundTrip(t *testing.T) {
+// What is stored of every profile has a length that depends on the profile only, and
+// leads back to it.
+func TestStoredSizes(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
-		p := profile(t, rapid.SampledFrom([]string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"}).Draw(rt, "profile"))
-		draw := func(name string, n int) []byte { return bytes.Repeat([]byte{rapid.Byte().Draw(rt, name)}, n) }
-		h := handshakeState{
-			profile: p, genuine: rapid.IntRange(0, 1).Draw(rt, "genuine"), salt: draw("salt", 16), private: draw("b", 32),
-			clientPublic: draw("A", p.Size()), public: draw("B", p.Size()), verifier: draw("v", p.Size()),
+	ps := profiles(using(t, srp.DefaultProfile))
+	for _, p := range srp.Profiles() {
+		credential := len(p.Credential(make([]byte, secretSize), "e3wfISG9", "Tb048aX1"))
+		if credential != 16+p.Size() || p.StateSize() != 16+32+3*p.Size() {
+			t.Errorf("%s: a credential of %d bytes, a state of %d", p.Name(), credential, p.StateSize())
 		}
-		encoded := h.encode()
-		got, ok := decodeHandshake(encoded)
-		if !ok || len(encoded) != 32+1+16+32+3*p.Size() || got.profile != p || got.genuine != h.genuine || !bytes.Equal(got.salt, h.salt) ||
-			!bytes.Equal(got.private, h.private) || !bytes.Equal(got.clientPublic, h.clientPublic) || !bytes.Equal(got.public, h.public) || !bytes.Equal(got.verifier, h.verifier) {
-			rt.Fatalf("got %+v, %t", got, ok)
+		b, value := named(p, credential)
+		rand.Read(value)
+		got, again, ok := ps.cut(bytes.Clone(b))
+		if len(b) != 32+credential || !ok || got != Profile(p) || !bytes.Equal(again, value) {
+			t.Errorf("%s: %d bytes, %v, %t", p.Name(), len(b), got, ok)
 		}
-		c := credential{profile: p, salt: h.salt, verifier: h.verifier}
-		encoded = c.encode()
-		back, ok := decodeCredential(encoded)
-		if !ok || len(encoded) != 32+16+p.Size() || back.profile != p || !bytes.Equal(back.salt, c.salt) || !bytes.Equal(back.verifier, c.verifier) {
-			rt.Fatalf("got %+v, %t", back, ok)
-		}
-	})
+	}
 }
 
 // Whatever decodes is encoded to the same bytes again; nothing panics.
 func FuzzDecode(f *testing.F) {
-	p := profile(f, "rfc5054-2048-sha256")
+	ps := profiles(using(f, srp.DefaultProfile))
 	f.Add([]byte(nil))
 	f.Add(facts{"jane", "domain", "", "primary"}.encode())
-	f.Add(credential{profile: p, salt: make([]byte, 16), verifier: make([]byte, 256)}.encode())
-	f.Add(handshakeState{profile: p, genuine: 1, salt: make([]byte, 16), private: make([]byte, 32), clientPublic: make([]byte, 256), public: make([]byte, 256), verifier: make([]byte, 256)}.encode())
+	for _, size := range []int{16 + 256, 1 + ps[0].StateSize()} {
+		b, _ := named(ps[0], size)
+		f.Add(b)
+	}
 	f.Add([]byte{0, 3, 'a'})
 	f.Add(append([]byte("rfc5054-2048-sha256"), make([]byte, 13)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -423,11 +421,10 @@ func FuzzDecode(f *testing.F) {
 		if x, ok := decodeFacts(b); ok {
 			again("facts", x.encode())
 		}
-		if x, ok := decodeCredential(b); ok {
-			again("credential", x.encode())
-		}
-		if x, ok := decodeHandshake(b); ok {
-			again("handshake", x.encode())
+		if p, value, ok := ps.cut(b); ok {
+			b, room := named(p, len(value))
+			copy(room, value)
+			again("value of "+p.Name(), b)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // spoil flips a bit of a sealed value.
@@ -425,11 +426,10 @@ func TestNoSecretLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _ := decodeCredential(plain)
 	secrets := map[string][]byte{
 		"password": []byte(r.Password), "standard password": []byte(standard.Password), "wrong password": []byte("wrong password"),
 		"activation message": []byte(strings.ToUpper(message)), "activation message as given": []byte(message), "activation code": []byte("1234-5678"),
-		"verifier": c.verifier, "simulation secret": secret, "sealing key": testKey(1),
+		"verifier": plain[32+srp.SaltSize:], "simulation secret": secret, "sealing key": testKey(1),
 		"M1": unhex(t, wrong.evidence), "M2": unhex(t, proof.Evidence), "event counter": []byte("000042"),
 	}
 	everywhere := map[string][]byte{"store": w.store.seen.Bytes(), "log": []byte(w.logs.String()), "errors": []byte(strings.Join(texts, "\n")), "alarms": []byte(strings.Join(w.takeAlarms(), "\n"))}

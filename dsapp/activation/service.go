@@ -1,11 +1,11 @@
 // Package activation performs the online activation of a phone on the gateway's
 // side: it keeps a registration with a generated activation password, runs the
-// SRP exchange with the phone that knows this password, and hands out the
-// activation data sealed under the session key.
+// exchange of a Profile with the phone that knows this password, and hands out the
+// activation data sealed for it.
 //
 // Whoever does not know the password learns nothing, not even whether an
 // identifier is registered: unknown, expired, burned and other identifiers without an
-// exchange take the same path with a simulated verifier, and every refusal is
+// exchange take the same path with a simulated credential, and every refusal is
 // ErrRefused.
 package activation
 
@@ -17,12 +17,12 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Defaults of Config.
@@ -94,8 +94,9 @@ type Config struct {
 	// be, and the sealing keys. Every operation calls it once; it should return the same
 	// Keyring as long as the store is open. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
-	// Profile is the SRP profile of new registrations; nil for srp.DefaultProfile.
-	Profile *srp.Profile
+	// Profiles are the exchanges that there are. New registrations have the first; the
+	// others serve registrations that were made while they were. Required.
+	Profiles []Profile
 	// RegistrationLifetime counts from Registration.Started: 1 s to 24 h, 0 for the
 	// default.
 	RegistrationLifetime time.Duration
@@ -128,7 +129,7 @@ type Config struct {
 // concurrent use.
 type Service struct {
 	opener               func(context.Context) (Store, *seal.Keyring, error)
-	profile              *srp.Profile
+	profiles             profiles
 	registrationLifetime time.Duration
 	handshakeLifetime    time.Duration
 	maxAttempts          int
@@ -139,9 +140,9 @@ type Service struct {
 	alarm                func(ctx context.Context, event string, identifier string)
 	now                  func() time.Time
 
-	simulation   atomic.Pointer[simulation]
-	decoy        atomic.Pointer[decoy]
-	kernelLogged atomic.Bool
+	simulation atomic.Pointer[simulation]
+	decoy      atomic.Pointer[decoy]
+	prepared   sync.Once
 }
 
 // New returns a Service. It uses neither store nor keys yet. The error about an
@@ -150,12 +151,8 @@ func New(c Config) (*Service, error) {
 	if c.Open == nil {
 		return nil, errors.New("no store")
 	}
-	if c.Profile == nil {
-		p, err := srp.LookupProfile(srp.DefaultProfile)
-		if err != nil {
-			return nil, err
-		}
-		c.Profile = p
+	if len(c.Profiles) == 0 {
+		return nil, errors.New("no profile")
 	}
 	c.RegistrationLifetime = cmp.Or(c.RegistrationLifetime, DefaultRegistrationLifetime)
 	c.HandshakeLifetime = cmp.Or(c.HandshakeLifetime, DefaultHandshakeLifetime)
@@ -180,7 +177,7 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{
 		opener:               c.Open,
-		profile:              c.Profile,
+		profiles:             c.Profiles,
 		registrationLifetime: c.RegistrationLifetime,
 		handshakeLifetime:    c.HandshakeLifetime,
 		maxAttempts:          c.MaxAttempts,
@@ -209,30 +206,16 @@ func (c Config) check() error {
 // first key. The first exchange would do the same; but a key that was replaced
 // must not wait for one. The error wraps ErrUnavailable.
 //
-// The first call logs which kernel computes the exchanges, and those that failed
-// their test. Pending registrations of another profile may need a further kernel: it
-// is tested as well, but not logged.
+// The first call lets the profile of new registrations log what there is to know.
+// Pending registrations of another may need arithmetic that is not prepared.
 func (s *Service) Prepare(ctx context.Context) error {
-	s.warnOfKernels(ctx, s.profile.Prepare())
-	if !s.kernelLogged.Swap(true) {
-		s.logger.InfoContext(ctx, "srp kernel",
-			slog.String("kernel", s.profile.Kernel()), slog.String("profile", s.profile.Name()))
-	}
+	s.prepared.Do(func() { s.profiles[0].Prepare(ctx, s.logger) })
 	v, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
 	_, err = s.simulationSecret(ctx, v)
 	return err
-}
-
-// warnOfKernels logs the kernels that failed their test. A profile hands them out once
-// in a process, so that neither a reload nor an exchange repeats the warning.
-func (s *Service) warnOfKernels(ctx context.Context, failed []*srp.KernelError) {
-	for _, f := range failed {
-		s.logger.WarnContext(ctx, "srp kernel failed its self-test and is not used; exchanges take longer",
-			slog.String("kernel", f.Kernel), slog.String("profile", f.Profile))
-	}
 }
 
 // Reserve makes sure that a Register can be stored, and keeps room for it until release

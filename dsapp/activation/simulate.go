@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // secretSize is the size of the simulation secret in bytes.
@@ -27,8 +26,8 @@ type simulation struct {
 	fetched time.Time
 }
 
-// simulationSecret returns the secret that salts and simulated verifiers come
-// from. It belongs to the store, so that all nodes answer alike, now and after a
+// simulationSecret returns the secret that profiles derive salts and simulated
+// credentials from. It belongs to the store, so that all nodes answer alike, now and after a
 // restart; what a node knows it gives back to a store that has lost it. A node
 // that looks at it also seals it anew if its key is not the first.
 func (s *Service) simulationSecret(ctx context.Context, v vault) ([]byte, error) {
@@ -85,8 +84,7 @@ func (s *Service) fetchSecret(ctx context.Context, v vault, known []byte) ([]byt
 	return secret, nil
 }
 
-// What tag derives. No salt or simulated verifier is derived from a text that
-// begins like these.
+// What tag derives. No profile derives anything from a text that begins like these.
 const (
 	tagSource      = "source"
 	tagApplication = "application"
@@ -114,30 +112,27 @@ func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
 	if d := s.decoy.Load(); d != nil && d.ring == ring {
 		return d, nil
 	}
-	p := s.profile
+	p := s.profiles[0]
 	secret := make([]byte, secretSize)
 	rand.Read(secret)
-	c := credential{profile: p, salt: make([]byte, srp.SaltSize), verifier: p.SimulatedVerifier(secret, "")}
-	server, err := p.ServerEphemeral(c.verifier)
-	if err != nil {
+	simulated := p.SimulatedCredential(secret, "")
+	credential, value := named(p, len(simulated))
+	copy(value, simulated)
+	handshake, value := named(p, 1+p.StateSize())
+	if err := p.SimulatedState(value[1:], simulated); err != nil {
 		return nil, err
 	}
-	// A second B is as good a group element as a client's A.
-	client, err := p.ServerEphemeral(c.verifier)
-	if err != nil {
-		return nil, err
-	}
-	h := handshakeState{profile: p, salt: c.salt, clientPublic: client.Public, private: server.Private, public: server.Public, verifier: c.verifier}
 
 	d := &decoy{
 		ring:       ring,
 		credential: sealedValue{label: seal.Label{Kind: "decoy " + sealedVerifier}},
 		handshake:  sealedValue{label: seal.Label{Kind: "decoy " + sealedHandshake}},
 	}
-	if d.credential.bytes, err = ring.Seal(d.credential.label, c.encode()); err != nil {
+	var err error
+	if d.credential.bytes, err = ring.Seal(d.credential.label, credential); err != nil {
 		return nil, err
 	}
-	if d.handshake.bytes, err = ring.Seal(d.handshake.label, h.encode()); err != nil {
+	if d.handshake.bytes, err = ring.Seal(d.handshake.label, handshake); err != nil {
 		return nil, err
 	}
 	s.decoy.Store(d)

@@ -65,7 +65,7 @@ type Record struct {
 	Kind       Kind
 	// Facts says who registered and where; sealed. Kept in a tombstone.
 	Facts []byte
-	// Verifier is the sealed SRP verifier. Nil in a tombstone and for kinds
+	// Verifier is the sealed credential of the password. Nil in a tombstone and for kinds
 	// without an exchange.
 	Verifier []byte
 	// Data is the sealed activation data. Nil in a tombstone and for kinds

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // opener opens an empty store that takes the time from now if it can, and returns
@@ -234,7 +236,7 @@ func checkContention(t *testing.T, open opener) {
 
 // evidenceFrom makes the first call and returns the evidence for the second.
 func evidenceFrom(s *Service, from Origin, identifier, password string) (string, error) {
-	c, err := s.profile.NewClient(identifier, password)
+	c, err := s.profiles[0].(*srp.Profile).NewClient(identifier, password)
 	if err != nil {
 		return "", err
 	}

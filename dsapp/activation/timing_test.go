@@ -1,20 +1,14 @@
 package activation
 
 import (
-	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
 
-// sample is one way to make a call; prepare is not measured.
-type sample struct {
-	name          string
-	prepare, call func()
-}
-
 // firstCalls are first calls for identifiers in different states.
-func firstCalls(w *world) []sample {
+func firstCalls(w *world) []timing.Sample {
 	w.register(w.mdl("known-id"))
 	w.register(w.mdl("burned-id"))
 	w.register(w.affinity("affinity-id"))
@@ -29,9 +23,9 @@ func firstCalls(w *world) []sample {
 	}
 	a := upperHex(client.Public())
 	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id"}
-	samples := make([]sample, 0, len(identifiers))
+	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
-		samples = append(samples, sample{strings.TrimSuffix(id, "-id"), func() {}, func() {
+		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Call: func() {
 			if _, err := w.Begin(w.t.Context(), id, a, home); err != nil {
 				w.t.Fatal(err)
 			}
@@ -42,11 +36,11 @@ func firstCalls(w *world) []sample {
 
 // wrongProofs are refused second calls for identifiers in different states. The
 // handshake and the counters are put back each time.
-func wrongProofs(w *world) []sample {
+func wrongProofs(w *world) []timing.Sample {
 	firstCalls(w)
 	evidence := strings.Repeat("5", 64)
 	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id", "none-id"}
-	samples := make([]sample, 0, len(identifiers))
+	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		if id != "none-id" {
 			w.begin(id, "wrong password")
@@ -59,7 +53,7 @@ func wrongProofs(w *world) []sample {
 				*before = *e
 			}
 		})
-		samples = append(samples, sample{strings.TrimSuffix(id, "-id"), func() {
+		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Prepare: func() {
 			delete(w.store.records, id)
 			if before != nil {
 				e := *before
@@ -69,7 +63,7 @@ func wrongProofs(w *world) []sample {
 			if h != nil {
 				w.store.handshakes[id] = h
 			}
-		}, func() {
+		}, Call: func() {
 			if _, err := w.Prove(w.t.Context(), id, evidence, home); !same(err, ErrRefused) {
 				w.t.Fatalf("%s: %v", id, err)
 			}
@@ -82,45 +76,10 @@ func wrongProofs(w *world) []sample {
 // take turns, medians are compared, and a disturbed measurement is prolonged.
 // This test does not run beside others.
 func TestTimeDoesNotTell(t *testing.T) {
-	for name, calls := range map[string]func(*world) []sample{"first call": firstCalls, "second call": wrongProofs} {
+	for name, calls := range map[string]func(*world) []timing.Sample{"first call": firstCalls, "second call": wrongProofs} {
 		t.Run(name, func(t *testing.T) {
-			sameTime(t, calls(newWorld(t)), 1.10)
+			timing.Same(t, 1.10, calls(newWorld(t)))
 		})
-	}
-}
-
-// sameTime fails if the times of the calls differ by more than the factor
-// tolerance. Calls of one round are compared with each other, as what disturbs
-// one disturbs the others alike; rounds are added until their medians agree.
-func sameTime(t *testing.T, samples []sample, tolerance float64) {
-	t.Helper()
-	const rounds, tries = 41, 8
-	ratios := make([][]float64, len(samples)) // of the time to the first sample's
-	medians := make([]float64, len(samples))
-	for range tries {
-		for round := range rounds {
-			times := make([]float64, len(samples))
-			for i := range samples {
-				i = (i + round) % len(samples)
-				samples[i].prepare()
-				start := time.Now()
-				samples[i].call()
-				times[i] = float64(time.Since(start))
-			}
-			for i := range samples {
-				ratios[i] = append(ratios[i], times[i]/times[0])
-			}
-		}
-		for i, r := range ratios {
-			slices.Sort(r)
-			medians[i] = r[len(r)/2]
-		}
-		if slices.Max(medians)/slices.Min(medians) <= tolerance {
-			return
-		}
-	}
-	for i, m := range medians {
-		t.Errorf("%s takes %.2f times as long as %s", samples[i].name, m, samples[0].name)
 	}
 }
 
@@ -134,10 +93,10 @@ func checkTime(t *testing.T, open, openFull opener) {
 	t.Helper()
 	for name, c := range map[string]struct {
 		open  opener
-		calls func(*world) []sample
+		calls func(*world) []timing.Sample
 	}{
 		"first call": {open, firstCalls}, "wrong proof": {open, countedProofs}, "burned": {open, burnedProofs},
-		"wrong proof at the cap": {openFull, func(w *world) []sample {
+		"wrong proof at the cap": {openFull, func(w *world) []timing.Sample {
 			for range w.maxAttempts {
 				refusedNow(t, w.begin("filling-id", "any password"))
 			}
@@ -146,15 +105,15 @@ func checkTime(t *testing.T, open, openFull opener) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(config *Config) { config.Open = opens(t, c.open(t, config.Now)[0], 1) })
-			sameTime(t, c.calls(w), storeTolerance)
+			timing.Same(t, storeTolerance, c.calls(w))
 		})
 	}
 }
 
 // countedProofs are refused second calls that count an attempt. Each starts with
 // counters at 0, and after as many writes: these can slow down the next.
-func countedProofs(w *world) []sample {
-	samples := make([]sample, 0, 5)
+func countedProofs(w *world) []timing.Sample {
+	samples := make([]timing.Sample, 0, 5)
 	for id, register := range map[string]func(id string){
 		"known-id":           func(id string) { w.register(w.mdl(id)); w.beginEverywhere("another-id") },
 		"affinity-id":        func(id string) { w.register(w.affinity(id)); w.beginEverywhere("another-id") },
@@ -181,10 +140,10 @@ func countedProofs(w *world) []sample {
 }
 
 // burnedProofs are second calls without an attempt left.
-func burnedProofs(w *world) []sample {
+func burnedProofs(w *world) []timing.Sample {
 	w.register(w.mdl("known-id"))
 	w.register(w.affinity("affinity-id"))
-	samples := make([]sample, 0, 3)
+	samples := make([]timing.Sample, 0, 3)
 	for _, id := range []string{"known-id", "affinity-id", "unknown-id"} {
 		w.burn(id)
 		samples = append(samples, wrongProof(w, id, func() {}))
@@ -193,13 +152,13 @@ func burnedProofs(w *world) []sample {
 }
 
 // wrongProof is a refused second call, after prepare and a first call.
-func wrongProof(w *world, id string, prepare func()) sample {
-	return sample{strings.TrimSuffix(id, "-id"), func() {
+func wrongProof(w *world, id string, prepare func()) timing.Sample {
+	return timing.Sample{Name: strings.TrimSuffix(id, "-id"), Prepare: func() {
 		prepare()
 		if _, err := w.Begin(w.t.Context(), id, "1234", home); err != nil {
 			w.t.Fatal(err)
 		}
-	}, func() {
+	}, Call: func() {
 		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64), home); !same(err, ErrRefused) {
 			w.t.Fatalf("%s: %v", id, err)
 		}
@@ -210,7 +169,7 @@ func wrongProof(w *world, id string, prepare func()) sample {
 func BenchmarkBegin(b *testing.B) {
 	eachGroup(b, func(b *testing.B, w *world) {
 		for _, s := range firstCalls(w) {
-			b.Run(s.name, func(b *testing.B) { benchmark(b, s) })
+			b.Run(s.Name, func(b *testing.B) { benchmark(b, s) })
 		}
 	})
 }
@@ -225,16 +184,16 @@ func benchmarkProofs(b *testing.B, w *world) {
 	r := w.register(w.mdl("right-id"))
 	p := w.begin(r.Identifier, r.Password)
 	h := w.store.handshakes["right-id"]
-	samples = append(samples, sample{"right", func() {
+	samples = append(samples, timing.Sample{Name: "right", Prepare: func() {
 		w.store.handshakes["right-id"] = h
 		w.store.records["right-id"].activations = 0
-	}, func() {
+	}, Call: func() {
 		if _, err := p.prove(); err != nil {
 			b.Fatal(err)
 		}
 	}})
 	for _, s := range samples {
-		b.Run(s.name, func(b *testing.B) { benchmark(b, s) })
+		b.Run(s.Name, func(b *testing.B) { benchmark(b, s) })
 	}
 }
 
@@ -242,16 +201,18 @@ func benchmarkProofs(b *testing.B, w *world) {
 func eachGroup(b *testing.B, run func(*testing.B, *world)) {
 	for _, group := range []string{"rfc5054-2048", "rfc5054-3072", "rfc5054-4096"} {
 		b.Run(group, func(b *testing.B) {
-			run(b, newWorld(b, func(c *Config) { c.Profile = profile(b, group+"-sha256") }))
+			run(b, newWorld(b, func(c *Config) { c.Profiles = using(b, group+"-sha256") }))
 		})
 	}
 }
 
-func benchmark(b *testing.B, s sample) {
+func benchmark(b *testing.B, s timing.Sample) {
 	b.Helper()
 	b.ReportAllocs()
 	for b.Loop() {
-		s.prepare()
-		s.call()
+		if s.Prepare != nil {
+			s.Prepare()
+		}
+		s.Call()
 	}
 }

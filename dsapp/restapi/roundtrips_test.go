@@ -201,8 +201,8 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(t, err)
 	registrations, err := activation.New(activation.Config{
-		Open:    func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
-		Profile: profile,
+		Open:     func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
+		Profiles: []activation.Profile{profile},
 	})
 	must(t, err)
 	requests, err := ownership.New(ownership.Config{

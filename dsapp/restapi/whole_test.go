@@ -64,8 +64,8 @@ func newWholeHandler(tb testing.TB) *Handler {
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(err)
 	registrations, err := activation.New(activation.Config{
-		Open:    func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
-		Profile: profile,
+		Open:     func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
+		Profiles: []activation.Profile{profile},
 	})
 	must(err)
 	requests, err := ownership.New(ownership.Config{

@@ -77,12 +77,11 @@ func userNode(domain bool) node {
 
 // An exchange is the server's side of a password-authenticated key exchange.
 type exchange struct {
-	salt     []byte
-	verifier []byte
-	attempts int
-	proved   bool
+	credential []byte
+	attempts   int
+	proved     bool
 	// Of the last ephemeral key, for one proof; nil before and after.
-	handshake *srp.Exchange
+	state []byte
 }
 
 // srpRegister checks the static password and draws an activation password. The
@@ -104,11 +103,12 @@ func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &exchange{salt: make([]byte, srp.SaltSize)}
-	_, _ = rand.Read(x.salt) // never fails
+	x := &exchange{}
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
 	password := newRegistrationID()
 	id := s.begin(&registration{user: u, license: l, exchange: x})
-	x.verifier = profile.Verifier(id, password, x.salt)
+	x.credential = profile.Credential(secret, id, password)
 	return []datum{
 		{name: "registrationID", value: id},
 		{name: "activationPassword", value: password},
@@ -161,7 +161,7 @@ func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) 
 	}
 	public, err := profile.ParsePublic(in.text["clientEphemeralPublicKey"])
 	if err != nil {
-		return nil, refuse("STAT_INVPARAM", 0, "client's ephemeral public key: "+err.Error())
+		return nil, refuse("STAT_INVPARAM", 0, "client's ephemeral public key "+err.Error())
 	}
 
 	s.mu.Lock()
@@ -171,18 +171,15 @@ func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) 
 	if err != nil {
 		return nil, err
 	}
-	x := r.exchange
-	ephemeral, err := profile.ServerEphemeral(x.verifier)
+	state := make([]byte, profile.StateSize())
+	serverPublic, salt, err := profile.Begin(state, r.exchange.credential, public)
 	if err != nil {
 		return nil, err
 	}
-	x.handshake = &srp.Exchange{
-		Identity: id, Salt: x.salt, Verifier: x.verifier,
-		ClientPublic: public, Private: ephemeral.Private, ServerPublic: ephemeral.Public,
-	}
+	r.exchange.state = state
 	return []datum{
-		{name: "serverEphemeralPublicKey", value: upperHex(ephemeral.Public)},
-		{name: "salt", value: upperHex(x.salt)},
+		{name: "serverEphemeralPublicKey", value: serverPublic},
+		{name: "salt", value: salt},
 	}, nil
 }
 
@@ -194,9 +191,9 @@ func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := srp.ParseEvidence(in.text["clientEvidenceMessage"])
+	evidence, err := profile.ParseEvidence(in.text["clientEvidenceMessage"])
 	if err != nil {
-		return nil, refuse("STAT_INVPARAM", 0, "client's evidence message: "+err.Error())
+		return nil, refuse("STAT_INVPARAM", 0, "client's evidence message "+err.Error())
 	}
 
 	s.mu.Lock()
@@ -207,12 +204,11 @@ func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error
 		return nil, err
 	}
 	x := r.exchange
-	if x.handshake == nil {
+	if x.state == nil {
 		return nil, refuse("STAT_NOT_FOUND", 0, "no ephemeral key was generated")
 	}
-	handshake := *x.handshake
-	x.handshake = nil
-	session, ok := profile.ServerVerify(handshake, evidence)
+	session, serverEvidence, ok := profile.Verify(x.state, id, evidence)
+	x.state = nil
 	if !ok {
 		if x.attempts++; x.attempts == maxExchangeAttempts {
 			delete(s.registrations, id)
@@ -220,8 +216,8 @@ func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error
 		return nil, refuse("STAT_INVCREDENTIALS", frameworkNotVerified, "evidence is wrong")
 	}
 	x.proved = true
+	defer session.Clear()
 
-	transport := seal.NewTransport(session.Key, handshake.ClientPublic, handshake.ServerPublic)
 	items := []sealedItem{{"mdl/activationMessage", seal.LicenseActivationMessage, r.license.activationMessage()}}
 	if r.license.standard {
 		items = []sealedItem{
@@ -231,7 +227,7 @@ func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error
 	}
 	var data []datum
 	for _, i := range items {
-		c, err := transport.Seal(i.item, []byte(i.content))
+		c, err := session.Seal(i.item, []byte(i.content))
 		if err != nil {
 			return nil, err
 		}
@@ -241,7 +237,7 @@ func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error
 			datum{name: i.path + "/mac", value: upperHex(c.MAC)},
 		)
 	}
-	return append(data, datum{name: "serverEvidenceMessage", value: upperHex(session.Evidence)}), nil
+	return append(data, datum{name: "serverEvidenceMessage", value: serverEvidence}), nil
 }
 
 type sealedItem struct {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 const (
@@ -225,7 +226,7 @@ func (a answer) bad(member, problem string) error {
 }
 
 // unseal opens one protected item whose three parts are members of the answer.
-func (a answer) unseal(t *seal.Transport, item seal.Item, dataName string) ([]byte, error) {
+func (a answer) unseal(t *srp.Transport, item seal.Item, dataName string) ([]byte, error) {
 	var sealed seal.Ciphertext
 	for _, m := range []struct {
 		name string

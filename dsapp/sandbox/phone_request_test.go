@@ -378,10 +378,9 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 // confirmation.
 func standardScript(t *testing.T, bind bool) *script {
 	g := newScript(t, false)
-	g.standard = func(session []byte) map[string]any {
-		transport := seal.NewTransport(session, g.exchange.ClientPublic, g.exchange.ServerPublic)
+	g.standard = func(session seal.Session) map[string]any {
 		object := func(item seal.Item, content string) map[string]any {
-			c, err := transport.Seal(item, []byte(content))
+			c, err := session.Seal(item, []byte(content))
 			if err != nil {
 				t.Error(err)
 			}

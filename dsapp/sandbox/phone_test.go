@@ -35,14 +35,15 @@ type script struct {
 
 	calls        []string
 	registration map[string]string // members of DSAPPSRPRegister
-	exchange     srp.Exchange
+	clientPublic string
+	state        []byte // of the exchange
 	code         string
 	key          [secretSize]byte // of the authenticator instance
 	expected     string           // confirmation
 
 	// Of a standard licence, else nil: the activation data, and the check of the
 	// last call's members.
-	standard func(session []byte) map[string]any
+	standard func(seal.Session) map[string]any
 	confirm  func(members map[string]string)
 }
 
@@ -118,40 +119,36 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 			"activationImage": upperHex([]byte(image)), "expiresAt": "2030-01-02T03:04:05Z",
 		}
 	case "DSAPPSRPGenerateEphemeralKey":
-		public, err := g.profile.ParsePublic(in["clientEphemeralPublicKey"])
+		g.clientPublic = in["clientEphemeralPublicKey"]
+		public, err := g.profile.ParsePublic(g.clientPublic)
 		if err != nil {
 			g.t.Error(err)
 		}
-		salt := srp.Salt([]byte("secret"), g.profile.Name(), testIdentifier)
-		verifier := g.profile.Verifier(testIdentifier, testPassword, salt)
-		ephemeral, err := g.profile.ServerEphemeral(verifier)
+		credential := g.profile.Credential([]byte("secret"), testIdentifier, testPassword)
+		g.state = make([]byte, g.profile.StateSize())
+		serverPublic, salt, err := g.profile.Begin(g.state, credential, public)
 		if err != nil {
 			g.t.Error(err)
 		}
-		g.exchange = srp.Exchange{
-			Identity: testIdentifier, Salt: salt, Verifier: verifier,
-			ClientPublic: public, Private: ephemeral.Private, ServerPublic: ephemeral.Public,
-		}
-		return map[string]any{"serverEphemeralPublicKey": upperHex(ephemeral.Public), "salt": upperHex(salt)}
+		return map[string]any{"serverEphemeralPublicKey": serverPublic, "salt": salt}
 	case "DSAPPSRPGenerateActivationData":
-		evidence, err := srp.ParseEvidence(in["clientEvidenceMessage"])
+		evidence, err := g.profile.ParseEvidence(in["clientEvidenceMessage"])
 		if err != nil {
 			g.t.Error(err)
 		}
-		session, ok := g.profile.ServerVerify(g.exchange, evidence)
+		session, serverEvidence, ok := g.profile.Verify(g.state, testIdentifier, evidence)
 		if !ok {
 			return map[string]any{"RAW": `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_INVCREDENTIALS","returnCode":-1,"statusCode":1000}}`}
 		}
 		if g.standard != nil {
-			return map[string]any{"serverEvidenceMessage": upperHex(session.Evidence), "standard": g.standard(session.Key)}
+			return map[string]any{"serverEvidenceMessage": serverEvidence, "standard": g.standard(session)}
 		}
-		c, err := seal.NewTransport(session.Key, g.exchange.ClientPublic, g.exchange.ServerPublic).
-			Seal(seal.LicenseActivationMessage, []byte(g.license.activationMessage()))
+		c, err := session.Seal(seal.LicenseActivationMessage, []byte(g.license.activationMessage()))
 		if err != nil {
 			g.t.Error(err)
 		}
 		return map[string]any{
-			"serverEvidenceMessage": upperHex(session.Evidence), "mac": upperHex(c.MAC),
+			"serverEvidenceMessage": serverEvidence, "mac": upperHex(c.MAC),
 			"encryptedLicenseActivationMessage": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter),
 		}
 	case "DSAPPSRPActivate":
@@ -250,7 +247,7 @@ func TestPhoneActivates(t *testing.T) {
 			if !strings.Contains(told.String(), "deviceCode="+g.code) || !strings.Contains(told.String(), "VDS1000120") && !flat {
 				t.Errorf("steps lack harmless values: %s", told.String())
 			}
-			for _, secret := range []string{testPassword, g.expected, "surprise", g.license.activationMessage()[:20], upperHex(g.exchange.ClientPublic)} {
+			for _, secret := range []string{testPassword, g.expected, "surprise", g.license.activationMessage()[:20], g.clientPublic} {
 				if strings.Contains(told.String(), secret) {
 					t.Errorf("steps tell %.20s", secret)
 				}

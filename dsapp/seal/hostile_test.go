@@ -82,46 +82,6 @@ func TestRecordOpensOnlyAsSealed(t *testing.T) {
 	})
 }
 
-// An item opens as it was sealed, and neither altered in any of its parts, nor as
-// another item, nor in another exchange, whichever plaintext and exchange.
-func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
-		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
-		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
-		transport := func(e [3][]byte) *Transport { return NewTransport(e[0], e[1], e[2]) }
-		item := rapid.SampledFrom(items).Draw(t, "item")
-		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
-		c, err := transport(exchange).Seal(item, plaintext)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
-			t.Fatalf("opened to %x, %v", got, err)
-		}
-		refused := func(what string, tr *Transport, item Item, c Ciphertext) {
-			if got, err := tr.Open(item, c); !same(err, ErrUnopened) || got != nil {
-				t.Fatalf("%s: opened to %x, %v", what, got, err)
-			}
-		}
-		refused("altered data", transport(exchange), item, Ciphertext{alteration(t, "data", c.Data), c.Counter, c.MAC})
-		refused("altered counter", transport(exchange), item, Ciphertext{c.Data, alteration(t, "counter", c.Counter), c.MAC})
-		refused("altered MAC", transport(exchange), item, Ciphertext{c.Data, c.Counter, alteration(t, "MAC", c.MAC)})
-		for _, other := range items {
-			if other != item {
-				refused("other item", transport(exchange), other, c)
-			}
-		}
-		part := rapid.IntRange(0, 2).Draw(t, "part of the exchange")
-		another := exchange
-		another[part] = bytes.Clone(exchange[part])
-		bit := rapid.IntRange(0, 8*len(another[part])-1).Draw(t, "bit of the exchange")
-		another[part][bit/8] ^= 1 << (bit % 8)
-		refused("other exchange", transport(another), item, c)
-	})
-}
-
 // Exactly 64 hexadecimal digits that are not one byte repeated are a key: the
 // number that they write. No error repeats any of them.
 func FuzzParseKey(f *testing.F) {

@@ -25,6 +25,8 @@ const (
 	tagSize       = 16
 	headerSize    = 1 + keyIDSize
 
+	keySize = 32
+
 	// xaesSaltSize is the part of the nonce that selects the message key. With 12
 	// bytes, salt and IV together are the nonce of C2SP XAES-256-GCM.
 	xaesSaltSize = 12

@@ -2,6 +2,7 @@ package srp
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,11 +27,11 @@ func benchExchange(p *Profile) run {
 }
 
 // serverSide returns the exchange of r from the server's point of view.
-func serverSide(p *Profile, r run) Exchange {
+func serverSide(p *Profile, r run) exchange {
 	o := oracleOf(p)
-	return Exchange{
-		Identity: r.identity, Salt: r.salt, Verifier: o.fixed(r.v), ClientPublic: o.fixed(r.A),
-		Private: r.b.FillBytes(make([]byte, PrivateSize)), ServerPublic: o.fixed(r.B),
+	return exchange{
+		identity: r.identity, salt: r.salt, verifier: o.fixed(r.v), clientPublic: o.fixed(r.A),
+		private: r.b.FillBytes(make([]byte, PrivateSize)), serverPublic: o.fixed(r.B),
 	}
 }
 
@@ -76,7 +77,7 @@ func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
 	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
 	if name := changed.Kernel(); name != i.name {
-		return nil, fmt.Errorf("served by %s: %v", name, changed.Prepare())
+		return nil, fmt.Errorf("served by %s: %v", name, changed.failures())
 	}
 	return &changed, nil
 }
@@ -84,18 +85,18 @@ func withKernel(p *Profile, i implementation) (*Profile, error) {
 // repeats runs the server's side of r and compares its results.
 func (p *Profile) repeats(r run) error {
 	x := serverSide(p, r)
-	e, err := p.serverEphemeral(x.Verifier, bytes.NewReader(x.Private))
+	e, err := p.pair(x.verifier, bytes.NewReader(x.private))
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(e.Public, x.ServerPublic) {
+	if !bytes.Equal(e.public, x.serverPublic) {
 		return errors.New("another B")
 	}
-	s, ok := p.ServerVerify(x, r.M1)
+	key, m2, ok := p.verify(x, r.M1)
 	if !ok {
 		return errors.New("another M1")
 	}
-	if !bytes.Equal(s.Key, r.K) || !bytes.Equal(s.Evidence, r.M2) {
+	if !bytes.Equal(key, r.K) || !bytes.Equal(m2, r.M2) {
 		return errors.New("another K or M2")
 	}
 	return nil
@@ -128,12 +129,12 @@ func TestMeasured(t *testing.T) {
 		}{
 			{"N", p.prime},
 			{"g", []byte{p.generator}},
-			{"I", []byte(x.Identity)},
-			{"s", x.Salt},
-			{"v", x.Verifier},
-			{"A", x.ClientPublic},
-			{"b", x.Private},
-			{"B", x.ServerPublic},
+			{"I", []byte(x.identity)},
+			{"s", x.salt},
+			{"v", x.verifier},
+			{"A", x.clientPublic},
+			{"b", x.private},
+			{"B", x.serverPublic},
 			{"K", r.K},
 			{"M1", r.M1},
 			{"M2", r.M2},
@@ -179,9 +180,9 @@ func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
 // BenchmarkServerStep1 is B from the verifier and a fresh b.
 func BenchmarkServerStep1(b *testing.B) {
 	benchServer(b, func(b *testing.B, p *Profile, r run) {
-		v := serverSide(p, r).Verifier
+		v := serverSide(p, r).verifier
 		for b.Loop() {
-			if _, err := p.ServerEphemeral(v); err != nil {
+			if _, err := p.pair(v, rand.Reader); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -193,7 +194,7 @@ func BenchmarkServerStep2(b *testing.B) {
 	benchServer(b, func(b *testing.B, p *Profile, r run) {
 		x := serverSide(p, r)
 		for b.Loop() {
-			if _, ok := p.ServerVerify(x, r.M1); !ok {
+			if _, _, ok := p.verify(x, r.M1); !ok {
 				b.Fatal("evidence is refused")
 			}
 		}

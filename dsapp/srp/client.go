@@ -111,19 +111,6 @@ func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	return slices.Clone(w.m1), nil
 }
 
-// clientSecret sets x to S = (B - k*g^x)^(a + u*x), as base^a * (base^u)^x so that
-// every exponent has PrivateSize bytes.
-func (w *workspace) clientSecret(serverPublic []byte, a *[PrivateSize]byte) {
-	w.powerG(w.x, &w.secret)
-	w.product(w.x, w.g.minusK, w.x)
-	w.fromBytes(w.y, serverPublic)
-	w.sum(w.x, w.y, w.x)
-	w.power(w.y, w.x, a)
-	w.power(w.x, w.x, &w.u)
-	w.power(w.x, w.x, &w.secret)
-	w.product(w.x, w.y, w.x)
-}
-
 // Confirm checks the server's evidence M2 and returns K, KeySize bytes. It
 // returns K only once; wrong evidence ends the exchange. The error is one of the
 // ErrServerEvidence values, unless Prove has not succeeded before.

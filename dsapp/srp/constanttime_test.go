@@ -1,6 +1,7 @@
 package srp
 
 import (
+	"crypto/rand"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -75,6 +76,7 @@ func TestNoSecretBranches(t *testing.T) {
 		"prove":            {"s"},
 		"serverSecret":     {"x"},
 		"clientSecret":     {"a"},
+		"serverPublic":     {"v", "b"},
 		// Words of the kernels radix64 and adx.
 		"powers":     {"base"},
 		"multiply":   {"x", "y"},
@@ -297,15 +299,15 @@ func TestInstructionCounts(t *testing.T) {
 		wrong := slices.Clone(right)
 		wrong[0] ^= 1
 		simulated := x
-		simulated.Verifier = p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
+		simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 		c.same(t, p.name+"/step 1", map[string]func(){
-			"real":      func() { _, _ = p.ServerEphemeral(x.Verifier) },
-			"simulated": func() { _, _ = p.ServerEphemeral(simulated.Verifier) },
+			"real":      func() { _, _ = p.pair(x.verifier, rand.Reader) },
+			"simulated": func() { _, _ = p.pair(simulated.verifier, rand.Reader) },
 		})
 		c.same(t, p.name+"/step 2", map[string]func(){
-			"right":     func() { p.ServerVerify(x, right) },
-			"wrong":     func() { p.ServerVerify(x, wrong) },
-			"simulated": func() { p.ServerVerify(simulated, wrong) },
+			"right":     func() { p.verify(x, right) },
+			"wrong":     func() { p.verify(x, wrong) },
+			"simulated": func() { p.verify(simulated, wrong) },
 		})
 	}
 }

@@ -1,7 +1,8 @@
 // Package srp implements the Secure Remote Password protocol, version 6a, for
 // both sides of an online activation. The server keeps a verifier instead of
 // the activation password; after one exchange both sides hold a 32-byte key K
-// and have proved it to each other, the client first.
+// and have proved it to each other, the client first. A [Profile] is an
+// activation.Profile; [Client] is the other side.
 //
 // # Profile
 //
@@ -23,7 +24,8 @@
 //
 // all modulo N. In H(g), g is the single byte 2 (2048 bits) or 5 (3072 and 4096
 // bits). The salt s is hashed as 16 raw bytes, identity I and password P as the
-// ASCII bytes they are given as. a and b are 256 random bits.
+// ASCII bytes they are given as. a and b are 256 random bits. A [Transport] seals
+// activation data under keys that it derives from K.
 //
 // # Origin of the choices
 //
@@ -47,7 +49,7 @@
 // [filippo.io/bigmod]. ifma needs a processor with AVX-512 IFMA, adx
 // one with MULX and ADX, radix64 serves the larger groups everywhere else, and portable,
 // which is bigmod with a table, is left. [Profile.Kernel] tells which one it is,
-// [Profile.Prepare] which ones have failed. All give the same results.
+// [Profile.Prepare] logs which ones have failed. All give the same results.
 //
 // # Secrets
 //

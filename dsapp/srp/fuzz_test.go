@@ -60,7 +60,7 @@ func FuzzParseEvidence(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		b, err := ParseEvidence(s)
+		b, err := profiles[0].ParseEvidence(s)
 		x, isNumber := new(big.Int).SetString(s, 16)
 		if want := isHex(s) && isNumber && len(s) <= 66 && x.BitLen() <= 256; want != (err == nil) {
 			t.Fatalf("taken: %t, want %t", err == nil, want)

@@ -2,6 +2,7 @@ package srp
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"hash"
 	"math"
@@ -314,10 +315,10 @@ func TestAllocations(t *testing.T) {
 				want float64
 				f    func()
 			}{
-				"Verifier":                  {1, func() { p.Verifier(x.Identity, "Tb048aX1", x.Salt) }},
-				"ServerEphemeral":           {1, func() { _, _ = p.ServerEphemeral(x.Verifier) }},
-				"ServerVerify":              {1, func() { p.ServerVerify(x, right) }},
-				"ServerVerify, not allowed": {0, func() { p.ServerVerify(x, wrong) }},
+				"Verifier":            {1, func() { p.Verifier(x.identity, "Tb048aX1", x.salt) }},
+				"ephemeral":           {1, func() { _, _ = p.pair(x.verifier, rand.Reader) }},
+				"verify":              {1, func() { p.verify(x, right) }},
+				"verify, not allowed": {0, func() { p.verify(x, wrong) }},
 			} {
 				got := testing.AllocsPerRun(3, c.f)
 				if name == "portable" && p.Size() > 256 {
@@ -502,35 +503,35 @@ func TestSecretsCleared(t *testing.T) {
 				t.Fatal(err)
 			}
 			expect("NewClient")
-			e, err := p.ServerEphemeral(v)
+			e, err := p.pair(v, rand.Reader)
 			if err != nil {
 				t.Fatal(err)
 			}
-			expect("ServerEphemeral")
-			evidence, err := c.Prove(salt, e.Public)
+			expect("ephemeral")
+			evidence, err := c.Prove(salt, e.public)
 			if err != nil {
 				t.Fatal(err)
 			}
 			expect("Prove")
-			x := Exchange{
-				Identity: "e3wfISG9", Salt: salt, Verifier: v, ClientPublic: c.Public(),
-				Private: e.Private, ServerPublic: e.Public,
+			x := exchange{
+				identity: "e3wfISG9", salt: salt, verifier: v, clientPublic: c.Public(),
+				private: e.private, serverPublic: e.public,
 			}
 			for _, m := range [][]byte{evidence, salt} {
-				p.ServerVerify(x, m)
-				expect("ServerVerify")
+				p.verify(x, m)
+				expect("verify")
 			}
-			if _, err := p.serverEphemeral(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
+			if _, err := p.pair(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
 				t.Error("a pair was made without random bytes")
 			}
-			expect("ServerEphemeral without random bytes")
+			expect("ephemeral without random bytes")
 			func() {
 				defer func() {
 					if recover() == nil {
 						t.Error("no panic")
 					}
 				}()
-				_, _ = p.serverEphemeral(v, nil)
+				_, _ = p.pair(v, nil)
 			}()
 			expect("a panic")
 		})
@@ -580,18 +581,18 @@ func TestSameWork(t *testing.T) {
 	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
 	x, right := honest(t, p)
 	simulated := x
-	simulated.Verifier = p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
+	simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 	wrong := bytes.Clone(right)
 	wrong[0] ^= 1
 	for name, c := range map[string]struct {
-		x        Exchange
+		x        exchange
 		evidence []byte
 	}{
 		"right": {x, right}, "wrong": {x, wrong}, "none": {x, nil}, "short": {x, right[1:]}, "long": {x, append(wrong, 0)},
 		"simulated": {simulated, right},
 	} {
 		kept.counts()
-		p.ServerVerify(c.x, c.evidence)
+		p.verify(c.x, c.evidence)
 		if n := kept.counts(); n.products != 1 || n.powers != 2 || n.sums != 0 || n.powersG != 0 {
 			t.Errorf("%s evidence: %d products, %d powers", name, n.products, n.powers)
 		}

@@ -1,10 +1,13 @@
 package srp
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,7 +104,7 @@ type group struct {
 	name string
 	// failed are the kernels that should have served instead, until somebody was
 	// told.
-	failed atomic.Pointer[[]*KernelError]
+	failed atomic.Pointer[[]string]
 
 	k      element // multiplier
 	minusK element // -k mod N, so that the client subtracts by a sum
@@ -136,20 +139,20 @@ func (p *Profile) newGroup(from []implementation) *group {
 
 // groupWith returns the group with the kernel of that name.
 func (p *Profile) groupWith(k kernel, name string) *group {
-	g := &group{kernel: k, name: name, label: p.digest(p.prime)}
-	for i, b := range p.digest([]byte{p.generator}) {
-		g.label[i] ^= b
-	}
+	g := &group{kernel: k, name: name, label: p.label()}
 	g.workspaces.New = func() any { return newWorkspace(g, p.hash(), p.Size()) }
 
 	elements := newElements(k, 2)
 	g.k, g.minusK = elements[0], elements[1]
 	c := k.calculator()
-	c.fromBytes(g.k, p.pad(p.digest(p.prime, p.pad([]byte{p.generator}))))
+	c.fromBytes(g.k, p.pad(p.multiplier()))
 	c.fromBytes(g.minusK, p.minusOne)
 	c.product(g.minusK, g.minusK, g.k)
 	return g
 }
+
+// Profiles returns all profiles.
+func Profiles() []*Profile { return slices.Clone(profiles) }
 
 // LookupProfile returns the profile with the given name. The error lists the
 // known names.
@@ -169,14 +172,19 @@ func LookupProfile(name string) (*Profile, error) {
 // larger groups without a fast kernel, and kernels must pass a test. Without it the
 // first exchange does.
 //
-// It returns the kernels that failed, which somebody should look into. Exchanges do
-// not suffer but for the time they take. Only the first call is told.
-func (p *Profile) Prepare() []*KernelError {
-	failed := &p.group().failed
-	if failed.Load() == nil {
-		return nil
+// It logs which kernel serves. The first call in a process warns of those that failed,
+// which somebody should look into; exchanges do not suffer but for the time they take.
+func (p *Profile) Prepare(ctx context.Context, logger *slog.Logger) {
+	for _, kernel := range p.failures() {
+		logger.WarnContext(ctx, "srp kernel failed its self-test and is not used; exchanges take longer",
+			slog.String("kernel", kernel), slog.String("profile", p.name))
 	}
-	if first := failed.Swap(nil); first != nil {
+	logger.InfoContext(ctx, "srp kernel", slog.String("kernel", p.Kernel()), slog.String("profile", p.name))
+}
+
+// failures returns the names of the kernels that failed, to the first caller.
+func (p *Profile) failures() []string {
+	if first := p.group().failed.Swap(nil); first != nil {
 		return *first
 	}
 	return nil

@@ -1,6 +1,7 @@
 package srp
 
 import (
+	"log/slog"
 	"math/big"
 	"strings"
 	"sync"
@@ -146,8 +147,8 @@ func TestGroupOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			p.Prepare()
-			p.SimulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
+			p.Prepare(t.Context(), slog.New(slog.DiscardHandler))
+			p.simulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
 			if _, err := p.NewClient("e3wfISG9", "Tb048aX1"); err != nil {
 				t.Error(err)
 			}

@@ -11,9 +11,9 @@ import (
 )
 
 // serving returns the first of the implementations that serves the group and passes
-// its test, and those that did not pass. The portable one, which the others are
+// its test, and the names of those that did not pass. The portable one, which the others are
 // compared with, is left if none does.
-func (p *Profile) serving(from []implementation) (k kernel, name string, failed []*KernelError) {
+func (p *Profile) serving(from []implementation) (k kernel, name string, failed []string) {
 	for _, i := range from {
 		if !i.supported(8 * p.Size()) {
 			continue
@@ -21,7 +21,7 @@ func (p *Profile) serving(from []implementation) (k kernel, name string, failed 
 		if k := p.tested(i); k != nil {
 			return k, i.name, failed
 		}
-		failed = append(failed, &KernelError{Kernel: i.name, Profile: p.name})
+		failed = append(failed, i.name)
 	}
 	return newPortable(p.prime, p.generator), "portable", failed
 }

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -61,7 +63,7 @@ func TestKernelsPass(t *testing.T) {
 			if p.Kernel() != first {
 				t.Errorf("%s serves, want %s", p.Kernel(), first)
 			}
-			if failed := p.Prepare(); failed != nil {
+			if failed := p.failures(); failed != nil {
 				t.Errorf("%v have failed", failed)
 			}
 		})
@@ -238,11 +240,10 @@ func TestFaultyKernels(t *testing.T) {
 			if changed.Kernel() != "next" {
 				t.Errorf("%s serves", changed.Kernel())
 			}
-			failed := changed.Prepare()
-			if len(failed) != 1 || *failed[0] != (KernelError{Kernel: "bad", Profile: p.name}) {
+			if failed := changed.failures(); !slices.Equal(failed, []string{"bad"}) {
 				t.Errorf("%v have failed", failed)
 			}
-			if again := changed.Prepare(); again != nil {
+			if again := changed.failures(); again != nil {
 				t.Errorf("%v have failed again", again)
 			}
 			compare(t, &changed, r)
@@ -263,12 +264,16 @@ func TestLastResort(t *testing.T) {
 		{"third", func(bits int) bool { return bits != 1024 }, broken},
 	})
 	changed.group = func() *group { return g }
-	failed := changed.Prepare()
-	if len(failed) != 2 || *failed[0] != (KernelError{"first", p.name}) || *failed[1] != (KernelError{"second", p.name}) {
-		t.Errorf("%v have failed", failed)
+	var log bytes.Buffer
+	for range 2 {
+		changed.Prepare(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))
 	}
-	if want := "srp: kernel first failed its test for " + p.name; failed[0].Error() != want {
-		t.Errorf("%q, want %q", failed[0], want)
+	warning := "level=WARN msg=\"srp kernel failed its self-test and is not used; exchanges take longer\" kernel=%s profile=" + p.name + "\n"
+	serving := "level=INFO msg=\"srp kernel\" kernel=portable profile=" + p.name + "\n"
+	for want, times := range map[string]int{fmt.Sprintf(warning, "first"): 1, fmt.Sprintf(warning, "second"): 1, "WARN": 2, serving: 2} {
+		if n := strings.Count(log.String(), want); n != times {
+			t.Errorf("%d times %q in %s", n, want, &log)
+		}
 	}
 	if changed.Kernel() != "portable" {
 		t.Errorf("%s serves", changed.Kernel())

@@ -7,114 +7,152 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // errVerifier is returned for a verifier that no password of this profile has.
 // 0, 1 and N-1 are among them: with those, S would be known to everybody.
 var errVerifier = errors.New("srp: verifier does not belong to the profile")
 
-// Ephemeral is the pair that the server makes for one exchange.
-type Ephemeral struct {
-	// Private is b, PrivateSize bytes: a secret, used for one ServerVerify and
-	// then cleared by its owner.
-	Private []byte
-	// Public is B, Size bytes.
-	Public []byte
+// Credential returns what the server keeps of a password, to be kept as secret as that:
+// s | v, with the salt of the identity.
+func (p *Profile) Credential(secret []byte, identity, password string) []byte {
+	s := p.Salt(secret, identity)
+	v := p.Verifier(identity, password, s)
+	defer clear(v)
+	return append(s, v...)
 }
 
-// ServerEphemeral makes the server's pair for one exchange with the holder of
-// the verifier: a fresh b and B = k*v + g^b. B is reduced and never 0. A verifier
-// that cannot be one of the profile is an error.
-func (p *Profile) ServerEphemeral(verifier []byte) (Ephemeral, error) {
-	return p.serverEphemeral(verifier, rand.Reader)
+// SimulatedCredential returns the credential that stands for an identity nobody
+// registered: see simulatedVerifier.
+func (p *Profile) SimulatedCredential(secret []byte, identity string) []byte {
+	v := p.simulatedVerifier(secret, identity)
+	defer clear(v)
+	return append(p.Salt(secret, identity), v...)
 }
 
-func (p *Profile) serverEphemeral(verifier []byte, random io.Reader) (Ephemeral, error) {
+// Verifier returns v = g^x for a password and a salt of SaltSize bytes.
+func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
+	w := p.begin()
+	defer w.end()
+	w.passwordExponent(&w.secret, identity, password, salt)
+	w.powerG(w.x, &w.secret)
+	v := make([]byte, p.Size())
+	w.toBytes(v, w.x)
+	return v
+}
+
+// StateSize returns the size of a state in bytes.
+func (p *Profile) StateSize() int { return SaltSize + PrivateSize + 3*p.Size() }
+
+// exchange is what the server knows when the client's evidence arrives.
+type exchange struct {
+	// identity is I.
+	identity string
+	// The others are the parts of a state, in this order: s, b, A, B and v.
+	salt, private, clientPublic, serverPublic, verifier []byte
+}
+
+// exchange returns the parts of a state. They refer to it.
+func (p *Profile) exchange(identity string, state []byte) exchange {
+	x := exchange{identity: identity}
+	for _, part := range []struct {
+		to   *[]byte
+		size int
+	}{{&x.salt, SaltSize}, {&x.private, PrivateSize}, {&x.clientPublic, p.Size()}, {&x.serverPublic, p.Size()}, {&x.verifier, p.Size()}} {
+		*part.to, state = state[:part.size], state[part.size:]
+	}
+	return x
+}
+
+// Begin answers the A that ParsePublic returned with B and s, in two upper-case
+// hexadecimal digits for each byte. It fills a state of StateSize bytes, a secret that is
+// good for one Verify. The error is for a credential that is none of the profile.
+func (p *Profile) Begin(state, credential, clientPublic []byte) (serverPublic, salt string, err error) {
+	if len(credential) != SaltSize+p.Size() {
+		return "", "", errVerifier
+	}
+	x := p.exchange("", state)
+	copy(x.salt, credential)
+	copy(x.clientPublic, clientPublic)
+	copy(x.verifier, credential[SaltSize:])
+	if err := p.ephemeral(x.private, x.serverPublic, x.verifier, rand.Reader); err != nil {
+		return "", "", err
+	}
+	return upperHex(x.serverPublic), upperHex(x.salt), nil
+}
+
+// SimulatedState fills the state of an exchange that nobody has begun.
+func (p *Profile) SimulatedState(state, credential []byte) error {
+	a := make([]byte, p.Size())
+	// A second B is as good a group element as a client's A.
+	if err := p.ephemeral(make([]byte, PrivateSize), a, credential[SaltSize:], rand.Reader); err != nil {
+		return err
+	}
+	_, _, err := p.Begin(state, credential, a)
+	return err
+}
+
+// ephemeral sets the server's pair for one exchange with the holder of the verifier: a
+// fresh b and B = k*v + g^b. B is reduced and never 0. A verifier that cannot be one of
+// the profile is an error.
+func (p *Profile) ephemeral(private, public, verifier []byte, random io.Reader) error {
 	if !p.inside(verifier) {
-		return Ephemeral{}, errVerifier
+		return errVerifier
 	}
 	w := p.begin()
 	defer w.end()
-	w.fromBytes(w.x, verifier)
-	w.product(w.x, w.g.k, w.x)
-
-	pair := make([]byte, PrivateSize+p.Size())
-	private, public := pair[:PrivateSize:PrivateSize], pair[PrivateSize:]
 	for {
 		if _, err := io.ReadFull(random, w.secret[:]); err != nil {
-			return Ephemeral{}, fmt.Errorf("srp: random private value: %w", err)
+			return fmt.Errorf("srp: random private value: %w", err)
 		}
-		w.powerG(w.y, &w.secret)
-		w.sum(w.y, w.x, w.y)
+		w.fromBytes(w.x, verifier)
+		w.serverPublic(w.y, w.x, &w.secret)
 		w.toBytes(public, w.y)
 		if isZero(public) {
 			// Clients must refuse it (RFC 5054, section 2.5.3).
 			continue
 		}
 		copy(private, w.secret[:])
-		return Ephemeral{Private: private, Public: public}, nil
+		return nil
 	}
 }
 
-// Exchange is what the server knows when the client's evidence arrives.
-type Exchange struct {
-	// Identity is I.
-	Identity string
-	// Salt is s, SaltSize bytes.
-	Salt []byte
-	// Verifier is v, Size bytes.
-	Verifier []byte
-	// ClientPublic is A as ParsePublic returned it, Size bytes.
-	ClientPublic []byte
-	// Private and ServerPublic are the server's Ephemeral of this exchange,
-	// PrivateSize and Size bytes.
-	Private, ServerPublic []byte
-}
-
-// Session is the result of an exchange in which the client proved that it knows
-// the password.
-type Session struct {
-	// Key is K, KeySize bytes: a secret.
-	Key []byte
-	// Evidence is M2, EvidenceSize bytes, to be shown to the client.
-	Evidence []byte
-}
-
-// ServerVerify checks the client's evidence M1. Only when it is right does it
-// return the session, and true. The work is the same for every evidence. It returns
-// false as well when a member of x has the wrong size, when A or the verifier is
-// out of range, and when u is 0.
+// Verify checks the M1 that ParseEvidence returned against a state. Only when it is right
+// does it return what seals for the client, M2 as 64 upper-case hexadecimal digits, and
+// true. The work is the same for every evidence.
 //
-// An exchange is good for one call: more evidence on the same b would be more
-// guesses.
-func (p *Profile) ServerVerify(x Exchange, evidence []byte) (Session, bool) {
-	if len(x.Salt) != SaltSize || len(x.Private) != PrivateSize || len(x.ServerPublic) != p.Size() {
-		return Session{}, false
+// A state is good for one call: more evidence on the same b would be more guesses.
+func (p *Profile) Verify(state []byte, identity string, evidence []byte) (session seal.Session, serverEvidence string, ok bool) {
+	x := p.exchange(identity, state)
+	key, m2, ok := p.verify(x, evidence)
+	if !ok {
+		return nil, "", false
 	}
-	if !p.inside(x.ClientPublic) || !p.inside(x.Verifier) {
-		return Session{}, false
+	return NewTransport(key, x.clientPublic, x.serverPublic), upperHex(m2), true
+}
+
+// verify returns K and M2 if the evidence is right. It returns false as well when a
+// member of x has the wrong size, when A or the verifier is out of range, and when u is 0.
+func (p *Profile) verify(x exchange, evidence []byte) (key, serverEvidence []byte, ok bool) {
+	if len(x.salt) != SaltSize || len(x.private) != PrivateSize || len(x.serverPublic) != p.Size() {
+		return nil, nil, false
+	}
+	if !p.inside(x.clientPublic) || !p.inside(x.verifier) {
+		return nil, nil, false
 	}
 	w := p.begin()
 	defer w.end()
-	if !w.scramble(x.ClientPublic, x.ServerPublic) {
-		return Session{}, false
+	if !w.scramble(x.clientPublic, x.serverPublic) {
+		return nil, nil, false
 	}
 	w.serverSecret(x)
-	w.prove(x.Identity, x.Salt, x.ClientPublic, x.ServerPublic, w.x)
+	w.prove(x.identity, x.salt, x.clientPublic, x.serverPublic, w.x)
 	if subtle.ConstantTimeCompare(w.m1, evidence) != 1 {
-		return Session{}, false
+		return nil, nil, false
 	}
 	n := len(w.key)
 	results := slices.Concat(w.key, w.m2)
-	return Session{Key: results[:n:n], Evidence: results[n:]}, true
-}
-
-// serverSecret sets x to S = (A * v^u)^b.
-func (w *workspace) serverSecret(x Exchange) {
-	w.fromBytes(w.x, x.Verifier)
-	w.power(w.x, w.x, &w.u)
-	w.fromBytes(w.y, x.ClientPublic)
-	w.product(w.x, w.y, w.x)
-	copy(w.secret[:], x.Private)
-	w.power(w.x, w.x, &w.secret)
+	return results[:n:n], results[n:], true
 }

@@ -148,10 +148,10 @@ func (g tracedGroup) operations() map[string]traced {
 		"step 1": {inputs: append(powers, "simulated"), few: []string{"random", "simulated", "0", "all ones"}, prepare: func(t *testing.T) (func(string), func()) {
 			p, _ := prepared()
 			x, _ := honest(t, p)
-			simulated := p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
-			v, b, random := bytes.Clone(x.Verifier), new([PrivateSize]byte), bytes.NewReader(nil)
+			simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
+			v, b, random := bytes.Clone(x.verifier), new([PrivateSize]byte), bytes.NewReader(nil)
 			return func(input string) {
-					copy(v, x.Verifier)
+					copy(v, x.verifier)
 					copy(b[:], inputs["random"])
 					if input == "simulated" {
 						copy(v, simulated)
@@ -160,7 +160,7 @@ func (g tracedGroup) operations() map[string]traced {
 					}
 				}, func() {
 					random.Reset(b[:])
-					if _, err := p.serverEphemeral(v, random); err != nil {
+					if _, err := p.pair(v, random); err != nil {
 						panic(err)
 					}
 				}
@@ -172,12 +172,12 @@ func (g tracedGroup) operations() map[string]traced {
 			prepare: func(t *testing.T) (func(string), func()) {
 				p, _ := prepared()
 				x, right := honest(t, p)
-				simulated := p.SimulatedVerifier(bytesFor("secret", 0), x.Identity)
+				simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 				given, evidence, expected := x, bytes.Clone(right), false
-				given.Verifier, given.Private = bytes.Clone(x.Verifier), bytes.Clone(x.Private)
+				given.verifier, given.private = bytes.Clone(x.verifier), bytes.Clone(x.private)
 				return func(input string) {
-						copy(given.Verifier, x.Verifier)
-						copy(given.Private, x.Private)
+						copy(given.verifier, x.verifier)
+						copy(given.private, x.private)
 						copy(evidence, right)
 						switch expected = input == "right"; input {
 						case "right":
@@ -186,12 +186,12 @@ func (g tracedGroup) operations() map[string]traced {
 						case "wrong at its end":
 							evidence[len(evidence)-1] ^= 0x80
 						case "simulated":
-							copy(given.Verifier, simulated)
+							copy(given.verifier, simulated)
 						default:
-							copy(given.Private, inputs[input])
+							copy(given.private, inputs[input])
 						}
 					}, func() {
-						if _, ok := p.ServerVerify(given, evidence); ok != expected {
+						if _, _, ok := p.verify(given, evidence); ok != expected {
 							panic("evidence is taken for what it is not")
 						}
 					}

@@ -80,17 +80,17 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 		42BA92AE ACED8251 71E1E8B9 AF6D9C03 E1327F44 BE087EF0 6530E69F 66615261
 		EEF54073 CA11CF58 58F0EDFD FE15EFEA B349EF5D 76988A36 72FAC47B 0769447B`))
 
-	e, err := p.serverEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
+	e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantBytes(t, "B", e.Public, unhex(t, `
+	wantBytes(t, "B", e.public, unhex(t, `
 		BD0C6151 2C692C0C B6D041FA 01BB152D 4916A1E7 7AF46AE1 05393011 BAF38964
 		DC46A067 0DD125B9 5A981652 236F99D9 B681CBF8 7837EC99 6C6DA044 53728610
 		D0C6DDB5 8B318885 D7D82C7F 8DEB75CE 7BD4FBAA 37089E6F 9C6059F3 88838E7A
 		00030B33 1EB76840 910440B1 B27AAEAE EB4012B7 D7665238 A8E3FB00 4B117B58`))
 
-	if !w.scramble(c.Public(), e.Public) {
+	if !w.scramble(c.Public(), e.public) {
 		t.Error("u is refused")
 	}
 	wantU := padded(unhex(t, "CE38B959 3487DA98 554ED47D 70A7AE5F 462EF019"))
@@ -102,9 +102,9 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 		00A172B4 A2A5903A 0BDCAF8A 709585EB 2AFAFA8F 3499B200 210DCC1F 10EB3394
 		3CD67FC8 8A2F39A4 BE5BEC4E C0A3212D C346D7E4 74B29EDE 8A469FFE CA686E5A`)
 	a := padded(private)
-	w.clientSecret(e.Public, &a)
+	w.clientSecret(e.public, &a)
 	wantBytes(t, "S of the client", bytesOf(w.x), wantS)
-	w.serverSecret(Exchange{Verifier: v, ClientPublic: c.Public(), Private: e.Private})
+	w.serverSecret(exchange{verifier: v, clientPublic: c.Public(), private: e.private})
 	wantBytes(t, "S of the server", bytesOf(w.x), wantS)
 }
 
@@ -171,28 +171,28 @@ func TestSHA256Vectors(t *testing.T) {
 					t.Fatal(err)
 				}
 				v := p.Verifier(vectorIdentity, vectorPassword, salt)
-				e, err := p.serverEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
+				e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.scramble(c.Public(), e.Public)
+				w.scramble(c.Public(), e.public)
 				wantBytes(t, "u", w.u[:], unhex(t, test.u))
 
-				evidence, err := c.Prove(salt, e.Public)
+				evidence, err := c.Prove(salt, e.public)
 				if err != nil {
 					t.Fatal(err)
 				}
 				wantBytes(t, "M1", evidence, unhex(t, test.evidence))
-				s, ok := p.ServerVerify(Exchange{
-					Identity: vectorIdentity, Salt: salt, Verifier: v, ClientPublic: c.Public(),
-					Private: e.Private, ServerPublic: e.Public,
+				key, m2, ok := p.verify(exchange{
+					identity: vectorIdentity, salt: salt, verifier: v, clientPublic: c.Public(),
+					private: e.private, serverPublic: e.public,
 				}, unhex(t, test.evidence))
 				if !ok {
 					t.Fatal("evidence is refused")
 				}
-				wantBytes(t, "K of the server", s.Key, unhex(t, test.key))
-				wantBytes(t, "M2", s.Evidence, unhex(t, test.answer))
-				key, err := c.Confirm(unhex(t, test.answer))
+				wantBytes(t, "K of the server", key, unhex(t, test.key))
+				wantBytes(t, "M2", m2, unhex(t, test.answer))
+				key, err = c.Confirm(unhex(t, test.answer))
 				if err != nil {
 					t.Fatal(err)
 				}

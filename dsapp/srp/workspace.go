@@ -95,25 +95,3 @@ func (w *workspace) textOf(parts ...string) []byte {
 	}
 	return w.text
 }
-
-// passwordExponent sets x.
-func (w *workspace) passwordExponent(x *[PrivateSize]byte, identity, password string, salt []byte) {
-	w.digest(w.inner, w.textOf(identity, ":", password))
-	w.exponent(x, salt, w.inner)
-}
-
-// scramble sets u of two padded public values, and tells whether it can be used:
-// with u = 0, S would not depend on the verifier.
-func (w *workspace) scramble(clientPublic, serverPublic []byte) bool {
-	w.exponent(&w.u, clientPublic, serverPublic)
-	return !isZero(w.u[:])
-}
-
-// prove sets K of S, and M1 and M2 that prove it. The public values are padded.
-func (w *workspace) prove(identity string, salt, clientPublic, serverPublic []byte, s element) {
-	w.toBytes(w.number, s)
-	w.digest(w.key, w.number)
-	w.digest(w.inner, w.textOf(identity))
-	w.digest(w.m1, w.g.label, w.inner, salt, clientPublic, serverPublic, w.key)
-	w.digest(w.m2, clientPublic, w.m1, w.key)
-}

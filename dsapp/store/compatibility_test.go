@@ -101,8 +101,13 @@ func newServices(t *testing.T, s bothStores) services {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p, err := srp.LookupProfile(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := activation.New(activation.Config{
-		Open: func(context.Context) (activation.Store, *seal.Keyring, error) { return s, ring, nil },
+		Open:     func(context.Context) (activation.Store, *seal.Keyring, error) { return s, ring, nil },
+		Profiles: []activation.Profile{p},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package seal
+package srp
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -13,9 +14,11 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-var items = []Item{LicenseActivationMessage, ActivationCode, EventReactivationCounter}
+var items = []seal.Item{seal.LicenseActivationMessage, seal.ActivationCode, seal.EventReactivationCounter}
 
 // vectorExchange is the exchange of the known answers below.
 func vectorExchange() (key, a, b []byte) {
@@ -37,20 +40,20 @@ func vectorExchange() (key, a, b []byte) {
 func TestTransportVectors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		item                 Item
+		item                 seal.Item
 		plaintext, data, mac string
 	}{
 		{
-			LicenseActivationMessage, strings.Repeat("0123456789ABCDEF", 4) + "00FF",
+			seal.LicenseActivationMessage, strings.Repeat("0123456789ABCDEF", 4) + "00FF",
 			"120b2294751eacec6eef2a5f76e8ccbc170a9649ea650ec2b4b1b22969a8dc7bbd97bdf03604cc330c3705aa3c58299b276423d1e9d71944efcdb02f64224153f4a15588",
 			"0dc4130d3b43aeb448b76426b8c0f9083f827a11c8e69fc1f6879f2c2c9a41cd",
 		},
-		{ActivationCode, "A1", "ba83", "032405c443b9b4e5f46f4d13a902e06673e4f72a12a78ce11e29dbf6f6f78603"},
-		{EventReactivationCounter, "1234567", "ed456ce967ea29", "b62c4672f7c5651ac9ea34bd84fca01fd4892d90d3207eb34e5b4603910650f9"},
+		{seal.ActivationCode, "A1", "ba83", "032405c443b9b4e5f46f4d13a902e06673e4f72a12a78ce11e29dbf6f6f78603"},
+		{seal.EventReactivationCounter, "1234567", "ed456ce967ea29", "b62c4672f7c5651ac9ea34bd84fca01fd4892d90d3207eb34e5b4603910650f9"},
 	} {
 		t.Run(string(c.item), func(t *testing.T) {
 			t.Parallel()
-			got, err := NewTransport(vectorExchange()).Open(c.item, Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
+			got, err := NewTransport(vectorExchange()).Open(c.item, seal.Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
 			if err != nil || string(got) != c.plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -74,7 +77,7 @@ func oracleHMAC(key, message []byte) []byte {
 
 // oracleOpen follows the profile step by step, with HKDF (RFC 5869) and CTR
 // (NIST SP 800-38A) written out.
-func oracleOpen(tb testing.TB, key, a, b []byte, item Item, c Ciphertext) (plaintext, mac []byte) {
+func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Ciphertext) (plaintext, mac []byte) {
 	tb.Helper()
 	salt := sha256.Sum256(slices.Concat(a, b))
 	prk := oracleHMAC(salt[:], key)
@@ -126,14 +129,14 @@ func TestTransportAgainstOracle(t *testing.T) {
 func TestAlteredCiphertext(t *testing.T) {
 	t.Parallel()
 	tr := NewTransport(vectorExchange())
-	c, err := tr.Seal(ActivationCode, []byte("activation code 17"))
+	c, err := tr.Seal(seal.ActivationCode, []byte("activation code 17"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := map[string]func(*Ciphertext) *[]byte{
-		"data":    func(c *Ciphertext) *[]byte { return &c.Data },
-		"counter": func(c *Ciphertext) *[]byte { return &c.Counter },
-		"mac":     func(c *Ciphertext) *[]byte { return &c.MAC },
+	parts := map[string]func(*seal.Ciphertext) *[]byte{
+		"data":    func(c *seal.Ciphertext) *[]byte { return &c.Data },
+		"counter": func(c *seal.Ciphertext) *[]byte { return &c.Counter },
+		"mac":     func(c *seal.Ciphertext) *[]byte { return &c.MAC },
 	}
 	for name, part := range parts {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +146,7 @@ func TestAlteredCiphertext(t *testing.T) {
 				altered := c
 				p := part(&altered)
 				*p = change(bytes.Clone(*p))
-				if got, err := tr.Open(ActivationCode, altered); !same(err, ErrUnopened) || got != nil {
+				if got, err := tr.Open(seal.ActivationCode, altered); !same(err, seal.ErrUnopened) || got != nil {
 					t.Errorf("got %q, %v", got, err)
 				}
 			}
@@ -161,13 +164,13 @@ func TestAlteredCiphertext(t *testing.T) {
 func TestCounterBoundary(t *testing.T) {
 	t.Parallel()
 	tr := NewTransport(vectorExchange())
-	c, err := tr.Seal(ActivationCode, []byte("activation code"))
+	c, err := tr.Seal(seal.ActivationCode, []byte("activation code"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := slices.Concat(c.Counter, c.Data)
 	for _, n := range []int{7, 9} {
-		if _, err := tr.Open(ActivationCode, Ciphertext{Counter: all[:n], Data: all[n:], MAC: c.MAC}); !same(err, ErrUnopened) {
+		if _, err := tr.Open(seal.ActivationCode, seal.Ciphertext{Counter: all[:n], Data: all[n:], MAC: c.MAC}); !same(err, seal.ErrUnopened) {
 			t.Errorf("boundary at %d: %v", n, err)
 		}
 	}
@@ -177,7 +180,7 @@ func TestCounterBoundary(t *testing.T) {
 func TestCiphertextBinding(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
-	c, err := NewTransport(key, a, b).Seal(ActivationCode, []byte("code"))
+	c, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,18 +188,18 @@ func TestCiphertextBinding(t *testing.T) {
 	for _, x := range []struct {
 		name string
 		tr   *Transport
-		item Item
+		item seal.Item
 	}{
-		{"other item", NewTransport(key, a, b), EventReactivationCounter},
+		{"other item", NewTransport(key, a, b), seal.EventReactivationCounter},
 		{"unknown item", NewTransport(key, a, b), "activationcode"},
-		{"other key", NewTransport(other(key), a, b), ActivationCode},
-		{"other client value", NewTransport(key, other(a), b), ActivationCode},
-		{"other server value", NewTransport(key, a, other(b)), ActivationCode},
-		{"swapped values", NewTransport(key, b, a), ActivationCode},
+		{"other key", NewTransport(other(key), a, b), seal.ActivationCode},
+		{"other client value", NewTransport(key, other(a), b), seal.ActivationCode},
+		{"other server value", NewTransport(key, a, other(b)), seal.ActivationCode},
+		{"swapped values", NewTransport(key, b, a), seal.ActivationCode},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := x.tr.Open(x.item, c); !same(err, ErrUnopened) {
+			if _, err := x.tr.Open(x.item, c); !same(err, seal.ErrUnopened) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -223,6 +226,11 @@ func TestKeysDiffer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// same tells whether err is want and says no more than want.
+func same(err, want error) bool {
+	return errors.Is(err, want) && err.Error() == want.Error()
 }
 
 // An item is sealed once per Transport, however many ask at once; the other
@@ -256,10 +264,10 @@ func TestSealErrors(t *testing.T) {
 	if _, err := tr.Seal("serialNumber", []byte("x")); !same(err, ErrUnknownItem) {
 		t.Errorf("unknown item: %v", err)
 	}
-	if _, err := tr.Seal(ActivationCode, nil); !same(err, ErrEmpty) {
+	if _, err := tr.Seal(seal.ActivationCode, nil); !same(err, ErrEmpty) {
 		t.Errorf("empty plaintext: %v", err)
 	}
-	if _, err := tr.Seal(ActivationCode, []byte("x")); err != nil {
+	if _, err := tr.Seal(seal.ActivationCode, []byte("x")); err != nil {
 		t.Errorf("a refused call used the item up: %v", err)
 	}
 }
@@ -269,7 +277,7 @@ func TestCounterIsRandom(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
 	for range 1000 {
-		c, err := NewTransport(vectorExchange()).Seal(ActivationCode, []byte("x"))
+		c, err := NewTransport(vectorExchange()).Seal(seal.ActivationCode, []byte("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,10 +288,71 @@ func TestCounterIsRandom(t *testing.T) {
 	}
 }
 
+// alteration draws b with one bit flipped, cut short, prolonged, or with two of
+// its bytes exchanged; never b itself.
+func alteration(t *rapid.T, name string, b []byte) []byte {
+	return rapid.Custom(func(t *rapid.T) []byte {
+		altered := bytes.Clone(b)
+		switch rapid.IntRange(0, 3).Draw(t, "way") {
+		case 0:
+			altered = altered[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]
+		case 1:
+			altered = append(altered, rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "more")...)
+		case 2:
+			i, j := rapid.IntRange(0, len(b)-1).Draw(t, "i"), rapid.IntRange(0, len(b)-1).Draw(t, "j")
+			altered[i], altered[j] = altered[j], altered[i]
+		default:
+			bit := rapid.IntRange(0, 8*len(b)-1).Draw(t, "bit")
+			altered[bit/8] ^= 1 << (bit % 8)
+		}
+		return altered
+	}).Filter(func(altered []byte) bool { return !bytes.Equal(altered, b) }).Draw(t, name)
+}
+
+// An item opens as it was sealed, and neither altered in any of its parts, nor as
+// another item, nor in another exchange, whichever plaintext and exchange.
+func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
+		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
+		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
+		transport := func(e [3][]byte) *Transport { return NewTransport(e[0], e[1], e[2]) }
+		item := rapid.SampledFrom(items).Draw(t, "item")
+		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
+		c, err := transport(exchange).Seal(item, plaintext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
+			t.Fatalf("opened to %x, %v", got, err)
+		}
+		refused := func(what string, tr *Transport, item seal.Item, c seal.Ciphertext) {
+			if got, err := tr.Open(item, c); !same(err, seal.ErrUnopened) || got != nil {
+				t.Fatalf("%s: opened to %x, %v", what, got, err)
+			}
+		}
+		refused("altered data", transport(exchange), item, seal.Ciphertext{Data: alteration(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
+		refused("altered counter", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration(t, "counter", c.Counter), MAC: c.MAC})
+		refused("altered MAC", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration(t, "MAC", c.MAC)})
+		for _, other := range items {
+			if other != item {
+				refused("other item", transport(exchange), other, c)
+			}
+		}
+		part := rapid.IntRange(0, 2).Draw(t, "part of the exchange")
+		another := exchange
+		another[part] = bytes.Clone(exchange[part])
+		bit := rapid.IntRange(0, 8*len(another[part])-1).Draw(t, "bit of the exchange")
+		another[part][bit/8] ^= 1 << (bit % 8)
+		refused("other exchange", transport(another), item, c)
+	})
+}
+
 // Nothing opens but what has the right MAC, and nothing makes Open panic.
 func FuzzTransportOpen(f *testing.F) {
 	key, a, b := vectorExchange()
-	genuine, err := NewTransport(key, a, b).Seal(ActivationCode, []byte("code"))
+	genuine, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -292,15 +361,15 @@ func FuzzTransportOpen(f *testing.F) {
 	f.Add("", []byte(nil), []byte(nil), []byte(nil))
 	f.Add("activationCode", []byte{1}, make([]byte, 16), make([]byte, 32))
 	f.Fuzz(func(t *testing.T, item string, data, counter, mac []byte) {
-		c := Ciphertext{Data: data, Counter: counter, MAC: mac}
-		got, err := NewTransport(key, a, b).Open(Item(item), c)
+		c := seal.Ciphertext{Data: data, Counter: counter, MAC: mac}
+		got, err := NewTransport(key, a, b).Open(seal.Item(item), c)
 		if err != nil {
-			if !same(err, ErrUnopened) || got != nil {
+			if !same(err, seal.ErrUnopened) || got != nil {
 				t.Fatalf("got %x, %v", got, err)
 			}
 			return
 		}
-		want, wantMAC := oracleOpen(t, key, a, b, Item(item), c)
+		want, wantMAC := oracleOpen(t, key, a, b, seal.Item(item), c)
 		if !bytes.Equal(mac, wantMAC) || !bytes.Equal(got, want) {
 			t.Fatalf("opened %s to %x", hex.EncodeToString(data), got)
 		}
@@ -312,7 +381,7 @@ func BenchmarkTransportSeal(b *testing.B) {
 	plaintext := make([]byte, 1024)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := NewTransport(key, x, y).Seal(LicenseActivationMessage, plaintext); err != nil {
+		if _, err := NewTransport(key, x, y).Seal(seal.LicenseActivationMessage, plaintext); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,0 +1,92 @@
+package activation
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+)
+
+// storedExchange is what a store held of a registration and of an exchange between its
+// two calls, with what the phone sent and got.
+type storedExchange struct {
+	Profile, Identifier, Password                    string
+	Kind                                             Kind
+	Generation, Secret, Facts, Verifier, Data, State []byte
+	ClientPublic, ServerPublic, Salt                 string
+	Evidence, ServerEvidence, Key                    string
+	UnknownSalt                                      string
+}
+
+// What earlier versions stored serves: a registration and an exchange that had begun
+// with each profile, whichever is configured, and the secret of the salts.
+func TestStoredByEarlierVersions(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("testdata/stored.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []storedExchange
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 6 {
+		t.Fatalf("%d exchanges", len(all))
+	}
+	for _, x := range all {
+		for _, configured := range []string{"rfc5054-2048-sha256", "rfc5054-4096-sha256"} {
+			t.Run(x.Profile+" "+string(x.Kind)+" with "+configured, func(t *testing.T) {
+				t.Parallel()
+				x.continued(t, configured)
+			})
+		}
+	}
+}
+
+func (x storedExchange) continued(t *testing.T, configured string) {
+	t.Helper()
+	w := newWorld(t, func(c *Config) { c.Profiles = using(t, configured) })
+	end, generation := w.clock.now().Add(time.Minute), Generation(x.Generation)
+	w.store.secret = x.Secret
+	w.store.records[x.Identifier] = &stored{
+		Record:  Record{Identifier: x.Identifier, Generation: generation, Kind: x.Kind, Facts: x.Facts, Verifier: x.Verifier, Data: x.Data},
+		expires: end, inFlight: map[Token]bool{},
+	}
+	w.store.handshakes[x.Identifier] = []*waiting{{Handshake{Generation: generation, State: x.State}, end}}
+
+	want := ActivationData{ActivationMessage: "0A1B2C3D4E5F60718293A4B5C6D7E8F9"}
+	if x.Kind == KindStandard {
+		want = ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}
+	}
+	proof, err := w.Prove(t.Context(), x.Identifier, x.Evidence, home)
+	if err != nil || proof.Evidence != x.ServerEvidence {
+		t.Fatalf("evidence %s, %v, want %s", proof.Evidence, err, x.ServerEvidence)
+	}
+	transport := srp.NewTransport(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
+	if got := opened(t, transport, proof); got != want {
+		t.Errorf("got %+v", got)
+	}
+	a, err := w.AdmitConfirmation(t.Context(), x.Identifier, x.Kind)
+	if err != nil || a.UserID != "jane.doe" || a.Instance != "primary" {
+		t.Errorf("admission %+v, %v", a, err)
+	}
+
+	if len(x.ClientPublic) > 2*w.profile.Size() {
+		return // The configured profile judges the form of a first call.
+	}
+	p := w.beginAs(home, profile(t, x.Profile), x.Identifier, x.Password)
+	if p.challenge.Salt != x.Salt {
+		t.Errorf("salt %s, want %s", p.challenge.Salt, x.Salt)
+	}
+	if proof, err = p.prove(); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.open(proof); got != want {
+		t.Errorf("got %+v from another exchange", got)
+	}
+	if c := w.begin("unknown-id", "any password").challenge; configured == x.Profile && c.Salt != x.UnknownSalt {
+		t.Errorf("salt of an unknown identifier %s, want %s", c.Salt, x.UnknownSalt)
+	}
+}

@@ -1,0 +1,422 @@
+// Package profiletest holds the conformance suite of activation.Profile. A profile
+// passes when Run succeeds on it; everything the Service relies on is in there.
+package profiletest
+
+import (
+	"bytes"
+	"math/big"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
+)
+
+// Subject is a profile with what the suite has to know of it. Its numbers are written in
+// hexadecimal digits.
+type Subject struct {
+	Profile activation.Profile
+	// Prime is what public values are smaller than.
+	Prime *big.Int
+	// NewPhone returns the other side of one exchange.
+	NewPhone func(tb testing.TB, identifier, password string) Phone
+}
+
+// Phone is the other side of one exchange. It calls in the order of the methods.
+type Phone interface {
+	// Public is the client's public value, with all of its digits.
+	Public() string
+	// Prove returns the client's evidence, with all of its digits.
+	Prove(serverPublic, salt string) (evidence string, err error)
+	// Confirm checks the server's evidence.
+	Confirm(serverEvidence string) error
+	// Open opens a sealed item.
+	Open(item seal.Item, c seal.Ciphertext) ([]byte, error)
+}
+
+// Of an exchange that does not care.
+const (
+	identifier = "e3wfISG9"
+	password   = "Tb048aX1"
+)
+
+// tolerance is by which factor times may differ on a machine that has other things to do.
+const tolerance = 1.10
+
+var secret = bytes.Repeat([]byte{0x5E}, 32)
+
+// Run checks that the profile keeps the contract of activation.Profile. It compares times
+// and does not run beside other tests.
+func Run(t *testing.T, s Subject) {
+	t.Helper()
+	for _, test := range []struct {
+		name string
+		run  func(suite)
+	}{
+		{"the name fits into what is stored", name},
+		{"who knows the password opens what was sealed, in every form of numbers", roundTrips},
+		{"a public value that begins with zeros may lack them", leadingZeros},
+		{"wrong evidence is refused, and nothing comes with it", wrongEvidence},
+		{"what is no public value is told so", publicValues},
+		{"what is no evidence is told so", evidences},
+		{"every answer is new", newAnswers},
+		{"what stands for unknown identifiers has the form of the rest", simulated},
+		{"each item is sealed once, and nothing after the end", sealing},
+		{"credentials of no password are refused", noCredential},
+		{"the time does not tell which identifiers are known", times},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(suite{t, s}) })
+	}
+}
+
+type suite struct {
+	*testing.T
+	Subject
+}
+
+// exchange is one between its two calls.
+type exchange struct {
+	Subject
+	phone                              Phone
+	state                              []byte
+	serverPublic, salt, phonesEvidence string
+}
+
+// begin makes the first call, with the phone's public value in a form.
+func (s Subject) begin(t *testing.T, credential []byte, phone Phone, form func(string) string) *exchange {
+	t.Helper()
+	a, err := s.Profile.ParsePublic(form(phone.Public()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{Subject: s, phone: phone, state: make([]byte, s.Profile.StateSize())}
+	kept := bytes.Clone(credential)
+	if x.serverPublic, x.salt, err = s.Profile.Begin(x.state, credential, a); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(credential, kept) {
+		t.Error("the credential was changed")
+	}
+	if x.phonesEvidence, err = phone.Prove(x.serverPublic, x.salt); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// known begins an exchange of a phone with a password that may be right.
+func (s Subject) known(t *testing.T, given string) *exchange {
+	t.Helper()
+	return s.begin(t, s.Profile.Credential(secret, identifier, password), s.NewPhone(t, identifier, given), strings.Clone)
+}
+
+// verify makes the second call, with the phone's evidence in a form.
+func (x *exchange) verify(t *testing.T, form func(string) string) (session seal.Session, serverEvidence string, ok bool) {
+	t.Helper()
+	evidence, err := x.Profile.ParseEvidence(form(x.phonesEvidence))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x.Profile.Verify(x.state, identifier, evidence)
+}
+
+// refused fails unless evidence is refused.
+func (x *exchange) refused(t *testing.T, what, identifier string, evidence []byte) {
+	t.Helper()
+	if session, serverEvidence, ok := x.Profile.Verify(bytes.Clone(x.state), identifier, evidence); ok || session != nil || serverEvidence != "" {
+		t.Errorf("%s: got %v, %q, %t", what, session, serverEvidence, ok)
+	}
+}
+
+func name(s suite) {
+	if n := s.Profile.Name(); n == "" || len(n) > 32 || strings.HasSuffix(n, "\x00") {
+		s.Errorf("the name is %q", n)
+	}
+}
+
+// forms are those in which libraries write a number.
+var forms = map[string]func(string) string{
+	"as it is":    strings.Clone,
+	"upper case":  strings.ToUpper,
+	"lower case":  strings.ToLower,
+	"sign byte":   func(digits string) string { return "00" + digits },
+	"sign digit":  func(digits string) string { return "0" + digits },
+	"no zeros":    func(digits string) string { return strings.TrimLeft(digits, "0") },
+	"even digits": func(digits string) string { return strings.TrimPrefix(digits, "00") },
+}
+
+func roundTrips(s suite) {
+	for name, form := range forms {
+		x := s.begin(s.T, s.Profile.Credential(secret, identifier, password), s.NewPhone(s.T, identifier, password), form)
+		session, serverEvidence, ok := x.verify(s.T, form)
+		if !ok {
+			s.Fatalf("%s: right evidence is refused", name)
+		}
+		if err := x.phone.Confirm(serverEvidence); err != nil {
+			s.Errorf("%s: %v", name, err)
+		}
+		for item, want := range plaintexts {
+			c, err := session.Seal(item, []byte(want))
+			if err != nil {
+				s.Fatalf("%s: %s: %v", name, item, err)
+			}
+			if got, err := x.phone.Open(item, c); err != nil || string(got) != want {
+				s.Errorf("%s: %s was opened to %q, %v", name, item, got, err)
+			}
+		}
+		session.Clear()
+	}
+}
+
+// plaintexts are an example of each item.
+var plaintexts = map[seal.Item]string{
+	seal.LicenseActivationMessage: strings.Repeat("0A1B2C3D", 529), // 4232 characters
+	seal.ActivationCode:           "1234-5678",
+	seal.EventReactivationCounter: "42",
+}
+
+func leadingZeros(s suite) {
+	credential := s.Profile.Credential(secret, identifier, password)
+	phone := s.NewPhone(s.T, identifier, password)
+	// One in 256 begins so: that none of these does is likelier by the machine's fault.
+	for range 20_000 {
+		if strings.HasPrefix(phone.Public(), "00") {
+			break
+		}
+		phone = s.NewPhone(s.T, identifier, password)
+	}
+	x := s.begin(s.T, credential, phone, func(digits string) string {
+		short := strings.TrimLeft(digits, "0")
+		if len(digits)-len(short) < 2 {
+			s.Fatal("no public value began with zeros")
+		}
+		return short
+	})
+	if _, serverEvidence, ok := x.verify(s.T, strings.Clone); !ok || phone.Confirm(serverEvidence) != nil {
+		s.Error("the exchange fails")
+	}
+}
+
+func wrongEvidence(s suite) {
+	for what, x := range map[string]*exchange{
+		"wrong password": s.known(s.T, "Tb048aX2"),
+		"simulated":      s.begin(s.T, s.Profile.SimulatedCredential(secret, identifier), s.NewPhone(s.T, identifier, password), strings.Clone),
+	} {
+		if _, _, ok := x.verify(s.T, strings.Clone); ok {
+			s.Errorf("%s: evidence is taken", what)
+		}
+	}
+
+	x, other := s.known(s.T, password), s.known(s.T, password)
+	right, err := s.Profile.ParseEvidence(x.phonesEvidence)
+	if err != nil {
+		s.Fatal(err)
+	}
+	x.refused(s.T, "none", identifier, nil)
+	x.refused(s.T, "cut short", identifier, right[:len(right)-1])
+	x.refused(s.T, "zeros", identifier, make([]byte, len(right)))
+	for i := range right {
+		wrong := bytes.Clone(right)
+		wrong[i] ^= 1 << (i % 8)
+		x.refused(s.T, "altered", identifier, wrong)
+	}
+	x.refused(s.T, "other identifier", "e3wfISG8", right)
+	other.refused(s.T, "other exchange", identifier, right)
+	if _, _, ok := x.verify(s.T, strings.Clone); !ok {
+		s.Error("right evidence is refused")
+	}
+}
+
+// number returns n + d in hexadecimal digits.
+func number(n *big.Int, d int64) string { return new(big.Int).Add(n, big.NewInt(d)).Text(16) }
+
+func publicValues(s suite) {
+	digits := len(s.Prime.Text(16))
+	for _, refused := range []string{
+		"", "0", "1", strings.Repeat("0", digits), strings.Repeat("0", digits-1) + "1",
+		number(s.Prime, -1), number(s.Prime, 0), number(s.Prime, 1), "00" + number(s.Prime, 0), strings.Repeat("F", digits),
+		"01" + strings.Repeat("0", digits), strings.Repeat("0", digits+1) + "12", strings.Repeat("7", 1<<16),
+		"xyz", " 12", "-12", "+12", "0x12", "1_2", "１２",
+	} {
+		b, err := s.Profile.ParsePublic(refused)
+		told(s.T, refused, b, err)
+	}
+	for _, taken := range []string{"2", number(s.Prime, -2)} {
+		want, err := s.Profile.ParsePublic(taken)
+		if err != nil {
+			s.Errorf("%q: %v", taken, err)
+		}
+		for name, form := range forms {
+			if b, err := s.Profile.ParsePublic(form(strings.Repeat("0", digits-len(taken)) + taken)); err != nil || !bytes.Equal(b, want) {
+				s.Errorf("%s of %q: %x, %v, want %x", name, taken, b, err, want)
+			}
+		}
+	}
+}
+
+func evidences(s suite) {
+	full := s.known(s.T, password).phonesEvidence
+	for _, refused := range []string{"", "xyz", " " + full[1:], full[1:] + "g", "01" + full, "1" + strings.Repeat("0", len(full)), "000" + full, strings.Repeat("7", 1<<16)} {
+		b, err := s.Profile.ParseEvidence(refused)
+		told(s.T, refused, b, err)
+	}
+	want, err := s.Profile.ParseEvidence("1")
+	if err != nil {
+		s.Fatal(err)
+	}
+	for name, form := range forms {
+		if b, err := s.Profile.ParseEvidence(form(strings.Repeat("0", len(full)-1) + "1")); err != nil || !bytes.Equal(b, want) {
+			s.Errorf("%s of 1: %x, %v, want %x", name, b, err, want)
+		}
+	}
+}
+
+// told fails unless a value is refused with a problem that does not repeat it.
+func told(t *testing.T, text string, value []byte, err error) {
+	t.Helper()
+	shown := text[:min(len(text), 600)]
+	if err == nil || value != nil {
+		t.Errorf("%q: %x, %v", shown, value, err)
+		return
+	}
+	if problem := err.Error(); !strings.HasPrefix(problem, "is ") || len(problem) > 60 || len(text) > 1 && strings.Contains(problem, text) {
+		t.Errorf("%q: %q", shown, problem)
+	}
+}
+
+func newAnswers(s suite) {
+	for what, credential := range map[string][]byte{"known": s.Profile.Credential(secret, identifier, password), "unknown": s.Profile.SimulatedCredential(secret, identifier)} {
+		phone := s.NewPhone(s.T, identifier, password)
+		x, y := s.begin(s.T, credential, phone, strings.Clone), s.begin(s.T, credential, s.NewPhone(s.T, identifier, password), strings.Clone)
+		if x.serverPublic == y.serverPublic || bytes.Equal(x.state, y.state) {
+			s.Errorf("%s: two answers are the same", what)
+		}
+		if x.salt != y.salt {
+			s.Errorf("%s: the salt changes", what)
+		}
+	}
+}
+
+func simulated(s suite) {
+	p := s.Profile
+	known, unknown := p.Credential(secret, identifier, password), p.SimulatedCredential(secret, identifier)
+	if len(known) != len(unknown) || bytes.Equal(known, unknown) {
+		s.Errorf("credentials of %d and %d bytes", len(known), len(unknown))
+	}
+	if !bytes.Equal(unknown, p.SimulatedCredential(secret, identifier)) {
+		s.Error("a simulated credential changes")
+	}
+	for what, other := range map[string][]byte{
+		"identifier": p.SimulatedCredential(secret, "e3wfISG8"),
+		"secret":     p.SimulatedCredential(bytes.Repeat([]byte{0x5F}, 32), identifier),
+	} {
+		if len(other) != len(unknown) || bytes.Equal(other, unknown) {
+			s.Errorf("a simulated credential does not depend on the %s", what)
+		}
+	}
+	x := s.begin(s.T, known, s.NewPhone(s.T, identifier, password), strings.Clone)
+	y := s.begin(s.T, unknown, s.NewPhone(s.T, identifier, password), strings.Clone)
+	if x.salt != y.salt || len(x.serverPublic) != len(y.serverPublic) {
+		s.Errorf("salts %s and %s, public values of %d and %d digits", x.salt, y.salt, len(x.serverPublic), len(y.serverPublic))
+	}
+	decoy := make([]byte, p.StateSize())
+	if err := p.SimulatedState(decoy, unknown); err != nil {
+		s.Fatal(err)
+	}
+	evidence, err := p.ParseEvidence(x.phonesEvidence)
+	if err != nil {
+		s.Fatal(err)
+	}
+	(&exchange{Subject: s.Subject, state: decoy}).refused(s.T, "decoy", identifier, evidence)
+}
+
+func sealing(s suite) {
+	x := s.known(s.T, password)
+	session, serverEvidence, ok := x.verify(s.T, strings.Clone)
+	if !ok {
+		s.Fatal("right evidence is refused")
+	}
+	if err := x.phone.Confirm(serverEvidence); err != nil {
+		s.Fatal(err)
+	}
+	if _, err := session.Seal("serialNumber", []byte("1")); err == nil {
+		s.Error("an unknown item is sealed")
+	}
+	if _, err := session.Seal(seal.ActivationCode, nil); err == nil {
+		s.Error("nothing is sealed")
+	}
+	c, err := session.Seal(seal.ActivationCode, []byte("1234"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	if _, err := session.Seal(seal.ActivationCode, []byte("1234")); err == nil {
+		s.Error("an item is sealed twice")
+	}
+	if got, err := x.phone.Open(seal.EventReactivationCounter, c); err == nil {
+		s.Errorf("opened as another item: %q", got)
+	}
+	for _, part := range [][]byte{c.Data, c.Counter, c.MAC} {
+		part[0] ^= 1
+		if got, err := x.phone.Open(seal.ActivationCode, c); err == nil {
+			s.Errorf("altered and opened to %q", got)
+		}
+		part[0] ^= 1
+	}
+	session.Clear()
+	if c, err := session.Seal(seal.EventReactivationCounter, []byte("42")); err == nil {
+		if got, err := x.phone.Open(seal.EventReactivationCounter, c); err == nil {
+			s.Errorf("sealed after the end: %q", got)
+		}
+	}
+}
+
+func noCredential(s suite) {
+	good := s.Profile.Credential(secret, identifier, password)
+	a, err := s.Profile.ParsePublic("2")
+	if err != nil {
+		s.Fatal(err)
+	}
+	for what, credential := range map[string][]byte{"none": nil, "short": good[:len(good)-1], "long": append(bytes.Clone(good), 0)} {
+		if b, salt, err := s.Profile.Begin(make([]byte, s.Profile.StateSize()), credential, a); err == nil || b != "" || salt != "" {
+			s.Errorf("%s: got %q, %q, %v", what, b, salt, err)
+		}
+	}
+}
+
+func times(s suite) {
+	p := s.Profile
+	a, err := p.ParsePublic(s.NewPhone(s.T, identifier, password).Public())
+	if err != nil {
+		s.Fatal(err)
+	}
+	wrong, err := p.ParseEvidence(s.known(s.T, "Tb048aX2").phonesEvidence)
+	if err != nil {
+		s.Fatal(err)
+	}
+	var begin, verify []timing.Sample
+	for name, credential := range map[string][]byte{
+		"known": p.Credential(secret, identifier, password), "unknown": p.SimulatedCredential(secret, identifier), "another unknown": p.SimulatedCredential(secret, "e3wfISG8"),
+	} {
+		state := make([]byte, p.StateSize())
+		call := func() {
+			if _, _, err := p.Begin(state, credential, a); err != nil {
+				s.Fatal(err)
+			}
+		}
+		call()
+		begun := bytes.Clone(state)
+		begin = append(begin, timing.Sample{Name: name, Call: call})
+		verify = append(verify, timing.Sample{Name: name, Prepare: func() { copy(state, begun) }, Call: func() {
+			if _, _, ok := p.Verify(state, identifier, wrong); ok {
+				s.Fatal("wrong evidence is taken")
+			}
+		}})
+	}
+	decoy := make([]byte, p.StateSize())
+	if err := p.SimulatedState(decoy, p.SimulatedCredential(secret, identifier)); err != nil {
+		s.Fatal(err)
+	}
+	verify = append(verify, timing.Sample{Name: "none", Call: func() { p.Verify(decoy, identifier, wrong) }})
+	s.Run("first call", func(t *testing.T) { timing.Same(t, tolerance, begin) })
+	s.Run("second call", func(t *testing.T) { timing.Same(t, tolerance, verify) })
+}

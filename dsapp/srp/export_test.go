@@ -1,0 +1,4 @@
+package srp
+
+// PrimeOf returns N.
+func PrimeOf(p *Profile) []byte { return p.prime }

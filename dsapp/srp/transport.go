@@ -1,0 +1,112 @@
+package srp
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"sync"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+)
+
+const (
+	itemKeySize = 32
+	counterSize = 8
+	macSize     = sha256.Size
+)
+
+// Errors of Transport.Seal.
+var (
+	// ErrSealedBefore means that the Transport has sealed this item already.
+	ErrSealedBefore = errors.New("item was sealed before in this exchange")
+	// ErrUnknownItem means that the item is not one of package seal.
+	ErrUnknownItem = errors.New("unknown item")
+	// ErrEmpty means that there is nothing to seal.
+	ErrEmpty = errors.New("nothing to seal")
+)
+
+// Transport seals and opens the items of one exchange with AES-256-CTR and
+// HMAC-SHA-256, encrypt-then-MAC. It is safe for concurrent use.
+type Transport struct {
+	key  []byte
+	salt [sha256.Size]byte
+
+	mu     sync.Mutex
+	sealed map[seal.Item]bool
+}
+
+// NewTransport returns a Transport for the exchange that ended with the given
+// session key. The public values, both padded to the length of the group's
+// prime, bind its keys to that exchange. The Transport refers to key and makes
+// no copy: the caller wipes key when done.
+func NewTransport(key, clientPublic, serverPublic []byte) *Transport {
+	t := &Transport{key: key, sealed: make(map[seal.Item]bool)}
+	t.bind(clientPublic, serverPublic)
+	return t
+}
+
+// Seal encrypts plaintext under a random counter and authenticates the result.
+// Each item is sealed at most once, so that no key ever protects two messages.
+// The errors are ErrUnknownItem, ErrEmpty and ErrSealedBefore.
+func (t *Transport) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error) {
+	if !item.Known() {
+		return seal.Ciphertext{}, ErrUnknownItem
+	}
+	if len(plaintext) == 0 {
+		return seal.Ciphertext{}, ErrEmpty
+	}
+	if !t.claim(item) {
+		return seal.Ciphertext{}, ErrSealedBefore
+	}
+	encryption, authentication, err := t.keys(item)
+	if err != nil {
+		return seal.Ciphertext{}, err
+	}
+	defer clear(encryption)
+	defer clear(authentication)
+
+	c := seal.Ciphertext{Data: make([]byte, len(plaintext)), Counter: make([]byte, counterSize)}
+	rand.Read(c.Counter)
+	if err := crypt(c.Data, plaintext, encryption, c.Counter); err != nil {
+		return seal.Ciphertext{}, err
+	}
+	c.MAC = mac(authentication, c)
+	return c, nil
+}
+
+// Open verifies c in constant time and only then decrypts it. The only error is
+// seal.ErrUnopened.
+func (t *Transport) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
+	if !item.Known() || len(c.Data) == 0 || len(c.Counter) != counterSize || len(c.MAC) != macSize {
+		return nil, seal.ErrUnopened
+	}
+	encryption, authentication, err := t.keys(item)
+	if err != nil {
+		return nil, seal.ErrUnopened
+	}
+	defer clear(encryption)
+	defer clear(authentication)
+
+	if !hmac.Equal(mac(authentication, c), c.MAC) {
+		return nil, seal.ErrUnopened
+	}
+	plaintext := make([]byte, len(c.Data))
+	if err := crypt(plaintext, c.Data, encryption, c.Counter); err != nil {
+		return nil, seal.ErrUnopened
+	}
+	return plaintext, nil
+}
+
+// Clear overwrites the session key. Nothing is to be sealed or opened after it.
+func (t *Transport) Clear() { clear(t.key) }
+
+func (t *Transport) claim(item seal.Item) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sealed[item] {
+		return false
+	}
+	t.sealed[item] = true
+	return true
+}

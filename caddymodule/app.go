@@ -162,7 +162,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	exchange.Open = store.registrations
 	exchange.MaxExchanges = a.Limits.MaxExchanges
 	exchange.Logger = logger
-	exchange.Alarm = observer.alarm("registration")
+	exchange.Alarm = observer.Alarm
 	if a.service, err = activation.New(exchange); err != nil {
 		return inSection("activation", err)
 	}
@@ -172,7 +172,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Unknown:     ownership.UnknownRequests(a.Requests.Unknown),
 		PlainCancel: ownership.PlainCancels(a.Requests.PlainCancel),
 		Logger:      logger,
-		Alarm:       observer.alarm("request"),
+		Alarm:       observer.Alarm,
 	})
 	if err != nil {
 		return option.In("requests", err)

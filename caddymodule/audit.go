@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // auditLog writes audit events to the log. Of everything else that a gateway
@@ -25,7 +25,7 @@ func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 		{"operation", string(e.Operation)},
 		{"application", e.Application},
 		{"client_ip", address},
-		{"registration", e.Registration},
+		{"registration", string(e.Registration)},
 		{"user_id", e.UserID},
 		{"domain", e.Domain},
 		{"serial_number", e.SerialNumber},
@@ -59,20 +59,19 @@ const (
 		"and whether its memory and disk work; what is concerned is answered with status 503 until its lifetime is over"
 )
 
-// alarm returns a function that logs what an operator has to look into. The
-// identifier it is given is that of a subject.
-func (l *auditLog) alarm(subject string) func(ctx context.Context, event, identifier string) {
-	return func(_ context.Context, event, identifier string) {
-		advice := adviceUnopened
-		if event == activation.EventDamaged {
-			advice = adviceDamaged
-		}
-		fields := []zap.Field{zap.String("advice", advice)}
-		if identifier != "" {
-			fields = append(fields, zap.String(subject, identifier))
-		}
-		l.logger.Error(event, fields...)
+// Alarm logs what an operator has to look into.
+func (l *auditLog) Alarm(_ context.Context, a seal.Alarm) {
+	advice := adviceUnopened
+	if a.Event == seal.EventDamaged {
+		advice = adviceDamaged
 	}
+	fields := []zap.Field{zap.String("advice", advice)}
+	for _, f := range []struct{ name, value string }{{"registration", a.Registration}, {"request", a.Request}} {
+		if f.value != "" {
+			fields = append(fields, zap.String(f.name, f.value))
+		}
+	}
+	l.logger.Error(string(a.Event), fields...)
 }
 
 // Ownership adds the decision about a request to the access log.

@@ -11,9 +11,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // Audit lines tell the address of the client, and what somebody should look into is
@@ -51,10 +50,9 @@ func TestAlarms(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	l := &auditLog{logger: zap.New(core)}
 
-	registration, request := l.alarm("registration"), l.alarm("request")
-	registration(t.Context(), activation.EventUnopened, "e3wfISG9")
-	registration(t.Context(), activation.EventUnopened, "")
-	request(t.Context(), ownership.EventUnopened, "login")
+	l.Alarm(t.Context(), seal.Alarm{Event: seal.EventUnopened, Registration: "e3wfISG9"})
+	l.Alarm(t.Context(), seal.Alarm{Event: seal.EventUnopened})
+	l.Alarm(t.Context(), seal.Alarm{Event: seal.EventUnopened, Request: "login"})
 	entries := logs.TakeAll()
 	require.Len(t, entries, 3)
 	for _, e := range entries {
@@ -66,7 +64,7 @@ func TestAlarms(t *testing.T) {
 	assert.NotContains(t, entries[1].ContextMap(), "registration")
 	assert.Equal(t, "login", entries[2].ContextMap()["request"])
 
-	registration(t.Context(), activation.EventDamaged, "e3wfISG9")
+	l.Alarm(t.Context(), seal.Alarm{Event: seal.EventDamaged, Registration: "e3wfISG9"})
 	entries = logs.TakeAll()
 	require.Len(t, entries, 1)
 	assert.Equal(t, zapcore.ErrorLevel, entries[0].Level)

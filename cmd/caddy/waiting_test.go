@@ -156,9 +156,10 @@ func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 	}
 	assert.NotContains(t, g.Logs.String(), breakerOpened)
 	assert.Zero(t, flood.other.Load())
-	// A one-time password cannot be told from a keyword: it shares their places.
+	// A one-time password cannot be told from a keyword: it shares their places, and may
+	// get one when there is hardly any time left.
 	status, answer := g.Call(t, passwordPath, frontEndKey, onlineBody)
-	assert.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable}, status, answer)
+	assert.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, status, answer)
 	t.Logf("%d rounds, %d logins timed out, %d were refused", rounds, flood.late.Load(), flood.refused.Load())
 
 	stop()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // The kinds of a call decide; an exchange has to come first; each right proof
@@ -20,7 +22,7 @@ func TestAdmissions(t *testing.T) {
 
 	device := func(id string, want error) Admission {
 		t.Helper()
-		a, err := w.AdmitDevice(ctx, id)
+		a, err := w.AdmitDevice(ctx, form.Identifier(id))
 		if !same(err, want) || want != nil && a != (Admission{}) {
 			t.Errorf("device of %s: %+v, %v, want %v", id, a, err, want)
 		}
@@ -28,7 +30,7 @@ func TestAdmissions(t *testing.T) {
 	}
 	final := func(id string, want error, kinds ...Kind) Admission {
 		t.Helper()
-		a, err := w.AdmitConfirmation(ctx, id, kinds...)
+		a, err := w.AdmitConfirmation(ctx, form.Identifier(id), kinds...)
 		if !same(err, want) || want != nil && a != (Admission{}) {
 			t.Errorf("final call of %s: %+v, %v, want %v", id, a, err, want)
 		}
@@ -48,7 +50,7 @@ func TestAdmissions(t *testing.T) {
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
 	for range 3 {
-		want := Admission{Identifier: "affinity-id", Kind: KindAffinity, UserID: "jane.doe", Instance: "backup"}
+		want := Admission{Identifier: "affinity-id", Kind: KindAffinity, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}}
 		admitted := []Admission{device("affinity-id", nil), final("affinity-id", nil, KindMDL, KindAffinity)}
 		if err := errors.Join(w.ReturnDevice(canceled, admitted[0]), w.ReturnConfirmation(canceled, admitted[1])); err != nil {
 			t.Error(err)
@@ -77,7 +79,7 @@ func TestAdmissions(t *testing.T) {
 	}
 	a := device("mdl-id", nil)
 	w.store.peek("mdl-id", func(e *stored) {
-		want := Admission{"mdl-id", e.Generation, KindMDL, "jane.doe", "mydomain.com", "VDS1000003", "primary"}
+		want := Admission{"mdl-id", e.Generation, KindMDL, form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"}}
 		if a != want {
 			t.Errorf("got %+v, want %+v", a, want)
 		}
@@ -163,7 +165,7 @@ func TestLocate(t *testing.T) {
 				}
 				var generation Generation
 				w.store.peek("e3wfISG9", func(e *stored) { generation = e.Generation })
-				if want := (Admission{"e3wfISG9", generation, KindAffinity, "jane.doe", "", "", "backup"}); err != nil || a != want {
+				if want := (Admission{"e3wfISG9", generation, KindAffinity, form.Subject{UserID: "jane.doe", Instance: "backup"}}); err != nil || a != want {
 					t.Errorf("got %+v, %v, want %+v", a, err, want)
 				}
 			}
@@ -185,8 +187,8 @@ func TestLocateRefusesLikeFinalCall(t *testing.T) {
 	refusedNow(t, w.begin("probed-again-id", "any password"))
 	w.clock.advance(time.Second)
 	for _, id := range []string{"mdl-id", "tombstone-id", "probed-id", "standard-id", "probed-again-id", "unknown-id"} {
-		_, located := w.Locate(t.Context(), id)
-		_, admitted := w.AdmitConfirmation(t.Context(), id, KindAffinity)
+		_, located := w.Locate(t.Context(), form.Identifier(id))
+		_, admitted := w.AdmitConfirmation(t.Context(), form.Identifier(id), KindAffinity)
 		if !errors.Is(located, ErrRefused) || !same(located, admitted) {
 			t.Errorf("%s: %v, final call %v", id, located, admitted)
 		}

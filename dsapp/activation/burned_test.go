@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // The proof that uses the last attempt of a registration up, and no other one,
@@ -19,7 +21,7 @@ func TestBurningIsTold(t *testing.T) {
 	for _, id := range []string{"mdl-id", "standard-id", "affinity-id", "unknown-id"} {
 		var told []*BurnedError
 		for n := range 2 * w.maxAttempts {
-			p, err := w.begin(id, "wrong password").prove()
+			p, err := w.begin(form.Identifier(id), "wrong password").prove()
 			refused(t, p, err)
 			burned, ok := errors.AsType[*BurnedError](err)
 			if !ok {
@@ -41,7 +43,7 @@ func TestBurningIsTold(t *testing.T) {
 			t.Fatalf("%s: told %d times", id, len(told))
 		}
 		got := told[0].Admission
-		if got.Identifier != id || got.Kind != r.Kind || got.UserID != r.UserID || got.Domain != r.Domain || got.SerialNumber != r.SerialNumber || got.Instance != r.Instance {
+		if string(got.Identifier) != id || got.Kind != r.Kind || got.UserID != r.UserID || got.Domain != r.Domain || got.SerialNumber != r.SerialNumber || got.Instance != r.Instance {
 			t.Errorf("%s: told %+v, want %+v", id, got, r)
 		}
 	}

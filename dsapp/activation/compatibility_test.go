@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
@@ -60,7 +61,7 @@ func (x storedExchange) continued(t *testing.T, configured string) {
 	if x.Kind == KindStandard {
 		want = ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}
 	}
-	proof, err := w.Prove(t.Context(), x.Identifier, x.Evidence, home)
+	proof, err := w.Prove(t.Context(), form.Identifier(x.Identifier), form.ClientEvidence(x.Evidence), home)
 	if err != nil || proof.Evidence != x.ServerEvidence {
 		t.Fatalf("evidence %s, %v, want %s", proof.Evidence, err, x.ServerEvidence)
 	}
@@ -68,7 +69,7 @@ func (x storedExchange) continued(t *testing.T, configured string) {
 	if got := opened(t, transport, proof); got != want {
 		t.Errorf("got %+v", got)
 	}
-	a, err := w.AdmitConfirmation(t.Context(), x.Identifier, x.Kind)
+	a, err := w.AdmitConfirmation(t.Context(), form.Identifier(x.Identifier), x.Kind)
 	if err != nil || a.UserID != "jane.doe" || a.Instance != "primary" {
 		t.Errorf("admission %+v, %v", a, err)
 	}
@@ -76,7 +77,7 @@ func (x storedExchange) continued(t *testing.T, configured string) {
 	if len(x.ClientPublic) > 2*w.profile.Size() {
 		return // The configured profile judges the form of a first call.
 	}
-	p := w.beginAs(home, profile(t, x.Profile), x.Identifier, x.Password)
+	p := w.beginAs(home, profile(t, x.Profile), form.Identifier(x.Identifier), x.Password)
 	if p.challenge.Salt != x.Salt {
 		t.Errorf("salt %s, want %s", p.challenge.Salt, x.Salt)
 	}

@@ -4,31 +4,29 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // Admission is the right to make one call that follows the exchange, with what
 // is known of the registration.
 type Admission struct {
-	Identifier                             string
-	Generation                             Generation
-	Kind                                   Kind
-	UserID, Domain, SerialNumber, Instance string
+	Identifier form.Identifier
+	Generation Generation
+	Kind       Kind
+	form.Subject
 }
 
 // Locate returns what is known of a live KindAffinity registration, for the calls
 // of an exchange that the authentication server carries out itself. It consumes
-// and counts nothing. The error is an *InvalidError for the form of the
-// identifier, ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
-func (s *Service) Locate(ctx context.Context, identifier string) (Admission, error) {
-	if err := checkIdentifier(identifier); err != nil {
-		return Admission{}, err
-	}
+// and counts nothing. The error is ErrRefused, also as ErrUnknown, or wraps
+// ErrUnavailable.
+func (s *Service) Locate(ctx context.Context, identifier form.Identifier) (Admission, error) {
 	v, err := s.open(ctx)
 	if err != nil {
 		return Admission{}, err
 	}
-	record, found, err := s.load(ctx, v.store, identifier)
+	record, found, err := s.load(ctx, v.store, string(identifier))
 	if err != nil {
 		return Admission{}, err
 	}
@@ -40,13 +38,12 @@ func (s *Service) Locate(ctx context.Context, identifier string) (Admission, err
 
 // AdmitDevice consumes the right to add one device: one for each successful
 // proof of a KindMDL registration, one of Config.MaxAttempts for KindAffinity. The
-// error is an *InvalidError for the form of the identifier, ErrRefused, also as
-// ErrUnknown, or wraps ErrUnavailable.
-func (s *Service) AdmitDevice(ctx context.Context, identifier string) (Admission, error) {
+// error is ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
+func (s *Service) AdmitDevice(ctx context.Context, identifier form.Identifier) (Admission, error) {
 	consume := func(ctx context.Context, store Store) (Record, bool, error) {
-		return store.AdmitDevice(ctx, identifier, s.maxAttempts)
+		return store.AdmitDevice(ctx, string(identifier), s.maxAttempts)
 	}
-	return s.admit(ctx, identifier, "admitting device", consume, s.ReturnDevice)
+	return s.admit(ctx, string(identifier), "admitting device", consume, s.ReturnDevice)
 }
 
 // ReturnDevice gives the right of a back: of KindMDL for a call that was not sent,
@@ -58,13 +55,13 @@ func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
 
 // AdmitConfirmation counts one final call for a registration of one of the
 // kinds: at most Config.MaxAttempts of them and, except for KindAffinity, only after
-// a successful proof. The error is an *InvalidError for the form of the identifier,
-// ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
-func (s *Service) AdmitConfirmation(ctx context.Context, identifier string, kinds ...Kind) (Admission, error) {
+// a successful proof. The error is ErrRefused, also as ErrUnknown, or wraps
+// ErrUnavailable.
+func (s *Service) AdmitConfirmation(ctx context.Context, identifier form.Identifier, kinds ...Kind) (Admission, error) {
 	count := func(ctx context.Context, store Store) (Record, bool, error) {
-		return store.AdmitConfirmation(ctx, identifier, s.maxAttempts, kinds...)
+		return store.AdmitConfirmation(ctx, string(identifier), s.maxAttempts, kinds...)
 	}
-	return s.admit(ctx, identifier, "admitting final call", count, s.ReturnConfirmation)
+	return s.admit(ctx, string(identifier), "admitting final call", count, s.ReturnConfirmation)
 }
 
 // ReturnConfirmation takes the final call of a back that AdmitConfirmation
@@ -89,9 +86,6 @@ func (s *Service) admit(
 	consume func(ctx context.Context, store Store) (Record, bool, error),
 	giveBack func(context.Context, Admission) error,
 ) (Admission, error) {
-	if err := checkIdentifier(identifier); err != nil {
-		return Admission{}, err
-	}
 	v, err := s.open(ctx)
 	if err != nil {
 		return Admission{}, err
@@ -112,7 +106,7 @@ func (s *Service) admit(
 	if err != nil {
 		// The call is not made, so the right to it is not lost. Failing that too
 		// changes nothing about the error to report.
-		_ = giveBack(ctx, Admission{Identifier: identifier, Generation: record.Generation})
+		_ = giveBack(ctx, Admission{Identifier: form.Identifier(identifier), Generation: record.Generation})
 		return Admission{}, err
 	}
 	return a, nil
@@ -129,8 +123,8 @@ func (s *Service) afterwards(
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := do(v.store, ctx, a.Identifier, a.Generation); err != nil {
-		return s.failed(ctx, a.Identifier, what, err)
+	if err := do(v.store, ctx, string(a.Identifier), a.Generation); err != nil {
+		return s.failed(ctx, string(a.Identifier), what, err)
 	}
 	return nil
 }
@@ -158,12 +152,9 @@ func (s *Service) admission(ctx context.Context, ring *seal.Keyring, record Reco
 		return Admission{}, err
 	}
 	return Admission{
-		Identifier:   record.Identifier,
-		Generation:   record.Generation,
-		Kind:         record.Kind,
-		UserID:       f.userID,
-		Domain:       f.domain,
-		SerialNumber: f.serialNumber,
-		Instance:     f.instance,
+		Identifier: form.Identifier(record.Identifier),
+		Generation: record.Generation,
+		Kind:       record.Kind,
+		Subject:    f,
 	}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // Who makes first calls from elsewhere, or as another application, does not take the
@@ -52,13 +54,13 @@ func TestProofsFromElsewhereCount(t *testing.T) {
 	w := newWorld(t)
 	w.register(w.mdl("known-id"))
 	for _, id := range []string{"known-id", "unknown-id"} {
-		w.begin(id, "any password")
-		w.beginEverywhere(id)
+		w.begin(form.Identifier(id), "any password")
+		w.beginEverywhere(form.Identifier(id))
 		for i := range MaxHandshakes {
-			p, err := w.Prove(t.Context(), id, strings.Repeat("5", 64), at(20+i))
+			p, err := w.Prove(t.Context(), form.Identifier(id), form.ClientEvidence(strings.Repeat("5", 64)), at(20+i))
 			refused(t, p, err)
 		}
-		w.store.peek(id, func(e *stored) {
+		w.store.peek(form.Identifier(id), func(e *stored) {
 			if e.reserved != w.maxAttempts || !e.burned {
 				t.Errorf("%s: %d attempts are reserved, burned %t", id, e.reserved, e.burned)
 			}
@@ -113,7 +115,7 @@ func TestContentionIsTold(t *testing.T) {
 		} {
 			w.clock.advance(c.wait)
 			w.restart()
-			if got := w.beginFrom(c.from, id, "any password").challenge.Contended; got != c.want {
+			if got := w.beginFrom(c.from, form.Identifier(id), "any password").challenge.Contended; got != c.want {
 				t.Errorf("%s: call %d: told %t", id, i+1, got)
 			}
 		}
@@ -136,7 +138,7 @@ func TestTags(t *testing.T) {
 	for range 2 {
 		for _, id := range []string{"one-id", "other-id"} {
 			for _, value := range []string{"one", "other"} {
-				w.beginFrom(Origin{Address: value, Application: value}, id, "any password")
+				w.beginFrom(Origin{Address: value, Application: value}, form.Identifier(id), "any password")
 				h := w.store.last(id)
 				note(h.Source, id+" address "+value)
 				note(h.Application, id+" application "+value)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -92,35 +93,29 @@ func checkPrintable(member, value string, limit int) error {
 	return nil
 }
 
-// Sealed is one item of activation data under the keys of an exchange; all
-// three parts are upper-case hex.
-type Sealed struct {
-	Data, Counter, MAC string
-}
-
 // Proof is the server's answer to a right proof.
 type Proof struct {
 	// Evidence is what the profile gives.
 	Evidence string
 	// LicenseActivationMessage is set for KindMDL.
-	LicenseActivationMessage *Sealed
+	LicenseActivationMessage *form.Sealed
 	// ActivationCode is set for KindStandard.
-	ActivationCode *Sealed
+	ActivationCode *form.Sealed
 	// EventReactivationCounter is set for KindStandard if there is one.
-	EventReactivationCounter *Sealed
+	EventReactivationCounter *form.Sealed
 }
 
 // sealData seals the encoded data of a registration into p. It reports false if
 // the data does not have the form of the kind.
 func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool, err error) {
-	var members []**Sealed
+	var members []**form.Sealed
 	var items []seal.Item
 	switch k {
 	case KindMDL:
-		members = []**Sealed{&p.LicenseActivationMessage}
+		members = []**form.Sealed{&p.LicenseActivationMessage}
 		items = []seal.Item{seal.LicenseActivationMessage}
 	case KindStandard:
-		members = []**Sealed{&p.ActivationCode, &p.EventReactivationCounter}
+		members = []**form.Sealed{&p.ActivationCode, &p.EventReactivationCounter}
 		items = []seal.Item{seal.ActivationCode, seal.EventReactivationCounter}
 	default:
 		return false, nil
@@ -137,7 +132,7 @@ func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool,
 		if err != nil {
 			return false, fmt.Errorf("sealing %s: %w", item, err)
 		}
-		*members[i] = &Sealed{Data: upperHex(c.Data), Counter: upperHex(c.Counter), MAC: upperHex(c.MAC)}
+		*members[i] = &form.Sealed{Data: upperHex(c.Data), Counter: upperHex(c.Counter), MAC: upperHex(c.MAC)}
 	}
 	return true, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -34,25 +35,23 @@ type Origin struct {
 // for its proof is replaced, and the oldest one of MaxHandshakes others.
 // Identifiers without an exchange get an answer of the same form.
 //
-// The error is an *InvalidError for the form of A or of the identifier, ErrBusy,
-// or wraps ErrUnavailable.
-func (s *Service) Begin(ctx context.Context, identifier, clientPublic string, from Origin) (Challenge, error) {
-	if _, err := s.profiles[0].ParsePublic(clientPublic); err != nil {
+// The error is an *InvalidError for an A that the exchange does not take, ErrBusy, or
+// wraps ErrUnavailable.
+func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from Origin) (Challenge, error) {
+	if _, err := s.profiles[0].ParsePublic(string(clientPublic)); err != nil {
 		return Challenge{}, &InvalidError{Member: memberPublic, Problem: err.Error()}
 	}
-	if err := checkIdentifier(identifier); err != nil {
-		return Challenge{}, err
-	}
+	id := string(identifier)
 	v, err := s.open(ctx)
 	if err != nil {
 		return Challenge{}, err
 	}
-	h, c, err := s.begin(ctx, v, identifier, clientPublic, from)
+	h, c, err := s.begin(ctx, v, id, string(clientPublic), from)
 	if err != nil {
 		return Challenge{}, err
 	}
-	if c.Contended, err = v.store.PutHandshake(ctx, identifier, h); err != nil {
-		return Challenge{}, s.failed(ctx, identifier, "storing handshake", err)
+	if c.Contended, err = v.store.PutHandshake(ctx, id, h); err != nil {
+		return Challenge{}, s.failed(ctx, id, "storing handshake", err)
 	}
 	return c, nil
 }
@@ -114,16 +113,14 @@ func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic s
 // a right one gives the attempt back. The handshake is that of the caller's address
 // or, if that has none, the last one: a phone may change its network in between.
 //
-// The error is an *InvalidError for the form of the evidence or the identifier,
+// The error is an *InvalidError for evidence that the exchange does not take,
 // ErrBusy (in both cases nothing was used up), ErrRefused for every other
 // refusal, also as a *BurnedError, or wraps ErrUnavailable.
-func (s *Service) Prove(ctx context.Context, identifier, evidence string, from Origin) (Proof, error) {
-	if _, err := s.profiles[0].ParseEvidence(evidence); err != nil {
+func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from Origin) (Proof, error) {
+	if _, err := s.profiles[0].ParseEvidence(string(evidence)); err != nil {
 		return Proof{}, &InvalidError{Member: memberEvidence, Problem: err.Error()}
 	}
-	if err := checkIdentifier(identifier); err != nil {
-		return Proof{}, err
-	}
+	id := string(identifier)
 	v, err := s.open(ctx)
 	if err != nil {
 		return Proof{}, err
@@ -136,7 +133,7 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	if err != nil {
 		return Proof{}, err
 	}
-	a, err := s.attempt(ctx, v, d, identifier, tag(secret, tagSource, identifier, from.Address), evidence)
+	a, err := s.attempt(ctx, v, d, id, tag(secret, tagSource, id, from.Address), string(evidence))
 	if err != nil {
 		return Proof{}, err
 	}
@@ -147,7 +144,7 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	// An attempt is reserved: it is settled even if the client has gone.
 	settling, cancel := detached(ctx)
 	defer cancel()
-	record, settled, err := v.store.Settle(settling, identifier, Settlement{
+	record, settled, err := v.store.Settle(settling, id, Settlement{
 		Generation:     a.generation,
 		Token:          a.token,
 		Proven:         a.proven,
@@ -158,12 +155,12 @@ func (s *Service) Prove(ctx context.Context, identifier, evidence string, from O
 	case a.failed != nil:
 		return Proof{}, a.failed
 	case a.unopened:
-		return Proof{}, s.unopened(ctx, identifier, sealedHandshake)
+		return Proof{}, s.unopened(ctx, id, sealedHandshake)
 	case err != nil:
-		return Proof{}, s.failed(ctx, identifier, "settling proof", err)
+		return Proof{}, s.failed(ctx, id, "settling proof", err)
 	case !settled || !a.proven:
-		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", identifier), slog.String("reason", a.reason()))
-		return Proof{}, s.refused(settling, v, identifier, a)
+		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", id), slog.String("reason", a.reason()))
+		return Proof{}, s.refused(settling, v, id, a)
 	}
 	return s.deliver(ctx, v.ring, record, a.outcome)
 }
@@ -238,7 +235,7 @@ func (s *Service) refused(ctx context.Context, v vault, identifier string, a att
 	registration, err := s.admission(ctx, v.ring, record)
 	if err != nil {
 		// It was logged, and the identifier is known.
-		registration = Admission{Identifier: identifier, Generation: record.Generation, Kind: record.Kind}
+		registration = Admission{Identifier: form.Identifier(identifier), Generation: record.Generation, Kind: record.Kind}
 	}
 	return &BurnedError{Admission: registration}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // jobFunc is a job that a test watches.
@@ -111,7 +113,7 @@ func TestBusy(t *testing.T) {
 	results := make(chan error, 17)
 	for range 17 {
 		go func() {
-			_, err := w.Prove(context.Background(), "unknown-id", strings.Repeat("0", 64), home)
+			_, err := w.Prove(context.Background(), "unknown-id", form.ClientEvidence(strings.Repeat("0", 64)), home)
 			results <- err
 		}()
 	}
@@ -134,7 +136,7 @@ func TestBusy(t *testing.T) {
 	}
 	// The form of a request is judged first, so that a bad one is told so.
 	var invalid *InvalidError
-	if _, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("x", 64), home); !errors.As(err, &invalid) {
+	if _, err := w.Prove(t.Context(), r.Identifier, form.ClientEvidence(strings.Repeat("x", 64)), home); !errors.As(err, &invalid) {
 		t.Errorf("got %v", err)
 	}
 	close(release)
@@ -158,7 +160,7 @@ func TestBusyEnds(t *testing.T) {
 		for range 40 {
 			_, err := w.Begin(t.Context(), "unknown-id", "1234", home)
 			if err == nil {
-				_, err = w.Prove(t.Context(), "unknown-id", strings.Repeat("0", 64), home)
+				_, err = w.Prove(t.Context(), "unknown-id", form.ClientEvidence(strings.Repeat("0", 64)), home)
 			}
 			if !errors.Is(err, ErrUnavailable) {
 				t.Fatalf("%s: %v", method, err)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // memory is a Store that follows the contract in one map. It counts calls, can
@@ -389,10 +391,10 @@ func (m *memory) take() []string {
 }
 
 // peek runs f with the entry of an identifier, nil if there is none.
-func (m *memory) peek(identifier string, f func(*stored)) {
+func (m *memory) peek(identifier form.Identifier, f func(*stored)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f(m.entry(identifier))
+	f(m.entry(string(identifier)))
 }
 
 // set changes the maps of hooks under the lock.

@@ -3,6 +3,7 @@ package activation
 import (
 	"encoding/binary"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -41,21 +42,17 @@ func (r Record) burned() bool {
 	return (r.Kind == KindMDL || r.Kind == KindStandard) && len(r.Verifier) == 0
 }
 
-// facts is who registered and where.
-type facts struct {
-	userID, domain, serialNumber, instance string
+// encodeSubject returns who registered and where, as it is sealed.
+func encodeSubject(s form.Subject) []byte {
+	return encodeFields(s.UserID, s.Domain, s.SerialNumber, s.Instance)
 }
 
-func (f facts) encode() []byte {
-	return encodeFields(f.userID, f.domain, f.serialNumber, f.instance)
-}
-
-func decodeFacts(b []byte) (facts, bool) {
+func decodeSubject(b []byte) (form.Subject, bool) {
 	fields, ok := decodeFields(b, 4)
 	if !ok {
-		return facts{}, false
+		return form.Subject{}, false
 	}
-	return facts{userID: string(fields[0]), domain: string(fields[1]), serialNumber: string(fields[2]), instance: string(fields[3])}, true
+	return form.Subject{UserID: string(fields[0]), Domain: string(fields[1]), SerialNumber: string(fields[2]), Instance: string(fields[3])}, true
 }
 
 // encodeFields joins fields of up to 65535 bytes, each behind its length.
@@ -84,7 +81,7 @@ func decodeFields(b []byte, n int) ([][]byte, bool) {
 	return fields, len(b) == 0
 }
 
-// sameRegistrant reports whether f may replace g.
-func (f facts) sameRegistrant(g facts) bool {
-	return f.instance == g.instance && f.userID == g.userID && f.domain == g.domain
+// mayReplace reports whether a registration of s may take the place of one of t.
+func mayReplace(s, t form.Subject) bool {
+	return s.Instance == t.Instance && s.UserID == t.UserID && s.Domain == t.Domain
 }

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // states puts an identifier into every state in which an exchange cannot
@@ -23,43 +25,47 @@ var states = []struct {
 	name  string
 	setup func(w *world, identifier string) (password string)
 }{
-	{"wrong password", func(w *world, id string) string { w.register(w.mdl(id)); return "wrong password" }},
-	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(id)); return "wrong password" }},
+	{"wrong password", func(w *world, id string) string { w.register(w.mdl(form.Identifier(id))); return "wrong password" }},
+	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(form.Identifier(id))); return "wrong password" }},
 	{"unknown", func(w *world, id string) string { return "any password" }},
 	{"wrong password, several handshakes", func(w *world, id string) string {
-		w.register(w.mdl(id))
-		w.beginEverywhere(id)
+		w.register(w.mdl(form.Identifier(id)))
+		w.beginEverywhere(form.Identifier(id))
 		return "wrong password"
 	}},
 	{"unknown, several handshakes", func(w *world, id string) string {
-		w.beginEverywhere(id)
+		w.beginEverywhere(form.Identifier(id))
 		return "any password"
 	}},
 	{"probed before", func(w *world, id string) string {
-		p, err := w.begin(id, "any password").prove()
+		p, err := w.begin(form.Identifier(id), "any password").prove()
 		refused(w.t, p, err)
 		return "any password"
 	}},
-	{"probed until burned", func(w *world, id string) string { w.burn(id); return "any password" }},
-	{"burned", func(w *world, id string) string { r := w.register(w.mdl(id)); w.burn(id); return r.Password }},
+	{"probed until burned", func(w *world, id string) string { w.burn(form.Identifier(id)); return "any password" }},
+	{"burned", func(w *world, id string) string {
+		r := w.register(w.mdl(form.Identifier(id)))
+		w.burn(form.Identifier(id))
+		return r.Password
+	}},
 	{"tombstone", func(w *world, id string) string {
-		r := w.register(w.mdl(id))
-		w.burn(id)
+		r := w.register(w.mdl(form.Identifier(id)))
+		w.burn(form.Identifier(id))
 		w.clock.advance(w.registrationLifetime)
 		return r.Password
 	}},
 	{"expired", func(w *world, id string) string {
-		r := w.register(w.mdl(id))
+		r := w.register(w.mdl(form.Identifier(id)))
 		w.clock.advance(w.registrationLifetime)
 		return r.Password
 	}},
-	{"affinity", func(w *world, id string) string { w.register(w.affinity(id)); return "any password" }},
+	{"affinity", func(w *world, id string) string { w.register(w.affinity(form.Identifier(id))); return "any password" }},
 	{"completed", func(w *world, id string) string {
-		r := w.register(w.mdl(id))
-		if err := w.activate(id, r.Password); err != nil {
+		r := w.register(w.mdl(form.Identifier(id)))
+		if err := w.activate(form.Identifier(id), r.Password); err != nil {
 			w.t.Fatal(err)
 		}
-		a, err := w.AdmitConfirmation(context.Background(), id, KindMDL)
+		a, err := w.AdmitConfirmation(context.Background(), form.Identifier(id), KindMDL)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -69,9 +75,9 @@ var states = []struct {
 		return r.Password
 	}},
 	{"no activation left", func(w *world, id string) string {
-		r := w.register(w.mdl(id))
+		r := w.register(w.mdl(form.Identifier(id)))
 		for range w.maxActivations {
-			if err := w.activate(id, r.Password); err != nil {
+			if err := w.activate(form.Identifier(id), r.Password); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -134,14 +140,14 @@ func TestUnknownIsCounted(t *testing.T) {
 	for _, id := range []string{"known-id", "unknown-id"} {
 		taken := 0
 		for range 5 {
-			p := w.begin(id, "wrong password")
+			p := w.begin(form.Identifier(id), "wrong password")
 			refusedNow(t, p)
-			w.store.peek(id, func(e *stored) { taken = e.reserved })
+			w.store.peek(form.Identifier(id), func(e *stored) { taken = e.reserved })
 		}
 		if taken != 3 {
 			t.Errorf("%s: %d attempts were taken", id, taken)
 		}
-		w.store.peek(id, func(e *stored) {
+		w.store.peek(form.Identifier(id), func(e *stored) {
 			if !e.burned || e.Lifetime != w.registrationLifetime {
 				t.Errorf("%s: burned %t, ends in %v", id, e.burned, e.Lifetime)
 			}
@@ -184,11 +190,11 @@ func TestSaltIsStable(t *testing.T) {
 	check("restarted")
 	w.register(w.affinity(id))
 	check("affinity")
-	w.register(Registration{Identifier: id, Kind: KindStandard, UserID: "jane.doe", Instance: "backup", Data: w.standard("").Data, Started: w.clock.now()})
+	w.register(Registration{Identifier: id, Kind: KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.standard("").Data, Started: w.clock.now()})
 	check("standard")
 	other := w.Service
 	w.restart(func(c *Config) { c.MaxAttempts = 1 })
-	r := Registration{Identifier: id, Kind: KindMDL, UserID: "jane.doe", Instance: "backup", Data: w.mdl("").Data, Started: w.clock.now()}
+	r := Registration{Identifier: id, Kind: KindMDL, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.mdl("").Data, Started: w.clock.now()}
 	w.register(r)
 	check("registered by another node")
 	w.Service = other
@@ -236,8 +242,8 @@ func TestSaltFormula(t *testing.T) {
 			continue
 		}
 		want := strings.ToUpper(hex.EncodeToString(h[:16]))
-		simulated := w.begin(identifier, "any password").challenge.Salt
-		registered := w.begin(identifier, w.register(w.mdl(identifier)).Password).challenge.Salt
+		simulated := w.begin(form.Identifier(identifier), "any password").challenge.Salt
+		registered := w.begin(form.Identifier(identifier), w.register(w.mdl(form.Identifier(identifier))).Password).challenge.Salt
 		if simulated != want || registered != want {
 			t.Errorf("%s: salts %s and %s, want %s", identifier, simulated, registered, want)
 		}
@@ -280,7 +286,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 	w.clock.advance(w.handshakeLifetime)
 	refusedNow(t, p)
 	for range 10 {
-		proof, err := w.Prove(t.Context(), r.Identifier, strings.Repeat("5", 64), home)
+		proof, err := w.Prove(t.Context(), r.Identifier, form.ClientEvidence(strings.Repeat("5", 64)), home)
 		refused(t, proof, err)
 	}
 	if err := w.activate(r.Identifier, r.Password); err != nil {
@@ -463,12 +469,12 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	}
 	// An A that fits the configured group only is answered like one for an unknown
 	// identifier, and proves nothing.
-	for _, identifier := range []string{r.Identifier, "unknown-id"} {
-		c, err := w.Begin(t.Context(), identifier, strings.Repeat("1", 768), home)
+	for _, identifier := range []string{string(r.Identifier), "unknown-id"} {
+		c, err := w.Begin(t.Context(), form.Identifier(identifier), form.ClientPublic(strings.Repeat("1", 768)), home)
 		if err != nil || len(c.ServerPublic) != 768 {
 			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
 		}
-		if _, err := w.Prove(t.Context(), identifier, strings.Repeat("0", 64), home); !errors.Is(err, ErrRefused) {
+		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", identifier, err)
 		}
 	}
@@ -503,7 +509,7 @@ func TestClientLeavesDuringProof(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	w.store.take()
-	if _, err := w.Prove(ctx, "unknown-id", p.evidence, home); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
+	if _, err := w.Prove(ctx, "unknown-id", form.ClientEvidence(p.evidence), home); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -521,7 +527,7 @@ func clientLeaves(t *testing.T, when string, right bool) {
 	w.store.set(func() {
 		map[string]map[string]func(){"before": w.store.before, "after": w.store.after}[when]["Take"] = leave
 	})
-	_, err := w.Prove(ctx, r.Identifier, p.evidence, home)
+	_, err := w.Prove(ctx, r.Identifier, form.ClientEvidence(p.evidence), home)
 	if right != (err == nil) {
 		t.Errorf("right %t: %v", right, err)
 	}
@@ -583,7 +589,7 @@ func TestRefusalNeedsStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.store.fail["Load"] = errors.New("connection refused")
-	for name, call := range map[string]func(context.Context, string) (Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
+	for name, call := range map[string]func(context.Context, form.Identifier) (Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
 		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || a != (Admission{}) {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
@@ -629,12 +635,12 @@ func TestSimulatedIsMarked(t *testing.T) {
 	w.burn("burned-id")
 	w.burn("probed-id")
 	for id, want := range map[string]bool{"mdl-id": false, "standard-id": false, "affinity-id": false, "burned-id": false, "probed-id": true, "unknown-id": true} {
-		w.begin(id, "any password")
+		w.begin(form.Identifier(id), "any password")
 		h := w.store.last(id)
 		if h.Simulated != want {
 			t.Errorf("%s: simulated %t", id, h.Simulated)
 		}
-		w.store.peek(id, func(e *stored) {
+		w.store.peek(form.Identifier(id), func(e *stored) {
 			if e != nil && h.Generation != e.Generation || h.Generation == (Generation{}) {
 				t.Errorf("%s: generation %x", id, h.Generation)
 			}

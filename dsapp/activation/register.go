@@ -3,18 +3,12 @@ package activation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
-
-// MaxFactLength is the greatest length of each text of a Registration in bytes.
-const MaxFactLength = 255
 
 // maxCreates is how often a registration is stored anew after it met another:
 // a drawn identifier that is taken, or a registration that changed meanwhile.
@@ -24,12 +18,12 @@ const maxCreates = 8
 type Registration struct {
 	// Identifier is the one the authentication server gave. It may be empty for
 	// KindStandard: then one is drawn.
-	Identifier string
+	Identifier form.Identifier
 	// Kind is KindMDL, KindStandard or KindAffinity.
 	Kind Kind
-	// UserID and Instance are required, Domain and SerialNumber are not. Each is
-	// at most 255 bytes of UTF-8 without control characters and semicolons.
-	UserID, Domain, SerialNumber, Instance string
+	// Subject has a user and an instance at least. No member is longer than
+	// form.MaxKept bytes.
+	form.Subject
 	// Data is what the phone will receive; empty for KindAffinity.
 	Data ActivationData
 	// Started is when the lifetime began: before the authentication server was
@@ -39,7 +33,7 @@ type Registration struct {
 
 // Registered is the result of Register.
 type Registered struct {
-	Identifier string
+	Identifier form.Identifier
 	// Password is the activation password. It is kept nowhere else. Empty for
 	// KindAffinity.
 	Password string
@@ -72,9 +66,9 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 	identifier := r.Identifier
 	for range maxCreates {
 		if r.Identifier == "" {
-			identifier = generator{alphabet: alphanumeric, length: drawnIdentifierLength}.draw()
+			identifier = form.Identifier(generator{alphabet: alphanumeric, length: drawnIdentifierLength}.draw())
 		}
-		record, password, err := s.newRecord(ctx, v, identifier, r, data)
+		record, password, err := s.newRecord(ctx, v, string(identifier), r, data)
 		if err != nil {
 			return Registered{}, err
 		}
@@ -97,7 +91,7 @@ func (s *Service) remaining(started time.Time) time.Duration {
 // newRecord makes the sealed record of a registration and its password.
 func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r Registration, data []byte) (Record, string, error) {
 	record := Record{Identifier: identifier, Generation: random16(), Kind: r.Kind}
-	plainFacts := r.facts().encode()
+	plainFacts := encodeSubject(r.Subject)
 	defer clear(plainFacts)
 	var err error
 	if record.Facts, err = v.ring.Seal(recordLabel(sealedFacts, record), plainFacts); err != nil {
@@ -150,7 +144,7 @@ func (s *Service) create(ctx context.Context, v vault, record Record, r Registra
 		if err != nil {
 			return false, err
 		}
-		if !r.facts().sameRegistrant(f) {
+		if !mayReplace(r.Subject, f) {
 			break
 		}
 		replaces = existing.Generation
@@ -160,21 +154,17 @@ func (s *Service) create(ctx context.Context, v vault, record Record, r Registra
 }
 
 // openFacts returns who made a stored registration.
-func (s *Service) openFacts(ctx context.Context, ring *seal.Keyring, record Record) (facts, error) {
+func (s *Service) openFacts(ctx context.Context, ring *seal.Keyring, record Record) (form.Subject, error) {
 	plaintext, err := ring.Open(recordLabel(sealedFacts, record), record.Facts)
 	if err != nil {
-		return facts{}, s.unopened(ctx, record.Identifier, sealedFacts)
+		return form.Subject{}, s.unopened(ctx, record.Identifier, sealedFacts)
 	}
 	defer clear(plaintext)
-	f, ok := decodeFacts(plaintext)
+	f, ok := decodeSubject(plaintext)
 	if !ok {
-		return facts{}, s.unopened(ctx, record.Identifier, sealedFacts)
+		return form.Subject{}, s.unopened(ctx, record.Identifier, sealedFacts)
 	}
 	return f, nil
-}
-
-func (r Registration) facts() facts {
-	return facts{userID: r.UserID, domain: r.Domain, serialNumber: r.SerialNumber, instance: r.Instance}
 }
 
 // check returns the encoded activation data if r can be registered.
@@ -184,39 +174,11 @@ func (r Registration) check() ([]byte, error) {
 	default:
 		return nil, &InvalidError{Member: "kind", Problem: "cannot be registered"}
 	}
-	if r.Identifier != "" || r.Kind != KindStandard {
-		if err := checkIdentifier(r.Identifier); err != nil {
-			return nil, err
-		}
-	}
-	for _, f := range []struct {
-		member, value string
-		required      bool
-	}{{"userID", r.UserID, true}, {"domain", r.Domain, false}, {"serialNumber", r.SerialNumber, false}, {"instance", r.Instance, true}} {
-		if problem := factProblem(f.value); problem != "" {
-			return nil, &InvalidError{Member: f.member, Problem: problem}
-		}
-		if f.required && f.value == "" {
-			return nil, &InvalidError{Member: f.member, Problem: "is missing"}
-		}
+	if r.Identifier == "" && r.Kind != KindStandard {
+		return nil, &InvalidError{Member: memberIdentifier, Problem: "is missing"}
 	}
 	if r.Started.IsZero() {
 		return nil, &InvalidError{Member: "started", Problem: "is missing"}
 	}
 	return r.Data.encode(r.Kind)
-}
-
-// factProblem says what is wrong with a text of a Registration, if anything.
-func factProblem(s string) string {
-	switch {
-	case len(s) > MaxFactLength:
-		return fmt.Sprintf("has more than %d bytes", MaxFactLength)
-	case !utf8.ValidString(s):
-		return "is not UTF-8"
-	case strings.ContainsRune(s, ';'):
-		return "has a semicolon"
-	case strings.ContainsFunc(s, unicode.IsControl):
-		return "has a control character"
-	}
-	return ""
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
@@ -355,9 +356,12 @@ func TestOpenFails(t *testing.T) {
 	})
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
-		"Register":          func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
-		"Begin":             func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234", home); return err },
-		"Prove":             func() error { _, err := w.Prove(ctx, "e3wfISG9", strings.Repeat("0", 64), home); return err },
+		"Register": func() error { _, err := w.Register(ctx, w.mdl("e3wfISG9")); return err },
+		"Begin":    func() error { _, err := w.Begin(ctx, "e3wfISG9", "1234", home); return err },
+		"Prove": func() error {
+			_, err := w.Prove(ctx, "e3wfISG9", form.ClientEvidence(strings.Repeat("0", 64)), home)
+			return err
+		},
 		"Locate":            func() error { _, err := w.Locate(ctx, "e3wfISG9"); return err },
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
@@ -400,7 +404,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	wrong := w.begin(id, "wrong password")
 	_, err = wrong.prove()
 	note(err)
-	_, err = w.Register(ctx, Registration{Identifier: id, Kind: KindMDL, UserID: "john.doe", Instance: "primary", Data: w.mdl("").Data, Started: w.clock.now()})
+	_, err = w.Register(ctx, Registration{Identifier: id, Kind: KindMDL, Subject: form.Subject{UserID: "john.doe", Instance: "primary"}, Data: w.mdl("").Data, Started: w.clock.now()})
 	note(err)
 	_, err = w.Begin(ctx, id, "not hex at all", home)
 	note(err)

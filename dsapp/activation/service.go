@@ -46,14 +46,6 @@ const (
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
 
-// The events given to Config.Alarm.
-const (
-	// EventUnopened is a stored value that no sealing key opens.
-	EventUnopened = "record_unopened"
-	// EventDamaged is a registration for which the store says ErrDamaged.
-	EventDamaged = "record_damaged"
-)
-
 // Errors of the Service. A store that cannot be used gives ErrUnavailable, as
 // does a stored value that cannot be opened.
 var (
@@ -118,9 +110,8 @@ type Config struct {
 	MaxExchanges int
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
-	// Alarm is called with one of the events and the identifier of the registration,
-	// which is empty if the value belongs to none; nil for no alarms.
-	Alarm func(ctx context.Context, event string, identifier string)
+	// Alarm is told of stored values that cannot be used; nil for no alarms.
+	Alarm func(ctx context.Context, a seal.Alarm)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 }
@@ -137,7 +128,7 @@ type Service struct {
 	password             generator
 	gate                 *gate
 	logger               *slog.Logger
-	alarm                func(ctx context.Context, event string, identifier string)
+	alarm                func(ctx context.Context, a seal.Alarm)
 	now                  func() time.Time
 
 	simulation atomic.Pointer[simulation]
@@ -163,7 +154,7 @@ func New(c Config) (*Service, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Alarm == nil {
-		c.Alarm = func(context.Context, string, string) {}
+		c.Alarm = func(context.Context, seal.Alarm) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -235,32 +226,6 @@ func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
 	return release, nil
 }
 
-// ValidIdentifier reports whether s has the form of a registration identifier:
-// 4 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'.
-func ValidIdentifier(s string) bool {
-	if len(s) < 4 || len(s) > 64 {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func checkIdentifier(s string) error {
-	if s == "" {
-		return &InvalidError{Member: memberIdentifier, Problem: "is missing"}
-	}
-	if !ValidIdentifier(s) {
-		return &InvalidError{Member: memberIdentifier, Problem: "is not 4 to 64 letters, digits, dots, underscores and hyphens"}
-	}
-	return nil
-}
-
 // vault is the open store and the keys to what it holds.
 type vault struct {
 	store Store
@@ -281,7 +246,7 @@ func (s *Service) open(ctx context.Context) (vault, error) {
 func (s *Service) unopened(ctx context.Context, identifier, what string) error {
 	s.logger.ErrorContext(ctx, "stored value cannot be opened with any sealing key",
 		slog.String("registration", identifier), slog.String("value", what))
-	s.alarm(ctx, EventUnopened, identifier)
+	s.alarm(ctx, seal.Alarm{Event: seal.EventUnopened, Registration: identifier})
 	return fmt.Errorf("%w: stored %s: %w", ErrUnavailable, what, seal.ErrUnopened)
 }
 
@@ -291,7 +256,7 @@ func (s *Service) failed(ctx context.Context, identifier, what string, err error
 	if errors.Is(err, ErrDamaged) {
 		s.logger.ErrorContext(ctx, "stored registration holds what no gateway writes",
 			slog.String("registration", identifier), slog.Any("error", err))
-		s.alarm(ctx, EventDamaged, identifier)
+		s.alarm(ctx, seal.Alarm{Event: seal.EventDamaged, Registration: identifier})
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

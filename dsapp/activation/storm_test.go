@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
@@ -97,7 +98,7 @@ func checkStorm(t *testing.T, open opener) {
 		}
 		nodes := []*Service{w.Service, other}
 		r := w.register(w.mdl("e3wfISG9"))
-		identifiers := []string{r.Identifier, "unknown-id"}
+		identifiers := []string{string(r.Identifier), "unknown-id"}
 
 		type run struct {
 			node, identifier, address int
@@ -131,7 +132,7 @@ func checkStorm(t *testing.T, open opener) {
 				for i := range x.copies {
 					proofs.Go(func() {
 						// Copies of a proof reach both nodes, from several addresses.
-						switch _, err := nodes[(x.node+i)%2].Prove(context.Background(), id, evidence, at(x.address+i)); {
+						switch _, err := nodes[(x.node+i)%2].Prove(context.Background(), form.Identifier(id), form.ClientEvidence(evidence), at(x.address+i)); {
 						case err == nil:
 							mu.Lock()
 							accepted[id]++
@@ -156,18 +157,18 @@ func checkStorm(t *testing.T, open opener) {
 					id, book.taken[id], book.wrong[id], book.superseded[id], won, accepted[id])
 			}
 		}
-		record, found, err := stores[1].Load(context.Background(), r.Identifier)
+		record, found, err := stores[1].Load(context.Background(), string(r.Identifier))
 		if err != nil || !found {
 			rt.Fatalf("load: %t, %v", found, err)
 		}
-		lost := book.wrong[r.Identifier] + book.superseded[r.Identifier]
+		lost := book.wrong[string(r.Identifier)] + book.superseded[string(r.Identifier)]
 		if burned := record.Verifier == nil; burned != (lost >= w.maxAttempts) {
 			rt.Fatalf("burned %t with %d attempts lost of %d", burned, lost, w.maxAttempts)
 		}
-		for i := range accepted[r.Identifier] + 1 {
+		for i := range accepted[string(r.Identifier)] + 1 {
 			_, err := nodes[i%2].AdmitDevice(context.Background(), r.Identifier)
-			if admitted := i < accepted[r.Identifier]; admitted != (err == nil) || !admitted && !same(err, ErrRefused) {
-				rt.Fatalf("device %d after %d activations: %v", i+1, accepted[r.Identifier], err)
+			if admitted := i < accepted[string(r.Identifier)]; admitted != (err == nil) || !admitted && !same(err, ErrRefused) {
+				rt.Fatalf("device %d after %d activations: %v", i+1, accepted[string(r.Identifier)], err)
 			}
 		}
 	})
@@ -202,15 +203,15 @@ func checkContention(t *testing.T, open opener) {
 	}
 	nodes := []*Service{w.Service, other}
 	r := w.register(w.mdl("e3wfISG9"))
-	for _, id := range []string{r.Identifier, "unknown-id"} {
-		p := w.begin(id, r.Password)
+	for _, id := range []string{string(r.Identifier), "unknown-id"} {
+		p := w.begin(form.Identifier(id), r.Password)
 		var told atomic.Int32
 		var wg sync.WaitGroup
 		for i := range 3 * (MaxHandshakes - 1) {
 			wg.Go(func() {
 				from := at(2 + i%(MaxHandshakes-1))
 				for range 3 {
-					c, err := nodes[i%2].Begin(context.Background(), id, "1234", from)
+					c, err := nodes[i%2].Begin(context.Background(), form.Identifier(id), "1234", from)
 					if err != nil {
 						t.Error(err)
 					}
@@ -219,7 +220,7 @@ func checkContention(t *testing.T, open opener) {
 					}
 				}
 				if i < w.maxAttempts-1 {
-					proof, err := nodes[i%2].Prove(context.Background(), id, strings.Repeat("5", 64), from)
+					proof, err := nodes[i%2].Prove(context.Background(), form.Identifier(id), form.ClientEvidence(strings.Repeat("5", 64)), from)
 					refused(t, proof, err)
 				}
 			})
@@ -228,7 +229,7 @@ func checkContention(t *testing.T, open opener) {
 		if n := told.Load(); n != 1 {
 			t.Errorf("%s: told %d times", id, n)
 		}
-		if _, err := p.prove(); (err == nil) != (id == r.Identifier) {
+		if _, err := p.prove(); (err == nil) != (id == string(r.Identifier)) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
@@ -240,7 +241,7 @@ func evidenceFrom(s *Service, from Origin, identifier, password string) (string,
 	if err != nil {
 		return "", err
 	}
-	ch, err := s.Begin(context.Background(), identifier, hex.EncodeToString(c.Public()), from)
+	ch, err := s.Begin(context.Background(), form.Identifier(identifier), form.ClientPublic(hex.EncodeToString(c.Public())), from)
 	if err != nil {
 		return "", err
 	}
@@ -381,7 +382,7 @@ func checkModel(t *testing.T, open opener, followsClock bool) {
 					r.activations++
 					r.rights++
 				}
-				_, err := w.Prove(ctx, id, h.phone.evidence, from)
+				_, err := w.Prove(ctx, id, form.ClientEvidence(h.phone.evidence), from)
 				check(err, ok)
 			}
 			anywhere := func() Origin { return at(rapid.IntRange(1, MaxHandshakes+2).Draw(rt, "address")) }

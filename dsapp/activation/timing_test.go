@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
 
@@ -26,7 +27,7 @@ func firstCalls(w *world) []timing.Sample {
 	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Call: func() {
-			if _, err := w.Begin(w.t.Context(), id, a, home); err != nil {
+			if _, err := w.Begin(w.t.Context(), form.Identifier(id), form.ClientPublic(a), home); err != nil {
 				w.t.Fatal(err)
 			}
 		}})
@@ -43,11 +44,11 @@ func wrongProofs(w *world) []timing.Sample {
 	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		if id != "none-id" {
-			w.begin(id, "wrong password")
+			w.begin(form.Identifier(id), "wrong password")
 		}
 		h := w.store.handshakes[id]
 		var before *stored
-		w.store.peek(id, func(e *stored) {
+		w.store.peek(form.Identifier(id), func(e *stored) {
 			if e != nil {
 				before = &stored{}
 				*before = *e
@@ -64,7 +65,7 @@ func wrongProofs(w *world) []timing.Sample {
 				w.store.handshakes[id] = h
 			}
 		}, Call: func() {
-			if _, err := w.Prove(w.t.Context(), id, evidence, home); !same(err, ErrRefused) {
+			if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(evidence), home); !same(err, ErrRefused) {
 				w.t.Fatalf("%s: %v", id, err)
 			}
 		}})
@@ -115,11 +116,11 @@ func checkTime(t *testing.T, open, openFull opener) {
 func countedProofs(w *world) []timing.Sample {
 	samples := make([]timing.Sample, 0, 5)
 	for id, register := range map[string]func(id string){
-		"known-id":           func(id string) { w.register(w.mdl(id)); w.beginEverywhere("another-id") },
-		"affinity-id":        func(id string) { w.register(w.affinity(id)); w.beginEverywhere("another-id") },
+		"known-id":           func(id string) { w.register(w.mdl(form.Identifier(id))); w.beginEverywhere("another-id") },
+		"affinity-id":        func(id string) { w.register(w.affinity(form.Identifier(id))); w.beginEverywhere("another-id") },
 		"unknown-id":         func(string) { w.beginEverywhere("another-id") },
-		"several-id":         func(id string) { w.register(w.mdl(id)); w.beginEverywhere(id) },
-		"several-unknown-id": w.beginEverywhere,
+		"several-id":         func(id string) { w.register(w.mdl(form.Identifier(id))); w.beginEverywhere(form.Identifier(id)) },
+		"several-unknown-id": func(id string) { w.beginEverywhere(form.Identifier(id)) },
 	} {
 		samples = append(samples, wrongProof(w, id, func() {
 			store, _, err := w.opener(w.t.Context())
@@ -145,7 +146,7 @@ func burnedProofs(w *world) []timing.Sample {
 	w.register(w.affinity("affinity-id"))
 	samples := make([]timing.Sample, 0, 3)
 	for _, id := range []string{"known-id", "affinity-id", "unknown-id"} {
-		w.burn(id)
+		w.burn(form.Identifier(id))
 		samples = append(samples, wrongProof(w, id, func() {}))
 	}
 	return samples
@@ -155,11 +156,11 @@ func burnedProofs(w *world) []timing.Sample {
 func wrongProof(w *world, id string, prepare func()) timing.Sample {
 	return timing.Sample{Name: strings.TrimSuffix(id, "-id"), Prepare: func() {
 		prepare()
-		if _, err := w.Begin(w.t.Context(), id, "1234", home); err != nil {
+		if _, err := w.Begin(w.t.Context(), form.Identifier(id), "1234", home); err != nil {
 			w.t.Fatal(err)
 		}
 	}, Call: func() {
-		if _, err := w.Prove(w.t.Context(), id, strings.Repeat("5", 64), home); !same(err, ErrRefused) {
+		if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(strings.Repeat("5", 64)), home); !same(err, ErrRefused) {
 			w.t.Fatalf("%s: %v", id, err)
 		}
 	}}

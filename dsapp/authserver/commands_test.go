@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // method is a command with a success of the server as the reference shows it.
@@ -107,7 +108,7 @@ func refused(returnEnum, statusEnum string, returnCode, statusCode int, stack st
 const statusOnly = `<status>CODES<errorStack/></status>`
 
 var (
-	encryptedMessage = soap.Encrypted{Data: strings.Repeat("C7", 4234), Counter: "73BD6BC4C912DAD3B4F1460FF50268D9", MAC: strings.Repeat("5a", 32)}
+	encryptedMessage = form.Sealed{Data: strings.Repeat("C7", 4234), Counter: "73BD6BC4C912DAD3B4F1460FF50268D9", MAC: strings.Repeat("5a", 32)}
 	encryptedItem    = `<encryptedData>` + encryptedMessage.Data + `</encryptedData><encryptedCounter>` + encryptedMessage.Counter +
 		`</encryptedCounter><mac>` + encryptedMessage.MAC + `</mac>`
 )

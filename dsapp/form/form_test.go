@@ -48,11 +48,12 @@ func problem[T Value](s string) string {
 func TestParse(t *testing.T) {
 	t.Parallel()
 	const (
-		control = "must not contain control characters"
-		letters = "must consist of A-Z, a-z and 0-9"
-		digits  = "must consist of hexadecimal digits"
-		wrapped = "must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32"
-		even    = "must be an even number of hex digits, at least 2"
+		characters = "must consist of A-Z, a-z, 0-9, '.', '_' and '-'"
+		control    = "must not contain control characters"
+		letters    = "must consist of A-Z, a-z and 0-9"
+		digits     = "must consist of hexadecimal digits"
+		wrapped    = "must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32"
+		even       = "must be an even number of hex digits, at least 2"
 	)
 	for _, tt := range []struct{ value, text, want string }{
 		{"identifier", "e3wf", ""},
@@ -60,8 +61,13 @@ func TestParse(t *testing.T) {
 		{"identifier", "e3w", "must have 4 to 64 characters"},
 		{"identifier", strings.Repeat("a", 65), "must have 4 to 64 characters"},
 		{"identifier", "", "must not be empty"},
-		{"identifier", "e3wf ISG9", "must consist of A-Z, a-z, 0-9, '.', '_' and '-'"},
-		{"identifier", "e3wf\u0131SG9", "must consist of A-Z, a-z, 0-9, '.', '_' and '-'"},
+		{"identifier", "abcd\n", characters},
+		{"identifier", "abcd\x00", characters},
+		{"identifier", "{abcd}", characters},
+		{"identifier", "ab:cd", characters},
+		{"identifier", "ab/cd", characters},
+		{"identifier", "e3wf ISG9", characters},
+		{"identifier", "e3wf\u0131SG9", characters},
 		{"serial number", "VDS1000120-1", ""},
 		{"serial number", strings.Repeat("9", 22), ""},
 		{"serial number", strings.Repeat("9", 23), "must have 1 to 22 characters"},

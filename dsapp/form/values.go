@@ -57,6 +57,9 @@ type Domain string
 // more.
 const maxName = 255
 
+// MaxKept is the longest text that a registration keeps, in bytes.
+const MaxKept = 255
+
 // Rule is 1 to 255 characters of text.
 func (UserID) Rule() Rule { return Rule{Min: 1, Max: maxName, Characters: text} }
 
@@ -83,8 +86,8 @@ func kept(r Rule) Rule {
 
 // KeptProblem tells why a text cannot be kept in a registration, empty if it can.
 func KeptProblem(s string) string {
-	if len(s) > maxName {
-		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", maxName)
+	if len(s) > MaxKept {
+		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", MaxKept)
 	}
 	return ImageProblem(s)
 }

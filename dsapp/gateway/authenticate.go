@@ -46,10 +46,9 @@ func authenticated(a soap.Authenticated) AuthenticatedResult {
 // authenticatedEvent names the user as asked for if the server did not tell.
 func authenticatedEvent(action AuditAction, userID form.UserID, domain form.Domain, a soap.Authenticated, instance string) AuditEvent {
 	return AuditEvent{
-		Action:       action,
-		UserID:       cmp.Or(a.UserID, string(userID)),
-		Domain:       cmp.Or(a.Domain, string(domain)),
-		SerialNumber: a.SerialNumber,
-		Instance:     instance,
+		Action: action,
+		Subject: form.Subject{
+			UserID: cmp.Or(a.UserID, string(userID)), Domain: cmp.Or(a.Domain, string(domain)), SerialNumber: a.SerialNumber, Instance: instance,
+		},
 	}
 }

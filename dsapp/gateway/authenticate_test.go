@@ -38,7 +38,7 @@ func TestAuthenticate(t *testing.T) {
 		}
 		if want := []AuditEvent{{
 			Action: AuditAuthenticated, Operation: OpAuthenticate, Application: "bank-site",
-			UserID: c.user, Domain: c.domain, SerialNumber: c.told.SerialNumber, Instance: "backup",
+			Subject: form.Subject{UserID: c.user, Domain: c.domain, SerialNumber: c.told.SerialNumber, Instance: "backup"},
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 		}
@@ -60,7 +60,7 @@ func TestUpdateNotificationID(t *testing.T) {
 	}
 	if want := []AuditEvent{{
 		Action: AuditNotificationIDUpdated, Operation: OpUpdateNotificationID, Application: "bank-site",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup"},
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}

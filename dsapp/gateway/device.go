@@ -33,15 +33,12 @@ type AddDeviceResult struct {
 // many as an exchange has attempts.
 func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (_ AddDeviceResult, err error) {
 	defer func() { g.logFailure(ctx, OpAddDevice, err) }()
-	admission, err := g.activation.AdmitDevice(ctx, string(r.RegistrationIdentifier))
+	admission, err := g.activation.AdmitDevice(ctx, r.RegistrationIdentifier)
 	forwarded := g.forwards(err)
 	event := AuditEvent{
 		Action:       AuditDeviceRefused,
-		Registration: string(r.RegistrationIdentifier),
-		UserID:       admission.UserID,
-		Domain:       admission.Domain,
-		SerialNumber: admission.SerialNumber,
-		Instance:     admission.Instance,
+		Registration: r.RegistrationIdentifier,
+		Subject:      admission.Subject,
 	}
 	if err != nil && !forwarded {
 		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
@@ -115,15 +112,12 @@ type confirmation struct {
 
 // confirm carries out a final call. Its success removes the registration.
 func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identifier, f confirmation) (ActivateResult, error) {
-	admission, err := g.activation.AdmitConfirmation(ctx, string(identifier), f.kinds...)
+	admission, err := g.activation.AdmitConfirmation(ctx, identifier, f.kinds...)
 	forwarded := f.forward && errors.Is(err, activation.ErrUnknown)
 	event := AuditEvent{
 		Action:       AuditConfirmationRefused,
-		Registration: string(identifier),
-		UserID:       admission.UserID,
-		Domain:       admission.Domain,
-		SerialNumber: admission.SerialNumber,
-		Instance:     admission.Instance,
+		Registration: identifier,
+		Subject:      admission.Subject,
 	}
 	if err != nil && !forwarded {
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
@@ -182,5 +176,5 @@ func (g *Gateway) forwards(err error) bool {
 
 // registrationAttribute names the registration in the log.
 func registrationAttribute(a activation.Admission) slog.Attr {
-	return slog.String("registration", a.Identifier)
+	return slog.String("registration", string(a.Identifier))
 }

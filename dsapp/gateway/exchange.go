@@ -37,12 +37,12 @@ func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemera
 }
 
 func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
-	challenge, err := g.activation.Begin(ctx, string(r.RegistrationIdentifier), string(r.ClientPublic), c.origin())
+	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic, c.origin())
 	if err != nil {
 		return GenerateEphemeralKeyResult{}, activationError(err)
 	}
 	if challenge.Contended {
-		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: string(r.RegistrationIdentifier)})
+		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier})
 	}
 	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
@@ -54,14 +54,6 @@ type GenerateActivationDataRequest struct {
 	ClientEvidence form.ClientEvidence
 }
 
-// Sealed is an item of activation data that only the client of the exchange can
-// open. Its members are hex, of the gateway's own exchange in upper case.
-type Sealed struct {
-	Data    string
-	Counter string
-	MAC     string
-}
-
 // GenerateActivationDataResult answers the second call. What does not belong to
 // the type of the licence is nil.
 type GenerateActivationDataResult struct {
@@ -69,11 +61,11 @@ type GenerateActivationDataResult struct {
 	// exchange in upper case.
 	ServerEvidence string
 	// LicenseActivationMessage is Activation Message 1 of a multi-device licence.
-	LicenseActivationMessage *Sealed
+	LicenseActivationMessage *form.Sealed
 	// ActivationCode is that of a standard licence.
-	ActivationCode *Sealed
+	ActivationCode *form.Sealed
 	// EventReactivationCounter is that of a standard licence, if it has one.
-	EventReactivationCounter *Sealed
+	EventReactivationCounter *form.Sealed
 }
 
 // GenerateActivationData carries out the second call of an activation exchange.
@@ -81,7 +73,7 @@ type GenerateActivationDataResult struct {
 func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (_ GenerateActivationDataResult, err error) {
 	defer func() { g.logFailure(ctx, OpGenerateActivationData, err) }()
 	result, err := g.proveOrRelay(ctx, c, r)
-	event := AuditEvent{Action: AuditProofRefused, Registration: string(r.RegistrationIdentifier)}
+	event := AuditEvent{Action: AuditProofRefused, Registration: r.RegistrationIdentifier}
 	if err != nil {
 		return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
 	}
@@ -98,15 +90,12 @@ func (g *Gateway) proveOrRelay(ctx context.Context, c Caller, r GenerateActivati
 }
 
 func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
-	proof, err := g.activation.Prove(ctx, string(r.RegistrationIdentifier), string(r.ClientEvidence), c.origin())
+	proof, err := g.activation.Prove(ctx, r.RegistrationIdentifier, r.ClientEvidence, c.origin())
 	if burned, ok := errors.AsType[*activation.BurnedError](err); ok {
 		g.audit(ctx, c, OpGenerateActivationData, AuditEvent{
 			Action:       AuditRegistrationBurned,
-			Registration: string(r.RegistrationIdentifier),
-			UserID:       burned.UserID,
-			Domain:       burned.Domain,
-			SerialNumber: burned.SerialNumber,
-			Instance:     burned.Instance,
+			Registration: r.RegistrationIdentifier,
+			Subject:      burned.Subject,
 		})
 	}
 	if err != nil {
@@ -114,8 +103,8 @@ func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataR
 	}
 	return GenerateActivationDataResult{
 		ServerEvidence:           proof.Evidence,
-		LicenseActivationMessage: (*Sealed)(proof.LicenseActivationMessage),
-		ActivationCode:           (*Sealed)(proof.ActivationCode),
-		EventReactivationCounter: (*Sealed)(proof.EventReactivationCounter),
+		LicenseActivationMessage: proof.LicenseActivationMessage,
+		ActivationCode:           proof.ActivationCode,
+		EventReactivationCounter: proof.EventReactivationCounter,
 	}, nil
 }

@@ -54,7 +54,7 @@ var (
 	theGeneration = activation.Generation{1, 2, 3}
 	theAdmission  = activation.Admission{
 		Identifier: "e3wfISG9", Generation: theGeneration, Kind: activation.KindMDL,
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
 	}
 )
 
@@ -103,7 +103,7 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 		challenge:  activation.Challenge{ServerPublic: "B0", Salt: "5A17"},
 		proof: activation.Proof{
 			Evidence:                 "E2",
-			LicenseActivationMessage: &activation.Sealed{Data: "DA", Counter: "C0", MAC: "3A"},
+			LicenseActivationMessage: &form.Sealed{Data: "DA", Counter: "C0", MAC: "3A"},
 		},
 		admission: theAdmission,
 	}
@@ -119,7 +119,7 @@ func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)
 			RegistrationID: "e3wfISG9", ActivationPassword: theActivationPassword, SerialNumber: "VDS1000003", DIGIPASSGatewayID: "OTHER01",
 		},
 		challenge:     soap.DSAPPSRPChallenge{ServerPublic: theServerPublic, Salt: theSalt},
-		data:          soap.DSAPPSRPActivationData{ServerEvidence: theServerEvidence, ActivationMessage: &soap.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
+		data:          soap.DSAPPSRPActivationData{ServerEvidence: theServerEvidence, ActivationMessage: &form.Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
 		authenticated: soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
 		retrieved:     soap.Retrieved{RequestMessage: theMessage},
 	}
@@ -196,40 +196,40 @@ func (f *fakeActivation) Register(_ context.Context, r activation.Registration) 
 	return f.registered, nil
 }
 
-func (f *fakeActivation) Begin(_ context.Context, identifier, clientPublic string, from activation.Origin) (activation.Challenge, error) {
+func (f *fakeActivation) Begin(_ context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from activation.Origin) (activation.Challenge, error) {
 	f.rig.did("begin")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.begun, f.from = [2]string{identifier, clientPublic}, from
+	f.begun, f.from = [2]string{string(identifier), string(clientPublic)}, from
 	if f.beginErr != nil {
 		return activation.Challenge{}, f.beginErr
 	}
 	return f.challenge, nil
 }
 
-func (f *fakeActivation) Prove(_ context.Context, identifier, evidence string, from activation.Origin) (activation.Proof, error) {
+func (f *fakeActivation) Prove(_ context.Context, identifier form.Identifier, evidence form.ClientEvidence, from activation.Origin) (activation.Proof, error) {
 	f.rig.did("prove")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.proved, f.from = [2]string{identifier, evidence}, from
+	f.proved, f.from = [2]string{string(identifier), string(evidence)}, from
 	if f.proveErr != nil {
 		return activation.Proof{}, f.proveErr
 	}
 	return f.proof, nil
 }
 
-func (f *fakeActivation) Locate(_ context.Context, identifier string) (activation.Admission, error) {
+func (f *fakeActivation) Locate(_ context.Context, identifier form.Identifier) (activation.Admission, error) {
 	f.rig.did("locate")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.located = identifier
+	f.located = string(identifier)
 	if f.locateErr != nil {
 		return activation.Admission{}, f.locateErr
 	}
 	return f.admission, nil
 }
 
-func (f *fakeActivation) AdmitDevice(context.Context, string) (activation.Admission, error) {
+func (f *fakeActivation) AdmitDevice(context.Context, form.Identifier) (activation.Admission, error) {
 	f.rig.did("admit device")
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -247,7 +247,7 @@ func (f *fakeActivation) ReturnDevice(_ context.Context, a activation.Admission)
 	return f.returnErr
 }
 
-func (f *fakeActivation) AdmitConfirmation(_ context.Context, _ string, kinds ...activation.Kind) (activation.Admission, error) {
+func (f *fakeActivation) AdmitConfirmation(_ context.Context, _ form.Identifier, kinds ...activation.Kind) (activation.Admission, error) {
 	f.rig.did("admit confirmation")
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -27,12 +27,12 @@ import (
 type Activation interface {
 	Reserve(ctx context.Context) (release func(), err error)
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
-	Begin(ctx context.Context, identifier, clientPublic string, from activation.Origin) (activation.Challenge, error)
-	Prove(ctx context.Context, identifier, evidence string, from activation.Origin) (activation.Proof, error)
-	Locate(ctx context.Context, identifier string) (activation.Admission, error)
-	AdmitDevice(ctx context.Context, identifier string) (activation.Admission, error)
+	Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from activation.Origin) (activation.Challenge, error)
+	Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from activation.Origin) (activation.Proof, error)
+	Locate(ctx context.Context, identifier form.Identifier) (activation.Admission, error)
+	AdmitDevice(ctx context.Context, identifier form.Identifier) (activation.Admission, error)
 	ReturnDevice(ctx context.Context, a activation.Admission) error
-	AdmitConfirmation(ctx context.Context, identifier string, kinds ...activation.Kind) (activation.Admission, error)
+	AdmitConfirmation(ctx context.Context, identifier form.Identifier, kinds ...activation.Kind) (activation.Admission, error)
 	ReturnConfirmation(ctx context.Context, a activation.Admission) error
 	Complete(ctx context.Context, a activation.Admission) error
 }

@@ -137,14 +137,13 @@ func TestRegisterActivation(t *testing.T) {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
 	if want := (activation.Registration{
-		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
-		Instance: "backup", Data: activation.ActivationData{ActivationMessage: strings.ToUpper(theMessage)}, Started: theTime,
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Data: activation.ActivationData{ActivationMessage: strings.ToUpper(theMessage)}, Started: theTime,
 	}); r.activation.registration != want {
 		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}
 	if want := []AuditEvent{{
 		Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "e3wfISG9",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}
@@ -178,7 +177,7 @@ func TestRegisterOffline(t *testing.T) {
 		t.Errorf("result is %+v, want %+v", got, want)
 	}
 	if want := (activation.Registration{
-		Identifier: "e3wfISG9", Kind: activation.KindAffinity, UserID: "jane.doe", SerialNumber: "VDS1000003", Instance: "backup", Started: theTime,
+		Identifier: "e3wfISG9", Kind: activation.KindAffinity, Subject: form.Subject{UserID: "jane.doe", SerialNumber: "VDS1000003", Instance: "backup"}, Started: theTime,
 	}); r.activation.registration != want {
 		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}
@@ -335,14 +334,14 @@ func TestServerErrors(t *testing.T) {
 // and the instance that refused, even if another one was to be asked first.
 func TestRefusalAudits(t *testing.T) {
 	t.Parallel()
-	user := AuditEvent{UserID: "jane.doe", Domain: "mydomain.com"}
-	device := AuditEvent{SerialNumber: "VDS1000003-1"}
-	registration := AuditEvent{Registration: "e3wfISG9", UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}
+	user := AuditEvent{Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com"}}
+	device := AuditEvent{Subject: form.Subject{SerialNumber: "VDS1000003-1"}}
+	registration := AuditEvent{Registration: "e3wfISG9", Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}}
 	for op, want := range map[Operation]AuditEvent{
 		OpAuthenticate: user, OpCompleteLogin: user, OpCompleteSignature: user,
 		OpCancelLogin: device, OpCancelSignature: device,
 		OpActivate: registration, OpActivateStandard: registration, OpAddDevice: registration,
-		OpUpdateNotificationID: {UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1"},
+		OpUpdateNotificationID: {Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1"}},
 	} {
 		r := newRig(t, "")
 		r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup"}}
@@ -509,8 +508,8 @@ func TestNonsenseOfServers(t *testing.T) {
 	t.Parallel()
 	lost := func(identifier, serialNumber string) AuditEvent {
 		return AuditEvent{
-			Action: AuditRegistrationLost, Application: "bank-site", Registration: identifier,
-			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: serialNumber, Instance: "backup",
+			Action: AuditRegistrationLost, Application: "bank-site", Registration: form.Identifier(identifier),
+			Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: serialNumber, Instance: "backup"},
 		}
 	}
 	for name, c := range map[string]struct {
@@ -571,12 +570,12 @@ func TestGenerateActivationData(t *testing.T) {
 		want  GenerateActivationDataResult
 	}{
 		"mdl": {
-			activation.Proof{Evidence: "E2", LicenseActivationMessage: &activation.Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
-			GenerateActivationDataResult{ServerEvidence: "E2", LicenseActivationMessage: &Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
+			activation.Proof{Evidence: "E2", LicenseActivationMessage: &form.Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
+			GenerateActivationDataResult{ServerEvidence: "E2", LicenseActivationMessage: &form.Sealed{Data: "DA", Counter: "C0", MAC: "3A"}},
 		},
 		"standard": {
-			activation.Proof{Evidence: "E2", ActivationCode: &activation.Sealed{Data: "D1"}, EventReactivationCounter: &activation.Sealed{Data: "D2"}},
-			GenerateActivationDataResult{ServerEvidence: "E2", ActivationCode: &Sealed{Data: "D1"}, EventReactivationCounter: &Sealed{Data: "D2"}},
+			activation.Proof{Evidence: "E2", ActivationCode: &form.Sealed{Data: "D1"}, EventReactivationCounter: &form.Sealed{Data: "D2"}},
+			GenerateActivationDataResult{ServerEvidence: "E2", ActivationCode: &form.Sealed{Data: "D1"}, EventReactivationCounter: &form.Sealed{Data: "D2"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -627,12 +626,12 @@ func TestBurnedRegistrationAudit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	r.activation.proveErr = &activation.BurnedError{Admission: activation.Admission{
-		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary",
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"},
 	}}
 	wantError(t, operations[OpGenerateActivationData](t.Context(), r), &Refusal{Codes: refused1000})
 	if want := (AuditEvent{
 		Action: AuditRegistrationBurned, Operation: OpGenerateActivationData, Application: "bank-site", Registration: "e3wfISG9",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"},
 	}); r.events.audits[0] != want {
 		t.Errorf("audit is %+v, want %+v", r.events.audits[0], want)
 	}
@@ -660,7 +659,7 @@ func TestAddDevice(t *testing.T) {
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 	if want := []AuditEvent{{
 		Action: AuditDeviceAdded, Operation: OpAddDevice, Application: "bank-site", Registration: "e3wfISG9",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "third",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "third"},
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}
@@ -722,7 +721,7 @@ func TestActivate(t *testing.T) {
 			}
 			if want := []AuditEvent{{
 				Action: AuditActivated, Operation: OpActivate, Application: "bank-site", Registration: "e3wfISG9",
-				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "third",
+				Subject: form.Subject{UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: "third"},
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 			}

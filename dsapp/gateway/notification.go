@@ -31,7 +31,7 @@ func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNo
 		SerialNumber: r.SerialNumber,
 		DevicePNID:   form.NotificationID(strings.ToUpper(string(r.NotificationID))),
 	})
-	event := AuditEvent{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}
+	event := AuditEvent{Subject: form.Subject{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}}
 	if err != nil {
 		event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
 		return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))

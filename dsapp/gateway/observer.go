@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // Verdict is what the ownership of a pending request means for a call.
@@ -127,11 +128,8 @@ type AuditEvent struct {
 	Action       AuditAction
 	Operation    Operation
 	Application  string
-	Registration string
-	UserID       string
-	Domain       string
-	SerialNumber string
-	Instance     string
+	Registration form.Identifier
+	form.Subject
 	// Status of a refusal: the authentication server's own, also where the client
 	// is told another one.
 	Status string
@@ -141,7 +139,7 @@ const maxAuditValue = 255
 
 // bounded returns e with every value of foreign origin cut to the limit.
 func (e AuditEvent) bounded() AuditEvent {
-	for _, v := range []*string{&e.Application, &e.Registration, &e.UserID, &e.Domain, &e.SerialNumber, &e.Instance, &e.Status} {
+	for _, v := range []*string{&e.Application, (*string)(&e.Registration), &e.UserID, &e.Domain, &e.SerialNumber, &e.Instance, &e.Status} {
 		*v = strings.ToValidUTF8((*v)[:min(len(*v), maxAuditValue)], "")
 	}
 	return e

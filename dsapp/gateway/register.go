@@ -69,9 +69,9 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	// The authentication server chose the password of a relayed exchange.
 	password := cmp.Or(e.password, registered.Password)
 	return RegisterActivationResult{
-		RegistrationIdentifier: registered.Identifier,
+		RegistrationIdentifier: string(registered.Identifier),
 		ActivationPassword:     password,
-		ActivationImage:        activationImage(string(r.UserID), string(r.Domain), registered.Identifier, password, cmp.Or(e.gatewayID, g.gatewayID)),
+		ActivationImage:        activationImage(string(r.UserID), string(r.Domain), string(registered.Identifier), password, cmp.Or(e.gatewayID, g.gatewayID)),
 		ExpiresAt:              registered.ExpiresAt,
 	}, nil
 }
@@ -131,7 +131,7 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 		return RegisterOfflineResult{}, err
 	}
 	g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
-	return RegisterOfflineResult{RegistrationIdentifier: registration.Identifier, ActivationMessageImage: e.data.ActivationMessage}, nil
+	return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: e.data.ActivationMessage}, nil
 }
 
 // enrolled is what an authentication server answered to a registration.
@@ -187,24 +187,22 @@ func (g *Gateway) register(
 	started := g.now()
 	e, err := enrol(c.priority(ctx), r)
 	if err != nil {
-		event := AuditEvent{Action: AuditRegistrationRefused, UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}
+		event := AuditEvent{Action: AuditRegistrationRefused, Subject: form.Subject{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}}
 		return activation.Registration{}, enrolled{}, g.auditRefusal(ctx, c, op, event, err)
 	}
+	identifier, err := form.Parse[form.Identifier](e.identifier)
 	// Of a standard licence no identifier is known but the gateway's own.
-	if kind != activation.KindStandard && !activation.ValidIdentifier(e.identifier) {
-		e.identifier, e.unusable = "", badAnswer("registration identifier of instance %q is not acceptable", e.instance)
+	if err != nil && kind != activation.KindStandard {
+		e.unusable = badAnswer("registration identifier of instance %q is not acceptable", e.instance)
 	}
 	if problem := form.KeptProblem(e.serialNumber); problem != "" {
 		e.serialNumber, e.unusable = "", badAnswer("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{
-		Identifier:   e.identifier,
-		Kind:         kind,
-		UserID:       string(r.UserID),
-		Domain:       string(r.Domain),
-		SerialNumber: e.serialNumber,
-		Instance:     e.instance,
-		Started:      started,
+		Identifier: identifier,
+		Kind:       kind,
+		Subject:    form.Subject{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: e.serialNumber, Instance: e.instance},
+		Started:    started,
 	}
 	if e.unusable != nil {
 		return activation.Registration{}, enrolled{}, g.registrationError(ctx, c, op, registration, e.unusable)
@@ -228,7 +226,7 @@ func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation
 		return activation.Registered{}, err
 	}
 	g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be kept",
-		slog.String("operation", string(op)), slog.String("registration", r.Identifier), slog.Any("error", err))
+		slog.String("operation", string(op)), slog.String("registration", string(r.Identifier)), slog.Any("error", err))
 	return activation.Registered{Identifier: r.Identifier}, nil
 }
 
@@ -252,10 +250,7 @@ func registrationEvent(action AuditAction, r activation.Registration) AuditEvent
 	return AuditEvent{
 		Action:       action,
 		Registration: r.Identifier,
-		UserID:       r.UserID,
-		Domain:       r.Domain,
-		SerialNumber: r.SerialNumber,
-		Instance:     r.Instance,
+		Subject:      r.Subject,
 	}
 }
 

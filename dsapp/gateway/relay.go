@@ -67,16 +67,16 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 	}
 	return GenerateActivationDataResult{
 		ServerEvidence:           data.ServerEvidence,
-		LicenseActivationMessage: (*Sealed)(data.ActivationMessage),
-		ActivationCode:           (*Sealed)(data.ActivationCode),
-		EventReactivationCounter: (*Sealed)(data.EventReactivationCounter),
+		LicenseActivationMessage: data.ActivationMessage,
+		ActivationCode:           data.ActivationCode,
+		EventReactivationCounter: data.EventReactivationCounter,
 	}, nil
 }
 
 // locate finds out which instance carries out an exchange. Its name is empty if
 // the registration is unknown, and unknown ones are forwarded.
 func (g *Gateway) locate(ctx context.Context, op Operation, identifier form.Identifier) (activation.Admission, error) {
-	located, err := g.activation.Locate(ctx, string(identifier))
+	located, err := g.activation.Locate(ctx, identifier)
 	if err != nil && !g.forwards(err) {
 		return activation.Admission{}, activationError(err)
 	}

@@ -47,8 +47,7 @@ func TestRelayRegister(t *testing.T) {
 		}
 		// Nothing of the password is kept.
 		if want := (activation.Registration{
-			Identifier: "e3wfISG9", Kind: activation.KindAffinity, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
-			Instance: "backup", Started: theTime,
+			Identifier: "e3wfISG9", Kind: activation.KindAffinity, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Started: theTime,
 		}); r.activation.registration != want {
 			t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 		}
@@ -99,8 +98,8 @@ func TestRelayNonsenseRegistrations(t *testing.T) {
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "reserve", "dsappSRPRegister", "release")
 		if want := []AuditEvent{{
-			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: c.identifier,
-			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup",
+			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: form.Identifier(c.identifier),
+			Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup"},
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
 		}
@@ -166,15 +165,15 @@ func TestRelayExchange(t *testing.T) {
 		want GenerateActivationDataResult
 	}{
 		"mdl": {
-			soap.DSAPPSRPActivationData{ServerEvidence: "e2", ActivationMessage: &soap.Encrypted{Data: "da", Counter: "c0", MAC: "3a"}},
-			GenerateActivationDataResult{ServerEvidence: "e2", LicenseActivationMessage: &Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
+			soap.DSAPPSRPActivationData{ServerEvidence: "e2", ActivationMessage: &form.Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
+			GenerateActivationDataResult{ServerEvidence: "e2", LicenseActivationMessage: &form.Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
 		},
 		"standard": {
 			soap.DSAPPSRPActivationData{
 				ServerEvidence: "e2",
-				ActivationCode: &soap.Encrypted{Data: "d1"}, EventReactivationCounter: &soap.Encrypted{Data: "d2"},
+				ActivationCode: &form.Sealed{Data: "d1"}, EventReactivationCounter: &form.Sealed{Data: "d2"},
 			},
-			GenerateActivationDataResult{ServerEvidence: "e2", ActivationCode: &Sealed{Data: "d1"}, EventReactivationCounter: &Sealed{Data: "d2"}},
+			GenerateActivationDataResult{ServerEvidence: "e2", ActivationCode: &form.Sealed{Data: "d1"}, EventReactivationCounter: &form.Sealed{Data: "d2"}},
 		},
 	} {
 		r := newRig(t, "", relayed)
@@ -274,7 +273,7 @@ func TestRelayActivateUnknownStandard(t *testing.T) {
 	r.wantTrace(t, "admit confirmation", "dsappSRPActivate")
 	if want := []AuditEvent{{
 		Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
-		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup",
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
 	}}; !slices.Equal(r.events.audits, want) {
 		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 	}

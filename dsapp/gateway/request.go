@@ -145,7 +145,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 	if err != nil {
 		return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
 	}
-	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, SerialNumber: string(r.SerialNumber), Instance: instance})
+	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, Subject: form.Subject{SerialNumber: string(r.SerialNumber), Instance: instance}})
 	return RetrieveResult{RequestMessage: message}, nil
 }
 
@@ -163,7 +163,7 @@ func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind owners
 		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "a request was given out twice; it was kept from the second device",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance))
-		g.audit(ctx, c, op, AuditEvent{Action: AuditRequestLost, SerialNumber: o.SerialNumber, Instance: o.Instance})
+		g.audit(ctx, c, op, AuditEvent{Action: AuditRequestLost, Subject: form.Subject{SerialNumber: o.SerialNumber, Instance: o.Instance}})
 		return &Refusal{Codes: notFoundCodes}
 	default:
 		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictClaimed})
@@ -214,7 +214,7 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 	if wrapped {
 		r.Key = form.Key(strings.ToUpper(string(r.Key)))
 	}
-	event := AuditEvent{Action: AuditCancelRefused, SerialNumber: string(r.SerialNumber)}
+	event := AuditEvent{Action: AuditCancelRefused, Subject: form.Subject{SerialNumber: string(r.SerialNumber)}}
 	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
 	if err := g.judge(ctx, op, d, err); err != nil {
 		return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)

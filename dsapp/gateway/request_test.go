@@ -289,7 +289,7 @@ func TestRetrieve(t *testing.T) {
 			t.Errorf("%s: claimed %s %s for %+v, want %+v", k.kind, r.ownership.kind, r.ownership.key, r.ownership.claimed, want)
 		}
 		if want := []AuditEvent{{
-			Action: AuditRetrieved, Operation: k.onRetrieve, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+			Action: AuditRetrieved, Operation: k.onRetrieve, Application: "bank-site", Subject: form.Subject{SerialNumber: "VDS1000003-1", Instance: "backup"},
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
 		}
@@ -310,7 +310,7 @@ func TestLostClaim(t *testing.T) {
 			t.Errorf("%s: verdicts are %q, want %q", k.kind, got, want)
 		}
 		if want := []AuditEvent{{
-			Action: AuditRequestLost, Operation: k.onRetrieve, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+			Action: AuditRequestLost, Operation: k.onRetrieve, Application: "bank-site", Subject: form.Subject{SerialNumber: "VDS1000003-1", Instance: "backup"},
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
 		}
@@ -396,7 +396,7 @@ func TestComplete(t *testing.T) {
 			}
 			if want := []AuditEvent{{
 				Action: AuditCompleted, Operation: k.onComplete, Application: "bank-site",
-				UserID: c.user, Domain: c.in, SerialNumber: c.told.SerialNumber, Instance: "primary",
+				Subject: form.Subject{UserID: c.user, Domain: c.in, SerialNumber: c.told.SerialNumber, Instance: "primary"},
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
 			}
@@ -434,7 +434,7 @@ func TestCancel(t *testing.T) {
 				t.Errorf("%s: released %+v", k.kind, r.ownership.released)
 			}
 			if want := []AuditEvent{{
-				Action: AuditCancelled, Operation: k.onCancel, Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup",
+				Action: AuditCancelled, Operation: k.onCancel, Application: "bank-site", Subject: form.Subject{SerialNumber: "VDS1000003-1", Instance: "backup"},
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("%s: audit is %+v, want %+v", k.kind, r.events.audits, want)
 			}
@@ -454,7 +454,7 @@ func TestNoSupportCode(t *testing.T) {
 			t.Errorf("%d: error is %v", want, err)
 		}
 		if want := []AuditEvent{{
-			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", SerialNumber: "VDS1000003-1", Status: "STAT_NOSUPPORT",
+			Action: AuditCancelRefused, Operation: OpCancelLogin, Application: "bank-site", Subject: form.Subject{SerialNumber: "VDS1000003-1"}, Status: "STAT_NOSUPPORT",
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 		}

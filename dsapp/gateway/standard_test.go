@@ -49,7 +49,7 @@ func TestRegisterStandard(t *testing.T) {
 				t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 			}
 			if want := (activation.Registration{
-				Kind: activation.KindStandard, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup",
+				Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
 				Data:    activation.ActivationData{ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
 				Started: theTime,
 			}); r.activation.registration != want {
@@ -57,7 +57,7 @@ func TestRegisterStandard(t *testing.T) {
 			}
 			if want := []AuditEvent{{
 				Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "Drawn.8-chars",
-				UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup",
+				Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 			}
@@ -84,7 +84,7 @@ func TestRegisterStandardNonsense(t *testing.T) {
 		r.wantTrace(t, "reserve", "REGISTER", "release")
 		if want := []AuditEvent{{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site",
-			UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup",
+			Subject: form.Subject{UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup"},
 		}}; !slices.Equal(r.events.audits, want) {
 			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
 		}
@@ -172,7 +172,7 @@ func TestActivateStandard(t *testing.T) {
 			}
 			if want := []AuditEvent{{
 				Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
-				UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: c.instance,
+				Subject: form.Subject{UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: c.instance},
 			}}; !slices.Equal(r.events.audits, want) {
 				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
 			}

@@ -30,14 +30,6 @@ const detachedTimeout = 3 * time.Second
 // claimAttempts is how often a claim is tried: again if the outcome is unknown.
 const claimAttempts = 2
 
-// The events given to Config.Alarm.
-const (
-	// EventUnopened is a stored claim that no sealing key opens.
-	EventUnopened = "record_unopened"
-	// EventDamaged is a stored claim for which the store says ErrDamaged.
-	EventDamaged = "record_damaged"
-)
-
 // ErrDamaged is wrapped by the error of a Store for a claim that no Store can have
 // written.
 var ErrDamaged = errors.New("damaged claim")
@@ -90,9 +82,8 @@ type Config struct {
 	PlainCancel PlainCancels
 	// Logger gets what only the operator may know; nil for no log.
 	Logger *slog.Logger
-	// Alarm is called with one of the events and the kind of the claim, not its key;
-	// nil for no alarms.
-	Alarm func(ctx context.Context, event, identifier string)
+	// Alarm is told of stored values that cannot be used; nil for no alarms.
+	Alarm func(ctx context.Context, a seal.Alarm)
 }
 
 // Service decides what may be done with pending requests. It is safe for
@@ -103,7 +94,7 @@ type Service struct {
 	unknown     UnknownRequests
 	refusePlain bool
 	logger      *slog.Logger
-	alarm       func(ctx context.Context, event, identifier string)
+	alarm       func(ctx context.Context, a seal.Alarm)
 }
 
 // New returns a Service. It uses neither store nor keys yet. The error about an
@@ -116,7 +107,7 @@ func New(c Config) (*Service, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Alarm == nil {
-		c.Alarm = func(context.Context, string, string) {}
+		c.Alarm = func(context.Context, seal.Alarm) {}
 	}
 	if c.Open == nil {
 		return nil, errors.New("no store")
@@ -276,7 +267,7 @@ func (s *Service) read(ctx context.Context, kind Kind, err error) error {
 		return err
 	}
 	s.logger.ErrorContext(ctx, "stored claim is damaged", slog.String("request", string(kind)), slog.Any("error", err))
-	s.alarm(ctx, EventDamaged, string(kind))
+	s.alarm(ctx, seal.Alarm{Event: seal.EventDamaged, Request: string(kind)})
 	return fmt.Errorf("%w: %w", errUnread, err)
 }
 
@@ -316,7 +307,7 @@ func (s *Service) seal(ctx context.Context, kind Kind, c *Claim, o Owner) (Store
 // it was put.
 func (s *Service) unopened(ctx context.Context, kind Kind) error {
 	s.logger.ErrorContext(ctx, "stored claim cannot be opened with any sealing key", slog.String("request", string(kind)))
-	s.alarm(ctx, EventUnopened, string(kind))
+	s.alarm(ctx, seal.Alarm{Event: seal.EventUnopened, Request: string(kind)})
 	return fmt.Errorf("%w: %w", errUnread, seal.ErrUnopened)
 }
 

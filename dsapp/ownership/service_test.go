@@ -91,10 +91,10 @@ func newWorld(t testing.TB, change ...func(*ownership.Config)) *world {
 	w.config = ownership.Config{
 		Open:   opens(t, w.store, 1),
 		Logger: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Alarm: func(_ context.Context, event, identifier string) {
+		Alarm: func(_ context.Context, a seal.Alarm) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.alarms = append(w.alarms, event+" "+identifier)
+			w.alarms = append(w.alarms, string(a.Event)+" "+a.Request)
 		},
 	}
 	w.restart(change...)

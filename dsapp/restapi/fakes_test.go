@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
@@ -75,12 +76,12 @@ func (f *fakeOperations) GenerateEphemeralKey(_ context.Context, c gateway.Calle
 }
 
 func (f *fakeOperations) GenerateActivationData(_ context.Context, c gateway.Caller, r gateway.GenerateActivationDataRequest) (gateway.GenerateActivationDataResult, error) {
-	result := gateway.GenerateActivationDataResult{ServerEvidence: "E2E2", LicenseActivationMessage: &gateway.Sealed{Data: "DADA", Counter: "C0C0", MAC: "3A3A"}}
+	result := gateway.GenerateActivationDataResult{ServerEvidence: "E2E2", LicenseActivationMessage: &form.Sealed{Data: "DADA", Counter: "C0C0", MAC: "3A3A"}}
 	if f.standard {
 		result = gateway.GenerateActivationDataResult{
 			ServerEvidence:           "E2E2",
-			ActivationCode:           &gateway.Sealed{Data: "D1", Counter: "C1", MAC: "A1"},
-			EventReactivationCounter: &gateway.Sealed{Data: "D2", Counter: "C2", MAC: "A2"},
+			ActivationCode:           &form.Sealed{Data: "D1", Counter: "C1", MAC: "A1"},
+			EventReactivationCounter: &form.Sealed{Data: "D2", Counter: "C2", MAC: "A2"},
 		}
 	}
 	return result, f.called(c, r)

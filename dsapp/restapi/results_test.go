@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
@@ -127,7 +128,7 @@ type object = map[string]any
 // documentedMembers are the members that a result has in the answers of the
 // services that have all of them; nil stands for one that is left out.
 func documentedMembers(t *rapid.T, result any) object {
-	sealed := func(s *gateway.Sealed) any {
+	sealed := func(s *form.Sealed) any {
 		if s == nil {
 			return nil
 		}

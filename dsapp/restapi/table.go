@@ -158,15 +158,15 @@ func generateEphemeralKey(s service, identifierName string) service {
 
 func generateActivationData(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateActivationData, proofs
-	message := func(r gateway.GenerateActivationDataResult) *gateway.Sealed { return r.LicenseActivationMessage }
+	message := func(r gateway.GenerateActivationDataResult) *form.Sealed { return r.LicenseActivationMessage }
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
 		need(identifierName, gateway.MemberRegistration, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
 		need("clientEvidenceMessage", gateway.MemberClientEvidence, func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
 	}, []out[gateway.GenerateActivationDataResult]{
 		str("serverEvidenceMessage", func(r gateway.GenerateActivationDataResult) string { return r.ServerEvidence }),
-		sealedMember("encryptedLicenseActivationMessage", message, func(s *gateway.Sealed) string { return s.Data }),
-		sealedMember("encryptedCounter", message, func(s *gateway.Sealed) string { return s.Counter }),
-		sealedMember("mac", message, func(s *gateway.Sealed) string { return s.MAC }),
+		sealedMember("encryptedLicenseActivationMessage", message, func(s *form.Sealed) string { return s.Data }),
+		sealedMember("encryptedCounter", message, func(s *form.Sealed) string { return s.Counter }),
+		sealedMember("mac", message, func(s *form.Sealed) string { return s.MAC }),
 		{
 			resultMember{name: "standard", kind: kindObject, optional: true, members: []resultMember{
 				sealedObject("activationCode", false), sealedObject("eventReactivationCounter", true),
@@ -312,7 +312,7 @@ func moment[R any](name string, value func(R) time.Time) out[R] {
 }
 
 // sealedMember is one part of an item that the answer may lack.
-func sealedMember[R any](name string, item func(R) *gateway.Sealed, part func(*gateway.Sealed) string) out[R] {
+func sealedMember[R any](name string, item func(R) *form.Sealed, part func(*form.Sealed) string) out[R] {
 	return out[R]{resultMember{name: name, kind: kindString, optional: true}, func(r R) (any, bool) {
 		s := item(r)
 		if s == nil {
@@ -328,6 +328,6 @@ func sealedObject(name string, optional bool) resultMember {
 	}}
 }
 
-func sealedFields(s *gateway.Sealed) []field {
+func sealedFields(s *form.Sealed) []field {
 	return []field{{"data", s.Data}, {"encryptedCounter", s.Counter}, {"mac", s.MAC}}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
@@ -79,7 +80,7 @@ func newWholeHandler(tb testing.TB) *Handler {
 	h, _ := newHandler(tb, func(c *Config) { c.Operations = operations })
 	// A registration that an exchange can be made with.
 	_, err = registrations.Register(tb.Context(), activation.Registration{
-		Identifier: "e3wfISG9", Kind: activation.KindMDL, UserID: user.Name, Domain: user.Domain, SerialNumber: "VDS1000003", Instance: "primary",
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: user.Name, Domain: user.Domain, SerialNumber: "VDS1000003", Instance: "primary"},
 		Data: activation.ActivationData{ActivationMessage: "00C1"}, Started: time.Now(),
 	})
 	must(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
@@ -131,7 +132,7 @@ func (s services) begin(t *testing.T, identifier, password string) (c *srp.Clien
 	if c, err = p.NewClient(identifier, password); err != nil {
 		t.Fatal(err)
 	}
-	challenge, err := s.Begin(t.Context(), identifier, hex.EncodeToString(c.Public()), origin)
+	challenge, err := s.Begin(t.Context(), form.Identifier(identifier), form.ClientPublic(hex.EncodeToString(c.Public())), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +157,7 @@ func (s services) fill(t *testing.T) phones {
 	known := phones{Passwords: map[string]string{}}
 	for _, identifier := range []string{fresh, waiting, proven, burned, affinity} {
 		r := activation.Registration{
-			Identifier: identifier, Kind: activation.KindMDL, UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003",
-			Instance: "primary", Data: activation.ActivationData{ActivationMessage: activationMessage}, Started: time.Now(),
+			Identifier: form.Identifier(identifier), Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"}, Data: activation.ActivationData{ActivationMessage: activationMessage}, Started: time.Now(),
 		}
 		if identifier == affinity {
 			r.Kind, r.Data = activation.KindAffinity, activation.ActivationData{}
@@ -170,12 +170,12 @@ func (s services) fill(t *testing.T) phones {
 	}
 	for range 3 {
 		_, evidence, _ := s.begin(t, burned, "a wrong password")
-		if _, err := s.Prove(t.Context(), burned, evidence, origin); err == nil {
+		if _, err := s.Prove(t.Context(), burned, form.ClientEvidence(evidence), origin); err == nil {
 			t.Fatal("a wrong password is right")
 		}
 	}
 	_, evidence, _ := s.begin(t, proven, known.Passwords[proven])
-	if _, err := s.Prove(t.Context(), proven, evidence, origin); err != nil {
+	if _, err := s.Prove(t.Context(), proven, form.ClientEvidence(evidence), origin); err != nil {
 		t.Fatal(err)
 	}
 	_, known.Evidence, _ = s.begin(t, waiting, known.Passwords[waiting])
@@ -193,18 +193,18 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 	if _, _, salt := s.begin(t, unknown, "any password"); salt != known.Salt {
 		t.Error("the salt of an unknown identifier changed")
 	}
-	if _, err := s.Prove(t.Context(), waiting, known.Evidence, origin); (err == nil) != handshakes {
+	if _, err := s.Prove(t.Context(), waiting, form.ClientEvidence(known.Evidence), origin); (err == nil) != handshakes {
 		t.Errorf("proof of an exchange that was begun before: error %v", err)
 	}
 	for identifier, want := range map[string]bool{fresh: true, proven: true, burned: false, affinity: false} {
 		_, evidence, _ := s.begin(t, identifier, cmp.Or(known.Passwords[identifier], "any password"))
-		_, err := s.Prove(t.Context(), identifier, evidence, origin)
+		_, err := s.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(evidence), origin)
 		if (err == nil) != want || err != nil && !errors.Is(err, activation.ErrRefused) {
 			t.Errorf("%s: error %v", identifier, err)
 		}
 	}
 	for _, identifier := range []string{proven, affinity} {
-		a, err := s.AdmitDevice(t.Context(), identifier)
+		a, err := s.AdmitDevice(t.Context(), form.Identifier(identifier))
 		if err != nil || a.UserID != "jane.doe" || a.Domain != "mydomain.com" || a.Instance != "primary" {
 			t.Errorf("%s: %+v, error %v", identifier, a, err)
 		}

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // Outputs keep to their lengths and characters, which the reference gives.
@@ -71,10 +73,10 @@ func activationData(members string) (data DSAPPSRPActivationData, err error) {
 func TestActivationData(t *testing.T) {
 	t.Parallel()
 	const item = "<encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac>"
-	want := &Encrypted{"dA", "0C", "Aa"}
+	want := &form.Sealed{Data: "dA", Counter: "0C", MAC: "Aa"}
 	for name, test := range map[string]struct {
 		members                string
-		message, code, counter *Encrypted
+		message, code, counter *form.Sealed
 	}{
 		"multi-device":       {"<mdl><activationMessage>" + item + "</activationMessage></mdl>", want, nil, nil},
 		"no element between": {"<mdl>" + item + "</mdl>", want, nil, nil},
@@ -95,21 +97,21 @@ func TestActivationData(t *testing.T) {
 		"standard": {
 			"<standard><activationCode>" + item + "</activationCode><eventReactivationCounter>" + strings.ReplaceAll(item, "dA", "dB") +
 				"</eventReactivationCounter></standard>",
-			nil, want, &Encrypted{"dB", "0C", "Aa"},
+			nil, want, &form.Sealed{Data: "dB", Counter: "0C", MAC: "Aa"},
 		},
 		"standard, other order and names": {
 			"<mdl></mdl><standard><ERCounter><mac>01</mac><vector>02</vector><value>03</value></ERCounter><code>" + item + "</code></standard>",
-			nil, want, &Encrypted{"03", "02", "01"},
+			nil, want, &form.Sealed{Data: "03", Counter: "02", MAC: "01"},
 		},
 		"counter as data": {
 			"<standard><c>" + item + "</c><eventCounter><encryptedEventCounter>03</encryptedEventCounter><encryptedCounter>02</encryptedCounter><mac>01</mac>" +
 				"</eventCounter></standard>",
-			nil, want, &Encrypted{"03", "02", "01"},
+			nil, want, &form.Sealed{Data: "03", Counter: "02", MAC: "01"},
 		},
 		"standard without counter": {"<standard><activationCode>" + item + "</activationCode></standard>", nil, want, nil},
 		"long": {
 			"<mdl><m>" + strings.ReplaceAll(item, "dA", strings.Repeat("A", 65536)) + "</m></mdl>",
-			&Encrypted{strings.Repeat("A", 65536), "0C", "Aa"}, nil, nil,
+			&form.Sealed{Data: strings.Repeat("A", 65536), Counter: "0C", MAC: "Aa"}, nil, nil,
 		},
 	} {
 		out, err := activationData(test.members)
@@ -170,7 +172,7 @@ func FuzzActivationData(f *testing.F) {
 		if (message == nil) == (code == nil) || message != nil && counter != nil {
 			t.Errorf("%v, %v, %v", message, code, counter)
 		}
-		for _, e := range []*Encrypted{message, code, counter} {
+		for _, e := range []*form.Sealed{message, code, counter} {
 			if e != nil && !(isHex(e.Data) && isHex(e.Counter) && isHex(e.MAC)) {
 				t.Errorf("%+v", e)
 			}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // The encrypted items of activation data: what they are called in errors.
@@ -34,7 +36,7 @@ func gatherActivationData(items []item, a *DSAPPSRPActivationData) error {
 			continue
 		}
 		var name string
-		var place **Encrypted
+		var place **form.Sealed
 		switch licence, _, _ := strings.Cut(path, "/"); {
 		case licence == "mdl":
 			name, place = activationMessageItem, &a.ActivationMessage
@@ -65,8 +67,8 @@ func gatherActivationData(items []item, a *DSAPPSRPActivationData) error {
 
 // gatherEncrypted finds the members of an encrypted item: by their likely names
 // or, if one is missing, by what another name says. Other members do not matter.
-func gatherEncrypted(name string, members []item) (*Encrypted, error) {
-	e := &Encrypted{}
+func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
+	e := &form.Sealed{}
 	data, counter := part{name + "/encryptedData", &e.Data}, part{name + "/encryptedCounter", &e.Counter}
 	mac := part{name + "/" + macMember, &e.MAC}
 	var others []item

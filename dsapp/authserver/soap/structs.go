@@ -135,23 +135,16 @@ type DSAPPSRPEvidenceRequest struct {
 	ClientEvidence form.ClientEvidence
 }
 
-// Encrypted is one encrypted item of activation data, in hex digits.
-type Encrypted struct {
-	Data    string
-	Counter string
-	MAC     string
-}
-
 // DSAPPSRPActivationData answers the second call. What does not belong to the
 // type of the licence is nil.
 type DSAPPSRPActivationData struct {
 	// ServerEvidence in hex digits.
 	ServerEvidence string
 	// ActivationMessage is Activation Message 1 of a multi-device licence.
-	ActivationMessage *Encrypted
+	ActivationMessage *form.Sealed
 	// ActivationCode and EventReactivationCounter are those of a standard licence.
-	ActivationCode           *Encrypted
-	EventReactivationCounter *Encrypted
+	ActivationCode           *form.Sealed
+	EventReactivationCounter *form.Sealed
 }
 
 // DSAPPSRPActivateRequest is the final call for a standard licence.

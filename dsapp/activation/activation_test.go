@@ -260,9 +260,9 @@ func opened(t testing.TB, transport *srp.Transport, proof Proof) ActivationData 
 		return string(plaintext)
 	}
 	return ActivationData{
-		ActivationMessage:        item(seal.LicenseActivationMessage, proof.LicenseActivationMessage),
-		ActivationCode:           item(seal.ActivationCode, proof.ActivationCode),
-		EventReactivationCounter: item(seal.EventReactivationCounter, proof.EventReactivationCounter),
+		ActivationMessage:        form.ActivationMessage(item(seal.LicenseActivationMessage, proof.LicenseActivationMessage)),
+		ActivationCode:           form.ActivationCode(item(seal.ActivationCode, proof.ActivationCode)),
+		EventReactivationCounter: form.EventCounter(item(seal.EventReactivationCounter, proof.EventReactivationCounter)),
 	}
 }
 
@@ -327,7 +327,7 @@ func TestExchange(t *testing.T) {
 				r    Registration
 				want ActivationData
 			}{
-				{w.mdl("e3wfISG9"), ActivationData{ActivationMessage: strings.ToUpper(message)}},
+				{w.mdl("e3wfISG9"), ActivationData{ActivationMessage: form.ActivationMessage(strings.ToUpper(message))}},
 				{w.standard(""), w.standard("").Data},
 				{w.standard("given-1"), w.standard("").Data},
 			} {
@@ -568,9 +568,9 @@ func TestMaxRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Profiles = using(t, "rfc5054-4096-sha256") })
 	mdl, standard := w.mdl("e3wfISG9"), w.standard("given-1")
-	mdl.Data.ActivationMessage = strings.Repeat("A0", maxActivationMessage/2)
-	standard.Data.ActivationCode = strings.Repeat("1", maxActivationCode)
-	standard.Data.EventReactivationCounter = strings.Repeat("1", maxEventCounter)
+	mdl.Data.ActivationMessage = form.ActivationMessage(strings.Repeat("A0", form.ActivationMessage("").Rule().Max/2))
+	standard.Data.ActivationCode = form.ActivationCode(strings.Repeat("1", form.ActivationCode("").Rule().Max))
+	standard.Data.EventReactivationCounter = form.EventCounter(strings.Repeat("1", form.EventCounter("").Rule().Max))
 	for _, r := range []Registration{mdl, standard} {
 		for _, fact := range []*string{&r.UserID, &r.Domain, &r.SerialNumber, &r.Instance} {
 			*fact = strings.Repeat("x", form.MaxKept)

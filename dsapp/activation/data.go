@@ -8,25 +8,15 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Greatest lengths of activation data in characters.
-const (
-	maxActivationMessage = 4234
-	maxActivationCode    = 4142
-	maxEventCounter      = 91
-)
-
 // ActivationData is what a phone receives once it has proved the password, as
 // the authentication server gave it.
 type ActivationData struct { //nolint:revive // the project's word for it; Data alone would be any data
-	// ActivationMessage is Activation Message 1 of a KindMDL registration: an
-	// even number of hex digits, at most 4234.
-	ActivationMessage string
-	// ActivationCode of a KindStandard registration: 1 to 4142 printable ASCII
-	// characters.
-	ActivationCode string
-	// EventReactivationCounter of a KindStandard registration: at most 91
-	// printable ASCII characters, empty if there is none.
-	EventReactivationCounter string
+	// ActivationMessage of a KindMDL registration.
+	ActivationMessage form.ActivationMessage
+	// ActivationCode of a KindStandard registration.
+	ActivationCode form.ActivationCode
+	// EventReactivationCounter of a KindStandard registration; empty if there is none.
+	EventReactivationCounter form.EventCounter
 }
 
 // encode checks the data for the kind and returns it in the form it is sealed
@@ -42,55 +32,18 @@ func (d ActivationData) encode(k Kind) ([]byte, error) {
 	}
 	switch k {
 	case KindMDL:
-		if err := checkHex("activationMessage", d.ActivationMessage, maxActivationMessage); err != nil {
-			return nil, err
+		if d.ActivationMessage == "" {
+			return nil, &InvalidError{Member: "activationMessage", Problem: "is missing"}
 		}
-		return encodeFields(strings.ToUpper(d.ActivationMessage)), nil
+		return encodeFields(strings.ToUpper(string(d.ActivationMessage))), nil
 	case KindStandard:
 		if d.ActivationCode == "" {
 			return nil, &InvalidError{Member: "activationCode", Problem: "is missing"}
 		}
-		if err := checkPrintable("activationCode", d.ActivationCode, maxActivationCode); err != nil {
-			return nil, err
-		}
-		if err := checkPrintable("eventReactivationCounter", d.EventReactivationCounter, maxEventCounter); err != nil {
-			return nil, err
-		}
-		return encodeFields(d.ActivationCode, d.EventReactivationCounter), nil
+		return encodeFields(string(d.ActivationCode), string(d.EventReactivationCounter)), nil
 	default:
 		return nil, nil
 	}
-}
-
-func checkHex(member, value string, limit int) error {
-	switch {
-	case value == "":
-		return &InvalidError{Member: member, Problem: "is missing"}
-	case len(value) > limit:
-		return &InvalidError{Member: member, Problem: fmt.Sprintf("has more than %d characters", limit)}
-	case len(value)%2 != 0:
-		return &InvalidError{Member: member, Problem: "has an odd number of hex digits"}
-	}
-	for i := range len(value) {
-		switch c := value[i]; {
-		case '0' <= c && c <= '9', 'A' <= c && c <= 'F', 'a' <= c && c <= 'f':
-		default:
-			return &InvalidError{Member: member, Problem: "is not hexadecimal"}
-		}
-	}
-	return nil
-}
-
-func checkPrintable(member, value string, limit int) error {
-	if len(value) > limit {
-		return &InvalidError{Member: member, Problem: fmt.Sprintf("has more than %d characters", limit)}
-	}
-	for i := range len(value) {
-		if value[i] < ' ' || value[i] > '~' {
-			return &InvalidError{Member: member, Problem: "has a character that is not printable ASCII"}
-		}
-	}
-	return nil
 }
 
 // Proof is the server's answer to a right proof.

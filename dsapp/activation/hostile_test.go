@@ -146,10 +146,26 @@ func FuzzActivationData(f *testing.F) {
 	hexadecimal := regexp.MustCompile(`\A(?:[0-9A-Fa-f]{2})+\z`)
 	printable := regexp.MustCompile(`\A[ -~]*\z`)
 	f.Fuzz(func(t *testing.T, message, code, counter string) {
-		d := ActivationData{ActivationMessage: message, ActivationCode: code, EventReactivationCounter: counter}
+		var d ActivationData
+		var noMessage, noCode, noCounter error
+		d.ActivationMessage, noMessage = form.Parse[form.ActivationMessage](message)
+		d.ActivationCode, noCode = form.Parse[form.ActivationCode](code)
+		d.EventReactivationCounter, noCounter = form.Parse[form.EventCounter](counter)
+		if formed := len(message) <= 4234 && hexadecimal.MatchString(message); formed != (noMessage == nil) {
+			t.Fatalf("message: %v, want it accepted: %t", noMessage, formed)
+		}
+		if formed := code != "" && len(code) <= 4142 && printable.MatchString(code); formed != (noCode == nil) {
+			t.Fatalf("code: %v, want it accepted: %t", noCode, formed)
+		}
+		if formed := len(counter) <= 91 && printable.MatchString(counter); formed != (noCounter == nil) {
+			t.Fatalf("counter: %v, want it accepted: %t", noCounter, formed)
+		}
+		if message != "" && noMessage != nil || code != "" && noCode != nil || noCounter != nil {
+			return
+		}
 		for kind, want := range map[Kind]bool{
-			KindMDL:      code == "" && counter == "" && len(message) <= 4234 && hexadecimal.MatchString(message),
-			KindStandard: message == "" && code != "" && len(code) <= 4142 && len(counter) <= 91 && printable.MatchString(code) && printable.MatchString(counter),
+			KindMDL:      message != "" && code == "" && counter == "",
+			KindStandard: message == "" && code != "",
 			KindAffinity: message == "" && code == "" && counter == "",
 		} {
 			encoded, err := d.encode(kind)

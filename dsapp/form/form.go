@@ -100,6 +100,7 @@ var (
 	lowercase    = class(`a-z`, "must consist of a-z")
 	hexadecimal  = class(`0-9A-Fa-f`, "must consist of hexadecimal digits")
 	decimal      = class(`0-9`, "must consist of decimal digits")
+	printable    = class(` -~`, "must consist of printable characters of ASCII")
 )
 
 // class returns the ASCII characters in a class such as "a-z_-". A hyphen at the end

@@ -9,25 +9,30 @@ import (
 
 // try parses a text as every type and gives the problem of one, empty if there is none.
 var try = map[string]func(string) string{
-	"identifier":        problem[Identifier],
-	"serial number":     problem[SerialNumber],
-	"key":               problem[Key],
-	"plain key":         problem[PlainKey],
-	"user":              problem[UserID],
-	"domain":            problem[Domain],
-	"registered user":   problem[RegisteredUser],
-	"registered domain": problem[RegisteredDomain],
-	"static password":   problem[StaticPassword],
-	"password":          problem[Password],
-	"license type":      problem[LicenseType],
-	"client public":     problem[ClientPublic],
-	"client evidence":   problem[ClientEvidence],
-	"device code":       problem[DeviceCode],
-	"description":       problem[Description],
-	"signature":         problem[Signature],
-	"response":          problem[Response],
-	"derivation code":   problem[DerivationCode],
-	"notification id":   problem[NotificationID],
+	"identifier":         problem[Identifier],
+	"serial number":      problem[SerialNumber],
+	"key":                problem[Key],
+	"plain key":          problem[PlainKey],
+	"user":               problem[UserID],
+	"domain":             problem[Domain],
+	"registered user":    problem[RegisteredUser],
+	"registered domain":  problem[RegisteredDomain],
+	"static password":    problem[StaticPassword],
+	"password":           problem[Password],
+	"license type":       problem[LicenseType],
+	"client public":      problem[ClientPublic],
+	"client evidence":    problem[ClientEvidence],
+	"device code":        problem[DeviceCode],
+	"description":        problem[Description],
+	"signature":          problem[Signature],
+	"response":           problem[Response],
+	"derivation code":    problem[DerivationCode],
+	"notification id":    problem[NotificationID],
+	"activation message": problem[ActivationMessage],
+	"instance message":   problem[InstanceActivationMessage],
+	"request message":    problem[RequestMessage],
+	"activation code":    problem[ActivationCode],
+	"event counter":      problem[EventCounter],
 }
 
 func problem[T Value](s string) string {
@@ -53,6 +58,7 @@ func TestParse(t *testing.T) {
 		letters    = "must consist of A-Z, a-z and 0-9"
 		digits     = "must consist of hexadecimal digits"
 		wrapped    = "must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32"
+		ascii      = "must consist of printable characters of ASCII"
 		even       = "must be an even number of hex digits, at least 2"
 	)
 	for _, tt := range []struct{ value, text, want string }{
@@ -117,6 +123,21 @@ func TestParse(t *testing.T) {
 		{"notification id", "0a1B", ""},
 		{"notification id", "0a1", even},
 		{"notification id", "", "must not be empty"},
+		{"activation message", strings.Repeat("aF", 2117), ""},
+		{"activation message", strings.Repeat("aF", 2118), "must have 1 to 4234 characters"},
+		{"activation message", "0G", digits},
+		{"activation message", " 00 ", digits},
+		{"activation message", "000", even},
+		{"activation message", "", "must not be empty"},
+		{"instance message", strings.Repeat("aF", 513), "must have 1 to 1024 characters"},
+		{"request message", strings.Repeat("aF", 8192), ""},
+		{"activation code", strings.Repeat("1 ~", 1380) + "12", ""},
+		{"activation code", strings.Repeat("1", 4143), "must have 1 to 4142 characters"},
+		{"activation code", "1\t2", ascii},
+		{"activation code", "", "must not be empty"},
+		{"event counter", "", ""},
+		{"event counter", strings.Repeat("1", 92), "must not have more than 91 characters"},
+		{"event counter", "é", ascii},
 	} {
 		if got := try[tt.value](tt.text); got != tt.want {
 			t.Errorf("%s %.80q: %q, want %q", tt.value, tt.text, got, tt.want)
@@ -226,7 +247,7 @@ func TestCharacters(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]Characters{
 		"text": text, "anything": anything, "identifier": identifier, "serial": serial,
-		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal,
+		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal, "printable": printable,
 	} {
 		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(c.Pattern, `\x{$1}`)
 		re := regexp.MustCompile("^" + pattern + "$")

@@ -181,11 +181,43 @@ func (DerivationCode) Rule() Rule { return Rule{Min: 1, Max: 27, Characters: hex
 type NotificationID string
 
 // Rule is an even number of hex digits, 2 to 1070.
-func (NotificationID) Rule() Rule {
-	return Rule{Min: 1, Max: 1070, Characters: hexadecimal, also: func(s string) string {
+func (NotificationID) Rule() Rule { return wholeBytes(1070) }
+
+// ActivationMessage is Activation Message 1 of a multi-device licence.
+type ActivationMessage string
+
+// Rule is an even number of hex digits, 2 to 4234.
+func (ActivationMessage) Rule() Rule { return wholeBytes(4234) }
+
+// InstanceActivationMessage is Activation Message 2 for a device.
+type InstanceActivationMessage string
+
+// Rule is an even number of hex digits, 2 to 1024.
+func (InstanceActivationMessage) Rule() Rule { return wholeBytes(1024) }
+
+// RequestMessage is what an authentication server tells a device in its secure channel.
+type RequestMessage string
+
+// Rule is an even number of hex digits, 2 to 16384.
+func (RequestMessage) Rule() Rule { return wholeBytes(16 << 10) }
+
+func wholeBytes(longest int) Rule {
+	return Rule{Min: 1, Max: longest, Characters: hexadecimal, also: func(s string) string {
 		if isHex(s) {
 			return ""
 		}
 		return "must be an even number of hex digits, at least 2"
 	}}
 }
+
+// ActivationCode is that of a standard licence.
+type ActivationCode string
+
+// Rule is 1 to 4142 printable characters of ASCII.
+func (ActivationCode) Rule() Rule { return Rule{Min: 1, Max: 4142, Characters: printable} }
+
+// EventCounter is the event reactivation counter of a standard licence.
+type EventCounter string
+
+// Rule is up to 91 printable characters of ASCII.
+func (EventCounter) Rule() Rule { return Rule{Max: 91, Characters: printable} }

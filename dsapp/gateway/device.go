@@ -57,13 +57,13 @@ func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (
 		event.Instance = instanceOf(err)
 		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, serverError(err))
 	}
-	message, err := messageHex(device.InstanceActivationMessage)
+	am2, err := message[form.InstanceActivationMessage](device.InstanceActivationMessage)
 	if err != nil {
 		return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", instance, err)
 	}
 	event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, instance
 	g.audit(ctx, c, OpAddDevice, event)
-	return AddDeviceResult{InstanceActivationMessage: message}, nil
+	return AddDeviceResult{InstanceActivationMessage: string(am2)}, nil
 }
 
 // ActivateRequest completes the activation of a device.

@@ -137,7 +137,7 @@ func TestRegisterActivation(t *testing.T) {
 		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
 	}
 	if want := (activation.Registration{
-		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Data: activation.ActivationData{ActivationMessage: strings.ToUpper(theMessage)}, Started: theTime,
+		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Data: activation.ActivationData{ActivationMessage: form.ActivationMessage(strings.ToUpper(theMessage))}, Started: theTime,
 	}); r.activation.registration != want {
 		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}

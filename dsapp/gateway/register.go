@@ -131,7 +131,7 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 		return RegisterOfflineResult{}, err
 	}
 	g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
-	return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: e.data.ActivationMessage}, nil
+	return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: string(e.data.ActivationMessage)}, nil
 }
 
 // enrolled is what an authentication server answered to a registration.
@@ -160,11 +160,10 @@ func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (en
 		return enrolled{}, serverError(err)
 	}
 	e := enrolled{instance: instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
-	message, err := messageHex(answer.ActivationMessage)
+	e.data.ActivationMessage, err = message[form.ActivationMessage](answer.ActivationMessage)
 	if err != nil {
 		e.unusable = badAnswer("activation message of instance %q %w", instance, err)
 	}
-	e.data.ActivationMessage = message
 	return e, nil
 }
 
@@ -261,13 +260,5 @@ func activationImage(userID, domain, identifier, password, gatewayID string) str
 	return strings.ToUpper(hex.EncodeToString([]byte(text)))
 }
 
-// messageHex returns a message of an authentication server in upper-case hex.
-func messageHex(message string) (string, error) {
-	if message == "" {
-		return "", errors.New("is missing")
-	}
-	if _, err := hex.DecodeString(message); err != nil {
-		return "", errors.New("is not hex")
-	}
-	return strings.ToUpper(message), nil
-}
+// message returns a message of an authentication server in upper-case hex.
+func message[T form.Value](text string) (T, error) { return form.Parse[T](strings.ToUpper(text)) }

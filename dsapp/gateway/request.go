@@ -141,12 +141,12 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 	if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
 		return RetrieveResult{}, err
 	}
-	message, err := messageHex(retrieved.RequestMessage)
+	request, err := message[form.RequestMessage](retrieved.RequestMessage)
 	if err != nil {
 		return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
 	}
 	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, Subject: form.Subject{SerialNumber: string(r.SerialNumber), Instance: instance}})
-	return RetrieveResult{RequestMessage: message}, nil
+	return RetrieveResult{RequestMessage: string(request)}, nil
 }
 
 // claim makes o the owner of a request that an authentication server gave out. The

@@ -66,9 +66,9 @@ type Registered struct {
 	// SerialNumber of the licence; empty if the server did not tell.
 	SerialNumber string
 	// ActivationCode of the licence: up to 4142 characters.
-	ActivationCode string
+	ActivationCode form.ActivationCode
 	// EventReactivationCounter of the licence, up to 91 characters; empty if it has none.
-	EventReactivationCounter string
+	EventReactivationCounter form.EventCounter
 }
 
 // ActivateRequest confirms the activation of a standard licence.

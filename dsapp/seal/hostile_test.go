@@ -9,28 +9,9 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
-)
 
-// alteration draws b with one bit flipped, cut short, prolonged, or with two of
-// its bytes exchanged; never b itself.
-func alteration(t *rapid.T, name string, b []byte) []byte {
-	return rapid.Custom(func(t *rapid.T) []byte {
-		altered := bytes.Clone(b)
-		switch rapid.IntRange(0, 3).Draw(t, "way") {
-		case 0:
-			altered = altered[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]
-		case 1:
-			altered = append(altered, rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "more")...)
-		case 2:
-			i, j := rapid.IntRange(0, len(b)-1).Draw(t, "i"), rapid.IntRange(0, len(b)-1).Draw(t, "j")
-			altered[i], altered[j] = altered[j], altered[i]
-		default:
-			bit := rapid.IntRange(0, 8*len(b)-1).Draw(t, "bit")
-			altered[bit/8] ^= 1 << (bit % 8)
-		}
-		return altered
-	}).Filter(func(altered []byte) bool { return !bytes.Equal(altered, b) }).Draw(t, name)
-}
+	"github.com/dsapp-gateway/dsapp-gateway/internal/alteration"
+)
 
 // A record opens as it was sealed, and neither altered, nor under another label,
 // nor without the key it was sealed with, whichever plaintext, label and keys.
@@ -67,7 +48,7 @@ func TestRecordOpensOnlyAsSealed(t *testing.T) {
 				t.Fatalf("%s: opened to %x, %v", what, got, err)
 			}
 		}
-		refused("altered", all, l, alteration(t, "altered", record))
+		refused("altered", all, l, alteration.Draw(t, "altered", record))
 		refused("other keys", others, l, record)
 		refused("other label", all, label.Filter(func(x Label) bool { return x != l }).Draw(t, "other label"), record)
 		// Labels that are as near as can be.

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/alteration"
 )
 
 var items = []seal.Item{seal.LicenseActivationMessage, seal.ActivationCode, seal.EventReactivationCounter}
@@ -288,27 +289,6 @@ func TestCounterIsRandom(t *testing.T) {
 	}
 }
 
-// alteration draws b with one bit flipped, cut short, prolonged, or with two of
-// its bytes exchanged; never b itself.
-func alteration(t *rapid.T, name string, b []byte) []byte {
-	return rapid.Custom(func(t *rapid.T) []byte {
-		altered := bytes.Clone(b)
-		switch rapid.IntRange(0, 3).Draw(t, "way") {
-		case 0:
-			altered = altered[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]
-		case 1:
-			altered = append(altered, rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "more")...)
-		case 2:
-			i, j := rapid.IntRange(0, len(b)-1).Draw(t, "i"), rapid.IntRange(0, len(b)-1).Draw(t, "j")
-			altered[i], altered[j] = altered[j], altered[i]
-		default:
-			bit := rapid.IntRange(0, 8*len(b)-1).Draw(t, "bit")
-			altered[bit/8] ^= 1 << (bit % 8)
-		}
-		return altered
-	}).Filter(func(altered []byte) bool { return !bytes.Equal(altered, b) }).Draw(t, name)
-}
-
 // An item opens as it was sealed, and neither altered in any of its parts, nor as
 // another item, nor in another exchange, whichever plaintext and exchange.
 func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
@@ -332,9 +312,9 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 				t.Fatalf("%s: opened to %x, %v", what, got, err)
 			}
 		}
-		refused("altered data", transport(exchange), item, seal.Ciphertext{Data: alteration(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
-		refused("altered counter", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration(t, "counter", c.Counter), MAC: c.MAC})
-		refused("altered MAC", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration(t, "MAC", c.MAC)})
+		refused("altered data", transport(exchange), item, seal.Ciphertext{Data: alteration.Draw(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
+		refused("altered counter", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration.Draw(t, "counter", c.Counter), MAC: c.MAC})
+		refused("altered MAC", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration.Draw(t, "MAC", c.MAC)})
 		for _, other := range items {
 			if other != item {
 				refused("other item", transport(exchange), other, c)

@@ -119,11 +119,12 @@ func (s *Service) afterwards(
 ) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	v, err := s.open(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+	// This needs no keys.
+	store, _, err := s.opener(ctx)
+	if store == nil {
+		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
 	}
-	if err := do(v.store, ctx, string(a.Identifier), a.Generation); err != nil {
+	if err := do(store, ctx, string(a.Identifier), a.Generation); err != nil {
 		return s.failed(ctx, string(a.Identifier), what, err)
 	}
 	return nil

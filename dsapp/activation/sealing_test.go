@@ -367,8 +367,6 @@ func TestOpenFails(t *testing.T) {
 		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
 		"Reserve":           func() error { _, err := w.Reserve(ctx); return err },
 		"Prepare":           func() error { return w.Prepare(ctx) },
-		"ReturnDevice":      func() error { return w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
-		"Complete":          func() error { return w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
 	} {
 		if err := call(); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
 			t.Errorf("%s: %v", name, err)
@@ -376,6 +374,19 @@ func TestOpenFails(t *testing.T) {
 	}
 	if calls := w.store.take(); len(calls) != 0 {
 		t.Errorf("the store was asked: %v", calls)
+	}
+	// What was admitted is given back without keys; without a store it is not.
+	a := Admission{Identifier: "e3wfISG9"}
+	if err := errors.Join(w.ReturnDevice(ctx, a), w.Complete(ctx, a)); err != nil {
+		t.Error(err)
+	}
+	w.restart(func(c *Config) {
+		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return nil, nil, cause }
+	})
+	for _, err := range []error{w.ReturnDevice(ctx, a), w.Complete(ctx, a)} {
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+			t.Errorf("error %v", err)
+		}
 	}
 }
 

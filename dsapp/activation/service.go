@@ -83,7 +83,7 @@ const (
 // Config is what a Service works with.
 type Config struct {
 	// Open returns the store of registrations and handshakes, which it opens if need
-	// be, and the sealing keys. Every operation calls it once; it should return the same
+	// be, and the sealing keys. If only these fail, the store comes with the error. Every operation calls it once; it should return the same
 	// Keyring as long as the store is open. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
 	// Profiles are the exchanges that there are. New registrations have the first; the

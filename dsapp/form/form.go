@@ -2,8 +2,9 @@
 // where it comes in. From there on its type says that it has its form, and nobody checks
 // it again.
 //
-// Every type of the package is a string with a rule. Only Parse makes one of a text that
-// may not comply; the empty value stands for an optional value that is not there.
+// A type with a rule is a string. Only Parse makes one of a text that may not comply; the
+// empty value stands for an optional value that is not there. Subject and Sealed are no
+// such types: they hold what others tell.
 package form
 
 import (

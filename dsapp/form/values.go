@@ -92,9 +92,12 @@ func KeptProblem(s string) string {
 	return ImageProblem(s)
 }
 
+// ImageSeparator parts the fields of an activation image, which have no escape for it.
+const ImageSeparator = ";"
+
 // ImageProblem tells why a text cannot be a field of an activation image, empty if it can.
 func ImageProblem(s string) string {
-	if strings.Contains(s, ";") {
+	if strings.Contains(s, ImageSeparator) {
 		return "must not contain a semicolon"
 	}
 	return Rule{Max: len(s), Characters: text}.problem(s)

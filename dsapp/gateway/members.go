@@ -8,32 +8,19 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// Member names one member of a request, whatever it is called in the request's
-// encoding.
+// Member names one member of a request, as services do.
 type Member string
 
-// The members of the requests.
+// The members that an InvalidError can be about: those whose values have their form and
+// do not go together.
 const (
-	MemberUserID         Member = "userID"
-	MemberDomain         Member = "domain"
-	MemberStaticPassword Member = "staticPassword"
 	MemberLicenseType    Member = "licenseType"
 	MemberSerialNumber   Member = "serialNumber"
-	MemberRegistration   Member = "registrationIdentifier"
 	MemberClientPublic   Member = "clientEphemeralPublicKey"
 	MemberClientEvidence Member = "clientEvidenceMessage"
-	MemberDeviceCode     Member = "deviceCode"
-	MemberDescription    Member = "description"
-	MemberSignature      Member = "signature"
-	MemberKey            Member = "key"
-	MemberPassword       Member = "password"
-	MemberNotificationID Member = "notificationID"
 	MemberResponse       Member = "response"
 	MemberDerivationCode Member = "derivationCode"
 )
-
-// imageSeparator parts the fields of an activation image.
-const imageSeparator = ";"
 
 // plainDescription replaces every character of a device's description that is
 // neither a letter, a mark, a digit, a space nor one of "-_." by a space, which

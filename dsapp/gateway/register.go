@@ -51,7 +51,7 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
-	release, err := g.reserve(ctx, OpRegisterActivation)
+	release, err := g.reserve(ctx)
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
@@ -117,7 +117,7 @@ type RegisterOfflineResult struct {
 // could never be completed, and the operation fails.
 func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (_ RegisterOfflineResult, err error) {
 	defer func() { g.logFailure(ctx, OpRegisterOffline, err) }()
-	release, err := g.reserve(ctx, OpRegisterOffline)
+	release, err := g.reserve(ctx)
 	if err != nil {
 		return RegisterOfflineResult{}, err
 	}
@@ -169,7 +169,7 @@ func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (en
 
 // reserve reserves room in the store. A registration counts towards the limits of the
 // licence: none is made that could not be kept.
-func (g *Gateway) reserve(ctx context.Context, op Operation) (release func(), err error) {
+func (g *Gateway) reserve(ctx context.Context) (release func(), err error) {
 	release, err = g.activation.Reserve(ctx)
 	if err != nil {
 		return nil, activationError(err)
@@ -256,7 +256,7 @@ func registrationEvent(action AuditAction, r activation.Registration) AuditEvent
 // activationImage is the text that the user's application reads from an
 // activation image: format version 01, message type 01, then the registration.
 func activationImage(userID, domain, identifier, password, gatewayID string) string {
-	text := strings.Join([]string{"01", "01", userID, domain, identifier, password, gatewayID}, imageSeparator)
+	text := strings.Join([]string{"01", "01", userID, domain, identifier, password, gatewayID}, form.ImageSeparator)
 	return strings.ToUpper(hex.EncodeToString([]byte(text)))
 }
 

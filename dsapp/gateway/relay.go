@@ -42,7 +42,7 @@ func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest)
 
 // relayBegin is the first call of a relayed exchange.
 func (g *Gateway) relayBegin(ctx context.Context, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
-	located, err := g.locate(ctx, OpGenerateEphemeralKey, r.RegistrationIdentifier)
+	located, err := g.locate(ctx, r.RegistrationIdentifier)
 	if err != nil {
 		return GenerateEphemeralKeyResult{}, err
 	}
@@ -56,7 +56,7 @@ func (g *Gateway) relayBegin(ctx context.Context, r GenerateEphemeralKeyRequest)
 
 // relayProve is the second call of a relayed exchange.
 func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataRequest) (GenerateActivationDataResult, error) {
-	located, err := g.locate(ctx, OpGenerateActivationData, r.RegistrationIdentifier)
+	located, err := g.locate(ctx, r.RegistrationIdentifier)
 	if err != nil {
 		return GenerateActivationDataResult{}, err
 	}
@@ -75,7 +75,7 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 
 // locate finds out which instance carries out an exchange. Its name is empty if
 // the registration is unknown, and unknown ones are forwarded.
-func (g *Gateway) locate(ctx context.Context, op Operation, identifier form.Identifier) (activation.Admission, error) {
+func (g *Gateway) locate(ctx context.Context, identifier form.Identifier) (activation.Admission, error) {
 	located, err := g.activation.Locate(ctx, identifier)
 	if err != nil && !g.forwards(err) {
 		return activation.Admission{}, activationError(err)

@@ -253,7 +253,7 @@ func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision,
 	}
 }
 
-// verdict is a decision for the observer.
+// verdict is what is told of a decision.
 func verdict(d ownership.Decision) Verdict {
 	switch {
 	case d.Blind != nil:

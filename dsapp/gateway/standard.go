@@ -21,10 +21,12 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 	e := enrolled{
 		instance:     instance,
 		serialNumber: cmp.Or(answer.SerialNumber, string(r.SerialNumber)),
-		data: activation.ActivationData{
-			ActivationCode:           answer.ActivationCode,
-			EventReactivationCounter: answer.EventReactivationCounter,
-		},
+	}
+	if e.data.ActivationCode, err = form.Parse[form.ActivationCode](answer.ActivationCode); err != nil {
+		e.unusable = badAnswer("activation code of instance %q %w", instance, err)
+	}
+	if e.data.EventReactivationCounter, err = form.Parse[form.EventCounter](answer.EventReactivationCounter); err != nil {
+		e.unusable = badAnswer("event reactivation counter of instance %q %w", instance, err)
 	}
 	// That a licence can be asked for is not documented: the server may ignore it.
 	if r.SerialNumber != "" && e.serialNumber != string(r.SerialNumber) {

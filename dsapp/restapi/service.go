@@ -74,7 +74,6 @@ const maxMember = 1070
 // member describes one member of a request. All members are strings.
 type member struct {
 	name     string
-	target   gateway.Member
 	required bool
 	rule     form.Rule
 }
@@ -189,16 +188,16 @@ type in[Q any] struct {
 }
 
 // need binds a member that must be there.
-func need[Q any, T form.Value](name string, target gateway.Member, field func(*Q) *T) in[Q] {
-	i := may(name, target, field)
+func need[Q any, T form.Value](name string, field func(*Q) *T) in[Q] {
+	i := may(name, field)
 	i.required = true
 	return i
 }
 
 // may binds a member that may be left out.
-func may[Q any, T form.Value](name string, target gateway.Member, field func(*Q) *T) in[Q] {
+func may[Q any, T form.Value](name string, field func(*Q) *T) in[Q] {
 	var value T
-	return in[Q]{member{name: name, target: target, rule: value.Rule()}, func(q *Q, value string) (err error) {
+	return in[Q]{member{name: name, rule: value.Rule()}, func(q *Q, value string) (err error) {
 		*field(q), err = form.Parse[T](value)
 		if err != nil {
 			return &requestError{member: name, problem: err.Error()}

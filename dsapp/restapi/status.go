@@ -166,7 +166,7 @@ func answerError(s *service, err error) answer {
 func descriptionOf(s *service, err error) (string, bool) {
 	if invalid, ok := errors.AsType[*gateway.InvalidError](err); ok {
 		for _, m := range s.members {
-			if m.target == invalid.Member {
+			if m.name == string(invalid.Member) {
 				return m.name + " " + invalid.Problem, true
 			}
 		}

@@ -53,11 +53,11 @@ func provisioning() []service {
 			path: "/rest/v2/provisioning/DSAPPSRPRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterActivation, quota: registrations,
 		}, Operations.RegisterActivation, []in[gateway.RegisterActivationRequest]{
-			need("userID", gateway.MemberUserID, func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
-			may("domain", gateway.MemberDomain, func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
-			need("staticPassword", gateway.MemberStaticPassword, func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
-			may("licenseType", gateway.MemberLicenseType, func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
-			may("serialNumber", gateway.MemberSerialNumber, func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
+			need("userID", func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
+			may("domain", func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
+			need("staticPassword", func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
+			may("licenseType", func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
+			may("serialNumber", func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
 		}, []out[gateway.RegisterActivationResult]{
 			str("registrationIdentifier", func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
 			str("activationPassword", func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
@@ -68,9 +68,9 @@ func provisioning() []service {
 			path: "/rest/v2/provisioning/MdlRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterOffline, quota: registrations,
 		}, Operations.RegisterOffline, []in[gateway.RegisterOfflineRequest]{
-			need("userID", gateway.MemberUserID, func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
-			may("domain", gateway.MemberDomain, func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),
-			need("password", gateway.MemberStaticPassword, func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
+			need("userID", func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
+			may("domain", func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),
+			need("password", func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
 		}, []out[gateway.RegisterOfflineResult]{
 			str("registrationIdentifier", func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
 			str("activationMessageImage", func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
@@ -83,7 +83,7 @@ func provisioning() []service {
 		generateActivationData(service{path: "/rest/activation/DSAPPSRPGenerateActivationData", version: v1, classes: frontEnd}, "registrationID"),
 
 		addDevice(service{path: "/rest/v2/provisioning/MdlAddDevice", version: v2, classes: either}, "registrationIdentifier",
-			may("description", gateway.MemberDescription, func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
+			may("description", func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
 		addDevice(service{path: "/rest/activation/MdlAddDevice", version: v1, classes: frontEnd}, "registrationID"),
 
 		activate(service{path: "/rest/v2/provisioning/MdlActivate", version: v2, classes: either}, "registrationIdentifier", activated()...),
@@ -93,9 +93,9 @@ func provisioning() []service {
 		define(service{
 			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard, quota: calls,
 		}, Operations.ActivateStandard, []in[gateway.ActivateStandardRequest]{
-			need("registrationIdentifier", gateway.MemberRegistration, func(q *gateway.ActivateStandardRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-			may("response", gateway.MemberResponse, func(q *gateway.ActivateStandardRequest) *form.Response { return &q.Response }),
-			may("derivationCode", gateway.MemberDerivationCode, func(q *gateway.ActivateStandardRequest) *form.DerivationCode { return &q.DerivationCode }),
+			need("registrationIdentifier", func(q *gateway.ActivateStandardRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+			may("response", func(q *gateway.ActivateStandardRequest) *form.Response { return &q.Response }),
+			may("derivationCode", func(q *gateway.ActivateStandardRequest) *form.DerivationCode { return &q.DerivationCode }),
 		}, activated()),
 
 		define(service{
@@ -148,8 +148,8 @@ func authenticationAndNotification() []service {
 func generateEphemeralKey(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateEphemeralKey, exchanges
 	return define(s, Operations.GenerateEphemeralKey, []in[gateway.GenerateEphemeralKeyRequest]{
-		need(identifierName, gateway.MemberRegistration, func(q *gateway.GenerateEphemeralKeyRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("clientEphemeralPublicKey", gateway.MemberClientPublic, func(q *gateway.GenerateEphemeralKeyRequest) *form.ClientPublic { return &q.ClientPublic }),
+		need(identifierName, func(q *gateway.GenerateEphemeralKeyRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("clientEphemeralPublicKey", func(q *gateway.GenerateEphemeralKeyRequest) *form.ClientPublic { return &q.ClientPublic }),
 	}, []out[gateway.GenerateEphemeralKeyResult]{
 		str("serverEphemeralPublicKey", func(r gateway.GenerateEphemeralKeyResult) string { return r.ServerPublic }),
 		str("salt", func(r gateway.GenerateEphemeralKeyResult) string { return r.Salt }),
@@ -160,8 +160,8 @@ func generateActivationData(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateActivationData, proofs
 	message := func(r gateway.GenerateActivationDataResult) *form.Sealed { return r.LicenseActivationMessage }
 	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
-		need(identifierName, gateway.MemberRegistration, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("clientEvidenceMessage", gateway.MemberClientEvidence, func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
+		need(identifierName, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("clientEvidenceMessage", func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
 	}, []out[gateway.GenerateActivationDataResult]{
 		str("serverEvidenceMessage", func(r gateway.GenerateActivationDataResult) string { return r.ServerEvidence }),
 		sealedMember("encryptedLicenseActivationMessage", message, func(s *form.Sealed) string { return s.Data }),
@@ -188,8 +188,8 @@ func generateActivationData(s service, identifierName string) service {
 func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceRequest]) service {
 	s.operation, s.quota = gateway.OpAddDevice, calls
 	return define(s, Operations.AddDevice, append([]in[gateway.AddDeviceRequest]{
-		need(identifierName, gateway.MemberRegistration, func(q *gateway.AddDeviceRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("deviceCode", gateway.MemberDeviceCode, func(q *gateway.AddDeviceRequest) *form.DeviceCode { return &q.DeviceCode }),
+		need(identifierName, func(q *gateway.AddDeviceRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("deviceCode", func(q *gateway.AddDeviceRequest) *form.DeviceCode { return &q.DeviceCode }),
 	}, more...), []out[gateway.AddDeviceResult]{
 		str("instanceActivationMessage", func(r gateway.AddDeviceResult) string { return r.InstanceActivationMessage }),
 	})
@@ -198,17 +198,17 @@ func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceReq
 func activate(s service, identifierName string, results ...out[gateway.ActivateResult]) service {
 	s.operation, s.quota = gateway.OpActivate, calls
 	return define(s, Operations.Activate, []in[gateway.ActivateRequest]{
-		need(identifierName, gateway.MemberRegistration, func(q *gateway.ActivateRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("signature", gateway.MemberSignature, func(q *gateway.ActivateRequest) *form.Signature { return &q.Signature }),
+		need(identifierName, func(q *gateway.ActivateRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		need("signature", func(q *gateway.ActivateRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
 func authenticate(s service, passwordName string, results ...out[gateway.AuthenticatedResult]) service {
 	s.operation, s.classes, s.quota = gateway.OpAuthenticate, frontEnd, calls
 	return define(s, Operations.Authenticate, []in[gateway.AuthenticateRequest]{
-		need("userID", gateway.MemberUserID, func(q *gateway.AuthenticateRequest) *form.UserID { return &q.UserID }),
-		may("domain", gateway.MemberDomain, func(q *gateway.AuthenticateRequest) *form.Domain { return &q.Domain }),
-		need(passwordName, gateway.MemberPassword, func(q *gateway.AuthenticateRequest) *form.Password { return &q.Password }),
+		need("userID", func(q *gateway.AuthenticateRequest) *form.UserID { return &q.UserID }),
+		may("domain", func(q *gateway.AuthenticateRequest) *form.Domain { return &q.Domain }),
+		need(passwordName, func(q *gateway.AuthenticateRequest) *form.Password { return &q.Password }),
 	}, results)
 }
 
@@ -233,8 +233,8 @@ func retrieve(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.RetrieveRequest]{
-		need(serialName, gateway.MemberSerialNumber, func(q *gateway.RetrieveRequest) *form.SerialNumber { return &q.SerialNumber }),
-		need(keyName, gateway.MemberKey, func(q *gateway.RetrieveRequest) *form.PlainKey { return &q.Key }),
+		need(serialName, func(q *gateway.RetrieveRequest) *form.SerialNumber { return &q.SerialNumber }),
+		need(keyName, func(q *gateway.RetrieveRequest) *form.PlainKey { return &q.Key }),
 	}, []out[gateway.RetrieveResult]{
 		str(messageName, func(r gateway.RetrieveResult) string { return r.RequestMessage }),
 	})
@@ -246,10 +246,10 @@ func complete(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CompleteRequest]{
-		need("userID", gateway.MemberUserID, func(q *gateway.CompleteRequest) *form.UserID { return &q.UserID }),
-		may("domain", gateway.MemberDomain, func(q *gateway.CompleteRequest) *form.Domain { return &q.Domain }),
-		need(keyName, gateway.MemberKey, func(q *gateway.CompleteRequest) *form.PlainKey { return &q.Key }),
-		need("signature", gateway.MemberSignature, func(q *gateway.CompleteRequest) *form.Signature { return &q.Signature }),
+		need("userID", func(q *gateway.CompleteRequest) *form.UserID { return &q.UserID }),
+		may("domain", func(q *gateway.CompleteRequest) *form.Domain { return &q.Domain }),
+		need(keyName, func(q *gateway.CompleteRequest) *form.PlainKey { return &q.Key }),
+		need("signature", func(q *gateway.CompleteRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
@@ -259,18 +259,18 @@ func cancel(
 ) service {
 	s.classes, s.quota = frontEnd, calls
 	return define(s, call, []in[gateway.CancelRequest]{
-		need(serialName, gateway.MemberSerialNumber, func(q *gateway.CancelRequest) *form.SerialNumber { return &q.SerialNumber }),
-		need(keyName, gateway.MemberKey, func(q *gateway.CancelRequest) *form.Key { return &q.Key }),
+		need(serialName, func(q *gateway.CancelRequest) *form.SerialNumber { return &q.SerialNumber }),
+		need(keyName, func(q *gateway.CancelRequest) *form.Key { return &q.Key }),
 	}, nil)
 }
 
 func updateNotificationID(path string) service {
 	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID, quota: calls}, Operations.UpdateNotificationID,
 		[]in[gateway.UpdateNotificationIDRequest]{
-			need("userID", gateway.MemberUserID, func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
-			need("domain", gateway.MemberDomain, func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
-			need("digipassInstanceID", gateway.MemberSerialNumber, func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
-			need("encryptedNotificationID", gateway.MemberNotificationID, func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
+			need("userID", func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
+			need("domain", func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
+			need("digipassInstanceID", func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
+			need("encryptedNotificationID", func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
 		}, nil)
 }
 

@@ -66,10 +66,10 @@ var (
 		},
 		[]out[Registered]{
 			{output{name: "SERIAL_NO"}, func(a *Registered) *string { return &a.SerialNumber }},
-			{output{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode}, func(a *Registered) *string { return (*string)(&a.ActivationCode) }},
+			{output{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode}, func(a *Registered) *string { return &a.ActivationCode }},
 			{
 				output{name: "EVENT_REACTIVATION_COUNTER", id: eventReactivationCounterName, kind: printable, longest: maxEventCounter},
-				func(a *Registered) *string { return (*string)(&a.EventReactivationCounter) },
+				func(a *Registered) *string { return &a.EventReactivationCounter },
 			},
 		})
 

@@ -66,9 +66,9 @@ type Registered struct {
 	// SerialNumber of the licence; empty if the server did not tell.
 	SerialNumber string
 	// ActivationCode of the licence: up to 4142 characters.
-	ActivationCode form.ActivationCode
+	ActivationCode string
 	// EventReactivationCounter of the licence, up to 91 characters; empty if it has none.
-	EventReactivationCounter form.EventCounter
+	EventReactivationCounter string
 }
 
 // ActivateRequest confirms the activation of a standard licence.

@@ -98,6 +98,13 @@ func (rs *rooms) release() {
 	}
 }
 
+// giveUp has a room become idle that is not reserved.
+func (rs *rooms) giveUp(r *room) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.idle = append(rs.idle, r)
+}
+
 // reuse takes a room that is idle. It returns nil if there is none.
 func (rs *rooms) reuse() *room {
 	rs.mu.Lock()
@@ -136,6 +143,8 @@ func (s *Store) Reserve(ctx context.Context) (release func(), err error) {
 	}
 	if began := s.now(); began.Sub(r.proven) >= proofLifetime {
 		if err := s.write(ctx, r); err != nil {
+			// What was made of its keys is overwritten by the next attempt.
+			s.rooms.giveUp(r)
 			s.rooms.doubt()
 			return nil, unavailable(err)
 		}

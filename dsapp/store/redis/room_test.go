@@ -104,3 +104,42 @@ func TestFullServer(t *testing.T) {
 		})
 	}
 }
+
+// A reservation that fails, however often it is tried, leaves no more than one key on the
+// servers that took it: when a master of a cluster is lost, and when a replica is.
+func TestFailedReservationsLeaveOneKey(t *testing.T) {
+	t.Parallel()
+	t.Run("master", func(t *testing.T) {
+		t.Parallel()
+		c := redistest.StartCluster(t, 0)
+		s := redis.New(newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true}), redis.Options{})
+		if err := reserve(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		c.Masters[2].Stop()
+		s.Later()
+		for range 10 {
+			if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
+				t.Errorf("error %v", err)
+			}
+		}
+		for _, server := range c.Masters[:2] {
+			if got := roomKeys(t, server); len(got) != 1 {
+				t.Errorf("keys %q, want one", got)
+			}
+		}
+	})
+	t.Run("replica", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: 50 * time.Millisecond}), redis.Options{WaitReplicas: 1})
+		for range 10 {
+			if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
+				t.Errorf("error %v", err)
+			}
+		}
+		if got := roomKeys(t, server); len(got) != 1 {
+			t.Errorf("keys %q, want one", got)
+		}
+	})
+}

@@ -9,6 +9,8 @@
 // again after which failure.
 package soap
 
+import "github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+
 // Dialect is how the servers of an installation are spoken to.
 type Dialect struct {
 	Version        Version
@@ -184,13 +186,17 @@ const (
 // Greatest lengths of outputs in characters. Some are generous, because the
 // server's own limit is not public.
 const (
-	maxText                      = 1024 // the server's own names have up to 255
-	maxActivationMessage         = 4234
-	maxInstanceActivationMessage = 1024 // the server's own field is said to have 109
-	maxActivationCode            = 4142
-	maxEventCounter              = 91
-	maxRequestMessage            = 16 << 10 // messages of some 120 digits have been seen
-	maxRelayed                   = 64 << 10 // an encrypted activation message has 8468
+	maxText    = 1024     // the server's own names have up to 255
+	maxRelayed = 64 << 10 // an encrypted activation message has 8468
+)
+
+// Those of outputs that have a form.
+var (
+	maxActivationMessage         = form.ActivationMessage("").Rule().Max
+	maxInstanceActivationMessage = form.InstanceActivationMessage("").Rule().Max // the server's own field is said to have 109
+	maxActivationCode            = form.ActivationCode("").Rule().Max
+	maxEventCounter              = form.EventCounter("").Rule().Max
+	maxRequestMessage            = form.RequestMessage("").Rule().Max // messages of some 120 digits have been seen
 )
 
 // Command is a command whose values are those of a Q and whose answer is an A.

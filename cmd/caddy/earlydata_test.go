@@ -174,7 +174,8 @@ func (c *quicClient) ask(t *testing.T, r *http.Request) *http3.RequestStream {
 	stream, err := c.h3.OpenRequestStream(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.SendRequestHeader(r))
-	require.NoError(t, stream.Close())
+	// An error says that the gateway has answered already and reads no further.
+	_ = stream.Close()
 	return stream
 }
 

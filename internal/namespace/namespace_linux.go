@@ -23,7 +23,7 @@ func Inside() bool { return os.Getenv(inside) != "" }
 // flags are those of clone(2). Its output is that of this program. It ends with the thread
 // that starts it.
 func Command(ctx context.Context, flags uintptr, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, "/proc/self/exe", args...) //nolint:gosec // this program
+	c := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.Env = append(os.Environ(), inside+"=1")
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}

@@ -4,79 +4,39 @@ GO            ?= go
 BIN           ?= bin
 TOOLS         ?= $(BIN)/tools
 GOLANGCI_LINT := v2.15.0
+GREMLINS      := v0.6.0
 CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
 # The flags and build tags of an xcaddy build. The commit, which would make the
 # bytes depend on more than the sources, is not recorded.
 RELEASE_FLAGS := -trimpath -buildvcs=false -ldflags "-w -s" -tags nobadger,nomysql,nopgx
 EXAMPLE_DIR   ?= /etc/dsapp
 FUZZ_TIME     ?= 5s
+# The packages whose tests should notice every change.
+MUTANTS       ?= dsapp/activation dsapp/ownership dsapp/gateway dsapp/authserver dsapp/seal dsapp/apikey dsapp/breaker dsapp/ratelimit
 SRP_CLIENT    := cmd/caddy/testdata/srp-client
 MODULE        := github.com/dsapp-gateway/dsapp-gateway
 
+##@ Every day
+
 .PHONY: help
 help: ## List the targets.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@awk -F ':.*## ' '/^##@ / { print (n++ ? "\n" : "") substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: build
-build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy.
-	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/caddy ./cmd/caddy
-
-.PHONY: test
-test: test-tools ## Install what the tests need and run them all.
-	$(GO) test ./...
-
-.PHONY: race
-race: test-tools ## Run all tests under the race detector.
-	$(GO) test -race ./...
-
-.PHONY: purego
-purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
-	$(GO) test -tags purego ./dsapp/...
-	GOARCH=arm64 $(GO) vet ./dsapp/srp
-
-.PHONY: ct-trace
-ct-trace: ## Step through the arithmetic and compare the paths it takes for different secrets, at all sizes (linux/amd64, some minutes).
-	$(GO) test ./dsapp/srp -run '^TestTrace' -count=1 -v -trace-all -timeout 60m
-
-.PHONY: soak
-soak: test-tools ## Run the soak suites at full length, one after the other, and print their table.
-	@mkdir -p $(BIN) && rm -f $(BIN)/soak.txt
-	@$(GO) test ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 15m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
-		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
-
-.PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
-	@for tool in redis-server curl openssl; do \
-		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
-	done; \
-	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; }
-
-$(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
-	cd $(SRP_CLIENT) && npm ci --no-audit --no-fund
+.PHONY: format
+format: $(TOOLS)/golangci-lint ## Format the code.
+	$(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run go vet, the formatters and the linters.
 	$(GO) vet ./... ./dsapp/srp/_bench
 	$(TOOLS)/golangci-lint run ./...
 
-.PHONY: asm-check
-asm-check: ## Check the generators of the assembly, and that it is what they write.
-	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cp -r dsapp/srp/_asm $$dir/; \
-	for kernel in adx ifma; do \
-		(cd $$dir/_asm/$$kernel && $(GO) run main.go -out ../../$${kernel}_amd64.s -stubs ../../$${kernel}_stubs_amd64.go -pkg srp); \
-		for file in $${kernel}_amd64.s $${kernel}_stubs_amd64.go; do \
-			cmp $$dir/$$file dsapp/srp/$$file || { echo "run: $(GO) generate ./dsapp/srp" >&2; exit 1; }; \
-		done; \
-	done; \
-	cd $$dir/_asm; $(GO) vet ./...; $(GO) mod tidy -diff; \
-	changed=$$($(GO) fmt ./...); [ -z "$$changed" ] || { echo "gofmt changes in dsapp/srp/_asm:" $$changed >&2; exit 1; }
-
-.PHONY: format
-format: $(TOOLS)/golangci-lint ## Format the code.
-	$(TOOLS)/golangci-lint fmt ./...
-
 $(TOOLS)/golangci-lint:
 	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+
+.PHONY: test
+test: test-tools ## Install what the tests need and run them all.
+	@GO=$(GO) .ci/gotest ./...
 
 # To make each interesting input smaller would take a minute by default, which nothing
 # is left of FUZZ_TIME after. On a busy machine Go 1.26 calls the end of that time a
@@ -99,6 +59,53 @@ fuzz: ## Fuzz every parser and the arithmetic, for FUZZ_TIME each.
 bench: ## Run the benchmarks of the library.
 	$(GO) test -run '^$$' -bench . -benchmem ./dsapp/...
 
+##@ Further checks
+
+.PHONY: race
+race: test-tools ## Run all tests under the race detector.
+	@GO=$(GO) .ci/gotest -race ./...
+
+.PHONY: purego
+purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
+	@GO=$(GO) .ci/gotest -tags purego ./dsapp/...
+	GOARCH=arm64 $(GO) vet ./dsapp/srp
+
+.PHONY: cover
+cover: test-tools ## Report the statement coverage of the library.
+	$(GO) test -coverpkg=./dsapp/... -coverprofile=$(BIN)/cover.out ./dsapp/... >/dev/null
+	@$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+
+.PHONY: asm-check
+asm-check: ## Check the generators of the assembly, and that it is what they write.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cp -r dsapp/srp/_asm $$dir/; \
+	for kernel in adx ifma; do \
+		(cd $$dir/_asm/$$kernel && $(GO) run main.go -out ../../$${kernel}_amd64.s -stubs ../../$${kernel}_stubs_amd64.go -pkg srp); \
+		for file in $${kernel}_amd64.s $${kernel}_stubs_amd64.go; do \
+			cmp $$dir/$$file dsapp/srp/$$file || { echo "run: $(GO) generate ./dsapp/srp" >&2; exit 1; }; \
+		done; \
+	done; \
+	cd $$dir/_asm; $(GO) vet ./...; $(GO) mod tidy -diff; \
+	changed=$$($(GO) fmt ./...); [ -z "$$changed" ] || { echo "gofmt changes in dsapp/srp/_asm:" $$changed >&2; exit 1; }
+
+.PHONY: ct-trace
+ct-trace: ## Step through the arithmetic and compare the paths it takes for different secrets, at all sizes (linux/amd64, some minutes).
+	$(GO) test ./dsapp/srp -run '^TestTrace' -count=1 -v -trace-all -timeout 60m
+
+.PHONY: soak
+soak: test-tools ## Run the soak suites at full length, one after the other, and print their table.
+	@mkdir -p $(BIN) && rm -f $(BIN)/soak.txt
+	@GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 15m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
+		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
+
+# A change that no test notices is printed as LIVED. Mutants that only make a test run
+# into its timeout count as noticed.
+.PHONY: mutants
+mutants: $(TOOLS)/gremlins ## Change the core packages one operator at a time, and list the changes that no test notices (an hour; MUTANTS=dsapp/ownership: one package).
+	@set -e; for package in $(MUTANTS); do echo "== $$package"; $(TOOLS)/gremlins unleash ./$$package --output-statuses l --timeout-coefficient 5; done
+
+$(TOOLS)/gremlins:
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/go-gremlins/gremlins/cmd/gremlins@$(GREMLINS)
+
 # ROUNDS=3 takes half a minute; without it 15 rounds, as far as they fit into three minutes.
 .PHONY: bench-srp
 bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: briefly; README=1: into README.md).
@@ -106,10 +113,11 @@ bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: b
 		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev libssl-dev libgmp-dev; }
 	@CC="$(CC)" $(GO) run ./dsapp/srp/_bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(README),-readme README.md)
 
-.PHONY: cover
-cover: test-tools ## Report the statement coverage of the library.
-	$(GO) test -coverpkg=./dsapp/... -coverprofile=$(BIN)/cover.out ./dsapp/... >/dev/null
-	@$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+##@ Build
+
+.PHONY: build
+build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy.
+	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/caddy ./cmd/caddy
 
 # What xcaddy does for `xcaddy build --with MODULE@v0.0.0=DIR`: a main package
 # of its own that imports Caddy and the module's root package.
@@ -143,6 +151,18 @@ example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (
 	rm -f openssl.log; \
 	[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" .; \
 	echo "made in $(EXAMPLE_DIR):"; ls
+
+##@ Tools
+
+.PHONY: test-tools
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
+	@for tool in redis-server curl openssl; do \
+		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
+	done; \
+	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; }
+
+$(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
+	cd $(SRP_CLIENT) && npm ci --no-audit --no-fund
 
 .PHONY: clean
 clean: ## Remove what the build made.

@@ -54,7 +54,7 @@ func (r Rule) problem(s string) string {
 	if strings.ContainsFunc(s, func(c rune) bool { return !r.Characters.allowed(c) }) {
 		return r.Characters.problem
 	}
-	if problem := r.Length(utf8.RuneCountInString(s)); problem != "" {
+	if problem := r.LengthProblem(utf8.RuneCountInString(s)); problem != "" {
 		return problem
 	}
 	if r.also == nil {
@@ -63,8 +63,8 @@ func (r Rule) problem(s string) string {
 	return r.also(s)
 }
 
-// Length tells what is wrong with a length in characters, empty if nothing is.
-func (r Rule) Length(length int) string {
+// LengthProblem tells what is wrong with a length in characters, empty if nothing is.
+func (r Rule) LengthProblem(length int) string {
 	switch {
 	case length >= r.Min && length <= r.Max:
 		return ""

@@ -57,8 +57,8 @@ type Domain string
 // more.
 const maxName = 255
 
-// MaxKept is the longest text that a registration keeps, in bytes.
-const MaxKept = 255
+// MaxStoredText is the longest text that a registration keeps, in bytes.
+const MaxStoredText = 255
 
 // Rule is 1 to 255 characters of text.
 func (UserID) Rule() Rule { return Rule{Min: 1, Max: maxName, Characters: text} }
@@ -80,23 +80,23 @@ func (RegisteredUser) Rule() Rule { return kept(UserID("").Rule()) }
 func (RegisteredDomain) Rule() Rule { return kept(Domain("").Rule()) }
 
 func kept(r Rule) Rule {
-	r.also = KeptProblem
+	r.also = StoredTextProblem
 	return r
 }
 
-// KeptProblem tells why a text cannot be kept in a registration, empty if it can.
-func KeptProblem(s string) string {
-	if len(s) > MaxKept {
-		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", MaxKept)
+// StoredTextProblem tells why a text cannot be kept in a registration, empty if it can.
+func StoredTextProblem(s string) string {
+	if len(s) > MaxStoredText {
+		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", MaxStoredText)
 	}
-	return ImageProblem(s)
+	return ImageFieldProblem(s)
 }
 
 // ImageSeparator parts the fields of an activation image, which have no escape for it.
 const ImageSeparator = ";"
 
-// ImageProblem tells why a text cannot be a field of an activation image, empty if it can.
-func ImageProblem(s string) string {
+// ImageFieldProblem tells why a text cannot be a field of an activation image, empty if it can.
+func ImageFieldProblem(s string) string {
 	if strings.Contains(s, ImageSeparator) {
 		return "must not contain a semicolon"
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // instance is an Instance at work.
@@ -168,7 +169,7 @@ func checkMediaType(r *http.Response) error {
 		return fmt.Errorf("HTTP status %d without a valid media type", r.StatusCode)
 	case media != "text/xml" && media != "application/xml" && !strings.HasSuffix(media, "+xml"):
 		return fmt.Errorf("HTTP status %d with a media type other than XML", r.StatusCode)
-	case parameters["charset"] != "" && !soap.IsUTF8(parameters["charset"]):
+	case parameters["charset"] != "" && !form.IsUTF8(parameters["charset"]):
 		return errors.New("answer in another character set than UTF-8")
 	}
 	return nil

@@ -2,8 +2,11 @@ package soap
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // minGuess is the length from which on a hex value can be taken for an
@@ -55,9 +58,9 @@ func (o *output) check(value string) string {
 		longest = maxText
 	}
 	switch {
-	case o.kind == hexDigits && value != "" && !isHex(value):
+	case o.kind == hexDigits && value != "" && !form.IsHex(value):
 		return "is not in hex digits"
-	case o.kind == printable && !isPrintable(value):
+	case o.kind == printable && !form.IsPrintable(value):
 		return "has a character that is not printable ASCII"
 	case utf8.RuneCountInString(value) > longest:
 		return "is too long"
@@ -98,7 +101,7 @@ func (r *Row) find(items []item, name string) (value string, found bool, err err
 func (r *Row) guess(items []item, a *Attributes) string {
 	name := ""
 	for _, it := range items {
-		if len(it.value) < minGuess || !isHex(it.value) || !ValidAttributeName(it.name) || r.knows(it.name, a) {
+		if len(it.value) < minGuess || !form.IsHex(it.value) || !ValidAttributeName(it.name) || r.knows(it.name, a) {
 			continue
 		}
 		if name != "" {
@@ -124,32 +127,9 @@ func (r *Row) knows(name string, a *Attributes) bool {
 	return false
 }
 
-// isHex reports whether s consists of hex digits, at least one.
-func isHex(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
-}
+// attributeName is what an attribute can be called. The limit of 64 is the gateway's.
+var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 
-// isPrintable reports whether s consists of printable characters of ASCII.
-func isPrintable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// ValidAttributeName reports whether s can be the name of an attribute.
-func ValidAttributeName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for _, r := range s {
-		switch {
-		case r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_':
-		default:
-			return false
-		}
-	}
-	return true
-}
+// ValidAttributeName reports whether s can be the name of an attribute: 1 to 64 letters,
+// digits and underscores.
+func ValidAttributeName(s string) bool { return attributeName.MatchString(s) }

@@ -173,7 +173,7 @@ func FuzzActivationData(f *testing.F) {
 			t.Errorf("%v, %v, %v", message, code, counter)
 		}
 		for _, e := range []*form.Sealed{message, code, counter} {
-			if e != nil && !(isHex(e.Data) && isHex(e.Counter) && isHex(e.MAC)) {
+			if e != nil && !(form.IsHex(e.Data) && form.IsHex(e.Counter) && form.IsHex(e.MAC)) {
 				t.Errorf("%+v", e)
 			}
 		}

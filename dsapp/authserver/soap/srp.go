@@ -94,7 +94,7 @@ func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
 		switch {
 		case !hasCounter && (strings.Contains(m.name, "counter") || strings.Contains(m.name, "vector")):
 			err = counter.assign(m.value)
-		case !hasData && isHex(m.value):
+		case !hasData && form.IsHex(m.value):
 			err = data.assign(m.value)
 		}
 		if err != nil {

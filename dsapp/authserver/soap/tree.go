@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
 // Limits of an answer. The longest value expected is an activation message of
@@ -99,7 +100,7 @@ func parse(r io.Reader) (*element, error) {
 	// Most answers are shorter than this; the decoder's own buffer is twice as long.
 	p := parser{source: source, decoder: xml.NewDecoder(bufio.NewReaderSize(source, 2<<10))}
 	p.decoder.CharsetReader = func(charset string, text io.Reader) (io.Reader, error) {
-		if !IsUTF8(charset) {
+		if !form.IsUTF8(charset) {
 			return nil, errors.New("not UTF-8")
 		}
 		return text, nil
@@ -109,11 +110,6 @@ func parse(r io.Reader) (*element, error) {
 		return nil, source.err
 	}
 	return root, err
-}
-
-// IsUTF8 reports whether a character set is UTF-8, under whatever name, or a part of it.
-func IsUTF8(charset string) bool {
-	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
 }
 
 // document reads the root element and makes sure that there is nothing else.

@@ -70,7 +70,7 @@ func judge(c *soap.Row, elsewhere []string, s *sighting) verdict {
 		v := verdict{unknown: true, next: c.Retry == soap.RetryOnce, outcome: breaker.Failed}
 		v.reason, v.cause = lost(s.ended, s.err)
 		// A server that answers other commands works: it waits for the person.
-		if s.gone || errors.Is(v.reason, ErrTimeout) && (s.hasty || c.Waits && s.answering) {
+		if s.gone || errors.Is(v.reason, ErrTimeout) && (s.hasty || c.MayAwaitUser && s.answering) {
 			v.outcome = breaker.Unjudged
 		}
 		return v

@@ -88,7 +88,7 @@ func TestJudge(t *testing.T) {
 		"success as the client leaves": {sighting{asked: true, sent: true, reached: true, answer: done, ended: canceled, gone: true}, worked, nil, false, nil},
 	} {
 		for command, c := range judgedCommands {
-			got := judge(c, c.Elsewhere, &test.saw)
+			got := judge(c, c.AskNextOn, &test.saw)
 			if next := slices.Contains(test.next, command); got.outcome != test.outcome || got.reason != test.reason || got.unknown != test.unknown || got.next != next {
 				t.Errorf("%s of %s: %+v", name, command, got)
 			}
@@ -124,7 +124,7 @@ func TestJudgeElsewhere(t *testing.T) {
 	} {
 		for command, c := range judgedCommands {
 			saw := sighting{asked: true, sent: true, reached: true, answer: &soap.Answer{Codes: soap.FailureCodes(status, -1)}}
-			if got := judge(c, c.Elsewhere, &saw); got.elsewhere != slices.Contains(commands, command) || got.next || got.outcome != breaker.Worked {
+			if got := judge(c, c.AskNextOn, &saw); got.elsewhere != slices.Contains(commands, command) || got.next || got.outcome != breaker.Worked {
 				t.Errorf("%s of %s: %+v", status, command, got)
 			}
 			if got := judge(c, nil, &saw); got.elsewhere || got.next {

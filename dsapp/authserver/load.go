@@ -40,7 +40,7 @@ func ForBackEnd(ctx context.Context) context.Context {
 // groupOf says to which group a command belongs.
 func groupOf(ctx context.Context, c soap.Call) group {
 	switch {
-	case c.AwaitsPerson():
+	case c.AwaitsUser():
 		return groupPerson
 	case ctx.Value(backEnd{}) != nil:
 		return groupBackEnd

@@ -159,7 +159,7 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 	candidates, unknown := s.candidates(c.Row, to.Instances)
 	var elsewhere []string // statuses after which the next instance is asked
 	if to.Search && s.deployment == DeploymentReplicated {
-		elsewhere = c.Elsewhere
+		elsewhere = c.AskNextOn
 	}
 	tried := attempts{search: to.Search}
 	if unknown != "" {

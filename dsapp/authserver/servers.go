@@ -309,7 +309,7 @@ func checkComponents(t *ComponentTypes) error {
 		{"signature", t.Signature},
 		{"notification", t.Notification},
 	} {
-		if utf8.RuneCountInString(n.name) > maxComponentType || !soap.LegalText(n.name) ||
+		if utf8.RuneCountInString(n.name) > maxComponentType || !soap.IsXMLText(n.name) ||
 			strings.ContainsFunc(n.name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			return option.Errorf("component_types."+n.family, "must have at most %d printable characters", maxComponentType)
 		}

@@ -190,7 +190,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"empty":                    {"", "empty document"},
 		"no XML":                   {"sesame", "text before"},
 		"JSON":                     {`{"sesame": 1}`, "text before"},
-		"no envelope":              {"<html><body>sesame</body></html>", "no SOAP envelope"},
+		"no envelope":              {"<html><body>sesame</body></html>", "not a SOAP envelope"},
 		"no body":                  {"<Envelope><sesame/></Envelope>", "without body"},
 		"empty body":               {envelope(""), "empty body"},
 		"text body":                {envelope("sesame"), "empty body"},
@@ -205,17 +205,17 @@ func TestDecodeRefuses(t *testing.T) {
 		"no statusCodeEnum":        {status(strings.Replace(success, "<statusCodeEnum>STAT_SUCCESS</statusCodeEnum>", "", 1)), "without statusCodeEnum"},
 		"empty returnCodeEnum":     {status(strings.Replace(success, "RET_SUCCESS", "", 1)), "returnCodeEnum is empty"},
 		"long returnCodeEnum":      {status(strings.Replace(success, "RET_SUCCESS", strings.Repeat("X", 129), 1)), "too long"},
-		"returnCode no number":     {status(strings.Replace(success, "<returnCode>0", "<returnCode>sesame", 1)), "returnCode is no integer"},
-		"returnCode with fraction": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0.0", 1)), "returnCode is no integer"},
+		"returnCode no number":     {status(strings.Replace(success, "<returnCode>0", "<returnCode>sesame", 1)), "returnCode is not an integer"},
+		"returnCode with fraction": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0.0", 1)), "returnCode is not an integer"},
 		"failure in a name":        {status(strings.Replace(success, "RET_SUCCESS", "RET_sesame", 1)), "resultCodes contradict"},
 		"failure in a status":      {status(strings.Replace(success, "STAT_SUCCESS", "STAT_sesame", 1)), "resultCodes contradict"},
 		"failure in a number":      {status(strings.Replace(success, "<returnCode>0", "<returnCode>-1", 1)), "resultCodes contradict"},
 		"success in a number":      {status(strings.Replace(failed("STAT_sesame", -1), "<returnCode>-1", "<returnCode>0", 1)), "resultCodes contradict"},
 		"success in a status code": {status(failed("STAT_sesame", 0)), "resultCodes contradict"},
 		"success in a status":      {status(failed("STAT_SUCCESS", -1)), "resultCodes contradict"},
-		"statusCode too large":     {status(strings.Replace(success, "<statusCode>0", "<statusCode>2147483648", 1)), "statusCode is no integer"},
+		"statusCode too large":     {status(strings.Replace(success, "<statusCode>0", "<statusCode>2147483648", 1)), "statusCode is not an integer"},
 		"returnCode with elements": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0<sesame/>", 1)), "element where a value"},
-		"errorCode no number":      {status(success + "<errorStack><errors><errorCode>sesame</errorCode></errors></errorStack>"), "errorCode is no integer"},
+		"errorCode no number":      {status(success + "<errorStack><errors><errorCode>sesame</errorCode></errors></errorStack>"), "errorCode is not an integer"},
 		"attribute without name":   {respond("<resultAttribute><attributes><value>sesame</value></attributes></resultAttribute>"), "attributeID"},
 		"attribute with two names": {respond("<resultAttribute><attributes><attributeID>sesame</attributeID><attributeID>b</attributeID></attributes></resultAttribute>"), "attributeID"},
 		"attribute with two values": {
@@ -476,7 +476,7 @@ func FuzzDecode(f *testing.F) {
 			if it.name == "" || len(it.name)+len(it.value) > maxAnswer {
 				t.Errorf("item %.100q", it.name)
 			}
-			if !LegalText(it.value) {
+			if !IsXMLText(it.value) {
 				t.Errorf("value %.100q", it.value)
 			}
 		}

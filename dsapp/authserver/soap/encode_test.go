@@ -255,7 +255,7 @@ func TestEncodeRefuses(t *testing.T) {
 func TestBlot(t *testing.T) {
 	t.Parallel()
 	c := MDLRegister.Call(&MDLRegisterRequest{UserID: "jane", Domain: "jane.doe", StaticPassword: "jane.doe.7"}, nil)
-	got := c.blotter().Replace("user jane: jane.doe.7 is wrong in jane.doe at My Gateway")
+	got := c.redactor().Replace("user jane: jane.doe.7 is wrong in jane.doe at My Gateway")
 	if want := "user […]: […] is wrong in […] at My Gateway"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -264,7 +264,7 @@ func TestBlot(t *testing.T) {
 // legal draws text that XML can carry, with many of the characters that need care.
 func legal() *rapid.Generator[string] {
 	special := rapid.SampledFrom([]rune("<>&\"'\t\n\r ]-\u0085\u2028\uFEFF\uFFFD\u00e9\U0001F511"))
-	letter := rapid.Rune().Filter(func(r rune) bool { return LegalText(string(r)) })
+	letter := rapid.Rune().Filter(func(r rune) bool { return IsXMLText(string(r)) })
 	return rapid.StringOfN(rapid.OneOf(special, letter), 1, 40, -1)
 }
 

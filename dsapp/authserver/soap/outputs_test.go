@@ -35,12 +35,12 @@ func TestOutputLimits(t *testing.T) {
 		"user, too long":                 {authUser, []item{{"CREDFLD_USERID", strings.Repeat("é", 1025)}}, "CREDFLD_USERID is too long"},
 		"request message, longest":       {signatureRequest, []item{{"requestMessage", digits[:16384]}}, ""},
 		"request message, too long":      {signatureRequest, []item{{"requestMessage", digits[:16385]}}, "requestMessage is too long"},
-		"request message, no hex":        {challenge, []item{{"RequestMessage", "0G"}}, "requestMessage is not in hex"},
+		"request message, no hex":        {challenge, []item{{"RequestMessage", "0G"}}, "requestMessage has a character that is not a hex digit"},
 		"request message, empty":         {challenge, []item{{"RequestMessage", ""}}, "without requestMessage"},
 		"public key, no hex": {
-			ephemeralKey, []item{{"serverEphemeralPublicKey", "xy"}, {"salt", "00"}}, "serverEphemeralPublicKey is not in hex",
+			ephemeralKey, []item{{"serverEphemeralPublicKey", "xy"}, {"salt", "00"}}, "serverEphemeralPublicKey has a character that is not a hex digit",
 		},
-		"salt, no hex":        {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}, {"salt", "xy"}}, "salt is not in hex"},
+		"salt, no hex":        {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}, {"salt", "xy"}}, "salt has a character that is not a hex digit"},
 		"salt, missing":       {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}}, "without salt"},
 		"public key, longest": {ephemeralKey, []item{{"serverEphemeralPublicKey", digits[:65536]}, {"salt", "00"}}, ""},
 		"public key, too long": {
@@ -145,9 +145,9 @@ func TestActivationDataRefuses(t *testing.T) {
 		"two data":           {"<mdl><m><a>dA</a><b>dB</b><counter>0C</counter><mac>Aa</mac></m></mdl>", "different values of mdl/activationMessage/encryptedData"},
 		"two counters":       {"<mdl><m><a>dA</a><counter>0C</counter><vector>0D</vector><mac>Aa</mac></m></mdl>", "different values"},
 		"two MACs":           {"<mdl><m>" + item + "<mac>Bb</mac></m></mdl>", "different values of mdl/activationMessage/mac"},
-		"data no hex":        {"<mdl><m>" + strings.Replace(item, "dA", "sesame", 1) + "</m></mdl>", "encryptedData is not in hex"},
-		"counter no hex":     {"<mdl><m>" + strings.Replace(item, "0C", "sesame", 1) + "</m></mdl>", "encryptedCounter is not in hex"},
-		"MAC no hex":         {"<mdl><m>" + strings.Replace(item, "Aa", "sesame", 1) + "</m></mdl>", "mac is not in hex"},
+		"data no hex":        {"<mdl><m>" + strings.Replace(item, "dA", "sesame", 1) + "</m></mdl>", "encryptedData has a character that is not a hex digit"},
+		"counter no hex":     {"<mdl><m>" + strings.Replace(item, "0C", "sesame", 1) + "</m></mdl>", "encryptedCounter has a character that is not a hex digit"},
+		"MAC no hex":         {"<mdl><m>" + strings.Replace(item, "Aa", "sesame", 1) + "</m></mdl>", "mac has a character that is not a hex digit"},
 		"too long":           {"<mdl><m>" + strings.Replace(item, "dA", strings.Repeat("A", 65537), 1) + "</m></mdl>", "encryptedData is too long"},
 	} {
 		_, err := activationData(test.members)

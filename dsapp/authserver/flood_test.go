@@ -73,7 +73,7 @@ func TestFloodOfLogins(t *testing.T) {
 				case ctx.Err() != nil:
 				case errors.Is(err, errQueueFull):
 					refused.Add(1)
-					pause(ctx, 100*time.Millisecond)
+					sleep(ctx, 100*time.Millisecond)
 				case errors.Is(err, ErrTimeout):
 					late.Add(1)
 				case !errors.Is(err, ErrNotSent): // its turn did not come in time
@@ -85,10 +85,10 @@ func TestFloodOfLogins(t *testing.T) {
 	defer logins.Wait()
 	defer stop()
 	full := func() bool {
-		load := &p.State.load
-		load.mu.Lock()
-		defer load.mu.Unlock()
-		return load.queued[groupPerson] == queue
+		limiter := &p.State.limiter
+		limiter.mu.Lock()
+		defer limiter.mu.Unlock()
+		return limiter.queued[groupAwaitsUser] == queue
 	}
 	eventually(t, func() bool { return held.now.Load() == waiting && full() && refused.Load() > 0 })
 
@@ -103,7 +103,7 @@ func TestFloodOfLogins(t *testing.T) {
 		if _, err := register(ForBackEnd(ctx), s, soap.MDLRegisterRequest{UserID: "jane.doe", StaticPassword: secret}); err != nil {
 			t.Fatalf("round %d: %v", rounds, err)
 		}
-		pause(ctx, 10*time.Millisecond)
+		sleep(ctx, 10*time.Millisecond)
 	}
 	if held.most.Load() != waiting || other.Load() > 0 {
 		t.Errorf("%d logins at a time, %d with another end", held.most.Load(), other.Load())
@@ -171,9 +171,9 @@ func TestFloodOfFrontEnds(t *testing.T) {
 	c := Config{Instances: []Instance{p.Instance}, Timeout: time.Minute, Breaker: breaker.Settings{Failures: 1, Cooldown: 10 * time.Minute}}
 	first := newServers(t, c)
 	loads := func() (running, queued [groups]int) {
-		p.State.load.mu.Lock()
-		defer p.State.load.mu.Unlock()
-		return p.State.load.running, p.State.load.queued
+		p.State.limiter.mu.Lock()
+		defer p.State.limiter.mu.Unlock()
+		return p.State.limiter.running, p.State.limiter.queued
 	}
 
 	results := make(chan error, connections+queue)
@@ -192,7 +192,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 	go func() {
 		login <- logIn(t.Context(), first, "012345")
 	}()
-	eventually(t, func() bool { _, queued := loads(); return queued[groupPerson] == 1 })
+	eventually(t, func() bool { _, queued := loads(); return queued[groupAwaitsUser] == 1 })
 
 	second := newServers(t, c)
 	for _, s := range []*Servers{first, second} {
@@ -223,7 +223,7 @@ func TestFloodOfFrontEnds(t *testing.T) {
 	if err := <-login; err != nil {
 		t.Error(err)
 	}
-	if running, waiting := p.State.load.state(); running != 0 || waiting != 0 {
+	if running, waiting := p.State.limiter.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
 }

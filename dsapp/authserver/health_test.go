@@ -201,7 +201,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
 		first := newServers(t, c)
 		_, _ = register(t.Context(), first, request)
-		if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
+		if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
@@ -210,7 +210,7 @@ func TestStateOutlivesServers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in.State.load.release(groupBackEnd)
+		in.State.limiter.release(groupBackEnd)
 		second := newServers(t, c)
 		_, _ = register(t.Context(), second, request)
 		for _, s := range []*Servers{first, second, newServers(t, c)} {
@@ -224,7 +224,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		if _, err := register(t.Context(), newServers(t, c), request); err != nil {
 			t.Error(err)
 		}
-		if got := records.reach(); !slices.Equal(got, []string{lostLine, backLine}) {
+		if got := records.reachability(); !slices.Equal(got, []string{lostLine, backLine}) {
 			t.Errorf("%q", got)
 		}
 	})

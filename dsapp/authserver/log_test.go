@@ -60,7 +60,7 @@ func (r *recorder) at(level slog.Level) []string {
 }
 
 // reach gives the records on whether instances can be reached.
-func (r *recorder) reach() []string {
+func (r *recorder) reachability() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var texts []string
@@ -263,7 +263,7 @@ func TestLogReach(t *testing.T) {
 		if step.log != "" {
 			want = append(want, step.log)
 		}
-		if got := records.reach(); !slices.Equal(got, want) {
+		if got := records.reachability(); !slices.Equal(got, want) {
 			t.Fatalf("step %d: %q", i, got)
 		}
 	}
@@ -316,7 +316,7 @@ func TestLogReachOtherCauses(t *testing.T) {
 			in := stub("primary", test.transport)
 			in.MaxConnections, in.MaxQueue, in.State = 1, test.queue, new(State)
 			if test.busy {
-				if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
+				if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -331,7 +331,7 @@ func TestLogReachOtherCauses(t *testing.T) {
 			r.StaticPassword += form.StaticPassword(test.password)
 			_, err := register(ctx, s, r)
 			checkFailure(t, name, err, ErrNotSent)
-			if got := records.reach(); len(got) != test.warns {
+			if got := records.reachability(); len(got) != test.warns {
 				t.Errorf("%q", got)
 			}
 		})
@@ -408,7 +408,7 @@ func TestLogReachConcurrently(t *testing.T) {
 		}
 		group.Wait()
 		want = append(want, []string{lostLine, backLine}[round%2])
-		if got := records.reach(); !slices.Equal(got, want) {
+		if got := records.reachability(); !slices.Equal(got, want) {
 			t.Fatalf("%q", got)
 		}
 	}
@@ -441,11 +441,11 @@ func TestLogReachConcurrently(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
-	if got := records.reach(); !slices.Equal(got, []string{lostLine}) {
+	if got := records.reachability(); !slices.Equal(got, []string{lostLine}) {
 		t.Errorf("%q", got)
 	}
 	down.Store(false)
-	if _, err := register(t.Context(), s, request); err != nil || !slices.Equal(records.reach(), []string{lostLine, backLine}) {
-		t.Errorf("%q, %v", records.reach(), err)
+	if _, err := register(t.Context(), s, request); err != nil || !slices.Equal(records.reachability(), []string{lostLine, backLine}) {
+		t.Errorf("%q, %v", records.reachability(), err)
 	}
 }

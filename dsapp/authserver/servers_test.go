@@ -438,7 +438,7 @@ func TestFaults(t *testing.T) {
 			if n := p.arrived.Load(); n != 1 || backup.arrived.Load() != 0 {
 				t.Errorf("%d commands at the primary, %d at the backup", n, backup.arrived.Load())
 			}
-			if running, waiting := s.instances[0].state.load.state(); running != 0 || waiting != 0 {
+			if running, waiting := s.instances[0].state.limiter.state(); running != 0 || waiting != 0 {
 				t.Errorf("%d in progress, %d waiting", running, waiting)
 			}
 		})
@@ -590,7 +590,7 @@ func TestConnectionLimit(t *testing.T) {
 	})
 	p.MaxConnections, p.MaxQueue = 2, 3
 	s := newServers(t, Config{Instances: []Instance{p.Instance}})
-	load := &s.instances[0].state.load
+	limiter := &s.instances[0].state.limiter
 	results := make(chan error, 5)
 	for range 5 {
 		go func() {
@@ -598,7 +598,7 @@ func TestConnectionLimit(t *testing.T) {
 			results <- err
 		}()
 	}
-	eventually(t, func() bool { _, waiting := load.state(); return p.arrived.Load() == 2 && waiting == 3 })
+	eventually(t, func() bool { _, waiting := limiter.state(); return p.arrived.Load() == 2 && waiting == 3 })
 
 	_, err := register(t.Context(), s, request)
 	checkFailure(t, "queue full", err, ErrNotSent)
@@ -611,7 +611,7 @@ func TestConnectionLimit(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if running, waiting := load.state(); most.Load() > 2 || p.arrived.Load() != 5 || running != 0 || waiting != 0 {
+	if running, waiting := limiter.state(); most.Load() > 2 || p.arrived.Load() != 5 || running != 0 || waiting != 0 {
 		t.Errorf("%d at a time, %d in all, %d in progress, %d waiting", most.Load(), p.arrived.Load(), running, waiting)
 	}
 }
@@ -637,7 +637,7 @@ func TestQueueTimeout(t *testing.T) {
 	defer cancel()
 	_, err := register(ctx, s, request)
 	checkFailure(t, "waiting", err, ErrNotSent)
-	if _, waiting := s.instances[0].state.load.state(); waiting != 0 {
+	if _, waiting := s.instances[0].state.limiter.state(); waiting != 0 {
 		t.Errorf("%d waiting", waiting)
 	}
 	close(proceed)

@@ -13,7 +13,7 @@ import (
 )
 
 // state returns the commands in progress and those that wait.
-func (l *load) state() (running, waiting int) {
+func (l *limiter) state() (running, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, queue := range l.queues {
@@ -25,16 +25,16 @@ func (l *load) state() (running, waiting int) {
 	return running, waiting
 }
 
-// unreserved is the claim of a command where all are alike.
-func unreserved(connections, queue int) claim {
-	return claim{groupBackEnd, limits{connections: connections, waiting: connections, queue: queue}}
+// unreserved is the ticket of a command where all are alike.
+func unreserved(connections, queue int) ticket {
+	return ticket{groupBackEnd, limits{connections: connections, awaitingUser: connections, queue: queue}}
 }
 
 // Configurations that share a load keep to their limits together, whoever leaves
 // the queue gives up its place, and nothing stays counted.
-func TestLoad(t *testing.T) {
+func TestLimiter(t *testing.T) {
 	t.Parallel()
-	var l load
+	var l limiter
 	for range 2 {
 		if err := l.acquire(t.Context(), unreserved(2, 0)); err != nil {
 			t.Fatal(err)
@@ -78,30 +78,30 @@ func TestLoad(t *testing.T) {
 
 // With the limits of two configurations, as after a reload, one command that ends
 // can make room for two: each under its own limits.
-func TestLoadMakesRoomForTwo(t *testing.T) {
+func TestLimiterMakesRoomForTwo(t *testing.T) {
 	t.Parallel()
-	small := limits{connections: 2, waiting: 1, queue: 1}
-	large := limits{connections: 4, reserved: 3, waiting: 1, queue: 1}
-	var l load
-	for _, g := range []group{groupPerson, groupBackEnd} {
-		if w, err := l.enter(claim{g, small}); w != nil || err != nil {
+	small := limits{connections: 2, awaitingUser: 1, queue: 1}
+	large := limits{connections: 4, reserved: 3, awaitingUser: 1, queue: 1}
+	var l limiter
+	for _, g := range []group{groupAwaitsUser, groupBackEnd} {
+		if w, err := l.enter(ticket{g, small}); w != nil || err != nil {
 			t.Fatal(w, err)
 		}
 	}
 	var waiters []*waiter
-	for _, c := range []claim{{groupBackEnd, small}, {groupFrontEnd, large}} {
+	for _, c := range []ticket{{groupBackEnd, small}, {groupFrontEnd, large}} {
 		w, err := l.enter(c)
 		if w == nil || err != nil {
 			t.Fatalf("%+v does not wait: %v", c, err)
 		}
 		waiters = append(waiters, w)
 	}
-	l.release(groupPerson)
+	l.release(groupAwaitsUser)
 	for _, w := range waiters {
 		select {
 		case <-w.granted:
 		default:
-			t.Errorf("%+v waits", w.claim)
+			t.Errorf("%+v waits", w.ticket)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func TestGroups(t *testing.T) {
 	for name, m := range methods {
 		wantFront, wantBack := groupFrontEnd, groupBackEnd
 		if name == "authUser (OTP)" {
-			wantFront, wantBack = groupPerson, groupPerson
+			wantFront, wantBack = groupAwaitsUser, groupAwaitsUser
 		}
 		front, back := groupOf(t.Context(), m.of), groupOf(ForBackEnd(t.Context()), m.of)
 		if front != wantFront || back != wantBack {
@@ -133,11 +133,11 @@ func (h *highest) add() {
 
 // Whatever the timing, never more than the limits are in progress: in all, without
 // those of back ends, and of those that wait for a person.
-func TestLoadUnderStorm(t *testing.T) {
+func TestLimiterUnderStorm(t *testing.T) {
 	t.Parallel()
 	const callers, rounds = 16, 200
-	limits := limits{connections: 5, reserved: 2, waiting: 1, queue: callers}
-	var l load
+	limits := limits{connections: 5, reserved: 2, awaitingUser: 1, queue: callers}
+	var l limiter
 	var all, unreserved, persons highest
 	var wg sync.WaitGroup
 	for i := range callers {
@@ -146,7 +146,7 @@ func TestLoadUnderStorm(t *testing.T) {
 		if g != groupBackEnd {
 			counted = append(counted, &unreserved)
 		}
-		if g == groupPerson {
+		if g == groupAwaitsUser {
 			counted = append(counted, &persons)
 		}
 		wg.Go(func() {
@@ -155,7 +155,7 @@ func TestLoadUnderStorm(t *testing.T) {
 				if (i+round)%5 == 0 {
 					go cancel()
 				}
-				if l.acquire(ctx, claim{g, limits}) == nil {
+				if l.acquire(ctx, ticket{g, limits}) == nil {
 					for _, h := range counted {
 						h.add()
 					}
@@ -180,54 +180,54 @@ func TestLoadUnderStorm(t *testing.T) {
 
 // visitor is a command in a second reading of the rules of a load.
 type visitor struct {
-	claim  claim
+	ticket ticket
 	waiter *waiter // nil if it could begin at once
 	began  bool
 }
 
 // fits says by counting whether one more can begin.
-func fits(c claim, present []*visitor) bool {
+func fits(c ticket, present []*visitor) bool {
 	total, unreserved, persons := 1, 1, 1
 	for _, v := range present {
 		if !v.began {
 			continue
 		}
 		total++
-		if v.claim.group != groupBackEnd {
+		if v.ticket.group != groupBackEnd {
 			unreserved++
 		}
-		if v.claim.group == groupPerson {
+		if v.ticket.group == groupAwaitsUser {
 			persons++
 		}
 	}
 	return total <= c.limits.connections &&
 		(c.group == groupBackEnd || unreserved <= c.limits.connections-c.limits.reserved) &&
-		(c.group != groupPerson || persons <= c.limits.waiting)
+		(c.group != groupAwaitsUser || persons <= c.limits.awaitingUser)
 }
 
 // Whoever comes, goes and gives up, and whichever limits each brings along: nobody
 // begins beyond the limits, whoever may begin does, in the order of arrival, and
 // is refused only if the queue of its own group is full. All who wait get their
 // turn in the end, and nothing is left of those who gave up.
-func TestLoadModel(t *testing.T) {
+func TestLimiterModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		// Few limits, so that many share a queue; more than one, as after a reload.
 		configurations := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) limits {
 			connections := rapid.IntRange(1, 6).Draw(rt, "connections")
 			return limits{
-				connections: connections,
-				reserved:    rapid.IntRange(0, connections-1).Draw(rt, "reserved"),
-				waiting:     rapid.IntRange(1, connections).Draw(rt, "waiting"),
-				queue:       rapid.IntRange(0, 4).Draw(rt, "queue"),
+				connections:  connections,
+				reserved:     rapid.IntRange(0, connections-1).Draw(rt, "reserved"),
+				awaitingUser: rapid.IntRange(1, connections).Draw(rt, "waiting"),
+				queue:        rapid.IntRange(0, 4).Draw(rt, "queue"),
 			}
 		}), 1, 3).Draw(rt, "configurations")
-		var l load
+		var l limiter
 		var present []*visitor // in the order of arrival
 
 		begin := func() {
 			for _, v := range present {
-				v.began = v.began || fits(v.claim, present)
+				v.began = v.began || fits(v.ticket, present)
 			}
 		}
 		remove := func(v *visitor) {
@@ -253,12 +253,12 @@ func TestLoadModel(t *testing.T) {
 					}
 				}
 				if granted != v.began {
-					rt.Fatalf("%d of %d, %+v: granted is %v", i, len(present), v.claim, granted)
+					rt.Fatalf("%d of %d, %+v: granted is %v", i, len(present), v.ticket, granted)
 				}
 				if v.began {
-					running[v.claim.group]++
+					running[v.ticket.group]++
 				} else {
-					queued[v.claim.group]++
+					queued[v.ticket.group]++
 				}
 			}
 			if l.running != running || l.queued != queued {
@@ -269,20 +269,20 @@ func TestLoadModel(t *testing.T) {
 					rt.Fatal("a queue is left of those who are gone")
 				}
 			}
-			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupPerson] {
+			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupAwaitsUser] {
 				rt.Fatalf("%d in the queues", waiting)
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"arrive": func(rt *rapid.T) {
-				c := claim{group(rapid.IntRange(0, int(groups)-1).Draw(rt, "group")), rapid.SampledFrom(configurations).Draw(rt, "limits")}
+				c := ticket{group(rapid.IntRange(0, int(groups)-1).Draw(rt, "group")), rapid.SampledFrom(configurations).Draw(rt, "limits")}
 				ahead := 0 // in its queue
 				for _, v := range present {
-					if !v.began && v.claim.group == c.group {
+					if !v.began && v.ticket.group == c.group {
 						ahead++
 					}
 				}
-				v := &visitor{claim: c, began: fits(c, present)}
+				v := &visitor{ticket: c, began: fits(c, present)}
 				var err error
 				v.waiter, err = l.enter(c)
 				if full := !v.began && ahead >= c.limits.queue; full != errors.Is(err, errQueueFull) || full && v.waiter != nil {
@@ -294,7 +294,7 @@ func TestLoadModel(t *testing.T) {
 			},
 			"end": func(rt *rapid.T) {
 				v := pick(rt, func(v *visitor) bool { return v.began })
-				l.release(v.claim.group)
+				l.release(v.ticket.group)
 				remove(v)
 			},
 			"give up": func(rt *rapid.T) {
@@ -310,7 +310,7 @@ func TestLoadModel(t *testing.T) {
 			if i < 0 {
 				rt.Fatalf("%d wait for nobody", len(present))
 			}
-			l.release(present[i].claim.group)
+			l.release(present[i].ticket.group)
 			remove(present[i])
 			check(rt)
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// The commands that the table of the operation manual tells apart, by what it calls
-// them. "others" may wait for a person; "registrations" do not.
+// retryClasses has a command of each class that the table in docs/operation.md distinguishes. Of
+// the last two, whose Retry is the same, only "others" may wait for a user.
 var retryClasses = map[string]*soap.Row{
 	"notification IDs": soap.UpdateDevicePNID.Row,
 	"retrievals":       soap.GetPreparedSecureChallenge.Row,
@@ -22,8 +22,8 @@ var retryClasses = map[string]*soap.Row{
 	"others":           soap.AuthUser.Row,
 }
 
-// What an attempt means, fault by fault as in the table of docs/operation.md: for the
-// breaker, for the certainty of the outcome, and for other instances.
+// What follows from an attempt is what the table in docs/operation.md says: for the breaker, for
+// the certainty of the outcome, and for other instances.
 func TestAttempt(t *testing.T) {
 	t.Parallel()
 	codes := func(status string) *soap.Answer { return &soap.Answer{Codes: soap.FailureCodes(status, -1)} }
@@ -45,7 +45,7 @@ func TestAttempt(t *testing.T) {
 		outcome breaker.Outcome
 		reason  error // nil: the server's answer counts
 		unknown bool
-		next    []string // the commands that another instance may get
+		next    []string // the classes of which another instance may get a command
 	}{
 		// No connection.
 		"refused, no TLS handshake":       {attempt{admitted: true, err: io.EOF}, failed, ErrNotSent, false, every},
@@ -99,8 +99,8 @@ func TestAttempt(t *testing.T) {
 	}
 }
 
-// A server that answers other commands while a login gets no answer works: it waits
-// for the person.
+// A login that gets no answer is no failure of the instance if the instance answered other
+// commands in the meantime: it may be waiting for the user.
 func TestAttemptAwaitingUser(t *testing.T) {
 	t.Parallel()
 	for command, c := range retryClasses {
@@ -115,8 +115,8 @@ func TestAttemptAwaitingUser(t *testing.T) {
 	}
 }
 
-// That an instance does not have what is looked for is a matter of each command; it
-// says nothing where nothing is looked for.
+// Each command has its own statuses after which the next instance is asked. They mean nothing if
+// the command is not searching.
 func TestAttemptNotHere(t *testing.T) {
 	t.Parallel()
 	for status, commands := range map[string][]string{
@@ -128,7 +128,7 @@ func TestAttemptNotHere(t *testing.T) {
 				t.Errorf("%s of %s: %+v", status, command, got)
 			}
 			if got := a.result(c, nil); got.notHere || got.mayAskNext {
-				t.Errorf("%s of %s, not looked for: %+v", status, command, got)
+				t.Errorf("%s of %s, not searching: %+v", status, command, got)
 			}
 		}
 	}

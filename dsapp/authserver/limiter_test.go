@@ -10,9 +10,11 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// state returns the commands in progress and those that wait.
+// state returns the numbers of commands in progress and in the queues.
 func (l *limiter) state() (running, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -25,13 +27,13 @@ func (l *limiter) state() (running, waiting int) {
 	return running, waiting
 }
 
-// unreserved is the ticket of a command where all are alike.
+// unreserved returns a ticket where all commands are of the same group.
 func unreserved(connections, queue int) ticket {
 	return ticket{groupBackEnd, limits{connections: connections, awaitingUser: connections, queue: queue}}
 }
 
-// Configurations that share a load keep to their limits together, whoever leaves
-// the queue gives up its place, and nothing stays counted.
+// Configurations with different limits share a limiter. A command that leaves the queue makes room
+// in it and gets the error of its context. In the end, nothing is counted any more.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	var l limiter
@@ -43,7 +45,7 @@ func TestLimiter(t *testing.T) {
 	if err := l.acquire(t.Context(), unreserved(2, 0)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("without a queue: %v", err)
 	}
-	// A newer configuration with a higher limit may run one more.
+	// With the higher limit of a newer configuration, one more may begin.
 	if err := l.acquire(t.Context(), unreserved(3, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +53,9 @@ func TestLimiter(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	left, granted := make(chan error), make(chan error)
 	go func() { left <- l.acquire(gone, unreserved(3, 2)) }()
-	eventually(t, func() bool { _, waiting := l.state(); return waiting == 1 })
+	poll.Until(t, "the first command in the queue", func() bool { _, waiting := l.state(); return waiting == 1 })
 	go func() { granted <- l.acquire(t.Context(), unreserved(3, 2)) }()
-	eventually(t, func() bool { _, waiting := l.state(); return waiting == 2 })
+	poll.Until(t, "the second command in the queue", func() bool { _, waiting := l.state(); return waiting == 2 })
 	if err := l.acquire(t.Context(), unreserved(3, 2)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("with a full queue: %v", err)
 	}
@@ -76,8 +78,7 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
-// With the limits of two configurations, as after a reload, one command that ends
-// can make room for two: each under its own limits.
+// With the limits of two configurations, the end of one command can make room for two commands.
 func TestLimiterMakesRoomForTwo(t *testing.T) {
 	t.Parallel()
 	small := limits{connections: 2, awaitingUser: 1, queue: 1}
@@ -106,23 +107,23 @@ func TestLimiterMakesRoomForTwo(t *testing.T) {
 	}
 }
 
-// Only a login that is no approval waits for a person, whoever sends it; back ends
-// are those that say so.
+// Only a login that contains no approval may wait for a user. All other commands are in the group of
+// the caller.
 func TestGroups(t *testing.T) {
 	t.Parallel()
-	for name, m := range methods {
+	for name, sample := range samples {
 		wantFront, wantBack := groupFrontEnd, groupBackEnd
 		if name == "authUser (OTP)" {
 			wantFront, wantBack = groupAwaitsUser, groupAwaitsUser
 		}
-		front, back := groupOf(t.Context(), m.of), groupOf(ForBackEnd(t.Context()), m.of)
+		front, back := groupOf(t.Context(), sample.soapCall), groupOf(ForBackEnd(t.Context()), sample.soapCall)
 		if front != wantFront || back != wantBack {
 			t.Errorf("%s: %d and %d", name, front, back)
 		}
 	}
 }
 
-// highest is how many there ever were at the same time.
+// highest records the highest number that there was at the same time.
 type highest struct{ now, most atomic.Int64 }
 
 func (h *highest) add() {
@@ -131,14 +132,14 @@ func (h *highest) add() {
 	}
 }
 
-// Whatever the timing, never more than the limits are in progress: in all, without
-// those of back ends, and of those that wait for a person.
+// Under concurrency, no limit is ever exceeded: neither for all commands, nor for those of front
+// ends, nor for those that may wait for a user.
 func TestLimiterUnderStorm(t *testing.T) {
 	t.Parallel()
 	const callers, rounds = 16, 200
 	limits := limits{connections: 5, reserved: 2, awaitingUser: 1, queue: callers}
 	var l limiter
-	var all, unreserved, persons highest
+	var all, unreserved, awaiting highest
 	var wg sync.WaitGroup
 	for i := range callers {
 		counted := []*highest{&all}
@@ -147,7 +148,7 @@ func TestLimiterUnderStorm(t *testing.T) {
 			counted = append(counted, &unreserved)
 		}
 		if g == groupAwaitsUser {
-			counted = append(counted, &persons)
+			counted = append(counted, &awaiting)
 		}
 		wg.Go(func() {
 			for round := range rounds {
@@ -170,24 +171,24 @@ func TestLimiterUnderStorm(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if all.most.Load() > 5 || unreserved.most.Load() > 3 || persons.most.Load() > 1 {
-		t.Errorf("%d at a time, %d without back ends, %d waiting for a person", all.most.Load(), unreserved.most.Load(), persons.most.Load())
+	if all.most.Load() > 5 || unreserved.most.Load() > 3 || awaiting.most.Load() > 1 {
+		t.Errorf("%d at a time, %d without back ends, %d waiting for a person", all.most.Load(), unreserved.most.Load(), awaiting.most.Load())
 	}
 	if running, waiting := l.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
 }
 
-// visitor is a command in a second reading of the rules of a load.
+// visitor is a command in the model of the limiter.
 type visitor struct {
 	ticket ticket
 	waiter *waiter // nil if it could begin at once
 	began  bool
 }
 
-// fits says by counting whether one more can begin.
+// fits reports whether one more command may begin.
 func fits(c ticket, present []*visitor) bool {
-	total, unreserved, persons := 1, 1, 1
+	total, unreserved, awaiting := 1, 1, 1
 	for _, v := range present {
 		if !v.began {
 			continue
@@ -197,22 +198,22 @@ func fits(c ticket, present []*visitor) bool {
 			unreserved++
 		}
 		if v.ticket.group == groupAwaitsUser {
-			persons++
+			awaiting++
 		}
 	}
 	return total <= c.limits.connections &&
 		(c.group == groupBackEnd || unreserved <= c.limits.connections-c.limits.reserved) &&
-		(c.group != groupAwaitsUser || persons <= c.limits.awaitingUser)
+		(c.group != groupAwaitsUser || awaiting <= c.limits.awaitingUser)
 }
 
-// Whoever comes, goes and gives up, and whichever limits each brings along: nobody
-// begins beyond the limits, whoever may begin does, in the order of arrival, and
-// is refused only if the queue of its own group is full. All who wait get their
-// turn in the end, and nothing is left of those who gave up.
+// The limiter agrees with a simple model, whatever commands arrive, end and give up, and whatever
+// limits they have: no limit is exceeded, commands begin as soon as they may and in the order of
+// their arrival, a command is refused only if the queue of its group is full, all queued commands
+// begin in the end, and nothing is left of those that gave up.
 func TestLimiterModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		// Few limits, so that many share a queue; more than one, as after a reload.
+		// There are few different limits, so that many commands share a queue.
 		configurations := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) limits {
 			connections := rapid.IntRange(1, 6).Draw(rt, "connections")
 			return limits{
@@ -266,7 +267,7 @@ func TestLimiterModel(t *testing.T) {
 			}
 			for _, queue := range l.queues {
 				if queue.Len() == 0 {
-					rt.Fatal("a queue is left of those who are gone")
+					rt.Fatal("an empty queue is left")
 				}
 			}
 			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupAwaitsUser] {
@@ -298,7 +299,7 @@ func TestLimiterModel(t *testing.T) {
 				remove(v)
 			},
 			"give up": func(rt *rapid.T) {
-				// Also one that was granted its turn in that moment.
+				// This includes commands that may have begun already.
 				v := pick(rt, func(v *visitor) bool { return v.waiter != nil })
 				l.leave(v.waiter)
 				remove(v)
@@ -308,7 +309,7 @@ func TestLimiterModel(t *testing.T) {
 		for len(present) > 0 {
 			i := slices.IndexFunc(present, func(v *visitor) bool { return v.began })
 			if i < 0 {
-				rt.Fatalf("%d wait for nobody", len(present))
+				rt.Fatalf("%d commands wait although none is in progress", len(present))
 			}
 			l.release(present[i].ticket.group)
 			remove(present[i])

@@ -69,7 +69,7 @@ func TestNotSent(t *testing.T) {
 	}
 }
 
-// A TLS handshake that never ends ends with the timeout and is ErrNotSent, too.
+// A TLS handshake that the server does not continue is ErrNotSent, too, after the timeout.
 func TestNotSentInTime(t *testing.T) {
 	t.Parallel()
 	end := make(chan struct{})

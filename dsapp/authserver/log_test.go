@@ -188,8 +188,8 @@ func TestLogReach(t *testing.T) {
 	}
 }
 
-// An instance counts as unreachable only if a command waited for a connection all the time that
-// the configuration gives it.
+// An instance counts as unreachable if a command waited for a connection until the configured
+// timeout, but not if it was not sent for another reason.
 func TestLogReachOtherCauses(t *testing.T) {
 	t.Parallel()
 	traced := func(hooks func(*httptrace.ClientTrace)) transport {

@@ -11,7 +11,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
-// One server has one address, however it is written; what is none is not shown.
+// ParseURL and New accept the https addresses of servers in one normalized form. The error about
+// another text does not contain it.
 func TestURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -38,7 +39,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// A configuration that cannot work is refused at once.
+// New refuses options with wrong values and names the option.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	address := func(s string) *url.URL {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -276,22 +278,15 @@ func checkFailure(t *testing.T, name string, err error, reasons ...error) *CallE
 	return failure
 }
 
-// recorder is a slog.Handler that keeps the records as text.
+// recorder is a slog.Handler that keeps the records as text, beginning with their level.
 type recorder struct {
 	mu    sync.Mutex
-	lines []line
-}
-
-type line struct {
-	level slog.Level
-	text  string
+	lines []string
 }
 
 func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
-
-func (r *recorder) WithAttrs([]slog.Attr) slog.Handler { return r }
-
-func (r *recorder) WithGroup(string) slog.Handler { return r }
+func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *recorder) WithGroup(string) slog.Handler            { return r }
 
 func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 	text := record.Level.String() + " " + record.Message
@@ -301,32 +296,22 @@ func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lines = append(r.lines, line{record.Level, text})
+	r.lines = append(r.lines, text)
 	return nil
 }
 
-// at returns the records of a level.
-func (r *recorder) at(level slog.Level) []string {
+// matching returns the records that match a regular expression.
+func (r *recorder) matching(pattern string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var texts []string
-	for _, l := range r.lines {
-		if l.level == level {
-			texts = append(texts, l.text)
-		}
-	}
-	return texts
+	re := regexp.MustCompile(pattern)
+	return slices.DeleteFunc(slices.Clone(r.lines), func(l string) bool { return !re.MatchString(l) })
 }
+
+// at returns the records of a level.
+func (r *recorder) at(level slog.Level) []string { return r.matching("^" + level.String() + " ") }
 
 // reachability returns the records on whether instances can be reached.
 func (r *recorder) reachability() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var texts []string
-	for _, l := range r.lines {
-		if strings.Contains(l.text, " instance cannot be reached ") || strings.Contains(l.text, " instance reached again ") {
-			texts = append(texts, l.text)
-		}
-	}
-	return texts
+	return r.matching("^[A-Z]+ instance (cannot be reached|reached again) ")
 }

@@ -107,7 +107,7 @@ func TestBreakerCounts(t *testing.T) {
 				if isOpen != test.opens || b.count() != 3 && test.opens || b.count() != 4 && !test.opens {
 					t.Fatalf("%d commands, %v", b.count(), err)
 				}
-				lines := slices.DeleteFunc(records.at(slog.LevelWarn), func(l string) bool { return !strings.Contains(l, "circuit breaker") })
+				lines := records.matching("^WARN circuit breaker ")
 				if !test.opens {
 					if len(lines) > 0 {
 						t.Errorf("%q", lines)

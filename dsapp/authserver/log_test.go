@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -38,10 +37,7 @@ func TestNoValuesInLog(t *testing.T) {
 		if len(records.at(slog.LevelDebug)) != 1 {
 			t.Errorf("%s: %q", name, records.at(slog.LevelDebug))
 		}
-		texts := ""
-		for _, l := range records.lines {
-			texts += l.text + "\n"
-		}
+		texts := strings.Join(records.lines, "\n")
 		if err != nil {
 			texts += err.Error()
 		}
@@ -256,44 +252,6 @@ func TestLogReachOtherCauses(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// The log shows that an instance cannot be reached although another one answers, and that it is
-// reached again.
-func TestLogReachInFailover(t *testing.T) {
-	t.Parallel()
-	primary := newPeer(t, "primary", answering(registered))
-	backup := newPeer(t, "backup", answering(registered))
-	var down atomic.Bool
-	wire := primary.Transport.(*http.Transport)
-	wire.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if down.Load() {
-			return nil, errors.New("no route to host")
-		}
-		return new(net.Dialer).DialContext(ctx, network, address)
-	}
-	primary.State = new(State)
-	for range 2 {
-		records := &recorder{}
-		s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}, Logger: slog.New(records)})
-		for i, want := range []string{"backup", "backup", "primary", "primary"} {
-			down.Store(i < 2)
-			if i == 0 {
-				wire.CloseIdleConnections()
-			}
-			if got, err := register(t.Context(), s, request); err != nil || got.instance != want {
-				t.Errorf("%q, %v", got.instance, err)
-			}
-		}
-		if got := records.at(slog.LevelWarn); !slices.Equal(got, []string{
-			"WARN instance cannot be reached operation=PROVISIONCMD_MDL_REGISTER instance=primary cause=no route to host",
-		}) {
-			t.Errorf("%q", got)
-		}
-		if got := records.at(slog.LevelInfo); !slices.Equal(got, []string{backLine}) {
-			t.Errorf("%q", got)
-		}
 	}
 }
 

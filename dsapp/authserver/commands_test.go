@@ -285,7 +285,7 @@ func TestActivateBindsDevice(t *testing.T) {
 }
 
 // A login that the server reports as a success with a status message is a refusal, and no other
-// instance is asked. For other commands, a status message means nothing.
+// instance is asked.
 func TestStatusMessage(t *testing.T) {
 	t.Parallel()
 	for name, message := range map[string]string{
@@ -313,20 +313,6 @@ func TestStatusMessage(t *testing.T) {
 		if backup.count() != 0 {
 			t.Errorf("%s: the backup was asked", name)
 		}
-	}
-	// A failure keeps its own codes.
-	sample := samples["authUser (OTP)"]
-	sample.answer = strings.Replace(sample.answer, "<resultAttribute>", "<resultAttribute>"+attribute("CREDFLD_STATUS_MESSAGE", "x"), 1)
-	in := stub("primary", sending(answering(sample.answerWith(failed("STAT_LOCKED", 1007)))))
-	_, err := sample.call(t.Context(), newServers(t, Config{Instances: []Instance{in}}), "")
-	if refusal, ok := errors.AsType[*Refusal](err); !ok || refusal.Codes.StatusCode != 1007 {
-		t.Errorf("%v", err)
-	}
-	sample = samples["authSignature"]
-	sample.answer = strings.Replace(sample.answer, "<resultAttribute>", "<resultAttribute>"+attribute("SIGNFLD_STATUS_MESSAGE", "x"), 1)
-	in = stub("primary", sending(sample.succeed()))
-	if _, err := sample.call(t.Context(), newServers(t, Config{Instances: []Instance{in}}), ""); err != nil {
-		t.Errorf("signature: %v", err)
 	}
 }
 

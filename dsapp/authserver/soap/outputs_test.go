@@ -56,3 +56,31 @@ func TestOutputLimits(t *testing.T) {
 		}
 	}
 }
+
+// A status message turns the success of a login into a refusal. It changes neither a refusal nor
+// the answers to other commands.
+func TestRefusalOutput(t *testing.T) {
+	t.Parallel()
+	const refusal = "<attributes><attributeID>CREDFLD_STATUS_MESSAGE</attributeID><value>locked</value></attributes>"
+	locked := FailureCodes("STAT_LOCKED", 1007)
+	for name, test := range map[string]struct {
+		call  Call
+		codes string
+		items string
+		want  ResultCodes
+		stack int
+	}{
+		"login":                        {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), success, attribute("CREDFLD_USERID", "jane"), succeeded, 0},
+		"login with a message":         {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), success, refusal, FailureCodes("STAT_INVCREDENTIALS", 1000), 1},
+		"refused login with a message": {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), failed("STAT_LOCKED", 1007), refusal, locked, 0},
+		"signature with a message": {
+			AuthSignature.Call(&AuthSignatureRequest{}, &Authenticated{}), success, strings.Replace(refusal, "CREDFLD", "SIGNFLD", 1), succeeded, 0,
+		},
+	} {
+		text := envelope("<" + test.call.operation + "Response><results>" + test.codes + "<resultAttribute>" + test.items + "</resultAttribute></results></" + test.call.operation + "Response>")
+		got, err := test.call.Decode(strings.NewReader(text), &testDialect)
+		if err != nil || got.Codes != test.want || len(got.Stack) != test.stack {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}

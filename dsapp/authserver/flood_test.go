@@ -106,7 +106,7 @@ func TestFloodOfLogins(t *testing.T) {
 
 // A login whose client has left is counted as long as the server may wait for the user, so that a
 // client that breaks off logins cannot have more of them at the server than MaxWaiting.
-func TestAbandonedLoginIsCounted(t *testing.T) {
+func TestAbandonedLoginKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	received, release := make(chan struct{}, 2), make(chan struct{})
 	answer := answerAll("authUser (OTP)")

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -76,6 +78,29 @@ func TestLimiter(t *testing.T) {
 	if running, waiting := l.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
+}
+
+// A command whose caller or timeout does not let it wait any longer leaves the queue. It was not
+// sent.
+func TestQueueTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := &switchable{does: hanging}
+		in := stub("primary", server)
+		in.MaxConnections, in.MaxQueue = 1, 1
+		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second})
+		var first sync.WaitGroup
+		first.Go(func() { _, _ = register(t.Context(), s, request) })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := register(ctx, s, request)
+		checkFailure(t, "queued", err, ErrNotSent)
+		if running, waiting := s.instances[0].state.limiter.state(); running != 1 || waiting != 0 || server.count() != 1 {
+			t.Errorf("%d in progress, %d waiting, %d sent", running, waiting, server.count())
+		}
+		first.Wait()
+	})
 }
 
 // With the limits of two configurations, the end of one command can make room for two commands.

@@ -82,7 +82,7 @@ func TestResultCodesAgree(t *testing.T) {
 }
 
 // Unknown codes mean failure. Numbers may be written in several ways, names only in one.
-func TestUnknownResultCodes(t *testing.T) {
+func TestResultCodesNotUnderstood(t *testing.T) {
 	t.Parallel()
 	sample := samples["authUser (OTP)"]
 	for _, test := range []struct{ returnEnum, statusEnum, returnCode, statusCode, want string }{

@@ -235,7 +235,7 @@ func TestEncodeRefuses(t *testing.T) {
 }
 
 // A value that contains another one is replaced as a whole.
-func TestRedactor(t *testing.T) {
+func TestBlot(t *testing.T) {
 	t.Parallel()
 	c := MDLRegister.Call(&MDLRegisterRequest{UserID: "jane", Domain: "jane.doe", StaticPassword: "jane.doe.7"}, nil)
 	got := c.redactor().Replace("user jane: jane.doe.7 is wrong in jane.doe at My Gateway")

@@ -17,11 +17,19 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// switchable is a transport whose behavior the test changes. It counts the commands.
+// switchable is a transport whose behavior the test changes. It counts the commands, and how often
+// its idle connections were closed.
 type switchable struct {
 	mu    sync.Mutex
 	does  transport
 	calls int
+	idle  int
+}
+
+func (b *switchable) CloseIdleConnections() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.idle++
 }
 
 func (b *switchable) set(does transport) {
@@ -124,8 +132,13 @@ func TestBreakerCounts(t *testing.T) {
 
 				time.Sleep(5 * time.Second)
 				b.set(sending(answering(registered)))
-				if err := register(t.Context(), s); err != nil {
-					t.Error(err)
+				for range 2 {
+					if err := register(t.Context(), s); err != nil {
+						t.Error(err)
+					}
+				}
+				if b.idle != 1 {
+					t.Errorf("idle connections were closed %d times, want once, before the trial", b.idle)
 				}
 				if got := records.at(slog.LevelInfo); !slices.Contains(got, "INFO circuit breaker of instance closed instance=primary") {
 					t.Errorf("%q", got)
@@ -186,12 +199,17 @@ func TestStateOutlivesServers(t *testing.T) {
 		in.State.limiter.release(groupBackEnd)
 		second := newServers(t, c)
 		_, _ = register(t.Context(), second, request)
+		// A command that the breaker refuses does not wait for a connection.
+		if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
+			t.Fatal(err)
+		}
 		for _, s := range []*Servers{first, second, newServers(t, c)} {
 			_, err := register(t.Context(), s, request)
 			if _, open := errors.AsType[*breaker.OpenError](err); !open || b.count() != 2 {
 				t.Errorf("%d commands, %v", b.count(), err)
 			}
 		}
+		in.State.limiter.release(groupBackEnd)
 		b.set(sending(answering(registered)))
 		time.Sleep(5 * time.Second)
 		if _, err := register(t.Context(), newServers(t, c), request); err != nil {

@@ -573,7 +573,7 @@ func TestMaxRecord(t *testing.T) {
 	standard.Data.EventReactivationCounter = form.EventCounter(strings.Repeat("1", form.EventCounter("").Rule().Max))
 	for _, r := range []Registration{mdl, standard} {
 		for _, fact := range []*string{&r.UserID, &r.Domain, &r.SerialNumber, &r.Instance} {
-			*fact = strings.Repeat("x", form.MaxKept)
+			*fact = strings.Repeat("x", form.MaxStoredText)
 		}
 		w.register(r)
 		w.store.peek(r.Identifier, func(e *stored) {

@@ -22,7 +22,7 @@ type Registration struct {
 	// Kind is KindMDL, KindStandard or KindAffinity.
 	Kind Kind
 	// Subject has a user and an instance at least. No member is longer than
-	// form.MaxKept bytes.
+	// form.MaxStoredText bytes.
 	form.Subject
 	// Data is what the phone will receive; empty for KindAffinity.
 	Data ActivationData

@@ -13,47 +13,48 @@ import (
 )
 
 const (
-	// probeOperation is what a probe is called where commands have their names.
+	// probeOperation stands in logs where the name of a command would stand.
 	probeOperation = "probe"
-	// probesInTurn is how many trials of an open breaker the probe takes before one
-	// is left to a command.
-	probesInTurn = 4
-	// secondProbe is how long after the first one failed an instance is probed
-	// again, before its breaker opens.
-	secondProbe = time.Second
+	// trialsPerCommand says how often a command gets the trial of an open breaker, if
+	// probes keep failing: one trial in so many.
+	trialsPerCommand = 4
+	// secondProbeDelay is the time between a failed probe and the second one that decides
+	// whether the breaker opens.
+	secondProbeDelay = time.Second
 )
 
-// settle ends a call of the breaker and logs if that opens or closes it.
-func (in *instance) settle(ctx context.Context, call breaker.Call, c *soap.Row, v *verdict) {
-	in.changed(ctx, in.state.breaker.End(call, v.outcome, in.breaker), func() error {
-		if v.reason == nil {
-			return fmt.Errorf("status %s", v.answer.Codes.StatusCodeEnum)
+// endBreakerCall tells the breaker the outcome of an attempt and logs if that opens or closes
+// it.
+func (in *instance) endBreakerCall(ctx context.Context, call breaker.Call, c *soap.Row, r *attemptResult) {
+	in.logBreakerChange(ctx, in.state.breaker.End(call, r.outcome, in.breaker), func() error {
+		if r.reason == nil {
+			return fmt.Errorf("status %s", r.answer.Codes.StatusCodeEnum)
 		}
-		if _, ok := errors.AsType[*soap.Fault](v.cause); ok {
-			// Its texts can repeat what the command said; they are logged elsewhere.
+		if _, ok := errors.AsType[*soap.Fault](r.cause); ok {
+			// logAttempt logs the texts of a Fault.
 			return errors.New("SOAP Fault")
 		}
-		return v.failure(in.name, c)
+		return r.err(in.name, c)
 	})
 }
 
-// changed logs a change of the breaker.
-func (in *instance) changed(ctx context.Context, c breaker.Change, cause func() error) {
+// logBreakerChange logs that the breaker opened or closed. cause returns why it opened.
+func (in *instance) logBreakerChange(ctx context.Context, c breaker.Change, cause func() error) {
 	switch c {
 	case breaker.Opened:
 		in.logger.LogAttrs(ctx, slog.LevelWarn, "circuit breaker of instance opened", slog.String("instance", in.name),
-			slog.Duration("cooldown", in.breaker.Cooldown), slog.String("cause", short(cause().Error())))
+			slog.Duration("cooldown", in.breaker.Cooldown), slog.String("cause", truncate(cause().Error())))
 	case breaker.Closed:
 		in.logger.LogAttrs(ctx, slog.LevelInfo, "circuit breaker of instance closed", slog.String("instance", in.name))
 	case breaker.Unchanged:
 	}
 }
 
-// Watch probes every instance that has a Probe at the given interval, until ctx
-// ends. An instance that answered a command in the meantime is not probed. One
-// that two probes in a row cannot reach gets no more commands until it can be
-// reached again and the next command works: that costs no command the time that a
-// connection takes to fail.
+// Watch probes every instance that has a Probe at the given interval, until ctx ends. It
+// skips an instance that has answered a command since the last probe. If two probes in a row
+// fail, the breaker of the instance opens, so that no command has to wait for a connection
+// that fails. The breaker closes when a probe has reached the instance again and the next
+// command has succeeded.
 func (s *Servers) Watch(ctx context.Context, interval time.Duration) {
 	var watching sync.WaitGroup
 	for _, in := range s.instances {
@@ -67,7 +68,7 @@ func (s *Servers) Watch(ctx context.Context, interval time.Duration) {
 func (in *instance) watch(ctx context.Context, interval time.Duration) {
 	next := time.NewTimer(interval)
 	defer next.Stop()
-	missed := 0 // probes that failed as a trial, in a row
+	failedTrials := 0 // in a row
 	answers := in.state.answers.Load()
 	for {
 		select {
@@ -77,16 +78,16 @@ func (in *instance) watch(ctx context.Context, interval time.Duration) {
 		}
 		before := answers
 		answers = in.state.answers.Load()
-		if in.check(ctx, answers != before) {
-			missed++
+		if in.probeOnce(ctx, answers != before) {
+			failedTrials++
 		} else {
-			missed = 0
+			failedTrials = 0
 		}
 		wait := interval
 		if retryAfter := in.state.breaker.RetryAfter(); retryAfter > 0 {
-			// The probe is to be the first to try, not a command. But it may be the
-			// probe that does not work: now and then a command gets its turn.
-			if wait = min(wait, retryAfter); missed%probesInTurn == probesInTurn-1 {
+			// The next trial is usually a probe, so that no command fails. Now and then
+			// it is left to a command, as commands may work although probes fail.
+			if wait = min(wait, retryAfter); failedTrials%trialsPerCommand == trialsPerCommand-1 {
 				wait += in.breaker.Cooldown
 			}
 		}
@@ -94,47 +95,47 @@ func (in *instance) watch(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// check probes the instance, unless it answered commands and its breaker is closed.
-// It reports whether that was the trial of an open breaker and failed. Once a probe
-// has found the instance again, the trial is for a command.
-func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
+// probeOnce probes the instance, unless it has answered commands and its breaker is closed.
+// It reports whether the probe was the trial of an open breaker and failed. After a probe has
+// reached the instance again, the next trial is left to a command.
+func (in *instance) probeOnce(ctx context.Context, answered bool) (failedTrial bool) {
 	answers := in.state.answers.Load()
 	var call breaker.Call
 	var err error
 	outcome := breaker.Unjudged
 	if !in.state.breaker.Awaits() {
 		if call, err = in.state.breaker.Begin(in.breaker); err != nil {
-			return false // a command tries
+			return false // a command is the trial
 		}
 		defer func() { in.state.breaker.End(call, outcome, in.breaker) }()
 	}
 	if answered && !call.Trial() {
 		return false
 	}
-	seen := in.state.reach.began()
+	seen := in.state.reachability.begin()
 	err = in.probe(ctx)
-	if err != nil && !call.Trial() && pause(ctx, secondProbe) {
+	if err != nil && !call.Trial() && sleep(ctx, secondProbeDelay) {
 		err = in.probe(ctx)
 	}
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		// Whether commands work again, a command has to show.
+		// Only a command can show that commands work again.
 		outcome = breaker.Reached
-		in.state.reach.ended(seen, true, func() { in.logReached(ctx, probeOperation) })
+		in.state.reachability.record(seen, true, func() { in.logReachable(ctx, probeOperation) })
 	default:
-		in.state.reach.ended(seen, false, func() { in.logLost(ctx, probeOperation, err) })
+		in.state.reachability.record(seen, false, func() { in.logUnreachable(ctx, probeOperation, err) })
 		if call.Trial() {
 			outcome = breaker.Failed
 		} else if in.state.answers.Load() == answers {
-			in.changed(ctx, in.state.breaker.Trip(in.breaker), func() error { return err })
+			in.logBreakerChange(ctx, in.state.breaker.Trip(in.breaker), func() error { return err })
 		}
 	}
 	return outcome == breaker.Failed
 }
 
-// pause reports false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -15,9 +15,10 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// instance is an Instance at work.
+// instance is an Instance in use.
 type instance struct {
 	name      string
 	url       *url.URL
@@ -44,85 +45,85 @@ func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *
 		state:     i.State,
 		breaker:   b,
 		limits: limits{
-			connections: i.MaxConnections,
-			reserved:    i.ReservedConnections,
-			waiting:     cmp.Or(i.MaxWaiting, i.MaxConnections),
-			queue:       i.MaxQueue,
+			connections:  i.MaxConnections,
+			reserved:     i.ReservedConnections,
+			awaitingUser: cmp.Or(i.MaxWaiting, i.MaxConnections),
+			queue:        i.MaxQueue,
 		},
 		logger: logger,
 	}
 }
 
-// try carries out a command of a group, if breaker and queue let it through, and
-// judges what came of that.
-func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Dialect, request []byte, elsewhere []string) (v verdict) {
-	notSent := func(err error) verdict { return judge(c.Row, elsewhere, &sighting{err: err}) }
+// try sends a command of a group if the breaker and the limiter let it through, and returns
+// what came of it.
+func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Dialect, request []byte, askNextOn []string) (r attemptResult) {
+	notSent := func(err error) attemptResult { return (&attempt{err: err}).result(c.Row, askNextOn) }
 	if left := in.state.breaker.RetryAfter(); left > 0 {
 		return notSent(&breaker.OpenError{RetryAfter: left})
 	}
 	ctx, cancel := context.WithTimeout(caller, in.timeout)
 	defer cancel()
-	if err := in.state.load.acquire(ctx, claim{g, in.limits}); err != nil {
+	if err := in.state.limiter.acquire(ctx, ticket{g, in.limits}); err != nil {
 		return notSent(err)
 	}
-	defer in.state.load.release(g)
+	defer in.state.limiter.release(g)
 	deadline, _ := ctx.Deadline()
-	if g == groupPerson {
-		// The server goes on waiting for the person when the client has gone. So does
-		// this: whoever breaks calls off could have more of them wait at the server than
-		// there are places.
+	if g == groupAwaitsUser {
+		// The server goes on waiting for the user after the client has left, so the
+		// connection stays in use, too. Otherwise a client that keeps breaking off calls
+		// could make more of them wait at the server than the limit allows.
 		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
 	}
-	// Only now: what became known while the command waited counts for it, too.
+	// The breaker may have opened while the command was in the queue.
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
 		return notSent(err)
 	}
-	defer func() { in.settle(caller, call, c.Row, &v) }()
+	defer func() { in.endBreakerCall(caller, call, c.Row, &r) }()
 	if idle, ok := in.transport.(interface{ CloseIdleConnections() }); ok && call.Trial() {
-		// Connections from before the failure may be broken, each of them.
+		// Any connection from before the failure may be broken.
 		idle.CloseIdleConnections()
 	}
-	hasty := time.Until(deadline) < in.timeout/2
+	mostlyQueued := time.Until(deadline) < in.timeout/2
 	answers := in.state.answers.Load()
-	seen := in.state.reach.began()
-	saw := in.exchange(ctx, c, d, request)
-	saw.gone, saw.ended, saw.hasty = caller.Err() != nil, ctx.Err(), hasty
-	saw.answering = in.state.answers.Load() != answers
-	v = judge(c.Row, elsewhere, &saw)
+	seen := in.state.reachability.begin()
+	a := in.roundTrip(ctx, c, d, request)
+	a.callerGone, a.ctxErr, a.mostlyQueued = caller.Err() != nil, ctx.Err(), mostlyQueued
+	a.othersAnswered = in.state.answers.Load() != answers
+	r = a.result(c.Row, askNextOn)
 	switch {
-	case errors.Is(v.reason, ErrNotSent) && v.outcome == breaker.Failed:
-		in.state.reach.ended(seen, false, func() { in.logLost(caller, c.String(), v.cause) })
-	case v.reason == nil || errors.Is(v.reason, ErrBadAnswer):
-		in.state.reach.ended(seen, true, func() { in.logReached(caller, c.String()) })
+	case errors.Is(r.reason, ErrNotSent) && r.outcome == breaker.Failed:
+		in.state.reachability.record(seen, false, func() { in.logUnreachable(caller, c.String(), r.cause) })
+	case r.reason == nil || errors.Is(r.reason, ErrBadAnswer):
+		in.state.reachability.record(seen, true, func() { in.logReachable(caller, c.String()) })
 	}
-	if v.outcome == breaker.Worked {
+	if r.outcome == breaker.Worked {
 		in.state.answers.Add(1)
 	}
-	return v
+	return r
 }
 
-// exchange sends a command and reads the answer. When it returns, nothing reads
-// request any more.
-func (in *instance) exchange(ctx context.Context, c soap.Call, d *soap.Dialect, request []byte) sighting {
+// roundTrip sends a command and reads the answer. When it returns, the transport no longer
+// reads request.
+func (in *instance) roundTrip(ctx context.Context, c soap.Call, d *soap.Dialect, request []byte) attempt {
 	p := &payload{data: request}
 	defer p.abandon()
-	// Redirects are not followed: they are a matter of http.Client.
-	response, err := in.transport.RoundTrip(in.request(ctx, d.Version, p))
+	// A RoundTripper does not follow redirects.
+	response, err := in.transport.RoundTrip(in.newRequest(ctx, d.Version, p))
 	if err != nil {
-		return sighting{asked: true, sent: p.abandon(), connecting: p.connecting(), err: err}
+		return attempt{admitted: true, sent: p.abandon(), connecting: p.awaitsConnection(), err: err}
 	}
 	defer response.Body.Close()
-	answer, err := read(response, c, d)
+	answer, err := readAnswer(response, c, d)
 	if failed, ok := errors.AsType[*soap.ReadError](err); ok {
-		return sighting{asked: true, sent: true, err: failed.Err}
+		return attempt{admitted: true, sent: true, err: failed.Err}
 	}
-	return sighting{asked: true, sent: true, reached: true, answer: answer, err: err}
+	return attempt{admitted: true, sent: true, answerRead: true, answer: answer, err: err}
 }
 
-// read reads the answer to a command.
-func read(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.Answer, error) {
+// readAnswer reads the answer to a command.
+func readAnswer(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.Answer, error) {
 	if err := checkMediaType(response); err != nil {
 		return nil, err
 	}
@@ -133,8 +134,8 @@ func read(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.Answer, 
 	return answer, err
 }
 
-// request makes the HTTP request for one attempt.
-func (in *instance) request(ctx context.Context, v soap.Version, p *payload) *http.Request {
+// newRequest returns the HTTP request that sends p.
+func (in *instance) newRequest(ctx context.Context, v soap.Version, p *payload) *http.Request {
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           in.url,
@@ -148,18 +149,19 @@ func (in *instance) request(ctx context.Context, v soap.Version, p *payload) *ht
 		ContentLength: int64(len(p.data)),
 	}
 	if v.Action {
-		// Not in Go's canonical form: the usual case on the wire is this one.
+		// SOAP clients usually write the header in this case, which is not Go's
+		// canonical form.
 		r.Header["SOAPAction"] = []string{`""`}
 	}
 	return r.WithContext(httptrace.WithClientTrace(ctx, p.trace()))
 }
 
-// checkMediaType makes sure that the answer says to be XML in UTF-8.
+// checkMediaType checks that the header of an answer announces XML in UTF-8.
 func checkMediaType(r *http.Response) error {
 	value := r.Header.Get("Content-Type")
 	media, parameters, err := mime.ParseMediaType(value)
 	for errors.Is(err, mime.ErrInvalidMediaParameter) {
-		// A parameter that is no good says nothing about those before it.
+		// Ignore a malformed parameter and what follows it, but not what precedes it.
 		value = value[:strings.LastIndexByte(value, ';')]
 		media, parameters, err = mime.ParseMediaType(value)
 	}
@@ -168,8 +170,8 @@ func checkMediaType(r *http.Response) error {
 		return fmt.Errorf("HTTP status %d without a valid media type", r.StatusCode)
 	case media != "text/xml" && media != "application/xml" && !strings.HasSuffix(media, "+xml"):
 		return fmt.Errorf("HTTP status %d with a media type other than XML", r.StatusCode)
-	case parameters["charset"] != "" && !soap.IsUTF8(parameters["charset"]):
-		return errors.New("answer in another character set than UTF-8")
+	case parameters["charset"] != "" && !form.IsUTF8(parameters["charset"]):
+		return errors.New("answer in a character set other than UTF-8")
 	}
 	return nil
 }

@@ -3,78 +3,23 @@ package authserver
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// recorder keeps log records as text.
-type recorder struct {
-	mu    sync.Mutex
-	lines []line
-}
-
-type line struct {
-	level slog.Level
-	text  string
-}
-
-func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
-func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
-func (r *recorder) WithGroup(string) slog.Handler            { return r }
-
-func (r *recorder) Handle(_ context.Context, record slog.Record) error {
-	text := record.Level.String() + " " + record.Message
-	record.Attrs(func(a slog.Attr) bool {
-		text += " " + a.String()
-		return true
-	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lines = append(r.lines, line{record.Level, text})
-	return nil
-}
-
-// at gives the records of a level.
-func (r *recorder) at(level slog.Level) []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var texts []string
-	for _, l := range r.lines {
-		if l.level == level {
-			texts = append(texts, l.text)
-		}
-	}
-	return texts
-}
-
-// reach gives the records on whether instances can be reached.
-func (r *recorder) reach() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var texts []string
-	for _, l := range r.lines {
-		if strings.Contains(l.text, " instance cannot be reached ") || strings.Contains(l.text, " instance reached again ") {
-			texts = append(texts, l.text)
-		}
-	}
-	return texts
-}
-
-// No record and no error tells a value of a command or an answer, even if the
-// server repeats it in its texts.
-func TestLogTellsNoValues(t *testing.T) {
+// No record and no error contains a value of a command or an answer, even if the server repeats it
+// in its texts.
+func TestNoValuesInLog(t *testing.T) {
 	t.Parallel()
 	stack := `<errorStack><errors><errorCode>-1</errorCode><errorDesc>user jane.doe@mydomain.com gave ` + secret + `</errorDesc></errors></errorStack>`
 	for name, text := range map[string]string{
@@ -87,36 +32,33 @@ func TestLogTellsNoValues(t *testing.T) {
 		"guess":        strings.ReplaceAll(registered, "PROVFLD_ACTIVATION_MESSAGE", "PROVFLD_AM1"),
 	} {
 		records := &recorder{}
-		p := newPeer(t, "primary", answering(text))
-		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}), request)
+		in := stub("primary", sending(answering(text)))
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)}), request)
 		if len(records.at(slog.LevelDebug)) != 1 {
 			t.Errorf("%s: %q", name, records.at(slog.LevelDebug))
 		}
-		said := ""
-		for _, l := range records.lines {
-			said += l.text + "\n"
-		}
+		texts := strings.Join(records.lines, "\n")
 		if err != nil {
-			said += err.Error()
+			texts += err.Error()
 		}
 		for _, value := range []string{secret, "jane.doe", "mydomain.com", am1[:20], "aB3dE6gH", "VDS1234567"} {
-			if strings.Contains(said, value) {
-				t.Errorf("%s: %q in %s", name, value, said)
+			if strings.Contains(texts, value) {
+				t.Errorf("%s: %q in %s", name, value, texts)
 			}
 		}
 	}
 }
 
-// The error stack is logged in the server's order, louder if the instance itself
-// is broken; each call is logged once for debugging.
+// The error stack is logged in the server's order, at a higher level if the instance is broken.
+// Each attempt is logged once at DEBUG.
 func TestLogStack(t *testing.T) {
 	t.Parallel()
 	stack := `<errorStack><errors><errorCode>-13</errorCode><errorDesc>first</errorDesc></errors><errors><errorCode>7</errorCode><errorDesc>x` +
 		strings.Repeat("é", 400) + `</errorDesc></errors></errorStack>`
 	for status, level := range map[string]slog.Level{"STAT_NOT_FOUND": slog.LevelInfo, "STAT_MEMORY": slog.LevelWarn} {
 		records := &recorder{}
-		p := newPeer(t, "primary", answering(refused("RET_FAILURE", status, -1, -13, stack)))
-		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)}), request)
+		in := stub("primary", sending(answering(refused("RET_FAILURE", status, -1, -13, stack))))
+		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)}), request)
 		if _, ok := errors.AsType[*Refusal](err); !ok {
 			t.Fatal(err)
 		}
@@ -133,12 +75,12 @@ func TestLogStack(t *testing.T) {
 	}
 }
 
-// The name of a guessed attribute is logged once, however often it is used.
+// The name of an attribute that was taken for an activation message is logged only once.
 func TestLogGuessOnce(t *testing.T) {
 	t.Parallel()
 	records := &recorder{}
-	p := newPeer(t, "primary", answering(strings.ReplaceAll(registered, "PROVFLD_ACTIVATION_MESSAGE", "PROVFLD_AM1")))
-	s := newServers(t, Config{Instances: []Instance{p.Instance}, Logger: slog.New(records)})
+	in := stub("primary", sending(answering(strings.ReplaceAll(registered, "PROVFLD_ACTIVATION_MESSAGE", "PROVFLD_AM1"))))
+	s := newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)})
 	for range 3 {
 		if got, err := register(t.Context(), s, request); err != nil || got.ActivationMessage != am1 {
 			t.Errorf("%.20s, %v", got.ActivationMessage, err)
@@ -149,8 +91,8 @@ func TestLogGuessOnce(t *testing.T) {
 	}
 }
 
-// An instance that merely does not have what is searched is no news; every other
-// refusal is, and also this one if no other instance can have it.
+// If an instance does not have a request that is searched on several, the error stack is logged at
+// DEBUG only. Those of all other refusals are logged at INFO.
 func TestLogStackOfSearch(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -158,8 +100,8 @@ func TestLogStackOfSearch(t *testing.T) {
 		instances  int
 		command    string
 		status     string
-		debug      string // who is logged for debugging
-		info       string
+		debug      string // the instances that are logged at DEBUG
+		info       string // the instances that are logged at INFO
 	}{
 		{DeploymentReplicated, 3, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "first second third", ""},
 		{DeploymentReplicated, 3, "getPreparedSignatureRequest", "STAT_NOT_FOUND", "first second third", ""},
@@ -171,18 +113,16 @@ func TestLogStackOfSearch(t *testing.T) {
 		{DeploymentReplicated, 1, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "", "first"},
 		{DeploymentShared, 3, "getPreparedSecureChallenge", "STAT_NOT_FOUND", "", "first"},
 	} {
-		m := methods[test.command]
+		sample := samples[test.command]
 		stack := `<errorStack><errors><errorCode>-13</errorCode><errorDesc>no</errorDesc></errors></errorStack>`
-		answer := strings.NewReplacer("<errorStack/>", stack, "<errorStack></errorStack>", stack).Replace(m.with(failed(test.status, -13)))
+		answer := strings.NewReplacer("<errorStack/>", stack, "<errorStack></errorStack>", stack).Replace(sample.answerWith(failed(test.status, -13)))
 		var instances []Instance
 		for _, name := range []string{"first", "second", "third"}[:test.instances] {
-			instances = append(instances, stub(name, func(*http.Request) (*http.Response, error) {
-				return respond(answering(answer)), nil
-			}))
+			instances = append(instances, stub(name, sending(answering(answer))))
 		}
 		records := &recorder{}
 		s := newServers(t, Config{Instances: instances, Deployment: test.deployment, Policy: PolicyFirst, Logger: slog.New(records)})
-		if _, err := m.call(t.Context(), s, ""); ended(err) != test.status {
+		if _, err := sample.call(t.Context(), s, ""); describe(err) != test.status {
 			t.Errorf("%+v: %v", test, err)
 		}
 		logged := func(level slog.Level) string {
@@ -201,92 +141,67 @@ func TestLogStackOfSearch(t *testing.T) {
 	}
 }
 
-// stub is an instance whose transport is a function.
-func stub(name string, f transport) Instance {
-	return Instance{Name: name, URL: &url.URL{Scheme: "https", Host: "oas"}, Transport: f, MaxConnections: 9}
-}
-
-// refusedDial is how a transport fails that gets no connection.
-func refusedDial(*http.Request) (*http.Response, error) {
-	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-}
-
 const (
 	lostLine = "WARN instance cannot be reached operation=PROVISIONCMD_MDL_REGISTER instance=primary cause=dial tcp: connection refused"
 	backLine = "INFO instance reached again operation=PROVISIONCMD_MDL_REGISTER instance=primary"
 )
 
-// Only a change is logged: the first command that finds no connection, and the
-// first one after it that gets an answer of any kind.
+// Only changes are logged: the first command that gets no connection, and the first one after it
+// that gets an answer of any kind.
 func TestLogReach(t *testing.T) {
 	t.Parallel()
-	var next transport
+	server := &switchable{}
 	records := &recorder{}
-	s := newServers(t, Config{
-		Instances: []Instance{stub("primary", func(r *http.Request) (*http.Response, error) { return next(r) })},
-		Logger:    slog.New(records),
-	})
-	answer := func(handle func(http.ResponseWriter, *http.Request, string)) transport {
-		return func(r *http.Request) (*http.Response, error) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			return respond(handle), nil
-		}
-	}
-	lost := func(r *http.Request) (*http.Response, error) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		return nil, io.ErrUnexpectedEOF
-	}
-	success := answer(answering(registered))
+	s := newServers(t, Config{Instances: []Instance{stub("primary", server)}, Logger: slog.New(records)})
+	success := sending(answering(registered))
 	var want []string
 	for i, step := range []struct {
 		does transport
 		log  string
 	}{
 		{success, ""},
-		{lost, ""},
+		{dropping, ""},
 		{refusedDial, lostLine},
 		{refusedDial, ""},
-		{lost, ""},
+		{dropping, ""},
 		{success, backLine},
 		{success, ""},
 		{refusedDial, lostLine},
-		{answer(answering(refused("RET_FAILURE", "STAT_COMMS", -1, -10, ""))), backLine},
+		{sending(answering(refused("RET_FAILURE", "STAT_COMMS", -1, -10, ""))), backLine},
 		{refusedDial, lostLine},
-		{answer(answerFault("Server")), backLine},
+		{sending(answerFault("Server")), backLine},
 		{refusedDial, lostLine},
-		{answer(func(w http.ResponseWriter, _ *http.Request, _ string) {
-			write(w, http.StatusServiceUnavailable, "text/html", "<html/>")
-		}), backLine},
+		{sending(writing(http.StatusServiceUnavailable, "text/html", "<html/>")), backLine},
 	} {
-		next = step.does
+		server.set(step.does)
 		_, _ = register(t.Context(), s, request)
 		if step.log != "" {
 			want = append(want, step.log)
 		}
-		if got := records.reach(); !slices.Equal(got, want) {
+		if got := records.reachability(); !slices.Equal(got, want) {
 			t.Fatalf("step %d: %q", i, got)
 		}
 	}
 }
 
-// What keeps a command from being sent without being the fault of the connection
-// says nothing about the instance.
+// An instance counts as unreachable if a command waited for a connection until the configured
+// timeout, but not if it was not sent for another reason.
 func TestLogReachOtherCauses(t *testing.T) {
 	t.Parallel()
-	waiting := func(hooks func(*httptrace.ClientTrace)) transport {
+	traced := func(hooks func(*httptrace.ClientTrace)) transport {
 		return func(r *http.Request) (*http.Response, error) {
 			hooks(httptrace.ContextClientTrace(r.Context()))
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		}
 	}
-	dialing := waiting(func(h *httptrace.ClientTrace) { h.GetConn("oas:443") })
-	connected := waiting(func(h *httptrace.ClientTrace) {
+	dialing := traced(func(h *httptrace.ClientTrace) { h.GetConn("oas:443") })
+	connected := traced(func(h *httptrace.ClientTrace) {
 		h.GetConn("oas:443")
 		h.GotConn(httptrace.GotConnInfo{})
 	})
 	brief := func(ctx context.Context) (context.Context, context.CancelFunc) {
-		return context.WithTimeout(ctx, 20*time.Millisecond)
+		return context.WithTimeout(ctx, time.Second)
 	}
 	for name, test := range map[string]struct {
 		transport transport
@@ -297,105 +212,68 @@ func TestLogReachOtherCauses(t *testing.T) {
 		password  string
 		warns     int
 	}{
-		"no connection in time":         {transport: dialing, timeout: 20 * time.Millisecond, warns: 1},
-		"connection, but no turn on it": {transport: connected, timeout: 20 * time.Millisecond},
-		"caller's deadline":             {transport: dialing, caller: brief},
+		"no connection in time":    {transport: dialing, timeout: time.Second, warns: 1},
+		"connection, but not used": {transport: connected, timeout: time.Second},
+		"caller's deadline":        {transport: dialing, caller: brief},
 		"caller is gone": {transport: dialing, caller: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()
 			return ctx, cancel
 		}},
 		"full queue":          {transport: refusedDial, busy: true},
-		"too long in queue":   {transport: refusedDial, busy: true, queue: 1, timeout: 20 * time.Millisecond},
+		"too long in queue":   {transport: refusedDial, busy: true, queue: 1, timeout: time.Second},
 		"caller out of queue": {transport: refusedDial, busy: true, queue: 1, caller: brief},
 		"value":               {transport: refusedDial, password: "\x00"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			records := &recorder{}
-			in := stub("primary", test.transport)
-			in.MaxConnections, in.MaxQueue, in.State = 1, test.queue, new(State)
-			if test.busy {
-				if err := in.State.load.acquire(t.Context(), unreserved(1, 0)); err != nil {
-					t.Fatal(err)
+			synctest.Test(t, func(t *testing.T) {
+				records := &recorder{}
+				in := stub("primary", test.transport)
+				in.MaxConnections, in.MaxQueue, in.State = 1, test.queue, new(State)
+				if test.busy {
+					if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
+						t.Fatal(err)
+					}
 				}
-			}
-			s := newServers(t, Config{Instances: []Instance{in}, Timeout: test.timeout, Logger: slog.New(records)})
-			ctx := t.Context()
-			if test.caller != nil {
-				var cancel context.CancelFunc
-				ctx, cancel = test.caller(ctx)
-				defer cancel()
-			}
-			r := request
-			r.StaticPassword += form.StaticPassword(test.password)
-			_, err := register(ctx, s, r)
-			checkFailure(t, name, err, ErrNotSent)
-			if got := records.reach(); len(got) != test.warns {
-				t.Errorf("%q", got)
-			}
+				s := newServers(t, Config{Instances: []Instance{in}, Timeout: test.timeout, Logger: slog.New(records)})
+				ctx := t.Context()
+				if test.caller != nil {
+					var cancel context.CancelFunc
+					ctx, cancel = test.caller(ctx)
+					defer cancel()
+				}
+				r := request
+				r.StaticPassword += form.StaticPassword(test.password)
+				_, err := register(ctx, s, r)
+				checkFailure(t, name, err, ErrNotSent)
+				if got := records.reachability(); len(got) != test.warns {
+					t.Errorf("%q", got)
+				}
+			})
 		})
 	}
 }
 
-// An instance that is down is visible in the log while another one answers, and
-// so is its return; the state is one of each Servers.
-func TestLogReachInFailover(t *testing.T) {
-	t.Parallel()
-	primary := newPeer(t, "primary", answering(registered))
-	backup := newPeer(t, "backup", answering(registered))
-	var down atomic.Bool
-	wire := primary.Transport.(*http.Transport)
-	wire.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if down.Load() {
-			return nil, errors.New("no route to host")
-		}
-		return new(net.Dialer).DialContext(ctx, network, address)
-	}
-	primary.State = new(State)
-	for range 2 {
-		records := &recorder{}
-		s := newServers(t, Config{Instances: []Instance{primary.Instance, backup.Instance}, Logger: slog.New(records)})
-		for i, want := range []string{"backup", "backup", "primary", "primary"} {
-			down.Store(i < 2)
-			if i == 0 {
-				wire.CloseIdleConnections()
-			}
-			if got, err := register(t.Context(), s, request); err != nil || got.instance != want {
-				t.Errorf("%q, %v", got.instance, err)
-			}
-		}
-		if got := records.at(slog.LevelWarn); !slices.Equal(got, []string{
-			"WARN instance cannot be reached operation=PROVISIONCMD_MDL_REGISTER instance=primary cause=no route to host",
-		}) {
-			t.Errorf("%q", got)
-		}
-		if got := records.at(slog.LevelInfo); !slices.Equal(got, []string{backLine}) {
-			t.Errorf("%q", got)
-		}
-	}
-}
-
-// However many commands meet a change, it is logged once, and a command that was
-// under way during the change does not undo it.
+// A change is logged once, however many commands notice it. A command that began before a change
+// does not undo it.
 func TestLogReachConcurrently(t *testing.T) {
 	t.Parallel()
 	const callers = 8
 	var down atomic.Bool
 	var barrier atomic.Pointer[sync.WaitGroup]
 	records := &recorder{}
-	in := stub("primary", func(r *http.Request) (*http.Response, error) {
+	in := stub("primary", transport(func(r *http.Request) (*http.Response, error) {
 		broken := down.Load()
 		if b := barrier.Load(); b != nil {
 			b.Done()
-			b.Wait() // all are under way
+			b.Wait() // until all have begun
 		}
 		if broken {
 			return refusedDial(r)
 		}
-		_, _ = io.Copy(io.Discard, r.Body)
-		return respond(answering(registered)), nil
-	})
+		return sending(answering(registered))(r)
+	}))
 	s := newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)})
 	var want []string
 	for round := range 6 {
@@ -408,26 +286,25 @@ func TestLogReachConcurrently(t *testing.T) {
 		}
 		group.Wait()
 		want = append(want, []string{lostLine, backLine}[round%2])
-		if got := records.reach(); !slices.Equal(got, want) {
+		if got := records.reachability(); !slices.Equal(got, want) {
 			t.Fatalf("%q", got)
 		}
 	}
 
-	// The first one gets its answer only after the second one found no connection.
+	// The first command gets its answer only after the second one got no connection.
 	barrier.Store(nil)
 	sent, proceed := make(chan struct{}), make(chan struct{})
 	var slow atomic.Bool
 	slow.Store(true)
 	records = &recorder{}
-	s = newServers(t, Config{Instances: []Instance{stub("primary", func(r *http.Request) (*http.Response, error) {
+	s = newServers(t, Config{Instances: []Instance{stub("primary", transport(func(r *http.Request) (*http.Response, error) {
 		if slow.CompareAndSwap(true, false) {
-			_, _ = io.Copy(io.Discard, r.Body)
 			close(sent)
 			<-proceed
-			return respond(answering(registered)), nil
+			return sending(answering(registered))(r)
 		}
 		return in.Transport.RoundTrip(r)
-	})}, Logger: slog.New(records)})
+	}))}, Logger: slog.New(records)})
 	first := make(chan error, 1)
 	go func() {
 		_, err := register(t.Context(), s, request)
@@ -441,11 +318,11 @@ func TestLogReachConcurrently(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
-	if got := records.reach(); !slices.Equal(got, []string{lostLine}) {
+	if got := records.reachability(); !slices.Equal(got, []string{lostLine}) {
 		t.Errorf("%q", got)
 	}
 	down.Store(false)
-	if _, err := register(t.Context(), s, request); err != nil || !slices.Equal(records.reach(), []string{lostLine, backLine}) {
-		t.Errorf("%q, %v", records.reach(), err)
+	if _, err := register(t.Context(), s, request); err != nil || !slices.Equal(records.reachability(), []string{lostLine, backLine}) {
+		t.Errorf("%q, %v", records.reachability(), err)
 	}
 }

@@ -8,36 +8,38 @@ import (
 	"sync"
 )
 
-// errAbandoned is what a transport gets that reads a request after its end.
-var errAbandoned = errors.New("request is over")
+// errAbandoned is what a transport gets if it reads a body after its request has ended.
+var errAbandoned = errors.New("request has ended")
 
-// payload is the body of one HTTP request. It decides whether the command was
-// sent: headers alone carry nothing of a command, so it was certainly not sent if
-// no byte of the body was handed to the transport. Once abandoned it hands out
-// nothing any more, so that the answer to that question cannot change.
+// payload is the body of one HTTP request. It knows whether the command may have been sent.
+// Headers contain nothing of a command, so a command was certainly not sent as long as the
+// transport has read no byte of the body. After abandon, the transport gets no more bytes, so
+// that this cannot change.
+//
+// A transport may write a request several times, each time on another connection.
 type payload struct {
-	mu        sync.Mutex
-	data      []byte
-	read      bool // the transport took bytes for the current attempt
-	written   bool // a whole attempt was written
-	waits     bool // for a connection
-	http2     bool
-	abandoned bool
+	mu         sync.Mutex
+	data       []byte
+	read       bool // the transport read bytes for the current connection
+	written    bool // the whole request was written to a connection
+	connecting bool // the transport is waiting for a connection
+	http2      bool // the current connection is an HTTP/2 connection
+	abandoned  bool
 }
 
-// trace observes what the transport does with the request.
+// trace returns hooks that observe what the transport does with the request.
 func (p *payload) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GetConn: func(string) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.waits = true
+			p.connecting = true
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			c, ok := info.Conn.(*tls.Conn)
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.waits = false
+			p.connecting = false
 			p.http2 = ok && c.ConnectionState().NegotiatedProtocol == "h2"
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -48,25 +50,25 @@ func (p *payload) trace() *httptrace.ClientTrace {
 	}
 }
 
-// connecting reports whether the transport wants a connection and has none yet.
-func (p *payload) connecting() bool {
+// awaitsConnection reports whether the transport is waiting for a connection.
+func (p *payload) awaitsConnection() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waits
+	return p.connecting
 }
 
-// open gives the body for one attempt.
+// open returns the body for the first connection.
 func (p *payload) open() io.ReadCloser { return &payloadReader{p: p} }
 
-// reopen gives the body for another attempt of the transport itself. With
-// HTTP/1.1 it makes one if it wrote nothing on a connection that the server had
-// closed in the meantime. HTTP/2 repeats also what a server reset after having
-// seen it: not for us.
+// reopen returns the body for another connection, if the transport decides to repeat the
+// request. An HTTP/1.1 transport does so if the server had closed an idle connection before
+// anything was written to it. An HTTP/2 transport also repeats requests that the server may
+// have seen, so reopen refuses as soon as one byte of the body was read.
 func (p *payload) reopen() (io.ReadCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.abandoned || p.written || p.http2 && p.read {
-		return nil, errors.New("command is not sent twice")
+		return nil, errors.New("command must not be sent twice")
 	}
 	p.read = false
 	return p.open(), nil
@@ -80,7 +82,7 @@ func (p *payload) abandon() (sent bool) {
 	return p.read
 }
 
-// payloadReader is the body of one attempt.
+// payloadReader is the body for one connection.
 type payloadReader struct {
 	p      *payload
 	offset int

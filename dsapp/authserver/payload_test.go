@@ -1,21 +1,22 @@
 package authserver
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
-	"net/url"
 	"os"
+	"sync/atomic"
 	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// transport is a transport that behaves badly in a given way.
-type transport func(*http.Request) (*http.Response, error)
-
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// Sent is what left in the body, whatever else the transport reports.
+// A command counts as sent as soon as the transport has read a byte of the body, unless it
+// reports that it wrote nothing and then gets no other connection.
 func TestSent(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -68,22 +69,21 @@ func TestSent(t *testing.T) {
 			return nil, err
 		}, ErrNoAnswer},
 	} {
-		in := Instance{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas1"}, Transport: test.transport, MaxConnections: 1}
+		in := stub("primary", test.transport)
 		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 		checkFailure(t, name, err, test.reason)
 	}
 }
 
-// A transport that reads on after the end of the call gets nothing, so that "not
-// sent" stays true, and the request with its secrets is wiped.
+// A transport that reads the body after the call has ended gets nothing, so that ErrNotSent stays
+// true. The request with its secrets is overwritten.
 func TestAbandoned(t *testing.T) {
 	t.Parallel()
 	var late *http.Request
-	in := Instance{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas1"}, MaxConnections: 1}
-	in.Transport = transport(func(r *http.Request) (*http.Response, error) {
+	in := stub("primary", transport(func(r *http.Request) (*http.Response, error) {
 		late = r
 		return nil, errors.New("broken")
-	})
+	}))
 	_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 	checkFailure(t, "late", err, ErrNotSent)
 	if n, err := late.Body.Read(make([]byte, 10)); n != 0 || !errors.Is(err, errAbandoned) {
@@ -99,21 +99,135 @@ func TestAbandoned(t *testing.T) {
 	}
 }
 
-// HTTP/2 transports repeat a stream that the server reset after it had seen
-// something of it; a command is not repeated then.
-func TestHTTP2Reset(t *testing.T) {
-	t.Parallel()
-	p := &payload{data: []byte("command"), http2: true}
-	if _, err := p.reopen(); err != nil {
-		t.Errorf("before the first byte: %v", err)
-	}
-	if _, err := p.open().Read(make([]byte, 1)); err != nil {
+// connection returns the client's side of a TLS connection with that protocol.
+func connection(t *testing.T, protocol string) net.Conn {
+	t.Helper()
+	certificates := httptest.NewUnstartedServer(nil)
+	certificates.StartTLS()
+	t.Cleanup(certificates.Close)
+	a, b := net.Pipe()
+	client := tls.Client(a, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+	server := tls.Server(b, &tls.Config{Certificates: certificates.TLS.Certificates, NextProtos: []string{protocol}})
+	t.Cleanup(func() { a.Close(); b.Close() })
+	done := make(chan error, 1)
+	go func() { done <- server.HandshakeContext(t.Context()) }()
+	if err := errors.Join(client.HandshakeContext(t.Context()), poll.Receive(t, "handshake", done)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.reopen(); err == nil {
-		t.Error("body is handed out again after its first byte")
+	return client
+}
+
+// A transport that wrote nothing may repeat a request on an HTTP/1.1 connection. An HTTP/2
+// transport also wants to repeat requests that the server has seen, so it may not, once it has
+// read a byte of the body.
+func TestRepeat(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		conn    net.Conn
+		repeats bool
+	}{
+		"HTTP/2":      {connection(t, "h2"), false},
+		"HTTP/1.1":    {connection(t, "http/1.1"), true},
+		"without TLS": {&net.TCPConn{}, true},
+	} {
+		p := &payload{data: []byte("command")}
+		trace := p.trace()
+		trace.GetConn("oas:443")
+		if !p.awaitsConnection() {
+			t.Errorf("%s: does not wait for a connection", name)
+		}
+		trace.GotConn(httptrace.GotConnInfo{Conn: test.conn})
+		if p.awaitsConnection() {
+			t.Errorf("%s: still waits for a connection", name)
+		}
+		body, err := p.reopen()
+		if err != nil {
+			t.Fatalf("%s, before the first byte: %v", name, err)
+		}
+		if _, err := body.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.reopen(); (err == nil) != test.repeats {
+			t.Errorf("%s, after the first byte: %v", name, err)
+		}
+		if sent := p.abandon(); sent == test.repeats {
+			t.Errorf("%s: sent is %v", name, sent)
+		}
 	}
-	if !p.abandon() {
-		t.Error("command counts as not sent")
+}
+
+// Commands can be sent over HTTP/2. If the server resets the stream after it has received the
+// command, the command is not sent again.
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	var received atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			return
+		}
+		received.Add(1)
+		if r.ProtoMajor != 2 {
+			t.Errorf("protocol %s", r.Proto)
+		}
+		if broken.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		write(w, http.StatusOK, "text/xml", registered)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	in := newTestInstance(t, "primary", server.URL, server.Client().Transport.(*http.Transport).TLSClientConfig)
+	in.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	s := newServers(t, Config{Instances: []Instance{in}})
+	if _, err := register(t.Context(), s, request); err != nil {
+		t.Error(err)
 	}
+	broken.Store(true)
+	_, err := register(t.Context(), s, request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
+	if n := received.Load(); n != 2 {
+		t.Errorf("%d commands received", n)
+	}
+}
+
+// If the server resets a reused connection after it has received the command, the command is not
+// sent again.
+func TestReusedConnection(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	p := newPeer(t, "primary", func(w http.ResponseWriter, r *http.Request, command string) {
+		if calls++; calls > 1 {
+			reset(hijack(w))
+			return
+		}
+		answering(registered)(w, r, command)
+	})
+	s := newServers(t, Config{Instances: []Instance{p.Instance}})
+	if _, err := register(t.Context(), s, request); err != nil {
+		t.Fatal(err)
+	}
+	_, err := register(t.Context(), s, request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
+	if n := p.received.Load(); n != 2 {
+		t.Errorf("%d commands received", n)
+	}
+}
+
+// If the connection is reset while the command is being sent, its outcome is unknown.
+func TestResetWhileSending(t *testing.T) {
+	t.Parallel()
+	certificates := httptest.NewUnstartedServer(nil)
+	certificates.StartTLS()
+	defer certificates.Close()
+	address := listen(t, func(c net.Conn) {
+		s := tls.Server(c, certificates.TLS)
+		_, _ = s.Read(make([]byte, 1))
+		reset(s)
+	})
+	config := certificates.Client().Transport.(*http.Transport).TLSClientConfig
+	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, config)}})
+	_, err := register(t.Context(), s, request)
+	checkFailure(t, "reset", err, ErrNoAnswer)
 }

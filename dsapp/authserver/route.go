@@ -9,22 +9,26 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
-// Target says where a command belongs. The zero Target leaves that to the policy.
+// Target says which instances a command is for. The zero value leaves the choice to the
+// policy.
 type Target struct {
-	// Instances are the names of those that hold what the command is about; none
-	// if that is unknown or nowhere, so that the policy decides.
+	// Instances are the names of the instances that hold what the command is about. If it
+	// is empty, the policy decides.
 	Instances []string
-	// Search says that each of the instances can be the one that holds it: that of a
-	// pending request which is retrieved, or cancelled with a wrapped key, which does
-	// not tell. In a replicated deployment the next one is asked as long as the
-	// answers are that it is not there (for a cancel also: not this device's to
-	// cancel), or that the instance cannot tell. It is not there only if all of them
-	// said so; otherwise, unless none was reached, the error is a *CallError with
-	// ErrUndecided. With a shared database the first answer counts.
+	// Search says that any of the instances may hold the pending request that the command
+	// is about. It is for retrievals, and for cancellations with a wrapped key, which the
+	// gateway cannot read.
+	//
+	// In a replicated deployment, the next instance is asked as long as instances answer
+	// that they do not have the request (or, to a cancellation, that the device may not
+	// cancel it), or cannot tell. If all of them answered that they do not have it, the
+	// error is the last *Refusal. If some could not tell, it is a *CallError with
+	// ErrUndecided, or with ErrNotSent if no instance could be reached. With a shared
+	// database, the first answer counts.
 	Search bool
 }
 
-// At is the named instance or, without a name, one chosen by policy.
+// At returns the Target for the named instance, or the zero value if instance is empty.
 func At(instance string) Target {
 	if instance == "" {
 		return Target{}
@@ -32,47 +36,46 @@ func At(instance string) Target {
 	return Target{Instances: []string{instance}}
 }
 
-// Sender carries out commands. *Servers is one.
+// Sender carries out commands. *Servers implements it.
 type Sender interface {
 	Send(ctx context.Context, to Target, c soap.Call) (instance string, err error)
 }
 
-// Call carries out a command. It gives the answer and the name of the instance that
-// did it. The error is that of Send.
+// Call carries out a command. It returns the answer and the name of the instance that sent
+// it. The error is that of Sender.Send.
 func Call[Q, A any](ctx context.Context, s Sender, to Target, c soap.Command[Q, A], request Q) (A, string, error) {
 	var answer A
 	instance, err := s.Send(ctx, to, c.Call(&request, &answer))
 	if err != nil {
-		var none A
-		return none, "", err
+		var zero A
+		return zero, "", err
 	}
 	return answer, instance, nil
 }
 
-// Replicated reports whether a pending request or registration lives on one of
-// several instances, so that one that does not find it says nothing about the
-// others.
+// Replicated reports whether pending requests and registrations exist on only one of several
+// instances, so that another one may have what one instance does not.
 func (s *Servers) Replicated() bool {
 	return s.deployment == DeploymentReplicated && len(s.instances) > 1
 }
 
-// candidates gives the instances that may get a command, each once, in the order
-// in which they are asked. unknown is the name of an instance that alone may get
-// it, but does not exist.
-func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instance, unknown string) {
+// candidates returns the instances that may get a command, each once, in the order in which
+// they are asked. In a replicated deployment, missing is a name in names for which there is no
+// instance.
+func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instance, missing string) {
 	for _, name := range names {
 		in := s.instance(name)
 		switch {
 		case in == nil:
-			unknown = name
+			missing = name
 		case !slices.Contains(candidates, in):
 			candidates = append(candidates, in)
 		}
 	}
 	if len(names) > 0 && s.deployment == DeploymentReplicated {
-		return candidates, unknown
+		return candidates, missing
 	}
-	first := s.first(c, len(candidates) == 0)
+	first := s.preferred(c, len(candidates) == 0)
 	for i := range s.instances {
 		in := s.instances[(first+i)%len(s.instances)]
 		if !slices.Contains(candidates, in) {
@@ -82,73 +85,74 @@ func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instanc
 	return candidates, ""
 }
 
-// first is the index of the instance that the policy prefers. Only a command that
-// really begins there is a turn: otherwise those that follow others to their
-// instances could make all the rest meet on one.
-func (s *Servers) first(c *soap.Row, begins bool) int {
+// preferred returns the index of the instance that the policy prefers. takesTurn says that the
+// command begins there. Commands that begin on an instance of their own take no turn;
+// otherwise they could make all others begin on the same instance.
+func (s *Servers) preferred(c *soap.Row, takesTurn bool) int {
 	if s.policy != PolicyRoundRobin {
 		return 0
 	}
-	turns := &s.usage(c).turns
+	turns := &s.stateOf(c).turns
 	turn := turns.Load()
-	if begins {
+	if takesTurn {
 		turn = turns.Add(1) - 1
 	}
 	return int(turn % uint64(len(s.instances)))
 }
 
-// attempts sums up how a command failed on one instance after the other.
-type attempts struct {
-	search  bool
-	unknown int // instances that may have carried it out
-	// unable is the last failure of an instance that could not answer.
+// failures collects the failures of a command on one instance after the other.
+type failures struct {
+	search  bool // see Target
+	unknown int  // instances that may have carried out the command
+	// unable is the last failure of an instance that could not tell whether it has what the
+	// command is about.
 	unable error
-	// failure is the one that tells most.
-	failure error
-	final   bool
+	// decisive is the failure that says most about the command as a whole.
+	decisive error
+	final    bool // no further instance was allowed to be asked
 }
 
-// add takes the next failure and reports whether another instance may be asked.
-func (a *attempts) add(v verdict, err error) (next bool) {
-	if v.unknown {
-		a.unknown++
+// add adds the next failure and reports whether another instance may be asked.
+func (f *failures) add(r attemptResult, err error) (next bool) {
+	if r.unknown {
+		f.unknown++
 	}
-	// A later instance that was not even reached does not undo what an earlier
-	// one may have done.
-	if a.failure == nil || !errors.Is(v.reason, ErrNotSent) {
-		a.failure = err
+	// If an earlier instance may have carried out the command, it does not matter that a
+	// later one was not reached.
+	if f.decisive == nil || !errors.Is(r.reason, ErrNotSent) {
+		f.decisive = err
 	}
 	switch {
-	case v.elsewhere:
+	case r.notHere:
 		return true
-	case v.next && a.unknown <= 1:
-		a.unable = err
+	case r.mayAskNext && f.unknown <= 1:
+		f.unable = err
 		return true
 	}
-	a.final = true
+	f.final = true
 	return false
 }
 
-// err is the failure of the command as a whole.
-func (a *attempts) err(c *soap.Row) error {
-	if a.final || !a.search || a.unable == nil || errors.Is(a.failure, ErrNotSent) {
-		return a.failure
+// err returns the error of the command as a whole.
+func (f *failures) err(c *soap.Row) error {
+	if f.final || !f.search || f.unable == nil || errors.Is(f.decisive, ErrNotSent) {
+		return f.decisive
 	}
-	// Not every instance denies to have it, and not every one was unreachable.
+	// At least one instance was reached, and at least one could not tell.
 	undecided := &CallError{Operation: c.String(), Reason: ErrUndecided}
-	// What kind of failure the cause is says nothing about the whole command:
-	// only its text is kept.
-	if failure, ok := errors.AsType[*CallError](a.unable); ok {
+	// The failure of one instance must not be mistaken for that of the command, so only
+	// its text becomes the cause.
+	if failure, ok := errors.AsType[*CallError](f.unable); ok {
 		undecided.Instance, undecided.Cause = failure.Instance, errors.New(failure.Cause.Error())
-	} else if refusal, ok := errors.AsType[*Refusal](a.unable); ok {
+	} else if refusal, ok := errors.AsType[*Refusal](f.unable); ok {
 		undecided.Instance, undecided.Cause = refusal.Instance, errors.New(refusal.Error())
 	}
 	return undecided
 }
 
-// Send carries out a command on the first instance that takes it, fills in its answer
-// and gives the name of the instance. Each instance is asked at most once; the answer
-// of the last one counts. The error is a *Refusal or a *CallError.
+// Send sends a command to one instance after the other until one succeeds or no other may be
+// asked. It stores the values of a success in c.Answer and returns the name of the instance.
+// Each instance is asked at most once. The error is a *Refusal or a *CallError.
 func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance string, err error) {
 	request, err := c.Encode(&s.dialect)
 	if err != nil {
@@ -156,36 +160,37 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 	}
 	defer clear(request)
 
-	candidates, unknown := s.candidates(c.Row, to.Instances)
-	var elsewhere []string // statuses after which the next instance is asked
+	candidates, missing := s.candidates(c.Row, to.Instances)
+	var askNextOn []string
 	if to.Search && s.deployment == DeploymentReplicated {
-		elsewhere = c.Elsewhere
+		askNextOn = c.AskNextOn
 	}
-	tried := attempts{search: to.Search}
-	if unknown != "" {
-		v := judge(c.Row, elsewhere, &sighting{err: errors.New("no such instance")})
-		tried.add(v, v.failure(unknown, c.Row))
+	failed := failures{search: to.Search}
+	notSent := func(instance string, err error) {
+		r := (&attempt{err: err}).result(c.Row, askNextOn)
+		failed.add(r, r.err(instance, c.Row))
+	}
+	if missing != "" {
+		notSent(missing, errors.New("no such instance"))
 	}
 	for i, candidate := range candidates {
 		if i > 0 && ctx.Err() != nil {
-			v := judge(c.Row, elsewhere, &sighting{err: ctx.Err()})
-			tried.add(v, v.failure(candidate.name, c.Row))
+			notSent(candidate.name, ctx.Err())
 			break
 		}
 		start := time.Now()
-		v := candidate.try(ctx, c, groupOf(ctx, c), &s.dialect, request, elsewhere)
-		err := v.failure(candidate.name, c.Row)
-		// That one of several does not have it is no news.
-		s.log(ctx, candidate, c.Row, v, err, len(candidates) > 1, time.Since(start))
+		r := candidate.try(ctx, c, groupOf(ctx, c), &s.dialect, request, askNextOn)
+		err := r.err(candidate.name, c.Row)
+		s.logAttempt(ctx, candidate, c.Row, r, err, len(candidates) > 1, time.Since(start))
 		if err == nil {
-			if v.answer.Guessed != "" {
-				s.logGuess(ctx, candidate, c.Row, v.answer.Guessed)
+			if r.answer.Guessed != "" {
+				s.logGuess(ctx, candidate, c.Row, r.answer.Guessed)
 			}
 			return candidate.name, nil
 		}
-		if !tried.add(v, err) {
+		if !failed.add(r, err) {
 			break
 		}
 	}
-	return "", tried.err(c.Row)
+	return "", failed.err(c.Row)
 }

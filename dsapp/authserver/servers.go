@@ -1,7 +1,10 @@
-// Package authserver is the SOAP client of the authentication servers. A command
-// is sent at most once, unless it is certain that it was not sent or harmless to
-// repeat it; errors say which of these is the case. Only what one instance alone
-// can have is looked for on several.
+// Package authserver sends commands to the authentication servers. It chooses the instance,
+// limits the number of commands in progress on each, keeps commands away from an instance
+// that does not work, and decides whether a failed command may be sent to another instance.
+//
+// A command is sent a second time only if it is certain that the first instance did not get
+// it, or if it does no harm to carry it out twice. The error of a failed command says whether
+// it may have been carried out. Package soap defines the commands.
 package authserver
 
 import (
@@ -28,54 +31,55 @@ import (
 
 // Instance is one authentication server.
 type Instance struct {
-	// Name identifies the instance in results, errors, logs and registrations:
-	// 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'. Unique.
+	// Name identifies the instance in results, errors, logs and registrations. It has 1 to
+	// 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', and is unique.
 	Name string
-	// URL is the https address of the SOAP interface, e.g. https://oas1:8888/, without
+	// URL is the https address of the SOAP interface, such as https://oas1:8888/, without
 	// user, query and fragment. See ParseURL.
 	URL *url.URL
-	// Transport sends the requests. Connection set-up, TLS and idle connections are its
-	// business. One with CloseIdleConnections is told to close these before a command
-	// finds out whether the instance works again.
+	// Transport sends the requests. It makes the connections, and is responsible for TLS
+	// and idle connections. If it has a method CloseIdleConnections, that is called before
+	// a command finds out whether a broken instance works again.
 	Transport http.RoundTripper
-	// MaxConnections is the number of commands in progress at a time: 1 to 10000.
+	// MaxConnections is the greatest number of commands in progress, 1 to 10000.
 	MaxConnections int
-	// ReservedConnections is how many of these are for commands of back ends only,
-	// from 0 to MaxConnections-1. See ForBackEnd.
+	// ReservedConnections is how many of these only commands of back ends may use, 0 to
+	// MaxConnections-1. See ForBackEnd.
 	ReservedConnections int
-	// MaxWaiting is the number of commands in progress at a time for which the
-	// server may wait for a person, within those that are not reserved; 0 for as
-	// many as these are, at most MaxConnections. One that completes a pending login
-	// waits for nobody.
+	// MaxWaiting is the greatest number of commands in progress whose answer may have to
+	// wait for a user's approval, 0 to MaxConnections. Such commands never use reserved
+	// connections. 0 means MaxConnections. A command that completes a pending login is
+	// not counted, as it contains the approval.
 	MaxWaiting int
-	// MaxQueue is the number of commands that may wait for their turn; any more are
-	// not sent: 0 to 100000. Back ends, front ends and commands that wait for a person
-	// have a queue of this length each.
+	// MaxQueue is the greatest length of each of three queues, 0 to 100000: one for
+	// commands of back ends, one for those of front ends, and one for commands that may
+	// wait for a user. A command that finds its queue full is not sent.
 	MaxQueue int
-	// State of the server; nil for one of its own.
+	// State is the state of the server. It is shared by configurations that replace each
+	// other. If nil, the instance gets one of its own.
 	State *State
-	// Probe reports whether the server can be reached, by making a connection
-	// that it closes. It ends with its context at the latest. If nil, only commands
-	// show that.
+	// Probe makes a connection to the server and closes it. It returns an error if the
+	// server cannot be reached, at the latest when ctx ends. If nil, the instance is not
+	// probed. See Servers.Watch.
 	Probe func(ctx context.Context) error
 }
 
-// Names that the configuration of the servers decides.
+// Types of package soap that are part of the configuration.
 type (
-	// ComponentTypes are those of this client.
+	// ComponentTypes are the names under which the servers know the gateway.
 	ComponentTypes = soap.ComponentTypes
-	// Attributes are those of attributes that are not public.
+	// Attributes are the names of SOAP attributes whose names are not public.
 	Attributes = soap.Attributes
 )
 
-// Deployment says where the authentication servers keep the state of a flow.
+// Deployment says where the authentication servers store pending registrations and requests.
 type Deployment string
 
 const (
-	// DeploymentReplicated keeps it on the instance that began the flow: users
-	// and licences are replicated, but nothing that is pending.
+	// DeploymentReplicated stores them on the instance that created them. Only users and
+	// licences are replicated.
 	DeploymentReplicated Deployment = "replicated"
-	// DeploymentShared keeps it in a database that all instances share.
+	// DeploymentShared stores them in a database that all instances share.
 	DeploymentShared Deployment = "shared_database"
 )
 
@@ -83,10 +87,9 @@ const (
 type Policy string
 
 const (
-	// PolicyFirst prefers the instances in their order.
+	// PolicyFirst asks the instances in their order.
 	PolicyFirst Policy = "first"
-	// PolicyRoundRobin takes turns: of each command, every call begins with the
-	// next instance and prefers those that follow it.
+	// PolicyRoundRobin begins each call of the same command with the next instance.
 	PolicyRoundRobin Policy = "round_robin"
 )
 
@@ -98,64 +101,65 @@ const (
 
 // Config configures Servers.
 type Config struct {
-	// Instances in their order, at least one.
+	// Instances are in order of preference. There is at least one.
 	Instances []Instance
 	// Deployment of the instances. The default is DeploymentReplicated.
 	Deployment Deployment
-	// Policy for commands that belong to no instance. The default is PolicyFirst
-	// in a replicated deployment and PolicyRoundRobin with a shared database.
+	// Policy for commands that belong to no instance. The default is PolicyFirst in a
+	// replicated deployment and PolicyRoundRobin with a shared database.
 	Policy Policy
 	// SOAPVersion is "1.1" (default) or "1.2".
 	SOAPVersion string
-	// Timeout bounds one call of one instance, from waiting for a connection to
-	// the last byte of the answer: 10 ms to 10 min. Required.
+	// Timeout limits one attempt at one instance, including the time in the queue, to
+	// 10 ms to 10 min. Required.
 	Timeout time.Duration
-	// Breaker says when an instance gets no more commands for a while: after 1 to 1000
-	// failures, 0 for DefaultFailures; for 10 ms to 10 min, 0 for DefaultCooldown.
+	// Breaker says after how many failures in a row an instance gets no more commands,
+	// 1 to 1000, and for how long, 10 ms to 10 min. The defaults are DefaultFailures and
+	// DefaultCooldown.
 	Breaker        breaker.Settings
 	ComponentTypes ComponentTypes
 	Attributes     Attributes
-	// Logger gets no values of commands and answers. The default discards.
+	// Logger gets no values of commands and answers. The default discards all records.
 	Logger *slog.Logger
 }
 
 // Servers are the authentication servers. Its methods can be called from several
 // goroutines.
 //
-// A command that names an instance goes nowhere else in a replicated deployment.
-// With a shared database it prefers that instance, and one that does not exist is
-// as good as none. As long as no byte of a command was sent, and after the
-// failures that it bears, the next instance gets it.
+// In a replicated deployment, a command whose Target names instances is sent to no others.
+// With a shared database, it is sent to those first; names of instances that do not exist are
+// ignored. The next instance gets a command if no byte of it was sent, or if the failure is
+// one after which the command may be sent again (see soap.Retry).
 type Servers struct {
 	instances  []*instance
 	dialect    soap.Dialect
 	deployment Deployment
 	policy     Policy
 	logger     *slog.Logger
-	// uses are the *usage of each *soap.Row.
-	uses sync.Map
+	// commandStates maps each *soap.Row to its *commandState.
+	commandStates sync.Map
 }
 
-// usage is what is remembered of one command.
-type usage struct {
-	// turns count the commands that began wherever the policy says. One count for all
-	// commands would send those that follow each other in a fixed order always to the
-	// same instances.
+// commandState is the state that Servers has for one command.
+type commandState struct {
+	// turns counts the calls for which PolicyRoundRobin chose the first instance. With one
+	// counter for all commands, each command of a fixed sequence would always begin on the
+	// same instance.
 	turns atomic.Uint64
-	// guessed makes a guess of an attribute's name logged once.
-	guessed sync.Once
+	// guessLogged makes logGuess log only once.
+	guessLogged sync.Once
 }
 
-func (s *Servers) usage(c *soap.Row) *usage {
-	u, ok := s.uses.Load(c)
+func (s *Servers) stateOf(c *soap.Row) *commandState {
+	state, ok := s.commandStates.Load(c)
 	if !ok {
-		u, _ = s.uses.LoadOrStore(c, new(usage))
+		state, _ = s.commandStates.LoadOrStore(c, new(commandState))
 	}
-	return u.(*usage)
+	return state.(*commandState)
 }
 
-// New checks the configuration. It opens no connection. The error about an option is an
-// *option.Error.
+// New checks the configuration and returns Servers. It makes no connections. If an option is
+// wrong, the error is an *option.Error.
 func New(c Config) (*Servers, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -170,7 +174,7 @@ func New(c Config) (*Servers, error) {
 	c.Breaker.Failures = cmp.Or(c.Breaker.Failures, DefaultFailures)
 	c.Breaker.Cooldown = cmp.Or(c.Breaker.Cooldown, DefaultCooldown)
 	c.SOAPVersion = cmp.Or(c.SOAPVersion, "1.1")
-	complete(&c.Attributes)
+	setDefaults(&c.Attributes)
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -189,7 +193,7 @@ func New(c Config) (*Servers, error) {
 	return s, nil
 }
 
-// check returns the first error of an option.
+// check returns an error about the first option that is wrong.
 func (c *Config) check() error {
 	if len(c.Instances) == 0 {
 		return option.Errorf("instances", "at least one is required")
@@ -201,7 +205,7 @@ func (c *Config) check() error {
 		option.Timeout("timeout", c.Timeout),
 		option.Number("breaker.failures", c.Breaker.Failures, 1, maxFailures),
 		option.Timeout("breaker.cooldown", c.Breaker.Cooldown),
-		checkComponents(&c.ComponentTypes),
+		checkComponentTypes(&c.ComponentTypes),
 		checkAttributes(&c.Attributes),
 	); err != nil {
 		return err
@@ -221,13 +225,14 @@ const (
 	maxConnections = 10_000
 	maxQueue       = 100_000
 	maxFailures    = 1000
-	// maxComponentType is what the server's records can hold, in characters.
+	// maxComponentType is the greatest length in the server's records, in characters.
 	maxComponentType = 60
 )
 
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// check checks what is the instance's own. earlier are those before it.
+// check checks the options that each instance has for itself. earlier are the instances before
+// it.
 func (i *Instance) check(earlier []Instance) error {
 	if !instanceName.MatchString(i.Name) {
 		return option.Errorf("name", "must have 1 to 64 letters, digits, dots, underscores and hyphens")
@@ -243,7 +248,8 @@ func (i *Instance) check(earlier []Instance) error {
 	return checkURL(i.URL)
 }
 
-// checkLimits checks the limits, which are options of all instances together.
+// checkLimits checks the limits. In the configuration, they are options of all instances
+// together.
 func (i *Instance) checkLimits() error {
 	if err := option.Number("max_connections", i.MaxConnections, 1, maxConnections); err != nil {
 		return err
@@ -257,20 +263,22 @@ func (i *Instance) checkLimits() error {
 	return option.Number("max_queue", i.MaxQueue, 0, maxQueue)
 }
 
-// noAddress is the problem with a text that is no https address.
-const noAddress = "must be an address such as https://host:8888/"
+// invalidAddress is the problem with a text that is not an https address.
+const invalidAddress = "must be an address such as https://host:8888/"
 
-// ParseURL reads the address of an instance, in the one form that all spellings of it
-// share. New checks the rest. The error is an *option.Error and does not show the text.
+// ParseURL parses the address of an instance and normalizes it: the host name is in lower case
+// and the path is not empty. It accepts addresses that New refuses. The error is an
+// *option.Error that does not contain the text.
 func ParseURL(text string) (*url.URL, error) {
 	if strings.ContainsFunc(text, unicode.IsSpace) {
 		return nil, option.Errorf("url", "must have no white space")
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, option.Errorf("url", noAddress)
+		return nil, option.Errorf("url", invalidAddress)
 	}
-	// ASCII only: the Kelvin sign must not become a k before New refuses it.
+	// Only ASCII letters are lowered. strings.ToLower would turn the Kelvin sign into a k,
+	// so that New could not refuse it.
 	u.Host = strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
 			r += 'a' - 'A'
@@ -285,7 +293,7 @@ func ParseURL(text string) (*url.URL, error) {
 
 func checkURL(u *url.URL) error {
 	if u.Scheme != "https" || u.Hostname() == "" {
-		return option.Errorf("url", noAddress)
+		return option.Errorf("url", invalidAddress)
 	}
 	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		return option.Errorf("url", "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example")
@@ -301,15 +309,15 @@ func checkURL(u *url.URL) error {
 	return nil
 }
 
-// checkComponents refuses names that the server's records cannot hold.
-func checkComponents(t *ComponentTypes) error {
+// checkComponentTypes refuses names that the server cannot store.
+func checkComponentTypes(t *ComponentTypes) error {
 	for _, n := range []struct{ family, name string }{
 		{"provisioning", t.Provisioning},
 		{"authentication", t.Authentication},
 		{"signature", t.Signature},
 		{"notification", t.Notification},
 	} {
-		if utf8.RuneCountInString(n.name) > maxComponentType || !soap.LegalText(n.name) ||
+		if utf8.RuneCountInString(n.name) > maxComponentType || !soap.IsXMLText(n.name) ||
 			strings.ContainsFunc(n.name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			return option.Errorf("component_types."+n.family, "must have at most %d printable characters", maxComponentType)
 		}
@@ -317,14 +325,14 @@ func checkComponents(t *ComponentTypes) error {
 	return nil
 }
 
-// complete fills in the defaults.
-func complete(a *Attributes) {
+// setDefaults fills in the names of attributes that are not configured.
+func setDefaults(a *Attributes) {
 	a.ActivationMessage = cmp.Or(a.ActivationMessage, "PROVFLD_ACTIVATION_MESSAGE")
 	a.InstanceActivationMessage = cmp.Or(a.InstanceActivationMessage, "PROVFLD_INSTANCE_ACTIVATION_MESSAGE")
 	a.EventReactivationCounter = cmp.Or(a.EventReactivationCounter, "PROVFLD_EVENT_REACTIVATION_COUNTER")
 }
 
-// checkAttributes refuses what cannot be a name.
+// checkAttributes refuses texts that cannot be names of attributes.
 func checkAttributes(a *Attributes) error {
 	for _, n := range []struct{ what, name string }{
 		{"activation_message", a.ActivationMessage},
@@ -339,7 +347,7 @@ func checkAttributes(a *Attributes) error {
 	return nil
 }
 
-// instance finds an instance; nil if there is none of that name.
+// instance returns the instance with that name, or nil.
 func (s *Servers) instance(name string) *instance {
 	for _, in := range s.instances {
 		if in.name == name {

@@ -6,14 +6,14 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// State is what is known of one authentication server: how busy it is, whether it
-// can be reached and whether it works. It belongs to the server rather than to a
-// configuration: Servers that follow each other share the State of an Instance, so
-// that together they keep to its limits, and none begins by calling a server that
-// is known to be out of order. The zero State is that of an idle server that works.
+// State is what the gateway knows of one authentication server: the commands in progress,
+// whether it can be reached, and its circuit breaker. It belongs to the server and not to a
+// configuration: when a new configuration replaces an old one, the Servers of both use the
+// same State. Together they keep to the limits, and the new ones do not call a server that
+// the old ones found broken. The zero value is the State of an idle server that works.
 type State struct {
-	load    load
-	reach   reach
-	breaker breaker.Breaker
-	answers atomic.Uint64 // of commands
+	limiter      limiter
+	reachability reachability
+	breaker      breaker.Breaker
+	answers      atomic.Uint64 // how many commands the server answered
 }

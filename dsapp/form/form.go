@@ -1,38 +1,43 @@
-// Package form has the forms of values that come from outside. A value is parsed once,
-// where it comes in. From there on its type says that it has its form, and nobody checks
-// it again.
+// Package form defines the values that the gateway takes from outside: identifiers, serial
+// numbers, user names, keys and so on. Each is a string type with a Rule that says which
+// lengths and characters are allowed.
 //
-// A type with a rule is a string. Only Parse makes one of a text that may not comply; the
-// empty value stands for an optional value that is not there. Subject and Sealed are no
-// such types: they hold what others tell.
+// Parse is called once, where a value enters the gateway. From there on, the type proves
+// that the value complies with its rule, and no other package checks it again. The empty
+// value of a type stands for an optional value that is absent.
+//
+// Subject and Sealed are plain structs without rules. They hold values that other parts of
+// the gateway or an authentication server have supplied.
 package form
 
 import (
-	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Value is a type with a rule.
+// Value is a string type with a rule.
 type Value interface {
 	~string
-	// Rule is that of the type, whatever the value.
+	// Rule returns the rule of the type. It does not depend on the value.
 	Rule() Rule
 }
 
-// Rule is what a value complies with.
+// Rule says which texts are values of a type.
 type Rule struct {
-	// Min and Max are the limits of the length, in characters.
+	// Min and Max limit the length, in characters.
 	Min, Max int
-	// Characters may occur.
+	// Characters are the allowed characters.
 	Characters Characters
-	// also tells what is wrong with a text that complies so far, empty if nothing is.
-	also func(string) string
+	// further checks a text whose length and characters are right. It returns what is
+	// wrong, or the empty string. It may be nil.
+	further func(string) string
 }
 
-// Parse returns s as a value of type T. The error is a Problem.
+// Parse returns s as a value of type T. If s does not comply with the rule of T, the error
+// is a Problem.
 func Parse[T Value](s string) (T, error) {
 	var value T
 	if problem := value.Rule().problem(s); problem != "" {
@@ -41,8 +46,8 @@ func Parse[T Value](s string) (T, error) {
 	return T(s), nil
 }
 
-// Problem completes the sentence "<value> ...", such as "must not be empty". It never
-// holds the value.
+// Problem is an error that says what is wrong with a value, such as "must not be empty".
+// The caller puts the name of the value before it. It never contains the value.
 type Problem string
 
 func (p Problem) Error() string { return string(p) }
@@ -51,20 +56,21 @@ func (r Rule) problem(s string) string {
 	if !utf8.ValidString(s) {
 		return "must be valid UTF-8"
 	}
-	if strings.ContainsFunc(s, func(c rune) bool { return !r.Characters.allowed(c) }) {
+	if !r.Characters.allow(s) {
 		return r.Characters.problem
 	}
-	if problem := r.Length(utf8.RuneCountInString(s)); problem != "" {
+	if problem := r.LengthProblem(utf8.RuneCountInString(s)); problem != "" {
 		return problem
 	}
-	if r.also == nil {
+	if r.further == nil {
 		return ""
 	}
-	return r.also(s)
+	return r.further(s)
 }
 
-// Length tells what is wrong with a length in characters, empty if nothing is.
-func (r Rule) Length(length int) string {
+// LengthProblem returns what is wrong with a length in characters, or the empty string if
+// the length is allowed.
+func (r Rule) LengthProblem(length int) string {
 	switch {
 	case length >= r.Min && length <= r.Max:
 		return ""
@@ -78,17 +84,23 @@ func (r Rule) Length(length int) string {
 	return fmt.Sprintf("must have %d to %d characters", r.Min, r.Max)
 }
 
-// Characters are those that may occur in a text.
+// Characters is a set of characters.
 type Characters struct {
-	// Pattern is a regular expression for one of them.
+	// Pattern is a regular expression for one character of the set, in the syntax of JSON
+	// Schema.
 	Pattern string
-	problem string
+	problem string // of a text with other characters
 	allowed func(rune) bool
 }
 
+// allow reports whether all characters of s are in the set.
+func (c Characters) allow(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !c.allowed(r) })
+}
+
 var (
-	// text is what can be forwarded unchanged: most control characters and the two
-	// noncharacters have no form in XML 1.0.
+	// text excludes what cannot be forwarded unchanged: XML 1.0 has no representation for
+	// most control characters and for U+FFFE and U+FFFF.
 	text = Characters{
 		Pattern: `[^\u0000-\u001F\u007F-\u009F\uFFFE\uFFFF]`,
 		problem: "must not contain control characters",
@@ -104,7 +116,7 @@ var (
 	printable    = class(` -~`, "must consist of printable characters of ASCII")
 )
 
-// class returns the ASCII characters in a class such as "a-z_-". A hyphen at the end
+// class returns the ASCII characters of a class such as "a-z_-". A hyphen at the end
 // stands for itself.
 func class(class, problem string) Characters {
 	var allowed [utf8.RuneSelf]bool
@@ -127,8 +139,15 @@ func class(class, problem string) Characters {
 	}
 }
 
-// isHex reports whether s is an even number of hex digits.
-func isHex(s string) bool {
-	_, err := hex.DecodeString(s)
-	return err == nil
+// IsHex reports whether s consists of hexadecimal digits, at least one.
+func IsHex(s string) bool { return s != "" && hexadecimal.allow(s) }
+
+// IsPrintable reports whether s consists of printable ASCII characters. The empty string
+// does.
+func IsPrintable(s string) bool { return printable.allow(s) }
+
+// IsUTF8 reports whether a charset parameter or an XML encoding declaration names UTF-8 or
+// ASCII, which is a subset of it.
+func IsUTF8(charset string) bool {
+	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
 }

@@ -1,7 +1,8 @@
 package form
 
-// Sealed is one item of activation data that only the client of an exchange can open, in
-// hex; of the gateway's own exchange in upper case.
+// Sealed is one encrypted item of activation data: ciphertext, initial counter block and
+// message authentication code, each in hex. Only the client of the exchange can decrypt it.
+// The gateway's own exchange writes the digits in upper case.
 type Sealed struct {
 	Data    string
 	Counter string

@@ -1,7 +1,8 @@
 package form
 
-// Subject says whose a registration or a request is, and which instance of the
-// authentication server has it. What is not known or does not apply is empty.
+// Subject says to which user and device a registration or a request belongs, and which
+// instance of the authentication server holds it. Fields that are unknown or do not apply
+// are empty.
 type Subject struct {
 	UserID, Domain, SerialNumber, Instance string
 }

@@ -11,14 +11,15 @@ type Identifier string
 // Rule is 4 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.
 func (Identifier) Rule() Rule { return Rule{Min: 4, Max: 64, Characters: identifier} }
 
-// SerialNumber is that of a licence or of a device.
+// SerialNumber is the serial number of a licence or of a device.
 type SerialNumber string
 
 // Rule is 1 to 22 of A-Z, a-z, 0-9 and '-'.
 func (SerialNumber) Rule() Rule { return Rule{Min: 1, Max: 22, Characters: serial} }
 
-// Key names a pending request: plain, or wrapped by the device in a secure-channel
-// message that only the authentication server can read.
+// Key names a pending request: a challenge key or request key as plain text, or wrapped,
+// that is, inside a secure-channel message of the device, which only the authentication
+// server can read.
 type Key string
 
 // Lengths of keys in characters.
@@ -28,9 +29,9 @@ const (
 	maxWrapped = 1024
 )
 
-// Rule is that of a PlainKey or an even number of hex digits, at least 32.
+// Rule is the rule of PlainKey, or an even number of hex digits, 32 to 1024.
 func (Key) Rule() Rule {
-	return Rule{Min: 1, Max: maxWrapped, Characters: alphanumeric, also: func(s string) string {
+	return Rule{Min: 1, Max: maxWrapped, Characters: alphanumeric, further: func(s string) string {
 		if len(s) <= maxPlain || Key(s).Wrapped() {
 			return ""
 		}
@@ -38,27 +39,28 @@ func (Key) Rule() Rule {
 	}}
 }
 
-// Wrapped reports whether the device wrapped the key.
-func (k Key) Wrapped() bool { return len(k) >= minWrapped && isHex(string(k)) }
+// Wrapped reports whether the key is wrapped: an even number of hex digits, at least 32.
+func (k Key) Wrapped() bool { return len(k) >= minWrapped && len(k)%2 == 0 && IsHex(string(k)) }
 
-// PlainKey is the plain key of a pending request.
+// PlainKey is the challenge key or request key of a pending request as plain text.
 type PlainKey string
 
 // Rule is 1 to 64 of A-Z, a-z and 0-9.
 func (PlainKey) Rule() Rule { return Rule{Min: 1, Max: maxPlain, Characters: alphanumeric} }
 
-// UserID names a user within a domain.
+// UserID is the name of a user within a domain.
 type UserID string
 
-// Domain is that of a user; the empty one is the authentication server's own.
+// Domain is the domain of a user. If it is empty, the authentication server uses its
+// default domain.
 type Domain string
 
-// maxName is the longest name of a user or a domain: the authentication server keeps no
-// more.
+// maxName is the greatest length of the name of a user or a domain in the records of the
+// authentication server, in characters.
 const maxName = 255
 
-// MaxKept is the longest text that a registration keeps, in bytes.
-const MaxKept = 255
+// MaxStoredText is the greatest length of a text in a stored registration, in bytes.
+const MaxStoredText = 255
 
 // Rule is 1 to 255 characters of text.
 func (UserID) Rule() Rule { return Rule{Min: 1, Max: maxName, Characters: text} }
@@ -66,62 +68,66 @@ func (UserID) Rule() Rule { return Rule{Min: 1, Max: maxName, Characters: text} 
 // Rule is up to 255 characters of text.
 func (Domain) Rule() Rule { return Rule{Max: maxName, Characters: text} }
 
-// RegisteredUser is a user's name in a registration and its activation image, which parts
-// its fields by semicolons.
+// RegisteredUser is a user ID that can be stored in a registration and written into an
+// activation image, whose fields are separated by semicolons.
 type RegisteredUser string
 
-// RegisteredDomain is the domain of a RegisteredUser.
+// RegisteredDomain is the domain of a RegisteredUser. It can be stored and written in the
+// same way.
 type RegisteredDomain string
 
 // Rule is 1 to 255 bytes of text without semicolons.
-func (RegisteredUser) Rule() Rule { return kept(UserID("").Rule()) }
+func (RegisteredUser) Rule() Rule { return storable(UserID("").Rule()) }
 
 // Rule is up to 255 bytes of text without semicolons.
-func (RegisteredDomain) Rule() Rule { return kept(Domain("").Rule()) }
+func (RegisteredDomain) Rule() Rule { return storable(Domain("").Rule()) }
 
-func kept(r Rule) Rule {
-	r.also = KeptProblem
+func storable(r Rule) Rule {
+	r.further = StoredTextProblem
 	return r
 }
 
-// KeptProblem tells why a text cannot be kept in a registration, empty if it can.
-func KeptProblem(s string) string {
-	if len(s) > MaxKept {
-		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", MaxKept)
+// StoredTextProblem returns why a text cannot be stored in a registration, or the empty
+// string if it can.
+func StoredTextProblem(s string) string {
+	if len(s) > MaxStoredText {
+		return fmt.Sprintf("must not be longer than %d bytes in UTF-8", MaxStoredText)
 	}
-	return ImageProblem(s)
+	return ImageFieldProblem(s)
 }
 
-// ImageSeparator parts the fields of an activation image, which have no escape for it.
+// ImageSeparator separates the fields of an activation image. There is no way to escape it
+// within a field.
 const ImageSeparator = ";"
 
-// ImageProblem tells why a text cannot be a field of an activation image, empty if it can.
-func ImageProblem(s string) string {
+// ImageFieldProblem returns why a text cannot be a field of an activation image, or the
+// empty string if it can.
+func ImageFieldProblem(s string) string {
 	if strings.Contains(s, ImageSeparator) {
 		return "must not contain a semicolon"
 	}
 	return Rule{Max: len(s), Characters: text}.problem(s)
 }
 
-// StaticPassword authenticates a user for a registration.
+// StaticPassword is the password with which a user registers.
 type StaticPassword string
 
 // Rule is 1 to 128 characters of text.
 func (StaticPassword) Rule() Rule { return Rule{Min: 1, Max: 128, Characters: text} }
 
-// Password verifies a user online: a one-time password, behind a static one with some
-// policies.
+// Password is what a user logs in with: a one-time password, which some policies of the
+// authentication server require to follow the static password.
 type Password string
 
 // Rule is 1 to 255 characters of text.
 func (Password) Rule() Rule { return Rule{Min: 1, Max: 255, Characters: text} }
 
-// LicenseType is the type of the licence that a registration is for.
+// LicenseType is the type of licence that a registration asks for.
 type LicenseType string
 
 // The licence types.
 const (
-	// LicenseMDL is a multi-device licence.
+	// LicenseMDL is a multi-device licence (MDL).
 	LicenseMDL LicenseType = "mdl"
 	// LicenseStandard is a licence for one device.
 	LicenseStandard LicenseType = "standard"
@@ -129,7 +135,7 @@ const (
 
 // Rule is one of the licence types.
 func (LicenseType) Rule() Rule {
-	return Rule{Min: 1, Max: 16, Characters: lowercase, also: func(s string) string {
+	return Rule{Min: 1, Max: 16, Characters: lowercase, further: func(s string) string {
 		if t := LicenseType(s); t == LicenseMDL || t == LicenseStandard {
 			return ""
 		}
@@ -137,32 +143,34 @@ func (LicenseType) Rule() Rule {
 	}}
 }
 
-// ClientPublic is A of an exchange as it came, to be relayed: a number in hex.
+// ClientPublic is the client's ephemeral public key of an SRP exchange, called A, in hex.
+// It is relayed as it was received.
 type ClientPublic string
 
-// Rule is 1 to 1026 hex digits: room for the largest group and a sign. The exchange knows
-// the limit of its own.
+// Rule is 1 to 1026 hex digits, enough for a number of 4096 bits and a leading zero byte.
+// The gateway's own exchange has a limit of its own.
 func (ClientPublic) Rule() Rule { return Rule{Min: 1, Max: 1026, Characters: hexadecimal} }
 
-// ClientEvidence is M1 of an exchange as it came, to be relayed: a number in hex.
+// ClientEvidence is the client's evidence message of an SRP exchange, called M1, in hex. It
+// is relayed as it was received.
 type ClientEvidence string
 
-// Rule is 1 to 1024 hex digits. The gateway's own exchange takes no more than 66.
+// Rule is 1 to 1024 hex digits. The gateway's own exchange accepts at most 66.
 func (ClientEvidence) Rule() Rule { return Rule{Min: 1, Max: 1024, Characters: hexadecimal} }
 
-// DeviceCode is what a device shows when it is added to a licence.
+// DeviceCode is the code with which a device is added to a multi-device licence.
 type DeviceCode string
 
 // Rule is 1 to 64 digits.
 func (DeviceCode) Rule() Rule { return Rule{Min: 1, Max: 64, Characters: decimal} }
 
-// Description is that of a device.
+// Description describes a device.
 type Description string
 
-// Rule is up to 255 characters.
+// Rule is up to 255 characters of any kind.
 func (Description) Rule() Rule { return Rule{Max: 255, Characters: anything} }
 
-// Signature is a device's confirmation or approval.
+// Signature is the code with which a device confirms its activation or approves a request.
 type Signature string
 
 // Rule is 1 to 64 of A-Z, a-z and 0-9.
@@ -180,40 +188,44 @@ type DerivationCode string
 // Rule is 1 to 27 hex digits.
 func (DerivationCode) Rule() Rule { return Rule{Min: 1, Max: 27, Characters: hexadecimal} }
 
-// NotificationID is a push notification ID that the device wrapped.
+// NotificationID is a push notification ID inside a secure-channel message of the device.
 type NotificationID string
 
 // Rule is an even number of hex digits, 2 to 1070.
-func (NotificationID) Rule() Rule { return wholeBytes(1070) }
+func (NotificationID) Rule() Rule { return hexBytes(1070) }
 
-// ActivationMessage is Activation Message 1 of a multi-device licence.
+// ActivationMessage is Activation Message 1, which activates a multi-device licence on a
+// device.
 type ActivationMessage string
 
 // Rule is an even number of hex digits, 2 to 4234.
-func (ActivationMessage) Rule() Rule { return wholeBytes(4234) }
+func (ActivationMessage) Rule() Rule { return hexBytes(4234) }
 
-// InstanceActivationMessage is Activation Message 2 for a device.
+// InstanceActivationMessage is Activation Message 2, which gives a device its own instance
+// of a multi-device licence.
 type InstanceActivationMessage string
 
 // Rule is an even number of hex digits, 2 to 1024.
-func (InstanceActivationMessage) Rule() Rule { return wholeBytes(1024) }
+func (InstanceActivationMessage) Rule() Rule { return hexBytes(1024) }
 
-// RequestMessage is what an authentication server tells a device in its secure channel.
+// RequestMessage is the secure-channel message with which an authentication server sends a
+// pending request to a device.
 type RequestMessage string
 
 // Rule is an even number of hex digits, 2 to 16384.
-func (RequestMessage) Rule() Rule { return wholeBytes(16 << 10) }
+func (RequestMessage) Rule() Rule { return hexBytes(16 << 10) }
 
-func wholeBytes(longest int) Rule {
-	return Rule{Min: 1, Max: longest, Characters: hexadecimal, also: func(s string) string {
-		if isHex(s) {
+// hexBytes returns the rule of bytes in hex, at least one, at most longest digits.
+func hexBytes(longest int) Rule {
+	return Rule{Min: 1, Max: longest, Characters: hexadecimal, further: func(s string) string {
+		if len(s)%2 == 0 {
 			return ""
 		}
 		return "must be an even number of hex digits, at least 2"
 	}}
 }
 
-// ActivationCode is that of a standard licence.
+// ActivationCode is the code that activates a standard licence.
 type ActivationCode string
 
 // Rule is 1 to 4142 printable characters of ASCII.

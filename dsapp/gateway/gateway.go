@@ -247,7 +247,7 @@ func (c Config) check() error {
 	if utf8.RuneCountInString(c.GatewayID) > maxGatewayID {
 		return option.Errorf("gateway_id", "must have at most %d characters", maxGatewayID)
 	}
-	if problem := form.ImageProblem(c.GatewayID); problem != "" {
+	if problem := form.ImageFieldProblem(c.GatewayID); problem != "" {
 		return option.Errorf("gateway_id", "%s", problem)
 	}
 	if c.NoSupportCode != nil && *c.NoSupportCode == 0 {

@@ -194,7 +194,7 @@ func (g *Gateway) register(
 	if err != nil && kind != activation.KindStandard {
 		e.unusable = badAnswer("registration identifier of instance %q is not acceptable", e.instance)
 	}
-	if problem := form.KeptProblem(e.serialNumber); problem != "" {
+	if problem := form.StoredTextProblem(e.serialNumber); problem != "" {
 		e.serialNumber, e.unusable = "", badAnswer("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{

@@ -32,9 +32,9 @@ func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest)
 	}
 	if e.password == "" {
 		e.unusable = badAnswer("activation password of instance %q is missing", e.instance)
-	} else if problem := form.ImageProblem(e.password); problem != "" {
+	} else if problem := form.ImageFieldProblem(e.password); problem != "" {
 		e.unusable = badAnswer("activation password of instance %q %s", e.instance, problem)
-	} else if problem := form.ImageProblem(e.gatewayID); problem != "" {
+	} else if problem := form.ImageFieldProblem(e.gatewayID); problem != "" {
 		e.unusable = badAnswer("gateway id of instance %q %s", e.instance, problem)
 	}
 	return e, nil

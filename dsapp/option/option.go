@@ -1,6 +1,7 @@
-// Package option holds what the checks of the options of the JSON configuration have
-// in common. The package that acts on an option checks it and knows its name;
-// caddymodule knows the path to it.
+// Package option has the checks of configuration options that several packages need, and
+// the error type that they return. Each option is checked by the package that uses it,
+// which knows the option's name in the JSON configuration. Package caddymodule adds the
+// path to the option with In.
 package option
 
 import (
@@ -10,16 +11,16 @@ import (
 	"time"
 )
 
-// Error tells what is wrong with an option. It contains no value that may be secret.
+// Error says which option is wrong and why. It contains no value that may be secret.
 type Error struct {
-	// Name of the option in the JSON configuration, e.g. `max_attempts`, with what
-	// leads to it, e.g. `breaker.failures` or `instances[1].name`.
+	// Name is the option's name in the JSON configuration, with the path to it as far as
+	// it is known: `max_attempts`, `breaker.failures`, `instances[1].name`.
 	Name string
-	// Problem with its value, e.g. "must be from 1 to 100".
+	// Problem says what is wrong with its value, such as "must be from 1 to 100".
 	Problem string
 }
 
-// Error returns name and problem.
+// Error returns the name and the problem.
 func (e *Error) Error() string { return e.Name + ": " + e.Problem }
 
 // Errorf returns an *Error about the option named name.
@@ -27,8 +28,8 @@ func Errorf(name, format string, args ...any) error {
 	return &Error{Name: name, Problem: fmt.Sprintf(format, args...)}
 }
 
-// In returns the *Error of an option that lies at path, or, if err is not about an
-// option, one about path itself. It returns nil if err is.
+// In returns err as an *Error whose name begins with path. An err that is no *Error becomes
+// one about path itself. In returns nil if err is nil.
 func In(path string, err error) error {
 	if err == nil {
 		return nil
@@ -59,18 +60,19 @@ func Either[S ~string](name string, v, one, other S) error {
 func Duration(name string, v, shortest, longest time.Duration) error {
 	if v < shortest || v > longest {
 		return Errorf(name, `must be from %s to %s; write it as a text such as "30s", a plain number counts nanoseconds`,
-			briefly(shortest), briefly(longest))
+			format(shortest), format(longest))
 	}
 	return nil
 }
 
-// Timeout is Duration with the bounds of all options that bound a wait.
+// Timeout checks that v is from 10 ms to 10 min, the bounds of all options that limit how
+// long the gateway waits.
 func Timeout(name string, v time.Duration) error {
 	return Duration(name, v, 10*time.Millisecond, 10*time.Minute)
 }
 
-// briefly writes a duration as it is configured: 10m, where String has 10m0s.
-func briefly(d time.Duration) string {
+// format writes a duration as people configure it: 10m where String returns 10m0s.
+func format(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Each check names the option and tells what is accepted.
+// An error of each check names the option and says which values are accepted.
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	const hint = `; write it as a text such as "30s", a plain number counts nanoseconds`
@@ -40,7 +40,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// The path of an option comes by type: what wraps the error is not part of the name.
+// In takes the name from the *Error itself. The text of errors that wrap it is not part of
+// the name.
 func TestIn(t *testing.T) {
 	t.Parallel()
 	if err := In("a", nil); err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
@@ -563,7 +564,7 @@ func isJSON(header http.Header) bool {
 	if err != nil || media != "application/json" {
 		return false
 	}
-	if charset, ok := parameters["charset"]; ok && !slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset)) {
+	if charset, ok := parameters["charset"]; ok && !form.IsUTF8(charset) {
 		return false
 	}
 	for _, coding := range header.Values("Content-Encoding") {

@@ -93,7 +93,7 @@ func (m *member) take(members map[string]any) (value string, there bool, err err
 		}
 		return value, true, nil
 	case overlong:
-		return "", false, &requestError{member: m.name, problem: m.rule.Length(maxMember + 1)}
+		return "", false, &requestError{member: m.name, problem: m.rule.LengthProblem(maxMember + 1)}
 	default:
 		return "", false, &requestError{member: m.name, problem: "must be a string"}
 	}

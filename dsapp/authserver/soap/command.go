@@ -1,26 +1,29 @@
-// Package soap is what the authentication servers are told and answer: the
-// commands with their values and answers as structs, and their form in XML. A
-// value is bound to its SOAP name in one place, the table of the commands.
+// Package soap writes commands of the authentication server as SOAP requests and reads its
+// answers.
 //
-// The commands, their attributes and types are those of the vendor's
-// documentation. Its WSDL and some names of attributes are not public: those of
-// the activation messages and of what MDL_ACTIVATE returns are this project's
-// choice, and the Attributes can be configured. So is which command may be sent
-// again after which failure.
+// Every command is defined once, in the table in commands.go: a Row with its name and
+// properties, a request struct and an answer struct, whose members are bound there to the
+// SOAP names. To add a command, add its structs to structs.go and its row to the table.
+//
+// Commands, attributes and types follow the vendor's documentation. The vendor's WSDL and
+// the names of some attributes are not public. The names of the attributes that carry
+// activation messages, and of those in the answer to MDL_ACTIVATE, are this project's
+// assumptions; Attributes configures those that matter. Which command may be sent again
+// after which failure is this project's decision, too.
 package soap
 
 import "github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 
-// Dialect is how the servers of an installation are spoken to.
+// Dialect is what varies between installations of the authentication server.
 type Dialect struct {
 	Version        Version
 	ComponentTypes ComponentTypes
 	Attributes     Attributes
 }
 
-// ComponentTypes are the names under which the authentication servers know this
-// client, up to 60 characters each. With the client's address they select the
-// policy for a command.
+// ComponentTypes are the names under which the authentication servers know this gateway as
+// a client, one for each family of services, up to 60 characters each. The component type
+// and the client's address select the server's policy for a command.
 type ComponentTypes struct {
 	Provisioning   string
 	Authentication string
@@ -28,13 +31,14 @@ type ComponentTypes struct {
 	Notification   string
 }
 
-// Attributes are the names of attributes that are not public.
+// Attributes are the names of the attributes whose names the vendor does not publish.
 type Attributes struct {
 	// ActivationMessage carries Activation Message 1. Default PROVFLD_ACTIVATION_MESSAGE.
 	ActivationMessage string
 	// InstanceActivationMessage carries Activation Message 2. Default PROVFLD_INSTANCE_ACTIVATION_MESSAGE.
 	InstanceActivationMessage string
-	// EventReactivationCounter of a standard licence. Default PROVFLD_EVENT_REACTIVATION_COUNTER.
+	// EventReactivationCounter carries the event reactivation counter of a standard
+	// licence. Default PROVFLD_EVENT_REACTIVATION_COUNTER.
 	EventReactivationCounter string
 	// DeviceDescription carries the description of a new device. If empty, the
 	// description is not sent.
@@ -46,24 +50,27 @@ func instanceActivationMessageName(a *Attributes) string { return a.InstanceActi
 func eventReactivationCounterName(a *Attributes) string  { return a.EventReactivationCounter }
 func deviceDescriptionName(a *Attributes) string         { return a.DeviceDescription }
 
-// Retry says after which failures another instance may get a command. Every
-// command may go to another instance as long as no byte of it was sent.
+// Retry says after which failures a command may be sent to another instance. As long as no
+// byte of it was sent, every command may.
 type Retry uint8
 
 const (
-	// RetryNotSent is for commands that count attempts, burn sequence numbers or
-	// verify one-time values.
+	// RetryNotSent forbids it after every other failure. It is for commands that count
+	// attempts, use up sequence numbers or verify one-time values.
 	RetryNotSent Retry = iota
-	// RetryFault is for commands that did nothing if the server reports that it
-	// is broken, but that may have been carried out if no answer came.
+	// RetryFault also allows it after an answer in which the server reports that it is
+	// broken. It is for commands that did nothing then, but that may have been carried
+	// out if no answer came.
 	RetryFault
-	// RetryOnce is for commands that can be carried out twice.
+	// RetryOnce also allows it, once, if no answer came. It is for commands that do no
+	// harm if they are carried out twice.
 	RetryOnce
 )
 
-// scenario is a family of operations of the authentication server.
+// scenario is a family of operations of the authentication server. The word is the
+// vendor's.
 type scenario struct {
-	// prefix and namespace of the operation elements.
+	// prefix and namespace are those of the operation elements.
 	prefix, namespace string
 	component         func(*ComponentTypes) string
 }
@@ -77,39 +84,44 @@ var (
 	signatureScenario      = scenario{"sig", types + "Signature", func(t *ComponentTypes) string { return t.Signature }}
 )
 
-// Row is a row of the table of the commands. In the attribute list family a
-// request is a list of typed values named by attributes; in the typed family every
-// value is an element of its own.
+// Row is a row of the table of the commands. There are two families of operations. In the
+// attribute list family, a request is a list of values with a type, each named by an
+// attribute ID. In the typed family, every value is an element of its own.
 type Row struct {
 	operation string
 	scenario  scenario
-	// cmd is the subcommand, if the operation has any.
+	// cmd is the subcommand, if the operation has subcommands.
 	cmd string
-	// set is the element that holds the attributes; empty in the typed family.
-	set string
-	// prefix of the names of attributes.
+	// attributeSet is the name of the element that contains the attributes. It is empty
+	// in the typed family.
+	attributeSet string
+	// prefix is what the names of all attributes begin with.
 	prefix string
-	// fields in the order in which they are sent.
+	// fields are the values of a request, in the order in which they are sent.
 	fields []field
-	// dataFields adds a data field list with one meaningless entry: the server
-	// refuses the command without it.
+	// dataFields adds a data field list with one meaningless entry, without which the
+	// server refuses the command.
 	dataFields bool
 	outputs    []output
-	// gather fills in the outputs whose names are not fixed; nil if there are none.
+	// gather fills in the outputs whose names are not fixed. It is nil if there are none.
 	gather func(items []item, answer any) error
-	// denial is the name of an output with which a success is a refusal after all.
-	denial string
-	Retry  Retry
-	// Waits says that the server may wait for a person before it answers.
-	Waits bool
-	// answered reports whether a request brings the person's answer along.
-	answered func(request any) bool
-	// Elsewhere are the statuses that say no more than that the instance does not
-	// have what the command is about: another one may have it.
-	Elsewhere []string
+	// refusalOutput is the name of an output whose presence turns a success into a
+	// refusal. It is empty if there is none.
+	refusalOutput string
+	// Retry says when another instance may get the command.
+	Retry Retry
+	// MayAwaitUser says that the server may wait for a user's approval before it answers
+	// some requests of this command. See Call.AwaitsUser.
+	MayAwaitUser bool
+	// approved reports whether a request already contains the user's approval.
+	approved func(request any) bool
+	// AskNextOn are the statuses that only say that the instance does not have what the
+	// command is about, so that another instance may have it.
+	AskNextOn []string
 }
 
-// String is what errors and logs call the command.
+// String returns the name of the command in errors and logs: the subcommand or, if there is
+// none, the operation.
 func (r *Row) String() string {
 	if r.cmd != "" {
 		return r.cmd
@@ -117,39 +129,41 @@ func (r *Row) String() string {
 	return r.operation
 }
 
-func (r *Row) typed() bool { return r.set == "" }
+func (r *Row) typed() bool { return r.attributeSet == "" }
 
-// inputName is the full name of a field; empty if it is not to be sent.
+// inputName returns the full name of a field, or the empty string if the field is not to be
+// sent.
 func (r *Row) inputName(f *field, a *Attributes) string {
-	if f.id != nil {
-		return f.id(a)
+	if f.configuredName != nil {
+		return f.configuredName(a)
 	}
 	return r.prefix + f.name
 }
 
-// outputName is the full name of an output.
+// outputName returns the full name of an output.
 func (r *Row) outputName(o *output, a *Attributes) string {
-	if o.id != nil {
-		return o.id(a)
+	if o.configuredName != nil {
+		return o.configuredName(a)
 	}
 	return r.prefix + o.name
 }
 
-// field is one value that a command sends.
+// field is one value of a request.
 type field struct {
-	// name of the attribute without its prefix, or path of the element below the
-	// operation element.
+	// name is the name of the attribute without its prefix, or the path of the element
+	// below the operation element.
 	name string
-	// id gives the attribute's configured name, for attributes whose names are
-	// not public. The field is left out if that is empty.
-	id func(*Attributes) string
-	// kind is the xsi:type, in the attribute list family only; "" is xsdString.
-	kind string
-	// fixed is sent whatever the request is.
-	fixed    string
+	// configuredName returns the name of an attribute that Attributes configures; nil for
+	// others. The field is not sent if the name is empty.
+	configuredName func(*Attributes) string
+	// xsiType is sent in the attribute list family only. The default is xsdString.
+	xsiType string
+	// constant is sent whatever the request is.
+	constant string
 	optional bool
-	// of gives the value in a request. Without it and fixed it is the component type.
-	of func(request any) string
+	// valueIn returns the value in a request. A field with neither valueIn nor constant
+	// is the component type.
+	valueIn func(request any) string
 }
 
 // The xsi:type of a value. The server answers a wrong one with a Fault.
@@ -158,39 +172,39 @@ const (
 	xsdUnsignedInt = "xsd:unsignedInt"
 )
 
-// output is one value that a command's answer can hold.
+// output is one value of an answer.
 type output struct {
-	// name of the attribute without its prefix, or path of the element below
-	// result; case does not matter in a path.
+	// name is the name of the attribute without its prefix, or the path of the element
+	// below result. Case does not matter in a path.
 	name string
-	// id gives the attribute's configured name, for attributes whose names are
-	// not public.
-	id       func(*Attributes) string
-	required bool
-	kind     kind
-	// longest is the greatest length in characters; 0 is maxText.
+	// configuredName returns the name of an attribute that Attributes configures; nil for
+	// others.
+	configuredName func(*Attributes) string
+	required       bool
+	characters     characters
+	// longest is the greatest length in characters. The default is maxText.
 	longest int
-	// in gives the value's place in an answer.
-	in func(answer any) *string
+	// placeIn returns the place of the value in an answer.
+	placeIn func(answer any) *string
 }
 
-// kind is what the value of an output consists of.
-type kind uint8
+// characters says which characters an output may have.
+type characters uint8
 
 const (
-	anyText   kind = iota
-	hexDigits      // at least one
-	printable      // characters of ASCII
+	anyCharacters characters = iota
+	hexDigits
+	printable // printable ASCII
 )
 
-// Greatest lengths of outputs in characters. Some are generous, because the
-// server's own limit is not public.
+// Greatest lengths of outputs, in characters. Where the server's own limit is not public,
+// they are generous.
 const (
 	maxText    = 1024     // the server's own names have up to 255
 	maxRelayed = 64 << 10 // an encrypted activation message has 8468
 )
 
-// Those of outputs that have a form.
+// Greatest lengths of outputs that have a type in package form.
 var (
 	maxActivationMessage         = form.ActivationMessage("").Rule().Max
 	maxInstanceActivationMessage = form.InstanceActivationMessage("").Rule().Max // the server's own field is said to have 109
@@ -199,46 +213,47 @@ var (
 	maxRequestMessage            = form.RequestMessage("").Rule().Max // messages of some 120 digits have been seen
 )
 
-// Command is a command whose values are those of a Q and whose answer is an A.
+// Command is a row of the table with the types of its request, Q, and its answer, A.
 type Command[Q, A any] struct{ *Row }
 
-// Call is the command with these values and a place for its answer.
+// Call returns the command with a request. Decode stores the values of the answer in *answer.
 func (c Command[Q, A]) Call(request *Q, answer *A) Call { return Call{c.Row, request, answer} }
 
-// Call is a command with its values and the place for its answer: pointers to the
-// structs of the Command.
+// Call is a command with a request and a place for the answer: pointers to the structs of
+// the Command.
 type Call struct {
 	*Row
 	Request any
 	Answer  any
 }
 
-// AwaitsPerson reports whether the server may wait for a person before it answers.
-func (c Call) AwaitsPerson() bool { return c.Waits && !c.answered(c.Request) }
+// AwaitsUser reports whether the server may wait for a user's approval before it answers
+// this request.
+func (c Call) AwaitsUser() bool { return c.MayAwaitUser && !c.approved(c.Request) }
 
-// in binds a field to its value in a request.
-type in[Q any] struct {
+// boundField is a field and its value in a request of type Q.
+type boundField[Q any] struct {
 	field
 	value func(*Q) string
 }
 
-// out binds an output to its place in an answer.
-type out[A any] struct {
+// boundOutput is an output and its place in an answer of type A.
+type boundOutput[A any] struct {
 	output
 	place func(*A) *string
 }
 
-// define completes a row with its fields and outputs.
-func define[Q, A any](r Row, request []in[Q], answer []out[A]) Command[Q, A] {
-	for _, i := range request {
-		if i.value != nil {
-			i.of = func(request any) string { return i.value(request.(*Q)) }
+// define adds fields and outputs to a row.
+func define[Q, A any](r Row, request []boundField[Q], answer []boundOutput[A]) Command[Q, A] {
+	for _, b := range request {
+		if b.value != nil {
+			b.valueIn = func(request any) string { return b.value(request.(*Q)) }
 		}
-		r.fields = append(r.fields, i.field)
+		r.fields = append(r.fields, b.field)
 	}
-	for _, o := range answer {
-		o.in = func(answer any) *string { return o.place(answer.(*A)) }
-		r.outputs = append(r.outputs, o.output)
+	for _, b := range answer {
+		b.placeIn = func(answer any) *string { return b.place(answer.(*A)) }
+		r.outputs = append(r.outputs, b.output)
 	}
 	return Command[Q, A]{&r}
 }

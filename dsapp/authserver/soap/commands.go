@@ -1,45 +1,48 @@
 package soap
 
-// Statuses with which an instance says that it does not have a pending request,
-// or that the request is not the device's to cancel.
 const (
-	statusNotFound  = "STAT_NOT_FOUND"
+	// statusNotFound says that the instance does not have the pending request.
+	statusNotFound = "STAT_NOT_FOUND"
+	// statusNoSupport says that the device may not cancel the pending request. An instance
+	// that does not have the request may say the same.
 	statusNoSupport = "STAT_NOSUPPORT"
 )
 
-// The commands with their values in the order in which they are sent.
+// The table of the commands. The fields stand in the order in which they are sent. A field
+// without a function is the component type or has a constant value.
 var (
-	// MDLRegister has the authentication server verify the user, pick a multi-device
-	// licence and begin its activation.
+	// MDLRegister verifies the user, selects a multi-device licence and begins its
+	// activation.
 	MDLRegister = define(provisioning("PROVISIONCMD_MDL_REGISTER"),
-		[]in[MDLRegisterRequest]{
+		[]boundField[MDLRegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *MDLRegisterRequest) string { return string(q.UserID) }},
 			{field{name: "DOMAIN", optional: true}, func(q *MDLRegisterRequest) string { return string(q.Domain) }},
 			{field{name: "STATIC_PASSWORD"}, func(q *MDLRegisterRequest) string { return string(q.StaticPassword) }},
 		},
-		[]out[MDLRegistered]{
+		[]boundOutput[MDLRegistered]{
 			{output{name: "REGISTRATIONID", required: true}, func(a *MDLRegistered) *string { return &a.RegistrationID }},
 			{
-				output{name: "ACTIVATION_MESSAGE", id: activationMessageName, required: true, kind: hexDigits, longest: maxActivationMessage},
+				output{name: "ACTIVATION_MESSAGE", configuredName: activationMessageName, required: true, characters: hexDigits, longest: maxActivationMessage},
 				func(a *MDLRegistered) *string { return &a.ActivationMessage },
 			},
 			{output{name: "SERIAL_NO"}, func(a *MDLRegistered) *string { return &a.SerialNumber }},
 		})
 
-	// MDLAddDevice uses up one of the licence's 99 sequence numbers with each success.
+	// MDLAddDevice adds a device to a multi-device licence. Each success uses up one of
+	// the licence's 99 sequence numbers.
 	MDLAddDevice = define(provisioning("PROVISIONCMD_MDL_ADD_DEVICE"),
-		[]in[MDLAddDeviceRequest]{
+		[]boundField[MDLAddDeviceRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "REGISTRATIONID"}, func(q *MDLAddDeviceRequest) string { return string(q.RegistrationID) }},
 			{field{name: "DEVICE_CODE"}, func(q *MDLAddDeviceRequest) string { return string(q.DeviceCode) }},
-			{field{name: "DESCRIPTION", id: deviceDescriptionName, optional: true}, func(q *MDLAddDeviceRequest) string { return q.Description }},
+			{field{name: "DESCRIPTION", configuredName: deviceDescriptionName, optional: true}, func(q *MDLAddDeviceRequest) string { return q.Description }},
 		},
-		[]out[MDLDevice]{
+		[]boundOutput[MDLDevice]{
 			{
 				output{
-					name: "INSTANCE_ACTIVATION_MESSAGE", id: instanceActivationMessageName, required: true,
-					kind: hexDigits, longest: maxInstanceActivationMessage,
+					name: "INSTANCE_ACTIVATION_MESSAGE", configuredName: instanceActivationMessageName, required: true,
+					characters: hexDigits, longest: maxInstanceActivationMessage,
 				},
 				func(a *MDLDevice) *string { return &a.InstanceActivationMessage },
 			},
@@ -48,46 +51,47 @@ var (
 
 	// MDLActivate confirms the activation of a device.
 	MDLActivate = define(provisioning("PROVISIONCMD_MDL_ACTIVATE"),
-		[]in[MDLActivateRequest]{
+		[]boundField[MDLActivateRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "REGISTRATIONID"}, func(q *MDLActivateRequest) string { return string(q.RegistrationID) }},
 			{field{name: "SIGNATURE"}, func(q *MDLActivateRequest) string { return string(q.Signature) }},
 		},
 		activated("USERID", "DOMAIN", "SERIAL_NO"))
 
-	// Register asks for a standard licence.
+	// Register verifies the user and asks for a standard licence.
 	Register = define(provisioning("PROVISIONCMD_REGISTER"),
-		[]in[RegisterRequest]{
+		[]boundField[RegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *RegisterRequest) string { return string(q.UserID) }},
 			{field{name: "DOMAIN", optional: true}, func(q *RegisterRequest) string { return string(q.Domain) }},
 			{field{name: "STATIC_PASSWORD", optional: true}, func(q *RegisterRequest) string { return string(q.StaticPassword) }},
 			{field{name: "SERIAL_NO", optional: true}, func(q *RegisterRequest) string { return string(q.SerialNumber) }},
 		},
-		[]out[Registered]{
+		[]boundOutput[Registered]{
 			{output{name: "SERIAL_NO"}, func(a *Registered) *string { return &a.SerialNumber }},
-			{output{name: "ACTIVATION_CODE", required: true, kind: printable, longest: maxActivationCode}, func(a *Registered) *string { return &a.ActivationCode }},
+			{output{name: "ACTIVATION_CODE", required: true, characters: printable, longest: maxActivationCode}, func(a *Registered) *string { return &a.ActivationCode }},
 			{
-				output{name: "EVENT_REACTIVATION_COUNTER", id: eventReactivationCounterName, kind: printable, longest: maxEventCounter},
+				output{name: "EVENT_REACTIVATION_COUNTER", configuredName: eventReactivationCounterName, characters: printable, longest: maxEventCounter},
 				func(a *Registered) *string { return &a.EventReactivationCounter },
 			},
 		})
 
 	// Activate confirms the activation of a standard licence.
 	Activate = define(provisioning("PROVISIONCMD_ACTIVATE"),
-		[]in[ActivateRequest]{
+		[]boundField[ActivateRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *ActivateRequest) string { return q.UserID }},
 			{field{name: "DOMAIN", optional: true}, func(q *ActivateRequest) string { return q.Domain }},
 			{field{name: "DP_RESPONSE", optional: true}, func(q *ActivateRequest) string { return string(q.Response) }},
 			{field{name: "DERIVATION_CODE", optional: true}, func(q *ActivateRequest) string { return string(q.DerivationCode) }},
-			{field{name: "REQUEST_TYPE", kind: xsdUnsignedInt, optional: true}, (*ActivateRequest).requestType},
+			{field{name: "REQUEST_TYPE", xsiType: xsdUnsignedInt, optional: true}, (*ActivateRequest).requestType},
 		},
 		activated("USERID", "DOMAIN", "SERIAL_NO"))
 
-	// DSAPPSRPRegister registers a user for an exchange with the server itself.
+	// DSAPPSRPRegister registers a user for an SRP exchange that the authentication server
+	// carries out itself. The gateway only relays such an exchange.
 	DSAPPSRPRegister = define(Row{operation: "dsappSRPRegister", scenario: provisioningScenario},
-		[]in[DSAPPSRPRegisterRequest]{
+		[]boundField[DSAPPSRPRegisterRequest]{
 			{field{name: "activationType", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return q.ActivationType }},
 			{field{name: "componentType"}, nil},
 			{field{name: "user/userID"}, func(q *DSAPPSRPRegisterRequest) string { return string(q.UserID) }},
@@ -95,29 +99,29 @@ var (
 			{field{name: "credential/staticPassword"}, func(q *DSAPPSRPRegisterRequest) string { return string(q.StaticPassword) }},
 			{field{name: "serialNumber", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return string(q.SerialNumber) }},
 		},
-		[]out[DSAPPSRPRegistered]{
+		[]boundOutput[DSAPPSRPRegistered]{
 			{output{name: "registrationID", required: true}, func(a *DSAPPSRPRegistered) *string { return &a.RegistrationID }},
 			{output{name: "activationPassword", required: true}, func(a *DSAPPSRPRegistered) *string { return &a.ActivationPassword }},
 			{output{name: "serialNumber"}, func(a *DSAPPSRPRegistered) *string { return &a.SerialNumber }},
 			{output{name: "digipassGatewayID"}, func(a *DSAPPSRPRegistered) *string { return &a.DIGIPASSGatewayID }},
 		})
 
-	// DSAPPSRPGenerateEphemeralKey is the first call of an exchange.
+	// DSAPPSRPGenerateEphemeralKey is the first call of a relayed SRP exchange.
 	DSAPPSRPGenerateEphemeralKey = define(Row{operation: "dsappSRPGenerateEphemeralKey", scenario: provisioningScenario},
-		[]in[DSAPPSRPEphemeralKeyRequest]{
+		[]boundField[DSAPPSRPEphemeralKeyRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "registrationID"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return string(q.RegistrationID) }},
 			{field{name: "clientEphemeralPublicKey"}, func(q *DSAPPSRPEphemeralKeyRequest) string { return string(q.ClientPublic) }},
 		},
-		[]out[DSAPPSRPChallenge]{
+		[]boundOutput[DSAPPSRPChallenge]{
 			{
-				output{name: "serverEphemeralPublicKey", required: true, kind: hexDigits, longest: maxRelayed},
+				output{name: "serverEphemeralPublicKey", required: true, characters: hexDigits, longest: maxRelayed},
 				func(a *DSAPPSRPChallenge) *string { return &a.ServerPublic },
 			},
-			{output{name: "salt", required: true, kind: hexDigits, longest: maxRelayed}, func(a *DSAPPSRPChallenge) *string { return &a.Salt }},
+			{output{name: "salt", required: true, characters: hexDigits, longest: maxRelayed}, func(a *DSAPPSRPChallenge) *string { return &a.Salt }},
 		})
 
-	// DSAPPSRPGenerateActivationData is the second call of an exchange.
+	// DSAPPSRPGenerateActivationData is the second call of a relayed SRP exchange.
 	DSAPPSRPGenerateActivationData = define(
 		Row{
 			operation: "dsappSRPGenerateActivationData", scenario: provisioningScenario,
@@ -125,21 +129,22 @@ var (
 				return gatherActivationData(items, answer.(*DSAPPSRPActivationData))
 			},
 		},
-		[]in[DSAPPSRPEvidenceRequest]{
+		[]boundField[DSAPPSRPEvidenceRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "registrationID"}, func(q *DSAPPSRPEvidenceRequest) string { return string(q.RegistrationID) }},
 			{field{name: "clientEvidenceMessage"}, func(q *DSAPPSRPEvidenceRequest) string { return string(q.ClientEvidence) }},
 		},
-		[]out[DSAPPSRPActivationData]{
+		[]boundOutput[DSAPPSRPActivationData]{
 			{
-				output{name: "serverEvidenceMessage", required: true, kind: hexDigits, longest: maxRelayed},
+				output{name: "serverEvidenceMessage", required: true, characters: hexDigits, longest: maxRelayed},
 				func(a *DSAPPSRPActivationData) *string { return &a.ServerEvidence },
 			},
 		})
 
-	// DSAPPSRPActivate is the final call for a standard licence.
+	// DSAPPSRPActivate confirms the activation of a standard licence after a relayed SRP
+	// exchange.
 	DSAPPSRPActivate = define(Row{operation: "dsappSRPActivate", scenario: provisioningScenario},
-		[]in[DSAPPSRPActivateRequest]{
+		[]boundField[DSAPPSRPActivateRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "registrationID"}, func(q *DSAPPSRPActivateRequest) string { return string(q.RegistrationID) }},
 			{field{name: "credential/response", optional: true}, func(q *DSAPPSRPActivateRequest) string { return string(q.Response) }},
@@ -150,30 +155,31 @@ var (
 	// UpdateDevicePNID registers the push notification ID of a device.
 	UpdateDevicePNID = define(
 		Row{operation: "updateDevicePNID", scenario: notificationScenario, Retry: RetryOnce},
-		[]in[UpdateDevicePNIDRequest]{
+		[]boundField[UpdateDevicePNIDRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "user/userID"}, func(q *UpdateDevicePNIDRequest) string { return string(q.UserID) }},
 			{field{name: "user/domain", optional: true}, func(q *UpdateDevicePNIDRequest) string { return string(q.Domain) }},
 			{field{name: "serialNumber"}, func(q *UpdateDevicePNIDRequest) string { return string(q.SerialNumber) }},
 			{field{name: "devicePNID"}, func(q *UpdateDevicePNIDRequest) string { return string(q.DevicePNID) }},
 		},
-		[]out[Done]{})
+		[]boundOutput[Done]{})
 
-	// AuthUser verifies a password or completes a pending login. A success that comes
-	// with a status message is a login that was refused after all.
+	// AuthUser verifies a password or completes a pending login. While it verifies a
+	// password, the server may send a push message and wait for the user. An answer that
+	// reports success but contains a status message is a refused login.
 	AuthUser = define(
 		Row{
 			operation: "authUser", scenario: authenticationScenario,
-			set: "credentialAttributeSet", prefix: "CREDFLD_", denial: "STATUS_MESSAGE",
-			Waits: true, answered: func(request any) bool { return request.(*AuthUserRequest).ChallengeKey != "" },
+			attributeSet: "credentialAttributeSet", prefix: "CREDFLD_", refusalOutput: "STATUS_MESSAGE",
+			MayAwaitUser: true, approved: func(request any) bool { return request.(*AuthUserRequest).ChallengeKey != "" },
 		},
-		[]in[AuthUserRequest]{
+		[]boundField[AuthUserRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *AuthUserRequest) string { return string(q.UserID) }},
 			{field{name: "DOMAIN", optional: true}, func(q *AuthUserRequest) string { return string(q.Domain) }},
 			{field{name: "CHALLENGE_KEY", optional: true}, func(q *AuthUserRequest) string { return string(q.ChallengeKey) }},
-			// One clear text in PASSWORD.
-			{field{name: "PASSWORD_FORMAT", kind: xsdUnsignedInt, fixed: "0"}, nil},
+			// 0 says that PASSWORD is one plain text.
+			{field{name: "PASSWORD_FORMAT", xsiType: xsdUnsignedInt, constant: "0"}, nil},
 			{field{name: "PASSWORD"}, func(q *AuthUserRequest) string { return q.Password }},
 		},
 		authenticated)
@@ -182,9 +188,9 @@ var (
 	AuthSignature = define(
 		Row{
 			operation: "authSignature", scenario: signatureScenario,
-			set: "attributeSet", prefix: "SIGNFLD_", dataFields: true,
+			attributeSet: "attributeSet", prefix: "SIGNFLD_", dataFields: true,
 		},
-		[]in[AuthSignatureRequest]{
+		[]boundField[AuthSignatureRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *AuthSignatureRequest) string { return string(q.UserID) }},
 			{field{name: "DOMAIN", optional: true}, func(q *AuthSignatureRequest) string { return string(q.Domain) }},
@@ -193,9 +199,9 @@ var (
 		},
 		authenticated)
 
-	// GetPreparedSecureChallenge fetches a pending login.
+	// GetPreparedSecureChallenge retrieves a pending login.
 	GetPreparedSecureChallenge = retrieval("getPreparedSecureChallenge", "challengeKey", authenticationScenario)
-	// GetPreparedSignatureRequest fetches a pending signature.
+	// GetPreparedSignatureRequest retrieves a pending signature.
 	GetPreparedSignatureRequest = retrieval("getPreparedSignatureRequest", "requestKey", signatureScenario)
 	// CancelAuthUser rejects a pending login.
 	CancelAuthUser = cancellation("cancelAuthUser", "challengeKeyMessage", authenticationScenario)
@@ -203,46 +209,46 @@ var (
 	CancelAuthSignatureRequest = cancellation("cancelAuthSignatureRequest", "requestKeyMessage", signatureScenario)
 )
 
-// provisioning is the row of a subcommand of provisioningExecute.
+// provisioning returns the row of a subcommand of provisioningExecute.
 func provisioning(cmd string) Row {
-	return Row{operation: "provisioningExecute", cmd: cmd, scenario: provisioningScenario, set: "attributeSet", prefix: "PROVFLD_"}
+	return Row{operation: "provisioningExecute", cmd: cmd, scenario: provisioningScenario, attributeSet: "attributeSet", prefix: "PROVFLD_"}
 }
 
 func retrieval(operation, key string, s scenario) Command[RetrieveRequest, Retrieved] {
 	return define(
-		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound}},
-		[]in[RetrieveRequest]{
+		Row{operation: operation, scenario: s, Retry: RetryFault, AskNextOn: []string{statusNotFound}},
+		[]boundField[RetrieveRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "serialNumber"}, func(q *RetrieveRequest) string { return string(q.SerialNumber) }},
 			{field{name: key}, func(q *RetrieveRequest) string { return string(q.Key) }},
 		},
-		[]out[Retrieved]{{
-			output{name: "requestMessage", required: true, kind: hexDigits, longest: maxRequestMessage},
+		[]boundOutput[Retrieved]{{
+			output{name: "requestMessage", required: true, characters: hexDigits, longest: maxRequestMessage},
 			func(a *Retrieved) *string { return &a.RequestMessage },
 		}})
 }
 
 func cancellation(operation, key string, s scenario) Command[CancelRequest, Done] {
 	return define(
-		Row{operation: operation, scenario: s, Retry: RetryFault, Elsewhere: []string{statusNotFound, statusNoSupport}},
-		[]in[CancelRequest]{
+		Row{operation: operation, scenario: s, Retry: RetryFault, AskNextOn: []string{statusNotFound, statusNoSupport}},
+		[]boundField[CancelRequest]{
 			{field{name: "componentType"}, nil},
 			{field{name: "serialNumber"}, func(q *CancelRequest) string { return string(q.SerialNumber) }},
 			{field{name: key}, func(q *CancelRequest) string { return string(q.KeyMessage) }},
 		},
-		[]out[Done]{})
+		[]boundOutput[Done]{})
 }
 
-// activated are the outputs of a final call, under these names.
-func activated(userID, domain, serialNumber string) []out[Activated] {
-	return []out[Activated]{
+// activated returns the outputs of a command that confirms an activation.
+func activated(userID, domain, serialNumber string) []boundOutput[Activated] {
+	return []boundOutput[Activated]{
 		{output{name: userID}, func(a *Activated) *string { return &a.UserID }},
 		{output{name: domain}, func(a *Activated) *string { return &a.Domain }},
 		{output{name: serialNumber}, func(a *Activated) *string { return &a.SerialNumber }},
 	}
 }
 
-var authenticated = []out[Authenticated]{
+var authenticated = []boundOutput[Authenticated]{
 	{output{name: "USERID"}, func(a *Authenticated) *string { return &a.UserID }},
 	{output{name: "DOMAIN"}, func(a *Authenticated) *string { return &a.Domain }},
 	{output{name: "ORGANIZATIONAL_UNIT"}, func(a *Authenticated) *string { return &a.OrgUnit }},

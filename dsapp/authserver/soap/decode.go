@@ -7,43 +7,45 @@ import (
 	"strings"
 )
 
-// Limits of what is taken from an answer.
+// Limits of single parts of an answer.
 const (
 	maxCode = 128 // bytes of a result code and of a Fault's code
 	maxPath = 512 // bytes of a path below result
 )
 
-// Answer is what the answer to any command tells.
+// Answer contains what the answers to all commands have in common.
 type Answer struct {
 	Codes ResultCodes
-	// Stack is in the server's order. Values of the command that the server
-	// repeated in it are blotted out.
+	// Stack is the error stack in the server's order. Where the server repeated values of
+	// the request, they are replaced by "[…]".
 	Stack []StackEntry
-	// Guessed is the name of the attribute that was taken for an activation message,
-	// because that of the configured name was absent; otherwise empty.
+	// Guessed is the name of the attribute that was taken for an activation message
+	// because the attribute with the configured name was absent. Otherwise it is empty.
 	Guessed string
 }
 
-// Decode reads the answer to the call from r up to its end and, if it is a success,
-// fills in the values. Element names count without their prefixes and namespaces,
-// and the order of elements does not matter: both vary between versions of the
-// server. A SOAP Fault is returned as *Fault and a failure of r as *ReadError; no
-// error holds text of the answer but the code of a Fault. With an error there is an
-// Answer only if nothing but the values of a success cannot be used.
+// Decode reads the answer from r up to its end. If it is a success, it stores the values in
+// c.Answer. Prefixes, namespaces and the order of elements do not matter, as they vary
+// between versions of the server.
+//
+// A SOAP Fault is returned as *Fault and a failure of r as *ReadError. Apart from the code of
+// a Fault, no error contains text of the answer. If only the values of a success cannot be
+// used, Decode returns the Answer together with an error; with all other errors the Answer
+// is nil.
 func (c Call) Decode(r io.Reader, d *Dialect) (*Answer, error) {
 	got, err := decode(r, c.operation)
 	if fault, ok := errors.AsType[*Fault](err); ok {
-		blotter := c.blotter()
-		fault.Code, fault.String = blotter.Replace(fault.Code), blotter.Replace(fault.String)
+		redactor := c.redactor()
+		fault.Code, fault.String = redactor.Replace(fault.Code), redactor.Replace(fault.String)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.deny(got)
+	c.applyRefusalOutput(got)
 	if len(got.stack) > 0 {
-		blotter := c.blotter()
+		redactor := c.redactor()
 		for i := range got.stack {
-			got.stack[i].Description = blotter.Replace(got.stack[i].Description)
+			got.stack[i].Description = redactor.Replace(got.stack[i].Description)
 		}
 	}
 	a := &Answer{Codes: got.codes, Stack: got.stack}
@@ -53,18 +55,18 @@ func (c Call) Decode(r io.Reader, d *Dialect) (*Answer, error) {
 	return a, err
 }
 
-// answer is what the answer of any command holds.
+// answer is the content of an answer before its values are assigned to outputs.
 type answer struct {
 	codes ResultCodes
 	stack []StackEntry
-	// items are the attributes by name (attribute list family) or the leaf
-	// elements below result by path (typed family), in the server's order.
+	// items are in the server's order: attributes with their names (attribute list family)
+	// or leaf elements with their paths below result (typed family).
 	items []item
 }
 
 type item struct{ name, value string }
 
-// decode reads the answer of an operation.
+// decode reads the answer to an operation.
 func decode(r io.Reader, operation string) (*answer, error) {
 	root, err := parse(r)
 	if err != nil {
@@ -91,7 +93,7 @@ func decode(r io.Reader, operation string) (*answer, error) {
 	return a, nil
 }
 
-// content is the one element of the body of an envelope.
+// content returns the only element in the body of an envelope.
 func (e *element) content() (*element, error) {
 	var body *element
 	for i := range e.children {
@@ -114,8 +116,8 @@ func (e *element) content() (*element, error) {
 	return &body.children[0], nil
 }
 
-// part takes one part of an operation's answer. Elements without a meaning of
-// their own, such as results, status and authUserResults, are only wrappers.
+// part reads one part of an answer. Elements that it does not know, such as results, status
+// and authUserResults, only wrap other parts.
 func (a *answer) part(e *element) error {
 	switch e.name {
 	case "resultCodes":
@@ -127,13 +129,13 @@ func (a *answer) part(e *element) error {
 	case "errorStack":
 		return e.each(a.stackEntry)
 	case "userattributelist":
-		// Attributes of the user, not of the result.
+		// These attributes describe the user. They are not part of the result.
 		return nil
 	}
 	return e.each(a.part)
 }
 
-// resultCodes takes the four codes, which must all be there once and agree
+// resultCodes reads the four codes. Each must occur exactly once, and they must agree on
 // whether they mean success.
 func (a *answer) resultCodes(e *element) error {
 	if a.codes != (ResultCodes{}) {
@@ -178,8 +180,8 @@ func (a *answer) resultCodes(e *element) error {
 
 var resultCodeNames = []string{"returnCodeEnum", "statusCodeEnum", "returnCode", "statusCode"}
 
-// attributes takes one attribute: its name and its value in any order. Other
-// elements are lists of attributes.
+// attributes reads an attribute, whose name and value come in any order, or a list of
+// attributes.
 func (a *answer) attributes(e *element) error {
 	if e.name != "attributes" {
 		return e.each(a.attributes)
@@ -211,10 +213,10 @@ func (a *answer) attributes(e *element) error {
 	return nil
 }
 
-// member takes an element, whose path below result is path, down to its leaf
-// elements.
+// member reads the leaf elements of an element whose path below result is path.
 func (a *answer) member(e *element, path string) error {
-	// Each leaf has its path: long names of parents would multiply.
+	// The name of a parent is copied into the path of each of its leaves, so that long
+	// names would multiply the memory that an answer takes.
 	if len(path) > maxPath {
 		return errors.New("element with a name that is too long")
 	}
@@ -225,7 +227,7 @@ func (a *answer) member(e *element, path string) error {
 	return e.each(func(below *element) error { return a.member(below, path+"/"+below.name) })
 }
 
-// stackEntry takes one entry of the error stack.
+// stackEntry reads one entry of the error stack.
 func (a *answer) stackEntry(e *element) error {
 	if e.name != "errors" {
 		return nil
@@ -235,8 +237,8 @@ func (a *answer) stackEntry(e *element) error {
 		switch part.name {
 		case "errorCode":
 			text, err := part.value()
-			// The stack is for the log: a code that is left empty is no reason to
-			// lose the result.
+			// The stack is only logged, so an empty code does not make the answer
+			// unusable.
 			if text = strings.TrimSpace(text); text != "" {
 				entry.Code, err = number(part.name, text)
 			}
@@ -250,7 +252,7 @@ func (a *answer) stackEntry(e *element) error {
 	return err
 }
 
-// fault gives the Fault of either SOAP version, or what is wrong with it.
+// fault returns the *Fault of either SOAP version, or another error if it is malformed.
 func (e *element) fault() error {
 	var code, explanation string
 	err := e.each(func(part *element) (err error) {
@@ -260,7 +262,7 @@ func (e *element) fault() error {
 		case "faultstring":
 			explanation, err = part.value()
 		case "Code":
-			// A Subcode has a Value of its own, further down.
+			// Only the direct child: a Subcode contains a Value, too.
 			err = part.each(func(value *element) (err error) {
 				if value.name == "Value" {
 					code, err = value.value()
@@ -289,7 +291,7 @@ func (e *element) fault() error {
 		return errors.New("Fault with a code that is too long")
 	}
 	f := &Fault{Code: code, String: explanation}
-	// SOAP 1.1 lets codes be refined: Client.Authentication.
+	// In SOAP 1.1 a code can have a suffix, as in Client.Authentication.
 	switch class, _, _ := strings.Cut(code, "."); class {
 	case "Client", "Sender", "VersionMismatch", "MustUnderstand", "DataEncodingUnknown":
 		f.Sender = true
@@ -297,11 +299,11 @@ func (e *element) fault() error {
 	return f
 }
 
-// number reads an xsd:int.
+// number parses an xsd:int. The error names the element but does not contain the text.
 func number(name, text string) (int, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
-		return 0, errors.New(name + " is no integer")
+		return 0, errors.New(name + " is not an integer")
 	}
 	return int(n), nil
 }

@@ -10,7 +10,7 @@ import (
 	"testing/iotest"
 )
 
-// failed are the codes of a refusal.
+// failed returns the codes of a refusal.
 func failed(status string, code int) string {
 	return fmt.Sprintf(`<resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
 		`<returnCode>-1</returnCode><statusCode>%d</statusCode></resultCodes>`, status, code)
@@ -21,7 +21,7 @@ const success = `<resultCodes><returnCodeEnum>RET_SUCCESS</returnCodeEnum><statu
 
 var succeeded = ResultCodes{ReturnCodeEnum: "RET_SUCCESS", StatusCodeEnum: "STAT_SUCCESS"}
 
-// envelope is a SOAP 1.1 answer as the server writes it.
+// envelope returns a SOAP 1.1 answer as the server writes it.
 func envelope(body string) string {
 	return `<?xml version="1.0" encoding="UTF-8"?>
 <SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:SOAP-ENC="http://schemas.xmlsoap.org/soap/encoding/"` +
@@ -34,20 +34,20 @@ func attribute(id, value string) string {
 	return `<attributes><value xsi:type="xsd:string">` + value + `</value><attributeID>` + id + `</attributeID></attributes>`
 }
 
-// provisioned is a successful answer of provisioningExecute.
+// provisioned returns a successful answer of provisioningExecute.
 func provisioned(attributes ...string) string {
 	return envelope(`<PROV-TYPES:provisioningExecuteResponse><results xsi:type="PROVISIONING-TYPES:ProvisioningResults">` + success +
 		`<resultAttribute>` + strings.Join(attributes, "") + `</resultAttribute><errorStack/></results></PROV-TYPES:provisioningExecuteResponse>`)
 }
 
-// refused is an unsuccessful answer of provisioningExecute.
+// refused returns an unsuccessful answer of provisioningExecute.
 func refused(returnEnum, statusEnum string, returnCode, statusCode int, stack string) string {
 	return envelope(fmt.Sprintf(`<p:provisioningExecuteResponse xmlns:p="urn:x"><results><resultCodes><returnCodeEnum>%s</returnCodeEnum>`+
 		`<statusCodeEnum>%s</statusCodeEnum><returnCode>%d</returnCode><statusCode>%d</statusCode></resultCodes><resultAttribute/>%s</results></p:provisioningExecuteResponse>`,
 		returnEnum, statusEnum, returnCode, statusCode, stack))
 }
 
-// The reader takes every variant that servers are known to write.
+// All variants of answers that servers are known to write are understood.
 func TestDecode(t *testing.T) {
 	t.Parallel()
 	pair := []item{{"PROVFLD_SERIAL_NO", "VDS1234567"}}
@@ -154,7 +154,7 @@ func TestDecode(t *testing.T) {
 			answer{codes: succeeded},
 		},
 	} {
-		// One byte at a time, as a slow connection may bring it.
+		// The bytes arrive one at a time, as on a slow connection.
 		got, err := decode(iotest.OneByteReader(strings.NewReader(test.text)), test.operation)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -166,7 +166,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// UTF-8 has several names, and parts of it are UTF-8, too.
+// The encoding declaration may name UTF-8 in several ways, or ASCII.
 func TestDecodeNamesOfUTF8(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"UTF-8", "utf-8", "utf8", "UTF8", "us-ascii", "US-ASCII", "ascii"} {
@@ -177,8 +177,8 @@ func TestDecodeNamesOfUTF8(t *testing.T) {
 	}
 }
 
-// What is malformed, ambiguous, over a limit or of another operation is refused,
-// and the message repeats nothing of it.
+// Answers that are malformed, ambiguous, over a limit or of another operation are refused. The
+// error contains none of their text, here "sesame".
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	respond := func(s string) string {
@@ -190,7 +190,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"empty":                    {"", "empty document"},
 		"no XML":                   {"sesame", "text before"},
 		"JSON":                     {`{"sesame": 1}`, "text before"},
-		"no envelope":              {"<html><body>sesame</body></html>", "no SOAP envelope"},
+		"no envelope":              {"<html><body>sesame</body></html>", "not a SOAP envelope"},
 		"no body":                  {"<Envelope><sesame/></Envelope>", "without body"},
 		"empty body":               {envelope(""), "empty body"},
 		"text body":                {envelope("sesame"), "empty body"},
@@ -205,17 +205,17 @@ func TestDecodeRefuses(t *testing.T) {
 		"no statusCodeEnum":        {status(strings.Replace(success, "<statusCodeEnum>STAT_SUCCESS</statusCodeEnum>", "", 1)), "without statusCodeEnum"},
 		"empty returnCodeEnum":     {status(strings.Replace(success, "RET_SUCCESS", "", 1)), "returnCodeEnum is empty"},
 		"long returnCodeEnum":      {status(strings.Replace(success, "RET_SUCCESS", strings.Repeat("X", 129), 1)), "too long"},
-		"returnCode no number":     {status(strings.Replace(success, "<returnCode>0", "<returnCode>sesame", 1)), "returnCode is no integer"},
-		"returnCode with fraction": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0.0", 1)), "returnCode is no integer"},
+		"returnCode no number":     {status(strings.Replace(success, "<returnCode>0", "<returnCode>sesame", 1)), "returnCode is not an integer"},
+		"returnCode with fraction": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0.0", 1)), "returnCode is not an integer"},
 		"failure in a name":        {status(strings.Replace(success, "RET_SUCCESS", "RET_sesame", 1)), "resultCodes contradict"},
 		"failure in a status":      {status(strings.Replace(success, "STAT_SUCCESS", "STAT_sesame", 1)), "resultCodes contradict"},
 		"failure in a number":      {status(strings.Replace(success, "<returnCode>0", "<returnCode>-1", 1)), "resultCodes contradict"},
 		"success in a number":      {status(strings.Replace(failed("STAT_sesame", -1), "<returnCode>-1", "<returnCode>0", 1)), "resultCodes contradict"},
 		"success in a status code": {status(failed("STAT_sesame", 0)), "resultCodes contradict"},
 		"success in a status":      {status(failed("STAT_SUCCESS", -1)), "resultCodes contradict"},
-		"statusCode too large":     {status(strings.Replace(success, "<statusCode>0", "<statusCode>2147483648", 1)), "statusCode is no integer"},
+		"statusCode too large":     {status(strings.Replace(success, "<statusCode>0", "<statusCode>2147483648", 1)), "statusCode is not an integer"},
 		"returnCode with elements": {status(strings.Replace(success, "<returnCode>0", "<returnCode>0<sesame/>", 1)), "element where a value"},
-		"errorCode no number":      {status(success + "<errorStack><errors><errorCode>sesame</errorCode></errors></errorStack>"), "errorCode is no integer"},
+		"errorCode no number":      {status(success + "<errorStack><errors><errorCode>sesame</errorCode></errors></errorStack>"), "errorCode is not an integer"},
 		"attribute without name":   {respond("<resultAttribute><attributes><value>sesame</value></attributes></resultAttribute>"), "attributeID"},
 		"attribute with two names": {respond("<resultAttribute><attributes><attributeID>sesame</attributeID><attributeID>b</attributeID></attributes></resultAttribute>"), "attributeID"},
 		"attribute with two values": {
@@ -250,7 +250,7 @@ func TestDecodeRefuses(t *testing.T) {
 	} {
 		_, err := decode(strings.NewReader(test.text), "cancelAuthUser")
 		if err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 			continue
 		}
 		if !strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "sesame") {
@@ -259,7 +259,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// The largest answers within the limits are taken.
+// Answers that just reach a limit are accepted.
 func TestDecodeLimits(t *testing.T) {
 	t.Parallel()
 	for name, filling := range map[string]string{
@@ -275,7 +275,7 @@ func TestDecodeLimits(t *testing.T) {
 	}
 }
 
-// A Fault says who is to blame, in both SOAP versions.
+// The code of a Fault, in both SOAP versions, decides whether it blames the sender.
 func TestDecodeFault(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -312,7 +312,7 @@ func TestDecodeFault(t *testing.T) {
 	}
 }
 
-// An error of the connection stays recognisable, whatever was read before it.
+// A failure of the reader is a *ReadError, wherever in the answer it happens.
 func TestDecodeReadError(t *testing.T) {
 	t.Parallel()
 	text := provisioned()
@@ -325,7 +325,8 @@ func TestDecodeReadError(t *testing.T) {
 	}
 }
 
-// The typed family's outputs, including those that the server spells in two ways.
+// Outputs of the typed family are found, also if the server writes their names in another case. Absent
+// outputs become empty.
 func TestTypedResults(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -360,8 +361,9 @@ func TestTypedResults(t *testing.T) {
 	}
 }
 
-// Outputs are checked before anybody relies on them.
-func TestResults(t *testing.T) {
+// Activation messages are found under the configured name or, without it, guessed. Values that do
+// not comply are refused.
+func TestActivationMessages(t *testing.T) {
 	t.Parallel()
 	long, other := strings.Repeat("A1", 33), strings.Repeat("b2", 33)
 	configured := "PROVFLD_ACTIVATION_MESSAGE"
@@ -420,8 +422,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// A standard licence's answer: the activation code is masked in the server's
-// audit, not here; its counter has a configured name.
+// The answer for a standard licence contains an activation code, which the server marks as masked
+// for its own audit, and a counter with a configured name.
 func TestStandardLicence(t *testing.T) {
 	t.Parallel()
 	var got Registered
@@ -434,8 +436,8 @@ func TestStandardLicence(t *testing.T) {
 	}
 }
 
-// Whatever a server sends, the reader ends with an answer within the limits whose
-// codes agree, or with an error.
+// Whatever a server sends, decode returns an error or an answer that is within the limits and whose
+// codes agree.
 func FuzzDecode(f *testing.F) {
 	f.Add(provisioned(attribute("PROVFLD_SERIAL_NO", "VDS1234567")))
 	f.Add(refused("RET_FAILURE", "STAT_NOT_FOUND", -1, -13, `<errorStack><errors><errorCode>-13</errorCode><errorDesc>x</errorDesc></errors></errorStack>`))
@@ -476,14 +478,14 @@ func FuzzDecode(f *testing.F) {
 			if it.name == "" || len(it.name)+len(it.value) > maxAnswer {
 				t.Errorf("item %.100q", it.name)
 			}
-			if !LegalText(it.value) {
+			if !IsXMLText(it.value) {
 				t.Errorf("value %.100q", it.value)
 			}
 		}
 	})
 }
 
-// The cost of a command apart from the network.
+// BenchmarkEncodeDecode measures a command without the network.
 func BenchmarkEncodeDecode(b *testing.B) {
 	text := provisioned(
 		attribute("PROVFLD_REGISTRATIONID", "aB3dE6gH"),

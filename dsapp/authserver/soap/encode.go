@@ -11,9 +11,10 @@ import (
 
 // Version is one of the two SOAP versions.
 type Version struct {
-	envelope    string
+	envelope string // namespace
+	// ContentType is the Content-Type of a request.
 	ContentType string
-	// Action says that the version has the SOAPAction header.
+	// Action says that a request has a SOAPAction header.
 	Action bool
 }
 
@@ -23,21 +24,21 @@ var (
 	V12 = Version{"http://www.w3.org/2003/05/soap-envelope", "application/soap+xml; charset=utf-8", false}
 )
 
-// FieldError is a value that no command can carry.
+// FieldError says which value of a request cannot be sent, and why.
 type FieldError struct {
 	// Field is the name of the attribute or element.
 	Field string
-	// Problem says what is wrong, without the value.
+	// Problem says what is wrong. It does not contain the value.
 	Problem string
 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
 
-// Encode writes the request. A required field without a value and a character that
-// XML cannot carry give a *FieldError.
+// Encode returns the request as XML. The error is a *FieldError: a required value is missing,
+// or a value contains a character that XML cannot represent.
 func (c Call) Encode(d *Dialect) ([]byte, error) {
-	// Room for the longest escapes, so that no outgrown buffer with a secret in
-	// it is left behind.
+	// The buffer has room for the longest escapes. If it grew, a copy of a secret would
+	// stay behind in memory.
 	size := 1024
 	for i := range c.fields {
 		size += 128 + 6*len(c.value(&c.fields[i], d))
@@ -66,14 +67,14 @@ func (c Call) Encode(d *Dialect) ([]byte, error) {
 	return w.Bytes(), nil
 }
 
-// writeAttributes writes the parameters of the attribute list family.
+// writeAttributes writes the fields of a command of the attribute list family.
 func (c Call) writeAttributes(w *bytes.Buffer, d *Dialect) error {
 	if c.cmd != "" {
 		openTag(w, "cmd")
 		w.WriteString(c.cmd)
 		closeTag(w, "cmd")
 	}
-	openTag(w, c.set)
+	openTag(w, c.attributeSet)
 	for i := range c.fields {
 		f := &c.fields[i]
 		name := c.inputName(f, &d.Attributes)
@@ -87,19 +88,19 @@ func (c Call) writeAttributes(w *bytes.Buffer, d *Dialect) error {
 		if value == "" {
 			continue
 		}
-		w.WriteString(`<attributes><value xsi:type="` + cmp.Or(f.kind, xsdString) + `">`)
+		w.WriteString(`<attributes><value xsi:type="` + cmp.Or(f.xsiType, xsdString) + `">`)
 		writeText(w, value)
 		w.WriteString("</value><attributeID>" + name + "</attributeID></attributes>")
 	}
-	closeTag(w, c.set)
+	closeTag(w, c.attributeSet)
 	if c.dataFields {
 		w.WriteString("<dataFieldList><dataField><key>k</key><value>v</value></dataField></dataFieldList>")
 	}
 	return nil
 }
 
-// writeElements writes the parameters of the typed family. Fields that follow
-// each other and share a parent share its element.
+// writeElements writes the fields of a command of the typed family. Successive fields with
+// the same parent share its element.
 func (c Call) writeElements(w *bytes.Buffer, d *Dialect) error {
 	open := ""
 	for i := range c.fields {
@@ -134,38 +135,38 @@ func (c Call) writeElements(w *bytes.Buffer, d *Dialect) error {
 	return nil
 }
 
-// value is what the field sends; empty if nothing.
+// value returns what is sent for a field, or the empty string if nothing is.
 func (c Call) value(f *field, d *Dialect) string {
 	switch {
-	case f.of != nil:
-		return f.of(c.Request)
-	case f.fixed != "":
-		return f.fixed
+	case f.valueIn != nil:
+		return f.valueIn(c.Request)
+	case f.constant != "":
+		return f.constant
 	}
 	return c.scenario.component(&d.ComponentTypes)
 }
 
-// check refuses a value that the field, under its full name, cannot carry.
+// check returns a *FieldError about name, the field's full name, if value cannot be sent.
 func (f *field) check(name, value string) error {
 	if value == "" && !f.optional {
 		return &FieldError{name, "is missing"}
 	}
-	if !LegalText(value) {
-		return &FieldError{name, "holds a character that XML cannot carry"}
+	if !IsXMLText(value) {
+		return &FieldError{name, "contains a character that XML cannot represent"}
 	}
 	return nil
 }
 
-// blotter replaces the values of the request in texts of the server, which is free
-// to repeat them.
-func (c Call) blotter() *strings.Replacer {
+// redactor replaces the values of the request in texts of the server, which may repeat them.
+func (c Call) redactor() *strings.Replacer {
 	var sent []string
 	for i := range c.fields {
-		if f := &c.fields[i]; f.of != nil && f.of(c.Request) != "" {
-			sent = append(sent, f.of(c.Request))
+		if f := &c.fields[i]; f.valueIn != nil && f.valueIn(c.Request) != "" {
+			sent = append(sent, f.valueIn(c.Request))
 		}
 	}
-	// A value that holds another goes first.
+	// Long values come first, so that a value is replaced as a whole even if it contains
+	// another one.
 	slices.SortFunc(sent, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	pairs := make([]string, 0, 2*len(sent))
 	for _, value := range sent {
@@ -174,8 +175,9 @@ func (c Call) blotter() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// LegalText reports whether s is UTF-8 that consists of characters of XML 1.0, §2.2.
-func LegalText(s string) bool {
+// IsXMLText reports whether s is valid UTF-8 and consists of characters that XML 1.0 allows
+// (section 2.2).
+func IsXMLText(s string) bool {
 	if !utf8.ValidString(s) {
 		return false
 	}
@@ -192,8 +194,9 @@ func LegalText(s string) bool {
 func openTag(w *bytes.Buffer, name string)  { w.WriteString("<" + name + ">") }
 func closeTag(w *bytes.Buffer, name string) { w.WriteString("</" + name + ">") }
 
-// writeText escapes also quotes and line ends, which a parser would change.
+// writeText writes s so that a parser reads it unchanged: it also escapes quotes and line
+// ends.
 func writeText(w *bytes.Buffer, s string) {
-	// A bytes.Buffer never fails.
+	// Writing to a bytes.Buffer never fails.
 	_ = xml.EscapeText(w, []byte(s))
 }

@@ -2,21 +2,24 @@ package soap
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// minGuess is the length from which on a hex value can be taken for an
+// minGuess is the length, in hex digits, of the shortest value that can be taken for an
 // activation message.
 const minGuess = 65
 
-// deniedCodes are those of a login that the server reported as a success with a
-// message why it is none.
-var deniedCodes = FailureCodes("STAT_INVCREDENTIALS", 1000)
+// loginRefusedCodes replace the codes of a success with which the server reports a refused
+// login.
+var loginRefusedCodes = FailureCodes("STAT_INVCREDENTIALS", 1000)
 
-// fill picks the command's outputs from the items of its answer. If the attribute
-// of an output with a configured name is absent, the only unknown attribute that
-// looks like an activation message is taken; guessed is then its name.
+// fill stores the items of an answer in c.Answer. If the attribute with the configured name
+// of an activation message is absent, fill takes the only unknown attribute that looks like
+// an activation message, and returns its name as guessed.
 func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 	for i := range c.outputs {
 		o := &c.outputs[i]
@@ -25,7 +28,7 @@ func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if !found && o.id != nil && o.kind == hexDigits {
+		if !found && o.configuredName != nil && o.characters == hexDigits {
 			if guessed = c.guess(items, a); guessed != "" {
 				if value, _, err = c.find(items, guessed); err != nil {
 					return "", err
@@ -38,7 +41,7 @@ func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 		if problem := o.check(value); problem != "" {
 			return "", errors.New(name + " " + problem)
 		}
-		*o.in(c.Answer) = value
+		*o.placeIn(c.Answer) = value
 	}
 	if c.gather != nil {
 		if err := c.gather(items, c.Answer); err != nil {
@@ -48,16 +51,16 @@ func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 	return guessed, nil
 }
 
-// check says what is wrong with a value of the output; empty if nothing.
+// check returns what is wrong with a value of the output, or the empty string.
 func (o *output) check(value string) string {
 	longest := o.longest
 	if longest == 0 {
 		longest = maxText
 	}
 	switch {
-	case o.kind == hexDigits && value != "" && !isHex(value):
-		return "is not in hex digits"
-	case o.kind == printable && !isPrintable(value):
+	case o.characters == hexDigits && value != "" && !form.IsHex(value):
+		return "has a character that is not a hex digit"
+	case o.characters == printable && !form.IsPrintable(value):
 		return "has a character that is not printable ASCII"
 	case utf8.RuneCountInString(value) > longest:
 		return "is too long"
@@ -65,21 +68,22 @@ func (o *output) check(value string) string {
 	return ""
 }
 
-// deny makes a success a refusal if the answer holds the output that says so.
-func (r *Row) deny(got *answer) {
-	if r.denial == "" || !got.codes.Success() {
+// applyRefusalOutput turns a success into a refusal if the answer contains the command's
+// refusal output.
+func (r *Row) applyRefusalOutput(got *answer) {
+	if r.refusalOutput == "" || !got.codes.Success() {
 		return
 	}
 	for _, it := range got.items {
-		if it.name == r.prefix+r.denial {
-			got.codes = deniedCodes
-			got.stack = append(got.stack, StackEntry{Code: deniedCodes.StatusCode, Description: it.value})
+		if it.name == r.prefix+r.refusalOutput {
+			got.codes = loginRefusedCodes
+			got.stack = append(got.stack, StackEntry{Code: loginRefusedCodes.StatusCode, Description: it.value})
 		}
 	}
 }
 
-// find gives the value of the one item of that name. The server is not
-// consistent in the case of element names.
+// find returns the value of the item with that name. Items with the same name must have the
+// same value. The case of element names does not matter, as the server is not consistent.
 func (r *Row) find(items []item, name string) (value string, found bool, err error) {
 	for _, it := range items {
 		if it.name != name && !(r.typed() && strings.EqualFold(it.name, name)) {
@@ -93,12 +97,12 @@ func (r *Row) find(items []item, name string) (value string, found bool, err err
 	return value, found, nil
 }
 
-// guess gives the name of the only attribute that the command does not know and
-// that holds a long hex value; empty if there is none or more than one.
+// guess returns the name of the only attribute with a long hex value that is neither field
+// nor output of the command. It returns the empty string if there is none or more than one.
 func (r *Row) guess(items []item, a *Attributes) string {
 	name := ""
 	for _, it := range items {
-		if len(it.value) < minGuess || !isHex(it.value) || !ValidAttributeName(it.name) || r.knows(it.name, a) {
+		if len(it.value) < minGuess || !form.IsHex(it.value) || !ValidAttributeName(it.name) || r.knows(it.name, a) {
 			continue
 		}
 		if name != "" {
@@ -109,7 +113,7 @@ func (r *Row) guess(items []item, a *Attributes) string {
 	return name
 }
 
-// knows reports whether the name is that of a field or output of the command.
+// knows reports whether the command has a field or output with that name.
 func (r *Row) knows(name string, a *Attributes) bool {
 	for i := range r.fields {
 		if r.inputName(&r.fields[i], a) == name {
@@ -124,32 +128,9 @@ func (r *Row) knows(name string, a *Attributes) bool {
 	return false
 }
 
-// isHex reports whether s consists of hex digits, at least one.
-func isHex(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
-}
+// attributeName matches the names of attributes. The limit of 64 is the gateway's own.
+var attributeName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 
-// isPrintable reports whether s consists of printable characters of ASCII.
-func isPrintable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// ValidAttributeName reports whether s can be the name of an attribute.
-func ValidAttributeName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for _, r := range s {
-		switch {
-		case r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_':
-		default:
-			return false
-		}
-	}
-	return true
-}
+// ValidAttributeName reports whether s can be the name of an attribute: 1 to 64 letters,
+// digits and underscores.
+func ValidAttributeName(s string) bool { return attributeName.MatchString(s) }

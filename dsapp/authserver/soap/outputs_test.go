@@ -1,14 +1,11 @@
 package soap
 
 import (
-	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// Outputs keep to their lengths and characters, which the reference gives.
+// The length and the characters of each output are checked.
 func TestOutputLimits(t *testing.T) {
 	t.Parallel()
 	code, counter := "PROVFLD_ACTIVATION_CODE", "PROVFLD_EVENT_REACTIVATION_COUNTER"
@@ -35,12 +32,12 @@ func TestOutputLimits(t *testing.T) {
 		"user, too long":                 {authUser, []item{{"CREDFLD_USERID", strings.Repeat("é", 1025)}}, "CREDFLD_USERID is too long"},
 		"request message, longest":       {signatureRequest, []item{{"requestMessage", digits[:16384]}}, ""},
 		"request message, too long":      {signatureRequest, []item{{"requestMessage", digits[:16385]}}, "requestMessage is too long"},
-		"request message, no hex":        {challenge, []item{{"RequestMessage", "0G"}}, "requestMessage is not in hex"},
+		"request message, no hex":        {challenge, []item{{"RequestMessage", "0G"}}, "requestMessage has a character that is not a hex digit"},
 		"request message, empty":         {challenge, []item{{"RequestMessage", ""}}, "without requestMessage"},
 		"public key, no hex": {
-			ephemeralKey, []item{{"serverEphemeralPublicKey", "xy"}, {"salt", "00"}}, "serverEphemeralPublicKey is not in hex",
+			ephemeralKey, []item{{"serverEphemeralPublicKey", "xy"}, {"salt", "00"}}, "serverEphemeralPublicKey has a character that is not a hex digit",
 		},
-		"salt, no hex":        {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}, {"salt", "xy"}}, "salt is not in hex"},
+		"salt, no hex":        {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}, {"salt", "xy"}}, "salt has a character that is not a hex digit"},
 		"salt, missing":       {ephemeralKey, []item{{"serverEphemeralPublicKey", "00"}}, "without salt"},
 		"public key, longest": {ephemeralKey, []item{{"serverEphemeralPublicKey", digits[:65536]}, {"salt", "00"}}, ""},
 		"public key, too long": {
@@ -60,122 +57,30 @@ func TestOutputLimits(t *testing.T) {
 	}
 }
 
-// activationData reads a result of the second call of an exchange.
-func activationData(members string) (data DSAPPSRPActivationData, err error) {
-	_, err = DSAPPSRPGenerateActivationData.Call(&DSAPPSRPEvidenceRequest{}, &data).Decode(strings.NewReader(envelope(
-		`<dsappSRPGenerateActivationDataResponse><status>`+success+`</status><result>`+members+
-			`<serverEvidenceMessage>EE</serverEvidenceMessage></result></dsappSRPGenerateActivationDataResponse>`)), &testDialect)
-	return data, err
-}
-
-// The encrypted items are found under every name that fits what is documented
-// about them, and their values stay as they are.
-func TestActivationData(t *testing.T) {
+// A status message turns the success of a login into a refusal. It changes neither a refusal nor
+// the answers to other commands.
+func TestRefusalOutput(t *testing.T) {
 	t.Parallel()
-	const item = "<encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac>"
-	want := &form.Sealed{Data: "dA", Counter: "0C", MAC: "Aa"}
+	const refusal = "<attributes><attributeID>CREDFLD_STATUS_MESSAGE</attributeID><value>locked</value></attributes>"
+	locked := FailureCodes("STAT_LOCKED", 1007)
 	for name, test := range map[string]struct {
-		members                string
-		message, code, counter *form.Sealed
+		call  Call
+		codes string
+		items string
+		want  ResultCodes
+		stack int
 	}{
-		"multi-device":       {"<mdl><activationMessage>" + item + "</activationMessage></mdl>", want, nil, nil},
-		"no element between": {"<mdl>" + item + "</mdl>", want, nil, nil},
-		"element of another name, empty other licence": {
-			"<standard/><mdl><encryptedLicense>" + item + "</encryptedLicense><x>00</x></mdl>", want, nil, nil,
-		},
-		"names of the REST service": {
-			"<mdl><m><encryptedLicenseActivationMessage>dA</encryptedLicenseActivationMessage><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></m></mdl>",
-			want, nil, nil,
-		},
-		"initial vector": {"<mdl><m><InitialVector>0C</InitialVector><message>dA</message><MAC>Aa</MAC></m></mdl>", want, nil, nil},
-		"counter":        {"<mdl><m><mac>Aa</mac><Counter>0C</Counter><data>dA</data></m></mdl>", want, nil, nil},
-		"other members": {
-			"<MDL><m>" + item + "<type>hex</type><vectorLength>16</vectorLength><code>ff</code></m><other><a>00</a></other></MDL>", want, nil, nil,
-		},
-		"other text":     {"<mdl><m><mac>Aa</mac><counter>0C</counter><kind>x</kind><data>dA</data></m></mdl>", want, nil, nil},
-		"repeated value": {"<mdl><m>" + item + "<mac>Aa</mac></m></mdl>", want, nil, nil},
-		"standard": {
-			"<standard><activationCode>" + item + "</activationCode><eventReactivationCounter>" + strings.ReplaceAll(item, "dA", "dB") +
-				"</eventReactivationCounter></standard>",
-			nil, want, &form.Sealed{Data: "dB", Counter: "0C", MAC: "Aa"},
-		},
-		"standard, other order and names": {
-			"<mdl></mdl><standard><ERCounter><mac>01</mac><vector>02</vector><value>03</value></ERCounter><code>" + item + "</code></standard>",
-			nil, want, &form.Sealed{Data: "03", Counter: "02", MAC: "01"},
-		},
-		"counter as data": {
-			"<standard><c>" + item + "</c><eventCounter><encryptedEventCounter>03</encryptedEventCounter><encryptedCounter>02</encryptedCounter><mac>01</mac>" +
-				"</eventCounter></standard>",
-			nil, want, &form.Sealed{Data: "03", Counter: "02", MAC: "01"},
-		},
-		"standard without counter": {"<standard><activationCode>" + item + "</activationCode></standard>", nil, want, nil},
-		"long": {
-			"<mdl><m>" + strings.ReplaceAll(item, "dA", strings.Repeat("A", 65536)) + "</m></mdl>",
-			&form.Sealed{Data: strings.Repeat("A", 65536), Counter: "0C", MAC: "Aa"}, nil, nil,
+		"login":                        {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), success, attribute("CREDFLD_USERID", "jane"), succeeded, 0},
+		"login with a message":         {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), success, refusal, FailureCodes("STAT_INVCREDENTIALS", 1000), 1},
+		"refused login with a message": {AuthUser.Call(&AuthUserRequest{}, &Authenticated{}), failed("STAT_LOCKED", 1007), refusal, locked, 0},
+		"signature with a message": {
+			AuthSignature.Call(&AuthSignatureRequest{}, &Authenticated{}), success, strings.Replace(refusal, "CREDFLD", "SIGNFLD", 1), succeeded, 0,
 		},
 	} {
-		out, err := activationData(test.members)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if want := (DSAPPSRPActivationData{"EE", test.message, test.code, test.counter}); !reflect.DeepEqual(out, want) {
-			t.Errorf("%s: %+v", name, out)
+		text := envelope("<" + test.call.operation + "Response><results>" + test.codes + "<resultAttribute>" + test.items + "</resultAttribute></results></" + test.call.operation + "Response>")
+		got, err := test.call.Decode(strings.NewReader(text), &testDialect)
+		if err != nil || got.Codes != test.want || len(got.Stack) != test.stack {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-}
-
-// Activation data that cannot be told apart or is incomplete is refused.
-func TestActivationDataRefuses(t *testing.T) {
-	t.Parallel()
-	const item = "<encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac>"
-	for name, test := range map[string]struct{ members, problem string }{
-		"nothing":            {"", "without activation data"},
-		"other element":      {"<other>" + item + "</other>", "without activation data"},
-		"at the top":         {item, "without activation data"},
-		"counter alone":      {"<standard><counter>" + item + "</counter></standard>", "without activation data"},
-		"both licences":      {"<mdl><m>" + item + "</m></mdl><standard><code>" + item + "</code></standard>", "two types of licence"},
-		"counter of another": {"<mdl><m>" + item + "</m></mdl><standard><counter>" + item + "</counter></standard>", "two types of licence"},
-		"two messages":       {"<mdl><a>" + item + "</a><b>" + item + "</b></mdl>", "several mdl/activationMessage"},
-		"two codes":          {"<standard><a>" + item + "</a><b>" + item + "</b></standard>", "several standard/activationCode"},
-		"no data":            {"<mdl><m><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></m></mdl>", "without mdl/activationMessage/encryptedData"},
-		"no counter":         {"<mdl><m><encryptedData>dA</encryptedData><mac>Aa</mac></m></mdl>", "without mdl/activationMessage/encryptedCounter"},
-		"no MAC":             {"<mdl><m><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter></m></mdl>", "without activation data"},
-		"empty MAC":          {"<mdl><m><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac/></m></mdl>", "without activation data"},
-		"two data":           {"<mdl><m><a>dA</a><b>dB</b><counter>0C</counter><mac>Aa</mac></m></mdl>", "different values of mdl/activationMessage/encryptedData"},
-		"two counters":       {"<mdl><m><a>dA</a><counter>0C</counter><vector>0D</vector><mac>Aa</mac></m></mdl>", "different values"},
-		"two MACs":           {"<mdl><m>" + item + "<mac>Bb</mac></m></mdl>", "different values of mdl/activationMessage/mac"},
-		"data no hex":        {"<mdl><m>" + strings.Replace(item, "dA", "sesame", 1) + "</m></mdl>", "encryptedData is not in hex"},
-		"counter no hex":     {"<mdl><m>" + strings.Replace(item, "0C", "sesame", 1) + "</m></mdl>", "encryptedCounter is not in hex"},
-		"MAC no hex":         {"<mdl><m>" + strings.Replace(item, "Aa", "sesame", 1) + "</m></mdl>", "mac is not in hex"},
-		"too long":           {"<mdl><m>" + strings.Replace(item, "dA", strings.Repeat("A", 65537), 1) + "</m></mdl>", "encryptedData is too long"},
-	} {
-		_, err := activationData(test.members)
-		if err == nil || !strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "sesame") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// Whatever a server calls the members, the outcome is activation data of one
-// type of licence with complete items in hex digits, or an error.
-func FuzzActivationData(f *testing.F) {
-	f.Add("<mdl><activationMessage><encryptedData>dA</encryptedData><encryptedCounter>0C</encryptedCounter><mac>Aa</mac></activationMessage></mdl>")
-	f.Add("<standard><activationCode><a>dA</a><vector>0C</vector><mac>Aa</mac></activationCode><counter><a>0</a><counter>1</counter><mac>2</mac></counter></standard>")
-	f.Add("<mdl><a>0</a><b>1</b><mac>2</mac></mdl><standard/>")
-	f.Fuzz(func(t *testing.T, members string) {
-		out, err := activationData(members)
-		if err != nil {
-			return
-		}
-		message, code, counter := out.ActivationMessage, out.ActivationCode, out.EventReactivationCounter
-		if (message == nil) == (code == nil) || message != nil && counter != nil {
-			t.Errorf("%v, %v, %v", message, code, counter)
-		}
-		for _, e := range []*form.Sealed{message, code, counter} {
-			if e != nil && !(isHex(e.Data) && isHex(e.Counter) && isHex(e.MAC)) {
-				t.Errorf("%+v", e)
-			}
-		}
-	})
 }

@@ -2,7 +2,7 @@ package soap
 
 import "github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 
-// MDLRegisterRequest asks for a multi-device licence for a user.
+// MDLRegisterRequest is the request of MDLRegister.
 type MDLRegisterRequest struct {
 	UserID         form.RegisteredUser
 	Domain         form.RegisteredDomain // optional
@@ -14,16 +14,15 @@ type MDLRegistered struct {
 	RegistrationID string
 	// ActivationMessage is Activation Message 1: up to 4234 hex digits.
 	ActivationMessage string
-	// SerialNumber of the licence; empty if the server did not tell.
+	// SerialNumber of the licence; empty if the server did not send it.
 	SerialNumber string
 }
 
-// MDLAddDeviceRequest binds a device to a multi-device licence.
+// MDLAddDeviceRequest is the request of MDLAddDevice.
 type MDLAddDeviceRequest struct {
 	RegistrationID form.Identifier
 	DeviceCode     form.DeviceCode
-	// Description is optional. It is sent only if Attributes names an attribute
-	// for it.
+	// Description is optional. It is sent only if Attributes.DeviceDescription is set.
 	Description string
 }
 
@@ -31,39 +30,39 @@ type MDLAddDeviceRequest struct {
 type MDLDevice struct {
 	// InstanceActivationMessage is Activation Message 2: up to 1024 hex digits.
 	InstanceActivationMessage string
-	// SerialNumber of the device's own instance of the licence; empty if the
-	// server did not tell.
+	// SerialNumber of the device's own instance of the licence; empty if the server did
+	// not send it.
 	SerialNumber string
 }
 
-// MDLActivateRequest confirms that a device was activated.
+// MDLActivateRequest is the request of MDLActivate.
 type MDLActivateRequest struct {
 	RegistrationID form.Identifier
 	// Signature is the device's confirmation.
 	Signature form.Signature
 }
 
-// Activated is the answer to a final call for a licence of any kind. Members that
-// the server did not tell are empty. For a multi-device licence the serial number
-// is that of the licence.
+// Activated is the answer to MDLActivate, Activate and DSAPPSRPActivate. Members that the
+// server did not send are empty. For a multi-device licence, SerialNumber is that of the
+// licence, not of the device.
 type Activated struct {
 	UserID       string
 	Domain       string
 	SerialNumber string
 }
 
-// RegisterRequest asks for a standard licence for a user.
+// RegisterRequest is the request of Register.
 type RegisterRequest struct {
 	UserID         form.RegisteredUser
 	Domain         form.RegisteredDomain // optional
 	StaticPassword form.StaticPassword
-	// SerialNumber of the licence that is wanted; optional.
+	// SerialNumber of the wanted licence; optional.
 	SerialNumber form.SerialNumber
 }
 
 // Registered is the answer to Register.
 type Registered struct {
-	// SerialNumber of the licence; empty if the server did not tell.
+	// SerialNumber of the licence; empty if the server did not send it.
 	SerialNumber string
 	// ActivationCode of the licence: up to 4142 characters.
 	ActivationCode string
@@ -71,37 +70,35 @@ type Registered struct {
 	EventReactivationCounter string
 }
 
-// ActivateRequest confirms the activation of a standard licence.
+// ActivateRequest is the request of Activate. It has either a Response or a DerivationCode.
 type ActivateRequest struct {
 	UserID string
 	Domain string // optional
-	// Response is the device's first one-time password. Either it or
-	// DerivationCode is given.
+	// Response is the device's first one-time password.
 	Response form.Response
-	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
+	// DerivationCode binds the licence to the device: up to 27 hex digits.
 	DerivationCode form.DerivationCode
 }
 
-// bindDevice is the type of request that goes with a derivation code.
-const bindDevice = "0"
+// requestTypeBind asks the server to bind the licence to the device with the derivation code.
+const requestTypeBind = "0"
 
-// requestType is empty without a derivation code.
+// requestType returns the value of PROVFLD_REQUEST_TYPE. It is empty without a derivation
+// code.
 func (q *ActivateRequest) requestType() string {
 	if q.DerivationCode == "" {
 		return ""
 	}
-	return bindDevice
+	return requestTypeBind
 }
 
-// DSAPPSRPRegisterRequest registers a user for an activation exchange that the
-// authentication server carries out itself. The values of such an exchange are
-// relayed as they are.
+// DSAPPSRPRegisterRequest is the request of DSAPPSRPRegister.
 type DSAPPSRPRegisterRequest struct {
 	ActivationType string // optional
 	UserID         form.RegisteredUser
 	Domain         form.RegisteredDomain // optional
 	StaticPassword form.StaticPassword
-	// SerialNumber of the licence; needed if the user has several.
+	// SerialNumber of the licence. It is needed if the user has several.
 	SerialNumber form.SerialNumber
 }
 
@@ -109,65 +106,66 @@ type DSAPPSRPRegisterRequest struct {
 type DSAPPSRPRegistered struct {
 	RegistrationID     string
 	ActivationPassword string
-	// SerialNumber of the licence and DIGIPASSGatewayID are empty if the server
-	// did not tell.
+	// SerialNumber of the licence and DIGIPASSGatewayID are empty if the server did not
+	// send them.
 	SerialNumber      string
 	DIGIPASSGatewayID string
 }
 
-// DSAPPSRPEphemeralKeyRequest is the first call of an exchange.
+// DSAPPSRPEphemeralKeyRequest is the request of DSAPPSRPGenerateEphemeralKey.
 type DSAPPSRPEphemeralKeyRequest struct {
 	RegistrationID form.Identifier
-	// ClientPublic is the client's ephemeral public key in hex digits.
+	// ClientPublic is the client's ephemeral public key.
 	ClientPublic form.ClientPublic
 }
 
-// DSAPPSRPChallenge answers the first call, in hex digits.
+// DSAPPSRPChallenge is the answer to DSAPPSRPGenerateEphemeralKey, in hex digits.
 type DSAPPSRPChallenge struct {
 	ServerPublic string
 	Salt         string
 }
 
-// DSAPPSRPEvidenceRequest is the second call of an exchange.
+// DSAPPSRPEvidenceRequest is the request of DSAPPSRPGenerateActivationData.
 type DSAPPSRPEvidenceRequest struct {
 	RegistrationID form.Identifier
-	// ClientEvidence is the client's evidence message in hex digits.
+	// ClientEvidence is the client's evidence message.
 	ClientEvidence form.ClientEvidence
 }
 
-// DSAPPSRPActivationData answers the second call. What does not belong to the
-// type of the licence is nil.
+// DSAPPSRPActivationData is the answer to DSAPPSRPGenerateActivationData. Items that do not
+// belong to the type of the licence are nil.
 type DSAPPSRPActivationData struct {
-	// ServerEvidence in hex digits.
+	// ServerEvidence is the server's evidence message in hex digits.
 	ServerEvidence string
 	// ActivationMessage is Activation Message 1 of a multi-device licence.
 	ActivationMessage *form.Sealed
-	// ActivationCode and EventReactivationCounter are those of a standard licence.
+	// ActivationCode and EventReactivationCounter belong to a standard licence. A licence
+	// may have no counter.
 	ActivationCode           *form.Sealed
 	EventReactivationCounter *form.Sealed
 }
 
-// DSAPPSRPActivateRequest is the final call for a standard licence.
+// DSAPPSRPActivateRequest is the request of DSAPPSRPActivate. It has either a Response or a
+// DerivationCode.
 type DSAPPSRPActivateRequest struct {
 	RegistrationID form.Identifier
-	// Response is the device's first one-time password. Either it or
-	// DerivationCode is given.
+	// Response is the device's first one-time password.
 	Response form.Response
-	// DerivationCode binds the device: up to 27 decimal or hexadecimal digits.
+	// DerivationCode binds the licence to the device: up to 27 hex digits.
 	DerivationCode form.DerivationCode
 }
 
-// UpdateDevicePNIDRequest registers the push notification ID of a device.
+// UpdateDevicePNIDRequest is the request of UpdateDevicePNID.
 type UpdateDevicePNIDRequest struct {
 	UserID       form.UserID
 	Domain       form.Domain       // optional
 	SerialNumber form.SerialNumber // of the device
-	// DevicePNID is the device's secure-channel message with the ID, in hex digits.
+	// DevicePNID is the device's secure-channel message with the push notification ID.
 	DevicePNID form.NotificationID
 }
 
-// RetrieveRequest asks for a pending request. The first client that names its key
-// uses the key up.
+// RetrieveRequest is the request of GetPreparedSecureChallenge and
+// GetPreparedSignatureRequest. The first success uses up the key.
 type RetrieveRequest struct {
 	// SerialNumber of the client's device, e.g. VDS1000120-1.
 	SerialNumber form.SerialNumber
@@ -175,35 +173,34 @@ type RetrieveRequest struct {
 	Key form.PlainKey
 }
 
-// Retrieved is the answer to a RetrieveRequest.
+// Retrieved is the answer to GetPreparedSecureChallenge and GetPreparedSignatureRequest.
 type Retrieved struct {
-	// RequestMessage is the secure-channel message for the device: up to 16,384
-	// hex digits.
+	// RequestMessage is the secure-channel message for the device: up to 16384 hex digits.
 	RequestMessage string
 }
 
-// AuthUserRequest verifies a user's password or, with a challenge key, completes a
-// pending login.
+// AuthUserRequest is the request of AuthUser. With a challenge key it completes a pending
+// login; without one it verifies a password.
 type AuthUserRequest struct {
 	UserID form.UserID
 	Domain form.Domain // optional
-	// ChallengeKey of the pending login; empty to verify a one-time password.
+	// ChallengeKey names the pending login; empty to verify a password.
 	ChallengeKey form.PlainKey
-	// Password is the one-time password or the device's signature.
+	// Password is the password or, for a pending login, the device's signature.
 	Password string
 }
 
-// AuthSignatureRequest completes a pending signature.
+// AuthSignatureRequest is the request of AuthSignature.
 type AuthSignatureRequest struct {
 	UserID     form.UserID
 	Domain     form.Domain // optional
 	RequestKey form.PlainKey
-	// Signature of the device.
+	// Signature is the device's approval.
 	Signature form.Signature
 }
 
-// Authenticated is the answer to AuthUser and AuthSignature. Members that the
-// server did not tell are empty.
+// Authenticated is the answer to AuthUser and AuthSignature. Members that the server did
+// not send are empty.
 type Authenticated struct {
 	UserID  string
 	Domain  string
@@ -212,14 +209,13 @@ type Authenticated struct {
 	SerialNumber string
 }
 
-// CancelRequest rejects a pending request.
+// CancelRequest is the request of CancelAuthUser and CancelAuthSignatureRequest.
 type CancelRequest struct {
 	// SerialNumber of the device that retrieved the request.
 	SerialNumber form.SerialNumber
-	// KeyMessage is the key as the device wrapped it, in hex digits, or the plain
-	// key from clients that do not wrap it.
+	// KeyMessage is the wrapped key, or the plain key of a client that does not wrap it.
 	KeyMessage form.Key
 }
 
-// Done is the answer to a command that tells nothing.
+// Done is the answer to a command without outputs.
 type Done struct{}

@@ -6,29 +6,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// Limits of an answer. The longest value expected is an activation message of
-// some 4 kB.
+// Limits of an answer. The longest expected value is an encrypted activation message of some
+// 8 kB.
 const (
-	maxAnswer     = 1 << 20       // bytes
-	maxToken      = maxAnswer / 8 // bytes of one tag, text or comment: the attributes of a tag take fifty times as many in memory
+	maxAnswer = 1 << 20 // bytes
+	// maxToken limits one tag, text or comment, in bytes. The attributes of a tag take
+	// fifty times their size in memory.
+	maxToken      = maxAnswer / 8
 	maxDepth      = 32
 	maxElements   = 10_000
 	maxAttributes = 32 // XML attributes of one element
 )
 
-// element is what counts of an element: neither prefix and namespace of its name
-// nor its XML attributes.
+// element is an XML element without its namespace and its XML attributes.
 type element struct {
-	name     string
-	text     string // of one without children
+	name     string // without prefix
+	text     string // empty if there are children
 	children []element
 }
 
-// value is the text of an element that holds nothing else.
+// value returns the text of an element that has no children.
 func (e *element) value() (string, error) {
 	if e.children != nil {
 		return "", errors.New("element where a value is expected")
@@ -36,7 +38,7 @@ func (e *element) value() (string, error) {
 	return e.text, nil
 }
 
-// each calls read for each child.
+// each calls read for each child until one call fails.
 func (e *element) each(read func(*element) error) error {
 	for i := range e.children {
 		if err := read(&e.children[i]); err != nil {
@@ -46,7 +48,7 @@ func (e *element) each(read func(*element) error) error {
 	return nil
 }
 
-// ReadError says that an answer could not be read to its end.
+// ReadError says that reading an answer failed before its end.
 type ReadError struct{ Err error }
 
 func (e *ReadError) Error() string { return "reading the answer: " + e.Err.Error() }
@@ -54,12 +56,12 @@ func (e *ReadError) Error() string { return "reading the answer: " + e.Err.Error
 // Unwrap returns the cause.
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// answerReader limits the size of an answer. It keeps its error, because
-// encoding/xml does not tell errors of the source from its own.
+// answerReader limits the size of an answer. It stores its error, because encoding/xml does
+// not distinguish errors of its reader from its own.
 type answerReader struct {
 	r     io.Reader
-	size  int
-	token int // bytes since the last token
+	size  int // bytes read
+	token int // bytes read since the last token
 	err   error
 }
 
@@ -83,7 +85,7 @@ func (a *answerReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// parser makes the tree of a document.
+// parser builds the tree of a document.
 type parser struct {
 	source   *answerReader
 	decoder  *xml.Decoder
@@ -92,14 +94,14 @@ type parser struct {
 	text     []byte // of the element that began last
 }
 
-// parse reads a SOAP envelope from r up to its end. A failure of r is a *ReadError;
-// no error holds text of the document.
+// parse reads a SOAP envelope from r up to its end. A failure of r is a *ReadError. No error
+// contains text of the document.
 func parse(r io.Reader) (*element, error) {
 	source := &answerReader{r: r}
-	// Most answers are shorter than this; the decoder's own buffer is twice as long.
+	// Most answers are shorter than 2 KiB. The decoder's default buffer has 4 KiB.
 	p := parser{source: source, decoder: xml.NewDecoder(bufio.NewReaderSize(source, 2<<10))}
 	p.decoder.CharsetReader = func(charset string, text io.Reader) (io.Reader, error) {
-		if !IsUTF8(charset) {
+		if !form.IsUTF8(charset) {
 			return nil, errors.New("not UTF-8")
 		}
 		return text, nil
@@ -111,12 +113,7 @@ func parse(r io.Reader) (*element, error) {
 	return root, err
 }
 
-// IsUTF8 reports whether a character set is UTF-8, under whatever name, or a part of it.
-func IsUTF8(charset string) bool {
-	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
-}
-
-// document reads the root element and makes sure that there is nothing else.
+// document reads the root element. Any other content is an error.
 func (p *parser) document() (*element, error) {
 	var root *element
 	for {
@@ -134,7 +131,7 @@ func (p *parser) document() (*element, error) {
 			switch {
 			case root != nil && !isSpace(string(t)):
 				return nil, errors.New("content after the envelope")
-			// A byte order mark is no part of the text.
+			// A byte order mark may precede the envelope.
 			case root == nil && !isSpace(strings.TrimPrefix(string(t), "\uFEFF")):
 				return nil, errors.New("text before the envelope")
 			}
@@ -143,7 +140,7 @@ func (p *parser) document() (*element, error) {
 			case root != nil:
 				return nil, errors.New("content after the envelope")
 			case t.Name.Local != "Envelope":
-				return nil, errors.New("document is no SOAP envelope")
+				return nil, errors.New("document is not a SOAP envelope")
 			}
 			root = &element{name: t.Name.Local}
 			if err := p.content(root); err != nil {
@@ -153,7 +150,7 @@ func (p *parser) document() (*element, error) {
 	}
 }
 
-// content reads what is in an element, up to its end.
+// content reads the children and the text of an element, up to its end tag.
 func (p *parser) content(e *element) error {
 	p.text = p.text[:0]
 	for {
@@ -168,7 +165,7 @@ func (p *parser) content(e *element) error {
 			}
 		case xml.StartElement:
 			if e.children == nil {
-				e.children = make([]element, 0, 4) // as many as most have
+				e.children = make([]element, 0, 4) // most have no more
 			}
 			e.children = append(e.children, element{name: t.Name.Local})
 			if err := p.content(&e.children[len(e.children)-1]); err != nil {
@@ -183,7 +180,7 @@ func (p *parser) content(e *element) error {
 	}
 }
 
-// next gives the next token, which is a start or end element or text.
+// next returns the next token: a start tag, an end tag or text.
 func (p *parser) next() (xml.Token, error) {
 	for {
 		p.source.token = 0
@@ -191,9 +188,9 @@ func (p *parser) next() (xml.Token, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		// The messages of encoding/xml quote the document.
+		// The messages of encoding/xml quote the document, so they are replaced.
 		if syntax, ok := errors.AsType[*xml.SyntaxError](err); ok {
-			return nil, fmt.Errorf("malformed XML in line %d", syntax.Line)
+			return nil, fmt.Errorf("malformed XML at line %d", syntax.Line)
 		}
 		if err != nil {
 			return nil, errors.New("XML is not version 1.0 in UTF-8")

@@ -2,7 +2,6 @@ package authserver
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"reflect"
 	"strings"
@@ -12,10 +11,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// codeStates are what each of the four result codes can be in an answer.
+// codeStates are the states that each of the four result codes can have in an answer.
 var codeStates = []string{"success", "failure", "absent"}
 
-// codesIn writes result codes in these states, in this order.
+// codesIn returns result codes in these states.
 func codesIn(states [4]string) string {
 	texts := map[string][4]string{
 		"success": {"RET_SUCCESS", "STAT_SUCCESS", "0", "0"},
@@ -30,9 +29,8 @@ func codesIn(states [4]string) string {
 	return "<resultCodes>" + b.String() + "</resultCodes>"
 }
 
-// Whatever the four result codes of an answer are, for each command: it is a
-// success only if all of them say so, a refusal only if none does, and cannot be
-// used in all other cases, in which it counts against the instance.
+// For each command, an answer is a success if all four result codes mean success and a refusal if
+// all mean failure. In all other cases it cannot be used and is a failure of the instance.
 func TestResultCodesAgree(t *testing.T) {
 	t.Parallel()
 	var all [][4]string
@@ -45,24 +43,21 @@ func TestResultCodesAgree(t *testing.T) {
 			}
 		}
 	}
-	for name, m := range methods {
+	for name, sample := range samples {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			answer := ""
-			in := stub("primary", func(r *http.Request) (*http.Response, error) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				return respond(answering(answer)), nil
-			})
+			in := stub("primary", sending(func(w http.ResponseWriter, r *http.Request, command string) { answering(answer)(w, r, command) }))
 			for _, states := range all {
 				in.State = new(State)
 				s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 1, Cooldown: DefaultCooldown}})
-				answer = m.with(codesIn(states))
-				got, err := m.call(t.Context(), s, "primary")
+				answer = sample.answerWith(codesIn(states))
+				got, err := sample.call(t.Context(), s, "primary")
 				refusal, refused := errors.AsType[*Refusal](err)
 				unusable := false
 				switch states {
 				case [4]string{"success", "success", "success", "success"}:
-					if err != nil || !reflect.DeepEqual(got, m.want("primary")) {
+					if err != nil || !reflect.DeepEqual(got, sample.want("primary")) {
 						t.Errorf("%v: %+v, %v", states, got, err)
 					}
 				case [4]string{"failure", "failure", "failure", "failure"}:
@@ -86,11 +81,10 @@ func TestResultCodesAgree(t *testing.T) {
 	}
 }
 
-// Codes that are not known are failures, whatever their numbers are; a number that
-// is none, or a name in another case, makes no success.
+// Unknown codes mean failure. Numbers may be written in several ways, names only in one.
 func TestResultCodesNotUnderstood(t *testing.T) {
 	t.Parallel()
-	m := methods["authUser (OTP)"]
+	sample := samples["authUser (OTP)"]
 	for _, test := range []struct{ returnEnum, statusEnum, returnCode, statusCode, want string }{
 		{"RET_SUCCESS", "STAT_SUCCESS", "+0", "00", "success"},
 		{" RET_SUCCESS\n", "STAT_SUCCESS", "0", " 0 ", "success"},
@@ -124,19 +118,18 @@ func TestResultCodesNotUnderstood(t *testing.T) {
 		} {
 			text = strings.Replace(text, replace[0], replace[1], 1)
 		}
-		s := newServers(t, Config{Instances: []Instance{stub("primary", sending(answering(m.with(text))))}})
-		if _, err := m.call(t.Context(), s, ""); ended(err) != test.want {
+		s := newServers(t, Config{Instances: []Instance{stub("primary", sending(answering(sample.answerWith(text))))}})
+		if _, err := sample.call(t.Context(), s, ""); describe(err) != test.want {
 			t.Errorf("%+v: %v", test, err)
 		}
 	}
 }
 
-// Neither a message why a login is none nor anything else in the answer takes the
-// place of a code: contradictory codes stay so, and are not relayed as a refusal.
+// A status message turns only a success into a refusal. Contradictory codes stay unusable.
 func TestContradictionWithStatusMessage(t *testing.T) {
 	t.Parallel()
-	m := methods["authUser (OTP)"]
-	m.answer = strings.Replace(m.answer, "<resultAttribute>", "<resultAttribute>"+attribute("CREDFLD_STATUS_MESSAGE", "wrong password"), 1)
+	sample := samples["authUser (OTP)"]
+	sample.answer = strings.Replace(sample.answer, "<resultAttribute>", "<resultAttribute>"+attribute("CREDFLD_STATUS_MESSAGE", "wrong password"), 1)
 	for _, test := range []struct {
 		states [4]string
 		want   string
@@ -146,8 +139,8 @@ func TestContradictionWithStatusMessage(t *testing.T) {
 		{[4]string{"failure", "success", "success", "success"}, "nonsense"},
 		{[4]string{"success", "success", "success", "failure"}, "nonsense"},
 	} {
-		s := newServers(t, Config{Instances: []Instance{stub("primary", sending(answering(m.with(codesIn(test.states)))))}})
-		if _, err := m.call(t.Context(), s, ""); ended(err) != test.want {
+		s := newServers(t, Config{Instances: []Instance{stub("primary", sending(answering(sample.answerWith(codesIn(test.states)))))}})
+		if _, err := sample.call(t.Context(), s, ""); describe(err) != test.want {
 			t.Errorf("%v: %v", test.states, err)
 		}
 	}

@@ -8,12 +8,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// state returns the commands in progress and those that wait.
-func (l *load) state() (running, waiting int) {
+// state returns the numbers of commands in progress and in the queues.
+func (l *limiter) state() (running, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, queue := range l.queues {
@@ -25,16 +29,16 @@ func (l *load) state() (running, waiting int) {
 	return running, waiting
 }
 
-// unreserved is the claim of a command where all are alike.
-func unreserved(connections, queue int) claim {
-	return claim{groupBackEnd, limits{connections: connections, waiting: connections, queue: queue}}
+// unreserved returns a ticket where all commands are of the same group.
+func unreserved(connections, queue int) ticket {
+	return ticket{groupBackEnd, limits{connections: connections, awaitingUser: connections, queue: queue}}
 }
 
-// Configurations that share a load keep to their limits together, whoever leaves
-// the queue gives up its place, and nothing stays counted.
-func TestLoad(t *testing.T) {
+// Configurations with different limits share a limiter. A command that leaves the queue makes room
+// in it and gets the error of its context. In the end, nothing is counted any more.
+func TestLimiter(t *testing.T) {
 	t.Parallel()
-	var l load
+	var l limiter
 	for range 2 {
 		if err := l.acquire(t.Context(), unreserved(2, 0)); err != nil {
 			t.Fatal(err)
@@ -43,7 +47,7 @@ func TestLoad(t *testing.T) {
 	if err := l.acquire(t.Context(), unreserved(2, 0)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("without a queue: %v", err)
 	}
-	// A newer configuration with a higher limit may run one more.
+	// With the higher limit of a newer configuration, one more may begin.
 	if err := l.acquire(t.Context(), unreserved(3, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +55,9 @@ func TestLoad(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	left, granted := make(chan error), make(chan error)
 	go func() { left <- l.acquire(gone, unreserved(3, 2)) }()
-	eventually(t, func() bool { _, waiting := l.state(); return waiting == 1 })
+	poll.Until(t, "the first command in the queue", func() bool { _, waiting := l.state(); return waiting == 1 })
 	go func() { granted <- l.acquire(t.Context(), unreserved(3, 2)) }()
-	eventually(t, func() bool { _, waiting := l.state(); return waiting == 2 })
+	poll.Until(t, "the second command in the queue", func() bool { _, waiting := l.state(); return waiting == 2 })
 	if err := l.acquire(t.Context(), unreserved(3, 2)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("with a full queue: %v", err)
 	}
@@ -76,53 +80,75 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// With the limits of two configurations, as after a reload, one command that ends
-// can make room for two: each under its own limits.
-func TestLoadMakesRoomForTwo(t *testing.T) {
+// A command whose caller or timeout does not let it wait any longer leaves the queue. It was not
+// sent.
+func TestQueueTimeout(t *testing.T) {
 	t.Parallel()
-	small := limits{connections: 2, waiting: 1, queue: 1}
-	large := limits{connections: 4, reserved: 3, waiting: 1, queue: 1}
-	var l load
-	for _, g := range []group{groupPerson, groupBackEnd} {
-		if w, err := l.enter(claim{g, small}); w != nil || err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		server := &switchable{does: hanging}
+		in := stub("primary", server)
+		in.MaxConnections, in.MaxQueue = 1, 1
+		s := newServers(t, Config{Instances: []Instance{in}, Timeout: 30 * time.Second})
+		var first sync.WaitGroup
+		first.Go(func() { _, _ = register(t.Context(), s, request) })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := register(ctx, s, request)
+		checkFailure(t, "queued", err, ErrNotSent)
+		if running, waiting := s.instances[0].state.limiter.state(); running != 1 || waiting != 0 || server.count() != 1 {
+			t.Errorf("%d in progress, %d waiting, %d sent", running, waiting, server.count())
+		}
+		first.Wait()
+	})
+}
+
+// With the limits of two configurations, the end of one command can make room for two commands.
+func TestLimiterMakesRoomForTwo(t *testing.T) {
+	t.Parallel()
+	small := limits{connections: 2, awaitingUser: 1, queue: 1}
+	large := limits{connections: 4, reserved: 3, awaitingUser: 1, queue: 1}
+	var l limiter
+	for _, g := range []group{groupAwaitsUser, groupBackEnd} {
+		if w, err := l.enter(ticket{g, small}); w != nil || err != nil {
 			t.Fatal(w, err)
 		}
 	}
 	var waiters []*waiter
-	for _, c := range []claim{{groupBackEnd, small}, {groupFrontEnd, large}} {
+	for _, c := range []ticket{{groupBackEnd, small}, {groupFrontEnd, large}} {
 		w, err := l.enter(c)
 		if w == nil || err != nil {
 			t.Fatalf("%+v does not wait: %v", c, err)
 		}
 		waiters = append(waiters, w)
 	}
-	l.release(groupPerson)
+	l.release(groupAwaitsUser)
 	for _, w := range waiters {
 		select {
 		case <-w.granted:
 		default:
-			t.Errorf("%+v waits", w.claim)
+			t.Errorf("%+v waits", w.ticket)
 		}
 	}
 }
 
-// Only a login that is no approval waits for a person, whoever sends it; back ends
-// are those that say so.
+// Only a login that contains no approval may wait for a user. All other commands are in the group of
+// the caller.
 func TestGroups(t *testing.T) {
 	t.Parallel()
-	for name, m := range methods {
+	for name, sample := range samples {
 		wantFront, wantBack := groupFrontEnd, groupBackEnd
 		if name == "authUser (OTP)" {
-			wantFront, wantBack = groupPerson, groupPerson
+			wantFront, wantBack = groupAwaitsUser, groupAwaitsUser
 		}
-		front, back := groupOf(t.Context(), m.of), groupOf(ForBackEnd(t.Context()), m.of)
+		front, back := groupOf(t.Context(), sample.soapCall), groupOf(ForBackEnd(t.Context()), sample.soapCall)
 		if front != wantFront || back != wantBack {
 			t.Errorf("%s: %d and %d", name, front, back)
 		}
 	}
 }
 
-// highest is how many there ever were at the same time.
+// highest records the highest number that there was at the same time.
 type highest struct{ now, most atomic.Int64 }
 
 func (h *highest) add() {
@@ -131,14 +157,14 @@ func (h *highest) add() {
 	}
 }
 
-// Whatever the timing, never more than the limits are in progress: in all, without
-// those of back ends, and of those that wait for a person.
-func TestLoadUnderStorm(t *testing.T) {
+// Under concurrency, no limit is ever exceeded: neither for all commands, nor for those of front
+// ends, nor for those that may wait for a user.
+func TestLimiterUnderStorm(t *testing.T) {
 	t.Parallel()
 	const callers, rounds = 16, 200
-	limits := limits{connections: 5, reserved: 2, waiting: 1, queue: callers}
-	var l load
-	var all, unreserved, persons highest
+	limits := limits{connections: 5, reserved: 2, awaitingUser: 1, queue: callers}
+	var l limiter
+	var all, unreserved, awaiting highest
 	var wg sync.WaitGroup
 	for i := range callers {
 		counted := []*highest{&all}
@@ -146,8 +172,8 @@ func TestLoadUnderStorm(t *testing.T) {
 		if g != groupBackEnd {
 			counted = append(counted, &unreserved)
 		}
-		if g == groupPerson {
-			counted = append(counted, &persons)
+		if g == groupAwaitsUser {
+			counted = append(counted, &awaiting)
 		}
 		wg.Go(func() {
 			for round := range rounds {
@@ -155,7 +181,7 @@ func TestLoadUnderStorm(t *testing.T) {
 				if (i+round)%5 == 0 {
 					go cancel()
 				}
-				if l.acquire(ctx, claim{g, limits}) == nil {
+				if l.acquire(ctx, ticket{g, limits}) == nil {
 					for _, h := range counted {
 						h.add()
 					}
@@ -170,64 +196,64 @@ func TestLoadUnderStorm(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if all.most.Load() > 5 || unreserved.most.Load() > 3 || persons.most.Load() > 1 {
-		t.Errorf("%d at a time, %d without back ends, %d waiting for a person", all.most.Load(), unreserved.most.Load(), persons.most.Load())
+	if all.most.Load() > 5 || unreserved.most.Load() > 3 || awaiting.most.Load() > 1 {
+		t.Errorf("%d at a time, %d without back ends, %d waiting for a person", all.most.Load(), unreserved.most.Load(), awaiting.most.Load())
 	}
 	if running, waiting := l.state(); running != 0 || waiting != 0 {
 		t.Errorf("%d in progress, %d waiting", running, waiting)
 	}
 }
 
-// visitor is a command in a second reading of the rules of a load.
+// visitor is a command in the model of the limiter.
 type visitor struct {
-	claim  claim
+	ticket ticket
 	waiter *waiter // nil if it could begin at once
 	began  bool
 }
 
-// fits says by counting whether one more can begin.
-func fits(c claim, present []*visitor) bool {
-	total, unreserved, persons := 1, 1, 1
+// fits reports whether one more command may begin.
+func fits(c ticket, present []*visitor) bool {
+	total, unreserved, awaiting := 1, 1, 1
 	for _, v := range present {
 		if !v.began {
 			continue
 		}
 		total++
-		if v.claim.group != groupBackEnd {
+		if v.ticket.group != groupBackEnd {
 			unreserved++
 		}
-		if v.claim.group == groupPerson {
-			persons++
+		if v.ticket.group == groupAwaitsUser {
+			awaiting++
 		}
 	}
 	return total <= c.limits.connections &&
 		(c.group == groupBackEnd || unreserved <= c.limits.connections-c.limits.reserved) &&
-		(c.group != groupPerson || persons <= c.limits.waiting)
+		(c.group != groupAwaitsUser || awaiting <= c.limits.awaitingUser)
 }
 
-// Whoever comes, goes and gives up, and whichever limits each brings along: nobody
-// begins beyond the limits, whoever may begin does, in the order of arrival, and
-// is refused only if the queue of its own group is full. All who wait get their
-// turn in the end, and nothing is left of those who gave up.
-func TestLoadModel(t *testing.T) {
+// The limiter agrees with a simple model, whatever commands arrive, end and give up, and whatever
+// limits they have: no limit is exceeded, commands begin as soon as they may and in the order of
+// their arrival, a command is refused only if the queue of its group is full, all queued commands
+// begin in the end, and nothing is left of those that gave up.
+func TestLimiterModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		// Few limits, so that many share a queue; more than one, as after a reload.
+		// There are few different limits, so that many commands share a queue.
 		configurations := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) limits {
 			connections := rapid.IntRange(1, 6).Draw(rt, "connections")
 			return limits{
-				connections: connections,
-				reserved:    rapid.IntRange(0, connections-1).Draw(rt, "reserved"),
-				waiting:     rapid.IntRange(1, connections).Draw(rt, "waiting"),
-				queue:       rapid.IntRange(0, 4).Draw(rt, "queue"),
+				connections:  connections,
+				reserved:     rapid.IntRange(0, connections-1).Draw(rt, "reserved"),
+				awaitingUser: rapid.IntRange(1, connections).Draw(rt, "waiting"),
+				queue:        rapid.IntRange(0, 4).Draw(rt, "queue"),
 			}
 		}), 1, 3).Draw(rt, "configurations")
-		var l load
+		var l limiter
 		var present []*visitor // in the order of arrival
 
 		begin := func() {
 			for _, v := range present {
-				v.began = v.began || fits(v.claim, present)
+				v.began = v.began || fits(v.ticket, present)
 			}
 		}
 		remove := func(v *visitor) {
@@ -253,12 +279,12 @@ func TestLoadModel(t *testing.T) {
 					}
 				}
 				if granted != v.began {
-					rt.Fatalf("%d of %d, %+v: granted is %v", i, len(present), v.claim, granted)
+					rt.Fatalf("%d of %d, %+v: granted is %v", i, len(present), v.ticket, granted)
 				}
 				if v.began {
-					running[v.claim.group]++
+					running[v.ticket.group]++
 				} else {
-					queued[v.claim.group]++
+					queued[v.ticket.group]++
 				}
 			}
 			if l.running != running || l.queued != queued {
@@ -266,23 +292,23 @@ func TestLoadModel(t *testing.T) {
 			}
 			for _, queue := range l.queues {
 				if queue.Len() == 0 {
-					rt.Fatal("a queue is left of those who are gone")
+					rt.Fatal("an empty queue is left")
 				}
 			}
-			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupPerson] {
+			if _, waiting := l.state(); waiting != queued[groupBackEnd]+queued[groupFrontEnd]+queued[groupAwaitsUser] {
 				rt.Fatalf("%d in the queues", waiting)
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"arrive": func(rt *rapid.T) {
-				c := claim{group(rapid.IntRange(0, int(groups)-1).Draw(rt, "group")), rapid.SampledFrom(configurations).Draw(rt, "limits")}
+				c := ticket{group(rapid.IntRange(0, int(groups)-1).Draw(rt, "group")), rapid.SampledFrom(configurations).Draw(rt, "limits")}
 				ahead := 0 // in its queue
 				for _, v := range present {
-					if !v.began && v.claim.group == c.group {
+					if !v.began && v.ticket.group == c.group {
 						ahead++
 					}
 				}
-				v := &visitor{claim: c, began: fits(c, present)}
+				v := &visitor{ticket: c, began: fits(c, present)}
 				var err error
 				v.waiter, err = l.enter(c)
 				if full := !v.began && ahead >= c.limits.queue; full != errors.Is(err, errQueueFull) || full && v.waiter != nil {
@@ -294,11 +320,11 @@ func TestLoadModel(t *testing.T) {
 			},
 			"end": func(rt *rapid.T) {
 				v := pick(rt, func(v *visitor) bool { return v.began })
-				l.release(v.claim.group)
+				l.release(v.ticket.group)
 				remove(v)
 			},
 			"give up": func(rt *rapid.T) {
-				// Also one that was granted its turn in that moment.
+				// This includes commands that may have begun already.
 				v := pick(rt, func(v *visitor) bool { return v.waiter != nil })
 				l.leave(v.waiter)
 				remove(v)
@@ -308,9 +334,9 @@ func TestLoadModel(t *testing.T) {
 		for len(present) > 0 {
 			i := slices.IndexFunc(present, func(v *visitor) bool { return v.began })
 			if i < 0 {
-				rt.Fatalf("%d wait for nobody", len(present))
+				rt.Fatalf("%d commands wait although none is in progress", len(present))
 			}
-			l.release(present[i].claim.group)
+			l.release(present[i].ticket.group)
 			remove(present[i])
 			check(rt)
 		}

@@ -8,20 +8,20 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// The encrypted items of activation data: what they are called in errors.
+// The names of the encrypted items of activation data in errors.
 const (
 	activationMessageItem = "mdl/activationMessage"
 	activationCodeItem    = "standard/activationCode"
 	eventCounterItem      = "standard/eventReactivationCounter"
 )
 
-// macMember is the member of an encrypted item that each of them has by this name.
+// macMember is the only member that has the same name in every encrypted item.
 const macMember = "mac"
 
-// gatherActivationData finds the encrypted items in the answer to the second
-// call. Only mdl, standard and that an item has data, a counter and a MAC are
-// documented, not the names of the elements: an item is an element below one of
-// the two that holds a mac.
+// gatherActivationData finds the encrypted items in the answer to
+// DSAPPSRPGenerateActivationData. The vendor documents the elements mdl and standard, and
+// that an item has data, a counter and a MAC, but not the names of their elements. An
+// element below mdl or standard that contains a mac is taken for an item.
 func gatherActivationData(items []item, a *DSAPPSRPActivationData) error {
 	elements := map[string][]item{} // by path
 	for _, it := range items {
@@ -50,11 +50,11 @@ func gatherActivationData(items []item, a *DSAPPSRPActivationData) error {
 		if *place != nil {
 			return errors.New("answer with several " + name)
 		}
-		e, err := gatherEncrypted(name, members)
+		sealed, err := gatherSealed(name, members)
 		if err != nil {
 			return err
 		}
-		*place = e
+		*place = sealed
 	}
 	switch {
 	case a.ActivationMessage != nil && (a.ActivationCode != nil || a.EventReactivationCounter != nil):
@@ -65,9 +65,9 @@ func gatherActivationData(items []item, a *DSAPPSRPActivationData) error {
 	return nil
 }
 
-// gatherEncrypted finds the members of an encrypted item: by their likely names
-// or, if one is missing, by what another name says. Other members do not matter.
-func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
+// gatherSealed finds the members of an encrypted item by their likely names or, if one of
+// them is missing, by similar names and by hex values. It ignores other members.
+func gatherSealed(name string, members []item) (*form.Sealed, error) {
 	e := &form.Sealed{}
 	data, counter := part{name + "/encryptedData", &e.Data}, part{name + "/encryptedCounter", &e.Counter}
 	mac := part{name + "/" + macMember, &e.MAC}
@@ -94,7 +94,7 @@ func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
 		switch {
 		case !hasCounter && (strings.Contains(m.name, "counter") || strings.Contains(m.name, "vector")):
 			err = counter.assign(m.value)
-		case !hasData && isHex(m.value):
+		case !hasData && form.IsHex(m.value):
 			err = data.assign(m.value)
 		}
 		if err != nil {
@@ -102,7 +102,7 @@ func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
 		}
 	}
 	for _, p := range []part{data, counter, mac} {
-		o := output{kind: hexDigits, longest: maxRelayed}
+		o := output{characters: hexDigits, longest: maxRelayed}
 		switch problem := o.check(*p.value); {
 		case *p.value == "":
 			return nil, errors.New("answer without " + p.name)
@@ -113,9 +113,9 @@ func gatherEncrypted(name string, members []item) (*form.Sealed, error) {
 	return e, nil
 }
 
-// part is a member of an encrypted item, by its full name.
+// part is a member of an encrypted item.
 type part struct {
-	name  string
+	name  string // in errors
 	value *string
 }
 

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"runtime"
 	"strings"
 	"testing"
 )
 
-// endless is an answer that begins with a text and goes on with another one again
-// and again. It knows how much of it was read.
+// endless is an answer that begins with a text and then repeats another one forever. It counts the
+// bytes that were read.
 type endless struct {
 	start, more string
 	read        int
@@ -39,13 +38,12 @@ func (e *endless) Close() error {
 	return nil
 }
 
-// An answer costs no more than its limits allow, however long it is: reading ends
-// at the limit, and nothing multiplies what was read. Not parallel, because
-// allocations are those of the whole process.
+// However long an answer is, reading ends at a limit, and the memory that it takes is limited. The
+// test is not parallel, because it measures the allocations of the whole process.
 func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 	const (
 		mebibyte = 1 << 20
-		// buffered is what may be read beyond what is looked at.
+		// buffered is how much may be read beyond what is parsed.
 		buffered = 64 << 10
 	)
 	result := strings.TrimSuffix(envelope("<provisioningExecuteResponse><results>"+success+"<resultAttribute>"), "</SOAP-ENV:Body></SOAP-ENV:Envelope>")
@@ -54,7 +52,7 @@ func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 		start, more string
 		problem     string
 		mostRead    int
-		mostMemory  uint64 // allocated, also if given back
+		mostMemory  uint64 // allocated in total
 	}{
 		{"blanks", "", " ", "longer than", mebibyte + buffered, 8 * mebibyte},
 		{"text", result + "<attributes><value>", "x", "longer than", mebibyte + buffered, 16 * mebibyte},
@@ -82,13 +80,12 @@ func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 		},
 	} {
 		body := &endless{start: test.start, more: test.more}
-		in := Instance{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas1"}, MaxConnections: 1}
-		in.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		in := stub("primary", transport(func(r *http.Request) (*http.Response, error) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			return &http.Response{
 				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/xml"}}, ContentLength: 50 << 20, Body: body,
 			}, nil
-		})
+		}))
 		s := newServers(t, Config{Instances: []Instance{in}})
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -104,14 +101,13 @@ func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 			t.Errorf("%s: %d bytes read, %d allocated", test.name, body.read, allocated)
 		}
 		if !body.closed {
-			t.Errorf("%s: connection is not given up", test.name)
+			t.Errorf("%s: the body is not closed", test.name)
 		}
 		t.Logf("%s: %d KiB read, %d KiB allocated", test.name, body.read>>10, allocated>>10)
 	}
 }
 
-// The parts of an answer that are no text cost nothing to be refused: neither a
-// media type other than XML nor an HTTP error is read at all.
+// The body of an answer that is not XML in UTF-8 is not read.
 func TestAnswerIsNotRead(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -125,11 +121,10 @@ func TestAnswerIsNotRead(t *testing.T) {
 		"redirect":      {http.StatusFound, ""},
 	} {
 		body := &endless{more: "x"}
-		in := Instance{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas1"}, MaxConnections: 1}
-		in.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		in := stub("primary", transport(func(r *http.Request) (*http.Response, error) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			return &http.Response{StatusCode: test.status, Header: http.Header{"Content-Type": {test.media}}, Body: body}, nil
-		})
+		}))
 		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 		checkFailure(t, name, err, ErrBadAnswer)
 		if body.read > 0 || !body.closed {

@@ -101,8 +101,8 @@ func (in *instance) check(ctx context.Context, answered bool) (missed bool) {
 	answers := in.state.answers.Load()
 	var call breaker.Call
 	var err error
-	outcome := breaker.Unjudged
-	if !in.state.breaker.Awaits() {
+	outcome := breaker.Inconclusive
+	if !in.state.breaker.AwaitsCall() {
 		if call, err = in.state.breaker.Begin(in.breaker); err != nil {
 			return false // a command tries
 		}

@@ -71,7 +71,7 @@ func judge(c *soap.Row, elsewhere []string, s *sighting) verdict {
 		v.reason, v.cause = lost(s.ended, s.err)
 		// A server that answers other commands works: it waits for the person.
 		if s.gone || errors.Is(v.reason, ErrTimeout) && (s.hasty || c.Waits && s.answering) {
-			v.outcome = breaker.Unjudged
+			v.outcome = breaker.Inconclusive
 		}
 		return v
 	case faulted && fault.Sender:

@@ -38,7 +38,7 @@ func TestJudge(t *testing.T) {
 	const (
 		failed   = breaker.Failed
 		worked   = breaker.Worked
-		unjudged = breaker.Unjudged
+		unjudged = breaker.Inconclusive
 	)
 	for name, test := range map[string]struct {
 		saw     sighting
@@ -107,7 +107,7 @@ func TestJudgeWaiting(t *testing.T) {
 		got := judge(c, nil, &sighting{asked: true, sent: true, err: context.DeadlineExceeded, ended: context.DeadlineExceeded, answering: true})
 		want := breaker.Failed
 		if command == "others" {
-			want = breaker.Unjudged
+			want = breaker.Inconclusive
 		}
 		if got.outcome != want || got.reason != ErrTimeout || !got.unknown {
 			t.Errorf("%s: %+v", command, got)

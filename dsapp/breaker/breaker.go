@@ -25,8 +25,8 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	// Unjudged is a call that tells nothing: it was not made, or given up.
-	Unjudged Outcome = iota
+	// Inconclusive is a call that tells nothing: it was not made, or given up.
+	Inconclusive Outcome = iota
 	// Worked is a call that the server answered, whatever the answer.
 	Worked
 	// Failed is a call that the server did not answer as it should.
@@ -170,9 +170,9 @@ func (b *Breaker) RetryAfter() time.Duration {
 	return max(time.Until(b.retryAt), 0)
 }
 
-// Awaits reports whether the breaker is open and awaits a call that shows whether the
+// AwaitsCall reports whether the breaker is open and awaits a call that shows whether the
 // server, which was found again, works. Until then one call at a time is let through.
-func (b *Breaker) Awaits() bool {
+func (b *Breaker) AwaitsCall() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.open && b.awaiting

@@ -41,7 +41,7 @@ func TestOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var b Breaker
-		for _, o := range []Outcome{Failed, Failed, Worked, Failed, Unjudged, Failed, Unjudged} {
+		for _, o := range []Outcome{Failed, Failed, Worked, Failed, Inconclusive, Failed, Inconclusive} {
 			call(t, &b, false, o, Unchanged)
 		}
 		call(t, &b, false, Failed, Opened)
@@ -70,7 +70,7 @@ func TestTrial(t *testing.T) {
 		refused(t, &b, 5*time.Second) // from the failure on
 
 		time.Sleep(5 * time.Second)
-		call(t, &b, true, Unjudged, Unchanged) // makes room for the next one
+		call(t, &b, true, Inconclusive, Unchanged) // makes room for the next one
 		call(t, &b, true, Worked, Closed)
 		call(t, &b, false, Failed, Unchanged)
 		call(t, &b, false, Failed, Unchanged)
@@ -178,7 +178,7 @@ func TestModel(t *testing.T) {
 				wait:    time.Duration(rapid.IntRange(0, 7).Draw(t, "seconds")) * time.Second,
 				begins:  rapid.Bool().Draw(t, "begins"),
 				which:   rapid.IntRange(0, 3).Draw(t, "call"),
-				outcome: rapid.SampledFrom([]Outcome{Unjudged, Worked, Failed}).Draw(t, "outcome"),
+				outcome: rapid.SampledFrom([]Outcome{Inconclusive, Worked, Failed}).Draw(t, "outcome"),
 			}
 		}), 1, 60).Draw(rt, "steps")
 		var wrong string
@@ -237,7 +237,7 @@ func runModel(steps []step) string {
 			case Worked:
 			case Failed:
 				retryAt = time.Now().Add(settings.Cooldown)
-			case Unjudged:
+			case Inconclusive:
 				retryAt = time.Now()
 			}
 		case !open && c.opening == openings && c.closing == closings:
@@ -250,7 +250,7 @@ func runModel(steps []step) string {
 					openings++
 					retryAt = time.Now().Add(settings.Cooldown)
 				}
-			case Unjudged:
+			case Inconclusive:
 			}
 		}
 		if b.End(c.Call, s.outcome, settings) != want {
@@ -275,7 +275,7 @@ func BenchmarkCall(b *testing.B) {
 
 // A server that was found again is left to the next call, however long that takes: who
 // finds it again takes no trial, and one that is lost again is not tried for a while.
-func TestAwaits(t *testing.T) {
+func TestAwaitsCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var b Breaker
@@ -288,18 +288,18 @@ func TestAwaits(t *testing.T) {
 			}
 			return c
 		}
-		if b.Awaits() {
+		if b.AwaitsCall() {
 			t.Error("a closed breaker awaits a call")
 		}
 		b.End(begin(), Failed, s)
 		time.Sleep(s.Cooldown)
 		b.End(begin(), Reached, s)
 		time.Sleep(time.Hour)
-		if !b.Awaits() || b.RetryAfter() != 0 {
+		if !b.AwaitsCall() || b.RetryAfter() != 0 {
 			t.Error("the next call does not decide")
 		}
 		// Lost again, found again.
-		if change := b.Trip(s); change != Unchanged || b.Awaits() || b.RetryAfter() != s.Cooldown {
+		if change := b.Trip(s); change != Unchanged || b.AwaitsCall() || b.RetryAfter() != s.Cooldown {
 			t.Errorf("after the loss: %v, %v", change, b.RetryAfter())
 		}
 		time.Sleep(s.Cooldown)
@@ -309,11 +309,11 @@ func TestAwaits(t *testing.T) {
 		if _, err := b.Begin(s); !IsOpen(err) {
 			t.Errorf("a second call at the same time: %v", err)
 		}
-		b.End(first, Unjudged, s)
-		if !b.Awaits() {
+		b.End(first, Inconclusive, s)
+		if !b.AwaitsCall() {
 			t.Error("a call that tells nothing decided")
 		}
-		if change := b.End(begin(), Worked, s); change != Closed || b.Awaits() {
+		if change := b.End(begin(), Worked, s); change != Closed || b.AwaitsCall() {
 			t.Errorf("after a call that worked: %v", change)
 		}
 	})

@@ -10,9 +10,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Lost reports whether the file was found damaged while it was open, as one that
+// Damaged reports whether the file was found damaged while it was open, as one that
 // somebody cut. Every call fails then; after Close, Open tells what there is.
-func (s *Store) Lost() bool { return s.lost.Load() != nil }
+func (s *Store) Damaged() bool { return s.lost.Load() != nil }
 
 // lose has all further calls fail with err if that is about a damaged file: what they
 // would write could spoil what is left of it.

@@ -41,8 +41,8 @@ func TestPanicInRead(t *testing.T) {
 	s, path := openTemporary(t)
 	_, err := view(t.Context(), s, func(*bolt.Tx) (int, error) { panic("misplaced bucket header: 61 -> 736563726574") })
 	if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "misplaced bucket header") ||
-		strings.Contains(err.Error(), "736563726574") || s.Lost() {
-		t.Errorf("error %v, lost %t", err, s.Lost())
+		strings.Contains(err.Error(), "736563726574") || s.Damaged() {
+		t.Errorf("error %v, lost %t", err, s.Damaged())
 	}
 	if _, err := s.Reserve(t.Context()); err != nil {
 		t.Error(err)
@@ -88,8 +88,8 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 					t.Errorf("error %v", err)
 				}
 			}
-			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !s.Lost() {
-				t.Errorf("error %v, lost %t", err, s.Lost())
+			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !s.Damaged() {
+				t.Errorf("error %v, lost %t", err, s.Damaged())
 			}
 			s.file = mapped
 			if err := errors.Join(s.Close(), other.Close()); err != nil {
@@ -133,8 +133,8 @@ func TestCutAmidTransaction(t *testing.T) {
 			}
 			err := cut(t, s, path)
 			if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), path) ||
-				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Lost() {
-				t.Errorf("error %v, lost %t", err, s.Lost())
+				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Damaged() {
+				t.Errorf("error %v, lost %t", err, s.Damaged())
 			}
 			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)

@@ -93,12 +93,12 @@ func outcome(ctx context.Context, err error) breaker.Outcome {
 	case ctx.Err() != nil, limited && !time.Now().Before(deadline):
 		// The caller did not wait: the connection's deadline, which is that of the
 		// context, may come a little before the context knows of it.
-		return breaker.Unjudged
+		return breaker.Inconclusive
 	case errors.Is(err, goredis.ErrClosed), errors.Is(err, errClient):
-		return breaker.Unjudged
+		return breaker.Inconclusive
 	case errors.Is(err, goredis.ErrPoolTimeout), errors.Is(err, goredis.ErrPoolExhausted):
 		// Too much is asked at once. What is on the connections tells about the server.
-		return breaker.Unjudged
+		return breaker.Inconclusive
 	}
 	return breaker.Failed
 }

@@ -60,15 +60,15 @@ func TestOutcome(t *testing.T) {
 		{t.Context(), fmt.Errorf("greeting: %w", serverError("NOAUTH Authentication required.")), breaker.Worked},
 		{t.Context(), io.EOF, breaker.Failed},
 		{t.Context(), context.DeadlineExceeded, breaker.Failed}, // that of an attempt to connect
-		{t.Context(), goredis.ErrPoolTimeout, breaker.Unjudged},
-		{t.Context(), goredis.ErrPoolExhausted, breaker.Unjudged},
+		{t.Context(), goredis.ErrPoolTimeout, breaker.Inconclusive},
+		{t.Context(), goredis.ErrPoolExhausted, breaker.Inconclusive},
 		{t.Context(), fmt.Errorf("redis: all sentinels specified in configuration are unreachable: %w", goredis.Nil), breaker.Failed},
 		{t.Context(), errors.New("redis: can't parse reply"), breaker.Failed},
-		{t.Context(), goredis.ErrClosed, breaker.Unjudged},
-		{ended, io.EOF, breaker.Unjudged},
+		{t.Context(), goredis.ErrClosed, breaker.Inconclusive},
+		{ended, io.EOF, breaker.Inconclusive},
 		{ended, serverError("READONLY"), breaker.Worked},
 		{late, io.EOF, breaker.Failed},
-		{past{t.Context()}, io.EOF, breaker.Unjudged},
+		{past{t.Context()}, io.EOF, breaker.Inconclusive},
 	} {
 		if got := outcome(tt.ctx, tt.err); got != tt.want {
 			t.Errorf("%v: outcome %d, want %d", tt.err, got, tt.want)

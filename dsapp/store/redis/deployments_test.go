@@ -142,7 +142,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 			}
 		}
 		for _, c := range calls(s, "id-1") {
-			s.Later()
+			s.ExpireWrites()
 			before := count.trips.Load()
 			if err := c.call(t.Context()); err != nil {
 				t.Fatalf("%s: %v", c.name, err)
@@ -303,7 +303,7 @@ func TestReserveIsProven(t *testing.T) {
 			t.Errorf("%s: %d round trips, want %d", identifier, got, trips)
 		}
 	}
-	s.Stop() // from here on, time passes only when the test says so
+	s.StopClock() // from here on, time passes only when the test says so
 	// This teaches the server the scripts.
 	release := reserved()
 	create(t, s, record("id-1"))
@@ -314,7 +314,7 @@ func TestReserveIsProven(t *testing.T) {
 	registered(2, "id-4")
 	other()
 	registered(1, "id-5")
-	s.Later()
+	s.ExpireWrites()
 	registered(2, "id-6")
 	// What failed takes the proof away.
 	server.Command(t, "SET", "dsapp:{id-7}:reg", "something else")

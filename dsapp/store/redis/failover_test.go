@@ -71,7 +71,7 @@ func TestFailover(t *testing.T) {
 		}
 	}
 	eventually(t, "a store that works again", func() bool {
-		s.Later()
+		s.ExpireWrites()
 		return reserve(t.Context(), s) == nil
 	})
 	r := record("after")
@@ -93,7 +93,7 @@ func TestFrozenSentinel(t *testing.T) {
 	}
 	sentinel.Sentinels[0].Freeze(t)
 	sentinel.Servers[0].Command(t, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-	s.Later()
+	s.ExpireWrites()
 	err := reserve(t.Context(), s)
 	if errors.Is(err, io.EOF) {
 		// It still had the connection that was closed.
@@ -122,7 +122,7 @@ func TestWaitReplicas(t *testing.T) {
 	r := record("id-1")
 	create(t, s, r)
 	prove(t, s, r, activation.Token{1})
-	s.Later()
+	s.ExpireWrites()
 	if err := reserve(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}

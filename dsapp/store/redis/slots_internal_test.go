@@ -12,7 +12,7 @@ import (
 // else is.
 func TestReadSlots(t *testing.T) {
 	t.Parallel()
-	asked := slotTable{"192.0.2.1"}
+	asked := slotsHook{"192.0.2.1"}
 	for _, tt := range []struct {
 		name string
 		node any
@@ -32,7 +32,7 @@ func TestReadSlots(t *testing.T) {
 	} {
 		got, err := asked.read([]any{[]any{int64(0), int64(16383), tt.node}})
 		if tt.want == "" {
-			if !errors.Is(err, errAnswer) {
+			if !errors.Is(err, errUnexpectedAnswer) {
 				t.Errorf("%s: %v, error %v", tt.name, got, err)
 			}
 			continue
@@ -45,7 +45,7 @@ func TestReadSlots(t *testing.T) {
 	for name, answer := range map[string][]any{
 		"no range": {"x"}, "short range": {[]any{int64(1)}}, "no numbers": {[]any{"0", "1"}},
 	} {
-		if got, err := asked.read(answer); !errors.Is(err, errAnswer) {
+		if got, err := asked.read(answer); !errors.Is(err, errUnexpectedAnswer) {
 			t.Errorf("%s: %v, error %v", name, got, err)
 		}
 	}

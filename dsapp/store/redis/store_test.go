@@ -200,7 +200,7 @@ func TestEveryKeyExpires(t *testing.T) {
 		}
 	}
 	for _, c := range calls(s, "id-1") {
-		s.Later()
+		s.ExpireWrites()
 		if err := c.call(t.Context()); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -470,7 +470,7 @@ func TestStoppedServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Stop()
-	s.Later()
+	s.ExpireWrites()
 	fails(t, s, time.Second)
 }
 
@@ -484,7 +484,7 @@ func TestFrozenServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Freeze(t)
-	s.Later()
+	s.ExpireWrites()
 	// There is room for a machine that is busy.
 	fails(t, s, 40*timeout)
 
@@ -536,7 +536,7 @@ func TestOutOfMemory(t *testing.T) {
 	}
 	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 	server.Command(t, "CONFIG", "SET", "maxmemory", "1")
-	s.Later()
+	s.ExpireWrites()
 	if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("writable: error %v", err)
 	}

@@ -124,7 +124,7 @@ func TestTLSAndUser(t *testing.T) {
 	}
 	s := redis.New(newClient(t, settings), redis.Options{})
 	for _, call := range calls(s, "id-1") {
-		s.Later()
+		s.ExpireWrites()
 		if err := call.call(t.Context()); err != nil {
 			t.Errorf("%s: %v", call.name, err)
 		}
@@ -175,7 +175,7 @@ func TestClusterUser(t *testing.T) {
 	settings := redis.Settings{Addresses: c.Addresses()[:1], Cluster: true, Username: "gateway", Password: "gateway-password"}
 	s := redis.New(newClient(t, settings), redis.Options{})
 	for _, call := range calls(s, "id-1") {
-		s.Later()
+		s.ExpireWrites()
 		if err := call.call(t.Context()); err != nil {
 			t.Errorf("%s: %v", call.name, err)
 		}

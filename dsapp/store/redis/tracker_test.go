@@ -17,11 +17,11 @@ func TestTracker(t *testing.T) {
 		now := time.Unix(0, 0)
 		tr := newTracker(limit, func() time.Time { return now })
 		model := map[string]time.Time{}
-		claims := map[string]claim{} // the latest, unless somebody held after it
+		claims := map[string]ticket{} // the latest, unless somebody held after it
 		identifiers := rapid.Map(rapid.IntRange(1, 6), func(i int) string { return fmt.Sprintf("id-%d", i) })
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
-				if n := tr.holds.Len(); n > limit {
+				if n := tr.held.Len(); n > limit {
 					t.Fatalf("%d identifiers, limit %d", n, limit)
 				}
 			},
@@ -52,7 +52,7 @@ func TestTracker(t *testing.T) {
 				c := claims[identifier]
 				if c == 0 {
 					// A claim that is not the latest releases nothing.
-					c = claim(rapid.Uint64().Draw(t, "claim")) | 1<<63
+					c = ticket(rapid.Uint64().Draw(t, "claim")) | 1<<63
 				} else {
 					delete(model, identifier)
 				}

@@ -87,7 +87,7 @@ func TestFullServer(t *testing.T) {
 			if kept.Load() == 0 || refused.Load() == 0 {
 				t.Errorf("%d registrations were kept and %d refused, want both", kept.Load(), refused.Load())
 			}
-			s.Later()
+			s.ExpireWrites()
 			refused.Store(0)
 			for i := range 74 {
 				register(fmt.Sprintf("late-%d", i))
@@ -117,7 +117,7 @@ func TestFailedReservationsLeaveOneKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Masters[2].Stop()
-		s.Later()
+		s.ExpireWrites()
 		for range 10 {
 			if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)

@@ -87,7 +87,7 @@ func TestCallsFailAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Freeze(t)
-	s.Later()
+	s.ExpireWrites()
 	var err error
 	waited := 0
 	for !refusedAtOnce(err) {
@@ -338,7 +338,7 @@ func TestFailoverIsNotDelayed(t *testing.T) {
 	}
 	first := sentinel.Servers[0]
 	first.Freeze(t)
-	s.Later()
+	s.ExpireWrites()
 	done := make(chan struct{})
 	works := make(chan time.Time, 1)
 	go func() {

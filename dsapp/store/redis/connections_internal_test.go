@@ -15,7 +15,7 @@ import (
 // a server that takes no writes no connection is kept, whatever it brings afterwards.
 func TestTrust(t *testing.T) {
 	t.Parallel()
-	trust := new(trust)
+	trust := new(staleness)
 	connect := func() (brings func(), trusted func() bool) {
 		client, server := net.Pipe()
 		c, err := trust.dialer(func(context.Context, string, string) (net.Conn, error) { return client, nil })(t.Context(), "", "")
@@ -64,7 +64,7 @@ func TestTrust(t *testing.T) {
 	if _, fresh := connect(); !fresh() {
 		t.Error("a new connection is not trusted")
 	}
-	if _, err := (unmade{errors.New("refused")}).SyscallConn(); err == nil {
+	if _, err := (failedConnection{errors.New("refused")}).SyscallConn(); err == nil {
 		t.Error("a connection that was not made is trusted")
 	}
 }

@@ -18,27 +18,27 @@ import (
 func TestGuardForgets(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(0, 0)
-	g := newGuard(nil, func() time.Time { return now })
-	used := g.breaker("10.0.0.1:6379")
+	bs := newBreakers(nil, func() time.Time { return now })
+	used := bs.breaker("10.0.0.1:6379")
 	for range 10 {
-		g.breaker("10.0.0.2:6379")
-		now = now.Add(guardLifetime / 5)
-		if g.breaker("10.0.0.1:6379") != used {
+		bs.breaker("10.0.0.2:6379")
+		now = now.Add(breakerLifetime / 5)
+		if bs.breaker("10.0.0.1:6379") != used {
 			t.Fatal("a server in use was forgotten")
 		}
 	}
-	now = now.Add(guardLifetime)
-	if g.breaker("10.0.0.1:6379") == used {
+	now = now.Add(breakerLifetime)
+	if bs.breaker("10.0.0.1:6379") == used {
 		t.Error("a server that is gone was not forgotten")
 	}
-	if got := g.breakers.Len(); got != 1 {
+	if got := bs.byAddress.Len(); got != 1 {
 		t.Errorf("%d servers are remembered, want 1", got)
 	}
-	for i := range 2 * maxGuarded {
-		g.breaker(fmt.Sprint(i))
+	for i := range 2 * maxBreakers {
+		bs.breaker(fmt.Sprint(i))
 	}
-	if got := g.breakers.Len(); got != maxGuarded {
-		t.Errorf("%d servers are remembered, want %d", got, maxGuarded)
+	if got := bs.byAddress.Len(); got != maxBreakers {
+		t.Errorf("%d servers are remembered, want %d", got, maxBreakers)
 	}
 }
 

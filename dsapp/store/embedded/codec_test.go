@@ -54,14 +54,14 @@ func TestEntryRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := drawEntry(t)
 		b := e.encode()
-		got, err := decode(b)
+		got, err := decodeEntry(b)
 		if err != nil || !reflect.DeepEqual(got, e) {
 			t.Fatalf("read back as %+v, error %v, want %+v", got, err, e)
 		}
-		if _, err := decode(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
+		if _, err := decodeEntry(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
 			t.Fatal("a shortened entry was decoded")
 		}
-		if _, err := decode(append(b, 0)); err == nil {
+		if _, err := decodeEntry(append(b, 0)); err == nil {
 			t.Fatal("a prolonged entry was decoded")
 		}
 	})
@@ -72,7 +72,7 @@ func TestEntrySharesNoMemory(t *testing.T) {
 	t.Parallel()
 	e := &entry{kind: "mdl", facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data"), inFlight: []activation.Token{{1}}}
 	b := e.encode()
-	got, err := decode(b)
+	got, err := decodeEntry(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func FuzzDecode(f *testing.F) {
 	copy(huge[58:62], []byte{0xff, 0xff, 0xff, 0xff})
 	f.Add(huge)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := decode(b)
+		e, err := decodeEntry(b)
 		if err != nil {
 			return
 		}

@@ -10,15 +10,15 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// A call without an answer takes the trust from connections that brought nothing since it
-// began, and from no others: a server that is slow is not connected to again and again. To
-// a server that takes no writes no connection is kept, whatever it brings afterwards.
-func TestTrust(t *testing.T) {
+// A call without an answer makes the connections stale that have received nothing since it
+// began, and no others, so that a slow server is not connected to again and again. An answer
+// that the server is read-only makes all connections stale, whatever they receive later.
+func TestStaleness(t *testing.T) {
 	t.Parallel()
-	trust := new(staleness)
-	connect := func() (brings func(), trusted func() bool) {
+	staleness := new(staleness)
+	connect := func() (receive func(), stale func() bool) {
 		client, server := net.Pipe()
-		c, err := trust.dialer(func(context.Context, string, string) (net.Conn, error) { return client, nil })(t.Context(), "", "")
+		c, err := staleness.dialer(func(context.Context, string, string) (net.Conn, error) { return client, nil })(t.Context(), "", "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -26,45 +26,45 @@ func TestTrust(t *testing.T) {
 			c.Close()
 			server.Close()
 		})
-		brings = func() {
+		receive = func() {
 			t.Helper()
 			go func() { _, _ = server.Write([]byte("+")) }()
 			if _, err := c.Read(make([]byte, 1)); err != nil {
 				t.Error(err)
 			}
 		}
-		return brings, func() bool {
+		return receive, func() bool {
 			_, err := c.(*connection).SyscallConn()
-			return err == nil
+			return err != nil
 		}
 	}
-	busyBrings, busy := connect()
-	idleBrings, idle := connect()
-	began := trust.begin()
-	busyBrings()
-	trust.end(t.Context(), began, goredis.ErrPoolTimeout)
-	if !busy() || !idle() {
-		t.Error("a call that says nothing about the server took the trust away")
+	busyReceives, busyStale := connect()
+	idleReceives, idleStale := connect()
+	began := staleness.begin()
+	busyReceives()
+	staleness.end(t.Context(), began, goredis.ErrPoolTimeout)
+	if busyStale() || idleStale() {
+		t.Error("an inconclusive call made a connection stale")
 	}
-	trust.end(t.Context(), began, io.EOF)
-	if !busy() || idle() {
-		t.Errorf("after a failure: busy trusted %v, idle %v", busy(), idle())
+	staleness.end(t.Context(), began, io.EOF)
+	if busyStale() || !idleStale() {
+		t.Errorf("after a failure: busy stale %v, idle %v", busyStale(), idleStale())
 	}
-	idleBrings()
-	if idle() {
-		t.Error("trusted again")
+	idleReceives()
+	if !idleStale() {
+		t.Error("a stale connection is used again")
 	}
 	refused := goredis.NewCmd(t.Context())
 	refused.SetErr(serverError("READONLY You can't write against a read only replica."))
-	trust.end(t.Context(), trust.begin(), refused.Err(), refused)
-	busyBrings()
-	if busy() {
-		t.Error("a connection to a replica is trusted")
+	staleness.end(t.Context(), staleness.begin(), refused.Err(), refused)
+	busyReceives()
+	if !busyStale() {
+		t.Error("a connection to a read-only server is used again")
 	}
-	if _, fresh := connect(); !fresh() {
-		t.Error("a new connection is not trusted")
+	if _, stale := connect(); stale() {
+		t.Error("a new connection is stale")
 	}
 	if _, err := (failedConnection{errors.New("refused")}).SyscallConn(); err == nil {
-		t.Error("a connection that was not made is trusted")
+		t.Error("a connection that was not made is used")
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// serverError is an error that the server sent.
+// serverError implements goredis.Error, like errors that the server sends.
 type serverError string
 
 func (e serverError) Error() string { return string(e) }
@@ -25,7 +25,8 @@ func (serverError) RedisError()     {}
 
 var _ goredis.Error = serverError("")
 
-// Errors say what is wrong and never what was sent or stored.
+// Errors say what is wrong and do not contain what was sent or stored. Those that leave open
+// whether the server carried out a command are ambiguous.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", errors.New("connection reset by peer"))}

@@ -56,21 +56,23 @@ type script struct {
 // something in every case: the time that WAIT takes must not tell an outsider whether
 // anything changed. Only damaged values are left as they are.
 type scripts struct {
-	reserve                                                                                                  script
+	reserve script
+
 	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
-	claim, release, listClaim, listedClaims, unlistClaim                                                     script
+
+	claim, release, listClaim, listedClaims, unlistClaim script
 }
 
 const (
-	// clock defines now in milliseconds of Unix time.
-	clock = `
+	// luaNow defines now in milliseconds of Unix time.
+	luaNow = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
-	// numbers defines number(text, limit), which returns the number in text. It returns
+	// luaNumber defines number(text, limit), which returns the number in text. It returns
 	// nil unless text has the form in which scripts write numbers and the number is at
 	// most limit. moment is the limit for times: they have at most 14 digits.
-	numbers = `
+	luaNumber = `
 local moment = 1e14
 local function number(text, limit)
   if text and #text < 16 and (text == '0' or string.find(text, '^[1-9]%d*$')) and tonumber(text) <= limit then
@@ -78,11 +80,11 @@ local function number(text, limit)
   end
 end
 `
-	// registration reads the fields g, k, b, e, r, i, a, n and c of the registration
+	// luaRegistration reads the fields g, k, b, e, r, i, a, n and c of the registration
 	// under the first key into variables of these names. All are nil if there is no
 	// registration. If a value cannot have been written by a script, the script ends with
 	// an error. The number is activation.MaxCounter.
-	registration = numbers + `
+	luaRegistration = luaNumber + `
 local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'b', 'e', 'r', 'i', 'a', 'n', 'c')
 local g, k, b, e = o[1], o[2], o[3], number(o[4], moment)
 local most = 1000000
@@ -97,18 +99,18 @@ if present then
   end
 end
 `
-	// answer defines record(first, f, v), which returns an answer that has the number
+	// luaRecord defines record(first, f, v), which returns an answer that has the number
 	// first and then the members of the record.
-	answer = `
+	luaRecord = `
 local function record(first, f, v)
   return {first, g, k, f or '', v or '', math.max(0, e - now)}
 end
 `
-	// handshakes reads the fields x and m under the last key. It defines waiting, the
+	// luaHandshakes reads the fields x and m under the last key. It defines waiting, the
 	// handshakes that have not ended, oldest first; taken, the fields of these; gone,
 	// the fields of handshakes that have ended; and quiet, the field m or 0. If a value cannot
 	// have been written by a script, the script ends with an error.
-	handshakes = `
+	luaHandshakes = `
 local hs = KEYS[#KEYS]
 local o = redis.call('HMGET', hs, 'x', 'm')
 local index, quiet = o[1] or '', number(o[2] or '0', moment)
@@ -129,8 +131,8 @@ for at = 1, #index, 47 do
 end
 if not whole then return redis.error_reply('` + damaged + `') end
 `
-	// tick defines now in microseconds of Unix time.
-	tick = `
+	// luaNowMicroseconds defines now in microseconds of Unix time.
+	luaNowMicroseconds = `
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 `
@@ -160,7 +162,7 @@ func newScripts() scripts {
 	return scripts{
 		// KEYS placeholder. ARGV offset lifetime. If the write fails, the placeholder must
 		// not stay: it may be what exceeds the server's memory limit.
-		reserve: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + `
+		reserve: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + `
 local done = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ' ')
 if type(done) == 'table' and done.err then
   redis.call('DEL', KEYS[1])
@@ -170,7 +172,7 @@ redis.call('PEXPIREAT', KEYS[1], now + ARGV[2])
 return {1}
 `)},
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.
-		create: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		create: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if g and k ~= '` + simulated + `' then
   if g == ARGV[1] then
     redis.call('HSET', KEYS[1], 'g', g)
@@ -187,13 +189,13 @@ redis.call('PEXPIREAT', KEYS[1], e)
 return {1}
 `)},
 		// KEYS reg.
-		load: script{Script: goredis.NewScript(clock + registration + answer + `
+		load: script{Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g then return {0} end
 return record(1, unpack(redis.call('HMGET', KEYS[1], 'f', 'v')))
 `)},
 		// KEYS hs. ARGV handshake lifetime interval. The answer is 1 if contention is to be
 		// reported, which happens at most once in an interval.
-		put: script{Script: goredis.NewScript(clock + numbers + handshakes + `
+		put: script{Script: goredis.NewScript(luaNow + luaNumber + luaHandshakes + `
 local source, application = string.sub(ARGV[1], 1, 16), string.sub(ARGV[1], 17, 32)
 local contended, own = false, nil
 for j, h in ipairs(waiting) do
@@ -225,7 +227,7 @@ return {contended and 1 or 0}
 `)},
 		// KEYS reg hs. ARGV token source maxAttempts maySimulate. maySimulate is 1 if a
 		// simulated record may be created.
-		take: script{durable: true, Script: goredis.NewScript(clock + registration + handshakes + `
+		take: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaHandshakes + `
 local own = #waiting
 for j, h in ipairs(waiting) do
   if h.source == ARGV[2] then own = j end
@@ -264,7 +266,7 @@ if ok then return {1, text, h.ends - now} end
 return {0}
 `)},
 		// KEYS reg. ARGV generation token proven maxAttempts maxActivations tombstone.
-		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 local function nothing()
   redis.call('HSET', KEYS[1], 'w', 1)
   redis.call('HDEL', KEYS[1], 'w')
@@ -307,7 +309,7 @@ if ok then return whole(unpack(values)) end
 return {0}
 `)},
 		// KEYS reg. ARGV maxAttempts.
-		admitDevice: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		admitDevice: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g or now >= e then return {0} end
 if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
   redis.call('HINCRBY', KEYS[1], 'n', 1)
@@ -319,7 +321,7 @@ end
 return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		admitConfirmation: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g or now >= e then return {0} end
 local known = false
 for j = 2, #ARGV do
@@ -332,7 +334,7 @@ return record(1, redis.call('HGET', KEYS[1], 'f'))
 		// KEYS reg. ARGV generation counter. For the kind mdl, n counts rights to add a
 		// device; giving one back adds 1, up to the number of activations. Otherwise the
 		// counter counts calls, and giving one back subtracts 1, down to 0.
-		giveBack: script{Script: goredis.NewScript(registration + `
+		giveBack: script{Script: goredis.NewScript(luaRegistration + `
 if g ~= ARGV[1] then return {0} end
 if ARGV[2] == 'c' and c > 0 then
   redis.call('HINCRBY', KEYS[1], 'c', -1)
@@ -376,7 +378,7 @@ if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS
 return {1}
 `)},
 		// KEYS dev. ARGV entry owner lifetime limit.
-		listClaim: script{Script: goredis.NewScript(tick + `
+		listClaim: script{Script: goredis.NewScript(luaNowMicroseconds + `
 for _, e in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(e, 1, #ARGV[1]) == ARGV[1] then return {1} end
 end
@@ -388,7 +390,7 @@ redis.call('PEXPIREAT', KEYS[1], math.ceil(last[2] / 1000))
 return {1}
 `)},
 		// KEYS dev. ARGV limit.
-		listedClaims: script{Script: goredis.NewScript(tick + `
+		listedClaims: script{Script: goredis.NewScript(luaNowMicroseconds + `
 local entries = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
 return {1, unpack(entries)}
 `)},

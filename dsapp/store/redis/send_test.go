@@ -7,8 +7,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// A node that a slot has gone to is reached with the settings of the one that
-// said so, and is not sent anything twice either.
+// A client for another node has the settings of the first one, and repeats nothing either.
 func TestClientFor(t *testing.T) {
 	t.Parallel()
 	client, err := NewClient(Settings{

@@ -24,7 +24,7 @@ var errResourceClosed = errors.New("closed with the configuration that used it")
 
 // losable is a value that can become useless. It is closed then, and opened anew when
 // it is needed again.
-type losable interface{ Lost() bool }
+type losable interface{ Damaged() bool }
 
 // resource is a pooled value that is opened on first use and closed once. It
 // belongs to every configuration that holds a lease with its key.
@@ -65,7 +65,7 @@ func (r *resource[T]) current() (value T, done bool, err error) {
 	if r.closed {
 		return value, true, errResourceClosed
 	}
-	if l, ok := any(r.value).(losable); ok && r.opened && l.Lost() {
+	if l, ok := any(r.value).(losable); ok && r.opened && l.Damaged() {
 		return value, false, nil
 	}
 	return r.value, r.opened, nil

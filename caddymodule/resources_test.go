@@ -19,7 +19,7 @@ type thing struct {
 	closing chan struct{} // if not nil, Close waits for it
 }
 
-func (t *thing) Lost() bool { return t.lost.Load() }
+func (t *thing) Damaged() bool { return t.lost.Load() }
 
 func (t *thing) Close() error {
 	if t.closing != nil {

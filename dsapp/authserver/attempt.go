@@ -75,7 +75,7 @@ func (a *attempt) result(c *soap.Row, askNextOn []string) attemptResult {
 		r.reason, r.cause = lostAnswer(a.ctxErr, a.err)
 		// A server that answers other commands works: it is waiting for the user.
 		if a.callerGone || errors.Is(r.reason, ErrTimeout) && (a.mostlyQueued || c.MayAwaitUser && a.othersAnswered) {
-			r.outcome = breaker.Unjudged
+			r.outcome = breaker.Inconclusive
 		}
 		return r
 	case isFault && fault.Sender:

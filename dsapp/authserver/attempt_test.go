@@ -38,7 +38,7 @@ func TestAttempt(t *testing.T) {
 	const (
 		failed   = breaker.Failed
 		worked   = breaker.Worked
-		unjudged = breaker.Unjudged
+		unjudged = breaker.Inconclusive
 	)
 	for name, test := range map[string]struct {
 		attempt attempt
@@ -107,7 +107,7 @@ func TestAttemptAwaitingUser(t *testing.T) {
 		got := (&attempt{admitted: true, sent: true, err: context.DeadlineExceeded, ctxErr: context.DeadlineExceeded, othersAnswered: true}).result(c, nil)
 		want := breaker.Failed
 		if command == "others" {
-			want = breaker.Unjudged
+			want = breaker.Inconclusive
 		}
 		if got.outcome != want || got.reason != ErrTimeout || !got.unknown {
 			t.Errorf("%s: %+v", command, got)

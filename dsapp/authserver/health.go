@@ -102,8 +102,8 @@ func (in *instance) probeOnce(ctx context.Context, answered bool) (failedTrial b
 	answers := in.state.answers.Load()
 	var call breaker.Call
 	var err error
-	outcome := breaker.Unjudged
-	if !in.state.breaker.Awaits() {
+	outcome := breaker.Inconclusive
+	if !in.state.breaker.AwaitsCall() {
 		if call, err = in.state.breaker.Begin(in.breaker); err != nil {
 			return false // a command is the trial
 		}

@@ -1,7 +1,8 @@
-// Package breaker keeps calls away from a server that does not work. It is a
-// circuit breaker: closed, it lets every call through; after so many failures in
-// a row it opens and refuses calls at once; then it lets one call through now and
-// again, to find out whether the server works again (half-open).
+// Package breaker has a circuit breaker, which prevents calls to a server that does not work.
+//
+// A closed breaker admits every call. After a number of failures in a row it opens and
+// refuses calls. After a cooldown it is half-open: it admits one call, the trial, to find out
+// whether the server works again. If the trial fails, the cooldown starts again.
 package breaker
 
 import (
@@ -11,32 +12,32 @@ import (
 	"time"
 )
 
-// Settings say when a Breaker opens and how often it then lets a call through.
+// Settings are the settings of a Breaker.
 type Settings struct {
-	// Failures in a row open the breaker, at least 1.
+	// Failures is the number of failures in a row that open the breaker, at least 1.
 	Failures int
-	// Cooldown is the time between the opening and the first call that is let
-	// through, and between two such calls.
+	// Cooldown is the time from the opening to the first trial, and between two trials.
 	Cooldown time.Duration
 }
 
-// Outcome is what a call tells about the server.
+// Outcome is what the end of a call says about the server.
 type Outcome uint8
 
 // The outcomes.
 const (
-	// Unjudged is a call that tells nothing: it was not made, or given up.
-	Unjudged Outcome = iota
-	// Worked is a call that the server answered, whatever the answer.
+	// Inconclusive is the outcome of a call that says nothing about the server: it was
+	// not made, or the caller gave up.
+	Inconclusive Outcome = iota
+	// Worked is the outcome of a call that the server answered, whatever the answer.
 	Worked
-	// Failed is a call that the server did not answer as it should.
+	// Failed is the outcome of a call that the server did not answer properly.
 	Failed
-	// Reached is a call that found the server and shows no more. If the breaker is
-	// open, it awaits a call that shows whether the server works.
+	// Reached is the outcome of a call that reached the server, but does not show whether
+	// the server works. An open breaker admits the next call at once to find that out.
 	Reached
 )
 
-// Change is what the outcome of a call changed.
+// Change is the change of the breaker's state that a call caused.
 type Change uint8
 
 // The changes.
@@ -46,77 +47,76 @@ const (
 	Closed
 )
 
-// OpenError refuses a call.
+// OpenError is the error of a call that a breaker refused.
 type OpenError struct {
-	// RetryAfter is the time until a call is let through.
+	// RetryAfter is the time until the breaker admits a call.
 	RetryAfter time.Duration
 }
 
-// Error tells the time in full milliseconds.
+// Error returns a text with RetryAfter, rounded to milliseconds.
 func (e *OpenError) Error() string {
 	return fmt.Sprintf("circuit breaker is open for %s", e.RetryAfter.Round(time.Millisecond))
 }
 
-// IsOpen reports whether err says that a breaker refused a call.
+// IsOpen reports whether err wraps an *OpenError.
 func IsOpen(err error) bool {
 	_, open := errors.AsType[*OpenError](err)
 	return open
 }
 
-// Breaker is the breaker of one server. Its zero value is closed. Settings come
-// with every call, so that they can change while it lives. Its methods can be
-// called from several goroutines.
+// Breaker is the circuit breaker of one server. The zero value is closed. The settings are
+// arguments of its methods, so that they can change at any time. Its methods can be called
+// concurrently.
 type Breaker struct {
 	mu       sync.Mutex
-	failures int // in a row, while closed
+	failures int // failures in a row, while closed
 	open     bool
-	retryAt  time.Time // while open
-	awaiting bool      // while open: the next call is to decide
-	// period counts the openings, closings and trials. Calls that began before
-	// the last opening or closing met what was before: they do not count.
-	period uint64
-	opened uint64 // the period of the last opening
+	retryAt  time.Time // time of the next trial, while open
+	awaiting bool      // the result of AwaitsCall, while open
+	// generation counts the openings, closings and trials. The outcome of a call counts
+	// only if no other opening, closing or trial came after its beginning.
+	generation uint64
+	opened     uint64 // generation of the last opening
 }
 
-// Call is a call that was let through. Each has one End.
+// Call is a call that was admitted. End must be called once for it.
 type Call struct {
-	period uint64
-	trial  bool
+	generation uint64
+	trial      bool
 }
 
-// Trial reports whether the call is the one that finds out whether the server
-// works again.
+// Trial reports whether the call is the trial of an open breaker.
 func (c Call) Trial() bool { return c.trial }
 
-// Begin lets a call through or refuses it with an *OpenError.
+// Begin admits a call or refuses it with an *OpenError.
 func (b *Breaker) Begin(s Settings) (Call, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.open {
-		return Call{period: b.period}, nil
+		return Call{generation: b.generation}, nil
 	}
 	now := time.Now()
 	if left := b.retryAt.Sub(now); left > 0 {
 		return Call{}, &OpenError{RetryAfter: left}
 	}
-	// A trial that takes long does not keep others from trying.
+	// If the trial takes longer than the cooldown, another one is admitted.
 	b.retryAt = now.Add(s.Cooldown)
-	b.period++
-	return Call{period: b.period, trial: true}, nil
+	b.generation++
+	return Call{generation: b.generation, trial: true}, nil
 }
 
-// End takes the outcome of a call.
+// End records the outcome of a call.
 func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open && o == Worked && c.period > b.opened {
-		// Also of a trial that took so long that another one began: a server that
+	if b.open && o == Worked && c.generation > b.opened {
+		// This includes a trial that took so long that another one began: a server that
 		// answers slowly works.
 		b.open, b.failures = false, 0
-		b.period++
+		b.generation++
 		return Closed
 	}
-	if c.period != b.period {
+	if c.generation != b.generation {
 		return Unchanged
 	}
 	switch {
@@ -136,8 +136,8 @@ func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 	return Unchanged
 }
 
-// Trip opens the breaker without counting failures, for what is known from
-// elsewhere. An open one stays as it is, but awaits no call any more.
+// Trip opens the breaker without counting failures. If the breaker is open and AwaitsCall is
+// true, a new cooldown begins and AwaitsCall becomes false.
 func (b *Breaker) Trip(s Settings) Change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -155,12 +155,11 @@ func (b *Breaker) Trip(s Settings) Change {
 func (b *Breaker) trip(s Settings) {
 	b.open, b.failures, b.awaiting = true, 0, false
 	b.retryAt = time.Now().Add(s.Cooldown)
-	b.period++
-	b.opened = b.period
+	b.generation++
+	b.opened = b.generation
 }
 
-// RetryAfter is the time until the breaker lets the next call through, 0 if it
-// does so now.
+// RetryAfter returns the time until the breaker admits a call, or 0 if it admits one now.
 func (b *Breaker) RetryAfter() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -170,9 +169,10 @@ func (b *Breaker) RetryAfter() time.Duration {
 	return max(time.Until(b.retryAt), 0)
 }
 
-// Awaits reports whether the breaker is open and awaits a call that shows whether the
-// server, which was found again, works. Until then one call at a time is let through.
-func (b *Breaker) Awaits() bool {
+// AwaitsCall reports whether the breaker is open and a call with the outcome Reached was the
+// last to say something about the server. The breaker then admits one call at a time until
+// one works or fails.
+func (b *Breaker) AwaitsCall() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.open && b.awaiting

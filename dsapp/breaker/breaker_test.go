@@ -14,8 +14,8 @@ import (
 
 var settings = Settings{Failures: 3, Cooldown: 5 * time.Second}
 
-// refused checks that the breaker lets no call through, and when it will.
-func refused(t *testing.T, b *Breaker, after time.Duration) {
+// refuses checks that the breaker refuses a call and when it will admit one.
+func refuses(t *testing.T, b *Breaker, after time.Duration) {
 	t.Helper()
 	_, err := b.Begin(settings)
 	open, ok := errors.AsType[*OpenError](err)
@@ -24,7 +24,7 @@ func refused(t *testing.T, b *Breaker, after time.Duration) {
 	}
 }
 
-// call makes a call that must be let through.
+// call makes a call that must be admitted and checks whether it is a trial.
 func call(t *testing.T, b *Breaker, trial bool, o Outcome, want Change) {
 	t.Helper()
 	c, err := b.Begin(settings)
@@ -36,22 +36,22 @@ func call(t *testing.T, b *Breaker, trial bool, o Outcome, want Change) {
 	}
 }
 
-// Only failures in a row open the breaker; calls that tell nothing do not count.
+// Only failures in a row open the breaker. Inconclusive calls do not count.
 func TestOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var b Breaker
-		for _, o := range []Outcome{Failed, Failed, Worked, Failed, Unjudged, Failed, Unjudged} {
+		for _, o := range []Outcome{Failed, Failed, Worked, Failed, Inconclusive, Failed, Inconclusive} {
 			call(t, &b, false, o, Unchanged)
 		}
 		call(t, &b, false, Failed, Opened)
-		refused(t, &b, 5*time.Second)
+		refuses(t, &b, 5*time.Second)
 		time.Sleep(3 * time.Second)
-		refused(t, &b, 2*time.Second)
+		refuses(t, &b, 2*time.Second)
 	})
 }
 
-// After the cooldown one call at a time finds out whether the server works again.
+// After the cooldown, one call at a time is admitted as the trial.
 func TestTrial(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -64,13 +64,13 @@ func TestTrial(t *testing.T) {
 		if err != nil || !trial.Trial() {
 			t.Fatal(err)
 		}
-		refused(t, &b, 5*time.Second)
+		refuses(t, &b, 5*time.Second)
 		time.Sleep(time.Second)
 		b.End(trial, Failed, settings)
-		refused(t, &b, 5*time.Second) // from the failure on
+		refuses(t, &b, 5*time.Second) // the cooldown starts at the failure
 
 		time.Sleep(5 * time.Second)
-		call(t, &b, true, Unjudged, Unchanged) // makes room for the next one
+		call(t, &b, true, Inconclusive, Unchanged) // the next call is a trial again
 		call(t, &b, true, Worked, Closed)
 		call(t, &b, false, Failed, Unchanged)
 		call(t, &b, false, Failed, Unchanged)
@@ -78,8 +78,8 @@ func TestTrial(t *testing.T) {
 	})
 }
 
-// A trial that does not end keeps others from trying for one cooldown only. If it
-// ends well after all, the server works.
+// A trial that takes longer than the cooldown does not prevent the next trial. If it works in
+// the end, the breaker closes.
 func TestLongTrial(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestLongTrial(t *testing.T) {
 	})
 }
 
-// Calls that began before the breaker changed met what was before.
+// The outcomes of calls that began before the breaker opened or closed do not count.
 func TestLateCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestLateCalls(t *testing.T) {
 	})
 }
 
-// Changed settings hold from the next call on.
+// Changed settings apply from the next call on.
 func TestChangedSettings(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestChangedSettings(t *testing.T) {
 	})
 }
 
-// Of any number of simultaneous calls one is the trial.
+// Of any number of concurrent calls, one is the trial.
 func TestOneTrial(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -167,9 +167,9 @@ func TestOneTrial(t *testing.T) {
 	})
 }
 
-// Whatever happens: a closed breaker lets every call through, an open one at most
-// one per cooldown unless the call told nothing, and only a trial that worked
-// closes it.
+// The breaker agrees with a model for random calls: a closed breaker admits every call; an
+// open one admits at most one per cooldown, unless the call was inconclusive; only a trial
+// that works closes it.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -178,7 +178,7 @@ func TestModel(t *testing.T) {
 				wait:    time.Duration(rapid.IntRange(0, 7).Draw(t, "seconds")) * time.Second,
 				begins:  rapid.Bool().Draw(t, "begins"),
 				which:   rapid.IntRange(0, 3).Draw(t, "call"),
-				outcome: rapid.SampledFrom([]Outcome{Unjudged, Worked, Failed}).Draw(t, "outcome"),
+				outcome: rapid.SampledFrom([]Outcome{Inconclusive, Worked, Failed}).Draw(t, "outcome"),
 			}
 		}), 1, 60).Draw(rt, "steps")
 		var wrong string
@@ -199,33 +199,33 @@ type step struct {
 func runModel(steps []step) string {
 	type begun struct {
 		Call
-		opening int // how often the breaker had opened
-		closing int // how often it had closed
+		opening int // openings before the call
+		closing int // closings before the call
 	}
 	var b Breaker
-	var under []begun
+	var running []begun
 	open, failures, openings, closings := false, 0, 0, 0
-	var trial *Call // the last one, while it is under way
+	var trial *Call // the latest trial, while it is running
 	var retryAt time.Time
 	for _, s := range steps {
 		time.Sleep(s.wait)
-		if s.begins || len(under) == 0 {
+		if s.begins || len(running) == 0 {
 			c, err := b.Begin(settings)
 			admitted := !open || !time.Now().Before(retryAt)
 			if (err == nil) != admitted || c.Trial() != (open && admitted) {
-				return "let through or refused against the rule"
+				return "admitted or refused against the rule"
 			}
 			if err == nil {
-				under = append(under, begun{c, openings, closings})
+				running = append(running, begun{c, openings, closings})
 			}
 			if c.Trial() {
 				trial, retryAt = &c, time.Now().Add(settings.Cooldown)
 			}
 			continue
 		}
-		i := s.which % len(under)
-		c := under[i]
-		under = slices.Delete(under, i, i+1)
+		i := s.which % len(running)
+		c := running[i]
+		running = slices.Delete(running, i, i+1)
 		want := Unchanged
 		switch {
 		case open && c.Trial() && c.opening == openings && c.closing == closings && s.outcome == Worked:
@@ -237,7 +237,7 @@ func runModel(steps []step) string {
 			case Worked:
 			case Failed:
 				retryAt = time.Now().Add(settings.Cooldown)
-			case Unjudged:
+			case Inconclusive:
 				retryAt = time.Now()
 			}
 		case !open && c.opening == openings && c.closing == closings:
@@ -250,7 +250,7 @@ func runModel(steps []step) string {
 					openings++
 					retryAt = time.Now().Add(settings.Cooldown)
 				}
-			case Unjudged:
+			case Inconclusive:
 			}
 		}
 		if b.End(c.Call, s.outcome, settings) != want {
@@ -273,9 +273,9 @@ func BenchmarkCall(b *testing.B) {
 	})
 }
 
-// A server that was found again is left to the next call, however long that takes: who
-// finds it again takes no trial, and one that is lost again is not tried for a while.
-func TestAwaits(t *testing.T) {
+// After the outcome Reached, the next call decides, however late it comes. Trip starts a new
+// cooldown then.
+func TestAwaitsCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var b Breaker
@@ -288,32 +288,31 @@ func TestAwaits(t *testing.T) {
 			}
 			return c
 		}
-		if b.Awaits() {
+		if b.AwaitsCall() {
 			t.Error("a closed breaker awaits a call")
 		}
 		b.End(begin(), Failed, s)
 		time.Sleep(s.Cooldown)
 		b.End(begin(), Reached, s)
 		time.Sleep(time.Hour)
-		if !b.Awaits() || b.RetryAfter() != 0 {
+		if !b.AwaitsCall() || b.RetryAfter() != 0 {
 			t.Error("the next call does not decide")
 		}
-		// Lost again, found again.
-		if change := b.Trip(s); change != Unchanged || b.Awaits() || b.RetryAfter() != s.Cooldown {
+		if change := b.Trip(s); change != Unchanged || b.AwaitsCall() || b.RetryAfter() != s.Cooldown {
 			t.Errorf("after the loss: %v, %v", change, b.RetryAfter())
 		}
 		time.Sleep(s.Cooldown)
 		b.End(begin(), Reached, s)
-		// One at a time, until one decides.
+		// One call at a time, until one decides.
 		first := begin()
 		if _, err := b.Begin(s); !IsOpen(err) {
 			t.Errorf("a second call at the same time: %v", err)
 		}
-		b.End(first, Unjudged, s)
-		if !b.Awaits() {
+		b.End(first, Inconclusive, s)
+		if !b.AwaitsCall() {
 			t.Error("a call that tells nothing decided")
 		}
-		if change := b.End(begin(), Worked, s); change != Closed || b.Awaits() {
+		if change := b.End(begin(), Worked, s); change != Closed || b.AwaitsCall() {
 			t.Errorf("after a call that worked: %v", change)
 		}
 	})

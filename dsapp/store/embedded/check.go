@@ -17,18 +17,21 @@ var (
 	errLocked  = errors.New("another process has the file open")
 )
 
-// Contents says what lies in a file.
+// Contents is the number of things in a file, including those that have expired and are not
+// removed yet.
 type Contents struct {
-	// Registrations and Claims that are pending or due for removal, and the Simulated
-	// records of identifiers without a registration.
-	Registrations, Simulated, Claims int
-	// Size of the file in bytes.
+	// Registrations is the number of registrations without the simulated ones.
+	Registrations int
+	// Simulated is the number of simulated registrations.
+	Simulated int
+	// Claims is the number of claims.
+	Claims int
+	// Size is the size of the file in bytes.
 	Size int64
 }
 
-// Check reads the file at path from its first page to the last and does not change
-// it. The error tells what is wrong and what to do about it. A file that another
-// process has open is not read.
+// Check reads the whole file at path and does not change it. The error says what is wrong and
+// what to do about it. Check refuses a file that another process has open.
 func Check(path string) (Contents, error) {
 	var c Contents
 	var records, broken int
@@ -78,8 +81,8 @@ func Check(path string) (Contents, error) {
 	return c, nil
 }
 
-// verify reads the file at path, tells visit what it holds, and returns its size. It
-// waits for another process that has the file open for writing.
+// verify reads the whole file at path and returns its size. It calls visit as a walker does.
+// It waits up to the given time for another process that has the file open for writing.
 func verify(path string, wait time.Duration, visit func(bucket string, key, value []byte)) (size int64, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -94,7 +97,7 @@ func verify(path string, wait time.Duration, visit func(bucket string, key, valu
 	if info.Size() == 0 {
 		return 0, nil
 	}
-	// Of a file that is open for reading bbolt looks at nothing but the meta pages.
+	// When bbolt opens a file for reading only, it reads nothing but the meta pages.
 	db, _, err := openBolt(path, bolt.Options{ReadOnly: true, Timeout: wait}, func(_ *bolt.DB, file *os.File) error {
 		if info, err = file.Stat(); err != nil {
 			return err
@@ -107,8 +110,8 @@ func verify(path string, wait time.Duration, visit func(bucket string, key, valu
 	return info.Size(), db.Close()
 }
 
-// openBolt has bbolt lock and map the file, unless it is shorter than it says, and
-// prepare use it.
+// openBolt lets bbolt lock and map the file and then calls prepare. It fails before that if
+// the file is shorter than its meta pages say.
 func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) error) (db *bolt.DB, file *os.File, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -122,7 +125,7 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 			return nil, err
 		}
 		info, err := f.Stat()
-		// bbolt fills an empty file.
+		// bbolt initialises an empty file.
 		if err == nil && info.Size() > 0 {
 			_, err = readMeta(f)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// The first byte of every encoded entry and claim.
+// The first byte of encoded entries and claims.
 const (
 	entryVersion = 1
 	claimVersion = 1
@@ -17,18 +17,17 @@ const (
 
 // Bits of the second byte of an encoded entry.
 const (
-	flagBurned  = 1 << iota // the record is a tombstone
-	flagSettled             // last names a settled proof
-	flagProven              // that proof was settled successfully
+	flagBurned  = 1 << iota // entry.burned
+	flagSettled             // entry.settled
+	flagProven              // entry.proven
 	flagsKnown  = flagBurned | flagSettled | flagProven
 )
 
-// errCorrupt tells that an entry of the file cannot be decoded, or holds what no
-// Store writes. What it holds is not repeated.
+// errCorrupt is returned for an entry or claim that cannot be decoded or has values that no
+// Store writes. The error does not contain the values.
 var errCorrupt = errors.New("entry cannot be decoded")
 
-// entry is a record with its counters, as it lies in the file under its
-// identifier.
+// entry is a value of bucketEntries: a record with its counters.
 type entry struct {
 	generation activation.Generation
 	kind       activation.Kind
@@ -36,23 +35,29 @@ type entry struct {
 	expires int64
 	burned  bool
 
-	// reserved attempts, inFlight the tokens of those not settled yet.
+	// reserved is the number of reserved attempts.
 	reserved uint32
+	// inFlight has the tokens of the attempts that are not settled.
 	inFlight []activation.Token
-	// activations made, devices that may still be added, confirmations counted. Of
-	// KindAffinity, devices counts the calls to add one, as confirmations counts
-	// final calls: those that were refused, and those under way.
-	activations, devices, confirmations uint32
+	// activations is the number of activations made.
+	activations uint32
+	// devices is the number of devices that may still be added. For KindAffinity it is the
+	// number of calls to add a device that were refused or are in flight.
+	devices uint32
+	// confirmations is the number of final calls. For KindAffinity it is the number of
+	// those that were refused or are in flight.
+	confirmations uint32
 
-	// settled tells that last and proven describe the latest settled proof.
+	// settled says that an attempt was settled, last is the token of the latest, and proven
+	// says that its proof was right.
 	settled, proven bool
 	last            activation.Token
 
 	facts, verifier, data []byte
 }
 
-// sound reports whether the entry can have been written by a Store.
-func (e *entry) sound() bool {
+// valid reports whether a Store can have written the entry.
+func (e *entry) valid() bool {
 	switch e.kind {
 	case activation.KindMDL, activation.KindStandard, activation.KindSimulated:
 		if e.devices > e.activations {
@@ -62,23 +67,23 @@ func (e *entry) sound() bool {
 	default:
 		return false
 	}
-	return e.expires > 0 && e.removal() > 0 && len(e.inFlight) <= int(e.reserved) &&
+	return e.expires > 0 && e.removeAt() > 0 && len(e.inFlight) <= int(e.reserved) &&
 		max(e.reserved, e.activations, e.devices, e.confirmations) <= activation.MaxCounter
 }
 
 // live reports whether the record's lifetime has not passed.
 func (e *entry) live(now time.Time) bool { return now.UnixNano() < e.expires }
 
-// removal is the moment from which on the entry is forgotten, in nanoseconds of
-// Unix time.
-func (e *entry) removal() int64 {
+// removeAt returns the time from which on the entry counts as removed, in nanoseconds of Unix
+// time.
+func (e *entry) removeAt() int64 {
 	if e.burned {
 		return e.expires + int64(activation.TombstoneLifetime)
 	}
 	return e.expires
 }
 
-// record returns the record under identifier without Verifier and Data.
+// record returns the entry as a record without Verifier and Data.
 func (e *entry) record(identifier string, now time.Time) activation.Record {
 	return activation.Record{
 		Identifier: identifier,
@@ -89,8 +94,9 @@ func (e *entry) record(identifier string, now time.Time) activation.Record {
 	}
 }
 
-// encode returns the entry as bytes: version, flags, then every member in a fixed
-// order, integers big-endian, tokens counted, byte strings with their length.
+// encode returns the entry as bytes: version, flags and all members in a fixed order.
+// Integers are big-endian. A list has its number of elements before it, a byte string its
+// length.
 func (e *entry) encode() []byte {
 	b := make([]byte, 0, 128+len(e.facts)+len(e.verifier)+len(e.data)+len(e.inFlight)*len(e.last))
 	var flags byte
@@ -121,9 +127,9 @@ func (e *entry) encode() []byte {
 	return b
 }
 
-// decode reads what encode wrote and nothing else. The entry shares no memory
-// with b, which belongs to the file and ends with the transaction.
-func decode(b []byte) (*entry, error) {
+// decodeEntry decodes what entry.encode returns, and nothing else. The entry shares no memory
+// with b, which bbolt maps only until the transaction ends.
+func decodeEntry(b []byte) (*entry, error) {
 	r := reader{rest: b}
 	if version := r.take(1); r.bad || version[0] != entryVersion {
 		return nil, errCorrupt
@@ -158,22 +164,21 @@ func decode(b []byte) (*entry, error) {
 	return e, nil
 }
 
-// readEntry is decode for an entry that a Store can have written.
+// readEntry is decodeEntry with an error for an entry that is not valid.
 func readEntry(b []byte) (*entry, error) {
-	e, err := decode(b)
-	if err == nil && !e.sound() {
+	e, err := decodeEntry(b)
+	if err == nil && !e.valid() {
 		err = errCorrupt
 	}
 	return e, err
 }
 
-// claim is the ownership of a request, as it lies in the file under its kind and
-// key.
+// claim is a value of bucketClaims: the ownership of a request.
 type claim struct {
 	token ownership.Token
-	// ends is the end of the claim's lifetime, in nanoseconds of Unix time.
+	// ends is the end of the claim's lifetime in nanoseconds of Unix time.
 	ends int64
-	// serialNumber of the device that the claim is listed for.
+	// serialNumber is that of the device whose list has the claim.
 	serialNumber string
 	// owner is sealed.
 	owner []byte
@@ -196,7 +201,7 @@ func (c *claim) encode() []byte {
 	return b
 }
 
-// decodeClaim reads what encode wrote and nothing else. The claim shares no memory
+// decodeClaim decodes what claim.encode returns, and nothing else. The claim shares no memory
 // with b.
 func decodeClaim(b []byte) (*claim, error) {
 	r := reader{rest: b}
@@ -213,8 +218,8 @@ func decodeClaim(b []byte) (*claim, error) {
 	return c, nil
 }
 
-// reader takes values from the front of rest. After the first one that is cut
-// short it is bad and returns zeros.
+// reader reads values from the beginning of rest. When rest is too short for a value, bad is
+// set, and all values from then on are zero.
 type reader struct {
 	rest []byte
 	bad  bool
@@ -244,7 +249,7 @@ func (r *reader) uint64() uint64 {
 	return 0
 }
 
-// bytes returns a copy of a byte string, nil if it is empty.
+// bytes returns a copy of a byte string, or nil if it is empty.
 func (r *reader) bytes() []byte {
 	b := r.take(int(r.uint32()))
 	if len(b) == 0 {

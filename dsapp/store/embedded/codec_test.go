@@ -11,7 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// blobs are byte strings as they are read: nil if they are empty.
+// blobs returns byte strings as decoding does: nil if they are empty.
 func blobs() *rapid.Generator[[]byte] {
 	return rapid.Custom(func(t *rapid.T) []byte {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "bytes")
@@ -47,32 +47,31 @@ func drawEntry(t *rapid.T) *entry {
 	}
 }
 
-// Every entry reads back as it was written, and no shortened or prolonged
-// encoding is taken for one.
+// Decoding an encoded entry returns it. A truncated or extended encoding is an error.
 func TestEntryRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		e := drawEntry(t)
 		b := e.encode()
-		got, err := decode(b)
+		got, err := decodeEntry(b)
 		if err != nil || !reflect.DeepEqual(got, e) {
 			t.Fatalf("read back as %+v, error %v, want %+v", got, err, e)
 		}
-		if _, err := decode(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
+		if _, err := decodeEntry(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
 			t.Fatal("a shortened entry was decoded")
 		}
-		if _, err := decode(append(b, 0)); err == nil {
+		if _, err := decodeEntry(append(b, 0)); err == nil {
 			t.Fatal("a prolonged entry was decoded")
 		}
 	})
 }
 
-// An entry must outlive the transaction whose memory it was read from.
+// A decoded entry shares no memory with its encoding, which ends with the transaction.
 func TestEntrySharesNoMemory(t *testing.T) {
 	t.Parallel()
 	e := &entry{kind: "mdl", facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data"), inFlight: []activation.Token{{1}}}
 	b := e.encode()
-	got, err := decode(b)
+	got, err := decodeEntry(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +81,7 @@ func TestEntrySharesNoMemory(t *testing.T) {
 	}
 }
 
-// The layout of version 1 is fixed: files of earlier versions must stay readable.
+// The layout of version 1 must not change, because files of earlier versions must stay readable.
 func TestEntryLayout(t *testing.T) {
 	t.Parallel()
 	e := &entry{
@@ -114,7 +113,7 @@ func TestEntryLayout(t *testing.T) {
 	}
 }
 
-// Whatever lies in the file: no panic, and what is accepted has one encoding.
+// Decoding does not panic, and what it accepts has only one encoding.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add([]byte{1, 0})
@@ -125,7 +124,7 @@ func FuzzDecode(f *testing.F) {
 	copy(huge[58:62], []byte{0xff, 0xff, 0xff, 0xff})
 	f.Add(huge)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := decode(b)
+		e, err := decodeEntry(b)
 		if err != nil {
 			return
 		}
@@ -135,8 +134,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Every claim reads back as it was written, and no shortened or prolonged
-// encoding is taken for one.
+// Decoding an encoded claim returns it. A truncated or extended encoding is an error.
 func TestClaimRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -164,7 +162,7 @@ func TestClaimRoundTrip(t *testing.T) {
 	})
 }
 
-// The layout of version 1 is fixed: files of earlier versions must stay readable.
+// The layout of version 1 must not change, because files of earlier versions must stay readable.
 func TestClaimLayout(t *testing.T) {
 	t.Parallel()
 	c := &claim{token: ownership.Token{0xaa}, ends: 0x0102030405060708, serialNumber: "VDS-1", owner: []byte("OO")}
@@ -183,7 +181,7 @@ func TestClaimLayout(t *testing.T) {
 	}
 }
 
-// Whatever lies in the file: no panic, and what is accepted has one encoding.
+// Decoding does not panic, and what it accepts has only one encoding.
 func FuzzDecodeClaim(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add([]byte{1})

@@ -14,13 +14,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// childPath is the environment variable that makes the test binary a process
-// that writes to the store at its value.
+// childPath is an environment variable. If it is set, the test binary calls writeUntilKilled
+// with its value.
 const childPath = "DSAPP_EMBEDDED_CRASH_TEST"
 
-// writeUntilKilled registers one identifier after the other, makes a failed and a
-// successful exchange with each, and claims a login and a signature that it
-// releases. After every call it prints a line.
+// writeUntilKilled registers one identifier after the other. For each it makes a failed and a
+// successful exchange, claims a login and a signature, and releases the signature. It prints a
+// line after every call.
 func writeUntilKilled(path string) {
 	s, err := embedded.Open(path, embedded.Options{})
 	if err != nil {
@@ -65,8 +65,8 @@ func writeUntilKilled(path string) {
 	}
 }
 
-// Whatever was acknowledged before a kill -9 is there afterwards: records,
-// reserved attempts, activations, claims and releases.
+// What a call has confirmed survives kill -9: records, reserved attempts, activations, claims and
+// releases.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	for _, stop := range []int{1, 2, 3, 4, 5, 6, 7, 8, 20, 61} {
@@ -83,7 +83,7 @@ func TestKill(t *testing.T) {
 			if err := child.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// For every identifier, the number of its acknowledged calls.
+			// calls has the number of confirmed calls by identifier.
 			calls := map[int]int{}
 			lines := bufio.NewScanner(out)
 			for n := 0; lines.Scan(); n++ {
@@ -94,8 +94,7 @@ func TestKill(t *testing.T) {
 				}
 				calls[i]++
 				if n+1 == stop {
-					// Lines that were written before the kill took effect are
-					// acknowledgements as well: keep reading.
+					// Lines that were written before the process ended count as well.
 					if err := child.Process.Kill(); err != nil {
 						t.Fatal(err)
 					}
@@ -113,9 +112,9 @@ func TestKill(t *testing.T) {
 				if err != nil || !found || got.Generation != r.Generation || string(got.Verifier) != "verifier" {
 					t.Fatalf("%s: found %v, error %v", r.Identifier, found, err)
 				}
-				// The calls are: created, taken, settled as failed, taken, settled as
-				// proven, claimed a login, claimed a signature, released it. The one
-				// after the last acknowledged may have happened too.
+				// The calls are: create, take, settle as failed, take, settle as proven,
+				// claim a login, claim a signature, release it. The call after the last
+				// confirmed one may have been carried out as well.
 				if n >= 5 {
 					if _, ok, err := s.AdmitDevice(t.Context(), r.Identifier, 3); err != nil || !ok {
 						t.Errorf("%s: the activation is lost: %v, error %v", r.Identifier, ok, err)
@@ -144,15 +143,15 @@ func TestKill(t *testing.T) {
 					left++
 				}
 				if left > 3-reserved {
-					t.Errorf("%s: %d attempts left, although %d calls were acknowledged", r.Identifier, left, n)
+					t.Errorf("%s: %d attempts left, although %d calls were confirmed", r.Identifier, left, n)
 				}
 			}
 		})
 	}
 }
 
-// A proof that a kill cut short has used its attempt: whoever makes the process end
-// between the evidence and the answer must not get to guess once more.
+// A proof that is in flight when the process is killed keeps its attempt, so that crashes of the
+// gateway give nobody more guesses.
 func TestKillInFlight(t *testing.T) {
 	t.Parallel()
 	const maxAttempts = 3
@@ -173,7 +172,7 @@ func TestKillInFlight(t *testing.T) {
 		if err != nil || ok != (n < maxAttempts) {
 			t.Fatalf("attempt %d after as many kills: %v, error %v", n+1, ok, err)
 		}
-		// A killed process leaves the file as it is at this moment.
+		// This copy is the file that a killed process would leave.
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

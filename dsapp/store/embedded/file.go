@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// formatVersion is the layout of the buckets. Entries carry a version of
-	// their own.
+	// formatVersion is the version of the layout of the buckets. Entries and claims have
+	// versions of their own.
 	formatVersion = 1
-	// lockTimeout bounds the wait for another process that has the file open.
+	// lockTimeout is how long Open waits for another process that has the file open.
 	lockTimeout = 5 * time.Second
 )
 
@@ -26,25 +26,24 @@ const (
 const (
 	// bucketMeta holds single values.
 	bucketMeta = "meta"
-	// bucketEntries holds every record under its identifier.
+	// bucketEntries holds every entry. The key is its identifier.
 	bucketEntries = "registrations"
-	// bucketRemovals holds an index key for every entry: its moment of removal
-	// followed by its identifier. The value tells whether it is simulated.
+	// bucketRemovals has an index key for every entry: the time of its removal and its
+	// identifier. The value is 1 for a simulated entry, else 0.
 	bucketRemovals = "removals"
-	// bucketSimulated holds the same keys for simulated records only.
+	// bucketSimulated has the index keys of simulated entries only.
 	bucketSimulated = "simulated"
-	// bucketClaims holds every claim under its kind and key.
+	// bucketClaims holds every claim. The key is its kind and the key of its request.
 	bucketClaims = "claims"
-	// bucketEnds holds an index key for every claim: its end followed by its kind
-	// and key. The value is its place in bucketPending.
+	// bucketEnds has an index key for every claim: its end and its key in bucketClaims.
+	// The value is its key in bucketPending.
 	bucketEnds = "ends"
-	// bucketPending lists claims by device: kind and serial number, then the end,
-	// then the key. It has no values.
+	// bucketPending has the lists of the devices. A key consists of kind and serial
+	// number, the end of the claim and the key of its request. The values are empty.
 	bucketPending = "pending"
 )
 
-// buckets are all of them. Files written before there were claims lack the last
-// three.
+// buckets returns the names of all buckets. Files of early versions lack the last three.
 func buckets() []string {
 	return []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated, bucketClaims, bucketEnds, bucketPending}
 }
@@ -58,8 +57,8 @@ const (
 
 func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(name)) }
 
-// openFile opens or creates the file and its folder. Of a file that is there
-// everything was read before it is opened for writing.
+// openFile opens or creates the file and its folder. It reads an existing file completely
+// before it opens it for writing.
 func openFile(path string) (*bolt.DB, *os.File, error) {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -74,12 +73,12 @@ func openFile(path string) (*bolt.DB, *os.File, error) {
 		if err := prepare(db); err != nil || !fresh {
 			return err
 		}
-		// The file must not vanish from its folder in a power failure.
+		// Without this, the new file could be gone from its folder after a power failure.
 		return syncFolder(folder)
 	})
 }
 
-// prepare checks the format of the file and makes the buckets that it lacks.
+// prepare checks the format of the file and creates missing buckets.
 func prepare(db *bolt.DB) error {
 	complete := true
 	err := db.View(func(tx *bolt.Tx) error {
@@ -112,8 +111,7 @@ func prepare(db *bolt.DB) error {
 	})
 }
 
-// checkFormat refuses what stands under keyFormat in files that are not for this
-// program.
+// checkFormat returns an error for a value of keyFormat that this program does not support.
 func checkFormat(value []byte) error {
 	if len(value) != 4 {
 		return errForeign
@@ -124,42 +122,41 @@ func checkFormat(value []byte) error {
 	return nil
 }
 
-// secret returns the sealed simulation secret, nil if there is none.
+// secret returns the sealed simulation secret, or nil if there is none.
 func secret(tx *bolt.Tx) []byte {
 	return bytes.Clone(bucket(tx, bucketMeta).Get([]byte(keySecret)))
 }
 
-// lookup returns the entry of identifier, nil if there is none or it is due for
-// removal.
+// lookup returns the entry of identifier, or nil if there is none or it counts as removed.
 func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	b := bucket(tx, bucketEntries).Get([]byte(identifier))
 	if b == nil {
 		return nil, nil
 	}
 	e, err := readEntry(b)
-	if err != nil || now.UnixNano() >= e.removal() {
+	if err != nil || now.UnixNano() >= e.removeAt() {
 		return nil, err
 	}
 	return e, nil
 }
 
-// transaction is a write transaction on the file at one moment.
+// transaction is a write transaction.
 type transaction struct {
 	tx  *bolt.Tx
 	now time.Time
-	// changed counts the values written or deleted.
+	// changed counts the changes.
 	changed int
-	// simulated counts the simulated records.
+	// simulated is the number of simulated entries.
 	simulated, maxSimulated int
 }
 
-// entry returns the entry of identifier, nil if there is none.
+// entry returns the entry of identifier, or nil if there is none.
 func (t *transaction) entry(identifier string) (*entry, error) {
 	return lookup(t.tx, identifier, t.now)
 }
 
-// put stores e under identifier. One simulated record more than the cap makes
-// room for itself by the removal of those that end first.
+// put stores e under identifier. If that makes more simulated entries than maxSimulated, it
+// removes those that end first.
 func (t *transaction) put(identifier string, e *entry) error {
 	if err := t.delete(identifier); err != nil {
 		return err
@@ -168,7 +165,7 @@ func (t *transaction) put(identifier string, e *entry) error {
 	if err := bucket(t.tx, bucketEntries).Put([]byte(identifier), e.encode()); err != nil {
 		return err
 	}
-	index := indexKey(identifier, e.removal())
+	index := indexKey(identifier, e.removeAt())
 	if !isSimulated(e) {
 		return bucket(t.tx, bucketRemovals).Put(index, []byte{0})
 	}
@@ -178,34 +175,34 @@ func (t *transaction) put(identifier string, e *entry) error {
 			return err
 		}
 	}
-	for range evictions {
+	for range maxEvictions {
 		if t.simulated <= t.maxSimulated {
 			break
 		}
 		first, _ := bucket(t.tx, bucketSimulated).Cursor().First()
-		if err := t.drop(bytes.Clone(first)); err != nil {
+		if err := t.dropEntry(bytes.Clone(first)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// delete removes the entry of identifier, due or not, if there is one.
+// delete removes the entry of identifier, if there is one, expired or not.
 func (t *transaction) delete(identifier string) error {
 	b := bucket(t.tx, bucketEntries).Get([]byte(identifier))
 	if b == nil {
 		return nil
 	}
-	e, err := decode(b)
+	e, err := decodeEntry(b)
 	if err != nil {
 		return err
 	}
-	return t.drop(indexKey(identifier, e.removal()))
+	return t.dropEntry(indexKey(identifier, e.removeAt()))
 }
 
-// drop removes the entry of an index key. It does not look at the entry, so that
-// one that cannot be decoded goes too when its time has come.
-func (t *transaction) drop(index []byte) error {
+// dropEntry removes the entry with a key of bucketRemovals. It does not decode the entry, so
+// that a damaged one is removed as well when its lifetime has ended.
+func (t *transaction) dropEntry(index []byte) error {
 	t.changed++
 	if bytes.Equal(bucket(t.tx, bucketRemovals).Get(index), []byte{1}) {
 		t.simulated--
@@ -219,14 +216,14 @@ func (t *transaction) drop(index []byte) error {
 	return bucket(t.tx, bucketEntries).Delete(index[indexPrefix:])
 }
 
-// expire removes up to limit entries and as many claims that are due, and reports
+// expire removes up to limit entries and up to limit claims that have expired, and reports
 // whether there may be more.
 func (t *transaction) expire(limit int) (bool, error) {
 	var more bool
 	for _, kind := range []struct {
 		index string
 		drop  func(index []byte) error
-	}{{bucketRemovals, t.drop}, {bucketEnds, t.dropClaim}} {
+	}{{bucketRemovals, t.dropEntry}, {bucketEnds, t.dropClaim}} {
 		due := t.due(kind.index, limit)
 		for _, index := range due {
 			if err := kind.drop(index); err != nil {
@@ -238,7 +235,7 @@ func (t *transaction) expire(limit int) (bool, error) {
 	return more, nil
 }
 
-// due returns up to limit keys of an index whose moment has come.
+// due returns up to limit keys of an index whose time has come.
 func (t *transaction) due(index string, limit int) [][]byte {
 	var due [][]byte
 	c := bucket(t.tx, index).Cursor()
@@ -251,30 +248,30 @@ func (t *transaction) due(index string, limit int) [][]byte {
 	return due
 }
 
-// set stores a value of bucketMeta.
-func (t *transaction) set(key string, value []byte) error {
+// setMeta stores a value in bucketMeta.
+func (t *transaction) setMeta(key string, value []byte) error {
 	t.changed++
 	return bucket(t.tx, bucketMeta).Put([]byte(key), value)
 }
 
-// touch makes sure that the transaction is written though it changes nothing.
-func (t *transaction) touch() error { return t.set(keyProbe, []byte{1}) }
+// touch changes something, so that the transaction is written.
+func (t *transaction) touch() error { return t.setMeta(keyProbe, []byte{1}) }
 
-// indexPrefix is the length of the moment at the front of an index key.
+// indexPrefix is the length of the time at the beginning of an index key.
 const indexPrefix = 8
 
-// indexKey orders entries and claims by their moment of removal.
+// indexKey returns the index key of an entry or claim, which sorts by the time of its removal.
 func indexKey(identifier string, removal int64) []byte {
 	return append(appendMoment(nil, removal), identifier...)
 }
 
-// appendMoment appends a moment so that it sorts by time. It is never before 1970
-// in the file: such a moment would sort behind all others.
+// appendMoment appends a time in nanoseconds so that keys sort by it. Times before 1970 would
+// sort last and are written as 0.
 func appendMoment(b []byte, moment int64) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(max(0, moment)))
 }
 
-// syncFolder makes new names in a folder durable, where folders can be synced.
+// syncFolder makes new names in a folder durable. On Windows folders cannot be synced.
 func syncFolder(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil

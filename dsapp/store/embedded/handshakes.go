@@ -10,15 +10,14 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
-// handshakeSweep is how many identifiers whose handshakes have ended are forgotten
-// on the way when a handshake is put: more than one, so that they cannot pile up.
+// handshakeSweep is how many expired identifiers each put removes at most. It is more than
+// one, so that their number cannot grow.
 const handshakeSweep = 4
 
-// handshakes keeps the handshakes in memory. They do not survive a restart: the
-// phone repeats the first call.
+// handshakes holds all handshakes in memory.
 type handshakes struct {
 	mu sync.Mutex
-	// genuine are those of identifiers with a registration, simulated all others.
+	// genuine has the identifiers with a registration, simulated all others.
 	genuine, simulated pool
 	maxSimulated       int
 }
@@ -27,9 +26,9 @@ func newHandshakes(maxSimulated int) *handshakes {
 	return &handshakes{genuine: newPool(), simulated: newPool(), maxSimulated: maxSimulated}
 }
 
-// put keeps a handshake as activation.Store says, and reports what that does.
-// Registered says whether the identifier has a registration. Without one, the
-// handshakes that end first make room at the cap.
+// put stores a handshake and reports contention, both as PutHandshake of activation.Store
+// does. registered says whether the identifier has a registration. If it has none and
+// maxSimulated is reached, the handshakes that end first are removed.
 func (hs *handshakes) put(identifier string, h activation.Handshake, registered bool, now time.Time) (contended bool) {
 	h.State = bytes.Clone(h.State)
 	hs.mu.Lock()
@@ -47,8 +46,8 @@ func (hs *handshakes) put(identifier string, h activation.Handshake, registered 
 	return contended
 }
 
-// take removes the identifier's handshake for source and returns it with the
-// remaining lifetime, if there is one.
+// take removes the handshake that a proof from source uses and returns it with its remaining
+// lifetime, if there is one.
 func (hs *handshakes) take(identifier string, source activation.Tag, now time.Time) (activation.Handshake, bool) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
@@ -58,7 +57,7 @@ func (hs *handshakes) take(identifier string, source activation.Tag, now time.Ti
 	return h, ok
 }
 
-// forget forgets everything about the identifier.
+// forget removes everything about the identifier.
 func (hs *handshakes) forget(identifier string) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
@@ -66,7 +65,7 @@ func (hs *handshakes) forget(identifier string) {
 	hs.simulated.remove(identifier)
 }
 
-// sweep forgets every identifier whose handshakes have ended.
+// sweep removes all expired identifiers.
 func (hs *handshakes) sweep(now time.Time) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
@@ -74,58 +73,59 @@ func (hs *handshakes) sweep(now time.Time) {
 	hs.simulated.expire(now, hs.simulated.Len())
 }
 
-// remove removes what is kept of the identifier and returns it without what has
-// ended, and where it was. The caller holds mu.
-func (hs *handshakes) remove(identifier string, now time.Time) (*pool, waiting) {
+// remove removes the identifier and returns its state, without what has ended, and the pool
+// that it was in. The caller holds mu.
+func (hs *handshakes) remove(identifier string, now time.Time) (*pool, identifierState) {
 	from := &hs.genuine
 	if _, _, ok := from.Get(identifier); !ok {
 		from = &hs.simulated
 	}
 	w := from.remove(identifier)
-	if !now.Before(w.quiet) {
-		w.quiet = time.Time{}
+	if !now.Before(w.quietUntil) {
+		w.quietUntil = time.Time{}
 	}
-	w.handshakes = slices.DeleteFunc(w.handshakes, func(k kept) bool { return !now.Before(k.end) })
+	w.handshakes = slices.DeleteFunc(w.handshakes, func(k storedHandshake) bool { return !now.Before(k.end) })
 	return from, w
 }
 
-// waiting is what is kept of one identifier.
-type waiting struct {
+// identifierState is what is stored about one identifier.
+type identifierState struct {
 	// handshakes in the order in which they were put.
-	handshakes []kept
-	// quiet is until when contention is not told again, zero if it was not told.
-	quiet time.Time
+	handshakes []storedHandshake
+	// quietUntil is the time until which contention is not reported again. It is zero if
+	// none was reported.
+	quietUntil time.Time
 }
 
-// kept is a handshake with its end.
-type kept struct {
+// storedHandshake is a handshake with the time of its end.
+type storedHandshake struct {
 	activation.Handshake
 
 	end time.Time
 }
 
-// put adds a handshake and reports whether contention is to be told.
-func (w *waiting) put(h activation.Handshake, now time.Time) (contended bool) {
-	contended = w.quiet.IsZero() && slices.ContainsFunc(w.handshakes, func(k kept) bool {
+// put adds a handshake and reports whether contention is to be reported.
+func (w *identifierState) put(h activation.Handshake, now time.Time) (contended bool) {
+	contended = w.quietUntil.IsZero() && slices.ContainsFunc(w.handshakes, func(k storedHandshake) bool {
 		return k.Source != h.Source || k.Application != h.Application
 	})
 	if contended {
-		w.quiet = now.Add(activation.ContentionInterval)
+		w.quietUntil = now.Add(activation.ContentionInterval)
 	}
-	w.handshakes = slices.DeleteFunc(w.handshakes, func(k kept) bool { return k.Source == h.Source })
+	w.handshakes = slices.DeleteFunc(w.handshakes, func(k storedHandshake) bool { return k.Source == h.Source })
 	if len(w.handshakes) >= activation.MaxHandshakes {
 		w.handshakes = slices.Delete(w.handshakes, 0, 1)
 	}
-	w.handshakes = append(w.handshakes, kept{h, now.Add(h.Lifetime)})
+	w.handshakes = append(w.handshakes, storedHandshake{h, now.Add(h.Lifetime)})
 	return contended
 }
 
-// take removes the handshake of source or, if there is none, the last one.
-func (w *waiting) take(source activation.Tag, now time.Time) (activation.Handshake, bool) {
+// take removes the handshake of source or, if there is none, the newest.
+func (w *identifierState) take(source activation.Tag, now time.Time) (activation.Handshake, bool) {
 	if len(w.handshakes) == 0 {
 		return activation.Handshake{}, false
 	}
-	i := slices.IndexFunc(w.handshakes, func(k kept) bool { return k.Source == source })
+	i := slices.IndexFunc(w.handshakes, func(k storedHandshake) bool { return k.Source == source })
 	if i < 0 {
 		i = len(w.handshakes) - 1
 	}
@@ -135,12 +135,13 @@ func (w *waiting) take(source activation.Tag, now time.Time) (activation.Handsha
 	return h.Handshake, true
 }
 
-// size is what counts towards a cap: also that something was told is kept.
-func (w *waiting) size() int { return max(1, len(w.handshakes)) }
+// size is what the identifier counts towards maxSimulated. It is 1 if there is only
+// quietUntil.
+func (w *identifierState) size() int { return max(1, len(w.handshakes)) }
 
-// end is when nothing of w is of use any more.
-func (w *waiting) end() time.Time {
-	end := w.quiet
+// end returns the time when everything in w has ended.
+func (w *identifierState) end() time.Time {
+	end := w.quietUntil
 	for _, k := range w.handshakes {
 		if k.end.After(end) {
 			end = k.end
@@ -149,25 +150,25 @@ func (w *waiting) end() time.Time {
 	return end
 }
 
-// pool holds what is kept of identifiers, and knows its size.
+// pool holds the states of identifiers. size is the sum of their sizes.
 type pool struct {
-	*expiring.Map[waiting]
+	*expiring.Map[identifierState]
 
 	size int
 }
 
-func newPool() pool { return pool{Map: expiring.New[waiting]()} }
+func newPool() pool { return pool{Map: expiring.New[identifierState]()} }
 
-func (p *pool) put(identifier string, w waiting) {
-	if len(w.handshakes) == 0 && w.quiet.IsZero() {
+func (p *pool) put(identifier string, w identifierState) {
+	if len(w.handshakes) == 0 && w.quietUntil.IsZero() {
 		return
 	}
 	p.size += w.size()
 	p.Put(identifier, w, w.end())
 }
 
-// remove returns what is kept of identifier, which may be nothing.
-func (p *pool) remove(identifier string) waiting {
+// remove removes an identifier and returns its state, which may be empty.
+func (p *pool) remove(identifier string) identifierState {
 	w, _, ok := p.Get(identifier)
 	if ok {
 		p.size -= w.size()
@@ -176,7 +177,7 @@ func (p *pool) remove(identifier string) waiting {
 	return w
 }
 
-// expire removes up to limit identifiers of which everything has ended.
+// expire removes up to limit expired identifiers.
 func (p *pool) expire(now time.Time, limit int) {
 	for range limit {
 		identifier, end, ok := p.First()
@@ -187,7 +188,7 @@ func (p *pool) expire(now time.Time, limit int) {
 	}
 }
 
-// makeRoom removes what ends first until the size is no more than limit.
+// makeRoom removes the identifiers that end first until the size is at most limit.
 func (p *pool) makeRoom(limit int) {
 	for p.size > limit {
 		identifier, _, ok := p.First()

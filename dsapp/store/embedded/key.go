@@ -19,12 +19,12 @@ import (
 // KeySize is the length of a key in bytes.
 const KeySize = 32
 
-// KeyPath returns the name of the key file that belongs to the store at path.
+// KeyPath returns the path of the key file that belongs to the store at path.
 func KeyPath(path string) string { return path + ".key" }
 
-// LoadKey reads the key that belongs to the store at path, and reports whether
-// there is one. It creates nothing. The key file holds 64 hex digits and a
-// newline. A file that others than its owner can read is an error.
+// LoadKey reads the key of the store at path and reports whether there is a key file. It
+// creates nothing. The key file has 64 hex digits and a newline. If others than its owner
+// have access to it, LoadKey returns an error.
 func LoadKey(path string) ([]byte, bool, error) {
 	name := KeyPath(path)
 	key, err := readKey(name)
@@ -37,14 +37,14 @@ func LoadKey(path string) ([]byte, bool, error) {
 	return key, true, nil
 }
 
-// LoadOrCreateKey reads the key that belongs to the store. If there is none it
-// makes a random one, durable before it returns; calls that do so at once all get
-// the same key. It makes none for a store that already holds sealed values: they
-// would stay closed for good and nobody be told that the key file is lost.
+// LoadOrCreateKey reads the key of the store. If there is no key file, it creates one with a
+// random key and syncs it to disk. Concurrent calls return the same key. If the store already
+// has sealed values, a new key could not open them; LoadOrCreateKey then returns an error
+// instead of creating a key file.
 func (s *Store) LoadOrCreateKey(ctx context.Context) ([]byte, error) {
 	var used bool
 	path, err := view(ctx, s, func(tx *bolt.Tx) (string, error) {
-		// Every registration was preceded by the simulation secret. Looking at both
+		// The simulation secret is stored before the first registration. Checking both
 		// does not rely on that.
 		entry, _ := bucket(tx, bucketEntries).Cursor().First()
 		claim, _ := bucket(tx, bucketClaims).Cursor().First()
@@ -85,7 +85,7 @@ func readKey(name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
-	// Windows knows no such bits.
+	// Windows has no such bits.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("group or others have access (mode %04o), want mode 0600", mode)
 	}
@@ -100,15 +100,14 @@ func readKey(name string) ([]byte, error) {
 	}
 	key := make([]byte, KeySize)
 	if _, err := hex.Decode(key, line); err != nil {
-		// The library's error would name a digit.
+		// The error of hex.Decode would contain a digit.
 		return nil, fmt.Errorf("want %d hex digits and a newline", 2*KeySize)
 	}
 	return key, nil
 }
 
-// createKey makes the key file unless there is one. The key is complete and
-// synced under another name before it gets its own, so that a crash cannot leave
-// a part of a key.
+// createKey creates the key file unless there is one. It writes and syncs a file of another
+// name first, so that a crash cannot leave an incomplete key file.
 func createKey(name string) error {
 	folder := filepath.Dir(name)
 	f, err := os.CreateTemp(folder, filepath.Base(name)+".*")
@@ -119,7 +118,7 @@ func createKey(name string) error {
 	if err := errors.Join(writeKey(f), f.Close()); err != nil {
 		return err
 	}
-	// Unlike a rename, a link does not replace the key of another process.
+	// Unlike a rename, a link does not replace a file that another process has created.
 	if err := os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +18,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// The key is made once, in the documented form, and read afterwards.
+// LoadOrCreateKey creates the key file once, in the documented form, and reads it afterwards.
 func TestKey(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "folder", "dsapp.db")
@@ -51,9 +53,8 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// A key file that was lost must not be replaced by another key: what the store
-// holds would never open again, and nobody be told why. A store that holds
-// nothing, as after a crash before its key was made, gets a key.
+// LoadOrCreateKey creates no key file if the store has sealed values, which a new key could not
+// open. It creates one for an empty store, such as after a crash.
 func TestKeyIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	for name, seal := range map[string]func(ctx context.Context, s *embedded.Store) error{
@@ -114,8 +115,8 @@ func TestKeyIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Calls at once must not seal with different keys.
-func TestKeyIsMadeOnce(t *testing.T) {
+// Concurrent calls return the same key.
+func TestKeyIsCreatedOnce(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
 	keys := make([][]byte, 16)
@@ -137,8 +138,8 @@ func TestKeyIsMadeOnce(t *testing.T) {
 	}
 }
 
-// A key file that cannot be trusted or read is an error that names the file and
-// none of its digits.
+// A key file that others have access to, or that has another form, is refused. The error contains
+// the name of the file and nothing from it.
 func TestKeyRefused(t *testing.T) {
 	t.Parallel()
 	good := strings.Repeat("5a", 32)
@@ -193,7 +194,7 @@ func TestKeyRefused(t *testing.T) {
 			t.Fatalf("error %v", err)
 		}
 	})
-	t.Run("a last line without end", func(t *testing.T) {
+	t.Run("no newline", func(t *testing.T) {
 		t.Parallel()
 		path := temporary(t)
 		if err := os.WriteFile(path+".key", []byte(strings.ToUpper(good)), 0o400); err != nil {
@@ -202,6 +203,37 @@ func TestKeyRefused(t *testing.T) {
 		key, found, err := embedded.LoadKey(path)
 		if err != nil || !found || !bytes.Equal(key, bytes.Repeat([]byte{0x5a}, 32)) {
 			t.Fatalf("load: %v, error %v", found, err)
+		}
+	})
+}
+
+// LoadKey accepts 64 hex digits with or without a newline and nothing else. Its errors do not
+// contain anything from the file.
+func FuzzKeyFile(f *testing.F) {
+	const digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+	for _, content := range []string{
+		"", "\n", digits, digits + "\n", digits + "\r\n", digits + "\n\n", digits + " ", digits + "0", digits + "\n0", digits[1:], digits[1:] + "\n", "\n" + digits, "\ufeff" + digits,
+		digits[:63] + "g", digits[:63] + "\n", "0x" + digits[2:], strings.Repeat("\x00", 64), strings.Repeat("é", 32), digits[:32] + "\n" + digits[32:], strings.Repeat(digits, 100),
+	} {
+		f.Add([]byte(content))
+	}
+	accepted := regexp.MustCompile(`\A([0-9A-Fa-f]{64})\n?\z`)
+	path := filepath.Join(f.TempDir(), "dsapp.db")
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if err := os.WriteFile(embedded.KeyPath(path), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		key, found, err := embedded.LoadKey(path)
+		match := accepted.FindSubmatch(content)
+		if match == nil {
+			if err == nil || key != nil || !strings.HasSuffix(err.Error(), "want 64 hex digits and a newline") {
+				t.Fatalf("%q: %x, found %t, error %v", content, key, found, err)
+			}
+			return
+		}
+		want, _ := new(big.Int).SetString(string(match[1]), 16)
+		if err != nil || !found || len(key) != embedded.KeySize || new(big.Int).SetBytes(key).Cmp(want) != 0 {
+			t.Fatalf("%q: %x, found %t, error %v", content, key, found, err)
 		}
 	})
 }

@@ -10,11 +10,12 @@ import (
 	"os"
 )
 
-// bbolt trusts the pages of its file: on a damaged one it panics, also in goroutines
-// where nothing recovers it, reads what is not mapped or never ends. What follows
-// reads such a file without bbolt and without mapping it, each page once.
+// bbolt does not check the pages of its file. On a damaged page it panics, possibly in a
+// goroutine of its own, reads memory that is not mapped, or loops forever. The code in this
+// file reads a file without bbolt and without mapping it, each page once, and checks
+// everything that bbolt relies on.
 
-// FileError says why a file cannot be used as it is, and what to do.
+// FileError is the error for a file that cannot be used. Its text says why, and what to do.
 type FileError struct{ text string }
 
 func (e *FileError) Error() string { return e.text }
@@ -39,36 +40,37 @@ const (
 	freeListFlag = 0x10
 	bucketFlag   = 0x01 // of an element
 
-	// minPageSize and pageSizes are the sizes of a page that bbolt looks for.
+	// minPageSize is the smallest size of a page that bbolt tries, and pageSizes is the
+	// number of sizes, each twice the one before.
 	minPageSize = 1 << 10
 	pageSizes   = 15
-	// noFreeList in a meta page says that there is no list of free pages.
+	// noFreeList is the value in a meta page that means that there is no list of free
+	// pages.
 	noFreeList = 1<<64 - 1
-	// longCount says that the number of free pages is in their first place.
+	// longCount is the count of a list of free pages whose first element is its length.
 	longCount = 0xFFFF
 )
 
-// Bounds that no store comes near to. They keep a forged file from using up the
-// memory.
+// Limits that no store comes near to. Without them a forged file could exhaust the memory.
 const (
 	maxFile  = 64 << 30
 	maxPage  = 64 << 20
 	maxDepth = 32
 )
 
-// meta is what a meta page says.
+// meta is the content of a meta page.
 type meta struct {
 	pageSize int64
-	root     uint64
-	freeList uint64
-	pages    uint64 // of the file, also the first one that was never used
-	tx       uint64
+	root     uint64 // page of the root bucket
+	freeList uint64 // page of the list of free pages
+	pages    uint64 // number of pages that were ever used
+	tx       uint64 // number of the transaction that wrote the meta page
 }
 
-// readMeta returns what bbolt would begin with. It fails for a file that is shorter
-// than one of its meta pages says: what is missing could be mapped, but not read.
-// That somebody writes meanwhile does no harm: a file grows before its meta pages say
-// so, and one of the two is whole at any time.
+// readMeta returns the meta page that bbolt would use. It returns an error if the file is
+// shorter than one of its meta pages says: bbolt would map the missing part, and reading it
+// would fault. A process may write to the file meanwhile: it extends the file before it writes
+// a meta page, and one of the two meta pages is valid at any time.
 func readMeta(file *os.File) (meta, error) {
 	first, err := metaAt(file, 0)
 	if err != nil {
@@ -102,8 +104,8 @@ func readMeta(file *os.File) (meta, error) {
 	return m, nil
 }
 
-// metaAt reads a meta page. All is 0 if it is one that bbolt would pass over, as after
-// a power failure.
+// metaAt reads the meta page at an offset. It returns the zero meta for a page that bbolt
+// would ignore, such as one that a power failure left incomplete.
 func metaAt(file *os.File, offset int64) (meta, error) {
 	var b [headerSize + metaSize]byte
 	if _, err := file.ReadAt(b[:], offset); err != nil {
@@ -133,36 +135,36 @@ func metaAt(file *os.File, offset int64) (meta, error) {
 	return m, nil
 }
 
-// walk is one way through the pages of a file.
-type walk struct {
+// walker reads all pages of a file.
+type walker struct {
 	file *os.File
 	meta meta
-	// seen holds the pages that were met, in use or free.
+	// seen says which pages were read or are listed as free.
 	seen []bool
-	// pages are those from the root to the one that is looked at.
+	// pages has a buffer for each page from the root to the one that is being read.
 	pages [maxDepth][]byte
-	// visit gets every bucket, with no key, then its keys and values, which are valid
-	// until it returns.
+	// visit is called with the name of every bucket and a nil key, and then with every key
+	// and value in it, which are valid until visit returns.
 	visit func(bucket string, key, value []byte)
 }
 
-// walkFile checks everything that bbolt relies on in a file, and fails for one that
-// no Store can have written.
+// walkFile reads a whole file and checks everything that bbolt relies on. It returns an error
+// for a file that no Store can have written. It calls visit as described for walker.
 func walkFile(file *os.File, visit func(bucket string, key, value []byte)) error {
 	m, err := readMeta(file)
 	if err != nil {
 		return err
 	}
-	w := &walk{file: file, meta: m, seen: make([]bool, m.pages), visit: visit}
+	w := &walker{file: file, meta: m, seen: make([]bool, m.pages), visit: visit}
 	if err := w.readFreeList(); err != nil {
 		return err
 	}
-	return w.readTree(m.root, 0, new(order), w.readBucket)
+	return w.readTree(m.root, 0, new(keyOrder), w.readBucket)
 }
 
-// readFreeList marks the free pages. Without their list, which every Store writes,
-// bbolt would look for them, in a goroutine of its own.
-func (w *walk) readFreeList() error {
+// readFreeList marks the free pages. Every Store writes a list of them. Without it, bbolt would
+// read all pages in a goroutine of its own.
+func (w *walker) readFreeList() error {
 	if w.meta.freeList == noFreeList {
 		return damaged("unless it belongs to another program: it has no list of free pages")
 	}
@@ -188,8 +190,8 @@ func (w *walk) readFreeList() error {
 	return nil
 }
 
-// mark notes that a page was met.
-func (w *walk) mark(id uint64) error {
+// mark marks a page as seen. It returns an error if it was seen before.
+func (w *walker) mark(id uint64) error {
 	if id < 2 || id >= uint64(len(w.seen)) {
 		return damaged("page %d is not one of its %d pages", id, len(w.seen))
 	}
@@ -200,16 +202,16 @@ func (w *walk) mark(id uint64) error {
 	return nil
 }
 
-// page is a page with those that continue it, or what stands for one in a bucket.
+// page is a page with its overflow pages, or the page inside a small bucket.
 type page struct {
 	id    uint64
 	flags uint16
-	count uint16
-	data  []byte
+	count uint16 // number of elements
+	data  []byte // including the header
 }
 
-// read reads the page id, which is valid until the next one is read at depth.
-func (w *walk) read(id uint64, depth int) (page, error) {
+// read reads a page. It is valid until another page is read at the same depth.
+func (w *walker) read(id uint64, depth int) (page, error) {
 	if depth >= maxDepth {
 		return page{}, damaged("page %d is %d pages deep", id, depth)
 	}
@@ -249,7 +251,7 @@ func (w *walk) read(id uint64, depth int) (page, error) {
 	return p, nil
 }
 
-func (w *walk) readAt(b []byte, offset int64) error {
+func (w *walker) readAt(b []byte, offset int64) error {
 	_, err := w.file.ReadAt(b, offset)
 	if errors.Is(err, io.EOF) {
 		return damaged("shorter than it was a moment ago")
@@ -262,8 +264,8 @@ func newPage(data []byte) page {
 	return page{id: e.Uint64(data), flags: e.Uint16(data[8:]), count: e.Uint16(data[10:]), data: data}
 }
 
-// element is a key of a page: of a leaf with its value, of a branch with the page
-// that begins with it.
+// element is an element of a page: a key with its value in a leaf, or with the number of the
+// child page that begins with it in a branch.
 type element struct {
 	flags uint32
 	child uint64
@@ -271,7 +273,7 @@ type element struct {
 	value []byte
 }
 
-// element returns the one at index i.
+// element returns element i.
 func (p page) element(i int) (element, error) {
 	e := binary.NativeEndian
 	at := headerSize + i*elementSize
@@ -297,25 +299,26 @@ func (p page) element(i int) (element, error) {
 	return found, nil
 }
 
-// order is how far the keys of a tree have come.
-type order struct {
+// keyOrder checks that the keys of a tree are in order.
+type keyOrder struct {
 	last []byte
-	// again allows last itself: it was that of a branch.
-	again bool
+	// lastAllowed says that the next key may be equal to last, because last is the key of a
+	// branch.
+	lastAllowed bool
 }
 
-// next reports whether key may come next. The keys below a branch begin with its
-// own or a later one.
-func (o *order) next(key []byte, branch bool) bool {
+// next reports whether key may come next. The first key in the child of a branch's element is
+// the element's key or a greater one.
+func (o *keyOrder) next(key []byte, branch bool) bool {
 	c := bytes.Compare(key, o.last)
-	ok := c > 0 || c == 0 && o.again
-	o.last, o.again = append(o.last[:0], key...), branch
+	ok := c > 0 || c == 0 && o.lastAllowed
+	o.last, o.lastAllowed = append(o.last[:0], key...), branch
 	return ok
 }
 
-// readTree reads the tree whose root is page id, and has leaf called with every
-// element of its leaves.
-func (w *walk) readTree(id uint64, depth int, o *order, leaf func(e element, depth int) error) error {
+// readTree reads the tree whose root is page id and calls leaf with every element of its
+// leaves.
+func (w *walker) readTree(id uint64, depth int, o *keyOrder, leaf func(e element, depth int) error) error {
 	p, err := w.read(id, depth)
 	if err != nil {
 		return err
@@ -332,8 +335,8 @@ func (w *walk) readTree(id uint64, depth int, o *order, leaf func(e element, dep
 	})
 }
 
-// each has f called with the elements of a page.
-func (p page) each(o *order, f func(e element) error) error {
+// each calls f with every element of a page.
+func (p page) each(o *keyOrder, f func(e element) error) error {
 	for i := range int(p.count) {
 		e, err := p.element(i)
 		if err != nil {
@@ -349,9 +352,9 @@ func (p page) each(o *order, f func(e element) error) error {
 	return nil
 }
 
-// readBucket reads a bucket, which is in a tree of its own, or in its element if it
-// is small. No bucket of a Store holds another.
-func (w *walk) readBucket(e element, depth int) error {
+// readBucket reads a bucket. It has a tree of its own or, if it is small, one page in the
+// value of its element. A Store has no bucket in another.
+func (w *walker) readBucket(e element, depth int) error {
 	if e.flags != bucketFlag {
 		return errForeign
 	}
@@ -368,7 +371,7 @@ func (w *walk) readBucket(e element, depth int) error {
 		return nil
 	}
 	if root := binary.NativeEndian.Uint64(e.value); root != 0 {
-		return w.readTree(root, depth+1, new(order), func(e element, _ int) error { return visit(e) })
+		return w.readTree(root, depth+1, new(keyOrder), func(e element, _ int) error { return visit(e) })
 	}
 	if len(e.value) < bucketSize+headerSize {
 		return damaged("it has a bucket that is none")
@@ -377,5 +380,5 @@ func (w *walk) readBucket(e element, depth int) error {
 	if p.flags != leafFlag {
 		return damaged("it has a bucket that is none")
 	}
-	return p.each(new(order), visit)
+	return p.each(new(keyOrder), visit)
 }

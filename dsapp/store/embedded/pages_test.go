@@ -14,7 +14,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// checkSound fails unless bbolt agrees that the file is sound.
+// checkSound fails the test unless bbolt finds no damage in the file.
 func checkSound(t *testing.T, path string) {
 	t.Helper()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, PreLoadFreelist: true})
@@ -24,7 +24,7 @@ func checkSound(t *testing.T, path string) {
 	defer db.Close()
 	err = db.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
-			// Pages that nothing refers to do no harm.
+			// Unreferenced pages do no harm.
 			if !strings.HasSuffix(err.Error(), "unreachable unfreed") {
 				t.Errorf("bbolt says: %v", err)
 			}
@@ -36,8 +36,8 @@ func checkSound(t *testing.T, path string) {
 	}
 }
 
-// Check counts what lies in a file, changes nothing, and says of every kind of file
-// that cannot be used what it is.
+// Check counts the contents of a file and does not change it. For every kind of file that cannot
+// be used, its error says what it is.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	content := realFile(t)
@@ -113,6 +113,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// update changes a file with bbolt alone.
 func update(path string, options *bolt.Options, change func(tx *bolt.Tx) error) error {
 	db, err := bolt.Open(path, 0o600, options)
 	if err != nil {
@@ -121,8 +122,8 @@ func update(path string, options *bolt.Options, change func(tx *bolt.Tx) error) 
 	return errors.Join(db.Update(change), db.Close())
 }
 
-// Whatever is written over a file, also with checksums put right: Check ends and
-// does not panic, and bbolt finds nothing wrong with what it says is sound.
+// For a file with any part overwritten, and with correct checksums, Check returns and does not
+// panic. bbolt finds no damage in a file that Check accepts.
 func FuzzPages(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "base.db")
 	s, err := embedded.Open(path, embedded.Options{})
@@ -173,7 +174,7 @@ func FuzzPages(f *testing.F) {
 		for i := 0; i < 2 && (i+1)*pageSize <= len(content); i++ {
 			meta := content[i*pageSize+16:]
 			if string(meta[:8]) != string(base[16:24]) {
-				// Such a page is passed over. bbolt's check alone looks at its head.
+				// bbolt ignores this page, but its check reads the header.
 				copy(content[i*pageSize:], base[i*pageSize:][:16])
 			}
 			checksum := fnv.New64a()

@@ -8,8 +8,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// Whatever a take or a settlement meets, also at the cap on simulated state, it is
-// one transaction that is written: how long that takes does not tell what it met.
+// Take and Settle write one transaction whatever their outcome, also beyond MaxSimulated, so that
+// their duration does not tell the outcome.
 func TestProofsAlwaysWrite(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{MaxSimulated: 1})
@@ -30,7 +30,7 @@ func TestProofsAlwaysWrite(t *testing.T) {
 	put("burned", activation.Handshake{Generation: burned.Generation})
 	unknown := activation.Handshake{Generation: activation.Generation{9}, Simulated: true, RecordLifetime: time.Minute}
 	put("capped", unknown)
-	put("unknown", unknown) // takes the only place
+	put("unknown", unknown) // removes that of capped
 
 	writes := func(name string, call func() (bool, error), want bool) {
 		t.Helper()
@@ -73,7 +73,7 @@ func TestProofsAlwaysWrite(t *testing.T) {
 	writes("settle again", settle("real", r.Generation, 7), true)
 }
 
-// transactions counts those that were written to the file.
+// transactions returns the number of transactions that were written to the file.
 func transactions(t *testing.T, s *embedded.Store) int {
 	t.Helper()
 	tx, err := s.DB().Begin(false)

@@ -12,20 +12,20 @@ import (
 const (
 	// maxBatch is how many calls share one transaction at most.
 	maxBatch = 128
-	// evictions is how many simulated records one call removes at most: more
-	// than it adds, so that a lowered cap is reached in time.
-	evictions = 4
-	// expirations is how many expired entries, and how many claims, a transaction
-	// removes on the way.
-	expirations = 16
+	// maxEvictions is how many simulated records one call removes at most to keep the cap.
+	// It is more than a call adds, so that their number falls after the cap was lowered.
+	maxEvictions = 4
+	// maxExpirations is how many expired entries, and how many expired claims, every
+	// transaction removes at most.
+	maxExpirations = 16
 )
 
-// errClosed is returned by calls after Close.
+// errClosed is returned for calls after Close.
 var errClosed = errors.New("store is closed")
 
-// queue runs the calls that write. Calls that wait while a transaction is synced
-// to disk share the next one: a transaction costs the same for one call as for a
-// hundred. It needs no goroutine while nothing is written.
+// queue collects the calls that write into batches. Calls that arrive while a transaction is
+// synced to disk share the next transaction, because a transaction takes the same time for
+// one call as for a hundred. The queue has a goroutine only while there are calls.
 type queue struct {
 	run func(batch []*call)
 
@@ -36,18 +36,19 @@ type queue struct {
 	wg      sync.WaitGroup
 }
 
-// call is one change of the file. If do fails, it has changed nothing unless
-// the transaction itself is unusable.
+// call is a call that writes. If do fails after it changed something, the transaction is
+// rolled back.
 type call struct {
 	do func(*transaction) error
-	// reserved says that room was reserved for what it writes.
+	// reserved says that the call may use reserved disk space.
 	reserved bool
 
 	err  error
 	done chan struct{}
 }
 
-// enqueue hands c over; c.done is closed when its transaction is durable or lost.
+// enqueue adds c to the queue. c.done is closed when its transaction is durable or has
+// failed.
 func (q *queue) enqueue(c *call) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -62,7 +63,7 @@ func (q *queue) enqueue(c *call) error {
 	return nil
 }
 
-// drain runs what is waiting until nothing is.
+// drain runs batches until no call is waiting.
 func (q *queue) drain() {
 	for {
 		q.mu.Lock()
@@ -83,7 +84,7 @@ func (q *queue) drain() {
 	}
 }
 
-// close refuses further calls and waits for those that were accepted.
+// close refuses further calls and waits for the accepted ones.
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -91,8 +92,7 @@ func (q *queue) close() {
 	q.wg.Wait()
 }
 
-// write runs one batch as one transaction. A transaction in which nothing
-// changed is not written.
+// write runs one batch in one transaction. If the transaction fails, so do all its calls.
 func (s *Store) write(batch []*call) {
 	err := s.transact(batch)
 	if err == nil {
@@ -103,6 +103,7 @@ func (s *Store) write(batch []*call) {
 	}
 }
 
+// transact runs one batch in one transaction, which it commits if anything changed.
 func (s *Store) transact(batch []*call) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	tx, err := s.begin(true)
@@ -110,14 +111,14 @@ func (s *Store) transact(batch []*call) (err error) {
 		return err
 	}
 	defer func() {
-		// No request's recovery reaches this goroutine: a damaged page that
-		// bbolt trips over must not end the process.
+		// This goroutine belongs to no request that would recover. A panic of bbolt
+		// because of a damaged page must not end the process.
 		if cause := recover(); cause != nil {
-			err = s.recovered(cause, tx)
+			err = s.endPanicked(cause, tx)
 		}
 	}()
 	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated}
-	full := s.room.keep(tx.Size(), t.now)
+	full := s.space.maintain(tx.Size(), t.now)
 	for _, c := range batch {
 		if full != nil && !c.reserved {
 			c.err = full
@@ -132,12 +133,12 @@ func (s *Store) transact(batch []*call) (err error) {
 	if t.changed == 0 {
 		return tx.Rollback()
 	}
-	if _, err := t.expire(expirations); err != nil {
+	if _, err := t.expire(maxExpirations); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	began := s.now()
 	err = tx.Commit()
-	s.room.committed(err, began)
+	s.space.committed(err, began)
 	if err != nil {
 		return err
 	}
@@ -145,13 +146,13 @@ func (s *Store) transact(batch []*call) (err error) {
 	return nil
 }
 
-// update runs do in a write transaction and returns its result once it is
-// durable. A caller that stops waiting does not know whether do was run.
+// update calls do in a write transaction and returns its result when the transaction is
+// durable. If ctx ends before, it is unknown whether do is called.
 func update[T any](ctx context.Context, s *Store, do func(*transaction) (T, error)) (T, error) {
 	return enqueue(ctx, s, false, do)
 }
 
-// enqueue is update for what room was reserved for, or not.
+// enqueue is update with the choice whether do may use reserved disk space.
 func enqueue[T any](ctx context.Context, s *Store, reserved bool, do func(*transaction) (T, error)) (T, error) {
 	var result, none T
 	c := &call{reserved: reserved, done: make(chan struct{})}
@@ -179,7 +180,7 @@ func enqueue[T any](ctx context.Context, s *Store, reserved bool, do func(*trans
 	return result, nil
 }
 
-// view runs do in a read transaction.
+// view calls do in a read transaction and returns its result.
 func view[T any](ctx context.Context, s *Store, do func(*bolt.Tx) (T, error)) (T, error) {
 	var result, none T
 	if err := ctx.Err(); err != nil {

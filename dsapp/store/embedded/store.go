@@ -1,9 +1,37 @@
-// Package embedded keeps registrations and claims in one bbolt file, for a gateway
-// of one node without any other server.
+// Package embedded stores registrations and the ownership of requests in one bbolt file, for
+// a gateway with a single node and no other server.
 //
-// Registrations, their counters, claims and the simulation secret are durable: a
-// call that changed them returns after the change was synced to disk. Handshakes
-// live in memory. Everything secret that is given to the store is sealed already.
+// # Buckets
+//
+// The file has these buckets:
+//
+//	meta           the format of the file and the simulation secret
+//	registrations  every registration by its identifier
+//	removals       every registration by the time of its removal
+//	simulated      the same for simulated registrations only
+//	claims         every claim by kind and key of its request
+//	ends           every claim by its end
+//	pending        the claims of each device by their end
+//
+// Everything secret that is given to the Store is sealed already.
+//
+// # Atomicity and durability
+//
+// Every method is one transaction. Methods that write return when the transaction is synced
+// to disk; methods that are called meanwhile share the next transaction. Handshakes are kept
+// in memory only and do not survive a restart: the phone then repeats the first call.
+//
+// # Damaged files
+//
+// Open reads the whole file and refuses a damaged one. If the file is damaged while it is
+// open, all calls fail until Close. A single entry that cannot be decoded makes the calls
+// fail that read it, until the time comes to remove it.
+//
+// # Reserved disk space
+//
+// A registration must not fail after the authentication server has made its part of it.
+// Reserve therefore allocates blocks of the disk at the end of the file, and only Create may
+// use them. See the type space.
 package embedded
 
 import (
@@ -25,28 +53,28 @@ import (
 const (
 	// DefaultMaxSimulated is the default of Options.MaxSimulated.
 	DefaultMaxSimulated = 10_000
-	// maxIdentifier is the longest identifier in bytes that can be a key.
+	// maxIdentifier is the greatest length in bytes of an identifier.
 	maxIdentifier = 1024
-	// sweepInterval is how often expired entries and claims are looked for when
-	// nothing else is written, sweepSize how many of each are removed in one
-	// transaction.
+	// sweepInterval is the time between two removals of everything that has expired.
 	sweepInterval = 30 * time.Second
-	sweepSize     = 256
+	// sweepSize is how many entries, and how many claims, one transaction of a sweep
+	// removes.
+	sweepSize = 256
 )
 
-// Options adjusts a Store. The zero value is ready to use.
+// Options are the options of a Store. The zero value means the defaults.
 type Options struct {
-	// MaxSimulated caps the simulated records and, on their own, the handshakes of
-	// identifiers without a registration. At the cap those that end first are
-	// dropped.
-	// Default: DefaultMaxSimulated.
+	// MaxSimulated is the greatest number of simulated records and, counted separately,
+	// of handshakes of identifiers without a registration. Beyond it, those that end first
+	// are removed. Default: DefaultMaxSimulated.
 	MaxSimulated int
-	// Now tells the time. Default: time.Now.
+	// Now returns the current time. Default: time.Now.
 	Now func() time.Time
 }
 
-// Store keeps registrations and claims in a file. It implements activation.Store
-// and ownership.Store. Every error wraps activation.ErrUnavailable.
+// Store stores registrations and claims in a file. It implements activation.Store and
+// ownership.Store. Its methods can be called concurrently. The errors of these interfaces'
+// methods wrap activation.ErrUnavailable.
 type Store struct {
 	db           *bolt.DB
 	file         *os.File
@@ -54,24 +82,25 @@ type Store struct {
 	handshakes   *handshakes
 	maxSimulated int
 	queue        queue
-	room         *room
-	// simulated counts the simulated records. Only transactions touch it, one
-	// after the other.
+	space        *space
+	// simulated is the number of simulated records. Only the goroutine of the write
+	// transaction uses it.
 	simulated int
 
-	// lost is why the file is not used any more, stuck says that bbolt keeps locks.
-	lost  atomic.Pointer[error]
-	stuck atomic.Bool
+	// damage is the error of all calls once the file is damaged.
+	damage atomic.Pointer[error]
+	// boltLocked says that bbolt panicked with its locks held.
+	boltLocked atomic.Bool
 
 	stop    chan struct{}
 	sweeper sync.WaitGroup
 	closing func() error
 }
 
-// Open opens the file at path and creates it, readable by its owner only, with
-// missing folders if there is none. It waits up to 5 s for another process that
-// has the file open. A file that is damaged or that this program cannot have written
-// is not changed: the error wraps a FileError.
+// Open opens the file at path. If there is none, it creates the file, with missing folders
+// and readable by its owner only. It waits up to 5 s for another process that has the file
+// open. If the file is damaged or belongs to another program, Open does not change it and
+// returns an error that wraps a *FileError.
 func Open(path string, opts Options) (*Store, error) {
 	db, file, err := openFile(path)
 	if err != nil {
@@ -82,7 +111,7 @@ func Open(path string, opts Options) (*Store, error) {
 		file:         file,
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
-		room:         newRoom(file),
+		space:        newSpace(file),
 		stop:         make(chan struct{}),
 	}
 	if s.now == nil {
@@ -114,7 +143,7 @@ func Open(path string, opts Options) (*Store, error) {
 }
 
 // Close waits for running calls and closes the file. Later calls fail with
-// activation.ErrUnavailable. Closing again does nothing.
+// activation.ErrUnavailable. Calling Close again does nothing.
 func (s *Store) Close() error {
 	return s.closing()
 }
@@ -124,7 +153,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 	if err := checkIdentifier(r.Identifier); err != nil {
 		return activation.Record{}, false, err
 	}
-	// The caller's slices are its own again as soon as it stops waiting.
+	// The caller may change its slices when it stops waiting, before this is written.
 	next := entry{
 		generation: r.Generation,
 		kind:       r.Kind,
@@ -132,24 +161,24 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 		verifier:   bytes.Clone(r.Verifier),
 		data:       bytes.Clone(r.Data),
 	}
-	a, err := enqueue(ctx, s, true, func(t *transaction) (admitted, error) {
+	a, err := enqueue(ctx, s, true, func(t *transaction) (recordResult, error) {
 		e, err := t.entry(r.Identifier)
 		if err != nil {
-			return admitted{}, err
+			return recordResult{}, err
 		}
 		if e != nil && !isSimulated(e) {
 			if e.generation == r.Generation {
-				return admitted{ok: true}, nil
+				return recordResult{ok: true}, nil
 			}
 			if e.generation != replaces {
 				existing := e.record(r.Identifier, t.now)
 				existing.Verifier = e.verifier
-				return admitted{record: existing}, nil
+				return recordResult{record: existing}, nil
 			}
 		}
 		next.expires = t.now.Add(r.Lifetime).UnixNano()
 		s.handshakes.forget(r.Identifier)
-		return admitted{ok: true}, t.put(r.Identifier, &next)
+		return recordResult{ok: true}, t.put(r.Identifier, &next)
 	})
 	return a.record, a.ok, err
 }
@@ -180,8 +209,7 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 	if err != nil {
 		return false, err
 	}
-	// Whatever the handshake says: the number of those that the cap is not for is
-	// bounded by that of the registrations.
+	// h.Simulated does not matter: the cap applies to identifiers without a registration.
 	return s.handshakes.put(identifier, h, e != nil && !isSimulated(e), now), nil
 }
 
@@ -192,8 +220,8 @@ func (s *Store) Take(
 	if err := checkIdentifier(identifier); err != nil {
 		return activation.Handshake{}, false, err
 	}
-	// Taken or refused, the handshake is gone.
-	h, err := update(ctx, s, written(func(t *transaction) (*activation.Handshake, error) {
+	// The handshake is removed even if the attempt is refused.
+	h, err := update(ctx, s, alwaysWrite(func(t *transaction) (*activation.Handshake, error) {
 		e, err := t.entry(identifier)
 		if err != nil {
 			return nil, err
@@ -225,19 +253,19 @@ func (s *Store) Take(
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
-	a, err := update(ctx, s, written(func(t *transaction) (admitted, error) {
+	a, err := update(ctx, s, alwaysWrite(func(t *transaction) (recordResult, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || e.generation != x.Generation {
-			return admitted{}, err
+			return recordResult{}, err
 		}
 		r := e.record(identifier, t.now)
 		r.Verifier, r.Data = e.verifier, e.data
 		i := slices.Index(e.inFlight, x.Token)
 		if i < 0 {
 			if e.settled && e.last == x.Token && e.proven && !e.burned {
-				return admitted{r, true}, nil
+				return recordResult{r, true}, nil
 			}
-			return admitted{}, nil
+			return recordResult{}, nil
 		}
 		e.inFlight = slices.Delete(e.inFlight, i, i+1)
 		e.settled, e.last = true, x.Token
@@ -253,7 +281,7 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 			e.burned = true
 			e.verifier, e.data = nil, nil
 		}
-		return admitted{r, e.proven}, t.put(identifier, e)
+		return recordResult{r, e.proven}, t.put(identifier, e)
 	}))
 	return a.record, a.ok, err
 }
@@ -283,7 +311,7 @@ func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation 
 		switch {
 		case e.kind == activation.KindAffinity && e.devices > 0:
 			e.devices--
-		// More rights than activations would be rights that nobody earned.
+		// There is at most one right for each activation.
 		case e.kind == activation.KindMDL && e.devices < e.activations:
 			e.devices++
 		default:
@@ -346,7 +374,7 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte,
 		if current := secret(t.tx); current != nil {
 			return current, nil
 		}
-		return candidate, t.set(keySecret, candidate)
+		return candidate, t.setMeta(keySecret, candidate)
 	})
 }
 
@@ -358,7 +386,7 @@ func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byt
 		if stored == nil || !bytes.Equal(stored, current) {
 			return false, nil
 		}
-		return true, t.set(keySecret, next)
+		return true, t.setMeta(keySecret, next)
 	})
 }
 
@@ -369,7 +397,7 @@ func (s *Store) sweepRegularly() {
 	for {
 		select {
 		case <-tick.C:
-			// A file that cannot be written shows in the next call that needs it.
+			// If the file cannot be written, the next call that writes returns the error.
 			_ = s.sweep()
 		case <-s.stop:
 			return
@@ -377,7 +405,7 @@ func (s *Store) sweepRegularly() {
 	}
 }
 
-// sweep removes every handshake, entry and claim that has expired.
+// sweep removes all handshakes, entries and claims that have expired.
 func (s *Store) sweep() error {
 	s.handshakes.sweep(s.now())
 	for {
@@ -390,24 +418,24 @@ func (s *Store) sweep() error {
 	}
 }
 
-// admit is update for calls that return a record or refuse.
+// admit is update for functions that return a record or refuse.
 func admit(ctx context.Context, s *Store, do func(*transaction) (activation.Record, bool, error)) (activation.Record, bool, error) {
-	a, err := update(ctx, s, func(t *transaction) (admitted, error) {
+	a, err := update(ctx, s, func(t *transaction) (recordResult, error) {
 		r, ok, err := do(t)
-		return admitted{r, ok}, err
+		return recordResult{r, ok}, err
 	})
 	return a.record, a.ok, err
 }
 
-// admitted is a record and whether what was asked for was admitted.
-type admitted struct {
+// recordResult is a record and whether the call succeeded. If not, it was refused.
+type recordResult struct {
 	record activation.Record
 	ok     bool
 }
 
-// written makes do write in any case: whether there was anything to change must
-// not show in the time that a proof takes.
-func written[T any](do func(*transaction) (T, error)) func(*transaction) (T, error) {
+// alwaysWrite returns do with a write added, so that the transaction is synced in every case:
+// the time that a proof takes must not tell an outsider whether anything changed.
+func alwaysWrite[T any](do func(*transaction) (T, error)) func(*transaction) (T, error) {
 	return func(t *transaction) (T, error) {
 		result, err := do(t)
 		if err == nil {
@@ -417,8 +445,8 @@ func written[T any](do func(*transaction) (T, error)) func(*transaction) (T, err
 	}
 }
 
-// giveBack keeps what change did to an entry of that generation, if it tells that
-// it did anything.
+// giveBack calls change with the entry of that generation and stores the entry if change
+// returns true.
 func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, change func(*entry) bool) error {
 	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
 		e, err := t.entry(identifier)
@@ -432,12 +460,12 @@ func (s *Store) giveBack(ctx context.Context, identifier string, generation acti
 
 func isSimulated(e *entry) bool { return e.kind == activation.KindSimulated }
 
-// hasExchange reports whether an exchange with e can succeed.
+// hasExchange reports whether e is of a kind with an exchange.
 func hasExchange(e *entry) bool {
 	return e.kind == activation.KindMDL || e.kind == activation.KindStandard
 }
 
-// checkIdentifier refuses what cannot be a key of the file.
+// checkIdentifier returns an error for an identifier that cannot be a key of a bucket.
 func checkIdentifier(identifier string) error {
 	if identifier == "" || len(identifier) > maxIdentifier {
 		return unavailable(fmt.Errorf("identifier of %d bytes, want 1 to %d", len(identifier), maxIdentifier))
@@ -445,7 +473,8 @@ func checkIdentifier(identifier string) error {
 	return nil
 }
 
-// unavailable marks err as the store's.
+// unavailable returns err wrapped in activation.ErrUnavailable, or in activation.ErrDamaged if
+// an entry cannot be decoded.
 func unavailable(err error) error {
 	if errors.Is(err, errCorrupt) {
 		return fmt.Errorf("%w: embedded store: %w", activation.ErrDamaged, err)

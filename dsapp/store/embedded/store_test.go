@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +19,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 func TestMain(m *testing.M) {
@@ -70,18 +70,6 @@ func TestOwnershipConformance(t *testing.T) {
 	})
 }
 
-// clock is a clock that tests set.
-type clock struct{ now atomic.Int64 }
-
-func newClock() *clock {
-	c := &clock{}
-	c.now.Store(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC).UnixNano())
-	return c
-}
-
-func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()) }
-func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
-
 func record(identifier string, generation byte) activation.Record {
 	return activation.Record{
 		Identifier: identifier,
@@ -101,7 +89,7 @@ func create(t *testing.T, s *embedded.Store, r activation.Record) {
 	}
 }
 
-// prove makes one exchange and reports its outcome.
+// prove makes one exchange and returns its outcome.
 func prove(t *testing.T, s *embedded.Store, r activation.Record, token byte, proven bool) bool {
 	t.Helper()
 	h := activation.Handshake{Generation: r.Generation, State: []byte("state"), Lifetime: time.Minute}
@@ -120,6 +108,7 @@ func prove(t *testing.T, s *embedded.Store, r activation.Record, token byte, pro
 	return ok
 }
 
+// count returns the number of keys in a bucket.
 func count(t *testing.T, s *embedded.Store, name string) int {
 	t.Helper()
 	n := 0
@@ -135,7 +124,7 @@ func count(t *testing.T, s *embedded.Store, name string) int {
 	return n
 }
 
-// entries checks how many entries the file holds, with as many in the indexes.
+// entries checks the number of entries and simulated entries in the file and its indexes.
 func entries(t *testing.T, s *embedded.Store, want, simulated int) {
 	t.Helper()
 	if n, r, m := count(t, s, "registrations"), count(t, s, "removals"), count(t, s, "simulated"); n != want || r != want || m != simulated {
@@ -194,12 +183,11 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// The moment of removal is exact: a record ends with its lifetime, a tombstone
-// ten minutes later.
+// A record is removed exactly at the end of its lifetime, a tombstone exactly ten minutes later.
 func TestLifetimes(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
 	plain, burned := record("plain", 1), record("burned", 2)
 	create(t, s, plain)
 	create(t, s, burned)
@@ -217,7 +205,7 @@ func TestLifetimes(t *testing.T) {
 		{1, false, false, 0},
 	}
 	for i, step := range steps {
-		clock.advance(step.advance)
+		now.Advance(step.advance)
 		_, p, err := s.Load(t.Context(), "plain")
 		if err != nil || p != step.plain {
 			t.Errorf("step %d: record found %v, error %v", i, p, err)
@@ -234,12 +222,12 @@ func TestLifetimes(t *testing.T) {
 	entries(t, s, 0, 0)
 }
 
-// Expired entries go with later writes, a bounded number at a time, and all with
-// a sweep. Handshakes too.
+// Later writes remove a limited number of expired entries each, and a sweep removes all, as well
+// as expired handshakes.
 func TestRemoval(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
 	const n = 300
 	var wg sync.WaitGroup
 	for i := range n {
@@ -258,7 +246,7 @@ func TestRemoval(t *testing.T) {
 	if got := s.Handshakes(); got != n {
 		t.Fatalf("%d handshakes, want %d", got, n)
 	}
-	clock.advance(time.Hour)
+	now.Advance(time.Hour)
 	create(t, s, record("later", 1))
 	left := count(t, s, "registrations")
 	if left >= n || left < n-100 {
@@ -273,13 +261,13 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
-// An expired record is replaced by a new one without leaving anything behind.
+// A new record replaces an expired one completely.
 func TestReplaceExpired(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
 	create(t, s, record("id-1", 1))
-	clock.advance(time.Hour)
+	now.Advance(time.Hour)
 	create(t, s, record("id-1", 2))
 	entries(t, s, 1, 0)
 	if got, found, err := s.Load(t.Context(), "id-1"); err != nil || !found || got.Generation != (activation.Generation{2}) {
@@ -287,6 +275,7 @@ func TestReplaceExpired(t *testing.T) {
 	}
 }
 
+// simulate creates a simulated record.
 func simulate(t *testing.T, s *embedded.Store, identifier string, lifetime time.Duration) {
 	t.Helper()
 	h := activation.Handshake{
@@ -300,14 +289,14 @@ func simulate(t *testing.T, s *embedded.Store, identifier string, lifetime time.
 	}
 }
 
-// Simulated records are as durable as others, and the one that ends first makes
-// room for another. A lowered cap is reached by and by.
+// Simulated records are durable. Beyond MaxSimulated, the one that ends first is removed. After
+// MaxSimulated was lowered, their number falls with every write.
 func TestSimulatedCap(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
+	now := clock.New()
 	path := temporary(t)
 	func() {
-		s, err := embedded.Open(path, embedded.Options{MaxSimulated: 5, Now: clock.Now})
+		s, err := embedded.Open(path, embedded.Options{MaxSimulated: 5, Now: now.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +318,7 @@ func TestSimulatedCap(t *testing.T) {
 		entries(t, s, 6, 5)
 	}()
 
-	s := open(t, path, embedded.Options{MaxSimulated: 2, Now: clock.Now})
+	s := open(t, path, embedded.Options{MaxSimulated: 2, Now: now.Now})
 	entries(t, s, 6, 5)
 	simulate(t, s, "unknown-8", time.Hour)
 	entries(t, s, 3, 2)
@@ -341,15 +330,16 @@ func TestSimulatedCap(t *testing.T) {
 	// A registration under a simulated identifier is no longer simulated.
 	create(t, s, record("unknown-8", 3))
 	entries(t, s, 3, 1)
-	clock.advance(2 * time.Minute)
+	now.Advance(2 * time.Minute)
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
 	entries(t, s, 2, 0)
 }
 
-// Simulated handshakes are capped in memory, and genuine ones need a record.
-func TestHandshakesAreBounded(t *testing.T) {
+// MaxSimulated limits the handshakes of all identifiers without a registration, and does not
+// affect others.
+func TestHandshakesAreLimited(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{MaxSimulated: 5})
 	create(t, s, record("real", 1))
@@ -374,8 +364,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	}
 }
 
-// A second process gets a clear error instead of a file that hangs. A second
-// opening in one process behaves the same.
+// Opening a file that is open, in the same or another process, fails with an error that says so.
 func TestLocked(t *testing.T) {
 	t.Parallel()
 	path := temporary(t)
@@ -386,6 +375,7 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// Open refuses files of other formats and programs with an error that names the file.
 func TestOpenRefusesOtherFiles(t *testing.T) {
 	t.Parallel()
 	prepare := func(t *testing.T, change func(tx *bolt.Tx) error) string {
@@ -441,7 +431,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 	}
 }
 
-// File and folders belong to the owner alone.
+// Only the owner has access to the file and to folders that Open creates.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b", "dsapp.db")
@@ -457,7 +447,7 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// After Close every call fails as unavailable; calls that were running finish.
+// Close waits for running calls. Later calls fail with activation.ErrUnavailable.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	path := temporary(t)
@@ -496,12 +486,12 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// An entry that cannot be read is an error, never an unknown identifier; others
-// are not concerned, and when its time has come it goes.
+// Calls fail for an entry that cannot be decoded; they do not treat it as unknown. Other entries
+// are not affected. The entry is removed at the time of its removal.
 func TestCorruptEntry(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
 	create(t, s, record("id-1", 1))
 	create(t, s, record("id-2", 2))
 	err := s.DB().Update(func(tx *bolt.Tx) error {
@@ -521,7 +511,7 @@ func TestCorruptEntry(t *testing.T) {
 	if !prove(t, s, record("id-2", 2), 1, true) {
 		t.Error("another record is concerned")
 	}
-	clock.advance(time.Hour)
+	now.Advance(time.Hour)
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
@@ -529,7 +519,7 @@ func TestCorruptEntry(t *testing.T) {
 	create(t, s, record("id-1", 3))
 }
 
-// What cannot be a key of the file is refused before it can spoil a transaction.
+// An identifier that cannot be a key is refused before it makes a transaction fail.
 func TestIdentifierLength(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
@@ -543,12 +533,12 @@ func TestIdentifierLength(t *testing.T) {
 	}
 }
 
-// A caller that stops waiting gets its answer at once and may reuse its slices,
-// although its call is still waiting for the file.
+// When the context of a caller ends, its call returns although it still waits for a transaction,
+// and the caller may change its slices.
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
-	tx, err := s.DB().Begin(true) // nothing can be written now
+	tx, err := s.DB().Begin(true) // blocks all writes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -571,15 +561,14 @@ func TestCallerLeaves(t *testing.T) {
 	wg.Wait()
 	got, found, err := s.Load(t.Context(), "id-1")
 	if err != nil || found && string(got.Facts) != "facts" {
-		t.Fatalf("found %v with facts of the caller's later making, error %v", found, err)
+		t.Fatalf("found %v with facts that the caller changed later, error %v", found, err)
 	}
 	if _, found, err := s.Load(t.Context(), "id-2"); err != nil || !found {
 		t.Fatalf("the other caller's record: %v, error %v", found, err)
 	}
 }
 
-// Calls that wait while another transaction is written share the next one, and
-// each gets its own answer.
+// Calls that wait for a transaction share the next one, and each gets its own result.
 func TestCallsShareTransactions(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
@@ -588,23 +577,20 @@ func TestCallsShareTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = tx.Rollback() })
 	before := tx.ID()
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer func() {
+		_ = tx.Rollback() // of a test that failed
+		wg.Wait()
+	}()
 	until := func(what string, waiting int, running bool) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
-			if n, r := s.Waiting(); n == waiting && r == running {
-				return
-			}
-			if time.Now().After(deadline) {
-				_ = tx.Rollback()
-				t.Fatal("never: " + what)
-			}
-		}
+		poll.Until(t, what, func() bool {
+			n, r := s.Waiting()
+			return n == waiting && r == running
+		})
 	}
-	// One call waits for the file, the others for that one.
+	// One call waits for tx, all others for its transaction.
 	until("nothing runs", 0, false)
 	wg.Go(func() {
 		if _, created, err := s.Create(t.Context(), record("id-first", 1), activation.Generation{}); err != nil || !created {
@@ -631,7 +617,6 @@ func TestCallsShareTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// This is the third.
 	if used := tx.ID() - before; used > 2 {
 		t.Errorf("%d calls took %d transactions", 1+n, used)
 	}
@@ -641,7 +626,7 @@ func TestCallsShareTransactions(t *testing.T) {
 	entries(t, s, 2+n/2, 0)
 }
 
-// A file that fails makes every call fail as unavailable.
+// If the file fails, every call fails with activation.ErrUnavailable.
 func TestFileFails(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
@@ -659,8 +644,8 @@ func TestFileFails(t *testing.T) {
 	}
 }
 
-// A panic in a transaction, as of bbolt on a damaged page, fails the calls in it
-// and nothing else.
+// A panic in a transaction, such as bbolt's on a damaged page, makes the calls in it fail and
+// nothing else.
 func TestPanicInTransaction(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// abandonFile closes a file that bbolt will not close. Its mapping stays, and would
-// keep the lock.
+// abandonFile closes a file that bbolt cannot close. bbolt's mapping of the file stays and
+// would keep the lock, so abandonFile releases it.
 func abandonFile(file *os.File) error {
 	return errors.Join(syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
 }

@@ -4,5 +4,5 @@ package embedded
 
 import "os"
 
-// abandonFile closes a file that bbolt will not close. Its lock ends with it.
+// abandonFile closes a file that bbolt cannot close. That releases its lock.
 func abandonFile(file *os.File) error { return file.Close() }

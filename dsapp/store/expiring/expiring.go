@@ -1,4 +1,4 @@
-// Package expiring keeps values in memory until their time has come.
+// Package expiring has a map whose values have an end.
 package expiring
 
 import (
@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// Map holds values by key, each with the moment when it ends. It knows no clock:
-// what has ended stays until Expire is called. The zero Map is not usable; it is
+// Map maps keys to values, each with the time of its end. It has no clock: a value that has
+// ended stays until Expire is called. New makes a Map; the zero value cannot be used. A Map is
 // not safe for concurrent use.
 type Map[V any] struct {
 	entries map[string]*entry[V]
 	order   byEnd[V]
 }
 
-// entry is one value.
+// entry is a value with its key and its end.
 type entry[V any] struct {
 	key   string
 	value V
 	end   time.Time
-	index int // in the order
+	index int // index in Map.order
 }
 
 // New returns an empty Map.
@@ -28,7 +28,7 @@ func New[V any]() *Map[V] { return &Map[V]{entries: map[string]*entry[V]{}} }
 // Len returns the number of values.
 func (m *Map[V]) Len() int { return len(m.order) }
 
-// Get returns the value of key and its end, if there is one.
+// Get returns the value of key and its end, and reports whether there is one.
 func (m *Map[V]) Get(key string) (value V, end time.Time, ok bool) {
 	e, ok := m.entries[key]
 	if !ok {
@@ -37,7 +37,7 @@ func (m *Map[V]) Get(key string) (value V, end time.Time, ok bool) {
 	return e.value, e.end, true
 }
 
-// Put keeps value for key and replaces an earlier one.
+// Put sets the value of key and its end.
 func (m *Map[V]) Put(key string, value V, end time.Time) {
 	if e, ok := m.entries[key]; ok {
 		e.value, e.end = value, end
@@ -49,14 +49,15 @@ func (m *Map[V]) Put(key string, value V, end time.Time) {
 	heap.Push(&m.order, e)
 }
 
-// Delete forgets the value of key, if there is one.
+// Delete removes the value of key, if there is one.
 func (m *Map[V]) Delete(key string) {
 	if e, ok := m.entries[key]; ok {
 		m.drop(e)
 	}
 }
 
-// First returns the key of the value that ends first, and its end, if there is any.
+// First returns the key of the value that ends first and its end, and reports whether there
+// is a value.
 func (m *Map[V]) First() (key string, end time.Time, ok bool) {
 	if len(m.order) == 0 {
 		return "", time.Time{}, false
@@ -64,14 +65,14 @@ func (m *Map[V]) First() (key string, end time.Time, ok bool) {
 	return m.order[0].key, m.order[0].end, true
 }
 
-// DeleteFirst forgets the value that ends first, if there is any.
+// DeleteFirst removes the value that ends first, if there is any.
 func (m *Map[V]) DeleteFirst() {
 	if len(m.order) > 0 {
 		m.drop(m.order[0])
 	}
 }
 
-// Expire forgets up to limit values that have ended: now is not before their end.
+// Expire removes up to limit values whose end is not after now.
 func (m *Map[V]) Expire(now time.Time, limit int) {
 	for range limit {
 		if len(m.order) == 0 || now.Before(m.order[0].end) {
@@ -86,7 +87,7 @@ func (m *Map[V]) drop(e *entry[V]) {
 	delete(m.entries, e.key)
 }
 
-// byEnd is a heap of entries; the one that ends first comes first.
+// byEnd is a heap of entries with the one that ends first at the top.
 type byEnd[V any] []*entry[V]
 
 // Len implements heap.Interface.

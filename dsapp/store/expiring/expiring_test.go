@@ -8,9 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A Map agrees with a plain map of values and moments: nothing is forgotten
-// before its end, nothing that has ended survives an Expire, and what is dropped
-// to make room is what ends first.
+// A Map agrees with a plain map of values and times: it removes nothing before its end, Expire
+// removes everything that has ended, and DeleteFirst removes what ends first.
 func TestMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -30,14 +30,15 @@ const (
 )
 
 const (
-	// idleTimeout closes connections before firewalls and servers usually do.
+	// idleTimeout is the time after which an unused connection is closed. Firewalls and
+	// servers usually wait longer.
 	idleTimeout = 5 * time.Minute
-	// dialRetryDelay is between two attempts to connect.
+	// dialRetryDelay is the pause between two attempts to connect.
 	dialRetryDelay = 50 * time.Millisecond
 	// connectionsPerCPU is the default of Settings.PoolSize.
 	connectionsPerCPU = 10
-	// onePool has pipelines, which is all that a Store sends, use the pool of
-	// PoolSize connections instead of one of their own.
+	// onePool makes pipelines use the pool of PoolSize connections instead of a pool of
+	// their own. A Store sends nothing but pipelines.
 	onePool = -1
 
 	maxAddresses = 32
@@ -45,50 +46,50 @@ const (
 	maxPoolSize  = 10_000
 )
 
-// masterName is what Sentinels accept as a name.
+// masterName matches the names that Sentinels accept for a master.
 var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
 
-// Settings tells how to reach Redis: one server, the master that Sentinels tell,
-// or a cluster.
+// Settings are the settings of a client: for one server, for a master that Sentinels watch,
+// or for a cluster.
 type Settings struct {
-	// Addresses of the server: exactly one, host:port or the absolute path of a
-	// Unix socket. With MasterName those of Sentinels, with Cluster those of nodes,
-	// each host:port; the others are found through them. At most 32, all different.
+	// Addresses has the address of the server: host:port or the absolute path of a Unix
+	// socket. With MasterName it has those of Sentinels, with Cluster those of nodes, each
+	// host:port; the client learns the other addresses from them. At most 32, all
+	// different.
 	Addresses []string
-	// Cluster says that the addresses are those of a cluster.
+	// Cluster says that the addresses are those of nodes of a cluster.
 	Cluster bool
-	// MasterName is the name under which Sentinels know the master: 1 to 255 letters,
-	// digits, dots, underscores and hyphens. Default: none, there are no Sentinels.
+	// MasterName is the name under which Sentinels watch the master: 1 to 255 letters,
+	// digits, dots, underscores and hyphens. Default: there are no Sentinels.
 	MasterName string
-	// Username and Password of the servers' access control. A name needs a password.
+	// Username and Password are sent to the servers. A name needs a password.
 	// Default: none.
 	Username, Password string
-	// SentinelUsername and SentinelPassword of the Sentinels' access control. A name
-	// needs a password. Default: none.
+	// SentinelUsername and SentinelPassword are sent to the Sentinels. A name needs a
+	// password. Default: none.
 	SentinelUsername, SentinelPassword string
-	// DB is the number of the database, at most 1000000; a cluster has only 0.
+	// DB is the number of the database, at most 1000000. With Cluster it must be 0.
 	// Default: 0.
 	DB int
-	// TLS is used if it is not nil. The server's name is the host of its address
-	// unless the configuration has one.
+	// TLS is the configuration of TLS. If it has no ServerName, the host of the server's
+	// address is used. Default: no TLS.
 	TLS *tls.Config
-	// DialTimeout bounds one attempt to connect: 10 ms to 10 min. Default:
+	// DialTimeout limits one attempt to connect: 10 ms to 10 min. Default:
 	// DefaultDialTimeout.
 	DialTimeout time.Duration
-	// Timeout bounds writing a command, waiting for its answer and waiting for a
-	// free connection, each: 10 ms to 10 min. Default: DefaultTimeout.
+	// Timeout limits each of these: waiting for a free connection, writing a command and
+	// waiting for its answer. 10 ms to 10 min. Default: DefaultTimeout.
 	Timeout time.Duration
-	// PoolSize is the most connections to one server that are open at once, at most 10000.
+	// PoolSize is the greatest number of connections to one server, at most 10000.
 	// Default: ten for every CPU.
 	PoolSize int
-	// Control sets options of every new socket, as that of a net.Dialer does.
-	// Default: nothing is set.
+	// Control is called for every new socket, like net.Dialer.Control. Default: none.
 	Control func(network, address string, socket syscall.RawConn) error `json:"-"`
 }
 
-// NewClient returns a client that suits a Store. It checks the settings and
-// connects with the first command, not before. The client never repeats a
-// command: what may be repeated, the Store knows better. The caller closes it.
+// NewClient returns a client for a Store. It checks the settings, and the client connects
+// with the first command. The client never repeats a command, because only the Store knows
+// which commands may be repeated. The caller closes the client.
 func NewClient(s Settings) (goredis.UniversalClient, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -101,15 +102,15 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 	options := s.options()
 	switch {
 	case s.Cluster:
-		// It knows the nodes; the Store sends to them itself.
+		// The Store uses this client only to find the nodes.
 		cluster := options.Cluster()
 		cluster.NewClient = newNode
 		return goredis.NewClusterClient(cluster), nil
 	case s.MasterName != "":
-		s.patient(options)
-		// One for the master and for the Sentinels, who are asked when its connections are
-		// not trusted any more.
-		t := new(trust)
+		s.extendDialTimeout(options)
+		// The connections to the master and to the Sentinels become stale together, so
+		// that the client asks the Sentinels again.
+		t := new(staleness)
 		options.Dialer = t.dialer(options.Dialer)
 		client := goredis.NewFailoverClient(options.Failover())
 		client.AddHook(t)
@@ -118,16 +119,16 @@ func NewClient(s Settings) (goredis.UniversalClient, error) {
 	return newServer(options.Simple()), nil
 }
 
-// newServer returns the client of one server.
+// newServer returns the client of a single server or of a node of a cluster.
 func newServer(o *goredis.Options) *goredis.Client {
-	t := new(trust)
+	t := new(staleness)
 	o.Dialer = t.dialer(o.Dialer)
 	c := goredis.NewClient(o)
 	c.AddHook(t)
 	return c
 }
 
-// Check checks the settings. The error is an *option.Error; it shows no credentials.
+// Check checks the settings. The error is an *option.Error and contains no credentials.
 func (s *Settings) Check() error {
 	if err := s.checkMode(); err != nil {
 		return err
@@ -149,7 +150,7 @@ func (s *Settings) Check() error {
 	)
 }
 
-// checkMode checks what depends on which kind of Redis it is.
+// checkMode checks the settings that depend on Cluster and MasterName.
 func (s *Settings) checkMode() error {
 	switch {
 	case s.MasterName != "" && s.Cluster:
@@ -186,8 +187,8 @@ func (s *Settings) checkAddresses() error {
 	return nil
 }
 
-// addressProblem tells what is wrong with an address. Only a single server can be
-// behind a socket.
+// addressProblem returns what is wrong with an address, or "". The address of a single
+// server may be the path of a Unix socket.
 func addressProblem(address string, single bool) string {
 	if single && filepath.IsAbs(address) {
 		return ""
@@ -204,7 +205,7 @@ func addressProblem(address string, single bool) string {
 	return "must be host:port"
 }
 
-// options are those of a client for any of the three. Each takes what it has a use for.
+// options returns the options of a client. Each kind of client uses those that apply to it.
 func (s *Settings) options() *goredis.UniversalOptions {
 	return &goredis.UniversalOptions{
 		Addrs:                    s.Addresses,
@@ -231,20 +232,18 @@ func (s *Settings) options() *goredis.UniversalOptions {
 	}
 }
 
-// patient gives a client of Sentinels the time it needs.
+// extendDialTimeout sets the DialTimeout of a client of Sentinels.
 //
-// Before it dials the server that they call the master, the client asks one
-// Sentinel that it knows, and then all of them. What it has for all of this is one
-// timeout: if that were enough for one attempt only, it would ask a Sentinel that
-// hangs again and again and never another. The dialler has a timeout of its own
-// therefore.
-func (s *Settings) patient(o *goredis.UniversalOptions) {
-	step := s.DialTimeout + 2*s.Timeout // a connection, its greeting and a question
+// To dial the master, the client asks one Sentinel for its address, then all Sentinels, and
+// then connects to it. DialTimeout limits all of that. If it sufficed for one step only, the
+// client would ask a Sentinel that hangs every time and never reach another. The timeout of
+// Settings limits each connection in the method connect.
+func (s *Settings) extendDialTimeout(o *goredis.UniversalOptions) {
+	step := s.DialTimeout + 2*s.Timeout // to connect, to authenticate and to ask
 	o.DialTimeout = 4 * step
 }
 
-// dial connects to a server in one of two attempts, which bounds what a dead one costs, or
-// with Sentinels to either in one.
+// dial connects to a server. It makes at most two attempts, or one if there are Sentinels.
 func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := s.connect(ctx, network, address)
 	if err == nil || s.MasterName != "" {
@@ -258,7 +257,7 @@ func (s *Settings) dial(ctx context.Context, network, address string) (net.Conn,
 	}
 }
 
-// connect is one attempt to connect.
+// connect makes one attempt to connect, including the TLS handshake.
 func (s *Settings) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
@@ -277,7 +276,8 @@ func (s *Settings) connect(ctx context.Context, network, address string) (net.Co
 	}
 	_ = connection.Close()
 	if errors.Is(err, context.DeadlineExceeded) {
-		// A server without TLS waits for the end of what it takes for a command.
+		// A server without TLS takes the handshake for the beginning of a command and
+		// waits for the rest.
 		err = fmt.Errorf("no TLS handshake in time; does the server speak TLS? %w", err)
 	}
 	return nil, &net.OpError{Op: "dial", Net: network, Addr: connection.RemoteAddr(), Err: err}

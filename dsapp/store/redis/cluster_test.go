@@ -14,24 +14,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// eventually polls until done reports true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("still waiting for %s", what)
-		}
-	}
-}
-
-// crc16 is the checksum that chooses the slot of a hash tag (XMODEM).
+// crc16 returns the checksum that selects the slot of a hash tag (CRC-16/XMODEM).
 func crc16(tag string) (sum uint16) {
 	for i := range len(tag) {
 		sum ^= uint16(tag[i]) << 8
@@ -45,7 +31,7 @@ func crc16(tag string) (sum uint16) {
 	return sum
 }
 
-// inSlot returns an identifier of the slot that begins with prefix.
+// inSlot returns an identifier with a prefix whose keys are in a slot.
 func inSlot(prefix string, slot int) string {
 	for i := 0; ; i++ {
 		if identifier := fmt.Sprintf("%s-%d", prefix, i); int(crc16(identifier)%16384) == slot {
@@ -54,30 +40,19 @@ func inSlot(prefix string, slot int) string {
 	}
 }
 
-// prove makes one whole exchange with right evidence.
-func prove(t *testing.T, s *redis.Store, r activation.Record, token activation.Token) {
+// identifierOn returns an identifier whose keys are on a master.
+func identifierOn(t *testing.T, c *redistest.Cluster, master *redistest.Server) string {
 	t.Helper()
-	if _, err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
-		t.Fatalf("put handshake: %v", err)
-	}
-	if _, ok, err := s.Take(t.Context(), r.Identifier, token, activation.Tag{}, 3); err != nil || !ok {
-		t.Fatalf("take: %v, error %v", ok, err)
-	}
-	if got, ok, err := s.Settle(t.Context(), r.Identifier, settlement(r, token, true)); err != nil || !ok || string(got.Data) != string(r.Data) {
-		t.Fatalf("settle: %v, error %v", ok, err)
+	for i := 0; ; i++ {
+		if identifier := strconv.Itoa(i); c.Master(c.Slot(t, "{"+identifier+"}")) == master {
+			return identifier
+		}
 	}
 }
 
-func create(t *testing.T, s *redis.Store, r activation.Record) {
-	t.Helper()
-	if _, ok, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !ok {
-		t.Fatalf("create %s: %v, error %v", r.Identifier, ok, err)
-	}
-}
-
-// Nodes of Redis 7 that do not tell their addresses are found all the same, also after a
-// slot moved: one without a host is at that of the node that was asked, and one that is
-// to tell its name and has none tells its IP address.
+// Nodes of Redis 7 that do not announce their addresses are found, also after a slot moved. An
+// empty host means that of the node that was asked. A node that should announce a host name
+// and has none announces its IP address in its metadata.
 func TestNodesWithoutAddress(t *testing.T) {
 	t.Parallel()
 	for name, hosts := range map[string][]string{
@@ -93,7 +68,7 @@ func TestNodesWithoutAddress(t *testing.T) {
 					node.Command(t, "CONFIG", "SET", "cluster-announce-hostname", hosts[i])
 				}
 			}
-			s := redis.New(newClient(t, redis.Settings{Addresses: c.Addresses()[:1], Cluster: true, Timeout: 5 * time.Second}), redis.Options{})
+			s := redis.New(newClient(t, redis.Settings{Addresses: c.Addresses()[:1], Cluster: true}), redis.Options{})
 			for i := range 40 {
 				r := record(fmt.Sprintf("id-%d", i))
 				create(t, s, r)
@@ -114,8 +89,8 @@ func TestNodesWithoutAddress(t *testing.T) {
 	}
 }
 
-// While a slot moves from one node to another, and after it, everything works:
-// what was moved, what was not, and what is new; with replicas to wait for too.
+// While a slot moves from one node to another, and after that, everything works: with keys
+// that were moved, that were not, and that are new, and also with WaitReplicas.
 func TestSlotMoves(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t, 1)
@@ -126,7 +101,7 @@ func TestSlotMoves(t *testing.T) {
 		to = c.Masters[1]
 	}
 	newStore := func() *redis.Store {
-		client := newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true, Timeout: 5 * time.Second})
+		client := newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true})
 		return redis.New(client, redis.Options{WaitReplicas: 1})
 	}
 	s, unaware := newStore(), newStore()
@@ -147,8 +122,7 @@ func TestSlotMoves(t *testing.T) {
 	}
 
 	m := c.Migrate(t, slot, from, to)
-	// The registration is still there, and has no handshake: some of the keys
-	// are missing.
+	// The key of the registration has not moved yet.
 	if _, ok, err := s.Load(t.Context(), "id-1"); err != nil || !ok {
 		t.Fatalf("load before its key moved: %v, error %v", ok, err)
 	}
@@ -156,15 +130,7 @@ func TestSlotMoves(t *testing.T) {
 	if _, ok, err := s.Load(t.Context(), "id-1"); err != nil || !ok {
 		t.Fatalf("load after its key moved: %v, error %v", ok, err)
 	}
-	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
-		t.Fatalf("put handshake after its key moved: %v", err)
-	}
-	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); err != nil || !ok {
-		t.Fatalf("take after its keys moved: %v, error %v", ok, err)
-	}
-	if got, ok, err := s.Settle(t.Context(), "id-1", settlement(r, activation.Token{2}, true)); err != nil || !ok || string(got.Data) != string(r.Data) {
-		t.Fatalf("settle after its keys moved: %v, error %v", ok, err)
-	}
+	prove(t, s, r, activation.Token{2})
 	if got, ok, err := s.Owner(t.Context(), ownership.Login, request); err != nil || !ok || got.Token != claim.Token {
 		t.Fatalf("owner after its key moved: %v, error %v", ok, err)
 	}
@@ -174,8 +140,8 @@ func TestSlotMoves(t *testing.T) {
 	if listed, err := s.Pending(t.Context(), ownership.Login, serialNumber); err != nil || len(listed) != 0 {
 		t.Fatalf("%d requests pending, error %v", len(listed), err)
 	}
-	// A script on two keys that are not there cannot run anywhere until the slot
-	// has moved. It waits a little.
+	// No node runs a script on two new keys until the slot has moved. The store retries for a
+	// moment.
 	fresh := record(inSlot("fresh", slot))
 	if _, _, err := s.Create(t.Context(), fresh, activation.Generation{}); !errors.Is(err, activation.ErrUnavailable) {
 		t.Fatalf("create in a slot that does not arrive: error %v", err)
@@ -187,15 +153,15 @@ func TestSlotMoves(t *testing.T) {
 		}
 	})
 	before := stat(t, to, "asking")
-	eventually(t, "the attempt to create", func() bool { return stat(t, to, "asking") != before })
+	poll.Until(t, "the attempt to create", func() bool { return stat(t, to, "asking") != before })
 	m.Finish(t)
 	wg.Wait()
 	prove(t, s, fresh, activation.Token{3})
 
-	// A client that has not heard of it is sent on at once, and learns it.
+	// A client with the old table of slots is redirected, and reads the new table.
 	s = unaware
 	prove(t, s, r, activation.Token{4})
-	eventually(t, "a client that knows the new master", func() bool {
+	poll.Until(t, "a client that knows the new master", func() bool {
 		before := stat(t, from, "evalsha")
 		if _, ok, err := s.Load(t.Context(), "id-1"); err != nil || !ok {
 			t.Fatalf("load: %v, error %v", ok, err)
@@ -204,20 +170,21 @@ func TestSlotMoves(t *testing.T) {
 	})
 }
 
-// A replica that takes over is found without waiting for the client to look at
-// the cluster again by itself.
+// The client reads the table of slots again when a node is lost, so that a replica that takes
+// over is found at once.
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t, 1)
-	client := newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true, Timeout: time.Second})
-	s := redis.New(client, redis.Options{WaitReplicas: 1})
 	slot := c.Slot(t, "dsapp:{id-1}:reg")
 	r := record("id-1")
-	create(t, s, r)
-	prove(t, s, r, activation.Token{1})
+	patient := redis.New(newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true}), redis.Options{WaitReplicas: 1})
+	create(t, patient, r)
+	prove(t, patient, r, activation.Token{1})
+	client := newClient(t, redis.Settings{Addresses: c.Addresses(), Cluster: true, Timeout: time.Second})
+	s := redis.New(client, redis.Options{WaitReplicas: 1})
 
-	// While a device's node hangs, requests on other nodes are claimed, even if
-	// these have to learn the script.
+	// While the node of a device's list hangs, the claim is made on another node, even if that
+	// node does not know the script.
 	var healthy, hanging *redistest.Server
 	for _, master := range c.Masters {
 		switch {
@@ -228,14 +195,8 @@ func TestClusterFailover(t *testing.T) {
 			hanging = master
 		}
 	}
-	claim := ownership.Claim{Key: "1", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
-	for i := 0; c.Master(c.Slot(t, "{"+claim.Key+"}")) != healthy; i++ {
-		claim.Key = strconv.Itoa(i)
-	}
-	device := serialNumber
-	for i := 0; c.Master(c.Slot(t, "{"+device+"}")) != hanging; i++ {
-		device = strconv.Itoa(i)
-	}
+	claim := ownership.Claim{Key: identifierOn(t, c, healthy), Token: ownership.Token{1}, Owner: []byte("sealed owner")}
+	device := identifierOn(t, c, hanging)
 	hanging.Freeze(t)
 	if won, err := s.Claim(t.Context(), ownership.Login, claim, device, time.Minute); !errors.Is(err, activation.ErrUnavailable) || won {
 		t.Errorf("claim without a list: %v, error %v", won, err)
@@ -251,17 +212,15 @@ func TestClusterFailover(t *testing.T) {
 			c.Replicas[i].Command(t, "CLUSTER", "FAILOVER", "TAKEOVER")
 		}
 	}
-	eventually(t, "the replica that took over", func() bool {
+	poll.Until(t, "the replica that took over", func() bool {
 		_, ok, err := s.Load(t.Context(), "id-1")
 		if err == nil && !ok {
 			t.Fatal("the registration is lost")
 		}
 		return err == nil
 	})
-	// It has no replica.
-	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
-		t.Fatal(err)
-	}
+	// The new master has no replica.
+	put(t, s, "id-1", handshake(r))
 	if _, _, err := s.Take(t.Context(), "id-1", activation.Token{2}, activation.Tag{}, 3); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("take without replicas: error %v", err)
 	}
@@ -269,7 +228,7 @@ func TestClusterFailover(t *testing.T) {
 	prove(t, s, r, activation.Token{3})
 }
 
-// A client that spreads keys over servers by itself is refused.
+// A client that distributes keys over servers itself is refused.
 func TestUnsupportedClient(t *testing.T) {
 	t.Parallel()
 	ring := goredis.NewRing(&goredis.RingOptions{Addrs: map[string]string{"one": "127.0.0.1:1"}, HeartbeatFrequency: time.Hour})

@@ -10,7 +10,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// reply is what a script returned: an array of 1 or 0 and values.
+// reply is the answer of a script: an array of 1 for ok or 0, and values.
 type reply struct {
 	ok     bool
 	values []any
@@ -18,16 +18,16 @@ type reply struct {
 
 func newReply(values []any) (reply, error) {
 	if len(values) == 0 {
-		return reply{}, errAnswer
+		return reply{}, errUnexpectedAnswer
 	}
 	first, isNumber := values[0].(int64)
 	if !isNumber {
-		return reply{}, errAnswer
+		return reply{}, errUnexpectedAnswer
 	}
 	return reply{ok: first == 1, values: values[1:]}, nil
 }
 
-// bytes returns value i, nil if it is empty.
+// bytes returns value i as bytes, or nil if it is empty.
 func (r reply) bytes(i int) []byte {
 	if s, _ := r.values[i].(string); s != "" {
 		return []byte(s)
@@ -35,21 +35,21 @@ func (r reply) bytes(i int) []byte {
 	return nil
 }
 
-// milliseconds returns value i.
+// milliseconds returns value i, a number of milliseconds.
 func (r reply) milliseconds(i int) time.Duration {
 	n, _ := r.values[i].(int64)
 	return time.Duration(n) * time.Millisecond
 }
 
-// record reads generation, kind, facts, verifier, remaining lifetime and, if it
-// is there, data.
+// record returns the record in the reply: generation, kind, facts, verifier, remaining
+// lifetime and, optionally, data.
 func (r reply) record(identifier string) (activation.Record, error) {
 	if len(r.values) != 5 && len(r.values) != 6 {
-		return activation.Record{}, unavailable(errAnswer)
+		return activation.Record{}, unavailable(errUnexpectedAnswer)
 	}
 	generation := r.bytes(0)
 	if len(generation) != len(activation.Generation{}) {
-		return activation.Record{}, unavailable(errAnswer)
+		return activation.Record{}, unavailable(errUnexpectedAnswer)
 	}
 	x := activation.Record{
 		Identifier: identifier,
@@ -65,22 +65,22 @@ func (r reply) record(identifier string) (activation.Record, error) {
 	return x, nil
 }
 
-// handshake reads a handshake and its remaining lifetime.
+// handshake returns the handshake in the reply, with its remaining lifetime.
 func (r reply) handshake() (activation.Handshake, error) {
 	if len(r.values) != 2 {
-		return activation.Handshake{}, unavailable(errAnswer)
+		return activation.Handshake{}, unavailable(errUnexpectedAnswer)
 	}
 	h, ok := decodeHandshake(r.bytes(0))
 	if !ok {
-		return activation.Handshake{}, unavailable(errAnswer)
+		return activation.Handshake{}, unavailable(errUnexpectedAnswer)
 	}
 	h.Lifetime = r.milliseconds(1)
 	return h, nil
 }
 
-// encodeHandshake returns h as the scripts read it: source, application, generation,
-// 1 or 0 for simulated, the lifetime of the record in milliseconds, a semicolon, the
-// state.
+// encodeHandshake returns h in the form that the scripts read: source, application,
+// generation (16 bytes each), 1 or 0 for simulated, the lifetime of the record in
+// milliseconds in decimal, a semicolon, the state.
 func encodeHandshake(h activation.Handshake) []byte {
 	b := make([]byte, 0, len(h.Source)+len(h.Application)+len(h.Generation)+24+len(h.State))
 	b = append(b, h.Source[:]...)
@@ -96,7 +96,7 @@ func encodeHandshake(h activation.Handshake) []byte {
 	return append(b, h.State...)
 }
 
-// decodeHandshake reads what encodeHandshake wrote.
+// decodeHandshake decodes what encodeHandshake returns, and reports whether it could.
 func decodeHandshake(b []byte) (activation.Handshake, bool) {
 	var h activation.Handshake
 	if len(b) <= len(h.Source)+len(h.Application)+len(h.Generation) {
@@ -121,13 +121,13 @@ func decodeHandshake(b []byte) (activation.Handshake, bool) {
 	return h, true
 }
 
-// listedEntry returns how the entry of a claim begins in the list of a device: with
-// its token, its key and a semicolon. The owner follows.
+// listedEntry returns the beginning of a claim's entry in the list of a device: its token,
+// its key and a semicolon. The owner follows.
 func listedEntry(key string, token ownership.Token) []byte {
 	return append(append(token[:], key...), ';')
 }
 
-// decodeListed reads an entry of a device's list.
+// decodeListed decodes an entry of a device's list, and reports whether it could.
 func decodeListed(s string) (ownership.Claim, bool) {
 	token, rest, ok := cutToken(s)
 	key, owner, found := strings.Cut(string(rest), ";")
@@ -137,7 +137,8 @@ func decodeListed(s string) (ownership.Claim, bool) {
 	return ownership.Claim{Key: key, Token: token, Owner: []byte(owner)}, true
 }
 
-// cutToken returns the token at the beginning of s, and the rest.
+// cutToken returns the token at the beginning of s and the rest, and reports whether s is
+// long enough.
 func cutToken(s string) (token ownership.Token, rest []byte, ok bool) {
 	if len(s) < len(token) {
 		return ownership.Token{}, nil, false

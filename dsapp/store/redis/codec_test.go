@@ -12,8 +12,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// Every handshake reads back as it was written, apart from its lifetime, which is
-// that of the key. States contain whatever separates the parts.
+// Decoding an encoded handshake returns it without its lifetime, which is not encoded. States
+// may contain the bytes that separate the parts.
 func TestHandshakeRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -32,7 +32,7 @@ func TestHandshakeRoundTrip(t *testing.T) {
 	})
 }
 
-// The form is what the scripts take apart.
+// The encoding is the one that the scripts read.
 func TestHandshakeLayout(t *testing.T) {
 	t.Parallel()
 	h := activation.Handshake{
@@ -45,7 +45,8 @@ func TestHandshakeLayout(t *testing.T) {
 	}
 }
 
-// Whatever the server returns: no panic, and what is accepted means one handshake.
+// decodeHandshake does not panic, and encoding and decoding what it returns gives the same
+// handshake.
 func FuzzDecodeHandshake(f *testing.F) {
 	f.Add([]byte(nil))
 	const names = "0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -65,7 +66,7 @@ func FuzzDecodeHandshake(f *testing.F) {
 	})
 }
 
-// Answers that no script gives are errors, not panics.
+// Answers that no script gives are errors and cause no panic.
 func TestUnexpectedAnswers(t *testing.T) {
 	t.Parallel()
 	for _, values := range [][]any{nil, {}, {"1"}, {nil}} {
@@ -86,8 +87,8 @@ func TestUnexpectedAnswers(t *testing.T) {
 	}
 }
 
-// Every entry of a device's list reads back as the claim it was written for.
-// Owners contain whatever separates the parts.
+// Decoding an entry of a device's list returns its claim. Owners may contain the bytes that
+// separate the parts.
 func TestListedRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -103,7 +104,7 @@ func TestListedRoundTrip(t *testing.T) {
 	})
 }
 
-// Whatever is in a list: no panic, and what is accepted means one claim.
+// decodeListed does not panic, and encoding the claim that it returns gives the same entry.
 func FuzzDecodeListed(f *testing.F) {
 	f.Add("")
 	f.Add("0123456789abcdef")

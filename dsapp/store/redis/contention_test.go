@@ -8,58 +8,57 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// Contention is told again when its interval is over. That it was told is kept
-// until then, and not longer, however short the handshakes live.
+// Contention is reported again after ContentionInterval. The server stores for that long that
+// it was reported, and not longer, however short the lifetimes of the handshakes are.
 func TestContentionInterval(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	r := record("id-1")
 	create(t, s, r)
-	put := func(identifier string, source byte, h activation.Handshake, want bool) {
+	putFrom := func(identifier string, source byte, h activation.Handshake, want bool) {
 		t.Helper()
 		h.Source, h.Lifetime = activation.Tag{source}, 10*time.Second
-		if got, err := s.PutHandshake(t.Context(), identifier, h); err != nil || got != want {
-			t.Fatalf("put handshake of %s from %d: contended %v, error %v", identifier, source, got, err)
+		if got := put(t, s, identifier, h); got != want {
+			t.Fatalf("put handshake of %s from %d: contended %v", identifier, source, got)
 		}
 	}
 	for identifier, newOne := range map[string]func() activation.Handshake{
 		"id-1": func() activation.Handshake { return handshake(r) }, "id-2": simulated,
 	} {
 		key := "dsapp:{" + identifier + "}:hs"
-		put(identifier, 1, newOne(), false)
+		putFrom(identifier, 1, newOne(), false)
 		if left := ttl(t, server, key); left <= 0 || left > 10*time.Second {
 			t.Errorf("%s has %v left", key, left)
 		}
-		put(identifier, 2, newOne(), true)
-		put(identifier, 1, newOne(), false)
+		putFrom(identifier, 2, newOne(), true)
+		putFrom(identifier, 1, newOne(), false)
 		if left := ttl(t, server, key); left <= 10*time.Second || left > activation.ContentionInterval {
 			t.Errorf("%s has %v left", key, left)
 		}
 		server.Command(t, "HSET", key, "m", "1")
-		put(identifier, 3, newOne(), true)
-		put(identifier, 4, newOne(), false)
+		putFrom(identifier, 3, newOne(), true)
+		putFrom(identifier, 4, newOne(), false)
 	}
 }
 
-// The key of the handshakes lives as long as the last of them, and holds nothing of
-// those that have ended once another one is put or taken.
+// The key of the handshakes expires when the last of them ends. Handshakes that have ended are
+// removed when another one is put or taken.
 func TestEndedHandshakesGo(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	r := record("id-1")
 	create(t, s, r)
 	const hs = "dsapp:{id-1}:hs"
-	put := func(source byte, lifetime time.Duration) {
+	putFor := func(source byte, lifetime time.Duration) {
 		t.Helper()
 		h := handshake(r)
 		h.Source, h.Lifetime = activation.Tag{source}, lifetime
-		if _, err := s.PutHandshake(t.Context(), "id-1", h); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, "id-1", h)
 	}
-	// end ends the handshake that was put n-th of those that wait.
+	// end ends the n-th handshake of the index.
 	end := func(n int) {
 		t.Helper()
 		index := server.Command(t, "HGET", hs, "x")
@@ -73,16 +72,16 @@ func TestEndedHandshakesGo(t *testing.T) {
 			t.Errorf("%s: %s fields, want %s", what, got, want)
 		}
 	}
-	put(1, 5*activation.ContentionInterval)
-	put(2, activation.ContentionInterval)
-	put(3, activation.ContentionInterval)
+	putFor(1, 5*activation.ContentionInterval)
+	putFor(2, activation.ContentionInterval)
+	putFor(3, activation.ContentionInterval)
 	if left := ttl(t, server, hs); left < 4*activation.ContentionInterval {
 		t.Errorf("%v left", left)
 	}
 	fields("all wait", "4")
 	end(2)
 	end(3)
-	put(4, activation.ContentionInterval)
+	putFor(4, activation.ContentionInterval)
 	fields("two have ended", "3")
 	end(2)
 	if _, ok, err := s.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{1}, 3); err != nil || !ok {
@@ -91,41 +90,37 @@ func TestEndedHandshakesGo(t *testing.T) {
 	fields("one was taken, the other has ended", "0")
 }
 
-// At the cap nothing is told: those that share a key have nothing else in common.
-func TestContentionAtTheCap(t *testing.T) {
+// Contention is not reported for identifiers beyond MaxSimulated, whose handshakes share a key.
+func TestContentionBeyondMaxSimulated(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{MaxSimulated: 1})
-	put := func(identifier string, source byte, want bool) {
+	putFrom := func(identifier string, source byte, want bool) {
 		t.Helper()
 		h := simulated()
 		h.Source = activation.Tag{source}
-		if got, err := s.PutHandshake(t.Context(), identifier, h); err != nil || got != want {
-			t.Fatalf("put handshake of %s from %d: contended %v, error %v", identifier, source, got, err)
+		if got := put(t, s, identifier, h); got != want {
+			t.Fatalf("put handshake of %s from %d: contended %v", identifier, source, got)
 		}
 	}
-	put("id-1", 1, false)
-	put("id-1", 2, true)
-	put("id-2", 1, false)
-	put("id-2", 2, false)
-	put("id-3", 3, false)
+	putFrom("id-1", 1, false)
+	putFrom("id-1", 2, true)
+	putFrom("id-2", 1, false)
+	putFrom("id-2", 2, false)
+	putFrom("id-3", 3, false)
 }
 
-// A handshake without a registration counts for as long as its key may be there,
-// because contention was told.
-func TestToldCounts(t *testing.T) {
+// A handshake without a registration counts towards MaxSimulated for at least ContentionInterval,
+// because its key may exist for that long.
+func TestReportedContentionCounts(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{MaxSimulated: 1})
 	h := simulated()
 	h.Lifetime = time.Millisecond
-	if _, err := s.PutHandshake(t.Context(), "id-1", h); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the end of the handshake", func() bool { return len(keys(t, server)) == 0 })
-	if _, err := s.PutHandshake(t.Context(), "id-2", simulated()); err != nil {
-		t.Fatal(err)
-	}
+	put(t, s, "id-1", h)
+	poll.Until(t, "the end of the handshake", func() bool { return len(keys(t, server)) == 0 })
+	put(t, s, "id-2", simulated())
 	if got := keys(t, server); len(got) != 1 || got[0] != "dsapp:{~}:hs" {
 		t.Errorf("keys %v, want the common one", got)
 	}

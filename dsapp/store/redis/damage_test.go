@@ -15,36 +15,24 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
 
-// flying is the proof in flight of a registration that busy makes.
-var flying = activation.Token{3}
+// inFlight is the token of the proof in flight that createInUse leaves.
+var inFlight = activation.Token{3}
 
-// busy makes a registration with one activation, one wrong proof, one proof in
-// flight, the right to a device, and a handshake.
-func busy(t testing.TB, s *redis.Store, r activation.Record) {
+// createInUse creates a registration with one activation, one wrong proof, one proof in flight,
+// the right to add one device, and a handshake.
+func createInUse(t testing.TB, s *redis.Store, r activation.Record) {
 	t.Helper()
-	if _, ok, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !ok {
-		t.Fatalf("create: %v, error %v", ok, err)
+	create(t, s, r)
+	prove(t, s, r, activation.Token{1})
+	for _, token := range []activation.Token{{2}, inFlight} {
+		put(t, s, r.Identifier, handshake(r))
+		take(t, s, r.Identifier, token, 10, true)
 	}
-	for _, token := range []activation.Token{{1}, {2}, flying} {
-		if _, err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok, err := s.Take(t.Context(), r.Identifier, token, activation.Tag{}, 10); err != nil || !ok {
-			t.Fatalf("take: %v, error %v", ok, err)
-		}
-		if token == flying {
-			break
-		}
-		if _, ok, err := s.Settle(t.Context(), r.Identifier, settlement(r, token, token[0] == 1)); err != nil || ok != (token[0] == 1) {
-			t.Fatalf("settle: %v, error %v", ok, err)
-		}
-	}
-	if _, err := s.PutHandshake(t.Context(), r.Identifier, handshake(r)); err != nil {
-		t.Fatal(err)
-	}
+	settle(t, s, r, activation.Token{2}, false)
+	put(t, s, r.Identifier, handshake(r))
 }
 
-// readers are the calls that read what lies under reg, each reduced to its error.
+// readers returns calls of all methods that read a registration.
 func readers(s *redis.Store, r activation.Record) map[string]func(context.Context) error {
 	id := r.Identifier
 	return map[string]func(context.Context) error{
@@ -55,7 +43,7 @@ func readers(s *redis.Store, r activation.Record) map[string]func(context.Contex
 			return err
 		},
 		"Settle": func(ctx context.Context) error {
-			_, _, err := s.Settle(ctx, id, settlement(r, flying, true))
+			_, _, err := s.Settle(ctx, id, settlement(r, inFlight, true))
 			return err
 		},
 		"AdmitDevice":  func(ctx context.Context) error { _, _, err := s.AdmitDevice(ctx, id, 10); return err },
@@ -68,15 +56,14 @@ func readers(s *redis.Store, r activation.Record) map[string]func(context.Contex
 	}
 }
 
-// content is everything that lies under the keys of an identifier.
+// content returns the values of all keys of an identifier.
 func content(t testing.TB, server *redistest.Server, identifier string) string {
 	t.Helper()
 	return server.Command(t, "HGETALL", "dsapp:{"+identifier+"}:reg") + "\n" + server.Command(t, "HGETALL", "dsapp:{"+identifier+"}:hs")
 }
 
-// What no script has written where it counts or says what a registration is makes
-// every call that reads it fail, as what is damaged and not as what is absent, and
-// nothing is changed. It goes with the registration.
+// If a field of a registration has a value that no script can have written, every call that reads
+// it fails with activation.ErrDamaged and changes nothing. Remove removes the registration.
 func TestDamagedRegistrations(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -88,7 +75,8 @@ func TestDamagedRegistrations(t *testing.T) {
 		"k": {missing, "", "other", "MDL", "mdl "},
 		"b": {"", "0", "true"},
 		"e": append([]string{"1" + strings.Repeat("0", 15)}, noNumbers...),
-		// There are two attempts, one proof in flight, one activation and one right.
+		// createInUse has made two attempts, one proof in flight, one activation and one
+		// right to add a device.
 		"r": append([]string{"0"}, counters...),
 		"i": append([]string{"3", "0"}, counters...),
 		"a": append([]string{"0"}, counters...),
@@ -100,7 +88,7 @@ func TestDamagedRegistrations(t *testing.T) {
 		for _, value := range values {
 			n++
 			r := record(fmt.Sprintf("id-%d", n))
-			busy(t, s, r)
+			createInUse(t, s, r)
 			key := "dsapp:{" + r.Identifier + "}:reg"
 			if value == missing {
 				server.Command(t, "HDEL", key, field)
@@ -110,7 +98,7 @@ func TestDamagedRegistrations(t *testing.T) {
 			before := content(t, server, r.Identifier)
 			for name, call := range readers(s, r) {
 				if field == "i" && value == "0" && name != "Settle" {
-					// Only the proof in flight shows that it is wrong.
+					// Only Settle compares this with the proofs in flight.
 					continue
 				}
 				if err := call(t.Context()); !errors.Is(err, activation.ErrDamaged) || !errors.Is(err, activation.ErrUnavailable) {
@@ -133,8 +121,8 @@ func TestDamagedRegistrations(t *testing.T) {
 	}
 }
 
-// Calls of a registration without an exchange are counted in the same bounds, and
-// may be more than its activations.
+// The counters of a registration of the kind affinity have the same limits, except that n may be
+// greater than the number of activations.
 func TestDamagedAffinity(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -157,24 +145,23 @@ func TestDamagedAffinity(t *testing.T) {
 	}
 }
 
-// Whatever lies in the place of a handshake, of the list of those that wait, or of
-// when contention was told: the calls that read it take it for one, or say that it is
-// damaged and change nothing.
+// If the fields of a handshake, of the index or of contention have a value that no script can have
+// written, the calls that read them fail with activation.ErrDamaged and change nothing.
 func TestDamagedHandshakes(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	const hs = "dsapp:{id-1}:hs"
 	r := record("id-1")
 	create(t, s, r)
-	take := func() error {
+	takeErr := func() error {
 		_, _, err := s.Take(t.Context(), "id-1", activation.Token{9}, activation.Tag{}, 3)
 		return err
 	}
-	put := func() error {
+	putErr := func() error {
 		_, err := s.PutHandshake(t.Context(), "id-1", handshake(r))
 		return err
 	}
-	if err := put(); err != nil {
+	if err := putErr(); err != nil {
 		t.Fatal(err)
 	}
 	const missing = "-"
@@ -198,10 +185,10 @@ func TestDamagedHandshakes(t *testing.T) {
 				server.Command(t, "HSET", hs, field, value)
 			}
 			forged := content(t, server, "id-1")
-			errs := map[string]error{"take": take()}
+			errs := map[string]error{"take": takeErr()}
 			if field != "1" {
-				// A new handshake does not depend on what is in a place.
-				errs["put"] = put()
+				// PutHandshake does not read other handshakes.
+				errs["put"] = putErr()
 			}
 			for call, err := range errs {
 				if !errors.Is(err, activation.ErrDamaged) {
@@ -218,14 +205,14 @@ func TestDamagedHandshakes(t *testing.T) {
 			server.Command(t, "HSET", hs, field, before)
 		}
 	}
-	if err := take(); err != nil {
+	if err := takeErr(); err != nil {
 		t.Errorf("the handshake as it was: %v", err)
 	}
 }
 
-// However a handshake, a counter or a lifetime was changed: no call fails in a
-// script, and what is not damaged keeps the counters in their bounds.
-func TestSpoilt(t *testing.T) {
+// For random changes of a handshake or of a field of a registration, calls succeed or fail with
+// activation.ErrDamaged, and counters stay within their limits.
+func TestRandomDamage(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	const reg, hs = "dsapp:{id-1}:reg", "dsapp:{id-1}:hs"
@@ -237,7 +224,7 @@ func TestSpoilt(t *testing.T) {
 	)
 	rapid.Check(t, func(rt *rapid.T) {
 		server.FlushAll(t)
-		busy(t, s, r)
+		createInUse(t, s, r)
 		if field := rapid.SampledFrom([]string{"", "1", "x"}).Draw(rt, "handshake"); field != "" {
 			text := server.Command(t, "HGET", hs, field)
 			from := rapid.IntRange(0, len(text)).Draw(rt, "from")
@@ -272,8 +259,7 @@ func TestSpoilt(t *testing.T) {
 	})
 }
 
-// A value of another type where a registration or handshakes should be is damaged,
-// too.
+// A value of another type in place of a registration or of handshakes is damaged.
 func TestOtherTypesAreDamaged(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -282,6 +268,9 @@ func TestOtherTypesAreDamaged(t *testing.T) {
 	server.Command(t, "SET", "dsapp:{id-1}:hs", "a string")
 	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); !errors.Is(err, activation.ErrDamaged) {
 		t.Errorf("put handshake: error %v", err)
+	}
+	if _, _, err := s.Take(t.Context(), "id-1", activation.Token{1}, activation.Tag{}, 3); !errors.Is(err, activation.ErrDamaged) {
+		t.Errorf("take: error %v", err)
 	}
 	server.Command(t, "DEL", "dsapp:{id-1}:hs")
 	server.Command(t, "SET", "dsapp:{id-1}:reg", "a string")

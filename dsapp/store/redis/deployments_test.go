@@ -22,11 +22,11 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// TestMain keeps what clients say about servers that tests stop out of the output,
-// and runs more tests at once than there are processors: most of the time they
-// wait for something to end.
+// TestMain discards the log of go-redis. It runs more tests in parallel than there are CPUs,
+// because most of the time they wait.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
@@ -36,19 +36,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// deployment is a way to run Redis.
+// deployment is a running server, cluster, or master with Sentinels.
 type deployment struct {
 	settings redis.Settings
-	// masters are the servers that keys are on.
+	// masters are the servers that have keys.
 	masters []*redistest.Server
 }
 
-// deployments starts Redis in every way.
+// deployments starts one deployment of each kind.
 func deployments(t *testing.T) map[string]deployment {
 	t.Helper()
 	server := redistest.Start(t)
 	cluster := redistest.StartCluster(t, 0)
-	// Without a replica, the master stays what it is however long it hangs.
+	// Without a replica there is no failover when the master hangs.
 	sentinel := redistest.StartSentinel(t, 0)
 	return map[string]deployment{
 		"single":  {redis.Settings{Addresses: []string{server.Addr()}}, []*redistest.Server{server}},
@@ -59,12 +59,11 @@ func deployments(t *testing.T) map[string]deployment {
 	}
 }
 
-// All of the contract holds however Redis is run. Stores with different prefixes
-// do not see each other, which the suites would notice.
+// The store passes the conformance suites in every deployment. The stores of the suites share
+// the servers and have different key prefixes.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	for name, d := range deployments(t) {
-		d.settings.Timeout = 10 * time.Second
 		client := newClient(t, d.settings)
 		var n atomic.Int32
 		open := func() *redis.Store {
@@ -100,7 +99,7 @@ func (c *counter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.
 	}
 }
 
-// See the tests.
+// testRoundTrips, testSentOnce and testSimulated hold in every deployment.
 func TestDeployments(t *testing.T) {
 	t.Parallel()
 	for name, d := range deployments(t) {
@@ -113,10 +112,9 @@ func TestDeployments(t *testing.T) {
 	}
 }
 
-// Every method is one round trip. After SCRIPT FLUSH, when the servers have
-// forgotten the scripts, it works with one more. A claim that is another's leaves
-// the list by one more too. On a cluster, claim and list are written at the same
-// time, on one node or two.
+// testRoundTrips checks that every method takes one round trip, and one more after SCRIPT FLUSH,
+// when the servers do not know the scripts. Claim takes one more if another owner has the
+// request. In a cluster, Claim sends to one or two nodes at the same time.
 func testRoundTrips(t *testing.T, d deployment) {
 	t.Helper()
 	client := newClient(t, d.settings)
@@ -128,7 +126,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 	} else {
 		client.AddHook(count)
 	}
-	// Finding the servers takes round trips of its own.
+	// The first calls also connect and ask for the addresses of servers.
 	for _, c := range calls(s, "id-1") {
 		if err := c.call(t.Context()); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
@@ -142,7 +140,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 			}
 		}
 		for _, c := range calls(s, "id-1") {
-			s.Later()
+			s.ExpireWrites()
 			before := count.trips.Load()
 			if err := c.call(t.Context()); err != nil {
 				t.Fatalf("%s: %v", c.name, err)
@@ -154,9 +152,9 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Owner": // no script
-			case "ReturnConfirmation": // the script of ReturnDevice
-			case "Release": // one script of its own
+			case "Owner": // needs no script
+			case "ReturnConfirmation": // has the script of ReturnDevice
+			case "Release": // has one script of its own
 				nodes = 2
 				if flush {
 					trips++
@@ -166,7 +164,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Claim of another": // the scripts of Claim, and one of its own
+			case "Claim of another": // has the scripts of Claim and one of its own
 				nodes = 2
 				trips++
 				if flush {
@@ -182,7 +180,7 @@ func testRoundTrips(t *testing.T, d deployment) {
 				most *= nodes
 			}
 			if c.name == "Reserve" && isCluster {
-				most++ // now and again it asks which masters there are
+				most++ // it may read the list of masters
 			}
 			if got := count.trips.Load() - before; got < trips || got > most {
 				t.Errorf("%s, scripts forgotten %v: %d round trips, want %d", c.name, flush, got, trips)
@@ -191,12 +189,10 @@ func testRoundTrips(t *testing.T, d deployment) {
 	}
 }
 
-// What must not be repeated reaches the server once, however the client and its
-// connections are set up: a server that hangs is not sent a Take a second time
-// on another connection.
+// testSentOnce checks that a Take to a server that hangs is not repeated on another connection.
 func testSentOnce(t *testing.T, d deployment) {
 	t.Helper()
-	d.settings.Timeout = 300 * time.Millisecond
+	d.settings.Timeout = time.Second
 	client := newClient(t, d.settings)
 	s := redis.New(client, redis.Options{})
 	r := record("id-1")
@@ -204,9 +200,7 @@ func testSentOnce(t *testing.T, d deployment) {
 		server.FlushAll(t)
 	}
 	create(t, s, r)
-	if _, err := s.PutHandshake(t.Context(), "id-1", handshake(r)); err != nil {
-		t.Fatal(err)
-	}
+	put(t, s, "id-1", handshake(r))
 	openConnections(t, client, "dsapp:{id-1}:reg", 4)
 	var master *redistest.Server
 	before := map[*redistest.Server]string{}
@@ -221,7 +215,7 @@ func testSentOnce(t *testing.T, d deployment) {
 		t.Errorf("take: %v, error %v", ok, err)
 	}
 	master.Thaw(t)
-	eventually(t, "the attempt", func() bool {
+	poll.Until(t, "the attempt", func() bool {
 		return master.Command(t, "HGET", "dsapp:{id-1}:reg", "r") == "1"
 	})
 	for server, n := range before {
@@ -233,7 +227,7 @@ func testSentOnce(t *testing.T, d deployment) {
 	}
 }
 
-// openConnections leaves so many connections idle to the server that has the key.
+// openConnections opens idle connections in the pool of the server that has the key.
 func openConnections(t *testing.T, client goredis.UniversalClient, key string, connections int) {
 	t.Helper()
 	node, _ := client.(*goredis.Client)
@@ -252,7 +246,7 @@ func openConnections(t *testing.T, client goredis.UniversalClient, key string, c
 	}
 }
 
-// What is beyond the cap on simulated state shares one key, wherever it is.
+// testSimulated checks that identifiers beyond MaxSimulated share one key.
 func testSimulated(t *testing.T, d deployment) {
 	t.Helper()
 	for _, server := range d.masters {
@@ -260,14 +254,10 @@ func testSimulated(t *testing.T, d deployment) {
 	}
 	s := redis.New(newClient(t, d.settings), redis.Options{MaxSimulated: 8})
 	for i := range 40 {
-		if _, err := s.PutHandshake(t.Context(), fmt.Sprintf("unknown-%d", i), simulated()); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, fmt.Sprintf("unknown-%d", i), simulated())
 	}
 	for i := range 40 {
-		if _, ok, err := s.Take(t.Context(), fmt.Sprintf("unknown-%d", i), activation.Token{1}, activation.Tag{}, 3); err != nil || ok != (i < 8) {
-			t.Fatalf("take of %d: %v, error %v", i, ok, err)
-		}
+		take(t, s, fmt.Sprintf("unknown-%d", i), activation.Token{1}, 3, i < 8)
 	}
 	var found []string
 	for _, server := range d.masters {
@@ -278,9 +268,10 @@ func testSimulated(t *testing.T, d deployment) {
 	}
 }
 
-// Room that was reserved a moment ago is reserved again without asking: registering takes
-// one round trip under load. Registrations under way do not share it.
-func TestReserveIsProven(t *testing.T) {
+// A reservation that was written within writeValidity is used again without a write, so that
+// registering takes one round trip under load. Two registrations never use the same
+// reservation at the same time.
+func TestReservationsAreReused(t *testing.T) {
 	t.Parallel()
 	s, server, client := newStore(t)
 	count := &counter{}
@@ -303,8 +294,8 @@ func TestReserveIsProven(t *testing.T) {
 			t.Errorf("%s: %d round trips, want %d", identifier, got, trips)
 		}
 	}
-	s.Stop() // from here on, time passes only when the test says so
-	// This teaches the server the scripts.
+	s.StopClock()
+	// From here on the server knows the scripts.
 	release := reserved()
 	create(t, s, record("id-1"))
 	release()
@@ -314,9 +305,9 @@ func TestReserveIsProven(t *testing.T) {
 	registered(2, "id-4")
 	other()
 	registered(1, "id-5")
-	s.Later()
+	s.ExpireWrites()
 	registered(2, "id-6")
-	// What failed takes the proof away.
+	// After a failure, the next reservation is written again.
 	server.Command(t, "SET", "dsapp:{id-7}:reg", "something else")
 	release = reserved()
 	if _, _, err := s.Create(t.Context(), record("id-7"), activation.Generation{}); err == nil {
@@ -324,20 +315,20 @@ func TestReserveIsProven(t *testing.T) {
 	}
 	release()
 	registered(2, "id-8")
-	if got := len(roomKeys(t, server)); got != 2 {
-		t.Errorf("%d rooms, want that of two registrations at once", got)
+	if got := len(placeholders(t, server)); got != 2 {
+		t.Errorf("%d placeholders, want those of two registrations", got)
 	}
 }
 
-// roomKeys are the keys of rooms on a server.
-func roomKeys(t *testing.T, server *redistest.Server) []string {
+// placeholders returns the keys of placeholders on a server.
+func placeholders(t *testing.T, server *redistest.Server) []string {
 	t.Helper()
 	return slices.DeleteFunc(keys(t, server), func(key string) bool { return !strings.Contains(key, ":room:") })
 }
 
-// The error of a store that is configured for another kind of Redis than it meets
-// says what is wrong, and speaks of Sentinels only if some are configured.
-func TestOtherKindsOfRedis(t *testing.T) {
+// If the store is configured for another kind of deployment, its error says what is wrong. It
+// mentions Sentinels only if some are configured.
+func TestWrongDeployment(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	cluster := redistest.StartCluster(t, 0)
@@ -356,7 +347,7 @@ func TestOtherKindsOfRedis(t *testing.T) {
 		{"server as a node", "cluster support disabled", redis.Settings{Addresses: []string{server.Addr()}, Cluster: true}},
 	} {
 		s := redis.New(newClient(t, tt.settings), redis.Options{})
-		// One of the nodes does not have every identifier.
+		// A node of a cluster has some of the identifiers.
 		var err error
 		for i := 0; i < 64 && err == nil; i++ {
 			_, _, err = s.Load(t.Context(), fmt.Sprintf("id-%d", i))
@@ -370,7 +361,7 @@ func TestOtherKindsOfRedis(t *testing.T) {
 	}
 }
 
-// stat returns how often a server has run a command.
+// stat returns the number of calls of a command that a server has carried out.
 func stat(t *testing.T, server *redistest.Server, command string) string {
 	t.Helper()
 	_, rest, found := strings.Cut(server.Command(t, "INFO", "commandstats"), "cmdstat_"+command+":calls=")

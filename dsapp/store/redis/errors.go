@@ -15,46 +15,48 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 )
 
-// errAnswer tells that the server answered something that no script returns.
-var errAnswer = errors.New("unexpected answer")
+// errUnexpectedAnswer is returned for an answer that no script gives.
+var errUnexpectedAnswer = errors.New("unexpected answer")
 
-// errMaster tells that a Sentinel answered that there is nothing of that name.
-var errMaster = errors.New("no Sentinel knows the master")
+// errUnknownMaster is returned if no Sentinel watches a master of the configured name.
+var errUnknownMaster = errors.New("no Sentinel knows the master")
 
-// errNode tells that a server sent a command on to another one of its cluster.
-var errNode = errors.New("the server is a node of a cluster, and the store is not configured as one")
+// errClusterNode is returned if a server redirects a command although Settings.Cluster is
+// not set.
+var errClusterNode = errors.New("the server is a node of a cluster, and the store is not configured as one")
 
-// maxServerText is how much of a server's error is repeated.
+// maxServerText is how many bytes of a server's error are quoted at most.
 const maxServerText = 80
 
-// unavailable marks err as the store's. It repeats nothing that was sent or
-// stored: a server's error may quote a command's arguments, and a client's error
-// a part of an answer.
+// unavailable returns err wrapped in activation.ErrUnavailable, or in activation.ErrDamaged
+// if the server stores something that no script writes. It leaves out everything that was
+// sent or stored: an error of the server may quote the arguments of a command, and one of
+// the client a part of an answer.
 func unavailable(err error) error {
 	if errors.Is(err, goredis.Nil) {
-		// Nothing that a Store asks of a server has this answer. That of a Sentinel is why
-		// there is no connection.
+		// Only a Sentinel gives this answer to a command of a Store. The client then wraps
+		// it in the error of connecting.
 		if errors.Unwrap(err) == nil {
-			err = errAnswer
+			err = errUnexpectedAnswer
 		} else {
-			err = errMaster
+			err = errUnknownMaster
 		}
 	}
 	if server, ok := errors.AsType[goredis.Error](err); ok {
-		// Redis 6 has its own words before those of a failed command of a script.
+		// Redis 6 puts a text before the error of a command in a script.
 		if goredis.HasErrorPrefix(err, damaged) || strings.Contains(server.Error(), "WRONGTYPE ") {
 			return fmt.Errorf("%w: redis answered: %s", activation.ErrDamaged, serverText(server.Error()))
 		}
 		return fmt.Errorf("%w: redis answered: %s%s", activation.ErrUnavailable, serverText(server.Error()), advice(server.Error()))
 	}
-	if !speaksOfConnection(err) {
-		return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, errAnswer)
+	if !isConnectionError(err) {
+		return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, errUnexpectedAnswer)
 	}
 	return fmt.Errorf("%w: redis: %w", activation.ErrUnavailable, err)
 }
 
-// serverText returns the beginning of a server's error up to the first character
-// that can introduce an argument.
+// serverText returns the beginning of a server's error, up to the first character that may
+// be the beginning of a quoted argument.
 func serverText(s string) string {
 	s = s[:min(len(s), maxServerText)]
 	end := strings.IndexFunc(s, func(r rune) bool {
@@ -66,10 +68,10 @@ func serverText(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// advice completes the text of a server's error where that does not say what to do. It
-// names a command that a server does not know, and says what that means. Only
-// Sentinels are sent SENTINEL. The command is quoted before the first comma, its arguments
-// follow it.
+// advice returns what to add to the text of a server's error, so that it says what to do.
+// For a command that the server does not know it adds the name of the command, which the
+// error quotes before the first comma; the arguments follow. The command SENTINEL is only
+// sent to Sentinels.
 func advice(s string) string {
 	if strings.HasPrefix(s, "ERR The user executing the script can't run") {
 		return "not run one of its commands: permit all that the gateway's documentation lists"
@@ -86,19 +88,19 @@ func advice(s string) string {
 	return " " + command + " (is this a Redis server of version 6 or later?)"
 }
 
-// readOnly reports whether the server took nothing of a command, as it is a replica.
-func readOnly(err error) bool {
+// isReadOnly reports whether the server refused to write because it is a replica.
+func isReadOnly(err error) bool {
 	server, sent := errors.AsType[goredis.Error](err)
-	// Redis 6 has its own words before those of a failed command of a script.
+	// Redis 6 puts a text before the error of a command in a script.
 	return sent && strings.Contains(server.Error(), "READONLY ")
 }
 
-// speaksOfConnection reports whether err comes from the way to the server, whose
-// errors name addresses and certificates only.
-func speaksOfConnection(err error) bool {
+// isConnectionError reports whether err is an error of the connection or of this package.
+// Such errors contain addresses and names of certificates, but nothing that was sent.
+func isConnectionError(err error) bool {
 	for _, target := range []error{
 		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
-		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errAnswer, errReplicas, errClient, errMaster, errNode,
+		goredis.ErrClosed, goredis.ErrPoolTimeout, goredis.ErrPoolExhausted, errUnexpectedAnswer, errTooFewReplicas, errUnsupportedClient, errUnknownMaster, errClusterNode,
 	} {
 		if errors.Is(err, target) {
 			return true
@@ -110,8 +112,8 @@ func speaksOfConnection(err error) bool {
 	return network || certificate || record || breaker.IsOpen(err)
 }
 
-// ambiguous reports whether err leaves open if the server did what was asked: the
-// connection was lost, or nothing came back in time.
+// ambiguous reports whether the server may have carried out a command that returned err,
+// because the connection was lost or the answer did not arrive in time.
 func ambiguous(err error) bool {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return true

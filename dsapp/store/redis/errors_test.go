@@ -17,7 +17,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// serverError is an error that the server sent.
+// serverError implements goredis.Error, like errors that the server sends.
 type serverError string
 
 func (e serverError) Error() string { return string(e) }
@@ -25,7 +25,8 @@ func (serverError) RedisError()     {}
 
 var _ goredis.Error = serverError("")
 
-// Errors say what is wrong and never what was sent or stored.
+// Errors say what is wrong and do not contain what was sent or stored. Those that leave open
+// whether the server carried out a command are ambiguous.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", errors.New("connection reset by peer"))}
@@ -46,13 +47,13 @@ func TestErrors(t *testing.T) {
 		{serverError("ERR unknown command `SET`, with args beginning with: `sentinel:SECRET`"), "ERR unknown command SET (is this a Redis server of version 6 or later?)", false},
 		{serverError("ERR unknown command 'SENTINEL', with args beginning with: 'SECRET'"), "ERR unknown command SENTINEL (the server is no Sentinel)", false},
 		{fmt.Errorf("unreachable: %w", serverError("ERR unknown command 'sentinel', with args")), "ERR unknown command SENTINEL (the server is no Sentinel)", false},
-		{errNode, "the server is a node of a cluster, and the store is not configured as one", false},
+		{errClusterNode, "the server is a node of a cluster, and the store is not configured as one", false},
 		{serverError("NOPERM can't access SECRET"), "NOPERM can", false},
 		{serverError("WRONGTYPE Operation against a key holding the wrong kind of value"), "WRONGTYPE Operation against", false},
 		{serverError("ERR " + strings.Repeat("x", 100) + " SECRET"), "ERR xxx", false},
 		{fmt.Errorf("redis: can't parse %.100q", "SECRET"), "unexpected answer", false},
-		{errAnswer, "unexpected answer", false},
-		{errReplicas, "too few replicas", false},
+		{errUnexpectedAnswer, "unexpected answer", false},
+		{errTooFewReplicas, "too few replicas", false},
 		{fmt.Errorf("redis: all sentinels specified in configuration are unreachable: %w", goredis.Nil), "no Sentinel knows", false},
 		{goredis.Nil, "unexpected answer", false},
 		{reset, "connection reset by peer", true},

@@ -2,15 +2,15 @@ package redis
 
 import "time"
 
-// Stop lets no time pass for s any more.
-func (s *Store) Stop() {
+// StopClock stops the clock of s.
+func (s *Store) StopClock() {
 	now := s.now()
 	s.now = func() time.Time { return now }
 }
 
-// Later lets so much time pass for s that what it wrote before proves nothing any
-// more.
-func (s *Store) Later() {
+// ExpireWrites advances the clock of s so far that earlier writes are no evidence any more
+// that the server accepts writes.
+func (s *Store) ExpireWrites() {
 	now := s.now
-	s.now = func() time.Time { return now().Add(proofLifetime) }
+	s.now = func() time.Time { return now().Add(writeValidity) }
 }

@@ -7,16 +7,16 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// SetLog gives what the clients of the whole process have to say, such as
-// failures to connect, to log instead of printing it to standard error. Every
-// failure that matters is an error of a store's method as well. It is called
-// once, before the first client is made.
+// SetLog sets the function that gets the log messages of go-redis, such as failures to
+// connect, for the whole process. By default they go to standard error. Every failure that
+// matters is also an error of a method of Store. SetLog must be called before the first
+// client is made.
 func SetLog(log func(ctx context.Context, message string)) { goredis.SetLogger(clientLog(log)) }
 
-// clientLog is a logger for go-redis.
+// clientLog implements the logger interface of go-redis.
 type clientLog func(ctx context.Context, message string)
 
-// Printf implements the logger of go-redis.
+// Printf formats a message and logs it.
 func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
 	l(ctx, fmt.Sprintf(format, v...))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
@@ -22,7 +23,7 @@ func newClaim(key string, n int) ownership.Claim {
 	return ownership.Claim{Key: key, Token: ownership.Token{byte(n), byte(n >> 8), 1}, Owner: []byte("sealed;owner")}
 }
 
-// A claim lives as long as it says, and the list as long as its last claim.
+// The key of a claim expires at its end, and the list of a device with its last claim.
 func TestClaimLifetimes(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -46,15 +47,15 @@ func TestClaimLifetimes(t *testing.T) {
 	claim("3", 20*time.Minute)
 	near(deviceKey, 20*time.Minute)
 	near(requestKey, 10*time.Minute)
-	// No lifetime is none at all.
+	// A claim without a lifetime ends at once.
 	if won, err := s.Claim(t.Context(), ownership.Signature, newClaim("4", 1), serialNumber, 0); err != nil || !won {
 		t.Fatalf("claim: %v, error %v", won, err)
 	}
-	eventually(t, "the end of the claim", func() bool {
+	poll.Until(t, "the end of the claim", func() bool {
 		_, found, err := s.Owner(t.Context(), ownership.Signature, "4")
 		return err == nil && !found
 	})
-	// What releases the last claim leaves nothing.
+	// Releasing all claims removes all keys.
 	for _, key := range []string{"8408980524", "2", "3", "4"} {
 		if err := s.Release(t.Context(), ownership.Signature, key, newClaim(key, 1).Token, serialNumber); err != nil {
 			t.Fatal(err)
@@ -65,34 +66,46 @@ func TestClaimLifetimes(t *testing.T) {
 	}
 }
 
-// A claim or a list that no Store writes is damaged, not absent.
+// A claim or a list that no Store can have written is damaged, not absent. That includes values of
+// another type.
 func TestDamagedClaims(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
-	for _, c := range []struct{ key, command, value string }{
-		{requestKey, "SET", "short"}, {requestKey, "HSET", "a"}, {deviceKey, "SET", "a"}, {deviceKey, "ZADD", "99999999999999999"},
+	owner := func() (bool, error) {
+		_, found, err := s.Owner(t.Context(), ownership.Signature, "8408980524")
+		return found, err
+	}
+	pending := func() (bool, error) {
+		listed, err := s.Pending(t.Context(), ownership.Signature, serialNumber)
+		return listed != nil, err
+	}
+	for _, tt := range []struct {
+		key, command string
+		values       []string
+		read         func() (bool, error)
+	}{
+		{requestKey, "SET", []string{"short"}, owner},
+		{requestKey, "HSET", []string{"field", "value"}, owner},
+		{deviceKey, "SET", []string{"value"}, pending},
+		{deviceKey, "ZADD", []string{"9007199254740992", "short"}, pending},
+		{deviceKey, "ZADD", []string{"9007199254740992", "sixteen bytes...no end"}, pending},
+		{deviceKey, "ZADD", []string{"9007199254740992", "sixteen bytes...;no key"}, pending},
 	} {
-		arguments := []string{c.key, c.value}
-		if c.command == "HSET" || c.command == "ZADD" {
-			arguments = append(arguments, "no claim")
+		server.Command(t, "DEL", tt.key)
+		server.Command(t, append([]string{tt.command, tt.key}, tt.values...)...)
+		if found, err := tt.read(); found || !errors.Is(err, ownership.ErrDamaged) || !errors.Is(err, activation.ErrUnavailable) {
+			t.Errorf("%s %s %q: %v, error %v", tt.command, tt.key, tt.values, found, err)
 		}
-		server.Command(t, "DEL", c.key)
-		server.Command(t, append([]string{c.command}, arguments...)...)
-		var err error
-		if c.key == requestKey {
-			_, _, err = s.Owner(t.Context(), ownership.Signature, "8408980524")
-		} else {
-			_, err = s.Pending(t.Context(), ownership.Signature, serialNumber)
-		}
-		if !errors.Is(err, ownership.ErrDamaged) {
-			t.Errorf("%s %s: error %v", c.command, c.key, err)
-		}
+	}
+	server.Command(t, "DEL", requestKey)
+	server.Command(t, "HSET", requestKey, "field", "value")
+	if won, err := s.Claim(t.Context(), ownership.Signature, newClaim("8408980524", 1), serialNumber, time.Minute); !errors.Is(err, activation.ErrUnavailable) || won {
+		t.Errorf("claim: %v, error %v", won, err)
 	}
 }
 
-// What is on the server is what was given: token and owner, and nothing that the
-// owner could be told by.
-func TestClaimOnTheServer(t *testing.T) {
+// The server stores the token, the key and the sealed owner of a claim, and nothing else.
+func TestStoredClaim(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	c := newClaim("8408980524", 7)
@@ -107,8 +120,8 @@ func TestClaimOnTheServer(t *testing.T) {
 	}
 }
 
-// Claims that turn out to be another's push nothing out of a full list, and leave
-// nothing there. However many claims there are at once, the list stays short.
+// A claim to a request that another owner has displaces nothing in a full list and does not
+// stay in it. The length of the list is limited, also with many concurrent claims.
 func TestFullList(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -140,35 +153,6 @@ func TestFullList(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-// A value of another program under one of our keys is an error.
-func TestForeignClaims(t *testing.T) {
-	t.Parallel()
-	s, server, _ := newStore(t)
-	server.Command(t, "SET", requestKey, "short")
-	for _, entry := range []string{"short", "sixteen bytes...no end", "sixteen bytes...;no key"} {
-		server.Command(t, "DEL", deviceKey)
-		server.Command(t, "ZADD", deviceKey, "9007199254740992", entry)
-		if listed, err := s.Pending(t.Context(), ownership.Signature, serialNumber); !errors.Is(err, activation.ErrUnavailable) || listed != nil {
-			t.Errorf("pending with %q: %v, error %v", entry, listed, err)
-		}
-	}
-	if _, found, err := s.Owner(t.Context(), ownership.Signature, "8408980524"); !errors.Is(err, activation.ErrUnavailable) || found {
-		t.Errorf("owner: %v, error %v", found, err)
-	}
-	server.Command(t, "DEL", requestKey, deviceKey)
-	server.Command(t, "HSET", requestKey, "field", "value")
-	server.Command(t, "SET", deviceKey, "value")
-	if _, _, err := s.Owner(t.Context(), ownership.Signature, "8408980524"); !errors.Is(err, activation.ErrUnavailable) {
-		t.Errorf("owner: error %v", err)
-	}
-	if _, err := s.Pending(t.Context(), ownership.Signature, serialNumber); !errors.Is(err, activation.ErrUnavailable) {
-		t.Errorf("pending: error %v", err)
-	}
-	if won, err := s.Claim(t.Context(), ownership.Signature, newClaim("8408980524", 1), serialNumber, time.Minute); !errors.Is(err, activation.ErrUnavailable) || won {
-		t.Errorf("claim: %v, error %v", won, err)
-	}
 }
 
 func BenchmarkOwnership(b *testing.B) {

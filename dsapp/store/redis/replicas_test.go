@@ -11,25 +11,30 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// replicated starts a master, which says nothing to its replica by itself, and the
-// replica.
-func replicated(t *testing.T) (master, replica *redistest.Server) {
+// startReplica starts a replica of a master and waits until it is up to date.
+func startReplica(t *testing.T, master *redistest.Server) *redistest.Server {
 	t.Helper()
-	master = redistest.Start(t, "--repl-ping-replica-period", "3600")
 	host, port, err := net.SplitHostPort(master.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	replica = redistest.Start(t, "--replicaof", host+" "+port)
-	eventually(t, "the replica", func() bool {
+	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	poll.Until(t, "the replica", func() bool {
 		return strings.Contains(master.Command(t, "INFO", "replication"), "state=online")
 	})
-	return master, replica
+	return replica
 }
 
-// offset is how much the master has said to its replicas.
+// quietMaster starts a master that sends its replicas nothing but writes.
+func quietMaster(t *testing.T) *redistest.Server {
+	t.Helper()
+	return redistest.Start(t, "--repl-ping-replica-period", "3600")
+}
+
+// offset returns how many bytes the master has sent to its replicas.
 func offset(t *testing.T, master *redistest.Server) int {
 	t.Helper()
 	_, rest, _ := strings.Cut(master.Command(t, "INFO", "replication"), "master_repl_offset:")
@@ -41,8 +46,8 @@ func offset(t *testing.T, master *redistest.Server) int {
 	return n
 }
 
-// proofs are takes and settlements of every outcome, at the cap on simulated state
-// and below it. Each changes what the next ones meet.
+// proofs returns calls of Take and Settle with every outcome, below MaxSimulated (which is 1)
+// and beyond it. Their order matters.
 func proofs(t *testing.T, s *redis.Store) []struct {
 	name string
 	call func() error
@@ -51,28 +56,12 @@ func proofs(t *testing.T, s *redis.Store) []struct {
 	r, burned, known := record("real"), record("burned"), activation.Token{1}
 	create(t, s, r)
 	create(t, s, burned)
-	for i := range 3 {
-		token := activation.Token{byte(i)}
-		if _, err := s.PutHandshake(t.Context(), "burned", handshake(burned)); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok, err := s.Take(t.Context(), "burned", token, activation.Tag{}, 3); err != nil || !ok {
-			t.Fatalf("take: %v, error %v", ok, err)
-		}
-		if _, ok, err := s.Settle(t.Context(), "burned", settlement(burned, token, false)); err != nil || ok {
-			t.Fatalf("settle: %v, error %v", ok, err)
-		}
-	}
-	// The only place for simulated state is taken by the first of these.
+	burn(t, s, burned)
+	put(t, s, "real", handshake(r))
+	put(t, s, "burned", handshake(burned))
 	simulated := simulated()
-	for _, h := range []struct {
-		identifier string
-		activation.Handshake
-	}{{"real", handshake(r)}, {"burned", handshake(burned)}, {"unknown", simulated}, {"capped", simulated}} {
-		if _, err := s.PutHandshake(t.Context(), h.identifier, h.Handshake); err != nil {
-			t.Fatal(err)
-		}
-	}
+	put(t, s, "unknown", simulated)
+	put(t, s, "capped", simulated) // beyond MaxSimulated
 	unknown := record("unknown")
 	unknown.Generation = simulated.Generation
 	take := func(identifier string, want bool) func() error {
@@ -115,12 +104,12 @@ func proofs(t *testing.T, s *redis.Store) []struct {
 	}
 }
 
-// Whatever a take or a settlement meets, it gives the replicas something to confirm:
-// how long that takes does not tell what it met. What is written for that stays
-// nowhere.
+// Take and Settle write something that the replicas have to confirm, whatever their outcome, so
+// that their duration does not tell the outcome. What they write only for that is removed.
 func TestProofsAlwaysWrite(t *testing.T) {
 	t.Parallel()
-	master, _ := replicated(t)
+	master := quietMaster(t)
+	startReplica(t, master)
 	s := redis.New(newClient(t, redis.Settings{Addresses: []string{master.Addr()}}), redis.Options{MaxSimulated: 1})
 	for _, p := range proofs(t, s) {
 		before := offset(t, master)
@@ -144,22 +133,23 @@ func TestProofsAlwaysWrite(t *testing.T) {
 	}
 }
 
-// An unknown identifier waits for the replicas as a registered one does, also at the
-// cap: without an answer of theirs, all calls fail alike.
+// Take and Settle wait for the replicas for an unknown identifier as for a registered one, also
+// beyond MaxSimulated: if the replica does not answer, all calls fail in the same way.
 func TestProofsWaitAlike(t *testing.T) {
 	t.Parallel()
-	master, replica := replicated(t)
-	settings := redis.Settings{Addresses: []string{master.Addr()}, Timeout: 400 * time.Millisecond}
+	master := quietMaster(t)
+	replica := startReplica(t, master)
+	settings := redis.Settings{Addresses: []string{master.Addr()}, Timeout: 2 * time.Second}
 	s := redis.New(newClient(t, settings), redis.Options{MaxSimulated: 1, WaitReplicas: 1})
 	for _, p := range proofs(t, s) {
 		switch p.name {
 		case "take", "take at the cap", "take without a handshake", "settle of nothing", "settle of nothing at the cap":
 		default:
-			// These wait in the same way, and some need an outcome of one before.
+			// Some of the others need the outcome of an earlier one.
 			continue
 		}
-		// A call that writes nothing would find everything confirmed.
-		eventually(t, "the replica to confirm everything", func() bool {
+		// Otherwise a call that writes nothing could fail as well.
+		poll.Until(t, "the replica to confirm everything", func() bool {
 			return strings.Contains(master.Command(t, "INFO", "replication"), ",offset="+strconv.Itoa(offset(t, master))+",")
 		})
 		replica.Freeze(t)

@@ -10,9 +10,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// Whatever a server answers to a script: no panic, and what is taken for a record
-// or a handshake is what the answer holds, while every other answer is an error
-// that repeats nothing of it.
+// For any answer of a server, reading it as a record or handshake does not panic. It returns
+// what the answer contains, or an error.
 func FuzzReply(f *testing.F) {
 	generation := bytes.Repeat([]byte("g"), 16)
 	state := append(bytes.Repeat([]byte("s"), 32), append(bytes.Clone(generation), "1600000;state"...)...)
@@ -28,11 +27,11 @@ func FuzzReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n, odd uint8, first int64, generation, kind, facts, verifier []byte, ms int64, data []byte) {
 		values := []any{first, string(generation), string(kind), string(facts), string(verifier), ms, string(data), nil}
 		if odd&2 != 0 {
-			// As a handshake is answered.
+			// This is the form of an answer with a handshake.
 			values[2] = ms
 		}
 		if i := int(odd >> 4); odd&1 != 0 && i < len(values) {
-			// A value of another type.
+			// This value has another type.
 			values[i] = []any{nil}
 		}
 		values = values[:min(int(n), len(values))]

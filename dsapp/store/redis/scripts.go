@@ -6,69 +6,73 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// script is a script and how it is sent.
+// script is a Lua script with the rules for sending it.
 type script struct {
 	*goredis.Script
 
-	// repeatable says that it may be sent again when it is unknown whether it has
-	// run.
+	// repeatable says that running the script a second time changes nothing, so that it
+	// may be sent again when its answer was lost.
 	repeatable bool
-	// durable says that Options.WaitReplicas is for what it writes.
+	// durable says that the script's caller waits for Options.WaitReplicas replicas.
 	durable bool
 }
 
-// scripts holds the scripts of the methods that need one. Each runs as a whole on
-// the server that holds its keys, so that several gateway nodes agree, and takes
-// the time from that server, so that their clocks need not. Its keys are in one
-// slot of a cluster.
+// scripts are the scripts of the Store's methods. A server runs a script atomically. That,
+// and that all keys of a script are in one slot of a cluster, makes every method with one
+// script a transaction for all gateway nodes. The scripts use the clock of the server, so
+// that the clocks of the gateway nodes need not agree.
 //
-// Fields of the hash under reg:
+// The hash dsapp:{id}:reg has these fields:
 //
 //	g generation            r attempts reserved       b 1 in a tombstone
 //	k kind                  i proofs in flight        t<token> one proof in flight
-//	f facts                 a activations             lt token settled last
+//	f facts                 a activations             lt token that was settled last
 //	v verifier              n devices to be added     lo its outcome, 1 or 0
 //	d data                  c final calls
 //	e end of the lifetime in milliseconds of Unix time
 //
-// Of the kind affinity, n counts the calls to add a device, as c counts the final
-// calls: those that an authentication server refused, and those under way.
+// For the kind affinity, n counts the calls to add a device and c the final calls that an
+// authentication server refused or that are in flight.
 //
-// Fields of the hash under hs:
+// The hash dsapp:{id}:hs has these fields:
 //
-//	1 to 4  a handshake each, as encodeHandshake has it
-//	x       what is in these places, in the order in which it was put: of each
-//	        handshake its place, its end in milliseconds of Unix time (14 digits),
-//	        its source and its application
-//	m       until when contention is not told again, in milliseconds of Unix time
+//	1 to 4  one handshake each, in the form of encodeHandshake
+//	x       the index: for each handshake, oldest first, its field (1 digit), its end in
+//	        milliseconds of Unix time (14 digits), its source (16 bytes) and its
+//	        application (16 bytes)
+//	m       the time until which contention is not reported again, in milliseconds of
+//	        Unix time
 //
-// The string under own is the token (16 bytes) and the owner. The sorted set under
-// dev has an entry for every claim, its token, its key, a semicolon and its owner,
-// scored by its end in microseconds of Unix time: claims in the same millisecond
-// end one after the other.
+// The string dsapp:own:kind:{key} is the token of the claim (16 bytes) and the owner. The
+// sorted set dsapp:dev:kind:{serial} has one member for every claim: its token, its key, a
+// semicolon and its owner. The score is the end of the claim in microseconds of Unix time,
+// so that claims of the same millisecond end in the order in which they were made.
 //
-// The first write of a script is one that the server refuses when its memory is
-// used up. Nothing is half done then. A durable script that is repeated writes
-// something again, which changes nothing: WAIT is about a connection's last write.
-// Take and settle write something in every case: whether there was anything to
-// change must not show in the time that WAIT takes. Only what is damaged is left
-// alone.
+// The first write of every script is a command that the server refuses when its memory is
+// full, so that a script is never carried out in part.
+//
+// A durable script that is repeated writes something although it changes nothing, because
+// WAIT waits for the last write of a connection. For the same reason take and settle write
+// something in every case: the time that WAIT takes must not tell an outsider whether
+// anything changed. Only damaged values are left as they are.
 type scripts struct {
-	room, create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
+	reserve script
 
-	claim, release, list, listed, unlist script
+	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
+
+	claim, release, listClaim, listedClaims, unlistClaim script
 }
 
 const (
-	// clock defines now, in milliseconds.
-	clock = `
+	// luaNow defines now in milliseconds of Unix time.
+	luaNow = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
-	// numbers defines a function that returns the number that text is, or nothing if
-	// it is not one that scripts write, or greater than limit. No moment that they
-	// write has more than 14 digits.
-	numbers = `
+	// luaNumber defines number(text, limit), which returns the number in text. It returns
+	// nil unless text has the form in which scripts write numbers and the number is at
+	// most limit. moment is the limit for times: they have at most 14 digits.
+	luaNumber = `
 local moment = 1e14
 local function number(text, limit)
   if text and #text < 16 and (text == '0' or string.find(text, '^[1-9]%d*$')) and tonumber(text) <= limit then
@@ -76,11 +80,11 @@ local function number(text, limit)
   end
 end
 `
-	// registration reads the registration under the first key: its generation g, kind
-	// k, end e, counters r, i, a, n and c, and b. None of them is there if there is
-	// no registration. What no script can have written ends the script. The number
-	// is activation.MaxCounter.
-	registration = numbers + `
+	// luaRegistration reads the fields g, k, b, e, r, i, a, n and c of the registration
+	// under the first key into variables of these names. All are nil if there is no
+	// registration. If a value cannot have been written by a script, the script ends with
+	// an error. The number is activation.MaxCounter.
+	luaRegistration = luaNumber + `
 local o = redis.call('HMGET', KEYS[1], 'g', 'k', 'b', 'e', 'r', 'i', 'a', 'n', 'c')
 local g, k, b, e = o[1], o[2], o[3], number(o[4], moment)
 local most = 1000000
@@ -95,18 +99,18 @@ if present then
   end
 end
 `
-	// answer defines a function that returns the record of an answer after a first
-	// number.
-	answer = `
+	// luaRecord defines record(first, f, v), which returns an answer that has the number
+	// first and then the members of the record.
+	luaRecord = `
 local function record(first, f, v)
   return {first, g, k, f or '', v or '', math.max(0, e - now)}
 end
 `
-	// handshakes reads the fields x and m under the last key: the handshakes that have
-	// not ended, in the order in which they were put, the places that they take, those
-	// of handshakes that are gone, and until when nothing is told, 0 if nothing was.
-	// What no script can have written ends the script.
-	handshakes = `
+	// luaHandshakes reads the fields x and m under the last key. It defines waiting, the
+	// handshakes that have not ended, oldest first; taken, the fields of these; gone,
+	// the fields of handshakes that have ended; and quiet, the field m or 0. If a value cannot
+	// have been written by a script, the script ends with an error.
+	luaHandshakes = `
 local hs = KEYS[#KEYS]
 local o = redis.call('HMGET', hs, 'x', 'm')
 local index, quiet = o[1] or '', number(o[2] or '0', moment)
@@ -127,8 +131,8 @@ for at = 1, #index, 47 do
 end
 if not whole then return redis.error_reply('` + damaged + `') end
 `
-	// tick defines now, in microseconds.
-	tick = `
+	// luaNowMicroseconds defines now in microseconds of Unix time.
+	luaNowMicroseconds = `
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 `
@@ -137,27 +141,28 @@ local now = t[1] * 1000000 + t[2]
 	mdl       = string(activation.KindMDL)
 	standard  = string(activation.KindStandard)
 
-	// damaged is what scripts answer about what no script can have written.
+	// damaged is the error that scripts return for a value that no script can have
+	// written.
 	damaged = "DAMAGED"
 )
 
-// writes are the two calls that make the key of a room. The second one proves that there
-// was memory for the first, and waits for replicas for both.
-func (x scripts) writes(key string) []call {
-	first := x.room
+// placeholderWrites returns the two calls that write a placeholder. The second call succeeds
+// only if the server had memory for the first. It also waits for the replicas, for both.
+func (x scripts) placeholderWrites(key string) []call {
+	first := x.reserve
 	first.durable = false
 	lifetime := milliseconds(activation.RoomLifetime)
 	return []call{
-		{script: first, keys: []string{key}, args: []any{roomSize - 1, lifetime}},
-		{script: x.room, keys: []string{key}, args: []any{0, lifetime}},
+		{script: first, keys: []string{key}, args: []any{placeholderSize - 1, lifetime}},
+		{script: x.reserve, keys: []string{key}, args: []any{0, lifetime}},
 	}
 }
 
 func newScripts() scripts {
 	return scripts{
-		// KEYS room. ARGV offset lifetime. What is not proven must not stay: it may be more
-		// than the server has memory for.
-		room: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + `
+		// KEYS placeholder. ARGV offset lifetime. If the write fails, the placeholder must
+		// not stay: it may be what exceeds the server's memory limit.
+		reserve: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + `
 local done = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ' ')
 if type(done) == 'table' and done.err then
   redis.call('DEL', KEYS[1])
@@ -167,7 +172,7 @@ redis.call('PEXPIREAT', KEYS[1], now + ARGV[2])
 return {1}
 `)},
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.
-		create: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		create: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if g and k ~= '` + simulated + `' then
   if g == ARGV[1] then
     redis.call('HSET', KEYS[1], 'g', g)
@@ -184,13 +189,13 @@ redis.call('PEXPIREAT', KEYS[1], e)
 return {1}
 `)},
 		// KEYS reg.
-		load: script{Script: goredis.NewScript(clock + registration + answer + `
+		load: script{Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g then return {0} end
 return record(1, unpack(redis.call('HMGET', KEYS[1], 'f', 'v')))
 `)},
-		// KEYS hs. ARGV handshake lifetime interval. It returns 1 if contention is to be
-		// told, which it is once in an interval.
-		put: script{Script: goredis.NewScript(clock + numbers + handshakes + `
+		// KEYS hs. ARGV handshake lifetime interval. The answer is 1 if contention is to be
+		// reported, which happens at most once in an interval.
+		put: script{Script: goredis.NewScript(luaNow + luaNumber + luaHandshakes + `
 local source, application = string.sub(ARGV[1], 1, 16), string.sub(ARGV[1], 17, 32)
 local contended, own = false, nil
 for j, h in ipairs(waiting) do
@@ -220,9 +225,9 @@ end
 redis.call('PEXPIREAT', hs, math.max(last, quiet))
 return {contended and 1 or 0}
 `)},
-		// KEYS reg hs. ARGV token source maxAttempts room. Room is 1 if a simulated record
-		// may be created.
-		take: script{durable: true, Script: goredis.NewScript(clock + registration + handshakes + `
+		// KEYS reg hs. ARGV token source maxAttempts maySimulate. maySimulate is 1 if a
+		// simulated record may be created.
+		take: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaHandshakes + `
 local own = #waiting
 for j, h in ipairs(waiting) do
   if h.source == ARGV[2] then own = j end
@@ -261,7 +266,7 @@ if ok then return {1, text, h.ends - now} end
 return {0}
 `)},
 		// KEYS reg. ARGV generation token proven maxAttempts maxActivations tombstone.
-		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 local function nothing()
   redis.call('HSET', KEYS[1], 'w', 1)
   redis.call('HDEL', KEYS[1], 'w')
@@ -304,7 +309,7 @@ if ok then return whole(unpack(values)) end
 return {0}
 `)},
 		// KEYS reg. ARGV maxAttempts.
-		admitDevice: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		admitDevice: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g or now >= e then return {0} end
 if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
   redis.call('HINCRBY', KEYS[1], 'n', 1)
@@ -316,7 +321,7 @@ end
 return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{durable: true, Script: goredis.NewScript(clock + registration + answer + `
+		admitConfirmation: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if not g or now >= e then return {0} end
 local known = false
 for j = 2, #ARGV do
@@ -326,10 +331,10 @@ if not known or c >= tonumber(ARGV[1]) or a < 1 and k ~= '` + affinity + `' then
 redis.call('HINCRBY', KEYS[1], 'c', 1)
 return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
-		// KEYS reg. ARGV generation counter. Rights of the kind mdl count upwards to the
-		// activations: more would be rights that nobody earned. Calls count downwards
-		// to 0.
-		giveBack: script{Script: goredis.NewScript(registration + `
+		// KEYS reg. ARGV generation counter. For the kind mdl, n counts rights to add a
+		// device; giving one back adds 1, up to the number of activations. Otherwise the
+		// counter counts calls, and giving one back subtracts 1, down to 0.
+		giveBack: script{Script: goredis.NewScript(luaRegistration + `
 if g ~= ARGV[1] then return {0} end
 if ARGV[2] == 'c' and c > 0 then
   redis.call('HINCRBY', KEYS[1], 'c', -1)
@@ -373,7 +378,7 @@ if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS
 return {1}
 `)},
 		// KEYS dev. ARGV entry owner lifetime limit.
-		list: script{Script: goredis.NewScript(tick + `
+		listClaim: script{Script: goredis.NewScript(luaNowMicroseconds + `
 for _, e in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(e, 1, #ARGV[1]) == ARGV[1] then return {1} end
 end
@@ -385,12 +390,12 @@ redis.call('PEXPIREAT', KEYS[1], math.ceil(last[2] / 1000))
 return {1}
 `)},
 		// KEYS dev. ARGV limit.
-		listed: script{Script: goredis.NewScript(tick + `
+		listedClaims: script{Script: goredis.NewScript(luaNowMicroseconds + `
 local entries = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
 return {1, unpack(entries)}
 `)},
 		// KEYS dev. ARGV entry.
-		unlist: script{Script: goredis.NewScript(`
+		unlistClaim: script{Script: goredis.NewScript(`
 for _, e in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(e, 1, #ARGV[1]) == ARGV[1] then redis.call('ZREM', KEYS[1], e) end
 end

@@ -17,66 +17,75 @@ import (
 )
 
 const (
-	// maxDetours is how often a command goes to another server, or comes back
-	// later, because its slot is on the move.
-	maxDetours = 6
-	// detourDelay is the first pause before a command comes back. Every next one
-	// is twice as long.
-	detourDelay = 10 * time.Millisecond
+	// maxRedirects is how often a command is sent to another server, or again to the same
+	// one, because its slot is moving to another node.
+	maxRedirects = 6
+	// retryDelay is the pause before a command is sent to the same server for the first
+	// time again. It doubles with every redirect.
+	retryDelay = 10 * time.Millisecond
 )
 
 var (
-	// errReplicas tells that a write is on the master and on too few replicas.
-	errReplicas = errors.New("too few replicas confirmed a write")
-	// errClient tells that a Store was made on a client that spreads keys itself.
-	errClient = errors.New("unsupported type of client")
+	// errTooFewReplicas is returned for a write that the master has and too few replicas
+	// confirmed.
+	errTooFewReplicas = errors.New("too few replicas confirmed a write")
+	// errUnsupportedClient is returned for clients that distribute keys over servers
+	// themselves.
+	errUnsupportedClient = errors.New("unsupported type of client")
 )
 
-// call is a script, or without one a command, on keys of one slot.
+// call is a script, or a command if it has no script, whose keys are in one slot.
 type call struct {
 	script
 
 	keys []string
 	args []any
-	// room makes way for what the script writes. Nil if there is none.
-	room *room
+	// reservation is the reserved memory that the script's write uses, or nil.
+	reservation *reservation
 }
 
-// delivery is a call on its way.
+// delivery is a call with the state of sending it.
 type delivery struct {
 	call
 
+	// node is where to send the call. It is nil until route has chosen it.
 	node *goredis.Client
-	// detour says that node is for this delivery alone, asking that the slot is
-	// not its own yet.
-	detour, asking bool
-	// detours counts up to maxDetours.
-	detours int
-	// source says that the server does not know the script by its hash.
-	source bool
-	// renewed says that it went once more on a new connection, because the server
-	// takes no writes.
-	renewed bool
-	// doubt is the error of an earlier attempt of which it is unknown if it arrived.
-	doubt error
+	// ownsNode says that node was made for this delivery and that unroute closes it.
+	ownsNode bool
+	// asking says that the node does not own the slot yet and has to be sent ASKING.
+	asking bool
+	// redirects counts up to maxRedirects.
+	redirects int
+	// sendSource says that the server does not know the hash of the script.
+	sendSource bool
+	// retriedReadOnly says that the call was sent again because a server was read-only.
+	retriedReadOnly bool
+	// ambiguousErr is the error of an earlier attempt that the server may have carried
+	// out.
+	ambiguousErr error
 
-	// made is the last write to the key of the room.
-	answer, wait, made *goredis.Cmd
+	answer *goredis.Cmd
+	// wait is the answer to WAIT, or nil.
+	wait *goredis.Cmd
+	// placeholder is the answer to the last write of the reservation's placeholder, or
+	// nil.
+	placeholder *goredis.Cmd
 }
 
-// send carries out calls in one round trip: in one pipeline, or on a cluster in
-// one for every node that is concerned. Nothing is sent a second time unless a
-// server said that it did not do it, or the script may be repeated: the clients
-// that it uses repeat nothing, neither that of a single server nor those of a
-// cluster's nodes. A cluster client itself would repeat what it lost the answer
-// of.
+// send sends calls in one round trip and returns their answers. It uses one pipeline or, in
+// a cluster, one pipeline for each node concerned.
+//
+// It sends a call again only if the server said that it did not carry it out, or if the
+// script is repeatable. The clients that it uses, also those of a cluster's nodes, repeat
+// nothing by themselves. A cluster client would repeat every command whose answer was lost;
+// send therefore does not send commands through it.
 func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error) {
 	deliveries := make([]*delivery, len(calls))
 	for i, c := range calls {
 		deliveries[i] = &delivery{call: c}
-		defer deliveries[i].back()
+		defer deliveries[i].unroute()
 	}
-	// A call that fails does not keep the others from arriving.
+	// The other calls are sent even if one fails.
 	var failure error
 	for open := deliveries; len(open) > 0; {
 		open = slices.DeleteFunc(slices.Clone(open), func(d *delivery) bool {
@@ -84,9 +93,9 @@ func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error)
 			failure = cmp.Or(failure, err)
 			return err != nil
 		})
-		s.exchange(ctx, open)
+		s.roundTrip(ctx, open)
 		open = slices.DeleteFunc(open, func(d *delivery) bool {
-			again, err := s.judge(ctx, d)
+			again, err := s.shouldRetry(ctx, d)
 			failure = cmp.Or(failure, err)
 			return !again
 		})
@@ -101,7 +110,7 @@ func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error)
 	return answers, nil
 }
 
-// route chooses the node for a delivery that has none: the master of its keys.
+// route sets the node of a delivery that has none to the master of its keys.
 func (s *Store) route(ctx context.Context, d *delivery) (err error) {
 	if d.node != nil {
 		return nil
@@ -110,19 +119,19 @@ func (s *Store) route(ctx context.Context, d *delivery) (err error) {
 	case *goredis.Client:
 		d.node = c
 	case *goredis.ClusterClient:
-		// This waits for nodes only until one has told where the slots are.
-		err = s.guard.pass(ctx, clusterTable, func() (err error) {
+		// This waits for a node only if the client does not know the slots yet.
+		err = s.breakers.call(ctx, slotLookup, func() (err error) {
 			d.node, err = c.MasterForKey(ctx, d.keys[0])
 			return err
 		})
 	default:
-		err = errClient
+		err = errUnsupportedClient
 	}
 	return err
 }
 
-// exchange sends the deliveries and waits for their answers.
-func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
+// roundTrip sends the deliveries, to all nodes at once, and waits for their answers.
+func (s *Store) roundTrip(ctx context.Context, deliveries []*delivery) {
 	if len(deliveries) == 0 {
 		return
 	}
@@ -137,12 +146,12 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 	}
 	var wg sync.WaitGroup
 	if len(elsewhere) > 0 {
-		wg.Go(func() { s.exchange(ctx, elsewhere) })
+		wg.Go(func() { s.roundTrip(ctx, elsewhere) })
 	}
-	// That of a detour is the address under which the cluster's client knows the
-	// node, or soon will: a slot on its way to a node that hangs would cost a new
-	// connection and the timeouts for every call.
-	err := s.guard.pass(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, here) })
+	// A client from clientFor has the address that the cluster client uses for the node,
+	// or soon will. Both therefore share one breaker. Without it, every call to a slot that
+	// moves to a hanging node would open a connection and wait for the timeouts.
+	err := s.breakers.call(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, here) })
 	if breaker.IsOpen(err) {
 		for _, d := range here {
 			d.answer = goredis.NewCmd(ctx)
@@ -152,14 +161,14 @@ func (s *Store) exchange(ctx context.Context, deliveries []*delivery) {
 	wg.Wait()
 }
 
-// deliver sends the deliveries to one node and waits for their answers. The error
-// is that of one of them if none was answered.
+// deliver sends the deliveries to one node and waits for their answers. If the node
+// answered none of them, deliver returns the error of one of them.
 func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
 	pipe := node.Pipeline()
 	for _, d := range deliveries {
-		place := d.room.key(node)
-		if place != "" {
-			pipe.Do(ctx, "DEL", place)
+		key := d.reservation.key(node)
+		if key != "" {
+			pipe.Do(ctx, "DEL", key)
 		}
 		if d.asking {
 			pipe.Do(ctx, "ASKING")
@@ -167,7 +176,7 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 		switch {
 		case d.Script == nil:
 			d.answer = pipe.Do(ctx, d.args...)
-		case d.source:
+		case d.sendSource:
 			d.answer = d.Eval(ctx, pipe, d.keys, d.args...)
 		default:
 			d.answer = d.EvalSha(ctx, pipe, d.keys, d.args...)
@@ -175,24 +184,24 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 		if d.durable && s.replicas > 0 {
 			d.wait = pipe.Do(ctx, "WAIT", s.replicas, waitTimeout(node).Milliseconds())
 		}
-		if place != "" {
-			for _, c := range s.scripts.writes(place) {
-				d.made = c.EvalSha(ctx, pipe, c.keys, c.args...)
+		if key != "" {
+			for _, c := range s.scripts.placeholderWrites(key) {
+				d.placeholder = c.EvalSha(ctx, pipe, c.keys, c.args...)
 			}
 		}
 	}
 	began := s.now()
 	sent, err := pipe.Exec(ctx)
 	if err != nil && !slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
-		// The client tells every command of a failure, except if the server refused
-		// the connection's greeting.
+		// The client gives every command the error, except if the server refused the
+		// commands that open a connection.
 		for _, d := range deliveries {
 			d.answer.SetErr(err)
 		}
 	}
 	for _, d := range deliveries {
-		if d.made != nil {
-			d.room.remade(began, d.made.Err())
+		if d.placeholder != nil {
+			d.reservation.rewritten(began, d.placeholder.Err())
 		}
 	}
 	for _, d := range deliveries {
@@ -203,80 +212,84 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 	return err
 }
 
-// waitTimeout returns how long a server waits for its replicas. It ends before the
-// client gives up: a server may look at its clock no more than ten times a second.
+// waitTimeout returns how long a server waits for its replicas: half of the client's
+// timeout. A server may check the time only ten times a second, and its answer must arrive
+// before the client gives up.
 func waitTimeout(client *goredis.Client) time.Duration {
 	return max(client.Options().ReadTimeout/2, time.Millisecond)
 }
 
-// judge reports whether d has to be sent once more, or why it failed.
-func (s *Store) judge(ctx context.Context, d *delivery) (again bool, err error) {
+// shouldRetry looks at the answer to d and reports whether d has to be sent again. Before
+// that it sets where and how. Otherwise it returns the error of the call.
+func (s *Store) shouldRetry(ctx context.Context, d *delivery) (again bool, err error) {
 	err = d.answer.Err()
 	if err == nil && d.wait != nil {
 		n, err := d.wait.Int()
 		if err == nil && n < s.replicas {
-			err = errReplicas
+			err = errTooFewReplicas
 		}
-		return s.lost(ctx, d, err)
+		return s.retryAmbiguous(ctx, d, err)
 	}
 	if err == nil {
 		return false, nil
 	}
-	if goredis.HasErrorPrefix(err, "NOSCRIPT") && !d.source {
-		d.source = true
+	if goredis.HasErrorPrefix(err, "NOSCRIPT") && !d.sendSource {
+		d.sendSource = true
 		return true, nil
 	}
-	if readOnly(err) && !d.renewed {
-		// The master may have moved. The client goes on with new connections.
-		d.renewed = true
-		d.back()
+	if isReadOnly(err) && !d.retriedReadOnly {
+		// The address may lead to another server now. All connections are stale since this
+		// answer, so the client opens a new one.
+		d.retriedReadOnly = true
+		d.unroute()
 		return true, nil
 	}
 	if address, ok := goredis.IsMovedError(err); ok {
-		return s.follow(ctx, d, address, false, err)
+		return s.redirect(ctx, d, address, false, err)
 	}
 	if address, ok := goredis.IsAskError(err); ok {
-		return s.follow(ctx, d, address, true, err)
+		return s.redirect(ctx, d, address, true, err)
 	}
 	if goredis.IsTryAgainError(err) {
-		return s.linger(ctx, d, err)
+		return s.retryLater(ctx, d, err)
 	}
-	return s.lost(ctx, d, err)
+	return s.retryAmbiguous(ctx, d, err)
 }
 
-// follow takes d to the node that has its slot, or is about to get it.
-func (s *Store) follow(ctx context.Context, d *delivery, address string, asking bool, err error) (bool, error) {
+// redirect sets the node of d to the one at address. It owns the slot or, if asking is set,
+// the slot is moving there.
+func (s *Store) redirect(ctx context.Context, d *delivery, address string, asking bool, err error) (bool, error) {
 	cluster, ok := s.client.(*goredis.ClusterClient)
 	if !ok {
-		return false, errNode
+		return false, errClusterNode
 	}
 	cluster.ReloadState(ctx)
 	if strings.HasPrefix(address, unknownHost+":") {
-		// Only the table, which is read anew, tells where that is.
-		d.back()
-		return s.linger(ctx, d, err)
+		// The address follows only from the slots, which are being read again.
+		d.unroute()
+		return s.retryLater(ctx, d, err)
 	}
-	if d.detours == maxDetours {
+	if d.redirects == maxRedirects {
 		return false, err
 	}
-	d.detours++
-	// The cluster's client does not give away its client for an address. Until it
-	// has learnt where the slot is now, a connection for every such call will do.
-	client := redirected(d.node, address)
-	d.back()
-	d.node, d.detour, d.asking = client, true, asking
+	d.redirects++
+	// The cluster client has no method that returns its client for an address. Until it
+	// knows where the slot is now, every such call opens a connection of its own.
+	client := clientFor(d.node, address)
+	d.unroute()
+	d.node, d.ownsNode, d.asking = client, true, asking
 	return true, nil
 }
 
-// linger lets d come back to the same node a little later: of its keys, which are
-// in one slot, some have been moved and others not yet.
-func (s *Store) linger(ctx context.Context, d *delivery, err error) (bool, error) {
-	if d.detours == maxDetours {
+// retryLater waits a little before d is sent again. The node has moved some of its keys,
+// which are in one slot, and not yet the others.
+func (s *Store) retryLater(ctx context.Context, d *delivery, err error) (bool, error) {
+	if d.redirects == maxRedirects {
 		return false, err
 	}
-	pause := time.NewTimer(detourDelay << d.detours)
+	pause := time.NewTimer(retryDelay << d.redirects)
 	defer pause.Stop()
-	d.detours++
+	d.redirects++
 	select {
 	case <-pause.C:
 		return true, nil
@@ -285,40 +298,41 @@ func (s *Store) linger(ctx context.Context, d *delivery, err error) (bool, error
 	}
 }
 
-// lost lets d go again, to the node that is responsible by then, if it is unknown
-// whether it arrived and that does not matter.
-func (s *Store) lost(ctx context.Context, d *delivery, err error) (bool, error) {
+// retryAmbiguous reports whether to send d again after err. It does so once, if it is unknown
+// whether the server carried d out and the script is repeatable.
+func (s *Store) retryAmbiguous(ctx context.Context, d *delivery, err error) (bool, error) {
 	if err == nil {
 		return false, nil
 	}
 	cluster, ok := s.client.(*goredis.ClusterClient)
 	if _, answered := errors.AsType[goredis.Error](err); ok && !answered {
-		// Another node may have taken over.
+		// Another node may have become the master of the slot.
 		cluster.ReloadState(ctx)
 	}
-	if d.doubt != nil && breaker.IsOpen(err) {
-		// The second attempt was not made. What is known comes from the first.
-		return false, d.doubt
+	if d.ambiguousErr != nil && breaker.IsOpen(err) {
+		// The breaker prevented the second attempt. The first error says more.
+		return false, d.ambiguousErr
 	}
-	if !d.repeatable || d.doubt != nil || !ambiguous(err) || ctx.Err() != nil {
+	if !d.repeatable || d.ambiguousErr != nil || !ambiguous(err) || ctx.Err() != nil {
 		return false, err
 	}
-	d.doubt = err
-	d.back()
+	d.ambiguousErr = err
+	d.unroute()
 	return true, nil
 }
 
-// back ends a detour, if d is on one.
-func (d *delivery) back() {
-	if d.detour {
+// unroute removes the node of d, so that route chooses it again, and closes it if it was
+// made for d.
+func (d *delivery) unroute() {
+	if d.ownsNode {
 		_ = d.node.Close()
 	}
-	d.node, d.detour, d.asking = nil, false, false
+	d.node, d.ownsNode, d.asking = nil, false, false
 }
 
-// redirected returns a client like node for another address, which the caller
-// closes. A server that does not tell its host means that of node.
-func redirected(node *goredis.Client, address string) *goredis.Client {
+// clientFor returns a client for another address with the settings of node. The caller
+// closes it. An address without a host means the host of node.
+func clientFor(node *goredis.Client, address string) *goredis.Client {
 	options := *node.Options()
 	i := strings.LastIndexByte(address, ':')
 	host, port := strings.Trim(address[:max(i, 0)], "[]"), address[i+1:]
@@ -327,7 +341,7 @@ func redirected(node *goredis.Client, address string) *goredis.Client {
 	}
 	options.Addr = net.JoinHostPort(host, port)
 	options.NodeAddress = ""
-	// These options went through a client, which made 0 of -1.
+	// The client of node has changed -1 to 0 in its options.
 	options.MaxRetries = -1
 	options.PoolSize = 1
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}

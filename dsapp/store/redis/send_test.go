@@ -7,9 +7,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// A node that a slot has gone to is reached with the settings of the one that
-// said so, and is not sent anything twice either.
-func TestRedirected(t *testing.T) {
+// A client for another node has the settings of the first one, and repeats nothing either.
+func TestClientFor(t *testing.T) {
 	t.Parallel()
 	client, err := NewClient(Settings{
 		Addresses: []string{"10.0.0.1:6379"}, Username: "user", Password: "password",
@@ -27,7 +26,7 @@ func TestRedirected(t *testing.T) {
 		":7001":         "10.0.0.1:7001",
 	} {
 		node := client.(*goredis.Client)
-		got := redirected(node, address)
+		got := clientFor(node, address)
 		o := got.Options()
 		if o.Addr != want {
 			t.Errorf("%q leads to %q, want %q", address, o.Addr, want)

@@ -9,32 +9,32 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// slotTable is a hook of the client of a cluster's node. It reads the answer to CLUSTER
-// SLOTS, in which nodes of Redis 7 need not tell their hosts: the client itself takes
-// that for an error. See https://redis.io/docs/latest/commands/cluster-slots/.
-type slotTable struct {
-	host string // of the node that is asked
+// slotsHook is a hook of the client of a cluster's node. It reads the answer to CLUSTER
+// SLOTS. In it, nodes of Redis 7 may be listed without a host, which go-redis treats as an
+// error. See https://redis.io/docs/latest/commands/cluster-slots/.
+type slotsHook struct {
+	host string // host of the node that is asked
 }
 
-// newNode returns the client of a cluster's node.
+// newNode returns the client of a node of a cluster.
 func newNode(o *goredis.Options) *goredis.Client {
 	c := newServer(o)
 	if host, _, err := net.SplitHostPort(o.Addr); err == nil {
-		c.AddHook(slotTable{host})
+		c.AddHook(slotsHook{host})
 	}
 	return c
 }
 
 // DialHook changes nothing.
-func (slotTable) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+func (slotsHook) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
 // ProcessPipelineHook changes nothing.
-func (slotTable) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+func (slotsHook) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return next
 }
 
-// ProcessHook carries out CLUSTER SLOTS.
-func (t slotTable) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+// ProcessHook sends CLUSTER SLOTS and reads its answer.
+func (t slotsHook) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
 		table, ok := cmd.(*goredis.ClusterSlotsCmd)
 		if !ok {
@@ -52,18 +52,18 @@ func (t slotTable) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	}
 }
 
-// read reads ranges of slots, each with its nodes, the master first.
-func (t slotTable) read(ranges []any) ([]goredis.ClusterSlot, error) {
+// read reads the ranges of slots in an answer, each with its nodes, the master first.
+func (t slotsHook) read(ranges []any) ([]goredis.ClusterSlot, error) {
 	slots := make([]goredis.ClusterSlot, len(ranges))
 	for i, r := range ranges {
 		parts, _ := r.([]any)
 		if len(parts) < 2 {
-			return nil, fmt.Errorf("%w: a range of slots of %d parts", errAnswer, len(parts))
+			return nil, fmt.Errorf("%w: a range of slots of %d parts", errUnexpectedAnswer, len(parts))
 		}
 		first, ok := parts[0].(int64)
 		last, ok2 := parts[1].(int64)
 		if !ok || !ok2 {
-			return nil, fmt.Errorf("%w: a range of slots without numbers", errAnswer)
+			return nil, fmt.Errorf("%w: a range of slots without numbers", errUnexpectedAnswer)
 		}
 		nodes := make([]goredis.ClusterNode, len(parts)-2)
 		for j, part := range parts[2:] {
@@ -77,13 +77,12 @@ func (t slotTable) read(ranges []any) ([]goredis.ClusterSlot, error) {
 	return slots, nil
 }
 
-// node reads a node: its host, port and ID, and what else it tells. One without a host
-// has that of the node that is asked; one whose name nobody knows tells its IP address
-// with the rest.
-func (t slotTable) node(part any) (goredis.ClusterNode, error) {
+// node reads one node of a range: host, port, ID and metadata. An empty host means the host
+// of the node that is asked. If the host is unknownHost, the metadata has the IP address.
+func (t slotsHook) node(part any) (goredis.ClusterNode, error) {
 	parts, _ := part.([]any)
 	if len(parts) < 2 {
-		return goredis.ClusterNode{}, fmt.Errorf("%w: a node of %d parts", errAnswer, len(parts))
+		return goredis.ClusterNode{}, fmt.Errorf("%w: a node of %d parts", errUnexpectedAnswer, len(parts))
 	}
 	host, _ := parts[0].(string)
 	if host == unknownHost && len(parts) > 3 {
@@ -94,7 +93,7 @@ func (t slotTable) node(part any) (goredis.ClusterNode, error) {
 	}
 	port, ok := parts[1].(int64)
 	if !ok || host == unknownHost {
-		return goredis.ClusterNode{}, fmt.Errorf("%w: a node without an address", errAnswer)
+		return goredis.ClusterNode{}, fmt.Errorf("%w: a node without an address", errUnexpectedAnswer)
 	}
 	node := goredis.ClusterNode{Addr: net.JoinHostPort(host, strconv.FormatInt(port, 10))}
 	if len(parts) > 2 {
@@ -103,10 +102,11 @@ func (t slotTable) node(part any) (goredis.ClusterNode, error) {
 	return node, nil
 }
 
-// unknownHost is the host of a node that is to tell its name and has none.
+// unknownHost is the host of a node that is configured to announce a host name and has none.
 const unknownHost = "?"
 
-// address is the IP address among what else a node tells: a map, or a list with RESP2.
+// address returns the IP address in the metadata of a node, or unknownHost. RESP3 has the
+// metadata in a map, RESP2 in a list.
 func address(metadata any) string {
 	switch m := metadata.(type) {
 	case map[any]any:
@@ -123,4 +123,4 @@ func address(metadata any) string {
 	return unknownHost
 }
 
-var _ goredis.Hook = slotTable{}
+var _ goredis.Hook = slotsHook{}

@@ -8,15 +8,15 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// What CLUSTER SLOTS answers is read whichever way nodes tell their hosts, and nothing
-// else is.
+// The answer to CLUSTER SLOTS is read in every form in which nodes announce their hosts. Other
+// answers are errors.
 func TestReadSlots(t *testing.T) {
 	t.Parallel()
-	asked := slotTable{"192.0.2.1"}
+	asked := slotsHook{"192.0.2.1"}
 	for _, tt := range []struct {
 		name string
 		node any
-		want string // an address, or none for an error
+		want string // address, or "" for an error
 	}{
 		{"host", []any{"192.0.2.2", int64(6379), "id"}, "192.0.2.2:6379"},
 		{"IPv6", []any{"2001:db8::2", int64(6379), "id"}, "[2001:db8::2]:6379"},
@@ -32,7 +32,7 @@ func TestReadSlots(t *testing.T) {
 	} {
 		got, err := asked.read([]any{[]any{int64(0), int64(16383), tt.node}})
 		if tt.want == "" {
-			if !errors.Is(err, errAnswer) {
+			if !errors.Is(err, errUnexpectedAnswer) {
 				t.Errorf("%s: %v, error %v", tt.name, got, err)
 			}
 			continue
@@ -45,7 +45,7 @@ func TestReadSlots(t *testing.T) {
 	for name, answer := range map[string][]any{
 		"no range": {"x"}, "short range": {[]any{int64(1)}}, "no numbers": {[]any{"0", "1"}},
 	} {
-		if got, err := asked.read(answer); !errors.Is(err, errAnswer) {
+		if got, err := asked.read(answer); !errors.Is(err, errUnexpectedAnswer) {
 			t.Errorf("%s: %v, error %v", name, got, err)
 		}
 	}

@@ -1,24 +1,54 @@
-// Package redis keeps registrations, handshakes and the ownership of requests on
-// Redis (version 6 or later), for gateways of several nodes: on one server, on the
-// master that Sentinels tell, or on a cluster.
+// Package redis stores registrations, handshakes and the ownership of requests on Redis
+// (version 6 or later), for any number of gateway nodes. Redis can be one server, a master
+// with replicas that Sentinels watch, or a cluster.
 //
-// Keys, with dsapp standing for the key prefix and id for an identifier; kind is
-// login or signature:
+// # Keys
+//
+// dsapp stands for the key prefix, id for an identifier; kind is login or signature:
 //
 //	dsapp:{id}:reg           the registration, a hash
 //	dsapp:{id}:hs            the handshakes, a hash
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
 //	dsapp:sim                the simulation secret, a string
-//	dsapp:room:token         room for a record, a string; on a cluster dsapp:{n}:room:token
+//	dsapp:room:token         memory reserved for a record, a string; in a cluster
+//	                         dsapp:{n}:room:token, one on every master
 //
-// Every key but dsapp:sim expires. The braces make both keys of an identifier
-// fall into one slot of a cluster. All values are sealed before they get here,
-// except for kinds, lifetimes, counters and the keys of requests; of the addresses
-// and applications that begin exchanges there are keyed hashes.
+// Every key but dsapp:sim expires. In a cluster the part in braces selects the slot, so
+// that both keys of an identifier are on the same node. The type scripts documents the
+// values. All values are sealed before they are given to the Store, except for kinds,
+// lifetimes, counters and the keys of requests. The addresses and applications that begin
+// exchanges are stored as keyed hashes.
 //
-// The user of the servers' access control needs these commands, for the keys that
-// begin with the prefix:
+// # Atomicity
+//
+// Every method runs one Lua script on one node and is therefore atomic, except Claim and
+// Release. These run two scripts at the same time, because the claim and the list of the
+// device are in different slots. If one script fails, the method fails although the other
+// may have run. A method takes one round trip, and one more if the server does not know
+// the script yet.
+//
+// # Lost servers
+//
+// Each server has a circuit breaker: after several calls in a row without an answer, calls
+// fail at once, and one call a second tries the server again. A lost answer leaves open
+// whether the server ran the script. The Store repeats a script once in that case if running
+// it twice changes nothing; Take and the methods that count are never repeated. After a
+// failure the pooled connections that may be broken are closed instead of reused. A cluster
+// and Sentinels are asked for the new master then.
+//
+// With Options.WaitReplicas, calls whose effect must survive the loss of a master succeed
+// only when that many replicas have confirmed the write.
+//
+// # Reserved memory
+//
+// A registration must not fail after the authentication server has made its part of it.
+// Reserve therefore writes a placeholder of the size of the largest record, and Create
+// deletes the placeholder and writes the record in one pipeline. See the type reservation.
+//
+// # Access control
+//
+// The servers' user needs these commands, for the keys that begin with the prefix:
 //
 //	eval evalsha wait time get set getrange setrange del pexpireat
 //	hget hmget hset hdel hexists hincrby
@@ -26,7 +56,7 @@
 //	cluster|slots asking  (on a cluster)
 //	select                (for another database than 0)
 //
-// and the Sentinels' user these, for the channels +switch-master and
+// The Sentinels' user needs these, for the channels +switch-master and
 // +replica-reconf-done:
 //
 //	sentinel|get-master-addr-by-name sentinel|sentinels subscribe ping
@@ -48,68 +78,69 @@ const (
 	DefaultKeyPrefix = "dsapp"
 	// DefaultMaxSimulated is the default of Options.MaxSimulated.
 	DefaultMaxSimulated = 10_000
-	// overflow stands for all identifiers whose simulated handshakes are beyond
-	// the cap. It is not a valid identifier.
-	overflow = "~"
-	// takeMargin is how long an identifier is tracked for a Take whose outcome
-	// stays unknown.
-	takeMargin = time.Minute
+	// overflowIdentifier is used instead of an identifier whose simulated handshake would
+	// exceed Options.MaxSimulated. It is not a valid identifier.
+	overflowIdentifier = "~"
+	// pendingTakeHold is how long an identifier counts as simulated while the outcome of a
+	// Take is unknown.
+	pendingTakeHold = time.Minute
 	// maxWaitReplicas is the greatest Options.WaitReplicas.
 	maxWaitReplicas = 16
 )
 
-// Options adjusts a Store. The zero value is ready to use.
+// Options are the options of a Store. The zero value means the defaults.
 type Options struct {
-	// KeyPrefix is the first part of every key. It has no braces.
+	// KeyPrefix is the first part of every key. It must not contain braces.
 	// Default: DefaultKeyPrefix.
 	KeyPrefix string
-	// MaxSimulated caps the identifiers with simulated state that this Store
-	// makes: a record and up to activation.MaxHandshakes handshakes each. Beyond it,
-	// probing an unknown identifier costs the same commands, on one key.
-	// Default: DefaultMaxSimulated.
+	// MaxSimulated is the greatest number of identifiers for which this Store keeps
+	// simulated state at the same time: a record and up to activation.MaxHandshakes
+	// handshakes each. Above it, probing an unknown identifier runs the same commands, on
+	// a key that all these identifiers share. Default: DefaultMaxSimulated.
 	MaxSimulated int
-	// WaitReplicas is how many replicas must have what Create, Take and Settle
-	// wrote before they succeed, so that a master that fails does not take it
-	// along. If fewer confirm it in half of the client's timeout, the call is
-	// unavailable, and what was written stays. At most 16. Default: 0.
+	// WaitReplicas is the number of replicas that must confirm what Reserve, Create, Take,
+	// Settle, AdmitDevice and AdmitConfirmation wrote before these succeed, so that the
+	// write survives the loss of the master. If fewer confirm it within half of
+	// Settings.Timeout, the call fails with activation.ErrUnavailable, and what was written
+	// stays. At most 16. Default: 0.
 	WaitReplicas int
-	// Report is told of a server that has stopped answering, with the reason: until
-	// it answers again, calls fail at once. Then it is called once more, without an
-	// error. The server is its address as the client knows it, which for Sentinels
-	// is a fixed name, and empty for the nodes of a cluster that have not told yet
-	// where its slots are. Default: nobody is told.
+	// Report is called with the reason when a server has stopped answering and its circuit
+	// breaker opens, and with a nil error when the server answers again. The server is its
+	// address, as the client knows it. For the master of Sentinels it is a fixed name. It
+	// is empty for the nodes of a cluster that have not told yet which node has which
+	// slots. Default: nothing is reported.
 	Report func(ctx context.Context, server string, err error)
 }
 
 // Check checks the options. The error is an *option.Error.
 func (o Options) Check() error {
-	// It would take the place of the one that chooses the slot.
+	// A cluster would take the slot from braces in the prefix.
 	if strings.ContainsAny(o.KeyPrefix, "{}") {
 		return option.Errorf("key_prefix", "must have no braces")
 	}
 	return option.Number("wait_replicas", o.WaitReplicas, 0, maxWaitReplicas)
 }
 
-// Store keeps everything on Redis. It implements activation.Store and
-// ownership.Store.
+// Store stores everything on Redis. It implements activation.Store and ownership.Store. Its
+// methods can be called concurrently.
 //
-// A server that left several calls in a row without an answer is not asked for a
-// moment: the errors of calls that were not made wrap a *breaker.OpenError as well.
+// All errors wrap activation.ErrUnavailable. Those of calls that were not made, because the
+// circuit breaker of the server is open, wrap a *breaker.OpenError as well.
 type Store struct {
-	client  goredis.UniversalClient
-	prefix  string
-	scripts scripts
-	tracker *tracker
-	guard   *guard
+	client    goredis.UniversalClient
+	prefix    string
+	scripts   scripts
+	simulated *identifierTracker
+	breakers  *breakers
 	// replicas is Options.WaitReplicas.
-	replicas int
-	now      func() time.Time
-	rooms    rooms
+	replicas     int
+	now          func() time.Time
+	reservations reservations
 }
 
-// New returns a Store on client, which it does not close: one of NewClient, or
-// another of the types Client and ClusterClient whose Options.MaxRetries is -1. A
-// client that repeats a Take by itself would consume an attempt and be refused.
+// New returns a Store that uses client and does not close it. The client comes from
+// NewClient, or is another Client or ClusterClient with Options.MaxRetries -1. A client that
+// repeats commands by itself would repeat a Take, which then uses up an attempt and fails.
 func New(client goredis.UniversalClient, opts Options) *Store {
 	if opts.KeyPrefix == "" {
 		opts.KeyPrefix = DefaultKeyPrefix
@@ -121,32 +152,32 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		opts.Report = func(context.Context, string, error) {}
 	}
 	return &Store{
-		client:   client,
-		prefix:   opts.KeyPrefix,
-		scripts:  newScripts(),
-		tracker:  newTracker(opts.MaxSimulated, time.Now),
-		guard:    newGuard(opts.Report, time.Now),
-		replicas: opts.WaitReplicas,
-		now:      time.Now,
+		client:    client,
+		prefix:    opts.KeyPrefix,
+		scripts:   newScripts(),
+		simulated: newTracker(opts.MaxSimulated, time.Now),
+		breakers:  newBreakers(opts.Report, time.Now),
+		replicas:  opts.WaitReplicas,
+		now:       time.Now,
 	}
 }
 
-// Create implements activation.Store. It takes the place of a room that is reserved, which
-// is made anew with the same round trip.
+// Create implements activation.Store. It uses the memory of a reservation, if there is one,
+// and writes the placeholder of the reservation again in the same round trip.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
-	place := s.rooms.borrow()
-	if place != nil {
-		defer s.rooms.hold(place)
+	reserved := s.reservations.takeReserved()
+	if reserved != nil {
+		defer s.reservations.addReserved(reserved)
 	}
 	a, err := s.runAll(ctx, call{
-		script: s.scripts.create,
-		keys:   []string{s.registration(r.Identifier), s.handshake(r.Identifier)},
-		args:   []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data},
-		room:   place,
+		script:      s.scripts.create,
+		keys:        []string{s.registrationKey(r.Identifier), s.handshakesKey(r.Identifier)},
+		args:        []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data},
+		reservation: reserved,
 	})
 	if err != nil {
-		if place != nil {
-			place.proven = time.Time{}
+		if reserved != nil {
+			reserved.lastDurableWrite = time.Time{}
 		}
 		return activation.Record{}, false, err
 	}
@@ -159,33 +190,33 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 
 // Load implements activation.Store.
 func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.load, identifier)
+	return s.runForRecord(ctx, s.scripts.load, identifier)
 }
 
 // PutHandshake implements activation.Store.
 func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
 	lifetime := max(h.Lifetime, time.Millisecond)
 	if h.Simulated {
-		// That contention was told is kept, too.
-		if held, _ := s.tracker.hold(identifier, max(lifetime, activation.ContentionInterval)); !held {
-			identifier = overflow
+		// The key also stores that contention was reported, for ContentionInterval.
+		if held, _ := s.simulated.hold(identifier, max(lifetime, activation.ContentionInterval)); !held {
+			identifier = overflowIdentifier
 		}
 	}
-	a, err := s.run(ctx, s.scripts.put, []string{s.handshake(identifier)},
+	a, err := s.run(ctx, s.scripts.put, []string{s.handshakesKey(identifier)},
 		encodeHandshake(h), milliseconds(lifetime), milliseconds(activation.ContentionInterval))
-	// Those that share a key do not contend for one identifier.
-	return a.ok && identifier != overflow, err
+	// Clients whose handshakes share the overflow key do not contend for one identifier.
+	return a.ok && identifier != overflowIdentifier, err
 }
 
 // Take implements activation.Store.
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
 ) (activation.Handshake, bool, error) {
-	// Whether the handshake is simulated is known afterwards only; until then a
-	// place for the record is reserved, unless there is none.
-	room, claimed := s.tracker.hold(identifier, takeMargin)
-	a, err := s.run(ctx, s.scripts.take, []string{s.registration(identifier), s.handshake(identifier)},
-		token[:], source[:], maxAttempts, room)
+	// Only the answer tells whether the handshake is simulated. Until then the identifier
+	// counts as simulated, unless the limit is reached.
+	maySimulate, ticket := s.simulated.hold(identifier, pendingTakeHold)
+	a, err := s.run(ctx, s.scripts.take, []string{s.registrationKey(identifier), s.handshakesKey(identifier)},
+		token[:], source[:], maxAttempts, maySimulate)
 	if err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -197,22 +228,22 @@ func (s *Store) Take(
 	}
 	switch {
 	case h.Simulated:
-		s.tracker.hold(identifier, h.RecordLifetime+activation.TombstoneLifetime)
-	case claimed != 0:
-		s.tracker.release(identifier, claimed)
+		s.simulated.hold(identifier, h.RecordLifetime+activation.TombstoneLifetime)
+	case ticket != 0:
+		s.simulated.release(identifier, ticket)
 	}
 	return h, a.ok, nil
 }
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.settle, identifier,
+	return s.runForRecord(ctx, s.scripts.settle, identifier,
 		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime))
 }
 
 // AdmitDevice implements activation.Store.
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
-	return s.admit(ctx, s.scripts.admitDevice, identifier, maxAttempts)
+	return s.runForRecord(ctx, s.scripts.admitDevice, identifier, maxAttempts)
 }
 
 // ReturnDevice implements activation.Store.
@@ -226,7 +257,7 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 	for _, kind := range kinds {
 		args = append(args, string(kind))
 	}
-	return s.admit(ctx, s.scripts.admitConfirmation, identifier, args...)
+	return s.runForRecord(ctx, s.scripts.admitConfirmation, identifier, args...)
 }
 
 // ReturnConfirmation implements activation.Store.
@@ -236,7 +267,7 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := s.run(ctx, s.scripts.remove, []string{s.registration(identifier), s.handshake(identifier)}, generation[:])
+	_, err := s.run(ctx, s.scripts.remove, []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, generation[:])
 	return err
 }
 
@@ -247,7 +278,7 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte,
 		return nil, err
 	}
 	if len(a.values) != 1 {
-		return nil, unavailable(errAnswer)
+		return nil, unavailable(errUnexpectedAnswer)
 	}
 	return a.bytes(0), nil
 }
@@ -258,11 +289,13 @@ func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byt
 	return a.ok, err
 }
 
-func (s *Store) registration(identifier string) string { return s.prefix + ":{" + identifier + "}:reg" }
+func (s *Store) registrationKey(identifier string) string {
+	return s.prefix + ":{" + identifier + "}:reg"
+}
 
-func (s *Store) handshake(identifier string) string { return s.prefix + ":{" + identifier + "}:hs" }
+func (s *Store) handshakesKey(identifier string) string { return s.prefix + ":{" + identifier + "}:hs" }
 
-// run sends a script and reads its answer.
+// run sends one script and returns its answer.
 func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (reply, error) {
 	replies, err := s.runAll(ctx, call{script: x, keys: keys, args: args})
 	if err != nil {
@@ -271,11 +304,11 @@ func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (
 	return replies[0], nil
 }
 
-// runAll sends scripts, all at once, and reads their answers.
+// runAll sends scripts at the same time and returns their answers.
 func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
 	answers, err := s.send(ctx, calls...)
 	if err != nil {
-		s.rooms.doubt()
+		s.reservations.forgetWrites()
 		return nil, unavailable(err)
 	}
 	replies := make([]reply, len(calls))
@@ -291,9 +324,9 @@ func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
 	return replies, nil
 }
 
-// admit is run for scripts that return a record of identifier or refuse.
-func (s *Store) admit(ctx context.Context, x script, identifier string, args ...any) (activation.Record, bool, error) {
-	a, err := s.run(ctx, x, []string{s.registration(identifier)}, args...)
+// runForRecord is run for scripts that return the record of identifier or refuse.
+func (s *Store) runForRecord(ctx context.Context, x script, identifier string, args ...any) (activation.Record, bool, error) {
+	a, err := s.run(ctx, x, []string{s.registrationKey(identifier)}, args...)
 	if err != nil || !a.ok {
 		return activation.Record{}, false, err
 	}
@@ -301,14 +334,14 @@ func (s *Store) admit(ctx context.Context, x script, identifier string, args ...
 	return r, err == nil, err
 }
 
-// giveBack takes one call out of a counter of a registration, within its bounds. It
-// is not repeated: two calls would be given back for one.
+// giveBack undoes one count of a counter of a registration, named by its field. The script
+// is not repeatable: it would undo two.
 func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string) error {
-	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registration(identifier)}, generation[:], counter)
+	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registrationKey(identifier)}, generation[:], counter)
 	return err
 }
 
-// milliseconds rounds up, so that no lifetime becomes nothing.
+// milliseconds returns d in milliseconds. It rounds up, so that no lifetime becomes 0.
 func milliseconds(d time.Duration) int64 {
 	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }

@@ -9,22 +9,21 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/relay"
 )
 
-// certificate is one for the loopback address, its own authority.
+// certificate is a self-signed certificate for the loopback address.
 type certificate struct {
 	certPath, keyPath string
 	pair              tls.Certificate
@@ -68,50 +67,24 @@ func newCertificate(t *testing.T) certificate {
 	return c
 }
 
-// config returns client settings that trust c and present it.
+// config returns the configuration of a client that accepts c and presents it.
 func (c certificate) config() *tls.Config {
 	return &tls.Config{RootCAs: c.pool, Certificates: []tls.Certificate{c.pair}, MinVersion: tls.VersionTLS12}
 }
 
-// forward accepts TLS connections for a server that does not speak it, and
-// returns its address.
-func (c certificate) forward(t *testing.T, target string) string {
+// terminate accepts TLS connections for a server without TLS and returns the address to
+// connect to.
+func (c certificate) terminate(t *testing.T, server string) string {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{c.pair}, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := new(net.Dialer).DialContext(t.Context(), "tcp", target)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
-				wg.Go(func() {
-					_, _ = io.Copy(pair[0], pair[1])
-					client.Close()
-					server.Close()
-				})
-			}
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		wg.Wait()
-	})
-	return l.Addr().String()
+	return relay.StartOn(t, l, server).Addr()
 }
 
-// With TLS and a user who may do no more than what the package asks for,
-// everything works. Neither a certificate of an unknown authority nor another name
-// nor a wrong password is accepted.
+// With TLS and a user who has only the documented permissions, everything works. A certificate
+// of an unknown authority, another name and a wrong password are refused.
 func TestTLSAndUser(t *testing.T) {
 	t.Parallel()
 	c := newCertificate(t)
@@ -124,12 +97,13 @@ func TestTLSAndUser(t *testing.T) {
 	}
 	s := redis.New(newClient(t, settings), redis.Options{})
 	for _, call := range calls(s, "id-1") {
-		s.Later()
+		s.ExpireWrites()
 		if err := call.call(t.Context()); err != nil {
 			t.Errorf("%s: %v", call.name, err)
 		}
 	}
-	// With no replica to wait for this takes a while, and is permitted.
+	// There is no replica, so WAIT takes its whole time. It is permitted.
+	settings.Timeout = 2 * time.Second
 	s = redis.New(newClient(t, settings), redis.Options{WaitReplicas: 1})
 	if err := reserve(t.Context(), s); err == nil || !strings.Contains(err.Error(), "too few replicas") {
 		t.Errorf("waiting for replicas: error %v", err)
@@ -156,14 +130,14 @@ func TestTLSAndUser(t *testing.T) {
 	}
 }
 
-// permissions are the commands that the package says a user needs on every server.
+// permissions are the commands that the package comment says every server's user needs.
 var permissions = []string{
 	"+eval", "+evalsha", "+time", "+wait", "+get", "+set", "+getrange", "+setrange", "+del", "+pexpireat",
 	"+hget", "+hmget", "+hset", "+hdel", "+hexists", "+hincrby",
 	"+zadd", "+zrange", "+zrem", "+zrevrangebyscore", "+zremrangebyscore", "+zremrangebyrank",
 }
 
-// A cluster's user needs two commands more, also while a slot moves.
+// A cluster's user needs two more commands. They suffice also while a slot moves.
 func TestClusterUser(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t, 0)
@@ -175,7 +149,7 @@ func TestClusterUser(t *testing.T) {
 	settings := redis.Settings{Addresses: c.Addresses()[:1], Cluster: true, Username: "gateway", Password: "gateway-password"}
 	s := redis.New(newClient(t, settings), redis.Options{})
 	for _, call := range calls(s, "id-1") {
-		s.Later()
+		s.ExpireWrites()
 		if err := call.call(t.Context()); err != nil {
 			t.Errorf("%s: %v", call.name, err)
 		}
@@ -201,14 +175,13 @@ func TestClusterUser(t *testing.T) {
 	}
 }
 
-// Sentinels and servers have users of their own, and both are behind TLS.
+// Sentinels and servers have different users, and both are reached through TLS.
 func TestSentinelTLSAndUser(t *testing.T) {
 	t.Parallel()
 	c := newCertificate(t)
 	sentinel := redistest.StartSentinel(t, 0)
 	master := sentinel.Servers[0]
-	behind := c.forward(t, master.Addr())
-	host, port, _ := strings.Cut(behind, ":")
+	host, port, _ := strings.Cut(c.terminate(t, master.Addr()), ":")
 	master.Command(t, append([]string{"ACL", "SETUSER", "gateway", "on", ">gateway-password", "~dsapp:*", "-@all"}, permissions...)...)
 	watcher := sentinel.Sentinels[0]
 	watcher.Command(t, "SENTINEL", "REMOVE", redistest.MasterName)
@@ -217,7 +190,7 @@ func TestSentinelTLSAndUser(t *testing.T) {
 		"+sentinel|get-master-addr-by-name", "+sentinel|sentinels", "+subscribe", "+ping", "&+switch-master", "&+replica-reconf-done")
 	watcher.Command(t, "ACL", "SETUSER", "default", "off")
 	settings := redis.Settings{
-		Addresses: []string{c.forward(t, watcher.Addr())}, MasterName: redistest.MasterName, TLS: c.config(),
+		Addresses: []string{c.terminate(t, watcher.Addr())}, MasterName: redistest.MasterName, TLS: c.config(),
 		Username: "gateway", Password: "gateway-password", SentinelUsername: "asker", SentinelPassword: "asker-password",
 	}
 	s := redis.New(newClient(t, settings), redis.Options{})

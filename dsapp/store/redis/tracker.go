@@ -7,53 +7,54 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
-// tracker knows the identifiers under which this process may have put simulated
-// state until the moment when its keys are gone, so that their number stays
-// bounded: probing unknown identifiers must not fill the server.
-type tracker struct {
+// identifierTracker limits the number of identifiers for which this process stores
+// simulated state, so that probing unknown identifiers cannot fill the server. It holds an
+// identifier until the server has deleted the identifier's keys.
+type identifierTracker struct {
 	limit int
 	now   func() time.Time
 
-	mu    sync.Mutex
-	holds *expiring.Map[claim]
-	last  claim
+	mu   sync.Mutex
+	held *expiring.Map[ticket]
+	last ticket
 }
 
-// claim is one call of hold.
-type claim uint64
+// ticket identifies one call of hold.
+type ticket uint64
 
-func newTracker(limit int, now func() time.Time) *tracker {
-	return &tracker{limit: limit, now: now, holds: expiring.New[claim]()}
+func newTracker(limit int, now func() time.Time) *identifierTracker {
+	return &identifierTracker{limit: limit, now: now, held: expiring.New[ticket]()}
 }
 
-// hold keeps identifier for d, or longer if it is held longer already. It reports
-// whether it is held, which it is not if there is no room. The claim is 0 unless
-// it was this call that began to hold it.
-func (tr *tracker) hold(identifier string, d time.Duration) (held bool, c claim) {
+// hold holds the identifier for at least d. It reports whether the identifier is held: it
+// is not if the limit is reached and it was not held before. The ticket is 0 unless the
+// identifier was not held before.
+func (tr *identifierTracker) hold(identifier string, d time.Duration) (held bool, t ticket) {
 	now := tr.now()
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.holds.Expire(now, tr.holds.Len())
-	_, end, before := tr.holds.Get(identifier)
-	if !before && tr.holds.Len() >= tr.limit {
+	tr.held.Expire(now, tr.held.Len())
+	_, end, before := tr.held.Get(identifier)
+	if !before && tr.held.Len() >= tr.limit {
 		return false, 0
 	}
 	tr.last++
 	if until := now.Add(d); until.After(end) {
 		end = until
 	}
-	tr.holds.Put(identifier, tr.last, end)
+	tr.held.Put(identifier, tr.last, end)
 	if before {
 		return true, 0
 	}
 	return true, tr.last
 }
 
-// release forgets identifier if nobody else has held it since the claim.
-func (tr *tracker) release(identifier string, c claim) {
+// release stops holding the identifier, unless hold was called for it again after it
+// returned the ticket.
+func (tr *identifierTracker) release(identifier string, t ticket) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if last, _, ok := tr.holds.Get(identifier); ok && last == c {
-		tr.holds.Delete(identifier)
+	if last, _, ok := tr.held.Get(identifier); ok && last == t {
+		tr.held.Delete(identifier)
 	}
 }

@@ -6,29 +6,31 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
 )
 
-// The tracker agrees with a plain map of identifiers and moments: never more than
-// the limit, nobody forgotten too early or kept too long.
-func TestTracker(t *testing.T) {
+// The tracker agrees with a plain map of identifiers and times: it holds no more than the limit,
+// and no identifier for too short or too long.
+func TestIdentifierTracker(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		const limit = 3
-		now := time.Unix(0, 0)
-		tr := newTracker(limit, func() time.Time { return now })
+		now := clock.New()
+		tr := newTracker(limit, now.Now)
 		model := map[string]time.Time{}
-		claims := map[string]claim{} // the latest, unless somebody held after it
+		tickets := map[string]ticket{} // of the latest hold, 0 if it began nothing
 		identifiers := rapid.Map(rapid.IntRange(1, 6), func(i int) string { return fmt.Sprintf("id-%d", i) })
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
-				if n := tr.holds.Len(); n > limit {
+				if n := tr.held.Len(); n > limit {
 					t.Fatalf("%d identifiers, limit %d", n, limit)
 				}
 			},
 			"time": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(1, 5).Draw(t, "seconds")) * time.Second)
+				now.Advance(time.Duration(rapid.IntRange(1, 5).Draw(t, "seconds")) * time.Second)
 				for identifier, until := range model {
-					if !now.Before(until) {
+					if !now.Now().Before(until) {
 						delete(model, identifier)
 					}
 				}
@@ -38,26 +40,26 @@ func TestTracker(t *testing.T) {
 				d := time.Duration(rapid.IntRange(1, 9).Draw(t, "seconds")) * time.Second
 				until, before := model[identifier]
 				want := before || len(model) < limit
-				held, c := tr.hold(identifier, d)
-				if held != want || (c != 0) != (want && !before) {
-					t.Fatalf("held %v, claim %v, want %v, new %v", held, c, want, want && !before)
+				held, got := tr.hold(identifier, d)
+				if held != want || (got != 0) != (want && !before) {
+					t.Fatalf("held %v, ticket %v, want %v, new %v", held, got, want, want && !before)
 				}
-				claims[identifier] = c
-				if want && now.Add(d).After(until) {
-					model[identifier] = now.Add(d)
+				tickets[identifier] = got
+				if want && now.Now().Add(d).After(until) {
+					model[identifier] = now.Now().Add(d)
 				}
 			},
 			"release": func(t *rapid.T) {
 				identifier := identifiers.Draw(t, "identifier")
-				c := claims[identifier]
-				if c == 0 {
-					// A claim that is not the latest releases nothing.
-					c = claim(rapid.Uint64().Draw(t, "claim")) | 1<<63
+				last := tickets[identifier]
+				if last == 0 {
+					// An unknown ticket releases nothing.
+					last = ticket(rapid.Uint64().Draw(t, "ticket")) | 1<<63
 				} else {
 					delete(model, identifier)
 				}
-				tr.release(identifier, c)
-				delete(claims, identifier)
+				tr.release(identifier, last)
+				delete(tickets, identifier)
 			},
 		})
 	})

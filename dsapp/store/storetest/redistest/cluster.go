@@ -5,37 +5,39 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
 	masters = 3
-	// slots is how many slots a cluster has.
+	// slots is the number of slots of every cluster.
 	slots = 16384
-	// nodeTimeout is how long a node of a cluster waits for another before it
-	// takes it for dead, in milliseconds.
+	// nodeTimeout is the time in milliseconds after which a node that does not answer
+	// counts as failed.
 	nodeTimeout = "2000"
 )
 
 // Cluster is a running Redis cluster of three masters, each with the same number
 // of replicas.
 type Cluster struct {
-	// Masters are the nodes that were masters at first, with equal parts of the
-	// slots in this order.
+	// Masters are the nodes that were masters at first. They have equal parts of the slots,
+	// in this order.
 	Masters []*Server
-	// Replicas are the replicas of the masters, those of the first one first.
+	// Replicas are the replicas of the masters, in the order of the masters.
 	Replicas []*Server
 }
 
-// StartCluster starts a cluster with that many replicas for each master and waits
-// until all nodes know each other and all slots are served. It needs version 7 of
-// Redis. The cluster is stopped when the test and its subtests are over.
+// StartCluster starts a cluster with the given number of replicas for each master. It waits
+// until all nodes know each other and all slots are served. It needs Redis 7. The cluster is
+// stopped when the test and its subtests are over.
 func StartCluster(tb testing.TB, replicas int) *Cluster {
 	tb.Helper()
 	nodes := make([]*Server, masters*(1+replicas))
 	buses := make([]string, len(nodes))
 	for i := range nodes {
 		nodes[i] = startFree(tb, func(port string) []string {
-			// The usual bus port, 10000 above, may be taken or none.
+			// The default of the bus port, port+10000, may be taken or too high.
 			buses[i] = freePort(tb)
 			return append(arguments(port),
 				"--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", nodeTimeout)
@@ -52,32 +54,32 @@ func StartCluster(tb testing.TB, replicas int) *Cluster {
 			nodes[0].Command(tb, "CLUSTER", "MEET", loopback, node.port(), buses[i])
 		}
 	}
-	c.await(tb, "nodes that know each other", "cluster_known_nodes:"+strconv.Itoa(len(nodes)))
+	c.waitForInfo(tb, "nodes that know each other", "cluster_known_nodes:"+strconv.Itoa(len(nodes)))
 	for i, replica := range c.Replicas {
 		master := c.Masters[i/replicas].Command(tb, "CLUSTER", "MYID")
-		await(tb, "a replica that knows its master", func() bool {
+		poll.Until(tb, "a replica that knows its master", func() bool {
 			_, err := replica.command("CLUSTER", "REPLICATE", master)
 			return err == nil
 		})
 	}
-	c.await(tb, "a cluster that is up", "cluster_state:ok", "cluster_slots_ok:"+strconv.Itoa(slots))
+	c.waitForInfo(tb, "a cluster that is up", "cluster_state:ok", "cluster_slots_ok:"+strconv.Itoa(slots))
 	for _, node := range c.Masters {
-		await(tb, "replicas that are up to date", func() bool {
+		poll.Until(tb, "replicas that are up to date", func() bool {
 			return strings.Count(node.Command(tb, "INFO", "replication"), "state=online") == replicas
 		})
-		await(tb, "a table of slots with all replicas", func() bool {
+		poll.Until(tb, "a table of slots with all replicas", func() bool {
 			return strings.Count(node.Command(tb, "CLUSTER", "NODES"), " slave ") == len(c.Replicas)
 		})
 	}
 	return c
 }
 
-// await waits until every node says all of want about the cluster.
-func (c *Cluster) await(tb testing.TB, what string, want ...string) {
+// waitForInfo waits until CLUSTER INFO of every node has all lines of want.
+func (c *Cluster) waitForInfo(tb testing.TB, what string, want ...string) {
 	tb.Helper()
 	for _, nodes := range [][]*Server{c.Masters, c.Replicas} {
 		for _, node := range nodes {
-			await(tb, what, func() bool {
+			poll.Until(tb, what, func() bool {
 				info := node.Command(tb, "CLUSTER", "INFO")
 				for _, line := range want {
 					if !strings.Contains(info, line+"\r\n") {
@@ -103,7 +105,7 @@ func (c *Cluster) Slot(tb testing.TB, key string) int {
 	return n
 }
 
-// Master returns the server among Masters that the slot belonged to at first.
+// Master returns the server of Masters that had the slot at first.
 func (c *Cluster) Master(slot int) *Server {
 	for i := range c.Masters {
 		if slot < (i+1)*slots/masters {
@@ -113,14 +115,14 @@ func (c *Cluster) Master(slot int) *Server {
 	panic(fmt.Sprintf("no such slot: %d", slot))
 }
 
-// Migration is a slot on its way from one master to another.
+// Migration is the migration of a slot from one master to another.
 type Migration struct {
 	slot     string
 	from, to *Server
 }
 
-// Migrate begins to move a slot: keys that from no longer has, it sends clients to
-// ask the other one for.
+// Migrate begins to migrate a slot. From now on, from answers ASK for keys that it does not
+// have.
 func (c *Cluster) Migrate(tb testing.TB, slot int, from, to *Server) *Migration {
 	tb.Helper()
 	m := &Migration{slot: strconv.Itoa(slot), from: from, to: to}
@@ -129,7 +131,7 @@ func (c *Cluster) Migrate(tb testing.TB, slot int, from, to *Server) *Migration 
 	return m
 }
 
-// Move moves the slot's keys.
+// Move moves the keys of the slot.
 func (m *Migration) Move(tb testing.TB) {
 	tb.Helper()
 	for key := range strings.FieldsSeq(m.from.Command(tb, "CLUSTER", "GETKEYSINSLOT", m.slot, "1000")) {
@@ -137,7 +139,7 @@ func (m *Migration) Move(tb testing.TB) {
 	}
 }
 
-// Finish gives the slot to its new master. Other nodes hear of it from these two.
+// Finish assigns the slot to its new master. The other nodes learn that from these two.
 func (m *Migration) Finish(tb testing.TB) {
 	tb.Helper()
 	id := m.to.Command(tb, "CLUSTER", "MYID")

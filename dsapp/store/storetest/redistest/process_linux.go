@@ -2,7 +2,8 @@ package redistest
 
 import "syscall"
 
-// processAttributes makes the server die with the test process, however that ends.
+// processAttributes returns attributes that make the kernel kill the server when the thread
+// that started it ends, so that no server outlives the test process.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package redistest
 
 import "syscall"
 
-// processAttributes returns nothing where a process cannot be tied to another.
+// processAttributes returns nil: only Linux can kill a process when another ends.
 func processAttributes() *syscall.SysProcAttr { return nil }

@@ -21,23 +21,22 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
 	// binary is the server, which the package redis-server of Debian installs.
 	binary = "redis-server"
-	// startTimeout bounds one start, startAttempts the ports that are tried.
-	startTimeout  = 30 * time.Second
+	// startAttempts is how many ports are tried.
 	startAttempts = 5
-	// commandTimeout bounds Command.
-	commandTimeout = 10 * time.Second
-	// loopback is where everything listens.
+	// loopback is the address that all servers listen on.
 	loopback = "127.0.0.1"
-	// inUse is what a server prints that finds a port taken.
+	// inUse is part of what a server prints if its port is taken.
 	inUse = "Address already in use"
 )
 
-// Server is a running Redis server that keeps nothing on disk.
+// Server is a running Redis server. It does not write to disk unless its arguments say so.
 type Server struct {
 	addr string
 	cmd  *exec.Cmd
@@ -46,9 +45,9 @@ type Server struct {
 	stop sync.Once
 }
 
-// Start starts a server on a free port of the loopback interface, with arguments
-// added to the command line, and stops it when the test and its subtests are
-// over. The test fails if the server is not installed.
+// Start starts a server on a free port of the loopback interface. args are added to its
+// command line. The server is stopped when the test and its subtests are over. The test fails
+// if the server is not installed.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	return startFree(tb, func(port string) []string {
@@ -56,9 +55,9 @@ func Start(tb testing.TB, args ...string) *Server {
 	})
 }
 
-// StartTLS is Start for a server that listens on a second port for TLS, which it
-// returns the address of. The files are a certificate, its key and the authorities
-// of clients' certificates, which are required.
+// StartTLS is Start for a server that also listens for TLS, at the address that it returns.
+// The arguments are the paths of the server's certificate, of its key, and of the authorities
+// of client certificates. The server requires a client certificate.
 func StartTLS(tb testing.TB, certificate, key, authorities string) (s *Server, address string) {
 	tb.Helper()
 	s = startFree(tb, func(port string) []string {
@@ -70,22 +69,22 @@ func StartTLS(tb testing.TB, certificate, key, authorities string) (s *Server, a
 	return s, address
 }
 
-// arguments returns the command line of a server that keeps nothing. Replication
-// without a file would count a replica as up to date a second before it confirms
-// anything.
+// arguments returns the command line of a server that does not write to disk. It turns off
+// diskless replication: with it, a master reports a replica as online a second before the
+// replica confirms writes.
 func arguments(port string) []string {
 	return []string{"--bind", loopback, "--port", port, "--save", "", "--appendonly", "no", "--repl-diskless-sync", "no"}
 }
 
-// startFree starts a server with the arguments for a free port. It tries other
-// ports if another process is faster.
+// startFree starts a server with the arguments for a free port. If another process takes the
+// port first, it tries another one.
 func startFree(tb testing.TB, arguments func(port string) []string) *Server {
 	tb.Helper()
 	path, err := exec.LookPath(binary)
 	if err != nil {
 		tb.Fatalf("this test needs a Redis server: install the program %s (%v)", binary, err)
 	}
-	var output string
+	var failure string
 	for range startAttempts {
 		port := freePort(tb)
 		s, log, err := start(path, tb.TempDir(), port, arguments(port))
@@ -93,19 +92,19 @@ func startFree(tb testing.TB, arguments func(port string) []string) *Server {
 			tb.Cleanup(s.Stop)
 			return s
 		}
-		output = fmt.Sprintf("%v\n%s", err, log)
+		failure = fmt.Sprintf("%v\n%s", err, log)
 		if !strings.Contains(log, inUse) {
 			break
 		}
 	}
-	tb.Fatalf("%s does not start: %s", binary, output)
+	tb.Fatalf("%s does not start: %s", binary, failure)
 	return nil
 }
 
-// start starts a server that works in folder and waits until it answers on port.
-// If it does not, it returns what the server printed.
+// start starts a server in a working folder and waits until it answers on port. On failure it
+// also returns what the server printed.
 func start(path, folder, port string, args []string) (*Server, string, error) {
-	var log output
+	var log output.Buffer
 	s := &Server{addr: net.JoinHostPort(loopback, port), args: args, done: make(chan struct{})}
 	s.cmd = exec.Command(path, args...)
 	s.cmd.Dir = folder
@@ -114,8 +113,8 @@ func start(path, folder, port string, args []string) (*Server, string, error) {
 
 	started := make(chan error)
 	go func() {
-		// The server dies with the thread that started it, so this thread must
-		// not end before the server does.
+		// The server is killed when the thread that started it ends (see
+		// processAttributes), so the thread has to stay until the server has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := s.cmd.Start()
@@ -129,7 +128,7 @@ func start(path, folder, port string, args []string) (*Server, string, error) {
 		return nil, "", err
 	}
 
-	deadline := time.After(startTimeout)
+	deadline := time.After(poll.Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -142,7 +141,7 @@ func start(path, folder, port string, args []string) (*Server, string, error) {
 			return nil, log.String(), errors.New("the process ended")
 		case <-deadline:
 			s.Stop()
-			return nil, log.String(), fmt.Errorf("no answer within %v", startTimeout)
+			return nil, log.String(), fmt.Errorf("no answer within %v", poll.Patience)
 		}
 	}
 }
@@ -152,7 +151,7 @@ func (s *Server) Addr() string { return s.addr }
 
 func (s *Server) port() string { return s.addr[strings.LastIndexByte(s.addr, ':')+1:] }
 
-// running reports whether the server was not stopped. It may be frozen.
+// running reports whether the process of the server exists.
 func (s *Server) running() bool {
 	select {
 	case <-s.done:
@@ -162,7 +161,7 @@ func (s *Server) running() bool {
 	}
 }
 
-// Stop ends the server at once. Stopping again does nothing.
+// Stop kills the server. Calling Stop again does nothing.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		_ = s.cmd.Process.Kill()
@@ -170,9 +169,9 @@ func (s *Server) Stop() {
 	})
 }
 
-// Restart starts a stopped server again, at the same address and with the files
-// that it left. What a server should still have then, it has to keep on disk: see
-// the arguments of Start. The test fails if the address was taken in between.
+// Restart stops the server and starts it again with the same address, arguments and files. It
+// has lost its data unless the arguments make it write to disk. The test fails if another
+// process has taken the address.
 func (s *Server) Restart(tb testing.TB) {
 	tb.Helper()
 	s.Stop()
@@ -183,14 +182,14 @@ func (s *Server) Restart(tb testing.TB) {
 	s.cmd, s.done, s.stop = again.cmd, again.done, sync.Once{}
 }
 
-// Freeze suspends the server: it keeps its connections and answers nothing, until
-// Thaw or Stop.
+// Freeze suspends the process of the server. Its connections stay open and it answers nothing
+// until Thaw or Stop is called.
 func (s *Server) Freeze(tb testing.TB) {
 	tb.Helper()
 	s.signal(tb, syscall.SIGSTOP)
 }
 
-// Thaw resumes a frozen server.
+// Thaw resumes the process of a frozen server.
 func (s *Server) Thaw(tb testing.TB) {
 	tb.Helper()
 	s.signal(tb, syscall.SIGCONT)
@@ -209,9 +208,10 @@ func (s *Server) FlushAll(tb testing.TB) {
 	s.Command(tb, "FLUSHALL")
 }
 
-// Fill has other clients write values of these sizes until the server has no memory left,
-// and go on trying until stop is called, which lifts the limit of the memory, or the test
-// is over. Do not use small values: a server enlarges its table of keys beyond its limit.
+// Fill sets a memory limit and starts one client for each size, which writes values of this
+// size. It returns when the server has refused a value of each client. The clients go on until
+// stop is called or the test is over; stop also removes the limit. Do not use small values: a
+// server exceeds its limit when it enlarges its table of keys.
 func (s *Server) Fill(tb testing.TB, sizes ...int) (stop func()) {
 	tb.Helper()
 	s.Command(tb, "CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -248,9 +248,9 @@ func (s *Server) Fill(tb testing.TB, sizes ...int) (stop func()) {
 	return stop
 }
 
-// Command sends a command on a connection of its own and returns the answer: a
-// string as it is, an integer in decimal, an array with a line for each element.
-// The test fails on every error, of Redis too.
+// Command sends a command on a new connection and returns the answer: a string as it is, an
+// integer in decimal, an array with one line per element. The test fails on every error,
+// including those that the server sends.
 func (s *Server) Command(tb testing.TB, args ...string) string {
 	tb.Helper()
 	answer, err := s.command(args...)
@@ -261,14 +261,14 @@ func (s *Server) Command(tb testing.TB, args ...string) string {
 }
 
 func (s *Server) command(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), poll.Patience)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(commandTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(poll.Patience)); err != nil {
 		return "", err
 	}
 	var request bytes.Buffer
@@ -282,7 +282,7 @@ func (s *Server) command(args ...string) (string, error) {
 	return readAnswer(bufio.NewReader(conn))
 }
 
-// readAnswer reads one value of the second version of the Redis protocol.
+// readAnswer reads one value of version 2 of the Redis protocol.
 func readAnswer(r *bufio.Reader) (string, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {
@@ -317,21 +317,6 @@ func readAnswer(r *bufio.Reader) (string, error) {
 	return strings.Join(elements, "\n"), nil
 }
 
-// await polls until done reports true.
-func await(tb testing.TB, what string, done func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(startTimeout)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			tb.Fatalf("after %v: still waiting for %s", startTimeout, what)
-		}
-	}
-}
-
 // freePort returns a port that nobody listens on.
 func freePort(tb testing.TB) string {
 	tb.Helper()
@@ -340,24 +325,4 @@ func freePort(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	return port
-}
-
-// output collects what the server prints.
-type output struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.Write(p)
-}
-
-// String returns what was printed so far.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.String()
 }

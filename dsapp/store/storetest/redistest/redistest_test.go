@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A started server answers, on its own port, and is gone after Stop.
+// A started server answers on its own port, and does not listen after Stop.
 func TestServer(t *testing.T) {
 	t.Parallel()
 	s, other := Start(t), Start(t)
@@ -42,7 +42,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// A server that starts again is the same one, and has what it kept on disk.
+// A restarted server has the same address, and the data that it wrote to disk.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	for _, kept := range []string{"no", "yes"} {
@@ -72,7 +72,7 @@ func TestStopFrozen(t *testing.T) {
 	s.Stop()
 }
 
-// A server that refuses its arguments is reported with what it printed.
+// The error of a server that does not start contains what it printed.
 func TestStartFails(t *testing.T) {
 	t.Parallel()
 	_, log, err := start(binary, t.TempDir(), freePort(t), []string{"--no-such-option", "1"})
@@ -106,8 +106,8 @@ func TestReadAnswer(t *testing.T) {
 	}
 }
 
-// A started cluster serves every key, on the node that Master tells, and a slot
-// moves with its keys.
+// A cluster serves a key on the node that Master returns, and a migration moves a slot with its
+// keys.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := StartCluster(t, 1)
@@ -139,7 +139,7 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// Started Sentinels agree on the master, and on another one after it died.
+// Sentinels agree on the master, and on another one after it was stopped.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	s := StartSentinel(t, 2)

@@ -7,32 +7,33 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
-	// MasterName is how Sentinels call the master.
+	// MasterName is the name under which the Sentinels watch the master.
 	MasterName = "main"
 	sentinels  = 3
-	// downAfter is how long Sentinels wait for an answer before they take a server
-	// for dead, in milliseconds.
+	// downAfter is the time in milliseconds after which a server that does not answer
+	// counts as down.
 	downAfter = "500"
-	// failoverTimeout is half of the time after which Sentinels try a failover again
-	// that did not succeed, in milliseconds.
+	// failoverTimeout is half of the time in milliseconds after which Sentinels repeat a
+	// failover that did not succeed.
 	failoverTimeout = "2000"
 )
 
 // Sentinel is a running master with replicas, and the Sentinels that watch them.
 type Sentinel struct {
-	// Servers are the master and the replicas, the first master first.
+	// Servers are the server that was the master at first, and the replicas.
 	Servers []*Server
-	// Sentinels are three.
+	// Sentinels are the three Sentinels.
 	Sentinels []*Server
 }
 
-// StartSentinel starts a master with that many replicas and three Sentinels, and
-// waits until the replicas are up to date and the Sentinels know each other and
-// them. It needs version 7 of Redis. Everything is stopped when the test and its
-// subtests are over.
+// StartSentinel starts a master with the given number of replicas, and three Sentinels. It
+// waits until the replicas are up to date and every Sentinel knows all servers and Sentinels.
+// It needs Redis 7. Everything is stopped when the test and its subtests are over.
 func StartSentinel(tb testing.TB, replicas int) *Sentinel {
 	tb.Helper()
 	master := Start(tb)
@@ -40,17 +41,17 @@ func StartSentinel(tb testing.TB, replicas int) *Sentinel {
 	for range replicas {
 		s.Servers = append(s.Servers, Start(tb, "--replicaof", loopback+" "+master.port()))
 	}
-	await(tb, "replicas that are up to date", func() bool {
+	poll.Until(tb, "replicas that are up to date", func() bool {
 		return strings.Count(master.Command(tb, "INFO", "replication"), "state=online") == replicas
 	})
 	for range sentinels {
 		sentinel := startSentinel(tb, master.port())
-		// Everything that they learn from time to time, they learn sooner.
+		// This shortens the intervals in which Sentinels exchange what they know.
 		sentinel.Command(tb, "SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "100", "ASK-PERIOD", "100")
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
 	for _, sentinel := range s.Sentinels {
-		await(tb, "a Sentinel that knows everything", func() bool {
+		poll.Until(tb, "a Sentinel that knows everything", func() bool {
 			known := "," + strings.ReplaceAll(sentinel.Command(tb, "SENTINEL", "MASTER", MasterName), "\n", ",") + ","
 			return strings.Contains(known, fmt.Sprintf(",num-slaves,%d,", replicas)) &&
 				strings.Contains(known, fmt.Sprintf(",num-other-sentinels,%d,", sentinels-1)) &&
@@ -60,7 +61,7 @@ func StartSentinel(tb testing.TB, replicas int) *Sentinel {
 	return s
 }
 
-// startSentinel starts a Sentinel that watches the master on a port.
+// startSentinel starts a Sentinel that watches the master on the given port.
 func startSentinel(tb testing.TB, master string) *Server {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "sentinel.conf")
@@ -83,22 +84,22 @@ func startSentinel(tb testing.TB, master string) *Server {
 // Addresses returns the addresses of the Sentinels.
 func (s *Sentinel) Addresses() []string { return addresses(s.Sentinels) }
 
-// Master returns the server that the running Sentinels agree on, after waiting
-// until they do and that it is another one than not, which may be nil.
-func (s *Sentinel) Master(tb testing.TB, not *Server) *Server {
+// Master waits until all running Sentinels agree on a master other than previous, which may be
+// nil, and returns it.
+func (s *Sentinel) Master(tb testing.TB, previous *Server) *Server {
 	tb.Helper()
 	var master *Server
-	await(tb, "Sentinels that agree on a master", func() bool {
-		told := map[string]bool{}
+	poll.Until(tb, "Sentinels that agree on a master", func() bool {
+		addresses := map[string]bool{}
 		for _, sentinel := range s.Sentinels {
 			if !sentinel.running() {
 				continue
 			}
 			host, port, _ := strings.Cut(sentinel.Command(tb, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName), "\n")
-			told[net.JoinHostPort(host, port)] = true
+			addresses[net.JoinHostPort(host, port)] = true
 		}
 		for _, server := range s.Servers {
-			if len(told) == 1 && told[server.addr] && server != not {
+			if len(addresses) == 1 && addresses[server.addr] && server != previous {
 				master = server
 				return strings.Contains(server.Command(tb, "INFO", "replication"), "role:master")
 			}

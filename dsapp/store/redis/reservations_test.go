@@ -15,7 +15,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
 
-// largest is a record of the greatest size there is.
+// largest returns a record of the greatest size.
 func largest(identifier string) activation.Record {
 	r := record(identifier)
 	part := activation.MaxRecord / 3
@@ -26,9 +26,9 @@ func largest(identifier string) activation.Record {
 	return r
 }
 
-// Whatever another client does to the memory of a server: a registration for which room
-// was reserved is kept. It is refused beforehand when there is no room, also if many come
-// at once, and again accepted when there is.
+// While other clients fill the memory of a server, every Create after a successful Reserve
+// succeeds. Reserve fails when the server is full, also with many concurrent calls, and
+// succeeds again when there is memory.
 func TestFullServer(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) ([]*redistest.Server, redis.Settings){
@@ -44,7 +44,6 @@ func TestFullServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			servers, settings := start(t)
-			settings.Timeout = 10 * time.Second // for a machine that is busy
 			s := redis.New(newClient(t, settings), redis.Options{})
 			if err := reserve(t.Context(), s); err != nil {
 				t.Fatal(err)
@@ -66,7 +65,7 @@ func TestFullServer(t *testing.T) {
 				}
 				kept.Add(1)
 			}
-			// These are under way while the memory runs out.
+			// These run while the memory is filled.
 			full := make(chan struct{})
 			var wg sync.WaitGroup
 			for c := range 10 {
@@ -87,7 +86,7 @@ func TestFullServer(t *testing.T) {
 			if kept.Load() == 0 || refused.Load() == 0 {
 				t.Errorf("%d registrations were kept and %d refused, want both", kept.Load(), refused.Load())
 			}
-			s.Later()
+			s.ExpireWrites()
 			refused.Store(0)
 			for i := range 74 {
 				register(fmt.Sprintf("late-%d", i))
@@ -105,9 +104,9 @@ func TestFullServer(t *testing.T) {
 	}
 }
 
-// A reservation that fails, however often it is tried, leaves no more than one key on the
-// servers that took it: when a master of a cluster is lost, and when a replica is.
-func TestFailedReservationsLeaveOneKey(t *testing.T) {
+// Reserve leaves at most one placeholder on every server, however often it fails because another
+// master of the cluster or a replica is lost.
+func TestFailedReservationsLeaveOnePlaceholder(t *testing.T) {
 	t.Parallel()
 	t.Run("master", func(t *testing.T) {
 		t.Parallel()
@@ -117,14 +116,14 @@ func TestFailedReservationsLeaveOneKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Masters[2].Stop()
-		s.Later()
+		s.ExpireWrites()
 		for range 10 {
 			if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)
 			}
 		}
 		for _, server := range c.Masters[:2] {
-			if got := roomKeys(t, server); len(got) != 1 {
+			if got := placeholders(t, server); len(got) != 1 {
 				t.Errorf("keys %q, want one", got)
 			}
 		}
@@ -132,13 +131,13 @@ func TestFailedReservationsLeaveOneKey(t *testing.T) {
 	t.Run("replica", func(t *testing.T) {
 		t.Parallel()
 		server := redistest.Start(t)
-		s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: 50 * time.Millisecond}), redis.Options{WaitReplicas: 1})
+		s := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}, Timeout: 500 * time.Millisecond}), redis.Options{WaitReplicas: 1})
 		for range 10 {
 			if err := reserve(t.Context(), s); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)
 			}
 		}
-		if got := roomKeys(t, server); len(got) != 1 {
+		if got := placeholders(t, server); len(got) != 1 {
 			t.Errorf("keys %q, want one", got)
 		}
 	})

@@ -12,24 +12,23 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// An entry that no Store writes makes every call that reads it fail, as what is
-// damaged and not as what is absent, and nothing is changed. That of an earlier
-// version is sound.
+// Every call that reads an entry with values that no Store writes fails with
+// activation.ErrDamaged and changes nothing.
 func TestDamagedEntries(t *testing.T) {
 	t.Parallel()
 	const id = "id-1"
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
-	flying := activation.Token{3}
+	inFlight := activation.Token{3}
 	good := func() *entry {
 		return &entry{
 			generation: activation.Generation{1}, kind: activation.KindMDL, expires: now.Add(time.Minute).UnixNano(),
-			reserved: 2, inFlight: []activation.Token{flying}, activations: 2, devices: 1, confirmations: 1,
+			reserved: 2, inFlight: []activation.Token{inFlight}, activations: 2, devices: 1, confirmations: 1,
 			facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data"),
 		}
 	}
 	for name, c := range map[string]struct {
 		forge func(e *entry)
-		sound bool
+		valid bool
 	}{
 		"as it was":             {func(*entry) {}, true},
 		"all rights":            {func(e *entry) { e.devices = e.activations }, true},
@@ -81,7 +80,7 @@ func TestDamagedEntries(t *testing.T) {
 				},
 				"Take": func() error { _, _, err := s.Take(ctx, id, activation.Token{9}, activation.Tag{}, 3); return err },
 				"Settle": func() error {
-					_, _, err := s.Settle(ctx, id, activation.Settlement{Generation: g, Token: flying, Proven: true, MaxAttempts: 3, MaxActivations: 9})
+					_, _, err := s.Settle(ctx, id, activation.Settlement{Generation: g, Token: inFlight, Proven: true, MaxAttempts: 3, MaxActivations: 9})
 					return err
 				},
 				"AdmitDevice":  func() error { _, _, err := s.AdmitDevice(ctx, id, 3); return err },
@@ -94,14 +93,14 @@ func TestDamagedEntries(t *testing.T) {
 			}
 			for call, do := range calls {
 				err := do()
-				if c.sound && err == nil {
+				if c.valid && err == nil {
 					continue
 				}
-				if c.sound || !errors.Is(err, activation.ErrDamaged) || !errors.Is(err, activation.ErrUnavailable) {
+				if c.valid || !errors.Is(err, activation.ErrDamaged) || !errors.Is(err, activation.ErrUnavailable) {
 					t.Errorf("%s: error %v", call, err)
 				}
 			}
-			if c.sound {
+			if c.valid {
 				return
 			}
 			err = s.db.View(func(tx *bolt.Tx) error {

@@ -22,8 +22,8 @@ func openTemporary(t *testing.T) (*Store, string) {
 	return s, path
 }
 
-// free fails if the file at path is locked, or cannot be opened.
-func free(t *testing.T, path string) {
+// checkUnlocked fails the test if the file at path is locked or cannot be opened.
+func checkUnlocked(t *testing.T, path string) {
 	t.Helper()
 	s, err := Open(path, Options{})
 	if err != nil {
@@ -34,15 +34,14 @@ func free(t *testing.T, path string) {
 	}
 }
 
-// A panic in a read transaction fails that call: neither the process nor any other
-// call is concerned, and no key of the file is in the error.
+// A panic in a read transaction makes only that call fail. The error contains no key of the file.
 func TestPanicInRead(t *testing.T) {
 	t.Parallel()
 	s, path := openTemporary(t)
 	_, err := view(t.Context(), s, func(*bolt.Tx) (int, error) { panic("misplaced bucket header: 61 -> 736563726574") })
 	if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "misplaced bucket header") ||
-		strings.Contains(err.Error(), "736563726574") || s.Lost() {
-		t.Errorf("error %v, lost %t", err, s.Lost())
+		strings.Contains(err.Error(), "736563726574") || s.Damaged() {
+		t.Errorf("error %v, damaged %t", err, s.Damaged())
 	}
 	if _, err := s.Reserve(t.Context()); err != nil {
 		t.Error(err)
@@ -50,12 +49,12 @@ func TestPanicInRead(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	free(t, path)
+	checkUnlocked(t, path)
 }
 
-// When bbolt panics with its locks in hand, nothing waits for them: calls fail at
-// once, the store is lost, Close returns, and the file is not locked.
-func TestLocksOfAPanicBlockNothing(t *testing.T) {
+// If bbolt panics while it holds its locks, nothing waits for them: calls fail, the store is
+// damaged, Close returns, and the file is not locked.
+func TestPanicWithLocks(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]func(t *testing.T, s *Store) error{
 		"reading": func(t *testing.T, s *Store) error {
@@ -73,7 +72,8 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 			t.Parallel()
 			s, path := openTemporary(t)
 			other, otherPath := openTemporary(t)
-			// What is looked at beforehand is sound, as if the file were cut only then.
+			// The check before the transaction reads the other, sound file, as if this one
+			// were truncated after the check.
 			mapped := s.file
 			s.file = other.file
 			sound, err := os.ReadFile(otherPath)
@@ -88,8 +88,8 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 					t.Errorf("error %v", err)
 				}
 			}
-			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !s.Lost() {
-				t.Errorf("error %v, lost %t", err, s.Lost())
+			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) || !s.Damaged() {
+				t.Errorf("error %v, damaged %t", err, s.Damaged())
 			}
 			s.file = mapped
 			if err := errors.Join(s.Close(), other.Close()); err != nil {
@@ -98,14 +98,14 @@ func TestLocksOfAPanicBlockNothing(t *testing.T) {
 			if err := os.WriteFile(path, sound, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			free(t, path)
+			checkUnlocked(t, path)
 		})
 	}
 }
 
-// A file that is cut amid a transaction fails that call, and every later one until the
-// store is closed: nothing more is written to the file.
-func TestCutAmidTransaction(t *testing.T) {
+// If the file is truncated during a transaction, its call and all later calls fail, and nothing is
+// written to the file any more.
+func TestTruncatedDuringTransaction(t *testing.T) {
 	t.Parallel()
 	for name, cut := range map[string]func(t *testing.T, s *Store, path string) error{
 		"reading": func(t *testing.T, s *Store, path string) error {
@@ -133,8 +133,8 @@ func TestCutAmidTransaction(t *testing.T) {
 			}
 			err := cut(t, s, path)
 			if !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), path) ||
-				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Lost() {
-				t.Errorf("error %v, lost %t", err, s.Lost())
+				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Damaged() {
+				t.Errorf("error %v, damaged %t", err, s.Damaged())
 			}
 			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)
@@ -149,7 +149,7 @@ func TestCutAmidTransaction(t *testing.T) {
 	}
 }
 
-// A panic while a file is opened leaves it unlocked and closed.
+// After a panic in Open the file is closed and not locked.
 func TestPanicInOpen(t *testing.T) {
 	t.Parallel()
 	s, path := openTemporary(t)
@@ -165,5 +165,5 @@ func TestPanicInOpen(t *testing.T) {
 	if _, err := file.Stat(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("the file is open: %v", err)
 	}
-	free(t, path)
+	checkUnlocked(t, path)
 }

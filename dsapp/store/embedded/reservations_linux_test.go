@@ -3,7 +3,6 @@ package embedded_test
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,7 +18,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
 )
 
-// onSmallDisk runs a test again where it can have a small disk for its store.
+// onSmallDisk runs the test again in a mount namespace and calls test there with a store on a
+// file system of 16 MiB.
 func onSmallDisk(t *testing.T, test func(s *embedded.Store, folder string)) {
 	t.Helper()
 	if namespace.Inside() {
@@ -28,7 +28,7 @@ func onSmallDisk(t *testing.T, test func(s *embedded.Store, folder string)) {
 		return
 	}
 	t.Parallel()
-	// The program ends with the thread that started it.
+	// The program is killed when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	again := namespace.Command(t.Context(), syscall.CLONE_NEWNS, "-test.run=^"+t.Name()+"$")
@@ -39,16 +39,16 @@ func onSmallDisk(t *testing.T, test func(s *embedded.Store, folder string)) {
 	}
 }
 
-// largest is a record of the greatest size there is.
+// largest returns a record of the greatest size.
 func largest(identifier string) activation.Record {
 	r := record(identifier, 1)
 	r.Facts, r.Verifier, r.Data = nil, nil, make([]byte, activation.MaxRecord)
 	return r
 }
 
-// Whatever another program and other calls write to a disk: a registration for which room
-// was reserved is kept. It is refused beforehand when there is no room, also if many come
-// at once, and again accepted when there is.
+// While another program and other calls fill the disk, every Create after a successful Reserve
+// succeeds. Reserve fails when the disk is full, also with many concurrent calls, and succeeds
+// again when there is space.
 func TestFullDisk(t *testing.T) {
 	onSmallDisk(t, func(s *embedded.Store, folder string) { testFullDisk(t, s, folder) })
 }
@@ -56,6 +56,8 @@ func TestFullDisk(t *testing.T) {
 func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 	t.Helper()
 	var kept, refused atomic.Int32
+	// The other program sends here after it has written or tried to.
+	wrote := make(chan struct{})
 	register := func(identifier string) {
 		release, err := s.Reserve(t.Context())
 		if err != nil {
@@ -66,18 +68,18 @@ func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 			return
 		}
 		defer release()
-		time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond) // an authentication server works
+		<-wrote
 		r := largest(identifier)
 		if _, ok, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !ok {
 			t.Errorf("%s was lost: created %v, error %v", identifier, ok, err)
 		}
 		kept.Add(1)
-		// Its pages are used again.
+		// Otherwise the file would grow without a limit.
 		if err := s.Remove(t.Context(), r.Identifier, r.Generation); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("remove: error %v", err)
 		}
 	}
-	// These are under way while the disk fills up again and again, and other calls write.
+	// These run while the disk is filled again and again.
 	const enough = 300
 	var wg sync.WaitGroup
 	for c := range 10 {
@@ -102,9 +104,14 @@ func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 	}
 	defer other.Close()
 	wg.Go(func() {
+		defer close(wrote)
 		size, until := 0, int32(0)
 		for refused.Load() < enough {
 			n, err := other.Write(make([]byte, 4096))
+			select {
+			case wrote <- struct{}{}:
+			default:
+			}
 			if size += n; err == nil {
 				continue
 			}
@@ -137,8 +144,8 @@ func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 	}
 }
 
-// What other calls write to a full disk leaves the room that is reserved.
-func TestOthersLeaveRoom(t *testing.T) {
+// Other calls do not use the space that is reserved on a full disk.
+func TestOtherCallsKeepReservedSpace(t *testing.T) {
 	onSmallDisk(t, func(s *embedded.Store, folder string) {
 		const registrations = 20
 		for range registrations {

@@ -23,14 +23,14 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (own
 		return lookupClaim(tx, claimKey(kind, key), now)
 	})
 	if err != nil || c == nil {
-		return ownership.Claim{}, false, unread(err)
+		return ownership.Claim{}, false, readError(err)
 	}
 	return ownership.Claim{Key: key, Token: c.token, Owner: c.owner}, true, nil
 }
 
-// unread is the error of a claim that was not read, also if that is because no Store
-// can have written it.
-func unread(err error) error {
+// readError adds ownership.ErrDamaged to the error of reading a claim, if the claim is
+// damaged.
+func readError(err error) error {
 	if errors.Is(err, activation.ErrDamaged) {
 		return fmt.Errorf("%w: %w", ownership.ErrDamaged, err)
 	}
@@ -43,11 +43,11 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
 		var claims []ownership.Claim
 		device := deviceKey(kind, serialNumber)
-		for _, place := range places(tx, device) {
-			if len(place) <= len(device)+indexPrefix {
+		for _, pendingKey := range pendingKeys(tx, device) {
+			if len(pendingKey) <= len(device)+indexPrefix {
 				return nil, errCorrupt
 			}
-			key := string(place[len(device)+indexPrefix:])
+			key := string(pendingKey[len(device)+indexPrefix:])
 			c, err := lookupClaim(tx, claimKey(kind, key), now)
 			if err != nil {
 				return nil, err
@@ -59,7 +59,7 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 		slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
 		return claims, nil
 	})
-	return claims, unread(err)
+	return claims, readError(err)
 }
 
 // Claim implements ownership.Store.
@@ -69,7 +69,7 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 			return false, err
 		}
 	}
-	// The caller's slice is its own again as soon as it stops waiting.
+	// The caller may change its slice when it stops waiting, before this is written.
 	next := claim{token: c.Token, serialNumber: serialNumber, owner: bytes.Clone(c.Owner)}
 	name := claimKey(kind, c.Key)
 	return update(ctx, s, func(t *transaction) (bool, error) {
@@ -85,7 +85,7 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 	})
 }
 
-// Release implements ownership.Store. The device is known from the claim.
+// Release implements ownership.Store. It does not need the serial number: the claim has it.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) error {
 	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
 		name := claimKey(kind, key)
@@ -98,7 +98,8 @@ func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, to
 	return err
 }
 
-// lookupClaim returns the claim under name, nil if there is none or it has ended.
+// lookupClaim returns the claim with a key of bucketClaims, or nil if there is none or it has
+// ended.
 func lookupClaim(tx *bolt.Tx, name string, now time.Time) (*claim, error) {
 	b := bucket(tx, bucketClaims).Get([]byte(name))
 	if b == nil {
@@ -114,8 +115,8 @@ func lookupClaim(tx *bolt.Tx, name string, now time.Time) (*claim, error) {
 	return c, nil
 }
 
-// putClaim stores c under name in place of one that has ended, and lists it for
-// the device. In a full list the claim that ends first makes room.
+// putClaim stores c under name, replaces a claim that has ended, and adds c to the list of
+// the device. If the list is full, the claim that ends first leaves the list.
 func (t *transaction) putClaim(name string, device []byte, key string, c *claim) error {
 	if b := bucket(t.tx, bucketClaims).Get([]byte(name)); b != nil {
 		ended, err := decodeClaim(b)
@@ -127,24 +128,24 @@ func (t *transaction) putClaim(name string, device []byte, key string, c *claim)
 		}
 	}
 	t.changed++
-	listed := places(t.tx, device)
-	for _, place := range listed[:max(0, len(listed)-ownership.MaxPending+1)] {
-		if err := bucket(t.tx, bucketPending).Delete(place); err != nil {
+	listed := pendingKeys(t.tx, device)
+	for _, pendingKey := range listed[:max(0, len(listed)-ownership.MaxPending+1)] {
+		if err := bucket(t.tx, bucketPending).Delete(pendingKey); err != nil {
 			return err
 		}
 	}
-	place := append(appendMoment(slices.Clip(device), c.ends), key...)
-	if err := bucket(t.tx, bucketPending).Put(place, nil); err != nil {
+	pendingKey := append(appendMoment(slices.Clip(device), c.ends), key...)
+	if err := bucket(t.tx, bucketPending).Put(pendingKey, nil); err != nil {
 		return err
 	}
-	if err := bucket(t.tx, bucketEnds).Put(indexKey(name, c.ends), place); err != nil {
+	if err := bucket(t.tx, bucketEnds).Put(indexKey(name, c.ends), pendingKey); err != nil {
 		return err
 	}
 	return bucket(t.tx, bucketClaims).Put([]byte(name), c.encode())
 }
 
-// dropClaim removes the claim of an index key. It does not look at the claim, so
-// that one that cannot be decoded goes too when its time has come.
+// dropClaim removes the claim with a key of bucketEnds. It does not decode the claim, so that
+// a damaged one is removed as well when its lifetime has ended.
 func (t *transaction) dropClaim(index []byte) error {
 	t.changed++
 	ends := bucket(t.tx, bucketEnds)
@@ -157,9 +158,9 @@ func (t *transaction) dropClaim(index []byte) error {
 	return bucket(t.tx, bucketClaims).Delete(index[indexPrefix:])
 }
 
-// places returns the device's keys in bucketPending, the one that ends first
-// first.
-func places(tx *bolt.Tx, device []byte) [][]byte {
+// pendingKeys returns the keys of bucketPending that belong to a device, in the order in
+// which the claims end.
+func pendingKeys(tx *bolt.Tx, device []byte) [][]byte {
 	var found [][]byte
 	c := bucket(tx, bucketPending).Cursor()
 	for k, _ := c.Seek(device); bytes.HasPrefix(k, device); k, _ = c.Next() {
@@ -168,11 +169,11 @@ func places(tx *bolt.Tx, device []byte) [][]byte {
 	return found
 }
 
-// claimKey is the key of bucketClaims. No kind holds a slash.
+// claimKey returns the key of a claim in bucketClaims. A kind contains no slash.
 func claimKey(kind ownership.Kind, key string) string { return string(kind) + "/" + key }
 
-// deviceKey is what the device's keys of bucketPending begin with. The length
-// keeps serial numbers apart that begin alike.
+// deviceKey returns the prefix of a device's keys in bucketPending. It contains the length of
+// the serial number, so that none is the prefix of another.
 func deviceKey(kind ownership.Kind, serialNumber string) []byte {
 	b := append([]byte(kind), '/')
 	b = binary.BigEndian.AppendUint16(b, uint16(len(serialNumber)))

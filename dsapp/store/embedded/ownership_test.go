@@ -16,30 +16,30 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
 )
 
 func claim(key string, token byte) ownership.Claim {
 	return ownership.Claim{Key: key, Token: ownership.Token{token}, Owner: []byte("owner")}
 }
 
-// claims makes a claim, which nobody else has.
-func claims(t *testing.T, s *embedded.Store, c ownership.Claim, serialNumber string, lifetime time.Duration) {
+// mustClaim makes a claim, which has to succeed.
+func mustClaim(t *testing.T, s *embedded.Store, c ownership.Claim, serialNumber string, lifetime time.Duration) {
 	t.Helper()
 	if won, err := s.Claim(t.Context(), ownership.Login, c, serialNumber, lifetime); err != nil || !won {
 		t.Fatalf("claim %s: %v, error %v", c.Key, won, err)
 	}
 }
 
-// holds checks how many claims the file holds, listed of them, with as many in the
-// index.
-func holds(t *testing.T, s *embedded.Store, want, listed int) {
+// claims checks the number of claims in the file and its index, and in the lists of devices.
+func claims(t *testing.T, s *embedded.Store, want, listed int) {
 	t.Helper()
 	if c, e, p := count(t, s, "claims"), count(t, s, "ends"), count(t, s, "pending"); c != want || e != want || p != listed {
 		t.Fatalf("file holds %d claims, %d of them to be removed, %d listed; want %d, %d listed", c, e, p, want, listed)
 	}
 }
 
-// pending returns the keys that are listed for a device.
+// pending returns the keys in the list of a device.
 func pending(t *testing.T, s *embedded.Store, serialNumber string) []string {
 	t.Helper()
 	listed, err := s.Pending(t.Context(), ownership.Login, serialNumber)
@@ -53,27 +53,27 @@ func pending(t *testing.T, s *embedded.Store, serialNumber string) []string {
 	return keys
 }
 
-// Claims, lists and releases survive a restart, and so does the time that is left.
+// Claims, lists, releases and the ends of claims survive a restart.
 func TestClaimsReopen(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
+	now := clock.New()
 	path := temporary(t)
 	func() {
-		s, err := embedded.Open(path, embedded.Options{Now: clock.Now})
+		s, err := embedded.Open(path, embedded.Options{Now: now.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		claims(t, s, claim("1", 1), "device-1", time.Minute)
-		claims(t, s, claim("2", 2), "device-1", time.Hour)
-		claims(t, s, claim("3", 3), "device-1", time.Hour)
+		mustClaim(t, s, claim("1", 1), "device-1", time.Minute)
+		mustClaim(t, s, claim("2", 2), "device-1", time.Hour)
+		mustClaim(t, s, claim("3", 3), "device-1", time.Hour)
 		if err := s.Release(t.Context(), ownership.Login, "3", ownership.Token{3}, "device-1"); err != nil {
 			t.Fatal(err)
 		}
 	}()
 
-	s := open(t, path, embedded.Options{Now: clock.Now})
-	holds(t, s, 2, 2)
+	s := open(t, path, embedded.Options{Now: now.Now})
+	claims(t, s, 2, 2)
 	if got := pending(t, s, "device-1"); !slices.Equal(got, []string{"1", "2"}) {
 		t.Fatalf("listed: %v", got)
 	}
@@ -87,23 +87,23 @@ func TestClaimsReopen(t *testing.T) {
 	if won, err := s.Claim(t.Context(), ownership.Login, claim("1", 1), "device-1", time.Hour); err != nil || !won {
 		t.Fatalf("the claim's own repetition was refused, error %v", err)
 	}
-	clock.advance(time.Minute)
+	now.Advance(time.Minute)
 	if _, found, err := s.Owner(t.Context(), ownership.Login, "1"); err != nil || found {
 		t.Fatalf("owner after the end: found %v, error %v", found, err)
 	}
 }
 
-// The end of a claim is exact, for its owner and in the list.
+// A claim ends exactly at the end of its lifetime, for Owner and in the list.
 func TestClaimLifetime(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
-	claims(t, s, claim("1", 1), "device-1", time.Minute)
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	mustClaim(t, s, claim("1", 1), "device-1", time.Minute)
 	for _, step := range []struct {
 		advance time.Duration
 		live    bool
 	}{{time.Minute - 1, true}, {1, false}} {
-		clock.advance(step.advance)
+		now.Advance(step.advance)
 		if _, found, err := s.Owner(t.Context(), ownership.Login, "1"); err != nil || found != step.live {
 			t.Errorf("owner: found %v, error %v, want %v", found, err, step.live)
 		}
@@ -111,20 +111,20 @@ func TestClaimLifetime(t *testing.T) {
 			t.Errorf("%d claims listed, live: %v", n, step.live)
 		}
 	}
-	// Once ended, its own token does not make it the owner again without a claim.
+	// After the end of the claim its token has no effect.
 	if err := s.Release(t.Context(), ownership.Login, "1", ownership.Token{1}, "device-1"); err != nil {
 		t.Error(err)
 	}
-	claims(t, s, claim("1", 1), "device-1", time.Minute)
-	holds(t, s, 1, 1)
+	mustClaim(t, s, claim("1", 1), "device-1", time.Minute)
+	claims(t, s, 1, 1)
 }
 
-// Ended claims go with later writes, of registrations too, a bounded number at a
-// time, and all with a sweep.
+// Later writes, also of registrations, remove a limited number of claims that have ended, and a
+// sweep removes all.
 func TestClaimRemoval(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
 	const n = 300
 	var wg sync.WaitGroup
 	for i := range n {
@@ -136,9 +136,9 @@ func TestClaimRemoval(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	claims(t, s, claim("late", 1), "device-1", time.Hour)
-	holds(t, s, n+1, n+1)
-	clock.advance(time.Minute)
+	mustClaim(t, s, claim("late", 1), "device-1", time.Hour)
+	claims(t, s, n+1, n+1)
+	now.Advance(time.Minute)
 	create(t, s, record("later", 1))
 	if left := count(t, s, "claims"); left > n || left < n-100 {
 		t.Fatalf("%d claims left of %d after one write", left, n+1)
@@ -146,53 +146,53 @@ func TestClaimRemoval(t *testing.T) {
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	holds(t, s, 1, 1)
+	claims(t, s, 1, 1)
 	entries(t, s, 1, 0)
 	if got := pending(t, s, "device-1"); !slices.Equal(got, []string{"late"}) {
 		t.Fatalf("listed: %v", got)
 	}
 }
 
-// Nothing is left behind by releases, by claims in place of ended ones and by
-// those that give way in a list.
-func TestClaimsLeaveNothingBehind(t *testing.T) {
+// Nothing is left of claims that were released, replaced after their end, or displaced from a
+// list.
+func TestClaimsAreRemovedCompletely(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
-	claims(t, s, claim("1", 1), "device-1", time.Minute)
-	clock.advance(time.Minute)
-	claims(t, s, claim("1", 2), "device-2", time.Hour)
-	holds(t, s, 1, 1)
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	mustClaim(t, s, claim("1", 1), "device-1", time.Minute)
+	now.Advance(time.Minute)
+	mustClaim(t, s, claim("1", 2), "device-2", time.Hour)
+	claims(t, s, 1, 1)
 	if got := pending(t, s, "device-1"); got != nil {
 		t.Errorf("listed for the first device: %v", got)
 	}
-	// The device is that of the claim, whatever the caller says.
+	// Release takes the device from the claim and ignores the argument.
 	if err := s.Release(t.Context(), ownership.Login, "1", ownership.Token{2}, "device-9"); err != nil {
 		t.Fatal(err)
 	}
-	holds(t, s, 0, 0)
+	claims(t, s, 0, 0)
 
 	const n = 3 * ownership.MaxPending
 	for i := range n {
-		claims(t, s, claim(fmt.Sprintf("%02d", i), 1), "device-1", time.Hour+time.Duration(i))
+		mustClaim(t, s, claim(fmt.Sprintf("%02d", i), 1), "device-1", time.Hour+time.Duration(i))
 	}
-	holds(t, s, n, ownership.MaxPending)
+	claims(t, s, n, ownership.MaxPending)
 	for i := range n {
 		if err := s.Release(t.Context(), ownership.Login, fmt.Sprintf("%02d", i), ownership.Token{1}, "device-1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	holds(t, s, 0, 0)
+	claims(t, s, 0, 0)
 }
 
-// A claim that cannot be read is an error, never an unknown request; others are
-// not concerned, and when its time has come it goes.
+// Calls fail for a claim that cannot be decoded; they do not treat it as absent. Other claims are
+// not affected. The claim is removed at its end.
 func TestCorruptClaim(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
-	s := open(t, temporary(t), embedded.Options{Now: clock.Now})
-	claims(t, s, claim("1", 1), "device-1", time.Minute)
-	claims(t, s, claim("2", 2), "device-2", time.Minute)
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	mustClaim(t, s, claim("1", 1), "device-1", time.Minute)
+	mustClaim(t, s, claim("2", 2), "device-2", time.Minute)
 	err := s.DB().Update(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte("claims")).Put([]byte("login/1"), []byte("not a claim"))
 	})
@@ -220,19 +220,19 @@ func TestCorruptClaim(t *testing.T) {
 	if got := pending(t, s, "device-2"); !slices.Equal(got, []string{"2"}) {
 		t.Errorf("another device is concerned: %v", got)
 	}
-	clock.advance(time.Minute)
+	now.Advance(time.Minute)
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	holds(t, s, 0, 0)
-	claims(t, s, claim("1", 3), "device-3", time.Minute)
+	claims(t, s, 0, 0)
+	mustClaim(t, s, claim("1", 3), "device-3", time.Minute)
 }
 
-// A list that cannot be read is an error of its device alone.
+// Pending fails for a list that cannot be decoded. Other devices are not affected.
 func TestCorruptList(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
-	claims(t, s, claim("2", 2), "device-2", time.Minute)
+	mustClaim(t, s, claim("2", 2), "device-2", time.Minute)
 	for _, rest := range []string{"", "short", "12345678"} {
 		err := s.DB().Update(func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("pending")).Put([]byte("login/\x00\x08device-1"+rest), nil)
@@ -249,7 +249,7 @@ func TestCorruptList(t *testing.T) {
 	}
 }
 
-// A file from before there were claims is opened as it is, and gets what it lacks.
+// A file of an early version, without buckets for claims, can be opened and gets them.
 func TestFileWithoutClaims(t *testing.T) {
 	t.Parallel()
 	path := temporary(t)
@@ -271,11 +271,11 @@ func TestFileWithoutClaims(t *testing.T) {
 	if _, found, err := s.Load(t.Context(), "id-1"); err != nil || !found {
 		t.Fatalf("load: %v, error %v", found, err)
 	}
-	claims(t, s, claim("1", 1), "device-1", time.Hour)
-	holds(t, s, 1, 1)
+	mustClaim(t, s, claim("1", 1), "device-1", time.Hour)
+	claims(t, s, 1, 1)
 }
 
-// What cannot be a key of the file is refused before it can spoil a transaction.
+// A key or serial number that cannot be a key is refused before it makes a transaction fail.
 func TestClaimKeyLength(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
@@ -295,15 +295,15 @@ func TestClaimKeyLength(t *testing.T) {
 			t.Errorf("release of %d bytes: %v", len(bad), err)
 		}
 	}
-	holds(t, s, 0, 0)
+	claims(t, s, 0, 0)
 }
 
-// A claim whose caller left before it could be written is not made, and does not
-// keep others waiting.
-func TestClaimantLeaves(t *testing.T) {
+// A claim whose context ends before it is written is not made, and other claims need not wait for
+// it.
+func TestClaimIsCanceled(t *testing.T) {
 	t.Parallel()
 	s := open(t, temporary(t), embedded.Options{})
-	tx, err := s.DB().Begin(true) // nothing can be written now
+	tx, err := s.DB().Begin(true) // blocks all writes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,11 +315,11 @@ func TestClaimantLeaves(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	claims(t, s, claim("2", 2), "device-1", time.Hour)
-	holds(t, s, 1, 1)
+	mustClaim(t, s, claim("2", 2), "device-1", time.Hour)
+	claims(t, s, 1, 1)
 }
 
-// After Close, and when the file fails, every call fails.
+// After Close, and if the file fails, every call fails.
 func TestClaimsUnavailable(t *testing.T) {
 	t.Parallel()
 	closed, err := embedded.Open(temporary(t), embedded.Options{})

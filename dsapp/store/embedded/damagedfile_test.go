@@ -22,31 +22,36 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// The trials damage copies of a real file and use them in a child process: whatever
-// a file holds, the process that opens it lives. They know no more of a store than
-// its interface, and of its file than that it has pages.
+// These tests damage copies of a real file and use them in a child process, which must not
+// crash, whatever the file contains. They use only the exported methods of a Store, and know of
+// the file only that it has pages.
 
 const (
-	// childTrials is the environment variable that makes the test binary a process
-	// that makes the trials it reads.
+	// childTrials is an environment variable. If it is set, the test binary calls
+	// serveTrials.
 	childTrials = "DSAPP_EMBEDDED_TRIALS"
 	pageSize    = 4096
-	members     = 150
+	// members is the number of registrations, claims and simulated registrations in the
+	// real file.
+	members = 150
 )
 
-// trial is what the child does with a copy: it damages it as told once it has opened
-// it, unless the copy was damaged before.
+// trial is a test of a file in the child process.
 type trial struct {
-	damage string // "before", "cut", "zero" or "race", which cuts while others use the file
+	// damage is what the child does after it has opened the file: nothing ("before", the
+	// file was damaged before), truncate it ("cut"), overwrite a page with zeros ("zero"),
+	// or truncate it while other goroutines use the store ("race").
+	damage string
 	offset int
 	path   string
 }
 
-// outcome of a trial: "refused" by Open, "works" in every respect, "fails" with the
-// errors that a store may have, or what is wrong.
+// outcome is the outcome of a trial: "refused" if Open returned an error, "works" if all calls
+// succeeded, "fails" if calls failed with activation.ErrUnavailable, or else a description of
+// what is wrong.
 type outcome string
 
-// serveTrials makes the trials it reads, a line each.
+// serveTrials makes the trials that it reads, one per line, and writes their outcomes.
 func serveTrials(in io.Reader, out io.Writer) {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -72,7 +77,7 @@ func (x trial) make() outcome {
 	if err := s.Close(); err != nil {
 		return outcome("closing: " + err.Error())
 	}
-	// Whatever is left of the file, nobody holds its lock.
+	// The file may be refused now, but it must not be locked.
 	s, err = embedded.Open(x.path, embedded.Options{})
 	switch {
 	case err == nil:
@@ -87,8 +92,8 @@ func (x trial) make() outcome {
 	return result
 }
 
-// refused checks that a file that Open refused is as it was and not locked, and that
-// the error tells what to do.
+// refused checks that a file that Open refused is unchanged and not locked, and that the error
+// says what to do.
 func (x trial) refused(before []byte, err error) outcome {
 	if _, ok := errors.AsType[*embedded.FileError](err); !ok || !strings.Contains(err.Error(), x.path) ||
 		!strings.Contains(err.Error(), "move the file aside: what it holds lives ten minutes") {
@@ -104,7 +109,7 @@ func (x trial) refused(before []byte, err error) outcome {
 	return "refused"
 }
 
-// use damages the file, if that was not done before, and makes calls of all kinds.
+// use damages the file as the trial says and calls all methods.
 func (x trial) use(s *embedded.Store) outcome {
 	var err error
 	switch x.damage {
@@ -142,6 +147,7 @@ func (x trial) use(s *embedded.Store) outcome {
 	return calls(s)
 }
 
+// calls calls all methods and returns the outcome.
 func calls(s *embedded.Store) outcome {
 	ctx := context.Background()
 	result := outcome("works")
@@ -226,7 +232,8 @@ func realFile(t testing.TB) []byte {
 		})
 	}
 	wg.Wait()
-	// Nothing depends on the last transaction, which a lost meta page undoes.
+	// Without one of its meta pages the file is as before the last transaction, which
+	// therefore must not matter.
 	for range 2 {
 		if _, _, err := s.Settle(t.Context(), "nobody", activation.Settlement{}); err != nil {
 			t.Fatal(err)
@@ -242,7 +249,7 @@ func realFile(t testing.TB) []byte {
 	return content
 }
 
-// child is a process that makes trials.
+// child is a process that runs serveTrials.
 type child struct {
 	*exec.Cmd
 
@@ -285,7 +292,7 @@ func (c *child) try(t *testing.T, path string, content []byte, damage string, of
 	return outcome(c.lines.Text())
 }
 
-// end checks that the child lived to the end.
+// end ends the child and checks that it did not crash.
 func (c *child) end(t *testing.T) {
 	t.Helper()
 	if err := errors.Join(c.in.Close(), c.Wait()); err != nil {
@@ -293,8 +300,9 @@ func (c *child) end(t *testing.T) {
 	}
 }
 
-// A file with any page damaged, or cut anywhere, is refused as it is, its lock free,
-// or works in every respect: nothing that was in use is damaged then.
+// If any page of a file is damaged, or the file is truncated anywhere, Open refuses the file,
+// does not change it and releases its lock. Otherwise the damaged page was not in use, and all
+// calls work.
 func TestDamagedPages(t *testing.T) {
 	t.Parallel()
 	content := realFile(t)
@@ -314,7 +322,7 @@ func TestDamagedPages(t *testing.T) {
 			}
 			return b
 		},
-		// The rest of a page whose head is as it was.
+		// The header of the page is unchanged.
 		"zeroed behind its head": func(page int) []byte {
 			b := make([]byte, pageSize)
 			copy(b, content[page*pageSize:][:16])
@@ -340,13 +348,13 @@ func TestDamagedPages(t *testing.T) {
 				case name == "cut in a page":
 					copied = copied[:page*pageSize+1+page*13%(pageSize-1)]
 				default:
-					// As a file system that lost what it was told last.
+					// A file system can lose the latest writes like this.
 					clear(copied[page*pageSize:])
 				}
 				switch result := c.try(t, path, copied, "before", page*pageSize); {
 				case result == "refused":
 					refused++
-				// Nobody can tell an empty file from a new one.
+				// An empty file is the same as a new one.
 				case result == "works", len(copied) == 0:
 				default:
 					t.Errorf("page %d of %d: %s", page, pages, result)
@@ -359,8 +367,9 @@ func TestDamagedPages(t *testing.T) {
 	}
 }
 
-// A file that is cut or overwritten while it is open and mapped, also amid calls,
-// makes calls fail as a store's may and nothing else; after Close it is not locked.
+// If a file is truncated or overwritten while it is open and mapped, also during calls, calls fail
+// with activation.ErrUnavailable and the process does not crash. After Close, the file is not
+// locked.
 func TestDamagedWhileOpen(t *testing.T) {
 	t.Parallel()
 	content := realFile(t)
@@ -374,7 +383,7 @@ func TestDamagedWhileOpen(t *testing.T) {
 			for offset := 0; offset < len(content); offset += 5 * pageSize {
 				at := offset
 				if damage == "race" {
-					// bbolt reads the first two pages with its locks in hand.
+					// bbolt holds locks while it reads the first two pages.
 					at = max(at, 2*pageSize)
 				}
 				switch result := c.try(t, path, content, damage, at); result {

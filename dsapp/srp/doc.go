@@ -24,7 +24,7 @@
 //
 // all modulo N. In H(g), g is the single byte 2 (2048 bits) or 5 (3072 and 4096
 // bits). The salt s is hashed as 16 raw bytes, identity I and password P as the
-// ASCII bytes they are given as. a and b are 256 random bits. A [Transport] seals
+// ASCII bytes they are given as. a and b are 256 random bits. A [Session] seals
 // activation data under keys that it derives from K.
 //
 // # Origin of the choices

@@ -88,23 +88,23 @@ func (w *workspace) prove(identity string, salt, clientPublic, serverPublic []by
 
 // bind sets the salt of the keys to SHA-256(PAD(A) | PAD(B)), so that they belong to
 // one exchange.
-func (t *Transport) bind(clientPublic, serverPublic []byte) {
+func (s *Session) bind(clientPublic, serverPublic []byte) {
 	h := sha256.New()
 	h.Write(clientPublic)
 	h.Write(serverPublic)
-	h.Sum(t.salt[:0])
+	h.Sum(s.salt[:0])
 }
 
 // keys returns the keys of an item (RFC 5869):
 //
 //	Kenc = HKDF-SHA-256(K, salt, "DSAPP-SRP v1 <item> encryption")
 //	Kmac = HKDF-SHA-256(K, salt, "DSAPP-SRP v1 <item> mac")
-func (t *Transport) keys(item seal.Item) (encryption, authentication []byte, err error) {
+func (s *Session) keys(item seal.Item) (encryption, authentication []byte, err error) {
 	for _, k := range []struct {
 		to      *[]byte
 		purpose string
 	}{{&encryption, "encryption"}, {&authentication, "mac"}} {
-		if *k.to, err = hkdf.Key(sha256.New, t.key, t.salt[:], "DSAPP-SRP v1 "+string(item)+" "+k.purpose, itemKeySize); err != nil {
+		if *k.to, err = hkdf.Key(sha256.New, s.key, s.salt[:], "DSAPP-SRP v1 "+string(item)+" "+k.purpose, itemKeySize); err != nil {
 			return nil, nil, fmt.Errorf("deriving %s key: %w", k.purpose, err)
 		}
 	}

@@ -130,7 +130,7 @@ func (p *Profile) Verify(state []byte, identity string, evidence []byte) (sessio
 	if !ok {
 		return nil, "", false
 	}
-	return NewTransport(key, x.clientPublic, x.serverPublic), upperHex(m2), true
+	return NewSession(key, x.clientPublic, x.serverPublic), upperHex(m2), true
 }
 
 // verify returns K and M2 if the evidence is right. It returns false as well when a

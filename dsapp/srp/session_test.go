@@ -38,7 +38,7 @@ func vectorExchange() (key, a, b []byte) {
 
 // The known answers were computed outside Go: Python's hmac and hashlib for the
 // keys and the MAC, OpenSSL for AES-256-CTR.
-func TestTransportVectors(t *testing.T) {
+func TestSessionVectors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		item                 seal.Item
@@ -54,7 +54,7 @@ func TestTransportVectors(t *testing.T) {
 	} {
 		t.Run(string(c.item), func(t *testing.T) {
 			t.Parallel()
-			got, err := NewTransport(vectorExchange()).Open(c.item, seal.Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
+			got, err := NewSession(vectorExchange()).Open(c.item, seal.Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
 			if err != nil || string(got) != c.plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -98,7 +98,7 @@ func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Cipherte
 }
 
 // What Seal produces is what the profile says, for random exchanges and lengths.
-func TestTransportAgainstOracle(t *testing.T) {
+func TestSessionAgainstOracle(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		bytesOf := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(r, name) }
@@ -107,7 +107,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 		item := rapid.SampledFrom(items).Draw(r, "item")
 		want := rapid.SliceOfN(rapid.Byte(), 1, 200).Draw(r, "plaintext")
 
-		c, err := NewTransport(key, a, b).Seal(item, want)
+		c, err := NewSession(key, a, b).Seal(item, want)
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 		if !bytes.Equal(got, want) || !bytes.Equal(mac, c.MAC) {
 			r.Fatalf("got %x with MAC %x, sealed %x with MAC %x", got, mac, want, c.MAC)
 		}
-		opened, err := NewTransport(key, a, b).Open(item, c)
+		opened, err := NewSession(key, a, b).Open(item, c)
 		if err != nil || !bytes.Equal(opened, want) {
 			r.Fatalf("opened to %x, %v", opened, err)
 		}
@@ -129,7 +129,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 // without plaintext.
 func TestAlteredCiphertext(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	c, err := tr.Seal(seal.ActivationCode, []byte("activation code 17"))
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestAlteredCiphertext(t *testing.T) {
 // The boundary between counter and data cannot be moved.
 func TestCounterBoundary(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	c, err := tr.Seal(seal.ActivationCode, []byte("activation code"))
 	if err != nil {
 		t.Fatal(err)
@@ -181,22 +181,22 @@ func TestCounterBoundary(t *testing.T) {
 func TestCiphertextBinding(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
-	c, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
+	c, err := NewSession(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	other := func(v []byte) []byte { v = bytes.Clone(v); v[len(v)-1] ^= 1; return v }
 	for _, x := range []struct {
 		name string
-		tr   *Transport
+		tr   *Session
 		item seal.Item
 	}{
-		{"other item", NewTransport(key, a, b), seal.EventReactivationCounter},
-		{"unknown item", NewTransport(key, a, b), "activationcode"},
-		{"other key", NewTransport(other(key), a, b), seal.ActivationCode},
-		{"other client value", NewTransport(key, other(a), b), seal.ActivationCode},
-		{"other server value", NewTransport(key, a, other(b)), seal.ActivationCode},
-		{"swapped values", NewTransport(key, b, a), seal.ActivationCode},
+		{"other item", NewSession(key, a, b), seal.EventReactivationCounter},
+		{"unknown item", NewSession(key, a, b), "activationcode"},
+		{"other key", NewSession(other(key), a, b), seal.ActivationCode},
+		{"other client value", NewSession(key, other(a), b), seal.ActivationCode},
+		{"other server value", NewSession(key, a, other(b)), seal.ActivationCode},
+		{"swapped values", NewSession(key, b, a), seal.ActivationCode},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
@@ -212,7 +212,7 @@ func TestKeysDiffer(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
 	seen := make(map[string]string)
-	for name, tr := range map[string]*Transport{"first": NewTransport(key, a, b), "swapped": NewTransport(key, b, a), "other key": NewTransport(a[:32], a, b)} {
+	for name, tr := range map[string]*Session{"first": NewSession(key, a, b), "swapped": NewSession(key, b, a), "other key": NewSession(a[:32], a, b)} {
 		for _, item := range items {
 			encryption, authentication, err := tr.keys(item)
 			if err != nil {
@@ -234,11 +234,11 @@ func same(err, want error) bool {
 	return errors.Is(err, want) && err.Error() == want.Error()
 }
 
-// An item is sealed once per Transport, however many ask at once; the other
+// An item is sealed once per Session, however many ask at once; the other
 // items are not concerned.
 func TestSealOnce(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	for _, item := range items {
 		var sealed atomic.Int32
 		var wg sync.WaitGroup
@@ -261,7 +261,7 @@ func TestSealOnce(t *testing.T) {
 
 func TestSealErrors(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	if _, err := tr.Seal("serialNumber", []byte("x")); !same(err, ErrUnknownItem) {
 		t.Errorf("unknown item: %v", err)
 	}
@@ -278,7 +278,7 @@ func TestCounterIsRandom(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
 	for range 1000 {
-		c, err := NewTransport(vectorExchange()).Seal(seal.ActivationCode, []byte("x"))
+		c, err := NewSession(vectorExchange()).Seal(seal.ActivationCode, []byte("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -297,7 +297,7 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
 		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
 		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
-		transport := func(e [3][]byte) *Transport { return NewTransport(e[0], e[1], e[2]) }
+		transport := func(e [3][]byte) *Session { return NewSession(e[0], e[1], e[2]) }
 		item := rapid.SampledFrom(items).Draw(t, "item")
 		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
 		c, err := transport(exchange).Seal(item, plaintext)
@@ -307,7 +307,7 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("opened to %x, %v", got, err)
 		}
-		refused := func(what string, tr *Transport, item seal.Item, c seal.Ciphertext) {
+		refused := func(what string, tr *Session, item seal.Item, c seal.Ciphertext) {
 			if got, err := tr.Open(item, c); !same(err, seal.ErrUnopened) || got != nil {
 				t.Fatalf("%s: opened to %x, %v", what, got, err)
 			}
@@ -330,9 +330,9 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 }
 
 // Nothing opens but what has the right MAC, and nothing makes Open panic.
-func FuzzTransportOpen(f *testing.F) {
+func FuzzSessionOpen(f *testing.F) {
 	key, a, b := vectorExchange()
-	genuine, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
+	genuine, err := NewSession(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func FuzzTransportOpen(f *testing.F) {
 	f.Add("activationCode", []byte{1}, make([]byte, 16), make([]byte, 32))
 	f.Fuzz(func(t *testing.T, item string, data, counter, mac []byte) {
 		c := seal.Ciphertext{Data: data, Counter: counter, MAC: mac}
-		got, err := NewTransport(key, a, b).Open(seal.Item(item), c)
+		got, err := NewSession(key, a, b).Open(seal.Item(item), c)
 		if err != nil {
 			if !same(err, seal.ErrUnopened) || got != nil {
 				t.Fatalf("got %x, %v", got, err)
@@ -356,12 +356,12 @@ func FuzzTransportOpen(f *testing.F) {
 	})
 }
 
-func BenchmarkTransportSeal(b *testing.B) {
+func BenchmarkSessionSeal(b *testing.B) {
 	key, x, y := vectorExchange()
 	plaintext := make([]byte, 1024)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := NewTransport(key, x, y).Seal(seal.LicenseActivationMessage, plaintext); err != nil {
+		if _, err := NewSession(key, x, y).Seal(seal.LicenseActivationMessage, plaintext); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -16,7 +16,7 @@ const (
 	macSize     = sha256.Size
 )
 
-// Errors of Transport.Seal.
+// Errors of Session.Seal.
 var (
 	// ErrSealedBefore means that the Transport has sealed this item already.
 	ErrSealedBefore = errors.New("item was sealed before in this exchange")
@@ -26,9 +26,9 @@ var (
 	ErrEmpty = errors.New("nothing to seal")
 )
 
-// Transport seals and opens the items of one exchange with AES-256-CTR and
+// Session seals and opens the items of one exchange with AES-256-CTR and
 // HMAC-SHA-256, encrypt-then-MAC. It is safe for concurrent use.
-type Transport struct {
+type Session struct {
 	key  []byte
 	salt [sha256.Size]byte
 
@@ -36,30 +36,30 @@ type Transport struct {
 	sealed map[seal.Item]bool
 }
 
-// NewTransport returns a Transport for the exchange that ended with the given
+// NewSession returns a Session for the exchange that ended with the given
 // session key. The public values, both padded to the length of the group's
-// prime, bind its keys to that exchange. The Transport refers to key and makes
+// prime, bind its keys to that exchange. The Session refers to key and makes
 // no copy: the caller wipes key when done.
-func NewTransport(key, clientPublic, serverPublic []byte) *Transport {
-	t := &Transport{key: key, sealed: make(map[seal.Item]bool)}
-	t.bind(clientPublic, serverPublic)
-	return t
+func NewSession(key, clientPublic, serverPublic []byte) *Session {
+	s := &Session{key: key, sealed: make(map[seal.Item]bool)}
+	s.bind(clientPublic, serverPublic)
+	return s
 }
 
 // Seal encrypts plaintext under a random counter and authenticates the result.
 // Each item is sealed at most once, so that no key ever protects two messages.
 // The errors are ErrUnknownItem, ErrEmpty and ErrSealedBefore.
-func (t *Transport) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error) {
+func (s *Session) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error) {
 	if !item.Known() {
 		return seal.Ciphertext{}, ErrUnknownItem
 	}
 	if len(plaintext) == 0 {
 		return seal.Ciphertext{}, ErrEmpty
 	}
-	if !t.claim(item) {
+	if !s.claim(item) {
 		return seal.Ciphertext{}, ErrSealedBefore
 	}
-	encryption, authentication, err := t.keys(item)
+	encryption, authentication, err := s.keys(item)
 	if err != nil {
 		return seal.Ciphertext{}, err
 	}
@@ -77,11 +77,11 @@ func (t *Transport) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, err
 
 // Open verifies c in constant time and only then decrypts it. The only error is
 // seal.ErrUnopened.
-func (t *Transport) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
+func (s *Session) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 	if !item.Known() || len(c.Data) == 0 || len(c.Counter) != counterSize || len(c.MAC) != macSize {
 		return nil, seal.ErrUnopened
 	}
-	encryption, authentication, err := t.keys(item)
+	encryption, authentication, err := s.keys(item)
 	if err != nil {
 		return nil, seal.ErrUnopened
 	}
@@ -99,14 +99,14 @@ func (t *Transport) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 }
 
 // Clear overwrites the session key. Nothing is to be sealed or opened after it.
-func (t *Transport) Clear() { clear(t.key) }
+func (s *Session) Clear() { clear(s.key) }
 
-func (t *Transport) claim(item seal.Item) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sealed[item] {
+func (s *Session) claim(item seal.Item) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealed[item] {
 		return false
 	}
-	t.sealed[item] = true
+	s.sealed[item] = true
 	return true
 }

@@ -22,12 +22,12 @@ var exchanges = flag.String("exchanges", "", "write one exchange of each group t
 func benchName(p *Profile) string { return strings.TrimSuffix(p.name, "-sha256") }
 
 // benchExchange returns the exchange that is measured.
-func benchExchange(p *Profile) run {
+func benchExchange(p *Profile) transcript {
 	return oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
 }
 
 // serverSide returns the exchange of r from the server's point of view.
-func serverSide(p *Profile, r run) exchange {
+func serverSide(p *Profile, r transcript) exchange {
 	o := oracleOf(p)
 	return exchange{
 		identity: r.identity, salt: r.salt, verifier: o.fixed(r.v), clientPublic: o.fixed(r.A),
@@ -61,7 +61,7 @@ func (c *tablelessCalculator) powerG(z element, e *[PrivateSize]byte) {
 // measured are the implementations to measure with a profile, the fastest first:
 // those that can serve it, and bigmod alone.
 func measured(p *Profile) []implementation {
-	can := slices.DeleteFunc(slices.Clone(everyImplementation), func(i implementation) bool { return !i.supported(8 * p.Size()) })
+	can := slices.DeleteFunc(slices.Clone(allImplementations), func(i implementation) bool { return !i.supported(8 * p.Size()) })
 	return append(can, implementation{
 		name:      "bigmod",
 		supported: func(int) bool { return true },
@@ -77,15 +77,15 @@ func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
 	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
 	if name := changed.Kernel(); name != i.name {
-		return nil, fmt.Errorf("served by %s: %v", name, changed.failures())
+		return nil, fmt.Errorf("served by %s: %v", name, changed.takeFailures())
 	}
 	return &changed, nil
 }
 
 // repeats runs the server's side of r and compares its results.
-func (p *Profile) repeats(r run) error {
+func (p *Profile) repeats(r transcript) error {
 	x := serverSide(p, r)
-	e, err := p.pair(x.verifier, bytes.NewReader(x.private))
+	e, err := p.newEphemeral(x.verifier, bytes.NewReader(x.private))
 	if err != nil {
 		return err
 	}
@@ -150,9 +150,9 @@ func TestMeasured(t *testing.T) {
 // benchServer measures a step of the server for every profile: as it is
 // served, and under the name of each kernel that this machine has. What is
 // measured computes the right results before it is.
-func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
+func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r transcript)) {
 	for _, p := range profiles {
-		exchange := sync.OnceValue(func() run { return benchExchange(p) })
+		exchange := sync.OnceValue(func() transcript { return benchExchange(p) })
 		bench := func(name string, use func() (*Profile, error)) {
 			prepared := sync.OnceValues(func() (*Profile, error) {
 				p, err := use()
@@ -179,10 +179,10 @@ func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
 
 // BenchmarkServerStep1 is B from the verifier and a fresh b.
 func BenchmarkServerStep1(b *testing.B) {
-	benchServer(b, func(b *testing.B, p *Profile, r run) {
+	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		v := serverSide(p, r).verifier
 		for b.Loop() {
-			if _, err := p.pair(v, rand.Reader); err != nil {
+			if _, err := p.newEphemeral(v, rand.Reader); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -191,7 +191,7 @@ func BenchmarkServerStep1(b *testing.B) {
 
 // BenchmarkServerStep2 is u, S and K, the check of M1, and M2.
 func BenchmarkServerStep2(b *testing.B) {
-	benchServer(b, func(b *testing.B, p *Profile, r run) {
+	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		x := serverSide(p, r)
 		for b.Loop() {
 			if _, _, ok := p.verify(x, r.M1); !ok {

@@ -59,32 +59,31 @@ func TestNoSecretBranches(t *testing.T) {
 	set, files := sources(t)
 	secrets := map[string][]string{
 		// Function, and its parameters that are secret.
-		"powerG":           {"e"},
-		"power":            {"base", "e"},
-		"product":          {"x", "y"},
-		"sum":              {"x", "y"},
-		"toBytes":          {"x"},
-		"digit":            {"e"},
-		"read":             {"j"},
-		"less":             {"x", "y"},
-		"exponent":         {"parts"},
-		"digest":           {"parts"},
-		"textOf":           {"parts"},
-		"Verifier":         {"password"},
-		"passwordExponent": {"password"},
-		"isZero":           {"b"},
-		"prove":            {"s"},
-		"serverSecret":     {"x"},
-		"clientSecret":     {"a"},
-		"serverPublic":     {"v", "b"},
+		"powerG":                {"e"},
+		"power":                 {"base", "e"},
+		"product":               {"x", "y"},
+		"sum":                   {"x", "y"},
+		"toBytes":               {"x"},
+		"digit":                 {"e"},
+		"read":                  {"j"},
+		"less":                  {"x", "y"},
+		"hashToExponent":        {"parts"},
+		"digest":                {"parts"},
+		"concat":                {"parts"},
+		"Verifier":              {"password"},
+		"passwordExponent":      {"password"},
+		"isZero":                {"b"},
+		"setKeyAndEvidence":     {"s"},
+		"serverPremasterSecret": {"x"},
+		"clientPremasterSecret": {"a"},
+		"serverPublic":          {"v", "b"},
 		// Words of the kernels radix64 and adx.
-		"powers":     {"base"},
 		"multiply":   {"x", "y"},
 		"square":     {"x"},
 		"reduce":     {"t"},
 		"addProduct": {"z", "x", "y"},
 		"subtract":   {"x", "y", "mask"},
-		"addInto":    {"x", "y"},
+		"add":        {"x", "y"},
 		"setWords":   {"b"},
 		"putWords":   {"x"},
 		// Digits of the kernel ifma.
@@ -295,14 +294,14 @@ func TestInstructionCounts(t *testing.T) {
 			c.same(t, p.name+"/"+name+"/g^e", powerG)
 		}
 
-		x, right := honest(t, p)
+		x, right := honestExchange(t, p)
 		wrong := slices.Clone(right)
 		wrong[0] ^= 1
 		simulated := x
 		simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 		c.same(t, p.name+"/step 1", map[string]func(){
-			"real":      func() { _, _ = p.pair(x.verifier, rand.Reader) },
-			"simulated": func() { _, _ = p.pair(simulated.verifier, rand.Reader) },
+			"real":      func() { _, _ = p.newEphemeral(x.verifier, rand.Reader) },
+			"simulated": func() { _, _ = p.newEphemeral(simulated.verifier, rand.Reader) },
 		})
 		c.same(t, p.name+"/step 2", map[string]func(){
 			"right":     func() { p.verify(x, right) },

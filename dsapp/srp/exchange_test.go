@@ -16,9 +16,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// honest returns the server's side of an exchange with a client that knows the
+// honestExchange returns the server's side of an exchange with a client that knows the
 // password, and the client's evidence.
-func honest(t testing.TB, p *Profile) (exchange, []byte) {
+func honestExchange(t testing.TB, p *Profile) (exchange, []byte) {
 	t.Helper()
 	const identity, password = "e3wfISG9", "Tb048aX1"
 	salt := bytesFor("salt", 0)[:SaltSize]
@@ -27,7 +27,7 @@ func honest(t testing.TB, p *Profile) (exchange, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := p.pair(v, rand.Reader)
+	e, err := p.newEphemeral(v, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ type failer interface {
 
 // compare runs both sides of the package on the inputs of r and compares every
 // value that leaves them with r.
-func compare(t failer, p *Profile, r run) {
+func compare(t failer, p *Profile, r transcript) {
 	t.Helper()
 	o := oracleOf(p)
 	check := func(name string, got, want []byte) {
@@ -71,7 +71,7 @@ func compare(t failer, p *Profile, r run) {
 		t.Fatalf("parse A: %v", err)
 	}
 	check("A as parsed", parsed, o.fixed(r.A))
-	e, err := p.pair(v, bytes.NewReader(r.b.FillBytes(make([]byte, PrivateSize))))
+	e, err := p.newEphemeral(v, bytes.NewReader(r.b.FillBytes(make([]byte, PrivateSize))))
 	if err != nil {
 		t.Fatalf("server ephemeral: %v", err)
 	}
@@ -99,13 +99,13 @@ func compare(t failer, p *Profile, r run) {
 }
 
 // pair is the server's part of an exchange.
-type pair struct{ private, public []byte }
+type ephemeral struct{ private, public []byte }
 
-func (p *Profile) pair(verifier []byte, random io.Reader) (pair, error) {
+func (p *Profile) newEphemeral(verifier []byte, random io.Reader) (ephemeral, error) {
 	b := make([]byte, PrivateSize+p.Size())
-	e := pair{b[:PrivateSize:PrivateSize], b[PrivateSize:]}
-	if err := p.ephemeral(e.private, e.public, verifier, random); err != nil {
-		return pair{}, err
+	e := ephemeral{b[:PrivateSize:PrivateSize], b[PrivateSize:]}
+	if err := p.generateEphemeral(e.private, e.public, verifier, random); err != nil {
+		return ephemeral{}, err
 	}
 	return e, nil
 }
@@ -121,7 +121,7 @@ func TestExchange(t *testing.T) {
 				if r.clientS.Cmp(r.serverS) != 0 {
 					t.Fatal("the two formulas of the oracle differ")
 				}
-				forServed(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
+				forEachServingKernel(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
 			}
 		})
 	}
@@ -151,15 +151,15 @@ func TestLeadingZeros(t *testing.T) {
 	cases := []struct {
 		name  string
 		start [4]int
-		zero  func(o oracle, r run) bool
+		zero  func(o oracle, r transcript) bool
 		// hashed tells that the value is a number, which padding is about.
 		hashed bool
 	}{
-		{"A", [4]int{14, 44, 29, 812}, func(o oracle, r run) bool { return o.fixed(r.A)[0] == 0 }, true},
-		{"B", [4]int{455, 0, 120, 459}, func(o oracle, r run) bool { return o.fixed(r.B)[0] == 0 }, true},
-		{"S", [4]int{15, 227, 203, 44}, func(o oracle, r run) bool { return o.fixed(r.serverS)[0] == 0 }, true},
-		{"salt", [4]int{38, 38, 38, 38}, func(_ oracle, r run) bool { return r.salt[0] == 0 }, false},
-		{"M1", [4]int{127, 246, 335, 216}, func(_ oracle, r run) bool { return r.M1[0] == 0 }, false},
+		{"A", [4]int{14, 44, 29, 812}, func(o oracle, r transcript) bool { return o.fixed(r.A)[0] == 0 }, true},
+		{"B", [4]int{455, 0, 120, 459}, func(o oracle, r transcript) bool { return o.fixed(r.B)[0] == 0 }, true},
+		{"S", [4]int{15, 227, 203, 44}, func(o oracle, r transcript) bool { return o.fixed(r.serverS)[0] == 0 }, true},
+		{"salt", [4]int{38, 38, 38, 38}, func(_ oracle, r transcript) bool { return r.salt[0] == 0 }, false},
+		{"M1", [4]int{127, 246, 335, 216}, func(_ oracle, r transcript) bool { return r.M1[0] == 0 }, false},
 	}
 	for _, c := range cases {
 		for i, p := range allProfiles() {
@@ -167,7 +167,7 @@ func TestLeadingZeros(t *testing.T) {
 				t.Parallel()
 				o := oracleOf(p)
 				n := c.start[i]
-				var r run
+				var r transcript
 				for {
 					r = o.exchange("e3wfISG9", "Tb048aX1", bytesFor("salt "+c.name, n)[:SaltSize], bytesFor("a "+c.name, n), bytesFor("b "+c.name, n))
 					if c.zero(o, r) {
@@ -178,7 +178,7 @@ func TestLeadingZeros(t *testing.T) {
 				if n != c.start[i] {
 					t.Errorf("the search from %d ended at %d", c.start[i], n)
 				}
-				forServed(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
+				forEachServingKernel(t, p, func(t *testing.T, p *Profile) { compare(t, p, r) })
 
 				o.stripped = true
 				s := o.exchange(r.identity, r.password, r.salt, r.a.Bytes(), r.b.Bytes())
@@ -337,7 +337,7 @@ func TestServerEphemeral(t *testing.T) {
 			n := number(p.prime)
 			seen := map[string]bool{}
 			for range 40 {
-				e, err := p.pair(v, rand.Reader)
+				e, err := p.newEphemeral(v, rand.Reader)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -365,8 +365,8 @@ func TestServerEphemeralRedraws(t *testing.T) {
 		// B = k*v + g^b = 0 for v = -g^b / k.
 		v := new(big.Int).ModInverse(o.multiplier(), o.n)
 		v = o.mod(v.Mul(v.Neg(v), o.exp(o.g, number(first))))
-		forServed(t, p, func(t *testing.T, p *Profile) {
-			e, err := p.pair(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
+		forEachServingKernel(t, p, func(t *testing.T, p *Profile) {
+			e, err := p.newEphemeral(o.fixed(v), bytes.NewReader(slices.Concat(first, second)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -387,17 +387,17 @@ func TestServerEphemeralErrors(t *testing.T) {
 	p := rfcProfile()
 	refused, _ := edges(p)
 	for name, v := range refused {
-		if _, err := p.pair(v.FillBytes(make([]byte, p.Size())), rand.Reader); err == nil {
+		if _, err := p.newEphemeral(v.FillBytes(make([]byte, p.Size())), rand.Reader); err == nil {
 			t.Errorf("v = %s is taken", name)
 		}
 	}
 	for _, n := range []int{0, p.Size() - 1, p.Size() + 1} {
-		if _, err := p.pair(bytes.Repeat([]byte{3}, n), rand.Reader); err == nil {
+		if _, err := p.newEphemeral(bytes.Repeat([]byte{3}, n), rand.Reader); err == nil {
 			t.Errorf("v of %d bytes is taken", n)
 		}
 	}
 	v := p.simulatedVerifier(bytesFor("secret", 0), "e3wfISG9")
-	if e, err := p.pair(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.private != nil {
+	if e, err := p.newEphemeral(v, bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || e.private != nil {
 		t.Error("a pair was made from too few random bytes")
 	}
 	if c, err := p.newClient("e3wfISG9", "Tb048aX1", bytes.NewReader(make([]byte, PrivateSize-1))); err == nil || c != nil {
@@ -410,7 +410,7 @@ func TestServerEphemeralErrors(t *testing.T) {
 func TestServerVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
-	x, evidence := honest(t, p)
+	x, evidence := honestExchange(t, p)
 	flip := func(b []byte) []byte {
 		b = bytes.Clone(b)
 		b[len(b)-1] ^= 1
@@ -494,7 +494,7 @@ func forged(p *Profile, x exchange) []byte {
 func TestForged(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
-	x, _ := honest(t, p)
+	x, _ := honestExchange(t, p)
 	if _, _, ok := p.verify(x, forged(p, x)); !ok {
 		t.Error("forged evidence is wrong even for an honest exchange")
 	}
@@ -537,7 +537,7 @@ func TestZeroScrambler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := p.pair(v, rand.Reader)
+	e, err := p.newEphemeral(v, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -549,10 +549,10 @@ func TestZeroScrambler(t *testing.T) {
 		identity: "e3wfISG9", salt: salt, verifier: v, clientPublic: c.Public(),
 		private: e.private, serverPublic: e.public,
 	}
-	w := p.begin()
-	defer w.end()
-	w.serverSecret(x)
-	w.prove(x.identity, salt, x.clientPublic, x.serverPublic, w.x)
+	w := p.acquireWorkspace()
+	defer w.release()
+	w.serverPremasterSecret(x)
+	w.setKeyAndEvidence(x.identity, salt, x.clientPublic, x.serverPublic, w.x)
 	evidence := w.m1
 	if key, _, ok := p.verify(x, evidence); ok || key != nil {
 		t.Error("server: u = 0 is taken")
@@ -766,8 +766,8 @@ func TestSimulatedVerifier(t *testing.T) {
 		for n := range 20 {
 			identity := fmt.Sprintf("identity%d", n)
 			v := p.simulatedVerifier(secret, identity)
-			if len(v) != p.Size() || v[0]&0x80 != 0 || !p.inside(v) {
-				t.Fatalf("%s: %d bytes, in range: %t", p.name, len(v), p.inside(v))
+			if len(v) != p.Size() || v[0]&0x80 != 0 || !p.inRange(v) {
+				t.Fatalf("%s: %d bytes, in range: %t", p.name, len(v), p.inRange(v))
 			}
 			if !bytes.Equal(v, p.simulatedVerifier(secret, identity)) {
 				t.Fatal("the verifier changes")
@@ -785,9 +785,9 @@ func TestSimulatedVerifier(t *testing.T) {
 	}
 
 	p := profiles[0]
-	x, evidence := honest(t, p)
+	x, evidence := honestExchange(t, p)
 	x.verifier = p.simulatedVerifier(secret, x.identity)
-	e, err := p.pair(x.verifier, rand.Reader)
+	e, err := p.newEphemeral(x.verifier, rand.Reader)
 	if err != nil || len(e.public) != p.Size() || len(e.private) != PrivateSize {
 		t.Fatal(err)
 	}
@@ -802,7 +802,7 @@ func TestSimulatedVerifier(t *testing.T) {
 func TestInputsUnchanged(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
-	x, evidence := honest(t, p)
+	x, evidence := honestExchange(t, p)
 	all := func() []byte {
 		return slices.Concat([]byte(x.identity), x.salt, x.verifier, x.clientPublic, x.private, x.serverPublic, evidence, p.prime)
 	}
@@ -811,7 +811,7 @@ func TestInputsUnchanged(t *testing.T) {
 		if _, _, ok := p.verify(x, evidence); !ok {
 			t.Fatal("evidence is refused")
 		}
-		if _, err := p.pair(x.verifier, rand.Reader); err != nil {
+		if _, err := p.newEphemeral(x.verifier, rand.Reader); err != nil {
 			t.Fatal(err)
 		}
 	}

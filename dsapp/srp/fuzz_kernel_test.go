@@ -11,9 +11,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// loose is a kernel with several elements for one number. What it computes with
+// redundant is a kernel with several elements for one number. What it computes with
 // them need not be reduced, so it must take all of them as operands.
-type loose interface {
+type redundant interface {
 	kernel
 	// bound is what elements are below.
 	bound() *big.Int
@@ -24,13 +24,13 @@ type loose interface {
 }
 
 // radixOf returns the Montgomery radix.
-func radixOf(k kernel) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(k.radix())) }
+func radixOf(k kernel) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(k.radixBits())) }
 
 func (k *radix64) bound() *big.Int          { return radixOf(k) }
 func (k *radix64) raw(x *big.Int) element   { return fixedWords(x, 8*wordSize*len(k.prime)) }
 func (k *radix64) value(x element) *big.Int { return bigOf(x) }
 
-var _ loose = (*radix64)(nil)
+var _ redundant = (*radix64)(nil)
 
 // program is what calculators are made to do. Each byte is an operation: the upper
 // two bits tell which, the others name the registers of result and operands.
@@ -115,7 +115,7 @@ func (k *compared) check(register byte, want *big.Int) error {
 	if !bytes.Equal(k.got, want.FillBytes(k.want)) {
 		return fmt.Errorf("register %d is %x, want %x", register, k.got, k.want)
 	}
-	if l, ok := k.kernel.(loose); ok && l.value(x).Cmp(l.bound()) >= 0 {
+	if l, ok := k.kernel.(redundant); ok && l.value(x).Cmp(l.bound()) >= 0 {
 		return fmt.Errorf("register %d has the element %x, which is too large", register, l.value(x))
 	}
 	return nil
@@ -175,8 +175,8 @@ func (k *compared) run(steps []step, exponent []byte, all []numbers) error {
 	return nil
 }
 
-// looseForm is how some kernels write numbers as elements.
-type looseForm struct {
+// redundantForm is how some kernels write numbers as elements.
+type redundantForm struct {
 	bound *big.Int
 	// inverse is that of the Montgomery radix.
 	inverse *big.Int
@@ -189,7 +189,7 @@ type comparison struct {
 	name    string
 	o       oracle
 	kernels []*compared
-	forms   []*looseForm
+	forms   []*redundantForm
 	// edges are those of kernelEdges.
 	edges []*big.Int
 }
@@ -205,12 +205,12 @@ func newComparison(p *Profile) *comparison {
 			got: make([]byte, o.size()), want: make([]byte, o.size()),
 		}
 		c.kernels = append(c.kernels, k)
-		l, ok := k.kernel.(loose)
+		l, ok := k.kernel.(redundant)
 		if !ok {
 			continue
 		}
-		form := &looseForm{bound: l.bound(), inverse: new(big.Int).ModInverse(radixOf(k), o.n)}
-		i := slices.IndexFunc(c.forms, func(f *looseForm) bool {
+		form := &redundantForm{bound: l.bound(), inverse: new(big.Int).ModInverse(radixOf(k), o.n)}
+		i := slices.IndexFunc(c.forms, func(f *redundantForm) bool {
 			return f.bound.Cmp(form.bound) == 0 && f.inverse.Cmp(form.inverse) == 0
 		})
 		if i < 0 {
@@ -241,7 +241,7 @@ func (c *comparison) results(steps []step, exponent []byte, start numbers) []num
 }
 
 // differences runs the program with every kernel: with the numbers a, b and -a,
-// and where the kernel is loose also with elements that have the values of a and b,
+// and where the kernel is redundant also with elements that have the values of a and b,
 // N, which is another element of 0, and the largest.
 func (c *comparison) differences(p program, a, b, exponent []byte) error {
 	steps, one := p.steps(exponent), big.NewInt(1)
@@ -265,7 +265,7 @@ func (c *comparison) differences(p program, a, b, exponent []byte) error {
 		want := c.results(steps, exponent, start)
 		for _, k := range f.kernels {
 			for i, v := range values {
-				copy(k.x[i], k.kernel.(loose).raw(v))
+				copy(k.x[i], k.kernel.(redundant).raw(v))
 			}
 			if err := k.run(steps, exponent, want); err != nil {
 				return fmt.Errorf("elements that are not reduced: %w", err)
@@ -278,9 +278,9 @@ func (c *comparison) differences(p program, a, b, exponent []byte) error {
 // kernelEdges are numbers that carries go wrong at: the ends of the ranges,
 // powers of two and runs of ones at the borders of digits of 52 and of 64 bits and
 // beside them, and numbers whose low or high digits are all zero. The elements of
-// loose kernels have digits, too: each of these numbers is there once more as what
+// redundant kernels have digits, too: each of these numbers is there once more as what
 // has it as an element.
-func kernelEdges(o oracle, forms []*looseForm) []*big.Int {
+func kernelEdges(o oracle, forms []*redundantForm) []*big.Int {
 	one := big.NewInt(1)
 	power := func(e int) *big.Int { return new(big.Int).Lsh(one, uint(e)) }
 	size := o.n.BitLen()

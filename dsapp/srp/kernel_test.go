@@ -18,9 +18,9 @@ import (
 	"unsafe"
 )
 
-// everyImplementation are those that this machine may have and, last, the portable
+// allImplementations are those that this machine may have and, last, the portable
 // one, which serves where none of them does.
-var everyImplementation = append(slices.Clone(implementations), implementation{
+var allImplementations = append(slices.Clone(implementations), implementation{
 	name:      "portable",
 	supported: func(int) bool { return true },
 	new:       func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
@@ -41,7 +41,7 @@ var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
 	made := map[string]map[string]kernel{}
 	for _, p := range allProfiles() {
 		kernels := map[string]kernel{}
-		for _, i := range everyImplementation {
+		for _, i := range allImplementations {
 			// radix64 computes with any size, and serves where it is faster.
 			if i.name == "radix64" || i.supported(8*p.Size()) {
 				kernels[i.name] = i.new(p.prime, p.generator)
@@ -52,21 +52,21 @@ var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
 	return made
 })
 
-// computing returns the profile p that computes with k.
-func (p *Profile) computing(k kernel, name string) *Profile {
+// servedBy returns the profile p that computes with k.
+func (p *Profile) servedBy(k kernel, name string) *Profile {
 	changed := *p
-	g := p.groupWith(k, name)
+	g := p.newGroupWith(k, name)
 	changed.group = func() *group { return g }
 	return &changed
 }
 
-// forServed runs a test for a profile as it is served, and as each kernel would
+// forEachServingKernel runs a test for a profile as it is served, and as each kernel would
 // serve it.
-func forServed(t *testing.T, p *Profile, test func(t *testing.T, p *Profile)) {
+func forEachServingKernel(t *testing.T, p *Profile, test func(t *testing.T, p *Profile)) {
 	t.Helper()
 	served := map[string]*Profile{"as served": p}
 	for name, k := range kernelsOf(p) {
-		served[name] = p.computing(k, name)
+		served[name] = p.servedBy(k, name)
 	}
 	for name, p := range served {
 		t.Run(name, func(t *testing.T) {
@@ -117,8 +117,8 @@ func (m maker) powerG(e *[PrivateSize]byte) element {
 	return m.made(func(z element) { m.c.powerG(z, e) })
 }
 
-// forKernels runs a test for every kernel of every profile.
-func forKernels(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
+// forEachKernel runs a test for every kernel of every profile.
+func forEachKernel(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	t.Helper()
 	for _, p := range allProfiles() {
 		for name, k := range kernelsOf(p) {
@@ -174,7 +174,7 @@ func exponents() map[string][]byte {
 // TestKernelBytes: numbers survive the way in and out, padded.
 func TestKernelBytes(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
 			if got := k.toBytes(o.size(), k.fromBytes(o.fixed(x))); !bytes.Equal(got, o.fixed(x)) {
 				t.Errorf("%x became %x", x, got)
@@ -187,7 +187,7 @@ func TestKernelBytes(t *testing.T) {
 // caller that is not computed with.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, b := range [][]byte{o.fixed(o.n), bytes.Repeat([]byte{0xFF}, o.size()), append([]byte{1}, o.fixed(o.g)...)} {
 			func() {
 				defer func() {
@@ -205,7 +205,7 @@ func TestKernelRefuses(t *testing.T) {
 // requires that operands stay as they are.
 func TestKernelProducts(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
 			for _, y := range o.operands() {
 				a, b := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
@@ -235,7 +235,7 @@ func TestKernelProducts(t *testing.T) {
 // TestKernelPower compares base^e with math/big.
 func TestKernelPower(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		bases := o.operands()
 		for _, base := range []*big.Int{bases[0], bases[1], bases[2], bases[5], bases[len(bases)-1]} {
 			for _, name := range []string{"0", "1", "2^255", "all ones", "random", "digits from 7"} {
@@ -259,7 +259,7 @@ func TestKernelPower(t *testing.T) {
 // requires that clearing a result does not reach the table.
 func TestKernelPowerG(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for name, e := range exponents() {
 			secret := padded(e)
 			for range 2 {
@@ -282,7 +282,7 @@ func TestKernelConcurrent(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	o := oracleOf(p)
-	forServed(t, p, func(t *testing.T, p *Profile) {
+	forEachServingKernel(t, p, func(t *testing.T, p *Profile) {
 		var all sync.WaitGroup
 		for n := range 8 {
 			all.Go(func() {
@@ -308,15 +308,15 @@ func TestAllocations(t *testing.T) {
 	}
 	for _, p := range allProfiles() {
 		for name, k := range kernelsOf(p) {
-			p := p.computing(k, name)
-			x, right := honest(t, p)
+			p := p.servedBy(k, name)
+			x, right := honestExchange(t, p)
 			wrong := make([]byte, len(right))
 			for call, c := range map[string]struct {
 				want float64
 				f    func()
 			}{
 				"Verifier":            {1, func() { p.Verifier(x.identity, "Tb048aX1", x.salt) }},
-				"ephemeral":           {1, func() { _, _ = p.pair(x.verifier, rand.Reader) }},
+				"ephemeral":           {1, func() { _, _ = p.newEphemeral(x.verifier, rand.Reader) }},
 				"verify":              {1, func() { p.verify(x, right) }},
 				"verify, not allowed": {0, func() { p.verify(x, wrong) }},
 			} {
@@ -380,7 +380,7 @@ type watch struct{ workspaces []*workspace }
 
 // watched returns the profile p computing with k, and its workspaces.
 func watched(p *Profile, k kernel) (*Profile, *watch) {
-	changed := p.computing(k, "watched")
+	changed := p.servedBy(k, "watched")
 	kept := &watch{}
 	g := changed.group()
 	newWorkspace := g.workspaces.New
@@ -442,7 +442,7 @@ func holds(v reflect.Value) bool {
 // none after it was wiped.
 func TestWipe(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		secret := o.fixed(o.operands()[len(o.operands())-1])
 		e := padded(bytesFor("exponent", 0))
 		z := k.fromBytes(secret)
@@ -503,7 +503,7 @@ func TestSecretsCleared(t *testing.T) {
 				t.Fatal(err)
 			}
 			expect("NewClient")
-			e, err := p.pair(v, rand.Reader)
+			e, err := p.newEphemeral(v, rand.Reader)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -521,7 +521,7 @@ func TestSecretsCleared(t *testing.T) {
 				p.verify(x, m)
 				expect("verify")
 			}
-			if _, err := p.pair(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
+			if _, err := p.newEphemeral(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
 				t.Error("a pair was made without random bytes")
 			}
 			expect("ephemeral without random bytes")
@@ -531,7 +531,7 @@ func TestSecretsCleared(t *testing.T) {
 						t.Error("no panic")
 					}
 				}()
-				_, _ = p.pair(v, nil)
+				_, _ = p.newEphemeral(v, nil)
 			}()
 			expect("a panic")
 		})
@@ -542,7 +542,7 @@ func TestSecretsCleared(t *testing.T) {
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	p, _ := watched(rfcProfile(), rfcProfile().group().kernel)
-	w := p.begin()
+	w := p.acquireWorkspace()
 	if holds(reflect.ValueOf(w)) {
 		t.Error("a new workspace holds something")
 	}
@@ -568,7 +568,7 @@ func TestHolds(t *testing.T) {
 	if reflect.DeepEqual(w.hash, p.hash()) {
 		t.Error("Reset alone clears the hash")
 	}
-	w.end()
+	w.release()
 	if holds(reflect.ValueOf(w)) || !reflect.DeepEqual(w.hash, p.hash()) {
 		t.Error("something is left")
 	}
@@ -579,7 +579,7 @@ func TestHolds(t *testing.T) {
 func TestSameWork(t *testing.T) {
 	t.Parallel()
 	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
-	x, right := honest(t, p)
+	x, right := honestExchange(t, p)
 	simulated := x
 	simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 	wrong := bytes.Clone(right)
@@ -603,7 +603,7 @@ func TestSameWork(t *testing.T) {
 // multiples of that.
 func TestElementsAligned(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, _ oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, _ oracle) {
 		size := k.words() * bits.UintSize / 8
 		for n := range 20 {
 			for i, x := range newElements(k.kernel, n) {

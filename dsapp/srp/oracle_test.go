@@ -56,8 +56,8 @@ func newOracle(prime string, g int64, h func() hash.Hash) oracle {
 	return oracle{n: n, g: big.NewInt(g), hash: h}
 }
 
-// run is every value of one exchange.
-type run struct {
+// transcript is every value of one exchange.
+type transcript struct {
 	identity, password string
 	salt               []byte
 	a, b               *big.Int
@@ -100,8 +100,8 @@ func (o oracle) private(identity, password string, salt []byte) *big.Int {
 func (o oracle) multiplier() *big.Int { return number(o.h(o.n.Bytes(), o.fixed(o.g))) }
 
 // exchange computes everything from what the two sides put in.
-func (o oracle) exchange(identity, password string, salt, a, b []byte) run {
-	r := run{identity: identity, password: password, salt: salt, a: number(a), b: number(b)}
+func (o oracle) exchange(identity, password string, salt, a, b []byte) transcript {
+	r := transcript{identity: identity, password: password, salt: salt, a: number(a), b: number(b)}
 	r.x = o.private(identity, password, salt)
 	r.k = o.multiplier()
 	r.v = o.exp(o.g, r.x)

@@ -55,7 +55,7 @@ func TestKernelsPass(t *testing.T) {
 				}
 				first = i.name
 				for range 2 {
-					if p.tested(i) == nil {
+					if p.newTestedKernel(i) == nil {
 						t.Fatalf("%s has failed", i.name)
 					}
 				}
@@ -63,7 +63,7 @@ func TestKernelsPass(t *testing.T) {
 			if p.Kernel() != first {
 				t.Errorf("%s serves, want %s", p.Kernel(), first)
 			}
-			if failed := p.failures(); failed != nil {
+			if failed := p.takeFailures(); failed != nil {
 				t.Errorf("%v have failed", failed)
 			}
 		})
@@ -216,7 +216,7 @@ func TestFaultyKernels(t *testing.T) {
 	next := implementation{"next", always, func([]byte, byte) kernel {
 		return faultyKernel{sound, func(faulty, string, ...[]byte) bool { return false }}
 	}}
-	if p.tested(next) == nil {
+	if p.newTestedKernel(next) == nil {
 		t.Fatal("a kernel without a fault has failed")
 	}
 	r := oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
@@ -231,7 +231,7 @@ func TestFaultyKernels(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			bad := implementation{"bad", always, k}
-			if p.tested(bad) != nil {
+			if p.newTestedKernel(bad) != nil {
 				t.Fatal("the test is passed")
 			}
 			changed := *p
@@ -240,10 +240,10 @@ func TestFaultyKernels(t *testing.T) {
 			if changed.Kernel() != "next" {
 				t.Errorf("%s serves", changed.Kernel())
 			}
-			if failed := changed.failures(); !slices.Equal(failed, []string{"bad"}) {
+			if failed := changed.takeFailures(); !slices.Equal(failed, []string{"bad"}) {
 				t.Errorf("%v have failed", failed)
 			}
-			if again := changed.failures(); again != nil {
+			if again := changed.takeFailures(); again != nil {
 				t.Errorf("%v have failed again", again)
 			}
 			compare(t, &changed, r)
@@ -297,7 +297,7 @@ func BenchmarkSelfTest(b *testing.B) {
 		k := i.new(p.prime, p.generator)
 		made := implementation{i.name, i.supported, func([]byte, byte) kernel { return k }}
 		for b.Loop() {
-			if p.tested(made) == nil {
+			if p.newTestedKernel(made) == nil {
 				b.Fatal("the kernel has failed")
 			}
 		}

@@ -18,16 +18,17 @@ const (
 
 // Errors of Session.Seal.
 var (
-	// ErrSealedBefore means that the Transport has sealed this item already.
+	// ErrSealedBefore means that the session has already sealed this item.
 	ErrSealedBefore = errors.New("item was sealed before in this exchange")
 	// ErrUnknownItem means that the item is not one of package seal.
 	ErrUnknownItem = errors.New("unknown item")
-	// ErrEmpty means that there is nothing to seal.
+	// ErrEmpty means that the plaintext is empty.
 	ErrEmpty = errors.New("nothing to seal")
 )
 
-// Session seals and opens the items of one exchange with AES-256-CTR and
-// HMAC-SHA-256, encrypt-then-MAC. It is safe for concurrent use.
+// Session seals and opens the items of one exchange: the server seals, the phone opens. It
+// encrypts with AES-256-CTR and authenticates the ciphertext with HMAC-SHA-256. It is a
+// seal.Session and safe for concurrent use.
 type Session struct {
 	key  []byte
 	salt [sha256.Size]byte
@@ -36,19 +37,18 @@ type Session struct {
 	sealed map[seal.Item]bool
 }
 
-// NewSession returns a Session for the exchange that ended with the given
-// session key. The public values, both padded to the length of the group's
-// prime, bind its keys to that exchange. The Session refers to key and makes
-// no copy: the caller wipes key when done.
+// NewSession returns the session of the exchange that ended with the key K. The public
+// values A and B, both of the size of the prime, bind the keys of the items to that
+// exchange. The session does not copy key; Clear overwrites it.
 func NewSession(key, clientPublic, serverPublic []byte) *Session {
 	s := &Session{key: key, sealed: make(map[seal.Item]bool)}
 	s.bind(clientPublic, serverPublic)
 	return s
 }
 
-// Seal encrypts plaintext under a random counter and authenticates the result.
-// Each item is sealed at most once, so that no key ever protects two messages.
-// The errors are ErrUnknownItem, ErrEmpty and ErrSealedBefore.
+// Seal encrypts plaintext with a random counter and authenticates the result. It seals each
+// item at most once, so that no key ever protects two messages. The errors are
+// ErrUnknownItem, ErrEmpty and ErrSealedBefore.
 func (s *Session) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error) {
 	if !item.Known() {
 		return seal.Ciphertext{}, ErrUnknownItem
@@ -68,14 +68,14 @@ func (s *Session) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error
 
 	c := seal.Ciphertext{Data: make([]byte, len(plaintext)), Counter: make([]byte, counterSize)}
 	rand.Read(c.Counter)
-	if err := crypt(c.Data, plaintext, encryption, c.Counter); err != nil {
+	if err := xorKeyStream(c.Data, plaintext, encryption, c.Counter); err != nil {
 		return seal.Ciphertext{}, err
 	}
 	c.MAC = mac(authentication, c)
 	return c, nil
 }
 
-// Open verifies c in constant time and only then decrypts it. The only error is
+// Open verifies c in constant time and then decrypts it. The only error is
 // seal.ErrUnopened.
 func (s *Session) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 	if !item.Known() || len(c.Data) == 0 || len(c.Counter) != counterSize || len(c.MAC) != macSize {
@@ -92,15 +92,16 @@ func (s *Session) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 		return nil, seal.ErrUnopened
 	}
 	plaintext := make([]byte, len(c.Data))
-	if err := crypt(plaintext, c.Data, encryption, c.Counter); err != nil {
+	if err := xorKeyStream(plaintext, c.Data, encryption, c.Counter); err != nil {
 		return nil, seal.ErrUnopened
 	}
 	return plaintext, nil
 }
 
-// Clear overwrites the session key. Nothing is to be sealed or opened after it.
+// Clear overwrites the key. Do not seal or open anything after it.
 func (s *Session) Clear() { clear(s.key) }
 
+// claim reports whether item has not been claimed before.
 func (s *Session) claim(item seal.Item) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

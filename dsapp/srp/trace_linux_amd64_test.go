@@ -58,7 +58,7 @@ func (g tracedGroup) isGo() bool {
 func tracedGroups() (smallest, selectable []tracedGroup) {
 	// 2^512-569 is prime.
 	short := newProfile("trace-512", strings.Repeat("F", 125)+"DC7", 2, sha256.New)
-	for _, i := range everyImplementation {
+	for _, i := range allImplementations {
 		p := rfcProfile()
 		if i.name == "radix64" {
 			p = short
@@ -108,7 +108,7 @@ func (g tracedGroup) operations() map[string]tracedOperation {
 	// prepared returns a profile with the kernel. Only the traced process calls it, since
 	// computing the tables takes time.
 	prepared := func() (*Profile, *group) {
-		q, made := *g.p, g.p.groupWith(g.new(g.p.prime, g.p.generator), g.implementation.name)
+		q, made := *g.p, g.p.newGroupWith(g.new(g.p.prime, g.p.generator), g.implementation.name)
 		q.group = func() *group { return made }
 		return &q, made
 	}
@@ -156,7 +156,7 @@ func (g tracedGroup) operations() map[string]tracedOperation {
 		}},
 		"step 1": {inputs: append(powers, "simulated"), few: []string{"random", "simulated", "0", "all ones"}, prepare: func(t *testing.T) (func(string), func()) {
 			p, _ := prepared()
-			x, _ := honest(t, p)
+			x, _ := honestExchange(t, p)
 			simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 			v, b, random := bytes.Clone(x.verifier), new([PrivateSize]byte), bytes.NewReader(nil)
 			return func(input string) {
@@ -169,7 +169,7 @@ func (g tracedGroup) operations() map[string]tracedOperation {
 					}
 				}, func() {
 					random.Reset(b[:])
-					if _, err := p.pair(v, random); err != nil {
+					if _, err := p.newEphemeral(v, random); err != nil {
 						panic(err)
 					}
 				}
@@ -180,7 +180,7 @@ func (g tracedGroup) operations() map[string]tracedOperation {
 			approximate: []string{"right"},
 			prepare: func(t *testing.T) (func(string), func()) {
 				p, _ := prepared()
-				x, right := honest(t, p)
+				x, right := honestExchange(t, p)
 				simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 				given, evidence, expected := x, bytes.Clone(right), false
 				given.verifier, given.private = bytes.Clone(x.verifier), bytes.Clone(x.private)

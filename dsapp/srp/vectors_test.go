@@ -43,12 +43,12 @@ const (
 // formulas, with every kernel.
 func TestRFC5054Vector(t *testing.T) {
 	t.Parallel()
-	forServed(t, rfcProfile(), testRFC5054Vector)
+	forEachServingKernel(t, rfcProfile(), testRFC5054Vector)
 }
 
 func testRFC5054Vector(t *testing.T, p *Profile) {
-	w := p.begin()
-	defer w.end()
+	w := p.acquireWorkspace()
+	defer w.release()
 	bytesOf := func(x element) []byte {
 		b := make([]byte, p.Size())
 		w.toBytes(b, x)
@@ -80,7 +80,7 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 		42BA92AE ACED8251 71E1E8B9 AF6D9C03 E1327F44 BE087EF0 6530E69F 66615261
 		EEF54073 CA11CF58 58F0EDFD FE15EFEA B349EF5D 76988A36 72FAC47B 0769447B`))
 
-	e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
+	e, err := p.newEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 		D0C6DDB5 8B318885 D7D82C7F 8DEB75CE 7BD4FBAA 37089E6F 9C6059F3 88838E7A
 		00030B33 1EB76840 910440B1 B27AAEAE EB4012B7 D7665238 A8E3FB00 4B117B58`))
 
-	if !w.scramble(c.Public(), e.public) {
+	if !w.setU(c.Public(), e.public) {
 		t.Error("u is refused")
 	}
 	wantU := padded(unhex(t, "CE38B959 3487DA98 554ED47D 70A7AE5F 462EF019"))
@@ -102,9 +102,9 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 		00A172B4 A2A5903A 0BDCAF8A 709585EB 2AFAFA8F 3499B200 210DCC1F 10EB3394
 		3CD67FC8 8A2F39A4 BE5BEC4E C0A3212D C346D7E4 74B29EDE 8A469FFE CA686E5A`)
 	a := padded(private)
-	w.clientSecret(e.public, &a)
+	w.clientPremasterSecret(e.public, &a)
 	wantBytes(t, "S of the client", bytesOf(w.x), wantS)
-	w.serverSecret(exchange{verifier: v, clientPublic: c.Public(), private: e.private})
+	w.serverPremasterSecret(exchange{verifier: v, clientPublic: c.Public(), private: e.private})
 	wantBytes(t, "S of the server", bytesOf(w.x), wantS)
 }
 
@@ -156,9 +156,9 @@ func TestSHA256Vectors(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.profile.name, func(t *testing.T) {
 			t.Parallel()
-			forServed(t, test.profile, func(t *testing.T, p *Profile) {
-				w := p.begin()
-				defer w.end()
+			forEachServingKernel(t, test.profile, func(t *testing.T, p *Profile) {
+				w := p.acquireWorkspace()
+				defer w.release()
 				salt := unhex(t, vectorSalt)
 				k := make([]byte, p.Size())
 				w.toBytes(k, w.g.k)
@@ -171,11 +171,11 @@ func TestSHA256Vectors(t *testing.T) {
 					t.Fatal(err)
 				}
 				v := p.Verifier(vectorIdentity, vectorPassword, salt)
-				e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
+				e, err := p.newEphemeral(v, bytes.NewReader(unhex(t, vectorB)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.scramble(c.Public(), e.public)
+				w.setU(c.Public(), e.public)
 				wantBytes(t, "u", w.u[:], unhex(t, test.u))
 
 				evidence, err := c.Prove(salt, e.public)

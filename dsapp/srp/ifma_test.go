@@ -62,21 +62,28 @@ func forIFMA(t *testing.T, test func(t *testing.T, k *ifma, n *big.Int)) {
 // fromDigits returns the number with the given digits, and panics for one that is
 // not below 2^52.
 func fromDigits(x []uint) *big.Int {
-	z := new(big.Int)
-	for _, d := range slices.Backward(x) {
+	words := make([]big.Word, len(x)*digitBits/64+1)
+	for i, d := range x {
 		if d > digitMax {
 			panic(fmt.Sprintf("digit %#x has more than 52 bits", d))
 		}
-		z.Or(z.Lsh(z, digitBits), new(big.Int).SetUint64(uint64(d)))
+		at, shift := i*digitBits/64, i*digitBits%64
+		words[at] |= big.Word(d << shift)
+		if shift > 64-digitBits {
+			words[at+1] |= big.Word(d >> (64 - shift))
+		}
 	}
-	return z
+	return new(big.Int).SetBits(words)
 }
 
 // toDigits returns x, of any size that an element can have, as digits.
 func (k *ifma) toDigits(x *big.Int) element {
-	z := make(element, k.length)
+	z, words := make(element, k.length), append(make([]big.Word, 0, k.length+1), x.Bits()...)
+	words = words[:cap(words)]
 	for i := range z {
-		z[i] = uint(new(big.Int).Rsh(x, uint(digitBits*i)).Uint64()) & digitMax
+		at, shift := i*digitBits/64, i*digitBits%64
+		// A shift by 64 bits gives 0.
+		z[i] = uint(words[at]>>shift|words[at+1]<<(64-shift)) & digitMax
 	}
 	return z
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/alteration"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 var items = []seal.Item{seal.LicenseActivationMessage, seal.ActivationCode, seal.EventReactivationCounter}
@@ -54,7 +55,7 @@ func TestSessionVectors(t *testing.T) {
 	} {
 		t.Run(string(c.item), func(t *testing.T) {
 			t.Parallel()
-			got, err := NewSession(vectorExchange()).Open(c.item, seal.Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
+			got, err := NewSession(vectorExchange()).Open(c.item, seal.Ciphertext{Data: digits.Decode(t, c.data), Counter: digits.Decode(t, "F0F1F2F3F4F5F6F7"), MAC: digits.Decode(t, c.mac)})
 			if err != nil || string(got) != c.plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}

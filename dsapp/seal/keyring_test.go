@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 var testLabel = Label{Kind: "verifier", Identifier: "e3wfISG9", Generation: [16]byte{1, 2, 3}}
@@ -76,7 +78,7 @@ func TestAEADVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := a.Decrypt(slices.Concat([]byte(nonce), unhex(t, c.want)), []byte(c.aad))
+			got, err := a.Decrypt(slices.Concat([]byte(nonce), digits.Decode(t, c.want)), []byte(c.aad))
 			if err != nil || string(got) != plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -434,15 +436,6 @@ func mustSeal(tb testing.TB, k *Keyring, l Label, plaintext []byte) []byte {
 		tb.Fatal(err)
 	}
 	return record
-}
-
-func unhex(tb testing.TB, digits string) []byte {
-	tb.Helper()
-	b, err := hex.DecodeString(digits)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return b
 }
 
 // same reports whether err is want and says no more than want.

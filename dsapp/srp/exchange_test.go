@@ -108,7 +108,7 @@ func (p *Profile) newEphemeral(verifier []byte, random io.Reader) (ephemeral, er
 // TestExchange compares whole exchanges with the oracle, on every group and kernel.
 func TestExchange(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			for n := range 3 {
@@ -157,7 +157,7 @@ func TestLeadingZeros(t *testing.T) {
 		{"M1", [4]int{127, 246, 335, 216}, func(_ oracle, r transcript) bool { return r.M1[0] == 0 }, false},
 	}
 	for _, c := range cases {
-		for i, p := range allProfiles() {
+		for i, p := range arithmeticProfiles() {
 			t.Run(c.name+"/"+p.name, func(t *testing.T) {
 				t.Parallel()
 				o := oracleOf(p)

@@ -225,7 +225,7 @@ func newComparison(p *Profile) *comparison {
 // everyComparison returns those of allProfiles.
 func everyComparison() []*comparison {
 	var all []*comparison
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		all = append(all, newComparison(p))
 	}
 	return all
@@ -350,7 +350,7 @@ var chain = program{
 // their powers.
 func TestKernelEdges(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			c, powers := newComparison(p), edgeExponents()

@@ -25,11 +25,14 @@ func ifmaKernels(t testing.TB) map[string]*ifma {
 		}
 		kernels[name] = newIFMA(n.FillBytes(make([]byte, size)), generator).(*ifma)
 	}
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		add(p.name, number(p.prime), p.generator)
 	}
 	one := big.NewInt(1)
 	for _, s := range ifmaSizes {
+		if raceDetector && s.bits > 2048 {
+			continue // See arithmeticProfiles.
+		}
 		top := new(big.Int).Lsh(one, uint(s.bits))
 		if s.lowOnes {
 			low := new(big.Int).Sub(new(big.Int).Lsh(one, 64), one)
@@ -305,7 +308,7 @@ func (k *ifma) loseCarry(from int) {
 // computes with, and digits that a carry has not gone through.
 func TestIFMASpoiled(t *testing.T) {
 	t.Parallel()
-	for _, p := range profiles {
+	for _, p := range arithmeticProfiles()[1:] {
 		if !supportsIFMA(8 * p.Size()) {
 			t.Logf("NOT CHECKED: this machine does not have the kernel for %s", p.name)
 			continue

@@ -32,30 +32,26 @@ func (i implementation) runs(p *Profile) bool {
 	return i.name == "radix64" || i.supported(8*p.Size())
 }
 
-// kernelsOf returns every kernel that this machine can run for a profile, by name:
-// those too that would not serve it. All of them must pass the tests of this file.
-func kernelsOf(p *Profile) map[string]kernel {
-	kernels := madeKernels()[string(p.prime)]
-	if kernels == nil {
-		panic("no kernels for " + p.name)
-	}
-	return kernels
-}
+// kernelsOf returns every kernel that this processor can run for a profile, by name,
+// whether or not it would be selected.
+func kernelsOf(p *Profile) map[string]kernel { return madeKernels[string(p.prime)]() }
 
-// madeKernels are the kernels of all profiles, by prime: their tables take time.
-var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
-	made := map[string]map[string]kernel{}
+// madeKernels makes the kernels of each prime once, since their tables take time.
+var madeKernels = func() map[string]func() map[string]kernel {
+	made := map[string]func() map[string]kernel{}
 	for _, p := range allProfiles() {
-		kernels := map[string]kernel{}
-		for _, i := range allImplementations {
-			if i.runs(p) {
-				kernels[i.name] = i.new(p.prime, p.generator)
+		made[string(p.prime)] = sync.OnceValue(func() map[string]kernel {
+			kernels := map[string]kernel{}
+			for _, i := range allImplementations {
+				if i.runs(p) {
+					kernels[i.name] = i.new(p.prime, p.generator)
+				}
 			}
-		}
-		made[string(p.prime)] = kernels
+			return kernels
+		})
 	}
 	return made
-})
+}()
 
 // servedBy returns the profile p that computes with k.
 func (p *Profile) servedBy(k kernel, name string) *Profile {
@@ -128,7 +124,7 @@ func (m maker) powerG(e *[PrivateSize]byte) element {
 // forEachKernel runs a test for every kernel of every profile.
 func forEachKernel(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	t.Helper()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		for name, k := range kernelsOf(p) {
 			t.Run(p.name+"/"+name, func(t *testing.T) {
 				t.Parallel()

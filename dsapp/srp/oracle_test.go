@@ -21,8 +21,18 @@ const prime1024 = "" +
 	"5DC7D7B46154D6B6CE8EF4AD69B15D4982559B297BCF1885C529F566660E57EC" +
 	"68EDBC3C05726CC02FD4CBF4976EAA9AFD5138FE8376435B9FC61D2FC0EB06E3"
 
-// allProfiles are the profiles on offer and the one of the RFC.
+// allProfiles returns the profiles of the package and the one of the RFC.
 func allProfiles() []*Profile { return append([]*Profile{rfcProfile()}, profiles...) }
+
+// arithmeticProfiles returns the profiles with which to test arithmetic: all of them, but
+// under the race detector the two smallest. It makes arithmetic in Go ten times slower, and
+// has nothing to detect in the larger groups that it does not in these.
+func arithmeticProfiles() []*Profile {
+	if raceDetector {
+		return allProfiles()[:2]
+	}
+	return allProfiles()
+}
 
 // oracle computes the protocol with math/big from the formulas alone. It shares
 // no code with the package.

@@ -159,6 +159,9 @@ var wordSizes = []int{1024, 2048, 3072, 4096}
 // pairs of edge cases, below N and not, modulo primes and other odd numbers.
 func checkAllWords(t *testing.T, wordOpsOf func(prime []uint) wordOps, sizes []int) {
 	t.Helper()
+	if raceDetector {
+		sizes = sizes[:2] // See arithmeticProfiles.
+	}
 	for _, size := range sizes {
 		checkRead(t, wordOpsOf(moduli(size)[0]), size/bits.UintSize)
 		for _, prime := range moduli(size) {

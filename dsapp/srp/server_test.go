@@ -15,7 +15,7 @@ import (
 // from draw to draw, as does b with its 256 bits.
 func TestServerEphemeral(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			v := p.Verifier("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize])
@@ -44,7 +44,7 @@ func TestServerEphemeral(t *testing.T) {
 // TestServerEphemeralRedraws: a b that makes B = 0 is not used.
 func TestServerEphemeralRedraws(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		o := oracleOf(p)
 		first, second := bytesFor("b", 1), bytesFor("b", 2)
 		// B = k*v + g^b = 0 for v = -g^b / k.

@@ -22,12 +22,12 @@ var exchanges = flag.String("exchanges", "", "write one exchange of each group t
 // benchName is the name of a profile without its hash.
 func benchName(p *Profile) string { return strings.TrimSuffix(p.name, "-sha256") }
 
-// benchExchange returns the exchange that is measured.
+// benchExchange returns the exchange that the benchmarks compute.
 func benchExchange(p *Profile) transcript {
 	return oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
 }
 
-// serverSide returns the exchange of r from the server's point of view.
+// serverSide returns what the server knows of the exchange r.
 func serverSide(p *Profile, r transcript) exchange {
 	o := oracleOf(p)
 	return exchange{
@@ -36,8 +36,8 @@ func serverSide(p *Profile, r transcript) exchange {
 	}
 }
 
-// tableless is the portable kernel as it would be without the table of powers of
-// the generator. Nothing but benchmarks uses it.
+// tableless is the portable kernel without its table of powers of the generator, for
+// comparison in benchmarks.
 type tableless struct {
 	*portable
 	generator byte
@@ -59,8 +59,8 @@ func (c *tablelessCalculator) powerG(z element, e *[PrivateSize]byte) {
 	copy(z, c.x.Exp(c.g, e[:], c.k.modulus).Bits())
 }
 
-// measured are the implementations to measure with a profile, the fastest first:
-// those that can serve it, and bigmod alone.
+// measured returns the implementations to measure with a profile, the fastest first: those
+// that can be selected for it, and bigmod without a table.
 func measured(p *Profile) []implementation {
 	can := slices.DeleteFunc(slices.Clone(allImplementations), func(i implementation) bool { return !i.supported(8 * p.Size()) })
 	return append(can, implementation{
@@ -72,8 +72,7 @@ func measured(p *Profile) []implementation {
 	})
 }
 
-// withKernel returns a profile that does with the kernel what p does with the one
-// chosen for it, from the test of the kernel on.
+// withKernel returns the profile p with another kernel, which must pass the self-test.
 func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
 	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
@@ -83,7 +82,7 @@ func withKernel(p *Profile, i implementation) (*Profile, error) {
 	return &changed, nil
 }
 
-// repeats runs the server's side of r and compares its results.
+// repeats runs the server's side of the exchange r and compares the results.
 func (p *Profile) repeats(r transcript) error {
 	x := serverSide(p, r)
 	e, err := p.newEphemeral(x.verifier, bytes.NewReader(x.private))
@@ -103,9 +102,8 @@ func (p *Profile) repeats(r transcript) error {
 	return nil
 }
 
-// TestMeasured: every kernel that is measured computes what the oracle does. The
-// exchanges can be written down, so that programs to compare with compute the
-// same.
+// TestMeasured: every kernel that is measured agrees with the oracle. The flag -exchanges
+// writes the exchanges to files, for the programs of _bench to compute the same.
 func TestMeasured(t *testing.T) {
 	t.Parallel()
 	for _, p := range arithmeticProfiles()[1:] {
@@ -146,9 +144,8 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
-// benchServer measures a step of the server for every profile: as it is
-// served, and under the name of each kernel that this machine has. What is
-// measured computes the right results before it is.
+// benchServer measures a step of the server for every profile, with the selected kernel and
+// with each kernel of this processor. It checks the results before it measures.
 func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r transcript)) {
 	for _, p := range profiles {
 		exchange := sync.OnceValue(func() transcript { return benchExchange(p) })
@@ -176,7 +173,7 @@ func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r transcript)
 	}
 }
 
-// BenchmarkServerStep1 is B from the verifier and a fresh b.
+// BenchmarkServerStep1 measures B for a verifier and a random b.
 func BenchmarkServerStep1(b *testing.B) {
 	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		v := serverSide(p, r).verifier
@@ -188,7 +185,7 @@ func BenchmarkServerStep1(b *testing.B) {
 	})
 }
 
-// BenchmarkServerStep2 is u, S and K, the check of M1, and M2.
+// BenchmarkServerStep2 measures u, S, K, the check of M1, and M2.
 func BenchmarkServerStep2(b *testing.B) {
 	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		x := serverSide(p, r)
@@ -212,7 +209,7 @@ func benchKernels(b *testing.B, operation func(b *testing.B, p *Profile, i imple
 	}
 }
 
-// BenchmarkPower is base^e.
+// BenchmarkPower measures base^e.
 func BenchmarkPower(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
@@ -225,7 +222,7 @@ func BenchmarkPower(b *testing.B) {
 	})
 }
 
-// BenchmarkPowerG is g^e.
+// BenchmarkPowerG measures g^e.
 func BenchmarkPowerG(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
@@ -237,7 +234,7 @@ func BenchmarkPowerG(b *testing.B) {
 	})
 }
 
-// BenchmarkNewKernel is what the first use of a profile pays for a table.
+// BenchmarkNewKernel measures making a kernel with its table.
 func BenchmarkNewKernel(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		for b.Loop() {

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestClientText: identity and password are checked before anything is computed,
-// and errors do not repeat them.
+// TestClientText: NewClient checks identity and password.
 func TestClientText(t *testing.T) {
 	t.Parallel()
 	const good = "Tb048aX1"
@@ -36,8 +35,7 @@ func TestClientText(t *testing.T) {
 	}
 }
 
-// TestClientProveRefuses: the client stops at every unusable answer, before its
-// password enters anything, and has no second try with the same a.
+// TestClientProveRefuses: Prove refuses every unusable answer, and cannot be called again.
 func TestClientProveRefuses(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -83,7 +81,7 @@ func TestClientProveRefuses(t *testing.T) {
 	}
 }
 
-// TestClientConfirm: K is given once, for the right M2 only.
+// TestClientConfirm: Confirm returns K once, and for the right M2 only.
 func TestClientConfirm(t *testing.T) {
 	t.Parallel()
 	p := profiles[0]
@@ -135,8 +133,7 @@ func TestClientConfirm(t *testing.T) {
 	}
 }
 
-// TestClientForgetsSecrets: after its last step a client holds neither a, nor
-// password, nor K.
+// TestClientForgetsSecrets: after its last step a client has cleared a, the password and K.
 func TestClientForgetsSecrets(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()

@@ -43,8 +43,8 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-// compare runs both sides of the package on the inputs of r and compares every
-// value that leaves them with r.
+// compare runs both sides of an exchange with the inputs of r and compares every value that
+// they send or return with r.
 func compare(t failer, p *Profile, r transcript) {
 	t.Helper()
 	o := oracleOf(p)
@@ -93,7 +93,7 @@ func compare(t failer, p *Profile, r transcript) {
 	check("K of the client", key, r.K)
 }
 
-// pair is the server's part of an exchange.
+// ephemeral is the server's key pair b, B of one exchange.
 type ephemeral struct{ private, public []byte }
 
 func (p *Profile) newEphemeral(verifier []byte, random io.Reader) (ephemeral, error) {
@@ -105,7 +105,7 @@ func (p *Profile) newEphemeral(verifier []byte, random io.Reader) (ephemeral, er
 	return e, nil
 }
 
-// TestExchange compares whole exchanges with the oracle, on every group and kernel.
+// TestExchange: exchanges agree with the oracle, with every group and kernel.
 func TestExchange(t *testing.T) {
 	t.Parallel()
 	for _, p := range arithmeticProfiles() {
@@ -122,8 +122,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// TestExchangeProperty compares exchanges over any input with the oracle, on the
-// smallest group.
+// TestExchangeProperty: exchanges with any input agree with the oracle, in the smallest group.
 func TestExchangeProperty(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -138,16 +137,16 @@ func TestExchangeProperty(t *testing.T) {
 	})
 }
 
-// TestLeadingZeros: values that begin with a zero byte stay padded in B, u, K,
-// M1 and M2. The hit of each search is where it starts, so it ends at once;
-// hashing without padding must give another M1, or the case would prove nothing.
+// TestLeadingZeros: values that begin with a zero byte are padded in B, u, K, M1 and M2. Each
+// case searches for inputs that lead to such a value, and starts the search at known ones.
+// Hashing without padding must give another M1, or the case would prove nothing.
 func TestLeadingZeros(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		name  string
 		start [4]int
 		zero  func(o oracle, r transcript) bool
-		// hashed tells that the value is a number, which padding is about.
+		// hashed is true if the value is a number that is padded and hashed.
 		hashed bool
 	}{
 		{"A", [4]int{14, 44, 29, 812}, func(o oracle, r transcript) bool { return o.fixed(r.A)[0] == 0 }, true},
@@ -185,8 +184,7 @@ func TestLeadingZeros(t *testing.T) {
 	}
 }
 
-// TestInputsUnchanged: no call writes into what it was given; the wiping stays
-// inside.
+// TestInputsUnchanged: no call changes or clears its arguments.
 func TestInputsUnchanged(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()

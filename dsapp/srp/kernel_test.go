@@ -18,8 +18,7 @@ import (
 	"unsafe"
 )
 
-// allImplementations are those that this machine may have and, last, the portable
-// one, which serves where none of them does.
+// allImplementations are implementations and, last, the portable one.
 var allImplementations = append(slices.Clone(implementations), implementation{
 	name:      "portable",
 	supported: func(int) bool { return true },
@@ -53,7 +52,7 @@ var madeKernels = func() map[string]func() map[string]kernel {
 	return made
 }()
 
-// servedBy returns the profile p that computes with k.
+// servedBy returns the profile p with the kernel k.
 func (p *Profile) servedBy(k kernel, name string) *Profile {
 	changed := *p
 	g := p.newGroupWith(k, name)
@@ -80,7 +79,7 @@ func forEachProfileKernel(t *testing.T, p *Profile, test func(t *testing.T, p *P
 	}
 }
 
-// maker computes with a kernel and returns new elements and bytes.
+// maker has the operations of a kernel, with new elements and bytes as results.
 type maker struct {
 	kernel
 	c calculator
@@ -88,7 +87,7 @@ type maker struct {
 
 func makerOf(k kernel) maker { return maker{k, k.calculator()} }
 
-// made returns a new element that compute has set.
+// made returns a new element set by compute.
 func (m maker) made(compute func(z element)) element {
 	z := newElements(m.kernel, 1)[0]
 	compute(z)
@@ -134,7 +133,7 @@ func forEachKernel(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	}
 }
 
-// operands are numbers that carries go wrong at, and some that look random.
+// operands returns numbers that are likely to reveal wrong carries, and some random ones.
 func (o oracle) operands() []*big.Int {
 	one := big.NewInt(1)
 	bits := uint(o.n.BitLen())
@@ -154,8 +153,8 @@ func (o oracle) operands() []*big.Int {
 	return x
 }
 
-// exponents are the patterns that an exponentiation could treat differently, and
-// exponents that read every digit from every window.
+// exponents returns patterns that an exponentiation could treat differently, and exponents
+// that read every digit from every window.
 func exponents() map[string][]byte {
 	e := map[string][]byte{
 		"0":        make([]byte, PrivateSize),
@@ -175,7 +174,7 @@ func exponents() map[string][]byte {
 	return e
 }
 
-// TestKernelBytes: numbers survive the way in and out, padded.
+// TestKernelBytes: toBytes is the inverse of fromBytes.
 func TestKernelBytes(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -187,8 +186,7 @@ func TestKernelBytes(t *testing.T) {
 	})
 }
 
-// TestKernelRefuses: a number that is not reduced, or too long, is a fault of the
-// caller that is not computed with.
+// TestKernelRefuses: fromBytes panics for a number that is not below N or too long.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -205,8 +203,7 @@ func TestKernelRefuses(t *testing.T) {
 	})
 }
 
-// TestKernelProducts compares products and sums of all pairs with math/big, and
-// requires that operands stay as they are.
+// TestKernelProducts: products and sums agree with math/big, and operands are not changed.
 func TestKernelProducts(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -236,7 +233,7 @@ func TestKernelProducts(t *testing.T) {
 	})
 }
 
-// TestKernelPower compares base^e with math/big.
+// TestKernelPower: base^e agrees with math/big.
 func TestKernelPower(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -259,8 +256,8 @@ func TestKernelPower(t *testing.T) {
 	})
 }
 
-// TestKernelPowerG compares g^e with math/big, over every entry of the table, and
-// requires that clearing a result does not reach the table.
+// TestKernelPowerG: g^e agrees with math/big, for every entry of the table of powers, and
+// clearing a result does not change the table.
 func TestKernelPowerG(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -280,8 +277,7 @@ func TestKernelPowerG(t *testing.T) {
 	})
 }
 
-// TestKernelConcurrent: one kernel serves many exchanges at once, each of which
-// computes in memory of its own.
+// TestKernelConcurrent: a kernel can be used by several exchanges at the same time.
 func TestKernelConcurrent(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -299,15 +295,15 @@ func TestKernelConcurrent(t *testing.T) {
 	})
 }
 
-// TestAllocations: once they have begun, the calls of the server need no memory but
-// for their results. bigmod takes some of its own above 2048 bits.
+// TestAllocations: the functions of the server allocate their results only. bigmod allocates
+// more memory for more than 2048 bits.
 func TestAllocations(t *testing.T) {
-	// Not parallel: other tests need memory too. A collection would empty the pool.
-	// So would one that a limit of the environment (GOMEMLIMIT) asks for.
+	// Not parallel, since other tests allocate memory. A garbage collection would empty the
+	// pool of workspaces, including one because of GOMEMLIMIT.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	if raceDetector {
-		t.Log("NOT CHECKED: under the race detector a pool loses things")
+		t.Log("NOT CHECKED: under the race detector sync.Pool drops some items")
 		return
 	}
 	for _, p := range allProfiles() {
@@ -337,7 +333,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestAllocationsParse: a public value takes the memory that it is returned in.
+// TestAllocationsParse: ParsePublic allocates its result only.
 func TestAllocationsParse(t *testing.T) {
 	p := profiles[0]
 	digits := strings.Repeat("7", 2*p.Size())
@@ -346,7 +342,7 @@ func TestAllocationsParse(t *testing.T) {
 	}
 }
 
-// watchingCalculator counts what protocol code asks of a calculator.
+// watchingCalculator counts the calls of each operation.
 type watchingCalculator struct {
 	calculator
 	products, sums, powers, powersG, wipes int
@@ -379,10 +375,10 @@ func (c *watchingCalculator) wipe() {
 
 var _ calculator = (*watchingCalculator)(nil)
 
-// watch keeps every workspace that a profile makes.
+// watch collects the workspaces that a profile makes.
 type watch struct{ workspaces []*workspace }
 
-// watched returns the profile p computing with k, and its workspaces.
+// watched returns the profile p with the kernel k, and its workspaces.
 func watched(p *Profile, k kernel) (*Profile, *watch) {
 	changed := p.servedBy(k, "watched")
 	kept := &watch{}
@@ -397,7 +393,7 @@ func watched(p *Profile, k kernel) (*Profile, *watch) {
 	return changed, kept
 }
 
-// counts returns what was counted, and forgets it.
+// counts returns the counts and resets them.
 func (k *watch) counts() (sum watchingCalculator) {
 	for _, w := range k.workspaces {
 		c := w.calculator.(*watchingCalculator)
@@ -411,8 +407,8 @@ func (k *watch) counts() (sum watchingCalculator) {
 	return sum
 }
 
-// holds tells whether there is anything but zeros in the words and bytes of v, up
-// to the capacity of slices, without what is public: kernels, groups and hashes.
+// holds reports whether v contains a word or byte other than 0, up to the capacity of
+// slices. It ignores kernels and groups, which are public, and hashes.
 func holds(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Interface, reflect.Pointer:
@@ -442,8 +438,7 @@ func holds(v reflect.Value) bool {
 	return false
 }
 
-// TestWipe: every operation on secrets leaves some in the memory of a calculator, and
-// none after it was wiped.
+// TestWipe: the operations leave secrets in the memory of a calculator, and wipe clears them.
 func TestWipe(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
@@ -459,7 +454,7 @@ func TestWipe(t *testing.T) {
 			k.c.wipe()
 			operation()
 			if !holds(reflect.ValueOf(k.c)) {
-				t.Errorf("%s is said to leave nothing", name)
+				t.Errorf("%s leaves nothing, so this test proves nothing", name)
 			}
 			k.c.wipe()
 			if holds(reflect.ValueOf(k.c)) {
@@ -475,8 +470,7 @@ func TestWipe(t *testing.T) {
 	})
 }
 
-// TestSecretsCleared: after a call, whatever its end, the memory that it computed in
-// is as it was before.
+// TestSecretsCleared: every call clears its workspace, also when it fails or panics.
 func TestSecretsCleared(t *testing.T) {
 	t.Parallel()
 	for name, k := range kernelsOf(rfcProfile()) {
@@ -542,7 +536,7 @@ func TestSecretsCleared(t *testing.T) {
 	}
 }
 
-// TestHolds: the check above finds a single bit, wherever a call keeps something.
+// TestHolds: holds finds a single bit in each part of a workspace.
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	p, _ := watched(rfcProfile(), rfcProfile().group().kernel)
@@ -578,8 +572,8 @@ func TestHolds(t *testing.T) {
 	}
 }
 
-// TestSameWork: the second step does all its arithmetic whatever the evidence
-// is, and for a simulated verifier as for a real one.
+// TestSameWork: verify does the same arithmetic for right and wrong evidence, and for real and
+// simulated verifiers.
 func TestSameWork(t *testing.T) {
 	t.Parallel()
 	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
@@ -603,8 +597,7 @@ func TestSameWork(t *testing.T) {
 	}
 }
 
-// TestElementsAligned: elements of a kernel that works on 64 bytes at a time begin at
-// multiples of that.
+// TestElementsAligned: elements whose size is a multiple of 64 bytes are aligned to 64 bytes.
 func TestElementsAligned(t *testing.T) {
 	t.Parallel()
 	forEachKernel(t, func(t *testing.T, k maker, _ oracle) {

@@ -12,8 +12,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// edges returns the public values that everybody could compute a key for, or
-// that are no numbers of the group, and the two next to them that are fine.
+// edges returns public values that must be refused, because everybody could compute the key
+// or because they are not below N, and the smallest and largest permitted ones.
 func edges(p *Profile) (refused, taken map[string]*big.Int) {
 	n := number(p.prime)
 	add := func(d int64) *big.Int { return new(big.Int).Add(n, big.NewInt(d)) }
@@ -26,8 +26,7 @@ func edges(p *Profile) (refused, taken map[string]*big.Int) {
 	return refused, taken
 }
 
-// TestParsePublicRange: only 1 < A < N-1 passes, nothing is reduced, and what
-// passes is padded.
+// TestParsePublicRange: A must satisfy 1 < A < N-1; it is not reduced, and it is padded.
 func TestParsePublicRange(t *testing.T) {
 	t.Parallel()
 	for _, p := range allProfiles() {
@@ -54,8 +53,7 @@ func TestParsePublicRange(t *testing.T) {
 	}
 }
 
-// TestParseErrors: each fault of a text has its own name, and the error does not
-// repeat the text.
+// TestParseErrors: each problem has an error of its own, which does not contain the text.
 func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	p := profiles[0]
@@ -96,8 +94,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// TestOversizedRefusedFirst: texts over the limit cost neither arithmetic nor
-// memory.
+// TestOversizedRefusedFirst: too long texts are refused without arithmetic and without
+// allocating memory.
 func TestOversizedRefusedFirst(t *testing.T) {
 	p := newProfile("no arithmetic", prime2048, 2, sha256.New)
 	p.group = func() *group {
@@ -117,8 +115,8 @@ func TestOversizedRefusedFirst(t *testing.T) {
 	}
 }
 
-// TestParseProperty: every number in range comes back from any of its texts, and
-// every evidence from both cases.
+// TestParseProperty: every number in range is parsed from all of its texts, and every
+// evidence from digits in either case.
 func TestParseProperty(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -148,13 +146,13 @@ func TestParseProperty(t *testing.T) {
 	})
 }
 
-// isHex tells whether s consists of hexadecimal digits only.
+// isHex reports whether s consists of hexadecimal digits only.
 func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// FuzzParsePublic: in every group exactly the texts of numbers in range are taken,
-// and what comes back is that number, padded.
+// FuzzParsePublic: for every group exactly the texts of numbers in range are accepted, and
+// the result is the padded number.
 func FuzzParsePublic(f *testing.F) {
 	for _, s := range []string{"", "0", "1", "2", "zz", "0x12", "-1", "+2", " 2", "2_0", "aB", "00000002", prime2048, strings.ToLower(prime2048), prime2048 + "0"} {
 		f.Add(s)

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// rfcProfile is the profile of RFC 5054, appendix B: 1024 bits and SHA-1, never
-// offered. It runs the code of all others.
+// rfcProfile is a profile for the test vectors of RFC 5054, appendix B: 1024 bits and SHA-1.
+// It uses the same code as the profiles of the package.
 var rfcProfile = sync.OnceValue(func() *Profile {
 	return newProfile("rfc5054-1024-sha1", prime1024, 2, sha1.New)
 })
@@ -34,13 +34,12 @@ func arithmeticProfiles() []*Profile {
 	return allProfiles()
 }
 
-// oracle computes the protocol with math/big from the formulas alone. It shares
-// no code with the package.
+// oracle computes the protocol by the formulas with math/big. It shares no code with the
+// package.
 type oracle struct {
 	n, g *big.Int
 	hash func() hash.Hash
-	// stripped leaves out PAD wherever the formulas have it for A, B and S, as
-	// faulty implementations do.
+	// stripped omits PAD for A, B and S, as faulty implementations do.
 	stripped bool
 }
 
@@ -66,7 +65,7 @@ func newOracle(prime string, g int64, h func() hash.Hash) oracle {
 	return oracle{n: n, g: big.NewInt(g), hash: h}
 }
 
-// transcript is every value of one exchange.
+// transcript has all values of one exchange.
 type transcript struct {
 	identity, password string
 	salt               []byte
@@ -109,7 +108,7 @@ func (o oracle) private(identity, password string, salt []byte) *big.Int {
 
 func (o oracle) multiplier() *big.Int { return number(o.h(o.n.Bytes(), o.fixed(o.g))) }
 
-// exchange computes everything from what the two sides put in.
+// exchange computes all values from the inputs of the two sides.
 func (o oracle) exchange(identity, password string, salt, a, b []byte) transcript {
 	r := transcript{identity: identity, password: password, salt: salt, a: number(a), b: number(b)}
 	r.x = o.private(identity, password, salt)
@@ -145,7 +144,7 @@ func (o oracle) serverS(A, v, u, b *big.Int) *big.Int {
 	return o.exp(o.mod(base.Mul(base, A)), b)
 }
 
-// bytesFor returns 32 bytes that look random and are always the same.
+// bytesFor returns 32 bytes that look random and are the same in each run.
 func bytesFor(label string, n int) []byte {
 	d := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(label), uint64(n)))
 	return d[:]

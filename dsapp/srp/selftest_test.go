@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestKnownAnswers computes the known answers with math/big. All profiles have some.
+// TestKnownAnswers: the known answers of all profiles agree with math/big.
 func TestKnownAnswers(t *testing.T) {
 	t.Parallel()
 	expand := func(label string, size int) *big.Int {
@@ -68,14 +68,14 @@ func TestKernelsPass(t *testing.T) {
 	}
 }
 
-// faultyKernel is a kernel that something is wrong with.
+// faultyKernel is a kernel with a fault.
 type faultyKernel struct {
 	kernel
 	fault fault
 }
 
-// fault changes what operations have computed. It gets the name of the operation
-// and, as bytes, the number or exponent that it worked on or, if there are two, both.
+// fault decides whether the result of an operation is to be wrong. It gets the name of the
+// operation and its one or two operands as bytes.
 type fault func(c faulty, operation string, operands ...[]byte) (wrong bool)
 
 func (k faultyKernel) calculator() calculator { return faulty{k.kernel.calculator(), k} }
@@ -85,12 +85,12 @@ type faulty struct {
 	k faultyKernel
 }
 
-// bytesOf returns x as bytes, computed by nothing faulty.
+// bytesOf returns x as bytes, without the fault.
 func (c faulty) bytesOf(x element) []byte {
 	return makerOf(c.k.kernel).toBytes(profiles[0].Size(), x)
 }
 
-// spoil makes z wrong if the fault says so.
+// spoil makes z wrong if the fault decides so.
 func (c faulty) spoil(z element, operation string, operands ...[]byte) {
 	if c.k.fault(c, operation, operands...) {
 		// Another number below N: its lowest bit changes unless it is N-1.
@@ -111,7 +111,7 @@ func (c faulty) toBytes(b []byte, x element) {
 	}
 }
 
-// places tells which operands the result takes the place of.
+// places says which operands are also the destination.
 func places(z, x, y element) (s string) {
 	if &z[0] == &x[0] {
 		s += ", in place of x"
@@ -155,7 +155,7 @@ func (c faulty) powerG(z element, e *[PrivateSize]byte) {
 	c.spoil(z, "powerG", e[:])
 }
 
-// faults are all that a test must find.
+// faults returns the faults that the self-test must find.
 func faults(p *Profile) map[string]fault {
 	zero := make([]byte, p.Size())
 	all := map[string]fault{
@@ -204,8 +204,8 @@ func faults(p *Profile) map[string]fault {
 	return all
 }
 
-// TestFaultyKernels: a kernel that computes something wrong, or panics, does not
-// serve, the next one does. That is told once, by name. Exchanges go on.
+// TestFaultyKernels: if a kernel computes something wrong or panics, the next one is selected,
+// takeFailures returns the name of the faulty one once, and exchanges are right.
 func TestFaultyKernels(t *testing.T) {
 	t.Parallel()
 	p := profiles[0]
@@ -245,8 +245,8 @@ func TestFaultyKernels(t *testing.T) {
 	}
 }
 
-// TestLastResort: where all kernels fail the portable one serves, and all of the
-// others are told.
+// TestLastResort: if all kernels fail, the portable one is selected, and a warning is logged
+// for each of the others once.
 func TestLastResort(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -275,8 +275,8 @@ func TestLastResort(t *testing.T) {
 	compare(t, &changed, oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0)))
 }
 
-// TestKnownAnswersCount: a kernel that is right for another group only than the known
-// answers are for is not taken.
+// TestKnownAnswersCount: the known answers of a prime are part of the self-test. With another
+// generator they are wrong, so that no kernel passes.
 func TestKnownAnswersCount(t *testing.T) {
 	t.Parallel()
 	p := newProfile("another generator", prime2048, 3, profiles[0].hash)
@@ -285,7 +285,7 @@ func TestKnownAnswersCount(t *testing.T) {
 	}
 }
 
-// BenchmarkSelfTest is what the test of a kernel adds to making one.
+// BenchmarkSelfTest measures the self-test of a kernel without making the kernel.
 func BenchmarkSelfTest(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)

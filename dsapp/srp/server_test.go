@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestServerEphemeral: B has the full length, is reduced, is not 0 and differs
-// from draw to draw, as does b with its 256 bits.
+// TestServerEphemeral: b has 256 bits, B has the size of N, is reduced and not 0, and both
+// differ each time.
 func TestServerEphemeral(t *testing.T) {
 	t.Parallel()
 	for _, p := range arithmeticProfiles() {
@@ -41,7 +41,7 @@ func TestServerEphemeral(t *testing.T) {
 	}
 }
 
-// TestServerEphemeralRedraws: a b that makes B = 0 is not used.
+// TestServerEphemeralRedraws: if B is 0 another b is drawn.
 func TestServerEphemeralRedraws(t *testing.T) {
 	t.Parallel()
 	for _, p := range arithmeticProfiles() {
@@ -65,8 +65,7 @@ func TestServerEphemeralRedraws(t *testing.T) {
 	}
 }
 
-// TestServerEphemeralErrors: a verifier that no password has is refused, and no
-// pair is made without random bytes.
+// TestServerEphemeralErrors: an invalid verifier is refused, and so is a lack of random bytes.
 func TestServerEphemeralErrors(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -90,8 +89,8 @@ func TestServerEphemeralErrors(t *testing.T) {
 	}
 }
 
-// TestServerVerifyRefuses: nothing but the right evidence for exactly this
-// exchange gives a session; the values of a refused exchange yield nothing.
+// TestServerVerifyRefuses: verify returns results only for the right evidence of exactly this
+// exchange.
 func TestServerVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -135,7 +134,7 @@ func TestServerVerifyRefuses(t *testing.T) {
 	}
 	refused, _ := edges(p)
 	for name, n := range refused {
-		// With these the evidence of a client that knows no password would be right.
+		// With these values a client can compute the right evidence without a password.
 		tests["A = "+name] = func(x *exchange, m *[]byte) {
 			x.clientPublic = wide(n)
 			*m = forged(p, *x)
@@ -161,7 +160,7 @@ func TestServerVerifyRefuses(t *testing.T) {
 	}
 }
 
-// forged returns the evidence for the S that the server computes.
+// forged returns the evidence that is right for the S of the server.
 func forged(p *Profile, x exchange) []byte {
 	o := oracleOf(p)
 	A, v := number(x.clientPublic), number(x.verifier)
@@ -174,8 +173,8 @@ func forged(p *Profile, x exchange) []byte {
 	return o.h(label, o.h([]byte(x.identity)), x.salt, x.clientPublic, x.serverPublic, key)
 }
 
-// TestForged: forged computes evidence that is right, so that the cases built
-// with it are refused for the value and nothing else.
+// TestForged: forged returns right evidence, so the tests that use it are about the value
+// that they change only.
 func TestForged(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -185,7 +184,7 @@ func TestForged(t *testing.T) {
 	}
 }
 
-// zeroHash is a hash that gives 0 for inputs of one length.
+// zeroHash is a hash whose result is 0 for inputs of one length.
 type zeroHash struct {
 	hash.Hash
 	length, written int
@@ -208,9 +207,8 @@ func (h *zeroHash) Sum(b []byte) []byte {
 	return h.Hash.Sum(b)
 }
 
-// TestZeroScrambler: with a hash that makes u = 0 both sides stop, though the
-// evidence would be right.
-func TestZeroScrambler(t *testing.T) {
+// TestZeroU: both sides stop if u is 0, even if the evidence would be right.
+func TestZeroU(t *testing.T) {
 	t.Parallel()
 	p := newProfile("u = 0", prime1024, 2, func() hash.Hash {
 		// Only u is the hash of exactly A and B.

@@ -22,7 +22,7 @@ import (
 
 var items = []seal.Item{seal.LicenseActivationMessage, seal.ActivationCode, seal.EventReactivationCounter}
 
-// vectorExchange is the exchange of the known answers below.
+// vectorExchange returns K, A and B of the known answers below.
 func vectorExchange() (key, a, b []byte) {
 	key, a, b = make([]byte, 32), make([]byte, 256), make([]byte, 256)
 	for i := range key {
@@ -37,8 +37,8 @@ func vectorExchange() (key, a, b []byte) {
 	return key, a, b
 }
 
-// The known answers were computed outside Go: Python's hmac and hashlib for the
-// keys and the MAC, OpenSSL for AES-256-CTR.
+// Open agrees with known answers that were computed outside Go: by Python's hmac and hashlib
+// for the keys and the MAC, and by OpenSSL for AES-256-CTR.
 func TestSessionVectors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -63,7 +63,8 @@ func TestSessionVectors(t *testing.T) {
 	}
 }
 
-// oracleHMAC is RFC 2104 written out.
+// oracleHMAC computes HMAC-SHA-256 by the definition of RFC 2104, for keys of at most 64
+// bytes.
 func oracleHMAC(key, message []byte) []byte {
 	var inner, outer [64]byte
 	copy(inner[:], key)
@@ -77,8 +78,8 @@ func oracleHMAC(key, message []byte) []byte {
 	return h[:]
 }
 
-// oracleOpen follows the profile step by step, with HKDF (RFC 5869) and CTR
-// (NIST SP 800-38A) written out.
+// oracleOpen computes plaintext and MAC by the definitions of HKDF (RFC 5869) and CTR (NIST SP
+// 800-38A).
 func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Ciphertext) (plaintext, mac []byte) {
 	tb.Helper()
 	salt := sha256.Sum256(slices.Concat(a, b))
@@ -98,7 +99,7 @@ func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Cipherte
 	return plaintext, oracleHMAC(kmac, slices.Concat(c.Counter, c.Data))
 }
 
-// What Seal produces is what the profile says, for random exchanges and lengths.
+// Seal agrees with the oracle for random exchanges and lengths.
 func TestSessionAgainstOracle(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -162,7 +163,7 @@ func TestAlteredCiphertext(t *testing.T) {
 	}
 }
 
-// The boundary between counter and data cannot be moved.
+// Bytes cannot be moved between counter and data.
 func TestCounterBoundary(t *testing.T) {
 	t.Parallel()
 	tr := NewSession(vectorExchange())
@@ -178,7 +179,7 @@ func TestCounterBoundary(t *testing.T) {
 	}
 }
 
-// A ciphertext belongs to its item, key and exchange.
+// A ciphertext only opens as its item, with its key and in its exchange.
 func TestCiphertextBinding(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
@@ -208,7 +209,7 @@ func TestCiphertextBinding(t *testing.T) {
 	}
 }
 
-// Encryption and MAC keys differ between purposes, items, keys and exchanges.
+// All derived keys differ, between purposes, items, keys and exchanges.
 func TestKeysDiffer(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
@@ -230,13 +231,12 @@ func TestKeysDiffer(t *testing.T) {
 	}
 }
 
-// same tells whether err is want and says no more than want.
+// same reports whether err is want and has the same text.
 func same(err, want error) bool {
 	return errors.Is(err, want) && err.Error() == want.Error()
 }
 
-// An item is sealed once per Session, however many ask at once; the other
-// items are not concerned.
+// A session seals each item once, even if called concurrently.
 func TestSealOnce(t *testing.T) {
 	t.Parallel()
 	tr := NewSession(vectorExchange())
@@ -260,6 +260,7 @@ func TestSealOnce(t *testing.T) {
 	}
 }
 
+// Seal refuses unknown items and empty plaintexts, which do not use up an item.
 func TestSealErrors(t *testing.T) {
 	t.Parallel()
 	tr := NewSession(vectorExchange())
@@ -274,7 +275,7 @@ func TestSealErrors(t *testing.T) {
 	}
 }
 
-// Counters are random: two Transports of one exchange do not repeat one.
+// Counters are random: two sessions of one exchange do not use the same one.
 func TestCounterIsRandom(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
@@ -290,22 +291,22 @@ func TestCounterIsRandom(t *testing.T) {
 	}
 }
 
-// An item opens as it was sealed, and neither altered in any of its parts, nor as
-// another item, nor in another exchange, whichever plaintext and exchange.
+// An item opens to its plaintext. It does not open if a part is altered, as another item, or
+// in another exchange. This holds for any plaintext and exchange.
 func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
 		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
 		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
-		transport := func(e [3][]byte) *Session { return NewSession(e[0], e[1], e[2]) }
+		session := func(e [3][]byte) *Session { return NewSession(e[0], e[1], e[2]) }
 		item := rapid.SampledFrom(items).Draw(t, "item")
 		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
-		c, err := transport(exchange).Seal(item, plaintext)
+		c, err := session(exchange).Seal(item, plaintext)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
+		if got, err := session(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("opened to %x, %v", got, err)
 		}
 		refused := func(what string, tr *Session, item seal.Item, c seal.Ciphertext) {
@@ -313,12 +314,12 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 				t.Fatalf("%s: opened to %x, %v", what, got, err)
 			}
 		}
-		refused("altered data", transport(exchange), item, seal.Ciphertext{Data: alteration.Draw(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
-		refused("altered counter", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration.Draw(t, "counter", c.Counter), MAC: c.MAC})
-		refused("altered MAC", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration.Draw(t, "MAC", c.MAC)})
+		refused("altered data", session(exchange), item, seal.Ciphertext{Data: alteration.Draw(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
+		refused("altered counter", session(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration.Draw(t, "counter", c.Counter), MAC: c.MAC})
+		refused("altered MAC", session(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration.Draw(t, "MAC", c.MAC)})
 		for _, other := range items {
 			if other != item {
-				refused("other item", transport(exchange), other, c)
+				refused("other item", session(exchange), other, c)
 			}
 		}
 		part := rapid.IntRange(0, 2).Draw(t, "part of the exchange")
@@ -326,11 +327,11 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 		another[part] = bytes.Clone(exchange[part])
 		bit := rapid.IntRange(0, 8*len(another[part])-1).Draw(t, "bit of the exchange")
 		another[part][bit/8] ^= 1 << (bit % 8)
-		refused("other exchange", transport(another), item, c)
+		refused("other exchange", session(another), item, c)
 	})
 }
 
-// Nothing opens but what has the right MAC, and nothing makes Open panic.
+// Only ciphertexts with the right MAC open, and none makes Open panic.
 func FuzzSessionOpen(f *testing.F) {
 	key, a, b := vectorExchange()
 	genuine, err := NewSession(key, a, b).Seal(seal.ActivationCode, []byte("code"))

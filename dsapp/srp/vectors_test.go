@@ -30,8 +30,8 @@ const (
 	vectorB        = "E487CB59D31AC550471E81F00F6928E01DDA08E974A004F49E61F5D105284D20"
 )
 
-// TestRFC5054Vector reproduces every value of RFC 5054, appendix B, S by both
-// formulas, with every kernel.
+// TestRFC5054Vector: every kernel computes all values of RFC 5054, appendix B, and S by both
+// formulas.
 func TestRFC5054Vector(t *testing.T) {
 	t.Parallel()
 	forEachProfileKernel(t, rfcProfile(), testRFC5054Vector)
@@ -99,10 +99,9 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 	wantBytes(t, "S of the server", bytesOf(w.x), wantS)
 }
 
-// TestSHA256Vectors compares with what an independent implementation, the Python
-// package srptools, computes from the inputs of RFC 5054, appendix B (as
-// published in github.com/secure-remote-password/test-vectors). x begins with a
-// zero byte. k of the 2048-bit profile is also its self-check value.
+// TestSHA256Vectors: every kernel agrees with an independent implementation, the Python
+// package srptools, for the inputs of RFC 5054, appendix B (as published in
+// github.com/secure-remote-password/test-vectors). x begins with a zero byte.
 func TestSHA256Vectors(t *testing.T) {
 	t.Parallel()
 	const x = "0065AC38DFF8BC34AE0F259E91FBD0F4CA2FA43081C9050CEC7CAC20D015F303"

@@ -157,7 +157,7 @@ type assemblyInstruction struct {
 
 // parseAssembly returns the instructions of a routine.
 func parseAssembly(text string) (all []assemblyInstruction) {
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		line, _, _ = strings.Cut(line, "//")
 		if line = strings.Join(strings.Fields(line), " "); line == "" {
 			continue
@@ -167,7 +167,7 @@ func parseAssembly(text string) (all []assemblyInstruction) {
 		if i.name, i.label = strings.CutSuffix(line, ":"); !i.label {
 			i.name = name
 		}
-		for _, text := range strings.Split(rest, ", ") {
+		for text := range strings.SplitSeq(rest, ", ") {
 			o := assemblyOperand{text: text, constant: strings.HasPrefix(text, "$"), stack: assemblySlot.MatchString(text)}
 			if m := assemblyArgument.FindStringSubmatch(text); m != nil {
 				o.argument, o.stack = m[1], true

@@ -207,8 +207,8 @@ func (h *zeroHash) Sum(b []byte) []byte {
 	return h.Hash.Sum(b)
 }
 
-// TestZeroU: both sides stop if u is 0, even if the evidence would be right.
-func TestZeroU(t *testing.T) {
+// TestZeroScrambler: both sides stop if u, the scrambling parameter, is 0, even if the evidence would be right.
+func TestZeroScrambler(t *testing.T) {
 	t.Parallel()
 	p := newProfile("u = 0", prime1024, 2, func() hash.Hash {
 		// Only u is the hash of exactly A and B.

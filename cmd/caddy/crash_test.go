@@ -699,7 +699,7 @@ func (l *life) prove(r *tracked, x *exchanging) (decision, fate) {
 	key, err := x.client.Confirm([]byte(raw(proof.ServerEvidenceMessage)))
 	if err == nil {
 		var message []byte
-		message, err = srp.NewTransport(key, x.public, x.server).Open(seal.LicenseActivationMessage, seal.Ciphertext{
+		message, err = srp.NewSession(key, x.public, x.server).Open(seal.LicenseActivationMessage, seal.Ciphertext{
 			Data: []byte(raw(proof.EncryptedLicenseActivationMessage)), Counter: []byte(raw(proof.EncryptedCounter)), MAC: []byte(raw(proof.MAC)),
 		})
 		if err == nil {

@@ -229,11 +229,11 @@ func (p *phone) open(proof Proof) ActivationData {
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	return opened(p.w.t, srp.NewTransport(key, p.public, p.server), proof)
+	return opened(p.w.t, srp.NewSession(key, p.public, p.server), proof)
 }
 
 // opened opens the activation data of a proof.
-func opened(t testing.TB, transport *srp.Transport, proof Proof) ActivationData {
+func opened(t testing.TB, transport *srp.Session, proof Proof) ActivationData {
 	t.Helper()
 	item := func(name seal.Item, s *form.Sealed) string {
 		if s == nil {

@@ -65,7 +65,7 @@ func (x storedExchange) continued(t *testing.T, configured string) {
 	if err != nil || proof.Evidence != x.ServerEvidence {
 		t.Fatalf("evidence %s, %v, want %s", proof.Evidence, err, x.ServerEvidence)
 	}
-	transport := srp.NewTransport(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
+	transport := srp.NewSession(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
 	if got := opened(t, transport, proof); got != want {
 		t.Errorf("got %+v", got)
 	}

@@ -178,8 +178,8 @@ func FuzzActivationData(f *testing.F) {
 				}
 				continue
 			}
-			transport := func() *srp.Transport {
-				return srp.NewTransport(make([]byte, 32), make([]byte, 256), make([]byte, 256))
+			transport := func() *srp.Session {
+				return srp.NewSession(make([]byte, 32), make([]byte, 256), make([]byte, 256))
 			}
 			var p Proof
 			ok, err := p.sealData(transport(), kind, encoded)

@@ -128,7 +128,7 @@ func TestGoldenExchange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	am1, err := srp.NewTransport(key, client.Public(), serverPublic).Open(seal.LicenseActivationMessage, message)
+	am1, err := srp.NewSession(key, client.Public(), serverPublic).Open(seal.LicenseActivationMessage, message)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestGoldenStandardExchange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			transport := srp.NewTransport(key, client.Public(), serverPublic)
+			transport := srp.NewSession(key, client.Public(), serverPublic)
 			code, err := transport.Open(seal.ActivationCode, sealedCode)
 			if err != nil {
 				t.Fatal(err)

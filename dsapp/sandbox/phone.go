@@ -130,7 +130,7 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 	identifier := Member{version.identifier, registrationIdentifier}
 
 	var deviceCode string
-	err = p.exchange(ctx, version, identifier, activationPassword, func(a answer, t *srp.Transport) (verified []string, err error) {
+	err = p.exchange(ctx, version, identifier, activationPassword, func(a answer, t *srp.Session) (verified []string, err error) {
 		deviceCode, verified, err = openLicense(a, t, device)
 		return verified, err
 	})
@@ -190,7 +190,7 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, activationPassword string, bind bool) (Activated, error) {
 	identifier := Member{version2.identifier, registrationIdentifier}
 	var authenticator *Authenticator
-	err := p.exchange(ctx, version2, identifier, activationPassword, func(a answer, t *srp.Transport) (verified []string, err error) {
+	err := p.exchange(ctx, version2, identifier, activationPassword, func(a answer, t *srp.Session) (verified []string, err error) {
 		authenticator, verified, err = openStandard(a, t)
 		return verified, err
 	})
@@ -242,7 +242,7 @@ func (d *Activated) read(a answer) ([]string, error) {
 // checks the server's evidence in return and lets open read the activation data.
 func (p *Phone) exchange(
 	ctx context.Context, v version, identifier Member, activationPassword string,
-	open func(answer, *srp.Transport) (verified []string, err error),
+	open func(answer, *srp.Session) (verified []string, err error),
 ) error {
 	name := p.Profile
 	if name == "" {
@@ -294,14 +294,14 @@ func (p *Phone) exchange(
 				return nil, unverified(err)
 			}
 			defer clear(key)
-			verified, err := open(a, srp.NewTransport(key, client.Public(), serverPublic))
+			verified, err := open(a, srp.NewSession(key, client.Public(), serverPublic))
 			return append([]string{"the server evidence shows that the server knows the activation password's verifier"}, verified...), err
 		},
 	})
 }
 
 // openLicense opens Activation Message 1 and lets the device process it.
-func openLicense(a answer, t *srp.Transport, device *Device) (deviceCode string, verified []string, err error) {
+func openLicense(a answer, t *srp.Session, device *Device) (deviceCode string, verified []string, err error) {
 	message, err := a.unseal(t, seal.LicenseActivationMessage, "encryptedLicenseActivationMessage")
 	if err != nil {
 		return "", nil, err
@@ -316,7 +316,7 @@ func openLicense(a answer, t *srp.Transport, device *Device) (deviceCode string,
 }
 
 // openStandard opens the activation data of a standard licence.
-func openStandard(a answer, t *srp.Transport) (*Authenticator, []string, error) {
+func openStandard(a answer, t *srp.Session) (*Authenticator, []string, error) {
 	standard, err := a.object("standard")
 	if err != nil {
 		return nil, nil, err

@@ -226,7 +226,7 @@ func (a answer) bad(member, problem string) error {
 }
 
 // unseal opens one protected item whose three parts are members of the answer.
-func (a answer) unseal(t *srp.Transport, item seal.Item, dataName string) ([]byte, error) {
+func (a answer) unseal(t *srp.Session, item seal.Item, dataName string) ([]byte, error) {
 	var sealed seal.Ciphertext
 	for _, m := range []struct {
 		name string

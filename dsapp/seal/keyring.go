@@ -27,8 +27,8 @@ const (
 
 	keySize = 32
 
-	// xaesSaltSize is the part of the nonce that selects the message key. With 12
-	// bytes, salt and IV together are the nonce of C2SP XAES-256-GCM.
+	// xaesSaltSize is the size of the first part of the nonce, from which the key of the
+	// message is derived. With 12 bytes the format is that of C2SP XAES-256-GCM.
 	xaesSaltSize = 12
 )
 
@@ -37,15 +37,18 @@ const Overhead = headerSize + nonceSize + tagSize
 
 type keyID [keyIDSize]byte
 
-// Label says what a record is. It is authenticated with the record, not stored:
-// a record opens only under the label it was sealed with.
+// Label identifies a record. It is authenticated, but not stored in the record: a record
+// only opens with the label that it was sealed with.
 type Label struct {
-	Kind       string
-	Identifier string
+	// Kind is the kind of record, Identifier what the record is stored under.
+	Kind, Identifier string
+	// Generation distinguishes records that were stored one after the other under the
+	// same identifier.
 	Generation [16]byte
 }
 
-// associatedData encodes the label; length prefixes keep the two strings apart.
+// associatedData encodes the label. The length of each string precedes it, so that no two
+// labels have the same encoding.
 func (l Label) associatedData() []byte {
 	b := make([]byte, 0, 1+4+len(l.Kind)+4+len(l.Identifier)+len(l.Generation))
 	b = append(b, recordVersion)
@@ -56,37 +59,37 @@ func (l Label) associatedData() []byte {
 	return append(b, l.Generation[:]...)
 }
 
-// Keyring seals records with its first key and opens those sealed with any of
-// its keys. It is safe for concurrent use.
+// Keyring seals records with its first key and opens records sealed with any of its keys. It
+// is safe for concurrent use.
 type Keyring struct {
 	first keyID
 	keys  map[keyID]tink.AEAD
 }
 
-// KeyError tells what is wrong with one of the keys given to NewKeyring, which it
-// does not contain.
+// KeyError is an error about one of the keys given to NewKeyring. It does not contain the
+// key.
 type KeyError struct {
-	// Index of the key, counted from 0.
+	// Index is the index of the key, starting with 0.
 	Index int
-	// Problem with the key.
+	// Problem says what is wrong with the key.
 	Problem string
 }
 
-// Error returns index and problem.
+// Error returns the index and the problem.
 func (e *KeyError) Error() string { return fmt.Sprintf("keys[%d]: %s", e.Index, e.Problem) }
 
 var _ error = (*KeyError)(nil)
 
-// ParseKey decodes a sealing key of exactly 64 hex digits in either case. It
-// refuses a key whose bytes are all the same, which is a placeholder rather than
-// a key. The error is what the key must be, and never contains it.
+// ParseKey decodes a sealing key of exactly 64 hexadecimal digits in either case. It refuses
+// a key whose bytes are all the same, which is most likely a placeholder. The error says
+// what the key must be and does not contain it.
 func ParseKey(digits string) ([]byte, error) {
 	if len(digits) != 2*keySize {
 		return nil, fmt.Errorf("must have %d hex digits", 2*keySize)
 	}
 	key, err := hex.DecodeString(digits)
 	if err != nil {
-		// The decoder's own error quotes the offending character.
+		// The error of the decoder contains a character of the key.
 		return nil, errors.New("must consist of hex digits")
 	}
 	if bytes.Count(key, key[:1]) == len(key) {
@@ -95,7 +98,7 @@ func ParseKey(digits string) ([]byte, error) {
 	return key, nil
 }
 
-// NewKeyring returns a Keyring of one or more keys of 32 bytes, all different.
+// NewKeyring returns a Keyring with one or more different keys of 32 bytes, which it copies.
 // An error about one of the keys is a *KeyError.
 func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
@@ -106,7 +109,7 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 		if len(key) != keySize {
 			return nil, &KeyError{i, fmt.Sprintf("has %d bytes, need %d", len(key), keySize)}
 		}
-		id := identify(key)
+		id := keyIDOf(key)
 		if _, ok := k.keys[id]; ok {
 			return nil, &KeyError{i, "is the same as an earlier key"}
 		}
@@ -122,9 +125,9 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	return k, nil
 }
 
-// Seal returns plaintext as a record under the first key, encrypted with
-// XAES-256-GCM (c2sp.org/XAES-256-GCM) and bound to the label. The record is
-// Overhead bytes longer than plaintext.
+// Seal returns a record with the plaintext, encrypted with the first key by XAES-256-GCM
+// (c2sp.org/XAES-256-GCM) and bound to the label. The record is Overhead bytes longer than
+// the plaintext.
 func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
 	sealed, err := k.keys[k.first].Encrypt(plaintext, l.associatedData())
 	if err != nil {
@@ -136,10 +139,10 @@ func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
 	return append(record, sealed...), nil
 }
 
-// Open returns the plaintext of a record that was sealed under l by any key of
-// the ring. The only error is ErrUnopened.
+// Open returns the plaintext of a record that was sealed with the label l and any key of the
+// Keyring. The only error is ErrUnopened.
 func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
-	id, sealed, ok := cut(record)
+	id, sealed, ok := parseRecord(record)
 	if !ok {
 		return nil, ErrUnopened
 	}
@@ -154,27 +157,29 @@ func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Current reports whether record names the first key as the one that sealed it.
-// It does not open the record.
+// Current reports whether the record has the id of the first key. It does not open the
+// record.
 func (k *Keyring) Current(record []byte) bool {
-	id, _, ok := cut(record)
+	id, _, ok := parseRecord(record)
 	return ok && id == k.first
 }
 
-func cut(record []byte) (id keyID, sealed []byte, ok bool) {
+// parseRecord returns the id of the key of a record, and the nonce, ciphertext and tag.
+func parseRecord(record []byte) (id keyID, sealed []byte, ok bool) {
 	if len(record) < Overhead || record[0] != recordVersion {
 		return keyID{}, nil, false
 	}
 	return keyID(record[1:headerSize]), record[headerSize:], true
 }
 
-// identify names a key without revealing it.
-func identify(key []byte) keyID {
+// keyIDOf returns the id of a key, which does not reveal the key.
+func keyIDOf(key []byte) keyID {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte("dsapp-gateway sealing key id"))
 	return keyID(h.Sum(nil)[:keyIDSize])
 }
 
+// newAEAD returns XAES-256-GCM with a key of 32 bytes.
 func newAEAD(key []byte) (tink.AEAD, error) {
 	parameters, err := xaesgcm.NewParameters(xaesgcm.VariantNoPrefix, xaesSaltSize)
 	if err != nil {

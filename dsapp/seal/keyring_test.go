@@ -9,11 +9,15 @@ import (
 	"crypto/sha3"
 	"encoding/hex"
 	"errors"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/alteration"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 var testLabel = Label{Kind: "verifier", Identifier: "e3wfISG9", Generation: [16]byte{1, 2, 3}}
@@ -76,7 +80,7 @@ func TestAEADVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := a.Decrypt(slices.Concat([]byte(nonce), unhex(t, c.want)), []byte(c.aad))
+			got, err := a.Decrypt(slices.Concat([]byte(nonce), digits.Decode(t, c.want)), []byte(c.aad))
 			if err != nil || string(got) != plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -84,9 +88,8 @@ func TestAEADVectors(t *testing.T) {
 	}
 }
 
-// The accumulated vector of the specification: 10000 random keys, nonces,
-// messages and associated data give the published digest, and the AEAD in use
-// opens every one of them.
+// The accumulated test vector of the specification: 10000 random keys, nonces, messages and
+// associated data result in the published digest. The AEAD in use opens all of them.
 func TestAEADAccumulated(t *testing.T) {
 	t.Parallel()
 	source, digest := sha3.NewSHAKE128(), sha3.NewSHAKE128()
@@ -116,8 +119,8 @@ func TestAEADAccumulated(t *testing.T) {
 	}
 }
 
-// A record is laid out as documented, and a reader that knows only the layout
-// and XAES-256-GCM opens it.
+// A record has the documented layout: code that knows only the layout and XAES-256-GCM opens
+// it.
 func TestRecordLayout(t *testing.T) {
 	t.Parallel()
 	key := testKey(0)
@@ -142,19 +145,20 @@ func TestRecordLayout(t *testing.T) {
 	}
 }
 
-// The key id is fixed for ever: computed outside Go with HMAC-SHA-256.
+// The id of a key must never change. The expected id was computed outside Go with
+// HMAC-SHA-256.
 func TestKeyID(t *testing.T) {
 	t.Parallel()
 	key := make([]byte, 32)
 	for i := range key {
 		key[i] = byte(i)
 	}
-	if got := identify(key); hex.EncodeToString(got[:]) != "32f9b2dd70b71f76" {
+	if got := keyIDOf(key); hex.EncodeToString(got[:]) != "32f9b2dd70b71f76" {
 		t.Errorf("got %x", got)
 	}
 }
 
-// Every single flipped bit, every truncation and every extension is refused.
+// A record with a flipped bit, a truncated and an extended record are refused.
 func TestAlteredRecord(t *testing.T) {
 	t.Parallel()
 	k := ring(t, testKey(0), testKey(1))
@@ -176,8 +180,8 @@ func TestAlteredRecord(t *testing.T) {
 	refused("extended by", 1, append(bytes.Clone(record), 0))
 }
 
-// A record opens under its own label only, also where two labels are the same
-// once their parts are put side by side.
+// A record opens with its own label only. Labels whose concatenated parts are equal are
+// different labels.
 func TestLabel(t *testing.T) {
 	t.Parallel()
 	k := ring(t, testKey(0))
@@ -219,9 +223,8 @@ func TestLabelEncodingIsInjective(t *testing.T) {
 	})
 }
 
-// Rotation: a key is added last, moved first, then the old one is removed. At
-// each step records of the steps before and after open; once the key is gone
-// they do not.
+// Rotation: a new key is added at the end, moved to the front, and the old key is removed. At
+// each step the records of the steps before and after open, until their key is removed.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	old, next := testKey(0), testKey(1)
@@ -256,7 +259,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Current is false for whatever is not a record of the ring's first key.
+// Current is false for anything but a record of the first key.
 func TestCurrentOfNonsense(t *testing.T) {
 	t.Parallel()
 	k := ring(t, testKey(0))
@@ -270,7 +273,7 @@ func TestCurrentOfNonsense(t *testing.T) {
 	}
 }
 
-// Two records of one plaintext under one label share no nonce and no ciphertext.
+// Every record has a nonce of its own.
 func TestSealIsRandomised(t *testing.T) {
 	t.Parallel()
 	k := ring(t, testKey(0))
@@ -284,31 +287,57 @@ func TestSealIsRandomised(t *testing.T) {
 	}
 }
 
-func TestRecordRoundTrip(t *testing.T) {
+// A record opens to its plaintext with any order of the keys. It does not open if it is
+// altered, with another label, or without its key. This holds for any plaintext, label and
+// keys.
+func TestRecordOpensOnlyAsSealed(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		keys := rapid.SliceOfNDistinct(rapid.Byte(), 1, 4, rapid.ID[byte]).Draw(t, "keys")
-		all := make([][]byte, 0, len(keys))
-		for _, b := range keys {
-			all = append(all, testKey(b))
+		numbers := rapid.SliceOfNDistinct(rapid.Byte(), 2, 4, rapid.ID[byte]).Draw(t, "keys")
+		keys := make([][]byte, 0, len(numbers))
+		for _, n := range numbers {
+			keys = append(keys, testKey(n))
 		}
-		k, err := NewKeyring(all...)
+		ring := func(keys ...[]byte) *Keyring {
+			k, err := NewKeyring(keys...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		text := rapid.StringN(0, 12, -1)
+		label := rapid.Custom(func(t *rapid.T) Label {
+			return Label{text.Draw(t, "kind"), text.Draw(t, "identifier"), [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation"))}
+		})
+		l, plaintext := label.Draw(t, "label"), rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "plaintext")
+		all, others := ring(keys...), ring(keys[1:]...)
+		record, err := all.Seal(l, plaintext)
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := Label{
-			Kind: rapid.String().Draw(t, "kind"), Identifier: rapid.String().Draw(t, "identifier"),
-			Generation: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "generation")),
+		if !all.Current(record) || len(record) != len(plaintext)+Overhead {
+			t.Fatalf("record %x for %d bytes", record, len(plaintext))
 		}
-		plaintext := rapid.SliceOf(rapid.Byte()).Draw(t, "plaintext")
-		record, err := k.Seal(l, plaintext)
-		if err != nil {
-			t.Fatal(err)
+		if got, err := ring(append(keys[1:], keys[0])...).Open(l, record); err != nil || !bytes.Equal(got, plaintext) {
+			t.Fatalf("opened to %x, %v", got, err)
 		}
-		got, err := k.Open(l, record)
-		if err != nil || !bytes.Equal(got, plaintext) || !k.Current(record) || len(record) != len(plaintext)+Overhead {
-			t.Fatalf("got %x, %v", got, err)
+		refused := func(what string, k *Keyring, l Label, record []byte) {
+			if got, err := k.Open(l, record); !same(err, ErrUnopened) || got != nil {
+				t.Fatalf("%s: opened to %x, %v", what, got, err)
+			}
 		}
+		refused("altered", all, l, alteration.Draw(t, "altered", record))
+		refused("other keys", others, l, record)
+		refused("other label", all, label.Filter(func(x Label) bool { return x != l }).Draw(t, "other label"), record)
+		// The most similar label.
+		shifted := Label{l.Kind + l.Identifier, "", l.Generation}
+		if shifted != l {
+			refused("shifted label", all, shifted, record)
+		}
+		// The record claims to be sealed with another key.
+		claimed := bytes.Clone(record)
+		copy(claimed[1:headerSize], others.first[:])
+		refused("other key id", all, l, claimed)
 	})
 }
 
@@ -327,6 +356,7 @@ func TestKeyringOwnsItsKeys(t *testing.T) {
 	}
 }
 
+// The errors about keys name the index of the key.
 func TestNewKeyringErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -370,14 +400,51 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// No bytes open but those the ring sealed, and none make Open panic.
+// A key is exactly 64 hexadecimal digits that are not one byte repeated. No error contains
+// a digit of the key.
+func FuzzParseKey(f *testing.F) {
+	const digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+	for _, s := range []string{
+		"", "0", digits, digits[1:], digits + "0", digits + "00", " " + digits[1:], digits[1:] + "\n", "0x" + digits[2:], "-" + digits[1:], "+" + digits[1:],
+		digits[:32] + "_" + digits[33:], strings.Repeat("0", 64), strings.Repeat("f", 64), strings.Repeat("fF", 32), strings.Repeat("0", 63) + "1", strings.Repeat("01", 32),
+		strings.Repeat("é", 32), strings.Repeat("０", 21) + "0", strings.Repeat("\x00", 64), digits[:63] + "g", digits[:63] + "/", digits[:63] + ":", digits[:63] + "@",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		hexadecimal := len(s) == 64 && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+		want := new(big.Int)
+		if hexadecimal {
+			want.SetString(s, 16)
+		}
+		repeated := hexadecimal && strings.EqualFold(s, strings.Repeat(s[:2], 32))
+		key, err := ParseKey(s)
+		if accepted := hexadecimal && !repeated; accepted != (err == nil) {
+			t.Fatalf("%q: %v, want it accepted: %t", s, err, accepted)
+		}
+		if err == nil {
+			if len(key) != 32 || new(big.Int).SetBytes(key).Cmp(want) != 0 {
+				t.Fatalf("%q became %x", s, key)
+			}
+			if _, err := NewKeyring(key); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if key != nil || !slices.Contains([]string{"must have 64 hex digits", "must consist of hex digits", "must be random: all bytes are the same"}, err.Error()) {
+			t.Fatalf("%q: key %s, error %v", s, hex.EncodeToString(key), err)
+		}
+	})
+}
+
+// Only bytes that the Keyring has sealed open, and no bytes make Open panic.
 func FuzzKeyringOpen(f *testing.F) {
 	key := testKey(0)
 	k, err := NewKeyring(key)
 	if err != nil {
 		f.Fatal(err)
 	}
-	// With a fixed nonce, so that all worker processes mean the same record.
+	// With a fixed nonce, so that all worker processes use the same record.
 	nonce := bytes.Repeat([]byte{7}, nonceSize)
 	genuine := slices.Concat([]byte{recordVersion}, k.first[:], nonce,
 		xaes(f, key, nonce).Seal(nil, nonce[12:], []byte("genuine"), testLabel.associatedData()))
@@ -434,15 +501,6 @@ func mustSeal(tb testing.TB, k *Keyring, l Label, plaintext []byte) []byte {
 		tb.Fatal(err)
 	}
 	return record
-}
-
-func unhex(tb testing.TB, digits string) []byte {
-	tb.Helper()
-	b, err := hex.DecodeString(digits)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return b
 }
 
 // same reports whether err is want and says no more than want.

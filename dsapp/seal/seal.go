@@ -1,17 +1,19 @@
-// Package seal protects activation data: it says what is sealed for a phone, whichever
-// way its exchange does that, and seals what a store keeps (Keyring).
+// Package seal protects activation data in two places. On the way to a phone, a Session
+// encrypts its items; the exchange with the phone provides the Session (seal.go). In a
+// store, a Keyring encrypts records (keyring.go), and an Alarm reports a record that cannot
+// be used (alarm.go).
 package seal
 
 import "errors"
 
-// ErrUnopened is the only error of an Open: wrong key, altered bytes, another
-// label or item, or not a sealed value at all. It says no more on purpose.
+// ErrUnopened is the only error of functions that open sealed values. It does not reveal the
+// reason: a wrong key, altered bytes, another label or item, or no sealed value at all.
 var ErrUnopened = errors.New("sealed value cannot be opened")
 
-// Item names one protected value of an exchange. Each has keys of its own.
+// Item is the name of a value that is sealed for a phone. Each item has its own keys.
 type Item string
 
-// The items of an exchange.
+// The items.
 const (
 	// LicenseActivationMessage is Activation Message 1 of a multi-device licence.
 	LicenseActivationMessage Item = "licenseActivationMessage"
@@ -21,22 +23,23 @@ const (
 	EventReactivationCounter Item = "eventReactivationCounter"
 )
 
-// Known tells whether i is one of the items.
+// Known reports whether i is one of the items above.
 func (i Item) Known() bool {
 	return i == LicenseActivationMessage || i == ActivationCode || i == EventReactivationCounter
 }
 
-// Ciphertext is a sealed item. Its three parts travel as separate members.
+// Ciphertext is a sealed item. Its three parts are sent as separate members.
 type Ciphertext struct {
-	Data    []byte // as long as the plaintext
-	Counter []byte // what the encryption began with
-	MAC     []byte // over Counter and Data
+	Data    []byte // encrypted plaintext, of the same length
+	Counter []byte // initial counter of the encryption
+	MAC     []byte // message authentication code over Counter and Data
 }
 
-// Session seals for the phone whose exchange it is.
+// Session seals items for the phone of one exchange.
 type Session interface {
-	// Seal seals an item, once, so that no key ever protects two messages.
+	// Seal encrypts and authenticates an item. It returns an error if the item was sealed
+	// before, so that no key ever protects two messages.
 	Seal(item Item, plaintext []byte) (Ciphertext, error)
-	// Clear overwrites the session's secrets. Nothing is to be sealed after it.
+	// Clear overwrites the secrets of the session. Do not call Seal after it.
 	Clear()
 }

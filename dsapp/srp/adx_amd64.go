@@ -4,26 +4,29 @@ package srp
 
 import "golang.org/x/sys/cpu"
 
-// adxBlock is the number of words that the assembly takes at a time. Its loops
-// need two blocks.
+//go:generate go -C _asm/adx run main.go -out ../../adx_amd64.s -stubs ../../adx_stubs_amd64.go -pkg srp
+
+// adxBlock is the number of words that the assembly processes at a time. Numbers have at
+// least two such blocks.
 const adxBlock = 8
 
-// supportsADX tells whether the processor has MULX, which leaves carries alone,
-// and two instructions to add with a carry each of their own.
+// supportsADX reports whether the processor has MULX, which does not change the carry flag,
+// and ADCX and ADOX, which add with a carry flag each of their own, and whether numbers of
+// that many bits consist of whole blocks.
 func supportsADX(size int) bool {
 	return cpu.X86.HasBMI2 && cpu.X86.HasADX && size >= 2*64*adxBlock && size%(64*adxBlock) == 0
 }
 
-// newADX returns the kernel radix64 with assembly.
+// newADX returns the kernel adx: radix64 with products in assembly.
 func newADX(prime []byte, generator byte) kernel {
 	if !supportsADX(8 * len(prime)) {
-		panic("srp: prime of a size that the assembly cannot take")
+		panic("srp: prime of a size that the assembly does not support")
 	}
 	n := wordsOf(prime)
-	return newMontgomery(n, generator, &adxWords{prime: n, inverse: minusInverse(n[0])})
+	return newRadix64With(n, generator, &adxWords{prime: n, inverse: minusInverse(n[0])})
 }
 
-// adxWords are words in assembly.
+// adxWords implements wordOps in assembly.
 type adxWords struct {
 	prime   []uint
 	inverse uint // -1/N modulo 2^64

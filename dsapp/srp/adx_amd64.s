@@ -26,7 +26,7 @@ clear:
 	JNE   clear
 	MOVQ  SI, 24(SP)
 
-	// One turn adds x times one block of y.
+	// Each turn adds x times one block of y.
 	MOVQ y+16(FP), BP
 	MOVQ scratch+32(FP), DI
 
@@ -945,7 +945,7 @@ clear:
 	JNE   clear
 	MOVQ  SI, 24(SP)
 
-	// One turn adds the products of one block of x by all words above.
+	// Each turn adds the products of one block of x and all words above.
 	MOVQ x+8(FP), SI
 	MOVQ scratch+24(FP), DI
 
@@ -2067,7 +2067,7 @@ TEXT ·adxRead(SB), NOSPLIT, $0-32
 	MOVQ window+8(FP), SI
 	MOVQ words+16(FP), CX
 
-	// X0 to X7 become all ones in the half that stands for entry j.
+	// X0 to X7 become all ones in the half for entry j.
 	MOVQ    j+24(FP), AX
 	MOVQ    AX, X8
 	PSHUFD  $0x00, X8, X8
@@ -2159,7 +2159,7 @@ word:
 	SUBQ       $0x02, CX
 	JNE        word
 
-	// Go may leave these registers alone for long.
+	// Clear what depends on secrets: Go may not use these registers for long.
 	PXOR X0, X0
 	PXOR X1, X1
 	PXOR X2, X2

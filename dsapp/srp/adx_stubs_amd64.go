@@ -4,9 +4,8 @@
 
 package srp
 
-// adxMultiply sets z to x*y/R modulo the prime. All have that many blocks of
-// eight words, two at least, scratch has twice as many, and inverse is -1/prime
-// modulo 2^64.
+// adxMultiply sets z to x*y/R modulo the prime. The numbers have blocks of eight words,
+// at least two, and scratch has twice as many. inverse is -1/prime modulo 2^64.
 //
 //go:noescape
 func adxMultiply(z *uint, x *uint, y *uint, prime *uint, scratch *uint, inverse uint, blocks int)
@@ -16,8 +15,8 @@ func adxMultiply(z *uint, x *uint, y *uint, prime *uint, scratch *uint, inverse 
 //go:noescape
 func adxSquare(z *uint, x *uint, prime *uint, scratch *uint, inverse uint, blocks int)
 
-// adxRead sets z to entry j of a window, for an even number of words. It loads
-// all entries.
+// adxRead sets z to entry j of a window, for an even number of words. It loads all
+// entries.
 //
 //go:noescape
 func adxRead(z *uint, window *uint, words int, j uint)

@@ -11,8 +11,7 @@ func adxWordsOf(prime []uint) wordOps {
 	return &adxWords{prime: prime, inverse: minusInverse(prime[0])}
 }
 
-// withADX tells whether this processor runs the assembly. Without it there is
-// nothing to test.
+// withADX reports whether this processor supports the assembly.
 func withADX(tb testing.TB) bool {
 	tb.Helper()
 	if supportsADX(2048) {
@@ -22,8 +21,8 @@ func withADX(tb testing.TB) bool {
 	return false
 }
 
-// TestADXWords: words in assembly are right. All groups have an even
-// number of blocks, so that 1536 bits, which are three, are there too.
+// TestADXWords: wordOps in assembly are right. 1536 bits add an odd number of blocks, which no
+// group has.
 func TestADXWords(t *testing.T) {
 	t.Parallel()
 	if !withADX(t) {
@@ -32,7 +31,7 @@ func TestADXWords(t *testing.T) {
 	checkAllWords(t, adxWordsOf, append([]int{1536}, wordSizes...))
 }
 
-// TestADXSupport: the kernel serves sizes in whole blocks.
+// TestADXSupport: the kernel supports sizes of at least two whole blocks.
 func TestADXSupport(t *testing.T) {
 	t.Parallel()
 	if !withADX(t) {
@@ -45,8 +44,8 @@ func TestADXSupport(t *testing.T) {
 	}
 }
 
-// FuzzADX: assembly agrees with math/big and word by word with plain Go, for
-// every odd modulus that fills its words and any operands, reduced or not.
+// FuzzADX: wordOps in assembly agree with math/big, and word by word with those in Go, for
+// every odd modulus whose highest bit is set and for any operands.
 func FuzzADX(f *testing.F) {
 	addWordSeeds(f)
 	if !withADX(f) {

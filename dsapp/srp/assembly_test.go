@@ -1,4 +1,4 @@
-//go:build amd64 && !purego
+//go:build amd64 && !purego && !race
 
 package srp
 
@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestAssembly: only arguments and constants make addresses and decide where to go
-// on. Nothing does that was read from an element or a table, and no digit.
+// TestAssembly: addresses and jumps depend on arguments and constants only, not on words of
+// elements or tables, nor on digits of exponents.
 func TestAssembly(t *testing.T) {
 	t.Parallel()
 	for file, routines := range map[string]int{"adx_amd64.s": 3, "ifma_amd64.s": 3*len(ifmaSizes) + 1} {
@@ -30,8 +30,8 @@ func TestAssembly(t *testing.T) {
 	}
 }
 
-// TestAssemblyFaults: the check passes what the assembly needs, and finds what it
-// is for, alone and in each of the routines.
+// TestAssemblyFaults: assemblyFaults accepts what the assembly needs, and finds addresses
+// and jumps that depend on secrets, in short examples and in each of the routines.
 func TestAssemblyFaults(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{
@@ -107,38 +107,101 @@ func TestAssemblyFaults(t *testing.T) {
 	}
 }
 
-// assemblyValue tells what a value depends on.
+// assemblyValue says what a value may depend on.
 type assemblyValue int
 
 const (
-	assemblySecret  assemblyValue = iota // perhaps on a secret
-	assemblyPublic                       // on lengths and constants alone
-	assemblyPointer                      // on an argument that is an address, and lengths
+	assemblySecret  assemblyValue = iota // secrets
+	assemblyPublic                       // only lengths and constants
+	assemblyPointer                      // only an argument that is an address, and lengths
 )
 
 var (
 	assemblyRoutine  = regexp.MustCompile(`·\w+`)
 	assemblyRegister = regexp.MustCompile(`^([A-D]X|[SD]I|BP|R[89]|R1[0-5])$`)
 	assemblyArgument = regexp.MustCompile(`^(\w+)\+\d+\(FP\)$`)
-	// Each word on the stack has one name. That arguments have one go vet checks.
+	// Each variable on the stack has one word and one name. For arguments, go vet checks
+	// that.
 	assemblySlot = regexp.MustCompile(`^(8|16|24|32|40)?\(SP\)$`)
-	// Constants are those of the file itself.
+	// Constants are those of the same file.
 	assemblyConstant = regexp.MustCompile(`^\w+<>\+\d+\(SB\)$`)
 	assemblyMemory   = regexp.MustCompile(`^-?\d*\((\w+)\)(?:\((\w+)\*[1248]\))?$`)
-	// assemblyPlain are instructions that change nothing but their last operand, and
-	// flags. Their time does not depend on what they compute with.
+	// assemblyPlain matches instructions that change only their last operand and flags,
+	// and whose time does not depend on their operands.
 	assemblyPlain = regexp.MustCompile(`^(MOV(Q|L|OA|OU)|MULXQ|IMULQ|AD[CO]XQ|(ADD|ADC|SUB|SBB|AND|OR|SHL|SHR|XOR)Q|XORL|DECQ|CMPQ|TESTQ` +
 		`|K(MOVB|SHIFTLB|XORW)|P(ADDL|AND|CMPEQL|OR|SHUFD|UNPCK[LH]QDQ|XOR)` +
 		`|V(ALIGNQ|MOVDQA64(\.Z)?|MOVDQU64|MOVQ|ZEROUPPER)|VP(ADDQ|ANDQ|BROADCASTQ|CMPUQ|ERMI2Q|INSRQ|MADD52[LH]UQ|ORQ|SRLQ|SUBQ|TERNLOGQ|XORQ)|RET|PCALIGN)$`)
 	assemblyJump = regexp.MustCompile(`^J(B|NE|EQ|NZ)$`)
 )
 
-// assemblyState is what is known between two instructions: of registers, of
-// arguments and of what is kept on the stack. What is not there may be secret.
+// assemblyOperand is an operand of an instruction.
+type assemblyOperand struct {
+	text string
+	// constant is true for an immediate, argument is the name of an argument.
+	constant bool
+	argument string
+	// variable is true for a register, an argument and a word on the stack.
+	variable, stack bool
+	// memory is true for an operand in memory that is none of these. index may be "". Both
+	// are "" if the operand is not understood.
+	memory      bool
+	base, index string
+}
+
+// assemblyInstruction is an instruction, or a label, with the text of its line.
+type assemblyInstruction struct {
+	line, name         string
+	label, plain, jump bool
+	operands           []assemblyOperand
+}
+
+// parseAssembly returns the instructions of a routine.
+func parseAssembly(text string) (all []assemblyInstruction) {
+	for line := range strings.SplitSeq(text, "\n") {
+		line, _, _ = strings.Cut(line, "//")
+		if line = strings.Join(strings.Fields(line), " "); line == "" {
+			continue
+		}
+		name, rest, _ := strings.Cut(line, " ")
+		i := assemblyInstruction{line: line, name: name, plain: assemblyPlain.MatchString(name), jump: assemblyJump.MatchString(name)}
+		if i.name, i.label = strings.CutSuffix(line, ":"); !i.label {
+			i.name = name
+		}
+		for text := range strings.SplitSeq(rest, ", ") {
+			o := assemblyOperand{text: text, constant: strings.HasPrefix(text, "$"), stack: assemblySlot.MatchString(text)}
+			if m := assemblyArgument.FindStringSubmatch(text); m != nil {
+				o.argument, o.stack = m[1], true
+			}
+			o.variable = o.stack || assemblyRegister.MatchString(text)
+			o.memory = strings.Contains(text, "(") && !o.stack && !assemblyConstant.MatchString(text)
+			if m := assemblyMemory.FindStringSubmatch(text); m != nil && o.memory {
+				o.base, o.index = m[1], m[2]
+			}
+			i.operands = append(i.operands, o)
+		}
+		all = append(all, i)
+	}
+	return all
+}
+
+// assemblyState is what is known of registers, arguments and words on the stack between
+// two instructions. Others may depend on secrets.
 type assemblyState map[string]assemblyValue
 
-// argument returns what the values of an argument depend on.
-func argument(name string) assemblyValue {
+// of returns what an operand depends on.
+func (s assemblyState) of(o assemblyOperand) assemblyValue {
+	v, known := s[o.text]
+	switch {
+	case o.constant:
+		return assemblyPublic
+	case known:
+		return v
+	}
+	return argumentValue(o.argument)
+}
+
+// argumentValue returns what an argument depends on.
+func argumentValue(name string) assemblyValue {
 	switch name {
 	case "z", "x", "y", "prime", "modulus", "scratch", "entries", "window":
 		return assemblyPointer
@@ -148,112 +211,95 @@ func argument(name string) assemblyValue {
 	return assemblySecret
 }
 
-// of returns what an operand depends on.
-func (s assemblyState) of(operand string) assemblyValue {
-	if strings.HasPrefix(operand, "$") {
-		return assemblyPublic
-	}
-	v, ok := s[operand]
-	if m := assemblyArgument.FindStringSubmatch(operand); m != nil && !ok {
-		return argument(m[1])
-	}
-	return v
-}
-
-// assemblyFaults returns the lines of assembly at which an address or a jump may
-// depend on a secret, or whose effect it does not know.
+// assemblyFaults returns the lines of assembly in which an address or a jump may depend on
+// a secret, and those that it does not understand.
 func assemblyFaults(text string) (faults []string) {
 	for _, routine := range strings.Split("\n"+text, "\nTEXT ")[1:] {
-		var lines []string
-		for _, line := range strings.Split(routine, "\n")[1:] {
-			line, _, _ = strings.Cut(line, "//")
-			if line = strings.Join(strings.Fields(line), " "); line != "" {
-				lines = append(lines, line)
-			}
-		}
+		_, body, _ := strings.Cut(routine, "\n")
+		instructions := parseAssembly(body)
 		labels := map[string]assemblyState{}
-		found, changed := routineFaults(lines, labels)
+		found, changed := routineFaults(instructions, labels)
 		for changed {
-			found, changed = routineFaults(lines, labels)
+			found, changed = routineFaults(instructions, labels)
 		}
 		faults = append(faults, found...)
 	}
 	return faults
 }
 
-// routineFaults goes through a routine once. It tells whether less is known at
-// labels than before, because of jumps to them.
-func routineFaults(lines []string, labels map[string]assemblyState) (faults []string, changed bool) {
+// routineFaults goes through a routine once. It reports whether jumps have reduced what is
+// known at labels.
+func routineFaults(instructions []assemblyInstruction, labels map[string]assemblyState) (faults []string, changed bool) {
 	state, public := assemblyState{}, false
-	for _, line := range lines {
-		name, rest, _ := strings.Cut(line, " ")
-		label, isLabel := strings.CutSuffix(line, ":")
+	for _, i := range instructions {
 		switch {
-		case isLabel:
-			if _, ok := labels[label]; !ok {
-				labels[label], changed = maps.Clone(state), true
+		case i.label:
+			if _, ok := labels[i.name]; !ok {
+				labels[i.name], changed = maps.Clone(state), true
 			}
-			changed = labels[label].meet(state) || changed
-			state, public = maps.Clone(labels[label]), false
-		case assemblyJump.MatchString(name):
-			at, ok := labels[rest]
+			changed = labels[i.name].meet(state) || changed
+			state, public = maps.Clone(labels[i.name]), false
+		case i.jump:
+			at, ok := labels[i.operands[0].text]
 			if !ok || !public {
-				faults = append(faults, line+": decided by what may be secret, or to an unknown place")
+				faults = append(faults, i.line+": the jump may depend on a secret, or goes to an unknown place")
 			}
 			changed = ok && at.meet(state) || changed
 		default:
 			var fault string
-			if fault, public = state.instruction(name, strings.Split(rest, ", ")); fault != "" {
-				faults = append(faults, line+": "+fault)
+			if fault, public = state.execute(i); fault != "" {
+				faults = append(faults, i.line+": "+fault)
 			}
 		}
 	}
 	return faults, changed
 }
 
-// meet takes for secret what the other state does not agree on, and tells whether
-// that was news.
+// meet reduces s to what the other state agrees on. It reports whether that changed s.
 func (s assemblyState) meet(o assemblyState) (changed bool) {
+	of := func(s assemblyState, name string) assemblyValue {
+		if v, ok := s[name]; ok {
+			return v
+		}
+		argument, _, _ := strings.Cut(name, "+")
+		return argumentValue(argument)
+	}
 	for _, known := range []assemblyState{s, o} {
-		for operand := range known {
-			if v := s.of(operand); v != o.of(operand) && v != assemblySecret {
-				s[operand], changed = assemblySecret, true
+		for name := range known {
+			if v := of(s, name); v != of(o, name) && v != assemblySecret {
+				s[name], changed = assemblySecret, true
 			}
 		}
 	}
 	return changed
 }
 
-// instruction takes an instruction. It tells what is wrong with it, and whether the
-// flags that it leaves are public.
-func (s assemblyState) instruction(name string, operands []string) (fault string, public bool) {
-	if !assemblyPlain.MatchString(name) {
-		fault = "not known to the check"
+// execute changes the state as an instruction does. It returns what is wrong with the
+// instruction, and whether the flags are public after it.
+func (s assemblyState) execute(i assemblyInstruction) (fault string, public bool) {
+	if !i.plain {
+		fault = "unknown instruction"
 	}
-	for _, operand := range operands {
-		m := assemblyMemory.FindStringSubmatch(operand)
-		switch {
-		case !strings.Contains(operand, "("):
-		case assemblyArgument.MatchString(operand), assemblySlot.MatchString(operand), assemblyConstant.MatchString(operand):
-		case m == nil || s.of(m[1]) != assemblyPointer || m[2] != "" && s.of(m[2]) != assemblyPublic:
-			fault = "address that may depend on a secret"
+	for _, o := range i.operands {
+		if o.memory && (o.base == "" || s[o.base] != assemblyPointer || o.index != "" && s[o.index] != assemblyPublic) {
+			fault = "the address may depend on a secret"
 		}
 	}
 
-	last := operands[len(operands)-1]
-	source, target := s.of(operands[0]), s.of(last)
+	first, last := i.operands[0], i.operands[len(i.operands)-1]
+	source, target := s.of(first), s.of(last)
 	result := assemblySecret
-	switch name {
+	switch i.name {
 	case "CMPQ", "TESTQ":
 		return fault, source != assemblySecret && target != assemblySecret
 	case "MOVQ":
 		result = source
 	case "MOVL":
-		if strings.HasPrefix(operands[0], "$") {
+		if first.constant {
 			result = assemblyPublic
 		}
 	case "XORL":
-		if operands[0] == last {
+		if first == last {
 			result = assemblyPublic
 		}
 	case "DECQ":
@@ -270,20 +316,16 @@ func (s assemblyState) instruction(name string, operands []string) (fault string
 			result = assemblyPublic
 		}
 	case "MULXQ":
-		delete(s, operands[1])
+		delete(s, i.operands[1].text)
 	}
-	kept := assemblyRegister.MatchString(last)
-	if assemblySlot.MatchString(last) || assemblyArgument.MatchString(last) {
-		kept = true
-		if !slices.Contains([]string{"MOVQ", "DECQ", "ADDQ", "SUBQ"}, name) {
-			fault = "more than one word on the stack"
-		}
+	if last.stack && !slices.Contains([]string{"MOVQ", "DECQ", "ADDQ", "SUBQ"}, i.name) {
+		fault = "more than one word on the stack"
 	}
-	if last == "SP" {
+	if last.text == "SP" {
 		fault = "the stack moves"
 	}
-	if kept {
-		s[last] = result
+	if last.variable {
+		s[last.text] = result
 	}
-	return fault, result != assemblySecret && (name == "DECQ" || name == "ADDQ" || name == "SUBQ")
+	return fault, result != assemblySecret && (i.name == "DECQ" || i.name == "ADDQ" || i.name == "SUBQ")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,13 +22,13 @@ var exchanges = flag.String("exchanges", "", "write one exchange of each group t
 // benchName is the name of a profile without its hash.
 func benchName(p *Profile) string { return strings.TrimSuffix(p.name, "-sha256") }
 
-// benchExchange returns the exchange that is measured.
-func benchExchange(p *Profile) run {
+// benchExchange returns the exchange that the benchmarks compute.
+func benchExchange(p *Profile) transcript {
 	return oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
 }
 
-// serverSide returns the exchange of r from the server's point of view.
-func serverSide(p *Profile, r run) exchange {
+// serverSide returns what the server knows of the exchange r.
+func serverSide(p *Profile, r transcript) exchange {
 	o := oracleOf(p)
 	return exchange{
 		identity: r.identity, salt: r.salt, verifier: o.fixed(r.v), clientPublic: o.fixed(r.A),
@@ -35,8 +36,8 @@ func serverSide(p *Profile, r run) exchange {
 	}
 }
 
-// tableless is the portable kernel as it would be without the table of powers of
-// the generator. Nothing but benchmarks uses it.
+// tableless is the portable kernel without its table of powers of the generator, for
+// comparison in benchmarks.
 type tableless struct {
 	*portable
 	generator byte
@@ -58,10 +59,10 @@ func (c *tablelessCalculator) powerG(z element, e *[PrivateSize]byte) {
 	copy(z, c.x.Exp(c.g, e[:], c.k.modulus).Bits())
 }
 
-// measured are the implementations to measure with a profile, the fastest first:
-// those that can serve it, and bigmod alone.
+// measured returns the implementations to measure with a profile, the fastest first: those
+// that can be selected for it, and bigmod without a table.
 func measured(p *Profile) []implementation {
-	can := slices.DeleteFunc(slices.Clone(everyImplementation), func(i implementation) bool { return !i.supported(8 * p.Size()) })
+	can := slices.DeleteFunc(slices.Clone(allImplementations), func(i implementation) bool { return !i.supported(8 * p.Size()) })
 	return append(can, implementation{
 		name:      "bigmod",
 		supported: func(int) bool { return true },
@@ -71,21 +72,20 @@ func measured(p *Profile) []implementation {
 	})
 }
 
-// withKernel returns a profile that does with the kernel what p does with the one
-// chosen for it, from the test of the kernel on.
+// withKernel returns the profile p with another kernel, which must pass the self-test.
 func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
 	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
 	if name := changed.Kernel(); name != i.name {
-		return nil, fmt.Errorf("served by %s: %v", name, changed.failures())
+		return nil, fmt.Errorf("served by %s: %v", name, changed.takeFailures())
 	}
 	return &changed, nil
 }
 
-// repeats runs the server's side of r and compares its results.
-func (p *Profile) repeats(r run) error {
+// repeats runs the server's side of the exchange r and compares the results.
+func (p *Profile) repeats(r transcript) error {
 	x := serverSide(p, r)
-	e, err := p.pair(x.verifier, bytes.NewReader(x.private))
+	e, err := p.newEphemeral(x.verifier, bytes.NewReader(x.private))
 	if err != nil {
 		return err
 	}
@@ -102,20 +102,17 @@ func (p *Profile) repeats(r run) error {
 	return nil
 }
 
-// TestMeasured: every kernel that is measured computes what the oracle does. The
-// exchanges can be written down, so that programs to compare with compute the
-// same.
+// TestMeasured: every kernel that is measured agrees with the oracle. The flag -exchanges
+// writes the exchanges to files, for the programs of _bench to compute the same.
 func TestMeasured(t *testing.T) {
 	t.Parallel()
-	for _, p := range profiles {
+	for _, p := range arithmeticProfiles()[1:] {
 		r := benchExchange(p)
-		for _, i := range measured(p) {
-			served, err := withKernel(p, i)
-			if err == nil {
-				err = served.repeats(r)
-			}
-			if err != nil {
-				t.Errorf("%s/%s: %v", p.name, i.name, err)
+		kernels := maps.Clone(kernelsOf(p))
+		kernels["bigmod"] = tableless{kernels["portable"].(*portable), p.generator}
+		for name, k := range kernels {
+			if err := p.servedBy(k, name).repeats(r); err != nil {
+				t.Errorf("%s/%s: %v", p.name, name, err)
 			}
 		}
 		if *exchanges == "" {
@@ -147,12 +144,11 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
-// benchServer measures a step of the server for every profile: as it is
-// served, and under the name of each kernel that this machine has. What is
-// measured computes the right results before it is.
-func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
+// benchServer measures a step of the server for every profile, with the selected kernel and
+// with each kernel of this processor. It checks the results before it measures.
+func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r transcript)) {
 	for _, p := range profiles {
-		exchange := sync.OnceValue(func() run { return benchExchange(p) })
+		exchange := sync.OnceValue(func() transcript { return benchExchange(p) })
 		bench := func(name string, use func() (*Profile, error)) {
 			prepared := sync.OnceValues(func() (*Profile, error) {
 				p, err := use()
@@ -177,21 +173,21 @@ func benchServer(b *testing.B, step func(b *testing.B, p *Profile, r run)) {
 	}
 }
 
-// BenchmarkServerStep1 is B from the verifier and a fresh b.
+// BenchmarkServerStep1 measures B for a verifier and a random b.
 func BenchmarkServerStep1(b *testing.B) {
-	benchServer(b, func(b *testing.B, p *Profile, r run) {
+	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		v := serverSide(p, r).verifier
 		for b.Loop() {
-			if _, err := p.pair(v, rand.Reader); err != nil {
+			if _, err := p.newEphemeral(v, rand.Reader); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 }
 
-// BenchmarkServerStep2 is u, S and K, the check of M1, and M2.
+// BenchmarkServerStep2 measures u, S, K, the check of M1, and M2.
 func BenchmarkServerStep2(b *testing.B) {
-	benchServer(b, func(b *testing.B, p *Profile, r run) {
+	benchServer(b, func(b *testing.B, p *Profile, r transcript) {
 		x := serverSide(p, r)
 		for b.Loop() {
 			if _, _, ok := p.verify(x, r.M1); !ok {
@@ -213,7 +209,7 @@ func benchKernels(b *testing.B, operation func(b *testing.B, p *Profile, i imple
 	}
 }
 
-// BenchmarkPower is base^e.
+// BenchmarkPower measures base^e.
 func BenchmarkPower(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
@@ -226,7 +222,7 @@ func BenchmarkPower(b *testing.B) {
 	})
 }
 
-// BenchmarkPowerG is g^e.
+// BenchmarkPowerG measures g^e.
 func BenchmarkPowerG(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
@@ -238,7 +234,7 @@ func BenchmarkPowerG(b *testing.B) {
 	})
 }
 
-// BenchmarkNewKernel is what the first use of a profile pays for a table.
+// BenchmarkNewKernel measures making a kernel with its table.
 func BenchmarkNewKernel(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		for b.Loop() {

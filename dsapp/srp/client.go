@@ -9,14 +9,14 @@ import (
 	"slices"
 )
 
-// Lengths of identity and password in characters.
+// Minimum and maximum length of identity and password in characters.
 const (
 	minText = 4
 	maxText = 64
 )
 
-// Client is the phone's side of one exchange: send Public, call Prove with the
-// answer, send the evidence, call Confirm with the answer to that. It is good for
+// Client is the phone's side of one exchange. The phone sends Public, calls Prove with the
+// answer, sends the evidence, and calls Confirm with the answer to that. A Client is for
 // one exchange and not safe for concurrent use.
 type Client struct {
 	profile            *Profile
@@ -27,9 +27,8 @@ type Client struct {
 	key, expected      []byte
 }
 
-// NewClient returns a client with a fresh a. Identity and password have 4 to 64
-// ASCII characters; otherwise the error is one of the ErrIdentity and
-// ErrPassword values.
+// NewClient returns a client with a random a. Identity and password must have 4 to 64 ASCII
+// characters; otherwise it returns one of the ErrIdentity and ErrPassword errors.
 func (p *Profile) NewClient(identity, password string) (*Client, error) {
 	return p.newClient(identity, password, rand.Reader)
 }
@@ -45,16 +44,16 @@ func (p *Profile) newClient(identity, password string, random io.Reader) (*Clien
 	if _, err := io.ReadFull(random, c.private[:]); err != nil {
 		return nil, fmt.Errorf("srp: random private value: %w", err)
 	}
-	w := p.begin()
-	defer w.end()
+	w := p.acquireWorkspace()
+	defer w.release()
 	w.powerG(w.x, &c.private)
 	c.public = make([]byte, p.Size())
 	w.toBytes(c.public, w.x)
 	return c, nil
 }
 
-// checkText returns which of the three errors applies to an identity or
-// password, if any.
+// checkText returns the one of the three errors that applies to an identity or password,
+// or nil.
 func checkText(s string, missing, length, notASCII error) error {
 	if s == "" {
 		return missing
@@ -70,14 +69,13 @@ func checkText(s string, missing, length, notASCII error) error {
 	return nil
 }
 
-// Public returns A, Size bytes.
+// Public returns A as Size bytes.
 func (c *Client) Public() []byte { return append([]byte(nil), c.public...) }
 
-// Prove takes the server's answer, a salt of SaltSize bytes and B of Size bytes,
-// and returns the evidence M1, EvidenceSize bytes. B is refused if it is 0
-// modulo N or not reduced, and with any B that makes u = 0 (RFC 5054, section
-// 2.5.3); the error is then one of the ErrSalt and ErrServerPublic values. Prove
-// can be called once, since another B would need another a.
+// Prove takes the server's answer, a salt of SaltSize bytes and B of Size bytes, and returns
+// the evidence M1 of EvidenceSize bytes. It refuses B = 0, B >= N, and a B that makes u = 0
+// (RFC 5054, section 2.5.3). The error is one of the ErrSalt and ErrServerPublic errors.
+// Prove can be called once, since a must not be used with a second B.
 func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	if c.proved {
 		return nil, errors.New("srp: the client has already proved itself")
@@ -98,22 +96,22 @@ func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	case len(serverPublic) < p.Size(), isZero(serverPublic), less(serverPublic, p.prime) == 0:
 		return nil, ErrServerPublicInvalid
 	}
-	w := p.begin()
-	defer w.end()
-	if !w.scramble(c.public, serverPublic) {
+	w := p.acquireWorkspace()
+	defer w.release()
+	if !w.setU(c.public, serverPublic) {
 		return nil, ErrServerPublicInvalid
 	}
 	w.passwordExponent(&w.secret, c.identity, c.password, salt)
 	c.password = ""
-	w.clientSecret(serverPublic, &c.private)
-	w.prove(c.identity, salt, c.public, serverPublic, w.x)
+	w.clientPremasterSecret(serverPublic, &c.private)
+	w.setKeyAndEvidence(c.identity, salt, c.public, serverPublic, w.x)
 	c.key, c.expected = slices.Clone(w.key), slices.Clone(w.m2)
 	return slices.Clone(w.m1), nil
 }
 
-// Confirm checks the server's evidence M2 and returns K, KeySize bytes. It
-// returns K only once; wrong evidence ends the exchange. The error is one of the
-// ErrServerEvidence values, unless Prove has not succeeded before.
+// Confirm checks the server's evidence M2 and returns K of KeySize bytes. It can be called
+// once, after Prove has succeeded; wrong evidence ends the exchange. The error for wrong
+// evidence is one of the ErrServerEvidence errors.
 func (c *Client) Confirm(serverEvidence []byte) ([]byte, error) {
 	if c.key == nil {
 		return nil, errors.New("srp: no exchange waits for server evidence")

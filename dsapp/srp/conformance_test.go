@@ -14,7 +14,7 @@ import (
 type phone struct {
 	client       *srp.Client
 	serverPublic []byte
-	*srp.Transport
+	*srp.Session
 }
 
 func (p *phone) Public() string { return fmt.Sprintf("%X", p.client.Public()) }
@@ -39,7 +39,7 @@ func (p *phone) Confirm(serverEvidence string) error {
 		return err
 	}
 	key, err := p.client.Confirm(evidence)
-	p.Transport = srp.NewTransport(key, p.client.Public(), p.serverPublic)
+	p.Session = srp.NewSession(key, p.client.Public(), p.serverPublic)
 	return err
 }
 

@@ -37,8 +37,8 @@ func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	return set, files
 }
 
-// TestNoMathBig: math/big is not constant time, so no file of the package that is
-// not a test imports it. crypto/rand is the only source of randomness.
+// TestNoMathBig: production code does not import math/big, which is not constant time. Its
+// only source of randomness is crypto/rand.
 func TestNoMathBig(t *testing.T) {
 	t.Parallel()
 	_, files := sources(t)
@@ -51,40 +51,40 @@ func TestNoMathBig(t *testing.T) {
 	}
 }
 
-// TestNoSecretBranches follows the secrets through the code of this package that
-// handles their bits one by one: none may reach a condition, an index or a
-// slice bound. bigmod and assembly, which are constant time by design, do the rest.
+// TestNoSecretBranches: in the functions that handle the bits of secrets, no condition, index
+// or slice bound depends on them. The rest of the arithmetic is in bigmod and in assembly,
+// which are constant time.
 func TestNoSecretBranches(t *testing.T) {
 	t.Parallel()
 	set, files := sources(t)
 	secrets := map[string][]string{
-		// Function, and its parameters that are secret.
-		"powerG":           {"e"},
-		"power":            {"base", "e"},
-		"product":          {"x", "y"},
-		"sum":              {"x", "y"},
-		"toBytes":          {"x"},
-		"digit":            {"e"},
-		"read":             {"j"},
-		"less":             {"x", "y"},
-		"exponent":         {"parts"},
-		"digest":           {"parts"},
-		"textOf":           {"parts"},
-		"Verifier":         {"password"},
-		"passwordExponent": {"password"},
-		"isZero":           {"b"},
-		"prove":            {"s"},
-		"serverSecret":     {"x"},
-		"clientSecret":     {"a"},
-		"serverPublic":     {"v", "b"},
+		// The secret parameters of functions, by name. Several kernels have functions of the
+		// same name.
+		"powerG":                {"e"},
+		"power":                 {"base", "e"},
+		"product":               {"x", "y"},
+		"sum":                   {"x", "y"},
+		"toBytes":               {"x"},
+		"digit":                 {"e"},
+		"read":                  {"j"},
+		"less":                  {"x", "y"},
+		"hashToExponent":        {"parts"},
+		"digest":                {"parts"},
+		"concat":                {"parts"},
+		"Verifier":              {"password"},
+		"passwordExponent":      {"password"},
+		"isZero":                {"b"},
+		"setKeyAndEvidence":     {"s"},
+		"serverPremasterSecret": {"x"},
+		"clientPremasterSecret": {"a"},
+		"serverPublic":          {"v", "b"},
 		// Words of the kernels radix64 and adx.
-		"powers":     {"base"},
 		"multiply":   {"x", "y"},
 		"square":     {"x"},
 		"reduce":     {"t"},
 		"addProduct": {"z", "x", "y"},
 		"subtract":   {"x", "y", "mask"},
-		"addInto":    {"x", "y"},
+		"add":        {"x", "y"},
 		"setWords":   {"b"},
 		"putWords":   {"x"},
 		// Digits of the kernel ifma.
@@ -94,7 +94,6 @@ func TestNoSecretBranches(t *testing.T) {
 		"subtractDigits": {"x", "y"},
 		"reduceDigits":   {"z"},
 	}
-	// Kernels have methods of the same names.
 	found := map[string]bool{}
 	for _, f := range files {
 		for _, d := range f.Decls {
@@ -104,7 +103,7 @@ func TestNoSecretBranches(t *testing.T) {
 			}
 			found[fn.Name.Name] = true
 			for _, n := range secretUses(fn, secrets[fn.Name.Name]) {
-				t.Errorf("%s: %s decides or addresses by a secret", set.Position(n.Pos()), fn.Name.Name)
+				t.Errorf("%s: %s has a branch or address that depends on a secret", set.Position(n.Pos()), fn.Name.Name)
 			}
 		}
 	}
@@ -113,7 +112,7 @@ func TestNoSecretBranches(t *testing.T) {
 	}
 }
 
-// TestSecretUses: the check above sees what it is for.
+// TestSecretUses: secretUses finds uses of secrets, and only those.
 func TestSecretUses(t *testing.T) {
 	t.Parallel()
 	tests := map[string]int{
@@ -143,9 +142,9 @@ func TestSecretUses(t *testing.T) {
 	}
 }
 
-// secretUses returns the conditions, indices, bounds and short-circuits of a
-// function that depend on the given names or on what was computed from them.
-// The length of a secret is not secret.
+// secretUses returns the conditions, indices, slice bounds and operands of && and || in a
+// function that depend on the given variables or on values computed from them. The length
+// of a secret is not secret.
 func secretUses(fn *ast.FuncDecl, names []string) []ast.Node {
 	tainted := map[string]bool{}
 	for _, n := range names {
@@ -266,12 +265,11 @@ func expr(e ast.Expr) ast.Node {
 	return e
 }
 
-// TestInstructionCounts: exponentiations, both steps of the server and its
-// refusals take the same number of instructions, within 0.1 %, whatever the
-// secrets are. Where the processor cannot count them, TestTrace, which steps through
-// some of this, TestNoSecretBranches and TestSameWork are what is left.
+// TestInstructionCounts: exponentiations and both steps of the server execute the same number
+// of instructions, within 0.1 %, whatever the secrets are. TestTrace, TestNoSecretBranches
+// and TestSameWork cover some of this where instructions cannot be counted.
 func TestInstructionCounts(t *testing.T) {
-	// Not parallel: other tests make the collector take turns on this thread.
+	// Not parallel: the garbage collector would run on this thread more often.
 	c, err := newCounter()
 	if err != nil {
 		t.Logf("NOT CHECKED: this system does not count instructions (%v)", err)
@@ -295,14 +293,14 @@ func TestInstructionCounts(t *testing.T) {
 			c.same(t, p.name+"/"+name+"/g^e", powerG)
 		}
 
-		x, right := honest(t, p)
+		x, right := honestExchange(t, p)
 		wrong := slices.Clone(right)
 		wrong[0] ^= 1
 		simulated := x
 		simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 		c.same(t, p.name+"/step 1", map[string]func(){
-			"real":      func() { _, _ = p.pair(x.verifier, rand.Reader) },
-			"simulated": func() { _, _ = p.pair(simulated.verifier, rand.Reader) },
+			"real":      func() { _, _ = p.newEphemeral(x.verifier, rand.Reader) },
+			"simulated": func() { _, _ = p.newEphemeral(simulated.verifier, rand.Reader) },
 		})
 		c.same(t, p.name+"/step 2", map[string]func(){
 			"right":     func() { p.verify(x, right) },
@@ -312,7 +310,7 @@ func TestInstructionCounts(t *testing.T) {
 	}
 }
 
-// same counts every function and requires that the counts agree.
+// same requires that all functions have the same count, by the median of several.
 func (c *counter) same(t *testing.T, name string, functions map[string]func()) {
 	t.Helper()
 	runtime.LockOSThread()

@@ -2,8 +2,8 @@ package srp
 
 import "errors"
 
-// The refusals of ParsePublic and ParseEvidence. They say what is wrong with a value and
-// never carry it.
+// Errors of ParsePublic and ParseEvidence. Their texts complete a sentence that begins with
+// the name of the value.
 var (
 	ErrMissing    = errors.New("is missing")
 	ErrTooLong    = errors.New("is too long")
@@ -11,7 +11,7 @@ var (
 	ErrOutOfRange = errors.New("is out of range")
 )
 
-// The refusals of NewClient.
+// Errors of NewClient.
 var (
 	ErrIdentityMissing  = errors.New("srp: identity is missing")
 	ErrIdentityLength   = errors.New("srp: identity has not 4 to 64 characters")
@@ -21,7 +21,7 @@ var (
 	ErrPasswordNotASCII = errors.New("srp: password has characters outside ASCII")
 )
 
-// The refusals of Client.Prove.
+// Errors of Client.Prove.
 var (
 	ErrSaltMissing         = errors.New("srp: salt is missing")
 	ErrSaltLength          = errors.New("srp: salt has the wrong length")
@@ -30,7 +30,7 @@ var (
 	ErrServerPublicInvalid = errors.New("srp: server public value is unusable")
 )
 
-// The refusals of Client.Confirm.
+// Errors of Client.Confirm.
 var (
 	ErrServerEvidenceMissing  = errors.New("srp: server evidence is missing")
 	ErrServerEvidenceLength   = errors.New("srp: server evidence has the wrong length")

@@ -8,4 +8,4 @@ func (k *ifma) bound() *big.Int          { return new(big.Int).Lsh(fromDigits(k.
 func (k *ifma) raw(x *big.Int) element   { return k.toDigits(x) }
 func (k *ifma) value(x element) *big.Int { return fromDigits(x) }
 
-var _ loose = (*ifma)(nil)
+var _ redundant = (*ifma)(nil)

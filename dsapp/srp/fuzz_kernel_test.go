@@ -11,38 +11,37 @@ import (
 	"pgregory.net/rapid"
 )
 
-// loose is a kernel with several elements for one number. What it computes with
-// them need not be reduced, so it must take all of them as operands.
-type loose interface {
+// redundant is a kernel with several elements for one number, whose operations accept all of
+// them.
+type redundant interface {
 	kernel
-	// bound is what elements are below.
+	// bound returns the number that all elements are below.
 	bound() *big.Int
 	// raw returns the element with the value x, below the bound.
 	raw(x *big.Int) element
-	// value returns the value of an element. It panics for what is none.
+	// value returns the value of an element. It panics if x is no element.
 	value(x element) *big.Int
 }
 
 // radixOf returns the Montgomery radix.
-func radixOf(k kernel) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(k.radix())) }
+func radixOf(k kernel) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(k.radixBits())) }
 
 func (k *radix64) bound() *big.Int          { return radixOf(k) }
 func (k *radix64) raw(x *big.Int) element   { return fixedWords(x, 8*wordSize*len(k.prime)) }
 func (k *radix64) value(x element) *big.Int { return bigOf(x) }
 
-var _ loose = (*radix64)(nil)
+var _ redundant = (*radix64)(nil)
 
-// program is what calculators are made to do. Each byte is an operation: the upper
-// two bits tell which, the others name the registers of result and operands.
+// program is a sequence of operations on registers, one in each byte: the upper two bits
+// are the operation, the others the registers of the result and the operands.
 type program []byte
 
-// The operations of a program. The last two come from an exponent.
+// The operations of a program. opPower and opPowerG only occur in steps with an exponent.
 const (
 	opProduct = iota
 	opSquare
 	opSum
-	// opBytes lets an operand leave as bytes and come back, with everything wiped
-	// in between.
+	// opBytes converts an operand to bytes and back, and wipes the calculator in between.
 	opBytes
 	opPower
 	opPowerG
@@ -50,7 +49,7 @@ const (
 
 const (
 	registers = 4
-	// longestProgram is how much of a program is run.
+	// longestProgram is the number of operations that are executed.
 	longestProgram = 24
 )
 
@@ -62,8 +61,8 @@ func (s step) String() string {
 	return fmt.Sprintf("%s of registers %d, %d into %d", name, s.a, s.b, s.z)
 }
 
-// steps are those of the program and then, for an exponent of PrivateSize bytes,
-// both powers and their product.
+// steps returns the operations of the program and, for an exponent of PrivateSize bytes, both
+// powers and their product.
 func (p program) steps(exponent []byte) []step {
 	var steps []step
 	for _, b := range p[:min(len(p), longestProgram)] {
@@ -76,10 +75,10 @@ func (p program) steps(exponent []byte) []step {
 	return steps
 }
 
-// numbers are what the registers hold. Nobody changes them in place.
+// numbers are the values of the registers. They are never changed in place.
 type numbers [registers]*big.Int
 
-// after returns the numbers that a step leaves.
+// after returns the values after a step.
 func (n numbers) after(s step, o oracle, e *big.Int) numbers {
 	switch a, b := n[s.a], n[s.b]; s.op {
 	case opProduct:
@@ -108,20 +107,20 @@ type compared struct {
 	got, want []byte
 }
 
-// check compares a register with a number.
+// check compares the value of a register with a number.
 func (k *compared) check(register byte, want *big.Int) error {
 	x := k.x[register]
 	k.c.toBytes(k.got, x)
 	if !bytes.Equal(k.got, want.FillBytes(k.want)) {
 		return fmt.Errorf("register %d is %x, want %x", register, k.got, k.want)
 	}
-	if l, ok := k.kernel.(loose); ok && l.value(x).Cmp(l.bound()) >= 0 {
+	if l, ok := k.kernel.(redundant); ok && l.value(x).Cmp(l.bound()) >= 0 {
 		return fmt.Errorf("register %d has the element %x, which is too large", register, l.value(x))
 	}
 	return nil
 }
 
-// do takes a step.
+// do executes a step.
 func (k *compared) do(s step, e *[PrivateSize]byte) {
 	switch z, a, b := k.x[s.z], k.x[s.a], k.x[s.b]; s.op {
 	case opProduct:
@@ -141,9 +140,8 @@ func (k *compared) do(s step, e *[PrivateSize]byte) {
 	}
 }
 
-// run takes the steps, from the registers as they are. It compares the result of
-// each with the numbers there should be, the first of which are those to start
-// with, and requires that it is an element and that nothing else has changed.
+// run executes the steps. It compares the registers with all[0], and the result of step i
+// with all[i+1]. The result must be a valid element, and nothing else may change.
 func (k *compared) run(steps []step, exponent []byte, all []numbers) error {
 	for i, want := range all[0] {
 		if err := k.check(byte(i), want); err != nil {
@@ -175,21 +173,21 @@ func (k *compared) run(steps []step, exponent []byte, all []numbers) error {
 	return nil
 }
 
-// looseForm is how some kernels write numbers as elements.
-type looseForm struct {
+// redundantForm is the form of the elements of some redundant kernels.
+type redundantForm struct {
 	bound *big.Int
 	// inverse is that of the Montgomery radix.
 	inverse *big.Int
 	kernels []*compared
 }
 
-// comparison compares the kernels of a group with each other, by way of math/big.
-// It serves one goroutine at a time.
+// comparison compares the kernels of a group with math/big. It is not safe for concurrent
+// use.
 type comparison struct {
 	name    string
 	o       oracle
 	kernels []*compared
-	forms   []*looseForm
+	forms   []*redundantForm
 	// edges are those of kernelEdges.
 	edges []*big.Int
 }
@@ -205,12 +203,12 @@ func newComparison(p *Profile) *comparison {
 			got: make([]byte, o.size()), want: make([]byte, o.size()),
 		}
 		c.kernels = append(c.kernels, k)
-		l, ok := k.kernel.(loose)
+		l, ok := k.kernel.(redundant)
 		if !ok {
 			continue
 		}
-		form := &looseForm{bound: l.bound(), inverse: new(big.Int).ModInverse(radixOf(k), o.n)}
-		i := slices.IndexFunc(c.forms, func(f *looseForm) bool {
+		form := &redundantForm{bound: l.bound(), inverse: new(big.Int).ModInverse(radixOf(k), o.n)}
+		i := slices.IndexFunc(c.forms, func(f *redundantForm) bool {
 			return f.bound.Cmp(form.bound) == 0 && f.inverse.Cmp(form.inverse) == 0
 		})
 		if i < 0 {
@@ -222,16 +220,16 @@ func newComparison(p *Profile) *comparison {
 	return c
 }
 
-// everyComparison returns those of allProfiles.
+// everyComparison returns a comparison for each of arithmeticProfiles.
 func everyComparison() []*comparison {
 	var all []*comparison
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		all = append(all, newComparison(p))
 	}
 	return all
 }
 
-// results are the numbers to start with, and those that each step leaves.
+// results returns the values at the start and after each step.
 func (c *comparison) results(steps []step, exponent []byte, start numbers) []numbers {
 	all, e := []numbers{start}, number(exponent)
 	for i, s := range steps {
@@ -240,9 +238,9 @@ func (c *comparison) results(steps []step, exponent []byte, start numbers) []num
 	return all
 }
 
-// differences runs the program with every kernel: with the numbers a, b and -a,
-// and where the kernel is loose also with elements that have the values of a and b,
-// N, which is another element of 0, and the largest.
+// differences runs the program with every kernel on the numbers a, b, -a and 1. It runs
+// redundant kernels again on the elements with the values a, b, N, which is another element
+// of 0, and the largest possible one.
 func (c *comparison) differences(p program, a, b, exponent []byte) error {
 	steps, one := p.steps(exponent), big.NewInt(1)
 	x, y := number(a), number(b)
@@ -265,7 +263,7 @@ func (c *comparison) differences(p program, a, b, exponent []byte) error {
 		want := c.results(steps, exponent, start)
 		for _, k := range f.kernels {
 			for i, v := range values {
-				copy(k.x[i], k.kernel.(loose).raw(v))
+				copy(k.x[i], k.kernel.(redundant).raw(v))
 			}
 			if err := k.run(steps, exponent, want); err != nil {
 				return fmt.Errorf("elements that are not reduced: %w", err)
@@ -275,12 +273,11 @@ func (c *comparison) differences(p program, a, b, exponent []byte) error {
 	return nil
 }
 
-// kernelEdges are numbers that carries go wrong at: the ends of the ranges,
-// powers of two and runs of ones at the borders of digits of 52 and of 64 bits and
-// beside them, and numbers whose low or high digits are all zero. The elements of
-// loose kernels have digits, too: each of these numbers is there once more as what
-// has it as an element.
-func kernelEdges(o oracle, forms []*looseForm) []*big.Int {
+// kernelEdges returns numbers that are likely to reveal wrong carries: the ends of the ranges,
+// powers of two and runs of ones at and beside the borders of digits of 52 and 64 bits, and
+// numbers whose low or high digits are 0. It also returns, for each form, the numbers whose
+// elements have these values.
+func kernelEdges(o oracle, forms []*redundantForm) []*big.Int {
 	one := big.NewInt(1)
 	power := func(e int) *big.Int { return new(big.Int).Lsh(one, uint(e)) }
 	size := o.n.BitLen()
@@ -315,8 +312,7 @@ func kernelEdges(o oracle, forms []*looseForm) []*big.Int {
 	return edges
 }
 
-// edgeExponents are exponents with all digits alike, with one digit, and one with
-// all digits there are.
+// edgeExponents returns exponents with equal digits, with one digit, and with all digits.
 func edgeExponents() [][]byte {
 	names := []string{"0", "1", "2^255", "all ones", "random", "digits from 0", "digits from 7"}
 	var e [][]byte
@@ -329,8 +325,8 @@ func edgeExponents() [][]byte {
 // operation returns the operation of a program on x and y that sets z.
 func operation(op, z, x, y byte) byte { return op<<6 | z<<4 | x<<2 | y }
 
-// chain is a program in which every operation gets operands from others, and
-// results that take the place of one or both operands.
+// chain is a program whose operations use results of each other, with destinations that are
+// also one or both operands.
 var chain = program{
 	operation(opSum, 2, 0, 2),     // a + -a: 0, or N
 	operation(opProduct, 2, 2, 1), // times b
@@ -346,11 +342,11 @@ var chain = program{
 	operation(opProduct, 1, 2, 1),
 }
 
-// TestKernelEdges: all kernels and math/big agree at all edges, and in a few of
-// their powers.
+// TestKernelEdges: all kernels agree with math/big for all numbers of kernelEdges and for some
+// powers of them.
 func TestKernelEdges(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			c, powers := newComparison(p), edgeExponents()
@@ -367,8 +363,8 @@ func TestKernelEdges(t *testing.T) {
 	}
 }
 
-// TestKernelPrograms: all kernels and math/big agree in whatever operations follow
-// each other, on edges and on numbers that look random.
+// TestKernelPrograms: all kernels agree with math/big for any sequence of operations, on
+// numbers of kernelEdges and random ones.
 func TestKernelPrograms(t *testing.T) {
 	t.Parallel()
 	groups := everyComparison()
@@ -391,10 +387,8 @@ func TestKernelPrograms(t *testing.T) {
 	})
 }
 
-// FuzzKernels compares all kernels that this machine can run with each other,
-// by way of math/big: chains of operations on any operands, reduced or not. Only
-// exponents of PrivateSize bytes are computed with, since powers take most of the
-// time.
+// FuzzKernels: all kernels agree with math/big for any sequence of operations on any operands.
+// Only an exponent of PrivateSize bytes adds powers, which take most of the time.
 func FuzzKernels(f *testing.F) {
 	groups := everyComparison()
 	for which, c := range groups {

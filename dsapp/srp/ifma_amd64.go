@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
+//go:generate go -C _asm/ifma run main.go -out ../../ifma_amd64.s -stubs ../../ifma_stubs_amd64.go -pkg srp
+
 const (
 	// digitBits is the size of a digit, the operand of VPMADD52.
 	digitBits = 52
@@ -18,31 +20,32 @@ const (
 	registerWords = 8
 )
 
-// ifmaSize is what the kernel has for numbers of one size.
+// ifmaSize has the parameters and the assembly for one size of N.
 type ifmaSize struct {
-	// bits is the size of N.
+	// bits is the number of bits of N.
 	bits int
-	// length is the number of words of an element: its digits, in whole registers.
+	// length is the number of words of an element: its digits, rounded up to whole
+	// registers.
 	length int
-	// rows is the number of digits that a product takes from its second factor. The
-	// Montgomery radix is 2^(52*rows), more than 4N.
+	// rows is the number of digits of the second factor of a product. The Montgomery
+	// radix is 2^(52*rows), which is more than 4N.
 	rows int
 
-	// lowOnes tells that the assembly is for an N that is -1 modulo 2^64.
+	// lowOnes is true if the assembly requires that N is -1 modulo 2^64.
 	lowOnes bool
 
-	// multiply sets z to x*y/2^(52*rows) mod N or that plus N, for x and y below 2N.
-	// z may be x or y. The scratch keeps secrets.
+	// multiply sets z to x*y/2^(52*rows) mod N or that plus N, for x and y below 2N. z may
+	// be x or y. Secrets remain in scratch.
 	multiply func(z, x, y, modulus, scratch *uint)
-	// square does so with x for y, and then goes on with z for x until there have
-	// been as many squares as times says, which is not 0.
+	// square sets z to the product of x with itself, and squares z again until it has
+	// squared times times. times is not 0.
 	square func(z, x, modulus, scratch *uint, times uint)
-	// read sets z to one of 16 entries that follow each other.
+	// read sets z to one of 16 consecutive entries.
 	read func(z, entries *uint, digit uint)
 }
 
-// ifmaSizes are the sizes that there is assembly for. No profile has 1024 bits: the
-// published vectors of RFC 5054 do.
+// ifmaSizes lists the sizes that the assembly supports. No profile has 1024 bits: that size
+// is for the test vectors of RFC 5054.
 var ifmaSizes = [...]ifmaSize{
 	{1024, 24, 20, false, ifmaProduct1024, ifmaSquare1024, ifmaRead1024},
 	{2048, 40, 40, false, ifmaProduct2048, ifmaSquare2048, ifmaRead2048},
@@ -50,7 +53,7 @@ var ifmaSizes = [...]ifmaSize{
 	{4096, 80, 80, true, ifmaProduct4096, ifmaSquare4096, ifmaRead4096},
 }
 
-// ifmaSizeOf returns the size for an N of that many bits, or nil.
+// ifmaSizeOf returns the entry of ifmaSizes with that many bits, or nil.
 func ifmaSizeOf(bits int) *ifmaSize {
 	for i := range ifmaSizes {
 		if ifmaSizes[i].bits == bits {
@@ -60,45 +63,44 @@ func ifmaSizeOf(bits int) *ifmaSize {
 	return nil
 }
 
-// supportsIFMA tells whether the processor multiplies digits of 52 bits in
-// 512-bit registers, the system saves those, and there is assembly for the size.
-// GODEBUG=cpu.avx512ifma=off says no.
+// supportsIFMA reports whether the processor can multiply digits of 52 bits in 512-bit
+// registers, the operating system saves these, and there is assembly for the size.
+// GODEBUG=cpu.avx512ifma=off makes it return false.
 func supportsIFMA(bits int) bool {
 	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA &&
 		cpu.X86.HasBMI2 && ifmaSizeOf(bits) != nil
 }
 
-// ifma is the kernel for processors with AVX-512 IFMA. The element of a number is
-// x*2^(52*rows) mod N, or that plus N, in digits of 52 bits, the least significant
-// first, with zeros up to whole registers.
+// ifma is the kernel for processors with AVX-512 IFMA. The element of x is x*2^(52*rows)
+// mod N, or that plus N, in digits of 52 bits, the least significant first, with zeros up
+// to whole registers.
 //
-// Elements are below 2N, not below N, so a Montgomery product needs no
-// subtraction at its end: (2N*2N + N*2^(52*rows)) / 2^(52*rows) is below 2N again
-// because 2^(52*rows) is more than 4N.
+// Elements are below 2N instead of N, so that a Montgomery product needs no subtraction at
+// its end: (2N*2N + N*2^(52*rows)) / 2^(52*rows) is below 2N again because 2^(52*rows) is
+// more than 4N.
 //
-// Every digit of an element is below 2^52. VPMADD52 ignores what a factor has
-// above that, and the result would be wrong without a sign of it.
+// Every digit of an element is below 2^52. VPMADD52 ignores higher bits of a factor, so a
+// larger digit would silently give a wrong result.
 //
-// Elements and tables are multiples of 64 bytes long, for which the allocator of
-// Go takes 64-byte boundaries. Without them the kernel would be slower, not wrong.
+// The sizes of elements and tables are multiples of 64 bytes, which the allocator of Go
+// aligns to 64 bytes. Without this alignment the kernel is slower, but not wrong.
 type ifma struct {
 	*ifmaSize
 	// modulus is N in the form that the assembly reads: see ifmaModulus.
 	modulus []uint
 	// n and twoN are N and 2N.
 	n, twoN []uint
-	// one is the element of 1. radix2 is 2^(2*52*rows) mod N: times that, a number
-	// becomes its element.
+	// one is the element of 1. radix2 is 2^(2*52*rows) mod N; the product with it converts
+	// a number to its element.
 	one, radix2 element
-	// windows holds the elements of g^(j*16^i) for i from 0 to 63, and for each i
-	// those for j from 0 to 15.
+	// windows holds the elements of g^(j*16^i), for i from 0 to 63 and within each i for j
+	// from 0 to 15.
 	windows []uint
 }
 
-// newIFMA returns the kernel for an odd prime of a size in ifmaSizes and a
-// generator. A prime of a size with lowOnes must be -1 modulo 2^64, as the larger
-// primes of RFC 5054 are. It computes its table of powers: 64 windows, 320 KB at 2048
-// bits.
+// newIFMA returns the kernel for an odd prime of a size in ifmaSizes and a generator. For a
+// size with lowOnes the prime must be -1 modulo 2^64, as the larger primes of RFC 5054 are.
+// newIFMA computes the table of powers of the generator: 64 windows, 320 KB at 2048 bits.
 func newIFMA(prime []byte, generator byte) kernel {
 	k := &ifma{ifmaSize: ifmaSizeOf(8 * len(prime))}
 	k.n = k.digits(prime)
@@ -138,7 +140,7 @@ func newIFMA(prime []byte, generator byte) kernel {
 	return k
 }
 
-// digits returns the big-endian number b in digits.
+// digits returns the big-endian number b as digits.
 func (k *ifma) digits(b []byte) element {
 	x := make(element, k.length)
 	setDigits(x, b)
@@ -147,16 +149,16 @@ func (k *ifma) digits(b []byte) element {
 
 func (k *ifma) words() int { return k.length }
 
-func (k *ifma) radix() int { return digitBits * k.rows }
+func (k *ifma) radixBits() int { return digitBits * k.rows }
 
 func (k *ifma) calculator() calculator { return k.newCalculator() }
 
-// ifmaCalculator computes with the kernel.
+// ifmaCalculator is the calculator of the kernel.
 type ifmaCalculator struct {
 	k *ifma
-	// scratch is what products share.
+	// scratch is the memory of the assembly.
 	scratch []uint
-	// x and y are elements between operations, entries the 16 powers of a base.
+	// x and y are for intermediate results, entries for the 16 powers of a base.
 	x, y    element
 	entries []uint
 }
@@ -191,8 +193,8 @@ func (c *ifmaCalculator) fromBytes(z element, b []byte) {
 	c.multiply(z, c.x, c.k.radix2)
 }
 
-// toBytes leaves the Montgomery form by a product with 1, which is N at most, and
-// takes N away where it is N.
+// toBytes converts x from the Montgomery form by a product with 1. The result is at most
+// N, and is reduced to 0 if it is N.
 func (c *ifmaCalculator) toBytes(b []byte, x element) {
 	clear(c.x)
 	c.x[0] = 1
@@ -203,8 +205,8 @@ func (c *ifmaCalculator) toBytes(b []byte, x element) {
 
 func (c *ifmaCalculator) product(z, x, y element) { c.multiply(z, x, y) }
 
-// sum adds the digits with their carries, which gives less than 4N, and takes 2N
-// away where there is as much.
+// sum adds the digits with carries, which gives less than 4N, and subtracts 2N unless the
+// sum is less.
 func (c *ifmaCalculator) sum(z, x, y element) {
 	carry := uint(0)
 	for i := range z {
@@ -214,8 +216,8 @@ func (c *ifmaCalculator) sum(z, x, y element) {
 	reduceDigits(z, c.k.twoN, c.y)
 }
 
-// power goes through e from the top, four squares and one product for each digit. A
-// product with entry 0, which is 1, costs as much as any other.
+// power reads the exponent digit by digit from the top, with four squares and one product
+// for each. A product with entry 0, which is 1, takes as long as any other.
 func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
 	c.fill(c.entries, base)
 
@@ -227,7 +229,7 @@ func (c *ifmaCalculator) power(z, base element, e *[PrivateSize]byte) {
 	}
 }
 
-// powerG multiplies one entry of each window.
+// powerG multiplies one entry of each window of the table.
 func (c *ifmaCalculator) powerG(z element, e *[PrivateSize]byte) {
 	k := c.k
 	k.read(&z[0], &k.windows[0], digit(e, 0))
@@ -242,7 +244,7 @@ func (c *ifmaCalculator) multiply(z, x, y element) {
 	c.k.ifmaSize.multiply(&z[0], &x[0], &y[0], &c.k.modulus[0], &c.scratch[0])
 }
 
-// square sets z to x^(2^times), for times that is not 0. z may be x.
+// square sets z to x^(2^times). times is not 0. z may be x.
 func (c *ifmaCalculator) square(z, x element, times uint) {
 	c.k.ifmaSize.square(&z[0], &x[0], &c.k.modulus[0], &c.scratch[0], times)
 }
@@ -262,8 +264,8 @@ func (c *ifmaCalculator) fill(entries []uint, base element) {
 	}
 }
 
-// subtractDigits sets z to x-y, modulo the power of two above its digits, and
-// returns 1 if x is less than y and 0 if not.
+// subtractDigits sets z to x-y, modulo 2^(52*len(z)), and returns 1 if x is less than y
+// and 0 if not.
 func subtractDigits(z, x, y []uint) uint {
 	borrow := uint(0)
 	for i := range z {
@@ -273,8 +275,8 @@ func subtractDigits(z, x, y []uint) uint {
 	return borrow
 }
 
-// reduceDigits subtracts y from z if z is not less. It always subtracts, and keeps
-// one of the two numbers by a mask. The difference stays in d.
+// reduceDigits subtracts y from z unless z is less. It always computes the difference, in
+// d, and selects by a mask.
 func reduceDigits(z, y, d []uint) {
 	keep := -subtractDigits(d, z, y)
 	for i := range z {
@@ -285,8 +287,7 @@ func reduceDigits(z, y, d []uint) {
 // setDigits sets x to the big-endian number b in digits.
 func setDigits(x []uint, b []byte) {
 	for i := range x {
-		// A digit begins with a byte or in the middle of one, so that seven bytes
-		// hold it.
+		// A digit begins at or in the middle of a byte, so it spans at most seven bytes.
 		var d uint64
 		for j := range 7 {
 			if at := len(b) - 1 - digitBits*i/8 - j; at >= 0 {
@@ -300,8 +301,7 @@ func setDigits(x []uint, b []byte) {
 // putDigits sets b to the digits of x in big-endian order.
 func putDigits(b []byte, x []uint) {
 	for i := range b {
-		// Byte i from the end begins at bit 8*i, in the digit of that bit or in
-		// that and the next.
+		// Byte i from the end begins at bit 8*i. It is in one digit or in two.
 		d, shift := 8*i/digitBits, 8*i%digitBits
 		v := x[d] >> shift
 		if shift > digitBits-8 {
@@ -311,11 +311,15 @@ func putDigits(b []byte, x []uint) {
 	}
 }
 
-// ifmaModulus returns N in the form that the assembly reads: its digits from
-// digit 2, from digit 1 and from digit 0 up, the last without digit 0, each with
-// zeros to the same length; a register of those from digit 1 up without that;
-// digits 0 and 1 alone, -1/N mod 2^52 and 2^52-1. With lowOnes the digits are
-// those of N+1.
+// ifmaModulus returns N in the form that the assembly reads, from digits n:
+//
+//   - the digits from digit 2 up, with zeros up to len(n)
+//   - the digits from digit 1 up, in the same way
+//   - all digits, with 0 in place of digit 0
+//   - one register with 0 and the digits from digit 2 up
+//   - digits 0 and 1, -1/N mod 2^52, and 2^52-1, with zeros up to one register
+//
+// With lowOnes the digits are those of N+1.
 func ifmaModulus(n []uint, lowOnes bool) []uint {
 	inverse := minusInverse(n[0]) & digitMax
 	n = slices.Clone(n)

@@ -255,7 +255,7 @@ product1024:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z3
@@ -417,7 +417,7 @@ square1024:
 	IMULQ     R9, R9
 	ANDQ      664(R8), R9
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -563,7 +563,7 @@ square1024block0:
 	TESTQ        $0x00000004, CX
 	JNZ          square1024block0
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -701,7 +701,7 @@ square1024block1:
 	TESTQ        $0x00000004, CX
 	JNZ          square1024block1
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB     $0x00, K6, K1
 	KSHIFTLB     $0x01, K6, K2
 	KSHIFTLB     $0x02, K6, K3
@@ -842,7 +842,7 @@ square1024block1:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z3
@@ -1330,7 +1330,7 @@ product2048:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z5
@@ -1567,7 +1567,7 @@ square2048:
 	IMULQ     R9, R9
 	ANDQ      1048(R8), R9
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -1749,7 +1749,7 @@ square2048block0:
 	TESTQ        $0x00000004, CX
 	JNZ          square2048block0
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -1923,7 +1923,7 @@ square2048block1:
 	TESTQ        $0x00000004, CX
 	JNZ          square2048block1
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -2089,7 +2089,7 @@ square2048block2:
 	TESTQ        $0x00000004, CX
 	JNZ          square2048block2
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -2247,7 +2247,7 @@ square2048block3:
 	TESTQ        $0x00000004, CX
 	JNZ          square2048block3
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -2425,7 +2425,7 @@ square2048block4:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z5
@@ -3058,7 +3058,7 @@ product3072:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z8
@@ -3406,7 +3406,7 @@ square3072:
 	IMULQ     R9, R9
 	ANDQ      1624(R8), R9
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -3618,7 +3618,7 @@ square3072block0:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block0
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -3822,7 +3822,7 @@ square3072block1:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block1
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -4018,7 +4018,7 @@ square3072block2:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block2
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -4206,7 +4206,7 @@ square3072block3:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block3
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -4386,7 +4386,7 @@ square3072block4:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block4
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -4558,7 +4558,7 @@ square3072block5:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block5
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -4722,7 +4722,7 @@ square3072block6:
 	TESTQ        $0x00000004, CX
 	JNZ          square3072block6
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB     $0x00, K6, K1
 	KSHIFTLB     $0x01, K6, K2
 	KSHIFTLB     $0x02, K6, K3
@@ -4909,7 +4909,7 @@ square3072block6:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z8
@@ -5739,7 +5739,7 @@ product4096:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z10
@@ -6166,7 +6166,7 @@ square4096:
 	IMULQ     R9, R9
 	ANDQ      2008(R8), R9
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -6414,7 +6414,7 @@ square4096block0:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block0
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -6654,7 +6654,7 @@ square4096block1:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block1
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -6886,7 +6886,7 @@ square4096block2:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block2
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -7110,7 +7110,7 @@ square4096block3:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block3
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -7326,7 +7326,7 @@ square4096block4:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block4
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -7534,7 +7534,7 @@ square4096block5:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block5
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -7734,7 +7734,7 @@ square4096block6:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block6
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -7926,7 +7926,7 @@ square4096block7:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block7
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -8110,7 +8110,7 @@ square4096block8:
 	TESTQ        $0x00000004, CX
 	JNZ          square4096block8
 
-	// The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.
+	// The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.
 	KSHIFTLB $0x00, K6, K1
 	KSHIFTLB $0x01, K6, K2
 	KSHIFTLB $0x02, K6, K3
@@ -8334,7 +8334,7 @@ square4096block9:
 	VALIGNQ $0x06, Z0, Z1, Z1
 	VALIGNQ $0x06, Z28, Z0, Z0
 
-	// One step of all lanes.
+	// One step for all lanes.
 	VPTERNLOGQ $0xff, Z30, Z30, Z30
 	VPSRLQ     $0x0c, Z30, Z31
 	VPSRLQ     $0x34, Z0, Z10

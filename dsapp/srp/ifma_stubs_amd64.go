@@ -5,76 +5,72 @@
 package srp
 
 // ifmaProduct1024 sets z to the Montgomery product of x and y, for N of 1024 bits. z may be x or y.
-// The scratch keeps secrets.
+// Secrets remain in scratch.
 //
 //go:noescape
 func ifmaProduct1024(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 
-// ifmaSquare1024 sets z to the Montgomery square of x, for N of 1024 bits, and then squares it until
-// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+// ifmaSquare1024 sets z to the Montgomery square of x, for N of 1024 bits, and squares z again
+// until it has squared times times. times is not 0. z may be x. Secrets remain in scratch.
 //
 //go:noescape
 func ifmaSquare1024(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaRead1024 sets z to the entry that the digit names, of 16 elements of 1024 bits, all of which
-// it loads.
+// ifmaRead1024 sets z to entry digit of 16 elements of 1024 bits. It loads all of them.
 //
 //go:noescape
 func ifmaRead1024(z *uint, entries *uint, digit uint)
 
 // ifmaProduct2048 sets z to the Montgomery product of x and y, for N of 2048 bits. z may be x or y.
-// The scratch keeps secrets.
+// Secrets remain in scratch.
 //
 //go:noescape
 func ifmaProduct2048(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 
-// ifmaSquare2048 sets z to the Montgomery square of x, for N of 2048 bits, and then squares it until
-// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+// ifmaSquare2048 sets z to the Montgomery square of x, for N of 2048 bits, and squares z again
+// until it has squared times times. times is not 0. z may be x. Secrets remain in scratch.
 //
 //go:noescape
 func ifmaSquare2048(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaRead2048 sets z to the entry that the digit names, of 16 elements of 2048 bits, all of which
-// it loads.
+// ifmaRead2048 sets z to entry digit of 16 elements of 2048 bits. It loads all of them.
 //
 //go:noescape
 func ifmaRead2048(z *uint, entries *uint, digit uint)
 
 // ifmaProduct3072 sets z to the Montgomery product of x and y, for N of 3072 bits. z may be x or y.
-// The scratch keeps secrets.
+// Secrets remain in scratch.
 //
 //go:noescape
 func ifmaProduct3072(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 
-// ifmaSquare3072 sets z to the Montgomery square of x, for N of 3072 bits, and then squares it until
-// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+// ifmaSquare3072 sets z to the Montgomery square of x, for N of 3072 bits, and squares z again
+// until it has squared times times. times is not 0. z may be x. Secrets remain in scratch.
 //
 //go:noescape
 func ifmaSquare3072(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaRead3072 sets z to the entry that the digit names, of 16 elements of 3072 bits, all of which
-// it loads.
+// ifmaRead3072 sets z to entry digit of 16 elements of 3072 bits. It loads all of them.
 //
 //go:noescape
 func ifmaRead3072(z *uint, entries *uint, digit uint)
 
 // ifmaProduct4096 sets z to the Montgomery product of x and y, for N of 4096 bits. z may be x or y.
-// The scratch keeps secrets.
+// Secrets remain in scratch.
 //
 //go:noescape
 func ifmaProduct4096(z *uint, x *uint, y *uint, modulus *uint, scratch *uint)
 
-// ifmaSquare4096 sets z to the Montgomery square of x, for N of 4096 bits, and then squares it until
-// there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.
+// ifmaSquare4096 sets z to the Montgomery square of x, for N of 4096 bits, and squares z again
+// until it has squared times times. times is not 0. z may be x. Secrets remain in scratch.
 //
 //go:noescape
 func ifmaSquare4096(z *uint, x *uint, modulus *uint, scratch *uint, times uint)
 
-// ifmaRead4096 sets z to the entry that the digit names, of 16 elements of 4096 bits, all of which
-// it loads.
+// ifmaRead4096 sets z to entry digit of 16 elements of 4096 bits. It loads all of them.
 //
 //go:noescape
 func ifmaRead4096(z *uint, entries *uint, digit uint)
 
-// ifmaWipe overwrites what the routines above leave in registers.
+// ifmaWipe clears the registers that the routines above use.
 func ifmaWipe()

@@ -2,8 +2,8 @@
 
 package srp
 
-// implementations are the kernels that this machine may have, the fastest first.
-// The portable one serves where none of them does.
+// implementations lists the kernels of this build, the fastest first. The portable kernel
+// is used if none of them supports the processor.
 var implementations = []implementation{
 	{"ifma", supportsIFMA, newIFMA},
 	{"adx", supportsADX, newADX},

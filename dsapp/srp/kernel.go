@@ -1,38 +1,34 @@
 package srp
 
-//go:generate go -C _asm/adx run main.go -out ../../adx_amd64.s -stubs ../../adx_stubs_amd64.go -pkg srp
-//go:generate go -C _asm/ifma run main.go -out ../../ifma_amd64.s -stubs ../../ifma_stubs_amd64.go -pkg srp
-
-// element is a number modulo the prime of a group, in whatever form its kernel
-// computes with, in as many words as the kernel says. Only the kernel that made
-// it can read it.
+// element is a number modulo the prime of a group, in the form that its kernel computes
+// with. Only the kernel that made it can read it.
 type element []uint
 
-// kernel is the arithmetic modulo the prime N of one group with generator g: what
-// depends on these alone, such as the table of powers of g. It is immutable once
-// made and safe for concurrent use. Protocol code reaches numbers through it
-// alone, so a faster kernel for a group is one more implementation.
+// kernel is an implementation of the arithmetic modulo the prime N of one group with
+// generator g. It holds what depends on N and g only, such as a table of powers of g. It is
+// immutable and safe for concurrent use. All other code computes with numbers only
+// through this interface.
 type kernel interface {
 	// words returns the length of an element.
 	words() int
-	// radix returns r where the element of x is x*2^r mod N, or that plus a multiple
-	// of N.
-	radix() int
-	// calculator returns what computes with the kernel.
+	// radixBits returns r if the element of a number x is x*2^r mod N, or that plus a
+	// multiple of N.
+	radixBits() int
+	// calculator returns a new calculator of the kernel.
 	calculator() calculator
 }
 
-// calculator are the operations of a kernel, with memory that they keep from call
-// to call, so that none of them needs any more. It serves one goroutine at a time.
+// calculator has the operations of a kernel, and memory that they use again in each call
+// instead of allocating it. It is not safe for concurrent use.
 //
-// A destination may be an operand too. Operands are not changed otherwise. Every
-// operation takes the same instructions and the same addresses whatever the
-// numbers are, exponents included.
+// A destination may also be an operand; other operands are not changed. Every operation
+// executes the same instructions and accesses the same addresses whatever the numbers
+// and exponents are.
 type calculator interface {
-	// fromBytes sets z to the number with the big-endian bytes b, as many as N
-	// has. The number must be below N.
+	// fromBytes sets z to the number with the big-endian bytes b. They must be as many as
+	// N has, and the number below N.
 	fromBytes(z element, b []byte)
-	// toBytes sets b, as many bytes as N has, to x in big-endian order, reduced.
+	// toBytes sets b, which has as many bytes as N, to the reduced x in big-endian order.
 	toBytes(b []byte, x element)
 	// product sets z to x*y.
 	product(z, x, y element)
@@ -42,17 +38,15 @@ type calculator interface {
 	power(z, base element, e *[PrivateSize]byte)
 	// powerG sets z to g^e for a big-endian exponent.
 	powerG(z element, e *[PrivateSize]byte)
-	// wipe clears what the operations have left in their memory and, where the kernel
-	// can, in registers of this thread. It belongs after the last operation on
-	// secrets.
+	// wipe clears the memory of the operations and, if the kernel can, the registers that
+	// they used. Call it after the last operation on secrets.
 	wipe()
 }
 
-// newElements returns n elements, with room of their own.
+// newElements returns n new elements of the kernel.
 //
-// Where the elements of a kernel are multiples of 64 bytes long, they begin at such
-// multiples too: the allocator of Go has no size of that kind that it would place
-// elsewhere.
+// If the size of an element is a multiple of 64 bytes, so is its address: the allocator of
+// Go aligns all such sizes.
 func newElements(k kernel, n int) []element {
 	size := k.words()
 	room := make([]uint, n*size)
@@ -63,10 +57,29 @@ func newElements(k kernel, n int) []element {
 	return elements
 }
 
-// implementation is a way to make kernels.
+// implementation makes kernels of one kind. The variable implementations lists all but
+// the portable one, the fastest first.
 type implementation struct {
 	name string
-	// supported tells whether this processor can run it, for numbers of that many bits.
+	// supported reports whether this processor can run the kernel, and whether it is to be
+	// used, for primes of that many bits.
 	supported func(bits int) bool
-	new       func(prime []byte, generator byte) kernel
+	// new returns the kernel for a prime with the given big-endian bytes.
+	new func(prime []byte, generator byte) kernel
+}
+
+// selectKernel returns the first kernel that supports the group and passes its self-test,
+// with its name, and the names of those that failed it. If there is none it returns the
+// portable kernel.
+func (p *Profile) selectKernel(from []implementation) (k kernel, name string, failed []string) {
+	for _, i := range from {
+		if !i.supported(8 * p.Size()) {
+			continue
+		}
+		if k := p.newTestedKernel(i); k != nil {
+			return k, i.name, failed
+		}
+		failed = append(failed, i.name)
+	}
+	return newPortable(p.prime, p.generator), "portable", failed
 }

@@ -18,65 +18,68 @@ import (
 	"unsafe"
 )
 
-// everyImplementation are those that this machine may have and, last, the portable
-// one, which serves where none of them does.
-var everyImplementation = append(slices.Clone(implementations), implementation{
+// allImplementations are implementations and, last, the portable one.
+var allImplementations = append(slices.Clone(implementations), implementation{
 	name:      "portable",
 	supported: func(int) bool { return true },
 	new:       func(prime []byte, generator byte) kernel { return newPortable(prime, generator) },
 })
 
-// kernelsOf returns every kernel that this machine can run for a profile, by name:
-// those too that would not serve it. All of them must pass the tests of this file.
-func kernelsOf(p *Profile) map[string]kernel {
-	kernels := madeKernels()[string(p.prime)]
-	if kernels == nil {
-		panic("no kernels for " + p.name)
-	}
-	return kernels
+// runs reports whether this processor can run the kernel for a profile, whether or not the
+// kernel would be selected: radix64 supports all sizes, and is selected for some.
+func (i implementation) runs(p *Profile) bool {
+	return i.name == "radix64" || i.supported(8*p.Size())
 }
 
-// madeKernels are the kernels of all profiles, by prime: their tables take time.
-var madeKernels = sync.OnceValue(func() map[string]map[string]kernel {
-	made := map[string]map[string]kernel{}
+// kernelsOf returns every kernel that this processor can run for a profile, by name,
+// whether or not it would be selected.
+func kernelsOf(p *Profile) map[string]kernel { return madeKernels[string(p.prime)]() }
+
+// madeKernels makes the kernels of each prime once, since their tables take time.
+var madeKernels = func() map[string]func() map[string]kernel {
+	made := map[string]func() map[string]kernel{}
 	for _, p := range allProfiles() {
-		kernels := map[string]kernel{}
-		for _, i := range everyImplementation {
-			// radix64 computes with any size, and serves where it is faster.
-			if i.name == "radix64" || i.supported(8*p.Size()) {
-				kernels[i.name] = i.new(p.prime, p.generator)
+		made[string(p.prime)] = sync.OnceValue(func() map[string]kernel {
+			kernels := map[string]kernel{}
+			for _, i := range allImplementations {
+				if i.runs(p) {
+					kernels[i.name] = i.new(p.prime, p.generator)
+				}
 			}
-		}
-		made[string(p.prime)] = kernels
+			return kernels
+		})
 	}
 	return made
-})
+}()
 
-// computing returns the profile p that computes with k.
-func (p *Profile) computing(k kernel, name string) *Profile {
+// servedBy returns the profile p with the kernel k.
+func (p *Profile) servedBy(k kernel, name string) *Profile {
 	changed := *p
-	g := p.groupWith(k, name)
+	g := p.newGroupWith(k, name)
 	changed.group = func() *group { return g }
 	return &changed
 }
 
-// forServed runs a test for a profile as it is served, and as each kernel would
-// serve it.
-func forServed(t *testing.T, p *Profile, test func(t *testing.T, p *Profile)) {
+// forEachProfileKernel runs a test for a profile with the kernel that it selects, and with
+// each kernel that this processor can run.
+func forEachProfileKernel(t *testing.T, p *Profile, test func(t *testing.T, p *Profile)) {
 	t.Helper()
-	served := map[string]*Profile{"as served": p}
-	for name, k := range kernelsOf(p) {
-		served[name] = p.computing(k, name)
-	}
-	for name, p := range served {
-		t.Run(name, func(t *testing.T) {
+	t.Run("as selected", func(t *testing.T) {
+		t.Parallel()
+		test(t, p)
+	})
+	for _, i := range allImplementations {
+		if !i.runs(p) {
+			continue
+		}
+		t.Run(i.name, func(t *testing.T) {
 			t.Parallel()
-			test(t, p)
+			test(t, p.servedBy(kernelsOf(p)[i.name], i.name))
 		})
 	}
 }
 
-// maker computes with a kernel and returns new elements and bytes.
+// maker has the operations of a kernel, with new elements and bytes as results.
 type maker struct {
 	kernel
 	c calculator
@@ -84,7 +87,7 @@ type maker struct {
 
 func makerOf(k kernel) maker { return maker{k, k.calculator()} }
 
-// made returns a new element that compute has set.
+// made returns a new element set by compute.
 func (m maker) made(compute func(z element)) element {
 	z := newElements(m.kernel, 1)[0]
 	compute(z)
@@ -117,10 +120,10 @@ func (m maker) powerG(e *[PrivateSize]byte) element {
 	return m.made(func(z element) { m.c.powerG(z, e) })
 }
 
-// forKernels runs a test for every kernel of every profile.
-func forKernels(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
+// forEachKernel runs a test for every kernel of every profile.
+func forEachKernel(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	t.Helper()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		for name, k := range kernelsOf(p) {
 			t.Run(p.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -130,7 +133,7 @@ func forKernels(t *testing.T, test func(t *testing.T, k maker, o oracle)) {
 	}
 }
 
-// operands are numbers that carries go wrong at, and some that look random.
+// operands returns numbers that are likely to reveal wrong carries, and some random ones.
 func (o oracle) operands() []*big.Int {
 	one := big.NewInt(1)
 	bits := uint(o.n.BitLen())
@@ -150,8 +153,8 @@ func (o oracle) operands() []*big.Int {
 	return x
 }
 
-// exponents are the patterns that an exponentiation could treat differently, and
-// exponents that read every digit from every window.
+// exponents returns patterns that an exponentiation could treat differently, and exponents
+// that read every digit from every window.
 func exponents() map[string][]byte {
 	e := map[string][]byte{
 		"0":        make([]byte, PrivateSize),
@@ -171,10 +174,10 @@ func exponents() map[string][]byte {
 	return e
 }
 
-// TestKernelBytes: numbers survive the way in and out, padded.
+// TestKernelBytes: toBytes is the inverse of fromBytes.
 func TestKernelBytes(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
 			if got := k.toBytes(o.size(), k.fromBytes(o.fixed(x))); !bytes.Equal(got, o.fixed(x)) {
 				t.Errorf("%x became %x", x, got)
@@ -183,11 +186,10 @@ func TestKernelBytes(t *testing.T) {
 	})
 }
 
-// TestKernelRefuses: a number that is not reduced, or too long, is a fault of the
-// caller that is not computed with.
+// TestKernelRefuses: fromBytes panics for a number that is not below N or too long.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, b := range [][]byte{o.fixed(o.n), bytes.Repeat([]byte{0xFF}, o.size()), append([]byte{1}, o.fixed(o.g)...)} {
 			func() {
 				defer func() {
@@ -201,11 +203,10 @@ func TestKernelRefuses(t *testing.T) {
 	})
 }
 
-// TestKernelProducts compares products and sums of all pairs with math/big, and
-// requires that operands stay as they are.
+// TestKernelProducts: products and sums agree with math/big, and operands are not changed.
 func TestKernelProducts(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for _, x := range o.operands() {
 			for _, y := range o.operands() {
 				a, b := k.fromBytes(o.fixed(x)), k.fromBytes(o.fixed(y))
@@ -232,10 +233,10 @@ func TestKernelProducts(t *testing.T) {
 	})
 }
 
-// TestKernelPower compares base^e with math/big.
+// TestKernelPower: base^e agrees with math/big.
 func TestKernelPower(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		bases := o.operands()
 		for _, base := range []*big.Int{bases[0], bases[1], bases[2], bases[5], bases[len(bases)-1]} {
 			for _, name := range []string{"0", "1", "2^255", "all ones", "random", "digits from 7"} {
@@ -255,11 +256,11 @@ func TestKernelPower(t *testing.T) {
 	})
 }
 
-// TestKernelPowerG compares g^e with math/big, over every entry of the table, and
-// requires that clearing a result does not reach the table.
+// TestKernelPowerG: g^e agrees with math/big, for every entry of the table of powers, and
+// clearing a result does not change the table.
 func TestKernelPowerG(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		for name, e := range exponents() {
 			secret := padded(e)
 			for range 2 {
@@ -276,13 +277,12 @@ func TestKernelPowerG(t *testing.T) {
 	})
 }
 
-// TestKernelConcurrent: one kernel serves many exchanges at once, each of which
-// computes in memory of its own.
+// TestKernelConcurrent: a kernel can be used by several exchanges at the same time.
 func TestKernelConcurrent(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
 	o := oracleOf(p)
-	forServed(t, p, func(t *testing.T, p *Profile) {
+	forEachProfileKernel(t, p, func(t *testing.T, p *Profile) {
 		var all sync.WaitGroup
 		for n := range 8 {
 			all.Go(func() {
@@ -295,28 +295,28 @@ func TestKernelConcurrent(t *testing.T) {
 	})
 }
 
-// TestAllocations: once they have begun, the calls of the server need no memory but
-// for their results. bigmod takes some of its own above 2048 bits.
+// TestAllocations: the functions of the server allocate their results only. bigmod allocates
+// more memory for more than 2048 bits.
 func TestAllocations(t *testing.T) {
-	// Not parallel: other tests need memory too. A collection would empty the pool.
-	// So would one that a limit of the environment (GOMEMLIMIT) asks for.
+	// Not parallel, since other tests allocate memory. A garbage collection would empty the
+	// pool of workspaces, including one because of GOMEMLIMIT.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	if raceDetector {
-		t.Log("NOT CHECKED: under the race detector a pool loses things")
+		t.Log("NOT CHECKED: under the race detector sync.Pool drops some items")
 		return
 	}
 	for _, p := range allProfiles() {
 		for name, k := range kernelsOf(p) {
-			p := p.computing(k, name)
-			x, right := honest(t, p)
+			p := p.servedBy(k, name)
+			x, right := honestExchange(t, p)
 			wrong := make([]byte, len(right))
 			for call, c := range map[string]struct {
 				want float64
 				f    func()
 			}{
 				"Verifier":            {1, func() { p.Verifier(x.identity, "Tb048aX1", x.salt) }},
-				"ephemeral":           {1, func() { _, _ = p.pair(x.verifier, rand.Reader) }},
+				"ephemeral":           {1, func() { _, _ = p.newEphemeral(x.verifier, rand.Reader) }},
 				"verify":              {1, func() { p.verify(x, right) }},
 				"verify, not allowed": {0, func() { p.verify(x, wrong) }},
 			} {
@@ -333,7 +333,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestAllocationsParse: a public value takes the memory that it is returned in.
+// TestAllocationsParse: ParsePublic allocates its result only.
 func TestAllocationsParse(t *testing.T) {
 	p := profiles[0]
 	digits := strings.Repeat("7", 2*p.Size())
@@ -342,7 +342,7 @@ func TestAllocationsParse(t *testing.T) {
 	}
 }
 
-// watchingCalculator counts what protocol code asks of a calculator.
+// watchingCalculator counts the calls of each operation.
 type watchingCalculator struct {
 	calculator
 	products, sums, powers, powersG, wipes int
@@ -375,12 +375,12 @@ func (c *watchingCalculator) wipe() {
 
 var _ calculator = (*watchingCalculator)(nil)
 
-// watch keeps every workspace that a profile makes.
+// watch collects the workspaces that a profile makes.
 type watch struct{ workspaces []*workspace }
 
-// watched returns the profile p computing with k, and its workspaces.
+// watched returns the profile p with the kernel k, and its workspaces.
 func watched(p *Profile, k kernel) (*Profile, *watch) {
-	changed := p.computing(k, "watched")
+	changed := p.servedBy(k, "watched")
 	kept := &watch{}
 	g := changed.group()
 	newWorkspace := g.workspaces.New
@@ -393,7 +393,7 @@ func watched(p *Profile, k kernel) (*Profile, *watch) {
 	return changed, kept
 }
 
-// counts returns what was counted, and forgets it.
+// counts returns the counts and resets them.
 func (k *watch) counts() (sum watchingCalculator) {
 	for _, w := range k.workspaces {
 		c := w.calculator.(*watchingCalculator)
@@ -407,8 +407,8 @@ func (k *watch) counts() (sum watchingCalculator) {
 	return sum
 }
 
-// holds tells whether there is anything but zeros in the words and bytes of v, up
-// to the capacity of slices, without what is public: kernels, groups and hashes.
+// holds reports whether v contains a word or byte other than 0, up to the capacity of
+// slices. It ignores kernels and groups, which are public, and hashes.
 func holds(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Interface, reflect.Pointer:
@@ -438,11 +438,10 @@ func holds(v reflect.Value) bool {
 	return false
 }
 
-// TestWipe: every operation on secrets leaves some in the memory of a calculator, and
-// none after it was wiped.
+// TestWipe: the operations leave secrets in the memory of a calculator, and wipe clears them.
 func TestWipe(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, o oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, o oracle) {
 		secret := o.fixed(o.operands()[len(o.operands())-1])
 		e := padded(bytesFor("exponent", 0))
 		z := k.fromBytes(secret)
@@ -455,7 +454,7 @@ func TestWipe(t *testing.T) {
 			k.c.wipe()
 			operation()
 			if !holds(reflect.ValueOf(k.c)) {
-				t.Errorf("%s is said to leave nothing", name)
+				t.Errorf("%s leaves nothing, so this test proves nothing", name)
 			}
 			k.c.wipe()
 			if holds(reflect.ValueOf(k.c)) {
@@ -471,8 +470,7 @@ func TestWipe(t *testing.T) {
 	})
 }
 
-// TestSecretsCleared: after a call, whatever its end, the memory that it computed in
-// is as it was before.
+// TestSecretsCleared: every call clears its workspace, also when it fails or panics.
 func TestSecretsCleared(t *testing.T) {
 	t.Parallel()
 	for name, k := range kernelsOf(rfcProfile()) {
@@ -503,7 +501,7 @@ func TestSecretsCleared(t *testing.T) {
 				t.Fatal(err)
 			}
 			expect("NewClient")
-			e, err := p.pair(v, rand.Reader)
+			e, err := p.newEphemeral(v, rand.Reader)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -521,7 +519,7 @@ func TestSecretsCleared(t *testing.T) {
 				p.verify(x, m)
 				expect("verify")
 			}
-			if _, err := p.pair(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
+			if _, err := p.newEphemeral(v, iotest.ErrReader(errors.New("no random bytes"))); err == nil {
 				t.Error("a pair was made without random bytes")
 			}
 			expect("ephemeral without random bytes")
@@ -531,18 +529,18 @@ func TestSecretsCleared(t *testing.T) {
 						t.Error("no panic")
 					}
 				}()
-				_, _ = p.pair(v, nil)
+				_, _ = p.newEphemeral(v, nil)
 			}()
 			expect("a panic")
 		})
 	}
 }
 
-// TestHolds: the check above finds a single bit, wherever a call keeps something.
+// TestHolds: holds finds a single bit in each part of a workspace.
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	p, _ := watched(rfcProfile(), rfcProfile().group().kernel)
-	w := p.begin()
+	w := p.acquireWorkspace()
 	if holds(reflect.ValueOf(w)) {
 		t.Error("a new workspace holds something")
 	}
@@ -568,18 +566,18 @@ func TestHolds(t *testing.T) {
 	if reflect.DeepEqual(w.hash, p.hash()) {
 		t.Error("Reset alone clears the hash")
 	}
-	w.end()
+	w.release()
 	if holds(reflect.ValueOf(w)) || !reflect.DeepEqual(w.hash, p.hash()) {
 		t.Error("something is left")
 	}
 }
 
-// TestSameWork: the second step does all its arithmetic whatever the evidence
-// is, and for a simulated verifier as for a real one.
+// TestSameWork: verify does the same arithmetic for right and wrong evidence, and for real and
+// simulated verifiers.
 func TestSameWork(t *testing.T) {
 	t.Parallel()
 	p, kept := watched(rfcProfile(), rfcProfile().group().kernel)
-	x, right := honest(t, p)
+	x, right := honestExchange(t, p)
 	simulated := x
 	simulated.verifier = p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 	wrong := bytes.Clone(right)
@@ -599,11 +597,10 @@ func TestSameWork(t *testing.T) {
 	}
 }
 
-// TestElementsAligned: elements of a kernel that works on 64 bytes at a time begin at
-// multiples of that.
+// TestElementsAligned: elements whose size is a multiple of 64 bytes are aligned to 64 bytes.
 func TestElementsAligned(t *testing.T) {
 	t.Parallel()
-	forKernels(t, func(t *testing.T, k maker, _ oracle) {
+	forEachKernel(t, func(t *testing.T, k maker, _ oracle) {
 		size := k.words() * bits.UintSize / 8
 		for n := range 20 {
 			for i, x := range newElements(k.kernel, n) {

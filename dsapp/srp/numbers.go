@@ -7,30 +7,33 @@ import (
 	"slices"
 )
 
-// ParsePublic reads the client's public value A, a number in hexadecimal digits:
-// see parseNumber. It returns Size bytes. A is taken only as 1 < A < N-1 and never
-// reduced: A = 0 (mod N) would make S = 0 without a password (RFC 5054, section
-// 2.5.4), and powers of 1 and -1 are as predictable.
+// ParsePublic parses the client's public value A from hexadecimal digits and returns it as
+// Size bytes. Leading zeros may be missing, and there may be one zero byte too many. It
+// refuses A unless 1 < A < N-1: for A = 0 (mod N) everybody could compute S (RFC 5054,
+// section 2.5.4), and also for 1 and -1 (mod N). The error is one of ErrMissing,
+// ErrTooLong, ErrNotHex and ErrOutOfRange.
 func (p *Profile) ParsePublic(digits string) ([]byte, error) {
 	b, err := parseNumber(digits, p.Size())
 	if err != nil {
 		return nil, err
 	}
-	if !p.inside(b) {
+	if !p.inRange(b) {
 		return nil, ErrOutOfRange
 	}
 	return b, nil
 }
 
-// ParseEvidence reads the client's evidence M1, which many libraries write as a
-// number in hexadecimal digits: see parseNumber. It returns EvidenceSize bytes.
+// ParseEvidence parses the client's evidence M1 from hexadecimal digits and returns it as
+// EvidenceSize bytes. Many libraries write M1 as a number, so leading zeros may be missing,
+// and there may be one zero byte too many. The error is one of ErrMissing, ErrTooLong and
+// ErrNotHex.
 func (*Profile) ParseEvidence(digits string) ([]byte, error) {
 	return parseNumber(digits, EvidenceSize)
 }
 
-// parseNumber reads a number from hexadecimal digits, of either case and possibly an
-// odd number, and returns size bytes. It may lack its leading zeros, and may have one
-// byte of 0 beyond its full length, where libraries put the sign.
+// parseNumber parses hexadecimal digits, in either case and possibly an odd number of them,
+// and returns size bytes. Leading zeros may be missing. There may be one zero byte too
+// many, which libraries with signed numbers write.
 func parseNumber(digits string, size int) ([]byte, error) {
 	if digits == "" {
 		return nil, ErrMissing
@@ -51,20 +54,20 @@ func parseNumber(digits string, size int) ([]byte, error) {
 	return b[1:], nil
 }
 
-// upperHex writes what a client gets, which always has all of its digits.
+// upperHex returns two upper-case hexadecimal digits for each byte.
 func upperHex(b []byte) string { return fmt.Sprintf("%X", b) }
 
-// inside tells whether b is Size bytes of a number with 1 < b < N-1. Only the
-// answer depends on b, not the time it takes.
-func (p *Profile) inside(b []byte) bool {
+// inRange reports whether b has Size bytes and 1 < b < N-1. Its time does not depend on the
+// number.
+func (p *Profile) inRange(b []byte) bool {
 	if len(b) != p.Size() {
 		return false
 	}
 	return less(p.one, b)&less(b, p.minusOne) == 1
 }
 
-// less returns 1 if x < y and 0 if not, for big-endian numbers of equal length,
-// in a time that depends on the length only.
+// less returns 1 if x < y and 0 if not, for big-endian numbers of equal length. Its time
+// depends on the length only.
 func less(x, y []byte) int {
 	borrow := 0
 	for i, v := range slices.Backward(x) {
@@ -73,7 +76,7 @@ func less(x, y []byte) int {
 	return borrow
 }
 
-// isZero tells whether b is all zeros, in a time that depends on its length only.
+// isZero reports whether all bytes of b are 0. Its time depends on the length only.
 func isZero(b []byte) bool {
 	var bits byte
 	for _, v := range b {

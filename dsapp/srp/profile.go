@@ -29,9 +29,9 @@ const (
 // DefaultProfile is the name of the profile to use when none is configured.
 const DefaultProfile = "rfc5054-2048-sha256"
 
-// The safe primes of RFC 5054, appendix A. The generator belongs to the prime: 2
-// is a square modulo the two larger ones, and a square as generator would give
-// away one bit of the verifier with every B.
+// The safe primes of RFC 5054, appendix A. Their generators differ: 2 is a square modulo
+// the two larger primes, and with a square as generator every B would reveal one bit of
+// the verifier.
 const (
 	prime2048 = "" +
 		"AC6BDB41324A9A9BF166DE5E1389582FAF72B6651987EE07FC3192943DB56050" +
@@ -76,45 +76,44 @@ const (
 		"93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF"
 )
 
-// profiles are the profiles that can be looked up. Nothing else names a group:
-// neither configuration nor a peer can bring its own.
+// profiles lists all profiles. Neither a configuration nor a client can add a group.
 var profiles = []*Profile{
 	newProfile("rfc5054-2048-sha256", prime2048, 2, sha256.New),
 	newProfile("rfc5054-3072-sha256", prime3072, 5, sha256.New),
 	newProfile("rfc5054-4096-sha256", prime4096, 5, sha256.New),
 }
 
-// Profile is one set of choices of the protocol: group, hash and formulas. It is
-// immutable and safe for concurrent use.
+// Profile is a group, a hash and the formulas of the package comment. It is immutable and
+// safe for concurrent use.
 type Profile struct {
 	name      string
 	hash      func() hash.Hash
 	prime     []byte
 	generator byte
-	// one and minusOne are 1 and N-1, padded: what public values must lie between.
+	// one and minusOne are 1 and N-1 as Size bytes. Public values are between them.
 	one, minusOne []byte
-	// group is made when first needed, once in a process.
+	// group returns the group, which the first call makes.
 	group func() *group
 }
 
-// group is what the choices of a profile determine, and who computes with it.
+// group holds what is computed once for a profile, and its kernel.
 type group struct {
 	kernel
 	// name is the name of the kernel.
 	name string
-	// failed are the kernels that should have served instead, until somebody was
-	// told.
+	// failed lists the kernels that failed their self-test, until takeFailures returns
+	// them.
 	failed atomic.Pointer[[]string]
 
-	k      element // multiplier
-	minusK element // -k mod N, so that the client subtracts by a sum
-	label  []byte  // H(N) xor H(g), the start of M1
+	k         element // multiplier
+	minusK    element // -k mod N, with which the client subtracts
+	groupHash []byte  // H(N) xor H(g), the start of M1
 
 	workspaces sync.Pool
 }
 
-// newProfile returns a profile over the prime with the given hexadecimal digits.
-// The hash has at most PrivateSize bytes.
+// newProfile returns a profile for the prime with the given hexadecimal digits. The hash
+// has at most PrivateSize bytes.
 func newProfile(name, prime string, generator byte, h func() hash.Hash) *Profile {
 	n, err := hex.DecodeString(prime)
 	if err != nil {
@@ -129,17 +128,17 @@ func newProfile(name, prime string, generator byte, h func() hash.Hash) *Profile
 	return p
 }
 
-// newGroup returns the group with the first of the kernels that can serve it.
+// newGroup returns the group with the kernel that selectKernel selects.
 func (p *Profile) newGroup(from []implementation) *group {
-	k, name, failed := p.serving(from)
-	g := p.groupWith(k, name)
+	k, name, failed := p.selectKernel(from)
+	g := p.newGroupWith(k, name)
 	g.failed.Store(&failed)
 	return g
 }
 
-// groupWith returns the group with the kernel of that name.
-func (p *Profile) groupWith(k kernel, name string) *group {
-	g := &group{kernel: k, name: name, label: p.label()}
+// newGroupWith returns the group with a kernel and its name.
+func (p *Profile) newGroupWith(k kernel, name string) *group {
+	g := &group{kernel: k, name: name, groupHash: p.groupHash()}
 	g.workspaces.New = func() any { return newWorkspace(g, p.hash(), p.Size()) }
 
 	elements := newElements(k, 2)
@@ -154,8 +153,7 @@ func (p *Profile) groupWith(k kernel, name string) *group {
 // Profiles returns all profiles.
 func Profiles() []*Profile { return slices.Clone(profiles) }
 
-// LookupProfile returns the profile with the given name. The error lists the
-// known names.
+// LookupProfile returns the profile with the given name. The error lists all names.
 func LookupProfile(name string) (*Profile, error) {
 	known := make([]string, len(profiles))
 	for i, p := range profiles {
@@ -167,41 +165,40 @@ func LookupProfile(name string) (*Profile, error) {
 	return nil, fmt.Errorf("srp: unknown profile %q, known are %s", name, strings.Join(known, ", "))
 }
 
-// Prepare computes what every exchange of the profile needs, once in a process: the
-// table of powers of the generator takes some milliseconds, tens of them for the
-// larger groups without a fast kernel, and kernels must pass a test. Without it the
-// first exchange does.
+// Prepare selects and tests the kernel of the profile and computes its table of powers,
+// once in a process. This takes some milliseconds, and tens of milliseconds for the larger
+// groups without a fast kernel. Without Prepare the first exchange does it.
 //
-// It logs which kernel serves. The first call in a process warns of those that failed,
-// which somebody should look into; exchanges do not suffer but for the time they take.
+// Prepare logs the name of the kernel. The first call also logs a warning for each kernel
+// that failed its self-test, which should be investigated. Exchanges still work then, but
+// take longer.
 func (p *Profile) Prepare(ctx context.Context, logger *slog.Logger) {
-	for _, kernel := range p.failures() {
+	for _, kernel := range p.takeFailures() {
 		logger.WarnContext(ctx, "srp kernel failed its self-test and is not used; exchanges take longer",
 			slog.String("kernel", kernel), slog.String("profile", p.name))
 	}
 	logger.InfoContext(ctx, "srp kernel", slog.String("kernel", p.Kernel()), slog.String("profile", p.name))
 }
 
-// failures returns the names of the kernels that failed, to the first caller.
-func (p *Profile) failures() []string {
+// takeFailures returns the names of the kernels that failed their self-test. Later calls
+// return none.
+func (p *Profile) takeFailures() []string {
 	if first := p.group().failed.Swap(nil); first != nil {
 		return *first
 	}
 	return nil
 }
 
-// Kernel returns the name of the arithmetic that the profile computes with on this
-// machine: ifma, adx, radix64 or portable.
+// Kernel returns the name of the kernel that the profile uses on this processor.
 func (p *Profile) Kernel() string { return p.group().name }
 
-// Name returns the name that LookupProfile knows the profile by.
+// Name returns the name of the profile, as LookupProfile takes it.
 func (p *Profile) Name() string { return p.name }
 
-// Size returns the size of the prime N in bytes, which is also the size of A, B
-// and the verifier.
+// Size returns the size in bytes of the prime N, and of A, B and the verifier.
 func (p *Profile) Size() int { return len(p.prime) }
 
-// pad returns b zero-extended to the size of N (PAD of RFC 5054, section 2.1).
+// pad returns b with leading zeros up to the size of N (PAD of RFC 5054, section 2.1).
 func (p *Profile) pad(b []byte) []byte {
 	padded := make([]byte, p.Size())
 	copy(padded[len(padded)-len(b):], b)

@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// TestGroups checks every group against facts rather than digits: safe prime,
-// the ends that RFC 5054 shows, and a generator of the whole group. 2 would not
-// be one for the larger two, unlike what other uses of these primes suggest.
+// TestGroups: N is a safe prime with the first and last digits of RFC 5054, and g generates
+// the whole group. 2 would not for the two larger primes.
 func TestGroups(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -65,8 +64,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// TestPrimesFromPi rebuilds the 3072-bit and the 4096-bit prime by their
-// definition in RFC 3526, 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + c).
+// TestPrimesFromPi: the primes of 3072 and 4096 bits agree with their definition in RFC 3526,
+// 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + c).
 func TestPrimesFromPi(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -110,7 +109,7 @@ func piShifted(n uint) *big.Int {
 	return pi.Rsh(pi, guard)
 }
 
-// TestLookupProfile: only the three profiles exist, and the error tells which.
+// TestLookupProfile: only the three profiles exist, and the error lists them.
 func TestLookupProfile(t *testing.T) {
 	t.Parallel()
 	if _, err := LookupProfile(DefaultProfile); err != nil {
@@ -132,8 +131,7 @@ func TestLookupProfile(t *testing.T) {
 	}
 }
 
-// TestGroupOnce: what a group needs is computed once in a process, whoever asks for it
-// first and however often its profile is looked up.
+// TestGroupOnce: a group is made once in a process, even by concurrent calls.
 func TestGroupOnce(t *testing.T) {
 	t.Parallel()
 	var made atomic.Int32

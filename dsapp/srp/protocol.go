@@ -11,10 +11,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Here are the formulas that a phone and the gateway must agree on, in the order of an
-// exchange and in the notation of the package's description: all but v = g^x and
-// A = g^a, which are a call of powerG. Public values and numbers of kernels have the
-// size of N already.
+// This file has the formulas of the package comment, in the order of an exchange, except
+// v = g^x and A = g^a, which are calls of powerG. PAD is not visible in the code: public
+// values and the results of toBytes have the size of N.
 
 // multiplier returns k = H(N | PAD(g)).
 func (p *Profile) multiplier() []byte {
@@ -23,8 +22,8 @@ func (p *Profile) multiplier() []byte {
 
 // passwordExponent sets x = H(s | H(I | ":" | P)).
 func (w *workspace) passwordExponent(x *[PrivateSize]byte, identity, password string, salt []byte) {
-	w.digest(w.inner, w.textOf(identity, ":", password))
-	w.exponent(x, salt, w.inner)
+	w.digest(w.inner, w.concat(identity, ":", password))
+	w.hashToExponent(x, salt, w.inner)
 }
 
 // serverPublic sets z to B = k*v + g^b. It changes v.
@@ -34,16 +33,16 @@ func (w *workspace) serverPublic(z, v element, b *[PrivateSize]byte) {
 	w.sum(z, v, z)
 }
 
-// scramble sets u = H(PAD(A) | PAD(B)), and tells whether it can be used: with u = 0,
-// S would not depend on the verifier.
-func (w *workspace) scramble(clientPublic, serverPublic []byte) bool {
-	w.exponent(&w.u, clientPublic, serverPublic)
+// setU sets u = H(PAD(A) | PAD(B)). It returns false for u = 0, with which S would not depend
+// on the verifier.
+func (w *workspace) setU(clientPublic, serverPublic []byte) bool {
+	w.hashToExponent(&w.u, clientPublic, serverPublic)
 	return !isZero(w.u[:])
 }
 
-// clientSecret sets x to S = (B - k*g^x)^(a + u*x), as base^a * (base^u)^x so that
-// every exponent has PrivateSize bytes.
-func (w *workspace) clientSecret(serverPublic []byte, a *[PrivateSize]byte) {
+// clientPremasterSecret sets w.x to S = (B - k*g^x)^(a + u*x). It computes base^a *
+// (base^u)^x, so that no exponent is longer than PrivateSize bytes. w.secret holds x.
+func (w *workspace) clientPremasterSecret(serverPublic []byte, a *[PrivateSize]byte) {
 	w.powerG(w.x, &w.secret)
 	w.product(w.x, w.g.minusK, w.x)
 	w.fromBytes(w.y, serverPublic)
@@ -54,8 +53,8 @@ func (w *workspace) clientSecret(serverPublic []byte, a *[PrivateSize]byte) {
 	w.product(w.x, w.y, w.x)
 }
 
-// serverSecret sets x to S = (A * v^u)^b.
-func (w *workspace) serverSecret(x exchange) {
+// serverPremasterSecret sets w.x to S = (A * v^u)^b.
+func (w *workspace) serverPremasterSecret(x exchange) {
 	w.fromBytes(w.x, x.verifier)
 	w.power(w.x, w.x, &w.u)
 	w.fromBytes(w.y, x.clientPublic)
@@ -64,8 +63,8 @@ func (w *workspace) serverSecret(x exchange) {
 	w.power(w.x, w.x, &w.secret)
 }
 
-// label returns H(N) xor H(g), with g as a single byte.
-func (p *Profile) label() []byte {
+// groupHash returns H(N) xor H(g), with g as a single byte.
+func (p *Profile) groupHash() []byte {
 	b := p.digest(p.prime)
 	for i, x := range p.digest([]byte{p.generator}) {
 		b[i] ^= x
@@ -73,47 +72,47 @@ func (p *Profile) label() []byte {
 	return b
 }
 
-// prove sets, of S,
+// setKeyAndEvidence sets w.key, w.m1 and w.m2 from S:
 //
 //	K  = H(PAD(S))
 //	M1 = H((H(N) xor H(g)) | H(I) | s | PAD(A) | PAD(B) | K)
 //	M2 = H(PAD(A) | M1 | K)
-func (w *workspace) prove(identity string, salt, clientPublic, serverPublic []byte, s element) {
+func (w *workspace) setKeyAndEvidence(identity string, salt, clientPublic, serverPublic []byte, s element) {
 	w.toBytes(w.number, s)
 	w.digest(w.key, w.number)
-	w.digest(w.inner, w.textOf(identity))
-	w.digest(w.m1, w.g.label, w.inner, salt, clientPublic, serverPublic, w.key)
+	w.digest(w.inner, w.concat(identity))
+	w.digest(w.m1, w.g.groupHash, w.inner, salt, clientPublic, serverPublic, w.key)
 	w.digest(w.m2, clientPublic, w.m1, w.key)
 }
 
-// bind sets the salt of the keys to SHA-256(PAD(A) | PAD(B)), so that they belong to
-// one exchange.
-func (t *Transport) bind(clientPublic, serverPublic []byte) {
+// bind sets the salt of the key derivation to SHA-256(PAD(A) | PAD(B)), so that the derived
+// keys belong to one exchange.
+func (s *Session) bind(clientPublic, serverPublic []byte) {
 	h := sha256.New()
 	h.Write(clientPublic)
 	h.Write(serverPublic)
-	h.Sum(t.salt[:0])
+	h.Sum(s.salt[:0])
 }
 
-// keys returns the keys of an item (RFC 5869):
+// keys derives the keys of an item (HKDF, RFC 5869):
 //
 //	Kenc = HKDF-SHA-256(K, salt, "DSAPP-SRP v1 <item> encryption")
 //	Kmac = HKDF-SHA-256(K, salt, "DSAPP-SRP v1 <item> mac")
-func (t *Transport) keys(item seal.Item) (encryption, authentication []byte, err error) {
+func (s *Session) keys(item seal.Item) (encryption, authentication []byte, err error) {
 	for _, k := range []struct {
 		to      *[]byte
 		purpose string
 	}{{&encryption, "encryption"}, {&authentication, "mac"}} {
-		if *k.to, err = hkdf.Key(sha256.New, t.key, t.salt[:], "DSAPP-SRP v1 "+string(item)+" "+k.purpose, itemKeySize); err != nil {
+		if *k.to, err = hkdf.Key(sha256.New, s.key, s.salt[:], "DSAPP-SRP v1 "+string(item)+" "+k.purpose, itemKeySize); err != nil {
 			return nil, nil, fmt.Errorf("deriving %s key: %w", k.purpose, err)
 		}
 	}
 	return encryption, authentication, nil
 }
 
-// crypt sets dst = AES-256-CTR(Kenc, counter | 00 00 00 00 00 00 00 00, src) (NIST SP
-// 800-38A). The zero bytes count the blocks.
-func crypt(dst, src, key, counter []byte) error {
+// xorKeyStream sets dst = AES-256-CTR(Kenc, counter | 00 00 00 00 00 00 00 00, src) (NIST SP
+// 800-38A). The zero bytes are the start of the block counter.
+func xorKeyStream(dst, src, key, counter []byte) error {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return fmt.Errorf("preparing cipher: %w", err)
@@ -133,11 +132,11 @@ func mac(key []byte, c seal.Ciphertext) []byte {
 	return h.Sum(nil)
 }
 
-// Salt returns s = HMAC-SHA-256(secret, "salt" | profile | I), cut to SaltSize bytes,
-// of a secret of at least 32 random bytes. It is the same for a registered identity
-// and for one that is not, so a salt tells nothing. The first byte is never 0: some
-// clients read the salt as a number and would lose it. There is room for a verifier
-// behind it.
+// Salt returns s = HMAC-SHA-256(secret, "salt" | profile | I), cut to SaltSize bytes. The
+// secret has at least 32 random bytes. An identity has the same salt before and after its
+// registration, so the salt does not reveal whether it is registered. The first byte is
+// never 0, because some clients read the salt as a number and drop leading zeros. The
+// capacity of the result suffices for a credential.
 func (p *Profile) Salt(secret []byte, identity string) []byte {
 	h := hmac.New(sha256.New, secret)
 	h.Write([]byte("salt" + p.name + identity))
@@ -146,10 +145,10 @@ func (p *Profile) Salt(secret []byte, identity string) []byte {
 	return salt
 }
 
-// simulatedVerifier returns the verifier that stands for an identifier nobody
-// registered: Size bytes that depend on the profile, the identity and a secret
-// of at least 32 random bytes, and that nobody knows a password for (RFC 5054,
-// section 2.5.1.3). Any number below N serves, since g^b hides it in B.
+// simulatedVerifier returns the verifier to use for an identity that is not registered:
+// Size bytes, derived from the profile, the identity and a secret of at least 32 random
+// bytes (RFC 5054, section 2.5.1.3). Nobody knows a password for it. Any number below N
+// will do, since g^b hides it in B.
 func (p *Profile) simulatedVerifier(secret []byte, identity string) []byte {
 	v, err := hkdf.Expand(sha256.New, secret, "verifier"+p.name+identity, p.Size())
 	if err != nil {

@@ -2,22 +2,22 @@ package srp
 
 import "math/bits"
 
-// radix64 is a kernel of Montgomery products over whole words. Its elements are
-// x*R mod N, least significant word first, where R is the power of two just
-// above N; they are below R, but not always below N.
+// radix64 is a kernel with Montgomery products of numbers in words of 64 bits. The element
+// of x is x*R mod N or that plus N, least significant word first. R is the smallest power
+// of two above N, and elements are below R.
 //
-// What a processor can do better than compiled code is behind wordOps.
+// The products are computed by wordOps, in Go or in assembly.
 type radix64 struct {
 	ops     wordOps
 	prime   []uint
 	one     element // R
-	radix2  element // R^2, which brings numbers into the form of elements
+	radix2  element // R^2; the product with it converts a number to an element
 	windows [windowCount]window
 }
 
-// wordOps does the work on the words of elements, in time that depends only on how
-// many they are. A destination may be an operand. Scratch has twice as many words
-// as an element, and products leave secrets in it.
+// wordOps has the operations on the words of elements. Their time depends on the number of
+// words only. A destination may also be an operand. scratch has twice as many words as an
+// element; secrets remain in it.
 type wordOps interface {
 	// multiply sets z to x*y/R modulo the prime.
 	multiply(z, x, y, scratch []uint)
@@ -27,21 +27,21 @@ type wordOps interface {
 	read(z []uint, w window, j uint)
 }
 
-// newRadix64 returns the kernel in plain Go.
+// newRadix64 returns the kernel radix64 in Go.
 func newRadix64(prime []byte, generator byte) kernel {
 	n := wordsOf(prime)
-	return newMontgomery(n, generator, &goWords{prime: n, inverse: minusInverse(n[0])})
+	return newRadix64With(n, generator, &goWords{prime: n, inverse: minusInverse(n[0])})
 }
 
-// supportsRadix64 tells whether the kernel is faster than the portable one:
-// bigmod has fast code for 2048 bits, and words of 32 bits are not worth it.
+// supportsRadix64 reports whether radix64 in Go is faster than the portable kernel. It is
+// not for 2048 bits, for which bigmod has assembly, and not with words of 32 bits.
 func supportsRadix64(size int) bool {
 	return bits.UintSize == 64 && (size == 3072 || size == 4096)
 }
 
-// newMontgomery returns the kernel for an odd prime that begins with a one bit,
-// and computes its table of powers of the generator.
-func newMontgomery(prime []uint, generator byte, w wordOps) *radix64 {
+// newRadix64With returns the kernel for an odd prime whose highest bit is set, with w for the
+// products. It computes the table of powers of the generator.
+func newRadix64With(prime []uint, generator byte, w wordOps) *radix64 {
 	n := len(prime)
 	if prime[n-1]>>(bits.UintSize-1) == 0 || prime[0]&1 == 0 {
 		panic("srp: prime is even or does not fill its words")
@@ -49,13 +49,13 @@ func newMontgomery(prime []uint, generator byte, w wordOps) *radix64 {
 	k := &radix64{ops: w, prime: prime, one: make(element, n)}
 	scratch := make([]uint, 2*n)
 
-	// R is below 2N, so it leaves the remainder R-N.
+	// R mod N is R-N, since R is below 2N.
 	subtract(k.one, k.one, prime, ^uint(0))
-	// n doublings make 2^n*R. Each squaring doubles that exponent, up to the
+	// n doublings give 2^n*R. Each Montgomery square doubles that exponent, up to the
 	// number of bits of R.
 	k.radix2 = append(element(nil), k.one...)
 	for range n {
-		k.addInto(k.radix2, k.radix2, k.radix2)
+		k.add(k.radix2, k.radix2, k.radix2)
 	}
 	for i := 1; i < bits.UintSize; i *= 2 {
 		w.square(k.radix2, k.radix2, scratch)
@@ -68,14 +68,14 @@ func newMontgomery(prime []uint, generator byte, w wordOps) *radix64 {
 	rows := make(window, windowCount*n)
 	for i := range k.windows {
 		k.windows[i] = rows[i*n : (i+1)*n]
-		// The power past the last one, base^16, is the base of the next window.
+		// base^16 is the base of the next window.
 		k.fill(next, k.windows[i], base, scratch)
 		base, next = next, base
 	}
 	return k
 }
 
-// fill fills w with base^0 to base^15 and sets z to base^16.
+// fill sets w to base^0 to base^15 and z to base^16.
 func (k *radix64) fill(z element, w window, base element, scratch []uint) {
 	copy(z, k.one)
 	for j := range windowSize {
@@ -86,8 +86,8 @@ func (k *radix64) fill(z element, w window, base element, scratch []uint) {
 	}
 }
 
-// addInto sets z to x+y.
-func (k *radix64) addInto(z, x, y element) {
+// add sets z to x+y.
+func (k *radix64) add(z, x, y element) {
 	var carry uint
 	for i := range z {
 		z[i], carry = bits.Add(x[i], y[i], carry)
@@ -100,7 +100,7 @@ func (k *radix64) addInto(z, x, y element) {
 
 func (k *radix64) words() int { return len(k.prime) }
 
-func (k *radix64) radix() int { return len(k.prime) * bits.UintSize }
+func (k *radix64) radixBits() int { return len(k.prime) * bits.UintSize }
 
 func (k *radix64) calculator() calculator {
 	n := len(k.prime)
@@ -131,7 +131,7 @@ func (c *radix64Calculator) toBytes(b []byte, x element) {
 	z, reduced := c.z, c.entry
 	clear(z)
 	z[0] = 1
-	// x/R, of numbers below R, is at most N.
+	// The result, x/R mod N, is at most N since x is below R.
 	c.k.ops.multiply(z, x, z, c.scratch)
 	borrow := subtract(reduced, z, c.k.prime, ^uint(0))
 	for i := range z {
@@ -142,11 +142,11 @@ func (c *radix64Calculator) toBytes(b []byte, x element) {
 
 func (c *radix64Calculator) product(z, x, y element) { c.k.ops.multiply(z, x, y, c.scratch) }
 
-func (c *radix64Calculator) sum(z, x, y element) { c.k.addInto(z, x, y) }
+func (c *radix64Calculator) sum(z, x, y element) { c.k.add(z, x, y) }
 
-// power goes through the exponent by windows of four bits. A product with entry
-// 0, which is 1, costs as much as any other. Larger windows would save as many
-// products as their table takes.
+// power reads the exponent digit by digit from the top, with four squares and one product
+// for each. A product with entry 0, which is 1, takes as long as any other. Larger digits
+// would save no more products than their table needs.
 func (c *radix64Calculator) power(z, base element, e *[PrivateSize]byte) {
 	c.k.fill(c.z, c.window, base, c.scratch)
 	c.k.ops.read(z, c.window, digit(e, windowCount-1))
@@ -159,7 +159,7 @@ func (c *radix64Calculator) power(z, base element, e *[PrivateSize]byte) {
 	}
 }
 
-// powerG multiplies one entry of each window.
+// powerG multiplies one entry of each window of the table.
 func (c *radix64Calculator) powerG(z element, e *[PrivateSize]byte) {
 	c.k.ops.read(z, c.k.windows[0], digit(e, 0))
 	for i := 1; i < windowCount; i++ {
@@ -175,7 +175,7 @@ func (c *radix64Calculator) wipe() {
 	clear(c.window)
 }
 
-// goWords are words in plain Go.
+// goWords implements wordOps in Go.
 type goWords struct {
 	prime   []uint
 	inverse uint // -1/N modulo the base of a word
@@ -191,8 +191,8 @@ func (w *goWords) multiply(z, x, y, scratch []uint) {
 	w.reduce(z, scratch)
 }
 
-// square computes each product of two different words once, doubles the sum and
-// adds the squares of the words.
+// square computes each product of two different words once, doubles the sum, and adds the
+// squares of the words.
 func (w *goWords) square(z, x, scratch []uint) {
 	n := len(w.prime)
 	low := scratch[:n]
@@ -202,7 +202,7 @@ func (w *goWords) square(z, x, scratch []uint) {
 	}
 	var carry, c1, c2 uint
 	for i := range n {
-		// Top bits of the words below, then all words one bit up.
+		// Shift two words left by one bit.
 		low, high := scratch[2*i], scratch[2*i+1]
 		d0, d1 := low<<1|carry, high<<1|low>>(bits.UintSize-1)
 		carry = high >> (bits.UintSize - 1)
@@ -214,9 +214,9 @@ func (w *goWords) square(z, x, scratch []uint) {
 	w.reduce(z, scratch)
 }
 
-// reduce sets z to t/R modulo the prime, for t below R^2. It adds multiples of
-// the prime until the lower half of t is zero. What is left is below R+N, so one
-// subtraction at most makes it fit.
+// reduce sets z to t/R modulo the prime, for t below R^2. It adds multiples of the prime
+// until the lower half of t is 0. The upper half is then below R+N, so at most one
+// subtraction makes it less than R.
 func (w *goWords) reduce(z, t []uint) {
 	n := len(w.prime)
 	var carry uint
@@ -229,8 +229,7 @@ func (w *goWords) reduce(z, t []uint) {
 
 func (w *goWords) read(z []uint, from window, j uint) { from.read(z, j) }
 
-// addProduct adds x*y to z, which has as many words as x, and returns what does
-// not fit.
+// addProduct adds x*y to z, which has as many words as x, and returns the carry.
 func addProduct(z, x []uint, y uint) (carry uint) {
 	var c uint
 	for len(z) >= 4 && len(x) >= 4 {
@@ -260,8 +259,7 @@ func addProduct(z, x []uint, y uint) (carry uint) {
 	return carry
 }
 
-// subtract sets z to x-y, where mask is all ones, or to x, where it is zero, and
-// returns the borrow.
+// subtract sets z to x-y if mask is all ones, or to x if it is 0, and returns the borrow.
 func subtract(z, x, y []uint, mask uint) (borrow uint) {
 	x, y = x[:len(z)], y[:len(z)]
 	for i := range z {
@@ -272,7 +270,8 @@ func subtract(z, x, y []uint, mask uint) (borrow uint) {
 
 // minusInverse returns -1/x modulo the base of a word, for odd x.
 func minusInverse(x uint) uint {
-	// x itself is right in 3 bits. Each step doubles how many are.
+	// x is its own inverse modulo 2^3. Each step of Newton's method doubles the number of
+	// correct bits.
 	y := x
 	for i := 3; i < bits.UintSize; i *= 2 {
 		y *= 2 - x*y
@@ -291,7 +290,7 @@ func wordsOf(b []byte) []uint {
 	return x
 }
 
-// setWords sets x to the number with big-endian bytes b, wordSize for each word.
+// setWords sets x to the number with big-endian bytes b, wordSize bytes for each word.
 func setWords(x []uint, b []byte) {
 	for i := range x {
 		var word uint

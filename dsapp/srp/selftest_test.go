@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestKnownAnswers computes the known answers with math/big. All profiles have some.
+// TestKnownAnswers: the known answers of all profiles agree with math/big.
 func TestKnownAnswers(t *testing.T) {
 	t.Parallel()
 	expand := func(label string, size int) *big.Int {
@@ -41,43 +41,41 @@ func TestKnownAnswers(t *testing.T) {
 	}
 }
 
-// TestKernelsPass: on this machine every kernel that it supports passes its test,
-// again and again, and the first of them serves.
+// TestKernelsPass: every kernel that this processor supports passes the self-test, and the
+// first of them is selected.
 func TestKernelsPass(t *testing.T) {
 	t.Parallel()
-	for _, p := range allProfiles() {
+	for _, p := range arithmeticProfiles() {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			first := "portable"
-			for _, i := range slices.Backward(implementations) {
+			var first string
+			for _, i := range slices.Backward(allImplementations) {
 				if !i.supported(8 * p.Size()) {
 					continue
 				}
 				first = i.name
-				for range 2 {
-					if p.tested(i) == nil {
-						t.Fatalf("%s has failed", i.name)
-					}
+				if p.newTestedKernel(i) == nil {
+					t.Fatalf("%s has failed", i.name)
 				}
 			}
 			if p.Kernel() != first {
 				t.Errorf("%s serves, want %s", p.Kernel(), first)
 			}
-			if failed := p.failures(); failed != nil {
+			if failed := p.takeFailures(); failed != nil {
 				t.Errorf("%v have failed", failed)
 			}
 		})
 	}
 }
 
-// faultyKernel is a kernel that something is wrong with.
+// faultyKernel is a kernel with a fault.
 type faultyKernel struct {
 	kernel
 	fault fault
 }
 
-// fault changes what operations have computed. It gets the name of the operation
-// and, as bytes, the number or exponent that it worked on or, if there are two, both.
+// fault decides whether the result of an operation is to be wrong. It gets the name of the
+// operation and its one or two operands as bytes.
 type fault func(c faulty, operation string, operands ...[]byte) (wrong bool)
 
 func (k faultyKernel) calculator() calculator { return faulty{k.kernel.calculator(), k} }
@@ -87,12 +85,12 @@ type faulty struct {
 	k faultyKernel
 }
 
-// bytesOf returns x as bytes, computed by nothing faulty.
+// bytesOf returns x as bytes, without the fault.
 func (c faulty) bytesOf(x element) []byte {
 	return makerOf(c.k.kernel).toBytes(profiles[0].Size(), x)
 }
 
-// spoil makes z wrong if the fault says so.
+// spoil makes z wrong if the fault decides so.
 func (c faulty) spoil(z element, operation string, operands ...[]byte) {
 	if c.k.fault(c, operation, operands...) {
 		// Another number below N: its lowest bit changes unless it is N-1.
@@ -113,7 +111,7 @@ func (c faulty) toBytes(b []byte, x element) {
 	}
 }
 
-// places tells which operands the result takes the place of.
+// places says which operands are also the destination.
 func places(z, x, y element) (s string) {
 	if &z[0] == &x[0] {
 		s += ", in place of x"
@@ -157,7 +155,7 @@ func (c faulty) powerG(z element, e *[PrivateSize]byte) {
 	c.spoil(z, "powerG", e[:])
 }
 
-// faults are all that a test must find.
+// faults returns the faults that the self-test must find.
 func faults(p *Profile) map[string]fault {
 	zero := make([]byte, p.Size())
 	all := map[string]fault{
@@ -206,8 +204,8 @@ func faults(p *Profile) map[string]fault {
 	return all
 }
 
-// TestFaultyKernels: a kernel that computes something wrong, or panics, does not
-// serve, the next one does. That is told once, by name. Exchanges go on.
+// TestFaultyKernels: if a kernel computes something wrong or panics, the next one is selected,
+// takeFailures returns the name of the faulty one once, and exchanges are right.
 func TestFaultyKernels(t *testing.T) {
 	t.Parallel()
 	p := profiles[0]
@@ -216,7 +214,7 @@ func TestFaultyKernels(t *testing.T) {
 	next := implementation{"next", always, func([]byte, byte) kernel {
 		return faultyKernel{sound, func(faulty, string, ...[]byte) bool { return false }}
 	}}
-	if p.tested(next) == nil {
+	if p.newTestedKernel(next) == nil {
 		t.Fatal("a kernel without a fault has failed")
 	}
 	r := oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0))
@@ -230,20 +228,16 @@ func TestFaultyKernels(t *testing.T) {
 	for name, k := range kernels {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			bad := implementation{"bad", always, k}
-			if p.tested(bad) != nil {
-				t.Fatal("the test is passed")
-			}
 			changed := *p
-			g := p.newGroup([]implementation{bad, next})
+			g := p.newGroup([]implementation{{"bad", always, k}, next})
 			changed.group = func() *group { return g }
 			if changed.Kernel() != "next" {
 				t.Errorf("%s serves", changed.Kernel())
 			}
-			if failed := changed.failures(); !slices.Equal(failed, []string{"bad"}) {
+			if failed := changed.takeFailures(); !slices.Equal(failed, []string{"bad"}) {
 				t.Errorf("%v have failed", failed)
 			}
-			if again := changed.failures(); again != nil {
+			if again := changed.takeFailures(); again != nil {
 				t.Errorf("%v have failed again", again)
 			}
 			compare(t, &changed, r)
@@ -251,8 +245,8 @@ func TestFaultyKernels(t *testing.T) {
 	}
 }
 
-// TestLastResort: where all kernels fail the portable one serves, and all of the
-// others are told.
+// TestLastResort: if all kernels fail, the portable one is selected, and a warning is logged
+// for each of the others once.
 func TestLastResort(t *testing.T) {
 	t.Parallel()
 	p := rfcProfile()
@@ -281,8 +275,8 @@ func TestLastResort(t *testing.T) {
 	compare(t, &changed, oracleOf(p).exchange("e3wfISG9", "Tb048aX1", bytesFor("salt", 0)[:SaltSize], bytesFor("a", 0), bytesFor("b", 0)))
 }
 
-// TestKnownAnswersCount: a kernel that is right for another group only than the known
-// answers are for is not taken.
+// TestKnownAnswersCount: the known answers of a prime are part of the self-test. With another
+// generator they are wrong, so that no kernel passes.
 func TestKnownAnswersCount(t *testing.T) {
 	t.Parallel()
 	p := newProfile("another generator", prime2048, 3, profiles[0].hash)
@@ -291,13 +285,13 @@ func TestKnownAnswersCount(t *testing.T) {
 	}
 }
 
-// BenchmarkSelfTest is what the test of a kernel adds to making one.
+// BenchmarkSelfTest measures the self-test of a kernel without making the kernel.
 func BenchmarkSelfTest(b *testing.B) {
 	benchKernels(b, func(b *testing.B, p *Profile, i implementation) {
 		k := i.new(p.prime, p.generator)
 		made := implementation{i.name, i.supported, func([]byte, byte) kernel { return k }}
 		for b.Loop() {
-			if p.tested(made) == nil {
+			if p.newTestedKernel(made) == nil {
 				b.Fatal("the kernel has failed")
 			}
 		}

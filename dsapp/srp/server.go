@@ -11,12 +11,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// errVerifier is returned for a verifier that no password of this profile has.
-// 0, 1 and N-1 are among them: with those, S would be known to everybody.
+// errVerifier is the error for a verifier that has the wrong size or is not between 1 and
+// N-1. With the verifiers 0, 1 and N-1, everybody could compute S.
 var errVerifier = errors.New("srp: verifier does not belong to the profile")
 
-// Credential returns what the server keeps of a password, to be kept as secret as that:
-// s | v, with the salt of the identity.
+// Credential returns s | v, which the server stores instead of the password: the salt of
+// the identity and the verifier. It must be kept as secret as the password. See Salt for
+// the secret.
 func (p *Profile) Credential(secret []byte, identity, password string) []byte {
 	s := p.Salt(secret, identity)
 	v := p.Verifier(identity, password, s)
@@ -24,8 +25,9 @@ func (p *Profile) Credential(secret []byte, identity, password string) []byte {
 	return append(s, v...)
 }
 
-// SimulatedCredential returns the credential that stands for an identity nobody
-// registered: see simulatedVerifier.
+// SimulatedCredential returns the credential to use for an identity that is not
+// registered. It is always the same for one identity and one secret, and no password
+// matches it. See Salt for the secret.
 func (p *Profile) SimulatedCredential(secret []byte, identity string) []byte {
 	v := p.simulatedVerifier(secret, identity)
 	defer clear(v)
@@ -34,8 +36,8 @@ func (p *Profile) SimulatedCredential(secret []byte, identity string) []byte {
 
 // Verifier returns v = g^x for a password and a salt of SaltSize bytes.
 func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
-	w := p.begin()
-	defer w.end()
+	w := p.acquireWorkspace()
+	defer w.release()
 	w.passwordExponent(&w.secret, identity, password, salt)
 	w.powerG(w.x, &w.secret)
 	v := make([]byte, p.Size())
@@ -43,19 +45,19 @@ func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
 	return v
 }
 
-// StateSize returns the size of a state in bytes.
+// StateSize returns the size in bytes of the state that Begin fills.
 func (p *Profile) StateSize() int { return SaltSize + PrivateSize + 3*p.Size() }
 
-// exchange is what the server knows when the client's evidence arrives.
+// exchange is what the server knows when the client's evidence arrives: the identity I and
+// the parts of a state, which are s, b, A, B and v in this order.
 type exchange struct {
-	// identity is I.
 	identity string
-	// The others are the parts of a state, in this order: s, b, A, B and v.
+
 	salt, private, clientPublic, serverPublic, verifier []byte
 }
 
-// exchange returns the parts of a state. They refer to it.
-func (p *Profile) exchange(identity string, state []byte) exchange {
+// parseState returns the parts of a state, which share its memory.
+func (p *Profile) parseState(identity string, state []byte) exchange {
 	x := exchange{identity: identity}
 	for _, part := range []struct {
 		to   *[]byte
@@ -66,43 +68,44 @@ func (p *Profile) exchange(identity string, state []byte) exchange {
 	return x
 }
 
-// Begin answers the A that ParsePublic returned with B and s, in two upper-case
-// hexadecimal digits for each byte. It fills a state of StateSize bytes, a secret that is
-// good for one Verify. The error is for a credential that is none of the profile.
+// Begin answers the client's public value A, as returned by ParsePublic, with B and s, as
+// two upper-case hexadecimal digits for each byte. It also fills state, StateSize bytes,
+// which must be kept secret and passed to Verify once. It returns an error if the
+// credential does not belong to the profile.
 func (p *Profile) Begin(state, credential, clientPublic []byte) (serverPublic, salt string, err error) {
 	if len(credential) != SaltSize+p.Size() {
 		return "", "", errVerifier
 	}
-	x := p.exchange("", state)
+	x := p.parseState("", state)
 	copy(x.salt, credential)
 	copy(x.clientPublic, clientPublic)
 	copy(x.verifier, credential[SaltSize:])
-	if err := p.ephemeral(x.private, x.serverPublic, x.verifier, rand.Reader); err != nil {
+	if err := p.generateEphemeral(x.private, x.serverPublic, x.verifier, rand.Reader); err != nil {
 		return "", "", err
 	}
 	return upperHex(x.serverPublic), upperHex(x.salt), nil
 }
 
-// SimulatedState fills the state of an exchange that nobody has begun.
+// SimulatedState fills the state of an exchange that no client has begun. No evidence is
+// right for it, but Verify takes as long as for any other.
 func (p *Profile) SimulatedState(state, credential []byte) error {
 	a := make([]byte, p.Size())
-	// A second B is as good a group element as a client's A.
-	if err := p.ephemeral(make([]byte, PrivateSize), a, credential[SaltSize:], rand.Reader); err != nil {
+	// Another B serves as A: both are random elements of the group.
+	if err := p.generateEphemeral(make([]byte, PrivateSize), a, credential[SaltSize:], rand.Reader); err != nil {
 		return err
 	}
 	_, _, err := p.Begin(state, credential, a)
 	return err
 }
 
-// ephemeral sets the server's pair for one exchange with the holder of the verifier: a
-// fresh b and B = k*v + g^b. B is reduced and never 0. A verifier that cannot be one of
-// the profile is an error.
-func (p *Profile) ephemeral(private, public, verifier []byte, random io.Reader) error {
-	if !p.inside(verifier) {
+// generateEphemeral sets private to a random b and public to B = k*v + g^b, which is never 0.
+// It returns errVerifier for a verifier that cannot belong to the profile.
+func (p *Profile) generateEphemeral(private, public, verifier []byte, random io.Reader) error {
+	if !p.inRange(verifier) {
 		return errVerifier
 	}
-	w := p.begin()
-	defer w.end()
+	w := p.acquireWorkspace()
+	defer w.release()
 	for {
 		if _, err := io.ReadFull(random, w.secret[:]); err != nil {
 			return fmt.Errorf("srp: random private value: %w", err)
@@ -119,36 +122,36 @@ func (p *Profile) ephemeral(private, public, verifier []byte, random io.Reader) 
 	}
 }
 
-// Verify checks the M1 that ParseEvidence returned against a state. Only when it is right
-// does it return what seals for the client, M2 as 64 upper-case hexadecimal digits, and
-// true. The work is the same for every evidence.
+// Verify checks the client's evidence M1, as returned by ParseEvidence. If it is right,
+// Verify returns the session with the client, M2 as 64 upper-case hexadecimal digits, and
+// true. It takes the same time whether the evidence is right or not.
 //
-// A state is good for one call: more evidence on the same b would be more guesses.
+// Call it once for each state: every call is a guess of the password.
 func (p *Profile) Verify(state []byte, identity string, evidence []byte) (session seal.Session, serverEvidence string, ok bool) {
-	x := p.exchange(identity, state)
+	x := p.parseState(identity, state)
 	key, m2, ok := p.verify(x, evidence)
 	if !ok {
 		return nil, "", false
 	}
-	return NewTransport(key, x.clientPublic, x.serverPublic), upperHex(m2), true
+	return NewSession(key, x.clientPublic, x.serverPublic), upperHex(m2), true
 }
 
-// verify returns K and M2 if the evidence is right. It returns false as well when a
-// member of x has the wrong size, when A or the verifier is out of range, and when u is 0.
+// verify returns K and M2 if the evidence is right. It also returns false if a member of x
+// has the wrong size, if A or the verifier is out of range, and if u is 0.
 func (p *Profile) verify(x exchange, evidence []byte) (key, serverEvidence []byte, ok bool) {
 	if len(x.salt) != SaltSize || len(x.private) != PrivateSize || len(x.serverPublic) != p.Size() {
 		return nil, nil, false
 	}
-	if !p.inside(x.clientPublic) || !p.inside(x.verifier) {
+	if !p.inRange(x.clientPublic) || !p.inRange(x.verifier) {
 		return nil, nil, false
 	}
-	w := p.begin()
-	defer w.end()
-	if !w.scramble(x.clientPublic, x.serverPublic) {
+	w := p.acquireWorkspace()
+	defer w.release()
+	if !w.setU(x.clientPublic, x.serverPublic) {
 		return nil, nil, false
 	}
-	w.serverSecret(x)
-	w.prove(x.identity, x.salt, x.clientPublic, x.serverPublic, w.x)
+	w.serverPremasterSecret(x)
+	w.setKeyAndEvidence(x.identity, x.salt, x.clientPublic, x.serverPublic, w.x)
 	if subtle.ConstantTimeCompare(w.m1, evidence) != 1 {
 		return nil, nil, false
 	}

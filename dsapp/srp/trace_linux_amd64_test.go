@@ -10,30 +10,36 @@ import (
 	"flag"
 	"fmt"
 	"math/big"
-	"os"
-	"runtime"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/pathtrace"
 )
+
+// These tests execute the arithmetic and the server's side of an exchange with different
+// secrets, and require that the processor executes the same instructions and accesses the
+// same addresses. Package pathtrace does the tracing; tracedGroup.operations lists the
+// operations and their secrets. A build for the race detector has other instructions.
 
 var traceAll = flag.Bool("trace-all", false, "trace every kernel at every size, branches and instructions, which takes many minutes")
 
-// traced is an operation that has to do the same for all its inputs.
-type traced struct {
+// tracedOperation is an operation whose execution must not depend on its input.
+type tracedOperation struct {
+	// inputs are the names of all inputs.
 	inputs []string
-	// few are the inputs for where time is short.
+	// few are the inputs to use without -trace-all.
 	few []string
-	// other are inputs with another result. The number of instructions then agrees
-	// within 0.1 %.
-	other []string
-	// prepare returns what sets an input, and the operation. Inputs have the same
-	// place in memory each time.
+	// approximate are inputs that may be executed differently, such as right evidence,
+	// which has another result. The number of instructions must agree within 0.1 %.
+	approximate []string
+	// prepare returns a function that sets an input, always in the same memory, and the
+	// operation.
 	prepare func(t *testing.T) (set func(input string), operation func())
 }
 
-// tracedGroup is a kernel for one prime.
+// tracedGroup is one prime with one implementation of its arithmetic.
 type tracedGroup struct {
 	p *Profile
 	implementation
@@ -41,39 +47,42 @@ type tracedGroup struct {
 
 func (g tracedGroup) name() string { return fmt.Sprintf("%s/%d", g.implementation.name, 8*g.p.Size()) }
 
-// slow tells whether the kernel is in Go, which has ten times as many branches as
-// assembly, and more instructions.
-func (g tracedGroup) slow() bool {
+// isGo reports whether the kernel is in Go, whose traces have ten times as many branches
+// as those of assembly.
+func (g tracedGroup) isGo() bool {
 	return g.implementation.name == "portable" || g.implementation.name == "radix64"
 }
 
-// tracedGroups are the kernels that this machine has: each at the smallest size
-// that it can compute with, and then at all the sizes that it may serve.
-func tracedGroups() (smallest, others []tracedGroup) {
+// tracedGroups returns the kernels that this processor supports: first each at the smallest
+// size that it can compute with, then at every size that it may be selected for.
+func tracedGroups() (smallest, selectable []tracedGroup) {
 	// 2^512-569 is prime.
 	short := newProfile("trace-512", strings.Repeat("F", 125)+"DC7", 2, sha256.New)
-	for _, i := range everyImplementation {
+	for _, i := range allImplementations {
 		p := rfcProfile()
 		if i.name == "radix64" {
 			p = short
 		}
 		for _, larger := range profiles {
 			if i.supported(8 * larger.Size()) {
-				others = append(others, tracedGroup{larger, i})
+				selectable = append(selectable, tracedGroup{larger, i})
 			}
 		}
 		if i.supported(8*p.Size()) || p == short {
 			smallest = append(smallest, tracedGroup{p, i})
 		}
 	}
-	return smallest, others
+	return smallest, selectable
 }
 
-// tracedOperations are all operations that there are to trace, by name.
-func tracedOperations() map[string]traced {
-	operations := tracedControls()
-	smallest, others := tracedGroups()
-	for _, g := range append(smallest, others...) {
+// leakyName is the name of an operation that is not constant time.
+const leakyName = "math/big"
+
+// tracedOperations returns all operations that can be traced, by name.
+func tracedOperations() map[string]tracedOperation {
+	operations := map[string]tracedOperation{leakyName: leakyOperation()}
+	smallest, selectable := tracedGroups()
+	for _, g := range append(smallest, selectable...) {
 		for name, o := range g.operations() {
 			operations[g.name()+"/"+name] = o
 		}
@@ -81,8 +90,8 @@ func tracedOperations() map[string]traced {
 	return operations
 }
 
-// operations are those of a kernel and of what the server does with it.
-func (g tracedGroup) operations() map[string]traced {
+// operations returns the operations of the kernel and the two steps of the server with it.
+func (g tracedGroup) operations() map[string]tracedOperation {
 	o := newOracle(hex.EncodeToString(g.p.prime), int64(g.p.generator), g.p.hash)
 	inputs := exponents()
 	operands := o.operands()
@@ -96,14 +105,14 @@ func (g tracedGroup) operations() map[string]traced {
 	few := powers[:5]
 	bases := []string{"base 0", "base 1", "base N-1"}
 
-	// prepared is a profile with the kernel. Its tables are for the process alone
-	// that computes.
+	// prepared returns a profile with the kernel. Only the traced process calls it, since
+	// computing the tables takes time.
 	prepared := func() (*Profile, *group) {
-		q, made := *g.p, g.p.groupWith(g.new(g.p.prime, g.p.generator), g.implementation.name)
+		q, made := *g.p, g.p.newGroupWith(g.new(g.p.prime, g.p.generator), g.implementation.name)
 		q.group = func() *group { return made }
 		return &q, made
 	}
-	operations := map[string]traced{
+	operations := map[string]tracedOperation{
 		"numbers": {inputs: numbers, few: numbers[:2], prepare: func(*testing.T) (func(string), func()) {
 			_, k := prepared()
 			c, z := k.calculator(), newElements(k, 4)
@@ -147,7 +156,7 @@ func (g tracedGroup) operations() map[string]traced {
 		}},
 		"step 1": {inputs: append(powers, "simulated"), few: []string{"random", "simulated", "0", "all ones"}, prepare: func(t *testing.T) (func(string), func()) {
 			p, _ := prepared()
-			x, _ := honest(t, p)
+			x, _ := honestExchange(t, p)
 			simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 			v, b, random := bytes.Clone(x.verifier), new([PrivateSize]byte), bytes.NewReader(nil)
 			return func(input string) {
@@ -160,18 +169,18 @@ func (g tracedGroup) operations() map[string]traced {
 					}
 				}, func() {
 					random.Reset(b[:])
-					if _, err := p.pair(v, random); err != nil {
+					if _, err := p.newEphemeral(v, random); err != nil {
 						panic(err)
 					}
 				}
 		}},
 		"step 2": {
-			inputs: []string{"wrong", "wrong at its end", "simulated", "0", "all ones", "right"},
-			few:    []string{"wrong", "simulated", "wrong at its end", "right"},
-			other:  []string{"right"},
+			inputs:      []string{"wrong", "wrong at its end", "simulated", "0", "all ones", "right"},
+			few:         []string{"wrong", "simulated", "wrong at its end", "right"},
+			approximate: []string{"right"},
 			prepare: func(t *testing.T) (func(string), func()) {
 				p, _ := prepared()
-				x, right := honest(t, p)
+				x, right := honestExchange(t, p)
 				simulated := p.simulatedVerifier(bytesFor("secret", 0), x.identity)
 				given, evidence, expected := x, bytes.Clone(right), false
 				given.verifier, given.private = bytes.Clone(x.verifier), bytes.Clone(x.private)
@@ -192,193 +201,62 @@ func (g tracedGroup) operations() map[string]traced {
 						}
 					}, func() {
 						if _, _, ok := p.verify(given, evidence); ok != expected {
-							panic("evidence is taken for what it is not")
+							panic("verify returns the wrong result")
 						}
 					}
 			},
 		},
 	}
 	if g.implementation.name == "portable" && o.size() > 2048/8 {
-		// bigmod allocates for these sizes. Copies take another way where the new
-		// memory is below what is copied.
+		// bigmod allocates memory for these sizes. The path of a copy depends on whether
+		// its destination is below its source.
 		for name, o := range operations {
-			o.other = o.inputs
+			o.approximate = o.inputs
 			operations[name] = o
 		}
 	}
 	return operations
 }
 
-// tracedControls are operations that the tracer must see through.
-func tracedControls() map[string]traced {
-	exponent := func(operation func(e *[PrivateSize]byte)) traced {
-		return traced{inputs: []string{"0", "random"}, prepare: func(*testing.T) (func(string), func()) {
-			e := new([PrivateSize]byte)
-			return func(input string) { copy(e[:], exponents()[input]) }, func() { operation(e) }
-		}}
-	}
-	var sink uint
-	room := new([]byte)
-	table := new([windowSize]uint)
-	x, e, n := big.NewInt(3), new(big.Int), number(rfcProfile().prime)
-	return map[string]traced{
-		"control/counts": {inputs: []string{"0", "100", "200", "300"}, prepare: func(*testing.T) (func(string), func()) {
-			turns := uint(0)
-			return func(input string) { _, _ = fmt.Sscan(input, &turns) }, func() {
-				for i := range turns {
-					sink += i * sink
-				}
-			}
-		}},
-		"control/is constant": exponent(func(e *[PrivateSize]byte) {
-			z := uint(1)
-			for i := range windowCount {
-				z = z*z*z + digit(e, i)
-			}
-			sink = z
-		}),
-		"control/skips zeros": exponent(func(e *[PrivateSize]byte) {
-			z := uint(1)
-			for i := range windowCount {
-				z *= z
-				if d := digit(e, i); d != 0 {
-					for range windowBits {
-						z = z*z + d
-					}
-				}
-			}
-			sink = z
-		}),
-		"control/looks up": exponent(func(e *[PrivateSize]byte) {
-			z := uint(1)
-			for i := range windowCount {
-				z = z*z + table[digit(e, i)]
-			}
-			sink = z
-		}),
-		"control/allocates": exponent(func(e *[PrivateSize]byte) { *room = make([]byte, 1+int(e[0])) }),
-		"control/panics": exponent(func(e *[PrivateSize]byte) {
-			if digit(e, 1) != 0 {
-				panic("for this exponent")
-			}
-		}),
-		"control/exits": exponent(func(e *[PrivateSize]byte) { os.Exit(3) }),
-		"control/hangs": exponent(func(e *[PrivateSize]byte) {
-			for digit(e, 1) != 0 {
-				sink++
-			}
-		}),
-		// The second time it is traced.
-		"control/hangs later": exponent(func(*[PrivateSize]byte) {
-			for again := sink; again != 0; {
-				sink++
-			}
-			sink = 1
-		}),
-		"control/big": exponent(func(b *[PrivateSize]byte) { e.Exp(x, e.SetBytes(b[:]), n) }),
-	}
+// leakyOperation returns an exponentiation by math/big, which is not constant time.
+func leakyOperation() tracedOperation {
+	return tracedOperation{inputs: []string{"0", "random"}, prepare: func(*testing.T) (func(string), func()) {
+		x, e, n := big.NewInt(3), new(big.Int), number(rfcProfile().prime)
+		return func(input string) { e.SetBytes(exponents()[input]) }, func() { new(big.Int).Exp(x, e, n) }
+	}}
 }
 
-// TestTraceTarget is the process that is traced. Otherwise it does nothing.
+// TestTraceTarget runs an operation in the process that is traced.
 func TestTraceTarget(t *testing.T) {
-	name := os.Getenv(traceMarker)
-	if name == "" {
+	traced := pathtrace.Serve(func(name string) pathtrace.Function {
+		set, call := tracedOperations()[name].prepare(t)
+		return pathtrace.Function{Set: set, Call: call}
+	})
+	if !traced {
 		t.Parallel()
-		return
-	}
-	set, operation := tracedOperations()[name].prepare(t)
-	runtime.Breakpoint() // From here on this is the only thread.
-	for input := range strings.SplitSeq(os.Getenv(traceInputs), ",") {
-		set(input)
-		// What happens once in a process happens now.
-		operation()
-		runtime.Breakpoint()
-		operation()
-		runtime.Breakpoint()
 	}
 }
 
-// traceResult is what there is to say about an operation.
-type traceResult struct {
-	instructions []int // by input
-	events       int   // with the first input
-	// differences tell, by input, what happens that does not with the first one, and
-	// where that begins.
-	differences []string
-}
-
-// trace has a process do the operation of that name with the inputs. It tells
-// whether it could.
-func trace(t *testing.T, what int, name string, inputs []string) (r traceResult, ok bool) {
+// trace records an operation with each input. It returns false where nothing can be
+// traced.
+func trace(t *testing.T, c pathtrace.Config) (r pathtrace.Result, ok bool) {
 	t.Helper()
-	limit := time.Minute
-	if *traceAll {
-		limit = time.Hour
-	}
-	r, err := traceFor(t, limit, what, name, inputs)
-	if errors.Is(err, errNoTrace) {
+	c.Test = "TestTraceTarget"
+	r, err := pathtrace.Compare(t.Context(), c)
+	if errors.Is(err, pathtrace.ErrNotPermitted) {
 		t.Logf("NOT CHECKED: %v", err)
 		return r, false
 	}
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		t.Fatalf("%s: %v", c.Function, err)
 	}
 	return r, true
 }
 
-// traceFor does so in a limited time. An error has what the process wrote.
-func traceFor(t *testing.T, limit time.Duration, what int, name string, inputs []string) (r traceResult, err error) {
-	t.Helper()
-	log, err := os.Create(t.TempDir() + "/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// The thread stays locked, so it ends with the goroutine.
-		runtime.LockOSThread()
-		r, err = compareTraces(limit, what, name, inputs, log)
-	}()
-	<-done
-	if err != nil {
-		text, _ := os.ReadFile(log.Name())
-		err = fmt.Errorf("%w\n%s", err, text)
-	}
-	return r, err
-}
-
-// compareTraces does it in the process and on the thread that it starts.
-func compareTraces(limit time.Duration, what int, name string, inputs []string, log *os.File) (r traceResult, err error) {
-	p, err := startTrace(name, inputs, limit, log)
-	if err != nil {
-		return r, err
-	}
-	defer p.close()
-	var record traceRecord
-	for _, input := range inputs {
-		n, err := p.record(what, &record)
-		if err != nil {
-			return r, fmt.Errorf("%q: %w", input, err)
-		}
-		r.instructions = append(r.instructions, n)
-		difference := ""
-		if differs, pc, moved := record.next(); differs {
-			difference = "another way from " + p.place(pc) + " on"
-			if moved && what != traceWays {
-				difference = "another address in " + p.place(pc)
-			}
-		}
-		r.differences = append(r.differences, difference)
-	}
-	r.events = len(record.events)
-	return r, nil
-}
-
-// traceCap returns how many instructions an operation may have, about 3 % more than
-// it has, or 0. Where the compiler makes most of them there is no cap.
-func traceCap(name string) int {
+// traceLimit returns the largest permitted number of instructions of an operation, about
+// 3 % above the present one, or 0. Operations that consist mostly of compiled code have no
+// limit.
+func traceLimit(name string) int {
 	return map[string]int{
 		"ifma/2048/base^e": 640_000,
 		"ifma/2048/g^e":    138_000,
@@ -399,29 +277,30 @@ func traceCap(name string) int {
 	}[name]
 }
 
-// checkTrace requires that the operation does the same for all inputs.
-func checkTrace(t *testing.T, what int, name string, o traced, inputs []string) {
+// checkTrace requires that the execution of an operation is the same for all inputs.
+func checkTrace(t *testing.T, o tracedOperation, c pathtrace.Config) {
 	t.Helper()
-	r, ok := trace(t, what, name, inputs)
+	r, ok := trace(t, c)
 	if !ok {
 		return
 	}
 	limit := 0
-	if what == traceWays && testing.CoverMode() == "" {
-		limit = traceCap(name)
+	if c.Detail == pathtrace.Branches && testing.CoverMode() == "" {
+		limit = traceLimit(c.Function)
 	}
-	t.Logf("%d instructions, %d recorded, %d inputs", r.instructions[0], r.events, len(inputs))
-	for i, input := range inputs {
-		n := r.instructions[i]
+	first := r.Instructions[0]
+	t.Logf("%d instructions, %d recorded, %d inputs", first, r.Events, len(c.Inputs))
+	for i, input := range c.Inputs {
+		n := r.Instructions[i]
 		if limit != 0 && n > limit {
-			t.Errorf("%q: %d instructions, and the cap is %d", input, n, limit)
+			t.Errorf("%q: %d instructions, the limit is %d", input, n, limit)
 		}
 		switch {
-		case !slices.Contains(o.other, input):
-			if r.differences[i] != "" {
-				t.Errorf("%q, with %d instructions: %s", input, n, r.differences[i])
+		case !slices.Contains(o.approximate, input):
+			if r.Differences[i] != "" {
+				t.Errorf("%q, with %d instructions: %s", input, n, r.Differences[i])
 			}
-		case max(n, r.instructions[0])-min(n, r.instructions[0]) > n/1000:
+		case max(n, first)-min(n, first) > n/1000:
 			t.Errorf("%q: %d instructions", input, n)
 		default:
 			t.Logf("%q: %d instructions", input, n)
@@ -429,14 +308,11 @@ func checkTrace(t *testing.T, what int, name string, o traced, inputs []string) 
 	}
 }
 
-// TestTrace follows every kernel, and the server with it, branch by branch. They
-// must go exactly the same way, instruction for instruction, whatever the secrets
-// are. It needs no counters in hardware, which virtual machines seldom have.
-//
-// The way shows no addresses of data. TestTraceAddresses does.
+// TestTrace: every kernel, and the server with it, executes exactly the same instructions
+// whatever the secrets are. TestTraceAddresses adds the addresses of data.
 func TestTrace(t *testing.T) {
 	t.Parallel()
-	smallest, others := tracedGroups()
+	smallest, selectable := tracedGroups()
 	for _, i := range implementations {
 		if !slices.ContainsFunc(smallest, func(g tracedGroup) bool { return g.implementation.name == i.name }) {
 			t.Logf("NOT CHECKED: this machine does not have the kernel %s", i.name)
@@ -445,77 +321,80 @@ func TestTrace(t *testing.T) {
 	if !*traceAll {
 		t.Log("NOT CHECKED: more sizes and numbers, which -trace-all adds")
 	}
-	for n, g := range append(smallest, others...) {
+	for n, g := range append(smallest, selectable...) {
 		for name, o := range g.operations() {
-			inputs := g.ways(name, o, n >= len(smallest))
+			inputs := g.branchInputs(name, o, n >= len(smallest))
 			if len(inputs) == 0 {
 				continue
 			}
 			t.Run(g.name()+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				checkTrace(t, traceWays, g.name()+"/"+name, o, inputs)
+				checkTrace(t, o, pathtrace.Config{Function: g.name() + "/" + name, Inputs: inputs})
 			})
 		}
 	}
 }
 
-// ways returns the inputs with which to follow an operation branch by branch.
-func (g tracedGroup) ways(name string, o traced, served bool) []string {
-	step, assembly, first := strings.HasPrefix(name, "step"), !g.slow(), g.p == profiles[0]
+// branchInputs returns the inputs with which TestTrace traces an operation, at a size that
+// the kernel may be selected for or not.
+func (g tracedGroup) branchInputs(name string, o tracedOperation, selectable bool) []string {
+	step, assembly, first := strings.HasPrefix(name, "step"), !g.isGo(), g.p == profiles[0]
 	switch ifma := g.implementation.name == "ifma"; {
-	case *traceAll && !served:
+	case *traceAll && !selectable:
 		return o.inputs
 	case *traceAll && assembly:
 		return o.few
-	case !assembly && (served || step) && !*traceAll:
+	case !assembly && (selectable || step) && !*traceAll:
 		return nil
-	case step && !served:
-		// What the server does is not up to the kernel.
+	case step && !selectable:
+		// The code of the server does not depend on the size.
 		return nil
 	case step && !first && ifma:
-		return o.few[:1] // for its cap
+		return o.few[:1] // for its limit
 	case step && !first:
 		return nil
-	case served && (ifma || assembly && name == "g^e" || assembly && first && !step):
+	case selectable && (ifma || assembly && name == "g^e" || assembly && first && !step):
 		return o.few
 	}
 	return o.few[:2]
 }
 
-// TestTraceAddresses follows the kernels instruction by instruction. In each of
-// them all registers that make addresses must be the same whatever the secrets are.
-// At the sizes that are served it leaves out products in assembly, about which
-// TestAssembly is, and only -trace-all does not.
+// assemblyProducts are the routines in assembly that TestTraceAddresses skips without
+// -trace-all, at the larger sizes: TestAssembly shows that their addresses are made of
+// their arguments only.
+var assemblyProducts = regexp.MustCompile(`\.(ifmaProduct|ifmaSquare|adxMultiply|adxSquare)\d*$`)
+
+// TestTraceAddresses: every kernel accesses the same addresses whatever the secrets are.
 func TestTraceAddresses(t *testing.T) {
 	t.Parallel()
-	smallest, others := tracedGroups()
-	for n, g := range append(smallest, others...) {
-		served := n >= len(smallest)
+	smallest, selectable := tracedGroups()
+	for n, g := range append(smallest, selectable...) {
+		isSelectable := n >= len(smallest)
 		for name, o := range g.operations() {
-			// What the server returns has a new place each time.
-			if strings.HasPrefix(name, "step") || g.slow() && (served || !*traceAll) {
+			// The results of the server are in new memory each time.
+			if strings.HasPrefix(name, "step") || g.isGo() && (isSelectable || !*traceAll) {
 				continue
 			}
-			what, inputs := traceSteps, o.inputs
+			c := pathtrace.Config{Function: g.name() + "/" + name, Inputs: o.inputs, Detail: pathtrace.Instructions}
 			switch {
-			case served && *traceAll:
-				inputs = o.few[:2]
-			case served:
-				what = traceReads
-			case g.slow():
-				inputs = o.few
+			case isSelectable && *traceAll:
+				c.Inputs = o.few[:2]
+			case isSelectable:
+				c.Skip = assemblyProducts
+			case g.isGo():
+				c.Inputs = o.few
 			}
 			if !*traceAll {
-				first := n == 0 || served && g.p == profiles[0]
-				if name == "numbers" == served || name == "base^e" && g.implementation.name != "ifma" ||
+				first := n == 0 || isSelectable && g.p == profiles[0]
+				if name == "numbers" == isSelectable || name == "base^e" && g.implementation.name != "ifma" ||
 					!first && (name == "base^e" || g.implementation.name != "ifma") {
 					continue
 				}
-				inputs = inputs[:2]
+				c.Inputs = c.Inputs[:2]
 			}
 			t.Run(g.name()+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				checkTrace(t, what, g.name()+"/"+name, o, inputs)
+				checkTrace(t, o, c)
 			})
 		}
 	}
@@ -524,48 +403,11 @@ func TestTraceAddresses(t *testing.T) {
 	}
 }
 
-// TestTraceControls: a tracer that saw nothing would pass the tests above. It
-// counts right, both ways, sees what it is for, and comes back from what fails.
-func TestTraceControls(t *testing.T) {
+// TestTraceFindsLeak: the tests above find an exponentiation that is not constant time.
+func TestTraceFindsLeak(t *testing.T) {
 	t.Parallel()
-	controls := tracedControls()
-	expect := func(name string, what int, difference string) (instructions []int) {
-		r, ok := trace(t, what, "control/"+name, controls["control/"+name].inputs)
-		if ok && (!strings.HasPrefix(r.differences[1], difference) || difference == "" && r.differences[1] != "") {
-			t.Errorf("%s: %q, want %q", name, r.differences[1], difference)
-		}
-		return r.instructions
+	r, ok := trace(t, pathtrace.Config{Function: leakyName, Inputs: leakyOperation().inputs})
+	if ok && !strings.HasPrefix(r.Differences[1], pathtrace.DifferentPath) {
+		t.Errorf("differences: %q", r.Differences)
 	}
-	const way, address = "another way", "another address"
-	ways, steps := expect("counts", traceWays, way), expect("counts", traceSteps, way)
-	if ways == nil {
-		return // The system does not trace, which has been said.
-	}
-	turn := (ways[1] - ways[0]) / 100
-	if !slices.Equal(ways, steps) || turn < 3 || turn > 10 ||
-		ways[1]-ways[0] != 100*turn || ways[2]-ways[1] != 100*turn || ways[3]-ways[2] != 100*turn {
-		t.Errorf("loops of 0, 100, 200 and 300 turns have %d instructions, and %d step by step", ways, steps)
-	}
-	t.Logf("%d instructions in a turn of a loop", turn)
-
-	if ways, steps := expect("is constant", traceWays, ""), expect("is constant", traceSteps, ""); !slices.Equal(ways, steps) {
-		t.Errorf("%d instructions, and %d step by step", ways, steps)
-	}
-	expect("skips zeros", traceWays, way)
-	expect("skips zeros", traceSteps, way)
-	expect("big", traceWays, way)
-	expect("allocates", traceWays, way)
-	for name, what := range map[string]error{"panics": errTraceEnd, "exits": errTraceEnd, "hangs": errTraceLimit, "hangs later": errTraceLimit} {
-		limit := time.Minute
-		if what == errTraceLimit {
-			limit = 300 * time.Millisecond
-		}
-		_, err := traceFor(t, limit, traceWays, "control/"+name, controls["control/"+name].inputs)
-		if !errors.Is(err, what) || name == "panics" && !strings.Contains(err.Error(), "panic: for this exponent") {
-			t.Errorf("%s: %v, want %v", name, err, what)
-		}
-	}
-	// Another address is on no other way.
-	expect("looks up", traceWays, "")
-	expect("looks up", traceSteps, address)
 }

@@ -3,19 +3,10 @@ package srp
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
-	"strings"
 	"testing"
-)
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
+)
 
 // padded returns b with leading zeros up to PrivateSize bytes.
 func padded(b []byte) (e [PrivateSize]byte) {
@@ -34,84 +25,83 @@ func wantBytes(t *testing.T, name string, got, want []byte) {
 const (
 	vectorIdentity = "alice"
 	vectorPassword = "password123"
-	vectorSalt     = "BEB25379 D1A8581E B5A72767 3A2441EE"
-	vectorA        = "60975527 035CF2AD 1989806F 0407210B C81EDC04 E2762A56 AFD529DD DA2D4393"
-	vectorB        = "E487CB59 D31AC550 471E81F0 0F6928E0 1DDA08E9 74A004F4 9E61F5D1 05284D20"
+	vectorSalt     = "BEB25379D1A8581EB5A727673A2441EE"
+	vectorA        = "60975527035CF2AD1989806F0407210BC81EDC04E2762A56AFD529DDDA2D4393"
+	vectorB        = "E487CB59D31AC550471E81F00F6928E01DDA08E974A004F49E61F5D105284D20"
 )
 
-// TestRFC5054Vector reproduces every value of RFC 5054, appendix B, S by both
-// formulas, with every kernel.
+// TestRFC5054Vector: every kernel computes all values of RFC 5054, appendix B, and S by both
+// formulas.
 func TestRFC5054Vector(t *testing.T) {
 	t.Parallel()
-	forServed(t, rfcProfile(), testRFC5054Vector)
+	forEachProfileKernel(t, rfcProfile(), testRFC5054Vector)
 }
 
 func testRFC5054Vector(t *testing.T, p *Profile) {
-	w := p.begin()
-	defer w.end()
+	w := p.acquireWorkspace()
+	defer w.release()
 	bytesOf := func(x element) []byte {
 		b := make([]byte, p.Size())
 		w.toBytes(b, x)
 		return b
 	}
-	salt := unhex(t, vectorSalt)
+	salt := digits.Decode(t, vectorSalt)
 
-	wantBytes(t, "k", bytesOf(w.g.k), p.pad(unhex(t, "7556AA04 5AEF2CDD 07ABAF0F 665C3E81 8913186F")))
+	wantBytes(t, "k", bytesOf(w.g.k), p.pad(digits.Decode(t, "7556AA045AEF2CDD07ABAF0F665C3E818913186F")))
 
-	wantX := padded(unhex(t, "94B7555A ABE9127C C58CCF49 93DB6CF8 4D16C124"))
+	wantX := padded(digits.Decode(t, "94B7555AABE9127CC58CCF4993DB6CF84D16C124"))
 	w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
 	wantBytes(t, "x", w.secret[:], wantX[:])
 
 	v := p.Verifier(vectorIdentity, vectorPassword, salt)
-	wantBytes(t, "v", v, unhex(t, `
-		7E273DE8 696FFC4F 4E337D05 B4B375BE B0DDE156 9E8FA00A 9886D812 9BADA1F1
-		822223CA 1A605B53 0E379BA4 729FDC59 F105B478 7E5186F5 C671085A 1447B52A
-		48CF1970 B4FB6F84 00BBF4CE BFBB1681 52E08AB5 EA53D15C 1AFF87B2 B9DA6E04
-		E058AD51 CC72BFC9 033B564E 26480D78 E955A5E2 9E7AB245 DB2BE315 E2099AFB`))
+	wantBytes(t, "v", v, digits.Decode(t, ""+
+		"7E273DE8696FFC4F4E337D05B4B375BEB0DDE1569E8FA00A9886D8129BADA1F1"+
+		"822223CA1A605B530E379BA4729FDC59F105B4787E5186F5C671085A1447B52A"+
+		"48CF1970B4FB6F8400BBF4CEBFBB168152E08AB5EA53D15C1AFF87B2B9DA6E04"+
+		"E058AD51CC72BFC9033B564E26480D78E955A5E29E7AB245DB2BE315E2099AFB"))
 
-	private := unhex(t, vectorA)
+	private := digits.Decode(t, vectorA)
 	c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(private))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantBytes(t, "A", c.Public(), unhex(t, `
-		61D5E490 F6F1B795 47B0704C 436F523D D0E560F0 C64115BB 72557EC4 4352E890
-		3211C046 92272D8B 2D1A5358 A2CF1B6E 0BFCF99F 921530EC 8E393561 79EAE45E
-		42BA92AE ACED8251 71E1E8B9 AF6D9C03 E1327F44 BE087EF0 6530E69F 66615261
-		EEF54073 CA11CF58 58F0EDFD FE15EFEA B349EF5D 76988A36 72FAC47B 0769447B`))
+	wantBytes(t, "A", c.Public(), digits.Decode(t, ""+
+		"61D5E490F6F1B79547B0704C436F523DD0E560F0C64115BB72557EC44352E890"+
+		"3211C04692272D8B2D1A5358A2CF1B6E0BFCF99F921530EC8E39356179EAE45E"+
+		"42BA92AEACED825171E1E8B9AF6D9C03E1327F44BE087EF06530E69F66615261"+
+		"EEF54073CA11CF5858F0EDFDFE15EFEAB349EF5D76988A3672FAC47B0769447B"))
 
-	e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
+	e, err := p.newEphemeral(v, bytes.NewReader(digits.Decode(t, vectorB)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantBytes(t, "B", e.public, unhex(t, `
-		BD0C6151 2C692C0C B6D041FA 01BB152D 4916A1E7 7AF46AE1 05393011 BAF38964
-		DC46A067 0DD125B9 5A981652 236F99D9 B681CBF8 7837EC99 6C6DA044 53728610
-		D0C6DDB5 8B318885 D7D82C7F 8DEB75CE 7BD4FBAA 37089E6F 9C6059F3 88838E7A
-		00030B33 1EB76840 910440B1 B27AAEAE EB4012B7 D7665238 A8E3FB00 4B117B58`))
+	wantBytes(t, "B", e.public, digits.Decode(t, ""+
+		"BD0C61512C692C0CB6D041FA01BB152D4916A1E77AF46AE105393011BAF38964"+
+		"DC46A0670DD125B95A981652236F99D9B681CBF87837EC996C6DA04453728610"+
+		"D0C6DDB58B318885D7D82C7F8DEB75CE7BD4FBAA37089E6F9C6059F388838E7A"+
+		"00030B331EB76840910440B1B27AAEAEEB4012B7D7665238A8E3FB004B117B58"))
 
-	if !w.scramble(c.Public(), e.public) {
+	if !w.setU(c.Public(), e.public) {
 		t.Error("u is refused")
 	}
-	wantU := padded(unhex(t, "CE38B959 3487DA98 554ED47D 70A7AE5F 462EF019"))
+	wantU := padded(digits.Decode(t, "CE38B9593487DA98554ED47D70A7AE5F462EF019"))
 	wantBytes(t, "u", w.u[:], wantU[:])
 
-	wantS := unhex(t, `
-		B0DC82BA BCF30674 AE450C02 87745E79 90A3381F 63B387AA F271A10D 233861E3
-		59B48220 F7C4693C 9AE12B0A 6F67809F 0876E2D0 13800D6C 41BB59B6 D5979B5C
-		00A172B4 A2A5903A 0BDCAF8A 709585EB 2AFAFA8F 3499B200 210DCC1F 10EB3394
-		3CD67FC8 8A2F39A4 BE5BEC4E C0A3212D C346D7E4 74B29EDE 8A469FFE CA686E5A`)
+	wantS := digits.Decode(t, ""+
+		"B0DC82BABCF30674AE450C0287745E7990A3381F63B387AAF271A10D233861E3"+
+		"59B48220F7C4693C9AE12B0A6F67809F0876E2D013800D6C41BB59B6D5979B5C"+
+		"00A172B4A2A5903A0BDCAF8A709585EB2AFAFA8F3499B200210DCC1F10EB3394"+
+		"3CD67FC88A2F39A4BE5BEC4EC0A3212DC346D7E474B29EDE8A469FFECA686E5A")
 	a := padded(private)
-	w.clientSecret(e.public, &a)
+	w.clientPremasterSecret(e.public, &a)
 	wantBytes(t, "S of the client", bytesOf(w.x), wantS)
-	w.serverSecret(exchange{verifier: v, clientPublic: c.Public(), private: e.private})
+	w.serverPremasterSecret(exchange{verifier: v, clientPublic: c.Public(), private: e.private})
 	wantBytes(t, "S of the server", bytesOf(w.x), wantS)
 }
 
-// TestSHA256Vectors compares with what an independent implementation, the Python
-// package srptools, computes from the inputs of RFC 5054, appendix B (as
-// published in github.com/secure-remote-password/test-vectors). x begins with a
-// zero byte. k of the 2048-bit profile is also its self-check value.
+// TestSHA256Vectors: every kernel agrees with an independent implementation, the Python
+// package srptools, for the inputs of RFC 5054, appendix B (as published in
+// github.com/secure-remote-password/test-vectors). x begins with a zero byte.
 func TestSHA256Vectors(t *testing.T) {
 	t.Parallel()
 	const x = "0065AC38DFF8BC34AE0F259E91FBD0F4CA2FA43081C9050CEC7CAC20D015F303"
@@ -156,47 +146,47 @@ func TestSHA256Vectors(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.profile.name, func(t *testing.T) {
 			t.Parallel()
-			forServed(t, test.profile, func(t *testing.T, p *Profile) {
-				w := p.begin()
-				defer w.end()
-				salt := unhex(t, vectorSalt)
+			forEachProfileKernel(t, test.profile, func(t *testing.T, p *Profile) {
+				w := p.acquireWorkspace()
+				defer w.release()
+				salt := digits.Decode(t, vectorSalt)
 				k := make([]byte, p.Size())
 				w.toBytes(k, w.g.k)
-				wantBytes(t, "k", k, p.pad(unhex(t, test.k)))
+				wantBytes(t, "k", k, p.pad(digits.Decode(t, test.k)))
 				w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
-				wantBytes(t, "x", w.secret[:], unhex(t, x))
+				wantBytes(t, "x", w.secret[:], digits.Decode(t, x))
 
-				c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(unhex(t, vectorA)))
+				c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(digits.Decode(t, vectorA)))
 				if err != nil {
 					t.Fatal(err)
 				}
 				v := p.Verifier(vectorIdentity, vectorPassword, salt)
-				e, err := p.pair(v, bytes.NewReader(unhex(t, vectorB)))
+				e, err := p.newEphemeral(v, bytes.NewReader(digits.Decode(t, vectorB)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.scramble(c.Public(), e.public)
-				wantBytes(t, "u", w.u[:], unhex(t, test.u))
+				w.setU(c.Public(), e.public)
+				wantBytes(t, "u", w.u[:], digits.Decode(t, test.u))
 
 				evidence, err := c.Prove(salt, e.public)
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantBytes(t, "M1", evidence, unhex(t, test.evidence))
+				wantBytes(t, "M1", evidence, digits.Decode(t, test.evidence))
 				key, m2, ok := p.verify(exchange{
 					identity: vectorIdentity, salt: salt, verifier: v, clientPublic: c.Public(),
 					private: e.private, serverPublic: e.public,
-				}, unhex(t, test.evidence))
+				}, digits.Decode(t, test.evidence))
 				if !ok {
 					t.Fatal("evidence is refused")
 				}
-				wantBytes(t, "K of the server", key, unhex(t, test.key))
-				wantBytes(t, "M2", m2, unhex(t, test.answer))
-				key, err = c.Confirm(unhex(t, test.answer))
+				wantBytes(t, "K of the server", key, digits.Decode(t, test.key))
+				wantBytes(t, "M2", m2, digits.Decode(t, test.answer))
+				key, err = c.Confirm(digits.Decode(t, test.answer))
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantBytes(t, "K of the client", key, unhex(t, test.key))
+				wantBytes(t, "K of the client", key, digits.Decode(t, test.key))
 			})
 		})
 	}

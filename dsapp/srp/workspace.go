@@ -5,27 +5,24 @@ import (
 	"slices"
 )
 
-// workspace is the memory that one call computes in. It goes from call to call, so
-// that they need none but for their results, and between them it holds nothing
-// that was computed: see end.
+// workspace is the memory that one call of a Profile or Client computes in. Later calls use
+// it again, so that they only allocate their results. It is cleared in between.
 type workspace struct {
 	calculator
-	g *group
-	// x, y and z are elements.
+	g       *group
 	x, y, z element
-	// secret is an exponent, u the public one.
+	// secret is a, b or x; u is the public exponent.
 	secret, u [PrivateSize]byte
-	// number has room for the bytes of an element. key, m1, m2 and inner have it
-	// for hashes.
-	number             []byte
+	// number has the size of N.
+	number []byte
+	// K, M1, M2, and the inner hash of a formula.
 	key, m1, m2, inner []byte
-	// text is for what has to be hashed and is no slice of bytes.
+	// text is the result of concat.
 	text []byte
 	hash hash.Hash
 }
 
-// newWorkspace returns a workspace for a group and a hash. The numbers of the group
-// have that many bytes.
+// newWorkspace returns a workspace for a group whose prime has size bytes, and a hash.
 func newWorkspace(g *group, h hash.Hash, size int) *workspace {
 	elements := newElements(g.kernel, 3)
 	n := h.Size()
@@ -45,11 +42,11 @@ func newWorkspace(g *group, h hash.Hash, size int) *workspace {
 	}
 }
 
-// begin returns a workspace for one call, which must end it.
-func (p *Profile) begin() *workspace { return p.group().workspaces.Get().(*workspace) }
+// acquireWorkspace returns a workspace that the caller must release.
+func (p *Profile) acquireWorkspace() *workspace { return p.group().workspaces.Get().(*workspace) }
 
-// end clears the workspace and leaves it to the next call.
-func (w *workspace) end() {
+// release clears the workspace and makes it available to the next call.
+func (w *workspace) release() {
 	w.wipe()
 	for _, x := range []element{w.x, w.y, w.z} {
 		clear(x)
@@ -57,8 +54,8 @@ func (w *workspace) end() {
 	for _, b := range [][]byte{w.secret[:], w.u[:], w.number, w.key, w.m1, w.m2, w.inner, w.text[:cap(w.text)]} {
 		clear(b)
 	}
-	// Reset forgets how much of the last block was filled, but not with what. A
-	// block in two pieces goes through the same place.
+	// Reset does not clear the buffer for incomplete blocks. Writing a block in two pieces
+	// overwrites it.
 	w.hash.Reset()
 	zeros := w.number[:w.hash.BlockSize()]
 	w.hash.Write(zeros[:1])
@@ -76,14 +73,14 @@ func (w *workspace) digest(b []byte, parts ...[]byte) {
 	w.hash.Sum(b[:0])
 }
 
-// exponent sets e to the hash of the parts.
-func (w *workspace) exponent(e *[PrivateSize]byte, parts ...[]byte) {
+// hashToExponent sets e to the hash of the parts, one after the other.
+func (w *workspace) hashToExponent(e *[PrivateSize]byte, parts ...[]byte) {
 	clear(e[:])
 	w.digest(e[PrivateSize-w.hash.Size():], parts...)
 }
 
-// textOf returns the bytes of the parts until the next call of it.
-func (w *workspace) textOf(parts ...string) []byte {
+// concat returns the concatenated parts. The next call overwrites the result.
+func (w *workspace) concat(parts ...string) []byte {
 	clear(w.text)
 	size := 0
 	for _, part := range parts {

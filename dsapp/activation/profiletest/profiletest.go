@@ -1,5 +1,5 @@
-// Package profiletest holds the conformance suite of activation.Profile. A profile
-// passes when Run succeeds on it; everything the Service relies on is in there.
+// Package profiletest has the conformance tests of activation.Profile. They cover everything
+// that activation.Service relies on. A test of a profile calls Run.
 package profiletest
 
 import (
@@ -13,21 +13,21 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
 
-// Subject is a profile with what the suite has to know of it. Its numbers are written in
-// hexadecimal digits.
+// Subject is the profile to test.
 type Subject struct {
 	Profile activation.Profile
-	// Prime is what public values are smaller than.
+	// Prime is the modulus of the group. Public values are smaller.
 	Prime *big.Int
-	// NewPhone returns the other side of one exchange.
+	// NewPhone returns the phone's side of one exchange.
 	NewPhone func(tb testing.TB, identifier, password string) Phone
 }
 
-// Phone is the other side of one exchange. It calls in the order of the methods.
+// Phone is the phone's side of one exchange. The tests call its methods in this order. All
+// numbers are in hexadecimal digits.
 type Phone interface {
-	// Public is the client's public value, with all of its digits.
+	// Public returns the client's public value with leading zeros.
 	Public() string
-	// Prove returns the client's evidence, with all of its digits.
+	// Prove returns the client's evidence with leading zeros.
 	Prove(serverPublic, salt string) (evidence string, err error)
 	// Confirm checks the server's evidence.
 	Confirm(serverEvidence string) error
@@ -35,36 +35,36 @@ type Phone interface {
 	Open(item seal.Item, c seal.Ciphertext) ([]byte, error)
 }
 
-// Of an exchange that does not care.
+// Identifier and right password of most exchanges.
 const (
 	identifier = "e3wfISG9"
 	password   = "Tb048aX1"
 )
 
-// tolerance is by which factor times may differ on a machine that has other things to do.
+// tolerance is the factor by which the medians of times may differ.
 const tolerance = 1.10
 
 var secret = bytes.Repeat([]byte{0x5E}, 32)
 
-// Run checks that the profile keeps the contract of activation.Profile. It compares times
-// and does not run beside other tests.
+// Run tests that the profile keeps the contract of activation.Profile. It compares times, so
+// it must not run in parallel with other tests.
 func Run(t *testing.T, s Subject) {
 	t.Helper()
 	for _, test := range []struct {
 		name string
 		run  func(suite)
 	}{
-		{"the name fits into what is stored", name},
-		{"who knows the password opens what was sealed, in every form of numbers", roundTrips},
-		{"a public value that begins with zeros may lack them", leadingZeros},
-		{"wrong evidence is refused, and nothing comes with it", wrongEvidence},
-		{"what is no public value is told so", publicValues},
-		{"what is no evidence is told so", evidences},
-		{"every answer is new", newAnswers},
-		{"what stands for unknown identifiers has the form of the rest", simulated},
-		{"each item is sealed once, and nothing after the end", sealing},
-		{"credentials of no password are refused", noCredential},
-		{"the time does not tell which identifiers are known", times},
+		{"the name fits into a stored record", testName},
+		{"a phone with the right password opens what was sealed, whatever form its numbers have", testRoundTrips},
+		{"leading zeros of a public value may be missing", testLeadingZeros},
+		{"wrong evidence is refused without a result", testWrongEvidence},
+		{"invalid public values are refused", testPublicValues},
+		{"invalid evidence is refused", testEvidence},
+		{"every answer is new", testNewAnswers},
+		{"simulated credentials look like real ones", testSimulated},
+		{"each item is sealed once, and none after Clear", testSealing},
+		{"invalid credentials are refused", testInvalidCredentials},
+		{"the time does not reveal whether an identifier is known", testTimes},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(suite{t, s}) })
 	}
@@ -75,15 +75,16 @@ type suite struct {
 	Subject
 }
 
-// exchange is one between its two calls.
+// exchange is an exchange between its two calls.
 type exchange struct {
 	Subject
 	phone                              Phone
 	state                              []byte
-	serverPublic, salt, phonesEvidence string
+	serverPublic, salt, clientEvidence string
 }
 
-// begin makes the first call, with the phone's public value in a form.
+// begin makes the first call of an exchange. form changes how the phone writes its public
+// value.
 func (s Subject) begin(t *testing.T, credential []byte, phone Phone, form func(string) string) *exchange {
 	t.Helper()
 	a, err := s.Profile.ParsePublic(form(phone.Public()))
@@ -98,29 +99,31 @@ func (s Subject) begin(t *testing.T, credential []byte, phone Phone, form func(s
 	if !bytes.Equal(credential, kept) {
 		t.Error("the credential was changed")
 	}
-	if x.phonesEvidence, err = phone.Prove(x.serverPublic, x.salt); err != nil {
+	if x.clientEvidence, err = phone.Prove(x.serverPublic, x.salt); err != nil {
 		t.Fatal(err)
 	}
 	return x
 }
 
-// known begins an exchange of a phone with a password that may be right.
+// known begins an exchange for an identifier that is known, with the password that the user
+// enters.
 func (s Subject) known(t *testing.T, given string) *exchange {
 	t.Helper()
 	return s.begin(t, s.Profile.Credential(secret, identifier, password), s.NewPhone(t, identifier, given), strings.Clone)
 }
 
-// verify makes the second call, with the phone's evidence in a form.
+// verify makes the second call of an exchange. form changes how the phone writes its
+// evidence.
 func (x *exchange) verify(t *testing.T, form func(string) string) (session seal.Session, serverEvidence string, ok bool) {
 	t.Helper()
-	evidence, err := x.Profile.ParseEvidence(form(x.phonesEvidence))
+	evidence, err := x.Profile.ParseEvidence(form(x.clientEvidence))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return x.Profile.Verify(x.state, identifier, evidence)
 }
 
-// refused fails unless evidence is refused.
+// refused fails the test unless the evidence is refused without a result.
 func (x *exchange) refused(t *testing.T, what, identifier string, evidence []byte) {
 	t.Helper()
 	if session, serverEvidence, ok := x.Profile.Verify(bytes.Clone(x.state), identifier, evidence); ok || session != nil || serverEvidence != "" {
@@ -128,13 +131,13 @@ func (x *exchange) refused(t *testing.T, what, identifier string, evidence []byt
 	}
 }
 
-func name(s suite) {
+func testName(s suite) {
 	if n := s.Profile.Name(); n == "" || len(n) > 32 || strings.HasSuffix(n, "\x00") {
 		s.Errorf("the name is %q", n)
 	}
 }
 
-// forms are those in which libraries write a number.
+// forms has the ways in which libraries write a number.
 var forms = map[string]func(string) string{
 	"as it is":    strings.Clone,
 	"upper case":  strings.ToUpper,
@@ -145,7 +148,7 @@ var forms = map[string]func(string) string{
 	"even digits": func(digits string) string { return strings.TrimPrefix(digits, "00") },
 }
 
-func roundTrips(s suite) {
+func testRoundTrips(s suite) {
 	for name, form := range forms {
 		x := s.begin(s.T, s.Profile.Credential(secret, identifier, password), s.NewPhone(s.T, identifier, password), form)
 		session, serverEvidence, ok := x.verify(s.T, form)
@@ -168,17 +171,17 @@ func roundTrips(s suite) {
 	}
 }
 
-// plaintexts are an example of each item.
+// plaintexts has an example of each item.
 var plaintexts = map[seal.Item]string{
 	seal.LicenseActivationMessage: strings.Repeat("0A1B2C3D", 529), // 4232 characters
 	seal.ActivationCode:           "1234-5678",
 	seal.EventReactivationCounter: "42",
 }
 
-func leadingZeros(s suite) {
+func testLeadingZeros(s suite) {
 	credential := s.Profile.Credential(secret, identifier, password)
 	phone := s.NewPhone(s.T, identifier, password)
-	// One in 256 begins so: that none of these does is likelier by the machine's fault.
+	// One public value of 256 begins with zeros, so the loop ends early.
 	for range 20_000 {
 		if strings.HasPrefix(phone.Public(), "00") {
 			break
@@ -197,7 +200,7 @@ func leadingZeros(s suite) {
 	}
 }
 
-func wrongEvidence(s suite) {
+func testWrongEvidence(s suite) {
 	for what, x := range map[string]*exchange{
 		"wrong password": s.known(s.T, "Tb048aX2"),
 		"simulated":      s.begin(s.T, s.Profile.SimulatedCredential(secret, identifier), s.NewPhone(s.T, identifier, password), strings.Clone),
@@ -208,7 +211,7 @@ func wrongEvidence(s suite) {
 	}
 
 	x, other := s.known(s.T, password), s.known(s.T, password)
-	right, err := s.Profile.ParseEvidence(x.phonesEvidence)
+	right, err := s.Profile.ParseEvidence(x.clientEvidence)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -227,10 +230,10 @@ func wrongEvidence(s suite) {
 	}
 }
 
-// number returns n + d in hexadecimal digits.
+// number returns n+d in hexadecimal digits.
 func number(n *big.Int, d int64) string { return new(big.Int).Add(n, big.NewInt(d)).Text(16) }
 
-func publicValues(s suite) {
+func testPublicValues(s suite) {
 	digits := len(s.Prime.Text(16))
 	for _, refused := range []string{
 		"", "0", "1", strings.Repeat("0", digits), strings.Repeat("0", digits-1) + "1",
@@ -239,7 +242,7 @@ func publicValues(s suite) {
 		"xyz", " 12", "-12", "+12", "0x12", "1_2", "１２",
 	} {
 		b, err := s.Profile.ParsePublic(refused)
-		told(s.T, refused, b, err)
+		checkRefused(s.T, refused, b, err)
 	}
 	for _, taken := range []string{"2", number(s.Prime, -2)} {
 		want, err := s.Profile.ParsePublic(taken)
@@ -254,11 +257,11 @@ func publicValues(s suite) {
 	}
 }
 
-func evidences(s suite) {
-	full := s.known(s.T, password).phonesEvidence
+func testEvidence(s suite) {
+	full := s.known(s.T, password).clientEvidence
 	for _, refused := range []string{"", "xyz", " " + full[1:], full[1:] + "g", "01" + full, "1" + strings.Repeat("0", len(full)), "000" + full, strings.Repeat("7", 1<<16)} {
 		b, err := s.Profile.ParseEvidence(refused)
-		told(s.T, refused, b, err)
+		checkRefused(s.T, refused, b, err)
 	}
 	want, err := s.Profile.ParseEvidence("1")
 	if err != nil {
@@ -271,8 +274,9 @@ func evidences(s suite) {
 	}
 }
 
-// told fails unless a value is refused with a problem that does not repeat it.
-func told(t *testing.T, text string, value []byte, err error) {
+// checkRefused fails the test unless a value is refused with an error that does not contain
+// it, and whose text completes a sentence that begins with the name of the value.
+func checkRefused(t *testing.T, text string, value []byte, err error) {
 	t.Helper()
 	shown := text[:min(len(text), 600)]
 	if err == nil || value != nil {
@@ -284,7 +288,7 @@ func told(t *testing.T, text string, value []byte, err error) {
 	}
 }
 
-func newAnswers(s suite) {
+func testNewAnswers(s suite) {
 	for what, credential := range map[string][]byte{"known": s.Profile.Credential(secret, identifier, password), "unknown": s.Profile.SimulatedCredential(secret, identifier)} {
 		phone := s.NewPhone(s.T, identifier, password)
 		x, y := s.begin(s.T, credential, phone, strings.Clone), s.begin(s.T, credential, s.NewPhone(s.T, identifier, password), strings.Clone)
@@ -297,7 +301,7 @@ func newAnswers(s suite) {
 	}
 }
 
-func simulated(s suite) {
+func testSimulated(s suite) {
 	p := s.Profile
 	known, unknown := p.Credential(secret, identifier, password), p.SimulatedCredential(secret, identifier)
 	if len(known) != len(unknown) || bytes.Equal(known, unknown) {
@@ -323,14 +327,14 @@ func simulated(s suite) {
 	if err := p.SimulatedState(decoy, unknown); err != nil {
 		s.Fatal(err)
 	}
-	evidence, err := p.ParseEvidence(x.phonesEvidence)
+	evidence, err := p.ParseEvidence(x.clientEvidence)
 	if err != nil {
 		s.Fatal(err)
 	}
 	(&exchange{Subject: s.Subject, state: decoy}).refused(s.T, "decoy", identifier, evidence)
 }
 
-func sealing(s suite) {
+func testSealing(s suite) {
 	x := s.known(s.T, password)
 	session, serverEvidence, ok := x.verify(s.T, strings.Clone)
 	if !ok {
@@ -370,7 +374,7 @@ func sealing(s suite) {
 	}
 }
 
-func noCredential(s suite) {
+func testInvalidCredentials(s suite) {
 	good := s.Profile.Credential(secret, identifier, password)
 	a, err := s.Profile.ParsePublic("2")
 	if err != nil {
@@ -383,13 +387,13 @@ func noCredential(s suite) {
 	}
 }
 
-func times(s suite) {
+func testTimes(s suite) {
 	p := s.Profile
 	a, err := p.ParsePublic(s.NewPhone(s.T, identifier, password).Public())
 	if err != nil {
 		s.Fatal(err)
 	}
-	wrong, err := p.ParseEvidence(s.known(s.T, "Tb048aX2").phonesEvidence)
+	wrong, err := p.ParseEvidence(s.known(s.T, "Tb048aX2").clientEvidence)
 	if err != nil {
 		s.Fatal(err)
 	}

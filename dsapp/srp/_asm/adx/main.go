@@ -1,4 +1,5 @@
-// Command adx writes the assembly of the MULX/ADX kernel.
+// Command adx generates the assembly of the kernel for processors with MULX, ADCX and ADOX.
+// Run it by go generate in the directory of package srp.
 package main
 
 import (
@@ -7,36 +8,35 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// Numbers are blocks of eight words. A block of the result that is being
-// computed stands in registers, the window; a row adds to it the product of one
-// word by a block and moves it up by one word. The product of a word by eight is
-// one pass of MULX with two independent carry chains: ADCX adds the lower
-// halves, ADOX the upper ones.
+// Numbers consist of blocks of eight words. The registers hold eight words of the result,
+// the window. A row adds to the window the product of one word and a block, and moves the
+// window up by one word. The product of one word and eight is a sequence of MULX with two
+// independent carry chains: ADCX adds the lower halves, ADOX the upper ones.
 const (
 	block = 8
 	bytes = 8 * block
 )
 
-// The registers. Every general one but the stack pointer is in use.
+// The registers. All general ones but the stack pointer are in use.
 var (
 	window = []GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15}
 	spare  = RBX // word above the window
 	low    = RAX
 	high   = RCX
-	word   = RDX // multiplier of MULX
-	from   = RSI // block to be multiplied
-	to     = RDI // words of the result where the window stands
-	by     = RBP // words to multiply by
+	word   = RDX // implicit factor of MULX
+	from   = RSI // address of the block to be multiplied
+	to     = RDI // address of the words of the result that the window is for
+	by     = RBP // address of the words to multiply by
 )
 
-// frame is what the routines keep on the stack.
+// frame has the variables on the stack.
 type frame struct {
 	zero  Mem // 0
-	carry Mem // all ones if the words below left a carry for the window
-	top   Mem // all ones if the reduction left a carry above the number
-	end   Mem // end of the number that from walks through
-	turns Mem // blocks that are left
-	base  Mem // start of the result for the block in turn
+	carry Mem // all ones if the words below the window have a carry for it
+	top   Mem // all ones if the reduction has a carry above the number
+	end   Mem // address of the end of the number that from goes through
+	turns Mem // number of blocks that are left
+	base  Mem // address of the result for the current block
 }
 
 func newFrame() frame {
@@ -65,13 +65,12 @@ func main() {
 func multiply() {
 	TEXT("adxMultiply", NOSPLIT, "func(z, x, y, prime, scratch *uint, inverse uint, blocks int)")
 	Pragma("noescape")
-	Doc("adxMultiply sets z to x*y/R modulo the prime. All have that many blocks of",
-		"eight words, two at least, scratch has twice as many, and inverse is -1/prime",
-		"modulo 2^64.")
+	Doc("adxMultiply sets z to x*y/R modulo the prime. The numbers have blocks of eight words,",
+		"at least two, and scratch has twice as many. inverse is -1/prime modulo 2^64.")
 	f := newFrame()
 	start(f)
 
-	Comment("One turn adds x times one block of y.")
+	Comment("Each turn adds x times one block of y.")
 	MOVQ(param("y"), by)
 	MOVQ(param("scratch"), to)
 	Label("outer")
@@ -104,7 +103,7 @@ func square() {
 	f := newFrame()
 	start(f)
 
-	Comment("One turn adds the products of one block of x by all words above.")
+	Comment("Each turn adds the products of one block of x and all words above.")
 	MOVQ(param("x"), from)
 	MOVQ(param("scratch"), to)
 	Label("outer")
@@ -135,8 +134,7 @@ func square() {
 	RET()
 }
 
-// double doubles the sum and adds the squares of the words. ADCX doubles, ADOX
-// adds.
+// double doubles the sum with ADCX and adds the squares of the words with ADOX.
 func double(f frame) {
 	MOVQ(param("x"), from)
 	MOVQ(param("scratch"), to)
@@ -145,8 +143,8 @@ func double(f frame) {
 	MOVQ(f.zero, R15)
 	MOVQ(I32(-1), spare)
 	Label("double")
-	// R14 and R15 bring the carries of both chains from the block before: all
-	// ones added to 1 carry, added to 0 they do not.
+	// R14 and R15 are 1 if the chains have a carry from the block before. Adding all
+	// ones sets the carry flags then.
 	XORL(low.As32(), low.As32())
 	ADCXQ(spare, R14)
 	ADOXQ(spare, R15)
@@ -173,8 +171,8 @@ func double(f frame) {
 	JNE(LabelRef("double"))
 }
 
-// start clears the lower half of scratch and the frame, and sets end to the end
-// of the first operand.
+// start clears the lower half of scratch, initialises the frame, and sets end to the end of
+// the first operand.
 func start(f frame) {
 	XORL(low.As32(), low.As32())
 	MOVQ(low, f.zero)
@@ -194,10 +192,10 @@ func start(f frame) {
 	MOVQ(from, f.end)
 }
 
-// row adds word times the eight words at from to the window and the spare
-// register, which then is its top word. The lowest register is done.
+// row adds word times the eight words at from to the window w[:8]. The spare register w[8]
+// becomes its top word; w[0] is final.
 func row(f frame, w []GPPhysical) {
-	// This clears both carries too.
+	// This also clears both carry flags.
 	XORL(w[block].As32(), w[block].As32())
 	for j := range block {
 		MULXQ(at(from, j), low, high)
@@ -207,13 +205,13 @@ func row(f frame, w []GPPhysical) {
 	ADCXQ(f.zero, w[block])
 }
 
-// rotated returns the window i words up, and the register for the word above.
+// rotated returns the registers of the window i words up, and the spare register above.
 func rotated(i int) []GPPhysical {
 	all := append(append([]GPPhysical{}, window...), spare)
 	return append(append([]GPPhysical{}, all[i:]...), all[:i]...)
 }
 
-// settle moves the window after eight rows back to its registers.
+// settle moves the window back to its first registers after eight rows.
 func settle() {
 	now := rotated(block)
 	for i := block - 1; i >= 0; i-- {
@@ -221,21 +219,21 @@ func settle() {
 	}
 }
 
-// restore sets the carry flag from a word, keep stores it.
+// restore sets the carry flag from a variable.
 func restore(m Mem) {
 	MOVQ(m, low)
 	ADDQ(low, low)
 }
 
+// keep stores the carry flag in a variable.
 func keep(m Mem) {
 	SBBQ(low, low)
 	MOVQ(low, m)
 }
 
-// blockRows adds to the window what the result has there already and the block
-// at from times eight words at by. The lower eight words are done and stored.
-// A carry of the first sum belongs to the window after the rows, which the next
-// sum begins with.
+// blockRows adds to the window the words of the result at to, and the block at from times
+// eight words at by. It stores the lower eight words, which are final. The carry of the
+// first sum belongs to the window after the rows; the next sum begins with it.
 func blockRows(f frame) {
 	restore(f.carry)
 	for i, r := range window {
@@ -253,7 +251,7 @@ func blockRows(f frame) {
 	ADDQ(U8(bytes), to)
 }
 
-// finish stores the window with its carry, the highest block of a sum.
+// finish adds the carry to the window and stores it as the highest block of a sum.
 func finish(f frame) {
 	restore(f.carry)
 	for i, r := range window {
@@ -262,8 +260,8 @@ func finish(f frame) {
 	}
 }
 
-// triangle adds to sixteen words of the result the products of any two
-// different words of the block at from. The upper eight words become the window.
+// triangle adds the products of all pairs of different words of the block at from to
+// sixteen words of the result. The upper eight of them become the window.
 func triangle(f frame) {
 	r := func(i int) GPPhysical { return window[i%block] }
 	for i := 1; i < block; i++ {
@@ -271,7 +269,7 @@ func triangle(f frame) {
 	}
 	stored := 1
 	for i := range block - 1 {
-		// Row i ends in a new word, i+8.
+		// Row i needs the new word i+8.
 		MOVQ(at(from, i), word)
 		XORL(r(i+block).As32(), r(i+block).As32())
 		for j := i + 1; j < block; j++ {
@@ -280,7 +278,7 @@ func triangle(f frame) {
 			ADOXQ(high, r(i+j+1))
 		}
 		ADCXQ(f.zero, r(i+block))
-		// The next row begins two words up.
+		// The next row begins two words higher.
 		for ; stored < min(2*i+3, block); stored++ {
 			MOVQ(r(stored), at(to, stored))
 		}
@@ -288,10 +286,9 @@ func triangle(f frame) {
 	XORL(r(2*block-1).As32(), r(2*block-1).As32())
 }
 
-// reduce sets z to the number in scratch divided by R, modulo the prime. Each
-// turn adds a multiple of the prime that makes one more block zero; the words
-// it was multiplied by are kept there. What is left is below R+N and becomes
-// less than R by subtracting N if there is a carry.
+// reduce sets z to the number in scratch divided by R, modulo the prime. Each turn adds a
+// multiple of the prime that makes one more block zero, and stores the factors there. The
+// result is below R+N. If it has a carry, subtracting N makes it less than R.
 func reduce(f frame) {
 	MOVQ(f.zero, low)
 	MOVQ(low, f.top)
@@ -325,8 +322,8 @@ func reduce(f frame) {
 	blockRows(f)
 	CMPQ(from, f.end)
 	JNE(LabelRef("reduce_inner"))
-	// Window and carry fit, for a block times the prime and the words so far
-	// do. With the words above there may be a new carry.
+	// This sum cannot overflow: a block times the prime, plus the words so far, fits.
+	// Adding the words above can.
 	restore(f.carry)
 	for _, r := range window {
 		ADCQ(U8(0), r)
@@ -366,17 +363,17 @@ func reduce(f frame) {
 	JNE(LabelRef("subtract"))
 }
 
-// read copies one of sixteen entries, whose words of equal significance stand
-// together. It loads all of them and keeps one by masks.
+// read copies one of sixteen entries, whose words of equal significance are next to each
+// other. It loads all of them and selects one by masks.
 func read() {
 	TEXT("adxRead", NOSPLIT, "func(z, window *uint, words int, j uint)")
 	Pragma("noescape")
-	Doc("adxRead sets z to entry j of a window, for an even number of words. It loads",
-		"all entries.")
+	Doc("adxRead sets z to entry j of a window, for an even number of words. It loads all",
+		"entries.")
 	MOVQ(param("z"), RDI)
 	MOVQ(param("window"), RSI)
 	MOVQ(param("words"), RCX)
-	Comment("X0 to X7 become all ones in the half that stands for entry j.")
+	Comment("X0 to X7 become all ones in the half for entry j.")
 	masks := []VecPhysical{X0, X1, X2, X3, X4, X5, X6, X7}
 	MOVQ(param("j"), RAX)
 	MOVQ(RAX, X8)
@@ -418,7 +415,7 @@ func read() {
 	ADDQ(U8(16), RDI)
 	SUBQ(U8(2), RCX)
 	JNE(LabelRef("word"))
-	Comment("Go may leave these registers alone for long.")
+	Comment("Clear what depends on secrets: Go may not use these registers for long.")
 	for _, r := range append(masks, X8, X9, X10, X12, X13) {
 		PXOR(r, r)
 	}

@@ -1,5 +1,5 @@
 // Command ifma generates the assembly of the kernel for processors with AVX-512
-// IFMA. Run it by go generate in the directory of the package.
+// IFMA. Run it by go generate in the directory of package srp.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// size is one size of N.
+// size has the parameters of the routines for one size of N.
 type size struct {
 	bits int
 	// vectors is the number of registers that hold an element, 8 digits in each.
@@ -20,11 +20,12 @@ type size struct {
 	// rows is the number of digits of the second factor of a product, a multiple of
 	// four. 2^(52*rows) is more than 4N.
 	rows int
-	// lowOnes tells that N is -1 modulo 2^64, so that a quotient is the digit itself.
+	// lowOnes is true if N is -1 modulo 2^64. The quotient of a row is then the digit
+	// itself.
 	lowOnes bool
 }
 
-// No profile has 1024 bits: the published vectors of RFC 5054 do.
+// No profile has 1024 bits: that size is for the test vectors of RFC 5054.
 var sizes = []size{
 	{bits: 1024, vectors: 3, rows: 20},
 	{bits: 2048, vectors: 5, rows: 40},
@@ -35,20 +36,19 @@ var sizes = []size{
 const (
 	lanes     = 8
 	digitBits = 52
-	// spare is the number of bits of a word above a digit. A factor shifted left by
-	// that many makes MULX put the high half of a product, in digits, into its high
-	// word.
+	// spare is the number of bits of a word above a digit. If one factor is shifted left
+	// by that many bits, the high word of MULX is the high digit of the product.
 	spare = 64 - digitBits
-	// scalars is the number of digits below the vectors.
+	// scalars is the number of digits in general registers, below those in vectors.
 	scalars = 2
 )
 
-// Words of the modulus and of the scratch, after the vectors that begin with them.
+// layout has the indices of words in the modulus and in the scratch.
 type layout struct {
-	// Modulus: N from digits 2, 1 and 0 up, the last without digit 0, N from digit 1
-	// up without that (one vector), digits 0 and 1, -1/N, 2^52-1.
+	// Modulus: N from digits 2, 1 and 0 up, the last with 0 in place of digit 0; one
+	// vector with 0 and N from digit 2 up; digits 0 and 1; -1/N; 2^52-1.
 	above2, above1, above0, without1, low, inverse, largest int
-	// Scratch: the columns or near products, a register of zeros, x from digits 1 and
+	// Scratch: the columns or the near products, a register of zeros, x from digits 1 and
 	// 2 up, the lowest lanes of the two accumulators.
 	columns, rest, x1, x2, lowest int
 }
@@ -62,7 +62,7 @@ func (s size) layout() layout {
 	}
 }
 
-// Indices that put the lanes of two vectors in turns.
+// Indices for VPERMI2Q that interleave the lower or the upper halves of two vectors.
 var interleaveLow, interleaveHigh Mem
 
 func main() {
@@ -92,29 +92,29 @@ var (
 	row              = reg.RCX
 	// lowDigits hold the digits of the accumulator below the vectors.
 	lowDigits = [scalars]reg.GPPhysical{reg.R9, reg.R10}
-	// quotient is the register whose product MULX takes, which it does not name.
+	// quotient is the implicit factor of MULX.
 	quotient  = reg.RDX
 	low       = reg.RBX
 	high      = reg.RAX
 	temporary = reg.R13
 )
 
-// Mask registers of squares.
+// Mask registers for squares.
 var (
 	masks    = []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5}
 	allLanes = reg.K6
 )
 
-// word addresses a word behind a pointer.
+// word returns the operand for word n at an address.
 func word(base reg.Register, n int) Mem { return Mem{Base: base, Disp: 8 * n} }
 
 func clearVector(r reg.VecPhysical) { VPXORQ(r, r, r) }
 
-// frame is the state of a product or square between pairs of rows.
+// frame has the registers of a product or square between two pairs of rows.
 type frame struct {
 	size
-	// acc are the two accumulators, which pairs of rows add to in turns: the next one
-	// to the first. Its lane j is digit 2+j, and lane j of the second is digit j.
+	// acc are the two accumulators. Pairs of rows add to them in turns: the next pair adds
+	// to the first one. Lane j of the first is digit 2+j, lane j of the second is digit j.
 	acc        [2]accumulator
 	y, q       [2]reg.VecPhysical
 	zero       reg.VecPhysical
@@ -123,15 +123,14 @@ type frame struct {
 	digit      [scalars]reg.GPPhysical
 }
 
-// accumulator is a sum of halves of products.
+// accumulator is a sum of high and low halves of products.
 type accumulator struct {
 	lanes []reg.VecPhysical
-	// lowest is where its lowest lanes are in the scratch.
+	// lowest is the index of its lowest lanes in the scratch.
 	lowest int
 }
 
-// newFrame spreads the registers. What is read in every pair and does not fit
-// into them is read from memory.
+// newFrame assigns the registers. Operands for which there is none are read from memory.
 func newFrame(s size) *frame {
 	at := s.layout()
 	f := &frame{size: s, digit: lowDigits}
@@ -159,8 +158,8 @@ func newFrame(s size) *frame {
 	return f
 }
 
-// start fills the registers with N and with the digits, and empties the accumulator
-// that the second pair adds to.
+// start loads N and the given digits, and clears the accumulator that the second pair adds
+// to.
 func (f *frame) start(digits ...Op) {
 	at := f.layout()
 	for i := range f.vectors {
@@ -185,8 +184,7 @@ func (f *frame) start(digits ...Op) {
 	VMOVDQU64(before.lanes[0].AsY(), word(scratch, before.lowest))
 }
 
-// shiftDown sets to, for every vector, to from without its lowest n lanes. to may
-// be from.
+// shiftDown sets to to from, shifted down by n lanes across all vectors. to may be from.
 func shiftDown(n uint64, from []reg.VecPhysical, to []Op, zero, shifted reg.VecPhysical) {
 	for i, r := range from {
 		next := zero
@@ -202,24 +200,25 @@ func shiftDown(n uint64, from []reg.VecPhysical, to []Op, zero, shifted reg.VecP
 	}
 }
 
-// part is what a row has of the lanes of x: those of one vector that a mask has,
-// and those of the vectors above. The zero part is all of them.
+// part is the part of x that a row is multiplied with: the lanes of one vector that are in
+// a mask, and all vectors above it. The zero value is all of x.
 type part struct {
 	vector int
 	mask   Op
 }
 
-// pair is what one pair of rows has of its own.
+// pair has the parameters of one pair of rows.
 type pair struct {
 	// y0 and y1 are the digits of the second factor.
 	y0, y1 Op
-	// more, if there are any, are added to the digits that come from the vectors.
+	// more, if not empty, are added to the digits that come from the vectors.
 	more []Op
-	// low0, high0, low1 and high1 tell which lanes of x the halves of products have.
+	// low0, high0, low1 and high1 are the parts of x for the low and high halves of the
+	// products with y0 and y1.
 	low0, high0, low1, high1 part
 }
 
-// term is the addition of halves of products to all columns.
+// term is the addition of high or low halves of products to all columns.
 type term struct {
 	add     func(...Op)
 	factor  reg.VecPhysical
@@ -227,7 +226,7 @@ type term struct {
 	part    part
 }
 
-// to adds to a column, unless the row does not have it.
+// to adds the term to a column, if it is in the part.
 func (t term) to(column int, r reg.VecPhysical) {
 	switch {
 	case column < t.part.vector:
@@ -238,25 +237,24 @@ func (t term) to(column int, r reg.VecPhysical) {
 	}
 }
 
-// rows generates two rows. Row i adds y_i*x to the accumulator, then the multiple
-// q_i*N of N that makes its lowest digit zero, and takes that digit away. The
-// accumulator is this:
+// rows generates two rows. Row i adds y_i*x to the sum, then the multiple q_i*N of N that
+// makes the lowest digit of the sum zero, and drops that digit. The digits of the sum are
+// distributed as follows:
 //
-//   - Digits 0 and 1 are in general registers, so the quotient of a row never waits
-//     for a vector.
-//   - The others are sums of the lanes of two accumulators, which take turns and move
-//     by four lanes every other turn: each has the time of two pairs for its chain of
-//     additions. The second row adds its high halves of x to the accumulator of the
-//     next pair.
-//   - Digits 2 and 3 become digits 0 and 1 of the next pair. What the second quotient
-//     gives to digit 2, which is needed soonest, is added in a general register.
-//   - What x gives to the digits in general registers does not depend on
-//     quotients, and is computed before, for all rows.
+//   - Digits 0 and 1 are in general registers, so that computing the quotient of a row
+//     never waits for a vector.
+//   - The others are the sums of the lanes of two accumulators. Pairs of rows add to them
+//     in turns, and they are shifted by four lanes every other turn, so that the chain of
+//     additions of each has the time of two pairs. The second row adds its high halves of
+//     x to the accumulator of the next pair.
+//   - Digits 2 and 3 become digits 0 and 1 of the next pair. The contribution of the second
+//     quotient to digit 2, which is needed first, is added in a general register.
+//   - The contributions of x to the digits in general registers do not depend on
+//     quotients. They are computed in advance for all rows.
 //
-// No carry moves between lanes. A pair adds 8 halves of products to a digit, each
-// below 2^52, and a digit has been in lanes for 40 pairs at most when it comes to
-// the general registers. There it gets 8 halves more and a carry of 2^9 at most.
-// 336*2^52 is below 2^61.
+// No carry moves between lanes. A pair adds 8 halves of products to a digit, each below
+// 2^52, and a digit is in lanes for at most 40 pairs before it moves to a general register.
+// There 8 more halves and a carry of at most 2^9 are added. 336*2^52 is below 2^61.
 func (f *frame) rows(p pair) {
 	at := f.layout()
 	d := f.digit
@@ -275,8 +273,8 @@ func (f *frame) rows(p pair) {
 		term{VPMADD52LUQ, f.q[0], f.n2, part{}},
 		term{VPMADD52HUQ, f.q[0], f.n1, part{}},
 	)
-	// The shortest way, for the next quotient waits for it. Other digits take the way
-	// by memory, for such a move needs one of the two ports that multiply.
+	// The next quotient waits for this digit, so it is moved directly. Other digits are
+	// moved through memory, since a direct move occupies one of the two ports that multiply.
 	VMOVQ(this.lanes[0].AsX(), d[0])
 
 	Comment("Second row: to digit 2, which becomes digit 0.")
@@ -312,14 +310,13 @@ func (f *frame) add(a accumulator, terms ...term) {
 	}
 }
 
-// quotient generates the quotient that makes d zero, in all lanes of a vector, and
-// in general registers what it makes N add to the next digit: the high half of its
-// product with N_0, the low half of that with N_1, and a carry. It uses d up.
+// quotient generates the quotient q that makes digit d zero, in all lanes of vector n, and
+// returns general registers whose sum q*N adds to the next digit: the high half of q*N_0,
+// the low half of q*N_1, and a carry. It destroys d.
 //
-// The carry is what d has above its 52 bits, and one if those are not zero, since
-// the low half of the product with N_0 makes them so. With N+1 instead of N less
-// the quotient, where N_0 is 2^52-1, only what d has above its bits is left of the
-// carry and the product with N_0.
+// The carry is the bits of d above 52, plus one if the lower bits are not zero, since adding
+// the low half of q*N_0 makes them zero. With lowOnes, N_0 is 2^52-1 and the code computes
+// q*(N+1) - q instead, for which only the bits of d above 52 remain of the carry and q*N_0.
 func (f *frame) quotient(d reg.GPPhysical, n int) (sum []reg.Register) {
 	at := f.layout()
 	q := d
@@ -328,7 +325,7 @@ func (f *frame) quotient(d reg.GPPhysical, n int) (sum []reg.Register) {
 		MOVQ(d, q)
 		IMULQ(word(modulus, at.inverse), q)
 	}
-	// What is above the digit does no harm, here and in the vector.
+	// Higher bits of q do not matter, here and in the vector.
 	VPBROADCASTQ(q, f.q[n])
 	MOVQ(word(modulus, at.low+1), low)
 	IMULQ(q, low)
@@ -366,7 +363,7 @@ func product(s size) {
 	TEXT(fmt.Sprintf("ifmaProduct%d", s.bits), NOSPLIT, "func(z, x, y, modulus, scratch *uint)")
 	Doc(
 		fmt.Sprintf("ifmaProduct%d sets z to the Montgomery product of x and y, for N of %d bits. z may be x or y.", s.bits, s.bits),
-		"The scratch keeps secrets.",
+		"Secrets remain in scratch.",
 	)
 	Pragma("noescape")
 	at := s.layout()
@@ -408,10 +405,10 @@ func product(s size) {
 	RET()
 }
 
-// columns generates, for every row and for the two digits after the last, the sum
-// of the halves of x_j*y_i that belong to the digit that the row makes zero and
-// that the vectors do not have: those with j = 0, and with j = 1 the low ones of
-// even rows and the high ones of odd rows. The latter come to odd digits only.
+// columns generates, for every row and for the two digits after the last one, the sum of
+// those halves of x_j*y_i that belong to the digit that the row makes zero and that the
+// vectors do not contain: all with j = 0, and of those with j = 1 the low halves of even
+// rows and the high halves of odd rows. The latter belong to odd digits only.
 func columns(s size) {
 	at := s.layout()
 	y := vectors[:s.vectors]
@@ -426,7 +423,7 @@ func columns(s size) {
 	}
 	setMask(reg.K1, 0b10101010)
 	for i := range (s.rows + scalars + lanes - 1) / lanes {
-		// Two sets of registers in turns.
+		// Two sets of registers are used alternately.
 		f := vectors[s.vectors+i%2*4:]
 		down, lo, hi := f[:2], f[2], f[3]
 		this, before := zero, zero
@@ -455,8 +452,8 @@ func setMask(k reg.OpmaskPhysical, lanes uint32) {
 	KMOVB(temporary.As32(), k)
 }
 
-// interleave generates indices of the lanes of two vectors, in turns, from a lane
-// on.
+// interleave generates the indices that interleave the lanes of two vectors, starting with
+// a lane.
 func interleave(name string, from int) Mem {
 	m := GLOBL(name, RODATA|NOPTR)
 	for i := range lanes {
@@ -465,25 +462,24 @@ func interleave(name string, from int) Mem {
 	return m
 }
 
-// square generates z = x*x/2^(52*rows) mod N, or that plus N, of x below 2N, as
-// product does, with half of the products of digits of x.
+// square generates z = x*x/2^(52*rows) mod N, or that plus N, of x below 2N, as product
+// does, with half of the products of digits of x.
 //
-// Row i has x_i times twice the digits of x from i+2 on. The digits of 2x are
-// 2*x_j without the bit above the digit, plus that bit of x_(j-1), and the latter
-// belongs to the row wherever the row has x_(j-1). So x_i times x_i and, without
-// that bit, times 2*x_(i+1), are computed before, for all i at once: the near
-// products.
+// Row i is x_i times the digits of 2x from i+2 on. Digit j of 2x is 2*x_j without the bit
+// above the digit, plus that bit of 2*x_(j-1), which belongs to the row if x_(j-1) does.
+// The other products of x_i, with x_i and with 2*x_(i+1) without that bit, are the near
+// products. They are computed in advance for all i at once.
 //
-// Rows come in blocks of eight, each of which has one vector of x less.
+// Each block of eight rows has one vector of x less than the block before.
 func square(s size) {
 	TEXT(fmt.Sprintf("ifmaSquare%d", s.bits), NOSPLIT, "func(z, x, modulus, scratch *uint, times uint)")
 	Doc(
-		fmt.Sprintf("ifmaSquare%d sets z to the Montgomery square of x, for N of %d bits, and then squares it until", s.bits, s.bits),
-		"there have been as many squares as times says, which is not 0. z may be x. The scratch keeps secrets.",
+		fmt.Sprintf("ifmaSquare%d sets z to the Montgomery square of x, for N of %d bits, and squares z again", s.bits, s.bits),
+		"until it has squared times times. times is not 0. z may be x. Secrets remain in scratch.",
 	)
 	Pragma("noescape")
 	at := s.layout()
-	// The end of a square loads z into the same register.
+	// x and z share a register: the next square continues with z.
 	x := argZ
 	Load(Param("x"), x)
 	Load(Param("modulus"), modulus)
@@ -499,7 +495,7 @@ func square(s size) {
 	ANDQ(word(modulus, at.largest), f.digit[0])
 
 	for b := range s.vectors {
-		Comment("The next block. Masks have lanes from 0 to 4 on, then from 4 to 8 on.")
+		Comment("The next block. Mask i selects the lanes from i on, in the second turn from 4+i on.")
 		for i, k := range masks {
 			KSHIFTLB(U8(i), allLanes, k)
 		}
@@ -540,14 +536,14 @@ func square(s size) {
 	RET()
 }
 
-// near generates the near products, and twice the digits of x from digits 1 and 2
-// up. The near products from digit 2 up, as many as it has lanes, become the first
-// accumulator. All from digit 1 up are in the scratch, for the end of the square to
-// add those that the accumulator did not have: the others of these are zeros then.
+// near generates the near products, and 2x from digits 1 and 2 up. The near products from
+// digit 2 up fill the lanes of the first accumulator. Those from digit 1 up are in the
+// scratch. At its end the square adds those that did not fit into the accumulator; the
+// words before them in the last vector are set to 0.
 //
-// Digit 2i+1 of the near products has the high half of x_i*x_i and the low half of
-// x_i times 2*x_(i+1), digit 2i+2 the high half of that and the low half of
-// x_(i+1)*x_(i+1).
+// Digit 2i+1 of the near products is the sum of the high half of x_i*x_i and the low half
+// of x_i * 2*x_(i+1). Digit 2i+2 is the sum of the high half of the latter and the low half
+// of x_(i+1)*x_(i+1).
 func (f *frame) near(x reg.Register) {
 	at := f.layout()
 	twice, near, free := f.acc[0].lanes, f.acc[1].lanes, vectors[2*f.vectors:]
@@ -610,20 +606,19 @@ func (f *frame) near(x reg.Register) {
 	switch lanes*f.vectors - f.size.rows {
 	case 0:
 	case lanes / 2:
-		// Four digits of the result that the accumulator has.
+		// Four digits that the accumulator contains.
 		VMOVDQU64(zero.AsY(), word(scratch, at.columns+f.size.rows+scalars-1))
 	default:
 		panic("no store for so many lanes")
 	}
 }
 
-// normalise generates the end of a product: the digits of the general registers
-// and of the vectors become digits below 2^52, in z.
+// normalise generates the end of a product: it sets z to the sum, with digits below 2^52.
 //
-// One step of all lanes at once moves what is above 52 bits, less than 2^9, to the
-// next lane. After it a lane carries one or nothing: it does if it is above the
-// largest digit, or is equal to that and gets a carry. So the addition of two bit
-// masks finds all carries. z is below 2^(52*lanes), so the last lane has none.
+// One step for all lanes at once moves the bits above 52, less than 2^9, to the next lane.
+// After that the carry of a lane is 0 or 1. It is 1 if the lane is above the largest digit,
+// or equal to it and gets a carry itself. Therefore the addition of two bit masks finds all
+// carries. z is below 2^(52*lanes), so the last lane has none.
 func (f *frame) normalise() {
 	acc, other := f.acc[0].lanes, f.acc[1].lanes
 	up := other
@@ -637,7 +632,7 @@ func (f *frame) normalise() {
 	}
 	VMOVQ(f.digit[0], lowest.AsX())
 	VPINSRQ(U8(1), f.digit[1], lowest.AsX(), lowest.AsX())
-	// To the top, from where they move on in front of lane 0.
+	// To the top lanes, from where the next shift moves them in front of lane 0.
 	VALIGNQ(U8(scalars), zero, lowest, lowest)
 	for i := f.vectors - 1; i >= 0; i-- {
 		before := lowest
@@ -647,7 +642,7 @@ func (f *frame) normalise() {
 		VALIGNQ(U8(lanes-scalars), before, acc[i], acc[i])
 	}
 
-	Comment("One step of all lanes.")
+	Comment("One step for all lanes.")
 	VPTERNLOGQ(U8(0xFF), ones, ones, ones)
 	VPSRLQ(U8(spare), ones, largest)
 	for i, r := range acc {
@@ -664,7 +659,7 @@ func (f *frame) normalise() {
 	}
 
 	Comment("All carries.")
-	// Bits of the lanes that are above the largest digit, and equal to it.
+	// One bit for each lane: whether it is above the largest digit, and equal to it.
 	above := []reg.GPPhysical{reg.RAX, reg.RBX}
 	equal := []reg.GPPhysical{reg.RCX, reg.RDX}
 	words := (f.vectors + lanes - 1) / lanes
@@ -705,12 +700,11 @@ func (f *frame) normalise() {
 	}
 }
 
-// read generates the choice of one of 16 entries. It loads every word of
-// every entry, by plain loads and in the same order always, and keeps those of one
-// under a mask that a comparison makes of the digit.
+// read generates the selection of one of 16 entries. It loads every word of every entry in
+// a fixed order, and selects by masks from comparisons with the digit.
 func read(s size) {
 	TEXT(fmt.Sprintf("ifmaRead%d", s.bits), NOSPLIT, "func(z, entries *uint, digit uint)")
-	Doc(fmt.Sprintf("ifmaRead%d sets z to the entry that the digit names, of 16 elements of %d bits, all of which", s.bits, s.bits), "it loads.")
+	Doc(fmt.Sprintf("ifmaRead%d sets z to entry digit of 16 elements of %d bits. It loads all of them.", s.bits, s.bits))
 	Pragma("noescape")
 	z, entries, wanted := reg.RDI, reg.RSI, reg.RAX
 	Load(Param("z"), z)
@@ -740,11 +734,11 @@ func read(s size) {
 	RET()
 }
 
-// wipe generates what overwrites the registers of the routines above. VZEROUPPER
-// would leave half of those below Z16, and all of the others.
+// wipe generates the routine that clears all registers that the others use. VZEROUPPER does
+// not clear the lower halves of Z0 to Z15, nor Z16 to Z31.
 func wipe() {
 	TEXT("ifmaWipe", NOSPLIT, "func()")
-	Doc("ifmaWipe overwrites what the routines above leave in registers.")
+	Doc("ifmaWipe clears the registers that the routines above use.")
 	for _, r := range vectors {
 		clearVector(r)
 	}

@@ -17,11 +17,12 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/alteration"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 var items = []seal.Item{seal.LicenseActivationMessage, seal.ActivationCode, seal.EventReactivationCounter}
 
-// vectorExchange is the exchange of the known answers below.
+// vectorExchange returns K, A and B of the known answers below.
 func vectorExchange() (key, a, b []byte) {
 	key, a, b = make([]byte, 32), make([]byte, 256), make([]byte, 256)
 	for i := range key {
@@ -36,9 +37,9 @@ func vectorExchange() (key, a, b []byte) {
 	return key, a, b
 }
 
-// The known answers were computed outside Go: Python's hmac and hashlib for the
-// keys and the MAC, OpenSSL for AES-256-CTR.
-func TestTransportVectors(t *testing.T) {
+// Open agrees with known answers that were computed outside Go: by Python's hmac and hashlib
+// for the keys and the MAC, and by OpenSSL for AES-256-CTR.
+func TestSessionVectors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		item                 seal.Item
@@ -54,7 +55,7 @@ func TestTransportVectors(t *testing.T) {
 	} {
 		t.Run(string(c.item), func(t *testing.T) {
 			t.Parallel()
-			got, err := NewTransport(vectorExchange()).Open(c.item, seal.Ciphertext{Data: unhex(t, c.data), Counter: unhex(t, "F0F1F2F3F4F5F6F7"), MAC: unhex(t, c.mac)})
+			got, err := NewSession(vectorExchange()).Open(c.item, seal.Ciphertext{Data: digits.Decode(t, c.data), Counter: digits.Decode(t, "F0F1F2F3F4F5F6F7"), MAC: digits.Decode(t, c.mac)})
 			if err != nil || string(got) != c.plaintext {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -62,7 +63,8 @@ func TestTransportVectors(t *testing.T) {
 	}
 }
 
-// oracleHMAC is RFC 2104 written out.
+// oracleHMAC computes HMAC-SHA-256 by the definition of RFC 2104, for keys of at most 64
+// bytes.
 func oracleHMAC(key, message []byte) []byte {
 	var inner, outer [64]byte
 	copy(inner[:], key)
@@ -76,8 +78,8 @@ func oracleHMAC(key, message []byte) []byte {
 	return h[:]
 }
 
-// oracleOpen follows the profile step by step, with HKDF (RFC 5869) and CTR
-// (NIST SP 800-38A) written out.
+// oracleOpen computes plaintext and MAC by the definitions of HKDF (RFC 5869) and CTR (NIST SP
+// 800-38A).
 func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Ciphertext) (plaintext, mac []byte) {
 	tb.Helper()
 	salt := sha256.Sum256(slices.Concat(a, b))
@@ -97,8 +99,8 @@ func oracleOpen(tb testing.TB, key, a, b []byte, item seal.Item, c seal.Cipherte
 	return plaintext, oracleHMAC(kmac, slices.Concat(c.Counter, c.Data))
 }
 
-// What Seal produces is what the profile says, for random exchanges and lengths.
-func TestTransportAgainstOracle(t *testing.T) {
+// Seal agrees with the oracle for random exchanges and lengths.
+func TestSessionAgainstOracle(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		bytesOf := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(r, name) }
@@ -107,7 +109,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 		item := rapid.SampledFrom(items).Draw(r, "item")
 		want := rapid.SliceOfN(rapid.Byte(), 1, 200).Draw(r, "plaintext")
 
-		c, err := NewTransport(key, a, b).Seal(item, want)
+		c, err := NewSession(key, a, b).Seal(item, want)
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -118,7 +120,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 		if !bytes.Equal(got, want) || !bytes.Equal(mac, c.MAC) {
 			r.Fatalf("got %x with MAC %x, sealed %x with MAC %x", got, mac, want, c.MAC)
 		}
-		opened, err := NewTransport(key, a, b).Open(item, c)
+		opened, err := NewSession(key, a, b).Open(item, c)
 		if err != nil || !bytes.Equal(opened, want) {
 			r.Fatalf("opened to %x, %v", opened, err)
 		}
@@ -129,7 +131,7 @@ func TestTransportAgainstOracle(t *testing.T) {
 // without plaintext.
 func TestAlteredCiphertext(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	c, err := tr.Seal(seal.ActivationCode, []byte("activation code 17"))
 	if err != nil {
 		t.Fatal(err)
@@ -161,10 +163,10 @@ func TestAlteredCiphertext(t *testing.T) {
 	}
 }
 
-// The boundary between counter and data cannot be moved.
+// Bytes cannot be moved between counter and data.
 func TestCounterBoundary(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	c, err := tr.Seal(seal.ActivationCode, []byte("activation code"))
 	if err != nil {
 		t.Fatal(err)
@@ -177,26 +179,26 @@ func TestCounterBoundary(t *testing.T) {
 	}
 }
 
-// A ciphertext belongs to its item, key and exchange.
+// A ciphertext only opens as its item, with its key and in its exchange.
 func TestCiphertextBinding(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
-	c, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
+	c, err := NewSession(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	other := func(v []byte) []byte { v = bytes.Clone(v); v[len(v)-1] ^= 1; return v }
 	for _, x := range []struct {
 		name string
-		tr   *Transport
+		tr   *Session
 		item seal.Item
 	}{
-		{"other item", NewTransport(key, a, b), seal.EventReactivationCounter},
-		{"unknown item", NewTransport(key, a, b), "activationcode"},
-		{"other key", NewTransport(other(key), a, b), seal.ActivationCode},
-		{"other client value", NewTransport(key, other(a), b), seal.ActivationCode},
-		{"other server value", NewTransport(key, a, other(b)), seal.ActivationCode},
-		{"swapped values", NewTransport(key, b, a), seal.ActivationCode},
+		{"other item", NewSession(key, a, b), seal.EventReactivationCounter},
+		{"unknown item", NewSession(key, a, b), "activationcode"},
+		{"other key", NewSession(other(key), a, b), seal.ActivationCode},
+		{"other client value", NewSession(key, other(a), b), seal.ActivationCode},
+		{"other server value", NewSession(key, a, other(b)), seal.ActivationCode},
+		{"swapped values", NewSession(key, b, a), seal.ActivationCode},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
@@ -207,12 +209,12 @@ func TestCiphertextBinding(t *testing.T) {
 	}
 }
 
-// Encryption and MAC keys differ between purposes, items, keys and exchanges.
+// All derived keys differ, between purposes, items, keys and exchanges.
 func TestKeysDiffer(t *testing.T) {
 	t.Parallel()
 	key, a, b := vectorExchange()
 	seen := make(map[string]string)
-	for name, tr := range map[string]*Transport{"first": NewTransport(key, a, b), "swapped": NewTransport(key, b, a), "other key": NewTransport(a[:32], a, b)} {
+	for name, tr := range map[string]*Session{"first": NewSession(key, a, b), "swapped": NewSession(key, b, a), "other key": NewSession(a[:32], a, b)} {
 		for _, item := range items {
 			encryption, authentication, err := tr.keys(item)
 			if err != nil {
@@ -229,16 +231,15 @@ func TestKeysDiffer(t *testing.T) {
 	}
 }
 
-// same tells whether err is want and says no more than want.
+// same reports whether err is want and has the same text.
 func same(err, want error) bool {
 	return errors.Is(err, want) && err.Error() == want.Error()
 }
 
-// An item is sealed once per Transport, however many ask at once; the other
-// items are not concerned.
+// A session seals each item once, even if called concurrently.
 func TestSealOnce(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	for _, item := range items {
 		var sealed atomic.Int32
 		var wg sync.WaitGroup
@@ -259,9 +260,10 @@ func TestSealOnce(t *testing.T) {
 	}
 }
 
+// Seal refuses unknown items and empty plaintexts, which do not use up an item.
 func TestSealErrors(t *testing.T) {
 	t.Parallel()
-	tr := NewTransport(vectorExchange())
+	tr := NewSession(vectorExchange())
 	if _, err := tr.Seal("serialNumber", []byte("x")); !same(err, ErrUnknownItem) {
 		t.Errorf("unknown item: %v", err)
 	}
@@ -273,12 +275,12 @@ func TestSealErrors(t *testing.T) {
 	}
 }
 
-// Counters are random: two Transports of one exchange do not repeat one.
+// Counters are random: two sessions of one exchange do not use the same one.
 func TestCounterIsRandom(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
 	for range 1000 {
-		c, err := NewTransport(vectorExchange()).Seal(seal.ActivationCode, []byte("x"))
+		c, err := NewSession(vectorExchange()).Seal(seal.ActivationCode, []byte("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,35 +291,35 @@ func TestCounterIsRandom(t *testing.T) {
 	}
 }
 
-// An item opens as it was sealed, and neither altered in any of its parts, nor as
-// another item, nor in another exchange, whichever plaintext and exchange.
+// An item opens to its plaintext. It does not open if a part is altered, as another item, or
+// in another exchange. This holds for any plaintext and exchange.
 func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		blob := func(name string, n int) []byte { return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name) }
 		size := rapid.SampledFrom([]int{256, 384, 512}).Draw(t, "size")
 		exchange := [3][]byte{blob("key", 32), blob("A", size), blob("B", size)}
-		transport := func(e [3][]byte) *Transport { return NewTransport(e[0], e[1], e[2]) }
+		session := func(e [3][]byte) *Session { return NewSession(e[0], e[1], e[2]) }
 		item := rapid.SampledFrom(items).Draw(t, "item")
 		plaintext := rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "plaintext")
-		c, err := transport(exchange).Seal(item, plaintext)
+		c, err := session(exchange).Seal(item, plaintext)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := transport(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
+		if got, err := session(exchange).Open(item, c); err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("opened to %x, %v", got, err)
 		}
-		refused := func(what string, tr *Transport, item seal.Item, c seal.Ciphertext) {
+		refused := func(what string, tr *Session, item seal.Item, c seal.Ciphertext) {
 			if got, err := tr.Open(item, c); !same(err, seal.ErrUnopened) || got != nil {
 				t.Fatalf("%s: opened to %x, %v", what, got, err)
 			}
 		}
-		refused("altered data", transport(exchange), item, seal.Ciphertext{Data: alteration.Draw(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
-		refused("altered counter", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration.Draw(t, "counter", c.Counter), MAC: c.MAC})
-		refused("altered MAC", transport(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration.Draw(t, "MAC", c.MAC)})
+		refused("altered data", session(exchange), item, seal.Ciphertext{Data: alteration.Draw(t, "data", c.Data), Counter: c.Counter, MAC: c.MAC})
+		refused("altered counter", session(exchange), item, seal.Ciphertext{Data: c.Data, Counter: alteration.Draw(t, "counter", c.Counter), MAC: c.MAC})
+		refused("altered MAC", session(exchange), item, seal.Ciphertext{Data: c.Data, Counter: c.Counter, MAC: alteration.Draw(t, "MAC", c.MAC)})
 		for _, other := range items {
 			if other != item {
-				refused("other item", transport(exchange), other, c)
+				refused("other item", session(exchange), other, c)
 			}
 		}
 		part := rapid.IntRange(0, 2).Draw(t, "part of the exchange")
@@ -325,14 +327,14 @@ func TestCiphertextOpensOnlyAsSealed(t *testing.T) {
 		another[part] = bytes.Clone(exchange[part])
 		bit := rapid.IntRange(0, 8*len(another[part])-1).Draw(t, "bit of the exchange")
 		another[part][bit/8] ^= 1 << (bit % 8)
-		refused("other exchange", transport(another), item, c)
+		refused("other exchange", session(another), item, c)
 	})
 }
 
-// Nothing opens but what has the right MAC, and nothing makes Open panic.
-func FuzzTransportOpen(f *testing.F) {
+// Only ciphertexts with the right MAC open, and none makes Open panic.
+func FuzzSessionOpen(f *testing.F) {
 	key, a, b := vectorExchange()
-	genuine, err := NewTransport(key, a, b).Seal(seal.ActivationCode, []byte("code"))
+	genuine, err := NewSession(key, a, b).Seal(seal.ActivationCode, []byte("code"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -342,7 +344,7 @@ func FuzzTransportOpen(f *testing.F) {
 	f.Add("activationCode", []byte{1}, make([]byte, 16), make([]byte, 32))
 	f.Fuzz(func(t *testing.T, item string, data, counter, mac []byte) {
 		c := seal.Ciphertext{Data: data, Counter: counter, MAC: mac}
-		got, err := NewTransport(key, a, b).Open(seal.Item(item), c)
+		got, err := NewSession(key, a, b).Open(seal.Item(item), c)
 		if err != nil {
 			if !same(err, seal.ErrUnopened) || got != nil {
 				t.Fatalf("got %x, %v", got, err)
@@ -356,12 +358,12 @@ func FuzzTransportOpen(f *testing.F) {
 	})
 }
 
-func BenchmarkTransportSeal(b *testing.B) {
+func BenchmarkSessionSeal(b *testing.B) {
 	key, x, y := vectorExchange()
 	plaintext := make([]byte, 1024)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := NewTransport(key, x, y).Seal(seal.LicenseActivationMessage, plaintext); err != nil {
+		if _, err := NewSession(key, x, y).Seal(seal.LicenseActivationMessage, plaintext); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -386,7 +386,7 @@ func TestRejectedReloadLeavesTheRunningOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, "the rejected configuration to let go", func() bool {
-				counted, _ := counterPool.References(countersKey)
+				counted, _ := limiterPool.References(limitersKey)
 				return storeReferences(s.storePath()) == 1 && counted == 1
 			})
 			if err := s.activate(t, r); err != nil {

@@ -74,7 +74,7 @@ type holding struct {
 // held tells what all pools have.
 func held() map[string]holding {
 	all := make(map[string]holding)
-	for name, pool := range map[string]*caddy.UsagePool{"store": storePool, "state": statePool, "counters": counterPool} {
+	for name, pool := range map[string]*caddy.UsagePool{"store": storePool, "state": statePool, "limiters": limiterPool} {
 		values := make(map[any]any)
 		pool.Range(func(key, value any) bool {
 			values[key] = value
@@ -158,7 +158,7 @@ func idle(t *testing.T) map[string]holding {
 				return false
 			}
 		}
-		return !bytes.Contains(stacks, []byte("(*App).started")) && !bytes.Contains(stacks, []byte("giveBack"))
+		return !bytes.Contains(stacks, []byte("(*App).onStarted")) && !bytes.Contains(stacks, []byte("returnToPool"))
 	}) {
 		t.Fatalf("the pools hold %v", rest)
 	}
@@ -781,8 +781,8 @@ func TestCleaningUpAgain(t *testing.T) {
 
 // Modules that were never provisioned have nothing to give back.
 func TestCleaningUpWithoutProvisioning(t *testing.T) {
-	owner := &App{counters: newCounters(new(counts))}
-	if _, err := acquireCounters(new(counts)); err != nil {
+	owner := &App{limiters: newLimiters(new(limitValues))}
+	if _, err := acquireLimiters(new(limitValues)); err != nil {
 		t.Fatal(err)
 	}
 	before := held()
@@ -863,7 +863,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				}
 			}
 			if current != nil {
-				want["counters "+countersKey]++
+				want["limiters "+limitersKey]++
 				for _, address := range current.servers {
 					want["state "+address]++
 				}
@@ -898,7 +898,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 			check()
 		}
 		end := func(l *loaded) {
-			l.app.store.(interface{ end() }).end()
+			l.app.store.(interface{ endRequest() }).endRequest()
 			l.requests--
 			check()
 		}
@@ -926,7 +926,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				if err := caddy.Load(encode(t, config), true); err != nil {
 					rt.Fatal(err)
 				}
-				current = &loaded{app: running(t), servers: slices.Clone(running(t).AuthenticationServers.states)}
+				current = &loaded{app: running(t), servers: slices.Clone(running(t).AuthenticationServers.stateKeys)}
 				current.store = current.app.store.(interface{ poolKey() string }).poolKey()
 				all = append(all, current)
 				check()
@@ -953,7 +953,7 @@ func TestPoolsHoldWhatIsUsed(t *testing.T) {
 				l := rapid.SampledFrom(all).Draw(rt, "configuration")
 				l.app.store.Begin()
 				l.requests++
-				release, err := l.app.service.Reserve(t.Context())
+				release, err := l.app.activation.Reserve(t.Context())
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -980,7 +980,7 @@ func TestFailedConfigurationHasNoSuccession(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
 	first := running(t)
-	if startedApps.last() != first {
+	if startedApps.latest() != first {
 		t.Error("the configuration that runs is not the last")
 	}
 	config := copyOf(t, s.config)
@@ -988,11 +988,11 @@ func TestFailedConfigurationHasNoSuccession(t *testing.T) {
 	if err := caddy.Load(encode(t, config), true); err == nil {
 		t.Fatal("accepted")
 	}
-	if startedApps.last() != first {
+	if startedApps.latest() != first {
 		t.Error("the configuration that failed is the last")
 	}
 	s.load(t)
-	if last := startedApps.last(); last != running(t) || last == first {
+	if last := startedApps.latest(); last != running(t) || last == first {
 		t.Error("the new configuration is not the last")
 	}
 }

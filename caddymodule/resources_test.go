@@ -187,21 +187,21 @@ func TestResourceClosesAfterTheLastRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, s := caddy.NewUsagePool(), new(shop)
 		l := mustLease(t, pool, "k", s)
-		l.begin()
-		l.begin()
+		l.beginRequest()
+		l.beginRequest()
 		v := mustGet(t, l)
 		l.release()
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 0 || mustGet(t, l) != v {
 			t.Fatal("closed with a request in flight")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 1 {
 			t.Fatal("not closed after the last request")
 		}
-		time.Sleep(2 * drainCeiling) // no timer is left that could close anything twice
+		time.Sleep(2 * drainTimeout) // no timer is left that could close anything twice
 		if v.closed.Load() != 1 {
 			t.Fatal("closed again")
 		}
@@ -215,10 +215,10 @@ func TestResourceClosesAtTheCeiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, s := caddy.NewUsagePool(), new(shop)
 		l := mustLease(t, pool, "k", s)
-		l.begin()
+		l.beginRequest()
 		v := mustGet(t, l)
 		l.release()
-		time.Sleep(drainCeiling - time.Second)
+		time.Sleep(drainTimeout - time.Second)
 		synctest.Wait()
 		if v.closed.Load() != 0 {
 			t.Fatal("closed before the ceiling")
@@ -231,7 +231,7 @@ func TestResourceClosesAtTheCeiling(t *testing.T) {
 		if _, exists := pool.References("k"); exists {
 			t.Fatal("reference left in the pool")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 1 {
 			t.Fatal("closed twice")
@@ -246,15 +246,15 @@ func TestDrainingResourceIsRevived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, s := caddy.NewUsagePool(), new(shop)
 		first := mustLease(t, pool, "k", s)
-		first.begin()
+		first.beginRequest()
 		v := mustGet(t, first)
 		first.release()
 		again := mustLease(t, pool, "k", s)
 		if mustGet(t, again) != v || s.opened() != 1 {
 			t.Fatal("opened twice")
 		}
-		first.end()
-		time.Sleep(2 * drainCeiling)
+		first.endRequest()
+		time.Sleep(2 * drainTimeout)
 		synctest.Wait()
 		if v.closed.Load() != 0 {
 			t.Fatal("closed under the newer configuration")
@@ -277,19 +277,19 @@ func TestLateRequestOpensAndCloses(t *testing.T) {
 		mustGet(t, l)
 		l.release()
 		synctest.Wait()
-		l.begin()
+		l.beginRequest()
 		late := mustGet(t, l)
 		if s.opened() != 2 || late.closed.Load() != 0 {
 			t.Fatal("late request got a closed resource")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if late.closed.Load() != 1 {
 			t.Fatal("not closed after the late request")
 		}
 		// Even without a request around it.
 		stray := mustGet(t, l)
-		time.Sleep(2 * drainCeiling)
+		time.Sleep(2 * drainTimeout)
 		synctest.Wait()
 		if stray.closed.Load() != 1 {
 			t.Fatal("not closed after the ceiling")

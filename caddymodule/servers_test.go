@@ -33,7 +33,7 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 	const address = "https://load.example.com:8888/"
 	open := func(extra ...Instance) (*AuthenticationServers, error) {
 		s := &AuthenticationServers{Instances: append([]Instance{{Name: "primary", URL: address}}, extra...)}
-		_, err := s.open(ctx, slog.New(slog.DiscardHandler))
+		_, err := s.provision(ctx, slog.New(slog.DiscardHandler))
 		return s, err
 	}
 	references := func() int {
@@ -97,9 +97,9 @@ func TestLimitsOfInstances(t *testing.T) {
 		{queue: new(100_001), problem: "max_queue: must be from 0 to 100000"},
 	} {
 		s := AuthenticationServers{MaxConnections: tt.connections, ReservedConnections: tt.reserved, MaxWaiting: tt.waiting, MaxQueue: tt.queue}
-		i := s.limits()
+		i := s.instanceLimits()
 		s.Instances = []Instance{{Name: "primary", URL: "https://limits.example.com/"}}
-		_, err := s.open(caddy.Context{}, slog.New(slog.DiscardHandler))
+		_, err := s.provision(caddy.Context{}, slog.New(slog.DiscardHandler))
 		s.close()
 		if tt.problem != "" {
 			require.EqualError(t, err, tt.problem)
@@ -180,7 +180,7 @@ func serversOf(t *testing.T, s *AuthenticationServers, h http.Handler) *authserv
 	}
 	s.TLS = &reverseproxy.TLSConfig{CARaw: json.RawMessage(`{"provider": "file", "pem_files": ["` + files.Authority + `"]}`)}
 	t.Cleanup(s.close)
-	servers, err := s.open(ctx, slog.New(slog.DiscardHandler))
+	servers, err := s.provision(ctx, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return servers
 }

@@ -33,7 +33,7 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	service := func() (*ownership.Service, *EmbeddedStore) {
 		store := newEmbedded(t, path)
-		s, err := ownership.New(ownership.Config{Open: (&keyedStore{module: store}).claims})
+		s, err := ownership.New(ownership.Config{Open: (&keyringStore{module: store}).openOwnership})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func newEmbedded(t *testing.T, path string) *EmbeddedStore {
 // keyring is the ring that a new configuration of a file gets with configured keys.
 func keyring(t *testing.T, path string, configured ...[]byte) (*seal.Keyring, error) {
 	t.Helper()
-	_, ring, err := (&keyedStore{module: newEmbedded(t, path), configured: configured}).open(t.Context())
+	_, ring, err := (&keyringStore{module: newEmbedded(t, path), configuredKeys: configured}).open(t.Context())
 	return ring, err
 }
 
@@ -124,7 +124,7 @@ func TestEmbeddedKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s := &keyedStore{module: newEmbedded(t, path), configured: [][]byte{configured}}
+	s := &keyringStore{module: newEmbedded(t, path), configuredKeys: [][]byte{configured}}
 	_, both, err := s.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	s := newEmbedded(t, path)
 	defer s.Begin()()
-	store, _, err := (&keyedStore{module: s}).open(t.Context())
+	store, _, err := (&keyringStore{module: s}).open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,11 +199,11 @@ func TestKeyedStoreTellsWhatIsMissing(t *testing.T) {
 	if err := os.WriteFile(embedded.KeyPath(path), []byte("no key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if store, ring, err := (&keyedStore{module: newEmbedded(t, path)}).claims(t.Context()); store == nil || ring != nil || err == nil {
+	if store, ring, err := (&keyringStore{module: newEmbedded(t, path)}).openOwnership(t.Context()); store == nil || ring != nil || err == nil {
 		t.Errorf("without keys: store %v, ring %v, error %v", store, ring, err)
 	}
 	inFile := filepath.Join(embedded.KeyPath(path), "dsapp.db")
-	if store, ring, err := (&keyedStore{module: newEmbedded(t, inFile)}).claims(t.Context()); store != nil || ring != nil || err == nil {
+	if store, ring, err := (&keyringStore{module: newEmbedded(t, inFile)}).openOwnership(t.Context()); store != nil || ring != nil || err == nil {
 		t.Errorf("without a store: store %v, ring %v, error %v", store, ring, err)
 	}
 }
@@ -213,7 +213,7 @@ func TestKeyedStoreTellsWhatIsMissing(t *testing.T) {
 func TestDamagedFileIsReadOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	o := &opener{path: path}
+	o := &fileOpener{path: path}
 	opens := func() error {
 		t.Helper()
 		s, err := o.open()
@@ -272,7 +272,7 @@ func TestFileCutWhileOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Open = (&keyedStore{module: newEmbedded(t, path)}).registrations
+	config.Open = (&keyringStore{module: newEmbedded(t, path)}).openActivation
 	s, err := activation.New(config)
 	if err != nil {
 		t.Fatal(err)

@@ -34,13 +34,13 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	case parts && t.Kind() == reflect.Struct:
 		var members map[string]json.RawMessage
 		if json.Unmarshal(data, &members) != nil {
-			return atPath(path, errors.New("must be an object"))
+			return withPath(path, errors.New("must be an object"))
 		}
 		fields := configFields(t)
 		for _, name := range sortedNames(members) {
 			field, ok := fields[name]
 			if !ok {
-				return atPath(path, unknownName("unknown field", name, sortedNames(fields)))
+				return withPath(path, unknownName("unknown field", name, sortedNames(fields)))
 			}
 			if err := checkConfig(members[name], field, strings.TrimPrefix(path+"."+name, ".")); err != nil {
 				return err
@@ -50,7 +50,7 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	case parts && t.Kind() == reflect.Slice:
 		var elements []json.RawMessage
 		if json.Unmarshal(data, &elements) != nil {
-			return atPath(path, errors.New("must be a list"))
+			return withPath(path, errors.New("must be a list"))
 		}
 		for i, element := range elements {
 			if err := checkConfig(element, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
@@ -79,7 +79,7 @@ func checkValue(data []byte, t reflect.Type, path string) error {
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
 		what = fmt.Sprintf("a whole number of at most %d bits", t.Bits())
 	}
-	return atPath(path, errors.New("must be "+what))
+	return withPath(path, errors.New("must be "+what))
 }
 
 // configFields are the types of the fields of a struct by their names in JSON.
@@ -93,8 +93,8 @@ func configFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// atPath is err with the path that it is about.
-func atPath(path string, err error) error {
+// withPath is err with the path that it is about.
+func withPath(path string, err error) error {
 	if path == "" {
 		return err
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// decodeConfig decodes the JSON of a module into to, a pointer to a struct without
-// methods of its own. Its errors begin with the path of what is wrong and tell what is
-// accepted there.
+// decodeConfig decodes the JSON configuration of a module into to, which points to a struct
+// type without an UnmarshalJSON method. Errors begin with the path of the option and say
+// what is accepted there.
 func decodeConfig(data []byte, to any) error {
 	if err := checkConfig(data, reflect.TypeOf(to).Elem(), ""); err != nil {
 		return err
@@ -22,7 +22,7 @@ func decodeConfig(data []byte, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-// checkConfig checks that data can be decoded into a value of type t. It lies at path.
+// checkConfig checks that data, which is at path, can be decoded into a value of type t.
 func checkConfig(data []byte, t reflect.Type, path string) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -63,7 +63,7 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	}
 }
 
-// checkValue checks a value that has no parts.
+// checkValue checks a value that is neither an object nor a list of options.
 func checkValue(data []byte, t reflect.Type, path string) error {
 	if json.Unmarshal(data, reflect.New(t).Interface()) == nil {
 		return nil
@@ -82,7 +82,7 @@ func checkValue(data []byte, t reflect.Type, path string) error {
 	return withPath(path, errors.New("must be "+what))
 }
 
-// configFields are the types of the fields of a struct by their names in JSON.
+// configFields returns the types of the fields of a struct by their JSON names.
 func configFields(t reflect.Type) map[string]reflect.Type {
 	fields := make(map[string]reflect.Type)
 	for field := range t.Fields() {
@@ -93,7 +93,7 @@ func configFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// withPath is err with the path that it is about.
+// withPath adds the path of the option to err.
 func withPath(path string, err error) error {
 	if path == "" {
 		return err
@@ -101,7 +101,8 @@ func withPath(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// unknownName is the error of a name that is none of those that are known.
+// unknownName returns the error for a name that is not among the known ones. It suggests the
+// most similar known name or lists all of them.
 func unknownName(what, name string, known []string) error {
 	nearest, least := "", len(name)/3+1
 	for _, k := range known {
@@ -115,8 +116,7 @@ func unknownName(what, name string, known []string) error {
 	return fmt.Errorf("%s %q, known are %s", what, name, strings.Join(known, ", "))
 }
 
-// editDistance is how many characters have to be changed, added or left out to make b
-// of a, without regard to case.
+// editDistance returns the Levenshtein distance of a and b, ignoring case.
 func editDistance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	row := make([]int, len(b)+1)

@@ -258,7 +258,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		in.URL = address
 		in.Transport = transport
 		in.State = state
-		in.Probe = newProbe(transport, address)
+		in.Probe = newProbe(transport, address, refusalTimeout)
 		config.Instances[i] = in
 	}
 	s.servers, err = authserver.New(config)

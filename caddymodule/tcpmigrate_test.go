@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Only a kernel that could keep connections that wait, and does not, is warned of.
+// The warning is for kernels that have the setting and have it switched off.
 func TestReloadResetsConnections(t *testing.T) {
 	t.Parallel()
 	setting := filepath.Join(t.TempDir(), "tcp_migrate_req")

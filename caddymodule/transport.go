@@ -53,9 +53,10 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTime
 // the connection. With TLS 1.3, a server checks the client certificate only then.
 const refusalTimeout = 250 * time.Millisecond
 
-// newProbe returns a function that makes a connection with the settings of a transport
-// and closes it. newProbe must be called before the transport is used.
-func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
+// newProbe returns a function that makes a connection with the settings of a transport,
+// waits for wait whether the server refuses it, and closes it. newProbe must be called
+// before the transport is used.
+func newProbe(t *http.Transport, server *url.URL, wait time.Duration) func(context.Context) error {
 	clientTLS := t.TLSClientConfig.Clone()
 	clientTLS.ServerName = cmp.Or(clientTLS.ServerName, server.Hostname())
 	address := net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))
@@ -71,17 +72,17 @@ func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
 		if err := client.HandshakeContext(ctx); err != nil {
 			return err
 		}
-		return readRefusal(client)
+		return readRefusal(client, wait)
 	}
 }
 
 // readRefusal returns the error with which a server refuses a connection after the
-// handshake, or nil if it sends none within refusalTimeout.
-func readRefusal(c *tls.Conn) error {
+// handshake, or nil if it does not within wait. With TLS 1.2 the handshake itself fails.
+func readRefusal(c *tls.Conn, wait time.Duration) error {
 	if c.ConnectionState().Version < tls.VersionTLS13 {
 		return nil
 	}
-	if err := c.SetReadDeadline(time.Now().Add(refusalTimeout)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	_, err := c.Read(make([]byte, 1))

@@ -14,8 +14,10 @@
 //     implement them.
 //   - resources.go: stores that configurations share and that close after their last
 //     request.
+//   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
 //   - decode.go, placeholders.go: decoding of options, and placeholders in them.
+//   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
 //     sandboxcmd.
 //

@@ -142,9 +142,9 @@ type loadedConfig struct {
 	requests int
 }
 
-// In whatever order configurations are loaded, rejected and stopped while requests run or
-// arrive late, the pools contain exactly what the running configuration and the requests of others need,
-// and nothing that is in use is replaced or closed.
+// In whatever order configurations are loaded, rejected and stopped, while requests run or
+// arrive late, the pools contain exactly what the running configuration and the requests of
+// others need. Nothing that is in use is replaced or closed.
 func TestPoolsContainWhatIsUsed(t *testing.T) {
 	rest := waitUntilIdle(t)
 	server := redistest.Start(t)

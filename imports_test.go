@@ -9,8 +9,7 @@ import (
 
 const module = "github.com/dsapp-gateway/dsapp-gateway"
 
-// dependencies lists every package that the packages of a pattern need, each
-// with the one of the pattern that needs it first.
+// dependencies returns all packages that match the patterns or that these depend on.
 func dependencies(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-deps"}, patterns...)...).Output()
@@ -20,8 +19,7 @@ func dependencies(t *testing.T, patterns ...string) []string {
 	return strings.Fields(string(out))
 }
 
-// The library can be used without Caddy, and the exchange with the database
-// client stays in the one package that is about it.
+// The library does not depend on Caddy, and only the Redis store depends on the Redis client.
 func TestLibraryDependencies(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "./dsapp/...").Output()
@@ -50,8 +48,7 @@ func TestLibraryDependencies(t *testing.T) {
 	}
 }
 
-// What the authentication servers are told and answer is a matter of its own: of this
-// module it needs the forms of values only.
+// Package soap depends on no other package of this module than form.
 func TestSOAPDependencies(t *testing.T) {
 	t.Parallel()
 	const soap = module + "/dsapp/authserver/soap"
@@ -62,8 +59,8 @@ func TestSOAPDependencies(t *testing.T) {
 	}
 }
 
-// What a bank builds into its Caddy has the modules and the commands for operators,
-// and neither a simulated server nor fixed keys.
+// A production build contains the modules and the commands for operators. It contains neither
+// the simulated server nor the sandbox with its fixed keys.
 func TestGatewayIsWithoutSandbox(t *testing.T) {
 	t.Parallel()
 	found := dependencies(t, ".")

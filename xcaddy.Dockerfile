@@ -8,8 +8,8 @@
 #
 # `make xcaddy` runs the same Go steps without Docker.
 
-# The base images are named by exact versions, which their publishers can still replace.
-# To use just the bytes that you have reviewed, give their digests:
+# The base images have exact versions, but their publishers can still replace them.
+# To use exactly the images that you have reviewed, give their digests:
 #
 #   docker buildx imagetools inspect caddy:2.11.9-builder   # and alpine:3.22.2
 #   docker build -f xcaddy.Dockerfile \
@@ -23,8 +23,8 @@ ARG ALPINE_DIGEST=
 FROM caddy:${CADDY_VERSION}-builder${BUILDER_DIGEST} AS build
 ARG CADDY_VERSION
 COPY . /src
-# The versioned form lets xcaddy use the sources in /src without looking the
-# module up anywhere.
+# With a version, xcaddy uses the sources in /src and does not download the
+# module.
 RUN xcaddy build "v${CADDY_VERSION}" \
 	--with github.com/dsapp-gateway/dsapp-gateway@v0.0.0=/src \
 	--output /usr/bin/caddy \
@@ -44,7 +44,7 @@ ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
 VOLUME ["/config", "/data"]
 USER dsapp
 EXPOSE 11080
-# A connection to the site; adapt the port if the configuration listens on another.
+# Connects to the site. Change the port if the configuration listens on another one.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
 	CMD nc -z 127.0.0.1 11080
 ENTRYPOINT ["/usr/bin/caddy"]

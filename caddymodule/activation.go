@@ -12,90 +12,94 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// Activation says how phones are activated.
+// Activation configures how phones are activated.
 type Activation struct {
-	// Who carries out the exchange with the phone: the `gateway`, or with `relay`
-	// an authentication server, for phones that carry the vendor's SDK. With
-	// `relay` the gateway passes on what both say and remembers only which instance
-	// has a registration: of the options below, only `registration_lifetime`,
-	// `max_attempts`, `unknown`, `hide_unknown_users` and `gateway_id` are accepted
-	// then, and how often a phone may try to prove its password is up to the
-	// authentication server. Do not change it while registrations are pending.
-	// Default: `gateway`.
+	// Who carries out the exchange with the phone that proves the activation password.
+	//
+	// `gateway`: the gateway does.
+	//
+	// `relay`: an authentication server does, for phones that use the vendor's SDK. The
+	// gateway passes the messages on and remembers only which instance has a registration.
+	// The authentication server then decides how often a phone may try to prove its
+	// password. Of the options below, only `registration_lifetime`, `max_attempts`,
+	// `unknown`, `hide_unknown_users` and `gateway_id` are accepted.
+	//
+	// Do not change this option while registrations are pending. Default: `gateway`.
 	Exchange string `json:"exchange,omitempty"`
 
-	// The choices of the exchange that phones must share: group, hash, sizes and
-	// how activation data is sealed. One of `rfc5054-2048-sha256`,
-	// `rfc5054-3072-sha256` and `rfc5054-4096-sha256`; the larger ones cost more
-	// time on both sides. Default: `rfc5054-2048-sha256`.
+	// The cryptographic parameters of the exchange, which must be the same in the phones:
+	// group, hash, sizes, and the encryption of activation data. One of
+	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`. Larger groups
+	// need more time on both sides. Default: `rfc5054-2048-sha256`.
 	Profile string `json:"profile,omitempty"`
 
-	// How long a registration can be used. The authentication server forgets it
-	// after its own time, 10 minutes unless it was changed: raise both together.
-	// From `1s` to `24h`. Default: `10m`.
+	// How long a registration can be used. The authentication server has its own time,
+	// after which it forgets a registration: 10 minutes unless it was changed. Change
+	// both together. From `1s` to `24h`. Default: `10m`.
 	RegistrationLifetime caddy.Duration `json:"registration_lifetime,omitempty"`
 
-	// How long the phone may take between the two calls of an exchange. Of one
-	// registration, exchanges of four client addresses can be between their calls; a
-	// fifth takes the place of the oldest. From `1s` to `1h`. Default: `2m`.
+	// How long a phone may take between the two calls of an exchange. A registration can
+	// have one exchange between its calls for each of up to four client addresses. A
+	// fifth one replaces the oldest. From `1s` to `1h`. Default: `2m`.
 	HandshakeLifetime caddy.Duration `json:"handshake_lifetime,omitempty"`
 
-	// How many wrong proofs burn a registration, and how many calls of the final
-	// service it admits. A registration without an exchange of the gateway's own, by
-	// `MdlRegister` or with `relay`, admits calls of the final service, and calls
-	// that add a device, until the authentication server refused that many of each.
-	// 1 to 100. More make guessing the activation password easier. Default: 3.
+	// How many wrong proofs make a registration unusable, and how many final calls a
+	// registration admits. A registration without an exchange of the gateway (by
+	// `MdlRegister` or with `relay`) admits final calls, and calls that add a device, until
+	// the authentication server has refused this number of each. 1 to 100. A larger number
+	// makes it easier to guess activation passwords. Default: 3.
 	MaxAttempts int `json:"max_attempts,omitempty"`
 
-	// How many times the activation data of one registration is handed out, each
-	// time after an exchange of its own. A phone that lost the answer needs
-	// another. 1 to 1000. Default: 3.
+	// How many times the gateway hands out the activation data of a registration. Each
+	// time needs a successful exchange, for example of a phone that lost the answer.
+	// 1 to 1000. Default: 3.
 	MaxActivations int `json:"max_activations,omitempty"`
 
-	// What to do when a device is added or an activation completed under an
-	// identifier that the store does not know, and with `relay` in every other call
-	// under such an identifier: `refuse`, or `forward` to let an authentication
-	// server decide. With `forward` the authentication server sees calls of phones
-	// that proved nothing. Standard licences that the gateway registered itself are
-	// always refused: for whom they are is not known then. Default: `refuse`, with
-	// `relay` it is `forward`.
+	// What to do with calls that add a device or complete an activation under an
+	// identifier that the store does not know, and with `relay` also with the calls of the
+	// exchange: `refuse`, or `forward` to let an authentication server decide. With
+	// `forward`, calls of phones that have proved nothing reach the authentication
+	// server. Calls for standard licences that the gateway registered itself are always
+	// refused, because without the registration their user is not known. Default:
+	// `refuse`; with `relay` the default is `forward`.
 	Unknown string `json:"unknown,omitempty"`
 
-	// Whether refused one-time passwords and approved logins are all answered alike,
-	// with `STAT_INVCREDENTIALS`. Otherwise the authentication server's own status is
-	// relayed, such as `STAT_USER_UNKNOWN`, which tells who has a phone's API key which
-	// users exist. The audit log has that status in both cases. Answers that a
-	// pending login is not there and that the server is broken stay as they are, and
-	// how long an answer takes may still tell. So may refused signatures and
-	// notification IDs, which are relayed. Clients of another gateway may read
-	// those statuses. Default: false.
+	// Whether all refused one-time passwords and approved logins get the same status,
+	// `STAT_INVCREDENTIALS`. Otherwise the gateway relays the status of the authentication
+	// server, such as `STAT_USER_UNKNOWN`; then whoever has a front-end key can find out
+	// which users exist. Set it to true unless clients need these statuses. The audit log
+	// has the status of the authentication server in both cases.
+	//
+	// It does not hide everything: answers that a pending login does not exist and that
+	// the server is out of order remain different, refused signatures and notification IDs
+	// are relayed, and the time for an answer can still reveal whether a user exists.
+	// Default: false.
 	HideUnknownUsers bool `json:"hide_unknown_users,omitempty"`
 
-	// The last field of activation images, unless with `relay` an authentication
-	// server tells another. It has at most 255 characters, no semicolon and no
-	// control characters.
-	// Default: empty. Accepts placeholders.
+	// The last field of activation images. With `relay`, the value of an authentication
+	// server takes precedence. At most 255 characters, without semicolons and control
+	// characters. Default: empty. Accepts placeholders.
 	GatewayID string `json:"gateway_id,omitempty"`
 
 	// The form of activation passwords.
 	Password Password `json:"password,omitzero"`
 }
 
-// Password is the form of generated passwords. The shorter it is, the likelier a
-// guess within the allowed attempts.
+// Password configures generated activation passwords. Shorter passwords from fewer
+// characters are easier to guess within `max_attempts`.
 type Password struct {
-	// The number of characters: 4 to 64, with digits only 6 to 64. Default: 8.
+	// The number of characters: 4 to 64; with digits only, 6 to 64. Default: 8.
 	Length int `json:"length,omitempty"`
 
-	// `alphanumeric` (digits and letters of both cases without those that look
-	// alike), `numeric`, or the characters themselves: at least 10 different ones
-	// of printable ASCII without space and semicolon. Default: `alphanumeric`.
+	// The characters: `alphanumeric` (digits and letters of both cases without those that
+	// look alike), `numeric`, or a text of at least 10 different characters of printable
+	// ASCII without space and semicolon. Default: `alphanumeric`.
 	Alphabet string `json:"alphabet,omitempty"`
 }
 
 const profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
 
-// config returns the settings of the exchange.
+// config returns the settings for package activation.
 func (a *Activation) config() (activation.Config, error) {
 	if err := a.checkRelay(); err != nil {
 		return activation.Config{}, err
@@ -104,13 +108,13 @@ func (a *Activation) config() (activation.Config, error) {
 	if err != nil {
 		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
 	}
-	// The others serve what is pending from before a reload.
-	exchanges := []activation.Profile{profile}
+	// The other profiles serve registrations from before a reload.
+	inUse := []activation.Profile{profile}
 	for _, p := range srp.Profiles() {
-		exchanges = append(exchanges, p)
+		inUse = append(inUse, p)
 	}
 	return activation.Config{
-		Profiles:             exchanges,
+		Profiles:             inUse,
 		RegistrationLifetime: time.Duration(a.RegistrationLifetime),
 		HandshakeLifetime:    time.Duration(a.HandshakeLifetime),
 		MaxAttempts:          a.MaxAttempts,
@@ -119,7 +123,8 @@ func (a *Activation) config() (activation.Config, error) {
 	}, nil
 }
 
-// checkRelay refuses options of the gateway's own exchange where there is none.
+// checkRelay returns an error if an option of the gateway's own exchange is set and the
+// exchange is `relay`.
 func (a *Activation) checkRelay() error {
 	if gateway.Exchange(a.Exchange) != gateway.ExchangeRelay {
 		return nil

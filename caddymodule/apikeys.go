@@ -11,45 +11,43 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
-// APIKey is one key that opens the gateway's services. It is presented as the
-// user name of HTTP Basic authentication, with an empty password.
+// APIKey is a key that clients present to the gateway: as the user name of HTTP Basic
+// authentication, with an empty password.
 //
-// Make keys with a random generator, e.g. `openssl rand -hex 32`: they are
-// compared by a fast hash, so that a short or memorable key could be guessed.
+// Generate keys at random, for example with `openssl rand -hex 32`. They are compared by a
+// fast hash, so short or memorable keys could be guessed.
 type APIKey struct {
-	// The application that holds the key: 1 to 64 printable ASCII characters
-	// without a colon. Several keys may carry one name: to change a key, add the
-	// new one under the same name, move the application, remove the old one.
-	// Handlers and access logs see the name as `{http.auth.user.id}`. Required.
+	// The application that holds the key: 1 to 64 printable ASCII characters without a
+	// colon. Several keys can have the same name. To replace a key, add the new one under
+	// the same name, move the application to it, and remove the old one. Handlers and
+	// access logs have the name in `{http.auth.user.id}`. Required.
 	Name string `json:"name,omitempty"`
 
-	// What the key opens: `front_end` the services of mobile applications,
-	// `back_end` those of the solution's own servers. The same for all keys of
-	// one name. Required.
+	// The services that the key can use: `front_end` for those of mobile applications,
+	// `back_end` for those of the bank's own systems. All keys with the same name have the
+	// same class. Required.
 	//
-	// A back-end key registers users for activation; it must never be part of a
-	// mobile application.
+	// A back-end key registers users for activation. Never put one into a mobile
+	// application.
 	Class string `json:"class,omitempty"`
 
-	// The key: 16 to 256 visible ASCII characters without a colon. Use a
-	// placeholder, e.g. `{file./run/secrets/front_end_key}`, to keep it out of the
-	// configuration. Either this or `key_sha256` is required.
-	// Accepts placeholders.
+	// The key: 16 to 256 visible ASCII characters without a colon. Use a placeholder such
+	// as `{file./run/secrets/front_end_key}` to keep it out of the configuration. Exactly
+	// one of this and `key_sha256` is required. Accepts placeholders.
 	Key string `json:"key,omitempty"`
 
-	// The SHA-256 of the key as 64 hexadecimal digits, for configurations that
-	// must not hold the key itself: `printf %s "$KEY" | sha256sum`.
-	// Accepts placeholders.
+	// The SHA-256 hash of the key as 64 hexadecimal digits, for configurations that must
+	// not contain the key itself: `printf %s "$KEY" | sha256sum`. Accepts placeholders.
 	KeySHA256 string `json:"key_sha256,omitempty"`
 
-	// The addresses and CIDR ranges that the key is accepted from. The address
-	// that counts is the client's as Caddy determines it; behind a proxy
-	// configure `trusted_proxies`. Default: any for front-end keys, loopback
-	// addresses only for back-end keys.
+	// The IP addresses and CIDR ranges from which the key is accepted. They are compared
+	// with the client's address as Caddy determines it; behind a proxy, configure
+	// `trusted_proxies`. Default: every address for front-end keys, loopback addresses
+	// only for back-end keys.
 	Allow []string `json:"allow,omitempty"`
 }
 
-// resolve turns the configured key into one that apikey.NewSet checks.
+// resolve resolves placeholders and parses the values. apikey.NewSet checks the rest.
 func (k *APIKey) resolve() (apikey.Key, error) {
 	hash, err := k.hash()
 	if err != nil {
@@ -64,6 +62,7 @@ func (k *APIKey) resolve() (apikey.Key, error) {
 	return apikey.Key{Name: k.Name, Class: apikey.Class(k.Class), Hash: hash, Allow: allow}, nil
 }
 
+// hash returns the SHA-256 hash of the key.
 func (k *APIKey) hash() (hash [32]byte, err error) {
 	if (k.Key == "") == (k.KeySHA256 == "") {
 		return hash, option.Errorf("key", "exactly one of key and key_sha256 is required")
@@ -82,7 +81,7 @@ func (k *APIKey) hash() (hash [32]byte, err error) {
 	return apikey.Hash(key), option.In("key", err)
 }
 
-// keyOption is the name of the option that holds the key.
+// keyOption returns the name of the option with the key.
 func (k *APIKey) keyOption() string {
 	if k.KeySHA256 != "" {
 		return "key_sha256"
@@ -90,7 +89,7 @@ func (k *APIKey) keyOption() string {
 	return "key"
 }
 
-// newKeySet resolves all keys.
+// newKeySet resolves and checks all keys.
 func newKeySet(configured []APIKey) (*apikey.Set, error) {
 	keys := make([]apikey.Key, len(configured))
 	for i := range configured {

@@ -1,6 +1,44 @@
-// Package caddymodule plugs the gateway into Caddy: an app that is the gateway,
-// an HTTP handler that serves its REST services, and the stores it keeps its
-// state in.
+// Package caddymodule makes the gateway available to Caddy: the app `dsapp`, the HTTP
+// handler `dsapp_gateway` and the store modules `embedded` and `redis`. It translates
+// configuration into calls of the packages below dsapp, and contains no business rules.
+//
+// Where to find what:
+//
+//   - app.go: the app. Provision builds the gateway from the configuration; onStarted
+//     begins background work; serve answers requests.
+//   - handler.go: the HTTP handler, which passes each request to the app.
+//   - apikeys.go, activation.go, requests.go, limits.go, servers.go: one section of the
+//     options each, with its defaults. servers.go also has what outlives a reload for
+//     each authentication server; transport.go and socket_*.go make its connections.
+//   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
+//     implement them.
+//   - resources.go: stores that configurations share and that close after their last
+//     request.
+//   - startedlist.go: which of the started configurations is in force.
+//   - audit.go, log.go: the audit log, and the logger of everything else.
+//   - decode.go, placeholders.go: decoding of options, and placeholders in them.
+//   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
+//   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
+//     sandboxcmd.
+//
+// Rules for reloads:
+//
+//   - Provision opens no store, connects to nothing and writes nothing, because the
+//     configuration may still be rejected, and because `caddy validate` runs beside a
+//     gateway. Stores are opened on first use.
+//   - Whatever Provision acquires, Cleanup releases, also if Provision fails halfway.
+//   - Only what must survive a reload is in a caddy.UsagePool: stores, limiters and the
+//     state of each authentication server.
+//   - Caddy replaces a configuration while its requests are still being served. They
+//     must be able to finish after Stop and Cleanup.
+//   - Work that affects what other configurations share begins after all apps have
+//     started, in onStarted.
+//
+// To add an option, add a field with a JSON name to the type of its section. Its comment
+// is its documentation: effect, unit, range, default and dangers. Pass it to the package
+// that acts on it. That package validates it and returns an *option.Error with its
+// name; this package adds the path. Add the option to the tests in config_test.go and
+// to README.md.
 package caddymodule
 
 import (
@@ -35,47 +73,47 @@ func init() {
 const appName = "dsapp"
 
 const (
-	// prepareTimeout bounds one attempt at the preparations after a start.
+	// prepareTimeout limits one attempt to prepare the store.
 	prepareTimeout = 10 * time.Second
-	// prepareInterval is the pause after an attempt that failed.
+	// prepareInterval is the pause after a failed attempt.
 	prepareInterval = 10 * time.Second
 )
 
-// App is a gateway between mobile applications, a solution's own servers and the
-// authentication servers. It does nothing by itself: handlers
-// `http.handlers.dsapp_gateway` on any site serve it.
+// App is a gateway between mobile applications, the bank's own systems and OneSpan
+// authentication servers. Requests reach it through handlers
+// `http.handlers.dsapp_gateway` on any site.
 //
-// Fields that accept placeholders take global ones such as `{env.NAME}` and
-// `{file./path}`. They are resolved when the configuration is loaded; what they
-// stand for appears neither in the configuration that Caddy shows nor in logs.
-// After a file they name has changed, use `caddy reload --force`.
+// Options that accept placeholders take global ones such as `{env.NAME}` and
+// `{file./path}`. They are resolved when the configuration is loaded. Their values
+// appear neither in the configuration that Caddy shows nor in logs. After the content
+// of such a file has changed, run `caddy reload --force`.
 type App struct {
-	// The keys that open the services. At least one is required.
+	// The keys that clients present to use the services. At least one is required.
 	APIKeys []APIKey `json:"api_keys,omitempty"`
 
-	// The keys that seal what the store holds, 64 hexadecimal digits each, e.g.
-	// from `openssl rand -hex 32`. The first one seals, all of them open. Whoever
-	// has a key and the store can read pending activation data. Accepts
-	// placeholders.
+	// The keys that encrypt the content of the store, 64 hexadecimal digits each, for
+	// example from `openssl rand -hex 32`. The first key encrypts new values; all keys
+	// decrypt. Whoever has a key and the store can read pending activation data.
+	// Accepts placeholders.
 	//
-	// To change the key: add the new one as the last on every node; then move it to
-	// the front on every node. Each seals the secret that the store keeps anew when
-	// it starts, unless another did, and the one that does logs it. Remove the old
-	// key after the longest lifetime: `registration_lifetime` and 10 minutes,
-	// `handshake_lifetime`, or `lifetime` of `requests`.
+	// To replace a key, first append the new key on every node. Then move the new key
+	// to the front on every node. The first node that starts with it in front encrypts
+	// the secret that the store keeps for good with it, and logs that. Remove the old
+	// key after the longest of these times: `registration_lifetime` plus 10 minutes,
+	// `handshake_lifetime`, and `lifetime` of `requests`.
 	//
-	// Keep a backup of the keys, apart from the store. Without the key that sealed
-	// it a store cannot be used at all any more, not even for new registrations:
-	// every activation service answers with status 503, and what was retrieved
-	// before can be neither completed nor cancelled, until the key is back or the
-	// store is emptied.
+	// Keep a backup of the keys, separate from the store. If the key that encrypted the
+	// store is lost, the store cannot be used, not even for new registrations: every
+	// activation service answers with status 503, and requests that were retrieved
+	// before can be neither completed nor cancelled. This lasts until the key is
+	// restored or the store is emptied.
 	//
-	// Required for stores that are shared. The embedded store makes a key beside
-	// its file if none is configured.
+	// Required with the `redis` store. The `embedded` store creates a key beside its
+	// file if none is configured.
 	SealingKeys []string `json:"sealing_keys,omitempty"`
 
-	// Where registrations, handshakes and the ownership of pending requests are
-	// kept. Default: the `embedded` store.
+	// Where the gateway keeps registrations, handshakes and the ownership of pending
+	// requests. Default: the `embedded` store.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=dsapp.stores inline_key=backend"`
 
 	// The authentication servers. Required.
@@ -84,27 +122,27 @@ type App struct {
 	// How phones are activated.
 	Activation Activation `json:"activation,omitzero"`
 
-	// What is remembered about pending logins and signatures.
+	// How the gateway treats pending logins and signatures.
 	Requests Requests `json:"requests,omitzero"`
 
-	// Limits that protect the gateway.
+	// Limits that protect the gateway from overload and abuse.
 	Limits Limits `json:"limits,omitzero"`
 
-	// Numbers of statuses that the vendor does not publish.
+	// Numbers of status codes that the vendor does not publish.
 	StatusCodes StatusCodes `json:"status_codes,omitzero"`
 
-	logger   *slog.Logger
-	store    Store
-	service  *activation.Service
-	counters *counters
-	counts   *counts
-	handler  *restapi.Handler
-	stopped  atomic.Bool
-	cancel   context.CancelFunc // ends what started began
+	logger     *slog.Logger
+	store      Store
+	activation *activation.Service
+	limiters   *limiters
+	limits     *limitValues
+	handler    *restapi.Handler
+	stopped    atomic.Bool
+	cancel     context.CancelFunc // ends the background work that onStarted began
 }
 
-// startedApps tells which app serves the requests of one that was stopped.
-var startedApps succession[*App]
+// startedApps has the app that serves requests that still arrive at a stopped one.
+var startedApps startedList[*App]
 
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -114,14 +152,14 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalJSON decodes the options. Errors name their paths.
+// UnmarshalJSON decodes the options. Its errors begin with the path of the option.
 func (a *App) UnmarshalJSON(data []byte) error {
 	type options App
 	return decodeConfig(data, (*options)(a))
 }
 
-// Provision checks the configuration and builds the gateway. It opens nothing:
-// neither the store nor a connection.
+// Provision checks the configuration and builds the gateway. It neither opens the store
+// nor makes a connection.
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := newLogger(ctx)
 	a.logger = logger
@@ -143,36 +181,36 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("limits", err)
 	}
-	if a.counts, err = a.Limits.counts(); err != nil {
+	if a.limits, err = a.Limits.values(); err != nil {
 		return option.In("limits", err)
 	}
-	if a.counters, err = acquireCounters(a.counts); err != nil {
+	if a.limiters, err = acquireLimiters(a.limits); err != nil {
 		return option.In("limits", err)
 	}
-	servers, err := a.AuthenticationServers.open(ctx, logger.With(slog.String("component", "authserver")))
+	servers, err := a.AuthenticationServers.provision(ctx, logger.With(slog.String("component", "authserver")))
 	if err != nil {
 		return option.In("authentication_servers", err)
 	}
-	observer := &auditLog{logger: ctx.Logger().Named("audit")}
-	store := &keyedStore{module: a.store, configured: sealingKeys}
-	exchange, err := a.Activation.config()
+	audit := &auditLog{logger: ctx.Logger().Named("audit")}
+	store := &keyringStore{module: a.store, configuredKeys: sealingKeys}
+	activationConfig, err := a.Activation.config()
 	if err != nil {
 		return option.In("activation", err)
 	}
-	exchange.Open = store.registrations
-	exchange.MaxExchanges = a.Limits.MaxExchanges
-	exchange.Logger = logger
-	exchange.Alarm = observer.Alarm
-	if a.service, err = activation.New(exchange); err != nil {
+	activationConfig.Open = store.openActivation
+	activationConfig.MaxExchanges = a.Limits.MaxExchanges
+	activationConfig.Logger = logger
+	activationConfig.Alarm = audit.Alarm
+	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}
 	owners, err := ownership.New(ownership.Config{
-		Open:        store.claims,
+		Open:        store.openOwnership,
 		Lifetime:    time.Duration(a.Requests.Lifetime),
 		Unknown:     ownership.UnknownRequests(a.Requests.Unknown),
 		PlainCancel: ownership.PlainCancels(a.Requests.PlainCancel),
 		Logger:      logger,
-		Alarm:       observer.Alarm,
+		Alarm:       audit.Alarm,
 	})
 	if err != nil {
 		return option.In("requests", err)
@@ -182,7 +220,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return option.In("activation.gateway_id", err)
 	}
 	operations, err := gateway.New(gateway.Config{
-		Activation:           a.service,
+		Activation:           a.activation,
 		Ownership:            owners,
 		Servers:              servers,
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
@@ -190,8 +228,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        a.StatusCodes.NoSupport,
-		Decided:              observer.Ownership,
-		Audit:                observer.Audit,
+		Decided:              audit.Ownership,
+		Audit:                audit.Audit,
 		Logger:               logger,
 	})
 	if err != nil {
@@ -203,14 +241,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 		MaxBodySize: a.Limits.MaxBodySize,
 		BodyTimeout: time.Duration(a.Limits.BodyTimeout),
 		Limits: restapi.Limits{
-			FailedKeys:    a.counters.failedKeys,
-			Exchanges:     a.counters.exchanges,
-			Proofs:        a.counters.proofs,
-			Registrations: a.counters.registrations,
-			Calls:         a.counters.calls,
+			FailedKeys:    a.limiters.failedKeys,
+			Exchanges:     a.limiters.exchanges,
+			Proofs:        a.limiters.proofs,
+			Registrations: a.limiters.registrations,
+			Calls:         a.limiters.calls,
 
-			RequestsInFlight: inFlight{&a.counters.requestsInFlight, a.counts.requestsInFlight},
-			CallsInFlight:    inFlight{&a.counters.callsInFlight, a.counts.callsInFlight},
+			RequestsInFlight: inFlight{&a.limiters.requestsInFlight, a.limits.requestsInFlight},
+			CallsInFlight:    inFlight{&a.limiters.callsInFlight, a.limits.callsInFlight},
 		},
 		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
 
@@ -223,10 +261,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("limits", err)
 	}
-	return a.subscribe(ctx)
+	return a.subscribeStarted(ctx)
 }
 
-// inSection is the error of a package most of whose options are in section.
+// inSection adds the section of the configuration to an error about an option. Some
+// options of a package are not in its usual section.
 func inSection(section string, err error) error {
 	if wrong, ok := errors.AsType[*option.Error](err); ok {
 		switch wrong.Name {
@@ -239,7 +278,7 @@ func inSection(section string, err error) error {
 	return option.In(section, err)
 }
 
-// loadStore loads the store's module.
+// loadStore loads the store module.
 func (a *App) loadStore(ctx caddy.Context) error {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"backend": "embedded"}`)
@@ -259,7 +298,7 @@ func (a *App) loadStore(ctx caddy.Context) error {
 	return nil
 }
 
-// checkBackend checks that there is a module for a store.
+// checkBackend checks that there is a module for the configured store.
 func checkBackend(store json.RawMessage) error {
 	var named struct{ Backend string }
 	if err := json.Unmarshal(store, &named); err != nil {
@@ -291,7 +330,7 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	// Refuses what would only show with the first registration.
+	// Finds weak and repeated keys now instead of with the first registration.
 	_, err := seal.NewKeyring(keys...)
 	if wrong, ok := errors.AsType[*seal.KeyError](err); ok {
 		return nil, option.Errorf(name(wrong.Index), "%s", wrong.Problem)
@@ -299,60 +338,61 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 	return keys, option.In("sealing_keys", err)
 }
 
-// Start does nothing: what a configuration does by itself begins once all of it
-// has started.
+// Start implements caddy.App. It does nothing, because background work begins when all
+// apps have started, in onStarted.
 func (a *App) Start() error { return nil }
 
-// subscribe has started called.
-func (a *App) subscribe(ctx caddy.Context) error {
+// subscribeStarted registers onStarted for Caddy's event "started".
+func (a *App) subscribeStarted(ctx caddy.Context) error {
 	events, err := ctx.App("events")
 	if err != nil {
 		return err
 	}
-	return events.(*caddyevents.App).On("started", onEvent(a.started))
+	return events.(*caddyevents.App).On("started", eventFunc(a.onStarted))
 }
 
-// onEvent is a handler of events.
-type onEvent func()
+// eventFunc is a function that handles events.
+type eventFunc func()
 
-// Handle calls the function.
-func (f onEvent) Handle(context.Context, caddy.Event) error {
+// Handle implements caddyevents.Handler.
+func (f eventFunc) Handle(context.Context, caddy.Event) error {
 	f()
 	return nil
 }
 
-// started is called once all apps have started. It puts the limits of this
-// configuration into force, begins to probe the authentication servers and has
-// what exchanges need prepared, without waiting for it. That may seal what the
-// store keeps anew: had it been done before, a configuration that fails while it is
-// started could leave the one that goes on running with a store that it has no key
-// for.
-func (a *App) started() {
-	if resetsConnections(migrateRequests) {
-		warnOfResets.Do(func() {
+// onStarted is called when all apps have started. It applies the limits of this
+// configuration and begins, in the background, to probe the authentication servers and to
+// prepare the store.
+//
+// Preparing the store can encrypt its secret with a new key. If Start did that, a
+// configuration that fails to start could leave the running one without the key to its
+// own store.
+func (a *App) onStarted() {
+	if reloadResetsConnections(tcpMigrateReqFile) {
+		warnOfResetsOnce.Do(func() {
 			a.logger.Warn("a reload can reset connections that wait to be accepted; set net.ipv4.tcp_migrate_req to 1")
 		})
 	}
 	startedApps.add(a)
-	a.counters.start(a.counts)
+	a.limiters.configStarted(a.limits)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go a.AuthenticationServers.watch(ctx)
-	go a.prepare(ctx)
+	go a.prepareStore(ctx)
 }
 
-// prepare has what exchanges need prepared, again and again until that works or
-// ctx ends, and logs whether the store is ready.
-func (a *App) prepare(ctx context.Context) {
+// prepareStore tries to prepare the store until that succeeds or ctx ends. It logs
+// whether the store is ready.
+func (a *App) prepareStore(ctx context.Context) {
 	warned := false
 	for ctx.Err() == nil {
-		err := a.tryToPrepare(ctx)
+		err := a.prepareStoreOnce(ctx)
 		if err == nil {
 			a.logger.Info("the store is ready")
 			return
 		}
 		if !warned && ctx.Err() == nil {
-			a.logger.Warn("the store is not ready; it is tried again, also when it is needed", slog.Any("error", err))
+			a.logger.Warn("the store is not ready; the gateway tries again by itself and with each request that needs the store", slog.Any("error", err))
 			warned = true
 		}
 		select {
@@ -362,57 +402,57 @@ func (a *App) prepare(ctx context.Context) {
 	}
 }
 
-func (a *App) tryToPrepare(ctx context.Context) error {
+func (a *App) prepareStoreOnce(ctx context.Context) error {
 	defer a.store.Begin()()
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
-	return a.service.Prepare(ctx)
+	return a.activation.Prepare(ctx)
 }
 
-// end ends what started began. Ending it again does nothing.
-func (a *App) end() {
+// stopBackground reverts onStarted. Calling it again does nothing.
+func (a *App) stopBackground() {
 	startedApps.remove(a)
-	if a.counters != nil {
-		a.counters.stop(a.counts)
+	if a.limiters != nil {
+		a.limiters.configStopped(a.limits)
 	}
 	if a.cancel != nil {
 		a.cancel()
 	}
 }
 
-// Stop ends that. Requests that are being served are not affected.
+// Stop implements caddy.App. It ends the background work. Requests in progress go on.
 func (a *App) Stop() error {
 	a.stopped.Store(true)
-	a.end()
+	a.stopBackground()
 	return nil
 }
 
-// Cleanup gives up what Provision acquired. Requests of this configuration can
-// still be running or even arrive: they keep the store as long as they need it.
+// Cleanup releases what Provision acquired. Requests of this configuration can still be
+// in progress or arrive later. They keep the store open as long as they need it.
 func (a *App) Cleanup() error {
-	a.end()
+	a.stopBackground()
 	a.AuthenticationServers.close()
-	if a.counters == nil {
+	if a.limiters == nil {
 		return nil
 	}
-	a.counters = nil
-	_, err := counterPool.Delete(countersKey)
+	a.limiters = nil
+	_, err := limiterPool.Delete(limitersKey)
 	return err
 }
 
-// serve answers a request; next gets those for other paths.
+// serve answers a request, or passes it to next if its path is not one of a service.
 func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if a.stopped.Load() {
-		// A connection whose handshake ends after a reload stays with the
-		// configuration before, and nothing would ever close it: keys that were
-		// revoked would be good there for as long as the client likes.
+		// A connection whose TLS handshake ends after a reload stays with the old
+		// configuration, and nothing closes it. Without this, removed API keys would
+		// be accepted there as long as the client keeps the connection.
 		w.Header().Set("Connection", "close")
-		if successor := startedApps.last(); successor != nil {
-			a = successor
+		if latest := startedApps.latest(); latest != nil {
+			a = latest
 		}
 	}
 	defer a.store.Begin()()
-	defer a.AuthenticationServers.ended()
+	defer a.AuthenticationServers.closeIdleConnections()
 	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 		if err := next.ServeHTTP(w, r); err != nil {
 			return false, err
@@ -425,12 +465,12 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 	})
 }
 
-// unhandledVar is the variable that Caddy sets to true at the end of a chain of
-// handlers none of which answered.
+// unhandledVar is the variable that Caddy sets to true if no handler of a chain
+// answered the request.
 const unhandledVar = "unhandled"
 
-// clientIP is the client's address as Caddy determines it, with regard to
-// trusted proxies.
+// clientIP returns the client's address as Caddy determines it, which takes trusted
+// proxies into account. It returns the zero Addr if there is none.
 func clientIP(r *http.Request) netip.Addr {
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	address, err := netip.ParseAddr(text)
@@ -440,14 +480,15 @@ func clientIP(r *http.Request) netip.Addr {
 	return address
 }
 
-// setUser makes the application's name known to later handlers and the access log.
+// setUser sets the placeholder with the name of the application for the access log and
+// later handlers.
 func setUser(r *http.Request, key apikey.Key) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", key.Name)
 	}
 }
 
-// setLogFields adds to the access log what the status alone does not tell.
+// setLogFields adds the service, the result and an exceeded limit to the access log.
 func setLogFields(r *http.Request, o restapi.Observation) {
 	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
 	if !ok {
@@ -468,5 +509,5 @@ var (
 	_ caddy.App           = (*App)(nil)
 	_ caddy.Provisioner   = (*App)(nil)
 	_ caddy.CleanerUpper  = (*App)(nil)
-	_ caddyevents.Handler = onEvent(nil)
+	_ caddyevents.Handler = eventFunc(nil)
 )

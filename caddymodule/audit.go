@@ -11,13 +11,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// auditLog writes audit events to the log. Of everything else that a gateway
-// reports, the library logs what needs attention.
+// auditLog writes audit events and alarms to the log `dsapp.audit`, and decisions about
+// ownership to the access log.
 type auditLog struct {
 	logger *zap.Logger
 }
 
-// Audit logs one line, with the address that the request came from.
+// Audit logs an audit event with the client's address.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	fields := make([]zap.Field, 0, 9)
@@ -39,7 +39,7 @@ func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	l.logger.Log(auditLevel(e.Action), string(e.Action), fields...)
 }
 
-// auditLevel is that of a warning for what somebody should look into.
+// auditLevel returns WARN for events that an operator should look into, otherwise INFO.
 func auditLevel(a gateway.AuditAction) zapcore.Level {
 	switch a {
 	case gateway.AuditExchangeContended, gateway.AuditRegistrationBurned, gateway.AuditRegistrationLost, gateway.AuditRequestLost,
@@ -50,16 +50,16 @@ func auditLevel(a gateway.AuditAction) zapcore.Level {
 	}
 }
 
-// What to do about a stored value that no key opens, and about one that no gateway
-// has written, which is all that alarms are about.
+// The advice for the two kinds of alarms: a stored value that no key decrypts, and one that
+// no gateway has written.
 const (
 	adviceUnopened = "the store holds a value that was sealed with another key: add the key that sealed it to sealing_keys, " +
 		"or restore the key file of the embedded store; if the key is lost, empty the store"
 	adviceDamaged = "the store holds a registration or handshake that no gateway of this version writes: find out who else can write to the store, " +
-		"and whether its memory and disk work; what is concerned is answered with status 503 until its lifetime is over"
+		"and check its memory and disk; calls that need this value are answered with status 503 until its lifetime is over"
 )
 
-// Alarm logs what an operator has to look into.
+// Alarm logs a problem with a stored value and what to do about it.
 func (l *auditLog) Alarm(_ context.Context, a seal.Alarm) {
 	advice := adviceUnopened
 	if a.Event == seal.EventDamaged {
@@ -74,7 +74,7 @@ func (l *auditLog) Alarm(_ context.Context, a seal.Alarm) {
 	l.logger.Error(string(a.Event), fields...)
 }
 
-// Ownership adds the decision about a request to the access log.
+// Ownership adds the decision about the ownership of a request to the access log.
 func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String("dsapp_ownership", string(e.Verdict)))

@@ -15,8 +15,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Audit lines tell the address of the client, and what somebody should look into is
-// a warning.
+// Audit events have the client's address. Events that an operator should look into are
+// warnings.
 func TestAuditLines(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -43,8 +43,8 @@ func TestAuditLines(t *testing.T) {
 	}
 }
 
-// A value that no key opens, and one that nobody should have written, are logged
-// with what to do about it.
+// Values that no key decrypts, and values that no gateway has written, are logged as errors
+// with advice.
 func TestAlarms(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)

@@ -15,8 +15,8 @@ var (
 	registerSubcommand sync.Once
 )
 
-// AddSubcommand adds a subcommand to `caddy dsapp`, which exists if it has any.
-// It is called by init functions only.
+// AddSubcommand adds a subcommand to `caddy dsapp`. The first call registers `caddy dsapp`
+// itself. AddSubcommand may be called by init functions only.
 func AddSubcommand(create func() *cobra.Command) {
 	subcommands = append(subcommands, create)
 	registerSubcommand.Do(func() {
@@ -38,8 +38,8 @@ func AddSubcommand(create func() *cobra.Command) {
 	})
 }
 
-// refuseUnknown makes c fail for an unknown subcommand. Cobra does so for the
-// root command only, any other prints its help and succeeds.
+// refuseUnknown makes c fail for an unknown subcommand. Without it, only the root command
+// does; other commands print their help and succeed.
 func refuseUnknown(c *cobra.Command) {
 	c.DisableFlagsInUseLine = true
 	c.SuggestionsMinimumDistance = 2 // cobra's default for the root command

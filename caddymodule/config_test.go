@@ -21,8 +21,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// Tests that load or validate a configuration share Caddy's global state and run
-// one after the other.
+// Tests that load or validate a configuration share Caddy's global state. They must not run
+// in parallel.
 
 const (
 	testFrontEndKey = "front-end-key-of-the-tests"
@@ -32,7 +32,7 @@ const (
 
 type object = map[string]any
 
-// gatewayConfig is the smallest useful configuration of the app.
+// gatewayConfig returns the smallest useful configuration of the app.
 func gatewayConfig(t *testing.T) object {
 	t.Helper()
 	return object{
@@ -47,7 +47,7 @@ func gatewayConfig(t *testing.T) object {
 	}
 }
 
-// caddyConfig is a whole configuration around that of the app, without network.
+// caddyConfig returns a whole configuration with the app and without servers.
 func caddyConfig(t *testing.T, dsapp object) object {
 	t.Helper()
 	return object{
@@ -76,7 +76,7 @@ func validate(t *testing.T, dsapp object) error {
 	return caddy.Validate(&config)
 }
 
-// in returns the object at a path of names, made if need be.
+// in returns the object at a path of names. It creates missing objects.
 func in(o object, path ...string) object {
 	for _, name := range path {
 		next, ok := o[name].(object)
@@ -89,6 +89,7 @@ func in(o object, path ...string) object {
 	return o
 }
 
+// Every option accepts its valid values.
 func TestValidConfigurations(t *testing.T) {
 	t.Setenv("DSAPP_TEST_NAME", "gateway")
 	certificates := testCertificates(t)
@@ -183,13 +184,13 @@ func TestValidConfigurations(t *testing.T) {
 	}
 }
 
-// marker is part of values that no error may repeat.
+// marker is part of values that must not appear in errors.
 const marker = "mArKeR"
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// Every option that is wrong is refused with an error that begins with its path
-// and never shows a secret. A golden file has the whole messages, for their readers.
+// Every wrong option is refused with an error that begins with its path and contains no
+// secret. A golden file has the complete messages, so that a change of them can be reviewed.
 func TestInvalidConfigurations(t *testing.T) {
 	t.Setenv("DSAPP_TEST_EMPTY", "")
 	var messages []string
@@ -400,7 +401,7 @@ func TestInvalidConfigurations(t *testing.T) {
 	}
 }
 
-// The profiles that an error lists are those that there are.
+// The error about an unknown profile lists all profiles.
 func TestProfilesAreListed(t *testing.T) {
 	t.Parallel()
 	_, err := srp.LookupProfile("")
@@ -410,7 +411,8 @@ func TestProfilesAreListed(t *testing.T) {
 	}
 }
 
-// Validating must work beside a running gateway and on a read-only machine.
+// Validating a configuration writes no file, so that it works beside a running gateway and
+// on a read-only file system.
 func TestValidatingTouchesNothing(t *testing.T) {
 	c := gatewayConfig(t)
 	path := in(c, "store")["path"].(string)
@@ -423,12 +425,9 @@ func TestValidatingTouchesNothing(t *testing.T) {
 	}
 }
 
-// Nor does validating connect to a server, whichever kind of Redis it is.
+// Validating a configuration connects to no server, whichever kind of Redis it names.
 func TestValidatingConnectsToNothing(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listen(t)
 	for name, edit := range map[string]func(store object){
 		"single":   func(object) {},
 		"cluster":  func(store object) { store["cluster"] = true },
@@ -443,8 +442,14 @@ func TestValidatingConnectsToNothing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A connection that waits to be accepted is accepted in spite of the deadline.
-	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+	checkNoConnection(t, listener)
+}
+
+// checkNoConnection checks that no connection waits to be accepted. A waiting connection
+// is accepted even if the deadline has passed.
+func checkNoConnection(t *testing.T, listener *net.TCPListener) {
+	t.Helper()
+	if err := listener.SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	if c, err := listener.Accept(); err == nil {
@@ -452,7 +457,8 @@ func TestValidatingConnectsToNothing(t *testing.T) {
 	}
 }
 
-// The documentation of options is made from their comments.
+// Every option has a comment, which is its documentation. It contains the default or says
+// that the option is required.
 func TestEveryOptionIsDocumented(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob("*.go")

@@ -19,17 +19,15 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
-	deadline = 20 * time.Second
-
 	registerPath = "/rest/v2/provisioning/DSAPPSRPRegister"
 	timePath     = "/rest/v2/provisioning/getServerTime"
 )
@@ -45,27 +43,26 @@ func testCertificates(t *testing.T) sandbox.Certificates {
 	return c
 }
 
-// site is a running Caddy with a gateway in front of a simulated authentication
-// server.
+// site is a running Caddy with a gateway in front of a simulated authentication server.
 type site struct {
 	URL    string
 	config object
 	client *http.Client
-	// simulated is the authentication server, oasURL its address.
+	// simulated is the authentication server, oasURL its URL.
 	simulated *sandbox.Server
 	oasURL    string
-	// While hold is set, a call that reaches the authentication server is told to
-	// arrived and waits for proceed.
+	// While hold is set, a call that reaches the authentication server sends to arrived
+	// and then receives from proceed.
 	hold             atomic.Bool
 	arrived, proceed chan struct{}
-	// generation is the handler that tells how many times load was called.
+	// generation is a handler that answers with the number of calls of load.
 	generation object
 	loads      int
 }
 
 const generationPath = "/generation"
 
-// newSite prepares a site and stops it after the test.
+// newSite prepares a site. It stops at the end of the test.
 func newSite(t *testing.T) *site {
 	t.Helper()
 	certificates := testCertificates(t)
@@ -80,8 +77,8 @@ func newSite(t *testing.T) *site {
 		client: &http.Client{
 			Transport: &http.Transport{
 				DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-					// For a moment after a reload, a connection can still end up with the
-					// listener that is being closed, which resets it before anything is sent.
+					// Just after a reload, a connection can still reach the old listener,
+					// which resets it before anything is sent.
 					for {
 						c, err := dialer.DialContext(ctx, network, address)
 						if !errors.Is(err, syscall.ECONNRESET) || ctx.Err() != nil {
@@ -91,7 +88,7 @@ func newSite(t *testing.T) *site {
 				},
 				ForceAttemptHTTP2: true,
 			},
-			Timeout: deadline,
+			Timeout: poll.Patience,
 		},
 		arrived:    make(chan struct{}),
 		proceed:    make(chan struct{}),
@@ -119,7 +116,10 @@ func newSite(t *testing.T) *site {
 	dsapp := gatewayConfig(t)
 	dsapp["authentication_servers"] = object{
 		"instances": []object{{"name": "primary", "url": oas.URL}},
-		"tls":       object{"ca": object{"provider": "file", "pem_files": []string{certificates.Authority}}},
+		"tls": object{
+			"ca": object{"provider": "file", "pem_files": []string{certificates.Authority}}, "handshake_timeout": "1m",
+		},
+		"dial_timeout": "1m",
 	}
 	s.config = caddyConfig(t, dsapp)
 	in(s.config, "apps")["http"] = object{"servers": object{"gateway": object{
@@ -148,15 +148,15 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// dsapp is the configuration of the app.
+// dsapp returns the configuration of the app.
 func (s *site) dsapp() object { return in(s.config, "apps", "dsapp") }
 
 func (s *site) storePath() string { return in(s.dsapp(), "store")["path"].(string) }
 
-// load loads the configuration. The client gives its idle connections up: one
-// that the replaced server closes at the moment of a request fails it. Some are
-// idle only a moment after the last answer, hence twice. Until a connection meets
-// the new configuration, calls can still be served by the one before.
+// load loads the configuration and waits until it serves requests. Idle connections of
+// the client are closed, because a request fails if the replaced server closes its
+// connection at the same time. A connection can become idle just after the last answer, so
+// this is repeated.
 func (s *site) load(t *testing.T) {
 	t.Helper()
 	s.loads++
@@ -166,14 +166,14 @@ func (s *site) load(t *testing.T) {
 	if err := caddy.Load(encode(t, s.config), true); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the new configuration to serve", func() bool {
+	poll.Until(t, "the new configuration to serve requests", func() bool {
 		s.client.CloseIdleConnections()
 		_, answer, err := s.try(generationPath, "", "")
 		return err == nil && answer == generation
 	})
 }
 
-// call posts a body and returns status and answer.
+// call posts a body and returns the status and the body of the answer.
 func (s *site) call(t *testing.T, path, key, body string) (int, string) {
 	t.Helper()
 	status, answer, err := s.try(path, key, body)
@@ -223,7 +223,38 @@ func (s *site) register(t *testing.T) registered {
 	return parseRegistered(t, status, answer)
 }
 
-// phone is a phone with the application that has a key.
+// holdRegistration begins a registration and returns when it has reached the
+// authentication server, where it waits. finish lets it go on and activates a phone with
+// its result.
+func (s *site) holdRegistration(t *testing.T) (finish func(t *testing.T)) {
+	t.Helper()
+	type result struct {
+		status int
+		answer string
+		err    error
+	}
+	done := make(chan result, 1)
+	s.hold.Store(true)
+	go func() {
+		status, answer, err := s.try(registerPath, testBackEndKey, registerBody)
+		done <- result{status, answer, err}
+	}()
+	<-s.arrived
+	s.hold.Store(false)
+	return func(t *testing.T) {
+		t.Helper()
+		s.proceed <- struct{}{}
+		r := <-done
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		if err := s.activate(t, parseRegistered(t, r.status, r.answer)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// phone returns a phone that uses an API key.
 func (s *site) phone(key string) *sandbox.Phone {
 	return &sandbox.Phone{BaseURL: s.URL, APIKey: key, Client: s.client}
 }
@@ -234,7 +265,7 @@ func (s *site) activate(t *testing.T, r registered) error {
 	return err
 }
 
-// authenticator registers and activates a phone.
+// authenticator registers a user, activates a phone and returns its authenticator.
 func (s *site) authenticator(t *testing.T) *sandbox.Authenticator {
 	t.Helper()
 	r := s.register(t)
@@ -245,8 +276,8 @@ func (s *site) authenticator(t *testing.T) *sandbox.Authenticator {
 	return activated.Authenticator
 }
 
-// prepareLogin plays the bank's application server and returns the key of a
-// pending login.
+// prepareLogin acts as the bank's application server. It returns the key of a pending
+// login.
 func (s *site) prepareLogin(t *testing.T) string {
 	t.Helper()
 	bank := sandbox.Application{URL: s.oasURL, Client: s.client}
@@ -257,28 +288,13 @@ func (s *site) prepareLogin(t *testing.T) string {
 	return key
 }
 
-// storeReferences tells how many configurations hold the store of a path.
+// storeReferences returns how many configurations use the store with a path.
 func storeReferences(path string) int {
 	n, _ := storePool.References("embedded " + path)
 	return n
 }
 
-// waitFor waits until a condition holds that other goroutines bring about.
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(deadline)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("timed out waiting for %s", what)
-		}
-	}
-}
-
-// A whole activation through Caddy; the store and its key appear by themselves.
+// A whole activation works through Caddy. The gateway creates the store and its key.
 func TestGatewayServes(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
@@ -293,8 +309,8 @@ func TestGatewayServes(t *testing.T) {
 	}
 }
 
-// What is no service goes on with everything it came with, and to a 404 of the
-// gateway's form if nobody takes it.
+// A request for a path that is no service reaches the next handler unchanged. If there is
+// none, the answer is 404 in the gateway's form.
 func TestOtherPathsGoOn(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
@@ -312,8 +328,7 @@ func TestOtherPathsGoOn(t *testing.T) {
 	}
 }
 
-// A secret behind a placeholder shows neither in the configuration that Caddy
-// gives away nor in its autosaved copy.
+// The configuration that Caddy shows contains placeholders and not the secrets behind them.
 func TestPlaceholdersStayInTheConfiguration(t *testing.T) {
 	s := newSite(t)
 	t.Setenv("DSAPP_TEST_KEY", "a-key-from-the-environment")
@@ -339,7 +354,7 @@ func TestPlaceholdersStayInTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Contains(dump, []byte("{env.DSAPP_TEST_KEY}")) || !bytes.Contains(dump, []byte("{file.")) {
-		t.Errorf("placeholders are gone: %s", dump)
+		t.Errorf("placeholders are missing: %s", dump)
 	}
 	for _, secret := range []string{"a-key-from-the-environment", testSealingKey} {
 		if bytes.Contains(dump, []byte(secret)) {
@@ -348,8 +363,8 @@ func TestPlaceholdersStayInTheConfiguration(t *testing.T) {
 	}
 }
 
-// A reload with the same store opens it no second time, which would block, and
-// keeps registrations and handshakes; limits and keys are the new ones.
+// A reload with the same store does not open it a second time, which would block, and
+// keeps the registrations.
 func TestReloadKeepsTheStoreOpen(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
@@ -358,92 +373,40 @@ func TestReloadKeepsTheStoreOpen(t *testing.T) {
 		in(s.dsapp(), "limits")["exchanges_per_minute"] = 100 + i
 		s.load(t)
 	}
-	waitFor(t, "old configurations to let go", func() bool { return storeReferences(s.storePath()) == 1 })
+	poll.Until(t, "old configurations to release the store", func() bool { return storeReferences(s.storePath()) == 1 })
 	if err := s.activate(t, r); err != nil {
 		t.Error(err)
 	}
 }
 
-// A configuration that is rejected takes nothing from the running one, however
-// far it got.
-func TestRejectedReloadLeavesTheRunningOne(t *testing.T) {
-	for name, edit := range map[string]func(c object){
-		"at the keys":   func(c object) { c["api_keys"] = []object{} },
-		"at the limits": func(c object) { in(c, "limits")["max_body_size"] = -1 },
-		"at the server": func(c object) { in(c, "authentication_servers")["policy"] = "random" },
-		"at the end":    func(c object) { in(c, "activation")["gateway_id"] = ";" },
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newSite(t)
-			s.load(t)
-			r := s.register(t)
-			good := encode(t, s.config)
-			edit(s.dsapp())
-			if err := caddy.Load(encode(t, s.config), true); err == nil {
-				t.Fatal("accepted")
-			}
-			if err := json.Unmarshal(good, &s.config); err != nil {
-				t.Fatal(err)
-			}
-			waitFor(t, "the rejected configuration to let go", func() bool {
-				counted, _ := counterPool.References(countersKey)
-				return storeReferences(s.storePath()) == 1 && counted == 1
-			})
-			if err := s.activate(t, r); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// A request that runs while its configuration is replaced by one with another
-// store ends as if nothing had happened, and what it stored is found again.
+// A request that runs while its configuration is replaced by one with another store
+// succeeds, and its registration can be used when the first store is configured again.
 func TestRequestOutlivesItsConfiguration(t *testing.T) {
 	s := newSite(t)
-	s.hold.Store(true)
 	s.load(t)
 	first := s.storePath()
-	type result struct {
-		status int
-		answer string
-		err    error
-	}
-	done := make(chan result, 1)
-	go func() {
-		status, answer, err := s.try(registerPath, testBackEndKey, registerBody)
-		done <- result{status, answer, err}
-	}()
-	<-s.arrived
-
+	finish := s.holdRegistration(t)
 	second := filepath.Join(t.TempDir(), "other.db")
 	in(s.dsapp(), "store")["path"] = second
 	s.load(t)
 	if storeReferences(first) != 1 || storeReferences(second) != 1 {
 		t.Errorf("references: %d, %d", storeReferences(first), storeReferences(second))
 	}
-	// Back again while the request still runs: the file is open already.
+	// The first store is configured again while the request still has its file open.
 	in(s.dsapp(), "store")["path"] = first
 	s.load(t)
 	if storeReferences(first) != 2 {
 		t.Errorf("references: %d", storeReferences(first))
 	}
 
-	s.proceed <- struct{}{}
-	got := <-done
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
-	r := parseRegistered(t, got.status, got.answer)
-	s.hold.Store(false)
-	waitFor(t, "the old configurations to let go", func() bool {
+	finish(t)
+	poll.Until(t, "the old configurations to release their stores", func() bool {
 		return storeReferences(first) == 1 && storeReferences(second) == 0
 	})
-	if err := s.activate(t, r); err != nil {
-		t.Error(err)
-	}
 }
 
-// The store is closed with the last configuration: another process may have it.
+// The store is closed with the last configuration that uses it, so that another process
+// can open it.
 func TestStopClosesTheStore(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
@@ -451,13 +414,13 @@ func TestStopClosesTheStore(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the store to be let go", func() bool { return storeReferences(s.storePath()) == 0 })
+	poll.Until(t, "the store to be released", func() bool { return storeReferences(s.storePath()) == 0 })
 	s.load(t)
 	s.register(t)
 }
 
-// A store that cannot be used is an outage of what needs it, not of Caddy, and
-// ends by itself.
+// If the store cannot be opened, the configuration loads, and only services that need the
+// store answer with 503. They work again without a reload.
 func TestUnusableStore(t *testing.T) {
 	s := newSite(t)
 	broken := filepath.Join(t.TempDir(), "file")
@@ -478,8 +441,7 @@ func TestUnusableStore(t *testing.T) {
 	s.register(t)
 }
 
-// What a client did is not forgiven by a reload, and a limit that is changed
-// applies from the reload on.
+// A reload keeps the counts of the limits. A changed limit applies after the reload.
 func TestLimitsOutliveReloads(t *testing.T) {
 	s := newSite(t)
 	in(s.dsapp(), "limits")["failed_keys_per_minute"] = 2
@@ -500,7 +462,7 @@ func TestLimitsOutliveReloads(t *testing.T) {
 	}
 }
 
-// The handler alone is a mistake that is told.
+// A handler without the app is an error.
 func TestHandlerNeedsTheApp(t *testing.T) {
 	s := newSite(t)
 	delete(in(s.config, "apps"), "dsapp")
@@ -510,8 +472,8 @@ func TestHandlerNeedsTheApp(t *testing.T) {
 	}
 }
 
-// The access log tells what the status alone does not, and the audit log who did
-// what; neither has a secret.
+// The access log has the application, service, result and ownership decision of each
+// request, and the audit log has one line for each action. Neither contains a secret.
 func TestLogs(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "log")
@@ -589,9 +551,8 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// Errors are logged without stack traces, those of requests too, which have the
-// trace that the request belongs to. Everything else about a request has all of
-// its fields.
+// Errors are logged without stack traces. Errors of requests have the IDs of their trace
+// and span; other messages have all extra fields of the request.
 func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "log")
@@ -606,7 +567,7 @@ func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 	s.dsapp()["sealing_keys"] = []string{testSealingKey}
 	s.load(t)
 	r := s.register(t)
-	// Nothing that was stored can be opened any more.
+	// Without the first key, stored values cannot be decrypted.
 	s.dsapp()["sealing_keys"] = []string{strings.Repeat("0123456789abcdef", 4)}
 	s.load(t)
 	if err := s.activate(t, r); err == nil {
@@ -649,8 +610,8 @@ func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 	}
 }
 
-// The description of a device reaches the authentication server under the
-// configured name, and without one it does not.
+// The description of a device is sent to the authentication server in the configured
+// attribute, and not at all if no attribute is configured.
 func TestDeviceDescription(t *testing.T) {
 	const attribute = "OUR_DESCRIPTION"
 	for name, want := range map[string]string{attribute: "my phone", "": ""} {

@@ -11,25 +11,25 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler serves the REST services of the `dsapp` app. It has no options of its
-// own: any number of handlers on any site serve the same gateway.
+// Handler serves the REST services of the app `dsapp`. It has no options. All handlers, on
+// any site, serve the same gateway.
 //
-// Every request that reaches it must carry an API key. The name of the key's
-// application is then `{http.auth.user.id}`. A request whose path is none of the
-// services goes on to the next handler, with its body and its Authorization field as
-// they came, so that a `reverse_proxy` to another gateway can serve the rest. If
-// there is none, the answer is 404.
+// Every request that reaches the handler must have an API key. After the key was checked,
+// the name of its application is in `{http.auth.user.id}`. If the path is not that of a
+// service, the request goes to the next handler, with its body and its Authorization header
+// unchanged; for example, a `reverse_proxy` to another gateway can serve the other paths. If
+// there is no next handler, the answer is 404.
 //
-// Without a next handler, scope it with matchers, e.g. to the path `/rest/*`. With
-// one, put no path matcher in front of it: a path such as `/rest;a=b/…` would go around
-// it to a server that may read it as a service. The handler itself answers 404 to
-// such paths, and passes none of them on.
+// Without a next handler, restrict the route by matchers, for example to the path
+// `/rest/*`. With a next handler, use no path matcher on the route: a request for a path
+// such as `/rest;a=b/…` would bypass the gateway and reach a server that may treat it as a
+// service. The handler answers such paths with 404 and never passes them on.
 //
-// Requests in TLS early data are answered with 425. If the server has the protocol
-// `h3` and some clients do not repeat requests then, set its `allow_0rtt` to false.
+// Requests in TLS early data are answered with status 425. If the server has the protocol
+// `h3` and some clients do not repeat such requests, set its option `allow_0rtt` to false.
 //
-// The answers to all other requests are the handler's own, errors included:
-// their form is part of the protocol.
+// The handler answers all other requests itself, errors included, because the form of
+// errors is part of the protocol.
 type Handler struct {
 	app *App
 }
@@ -52,7 +52,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// ServeHTTP answers a request or gives it to next.
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	return h.app.serve(w, r, next)
 }

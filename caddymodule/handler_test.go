@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// provisioned returns a handler whose app is provisioned and never started: it
-// has to serve all the same.
+// provisioned returns a handler whose app is provisioned but not started. It has to serve
+// requests all the same.
 func provisioned(t *testing.T, dsapp object) *Handler {
 	t.Helper()
 	var config caddy.Config
@@ -37,7 +37,7 @@ func provisioned(t *testing.T, dsapp object) *Handler {
 	return h.(*Handler)
 }
 
-// request is one as a Caddy server prepares it, from a client at an address.
+// request returns a request from a client's address, prepared as a Caddy server does it.
 func request(path, key, client string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
 	r.Header.Set("Content-Type", "application/json")
@@ -49,17 +49,18 @@ func request(path, key, client string) *http.Request {
 	return r
 }
 
+// unreachable is a next handler that must not be called.
 var unreachable = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 	return errors.New("next handler called")
 })
 
-// The address that counts is the one that Caddy found, not the connection's.
+// The client's address is the one that Caddy determined, not that of the connection.
 func TestClientAddress(t *testing.T) {
 	c := gatewayConfig(t)
 	c["api_keys"].([]object)[1]["allow"] = []string{"10.0.0.0/8"}
 	h := provisioned(t, c)
 	for client, want := range map[string]int{
-		"10.1.2.3":  http.StatusBadRequest, // past the check: the body lacks members
+		"10.1.2.3":  http.StatusBadRequest, // The address is accepted; the body lacks members.
 		"192.0.2.1": http.StatusForbidden, "127.0.0.1": http.StatusForbidden, "": http.StatusForbidden,
 	} {
 		w := httptest.NewRecorder()
@@ -72,7 +73,8 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// Later handlers and the access log learn the application, if the key was right.
+// The placeholder for later handlers and the access log has the application's name if the
+// key is valid, and no value otherwise.
 func TestUser(t *testing.T) {
 	h := provisioned(t, gatewayConfig(t))
 	r := request(timePath, testFrontEndKey, "192.0.2.1")
@@ -96,7 +98,7 @@ func TestUser(t *testing.T) {
 	}
 }
 
-// What the next handler returns comes back as it is.
+// The error of the next handler is returned unchanged.
 func TestErrorOfTheNextHandler(t *testing.T) {
 	h := provisioned(t, gatewayConfig(t))
 	want := caddyhttp.Error(http.StatusTeapot, errors.New("teapot"))
@@ -105,15 +107,5 @@ func TestErrorOfTheNextHandler(t *testing.T) {
 	err := h.ServeHTTP(w, request("/rest/other", testFrontEndKey, "192.0.2.1"), next)
 	if !errors.Is(err, want) || w.Body.Len() != 0 {
 		t.Errorf("err = %v, body %q", err, w.Body)
-	}
-}
-
-// Cleanup can follow a Provision that got nowhere, and another Cleanup.
-func TestCleanupOfNothing(t *testing.T) {
-	a := new(App)
-	for range 2 {
-		if err := errors.Join(a.Cleanup(), new(EmbeddedStore).Cleanup()); err != nil {
-			t.Error(err)
-		}
 	}
 }

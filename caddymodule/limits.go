@@ -12,77 +12,85 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
-// Limits protect the gateway and the registrations it keeps. What they count, they
-// count on each node by itself, and keep counting across reloads.
+// Limits protect the gateway and the registrations it keeps. Each node counts by
+// itself. Counts survive reloads.
 type Limits struct {
-	// The largest request body that is read, in bytes: 1 to 16777216, which is
-	// 16 MiB. Default: 65536.
+	// The largest request body that the gateway reads, in bytes: 1 to 16777216
+	// (16 MiB). Larger bodies are answered with status 413. Default: 65536.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 
-	// How long the body of a request may take to arrive, whether it comes slowly or
-	// not at all; then the answer is status 408. A shorter `read_timeout` of the
-	// server applies instead. From `10ms` to `10m`. Default: `30s`.
+	// The time within which the whole body of a request must arrive. After that the
+	// answer is status 408. If the server's `read_timeout` is shorter, it applies
+	// instead. From `10ms` to `10m`. Default: `30s`.
 	BodyTimeout caddy.Duration `json:"body_timeout,omitempty"`
 
-	// How many calls of activation exchanges are computed at once: 1 to 100000, or
-	// 0 for one on every CPU that Go uses. Sixteen times as many wait for them;
-	// further ones are answered with status 429. Default: 0.
+	// How many calls of activation exchanges the gateway computes at the same time: 1
+	// to 100000, or 0 for one on every CPU that Go uses. Sixteen times as many calls
+	// can wait for their turn. Further calls are answered with status 429. Default: 0.
 	MaxExchanges int `json:"max_exchanges,omitempty"`
 
-	// How many requests with a wrong API key one client address may make per minute
-	// before all its requests are answered with status 429 for a while. Those without
-	// any key do not count: many clients send one first and wait to be asked for it.
-	// An IPv6 address counts as its /64 here and below, and all addresses of a /48
-	// together may have 16 times the limit of one. Behind a proxy, set the server's
-	// `trusted_proxies`: all clients are one address otherwise.
-	// 0: no limit. At most 1000000. Default: 30.
+	// How many requests with a wrong API key one client address may make per minute.
+	// Beyond that, all requests of the address are answered with status 429 until
+	// the limit admits another one. Requests without any key do not count, because many clients
+	// send a first request without credentials and wait to be asked for them.
+	//
+	// For this and the other limits per client address, an IPv6 address counts as its
+	// /64 network, and all addresses of a /48 network together have 16 times the limit
+	// of one. Behind a proxy, set the server's `trusted_proxies`; without it all
+	// clients count as one address.
+	//
+	// 0 means no limit. At most 1000000. Default: 30.
 	FailedKeysPerMinute *int `json:"failed_keys_per_minute,omitempty"`
 
-	// How many activation exchanges one client address may make per minute: the
-	// first and the second calls are counted each by themselves.
-	// 0: no limit, so that whoever knows identifiers can burn registrations as
-	// fast as the gateway computes. At most 1000000. Default: 60.
+	// How many activation exchanges one client address may make per minute. First and
+	// second calls of exchanges are counted separately. 0 means no limit; then whoever
+	// knows identifiers can burn registrations as fast as the gateway computes. At
+	// most 1000000. Default: 60.
 	ExchangesPerMinute *int `json:"exchanges_per_minute,omitempty"`
 
 	// How many registrations one application may make per minute. Other requests with
-	// its back-end key count if they are refused before anything was looked up.
-	// 0: no limit. At most 1000000. Default: 600.
+	// a back-end key of the application count as well if they are refused before
+	// anything is looked up. 0 means no limit. At most 1000000. Default: 600.
 	RegistrationsPerMinute *int `json:"registrations_per_minute,omitempty"`
 
-	// How many calls of the other services that reach an authentication server one
-	// client address may make per minute with keys of front ends: one-time
-	// passwords, retrieving, completing and cancelling logins and signatures,
-	// notification IDs, adding devices and final calls of activations, all
-	// together. Requests that are refused before anything was looked up and those for
-	// the time count, too. Whoever takes the key out of a mobile application can lock users by
-	// wrong calls; this is what slows them down. It does not count per application,
-	// because all phones share that key and one could stop the others; nor with
-	// keys of back ends, where one server speaks for many users. Networks with many
-	// phones behind one address need a higher limit. 0: no limit. At most 1000000.
-	// Default: 600.
+	// How many other requests one client address may make per minute with front-end
+	// keys, all services together: one-time passwords; retrieving, completing and
+	// cancelling logins and signatures; notification IDs; adding devices and final
+	// calls of activations; and the server time. Requests that are refused before
+	// anything is looked up count, too.
+	//
+	// This limit slows down whoever takes the key out of a mobile application and
+	// makes wrong calls in order to lock users. It does not count per application,
+	// because all phones share the application's key and one phone could stop all
+	// others. It does not count requests with back-end keys, because one server there
+	// speaks for many users. Raise it for networks that have many phones behind one
+	// address. 0 means no limit. At most 1000000. Default: 600.
 	CallsPerMinute *int `json:"calls_per_minute,omitempty"`
 
-	// How many requests of one client address may be under way at the same time, whatever
-	// they are for; further ones are answered with status 429. It bounds the memory
-	// that bodies take that do not come. Requests with the key of a back end that is
-	// accepted from there do not count; those that go on to the next handler do, until it
-	// has answered. 0: no limit. At most 1000000. Default: 64.
+	// How many requests of one client address may be in progress at the same time, for
+	// whatever service. Further requests are answered with status 429. This bounds the
+	// memory for bodies that arrive slowly. Requests with a back-end key that is
+	// accepted from the client's address do not count. Requests that the gateway
+	// passes on to the next handler count until that handler has answered. 0 means no
+	// limit. At most 1000000. Default: 64.
 	RequestsInFlight *int `json:"requests_in_flight,omitempty"`
 
-	// How many of these may be with an authentication server. It keeps one client
-	// from using up the servers' connections with calls that take long, such as
-	// logins that wait for a person. Networks with many phones behind one address
-	// need a higher limit. 0: no limit. At most 1000000. Default: 8.
+	// How many requests of one client address, of those that count for
+	// `requests_in_flight`, may wait for an authentication server at the same time.
+	// This keeps one client from using up the servers' connections with slow calls,
+	// such as logins that wait for a person. Raise it for networks that have many
+	// phones behind one address. 0 means no limit. At most 1000000. Default: 8.
 	CallsInFlight *int `json:"calls_in_flight,omitempty"`
 
-	// The prefixes by which a NAT64 or a stateless translator in front of the gateway
-	// writes the IPv4 addresses of clients, such as `2001:db8:122::/48`, with the
-	// layout of RFC 6052 and a length of 32, 40, 48, 56, 64 or 96. Such an address
-	// counts as the IPv4 address in it; without its prefix here all clients that it
-	// stands for share the limits of a few IPv6 addresses. Give only prefixes whose
-	// addresses nobody but the translator can send from: whoever can counts as any
-	// IPv4 address. They must not overlap. `64:ff9b::/96` is always known.
-	// Default: none.
+	// The IPv6 prefixes under which a NAT64 or stateless translator in front of the
+	// gateway presents IPv4 clients, such as `2001:db8:122::/48`. Prefixes have the
+	// layout of RFC 6052, a length of 32, 40, 48, 56, 64 or 96, and do not overlap.
+	//
+	// An address with such a prefix counts as the IPv4 address that it contains. If
+	// the prefix of a translator is missing here, all clients behind it share the limits of a few IPv6
+	// addresses. Give only prefixes that nobody but the translator can send from:
+	// whoever can send from them can count as any IPv4 address. `64:ff9b::/96` is
+	// always included. Default: none.
 	NAT64Prefixes []string `json:"nat64_prefixes,omitempty"`
 }
 
@@ -94,20 +102,22 @@ const (
 	defaultRequestsInFlight       = 64
 	defaultCallsInFlight          = 8
 
-	// maxCountedSources bounds the memory of one kind of counter to a few MiB.
+	// maxCountedSources bounds the memory of each limiter to a few MiB.
 	maxCountedSources = 50_000
 )
 
-// counts are the limits of what is counted of one configuration: per minute, and at
-// the same time.
-type counts struct {
+// limitValues are the limits of one configuration with defaults applied. 0 means no
+// limit.
+type limitValues struct {
+	// Per minute.
 	failedKeys, exchanges, registrations, calls int
-	requestsInFlight, callsInFlight             int
+	// At the same time.
+	requestsInFlight, callsInFlight int
 }
 
-// counts returns the limits with their defaults.
-func (l *Limits) counts() (*counts, error) {
-	c := new(counts)
+// values returns the limits with defaults applied.
+func (l *Limits) values() (*limitValues, error) {
+	c := new(limitValues)
 	for _, v := range []struct {
 		name       string
 		configured *int
@@ -129,7 +139,7 @@ func (l *Limits) counts() (*counts, error) {
 	return c, nil
 }
 
-// valueOr is what is configured, which may be 0, or the default.
+// valueOr returns the configured value, which may be 0, or preset if there is none.
 func valueOr(configured *int, preset int) int {
 	if configured == nil {
 		return preset
@@ -137,7 +147,7 @@ func valueOr(configured *int, preset int) int {
 	return *configured
 }
 
-// addresses returns what tells whom the limits count an address for.
+// addresses returns the rules by which client addresses are grouped for counting.
 func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 	prefixes := make([]netip.Prefix, len(l.NAT64Prefixes))
 	for i, text := range l.NAT64Prefixes {
@@ -149,55 +159,58 @@ func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 	return ratelimit.NewAddresses(prefixes...)
 }
 
-// counters are the limiters of the whole process: what they counted is not lost
-// with a reload. The limits per minute are those of the configuration that started
-// last and was not stopped since.
-type counters struct {
+// limiters belong to the process, so that a reload does not forget what they counted.
+// The limits per minute are those of the latest started configuration. The limits of
+// requests in flight are passed with each request, see inFlight.
+type limiters struct {
 	failedKeys, exchanges, proofs, registrations, calls *ratelimit.Limiter
 	requestsInFlight, callsInFlight                     ratelimit.InFlight
 
-	mu      sync.Mutex // so that what is in force is the latest
-	started succession[*counts]
+	mu      sync.Mutex // makes a change of started and its application one step
+	started startedList[*limitValues]
 }
 
-func newCounters(r *counts) *counters {
-	return &counters{
-		failedKeys:    ratelimit.New(r.failedKeys, maxCountedSources),
-		exchanges:     ratelimit.New(r.exchanges, maxCountedSources),
-		proofs:        ratelimit.New(r.exchanges, maxCountedSources),
-		registrations: ratelimit.New(r.registrations, maxCountedSources),
-		calls:         ratelimit.New(r.calls, maxCountedSources),
+func newLimiters(v *limitValues) *limiters {
+	return &limiters{
+		failedKeys:    ratelimit.New(v.failedKeys, maxCountedSources),
+		exchanges:     ratelimit.New(v.exchanges, maxCountedSources),
+		proofs:        ratelimit.New(v.exchanges, maxCountedSources),
+		registrations: ratelimit.New(v.registrations, maxCountedSources),
+		calls:         ratelimit.New(v.calls, maxCountedSources),
 	}
 }
 
-// start puts the limits of a configuration into force.
-func (c *counters) start(r *counts) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.started.add(r)
-	c.apply(r)
+// configStarted applies the limits of a configuration that has started.
+func (l *limiters) configStarted(v *limitValues) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.started.add(v)
+	l.apply(v)
 }
 
-// stop ends them. A configuration that could not be started completely thereby
-// leaves the limits of the one before.
-func (c *counters) stop(r *counts) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.started.remove(r)
-	if latest := c.started.last(); latest != nil {
-		c.apply(latest)
+// configStopped applies the limits of the latest configuration that still runs, if
+// there is one. After a failed start that is the previous configuration.
+func (l *limiters) configStopped(v *limitValues) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.started.remove(v)
+	if latest := l.started.latest(); latest != nil {
+		l.apply(latest)
 	}
 }
 
-func (c *counters) apply(r *counts) {
-	c.failedKeys.SetLimit(r.failedKeys)
-	c.exchanges.SetLimit(r.exchanges)
-	c.proofs.SetLimit(r.exchanges)
-	c.registrations.SetLimit(r.registrations)
-	c.calls.SetLimit(r.calls)
+func (l *limiters) apply(v *limitValues) {
+	l.failedKeys.SetLimit(v.failedKeys)
+	l.exchanges.SetLimit(v.exchanges)
+	l.proofs.SetLimit(v.exchanges)
+	l.registrations.SetLimit(v.registrations)
+	l.calls.SetLimit(v.calls)
 }
 
-// inFlight is a counter with the limit of one configuration.
+// Destruct implements caddy.Destructor. Limiters have nothing to close.
+func (*limiters) Destruct() error { return nil }
+
+// inFlight combines a counter of the process with the limit of one configuration.
 type inFlight struct {
 	counter *ratelimit.InFlight
 	limit   int
@@ -208,26 +221,23 @@ func (f inFlight) Enter(s ratelimit.Source) (leave func(), ok bool) {
 	return f.counter.Enter(s, f.limit)
 }
 
-// Destruct has nothing to close.
-func (c *counters) Destruct() error { return nil }
+// limiterPool holds the limiters under limitersKey while there is a configuration.
+var limiterPool = caddy.NewUsagePool()
 
-// counterPool holds the one set of counters while there is a configuration.
-var counterPool = caddy.NewUsagePool()
+const limitersKey = "limiters"
 
-const countersKey = "counters"
-
-// acquireCounters takes a reference that counterPool.Delete(countersKey) returns.
-func acquireCounters(r *counts) (*counters, error) {
-	value, _, err := counterPool.LoadOrNew(countersKey, func() (caddy.Destructor, error) {
-		return newCounters(r), nil
+// acquireLimiters takes a reference. limiterPool.Delete(limitersKey) gives it back.
+func acquireLimiters(v *limitValues) (*limiters, error) {
+	value, _, err := limiterPool.LoadOrNew(limitersKey, func() (caddy.Destructor, error) {
+		return newLimiters(v), nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return value.(*counters), nil
+	return value.(*limiters), nil
 }
 
 var (
-	_ caddy.Destructor        = (*counters)(nil)
+	_ caddy.Destructor        = (*limiters)(nil)
 	_ restapi.InFlightLimiter = inFlight{}
 )

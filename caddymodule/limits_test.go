@@ -6,12 +6,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
-// admits reports whether every limiter admits as much as r says, for a source that
-// nothing was counted for.
-func (c *counters) admits(name string, r counts) bool {
+// admitExactly reports whether every limiter admits exactly as many calls as v says, for a
+// source that nothing was counted for.
+func (l *limiters) admitExactly(name string, v limitValues) bool {
 	source := ratelimit.Named(name)
 	for limiter, limit := range map[*ratelimit.Limiter]int{
-		c.failedKeys: r.failedKeys, c.exchanges: r.exchanges, c.proofs: r.exchanges, c.registrations: r.registrations, c.calls: r.calls,
+		l.failedKeys: v.failedKeys, l.exchanges: v.exchanges, l.proofs: v.exchanges, l.registrations: v.registrations, l.calls: v.calls,
 	} {
 		for range limit {
 			if ok, _ := limiter.Allow(source); !ok {
@@ -25,56 +25,56 @@ func (c *counters) admits(name string, r counts) bool {
 	return true
 }
 
-// The limits are those of the newest configuration that runs: a reload changes
-// them, and one that fails half-way brings the old ones back.
+// The limits of the latest running configuration apply: a reload changes them, and a
+// configuration that fails to start restores the previous ones.
 func TestLimitsFollowTheConfiguration(t *testing.T) {
 	t.Parallel()
-	before := &counts{failedKeys: 1, exchanges: 2, registrations: 3, calls: 4}
-	after := &counts{failedKeys: 5, exchanges: 6, registrations: 7, calls: 8}
+	before := &limitValues{failedKeys: 1, exchanges: 2, registrations: 3, calls: 4}
+	after := &limitValues{failedKeys: 5, exchanges: 6, registrations: 7, calls: 8}
 
-	reloaded := newCounters(before)
-	reloaded.start(before)
-	reloaded.start(after)
-	reloaded.stop(before)
-	if !reloaded.admits("a", *after) {
+	reloaded := newLimiters(before)
+	reloaded.configStarted(before)
+	reloaded.configStarted(after)
+	reloaded.configStopped(before)
+	if !reloaded.admitExactly("a", *after) {
 		t.Error("limits of the replaced configuration")
 	}
 
-	rolledBack := newCounters(before)
-	rolledBack.start(before)
-	rolledBack.start(after)
-	rolledBack.stop(after)
-	rolledBack.stop(after)
-	if !rolledBack.admits("a", *before) {
+	rolledBack := newLimiters(before)
+	rolledBack.configStarted(before)
+	rolledBack.configStarted(after)
+	rolledBack.configStopped(after)
+	rolledBack.configStopped(after)
+	if !rolledBack.admitExactly("a", *before) {
 		t.Error("limits of the configuration that failed")
 	}
 
-	// What was counted stays counted.
-	rolledBack.start(after)
-	if rolledBack.admits("a", *after) || !rolledBack.admits("b", *after) {
-		t.Error("a new configuration starts counting anew")
+	// Calls that were counted stay counted.
+	rolledBack.configStarted(after)
+	if rolledBack.admitExactly("a", *after) || !rolledBack.admitExactly("b", *after) {
+		t.Error("a new configuration forgets what was counted")
 	}
 }
 
-// What an empty configuration means, and that 0 is no limit.
+// Options that are not set have the documented defaults, and 0 means no limit.
 func TestDefaultsOfLimits(t *testing.T) {
 	t.Parallel()
-	r, err := new(Limits).counts()
-	if want := (counts{30, 60, 600, 600, 64, 8}); err != nil || *r != want {
-		t.Fatalf("limits are %+v, %v, want %+v", r, err, want)
+	v, err := new(Limits).values()
+	if want := (limitValues{30, 60, 600, 600, 64, 8}); err != nil || *v != want {
+		t.Fatalf("limits are %+v, %v, want %+v", v, err, want)
 	}
 	none := 0
-	r, err = (&Limits{
+	v, err = (&Limits{
 		FailedKeysPerMinute: &none, ExchangesPerMinute: &none, RegistrationsPerMinute: &none, CallsPerMinute: &none,
 		RequestsInFlight: &none, CallsInFlight: &none,
-	}).counts()
-	if err != nil || *r != (counts{}) {
-		t.Fatalf("limits are %+v, %v, want none", r, err)
+	}).values()
+	if err != nil || *v != (limitValues{}) {
+		t.Fatalf("limits are %+v, %v, want none", v, err)
 	}
-	c := newCounters(r)
-	for _, l := range []*ratelimit.Limiter{c.failedKeys, c.exchanges, c.proofs, c.registrations, c.calls} {
+	l := newLimiters(v)
+	for _, limiter := range []*ratelimit.Limiter{l.failedKeys, l.exchanges, l.proofs, l.registrations, l.calls} {
 		for range 10_000 {
-			if ok, _ := l.Allow(ratelimit.Named("a")); !ok {
+			if ok, _ := limiter.Allow(ratelimit.Named("a")); !ok {
 				t.Fatal("something is limited")
 			}
 		}

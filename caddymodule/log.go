@@ -8,20 +8,20 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// newLogger returns the logger that Caddy has for the module that is being
-// provisioned, without its stack traces.
+// newLogger returns Caddy's logger for the module that is being provisioned. It logs
+// errors without stack traces.
 func newLogger(ctx caddy.Context) *slog.Logger {
-	return slog.New(tracelessHandler{ctx.Slogger().Handler()})
+	return slog.New(noStackTraceHandler{ctx.Slogger().Handler()})
 }
 
-// tracelessHandler keeps Caddy from adding a stack trace to errors that are logged
-// with the context of a request: Caddy does that with the request's extra fields,
-// and without them it does not. An error has the trace's and the span's IDs of
-// them only, everything else has them all.
-type tracelessHandler struct{ slog.Handler }
+// noStackTraceHandler removes the extra log fields of a request from the context of
+// errors. Caddy adds a stack trace to an error whose context has these fields, and to
+// no other. Of the fields, an error keeps only the IDs of the trace and of the span.
+// Messages of lower levels keep all fields.
+type noStackTraceHandler struct{ slog.Handler }
 
-// Handle logs one line.
-func (h tracelessHandler) Handle(ctx context.Context, r slog.Record) error {
+// Handle implements slog.Handler.
+func (h noStackTraceHandler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelError {
 		return h.Handler.Handle(ctx, r)
 	}
@@ -34,14 +34,14 @@ func (h tracelessHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(context.WithValue(ctx, caddyhttp.ExtraLogFieldsCtxKey, nil), r)
 }
 
-// WithAttrs returns a handler that adds attributes to every line.
-func (h tracelessHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return tracelessHandler{h.Handler.WithAttrs(attrs)}
+// WithAttrs implements slog.Handler.
+func (h noStackTraceHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return noStackTraceHandler{h.Handler.WithAttrs(attrs)}
 }
 
-// WithGroup returns a handler that puts what follows into a group.
-func (h tracelessHandler) WithGroup(name string) slog.Handler {
-	return tracelessHandler{h.Handler.WithGroup(name)}
+// WithGroup implements slog.Handler.
+func (h noStackTraceHandler) WithGroup(name string) slog.Handler {
+	return noStackTraceHandler{h.Handler.WithGroup(name)}
 }
 
-var _ slog.Handler = tracelessHandler{}
+var _ slog.Handler = noStackTraceHandler{}

@@ -6,20 +6,19 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// errPlaceholder does not say which placeholder it is about: in a secret that
-// holds braces of its own, what looks like one is a part of the secret.
+// errPlaceholder does not quote the placeholder. If a secret contains braces, what looks
+// like a placeholder is part of the secret.
 var errPlaceholder = errors.New("a placeholder is not known or has no value; " +
 	"a file it names must exist, be readable and not be empty")
 
-// errEmptySecret is a secret that was written as an empty text.
+// errEmptySecret is the error for an option that is set to an empty text.
 var errEmptySecret = errors.New("must not be empty")
 
-// resolve replaces the placeholders of value. Every placeholder must be known
-// and have a value.
+// resolve replaces the placeholders in value. It fails if one is unknown or empty.
 func resolve(value string) (string, error) {
 	resolved, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
 	if err != nil {
-		// The cause quotes what stands between the braces.
+		// The original error quotes the text between the braces.
 		return "", errPlaceholder
 	}
 	return resolved, nil

@@ -2,35 +2,39 @@ package caddymodule
 
 import "github.com/caddyserver/caddy/v2"
 
-// Requests says what the gateway remembers about pending logins and signatures:
-// which application and device retrieved one, and from which instance.
+// Requests configures what the gateway remembers about pending logins and signatures. For
+// each request it remembers the application and the device that retrieved it, and the
+// instance that has it.
 type Requests struct {
-	// How long that is remembered, unless the request is completed or cancelled
-	// before. Make it as long as the authentication server keeps requests: what is
-	// forgotten earlier is unknown. From `1s` to `24h`. Default: `5m`.
+	// How long the gateway remembers a request that is neither completed nor cancelled.
+	// Set it to the time for which the authentication server keeps requests. After that
+	// time, a request counts as unknown. From `1s` to `24h`. Default: `5m`.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// What to do with the cancel of a request that nothing is remembered about:
+	// What to do with a cancellation of a request that the gateway does not remember:
 	// `forward` lets an authentication server decide, `refuse` answers with
-	// `STAT_NOSUPPORT`. With `forward`, the authentication server's own check is the
-	// only one for requests that went unnoticed while the store was down. While the
-	// store is down, a cancel has status 503, except that with `forward` one whose
-	// key is wrapped is forwarded: the authentication server checks that the device
-	// made it. Default: `forward`.
+	// `STAT_NOSUPPORT`.
+	//
+	// With `forward`, only the authentication server protects requests whose retrieval
+	// could not be stored because the store was down. While the store is down,
+	// cancellations are answered with status 503. The exception, with `forward`, are those
+	// with a wrapped key: they are forwarded, and the authentication server checks that
+	// the device made them. Default: `forward`.
 	Unknown string `json:"unknown,omitempty"`
 
-	// What to do with the cancel of a request by its plain key: `forward` judges it
-	// by who retrieved the request, `refuse` answers with `STAT_NOSUPPORT`. A plain
-	// key proves nothing about the device: whoever has the application's API key, the
-	// request's key and the serial number can cancel. Refuse it if all phones wrap
-	// keys in secure-channel messages. Default: `forward`.
+	// What to do with a cancellation that contains the plain key of the request: `forward`
+	// applies the ownership of the request, `refuse` answers with `STAT_NOSUPPORT`. A
+	// plain key proves nothing about the device: whoever has an API key of the
+	// application, the key of the request and the serial number can cancel the request.
+	// Use `refuse` if all phones wrap the key in a secure-channel message. Default:
+	// `forward`.
 	PlainCancel string `json:"plain_cancel,omitempty"`
 }
 
-// StatusCodes are the numbers of statuses that the vendor publishes by name only.
-// Answers of an authentication server keep its own.
+// StatusCodes are the numbers of status codes of which the vendor publishes only the names.
+// Answers that the gateway relays keep the numbers of the authentication server.
 type StatusCodes struct {
-	// The number of `STAT_NOSUPPORT` where the gateway itself refuses to cancel a
-	// request. Not 0, which stands for success. Default: -1.
+	// The number of `STAT_NOSUPPORT` when the gateway itself refuses to cancel a request.
+	// It must not be 0, which means success. Default: -1.
 	NoSupport *int32 `json:"STAT_NOSUPPORT,omitempty"`
 }

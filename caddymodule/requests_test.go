@@ -7,11 +7,12 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const testTabletKey = "tablet-key-of-the-tests"
 
-// refusedWith checks that the gateway or an authentication server refused.
+// refusedWith checks that err is a refusal with a status.
 func refusedWith(t *testing.T, what string, err error, status string, code int) {
 	t.Helper()
 	refusal, ok := errors.AsType[*sandbox.RefusalError](err)
@@ -20,8 +21,8 @@ func refusedWith(t *testing.T, what string, err error, status string, code int) 
 	}
 }
 
-// Who retrieved a request is kept in the store across reloads; others can neither
-// retrieve nor cancel it, and are told so with the configured number.
+// The owner of a request is stored and survives reloads. Others can neither retrieve nor
+// cancel the request. Their refusals have the configured number.
 func TestOwnership(t *testing.T) {
 	for name, edit := range map[string]func(t *testing.T, c object){
 		"embedded": func(*testing.T, object) {},
@@ -62,7 +63,7 @@ func TestOwnership(t *testing.T) {
 				t.Error(err)
 			}
 
-			// Nothing is known of the next one.
+			// The gateway does not know the next request.
 			key = s.prepareLogin(t)
 			if err := phone.Cancel(t.Context(), sandbox.KindLogin, a, key, false); err == nil || s.simulated.Calls("cancelAuthUser") != 2 {
 				t.Errorf("unknown cancel: %v", err)
@@ -77,8 +78,8 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// A retrieval that runs while its configuration is replaced by one with another
-// store is remembered in the store it began with.
+// If a configuration is replaced by one with another store during a retrieval, the owner is
+// stored in the store of the first configuration.
 func TestRetrievalOutlivesItsConfiguration(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
@@ -98,7 +99,7 @@ func TestRetrievalOutlivesItsConfiguration(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the first store to be let go", func() bool { return storeReferences(first) == 0 })
+	poll.Until(t, "the first store to be released", func() bool { return storeReferences(first) == 0 })
 
 	in(s.dsapp(), "store")["path"] = first
 	in(s.dsapp(), "requests")["unknown"] = "refuse"
@@ -108,8 +109,8 @@ func TestRetrievalOutlivesItsConfiguration(t *testing.T) {
 	}
 }
 
-// With `relay` the authentication server carries out the exchange; what it knows
-// and the gateway does not is left to it, unless that is refused.
+// With `relay` the authentication server carries out the exchange. It also decides about
+// registrations that the gateway does not know, unless `unknown` is `refuse`.
 func TestRelay(t *testing.T) {
 	s := newSite(t)
 	in(s.dsapp(), "activation")["exchange"] = "relay"
@@ -136,7 +137,7 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// A standard licence is registered, activated and used.
+// A standard licence can be registered, activated and used.
 func TestStandardLicence(t *testing.T) {
 	s := newSite(t)
 	s.simulated = sandbox.New(sandbox.Options{Users: []sandbox.User{{

@@ -12,22 +12,21 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// drainCeiling bounds how long the requests of a replaced configuration keep a
-// resource open that no other configuration uses. It is longer than a call of an
-// authentication server with the default timeouts can take; a request that makes
-// several in a row may outlive it and opens the resource again.
-const drainCeiling = time.Minute
+// drainTimeout is how long requests of a replaced configuration can keep a resource
+// open that no other configuration uses. It is longer than one call of an
+// authentication server with the default timeouts. A request that makes several calls
+// can take longer; it opens the resource again.
+const drainTimeout = time.Minute
 
-// errResourceClosed is what a use of a resource gets that lost the race against
-// its closing.
+// errResourceClosed is returned if a resource is closed before its value is used.
 var errResourceClosed = errors.New("closed with the configuration that used it")
 
-// losable is a value that can become useless. It is closed then, and opened anew when
-// it is needed again.
-type losable interface{ Damaged() bool }
+// damageReporter is a value that can become unusable. It is then closed, and opened again
+// when it is needed.
+type damageReporter interface{ Damaged() bool }
 
-// resource is a pooled value that is opened on first use and closed once. It
-// belongs to every configuration that holds a lease with its key.
+// resource is a pooled value that is opened on first use and closed once. All
+// configurations that have a lease with the same key share it.
 type resource[T io.Closer] struct {
 	open    func() (T, error)
 	opening singleflight.Group
@@ -38,15 +37,14 @@ type resource[T io.Closer] struct {
 	closed bool
 }
 
-// get returns the value. Unless it is open already it is opened: callers that
-// come meanwhile wait for the same attempt, each no longer than its ctx. The
-// attempt itself belongs to none of them. The next caller after a failed
-// attempt makes another.
+// get returns the value and opens it if necessary. Concurrent callers wait for the same
+// attempt to open it, each until its own ctx ends; the attempt does not depend on
+// their contexts. The next call after a failed attempt makes another attempt.
 func (r *resource[T]) get(ctx context.Context) (T, error) {
 	if value, done, err := r.current(); done {
 		return value, err
 	}
-	attempt := r.opening.DoChan("", func() (any, error) { return r.attempt() })
+	attempt := r.opening.DoChan("", func() (any, error) { return r.openOnce() })
 	var none T
 	select {
 	case result := <-attempt:
@@ -59,26 +57,28 @@ func (r *resource[T]) get(ctx context.Context) (T, error) {
 	}
 }
 
+// current returns the value if it is open, and an error if the resource is closed. done
+// is false if the value has to be opened.
 func (r *resource[T]) current() (value T, done bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return value, true, errResourceClosed
 	}
-	if l, ok := any(r.value).(losable); ok && r.opened && l.Damaged() {
+	if l, ok := any(r.value).(damageReporter); ok && r.opened && l.Damaged() {
 		return value, false, nil
 	}
 	return r.value, r.opened, nil
 }
 
-func (r *resource[T]) attempt() (T, error) {
-	// An attempt that ended a moment ago may have opened it.
+func (r *resource[T]) openOnce() (T, error) {
+	// Another attempt may have opened it in the meantime.
 	if value, done, err := r.current(); done {
 		return value, err
 	}
 	var none T
-	// What was lost may keep a lock.
-	if err := r.drop(); err != nil {
+	// A lost value may still hold a lock.
+	if err := r.closeValue(); err != nil {
 		return none, err
 	}
 	value, err := r.open()
@@ -94,8 +94,8 @@ func (r *resource[T]) attempt() (T, error) {
 	return value, nil
 }
 
-// drop closes the value if it was opened.
-func (r *resource[T]) drop() error {
+// closeValue closes the value if it is open.
+func (r *resource[T]) closeValue() error {
 	r.mu.Lock()
 	value, opened := r.value, r.opened
 	r.opened = false
@@ -106,83 +106,84 @@ func (r *resource[T]) drop() error {
 	return value.Close()
 }
 
-// Destruct closes the value if it was opened. The pool calls it once no lease
-// holds the resource any more.
+// Destruct implements caddy.Destructor. The pool calls it when no lease refers to the
+// resource any more.
 func (r *resource[T]) Destruct() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
-	return r.drop()
+	return r.closeValue()
 }
 
-// lease is the share of one configuration in a resource. It holds the resource
-// from its making until release, and beyond that until the last request of the
-// configuration has ended, because Caddy cleans a replaced configuration up
-// while its requests are still being served. What a newer configuration leases
-// under the same key meanwhile is therefore the same resource, still open.
+// lease is one configuration's reference to a resource in a pool.
 //
-// A request that comes after that, or runs longer than the ceiling, takes the
-// resource out of the pool again and opens it if need be.
+// Caddy cleans up a replaced configuration while requests of it are still being served.
+// A lease therefore keeps its reference after release until the last of these requests
+// has ended, at most for drainTimeout. A newer configuration with the same key gets the
+// same resource meanwhile, without opening it again.
+//
+// A request that comes after that, or takes longer, acquires a new reference and opens
+// the resource again if necessary.
 type lease[T io.Closer] struct {
-	pool    *caddy.UsagePool
-	key     string
-	open    func() (T, error)
-	ceiling time.Duration
+	pool *caddy.UsagePool
+	key  string
+	open func() (T, error)
 
-	mu       sync.Mutex
-	held     *resource[T] // nil while the pool's reference is given back
-	requests int
-	released bool
-	expiry   *time.Timer
+	mu         sync.Mutex
+	resource   *resource[T] // nil if the lease has no reference
+	requests   int
+	released   bool
+	drainTimer *time.Timer
 }
 
-// newLease takes a reference to the resource named key from pool. open is called
-// on first use, if no other configuration opened the resource before; it must
-// depend on nothing but what key stands for and must end by itself.
+// newLease acquires a reference to the resource with a key. If no other configuration
+// has opened the resource, the first use calls open. open must depend only on what the
+// key identifies, and must return within a bounded time.
 func newLease[T io.Closer](pool *caddy.UsagePool, key string, open func() (T, error)) (*lease[T], error) {
-	l := &lease[T]{pool: pool, key: key, open: open, ceiling: drainCeiling}
-	if err := l.take(); err != nil {
+	l := &lease[T]{pool: pool, key: key, open: open}
+	if err := l.acquire(); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-// begin counts a request that may use the resource. Every begin has one end.
-func (l *lease[T]) begin() {
+// beginRequest counts a request that may use the resource. Each call must be followed
+// by one call of endRequest.
+func (l *lease[T]) beginRequest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests++
 }
 
-// end tells that a request counted by begin is over.
-func (l *lease[T]) end() {
+// endRequest ends a request that beginRequest counted.
+func (l *lease[T]) endRequest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests--
 	if l.released && l.requests == 0 {
-		l.giveBack()
+		l.returnToPool()
 	}
 }
 
-// get returns the resource's value, opening it if need be.
+// get returns the value of the resource and opens it if necessary.
 func (l *lease[T]) get(ctx context.Context) (T, error) {
 	l.mu.Lock()
-	if l.held == nil {
-		if err := l.take(); err != nil {
+	if l.resource == nil {
+		if err := l.acquire(); err != nil {
 			l.mu.Unlock()
 			var none T
 			return none, err
 		}
-		l.expiry = time.AfterFunc(l.ceiling, l.expire)
+		l.startDrainTimer()
 	}
-	held := l.held
+	r := l.resource
 	l.mu.Unlock()
-	return held.get(ctx)
+	return r.get(ctx)
 }
 
-// release ends the configuration's own use: at once if none of its requests is
-// running, else with the last of them, at the latest after the ceiling. It never
-// waits. Releasing a nil lease or one that was released does nothing.
+// release ends the configuration's own use of the resource. The lease gives its
+// reference back with the end of its last request, or after drainTimeout. release does
+// not wait for that. It does nothing if l is nil or has been released.
 func (l *lease[T]) release() {
 	if l == nil {
 		return
@@ -194,45 +195,48 @@ func (l *lease[T]) release() {
 	}
 	l.released = true
 	if l.requests == 0 {
-		l.giveBack()
+		l.returnToPool()
 		return
 	}
-	l.expiry = time.AfterFunc(l.ceiling, l.expire)
+	l.startDrainTimer()
 }
 
-func (l *lease[T]) expire() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.giveBack()
-}
-
-// take gets a reference from the pool. The caller holds l.mu or has l to itself.
-func (l *lease[T]) take() error {
+// acquire gets a reference from the pool. The caller holds l.mu, or nobody else knows l.
+func (l *lease[T]) acquire() error {
 	value, _, err := l.pool.LoadOrNew(l.key, func() (caddy.Destructor, error) {
 		return &resource[T]{open: l.open}, nil
 	})
 	if err != nil {
 		return err
 	}
-	l.held = value.(*resource[T])
+	l.resource = value.(*resource[T])
 	return nil
 }
 
-// giveBack returns the reference to the pool. Closing what nobody else uses can
-// take its time and is nothing a reload or a request waits for. The caller holds
-// l.mu.
-func (l *lease[T]) giveBack() {
-	if l.held == nil {
+// startDrainTimer gives the reference back after drainTimeout. The caller holds l.mu.
+func (l *lease[T]) startDrainTimer() {
+	l.drainTimer = time.AfterFunc(drainTimeout, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.returnToPool()
+	})
+}
+
+// returnToPool gives the reference back to the pool. It does so in the background,
+// because that may close the resource, which neither a reload nor a request should wait
+// for. The caller holds l.mu.
+func (l *lease[T]) returnToPool() {
+	if l.resource == nil {
 		return
 	}
-	l.held = nil
-	if l.expiry != nil {
-		l.expiry.Stop()
-		l.expiry = nil
+	l.resource = nil
+	if l.drainTimer != nil {
+		l.drainTimer.Stop()
+		l.drainTimer = nil
 	}
 	go func() {
 		if _, err := l.pool.Delete(l.key); err != nil {
-			caddy.Log().Named(appName).Error("closing what a configuration used", zap.Error(err))
+			caddy.Log().Named(appName).Error("closing a store of a replaced configuration failed", zap.Error(err))
 		}
 	}()
 }

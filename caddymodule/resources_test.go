@@ -12,16 +12,16 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// thing is a resource that records what is done to it.
-type thing struct {
+// fakeStore counts how often it is closed.
+type fakeStore struct {
 	closed  atomic.Int32
 	lost    atomic.Bool
-	closing chan struct{} // if not nil, Close waits for it
+	closing chan struct{} // If it is not nil, Close receives from it.
 }
 
-func (t *thing) Damaged() bool { return t.lost.Load() }
+func (t *fakeStore) Damaged() bool { return t.lost.Load() }
 
-func (t *thing) Close() error {
+func (t *fakeStore) Close() error {
 	if t.closing != nil {
 		<-t.closing
 	}
@@ -29,15 +29,15 @@ func (t *thing) Close() error {
 	return nil
 }
 
-// shop opens things and keeps them.
-type shop struct {
+// fakeOpener opens stores and records them.
+type fakeOpener struct {
 	mu     sync.Mutex
-	things []*thing
-	err    error
-	gate   chan struct{}
+	opened []*fakeStore
+	err    error         // the error of open
+	gate   chan struct{} // If it is not nil, open receives from it.
 }
 
-func (s *shop) open() (*thing, error) {
+func (s *fakeOpener) open() (*fakeStore, error) {
 	if s.gate != nil {
 		<-s.gate
 	}
@@ -46,17 +46,17 @@ func (s *shop) open() (*thing, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	s.things = append(s.things, new(thing))
-	return s.things[len(s.things)-1], nil
+	s.opened = append(s.opened, new(fakeStore))
+	return s.opened[len(s.opened)-1], nil
 }
 
-func (s *shop) opened() int {
+func (s *fakeOpener) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.things)
+	return len(s.opened)
 }
 
-func mustLease(t *testing.T, pool *caddy.UsagePool, key string, s *shop) *lease[*thing] {
+func mustLease(t *testing.T, pool *caddy.UsagePool, key string, s *fakeOpener) *lease[*fakeStore] {
 	t.Helper()
 	l, err := newLease(pool, key, s.open)
 	if err != nil {
@@ -65,7 +65,7 @@ func mustLease(t *testing.T, pool *caddy.UsagePool, key string, s *shop) *lease[
 	return l
 }
 
-func mustGet(t *testing.T, l *lease[*thing]) *thing {
+func mustGet(t *testing.T, l *lease[*fakeStore]) *fakeStore {
 	t.Helper()
 	v, err := l.get(t.Context())
 	if err != nil {
@@ -74,17 +74,17 @@ func mustGet(t *testing.T, l *lease[*thing]) *thing {
 	return v
 }
 
-// Loading a configuration opens nothing; the first use does, once for all
-// configurations with the key.
+// A resource is opened with its first use and not before, once for all configurations with
+// the same key, and closed with the last one.
 func TestResourceOpensOnFirstUseAndIsShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		a, b := mustLease(t, pool, "k", s), mustLease(t, pool, "k", s)
-		if s.opened() != 0 {
+		if s.count() != 0 {
 			t.Fatal("opened before use")
 		}
-		if mustGet(t, a) != mustGet(t, b) || s.opened() != 1 {
+		if mustGet(t, a) != mustGet(t, b) || s.count() != 1 {
 			t.Fatal("not shared")
 		}
 		other := mustLease(t, pool, "other", s)
@@ -93,23 +93,23 @@ func TestResourceOpensOnFirstUseAndIsShared(t *testing.T) {
 		}
 		a.release()
 		synctest.Wait()
-		if s.things[0].closed.Load() != 0 {
+		if s.opened[0].closed.Load() != 0 {
 			t.Fatal("closed while another configuration uses it")
 		}
 		b.release()
 		other.release()
 		synctest.Wait()
-		if s.things[0].closed.Load() != 1 || s.things[1].closed.Load() != 1 {
+		if s.opened[0].closed.Load() != 1 || s.opened[1].closed.Load() != 1 {
 			t.Fatal("not closed once with the last configuration")
 		}
 	})
 }
 
-// What was lost is closed once, and opened anew when it is needed again.
+// A lost value is closed once, and the resource is opened again when it is needed.
 func TestLostResourceIsOpenedAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		l := mustLease(t, pool, "k", s)
 		lost := mustGet(t, l)
 		lost.lost.Store(true)
@@ -121,8 +121,8 @@ func TestLostResourceIsOpenedAnew(t *testing.T) {
 		}
 		s.err = nil
 		next := mustGet(t, l)
-		if next == lost || mustGet(t, l) != next || s.opened() != 2 {
-			t.Fatalf("opened %d times", s.opened())
+		if next == lost || mustGet(t, l) != next || s.count() != 2 {
+			t.Fatalf("opened %d times", s.count())
 		}
 		l.release()
 		synctest.Wait()
@@ -132,12 +132,12 @@ func TestLostResourceIsOpenedAnew(t *testing.T) {
 	})
 }
 
-// Callers that come while a resource is being opened share the attempt, and each
-// waits no longer than its own context.
+// Concurrent callers share one attempt to open a resource. Each waits until its own context
+// ends.
 func TestResourceOpensOnceForConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), &shop{gate: make(chan struct{})}
+		pool, s := caddy.NewUsagePool(), &fakeOpener{gate: make(chan struct{})}
 		l := mustLease(t, pool, "k", s)
 		var wg sync.WaitGroup
 		var got sync.Map
@@ -157,19 +157,19 @@ func TestResourceOpensOnceForConcurrentCallers(t *testing.T) {
 		}
 		close(s.gate)
 		wg.Wait()
-		if s.opened() != 1 {
-			t.Errorf("opened %d times", s.opened())
+		if s.count() != 1 {
+			t.Errorf("opened %d times", s.count())
 		}
 		l.release()
 		synctest.Wait()
 	})
 }
 
-// A failed opening is not remembered.
+// After a failed attempt, the next call tries to open the resource again.
 func TestResourceOpeningIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), &shop{err: errors.New("locked")}
+		pool, s := caddy.NewUsagePool(), &fakeOpener{err: errors.New("locked")}
 		l := mustLease(t, pool, "k", s)
 		if _, err := l.get(t.Context()); !errors.Is(err, s.err) {
 			t.Fatalf("err = %v", err)
@@ -181,57 +181,58 @@ func TestResourceOpeningIsTriedAgain(t *testing.T) {
 	})
 }
 
-// The requests of a replaced configuration keep the resource open.
+// The requests of a replaced configuration keep the resource open. It is closed once, after
+// the last of them.
 func TestResourceClosesAfterTheLastRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		l := mustLease(t, pool, "k", s)
-		l.begin()
-		l.begin()
+		l.beginRequest()
+		l.beginRequest()
 		v := mustGet(t, l)
 		l.release()
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 0 || mustGet(t, l) != v {
 			t.Fatal("closed with a request in flight")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 1 {
 			t.Fatal("not closed after the last request")
 		}
-		time.Sleep(2 * drainCeiling) // no timer is left that could close anything twice
+		time.Sleep(2 * drainTimeout) // No timer may close it a second time.
 		if v.closed.Load() != 1 {
 			t.Fatal("closed again")
 		}
 	})
 }
 
-// A request that never ends does not keep the resource open for ever, and the
-// end it comes to after all does no harm.
-func TestResourceClosesAtTheCeiling(t *testing.T) {
+// A request that does not end keeps the resource open for drainTimeout only. Its late end
+// does no harm.
+func TestResourceClosesAfterTheDrainTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		l := mustLease(t, pool, "k", s)
-		l.begin()
+		l.beginRequest()
 		v := mustGet(t, l)
 		l.release()
-		time.Sleep(drainCeiling - time.Second)
+		time.Sleep(drainTimeout - time.Second)
 		synctest.Wait()
 		if v.closed.Load() != 0 {
-			t.Fatal("closed before the ceiling")
+			t.Fatal("closed before the drain timeout")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if v.closed.Load() != 1 {
-			t.Fatal("open after the ceiling")
+			t.Fatal("open after the drain timeout")
 		}
 		if _, exists := pool.References("k"); exists {
 			t.Fatal("reference left in the pool")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if v.closed.Load() != 1 {
 			t.Fatal("closed twice")
@@ -239,25 +240,25 @@ func TestResourceClosesAtTheCeiling(t *testing.T) {
 	})
 }
 
-// Configuration A, then B without the resource, then A again, while a request
-// of the first A runs: the resource is not opened a second time.
-func TestDrainingResourceIsRevived(t *testing.T) {
+// A configuration is replaced by one without the resource and then loaded again while one
+// of its first requests still runs: the resource is not opened a second time.
+func TestDrainingResourceIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		first := mustLease(t, pool, "k", s)
-		first.begin()
+		first.beginRequest()
 		v := mustGet(t, first)
 		first.release()
 		again := mustLease(t, pool, "k", s)
-		if mustGet(t, again) != v || s.opened() != 1 {
+		if mustGet(t, again) != v || s.count() != 1 {
 			t.Fatal("opened twice")
 		}
-		first.end()
-		time.Sleep(2 * drainCeiling)
+		first.endRequest()
+		time.Sleep(2 * drainTimeout)
 		synctest.Wait()
 		if v.closed.Load() != 0 {
-			t.Fatal("closed under the newer configuration")
+			t.Fatal("closed while the newer configuration uses it")
 		}
 		again.release()
 		synctest.Wait()
@@ -267,41 +268,41 @@ func TestDrainingResourceIsRevived(t *testing.T) {
 	})
 }
 
-// A request can reach a configuration after its cleanup. It is served, and what
-// it opened is closed with it.
+// A request can reach a configuration after its clean-up. It opens the resource again, which
+// is closed when the request ends.
 func TestLateRequestOpensAndCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		l := mustLease(t, pool, "k", s)
 		mustGet(t, l)
 		l.release()
 		synctest.Wait()
-		l.begin()
+		l.beginRequest()
 		late := mustGet(t, l)
-		if s.opened() != 2 || late.closed.Load() != 0 {
+		if s.count() != 2 || late.closed.Load() != 0 {
 			t.Fatal("late request got a closed resource")
 		}
-		l.end()
+		l.endRequest()
 		synctest.Wait()
 		if late.closed.Load() != 1 {
 			t.Fatal("not closed after the late request")
 		}
-		// Even without a request around it.
+		// Use without a request ends after the drain timeout.
 		stray := mustGet(t, l)
-		time.Sleep(2 * drainCeiling)
+		time.Sleep(2 * drainTimeout)
 		synctest.Wait()
 		if stray.closed.Load() != 1 {
-			t.Fatal("not closed after the ceiling")
+			t.Fatal("not closed after the drain timeout")
 		}
 	})
 }
 
-// What a slow opening brings after the last configuration is gone is closed.
+// A value that is opened after the last configuration has ended is closed at once.
 func TestResourceOpenedTooLateIsClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), &shop{gate: make(chan struct{})}
+		pool, s := caddy.NewUsagePool(), &fakeOpener{gate: make(chan struct{})}
 		l := mustLease(t, pool, "k", s)
 		failed := make(chan error)
 		go func() {
@@ -315,17 +316,17 @@ func TestResourceOpenedTooLateIsClosed(t *testing.T) {
 		if err := <-failed; !errors.Is(err, errResourceClosed) {
 			t.Fatalf("err = %v", err)
 		}
-		if s.things[0].closed.Load() != 1 {
+		if s.opened[0].closed.Load() != 1 {
 			t.Fatal("leaked")
 		}
 	})
 }
 
-// Neither a reload nor the end of a request waits for a slow Close.
+// Releasing a lease does not wait for the resource to be closed.
 func TestReleaseDoesNotWaitForClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		pool, s := caddy.NewUsagePool(), new(shop)
+		pool, s := caddy.NewUsagePool(), new(fakeOpener)
 		l := mustLease(t, pool, "k", s)
 		v := mustGet(t, l)
 		v.closing = make(chan struct{})
@@ -342,9 +343,9 @@ func TestReleaseDoesNotWaitForClose(t *testing.T) {
 	})
 }
 
-// Cleanup runs for modules that never got as far as taking a reference.
+// Cleanup can release a lease that was never made.
 func TestReleasingNothing(t *testing.T) {
 	t.Parallel()
-	var l *lease[*thing]
+	var l *lease[*fakeStore]
 	l.release()
 }

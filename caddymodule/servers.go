@@ -19,154 +19,166 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
-// AuthenticationServers are the servers that hold users, licences and keys, and
-// how the gateway calls them.
+// AuthenticationServers configures the authentication servers, which hold users,
+// licences and keys, and how the gateway calls them. Each of them is an instance.
 type AuthenticationServers struct {
 	// The authentication servers. At least one is required.
 	Instances []Instance `json:"instances,omitempty"`
 
-	// How the instances are related. `replicated`: each has pending requests and
-	// registrations of its own, so that what follows a retrieval or a registration
-	// is sent to the instance that was first used, and nowhere else; a request is
-	// looked for on one instance after the other. `shared_database`: every
-	// instance can take every command. Name the instances that the solution's own
-	// servers use. Default: `replicated`.
+	// How the instances share data.
+	//
+	// `replicated`: each instance has its own pending requests and registrations. After
+	// a request was retrieved or a registration made on an instance, all further calls
+	// about it go to that instance and to no other. To retrieve a request, the gateway
+	// asks one instance after the other.
+	//
+	// `shared_database`: every instance can execute every command.
+	//
+	// In both cases, configure the instances that the bank's application servers use.
+	// Default: `replicated`.
 	Deployment string `json:"deployment,omitempty"`
 
-	// Which instance is asked first where it is not settled: `first`, in the order
-	// above, or `round_robin`, taking turns. In both cases the next one is asked if
-	// an instance cannot be reached or, where a command can be repeated safely, is
-	// out of order. Default: `first` when replicated, `round_robin` with a shared
-	// database.
+	// Which instance gets a command first if any of them can: `first`, the first one in
+	// the order of `instances`, or `round_robin`, each in turn. In both cases the next
+	// instance gets the command if the first one cannot be reached, or if it reports
+	// that it is out of order and the command can be repeated safely. Default: `first`
+	// with `replicated`, `round_robin` with `shared_database`.
 	Policy string `json:"policy,omitempty"`
 
-	// The SOAP version to speak: `1.1` or `1.2`. Default: `1.1`.
+	// The SOAP version: `1.1` or `1.2`. Default: `1.1`.
 	SOAPVersion string `json:"soap_version,omitempty"`
 
 	// TLS settings for the connections to all instances: trusted certificate
-	// authorities, client certificate, server name. Authentication servers often
-	// have a certificate of a private authority: trust it with `ca`, do not use
-	// `insecure_skip_verify`. TLS 1.2 is required at least. `handshake_timeout` is
-	// 5 s by default, from `10ms` to `10m`; `except_ports` and `client_certificate_automate` are not
-	// supported. Default: the authorities that the system trusts.
+	// authorities, client certificate, server name. Authentication servers often have a
+	// certificate of a private authority. Trust that authority with `ca` and do not use
+	// `insecure_skip_verify`, which switches verification off. The minimum version is
+	// TLS 1.2. `handshake_timeout` is 5 s by default, from `10ms` to `10m`.
+	// `except_ports` and `client_certificate_automate` are not supported. Default: the
+	// authorities that the system trusts.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
-	// How long to wait for a connection to an instance, without the TLS
+	// How long to wait for a connection to an instance, not including the TLS
 	// handshake. From `10ms` to `10m`. Default: `2s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
-	// How long a connection to an instance may be without a call before it is closed.
-	// Keep it below the time after which the instance, or a firewall before it, ends
-	// such connections: a command that meets that end may have no known outcome. From
-	// `10ms` to `10m`. Default: `60s`.
+	// How long a connection to an instance stays open without a call. Keep it shorter
+	// than the time after which the instance, or a firewall in between, closes idle
+	// connections: the outcome of a command that is sent at that moment is unknown.
+	// From `10ms` to `10m`. Default: `60s`.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 
-	// How long a whole call of an instance may take, from the wait for a free
-	// connection to the last byte of the answer. A command that timed out after
-	// it was sent is not repeated: whether it was carried out is not known.
-	// From `10ms` to `10m`. Default: `30s`.
+	// How long a whole call of an instance may take, from waiting for a free connection
+	// to the last byte of the answer. A command that was sent before the time ran out
+	// is not repeated, because its outcome is unknown. From `10ms` to `10m`. Default:
+	// `30s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many calls of one instance may run at the same time. Keep it below the
-	// number of worker threads of the authentication server (30 unless it was
-	// changed), which other clients share. 1 to 10000. Default: 30.
+	// How many calls of one instance may run at the same time. Keep it below the number
+	// of worker threads of the authentication server (30 unless it was changed), which
+	// other clients use, too. 1 to 10000. Default: 30.
 	MaxConnections int `json:"max_connections,omitempty"`
 
-	// How many of these are for back ends only: front ends together, and calls that
-	// wait for a person, use at most the others, so that phones cannot keep the bank's
-	// own systems from an instance. 0: none; then they can. At most one less than
-	// `max_connections`. Default: 6, but at most a fifth of `max_connections`.
+	// How many of the `max_connections` are reserved for calls with back-end keys. All
+	// other calls, including logins that may wait for a person, use at most the rest,
+	// so that phones cannot keep the bank's own systems from an instance. 0 means none;
+	// then they can. At most `max_connections` minus 1. Default: 6, but at most a fifth
+	// of `max_connections`.
 	ReservedConnections *int `json:"reserved_connections,omitempty"`
 
-	// How many calls of one instance that wait for a person may run at the same time.
-	// That is every login with a password, because a password can be the keyword for
-	// a push login, which the instance answers only when the phone does; not the
-	// phone's own approval. Further ones wait in a queue of their own and hold up
-	// nobody else. They never use `reserved_connections`: a value above the other
-	// connections means all of these, and then such logins can keep phones from the
-	// instance. 1 to `max_connections`. Default: 10, but at most a third of
-	// `max_connections`, and at least 1.
+	// How many calls of one instance that may wait for a person may run at the same time.
+	// These are all logins with a password, because a password can be the keyword for a
+	// push login, and the instance answers that only when the user reacts on the
+	// phone. The approval that the phone sends is not one of them. Further such calls
+	// wait in a queue of their own and delay no other calls. They never use
+	// `reserved_connections`. A value larger than the number of other connections
+	// means all of these; then such logins can keep phones from the instance. 1 to
+	// `max_connections`. Default: 10, but at most a third of `max_connections`, and at
+	// least 1.
 	MaxWaiting int `json:"max_waiting,omitempty"`
 
-	// How many calls of one instance may wait for their turn. Further ones are
-	// refused at once. Back ends, front ends and calls that wait for a person have a
-	// queue of this length each. 0: none may wait. At most 100000. Default: 100.
+	// How many calls of one instance may wait for their turn in each of three queues:
+	// calls with back-end keys, calls with front-end keys, and logins that may wait for
+	// a person. Calls that find their queue full are refused at once. 0 means that no
+	// call may wait. At most 100000. Default: 100.
 	MaxQueue *int `json:"max_queue,omitempty"`
 
-	// The names under which the gateway is registered as a client component at
-	// the authentication servers. Component name and source address are all they
-	// know a gateway by, so every node's address must be registered, too, for
-	// every name. The name decides which of the server's policies holds.
+	// The names under which the gateway is registered as a client component at the
+	// authentication servers. A server identifies a gateway by component name and
+	// source address only. Register the address of every node for every name. The
+	// name determines which policy of the server applies.
 	ComponentTypes ComponentTypes `json:"component_types,omitzero"`
 
-	// The names of attributes that the vendor does not publish. Change them only
-	// if an authentication server uses others.
+	// The names of SOAP attributes that the vendor does not publish. Change them only if
+	// an authentication server uses other names.
 	Attributes Attributes `json:"attributes,omitzero"`
 
-	// How often to look whether an instance can be reached, by a connection and a
-	// TLS handshake, if it answered no command in the meantime. Two such probes that
-	// fail, one a second after the other, open its breaker. From `10ms` to `10m`; 0
-	// for never. Default: `10s`.
+	// How often to check, by a connection and a TLS handshake, whether an instance can be
+	// reached. An instance that answered a command in the meantime is not checked. If
+	// the check fails, and fails again after one second, the breaker of the instance
+	// opens. From `10ms` to `10m`; 0 means never. Default: `10s`.
 	ProbeInterval *caddy.Duration `json:"probe_interval,omitempty"`
 
-	// When an instance that does not work gets no more commands for a while.
+	// When an instance that does not work gets no more commands for some time.
 	Breaker Breaker `json:"breaker,omitzero"`
 
-	transports []*http.Transport
-	states     []string // keys in statePool
-	servers    *authserver.Servers
-	interval   time.Duration // of the probes, 0 for never
-	closed     atomic.Bool
+	transports    []*http.Transport
+	stateKeys     []string // in statePool
+	servers       *authserver.Servers
+	probeInterval time.Duration // 0 means never
+	closed        atomic.Bool
 }
 
-// Breaker is a circuit breaker. Each instance has one of its own, which outlives
-// reloads. While it is open, commands go to other instances where they may, and are
-// answered with status 503 at once where they may not. What counts as a failure:
-// no connection, a lost one, no answer in time (to a one-time password or an
-// approved login, for which the server may wait for a person, only if it answered
-// nothing else meanwhile), an answer that is not usable, and one that says that the
-// server itself is out of order.
+// Breaker configures the circuit breaker that each instance has. The state of a breaker
+// survives reloads. While a breaker is open, commands go to other instances if possible
+// and are otherwise answered with status 503 at once.
+//
+// These are failures: no connection; a lost connection; no answer in time; an unusable
+// answer; an answer that says that the server itself is out of order. One-time passwords
+// and approved logins, for which the server may wait for a person, are an exception: that
+// they get no answer in time is a failure only if the instance answered nothing else
+// meanwhile.
 type Breaker struct {
-	// After how many failures in a row the breaker opens. 1 to 1000. Default: 5.
+	// The number of consecutive failures that opens the breaker. 1 to 1000. Default: 5.
 	Failures int `json:"failures,omitempty"`
 
-	// How long it then refuses commands before one may try whether the instance
-	// works again, and how long between two that try. From `10ms` to `10m`.
-	// Default: `5s`.
+	// How long an open breaker refuses all commands before it lets one through to try
+	// whether the instance works again, and the time between two such trials. From
+	// `10ms` to `10m`. Default: `5s`.
 	Cooldown caddy.Duration `json:"cooldown,omitempty"`
 }
 
 // Instance is one authentication server.
 type Instance struct {
-	// A name for logs and metrics, and the one that pending registrations
-	// remember: do not change it while registrations are pending. 1 to 64 letters,
-	// digits, dots, underscores and hyphens, different for every instance. Required.
+	// The name of the instance in logs. Pending registrations and requests are stored
+	// with it, so do not change it while there are any. 1 to 64 letters, digits, dots,
+	// underscores and hyphens; different for every instance. Required.
 	Name string `json:"name,omitempty"`
 
-	// The address of its SOAP interface, `https` only, e.g.
+	// The URL of the SOAP interface, with the scheme `https`, for example
 	// `https://oas1.example.com:8888/`. Required. Accepts placeholders.
 	URL string `json:"url,omitempty"`
 }
 
-// ComponentTypes are client component names of at most 60 characters.
+// ComponentTypes are the client component names of the gateway, of at most 60 characters
+// each.
 type ComponentTypes struct {
-	// For registration and activation.
+	// The name for registration and activation.
 	// Default: `DIGIPASS Gateway Provisioning DP760`.
 	Provisioning string `json:"provisioning,omitempty"`
 
-	// For logins: one-time passwords and pending requests.
+	// The name for logins: one-time passwords and pending requests.
 	// Default: `Push Notification Client`.
 	Authentication string `json:"authentication,omitempty"`
 
-	// For pending signatures. Default: `Push Notification Client`.
+	// The name for pending signatures. Default: `Push Notification Client`.
 	Signature string `json:"signature,omitempty"`
 
-	// For the push notification ID of devices.
+	// The name for updates of the push notification IDs of devices.
 	// Default: `Push Notification Client`.
 	Notification string `json:"notification,omitempty"`
 }
 
-// Attributes are attribute names.
+// Attributes are names of SOAP attributes.
 type Attributes struct {
 	// The attribute with Activation Message 1 in the answer to a registration.
 	// Default: `PROVFLD_ACTIVATION_MESSAGE`.
@@ -176,14 +188,14 @@ type Attributes struct {
 	// Default: `PROVFLD_INSTANCE_ACTIVATION_MESSAGE`.
 	InstanceActivationMessage string `json:"instance_activation_message,omitempty"`
 
-	// The attribute with the event reactivation counter in the answer to a
-	// registration for a standard licence.
+	// The attribute with the event reactivation counter in the answer to the registration
+	// of a standard licence.
 	// Default: `PROVFLD_EVENT_REACTIVATION_COUNTER`.
 	EventReactivationCounter string `json:"event_reactivation_counter,omitempty"`
 
-	// The attribute with the description that an application gives a device, when
-	// the device is added. Its name is not public.
-	// Default: empty, the description is not sent.
+	// The attribute for the description that an application gives a device when the
+	// device is added. Its name is not public.
+	// Default: empty; then the description is not sent.
 	DeviceDescription string `json:"device_description,omitempty"`
 }
 
@@ -199,9 +211,9 @@ const (
 	defaultProbeInterval         = 10 * time.Second
 )
 
-// open checks the settings and returns the client of all instances. It makes no
-// connection. close must be called afterwards, also after an error.
-func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*authserver.Servers, error) {
+// provision checks the settings and returns the client of all instances. It makes no
+// connection. The caller must call close, also after an error.
+func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger) (*authserver.Servers, error) {
 	config := authserver.Config{
 		Instances:      make([]authserver.Instance, len(s.Instances)),
 		Deployment:     authserver.Deployment(s.Deployment),
@@ -209,21 +221,21 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		SOAPVersion:    s.SOAPVersion,
 		Timeout:        cmp.Or(time.Duration(s.Timeout), defaultCallTimeout),
 		Breaker:        breaker.Settings{Failures: s.Breaker.Failures, Cooldown: time.Duration(s.Breaker.Cooldown)},
-		ComponentTypes: s.ComponentTypes.names(),
+		ComponentTypes: s.ComponentTypes.withDefaults(),
 		Attributes:     authserver.Attributes(s.Attributes),
 		Logger:         logger,
 	}
-	s.interval = defaultProbeInterval
+	s.probeInterval = defaultProbeInterval
 	if s.ProbeInterval != nil {
-		s.interval = time.Duration(*s.ProbeInterval)
+		s.probeInterval = time.Duration(*s.ProbeInterval)
 	}
-	if s.interval != 0 {
-		if err := option.Timeout("probe_interval", s.interval); err != nil {
+	if s.probeInterval != 0 {
+		if err := option.Timeout("probe_interval", s.probeInterval); err != nil {
 			return nil, err
 		}
 	}
-	limited := s.limits()
-	connect, err := s.transport(ctx, limited.MaxConnections)
+	limits := s.instanceLimits()
+	newTransport, err := s.transportFactory(ctx, limits.MaxConnections)
 	if err != nil {
 		return nil, err
 	}
@@ -239,22 +251,22 @@ func (s *AuthenticationServers) open(ctx caddy.Context, logger *slog.Logger) (*a
 		if err != nil {
 			return nil, option.In(fmt.Sprintf("instances[%d]", i), err)
 		}
-		transport := connect()
+		transport := newTransport()
 		s.transports = append(s.transports, transport)
-		in := limited
+		in := limits
 		in.Name = instance.Name
 		in.URL = address
 		in.Transport = transport
 		in.State = state
-		in.Probe = newProbe(transport, address)
+		in.Probe = newProbe(transport, address, refusalTimeout)
 		config.Instances[i] = in
 	}
 	s.servers, err = authserver.New(config)
 	return s.servers, err
 }
 
-// transport returns what makes the transport of each instance.
-func (s *AuthenticationServers) transport(ctx caddy.Context, maxConnections int) (func() *http.Transport, error) {
+// transportFactory returns a function that makes a transport for an instance.
+func (s *AuthenticationServers) transportFactory(ctx caddy.Context, maxConnections int) (func() *http.Transport, error) {
 	handshakeTimeout := defaultHandshakeTimeout
 	if s.TLS != nil && s.TLS.HandshakeTimeout != 0 {
 		handshakeTimeout = time.Duration(s.TLS.HandshakeTimeout)
@@ -277,9 +289,9 @@ func (s *AuthenticationServers) transport(ctx caddy.Context, maxConnections int)
 	}, nil
 }
 
-// limits returns an instance that has only its limits, which are those of all. The
-// defaults are of no use beside a wrong max_connections, which is refused first.
-func (s *AuthenticationServers) limits() authserver.Instance {
+// instanceLimits returns the limits, with defaults applied, that all instances have. It
+// does not validate them: authserver.New does.
+func (s *AuthenticationServers) instanceLimits() authserver.Instance {
 	connections := cmp.Or(s.MaxConnections, defaultMaxConnections)
 	return authserver.Instance{
 		MaxConnections:      connections,
@@ -291,13 +303,13 @@ func (s *AuthenticationServers) limits() authserver.Instance {
 
 // watch probes the instances until ctx ends.
 func (s *AuthenticationServers) watch(ctx context.Context) {
-	if s.interval > 0 {
-		s.servers.Watch(ctx, s.interval)
+	if s.probeInterval > 0 {
+		s.servers.Watch(ctx, s.probeInterval)
 	}
 }
 
-// names returns the names with their defaults.
-func (t *ComponentTypes) names() authserver.ComponentTypes {
+// withDefaults returns the names with defaults applied.
+func (t *ComponentTypes) withDefaults() authserver.ComponentTypes {
 	return authserver.ComponentTypes{
 		Provisioning:   cmp.Or(t.Provisioning, defaultProvisioningComponent),
 		Authentication: cmp.Or(t.Authentication, defaultPushComponent),
@@ -306,22 +318,22 @@ func (t *ComponentTypes) names() authserver.ComponentTypes {
 	}
 }
 
-// close gives idle connections up. Calls that are running keep theirs. Closing
-// again does nothing.
+// close closes idle connections and gives the states back. Calls in progress go on. It
+// may be called more than once.
 func (s *AuthenticationServers) close() {
 	s.closed.Store(true)
-	s.ended()
-	for _, key := range s.states {
-		// It can fail only for a key that is not in the pool.
+	s.closeIdleConnections()
+	for _, key := range s.stateKeys {
+		// It fails only for a key that is not in the pool.
 		_, _ = statePool.Delete(key)
 	}
-	s.states = nil
+	s.stateKeys = nil
 }
 
-// ended tells that a request is over. One that came after close may have left a
-// connection behind, because asking a transport for one revokes the closing of
-// those that become idle.
-func (s *AuthenticationServers) ended() {
+// closeIdleConnections closes idle connections if close has been called. It is called at
+// the end of each request, because a request after close can leave a connection behind:
+// http.Transport keeps idle connections again as soon as it is used again.
+func (s *AuthenticationServers) closeIdleConnections() {
 	if !s.closed.Load() {
 		return
 	}
@@ -330,30 +342,30 @@ func (s *AuthenticationServers) ended() {
 	}
 }
 
-// statePool holds what is known of each authentication server, by its address,
-// while a configuration names it: a reload does not double what a server is given
-// to do, and does not forget that it is out of order.
+// statePool holds the state of each authentication server (breaker, calls in progress)
+// under its URL as long as a configuration contains it. A reload thus neither doubles
+// the number of concurrent calls nor closes an open breaker.
 var statePool = caddy.NewUsagePool()
 
-// serverState is a State in the pool.
+// serverState is an authserver.State that can be in a pool.
 type serverState struct{ authserver.State }
 
-// Destruct has nothing to close.
+// Destruct implements caddy.Destructor. A state has nothing to close.
 func (*serverState) Destruct() error { return nil }
 
-// acquireState takes a reference to the state of an address, which close returns.
+// acquireState takes a reference to the state of the server at a URL. close gives it
+// back.
 func (s *AuthenticationServers) acquireState(address *url.URL) (*authserver.State, error) {
 	key := address.String()
 	value, _, err := statePool.LoadOrNew(key, func() (caddy.Destructor, error) { return new(serverState), nil })
 	if err != nil {
 		return nil, err
 	}
-	s.states = append(s.states, key)
+	s.stateKeys = append(s.stateKeys, key)
 	return &value.(*serverState).State, nil
 }
 
-var _ caddy.Destructor = (*serverState)(nil)
-
+// address resolves and parses the URL.
 func (i *Instance) address() (*url.URL, error) {
 	resolved, err := resolveSecret(i.URL)
 	if err != nil {
@@ -361,3 +373,5 @@ func (i *Instance) address() (*url.URL, error) {
 	}
 	return authserver.ParseURL(resolved)
 }
+
+var _ caddy.Destructor = (*serverState)(nil)

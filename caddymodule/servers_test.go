@@ -22,18 +22,19 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// Configurations that name the same authentication server share what it is busy
-// with, so that a reload does not double its limit; a configuration that fails
-// gives back what it took, and nothing is left after the last one.
-func TestInstancesShareTheirLoad(t *testing.T) {
+// Configurations with the same authentication server share its state, so that a reload does
+// not double the limits. A configuration that fails releases the states it acquired. The
+// state ends with the last configuration.
+func TestInstancesShareTheirState(t *testing.T) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
 	const address = "https://load.example.com:8888/"
 	open := func(extra ...Instance) (*AuthenticationServers, error) {
 		s := &AuthenticationServers{Instances: append([]Instance{{Name: "primary", URL: address}}, extra...)}
-		_, err := s.open(ctx, slog.New(slog.DiscardHandler))
+		_, err := s.provision(ctx, slog.New(slog.DiscardHandler))
 		return s, err
 	}
 	references := func() int {
@@ -63,8 +64,8 @@ func TestInstancesShareTheirLoad(t *testing.T) {
 	assert.Zero(t, references())
 }
 
-// What is not configured follows from the number of connections, so that an
-// instance with few of them serves everybody, too; what is configured holds as it is.
+// The defaults of the limits depend on the number of connections, so that an instance with
+// few of them also serves every group. Configured limits apply unchanged.
 func TestLimitsOfInstances(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -97,9 +98,9 @@ func TestLimitsOfInstances(t *testing.T) {
 		{queue: new(100_001), problem: "max_queue: must be from 0 to 100000"},
 	} {
 		s := AuthenticationServers{MaxConnections: tt.connections, ReservedConnections: tt.reserved, MaxWaiting: tt.waiting, MaxQueue: tt.queue}
-		i := s.limits()
+		i := s.instanceLimits()
 		s.Instances = []Instance{{Name: "primary", URL: "https://limits.example.com/"}}
-		_, err := s.open(caddy.Context{}, slog.New(slog.DiscardHandler))
+		_, err := s.provision(caddy.Context{}, slog.New(slog.DiscardHandler))
 		s.close()
 		if tt.problem != "" {
 			require.EqualError(t, err, tt.problem)
@@ -110,8 +111,8 @@ func TestLimitsOfInstances(t *testing.T) {
 	}
 }
 
-// The limits reach each of the two instances: logins wait for a person in some of
-// the connections only, and front ends leave free what is reserved.
+// The configured limits apply to each of two instances: logins that may wait for a person
+// use max_waiting connections, and front ends leave the reserved connections free.
 func TestLimitsReachInstances(t *testing.T) {
 	t.Parallel()
 	const connections, reserved, waiting = 6, 2, 1
@@ -132,8 +133,8 @@ func TestLimitsReachInstances(t *testing.T) {
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	defer close(proceed)
-	// taken makes so many calls and counts those that get to an instance.
-	taken := func(count int, call func() error) (taken int) {
+	// admitted makes count calls and returns how many of them reach an instance.
+	admitted := func(count int, call func() error) (admitted int) {
 		refused := make(chan struct{}, count)
 		for range count {
 			calls.Go(func() {
@@ -145,17 +146,17 @@ func TestLimitsReachInstances(t *testing.T) {
 		for range count {
 			select {
 			case <-arrived:
-				taken++
+				admitted++
 			case <-refused:
 			}
 		}
-		return taken
+		return admitted
 	}
-	assert.Equal(t, 2*waiting, taken(5, func() error {
+	assert.Equal(t, 2*waiting, admitted(5, func() error {
 		_, _, err := authserver.Call(authserver.ForBackEnd(t.Context()), servers, authserver.Target{}, soap.AuthUser, soap.AuthUserRequest{UserID: "jane.doe", Password: "push"})
 		return err
 	}))
-	assert.Equal(t, 2*(connections-reserved-waiting), taken(20, func() error {
+	assert.Equal(t, 2*(connections-reserved-waiting), admitted(20, func() error {
 		_, _, err := authserver.Call(t.Context(), servers, authserver.Target{}, soap.AuthSignature, soap.AuthSignatureRequest{UserID: "jane.doe", RequestKey: "1", Signature: "123456"})
 		return err
 	}))
@@ -163,7 +164,8 @@ func TestLimitsReachInstances(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// serversOf returns the client of instances a and b, both of which h handles.
+// serversOf returns a client of two instances, a and b, which h serves. Its timeouts are
+// long enough for a slow machine.
 func serversOf(t *testing.T, s *AuthenticationServers, h http.Handler) *authserver.Servers {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
@@ -178,14 +180,16 @@ func serversOf(t *testing.T, s *AuthenticationServers, h http.Handler) *authserv
 		t.Cleanup(server.Close)
 		s.Instances = append(s.Instances, Instance{Name: name, URL: server.URL})
 	}
-	s.TLS = &reverseproxy.TLSConfig{CARaw: json.RawMessage(`{"provider": "file", "pem_files": ["` + files.Authority + `"]}`)}
+	s.DialTimeout, s.Timeout = caddy.Duration(poll.Patience), caddy.Duration(poll.Patience)
+	s.TLS = &reverseproxy.TLSConfig{HandshakeTimeout: caddy.Duration(poll.Patience), CARaw: json.RawMessage(`{"provider": "file", "pem_files": ["` + files.Authority + `"]}`)}
 	t.Cleanup(s.close)
-	servers, err := s.open(ctx, slog.New(slog.DiscardHandler))
+	servers, err := s.provision(ctx, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return servers
 }
 
-// Instances take turns or do not, as deployment and policy say.
+// Deployment and policy determine whether instances take turns, and whether a request is
+// looked for on both of them.
 func TestDeploymentAndPolicy(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -214,8 +218,8 @@ func TestDeploymentAndPolicy(t *testing.T) {
 			assert.Equal(t, tt.turns, len(asked) == 2, asked)
 		})
 	}
-	// What is not found on one instance is looked for on the other, unless they
-	// share what they know.
+	// A request that one instance does not know is looked for on the other one, unless they
+	// share a database.
 	for deployment, calls := range map[string]int{"": 2, "replicated": 2, "shared_database": 1} {
 		simulated := sandbox.New(sandbox.Options{})
 		servers := serversOf(t, &AuthenticationServers{Deployment: deployment}, simulated)
@@ -225,8 +229,8 @@ func TestDeploymentAndPolicy(t *testing.T) {
 	}
 }
 
-// Every family of commands goes out under its own name, and attributes are looked
-// for under the configured ones.
+// Each group of commands has its own component name, and attributes have the configured
+// names.
 func TestNamesOfComponentsAndAttributes(t *testing.T) {
 	t.Parallel()
 	user := sandbox.User{Name: "jane.doe", StaticPassword: "a static password", StandardLicenses: 2}
@@ -236,7 +240,7 @@ func TestNamesOfComponentsAndAttributes(t *testing.T) {
 		want       [4]string
 	}{
 		{
-			"presets",
+			"defaults",
 			ComponentTypes{},
 			[4]string{"DIGIPASS Gateway Provisioning DP760", "Push Notification Client", "Push Notification Client", "Push Notification Client"},
 		},

@@ -4,5 +4,5 @@ package caddymodule
 
 import "syscall"
 
-// endUnacknowledged does nothing: only Linux has the option.
-func endUnacknowledged(_, _ string, _ syscall.RawConn) error { return nil }
+// setUserTimeout does nothing, because only Linux has the socket option.
+func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

@@ -12,65 +12,65 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Store is what a module of the namespace `dsapp.stores` provides: the share of one
-// configuration in a store that belongs to all configurations which name it. Neither
-// Provision nor Validate open it or write anything: the configuration may be refused
-// yet.
+// Store is a module in the namespace `dsapp.stores`. It is one configuration's share of
+// a store that all configurations with the same settings have in common. Provision and
+// Validate must neither open the store nor write anything, because the configuration may
+// still be rejected.
 type Store interface {
-	// Begin tells that a request begins that may use the store. The request
-	// calls the returned function once when it is over. The store stays open until
-	// the last request of the last configuration has ended.
+	// Begin counts a request that may use the store. The caller calls the returned
+	// function exactly once, when the request has ended. The store stays open until the
+	// last request of the last configuration has ended.
 	Begin() (end func())
 
-	// CheckSealingKeys reports why the store cannot be used with that many
+	// CheckSealingKeys returns an error if the store cannot be used with that number of
 	// configured keys.
 	CheckSealingKeys(configured int) error
 
-	// Open returns the store. It is called for every operation: it opens the store
-	// the first time, and anew if that failed or the store was lost; otherwise it
-	// returns the same pointer. It waits no longer than ctx lasts.
+	// Open returns the open store. It is called for every operation. It opens the store
+	// if it is not open, if the last attempt failed, or if the store was lost; otherwise
+	// it returns the same pointer as before. It returns at the latest when ctx ends.
 	Open(ctx context.Context) (OpenStore, error)
 }
 
-// OpenStore is a store that is open. It must be a pointer.
+// OpenStore is an open store. Its implementations are pointers.
 type OpenStore interface {
 	activation.Store
 	ownership.Store
 
-	// Keys returns the configured keys and the store's own, first the one that seals.
-	// It is called once for each configuration that uses the store, and again after an
-	// error. If none are configured it may make one.
+	// Keys returns the configured keys and the key of the store itself, if it has one.
+	// The first key is the one that seals. If none is configured, the store may create
+	// one. Keys is called once for each configuration, and again after an error.
 	Keys(ctx context.Context, configured [][]byte) ([][]byte, error)
 }
 
-// storePool holds the stores of all configurations that are in use or still have
-// requests.
+// storePool holds the stores of the configurations that run or still have requests.
 var storePool = caddy.NewUsagePool()
 
-// keyedStore is a store with the ring of one configuration's keys, which differ
-// between configurations while keys are replaced.
-type keyedStore struct {
-	module     Store
-	configured [][]byte
+// keyringStore combines a store with the keyring of one configuration. While keys are
+// being replaced, configurations that share a store have different keyrings.
+type keyringStore struct {
+	module         Store
+	configuredKeys [][]byte
 
-	mu   sync.Mutex
-	made OpenStore // that ring was made for
-	ring *seal.Keyring
+	mu        sync.Mutex
+	ringStore OpenStore // the store whose keys ring holds
+	ring      *seal.Keyring
 }
 
-// open returns the store, and the ring of its keys as long as it is the same store. An
-// error about the keys comes with the store.
-func (k *keyedStore) open(ctx context.Context) (OpenStore, *seal.Keyring, error) {
+// open returns the open store and its keyring. The keyring is made once for each time
+// that the store is opened. If only the keys are missing or wrong, open returns the store
+// together with the error.
+func (k *keyringStore) open(ctx context.Context) (OpenStore, *seal.Keyring, error) {
 	store, err := k.module.Open(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the store: %w", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.made == store {
+	if k.ringStore == store {
 		return store, k.ring, nil
 	}
-	keys, err := store.Keys(ctx, k.configured)
+	keys, err := store.Keys(ctx, k.configuredKeys)
 	if err != nil {
 		return store, nil, fmt.Errorf("sealing keys: %w", err)
 	}
@@ -78,16 +78,16 @@ func (k *keyedStore) open(ctx context.Context) (OpenStore, *seal.Keyring, error)
 	if err != nil {
 		return store, nil, fmt.Errorf("sealing keys: %w", err)
 	}
-	k.made, k.ring = store, ring
+	k.ringStore, k.ring = store, ring
 	return store, ring, nil
 }
 
-// registrations is what activation opens.
-func (k *keyedStore) registrations(ctx context.Context) (activation.Store, *seal.Keyring, error) {
+// openActivation is open with the store as package activation needs it.
+func (k *keyringStore) openActivation(ctx context.Context) (activation.Store, *seal.Keyring, error) {
 	return k.open(ctx)
 }
 
-// claims is what ownership opens.
-func (k *keyedStore) claims(ctx context.Context) (ownership.Store, *seal.Keyring, error) {
+// openOwnership is open with the store as package ownership needs it.
+func (k *keyringStore) openOwnership(ctx context.Context) (ownership.Store, *seal.Keyring, error) {
 	return k.open(ctx)
 }

@@ -20,19 +20,19 @@ func init() {
 	caddy.RegisterModule(new(EmbeddedStore))
 }
 
-// EmbeddedStore keeps registrations and the ownership of requests in one file, for
-// a gateway of one node. Handshakes, which live for minutes, are in memory: they
-// outlive reloads, not the process.
+// EmbeddedStore keeps registrations and the ownership of requests in a file, for a
+// gateway with a single node. Handshakes, which live for minutes, are in memory. They
+// survive reloads, but not a restart of the process.
 //
-// If no `sealing_keys` are configured, a key is made in a file beside it, named
-// after it with `.key` at the end, when the store is first used. From then on
-// that key opens records, also beside configured keys. Back both files up
-// separately: together they give pending activation data away. If the key file
-// is lost no other key is made: every activation service answers with status 503
-// until the key file is restored or the store's file moved away.
+// If no `sealing_keys` are configured, the first use of the store creates a key in a file
+// beside it, with the same name and `.key` appended. That key continues to decrypt, also
+// if `sealing_keys` are configured later. Back up both files, but not to the same place:
+// together they reveal pending activation data. If the key file is lost, no new key is
+// created: every activation service answers with status 503 until the key file is
+// restored or the file of the store is moved away.
 type EmbeddedStore struct {
-	// The file. It is made, readable by its owner only, with missing folders. Only
-	// one process can use it at a time.
+	// The name of the file. The gateway creates it, readable by its owner only, together
+	// with missing folders. Only one process can use it at a time.
 	// Accepts placeholders. Default: `dsapp/dsapp.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
@@ -41,7 +41,7 @@ type EmbeddedStore struct {
 	path string
 }
 
-// embeddedFile is a file that is open.
+// embeddedFile is an open file.
 type embeddedFile struct {
 	*embedded.Store
 	path string
@@ -55,13 +55,13 @@ func (*EmbeddedStore) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalJSON decodes the options. Errors name them.
+// UnmarshalJSON decodes the options. Its errors begin with the path of the option.
 func (s *EmbeddedStore) UnmarshalJSON(data []byte) error {
 	type options EmbeddedStore
 	return decodeConfig(data, (*options)(s))
 }
 
-// Provision finds out where the file is. There need not be one.
+// Provision determines the name of the file. The file need not exist.
 func (s *EmbeddedStore) Provision(caddy.Context) error {
 	path, err := EmbeddedPath(s.Path)
 	if err != nil {
@@ -71,11 +71,12 @@ func (s *EmbeddedStore) Provision(caddy.Context) error {
 		return option.Errorf("path", "is a folder; name a file in it, such as %s", filepath.Join(path, "dsapp.db"))
 	}
 	s.path = path
-	s.lease, err = newLease(storePool, "embedded "+path, (&opener{path: path}).open)
+	s.lease, err = newLease(storePool, "embedded "+path, (&fileOpener{path: path}).open)
 	return err
 }
 
-// EmbeddedPath returns the name of the file that a configured path stands for.
+// EmbeddedPath returns the absolute name of the file for the configured path, with
+// placeholders resolved. The empty string stands for the default path.
 func EmbeddedPath(configured string) (string, error) {
 	if configured == "" {
 		return filepath.Abs(filepath.Join(caddy.AppDataDir(), "dsapp", "dsapp.db"))
@@ -87,29 +88,29 @@ func EmbeddedPath(configured string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// opener opens a file. One that cannot be used is not read again before it changes:
-// every request that needs the store tries to open it.
-type opener struct {
+// fileOpener opens a file. Every request that needs the store tries to open it. A damaged
+// file is therefore not read again until its size, time or identity has changed.
+type fileOpener struct {
 	path string
 
-	// An attempt that belongs to a resource which was closed may still be running.
-	mu      sync.Mutex
-	refused fs.FileInfo
-	refusal error
+	// mu is needed because an attempt for a closed resource may still be running.
+	mu         sync.Mutex
+	failedFile fs.FileInfo
+	failure    error
 }
 
-func (o *opener) open() (*embeddedFile, error) {
+func (o *fileOpener) open() (*embeddedFile, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	info, err := os.Stat(o.path)
-	if err == nil && o.refusal != nil && os.SameFile(info, o.refused) &&
-		info.Size() == o.refused.Size() && info.ModTime().Equal(o.refused.ModTime()) {
-		return nil, o.refusal
+	if err == nil && o.failure != nil && os.SameFile(info, o.failedFile) &&
+		info.Size() == o.failedFile.Size() && info.ModTime().Equal(o.failedFile.ModTime()) {
+		return nil, o.failure
 	}
 	store, err := embedded.Open(o.path, embedded.Options{})
-	o.refused, o.refusal = info, nil
+	o.failedFile, o.failure = info, nil
 	if _, ok := errors.AsType[*embedded.FileError](err); ok && info != nil {
-		o.refusal = err
+		o.failure = err
 	}
 	if err != nil {
 		return nil, err
@@ -117,27 +118,27 @@ func (o *opener) open() (*embeddedFile, error) {
 	return &embeddedFile{store, o.path}, nil
 }
 
-// Begin counts a request. See Store.
+// Begin implements Store.
 func (s *EmbeddedStore) Begin() (end func()) {
-	s.begin()
-	return s.end
+	s.beginRequest()
+	return s.endRequest
 }
 
-// Open opens the file unless it is open. See Store.
+// Open implements Store.
 func (s *EmbeddedStore) Open(ctx context.Context) (OpenStore, error) { return s.get(ctx) }
 
-// Cleanup lets go of the file.
+// Cleanup releases the file.
 func (s *EmbeddedStore) Cleanup() error {
 	s.release()
 	return nil
 }
 
-// CheckSealingKeys accepts any number. See Store.
+// CheckSealingKeys implements Store. It accepts any number of keys.
 func (*EmbeddedStore) CheckSealingKeys(int) error { return nil }
 
-// Keys returns the configured keys, if any, and the key beside the file, which it
-// makes if it is needed. A file that another process holds is not open, and gets no
-// key. See OpenStore.
+// Keys implements OpenStore. It returns the configured keys and the key in the key file.
+// If neither exists, it creates the key file. It does so only while the file is open,
+// which also means that no other process uses it.
 func (f *embeddedFile) Keys(ctx context.Context, configured [][]byte) ([][]byte, error) {
 	if len(configured) == 0 {
 		key, err := f.LoadOrCreateKey(ctx)
@@ -148,7 +149,7 @@ func (f *embeddedFile) Keys(ctx context.Context, configured [][]byte) ([][]byte,
 		return configured, err
 	}
 	keys := slices.Clone(configured)
-	// The key of the file may have become a configured one.
+	// The key in the key file may also be configured.
 	if !slices.ContainsFunc(configured, func(c []byte) bool { return subtle.ConstantTimeCompare(c, key) == 1 }) {
 		keys = append(keys, key)
 	}
@@ -160,5 +161,5 @@ var (
 	_ caddy.CleanerUpper = (*EmbeddedStore)(nil)
 	_ Store              = (*EmbeddedStore)(nil)
 	_ OpenStore          = (*embeddedFile)(nil)
-	_ losable            = (*embeddedFile)(nil)
+	_ lossReporter       = (*embeddedFile)(nil)
 )

@@ -28,91 +28,97 @@ func init() {
 	caddy.RegisterModule(new(RedisStore))
 }
 
-// RedisStore keeps registrations, handshakes and the ownership of requests on
-// Redis, version 6 or later, for gateways of several nodes: on one server, on the
-// master that Sentinels tell, or on a cluster. All nodes need the same
-// `sealing_keys`.
+// RedisStore keeps registrations, handshakes and the ownership of requests on Redis 6 or
+// later, for gateways with several nodes: on a single server, on a master that Redis
+// Sentinel names, or on a Redis Cluster. All nodes need the same `sealing_keys`.
 //
-// Run the servers with `maxmemory-policy noeviction` and with persistence: what
-// they lose, phones have to begin again. Everything sensitive is sealed before it
-// gets there; who can write to a server can still undo attempts, registrations and
-// ownership.
+// Run the servers with `maxmemory-policy noeviction` and with persistence: phones have to
+// begin their activations again if the data is lost. All sensitive values are encrypted
+// before they are sent to a server. Whoever can write to a server can still undo
+// attempts, registrations and ownership.
 //
-// A master that fails can take the last writes along, among them attempts that
-// were counted: `wait_replicas` prevents that.
+// If a master fails, its last writes can be lost, including attempts that were counted.
+// `wait_replicas` prevents that.
 type RedisStore struct {
-	// The server: one `host:port` or absolute path of a Unix socket. With
-	// `master_name` the Sentinels, with `cluster` nodes of the cluster, each as
-	// `host:port`; 32 at most, different ones. Required. Accepts placeholders.
+	// The addresses of the servers. Without `master_name` and `cluster`, this is one
+	// address, either `host:port` or the absolute path of a Unix socket. With
+	// `master_name` they are the addresses of Sentinels, with `cluster` those of nodes
+	// of the cluster: 1 to 32 different ones, each as `host:port`. Required. Accepts
+	// placeholders.
 	Addresses []string `json:"addresses,omitempty"`
 
-	// Whether the addresses are those of a cluster. Its other nodes are found
-	// through them. Default: false.
+	// Whether the addresses are those of a Redis Cluster. The gateway finds the other
+	// nodes of the cluster itself. Default: false.
 	Cluster bool `json:"cluster,omitempty"`
 
-	// The name under which Sentinels know the master: letters, digits, dots,
-	// underscores and hyphens. The addresses are then those of the Sentinels.
-	// Default: none, the address is that of the server.
+	// The name of the master at the Sentinels: 1 to 255 letters, digits, dots, underscores
+	// and hyphens. If it is set, the addresses are those of Sentinels.
+	// Default: empty; then the address is that of the server.
 	MasterName string `json:"master_name,omitempty"`
 
-	// The user name for the access control of the servers, not of Sentinels.
-	// Default: that of the default user. Accepts placeholders.
+	// The user name of the gateway in the access control list of the servers. It is not
+	// used for Sentinels. Default: the default user. Accepts placeholders.
 	Username string `json:"username,omitempty"`
 
-	// The password for the servers, not for Sentinels. Default: none.
+	// The password for the servers. It is not used for Sentinels. Default: none.
 	// Accepts placeholders.
 	Password string `json:"password,omitempty"`
 
-	// The user name for the access control of the Sentinels. Default: that of
-	// the default user. Accepts placeholders.
+	// The user name of the gateway in the access control list of the Sentinels.
+	// Default: the default user. Accepts placeholders.
 	SentinelUsername string `json:"sentinel_username,omitempty"`
 
 	// The password for the Sentinels. Default: none. Accepts placeholders.
 	SentinelPassword string `json:"sentinel_password,omitempty"`
 
-	// The number of the database, 0 to 1000000; a cluster has only 0. Default: 0.
+	// The number of the database, 0 to 1000000. A cluster has only 0. Default: 0.
 	DB int `json:"db,omitempty"`
 
-	// The first part of every key, without braces. Gateways that share a server
-	// and not their state need different ones. Default: `dsapp`.
+	// The first part of the name of every key on the servers, without braces. Gateways
+	// that use the same server but do not share their state need different prefixes.
+	// Default: `dsapp`.
 	KeyPrefix string `json:"key_prefix,omitempty"`
 
-	// How many replicas must have what decides about an activation before it
-	// counts: a registration, an attempt and its outcome. If fewer confirm it in
-	// half of `timeout`, the call fails as if the store were down. On a cluster it
-	// is the replicas of the node that holds it. 0 to 16. Default: 0.
+	// How many replicas must confirm a write that decides about an activation before the
+	// gateway relies on it: a registration, an attempt, and the outcome of an attempt.
+	// If fewer replicas confirm it within half of `timeout`, the call fails as if the
+	// store were down. On a cluster, these are replicas of the node that stores the
+	// value. 0 to 16. Default: 0.
 	WaitReplicas int `json:"wait_replicas,omitempty"`
 
-	// TLS settings for all connections, those to Sentinels too; an empty object
-	// uses the certificate authorities that the system trusts. TLS 1.2 is required
-	// at least. Every server's certificate must be valid for the address that it
-	// is reached under, as Sentinels and clusters announce it, unless
-	// `server_name` is given. `handshake_timeout`, `except_ports` and
-	// `client_certificate_automate` are not supported. Default: no TLS.
+	// TLS settings for all connections, including those to Sentinels. An empty object
+	// trusts the certificate authorities that the system trusts. The minimum version is
+	// TLS 1.2. The certificate of every server must be valid for the address under which
+	// Sentinels or the cluster announce it, unless `server_name` is set.
+	// `handshake_timeout`, `except_ports` and `client_certificate_automate` are not
+	// supported. Default: no TLS; then the password and everything else can be read on
+	// the network.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
-	// How long to wait for a connection. Finding the master through Sentinels may
-	// take several. From `10ms` to `10m`. Default: `1s`.
+	// How long to wait for a connection, including the TLS handshake. To find a master
+	// through Sentinels can take several times as long. From `10ms` to `10m`. Default:
+	// `1s`.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
-	// How long to wait for a free connection, for a command to be written and for
-	// its answer, each. From `10ms` to `10m`. Default: `500ms`.
+	// How long to wait for a free connection, for a command to be written and for its
+	// answer; the time applies to each of the three. From `10ms` to `10m`. Default:
+	// `500ms`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// The most connections to one server that are open at once, 1 to 10000.
-	// Default: 10 for every CPU.
+	// The maximum number of open connections to one server, 1 to 10000. Default: 10 for
+	// every CPU.
 	PoolSize int `json:"pool_size,omitempty"`
 
 	*lease[*redisClient]
 }
 
-// redisClient is a store that closes the client it is on.
+// redisClient is a store that closes its client.
 type redisClient struct {
 	*redis.Store
 	io.Closer
 }
 
-// UnmarshalJSON decodes the options. Errors name their paths.
+// UnmarshalJSON decodes the options. Its errors begin with the path of the option.
 func (s *RedisStore) UnmarshalJSON(data []byte) error {
 	type options RedisStore
 	return decodeConfig(data, (*options)(s))
@@ -126,7 +132,7 @@ func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision checks the settings. It does not connect.
+// Provision checks the settings. It makes no connection.
 func (s *RedisStore) Provision(ctx caddy.Context) error {
 	settings, err := s.settings()
 	if err != nil {
@@ -137,7 +143,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		return err
 	}
 	identity := []any{settings, options.KeyPrefix, options.WaitReplicas}
-	settings.Control = endUnacknowledged
+	settings.Control = setUserTimeout
 	if s.TLS != nil {
 		files, err := tlsIdentity(s.TLS)
 		if err != nil {
@@ -163,7 +169,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// logRedis sends the log of go-redis, which the whole process shares, to Caddy's.
+// logRedis sends the log of go-redis, which is global in the process, to Caddy's log.
 var logRedis = sync.OnceFunc(func() {
 	redis.SetLog(func(_ context.Context, message string) {
 		if c := caddy.Log().Named("dsapp.redis").Check(zap.DebugLevel, "client"); c != nil {
@@ -172,8 +178,8 @@ var logRedis = sync.OnceFunc(func() {
 	})
 })
 
-// reportRedis logs that a server stopped answering, or that it answers again. The
-// store outlives the configuration and its logs.
+// reportRedis logs that a server stopped answering or that it answers again. It uses
+// Caddy's default log, because the store outlives the configuration and its logs.
 func reportRedis(_ context.Context, server string, err error) {
 	log := caddy.Log().Named("dsapp").With(zap.String("server", server))
 	if err != nil {
@@ -183,7 +189,7 @@ func reportRedis(_ context.Context, server string, err error) {
 	log.Info("redis answers again")
 }
 
-// settings resolves and checks everything but TLS.
+// settings resolves and checks all options except TLS.
 func (s *RedisStore) settings() (redis.Settings, error) {
 	settings := redis.Settings{
 		Addresses:   make([]string, len(s.Addresses)),
@@ -223,23 +229,23 @@ func redisTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error)
 	return clientTLS(ctx, t)
 }
 
-// Begin counts a request. See Store.
+// Begin implements Store.
 func (s *RedisStore) Begin() (end func()) {
-	s.begin()
-	return s.end
+	s.beginRequest()
+	return s.endRequest
 }
 
-// Open makes the client unless there is one. See Store.
+// Open implements Store.
 func (s *RedisStore) Open(ctx context.Context) (OpenStore, error) { return s.get(ctx) }
 
-// Cleanup lets go of the client.
+// Cleanup releases the client.
 func (s *RedisStore) Cleanup() error {
 	s.release()
 	return nil
 }
 
-// CheckSealingKeys wants a key: nodes that made their own could not read what
-// others stored. See Store.
+// CheckSealingKeys implements Store. It requires a key, because nodes with keys of their
+// own could not read what other nodes store.
 func (*RedisStore) CheckSealingKeys(configured int) error {
 	if configured == 0 {
 		return errors.New("at least one key is required with the redis store")
@@ -247,19 +253,20 @@ func (*RedisStore) CheckSealingKeys(configured int) error {
 	return nil
 }
 
-// Keys returns the configured keys. See OpenStore.
+// Keys implements OpenStore. It returns the configured keys.
 func (*redisClient) Keys(_ context.Context, configured [][]byte) ([][]byte, error) {
 	return configured, nil
 }
 
-// poolSecret keys the hashes that stand for settings. It differs in every process.
+// poolSecret is the HMAC key for settingsKey. It is different in every process.
 var poolSecret = sync.OnceValue(func() []byte {
 	secret := make([]byte, sha256.Size)
 	_, _ = rand.Read(secret) // never fails
 	return secret
 })
 
-// settingsKey returns a key for resolved settings that reveals none of them.
+// settingsKey returns a pool key for resolved settings. It does not reveal the settings,
+// which include passwords.
 func settingsKey(kind string, settings any) (string, error) {
 	encoded, err := json.Marshal(settings)
 	if err != nil {
@@ -271,9 +278,9 @@ func settingsKey(kind string, settings any) (string, error) {
 	return kind + " " + hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// tlsIdentity returns what distinguishes TLS settings from others: themselves and
-// the contents of the files they name, so that a renewed certificate is used
-// after a reload. It is called before t is provisioned.
+// tlsIdentity returns the TLS settings together with the contents of the files that they
+// name, so that a reload with a renewed certificate makes a new client. It must be
+// called before t is provisioned.
 func tlsIdentity(t *reverseproxy.TLSConfig) (any, error) {
 	settings, err := json.Marshal(t)
 	if err != nil {
@@ -284,14 +291,14 @@ func tlsIdentity(t *reverseproxy.TLSConfig) (any, error) {
 		Files    []string `json:"pem_files"`
 	}
 	if len(t.CARaw) > 0 {
-		// What is wrong with it is found when it is loaded.
+		// An error is found when the module is loaded.
 		_ = json.Unmarshal(t.CARaw, &source)
 	}
 	switch source.Provider {
 	case "", "inline", "file":
 	default:
-		// What stands behind other sources of authorities is not known here: each
-		// configuration gets a client of its own.
+		// The content of other sources of authorities is not known here. Each
+		// configuration gets its own client.
 		return rand.Text(), nil
 	}
 	names := append(source.Files, t.RootCAPEMFiles...) //nolint:staticcheck // deprecated, and still an option

@@ -24,16 +24,17 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// A client that leaves, and a configuration that is replaced while the request
-// runs, do not keep from the store what the authentication server did already.
+// The ownership of a request is stored and removed after the authentication server has
+// acted, even if the client has left or the configuration has been replaced meanwhile.
 func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	service := func() (*ownership.Service, *EmbeddedStore) {
 		store := newEmbedded(t, path)
-		s, err := ownership.New(ownership.Config{Open: (&keyedStore{module: store}).claims})
+		s, err := ownership.New(ownership.Config{Open: (&keyringStore{module: store}).openOwnership})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,15 +50,15 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 	if err := store.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	// The first use of the store, even.
+	// This is also the first use of the store.
 	if won, err := replaced.Claim(ctx, ownership.Login, "123", owner); !won || err != nil {
 		t.Fatalf("claim: %v, %v", won, err)
 	}
 	if storeReferences(path) != 1 {
-		t.Fatal("the store is closed under the request")
+		t.Fatal("the store is closed while a request uses it")
 	}
 	end()
-	waitFor(t, "the store to be let go", func() bool { return storeReferences(path) == 0 })
+	poll.Until(t, "the store to be released", func() bool { return storeReferences(path) == 0 })
 
 	replaced, store = service()
 	end = store.Begin()
@@ -72,7 +73,7 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	end()
-	waitFor(t, "the store to be let go", func() bool { return storeReferences(path) == 0 })
+	poll.Until(t, "the store to be released", func() bool { return storeReferences(path) == 0 })
 
 	last, _ := service()
 	if d, err := last.Cancelling(t.Context(), ownership.Login, "123", claimant); err != nil || d.Known {
@@ -94,15 +95,15 @@ func newEmbedded(t *testing.T, path string) *EmbeddedStore {
 	return s
 }
 
-// keyring is the ring that a new configuration of a file gets with configured keys.
+// keyring returns the keyring of a new configuration for a file and configured keys.
 func keyring(t *testing.T, path string, configured ...[]byte) (*seal.Keyring, error) {
 	t.Helper()
-	_, ring, err := (&keyedStore{module: newEmbedded(t, path), configured: configured}).open(t.Context())
+	_, ring, err := (&keyringStore{module: newEmbedded(t, path), configuredKeys: configured}).open(t.Context())
 	return ring, err
 }
 
-// The key beside the file is made where no key is configured, and opens records
-// from then on, whatever is configured later.
+// The key file is created if no key is configured. From then on its key decrypts, also
+// beside keys that are configured later.
 func TestEmbeddedKeyring(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
@@ -124,7 +125,7 @@ func TestEmbeddedKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s := &keyedStore{module: newEmbedded(t, path), configured: [][]byte{configured}}
+	s := &keyringStore{module: newEmbedded(t, path), configuredKeys: [][]byte{configured}}
 	_, both, err := s.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +140,7 @@ func TestEmbeddedKeyring(t *testing.T) {
 		t.Error("the key of the file seals beside a configured one")
 	}
 
-	// The way from the key of the file to a configured one leads over both.
+	// The key of the key file can itself be configured, in front of a new one.
 	key, _, err := embedded.LoadKey(path)
 	if err != nil {
 		t.Fatal(err)
@@ -153,8 +154,8 @@ func TestEmbeddedKeyring(t *testing.T) {
 	}
 }
 
-// A path is resolved like other fields, so that stores named in different ways
-// are the same one.
+// Placeholders in the path are resolved, so that different spellings of a path mean the
+// same store.
 func TestEmbeddedPathAcceptsPlaceholders(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("DSAPP_TEST_FOLDER", folder)
@@ -163,14 +164,14 @@ func TestEmbeddedPathAcceptsPlaceholders(t *testing.T) {
 	}
 }
 
-// A lost key file is an outage that tells what to do, not a new key that opens
-// nothing. With a configured key the key file is not needed.
+// If the key file is lost, no new key is created, and the error says what to do. With a
+// configured key, the key file is not needed.
 func TestEmbeddedKeyFileLost(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	s := newEmbedded(t, path)
 	defer s.Begin()()
-	store, _, err := (&keyedStore{module: s}).open(t.Context())
+	store, _, err := (&keyringStore{module: s}).open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,29 +192,28 @@ func TestEmbeddedKeyFileLost(t *testing.T) {
 	}
 }
 
-// The store comes without keys that are lost, and not at all if it cannot be opened:
-// only what is known to be unclaimed is treated so.
-func TestKeyedStoreTellsWhatIsMissing(t *testing.T) {
+// If only the keys are missing, openOwnership returns the store with the error. If the
+// store cannot be opened, it returns only the error.
+func TestOpenReportsWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
 	if err := os.WriteFile(embedded.KeyPath(path), []byte("no key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if store, ring, err := (&keyedStore{module: newEmbedded(t, path)}).claims(t.Context()); store == nil || ring != nil || err == nil {
+	if store, ring, err := (&keyringStore{module: newEmbedded(t, path)}).openOwnership(t.Context()); store == nil || ring != nil || err == nil {
 		t.Errorf("without keys: store %v, ring %v, error %v", store, ring, err)
 	}
 	inFile := filepath.Join(embedded.KeyPath(path), "dsapp.db")
-	if store, ring, err := (&keyedStore{module: newEmbedded(t, inFile)}).claims(t.Context()); store != nil || ring != nil || err == nil {
+	if store, ring, err := (&keyringStore{module: newEmbedded(t, inFile)}).openOwnership(t.Context()); store != nil || ring != nil || err == nil {
 		t.Errorf("without a store: store %v, ring %v, error %v", store, ring, err)
 	}
 }
 
-// A file that cannot be used is read again when it has changed or is another one, and
-// not by every request before.
+// A damaged file is not read again before it has been changed or replaced.
 func TestDamagedFileIsReadOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	o := &opener{path: path}
+	o := &fileOpener{path: path}
 	opens := func() error {
 		t.Helper()
 		s, err := o.open()
@@ -243,7 +243,7 @@ func TestDamagedFileIsReadOnce(t *testing.T) {
 	if _, ok := errors.AsType[*embedded.FileError](refusal); !ok || !strings.Contains(refusal.Error(), path) {
 		t.Fatalf("error %v", refusal)
 	}
-	write(sound, now) // so that nobody can tell
+	write(sound, now) // The size and time are unchanged.
 	if err := opens(); err == nil || err.Error() != refusal.Error() {
 		t.Errorf("the file was read again: %v", err)
 	}
@@ -263,8 +263,8 @@ func TestDamagedFileIsReadOnce(t *testing.T) {
 	}
 }
 
-// A file that is cut while it is open is an outage that ends when the file is moved
-// aside. With its key file moved aside as well, the new file gets a new key.
+// If the file is cut while it is open, the store is unavailable until the file is moved
+// aside. If its key file is moved as well, the new file gets a new key.
 func TestFileCutWhileOpen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
@@ -272,7 +272,7 @@ func TestFileCutWhileOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Open = (&keyedStore{module: newEmbedded(t, path)}).registrations
+	config.Open = (&keyringStore{module: newEmbedded(t, path)}).openActivation
 	s, err := activation.New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -306,13 +306,13 @@ func TestFileCutWhileOpen(t *testing.T) {
 	}
 }
 
-// redisConfig puts the app on Redis.
+// redisConfig configures the Redis store. Its timeouts are long enough for a slow machine.
 func redisConfig(c object, addresses ...string) {
 	c["sealing_keys"] = []string{testSealingKey}
-	c["store"] = object{"backend": "redis", "addresses": addresses}
+	c["store"] = object{"backend": "redis", "addresses": addresses, "dial_timeout": "10s", "timeout": "10s"}
 }
 
-// Every option of the Redis store that is wrong is refused by its name.
+// Every wrong option of the Redis store is refused with an error that has its name.
 func TestInvalidRedisConfigurations(t *testing.T) {
 	cluster := func(edit func(s object)) func(c, s object) {
 		return func(_, s object) {
@@ -397,8 +397,8 @@ func TestInvalidRedisConfigurations(t *testing.T) {
 	}
 }
 
-// Clients are shared by configurations with the same settings, whichever way
-// they were written, and by no others. Nothing about a secret is in the key.
+// Configurations share a client if and only if their resolved settings are the same. The
+// key of the client reveals no secret.
 func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	t.Setenv("DSAPP_TEST_PASSWORD", "the-password")
 	t.Setenv("DSAPP_TEST_SENTINEL", "the-sentinel-password")
@@ -433,8 +433,8 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	sentinel := func(s *RedisStore) { s.MasterName = "mymaster" }
 	seen := map[string]string{same: "none"}
 	changed := make(map[string]bool)
-	// add checks that no earlier settings have the same client as base with the
-	// option changed, and that the same settings have.
+	// add checks that base with a changed option has a client of its own, which the same
+	// settings share.
 	add := func(option string, base, change func(s *RedisStore)) {
 		changed[option] = true
 		edit := func(s *RedisStore) {
@@ -486,11 +486,11 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	if err != nil || renewed.Authority != certificates.Authority {
 		t.Fatalf("%v, %v", renewed, err)
 	}
-	add("tls", single, trusting) // with a renewed authority
+	add("tls", single, trusting) // The authority has been renewed.
 }
 
-// The whole on Redis: reloads share the client, an outage is 503 and ends by
-// itself.
+// The gateway works on Redis. Reloads share the client. During an outage the answer is 503;
+// afterwards the gateway works again without a reload.
 func TestGatewayOnRedis(t *testing.T) {
 	server := redistest.Start(t)
 	s := newSite(t)
@@ -503,15 +503,16 @@ func TestGatewayOnRedis(t *testing.T) {
 	}
 	in(s.dsapp(), "store")["key_prefix"] = "other"
 	in(s.dsapp(), "store")["pool_size"] = 1
+	in(s.dsapp(), "store")["timeout"] = "3s" // The test waits for it twice.
 	s.load(t)
 	other := s.register(t)
-	waitFor(t, "the first client to be closed", func() bool {
-		// One for the store and the one that asks.
+	poll.Until(t, "the first client to be closed", func() bool {
+		// One connection belongs to the store and one to this command.
 		return strings.Count(server.Command(t, "CLIENT", "LIST"), " addr=") <= 2
 	})
 	server.Freeze(t)
-	waitFor(t, "registrations to be unavailable", func() bool {
-		// For a moment the last write still counts as a proof that others succeed.
+	poll.Until(t, "registrations to be unavailable", func() bool {
+		// For a second after a registration, the gateway assumes that the store works.
 		status, _ := s.call(t, registerPath, testBackEndKey, registerBody)
 		return status == http.StatusServiceUnavailable
 	})
@@ -521,8 +522,8 @@ func TestGatewayOnRedis(t *testing.T) {
 	}
 }
 
-// The same on a cluster and on what Sentinels tell, to whom the gateway has to say
-// who it is: what a replaced configuration kept, the next one finds.
+// The gateway works on a cluster and with Sentinels that require authentication. After a
+// reload with another client, stored data is still found.
 func TestGatewayOnOtherKindsOfRedis(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, c object){
 		"cluster": func(t *testing.T, c object) {
@@ -536,7 +537,7 @@ func TestGatewayOnOtherKindsOfRedis(t *testing.T) {
 			}
 			redisConfig(c, servers.Addresses()...)
 			maps.Copy(in(c, "store"), object{
-				"master_name": redistest.MasterName, "wait_replicas": 1, "timeout": "2s",
+				"master_name": redistest.MasterName, "wait_replicas": 1,
 				"sentinel_username": "gateway", "sentinel_password": "{env.DSAPP_TEST_SENTINEL}",
 			})
 		},
@@ -550,7 +551,7 @@ func TestGatewayOnOtherKindsOfRedis(t *testing.T) {
 			if _, err := s.phone(testFrontEndKey).Retrieve(t.Context(), sandbox.KindLogin, a, key); err != nil {
 				t.Fatal(err)
 			}
-			in(s.dsapp(), "store")["pool_size"] = 3 // another client
+			in(s.dsapp(), "store")["pool_size"] = 3 // This needs another client.
 			in(s.dsapp(), "requests")["unknown"] = "refuse"
 			s.load(t)
 			if err := s.phone(testFrontEndKey).Cancel(t.Context(), sandbox.KindLogin, a, key, true); err != nil {
@@ -564,7 +565,7 @@ func TestGatewayOnOtherKindsOfRedis(t *testing.T) {
 			if status, answer := s.call(t, registerPath, testBackEndKey, registerBody); status != http.StatusServiceUnavailable {
 				t.Errorf("with a wrong password for the Sentinels: status %d, %s", status, answer)
 			}
-			in(s.dsapp(), "store")["wait_replicas"] = 2
+			maps.Copy(in(s.dsapp(), "store"), object{"wait_replicas": 2, "timeout": "500ms"})
 			t.Setenv("DSAPP_TEST_SENTINEL", "the-sentinel-password")
 			s.load(t)
 			if status, answer := s.call(t, registerPath, testBackEndKey, registerBody); status == http.StatusOK {

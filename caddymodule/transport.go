@@ -19,23 +19,23 @@ import (
 )
 
 const (
-	// defaultIdleTimeout of a connection to an authentication server, which closes
-	// its side after 90 s.
+	// defaultIdleTimeout is shorter than the 90 s after which an authentication server
+	// closes idle connections.
 	defaultIdleTimeout = 60 * time.Second
-	// acknowledgeTimeout ends a connection whose bytes nobody acknowledges, such as
-	// one that a firewall forgot.
-	acknowledgeTimeout = 2 * time.Second
+	// userTimeout is how long sent bytes may stay unacknowledged before the kernel ends
+	// the connection, for example because a firewall has dropped its state.
+	userTimeout = 2 * time.Second
 
 	defaultHandshakeTimeout = 5 * time.Second
 	keepAliveInterval       = 30 * time.Second
 	maxResponseHeader       = 64 << 10
 )
 
-// newTransport returns a transport for one authentication server. It knows no
-// proxies, follows no environment variables and speaks HTTP/1.1; how long an
-// answer may take is up to each call.
+// newTransport returns a transport for one authentication server. It uses HTTP/1.1 and no
+// proxy, and ignores the proxy variables of the environment. It does not limit the time
+// for an answer: each call has its own timeout.
 func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTimeout time.Duration, maxConnections int) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval, Control: endUnacknowledged}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval, Control: setUserTimeout}
 	return &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        clientTLS,
@@ -49,13 +49,14 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTime
 	}
 }
 
-// firstWord is how long a probe waits for a server to refuse the connection after the
-// handshake. With TLS 1.3 that is when it refuses a client certificate.
-const firstWord = 250 * time.Millisecond
+// refusalTimeout is how long a probe waits after the handshake for the server to refuse
+// the connection. With TLS 1.3, a server checks the client certificate only then.
+const refusalTimeout = 250 * time.Millisecond
 
-// newProbe returns a function that makes a connection like those of a transport
-// and closes it. It must be called before the transport is used.
-func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
+// newProbe returns a function that makes a connection with the settings of a transport,
+// waits for wait whether the server refuses it, and closes it. newProbe must be called
+// before the transport is used.
+func newProbe(t *http.Transport, server *url.URL, wait time.Duration) func(context.Context) error {
 	clientTLS := t.TLSClientConfig.Clone()
 	clientTLS.ServerName = cmp.Or(clientTLS.ServerName, server.Hostname())
 	address := net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))
@@ -71,17 +72,17 @@ func newProbe(t *http.Transport, server *url.URL) func(context.Context) error {
 		if err := client.HandshakeContext(ctx); err != nil {
 			return err
 		}
-		return refusal(client)
+		return readRefusal(client, wait)
 	}
 }
 
-// refusal is what a server says against a connection whose handshake ended just now,
-// nil if it says nothing.
-func refusal(c *tls.Conn) error {
+// readRefusal returns the error with which a server refuses a connection after the
+// handshake, or nil if it does not within wait. With TLS 1.2 the handshake itself fails.
+func readRefusal(c *tls.Conn, wait time.Duration) error {
 	if c.ConnectionState().Version < tls.VersionTLS13 {
 		return nil
 	}
-	if err := c.SetReadDeadline(time.Now().Add(firstWord)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	_, err := c.Read(make([]byte, 1))
@@ -97,8 +98,8 @@ func http1() *http.Protocols {
 	return p
 }
 
-// clientTLS returns the TLS settings of a client: those of t, and TLS 1.2 at
-// least. t may be nil. The error is an *option.Error.
+// clientTLS returns the TLS settings of t, or Go's defaults if t is nil. The minimum
+// version is TLS 1.2. Errors are of type *option.Error.
 func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error) {
 	config := new(tls.Config)
 	if t != nil {
@@ -112,7 +113,7 @@ func clientTLS(ctx caddy.Context, t *reverseproxy.TLSConfig) (*tls.Config, error
 		if err != nil {
 			return nil, option.In("tls", err)
 		}
-		if made != nil { // nil stands for Go's defaults
+		if made != nil { // nil means Go's defaults
 			config = made
 		}
 	}

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// Settings that the authentication servers depend on.
+// The transport has the settings that authentication servers need.
 func TestTransport(t *testing.T) {
 	t.Parallel()
 	config, err := clientTLS(caddy.Context{Context: t.Context()}, nil)
@@ -41,7 +43,7 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-// A server below TLS 1.2 or without a trusted certificate is not talked to.
+// The transport does not connect to a server below TLS 1.2 or without a trusted certificate.
 func TestTransportRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -69,7 +71,7 @@ func TestTransportRefuses(t *testing.T) {
 			if tt.trusted {
 				config.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 			}
-			transport := newTransport(config, time.Second, time.Second, defaultIdleTimeout, 1)
+			transport := newTransport(config, poll.Patience, poll.Patience, defaultIdleTimeout, 1)
 			defer transport.CloseIdleConnections()
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
 			if err != nil {
@@ -86,8 +88,7 @@ func TestTransportRefuses(t *testing.T) {
 	}
 }
 
-// A probe tells whether a command would find a server that it can trust, and
-// leaves no connection behind.
+// A probe succeeds if a command would reach a trusted server. It leaves no connection open.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{}, 1)
@@ -105,28 +106,28 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-	if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err != nil {
+	if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err != nil {
 		t.Error(err)
 	}
-	<-ended
-	if err := newProbe(newTransport(new(tls.Config), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err == nil {
+	poll.Receive(t, "the connection to end", ended)
+	if err := newProbe(newTransport(new(tls.Config), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err == nil {
 		t.Error("reached a server that is not trusted")
 	}
-	<-ended
+	poll.Receive(t, "the connection to end", ended)
 
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	dumb := &url.URL{Scheme: "https", Host: silent.Addr().String()}
-	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, time.Second, defaultIdleTimeout, 1), dumb)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a server that does not speak: %v", err)
+	silentURL := &url.URL{Scheme: "https", Host: silent.Addr().String()}
+	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, poll.Patience, defaultIdleTimeout, 1), silentURL, time.Millisecond)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a server that does not answer: %v", err)
 	}
 }
 
-// A server that refuses the client's certificate, which with TLS 1.3 it does after the
-// handshake, is not reached: no command would be.
+// A probe fails if the server refuses the client certificate, as a command would. With TLS
+// 1.3 the server refuses it after the handshake.
 func TestProbeWithRefusedCertificate(t *testing.T) {
 	t.Parallel()
 	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
@@ -142,12 +143,12 @@ func TestProbeWithRefusedCertificate(t *testing.T) {
 				t.Fatal(err)
 			}
 			trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-			if err := newProbe(newTransport(trusting.Clone(), time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err == nil {
+			if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, poll.Patience)(t.Context()); err == nil {
 				t.Error("reached a server that refuses the client")
 			}
 			trusting = trusting.Clone()
 			trusting.Certificates = server.TLS.Certificates
-			if err := newProbe(newTransport(trusting, time.Second, time.Second, defaultIdleTimeout, 1), address)(t.Context()); err != nil {
+			if err := newProbe(newTransport(trusting, poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,5 +1,5 @@
-// Package operatorcmd adds the commands for operators to `caddy dsapp`. They are part
-// of every Caddy with the gateway.
+// Package operatorcmd adds the commands for operators to `caddy dsapp`. Every Caddy with the
+// gateway has them.
 package operatorcmd
 
 import (
@@ -29,7 +29,7 @@ func newStoreCommand() *cobra.Command {
 	return c
 }
 
-// checkOptions of `caddy dsapp store check`.
+// checkOptions are the flags of `caddy dsapp store check`.
 type checkOptions struct {
 	path   string
 	config string
@@ -40,19 +40,21 @@ func newCheckCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Checks the file of the embedded store",
-		Long: `Reads the file of the embedded store from its first page to the last, and tells
-what it holds or, with exit status 1, what is wrong with it and what to do. It
-changes nothing, and is for a file that no process has open: stop the gateway
-first, which reads its file in the same way before it uses it.
+		Long: `Reads the whole file of the embedded store and prints what it contains. If the
+file is damaged, the command prints what is wrong and what to do, with exit status
+1. It changes nothing.
 
-Without --path and --config it is the default file of the user who runs the
-command, who is often another than the one who runs the gateway.`,
+No process may have the file open: stop the gateway first. The gateway itself
+checks the file in the same way before it uses it.
+
+Without --path and --config, the command checks the default file of the user who
+runs it. That is often not the user who runs the gateway.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.check(c.OutOrStdout()) },
 	}
 	f := c.Flags()
 	f.StringVar(&o.path, "path", "", "file to check")
-	f.StringVar(&o.config, "config", "", "configuration of Caddy, as JSON, whose file to check")
+	f.StringVar(&o.config, "config", "", "JSON configuration of Caddy; check the file that it names")
 	c.MarkFlagsMutuallyExclusive("path", "config")
 	return c
 }
@@ -81,7 +83,8 @@ func (o *checkOptions) check(out io.Writer) error {
 	return nil
 }
 
-// configuredPath returns the path in a configuration, empty for the default.
+// configuredPath returns the path of the embedded store in a configuration file. It is empty
+// if the configuration uses the default.
 func configuredPath(name string) (string, error) {
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -98,14 +101,14 @@ func configuredPath(name string) (string, error) {
 		} `json:"apps"`
 	}
 	if err := json.Unmarshal(content, &config); err != nil {
-		return "", fmt.Errorf("%s is not JSON of Caddy; `caddy adapt` makes it of other forms: %w", name, err)
+		return "", fmt.Errorf("%s is not a JSON configuration of Caddy; `caddy adapt` converts other formats to JSON: %w", name, err)
 	}
 	if config.Apps.DSAPP == nil {
 		return "", fmt.Errorf("%s has no app dsapp", name)
 	}
 	store := config.Apps.DSAPP.Store
 	if store.Backend != "" && store.Backend != "embedded" {
-		return "", fmt.Errorf("%s has the store %s, which keeps no file to check", name, store.Backend)
+		return "", fmt.Errorf("%s has the store %s, which has no file to check", name, store.Backend)
 	}
 	return store.Path, nil
 }

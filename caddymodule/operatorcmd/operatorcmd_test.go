@@ -22,7 +22,7 @@ func check(t *testing.T, arguments ...string) (string, error) {
 	return out.String(), err
 }
 
-// newFile makes the file of a store in an own folder.
+// newFile creates the file of a store in a new folder.
 func newFile(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -36,8 +36,8 @@ func newFile(t *testing.T, name string) string {
 	return path
 }
 
-// The command says in one line that a file is sound and what it holds, or fails with
-// the file's name, what is wrong with it and what to do. It makes no file.
+// For a sound file, the command prints one line with its content. Otherwise it fails with the
+// name of the file, the problem and what to do. It creates no file.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	sound := newFile(t, "dsapp.db")
@@ -66,9 +66,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// The file is found in the configuration that a gateway runs with, also if it is the
-// default one.
-func TestCheckOfAConfiguration(t *testing.T) {
+// With --config, the command checks the file that a configuration names, or the default file.
+func TestCheckWithConfiguration(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("XDG_DATA_HOME", home)
 	path := newFile(t, "file.db")
@@ -81,9 +80,9 @@ func TestCheckOfAConfiguration(t *testing.T) {
 		"path":        {`{"apps": {"dsapp": {"store": {"backend": "embedded", "path": "` + path + `"}}}}`, path + " is sound"},
 		"placeholder": {`{"apps": {"dsapp": {"store": {"backend": "embedded", "path": "{env.STORE_OF_TEST}"}}}}`, path + " is sound"},
 		"default":     {`{"apps": {"dsapp": {}}}`, standard + " does not exist"},
-		"redis":       {`{"apps": {"dsapp": {"store": {"backend": "redis"}}}}`, "has the store redis, which keeps no file to check"},
+		"redis":       {`{"apps": {"dsapp": {"store": {"backend": "redis"}}}}`, "has the store redis, which has no file to check"},
 		"another app": {`{"apps": {"http": {}}}`, "has no app dsapp"},
-		"no JSON":     {"localhost\n", "`caddy adapt` makes it of other forms"},
+		"no JSON":     {"localhost\n", "`caddy adapt` converts other formats to JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := filepath.Join(t.TempDir(), "caddy.json")

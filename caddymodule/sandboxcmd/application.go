@@ -13,9 +13,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
-// applicationOptions of the commands that play the bank's application server.
+// applicationOptions are the flags of the commands that act as the bank's application server.
 type applicationOptions struct {
-	place
+	connectionOptions
 	userID       string
 	domain       string
 	serialNumber string
@@ -32,15 +32,15 @@ func newRequestCommand(kind sandbox.Kind) *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use:   "request-" + string(kind),
-		Short: fmt.Sprintf("Plays the bank's application server: asks for a %s and waits for the phone", kind),
-		Long: fmt.Sprintf(`Plays the bank's application server: asks the simulated authentication server for
-a %s and waits until the user answered on the phone, or for a minute. It
-fails if the user did not approve. A phone of the user has to be activated since
-the simulated authentication server was started.
+		Short: fmt.Sprintf("Requests a %s as the bank's application server does, and waits for the phone", kind),
+		Long: fmt.Sprintf(`Acts as the bank's application server: requests a %s from the simulated
+authentication server and waits until the user has answered on the phone, for at
+most a minute. The command fails if the user does not approve. A phone of the user
+must have been activated since the simulated authentication server was started.
 
-The phone gets the key of the request in a push notification; with --scan it
-scans the key from an image that the bank's site shows. A request to scan is for
-one device: %s.`, kind, scanned),
+The phone gets the key of the request in a push notification. With --scan, it scans
+the key from an image that the bank's site shows. A request to scan is for one
+device: %s.`, kind, scanned),
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.request(c.Context(), c.OutOrStdout(), kind)
@@ -49,23 +49,23 @@ one device: %s.`, kind, scanned),
 	o.flags(c)
 	o.serverFlag(c)
 	f := c.Flags()
-	f.StringVar(&o.userID, "user", userID, "user to ask")
+	f.StringVar(&o.userID, "user", userID, "user who has to approve")
 	f.StringVar(&o.domain, "domain", domain, "domain of the user")
-	f.BoolVar(&o.scan, "scan", false, "the phone scans the key in place of a push notification")
-	f.StringVar(&o.serialNumber, "serial-number", "", "device to ask (default all of the user)")
+	f.BoolVar(&o.scan, "scan", false, "show an image with the key instead of sending a push notification")
+	f.StringVar(&o.serialNumber, "serial-number", "", "device that has to approve (default all devices of the user)")
 	title := "Log in to the bank"
 	if kind == sandbox.KindLogin {
-		// The command that prepares a login takes no serial number.
+		// The SOAP command that prepares a login has no serial number.
 		c.MarkFlagsMutuallyExclusive("scan", "serial-number")
 	} else {
 		title = "Transfer"
-		f.StringArrayVar(&o.fields, "field", []string{"Amount=250.00 EUR", "To=Bob"}, "field of the transaction, as name=value; can be given several times")
+		f.StringArrayVar(&o.fields, "field", []string{"Amount=250.00 EUR", "To=Bob"}, "field of the transaction, as name=value; can be repeated")
 	}
-	f.StringVar(&o.title, "title", title, "what the user is shown first")
+	f.StringVar(&o.title, "title", title, "title that the phone shows")
 	return c
 }
 
-// request asks for a login or signature and tells what became of it.
+// request requests a login or signature and prints the result.
 func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sandbox.Kind) error {
 	fields, err := parseFields(o.fields)
 	if err != nil {
@@ -93,7 +93,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 			key, err = application.PrepareSignature(ctx, signature)
 		}
 		if err != nil {
-			return hint(err, "STAT_NOT_FOUND")
+			return withHint(err, "STAT_NOT_FOUND")
 		}
 		login.Key, signature.Key = key, key
 		flags += " --scan --key " + quote(key)
@@ -108,7 +108,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
   %[1]s dsapp phone %[2]s%[4]s
   %[1]s dsapp phone cancel --kind %[3]s%[4]s
 
-`, program(os.Args[0]), use, kind, flags)
+`, commandName(os.Args[0]), use, kind, flags)
 
 	var done sandbox.Authenticated
 	if kind == sandbox.KindLogin {
@@ -117,13 +117,13 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 		done, err = application.RequestSignature(ctx, signature)
 	}
 	if err != nil {
-		return hint(err, "STAT_NOT_FOUND")
+		return withHint(err, "STAT_NOT_FOUND")
 	}
-	fmt.Fprintf(out, "Approved%s.\n", describe(done))
+	fmt.Fprintf(out, "Approved%s.\n", describeApproval(done))
 	return nil
 }
 
-// phoneFlags are the flags that the phone needs to find the same sandbox.
+// phoneFlags returns the flags with which the phone reaches the same sandbox.
 func (o *applicationOptions) phoneFlags() string {
 	flags := ""
 	if o.dir != defaultDir() {

@@ -11,7 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
-// deviceFile is where a phone keeps its authenticator, unless told otherwise.
+// deviceFile returns the default file for the authenticator of a phone.
 func deviceFile(dir string) string { return filepath.Join(dir, "phone.json") }
 
 // readDevice reads the authenticator of an activated phone.
@@ -30,8 +30,8 @@ func readDevice(file string) (*sandbox.Authenticator, error) {
 	return a, nil
 }
 
-// writeDevice keeps an authenticator with its secret where only its user can
-// read it, in place of the one that was there.
+// writeDevice replaces the file with an authenticator and its secret. Only the user can read
+// the file.
 func writeDevice(file string, a *sandbox.Authenticator) error {
 	content, err := json.MarshalIndent(a, "", "  ") //nolint:gosec // the file is where a phone keeps its secret
 	if err != nil {

@@ -21,49 +21,49 @@ import (
 
 const (
 	callTimeout = 60 * time.Second
-	maxPushes   = 1 << 20 // bytes of the answer
-	// notificationID is what a real phone has from its push service.
+	maxPushes   = 1 << 20 // maximum size, in bytes, of the list of push notifications
+	// notificationID stands for the ID that a real phone gets from its push service.
 	notificationID = "sandbox phone"
 )
 
 func newPhoneCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "phone <command>",
-		Short: "Plays a phone against a gateway and shows each step",
-		Long: `Plays a phone against a gateway and shows each step. The device is simulated: its
-algorithm is the sandbox's own, no real authentication server understands it.`,
+		Short: "Acts as a phone and shows each call of the gateway",
+		Long: `Acts as a phone and shows each call of the gateway. The device is simulated. Its
+algorithm is that of the sandbox; no real authentication server understands it.`,
 	}
 	c.AddCommand(
 		newActivateCommand(),
-		newAnswerCommand(sandbox.KindSignature, "sign", `Fetches the transaction that waits for the phone, shows it and signs it. The
-commands 'sandbox request-signature' and 'phone sign' belong together.`),
-		newAnswerCommand(sandbox.KindLogin, "login", `Fetches the login that waits for the phone, shows it and approves it. The
-commands 'sandbox request-login' and 'phone login' belong together.`),
+		newAnswerCommand(sandbox.KindSignature, "sign", `Retrieves the transaction that waits for the phone, shows it and signs it. Run
+'sandbox request-signature' in another terminal first.`),
+		newAnswerCommand(sandbox.KindLogin, "login", `Retrieves the login that waits for the phone, shows it and approves it. Run
+'sandbox request-login' in another terminal first.`),
 		newCancelCommand(),
 		newAuthenticateCommand(),
 	)
 	return c
 }
 
-// phoneOptions are those of every command of the phone.
+// phoneOptions are the flags of every command of the phone.
 type phoneOptions struct {
-	place
+	connectionOptions
 	key    string
 	device string
 	v1     bool
 }
 
 func (o *phoneOptions) flags(c *cobra.Command) {
-	o.place.flags(c)
+	o.connectionOptions.flags(c)
 	f := c.Flags()
-	f.StringVar(&o.key, "front-end-key", frontEndKey, "front-end key")
-	f.StringVar(&o.device, "device", "", "file in which the phone keeps its keys (default phone.json in --dir)")
+	f.StringVar(&o.key, "front-end-key", frontEndKey, "front-end API key")
+	f.StringVar(&o.device, "device", "", "file with the keys of the phone (default phone.json in --dir)")
 	f.BoolVar(&o.v1, "v1", false, "use the deprecated services of version 1")
 }
 
 func (o *phoneOptions) deviceFile() string { return cmp.Or(o.device, deviceFile(o.dir)) }
 
-// phone gives a phone that tells its steps.
+// phone returns a phone that prints its calls.
 func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
 	client, err := o.client(callTimeout)
 	if err != nil {
@@ -83,8 +83,8 @@ func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
 	return p, nil
 }
 
-// activated gives an activated phone with its keys.
-func (o *phoneOptions) activated(out io.Writer) (*sandbox.Phone, *sandbox.Authenticator, error) {
+// activatedPhone returns a phone and the authenticator from its file.
+func (o *phoneOptions) activatedPhone(out io.Writer) (*sandbox.Phone, *sandbox.Authenticator, error) {
 	a, err := readDevice(o.deviceFile())
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +96,7 @@ func (o *phoneOptions) activated(out io.Writer) (*sandbox.Phone, *sandbox.Authen
 	return phone, a, nil
 }
 
-// activateOptions of `caddy dsapp phone activate`.
+// activateOptions are the flags of `caddy dsapp phone activate`.
 type activateOptions struct {
 	phoneOptions
 	backEndKey string
@@ -112,18 +112,18 @@ func newActivateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "activate",
 		Short: "Activates a simulated phone",
-		Long: `Activates a simulated phone: runs the exchange that proves knowledge of the
-activation password, decrypts the activation message, adds the device, completes
-the activation and tells the ID under which the phone gets push notifications.
-The keys of the phone are kept in a file for the other commands.
+		Long: `Activates a simulated phone: runs the exchange that proves the activation
+password, decrypts the activation message, adds the device, completes the
+activation and sends the push notification ID of the phone. The keys of the phone
+are stored in a file for the other commands.
 
-The registration is given by its identifier and password or by the content of
-the activation image. Without one, the command first plays the bank's site and
-registers the sandbox's user; an activation password that is given nevertheless
-is used in place of the registration's, to see it refused.
+Name the registration by its identifier and password or by the content of the
+activation image. If you name none, the command first acts as the bank's site and
+registers the sandbox's user. With --activation-password alone, it then uses that
+password instead of the right one, so that you can see the gateway refuse it.
 
-With --standard the licence is a standard one, which can make one-time passwords
-and nothing else.`,
+With --standard, the licence is a standard licence, which supports one-time
+passwords only.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.run(c.Context(), c.OutOrStdout())
@@ -131,19 +131,19 @@ and nothing else.`,
 	}
 	o.flags(c)
 	f := c.Flags()
-	f.StringVar(&o.backEndKey, "back-end-key", backEndKey, "back-end key, to register the user")
+	f.StringVar(&o.backEndKey, "back-end-key", backEndKey, "back-end API key, to register the user")
 	f.StringVar(&o.identifier, "registration-identifier", "", "identifier of the registration")
 	f.StringVar(&o.password, "activation-password", "", "activation password")
 	f.StringVar(&o.image, "image", "", "hexadecimal content of the activation image")
 	f.BoolVar(&o.standard, "standard", false, "activate a standard licence")
-	f.BoolVar(&o.bind, "bind", false, "confirm the activation of a standard licence with a derivation code in place of a one-time password")
+	f.BoolVar(&o.bind, "bind", false, "confirm the activation of a standard licence with a derivation code instead of a one-time password")
 	c.MarkFlagsMutuallyExclusive("image", "registration-identifier")
 	c.MarkFlagsMutuallyExclusive("image", "activation-password")
 	c.MarkFlagsMutuallyExclusive("standard", "v1")
 	return c
 }
 
-// run runs the activation and tells about it.
+// run registers the user if necessary, activates the phone and prints the result.
 func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 	if o.identifier != "" && o.password == "" {
 		return errors.New("--registration-identifier needs --activation-password")
@@ -179,7 +179,7 @@ func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 		if r.password == "" {
 			r.password, source = registered.ActivationPassword, "site's"
 		}
-		fmt.Fprintf(out, "The steps show no password, but the site shows its user the identifier %s and the activation password %s.\n",
+		fmt.Fprintf(out, "The steps below hide the passwords. The bank's site shows its user the identifier %s and the activation password %s.\n",
 			r.identifier, registered.ActivationPassword)
 	}
 	fmt.Fprintf(out, "The phone activates %s with the %s activation password.\n\n", r.identifier, source)
@@ -188,12 +188,12 @@ func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	a := activated.Authenticator
-	a.UserID, a.Domain = cmp.Or(a.UserID, r.userID), cmp.Or(a.Domain, r.domain) // version 1 does not tell
+	a.UserID, a.Domain = cmp.Or(a.UserID, r.userID), cmp.Or(a.Domain, r.domain) // The answers of version 1 do not contain them.
 	if err := writeDevice(o.deviceFile(), a); err != nil {
-		return fmt.Errorf("keeping the keys of the phone: %w", err)
+		return fmt.Errorf("storing the keys of the phone: %w", err)
 	}
 	if !o.standard {
-		fmt.Fprint(out, "The phone tells the ID under which it gets push notifications.\n\n")
+		fmt.Fprint(out, "The phone sends its push notification ID.\n\n")
 		if err := phone.UpdateNotificationID(ctx, a, notificationID); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r 
 	return phone.Activate(ctx, r.identifier, r.password)
 }
 
-// A registration is what a user brings to a phone.
+// registration is the content of an activation image without the gateway ID.
 type registration struct {
 	identifier, password string
 	userID, domain       string
@@ -229,7 +229,7 @@ func readImage(digits string) (registration, error) {
 	return registration{userID: fields[2], domain: fields[3], identifier: fields[4], password: fields[5]}, nil
 }
 
-// requestOptions of the commands that answer a pending request.
+// requestOptions are the flags of the commands that answer a pending request.
 type requestOptions struct {
 	phoneOptions
 	requestKey string
@@ -240,8 +240,8 @@ func (o *requestOptions) flags(c *cobra.Command) {
 	o.phoneOptions.flags(c)
 	o.serverFlag(c)
 	f := c.Flags()
-	f.StringVar(&o.requestKey, "key", "", "key of the request (default that of the last push notification)")
-	f.BoolVar(&o.scan, "scan", false, "the phone scanned the --key from an image")
+	f.StringVar(&o.requestKey, "key", "", "key of the request (default the key in the last push notification)")
+	f.BoolVar(&o.scan, "scan", false, "--key was scanned from an image")
 }
 
 func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
@@ -258,7 +258,7 @@ func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(out, "Approved%s.\n", describe(done))
+				fmt.Fprintf(out, "Approved%s.\n", describeApproval(done))
 				return nil
 			})
 		},
@@ -274,9 +274,9 @@ func newCancelCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cancel",
 		Short: "Rejects the transaction or the login that waits for the phone",
-		Long: `Fetches the transaction or the login that waits for the phone, shows it and
-rejects it. The phone names the request to the authentication server by its key
-in an encrypted message; with --plain by the key itself.`,
+		Long: `Retrieves the transaction or the login that waits for the phone, shows it and
+rejects it. The phone sends the key of the request in an encrypted message; with
+--plain, it sends the key in clear.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			kind := sandbox.Kind(kind)
@@ -295,22 +295,22 @@ in an encrypted message; with --plain by the key itself.`,
 	}
 	o.flags(c)
 	f := c.Flags()
-	f.StringVar(&kind, "kind", string(sandbox.KindSignature), "what to reject: signature or login")
-	f.BoolVar(&plain, "plain", false, "send the key as it is, not encrypted")
+	f.StringVar(&kind, "kind", string(sandbox.KindSignature), "kind of the request to reject: signature or login")
+	f.BoolVar(&plain, "plain", false, "send the key in clear")
 	return c
 }
 
-// answer fetches a pending request, shows it and lets end end it.
+// answer retrieves a pending request, prints it and passes it to finish.
 func (o *requestOptions) answer(
-	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
+	ctx context.Context, out io.Writer, kind sandbox.Kind, finish func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
 ) error {
 	switch {
 	case o.scan && o.requestKey == "":
 		return errors.New("--scan needs --key")
 	case o.v1 && (o.scan || kind != sandbox.KindLogin):
-		return errors.New("version 1 knows nothing but logins by push")
+		return errors.New("version 1 has services for push logins only")
 	}
-	phone, a, err := o.activated(out)
+	phone, a, err := o.activatedPhone(out)
 	if err != nil {
 		return err
 	}
@@ -332,11 +332,11 @@ func (o *requestOptions) answer(
 	}
 	fmt.Fprintf(out, "The phone shows its user, %s in %s:\n\n", pending.Request.UserID, pending.Request.Domain)
 	showRequest(out, pending.Request.Title, pending.Request.Fields)
-	return end(phone, a, pending)
+	return finish(phone, a, pending)
 }
 
-// lastPush asks the simulated authentication server for the last push notification
-// of a kind that it sent to the device.
+// lastPush returns the last push notification of a kind that the simulated authentication
+// server sent to a device.
 func (o *requestOptions) lastPush(ctx context.Context, client *http.Client, kind sandbox.Kind, serialNumber string) (sandbox.Push, error) {
 	address, err := url.Parse(o.server)
 	if err != nil {
@@ -365,7 +365,7 @@ func (o *requestOptions) lastPush(ctx context.Context, client *http.Client, kind
 			return push, nil
 		}
 	}
-	return sandbox.Push{}, fmt.Errorf("the phone %s got no push notification of a %s: ask for one with `dsapp sandbox request-%[2]s`", serialNumber, kind)
+	return sandbox.Push{}, fmt.Errorf("the phone %s got no push notification of a %s: request one with `dsapp sandbox request-%[2]s`", serialNumber, kind)
 }
 
 func newAuthenticateCommand() *cobra.Command {
@@ -384,22 +384,23 @@ func newAuthenticateCommand() *cobra.Command {
 }
 
 func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
-	phone, a, err := o.activated(out)
+	phone, a, err := o.activatedPhone(out)
 	if err != nil {
 		return err
 	}
 	defer phone.Client.CloseIdleConnections()
 	done, err := phone.Authenticate(ctx, a)
-	// The one-time password counts as used, whatever came of it.
-	if err := errors.Join(hint(err, "STAT_LOCAL_PASSWORD_MISMATCH"), writeDevice(o.deviceFile(), a)); err != nil {
+	// The one-time password is used up, whatever the result.
+	if err := errors.Join(withHint(err, "STAT_LOCAL_PASSWORD_MISMATCH"), writeDevice(o.deviceFile(), a)); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Logged in%s.\n", describe(done))
+	fmt.Fprintf(out, "Logged in%s.\n", describeApproval(done))
 	return nil
 }
 
-// describe tells for whom and by what an approval counts, empty if nothing is known.
-func describe(a sandbox.Authenticated) string {
+// describeApproval returns the user and the device of an approval as the end of a sentence, or
+// the empty string if both are unknown.
+func describeApproval(a sandbox.Authenticated) string {
 	if a == (sandbox.Authenticated{}) {
 		return ""
 	}
@@ -413,7 +414,7 @@ func describe(a sandbox.Authenticated) string {
 	return text
 }
 
-// showRequest prints what the user is asked to approve.
+// showRequest prints the title and the fields that the user is asked to approve.
 func showRequest(out io.Writer, title string, fields []sandbox.RequestField) {
 	fmt.Fprintf(out, "   %s\n", title)
 	width := 0

@@ -29,13 +29,13 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	maxInstances      = 9
-	// Paths of the simulated authentication server beside its SOAP endpoint.
+	// The paths at which the simulated authentication server shows its state.
 	pushesPath = "/pushes"
 	statePath  = "/state"
 )
 
-// options of `caddy dsapp sandbox`.
-type options struct {
+// sandboxOptions are the flags of `caddy dsapp sandbox`.
+type sandboxOptions struct {
 	dir          string
 	listen       string
 	listenServer string
@@ -46,7 +46,7 @@ type options struct {
 }
 
 func newSandboxCommand() *cobra.Command {
-	var o options
+	var o sandboxOptions
 	c := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Runs the gateway in front of a simulated authentication server",
@@ -54,18 +54,20 @@ func newSandboxCommand() *cobra.Command {
 keys, one user and certificates of its own. It is for development and
 demonstrations only.
 
-Registrations are kept in a directory and survive a restart of the gateway. The
-simulated authentication server keeps its state in memory: to restart the
-gateway while registrations are pending, run the two apart, in one directory:
+The gateway stores registrations in a directory, so that they survive a restart.
+The simulated authentication server keeps its state in memory. To restart the
+gateway while registrations are pending, run the two separately, with the same
+directory:
 
   caddy dsapp sandbox --server-only
   caddy dsapp sandbox --gateway-only --server https://localhost:18888/
 
-With several --instances the users and devices are the same on each of them, the
-registrations and pending requests are not: the gateway has to find the right one.
+With several --instances, all of them have the same users and devices, but each has
+its own registrations and pending requests, so that the gateway must find the right
+one.
 
-'sandbox request-signature' and 'sandbox request-login' play the bank's
-application server against a sandbox that runs.`,
+'sandbox request-signature' and 'sandbox request-login' act as the bank's
+application server. They need a running sandbox.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(c.Flags().Changed); err != nil {
@@ -77,31 +79,31 @@ application server against a sandbox that runs.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.dir, "dir", defaultDir(), "directory of the certificates and the gateway's store")
+	f.StringVar(&o.dir, "dir", defaultDir(), "directory for the certificates and the gateway's store")
 	f.StringVar(&o.listen, "listen", defaultListen, "address of the gateway")
-	f.StringVar(&o.listenServer, "listen-server", defaultListenServer, "address of the simulated authentication server; of further --instances the next ports")
+	f.StringVar(&o.listenServer, "listen-server", defaultListenServer, "address of the simulated authentication server; further --instances use the next ports")
 	f.IntVar(&o.instances, "instances", 1, "number of simulated authentication servers")
 	f.BoolVar(&o.serverOnly, "server-only", false, "run the simulated authentication server only")
 	f.BoolVar(&o.gatewayOnly, "gateway-only", false, "run the gateway only, in front of --server")
-	f.StringArrayVar(&o.servers, "server", nil, "URL of a simulated authentication server that runs already; can be given several times")
+	f.StringArrayVar(&o.servers, "server", nil, "URL of a running simulated authentication server; can be repeated")
 	c.AddCommand(newRequestCommand(sandbox.KindSignature), newRequestCommand(sandbox.KindLogin))
 	return c
 }
 
-func (o *options) check(changed func(flag string) bool) error {
+func (o *sandboxOptions) check(changed func(flag string) bool) error {
 	switch {
 	case o.serverOnly && o.gatewayOnly:
-		return errors.New("--server-only and --gateway-only exclude one another")
+		return errors.New("--server-only and --gateway-only exclude each other")
 	case o.gatewayOnly && len(o.servers) == 0:
 		return errors.New("--gateway-only needs --server")
 	case len(o.servers) > 0 && !o.gatewayOnly:
 		return errors.New("--server needs --gateway-only")
 	case o.gatewayOnly && changed("listen-server"):
-		return errors.New("--gateway-only and --listen-server exclude one another")
+		return errors.New("--gateway-only and --listen-server exclude each other")
 	case o.gatewayOnly && changed("instances"):
-		return errors.New("--gateway-only and --instances exclude one another")
+		return errors.New("--gateway-only and --instances exclude each other")
 	case o.instances < 1 || o.instances > maxInstances:
-		return fmt.Errorf("--instances is not 1 to %d", maxInstances)
+		return fmt.Errorf("--instances must be from 1 to %d", maxInstances)
 	}
 	_, port, err := net.SplitHostPort(o.listen)
 	if err != nil || port == "" || port == "0" {
@@ -115,14 +117,14 @@ func (o *options) check(changed func(flag string) bool) error {
 	return nil
 }
 
-// run serves until ctx ends.
-func (o *options) run(ctx context.Context, out io.Writer) (err error) {
+// run runs the sandbox until ctx ends.
+func (o *sandboxOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if !o.serverOnly {
-		if err := probe(ctx, o.listen); err != nil {
+		if err := checkFree(ctx, o.listen); err != nil {
 			return err
 		}
 	}
-	certificates, err := sandbox.NewCertificates(certificateDir(o.dir), namesOf(o.listen, o.listenServer)...)
+	certificates, err := sandbox.NewCertificates(certificateDir(o.dir), hostsOf(o.listen, o.listenServer)...)
 	if err != nil {
 		return err
 	}
@@ -152,7 +154,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		}
 		defer func() { err = errors.Join(err, caddy.Stop()) }()
 	}
-	// At once, so that whoever sees the beginning has it all.
+	// One write, so that a reader who sees the first line has the whole text.
 	var text bytes.Buffer
 	o.explain(&text, serverURLs, certificates)
 	if _, err := text.WriteTo(out); err != nil {
@@ -167,9 +169,9 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 }
 
-// probe fails if something listens on address. Caddy would share the port with
-// it, and each would get some of the calls.
-func probe(ctx context.Context, address string) error {
+// checkFree fails if another process listens on address. Caddy would share the port with it,
+// and each process would get some of the requests.
+func checkFree(ctx context.Context, address string) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("the gateway cannot listen on %s, the address of --listen: %w", address, err)
@@ -177,8 +179,8 @@ func probe(ctx context.Context, address string) error {
 	return listener.Close()
 }
 
-// startServers runs the simulated authentication servers until they are closed or
-// fail; a failure is sent. What it started is given with an error, too.
+// startServers starts the simulated authentication servers. It returns the servers that it
+// started also if it fails. A server that fails later sends its error to failed.
 func startServers(
 	listen string, instances int, certificates sandbox.Certificates, failed chan<- error,
 ) (servers []*http.Server, addresses []string, err error) {
@@ -208,7 +210,7 @@ func startServers(
 			ReadHeaderTimeout: readHeaderTimeout,
 			ErrorLog:          log.New(io.Discard, "", 0),
 		}
-		servers, addresses = append(servers, server), append(addresses, reached(listen, listener))
+		servers, addresses = append(servers, server), append(addresses, reachableAddress(listen, listener))
 		go func() {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
@@ -218,7 +220,7 @@ func startServers(
 	return servers, addresses, nil
 }
 
-// serverHandler answers SOAP and shows a developer what goes on.
+// serverHandler serves the SOAP interface and the state for developers.
 func serverHandler(s *sandbox.Server) http.Handler {
 	m := http.NewServeMux()
 	m.Handle("/", s)
@@ -227,9 +229,9 @@ func serverHandler(s *sandbox.Server) http.Handler {
 	return m
 }
 
-// reached gives the address at which a listener is reached: by the name it was
-// asked to listen on, and the port it got.
-func reached(listen string, listener net.Listener) string {
+// reachableAddress returns the address of a listener: the host of listen, and the port that
+// the system chose.
+func reachableAddress(listen string, listener net.Listener) string {
 	host, _, err := net.SplitHostPort(listen)
 	_, port, portErr := net.SplitHostPort(listener.Addr().String())
 	if err != nil || portErr != nil {
@@ -238,7 +240,8 @@ func reached(listen string, listener net.Listener) string {
 	return net.JoinHostPort(host, port)
 }
 
-// nextPort gives the address of the next instance. Port 0 stands for any.
+// nextPort returns the address of the next instance. Port 0, which stands for any port,
+// stays.
 func nextPort(address string) (string, error) {
 	host, digits, err := net.SplitHostPort(address)
 	if err != nil {
@@ -254,8 +257,8 @@ func nextPort(address string) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatUint(port+1, 10)), nil
 }
 
-// namesOf returns the hosts of addresses, which the certificate has to cover.
-func namesOf(addresses ...string) []string {
+// hostsOf returns the hosts of addresses, for which the certificate must be valid.
+func hostsOf(addresses ...string) []string {
 	var names []string
 	for _, address := range addresses {
 		host, _, err := net.SplitHostPort(address)
@@ -270,9 +273,10 @@ func namesOf(addresses ...string) []string {
 // object is a JSON object.
 type object = map[string]any
 
-// config is the gateway's configuration. It leaves another Caddy of the same
-// user alone: no admin endpoint, no autosave, a storage of its own.
-func (o *options) config(serverURLs []string, certificates sandbox.Certificates) object {
+// config returns the configuration of the gateway. It has no admin endpoint, no autosaved
+// configuration and its own storage, so that it does not affect another Caddy of the same
+// user.
+func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certificates) object {
 	var instances []object
 	for i, u := range serverURLs {
 		instances = append(instances, object{"name": fmt.Sprintf("sandbox-%d", i+1), "url": u})
@@ -310,7 +314,7 @@ func (o *options) config(serverURLs []string, certificates sandbox.Certificates)
 	}
 }
 
-// localURL is where clients on this machine reach what listens on address.
+// localURL returns the URL at which clients on this machine reach a listener on address.
 func localURL(address string) string {
 	host, port, _ := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -319,9 +323,9 @@ func localURL(address string) string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
-// explain tells what runs and what to try.
-func (o *options) explain(out io.Writer, serverURLs []string, certificates sandbox.Certificates) {
-	caddy, servers := program(os.Args[0]), strings.Join(serverURLs, ", ")
+// explain prints the addresses and keys of the sandbox and commands to try.
+func (o *sandboxOptions) explain(out io.Writer, serverURLs []string, certificates sandbox.Certificates) {
+	caddy, servers := commandName(os.Args[0]), strings.Join(serverURLs, ", ")
 	if o.serverOnly {
 		flags := []string{o.dirFlag()}
 		for _, u := range serverURLs {
@@ -348,7 +352,7 @@ Start the gateway in front of it with
 	if url != defaultGatewayURL {
 		gatewayFlag = " --gateway " + quote(url)
 	}
-	// The gateway asks the last one last.
+	// The gateway asks the last server last, which shows that it asks all of them.
 	server := serverURLs[len(serverURLs)-1]
 	if server != defaultServerURL {
 		serverFlag = " --server " + quote(server)
@@ -373,9 +377,9 @@ Start the gateway in front of it with
 		text     string
 		commands []string
 	}{
-		{"Register the user and activate a simulated phone, with every step shown:", []string{phone("activate")}},
+		{"Register the user and activate a simulated phone, and see every step:", []string{phone("activate")}},
 		{"See the gateway refuse a wrong activation password:", []string{phone("activate --activation-password wrong-password")}},
-		{"Let the bank's application server ask for a signature or a login, which waits for the phone:", []string{
+		{"Request a signature or a login as the bank's application server does, and wait for the phone:", []string{
 			application("request-signature"),
 			application("request-login"),
 		}},
@@ -385,15 +389,15 @@ Start the gateway in front of it with
 			phone("cancel --kind signature") + serverFlag,
 		}},
 		{"Log in with a one-time password of the phone:", []string{phone("authenticate")}},
-		{"Register the user only, as the bank's site does:", []string{
+		{"Only register the user, as the bank's site does:", []string{
 			curl + " -u " + backEndKey + `: -H 'Content-Type: application/json' \`,
 			fmt.Sprintf(`  -d '{"userID":"%s","domain":"%s","staticPassword":"%s"}' \`, userID, domain, staticPassword),
 			"  " + url + "/rest/v2/provisioning/DSAPPSRPRegister",
 		}},
-		{"and activate the phone with what that returns:", []string{
+		{"Then activate the phone with the identifier and password in the answer:", []string{
 			phone("activate --registration-identifier ... --activation-password ..."),
 		}},
-		{"See what the simulated authentication server knows and what it pushed:", []string{
+		{"See the state of the simulated authentication server and its push notifications:", []string{
 			curl + " " + quote(strings.TrimSuffix(server, "/")+statePath),
 			curl + " " + quote(strings.TrimSuffix(server, "/")+pushesPath),
 		}},
@@ -402,26 +406,27 @@ Start the gateway in front of it with
 	}
 }
 
-// goRun matches a binary that `go run` built, or kept in Go's build cache.
-var goRun = regexp.MustCompile(`/(go-build[0-9]+/b[0-9]+/exe|[0-9a-f]{64}-d)/[^/]+$`)
+// goRunBinary matches the path of a binary that `go run` built, or took from Go's build cache.
+var goRunBinary = regexp.MustCompile(`/(go-build[0-9]+/b[0-9]+/exe|[0-9a-f]{64}-d)/[^/]+$`)
 
-// program is what starts this program again, which was started as argument.
-func program(argument string) string {
-	if goRun.MatchString(filepath.ToSlash(argument)) {
+// commandName returns the shell command that starts this program again. argument is its
+// os.Args[0].
+func commandName(argument string) string {
+	if goRunBinary.MatchString(filepath.ToSlash(argument)) {
 		return "go run ./cmd/caddy"
 	}
 	return quote(argument)
 }
 
-// dirFlag is the flag by which other commands find the files of this sandbox.
-func (o *options) dirFlag() string {
+// dirFlag returns the flag with which other commands find the files of this sandbox.
+func (o *sandboxOptions) dirFlag() string {
 	if o.dir == defaultDir() {
 		return ""
 	}
 	return " --dir " + quote(o.dir)
 }
 
-// quote makes s one word of a shell's command line.
+// quote quotes s as one word of a shell command line if necessary.
 func quote(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@%+=,"
 	if s != "" && strings.Trim(s, plain) == "" {

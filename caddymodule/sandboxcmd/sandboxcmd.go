@@ -1,6 +1,6 @@
-// Package sandboxcmd adds the commands `caddy dsapp sandbox` and `caddy dsapp
-// phone` to Caddy. They are for development and demonstrations: a Caddy that
-// serves real users does not import this package.
+// Package sandboxcmd adds the commands `caddy dsapp sandbox` and `caddy dsapp phone` to
+// Caddy. They are for development and demonstrations. Do not import this package into a
+// Caddy that serves real users.
 package sandboxcmd
 
 import (
@@ -26,7 +26,7 @@ func init() {
 	caddymodule.AddSubcommand(newPhoneCommand)
 }
 
-// What every sandbox has. Nothing of it is a secret.
+// The fixed values of every sandbox. None of them is a secret.
 const (
 	frontEndKey    = "sandbox-front-end"
 	backEndKey     = "sandbox-back-end"
@@ -40,8 +40,8 @@ const (
 	defaultServerURL    = "https://localhost:18888/"
 )
 
-// defaultDir is where a sandbox keeps its files. It is always the same, so that
-// a restarted sandbox knows its registrations and the phone finds the CA.
+// defaultDir returns the directory of the sandbox's files. It is always the same, so that a
+// restarted sandbox has its registrations and the phone finds the CA.
 func defaultDir() string {
 	return filepath.Join(caddy.AppDataDir(), "dsapp-sandbox")
 }
@@ -50,30 +50,30 @@ func certificateDir(dir string) string { return filepath.Join(dir, "certificates
 
 func authorityFile(dir string) string { return filepath.Join(certificateDir(dir), "ca.pem") }
 
-// place is where the commands that play somebody find a sandbox.
-type place struct {
+// connectionOptions tell commands that act as a client how to reach a sandbox.
+type connectionOptions struct {
 	dir       string
 	authority string
 	gateway   string
 	server    string
 }
 
-// flags adds those of every such command.
-func (p *place) flags(c *cobra.Command) {
+// flags adds the flags of every such command.
+func (p *connectionOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&p.dir, "dir", defaultDir(), "directory of the sandbox")
-	f.StringVar(&p.authority, "ca", "", "PEM file of a CA to trust besides certificates/ca.pem in --dir, such as the gateway's own")
+	f.StringVar(&p.authority, "ca", "", "PEM file of another CA to trust, such as the gateway's own, in addition to certificates/ca.pem in --dir")
 	f.StringVar(&p.gateway, "gateway", defaultGatewayURL, "URL of the gateway")
 }
 
-// serverFlag adds that of the commands that talk to the authentication server.
-func (p *place) serverFlag(c *cobra.Command) {
+// serverFlag adds the flag of the commands that call the authentication server.
+func (p *connectionOptions) serverFlag(c *cobra.Command) {
 	c.Flags().StringVar(&p.server, "server", defaultServerURL, "URL of the simulated authentication server")
 }
 
-// client trusts the CA of the sandbox, that of --ca and nothing else. Without a
-// timeout, 0, calls end with their contexts.
-func (p *place) client(timeout time.Duration) (*http.Client, error) {
+// client returns a client that trusts only the CA of the sandbox and that of --ca. A timeout
+// of 0 means none.
+func (p *connectionOptions) client(timeout time.Duration) (*http.Client, error) {
 	pool, err := p.authorities()
 	if err != nil {
 		return nil, err
@@ -87,9 +87,9 @@ func (p *place) client(timeout time.Duration) (*http.Client, error) {
 	}, nil
 }
 
-// authorities holds the CA of the sandbox and that of --ca. With the latter the
-// sandbox's own may be missing: a gateway needs no sandbox.
-func (p *place) authorities() (*x509.CertPool, error) {
+// authorities returns the CA of the sandbox and that of --ca. With --ca, the CA of the sandbox
+// may be missing, because the gateway may run without a sandbox.
+func (p *connectionOptions) authorities() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	files := []string{authorityFile(p.dir)}
 	if p.authority != "" {
@@ -113,13 +113,13 @@ func (p *place) authorities() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// hint adds what helps to a refusal with a status that the simulated
-// authentication server has for a phone that it does not know.
-func hint(err error, status string) error {
+// withHint adds advice to a refusal with the status that the simulated authentication server
+// returns for an unknown phone.
+func withHint(err error, status string) error {
 	var refused *sandbox.RefusalError
 	if !errors.As(err, &refused) || refused.ResultCodes.StatusCodeEnum != status {
 		return err
 	}
-	return fmt.Errorf("%w (the simulated authentication server knows no such phone; it forgets everything when it stops: "+
+	return fmt.Errorf("%w (the simulated authentication server does not know this phone; it forgets everything when it stops: "+
 		"activate a phone first, with `dsapp phone activate`)", err)
 }

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -26,83 +25,61 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// The tests share Caddy's global state and run one after the other.
+// Tests that run a sandbox share Caddy's global state. They must not run in parallel.
 
-const deadline = 20 * time.Second
-
-// output is what a command prints, for a reader at the same time.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// start runs `caddy dsapp sandbox` until the returned function is called or the
-// test ends, and returns when it printed that it runs.
-func start(t *testing.T, arguments ...string) (*output, func()) {
+// start starts `caddy dsapp sandbox` and waits until it runs. It ends when the returned
+// function is called, or with the test.
+func start(t *testing.T, arguments ...string) (*output.Buffer, func()) {
 	t.Helper()
 	if !slices.Contains(arguments, "--listen-server") && !slices.Contains(arguments, "--gateway-only") {
 		arguments = append(arguments, "--listen-server", "localhost:0")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	out := new(output)
+	out := new(output.Buffer)
 	c := newSandboxCommand()
 	c.SetOut(out)
 	c.SetArgs(arguments)
 	done := make(chan error, 1)
-	go func() { done <- c.ExecuteContext(ctx) }()
+	go func() {
+		done <- c.ExecuteContext(ctx)
+		close(done)
+	}()
 	stop := sync.OnceFunc(func() {
 		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("sandbox: %v", err)
-			}
-		case <-time.After(deadline):
-			t.Error("the sandbox does not stop")
+		if err := poll.Receive(t, "the sandbox to stop", done); err != nil {
+			t.Errorf("sandbox: %v", err)
 		}
 	})
 	t.Cleanup(stop)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(deadline)
-	for !strings.Contains(out.String(), "Ctrl-C stops it.") {
+	poll.Until(t, "the sandbox to start", func() bool {
 		select {
-		case <-tick.C:
 		case err := <-done:
-			t.Fatalf("sandbox ended: %v", err)
-		case <-timeout:
-			t.Fatal("the sandbox does not come up")
+			t.Fatalf("sandbox: %v\n%s", err, out)
+		default:
 		}
-	}
+		return strings.Contains(out.String(), "Ctrl-C stops it.")
+	})
 	return out, stop
 }
 
+// run runs a command and returns its output.
 func run(t *testing.T, c *cobra.Command, arguments ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
 	c.SetOut(&out)
 	c.SetErr(&out)
 	c.SetArgs(arguments)
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	ctx, cancel := context.WithTimeout(t.Context(), poll.Patience)
 	defer cancel()
 	err := c.ExecuteContext(ctx)
 	return out.String(), err
 }
 
+// phone runs `caddy dsapp phone activate`.
 func phone(t *testing.T, address, dir string, arguments ...string) (string, error) {
 	t.Helper()
 	return run(t, newPhoneCommand(), append([]string{"activate", "--gateway", "https://" + address, "--dir", dir}, arguments...)...)
@@ -110,7 +87,8 @@ func phone(t *testing.T, address, dir string, arguments ...string) (string, erro
 
 var activatedLine = regexp.MustCompile(`(?m)^Activated: [A-Z]{3}[0-9]{7}-[0-9]{1,2}$`)
 
-// The commands that the sandbox prints do what they say.
+// The sandbox prints its addresses and keys. A phone can be activated with them, and not with
+// a wrong password or key.
 func TestSandboxAndPhone(t *testing.T) {
 	dir, address := t.TempDir(), freeport.Address(t)
 	printed, _ := start(t, "--dir", dir, "--listen", address)
@@ -123,7 +101,7 @@ func TestSandboxAndPhone(t *testing.T) {
 		}
 	}
 
-	// Another sandbox does not share the port with this one, which goes on.
+	// A second sandbox does not share the port with the first one, which keeps running.
 	second := t.TempDir()
 	if _, err := run(t, newSandboxCommand(), "--dir", second, "--listen", address); err == nil ||
 		!strings.Contains(err.Error(), "cannot listen on "+address+", the address of --listen: ") {
@@ -143,10 +121,10 @@ func TestSandboxAndPhone(t *testing.T) {
 				t.Errorf("phone %v: %q is not printed:\n%s", flags, want, out)
 			}
 		}
-		// The password is told once, as what the site shows.
-		told := regexp.MustCompile(`the site shows its user the identifier \S+ and the activation password (\S+)\.\n`).FindStringSubmatch(out)
+		// The password is printed once, in the sentence about the bank's site.
+		told := regexp.MustCompile(`The bank's site shows its user the identifier \S+ and the activation password (\S+)\.\n`).FindStringSubmatch(out)
 		if told == nil || strings.Count(out, told[1]) != 1 {
-			t.Errorf("phone %v: the password is not told once, but %v:\n%s", flags, told, out)
+			t.Errorf("phone %v: the password is not printed once, but %v:\n%s", flags, told, out)
 		}
 	}
 
@@ -159,8 +137,8 @@ func TestSandboxAndPhone(t *testing.T) {
 	}
 }
 
-// The application server, the phone and the gateway play together, over two
-// authentication servers of which the gateway asks the other one first.
+// Logins and signatures can be requested, approved and rejected with the printed commands. The
+// requests are on the second of two authentication servers.
 func TestRequests(t *testing.T) {
 	dir, address := t.TempDir(), freeport.Address(t)
 	printed, _ := start(t, "--dir", dir, "--listen", address, "--instances", "2")
@@ -172,14 +150,14 @@ func TestRequests(t *testing.T) {
 	if servers := regexp.MustCompile(`authentication server +(\S+), (\S+) `).FindStringSubmatch(printed.String()); servers == nil || servers[2] != server {
 		t.Fatalf("servers %v", servers)
 	}
-	p := place{dir: dir}
+	p := connectionOptions{dir: dir}
 	client, err := p.client(callTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.CloseIdleConnections()
-	// arrived tells how many requests of the application server arrived; a push is
-	// out when it is among the pushes.
+	// arrived returns how many requests of the application server have arrived. Without scan,
+	// it counts their push notifications.
 	arrived := func(scan bool) int {
 		var pushes []sandbox.Push
 		var state sandbox.State
@@ -207,8 +185,8 @@ func TestRequests(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		request, answer string
-		want            string // of the phone
-		refused         string // of the application server, empty if approved
+		want            string // in the output of the phone
+		refused         string // in the error of the application server, empty if approved
 	}{
 		{"request-signature", "sign", "1. getPreparedSignatureRequest", ""},
 		{"request-signature --title Bill --field Sum=1_EUR", "sign", "Sum  1_EUR", ""},
@@ -225,26 +203,24 @@ func TestRequests(t *testing.T) {
 	} {
 		scan := strings.Contains(tt.request, "--scan")
 		before := arrived(scan)
-		out := new(output)
+		out := new(output.Buffer)
 		c := newSandboxCommand()
 		c.SilenceUsage = true
 		c.SetOut(out)
 		c.SetErr(out)
 		c.SetArgs(append(strings.Fields(tt.request), flags...))
 		done := make(chan error, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), deadline)
-		go func() { done <- c.ExecuteContext(ctx) }()
-		tick := time.NewTicker(5 * time.Millisecond)
-		for arrived(scan) == before {
+		go func() { done <- c.ExecuteContext(t.Context()) }()
+		poll.Until(t, "the request to arrive", func() bool {
 			select {
-			case <-tick.C:
 			case err := <-done:
 				t.Fatalf("%s: %v\n%s", tt.request, err, out)
+			default:
 			}
-		}
-		tick.Stop()
+			return arrived(scan) != before
+		})
 
-		// The command that is printed for the answer.
+		// The phone runs the printed command.
 		use, options, _ := strings.Cut(tt.answer, " ")
 		command := regexp.MustCompile(`dsapp phone ` + use + ` (.*)\n`).FindStringSubmatch(out.String())
 		if command == nil {
@@ -258,8 +234,7 @@ func TestRequests(t *testing.T) {
 		if err != nil || !strings.Contains(answered, tt.want) || !strings.Contains(answered, end) {
 			t.Errorf("%s: %s: %v\n%s", tt.request, tt.answer, err, answered)
 		}
-		asked := <-done
-		cancel()
+		asked := poll.Receive(t, "the answer to the application server", done)
 		switch {
 		case tt.refused == "" && (asked != nil || !strings.Contains(out.String(), "Approved for jane.doe in mydomain.com by VDS")):
 			t.Errorf("%s: %v\n%s", tt.request, asked, out)
@@ -281,7 +256,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("one-time password with version 1: %v\n%s", err, out)
 	}
 
-	// A standard licence has one-time passwords only.
+	// A standard licence supports one-time passwords only.
 	common = append(common, "--device", filepath.Join(dir, "standard.json"))
 	for _, bind := range [][]string{nil, {"--bind"}} {
 		if out, err := run(t, newPhoneCommand(), slices.Concat([]string{"activate", "--standard"}, bind, common)...); err != nil || !strings.Contains(out, "DSAPPSRPActivate") {
@@ -296,11 +271,11 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// A pending registration survives the gateway, with the authentication server
-// running on its own, and can be activated from its image.
+// If the authentication server runs separately, a pending registration survives a restart of the
+// gateway and can be activated with its image.
 func TestGatewayRestarts(t *testing.T) {
 	dir, address, server := t.TempDir(), freeport.Address(t), freeport.Address(t)
-	// Both run in this process, which handles one Caddy: the server has none.
+	// A process can run one Caddy. The authentication server does not need one.
 	start(t, "--dir", dir, "--server-only", "--listen-server", server)
 	if _, err := run(t, newSandboxCommand(), "--dir", dir, "--server-only", "--listen-server", server); err == nil ||
 		!strings.Contains(err.Error(), "cannot listen on "+server+", the address of --listen-server: ") {
@@ -309,7 +284,7 @@ func TestGatewayRestarts(t *testing.T) {
 	gateway := []string{"--dir", dir, "--gateway-only", "--server", "https://" + server + "/", "--listen", address}
 	_, stop := start(t, gateway...)
 
-	p := place{authority: authorityFile(dir)}
+	p := connectionOptions{authority: authorityFile(dir)}
 	client, err := p.client(callTimeout)
 	if err != nil {
 		t.Fatal(err)
@@ -345,8 +320,8 @@ func TestGatewayRestarts(t *testing.T) {
 	}
 }
 
-// A gateway with a certificate of another authority works together with the
-// simulated authentication server: both authorities are trusted, and no other.
+// With --ca, the commands trust the authority of the gateway and that of the simulated
+// authentication server, and no other.
 func TestOtherAuthority(t *testing.T) {
 	dir := t.TempDir()
 	printed, _ := start(t, "--dir", dir, "--server-only")
@@ -355,7 +330,7 @@ func TestOtherAuthority(t *testing.T) {
 		t.Fatalf("no URL is printed:\n%s", printed)
 	}
 	gateway := httptest.NewUnstartedServer(http.NotFoundHandler())
-	gateway.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshakes that have to fail
+	gateway.Config.ErrorLog = log.New(io.Discard, "", 0) // Some handshakes have to fail.
 	gateway.StartTLS()
 	defer gateway.Close()
 	authority := filepath.Join(t.TempDir(), "tls.pem")
@@ -375,7 +350,7 @@ func TestOtherAuthority(t *testing.T) {
 		{"request-signature --ca " + authority, dir, "No applicable digipass found"},
 		{"sign", dir, "got no push notification"},
 		{"authenticate", dir, untrusted},
-		// Without certificates in --dir the one of --ca does.
+		// The certificate of --ca is sufficient without certificates in --dir.
 		{"authenticate --ca " + authority, empty, "HTTP status 404"},
 		{"request-login --ca " + authority, empty, untrusted},
 	} {
@@ -396,12 +371,12 @@ func TestOtherAuthority(t *testing.T) {
 	}
 }
 
-// A phone that the simulated authentication server forgot when it stopped is told
-// to be activated again; so is one that was never activated.
+// If the simulated authentication server does not know the phone, because it was restarted or
+// because the phone was never activated, the error says to activate the phone first.
 func TestForgottenPhone(t *testing.T) {
 	dir := t.TempDir()
 	var address, server string
-	// Caddy may still be closing the old address when the sandbox has stopped.
+	// A restart uses new addresses, because Caddy may still be closing the old ones.
 	restart := func() (stop func()) {
 		address, server = freeport.Address(t), freeport.Address(t)
 		_, stop = start(t, "--dir", dir, "--listen", address, "--listen-server", server)
@@ -424,7 +399,7 @@ func TestForgottenPhone(t *testing.T) {
 			t.Errorf("%s: %v", arguments, err)
 		}
 	}
-	// A device that never was is not known either; other refusals get no hint.
+	// An unknown device gets the hint, other refusals do not.
 	refused(newSandboxCommand(), "request-login --serial-number VDS9999999-1", "No applicable digipass found", true)
 	refused(newPhoneCommand(), "authenticate --front-end-key a-key-that-nobody-has", "401", false)
 
@@ -438,8 +413,7 @@ func TestForgottenPhone(t *testing.T) {
 	refused(newSandboxCommand(), "request-login --user nobody", "STAT_USER_UNKNOWN", false)
 }
 
-// The help tells which device a scanned request is for: the interface names one
-// for a signature only.
+// The help says for which device a request to scan is. Only signatures can name a device.
 func TestScanHelp(t *testing.T) {
 	t.Parallel()
 	for request, want := range map[string]string{
@@ -453,7 +427,7 @@ func TestScanHelp(t *testing.T) {
 	}
 }
 
-// What cannot work is told before anything starts.
+// Wrong flags are refused before anything starts.
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -461,13 +435,13 @@ func TestWrongUsage(t *testing.T) {
 		flags   string
 		want    string
 	}{
-		{newSandboxCommand, "--server-only --gateway-only", "exclude one another"},
+		{newSandboxCommand, "--server-only --gateway-only", "exclude each other"},
 		{newSandboxCommand, "--gateway-only", "needs --server"},
 		{newSandboxCommand, "--server https://localhost:1/", "needs --gateway-only"},
-		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --listen-server localhost:2", "exclude one another"},
-		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --instances 2", "exclude one another"},
-		{newSandboxCommand, "--instances 0", "--instances is not 1 to 9"},
-		{newSandboxCommand, "--instances 10", "--instances is not 1 to 9"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --listen-server localhost:2", "exclude each other"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --instances 2", "exclude each other"},
+		{newSandboxCommand, "--instances 0", "--instances must be from 1 to 9"},
+		{newSandboxCommand, "--instances 10", "--instances must be from 1 to 9"},
 		{newSandboxCommand, "--listen localhost", "needs a port"},
 		{newSandboxCommand, "--listen :0", "needs a port"},
 		{newSandboxCommand, "bogus", "unknown command"},
@@ -478,9 +452,9 @@ func TestWrongUsage(t *testing.T) {
 		{newActivateCommand, "--bind", "--bind needs --standard"},
 		{newActivateCommand, "--standard --v1", "were all set"},
 		{newPhoneCommand, "sign --scan", "--scan needs --key"},
-		{newPhoneCommand, "sign --v1", "nothing but logins by push"},
-		{newPhoneCommand, "login --v1 --scan --key 1", "nothing but logins by push"},
-		{newPhoneCommand, "cancel --v1", "nothing but logins by push"},
+		{newPhoneCommand, "sign --v1", "push logins only"},
+		{newPhoneCommand, "login --v1 --scan --key 1", "push logins only"},
+		{newPhoneCommand, "cancel --v1", "push logins only"},
 		{newPhoneCommand, "cancel --kind transfer", "--kind is neither signature nor login"},
 		{newPhoneCommand, "sign --device /does/not/exist", "activate the phone first"},
 		{newPhoneCommand, "authenticate --device /does/not/exist", "activate the phone first"},
@@ -498,7 +472,8 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
-// An unknown subcommand fails with a suggestion; none at all prints the help.
+// An unknown subcommand is an error with a suggestion. Without a subcommand, the help is
+// printed.
 func TestUnknownSubcommand(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ arguments, want string }{
@@ -527,7 +502,7 @@ func TestUnknownSubcommand(t *testing.T) {
 	}
 }
 
-// The URL of a wildcard address names a host that the certificate covers.
+// The URL for a wildcard address has a host for which the certificate is valid.
 func TestLocalURL(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
@@ -544,8 +519,8 @@ func TestLocalURL(t *testing.T) {
 	}
 }
 
-// The simulated authentication server names a URL at which it is reached, also
-// if it listens everywhere.
+// The simulated authentication server prints URLs at which it can be reached, also if it listens
+// on a wildcard address.
 func TestServerListensEverywhere(t *testing.T) {
 	out, _ := start(t, "--dir", t.TempDir(), "--server-only", "--instances", "2", "--listen-server", ":0")
 	if !regexp.MustCompile(`( --server https://localhost:[1-9][0-9]*/){2}\n`).MatchString(out.String()) {
@@ -553,8 +528,8 @@ func TestServerListensEverywhere(t *testing.T) {
 	}
 }
 
-// The printed commands start the program as its user did.
-func TestProgram(t *testing.T) {
+// The printed commands start the program in the same way as its user did.
+func TestCommandName(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"caddy":                                  "caddy",
@@ -564,12 +539,13 @@ func TestProgram(t *testing.T) {
 		"/tmp/go-build1667474565/b001/exe/caddy": "go run ./cmd/caddy",
 		"/root/.cache/go-build/19/" + strings.Repeat("19af", 16) + "-d/caddy": "go run ./cmd/caddy",
 	} {
-		if got := program(in); got != want {
-			t.Errorf("program(%q) = %s", in, got)
+		if got := commandName(in); got != want {
+			t.Errorf("commandName(%q) = %s", in, got)
 		}
 	}
 }
 
+// The content of an activation image is read, and wrong content refused.
 func TestReadImage(t *testing.T) {
 	t.Parallel()
 	r, err := readImage(fmt.Sprintf("%X", "01;01;jane.doe;mydomain.com;Ident1;Passw0rd;GW"))
@@ -586,7 +562,7 @@ func TestReadImage(t *testing.T) {
 	}
 }
 
-// Instances listen on ports that follow each other, or on any.
+// Instances listen on consecutive ports, or each on any free port.
 func TestNextPort(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
@@ -603,8 +579,8 @@ func TestNextPort(t *testing.T) {
 	}
 }
 
-// The file of a phone holds a secret: nobody else reads it, and no failure leaves
-// a part of it or loses the one before.
+// Only its user can read the file of a phone. A failure to write it leaves neither a part of the
+// new file nor loses the old one.
 func TestDeviceFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -635,6 +611,7 @@ func TestDeviceFile(t *testing.T) {
 	}
 }
 
+// Words of printed commands are quoted where a shell needs it.
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

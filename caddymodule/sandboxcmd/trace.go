@@ -7,7 +7,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
-// trace prints the steps of a phone.
+// trace prints the calls of a phone and their results.
 type trace struct {
 	out   io.Writer
 	count int

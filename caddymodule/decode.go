@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// decodeConfig decodes the JSON of a module into to, a pointer to a struct without
-// methods of its own. Its errors begin with the path of what is wrong and tell what is
-// accepted there.
+// decodeConfig decodes the JSON configuration of a module into to, which points to a struct
+// type without an UnmarshalJSON method. Errors begin with the path of the option and say
+// what is accepted there.
 func decodeConfig(data []byte, to any) error {
 	if err := checkConfig(data, reflect.TypeOf(to).Elem(), ""); err != nil {
 		return err
@@ -22,7 +22,7 @@ func decodeConfig(data []byte, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-// checkConfig checks that data can be decoded into a value of type t. It lies at path.
+// checkConfig checks that data, which is at path, can be decoded into a value of type t.
 func checkConfig(data []byte, t reflect.Type, path string) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -34,13 +34,13 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	case parts && t.Kind() == reflect.Struct:
 		var members map[string]json.RawMessage
 		if json.Unmarshal(data, &members) != nil {
-			return atPath(path, errors.New("must be an object"))
+			return withPath(path, errors.New("must be an object"))
 		}
 		fields := configFields(t)
 		for _, name := range sortedNames(members) {
 			field, ok := fields[name]
 			if !ok {
-				return atPath(path, unknownName("unknown field", name, sortedNames(fields)))
+				return withPath(path, unknownName("unknown field", name, sortedNames(fields)))
 			}
 			if err := checkConfig(members[name], field, strings.TrimPrefix(path+"."+name, ".")); err != nil {
 				return err
@@ -50,7 +50,7 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	case parts && t.Kind() == reflect.Slice:
 		var elements []json.RawMessage
 		if json.Unmarshal(data, &elements) != nil {
-			return atPath(path, errors.New("must be a list"))
+			return withPath(path, errors.New("must be a list"))
 		}
 		for i, element := range elements {
 			if err := checkConfig(element, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
@@ -63,7 +63,7 @@ func checkConfig(data []byte, t reflect.Type, path string) error {
 	}
 }
 
-// checkValue checks a value that has no parts.
+// checkValue checks a value that is neither an object nor a list of options.
 func checkValue(data []byte, t reflect.Type, path string) error {
 	if json.Unmarshal(data, reflect.New(t).Interface()) == nil {
 		return nil
@@ -79,10 +79,10 @@ func checkValue(data []byte, t reflect.Type, path string) error {
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
 		what = fmt.Sprintf("a whole number of at most %d bits", t.Bits())
 	}
-	return atPath(path, errors.New("must be "+what))
+	return withPath(path, errors.New("must be "+what))
 }
 
-// configFields are the types of the fields of a struct by their names in JSON.
+// configFields returns the types of the fields of a struct by their JSON names.
 func configFields(t reflect.Type) map[string]reflect.Type {
 	fields := make(map[string]reflect.Type)
 	for field := range t.Fields() {
@@ -93,15 +93,16 @@ func configFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// atPath is err with the path that it is about.
-func atPath(path string, err error) error {
+// withPath adds the path of the option to err.
+func withPath(path string, err error) error {
 	if path == "" {
 		return err
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// unknownName is the error of a name that is none of those that are known.
+// unknownName returns the error for a name that is not among the known ones. It suggests the
+// most similar known name or lists all of them.
 func unknownName(what, name string, known []string) error {
 	nearest, least := "", len(name)/3+1
 	for _, k := range known {
@@ -115,8 +116,7 @@ func unknownName(what, name string, known []string) error {
 	return fmt.Errorf("%s %q, known are %s", what, name, strings.Join(known, ", "))
 }
 
-// editDistance is how many characters have to be changed, added or left out to make b
-// of a, without regard to case.
+// editDistance returns the Levenshtein distance of a and b, ignoring case.
 func editDistance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	row := make([]int, len(b)+1)

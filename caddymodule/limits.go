@@ -138,7 +138,7 @@ func valueOr(configured *int, preset int) int {
 }
 
 // addresses returns what tells whom the limits count an address for.
-func (l *Limits) addresses() (*ratelimit.Addresses, error) {
+func (l *Limits) addresses() (*ratelimit.AddressMapper, error) {
 	prefixes := make([]netip.Prefix, len(l.NAT64Prefixes))
 	for i, text := range l.NAT64Prefixes {
 		var err error
@@ -146,7 +146,7 @@ func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 			return nil, option.Errorf(fmt.Sprintf("nat64_prefixes[%d]", i), "must be a CIDR range such as 2001:db8:122::/48")
 		}
 	}
-	return ratelimit.NewAddresses(prefixes...)
+	return ratelimit.NewAddressMapper(prefixes...)
 }
 
 // counters are the limiters of the whole process: what they counted is not lost

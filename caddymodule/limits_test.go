@@ -9,7 +9,7 @@ import (
 // admits reports whether every limiter admits as much as r says, for a source that
 // nothing was counted for.
 func (c *counters) admits(name string, r counts) bool {
-	source := ratelimit.Named(name)
+	source := ratelimit.ApplicationSource(name)
 	for limiter, limit := range map[*ratelimit.Limiter]int{
 		c.failedKeys: r.failedKeys, c.exchanges: r.exchanges, c.proofs: r.exchanges, c.registrations: r.registrations, c.calls: r.calls,
 	} {
@@ -74,7 +74,7 @@ func TestDefaultsOfLimits(t *testing.T) {
 	c := newCounters(r)
 	for _, l := range []*ratelimit.Limiter{c.failedKeys, c.exchanges, c.proofs, c.registrations, c.calls} {
 		for range 10_000 {
-			if ok, _ := l.Allow(ratelimit.Named("a")); !ok {
+			if ok, _ := l.Allow(ratelimit.ApplicationSource("a")); !ok {
 				t.Fatal("something is limited")
 			}
 		}

@@ -202,7 +202,7 @@ func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activated, error) {
+func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activation, error) {
 	if o.standard {
 		return phone.ActivateStandard(ctx, r.identifier, r.password, o.bind)
 	}
@@ -253,7 +253,7 @@ func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				done, err := phone.Complete(c.Context(), kind, a, pending)
 				if err != nil {
 					return err
@@ -284,7 +284,7 @@ in an encrypted message; with --plain by the key itself.`,
 				return fmt.Errorf("--kind is neither %s nor %s", sandbox.KindSignature, sandbox.KindLogin)
 			}
 			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				if err := phone.Cancel(c.Context(), kind, a, pending.Request.Key, !plain); err != nil {
 					return err
 				}
@@ -302,7 +302,7 @@ in an encrypted message; with --plain by the key itself.`,
 
 // answer fetches a pending request, shows it and lets end end it.
 func (o *requestOptions) answer(
-	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
+	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
 ) error {
 	switch {
 	case o.scan && o.requestKey == "":
@@ -399,8 +399,8 @@ func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
 }
 
 // describe tells for whom and by what an approval counts, empty if nothing is known.
-func describe(a sandbox.Authenticated) string {
-	if a == (sandbox.Authenticated{}) {
+func describe(a sandbox.AuthenticatedUser) string {
+	if a == (sandbox.AuthenticatedUser{}) {
 		return ""
 	}
 	text := " for " + a.UserID

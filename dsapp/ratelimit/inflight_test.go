@@ -31,7 +31,7 @@ func TestInFlightOff(t *testing.T) {
 // and nothing is kept of sources without anything.
 func TestInFlightCounts(t *testing.T) {
 	t.Parallel()
-	sources := []Source{v4(1), Named("a"), {}, v6(2, 0)}
+	sources := []Source{v4(1), ApplicationSource("a"), {}, v6(2, 0)}
 	for subnet := range 20 {
 		sources = append(sources, v6(1, subnet))
 	}

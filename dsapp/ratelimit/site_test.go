@@ -284,7 +284,7 @@ func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
 // /48). While there is room for all, every answer is that of the model.
 func TestLimiterMatchesModel(t *testing.T) {
 	t.Parallel()
-	sources := []Source{v4(1), Named("a"), {}}
+	sources := []Source{v4(1), ApplicationSource("a"), {}}
 	for site := range 2 {
 		for subnet := range 20 {
 			sources = append(sources, v6(site, subnet))

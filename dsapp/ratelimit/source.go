@@ -51,21 +51,21 @@ func (s Source) site() (Source, bool) {
 	return Source{prefix: netip.PrefixFrom(s.prefix.Addr(), siteBits).Masked()}, true
 }
 
-// Named returns the source of an application, which is counted by itself.
-func Named(name string) Source { return Source{name: name} }
+// ApplicationSource returns the source of an application, which is counted by itself.
+func ApplicationSource(name string) Source { return Source{name: name} }
 
-// Addresses turns client addresses into sources. The zero Addresses knows no NAT64
+// AddressMapper turns client addresses into sources. The zero AddressMapper knows no NAT64
 // prefix but 64:ff9b::/96.
-type Addresses struct {
+type AddressMapper struct {
 	nat64 []netip.Prefix
 }
 
 // wellKnown is the NAT64 prefix that RFC 6052 assigns.
 var wellKnown = netip.MustParsePrefix("64:ff9b::/96")
 
-// NewAddresses returns Addresses that know 64:ff9b::/96 and further NAT64
+// NewAddressMapper returns an AddressMapper that knows 64:ff9b::/96 and further NAT64
 // prefixes. The error is an *option.Error about the one that is not acceptable.
-func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
+func NewAddressMapper(nat64 ...netip.Prefix) (*AddressMapper, error) {
 	for i, p := range nat64 {
 		if err := checkNAT64(p); err != nil {
 			return nil, option.Errorf("nat64_prefixes", "NAT64 prefix %s: %s", p, err)
@@ -76,7 +76,7 @@ func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
 			}
 		}
 	}
-	return &Addresses{nat64: slices.Clone(nat64)}, nil
+	return &AddressMapper{nat64: slices.Clone(nat64)}, nil
 }
 
 // checkNAT64 checks a prefix by the rules of RFC 6052, section 2.2.
@@ -100,7 +100,7 @@ func checkNAT64(p netip.Prefix) error {
 // a NAT64 prefix stand for the IPv4 address in them. Another IPv6 address stands
 // for its /64, since one subscriber commonly has a whole one, and its /48 counts as
 // well. Zones make no difference. All invalid addresses share one source.
-func (a *Addresses) Source(addr netip.Addr) Source {
+func (a *AddressMapper) Source(addr netip.Addr) Source {
 	if !addr.IsValid() {
 		return Source{}
 	}
@@ -116,7 +116,7 @@ func (a *Addresses) Source(addr netip.Addr) Source {
 
 // embedded returns the IPv4 address that a NAT64 put into an IPv6 address. It
 // follows the prefix and skips bits 64 to 71, which are 0.
-func (a *Addresses) embedded(addr netip.Addr) (netip.Addr, bool) {
+func (a *AddressMapper) embedded(addr netip.Addr) (netip.Addr, bool) {
 	p := wellKnown
 	if !p.Contains(addr) {
 		i := slices.IndexFunc(a.nat64, func(p netip.Prefix) bool { return p.Contains(addr) })

@@ -194,7 +194,7 @@ func New(c Config) (*Handler, error) {
 		c.ClientIP = connectionAddress
 	}
 	if c.Sources == nil {
-		c.Sources = new(ratelimit.Addresses).Source
+		c.Sources = new(ratelimit.AddressMapper).Source
 	}
 	if c.Authenticated == nil {
 		c.Authenticated = func(*http.Request, apikey.Key) {}
@@ -414,7 +414,7 @@ func (x *request) count(q quota) (answer, bool) {
 	case proofs:
 		limit, limiter = LimitExchanges, limits.Proofs
 	case registrations:
-		limit, limiter, source = LimitRegistrations, limits.Registrations, ratelimit.Named(x.key.Name)
+		limit, limiter, source = LimitRegistrations, limits.Registrations, ratelimit.ApplicationSource(x.key.Name)
 	case calls, unasked:
 		if x.backEnd() {
 			return answer{}, true

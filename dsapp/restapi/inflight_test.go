@@ -50,7 +50,7 @@ func TestInFlight(t *testing.T) {
 			full, free := &places{limit: 1}, &places{limit: 1}
 			g := newRig(t, func(config *Config) { config.Limits, config.RelayedExchange = c.limits(full, free), c.relayed }, nil)
 			before := g.call(c.path, c.key, bodies[c.path]).status
-			leave, ok := full.Enter(new(ratelimit.Addresses).Source(netip.MustParseAddr("127.0.0.1")))
+			leave, ok := full.Enter(new(ratelimit.AddressMapper).Source(netip.MustParseAddr("127.0.0.1")))
 			if !ok {
 				t.Fatal("something is still counted")
 			}

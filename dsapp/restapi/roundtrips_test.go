@@ -244,7 +244,7 @@ func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
 // register plays the bank's site. A registration looks first whether Redis takes
 // writes, unless something was written within the last second: on a machine that
 // is too slow for that it is done again.
-func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.UserRegistered {
+func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.RegisteredUser {
 	t.Helper()
 	const tries = 20
 	for range tries {
@@ -257,14 +257,14 @@ func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license stri
 		}
 	}
 	t.Fatalf("no registration took one round trip, the last one %d", g.trips["DSAPPSRPRegister"])
-	return sandbox.UserRegistered{}
+	return sandbox.RegisteredUser{}
 }
 
 // ask has the application server prepare a request that the phone scans, and
 // wait for it.
 func (g *wholeGateway) ask(t *testing.T, kind sandbox.Kind, a *sandbox.Authenticator) string {
 	t.Helper()
-	application := &sandbox.Application{URL: g.oas, Client: g.client}
+	application := &sandbox.ApplicationServer{URL: g.oas, Client: g.client}
 	login := sandbox.LoginRequest{UserID: jane.Name, Domain: jane.Domain, Message: "Sign in?"}
 	signature := sandbox.SignatureRequest{UserID: jane.Name, Domain: jane.Domain, SerialNumber: a.SerialNumber, Title: "Transfer", Fields: []sandbox.RequestField{{Key: "Amount", Value: "1"}}}
 	var key string

@@ -1,6 +1,6 @@
 // Package sandbox simulates the neighbours of the gateway, for development and
 // tests only: an authentication server ([Server]), a phone ([Phone]) and the
-// application server that asks for logins and signatures ([Application]). Nothing
+// application server that asks for logins and signatures ([ApplicationServer]). Nothing
 // in it may guard real users.
 //
 // The simulated authentication server speaks SOAP 1.1 and 1.2 and is strict

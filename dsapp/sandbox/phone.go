@@ -20,7 +20,7 @@ import (
 var ErrUnverified = errors.New("answer could not be verified")
 
 // RefusalError is an answer that is not a success: of the gateway to a Phone, or
-// of the authentication server to an Application.
+// of the authentication server to an ApplicationServer.
 type RefusalError struct {
 	// Call is the name of the REST service or of the SOAP command.
 	Call string
@@ -102,8 +102,8 @@ type Phone struct {
 	Trace func(Step)
 }
 
-// Activated is the outcome of an activation.
-type Activated struct {
+// Activation is the outcome of an activation.
+type Activation struct {
 	// UserID and Domain are empty with version 1, which does not tell.
 	UserID string
 	Domain string
@@ -121,10 +121,10 @@ type Activated struct {
 // licence. It fails with a *RefusalError if the gateway refuses a call, and with
 // an error that wraps ErrUnverified if an answer does not stand up to the phone's
 // checks; the calls after that are not made.
-func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activationPassword string) (Activated, error) {
+func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activationPassword string) (Activation, error) {
 	version, err := p.version()
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	device := NewDevice(p.deviceID())
 	identifier := Member{version.identifier, registrationIdentifier}
@@ -135,7 +135,7 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		return verified, err
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
 	var signature string
@@ -159,10 +159,10 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		},
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
-	done := Activated{SerialNumber: device.SerialNumber(), InstanceSerial: device.InstanceSerial()}
+	done := Activation{SerialNumber: device.SerialNumber(), InstanceSerial: device.InstanceSerial()}
 	err = p.do(ctx, p.APIKey, call{
 		path: version.provisioning + "MdlActivate",
 		flat: version.flat,
@@ -175,10 +175,10 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		},
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	if done.Authenticator, err = device.Authenticator(done.UserID, done.Domain); err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	return done, nil
 }
@@ -187,7 +187,7 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 // that confirms it with the first one-time password, or with a derivation code if
 // bind is set. Version 1 has no service for that call, so the phone uses version
 // 2 for all of them. It fails as Activate does.
-func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, activationPassword string, bind bool) (Activated, error) {
+func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, activationPassword string, bind bool) (Activation, error) {
 	identifier := Member{version2.identifier, registrationIdentifier}
 	var authenticator *Authenticator
 	err := p.exchange(ctx, version2, identifier, activationPassword, func(a answer, t *srp.Transport) (verified []string, err error) {
@@ -195,7 +195,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 		return verified, err
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
 	confirmation := Member{"response", ""}
@@ -204,7 +204,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 	} else {
 		confirmation.Value = authenticator.OneTimePassword()
 	}
-	done := Activated{
+	done := Activation{
 		SerialNumber: authenticator.SerialNumber, InstanceSerial: authenticator.SerialNumber, Authenticator: authenticator,
 	}
 	err = p.do(ctx, p.APIKey, call{
@@ -213,7 +213,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 		check: done.read,
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	authenticator.UserID, authenticator.Domain = done.UserID, done.Domain
 	return done, nil
@@ -221,7 +221,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 
 // read takes the user and the domain from the answer to the last call of an
 // activation.
-func (d *Activated) read(a answer) ([]string, error) {
+func (d *Activation) read(a answer) ([]string, error) {
 	serial, err := a.text("serialNumber")
 	if err != nil {
 		return nil, err
@@ -351,8 +351,8 @@ type UserRegistration struct {
 	SerialNumber   string // of a certain licence, may be empty
 }
 
-// UserRegistered is what the bank's site shows to the user.
-type UserRegistered struct {
+// RegisteredUser is what the bank's site shows to the user.
+type RegisteredUser struct {
 	RegistrationIdentifier string
 	ActivationPassword     string
 	// ActivationImage is the hex content of the image that carries both.
@@ -362,7 +362,7 @@ type UserRegistered struct {
 
 // RegisterUser plays the bank's site: it registers a user for online activation
 // with the back-end key. The service exists in version 2 only.
-func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegistration) (UserRegistered, error) {
+func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegistration) (RegisteredUser, error) {
 	sent := []Member{{"userID", u.UserID}}
 	if u.Domain != "" {
 		sent = append(sent, Member{"domain", u.Domain})
@@ -375,7 +375,7 @@ func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegis
 		sent = append(sent, Member{"serialNumber", u.SerialNumber})
 	}
 
-	var r UserRegistered
+	var r RegisteredUser
 	err := p.do(ctx, backEndKey, call{
 		path: version2.provisioning + "DSAPPSRPRegister",
 		sent: sent,
@@ -404,13 +404,13 @@ func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegis
 		},
 	})
 	if err != nil {
-		return UserRegistered{}, err
+		return RegisteredUser{}, err
 	}
 	return r, nil
 }
 
 // checkImage compares the activation image with the members beside it.
-func (r UserRegistered) checkImage(a answer, u UserRegistration) ([]string, error) {
+func (r RegisteredUser) checkImage(a answer, u UserRegistration) ([]string, error) {
 	content, err := a.hex("activationImage")
 	if err != nil {
 		return nil, err

@@ -209,7 +209,7 @@ func TestPhoneActivates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Activated{
+			want := Activation{
 				UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120", InstanceSerial: "VDS1000120-3",
 				Authenticator: &Authenticator{SerialNumber: "VDS1000120-3", UserID: "jane.doe", Domain: "mydomain.com", Secret: g.key[:]},
 			}
@@ -315,7 +315,7 @@ func TestPhoneVerifies(t *testing.T) {
 			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("error %v, want one about %q", err, c.text)
 			}
-			if got != (Activated{}) {
+			if got != (Activation{}) {
 				t.Errorf("activated %+v", got)
 			}
 			last := (*steps)[len(*steps)-1]

@@ -6,16 +6,16 @@ import (
 	"fmt"
 )
 
-// Pending is a login or signature that a phone has retrieved.
-type Pending struct {
+// RetrievedRequest is a login or signature that a phone has retrieved.
+type RetrievedRequest struct {
 	// Message is the encrypted request message in hex.
 	Message string
 	Request Request
 }
 
-// Authenticated is who a login or signature counts for, as far as the answer
+// AuthenticatedUser is who a login or signature counts for, as far as the answer
 // tells; that of version 1 of the REST services tells nothing.
-type Authenticated struct {
+type AuthenticatedUser struct {
 	UserID             string
 	Domain             string
 	OrganizationalUnit string
@@ -71,12 +71,12 @@ func (p *Phone) services(kind Kind) (requestServices, error) {
 
 // Retrieve fetches the pending request of a challenge key or request key and
 // decrypts it. It succeeds once for a key. The errors are those of Activate.
-func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key string) (Pending, error) {
+func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key string) (RetrievedRequest, error) {
 	s, err := p.services(kind)
 	if err != nil {
-		return Pending{}, err
+		return RetrievedRequest{}, err
 	}
-	var pending Pending
+	var pending RetrievedRequest
 	err = p.do(ctx, p.APIKey, call{
 		path: s.retrieve,
 		flat: s.flat,
@@ -95,7 +95,7 @@ func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key s
 		},
 	})
 	if err != nil {
-		return Pending{}, err
+		return RetrievedRequest{}, err
 	}
 	return pending, nil
 }
@@ -103,14 +103,14 @@ func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key s
 // Complete approves a retrieved request: it signs the request message and sends
 // the signature in the name of the user of the message. The errors are those of
 // Activate.
-func (p *Phone) Complete(ctx context.Context, kind Kind, a *Authenticator, pending Pending) (Authenticated, error) {
+func (p *Phone) Complete(ctx context.Context, kind Kind, a *Authenticator, pending RetrievedRequest) (AuthenticatedUser, error) {
 	s, err := p.services(kind)
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	signature, err := a.Sign(pending.Message)
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	sent := append(userMembers(pending.Request.UserID, pending.Request.Domain), Member{s.key, pending.Request.Key}, Member{"signature", signature})
 	return p.authenticate(ctx, a, call{path: s.complete, flat: s.flat, sent: sent})
@@ -138,10 +138,10 @@ func (p *Phone) Cancel(ctx context.Context, kind Kind, a *Authenticator, key str
 
 // Authenticate logs the user of the authenticator in with its next one-time
 // password, which is used up even if this fails. The errors are those of Activate.
-func (p *Phone) Authenticate(ctx context.Context, a *Authenticator) (Authenticated, error) {
+func (p *Phone) Authenticate(ctx context.Context, a *Authenticator) (AuthenticatedUser, error) {
 	v, err := p.version()
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	c := call{path: "/rest/v2/authentication/authUser"}
 	password := Member{"password", a.OneTimePassword()}
@@ -175,8 +175,8 @@ func (p *Phone) UpdateNotificationID(ctx context.Context, a *Authenticator, id s
 }
 
 // authenticate performs a call that is answered with who was authenticated.
-func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (Authenticated, error) {
-	var done Authenticated
+func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (AuthenticatedUser, error) {
+	var done AuthenticatedUser
 	if !c.flat {
 		c.check = func(r answer) ([]string, error) {
 			for _, m := range []struct {
@@ -204,7 +204,7 @@ func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (Aut
 		}
 	}
 	if err := p.do(ctx, p.APIKey, c); err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	return done, nil
 }

@@ -39,7 +39,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 	attribute := func(id, typ, value string) string {
 		return `<attributes><value xsi:type="xsd:` + typ + `">` + value + `</value><attributeID>` + id + `</attributeID></attributes>`
 	}
-	done := Authenticated{"jane.doe", "mydomain.com", "", "VDS1000120-1"}
+	done := AuthenticatedUser{"jane.doe", "mydomain.com", "", "VDS1000120-1"}
 	signed := soapAnswer("authSignatureRequestResponse", "<status>"+soapCodes("0", "STAT_SUCCESS", "0")+"<errorStack/></status>"+
 		"<result><user><userID>jane.doe</userID><domain>mydomain.com</domain></user><serialNumber>VDS1000120-1</serialNumber></result>")
 	loggedIn := soapAnswer("authUserResponse", "<authUserResults><results>"+soapCodes("0", "STAT_SUCCESS", "0")+"<resultAttribute>"+
@@ -49,13 +49,13 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 		"</resultAttribute><errorStack/></results></authUserResults>")
 
 	for name, c := range map[string]struct {
-		call   func(context.Context, *Application) (any, error)
+		call   func(context.Context, *ApplicationServer) (any, error)
 		body   string
 		answer string
 		want   any
 	}{
 		"signature": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.RequestSignature(ctx, SignatureRequest{
 					UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1", Title: "Pay",
 					Fields: []RequestField{{"Amount", "1 < 2 & \"3\""}, {"To", "Bob"}},
@@ -68,7 +68,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 			signed, done,
 		},
 		"signature of a key": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.RequestSignature(ctx, SignatureRequest{UserID: "jane.doe", Title: "Pay", SerialNumber: "VDS1000120-1", Key: testRequestKey})
 			},
 			envelope("sig", "Signature", "<sig:authSignatureRequest><componentType>My bank</componentType>"+
@@ -76,7 +76,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 			signed, done,
 		},
 		"key for a signature": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.PrepareSignature(ctx, SignatureRequest{UserID: "jane.doe", Title: "Pay", Fields: []RequestField{{"To", "Bob"}}})
 			},
 			envelope("sig", "Signature", "<sig:genRequest><attributeSet>"+attribute("SIGNFLD_COMPONENT_TYPE", "string", "My bank")+
@@ -87,7 +87,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 			testRequestKey,
 		},
 		"login": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.RequestLogin(ctx, LoginRequest{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1", Message: "Hello"})
 			},
 			envelope("aut", "Authentication", "<aut:authUser><credentialAttributeSet>"+attribute("CREDFLD_COMPONENT_TYPE", "string", "My bank")+
@@ -98,7 +98,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 			loggedIn, done,
 		},
 		"login of a key": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.RequestLogin(ctx, LoginRequest{UserID: "jane.doe", Message: "Hello", Key: testRequestKey})
 			},
 			envelope("aut", "Authentication", "<aut:authUser><credentialAttributeSet>"+attribute("CREDFLD_COMPONENT_TYPE", "string", "My bank")+
@@ -107,7 +107,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 			loggedIn, done,
 		},
 		"key for a login": {
-			func(ctx context.Context, a *Application) (any, error) {
+			func(ctx context.Context, a *ApplicationServer) (any, error) {
 				return a.PrepareLogin(ctx, LoginRequest{UserID: "jane.doe", Message: "Hello"})
 			},
 			envelope("aut", "Authentication", "<aut:getSecureChallenge><credentialAttributeSet>"+attribute("CREDFLD_COMPONENT_TYPE", "string", "My bank")+
@@ -135,7 +135,7 @@ func TestApplicationSpeaksSOAP(t *testing.T) {
 				_, _ = io.WriteString(w, c.answer)
 			}))
 			defer server.Close()
-			a := &Application{URL: server.URL, Client: server.Client(), ComponentType: "My bank"}
+			a := &ApplicationServer{URL: server.URL, Client: server.Client(), ComponentType: "My bank"}
 			if got, err := c.call(t.Context(), a); err != nil || got != c.want {
 				t.Errorf("%v, %v, want %v", got, err, c.want)
 			}
@@ -172,7 +172,7 @@ func TestApplicationTellsFailures(t *testing.T) {
 		"no envelope":     {"<html/>", nil, "Envelope"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, c.answer) }))
-		a := &Application{URL: server.URL, Client: server.Client()}
+		a := &ApplicationServer{URL: server.URL, Client: server.Client()}
 		_, err := a.RequestLogin(t.Context(), LoginRequest{UserID: "jane.doe"})
 		server.Close()
 		var refused *RefusalError
@@ -187,7 +187,7 @@ func TestApplicationTellsFailures(t *testing.T) {
 		_, _ = io.WriteString(w, soapAnswer("genRequestResponse", "<results>"+soapCodes("0", "STAT_SUCCESS", "0")+"<resultAttribute/></results>"))
 	}))
 	defer server.Close()
-	a := &Application{URL: server.URL, Client: server.Client()}
+	a := &ApplicationServer{URL: server.URL, Client: server.Client()}
 	if key, err := a.PrepareSignature(t.Context(), SignatureRequest{UserID: "jane.doe"}); err == nil || !strings.Contains(err.Error(), "SIGNFLD_REQUEST_KEY") {
 		t.Errorf("key %q, %v", key, err)
 	}
@@ -206,15 +206,15 @@ func TestApplicationAndServer(t *testing.T) {
 	authenticator := &Authenticator{SerialNumber: device.serial, Secret: device.key[:]}
 	server := httptest.NewServer(s)
 	defer server.Close()
-	a := &Application{URL: server.URL, Client: server.Client()}
+	a := &ApplicationServer{URL: server.URL, Client: server.Client()}
 
-	signature := func(key string) func(context.Context) (Authenticated, error) {
-		return func(ctx context.Context) (Authenticated, error) {
+	signature := func(key string) func(context.Context) (AuthenticatedUser, error) {
+		return func(ctx context.Context) (AuthenticatedUser, error) {
 			return a.RequestSignature(ctx, SignatureRequest{UserID: "jane.doe", Fields: []RequestField{{"To", "Bob"}}, Key: key})
 		}
 	}
-	login := func(key string) func(context.Context) (Authenticated, error) {
-		return func(ctx context.Context) (Authenticated, error) {
+	login := func(key string) func(context.Context) (AuthenticatedUser, error) {
+		return func(ctx context.Context) (AuthenticatedUser, error) {
 			return a.RequestLogin(ctx, LoginRequest{UserID: "jane.doe", Message: "Hello", Key: key})
 		}
 	}
@@ -235,7 +235,7 @@ func TestApplicationAndServer(t *testing.T) {
 		name string
 		kind Kind
 		key  string // empty for a push
-		ask  func(key string) func(context.Context) (Authenticated, error)
+		ask  func(key string) func(context.Context) (AuthenticatedUser, error)
 		sign bool
 	}{
 		{"signature", KindSignature, "", signature, true},
@@ -247,7 +247,7 @@ func TestApplicationAndServer(t *testing.T) {
 		{"rejected scanned login", KindLogin, scannedLogin(), login, false},
 	} {
 		type result struct {
-			done Authenticated
+			done AuthenticatedUser
 			err  error
 		}
 		sent := len(s.Pushes(""))
@@ -293,7 +293,7 @@ func TestApplicationAndServer(t *testing.T) {
 		r := <-results
 		var refused *RefusalError
 		switch {
-		case c.sign && (r.err != nil || r.done != Authenticated{"jane.doe", "mydomain.com", "", device.serial}):
+		case c.sign && (r.err != nil || r.done != AuthenticatedUser{"jane.doe", "mydomain.com", "", device.serial}):
 			t.Errorf("%s: %+v, %v", c.name, r.done, r.err)
 		case !c.sign && !errors.As(r.err, &refused):
 			t.Errorf("%s: %+v, %v", c.name, r.done, r.err)

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// Application plays the bank's application server: it asks the authentication
+// ApplicationServer plays the bank's application server: it asks the authentication
 // server, with SOAP, for logins and signatures. Its fields are set before use; it
 // is safe for concurrent use.
-type Application struct {
+type ApplicationServer struct {
 	// URL of the authentication server.
 	URL string
 	// Client sends the calls, http.DefaultClient if nil. Its timeout has to be longer
@@ -54,7 +54,7 @@ type LoginRequest struct {
 // RequestSignature asks for a signature and waits until a device completes or
 // cancels the request or the authentication server's time for it has passed. All
 // but a completed signature is a *RefusalError.
-func (a *Application) RequestSignature(ctx context.Context, r SignatureRequest) (Authenticated, error) {
+func (a *ApplicationServer) RequestSignature(ctx context.Context, r SignatureRequest) (AuthenticatedUser, error) {
 	data, err := a.send(ctx, signatureScenario, "authSignatureRequest", func(w *writer) {
 		w.leaf("componentType", a.componentType())
 		w.open("user")
@@ -78,14 +78,14 @@ func (a *Application) RequestSignature(ctx context.Context, r SignatureRequest) 
 		w.close("push")
 	})
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
-	return Authenticated{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
+	return AuthenticatedUser{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
 }
 
 // PrepareSignature makes a request whose key the bank's site shows as an image for
 // the phone to scan, and gives the key. A refusal is a *RefusalError.
-func (a *Application) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
+func (a *ApplicationServer) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
 	data, err := a.send(ctx, signatureScenario, "genRequest", func(w *writer) {
 		attributes(w, "attributeSet", []attribute{
 			{signComponentType, a.componentType(), stringType},
@@ -104,7 +104,7 @@ func (a *Application) PrepareSignature(ctx context.Context, r SignatureRequest) 
 
 // RequestLogin asks for a login and waits as RequestSignature does. All but a
 // completed login is a *RefusalError.
-func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authenticated, error) {
+func (a *ApplicationServer) RequestLogin(ctx context.Context, r LoginRequest) (AuthenticatedUser, error) {
 	set := []attribute{
 		{credComponentType, a.componentType(), stringType},
 		{credUserID, r.UserID, stringType},
@@ -121,9 +121,9 @@ func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authent
 	}
 	data, err := a.send(ctx, authenticationScenario, "authUser", func(w *writer) { attributes(w, "credentialAttributeSet", set) })
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
-	return Authenticated{
+	return AuthenticatedUser{
 		UserID: data[credUserID], Domain: data[credDomain],
 		OrganizationalUnit: data[credOrganizationalUnit], SerialNumber: data[credSerialNumber],
 	}, nil
@@ -131,7 +131,7 @@ func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authent
 
 // PrepareLogin makes a login whose key the bank's site shows as an image for the
 // phone to scan, and gives the key. A refusal is a *RefusalError.
-func (a *Application) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
+func (a *ApplicationServer) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
 	data, err := a.send(ctx, authenticationScenario, "getSecureChallenge", func(w *writer) {
 		attributes(w, "credentialAttributeSet", []attribute{
 			{credComponentType, a.componentType(), stringType},
@@ -153,7 +153,7 @@ func requestKey(data map[string]string, name string) (string, error) {
 	return data[name], nil
 }
 
-func (a *Application) componentType() string {
+func (a *ApplicationServer) componentType() string {
 	if a.ComponentType != "" {
 		return a.ComponentType
 	}
@@ -189,7 +189,7 @@ func dataFields(w *writer, fields []RequestField) {
 
 // send performs one command in SOAP 1.1 and gives the values of a success, each
 // by the name of its attribute or element.
-func (a *Application) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
+func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
 	w := newWriter(c, Variant{})
 	w.envelope(soap11, "", func() {
 		name := w.p.operation + ":" + operation

@@ -138,9 +138,9 @@ func TestPhonePendingRequests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Authenticated{}
+			want := AuthenticatedUser{}
 			if c.tellsUser {
-				want = Authenticated{"jane.doe", "mydomain.com", "sales", "VDS1000120-1"}
+				want = AuthenticatedUser{"jane.doe", "mydomain.com", "sales", "VDS1000120-1"}
 			}
 			if done != want {
 				t.Errorf("completed %+v", done)
@@ -236,8 +236,8 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		"refusal":                  {refusal1000, false, "authUser was refused"},
 	} {
 		p, calls, _ := scriptedREST(t, c.answer)
-		done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request})
-		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (Authenticated{}) {
+		done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request})
+		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (AuthenticatedUser{}) {
 			t.Errorf("%s: %+v, %v", name, done, err)
 		}
 		if _, ok := (*calls)[0].members["domain"]; ok {
@@ -247,10 +247,10 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 
 	// A server may not tell the device.
 	p, _, _ := scriptedREST(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
-	if done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request}); err != nil || done != (Authenticated{UserID: "jane.doe", Domain: "d"}) {
+	if done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request}); err != nil || done != (AuthenticatedUser{UserID: "jane.doe", Domain: "d"}) {
 		t.Errorf("without serialNo: %+v, %v", done, err)
 	}
-	if _, err := p.Complete(t.Context(), KindLogin, other, Pending{message, request}); err == nil {
+	if _, err := p.Complete(t.Context(), KindLogin, other, RetrievedRequest{message, request}); err == nil {
 		t.Error("another device signed")
 	}
 }
@@ -263,14 +263,14 @@ func TestPhoneAuthenticates(t *testing.T) {
 		version        int
 		path, name     string
 		answer, refuse string
-		want           Authenticated
+		want           AuthenticatedUser
 	}{
 		{
 			2, "/rest/v2/authentication/authUser", "password",
 			`{` + success + `,"result":{"userID":"jane.doe","domain":"mydomain.com","orgUnit":"","serialNo":"VDS1000120-1"}}`, refusal1000,
-			Authenticated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1"},
+			AuthenticatedUser{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1"},
 		},
-		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, Authenticated{}},
+		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, AuthenticatedUser{}},
 	} {
 		a := testAuthenticator()
 		p, calls, steps := scriptedREST(t, c.answer, c.refuse)
@@ -280,7 +280,7 @@ func TestPhoneAuthenticates(t *testing.T) {
 			t.Errorf("version %d: %+v, %v", c.version, done, err)
 		}
 		var refused *RefusalError
-		if done, err := p.Authenticate(t.Context(), a); !errors.As(err, &refused) || done != (Authenticated{}) {
+		if done, err := p.Authenticate(t.Context(), a); !errors.As(err, &refused) || done != (AuthenticatedUser{}) {
 			t.Errorf("version %d: %+v, %v", c.version, done, err)
 		}
 		if a.Counter != 9 {
@@ -354,7 +354,7 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 		if _, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey); err == nil {
 			t.Errorf("%s: retrieved", name)
 		}
-		if _, err := p.Complete(t.Context(), c.kind, a, Pending{}); err == nil {
+		if _, err := p.Complete(t.Context(), c.kind, a, RetrievedRequest{}); err == nil {
 			t.Errorf("%s: completed", name)
 		}
 		if err := p.Cancel(t.Context(), c.kind, a, testRequestKey, true); err == nil {
@@ -477,7 +477,7 @@ func TestPhoneVerifiesStandard(t *testing.T) {
 			}
 			p, _ := g.start()
 			got, err := p.ActivateStandard(t.Context(), testIdentifier, testPassword, false)
-			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || got != (Activated{}) {
+			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || got != (Activation{}) {
 				t.Errorf("%+v, %v", got, err)
 			}
 			if last := g.calls[len(g.calls)-1]; last != c.service {

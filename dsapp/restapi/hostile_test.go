@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -207,20 +206,6 @@ func depth(value any) int {
 		return 0
 	}
 	return deepest + 1
-}
-
-func newHandler(tb testing.TB, edit func(*Config)) (*Handler, *fakeOperations) {
-	tb.Helper()
-	ops := &fakeOperations{}
-	c := Config{Operations: ops, Keys: testKeys(tb), ClientIP: func(*http.Request) netip.Addr { return netip.MustParseAddr("127.0.0.1") }}
-	if edit != nil {
-		edit(&c)
-	}
-	h, err := New(c)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return h, ops
 }
 
 // answered is an answer in the shape that its version has, decoded by
@@ -505,34 +490,4 @@ func FuzzMediaType(f *testing.F) {
 			t.Fatal("taken")
 		}
 	})
-}
-
-// Two statements about what the body is are none.
-func TestSeveralMediaTypes(t *testing.T) {
-	t.Parallel()
-	h, ops := newHandler(t, nil)
-	r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/MdlActivate", strings.NewReader(bodies["/rest/v2/provisioning/MdlActivate"]))
-	r.SetBasicAuth(frontKey, "")
-	r.Header["Content-Type"] = []string{"application/json", "application/json"}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	if w.Code != http.StatusUnsupportedMediaType || ops.calls != 0 {
-		t.Errorf("status is %d, operation called %d times", w.Code, ops.calls)
-	}
-}
-
-// From an address that is not known no key is accepted.
-func TestUnknownClientAddress(t *testing.T) {
-	t.Parallel()
-	h, ops := newHandler(t, func(c *Config) { c.ClientIP = nil })
-	for _, address := range []string{"", "@", "example.com:443", "127.0.0.1", "[::1"} {
-		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/getServerTime", nil)
-		r.SetBasicAuth(frontKey, "")
-		r.RemoteAddr = address
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != http.StatusForbidden || ops.calls != 0 {
-			t.Errorf("%q: status is %d, operation called %d times", address, w.Code, ops.calls)
-		}
-	}
 }

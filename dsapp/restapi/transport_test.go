@@ -18,7 +18,7 @@ import (
 // by.
 func TestTransferCodingEndsTheConnection(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, nil, func(h *Handler) http.HandlerFunc {
+	g := newTestServer(t, nil, func(h *Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			_ = h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 				_, err := io.Copy(w, r.Body)
@@ -35,7 +35,7 @@ func TestTransferCodingEndsTheConnection(t *testing.T) {
 		"/elsewhere":                {"Transfer-Encoding: chunked", "Content-Length: 3"},
 	} {
 		conn, r := g.dial()
-		g.send(conn, g.header(path, frontKey, fields...)+chunked)
+		g.write(conn, headerText(path, frontKey, fields...)+chunked)
 		got := g.receive(r)
 		if got.status == http.StatusContinue {
 			got = g.receive(r)
@@ -56,7 +56,7 @@ func TestEarlyData(t *testing.T) {
 	var failed, called fakeLimiter
 	var observed Observation
 	h, ops := newHandler(t, func(c *Config) {
-		c.Limits = Limits{FailedKeys: &failed, Calls: &called, Registrations: &called, RequestsInFlight: noPlace{}}
+		c.Limits = Limits{FailedKeys: &failed, Calls: &called, Registrations: &called, RequestsInFlight: fullLimiter{}}
 		c.Authenticated = func(*http.Request, apikey.Key) { t.Error("a key was looked at") }
 		c.ClientIP = func(*http.Request) netip.Addr { t.Error("an address was looked at"); return netip.Addr{} }
 		c.Observe = func(_ *http.Request, o Observation) { observed = o }

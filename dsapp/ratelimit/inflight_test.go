@@ -38,32 +38,30 @@ func TestInFlightCounts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var f InFlight
 		type entry struct {
-			source Source
-			leave  func()
+			source, site Source
+			leave        func()
 		}
 		var in []entry
-		count := func(is func(Source) bool) (n int) {
-			for _, e := range in {
-				if is(e.source) {
-					n++
-				}
-			}
-			return n
-		}
 		enter := func(t *rapid.T) {
 			s := rapid.SampledFrom(sources).Draw(t, "source")
 			limit := rapid.IntRange(1, 3).Draw(t, "limit")
 			of, hasSite := s.site()
-			want := count(func(other Source) bool { return other == s }) < limit
-			if hasSite && count(func(other Source) bool { site, _ := other.site(); return site == of }) >= 16*limit {
-				want = false
+			ofSource, ofSite := 0, 0
+			for _, e := range in {
+				if e.source == s {
+					ofSource++
+				}
+				if hasSite && e.site == of {
+					ofSite++
+				}
 			}
+			want := ofSource < limit && ofSite < 16*limit
 			leave, ok := f.Enter(s, limit)
 			if ok != want {
 				t.Fatalf("Enter(%s, %d) = %t, want %t; in flight are %v", s, limit, ok, want, f.counts)
 			}
 			if ok {
-				in = append(in, entry{s, leave})
+				in = append(in, entry{s, of, leave})
 			} else {
 				leave()
 			}

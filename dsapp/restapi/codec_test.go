@@ -220,7 +220,7 @@ func BenchmarkCodec(b *testing.B) {
 		if _, err := decodeObject(body); err != nil {
 			b.Fatal(err)
 		}
-		encode(v2, situationOf(Success).codes, result, "")
+		encode(v2, responseFor(Success).codes, result, "")
 	}
 }
 

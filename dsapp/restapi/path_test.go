@@ -15,8 +15,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-const disguisedPath = "/rest/v2/provisioning/MdlActivate"
-
 // others are how other servers read a path as it is on the wire, before they compare
 // it with what they know, perhaps without regard to case and to a slash at its end.
 var others = map[string]func(string) string{
@@ -109,19 +107,19 @@ func resembles(u *url.URL) bool {
 
 // A path that another server may read as a service is answered with 404 and not
 // passed on; it counts as a refused request.
-func TestDisguisedPaths(t *testing.T) {
+func TestAliasPaths(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{
-		disguisedPath + "/", disguisedPath + "//", "/" + disguisedPath, "//" + disguisedPath, disguisedPath + "/.", disguisedPath + "/x/..", disguisedPath + ";a=b",
-		disguisedPath + ";/", disguisedPath + ";a=b/", "/rest;a=b/v2/provisioning/MdlActivate", "/rest/v2;/provisioning;x;y=z/MdlActivate", strings.ToLower(disguisedPath),
-		strings.ToUpper(disguisedPath), "/rest/v2/./provisioning/MdlActivate", "/rest/v2//provisioning/MdlActivate", "/./rest/v2/provisioning/MdlActivate",
+		activatePath + "/", activatePath + "//", "/" + activatePath, "//" + activatePath, activatePath + "/.", activatePath + "/x/..", activatePath + ";a=b",
+		activatePath + ";/", activatePath + ";a=b/", "/rest;a=b/v2/provisioning/MdlActivate", "/rest/v2;/provisioning;x;y=z/MdlActivate", strings.ToLower(activatePath),
+		strings.ToUpper(activatePath), "/rest/v2/./provisioning/MdlActivate", "/rest/v2//provisioning/MdlActivate", "/./rest/v2/provisioning/MdlActivate",
 		"/../rest/v2/provisioning/MdlActivate", "/x/../rest/v2/provisioning/MdlActivate", "/rest/v2/x/../provisioning/MdlActivate", "/rest/v2/x/y/../../provisioning/MdlActivate",
 		"/rest/v2/%2e/provisioning/MdlActivate", "/rest/v2/x/%2e%2E/provisioning/MdlActivate", "/rest/v2/x/.%2e/provisioning/MdlActivate", "/rest/v2/x/..;a/provisioning/MdlActivate",
-		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", disguisedPath + "%2f", disguisedPath + "%3Ba=b",
-		disguisedPath + ";a=%2fb", disguisedPath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
+		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", activatePath + "%2f", activatePath + "%3Ba=b",
+		activatePath + ";a=%2fb", activatePath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
 		`/rest/v2/x\../provisioning/MdlActivate`, "/rest//../rest/v2/provisioning/MdlActivate", "/reſt/v2/provisioning/MdlActivate", "/rest/push/RetrieveLogin", "/rest/auth/online;jsessionid=1",
-		disguisedPath + "%3Fx=y", disguisedPath + "%23x", disguisedPath + "%00", disguisedPath + "%00.x", disguisedPath + ".", disguisedPath + "%20", disguisedPath + "%09",
-		disguisedPath + "%3B%2Fx", "/x%3F/../rest/v2/provisioning/MdlActivate", "/rest/v2./provisioning/MdlActivate", "https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
+		activatePath + "%3Fx=y", activatePath + "%23x", activatePath + "%00", activatePath + "%00.x", activatePath + ".", activatePath + "%20", activatePath + "%09",
+		activatePath + "%3B%2Fx", "/x%3F/../rest/v2/provisioning/MdlActivate", "/rest/v2./provisioning/MdlActivate", "https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
 	} {
 		called := &fakeLimiter{}
 		h, ops := newHandler(t, func(c *Config) { c.Limits.Calls = called })
@@ -145,7 +143,7 @@ func TestDisguisedPaths(t *testing.T) {
 
 // Whatever is put into the path of a service: if another server may read it as that
 // service, or as another one, it is not passed on.
-func TestDisguisesAreFound(t *testing.T) {
+func TestAliasesAreFound(t *testing.T) {
 	t.Parallel()
 	paths := make([]string, 0, len(services))
 	for p := range services {
@@ -178,7 +176,7 @@ func TestDisguisesAreFound(t *testing.T) {
 		if _, ok := services[u.Path]; ok {
 			return
 		}
-		if service := readByOthers(u); service != "" && !h.disguises.find(u) {
+		if service := readByOthers(u); service != "" && !h.aliases.match(u) {
 			t.Fatalf("%q is not found; others read it as %s", target, service)
 		}
 	})
@@ -231,11 +229,11 @@ func FuzzPath(f *testing.F) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		disguised := !isService && !passed
+		alias := !isService && !passed
 		if service := readByOthers(u); service != "" && passed {
 			t.Fatalf("%q was passed on; others read it as %s", target, service)
 		}
-		if disguised && (!resembles(u) || w.Code != http.StatusNotFound) {
+		if alias && (!resembles(u) || w.Code != http.StatusNotFound) {
 			t.Fatalf("%q was answered with %d, and not passed on", target, w.Code)
 		}
 		if isService && passed || isService != (observed.Service != "") || !isService && ops.calls != calls {
@@ -257,11 +255,11 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-func BenchmarkDisguises(b *testing.B) {
+func BenchmarkPathAliases(b *testing.B) {
 	h, _ := newHandler(b, nil)
 	for name, target := range map[string]string{
 		"other":      "/rest/v2/notification/push/sendNotification",
-		"dots":       strings.Repeat("/x/..", 2000) + disguisedPath,
+		"dots":       strings.Repeat("/x/..", 2000) + activatePath,
 		"names":      strings.Repeat("/rest/v2/provisioning", 500) + "/..",
 		"encoded":    "/" + strings.Repeat("%252525252e", 900) + "/..",
 		"parameters": strings.Repeat("/;%2525253b", 900) + "/..",
@@ -273,7 +271,7 @@ func BenchmarkDisguises(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				h.disguises.find(u)
+				h.aliases.match(u)
 			}
 		})
 	}

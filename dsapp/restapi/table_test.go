@@ -141,7 +141,7 @@ func TestTable(t *testing.T) {
 			limit = registrations
 		case gateway.OpServerTime:
 			// The one service that reaches no authentication server.
-			limit = unasked
+			limit = localCalls
 		}
 		if s.quota != limit {
 			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limit)

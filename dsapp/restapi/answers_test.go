@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// Answers as they are on the wire, headers included.
+// Answers have these bytes, headers included.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -108,7 +108,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The members of every answer are those of the table, in its order.
+// The members of every answer are those of the table, with the types there.
 func TestAnswersAreAsDeclared(t *testing.T) {
 	t.Parallel()
 	for _, s := range table() {

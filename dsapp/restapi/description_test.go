@@ -9,8 +9,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// What is wrong with a body is told by the name of the member, never by a value
-// or by a name that is not a member's.
+// The errorDescription names the member that is wrong. It contains no value and no unknown
+// name from the body.
 func TestDescriptions(t *testing.T) {
 	t.Parallel()
 	const hostile = "hostile-value"
@@ -92,7 +92,8 @@ func TestDescriptions(t *testing.T) {
 	}
 }
 
-// What the gateway's own rules say names the member, if the service has it.
+// An error about a member by the gateway has the service's name of the member, if the
+// service has it.
 func TestInvalidMemberIsNamed(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{

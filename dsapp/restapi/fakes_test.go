@@ -14,18 +14,18 @@ import (
 const (
 	frontKey = "EXAMPLE-FRONT-KEY"
 	backKey  = "EXAMPLE-BACK-KEY"
-	// farKey is a back-end key that is accepted from elsewhere only.
+	// farKey is a back-end key that is not accepted from 127.0.0.1.
 	farKey = "EXAMPLE-FAR-KEY-01"
 )
 
-// fakeOperations succeed with fixed results unless they are told to fail.
+// fakeOperations return fixed results, and err. They panic with panic unless it is nil.
 type fakeOperations struct {
 	mu    sync.Mutex
 	err   error
 	panic any
-	// standard makes the exchange end with the data of a standard licence.
+	// standard lets activation exchanges end with the data of a standard licence.
 	standard bool
-	// bare leaves out of the results what a server may not tell.
+	// bare leaves optional fields of results empty.
 	bare    bool
 	calls   int
 	request any
@@ -120,7 +120,7 @@ func (f *fakeOperations) UpdateNotificationID(_ context.Context, c gateway.Calle
 	return gateway.UpdateNotificationIDResult{}, f.called(c, r)
 }
 
-// login and signing tell requests apart that are of one type for both kinds.
+// login and signing distinguish requests that have one type for both kinds.
 type (
 	login   struct{ request any }
 	signing struct{ request any }
@@ -139,7 +139,8 @@ func (f *fakeOperations) ServerTime(_ context.Context, c gateway.Caller, r gatew
 
 var _ Operations = (*fakeOperations)(nil)
 
-// fakeLimiter is a limiter that is over its limit as soon as it is told so.
+// fakeLimiter is a limiter that records its calls. It refuses everything while over is
+// true.
 type fakeLimiter struct {
 	mu       sync.Mutex
 	over     bool
@@ -168,7 +169,7 @@ func (f *fakeLimiter) Record(s ratelimit.Source) {
 	f.counted = append(f.counted, s.String())
 }
 
-// bodies are requests with every member of every service, by path.
+// bodies are bodies with all members of each service, by path.
 var bodies = map[string]string{
 	"/rest/v2/provisioning/DSAPPSRPRegister":               `{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"mdl","serialNumber":"VDS1000003"}`,
 	"/rest/v2/provisioning/MdlRegister":                    `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`,

@@ -13,7 +13,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// A handler that cannot work is not made.
+// New refuses an invalid configuration.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]Config{
@@ -28,8 +28,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// The address of the client decides on the source range, be it an IPv4 address in
-// an IPv6 one or not known at all.
+// A key with a source range is accepted from addresses in that range only, including
+// IPv4-mapped addresses, and not from an unknown address.
 func TestClientIP(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]int{"192.0.2.7": 200, "::ffff:192.0.2.7": 200, "198.51.100.1": 403, "": 403} {
@@ -46,7 +46,7 @@ func TestClientIP(t *testing.T) {
 	}
 }
 
-// From an address that is not known no key is accepted.
+// No key is accepted if the address of the connection is not known.
 func TestUnknownClientAddress(t *testing.T) {
 	t.Parallel()
 	h, ops := newHandler(t, func(c *Config) { c.ClientIP = nil })
@@ -62,7 +62,7 @@ func TestUnknownClientAddress(t *testing.T) {
 	}
 }
 
-// A status that is concealed from the client is reported all the same.
+// The Observation has the status that is concealed from the client.
 func TestConcealedStatusIsObserved(t *testing.T) {
 	t.Parallel()
 	g := newTestServer(t, nil, nil)
@@ -73,8 +73,8 @@ func TestConcealedStatusIsObserved(t *testing.T) {
 	}
 }
 
-// A status name of an authentication server that could blow up a set of labels is
-// relayed and not reported.
+// A status of an authentication server that has not the form of a status name is relayed,
+// but is not in the Observation.
 func TestObservedStatusIsBounded(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
@@ -89,7 +89,7 @@ func TestObservedStatusIsBounded(t *testing.T) {
 	}
 }
 
-// A panic is an answer, and its value stays inside.
+// A panic is answered with 500. Its value is neither in the answer nor in the log.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/rest/v2/provisioning/MdlActivate", "/rest/activation/MdlActivate"} {
@@ -116,7 +116,6 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// One whole request without network and operation: key, body, members, answer.
 func BenchmarkServe(b *testing.B) {
 	h, err := New(Config{Operations: &fakeOperations{}, Keys: testKeys(b)})
 	if err != nil {

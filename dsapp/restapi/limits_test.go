@@ -28,8 +28,8 @@ type inFlightLimit struct {
 
 func (p *inFlightLimit) Enter(s ratelimit.Source) (func(), bool) { return p.counter.Enter(s, p.limit) }
 
-// Which calls count against which limit, and that a limit keeps the operation
-// from being called.
+// Every call counts towards its limit. If the limit is exceeded, the operation is not
+// called.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	address := netip.MustParseAddr("2001:db8:0:1:2:3:4:5")
@@ -78,7 +78,7 @@ func TestLimits(t *testing.T) {
 		if len(failed.counted) != 0 {
 			t.Errorf("%s: a right key was counted as failed", s.path)
 		}
-		// A request that is not carried out counts, too, but not for the service.
+		// A refused request counts, but not towards the limit of the service.
 		for _, refused := range []struct {
 			status int
 			body   string
@@ -110,11 +110,11 @@ func TestLimits(t *testing.T) {
 		}
 		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])
 		g.call(s.path, "", bodies[s.path])
-		// Who offers no key is asked for one, and nothing counts.
+		// A request without a key does not count.
 		if want := []string{"2001:db8:0:1::/64"}; !slices.Equal(failed.counted, want) {
 			t.Errorf("%s: counted %q, want %q", s.path, failed.counted, want)
 		}
-		// A bank's server that completes activations speaks for many users.
+		// Calls of back ends that complete activations do not count.
 		if s.quota == calls && slices.Contains(s.classes, apikey.BackEnd) {
 			called.over, called.counted = true, nil
 			if got := g.call(s.path, backKey, bodies[s.path]); got.status != http.StatusOK || len(called.counted) != 0 {
@@ -195,9 +195,9 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	})
 }
 
-// What is under way counts per address until it is answered: all requests but those
-// of back ends at their place, and again those that are with a server. One too many
-// is told to come again at once.
+// Concurrent requests count per address until they are answered, except those of back
+// ends from accepted addresses. Those that an authentication server carries out count
+// towards a second limit. Retry-After is 1 second.
 func TestInFlight(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -240,8 +240,8 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// A call that is one too many in flight takes nothing of what may be called in a
-// minute: whoever obeys and comes again would use that up.
+// A call that exceeds the limit of concurrent calls does not count towards the limit per
+// minute, since the client will repeat it.
 func TestTooManyInFlightDoNotCount(t *testing.T) {
 	t.Parallel()
 	called := &fakeLimiter{}
@@ -251,7 +251,7 @@ func TestTooManyInFlightDoNotCount(t *testing.T) {
 	}
 }
 
-// Whatever a request comes to, it is no longer in flight afterwards.
+// A request is no longer counted as concurrent afterwards, whatever its result is.
 func TestNothingStaysInFlight(t *testing.T) {
 	t.Parallel()
 	requests, calls := &inFlightLimit{limit: 1}, &inFlightLimit{limit: 1}

@@ -7,20 +7,20 @@ import (
 	"testing"
 )
 
-// A path without a service goes on as it came, but only with a valid key.
+// A request for a path that is no service is passed on unchanged if its key is valid.
 func TestNext(t *testing.T) {
 	t.Parallel()
 	errNext := errors.New("next")
-	type passed struct {
+	type passedRequest struct {
 		authorization, body string
 		err                 error
 	}
-	seen := make(chan passed, 1)
+	seen := make(chan passedRequest, 1)
 	g := newTestServer(t, nil, func(h *Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			err := h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 				body, _ := io.ReadAll(r.Body)
-				seen <- passed{authorization: r.Header.Get("Authorization"), body: string(body)}
+				seen <- passedRequest{authorization: r.Header.Get("Authorization"), body: string(body)}
 				w.WriteHeader(http.StatusTeapot)
 				return false, errNext
 			})
@@ -40,7 +40,7 @@ func TestNext(t *testing.T) {
 			if got := g.do(r); got.status != http.StatusTeapot {
 				t.Fatalf("%s %s: answer is %+v", method, path, got)
 			}
-			if got, want := <-seen, (passed{r.Header.Get("Authorization"), "not JSON", errNext}); got != want {
+			if got, want := <-seen, (passedRequest{r.Header.Get("Authorization"), "not JSON", errNext}); got != want {
 				t.Errorf("%s %s: next got %+v, want %+v", method, path, got, want)
 			}
 			if want := (Observation{Application: "mobile-app", Outcome: PassedOn}); g.last() != want {
@@ -59,7 +59,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// What next does not handle is answered, and observed, as a service that is not there.
+// A request that next does not handle is answered with 404 and observed once.
 func TestNextThatDoesNotHandle(t *testing.T) {
 	t.Parallel()
 	g := newTestServer(t, nil, func(h *Handler) http.HandlerFunc {

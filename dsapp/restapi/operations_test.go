@@ -56,8 +56,7 @@ func TestRequestsReachOperations(t *testing.T) {
 	}
 }
 
-// Every operation is told the client's address as the limits count it: an IPv6
-// address stands for its network.
+// Operations get the source that the limits count the client's address for.
 func TestCallerSource(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

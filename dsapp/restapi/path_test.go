@@ -15,9 +15,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// others are how other servers read a path as it is on the wire, before they compare
-// it with what they know, perhaps without regard to case and to a slash at its end.
-var others = map[string]func(string) string{
+// normalizations are ways in which other servers normalize a path before they compare
+// it with those that they know. Some ignore case and a slash at the end then.
+var normalizations = map[string]func(string) string{
 	"clean": func(p string) string { return path.Clean(unescape(p)) },
 	"nginx": func(p string) string { return resolve(merge(unescape(p))) },
 	"parameters first": func(p string) string {
@@ -45,7 +45,7 @@ var others = map[string]func(string) string{
 	"decoded twice": func(p string) string { return path.Clean(cutEach(unescape(unescape(p)))) },
 }
 
-// unescape decodes what is well-formed.
+// unescape percent-decodes a path. Malformed escapes stay.
 func unescape(p string) string {
 	return regexp.MustCompile(`%[0-9A-Fa-f]{2}`).ReplaceAllStringFunc(p, func(escape string) string {
 		var c byte
@@ -56,10 +56,10 @@ func unescape(p string) string {
 
 func merge(p string) string { return regexp.MustCompile(`/+`).ReplaceAllString(p, "/") }
 
-// cutEach cuts the parameters of each segment.
+// cutEach removes the parameters of each segment.
 func cutEach(p string) string { return regexp.MustCompile(`;[^/]*`).ReplaceAllString(p, "") }
 
-// resolve resolves the dot segments, to which empty ones are as good as others.
+// resolve resolves dot segments. An empty segment is a segment like others.
 func resolve(p string) string {
 	var kept []string
 	for segment := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
@@ -74,9 +74,9 @@ func resolve(p string) string {
 	return "/" + strings.Join(kept, "/")
 }
 
-// readByOthers is the service that another server may read the path as, if any.
+// readByOthers returns the service that another server may take the path for, if any.
 func readByOthers(u *url.URL) string {
-	for name, read := range others {
+	for name, read := range normalizations {
 		got := strings.ToLower(strings.TrimRight(read(u.EscapedPath()), "/"))
 		for service := range services {
 			if got == strings.ToLower(service) {
@@ -87,8 +87,8 @@ func readByOthers(u *url.URL) string {
 	return ""
 }
 
-// resembles reports whether the names of a service are in the path, in their order, or
-// too many to be looked at.
+// resembles reports whether a path contains the names of a service in their order, or
+// has more slashes than are looked at.
 func resembles(u *url.URL) bool {
 	p := strings.ToLower(strings.ToUpper(unescape(unescape(unescape(unescape(u.EscapedPath()))))))
 	if u.Opaque != "" {
@@ -105,8 +105,8 @@ func resembles(u *url.URL) bool {
 	return false
 }
 
-// A path that another server may read as a service is answered with 404 and not
-// passed on; it counts as a refused request.
+// A request for an alias of a service is answered with 404 and not passed on. It counts
+// as a refused request.
 func TestAliasPaths(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{
@@ -141,8 +141,8 @@ func TestAliasPaths(t *testing.T) {
 	}
 }
 
-// Whatever is put into the path of a service: if another server may read it as that
-// service, or as another one, it is not passed on.
+// However the path of a service is changed: if another server may take the result for a
+// service, it is found to be an alias.
 func TestAliasesAreFound(t *testing.T) {
 	t.Parallel()
 	paths := make([]string, 0, len(services))
@@ -182,10 +182,9 @@ func TestAliasesAreFound(t *testing.T) {
 	})
 }
 
-// Exactly the documented paths are services, compared byte by byte once their
-// escapes are resolved. Every other target goes on with its body and its key
-// untouched, and is answered with 404 if nobody takes it, in the shape of its version;
-// but not if another server may read it as a service: it is answered then.
+// Only the documented paths, percent-decoded, are services. Requests for aliases of them
+// are answered with 404. All others are passed on with their body and key unchanged, and
+// answered with 404, in the version of their path, if nobody handles them.
 func FuzzPath(f *testing.F) {
 	for path := range services {
 		f.Add(path)

@@ -17,7 +17,7 @@ import (
 
 var errCause = errors.New("a cause that no client may see")
 
-// failures are the rows of the status table that an operation can cause.
+// failures are the failures of operations and the answers to them.
 var failures = []struct {
 	name       string
 	err        error
@@ -40,7 +40,8 @@ var failures = []struct {
 	{"anything else", errCause, 500, "STAT_ERROR", -1, -1, "", Internal},
 }
 
-// Every failure of every operation has its status, codes and shape.
+// Every failure of every operation is answered with its status and codes, in the version of
+// the service.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	for _, s := range table() {
@@ -65,7 +66,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// wantFailure checks everything that every failure has in common.
+// wantFailure checks status, header and result codes of the answer to a failure.
 func wantFailure(t *testing.T, got reply, v version, status int, statusEnum string, statusCode, returnCode int) {
 	t.Helper()
 	if got.status != status {
@@ -104,8 +105,8 @@ func wantHeaders(t *testing.T, got reply) {
 	}
 }
 
-// The rows of the status table that need no operation, for every service; none
-// of them reaches the operation.
+// Requests that are refused before the operation is called are answered with the
+// documented status and codes, by every service.
 func TestRejections(t *testing.T) {
 	t.Parallel()
 	type edit = func(*http.Request)
@@ -186,7 +187,7 @@ func TestRejections(t *testing.T) {
 	}
 }
 
-// What is only another form of a good request is one.
+// Requests in unusual but valid forms are accepted.
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	const path = "/rest/v2/provisioning/MdlActivate"
@@ -240,7 +241,7 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
-// Of several things wrong with a request the first in this order is answered.
+// Of several errors of a request, the first in this order determines the answer.
 func TestOrderOfChecks(t *testing.T) {
 	t.Parallel()
 	const path = "/rest/v2/provisioning/MdlRegister"

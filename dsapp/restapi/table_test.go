@@ -11,11 +11,11 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// documented is what the public description of the interface says about a service,
-// written down by hand. Members are parted by spaces; those with a question mark
-// are optional in the request, or may be absent from the answer.
+// documented is a service as the public documentation of the interface describes it,
+// written down by hand. Members are separated by spaces. Those with a question mark are
+// optional.
 type documented struct {
-	classes string
+	classes string // of keys
 	// shape is the version of the answers.
 	shape           version
 	request, result string
@@ -28,7 +28,7 @@ const (
 )
 
 var services = map[string]documented{
-	// These two are not part of the public description.
+	// These two are not part of the public documentation.
 	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", v2, "userID domain? staticPassword licenseType? serialNumber?", "registrationIdentifier activationPassword activationImage expiresAt?"},
 	"/rest/v2/provisioning/DSAPPSRPActivate": {"front_end back_end", v2, "registrationIdentifier response? derivationCode?", registered},
 
@@ -67,7 +67,7 @@ var services = map[string]documented{
 	"/rest/notification/updateNotificationID": {"front_end", v2, "userID domain digipassInstanceID encryptedNotificationID", ""},
 }
 
-// The services are the documented ones, each once, with the documented members.
+// The table has the documented services, each once, with the documented members.
 func TestServicesAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	got := make(map[string]documented)
@@ -107,7 +107,8 @@ func sorted(names []string) string {
 	return strings.Join(names, " ")
 }
 
-// What every row of the table has to have.
+// Every row of the table is complete and consistent, and every operation of the gateway
+// has a service.
 func TestTable(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
@@ -131,26 +132,24 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s: limits or format of %s", s.path, m.name)
 			}
 		}
-		limit := calls
+		want := calls
 		switch s.operation {
 		case gateway.OpGenerateEphemeralKey:
-			limit = exchanges
+			want = exchanges
 		case gateway.OpGenerateActivationData:
-			limit = proofs
+			want = proofs
 		case gateway.OpRegisterActivation, gateway.OpRegisterOffline:
-			limit = registrations
+			want = registrations
 		case gateway.OpServerTime:
-			// The one service that reaches no authentication server.
-			limit = localCalls
+			want = localCalls
 		}
-		if s.quota != limit {
-			t.Errorf("%s is limited as %d, want %d", s.path, s.quota, limit)
+		if s.quota != want {
+			t.Errorf("%s has quota %d, want %d", s.path, s.quota, want)
 		}
 		if bodies[s.path] == "" && !s.bodyOptional {
 			t.Errorf("%s: the tests have no body for it", s.path)
 		}
 	}
-	// Every operation of the gateway has a service.
 	if want := reflect.TypeFor[Operations]().NumMethod(); len(reached) != want {
 		t.Errorf("%d operations have a service, want %d", len(reached), want)
 	}

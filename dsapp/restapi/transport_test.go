@@ -13,9 +13,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 )
 
-// After the answer to a request with a transfer coding the connection is closed,
-// whoever answers: the request may have had a length, too, which another server went
-// by.
+// The connection is closed after the answer to a request with a transfer coding, whether
+// the Handler or the next handler answers: the request may have had a Content-Length, too,
+// by which a proxy delimited it.
 func TestTransferCodingEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	g := newTestServer(t, nil, func(h *Handler) http.HandlerFunc {
@@ -49,8 +49,8 @@ func TestTransferCodingEndsTheConnection(t *testing.T) {
 	}
 }
 
-// Before the TLS handshake is complete, here or at a server in front, nothing is looked
-// at and nothing counts, for whatever path and key.
+// A request in early data is refused before its key and address are looked at, and counts
+// towards no limit.
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
 	var failed, called fakeLimiter
@@ -67,7 +67,7 @@ func TestEarlyData(t *testing.T) {
 			r.SetBasicAuth(key, "")
 			r.TLS = &tls.ConnectionState{HandshakeComplete: i%2 == 1}
 			if i%2 == 1 {
-				// As a server tells that ended TLS in front.
+				// The field is set by a proxy that terminates TLS.
 				r.Header["Early-Data"] = []string{"0", "1"}[i/2:]
 			}
 			w := httptest.NewRecorder()

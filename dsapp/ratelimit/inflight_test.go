@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Without a limit nothing is refused and nothing is kept, and what began then does
-// not count, nor end what does.
+// Without a limit, events are neither refused nor counted, and their end does not change
+// a count.
 func TestInFlightOff(t *testing.T) {
 	t.Parallel()
 	var f InFlight
@@ -18,17 +18,16 @@ func TestInFlightOff(t *testing.T) {
 		t.Fatalf("Enter = %t, keeps %v", ok, f.counts)
 	}
 	if _, ok := f.Enter(v4(1), 1); !ok {
-		t.Error("what began without a limit counts")
+		t.Error("an event that began without a limit is counted")
 	}
 	leave()
 	if _, ok := f.Enter(v4(1), 1); ok {
-		t.Error("its end ended something else")
+		t.Error("its end was counted")
 	}
 }
 
-// For any sequence of begins, with limits that change, and ends, Enter admits
-// exactly what is below the limit of the source and 16 times the limit of its /48,
-// and nothing is kept of sources without anything.
+// For any sequence of events and limits, Enter admits exactly those below the limit of the
+// source and 16 times the limit of its /48. No count of 0 is kept.
 func TestInFlightCounts(t *testing.T) {
 	t.Parallel()
 	sources := []Source{v4(1), ApplicationSource("a"), {}, v6(2, 0)}
@@ -68,7 +67,7 @@ func TestInFlightCounts(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": enter,
-			// Enough for a /48 to be full now and then.
+			// So that some /48 reaches its limit.
 			"enter many": func(t *rapid.T) {
 				for range 40 {
 					enter(t)
@@ -92,7 +91,7 @@ func TestInFlightCounts(t *testing.T) {
 	})
 }
 
-// The limit holds across goroutines.
+// The limit holds for concurrent calls.
 func TestInFlightConcurrently(t *testing.T) {
 	t.Parallel()
 	const limit = 3

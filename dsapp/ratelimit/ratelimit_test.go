@@ -20,7 +20,7 @@ func withClock(perMinute, maxSources int) (*Limiter, *clock.Clock) {
 	return l, c
 }
 
-// admitted counts how many of n events pass Allow at this moment.
+// admitted returns how many of n events Allow admits now.
 func admitted(l *Limiter, s Source, n int) int {
 	count := 0
 	for range n {
@@ -38,7 +38,7 @@ func mustBlock(t *testing.T, l *Limiter, s Source, want bool) {
 	}
 }
 
-// A burst of one minute's worth, then an even rate.
+// Allow admits a burst of as many events as per minute, then an even rate.
 func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
@@ -62,7 +62,7 @@ func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
 	}
 }
 
-func TestKeysAreIndependent(t *testing.T) {
+func TestSourcesAreIndependent(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 10)
 	admitted(l, ApplicationSource("a"), 5)
@@ -71,7 +71,7 @@ func TestKeysAreIndependent(t *testing.T) {
 	}
 }
 
-// Refused events cost nothing: hammering does not postpone the next admission.
+// Refused events do not delay the next admission.
 func TestRefusedEventsTakeNoToken(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
@@ -99,7 +99,7 @@ func TestOffAdmitsEverythingAndKeepsNothing(t *testing.T) {
 	}
 }
 
-// Looking is free, only recorded outcomes count.
+// Blocked takes no token, Record takes one.
 func TestBlockedTakesNothingRecordDoes(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(3, 10)
@@ -124,8 +124,7 @@ func TestBlockedTakesNothingRecordDoes(t *testing.T) {
 	mustBlock(t, l, ApplicationSource("a"), true)
 }
 
-// A wave of events that passed Blocked together is paid for afterwards, yet never
-// by more than about a minute of waiting.
+// Record takes tokens from an empty bucket, but never more than one burst.
 func TestRecordGoesIntoBoundedDebt(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
@@ -146,7 +145,7 @@ func TestRecordGoesIntoBoundedDebt(t *testing.T) {
 	mustBlock(t, l, ApplicationSource("a"), false)
 }
 
-// A configuration reload changes the limit but frees nobody.
+// SetLimit scales the tokens of all buckets, so that no source is unblocked.
 func TestSetLimitKeepsTheShare(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
@@ -210,7 +209,7 @@ func TestSetLimitOffAndOnStartsAnew(t *testing.T) {
 	}
 }
 
-// Memory is bounded, and what is forgotten first no longer matters.
+// A full bucket is evicted before the least recently used one.
 func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 3)
@@ -235,8 +234,8 @@ func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
 	}
 }
 
-// A source cannot have its block forgotten by trying on while others come.
-func TestBlockedSourceThatTriesOnIsNotForgotten(t *testing.T) {
+// A blocked source that keeps trying is not evicted.
+func TestBlockedSourceThatKeepsTryingIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 4)
 	for range 3 {
@@ -251,8 +250,8 @@ func TestBlockedSourceThatTriesOnIsNotForgotten(t *testing.T) {
 	mustBlock(t, l, ApplicationSource("a"), true)
 }
 
-// A flood of sources with one event each does not wash out a drained bucket.
-func TestFloodDoesNotForgetADrainedBucket(t *testing.T) {
+// Many sources with one event each do not evict an empty bucket.
+func TestFloodDoesNotEvictAnEmptyBucket(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 100)
 	for range 120 {
@@ -265,7 +264,7 @@ func TestFloodDoesNotForgetADrainedBucket(t *testing.T) {
 	mustBlock(t, l, ApplicationSource("attacker"), true)
 }
 
-func TestMaxKeysBelowOneKeepsOne(t *testing.T) {
+func TestMaxSourcesBelowOneKeepsOne(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 0)
 	admitted(l, ApplicationSource("a"), 2)
@@ -275,9 +274,9 @@ func TestMaxKeysBelowOneKeepsOne(t *testing.T) {
 	}
 }
 
-// For any sequence of waits and events, in any window that starts with an event
-// no more than burst + rate × time events are admitted, an announced wait is
-// enough, and anything shorter by 10 ns is not.
+// For any sequence of waits and events, at most burst + rate × time events are admitted in
+// any window that starts with an event. An event is admitted after the time that was
+// returned, but not 10 ns earlier.
 func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 	t.Parallel()
 	const margin = 10 * time.Nanosecond
@@ -336,7 +335,7 @@ func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 	})
 }
 
-// All methods at once, and the limit holds across goroutines. The clock stands.
+// The limit holds for concurrent calls of all methods.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(50, 8)
@@ -361,7 +360,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// Changing the limit while others use it neither races nor loses buckets.
+// The limit can be changed concurrently with all other methods.
 func TestConcurrentSetLimit(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(50, 8)
@@ -425,11 +424,10 @@ func BenchmarkAllow(b *testing.B) {
 	}
 }
 
-// The lock is held for as long as SetLimit takes.
 func BenchmarkSetLimit(b *testing.B) {
-	const maxKeys = 1 << 16
-	l := New(60, maxKeys)
-	for i := range maxKeys {
+	const maxSources = 1 << 16
+	l := New(60, maxSources)
+	for i := range maxSources {
 		l.Allow(ApplicationSource(strconv.Itoa(i)))
 	}
 	limit := 60

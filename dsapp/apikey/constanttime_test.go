@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
-	"time"
 )
 
 // Lookup does the same work for every key, by its syntax tree: a loop over the whole set

@@ -12,7 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 // A result is what a plain client saw of a call.
@@ -107,15 +108,7 @@ func TestHang(t *testing.T) {
 	t.Cleanup(cancel)
 	seen := make(chan result, 1)
 	go func() { seen <- post(ctx, server) }()
-	poll, deadline := time.NewTicker(time.Millisecond), time.After(10*time.Second)
-	defer poll.Stop()
-	for s.Calls("provisioningExecute") == 0 {
-		select {
-		case <-poll.C:
-		case <-deadline:
-			t.Fatal("the call did not arrive")
-		}
-	}
+	poll.Until(t, "the call", func() bool { return s.Calls("provisioningExecute") > 0 })
 	select {
 	case r := <-seen:
 		t.Fatalf("answer %d, %v", r.status, r.err)

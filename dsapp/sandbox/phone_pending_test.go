@@ -32,8 +32,8 @@ type received struct {
 	members map[string]string
 }
 
-// scriptedREST is a gateway that gives the answers in order and notes the calls.
-func scriptedREST(t *testing.T, answers ...string) (*Phone, *[]received, *[]Step) {
+// scriptedGateway is a gateway that gives the answers in order and notes the calls.
+func scriptedGateway(t *testing.T, answers ...string) (*Phone, *[]received, *[]Step) {
 	t.Helper()
 	calls, steps := &[]received{}, &[]Step{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +124,7 @@ func TestPhonePendingRequests(t *testing.T) {
 			a := testAuthenticator()
 			request := Request{Kind: c.kind, Key: testRequestKey, UserID: "jane.doe", Domain: "mydomain.com", Title: "Hello"}
 			message := sealedRequest(t, a, request)
-			p, calls, steps := scriptedREST(t, strings.Replace(c.retrieved, "%s", message, 1), c.completed, c.cancelled, c.cancelled)
+			p, calls, steps := scriptedGateway(t, strings.Replace(c.retrieved, "%s", message, 1), c.completed, c.cancelled, c.cancelled)
 			p.Version, p.Scan = c.version, c.scan
 
 			pending, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey)
@@ -170,20 +170,20 @@ func TestPhonePendingRequests(t *testing.T) {
 				}
 			}
 
-			var told strings.Builder
+			var shown strings.Builder
 			for _, s := range *steps {
 				for _, m := range append(s.Sent, s.Received...) {
-					told.WriteString(m.Name + "=" + m.Value + "\n")
+					shown.WriteString(m.Name + "=" + m.Value + "\n")
 				}
 			}
 			for _, secret := range []string{message, signature, wrapped} {
-				if strings.Contains(told.String(), secret) {
+				if strings.Contains(shown.String(), secret) {
 					t.Errorf("steps tell %.20s", secret)
 				}
 			}
 			for _, harmless := range []string{testRequestKey, a.SerialNumber} {
-				if !strings.Contains(told.String(), harmless) {
-					t.Errorf("steps lack %s: %s", harmless, told.String())
+				if !strings.Contains(shown.String(), harmless) {
+					t.Errorf("steps lack %s: %s", harmless, shown.String())
 				}
 			}
 		})
@@ -214,7 +214,7 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		"result is missing":          {`{` + success + `}`, false, "requestMessage is missing"},
 		"refusal":                    {refusal1000, false, "getPreparedSecureChallenge was refused: HTTP status 200, STAT_INVCREDENTIALS (1000)"},
 	} {
-		p, _, _ := scriptedREST(t, c.answer)
+		p, _, _ := scriptedGateway(t, c.answer)
 		pending, err := p.Retrieve(t.Context(), KindLogin, a, testRequestKey)
 		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v", name, err)
@@ -235,7 +235,7 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		"serial is a number":       {`{` + success + `,"result":{"userID":"jane.doe","domain":"","orgUnit":"","serialNo":1}}`, false, "serialNo is not a string"},
 		"refusal":                  {refusal1000, false, "authUser was refused"},
 	} {
-		p, calls, _ := scriptedREST(t, c.answer)
+		p, calls, _ := scriptedGateway(t, c.answer)
 		done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request})
 		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (AuthenticatedUser{}) {
 			t.Errorf("%s: %+v, %v", name, done, err)
@@ -246,7 +246,7 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 	}
 
 	// A server may not tell the device.
-	p, _, _ := scriptedREST(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
+	p, _, _ := scriptedGateway(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
 	if done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request}); err != nil || done != (AuthenticatedUser{UserID: "jane.doe", Domain: "d"}) {
 		t.Errorf("without serialNo: %+v, %v", done, err)
 	}
@@ -273,7 +273,7 @@ func TestPhoneAuthenticates(t *testing.T) {
 		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, AuthenticatedUser{}},
 	} {
 		a := testAuthenticator()
-		p, calls, steps := scriptedREST(t, c.answer, c.refuse)
+		p, calls, steps := scriptedGateway(t, c.answer, c.refuse)
 		p.Version = c.version
 		done, err := p.Authenticate(t.Context(), a)
 		if err != nil || done != c.want {
@@ -310,7 +310,7 @@ func TestPhoneUpdatesNotificationID(t *testing.T) {
 		2: "/rest/v2/notification/push/updateNotificationID",
 	} {
 		a := testAuthenticator()
-		p, calls, _ := scriptedREST(t, `{`+success+`}`, refusal1000)
+		p, calls, _ := scriptedGateway(t, `{`+success+`}`, refusal1000)
 		p.Version = version
 		if err := p.UpdateNotificationID(t.Context(), a, "ID 1"); err != nil {
 			t.Errorf("version %d: %v", version, err)
@@ -339,7 +339,7 @@ func TestPhoneUpdatesNotificationID(t *testing.T) {
 func TestPhoneServicesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	a := testAuthenticator()
-	p, _, _ := scriptedREST(t)
+	p, _, _ := scriptedGateway(t)
 	for name, c := range map[string]struct {
 		version int
 		scan    bool
@@ -434,11 +434,11 @@ func TestPhoneActivatesStandard(t *testing.T) {
 			for _, m := range (*steps)[1].Received {
 				names = append(names, m.Name)
 				if strings.HasSuffix(m.Name, ".data") && !strings.Contains(m.Value, "…") {
-					t.Errorf("%s is told", m.Name)
+					t.Errorf("%s is shown", m.Name)
 				}
 			}
 			if !strings.Contains(strings.Join(names, " "), "standard.activationCode.data standard.activationCode.encryptedCounter standard.activationCode.mac") {
-				t.Errorf("members told: %v", names)
+				t.Errorf("members shown: %v", names)
 			}
 		})
 	}

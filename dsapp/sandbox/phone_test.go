@@ -228,7 +228,7 @@ func TestPhoneActivates(t *testing.T) {
 			if !reflect.DeepEqual(g.calls, calls) {
 				t.Errorf("calls %v", g.calls)
 			}
-			var told strings.Builder
+			var shown strings.Builder
 			for i, s := range *steps {
 				sent := 2
 				if s.Call == "MdlAddDevice" && !flat {
@@ -241,14 +241,14 @@ func TestPhoneActivates(t *testing.T) {
 					t.Errorf("step %d tells too little: %+v", i, s)
 				}
 				for _, m := range append(s.Sent, s.Received...) {
-					told.WriteString(m.Name + "=" + m.Value + "\n")
+					shown.WriteString(m.Name + "=" + m.Value + "\n")
 				}
 			}
-			if !strings.Contains(told.String(), "deviceCode="+g.code) || !strings.Contains(told.String(), "VDS1000120") && !flat {
-				t.Errorf("steps lack harmless values: %s", told.String())
+			if !strings.Contains(shown.String(), "deviceCode="+g.code) || !strings.Contains(shown.String(), "VDS1000120") && !flat {
+				t.Errorf("steps lack harmless values: %s", shown.String())
 			}
 			for _, secret := range []string{testPassword, g.expected, "surprise", g.license.activationMessage()[:20], g.clientPublic} {
-				if strings.Contains(told.String(), secret) {
+				if strings.Contains(shown.String(), secret) {
 					t.Errorf("steps tell %.20s", secret)
 				}
 			}

@@ -84,7 +84,7 @@ func (a *ApplicationServer) RequestSignature(ctx context.Context, r SignatureReq
 }
 
 // PrepareSignature makes a request whose key the bank's site shows as an image for
-// the phone to scan, and gives the key. A refusal is a *RefusalError.
+// the phone to scan, and returns the key. A refusal is a *RefusalError.
 func (a *ApplicationServer) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
 	data, err := a.send(ctx, signatureScenario, "genRequest", func(w *writer) {
 		attributes(w, "attributeSet", []attribute{
@@ -130,7 +130,7 @@ func (a *ApplicationServer) RequestLogin(ctx context.Context, r LoginRequest) (A
 }
 
 // PrepareLogin makes a login whose key the bank's site shows as an image for the
-// phone to scan, and gives the key. A refusal is a *RefusalError.
+// phone to scan, and returns the key. A refusal is a *RefusalError.
 func (a *ApplicationServer) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
 	data, err := a.send(ctx, authenticationScenario, "getSecureChallenge", func(w *writer) {
 		attributes(w, "credentialAttributeSet", []attribute{
@@ -187,7 +187,7 @@ func dataFields(w *writer, fields []RequestField) {
 	w.close(dataFieldList)
 }
 
-// send performs one command in SOAP 1.1 and gives the values of a success, each
+// send performs one command in SOAP 1.1 and returns the values of a success, each
 // by the name of its attribute or element.
 func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
 	w := newWriter(c, Variant{})
@@ -224,7 +224,7 @@ func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation str
 	return data, err
 }
 
-// readSOAPAnswer gives the values of a successful answer in either form. The
+// readSOAPAnswer returns the values of a successful answer in either form. The
 // error is a *RefusalError if there are result codes.
 func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	answer, err := readEnvelope(soap11, body)
@@ -272,7 +272,7 @@ func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	return data, nil
 }
 
-// find gives the first element with a name below e, in the order of the document,
+// find returns the first element with a name below e, in the order of the document,
 // nil if there is none. The depth of a document is limited.
 func (e *element) find(name string) *element {
 	for _, c := range e.children {
@@ -286,7 +286,7 @@ func (e *element) find(name string) *element {
 	return nil
 }
 
-// leaf gives the text of a child, empty if there is none with the name.
+// leaf returns the text of a child, empty if there is none with the name.
 func (e *element) leaf(name string) string {
 	for _, c := range e.children {
 		if c.name.Local == name {

@@ -190,7 +190,7 @@ func TestApplicationServerAndServer(t *testing.T) {
 	s := New(Options{Users: []User{{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "s3cret!"}}})
 	u := s.users[0]
 	l := s.newLicense(u, false)
-	device := &instance{serial: instanceSerial(l.serial, 1), key: [secretSize]byte{9}, activated: true, notificationID: "ID"}
+	device := &authenticatorInstance{serial: instanceSerial(l.serial, 1), key: [secretSize]byte{9}, activated: true, notificationID: "ID"}
 	l.instances = append(l.instances, device)
 	authenticator := &Authenticator{SerialNumber: device.serial, Secret: device.key[:]}
 	server := httptest.NewServer(s)

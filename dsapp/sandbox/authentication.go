@@ -114,7 +114,7 @@ func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 		return nil, err
 	}
 	var p *pendingRequest // to wait for
-	var used *instance
+	var used *authenticatorInstance
 	switch {
 	case hasKey:
 		if p, err = s.findRequestOf(u, KindLogin, key); err == nil && hasPassword {
@@ -146,7 +146,7 @@ func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 }
 
 // loggedIn is the data of a login; used is nil after a static password.
-func loggedIn(u *user, used *instance) []datum {
+func loggedIn(u *user, used *authenticatorInstance) []datum {
 	data := []datum{{name: credUserID, value: u.Name}, {name: credDomain, value: u.Domain}}
 	if u.OrganizationalUnit != "" {
 		data = append(data, datum{name: credOrganizationalUnit, value: u.OrganizationalUnit})
@@ -159,11 +159,11 @@ func loggedIn(u *user, used *instance) []datum {
 
 // authenticate verifies a one-time password, of the authenticator with the serial
 // number if there is one. A user without authenticators has the static password.
-func (u *user) authenticate(serial, password string) (*instance, error) {
+func (u *user) authenticate(serial, password string) (*authenticatorInstance, error) {
 	authenticators := u.authenticators()
 	if len(authenticators) == 0 {
 		if subtle.ConstantTimeCompare([]byte(u.StaticPassword), []byte(password)) != 1 {
-			return nil, u.fail("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
+			return nil, u.recordFailure("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
 		}
 		u.wrongPasswords = 0
 		return nil, nil
@@ -174,7 +174,7 @@ func (u *user) authenticate(serial, password string) (*instance, error) {
 			return i, nil
 		}
 	}
-	return nil, u.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password is wrong")
+	return nil, u.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password is wrong")
 }
 
 // getSecureChallenge prepares a login for a device that scans its key.

@@ -98,7 +98,7 @@ func (a *Authenticator) Sign(requestMessage string) (string, error) {
 	return signRequest(a.Secret, request.Kind, content), nil
 }
 
-// WrapKey gives the encrypted information message, in upper-case hex, by which
+// WrapKey returns the encrypted information message, in upper-case hex, by which
 // the authenticator names the request it cancels. A key is 1 to 64 letters and
 // digits.
 func (a *Authenticator) WrapKey(key string) (string, error) {
@@ -108,7 +108,7 @@ func (a *Authenticator) WrapKey(key string) (string, error) {
 	return a.channel().seal(informationFlags, wrappedKeyContent, []byte(key))
 }
 
-// WrapNotificationID gives the encrypted information message, in upper-case hex,
+// WrapNotificationID returns the encrypted information message, in upper-case hex,
 // that carries the ID, of 1 to 497 bytes, under which the push service knows the
 // device. The simulated server pushes only to authenticators that told it one.
 func (a *Authenticator) WrapNotificationID(id string) (string, error) {
@@ -118,7 +118,7 @@ func (a *Authenticator) WrapNotificationID(id string) (string, error) {
 	return a.channel().seal(informationFlags, notificationIDContent, []byte(id))
 }
 
-// OneTimePassword gives the next one-time password, 6 decimal digits, and moves
+// OneTimePassword returns the next one-time password, 6 decimal digits, and moves
 // the counter.
 func (a *Authenticator) OneTimePassword() string {
 	password := oneTimePassword(a.Secret, a.Counter)
@@ -126,7 +126,7 @@ func (a *Authenticator) OneTimePassword() string {
 	return password
 }
 
-// DerivationCode gives the code that binds a standard licence to this device in
+// DerivationCode returns the code that binds a standard licence to this device in
 // place of a one-time password: 26 decimal digits.
 func (a *Authenticator) DerivationCode() string {
 	return derivationCode(a.Secret, a.SerialNumber)
@@ -136,7 +136,7 @@ func (a *Authenticator) channel() secureChannel {
 	return secureChannel{a.SerialNumber, a.Secret}
 }
 
-// ActivateStandard gives the authenticator of a standard licence from its
+// ActivateStandard returns the authenticator of a standard licence from its
 // activation code (4,142 hex digits of either case) and its event reactivation
 // counter. Neither tells the user.
 func ActivateStandard(activationCode, eventReactivationCounter, userID, domain string) (*Authenticator, error) {
@@ -151,7 +151,7 @@ func ActivateStandard(activationCode, eventReactivationCounter, userID, domain s
 	return &Authenticator{SerialNumber: l.serial, UserID: userID, Domain: domain, Secret: l.secret[:], Counter: counter}, nil
 }
 
-// Authenticator gives the authenticator that the device has become by
+// Authenticator returns the authenticator that the device has become by
 // ActivateInstance; it fails before. The messages do not tell the user.
 func (d *Device) Authenticator(userID, domain string) (*Authenticator, error) {
 	if d.sequence == 0 {
@@ -179,7 +179,7 @@ func derivationCode(secret []byte, serial string) string {
 	return high + decimal(derive(secret, derivationCodeLabel, []byte(serial), []byte{1}), derivationCodeDigits/2)
 }
 
-// activationCode gives the activation code of a standard licence in upper-case hex.
+// activationCode returns the activation code of a standard licence in upper-case hex.
 func (l license) activationCode() string {
 	m := make([]byte, activationCodeSize)
 	putHeader(m, l.serial)
@@ -208,7 +208,7 @@ func parseActivationCode(digits string) (license, error) {
 	return l, nil
 }
 
-// reactivationCounter gives the event reactivation counter: the event counter in
+// reactivationCounter returns the event reactivation counter: the event counter in
 // 91 decimal digits.
 func reactivationCounter(counter uint64) string {
 	return fmt.Sprintf("%0*d", reactivationDigits, counter)

@@ -47,7 +47,7 @@ func TestAuthenticatorRoundTrip(t *testing.T) {
 		if err := json.Unmarshal(file, a); err != nil || a.SerialNumber != original.SerialNumber || a.Counter != original.Counter {
 			t.Fatalf("read back %+v, %v", a, err)
 		}
-		server := &instance{serial: original.SerialNumber, key: [secretSize]byte(original.Secret)}
+		server := &authenticatorInstance{serial: original.SerialNumber, key: [secretSize]byte(original.Secret)}
 
 		request := anyRequest(t)
 		content, err := request.content()
@@ -202,7 +202,7 @@ func TestActivateStandard(t *testing.T) {
 	if a.SerialNumber != "VDS1000121" || a.UserID != "jane.doe" || a.Domain != "mydomain.com" || a.Counter != 41 {
 		t.Errorf("authenticator %+v", a)
 	}
-	i := &instance{serial: l.serial, key: l.secret, counter: 41}
+	i := &authenticatorInstance{serial: l.serial, key: l.secret, counter: 41}
 	if !i.verify(a.OneTimePassword()) || i.counter != 42 {
 		t.Error("the first one-time password is not that of the counter")
 	}

@@ -33,7 +33,7 @@ type Certificates struct {
 	Key         string
 }
 
-// NewCertificates gives a server certificate for localhost, 127.0.0.1, ::1 and
+// NewCertificates returns a server certificate for localhost, 127.0.0.1, ::1 and
 // the further names (DNS names or IP addresses), issued by a private CA. Both
 // are kept in dir, which is created if need be, and reused while they are valid
 // for another 30 days and cover all names. Keys are ECDSA P-256, in files that

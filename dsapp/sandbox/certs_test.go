@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// read gives the content of all files in dir.
+// read returns the content of all files in dir.
 func read(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -36,7 +36,7 @@ func (c *command) answerElement() string {
 
 // A form is one of the request and answer styles of the interface.
 type form interface {
-	// read checks a request without its subcommand and gives its values. The
+	// read checks a request without its subcommand and returns its values. The
 	// error is a *fault or a *refusal.
 	read(children []*element) (values, error)
 	// write writes the content of the answer's operation element.
@@ -72,7 +72,7 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.status }
 
-// refuse gives a refusal with one entry in its error stack. A code of 0 stands
+// refuse returns a refusal with one entry in its error stack. A code of 0 stands
 // for the number of the status.
 func refuse(status string, code int, text string) *refusal {
 	if code == 0 {
@@ -96,10 +96,10 @@ const (
 	callerFault faultKind = iota
 	serverFault
 	versionFault
-	understandFault
+	mustUnderstandFault
 )
 
-// callerError gives the Fault for a request that breaks a rule of the interface.
+// callerError returns the Fault for a request that breaks a rule of the interface.
 // The text names elements and attributes, never a value.
 func callerError(format string, args ...any) *fault {
 	return &fault{callerFault, fmt.Sprintf(format, args...)}
@@ -110,7 +110,7 @@ type resultCodes struct {
 	returnCode, statusCode         int
 }
 
-// codesOf gives the result codes of a status. The numbers from 9001 are this
+// codesOf returns the result codes of a status. The numbers from 9001 are this
 // sandbox's own: the real ones are not public. A client has to relay them.
 func codesOf(status string) resultCodes {
 	c := resultCodes{"RET_FAILURE", status, -1, 9000}

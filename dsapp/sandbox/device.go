@@ -54,7 +54,7 @@ type license struct {
 	secret [secretSize]byte
 }
 
-// activationMessage gives Activation Message 1 in upper-case hex. It depends
+// activationMessage returns Activation Message 1 in upper-case hex. It depends
 // on the licence alone, because one message serves every device of a licence.
 func (l license) activationMessage() string {
 	m := make([]byte, activationMessageSize)
@@ -88,7 +88,7 @@ func parseActivationMessage(digits string) (license, error) {
 	return l, nil
 }
 
-// deviceCode gives the code by which a device asks for an instance of the
+// deviceCode returns the code by which a device asks for an instance of the
 // licence: 2 digits type, 10 digits identity, 13 digits proof that the device
 // holds the licence, 1 check digit.
 func (l license) deviceCode(id uint32) string {
@@ -98,7 +98,7 @@ func (l license) deviceCode(id uint32) string {
 	return digits + string(luhn(digits))
 }
 
-// verifyDeviceCode gives the identity of the device that made the code.
+// verifyDeviceCode returns the identity of the device that made the code.
 func (l license) verifyDeviceCode(code string) (uint32, error) {
 	if len(code) != deviceCodeDigits || !isDecimal(code) {
 		return 0, fmt.Errorf("%w: not %d decimal digits", errDeviceCode, deviceCodeDigits)
@@ -119,7 +119,7 @@ func (l license) verifyDeviceCode(code string) (uint32, error) {
 	return uint32(id), nil
 }
 
-// instanceMessage gives Activation Message 2 in upper-case hex: the key of one
+// instanceMessage returns Activation Message 2 in upper-case hex: the key of one
 // authenticator instance, readable only by the device whose code was given. A
 // sequence number is used once per licence, so that no encryption key repeats.
 func (l license) instanceMessage(code string, sequence int, key [secretSize]byte) string {
@@ -166,7 +166,7 @@ func (l license) instanceKey(label, code string, sequence byte) [sha256.Size]byt
 	return derive(l.secret[:], label, []byte(code), []byte{sequence})
 }
 
-// confirmation gives the 16 digits by which a device shows that it read
+// confirmation returns the 16 digits by which a device shows that it read
 // Activation Message 2.
 func confirmation(key [secretSize]byte, code, message string) string {
 	mac := derive(key[:], confirmationLabel, []byte(code), []byte(strings.ToUpper(message)))
@@ -189,11 +189,11 @@ type Device struct {
 	key      [secretSize]byte // of the authenticator instance
 }
 
-// NewDevice gives a device without a licence.
+// NewDevice returns a device without a licence.
 func NewDevice(id uint32) *Device { return &Device{id: id} }
 
 // ActivateLicense reads Activation Message 1 (hex of either case, 4,234
-// digits) and gives the device code: 26 decimal digits, the last a check digit.
+// digits) and returns the device code: 26 decimal digits, the last a check digit.
 func (d *Device) ActivateLicense(message string) (deviceCode string, err error) {
 	l, err := parseActivationMessage(message)
 	if err != nil {
@@ -204,7 +204,7 @@ func (d *Device) ActivateLicense(message string) (deviceCode string, err error) 
 }
 
 // ActivateInstance reads Activation Message 2 (hex of either case, 108 digits)
-// and gives the confirmation signature: 16 decimal digits. It fails before
+// and returns the confirmation signature: 16 decimal digits. It fails before
 // ActivateLicense and for the message of another device.
 func (d *Device) ActivateInstance(message string) (signature string, err error) {
 	if d.code == "" {
@@ -243,7 +243,7 @@ func putHeader(m []byte, serial string) {
 	m[4], m[5], m[6] = byte(number>>16), byte(number>>8), byte(number)
 }
 
-// parseHeader gives the serial number of a message of at least 7 bytes.
+// parseHeader returns the serial number of a message of at least 7 bytes.
 func parseHeader(m []byte) (string, error) {
 	if binary.BigEndian.Uint16(m) != messageFlags {
 		return "", errors.New("unknown message flags")
@@ -287,13 +287,13 @@ func xorStream(key [sha256.Size]byte, dst, src []byte) {
 	cipher.NewCTR(block, make([]byte, aes.BlockSize)).XORKeyStream(dst, src)
 }
 
-// decimal gives the last n decimal digits of a hash, n at most 19.
+// decimal returns the last n decimal digits of a hash, n at most 19.
 func decimal(mac [sha256.Size]byte, n int) string {
 	digits := fmt.Sprintf("%020d", binary.BigEndian.Uint64(mac[:]))
 	return digits[len(digits)-n:]
 }
 
-// luhn gives the check digit that completes decimal digits.
+// luhn returns the check digit that completes decimal digits.
 func luhn(digits string) byte {
 	sum := 0
 	for i := range len(digits) {

@@ -31,7 +31,7 @@ type Push struct {
 	SentAt  time.Time `json:"sentAt"`
 }
 
-// Pushes gives the last 20 push notifications of a device, or those of every
+// Pushes returns the last 20 push notifications of a device, or those of every
 // device if the serial number is empty, the oldest first. Those whose request has
 // ended are among them, as on a real device. Replicas share them.
 func (s *Server) Pushes(serialNumber string) []Push {
@@ -39,7 +39,7 @@ func (s *Server) Pushes(serialNumber string) []Push {
 	defer s.mu.Unlock()
 	pushes := []Push{}
 	for _, u := range s.users {
-		for _, i := range u.secureChannel(serialNumber) {
+		for _, i := range u.withSecureChannel(serialNumber) {
 			pushes = append(pushes, i.pushes...)
 		}
 	}
@@ -64,18 +64,18 @@ type pendingRequest struct {
 	request    Request
 	content    []byte // what the device signs
 	user       *user
-	candidates []*instance
-	retriever  *instance // nil until a device retrieved the request
-	signer     *instance // of a completed request
+	candidates []*authenticatorInstance
+	retriever  *authenticatorInstance // nil until a device retrieved the request
+	signer     *authenticatorInstance // of a completed request
 	created    time.Time
 	awaited    bool // by an application server
 	outcome    outcome
-	ended      chan struct{} // closed at the end
+	done       chan struct{} // closed at the end
 }
 
-// beginRequest puts a request into the cache. The candidates are the authenticators that
+// addRequest puts a request into the cache. The candidates are the authenticators that
 // may retrieve it.
-func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
+func (s *Server) addRequest(u *user, candidates []*authenticatorInstance, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
 	s.expire()
 	if len(candidates) == 0 {
 		return nil, refuse("STAT_NOT_FOUND", 0, "No applicable digipass found")
@@ -92,7 +92,7 @@ func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title 
 		user:       u,
 		candidates: candidates,
 		created:    s.now(),
-		ended:      make(chan struct{}),
+		done:       make(chan struct{}),
 	}
 	var err error
 	if p.content, err = p.request.content(); err != nil {
@@ -104,8 +104,8 @@ func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title 
 
 // pushRequest begins a request and notifies its devices.
 func (s *Server) pushRequest(u *user, serial string, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
-	candidates := slices.DeleteFunc(u.secureChannel(serial), func(i *instance) bool { return i.notificationID == "" })
-	p, err := s.beginRequest(u, candidates, kind, title, fields)
+	candidates := slices.DeleteFunc(u.withSecureChannel(serial), func(i *authenticatorInstance) bool { return i.notificationID == "" })
+	p, err := s.addRequest(u, candidates, kind, title, fields)
 	if err != nil {
 		return nil, err
 	}
@@ -122,12 +122,12 @@ func (s *Server) pushRequest(u *user, serial string, kind Kind, title string, fi
 	return p, nil
 }
 
-// prepareRequest begins a request whose key a device will scan, and gives the
+// prepareRequest begins a request whose key a device will scan, and returns the
 // message for the one authenticator that it is made for: the last one that was
 // activated, if the caller names none.
 func (s *Server) prepareRequest(u *user, serial string, kind Kind, title string, fields []RequestField) (*pendingRequest, string, error) {
-	candidates := u.secureChannel(serial)
-	p, err := s.beginRequest(u, candidates[max(len(candidates)-1, 0):], kind, title, fields)
+	candidates := u.withSecureChannel(serial)
+	p, err := s.addRequest(u, candidates[max(len(candidates)-1, 0):], kind, title, fields)
 	if err != nil {
 		return nil, "", err
 	}
@@ -135,7 +135,7 @@ func (s *Server) prepareRequest(u *user, serial string, kind Kind, title string,
 	return p, message, err
 }
 
-// findRequest gives a pending request.
+// findRequest returns a pending request.
 func (s *Server) findRequest(kind Kind, key string) (*pendingRequest, error) {
 	s.expire()
 	p, ok := s.pending[key]
@@ -145,7 +145,7 @@ func (s *Server) findRequest(kind Kind, key string) (*pendingRequest, error) {
 	return p, nil
 }
 
-// findRequestOf gives a pending request of a user.
+// findRequestOf returns a pending request of a user.
 func (s *Server) findRequestOf(u *user, kind Kind, key string) (*pendingRequest, error) {
 	p, err := s.findRequest(kind, key)
 	if err == nil && p.user != u {
@@ -154,7 +154,7 @@ func (s *Server) findRequestOf(u *user, kind Kind, key string) (*pendingRequest,
 	return p, err
 }
 
-// retrieve gives the request message to the first authenticator that asks. A
+// retrieve returns the request message to the first authenticator that asks. A
 // request that was made for others stays where it is; what a real server does
 // with such a serial number is not public.
 func (s *Server) retrieve(kind Kind, serial, key string) (message string, err error) {
@@ -183,9 +183,9 @@ func (s *Server) cancel(kind Kind, serial, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !validKey(key) {
-		var device *instance
+		var device *authenticatorInstance
 		for _, u := range s.users {
-			for _, i := range u.secureChannel(serial) {
+			for _, i := range u.withSecureChannel(serial) {
 				device = i
 			}
 		}
@@ -214,7 +214,7 @@ func (s *Server) cancel(kind Kind, serial, key string) error {
 func (s *Server) complete(p *pendingRequest, signature string) error {
 	signers := p.candidates
 	if p.retriever != nil {
-		signers = []*instance{p.retriever}
+		signers = []*authenticatorInstance{p.retriever}
 	}
 	for _, i := range signers {
 		if subtle.ConstantTimeCompare([]byte(signRequest(i.key[:], p.request.Kind, p.content)), []byte(signature)) == 1 {
@@ -224,7 +224,7 @@ func (s *Server) complete(p *pendingRequest, signature string) error {
 			return nil
 		}
 	}
-	return p.user.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "signature is wrong")
+	return p.user.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "signature is wrong")
 }
 
 // end ends a request; the first outcome counts.
@@ -233,7 +233,7 @@ func (s *Server) end(p *pendingRequest, o outcome) {
 		return
 	}
 	p.outcome = o
-	close(p.ended)
+	close(p.done)
 	delete(s.pending, p.request.Key)
 }
 
@@ -241,7 +241,7 @@ func (s *Server) end(p *pendingRequest, o outcome) {
 // policy's timeout passes, or the caller is gone. It gives the authenticator that
 // completed the request; of others the status is not public, and this sandbox
 // answers STAT_ERROR for a rejected one and STAT_EXP_CHALLENGE for one in vain.
-func (s *Server) await(ctx context.Context, p *pendingRequest) (*instance, error) {
+func (s *Server) await(ctx context.Context, p *pendingRequest) (*authenticatorInstance, error) {
 	s.mu.Lock()
 	if p.awaited {
 		s.mu.Unlock()
@@ -254,7 +254,7 @@ func (s *Server) await(ctx context.Context, p *pendingRequest) (*instance, error
 
 	o := abandoned
 	select {
-	case <-p.ended:
+	case <-p.done:
 	case <-timer.C:
 		o = timedOut
 	case <-ctx.Done():

@@ -287,7 +287,7 @@ func TestPendingLimit(t *testing.T) {
 	s, _ := newTestServer()
 	newPushAuthenticator(t, s)
 	for range maxPending {
-		if _, err := s.beginRequest(s.users[0], s.users[0].authenticators(), KindLogin, "", nil); err != nil {
+		if _, err := s.addRequest(s.users[0], s.users[0].authenticators(), KindLogin, "", nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -398,7 +398,7 @@ func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegis
 				return nil, err
 			}
 			if r.ExpiresAt, err = time.Parse(time.RFC3339, expires); err != nil {
-				return nil, a.bad("expiresAt", "is not a time of RFC 3339")
+				return nil, a.invalidMember("expiresAt", "is not a time of RFC 3339")
 			}
 			return r.checkImage(a, u)
 		},

@@ -31,7 +31,7 @@ type requestServices struct {
 	flat                       bool
 }
 
-// services gives the services for a kind of pending requests.
+// services returns the services for a kind of pending requests.
 func (p *Phone) services(kind Kind) (requestServices, error) {
 	v, err := p.version()
 	if err != nil {
@@ -209,7 +209,7 @@ func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (Aut
 	return done, nil
 }
 
-// userMembers gives the members that name a user.
+// userMembers returns the members that name a user.
 func userMembers(userID, domain string) []Member {
 	members := []Member{{"userID", userID}}
 	if domain != "" {

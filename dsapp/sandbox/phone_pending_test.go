@@ -374,7 +374,7 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 	}
 }
 
-// standardScript gives a script for a standard licence, whose last call checks the
+// standardScript returns a script for a standard licence, whose last call checks the
 // confirmation.
 func standardScript(t *testing.T, bind bool) *script {
 	g := newScript(t, false)

@@ -180,7 +180,7 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 	}
 }
 
-// start gives a phone in front of the script and the steps it reports.
+// start returns a phone in front of the script and the steps it reports.
 func (g *script) start() (*Phone, *[]Step) {
 	server := httptest.NewServer(g)
 	g.t.Cleanup(server.Close)

@@ -50,7 +50,7 @@ const (
 	maxUnsignedInt    = 10
 )
 
-// provisioningCommands gives the subcommands of provisioningExecute. description
+// provisioningCommands returns the subcommands of provisioningExecute. description
 // is the attribute of the device description, empty if there is none.
 func provisioningCommands(description string) []command {
 	device := []field{
@@ -117,8 +117,8 @@ type registration struct {
 	user     *user
 	license  *userLicense
 	created  time.Time
-	exchange *exchange // of dsappSRPRegister, else nil
-	latest   *instance // of the last Activation Message 2
+	exchange *exchange              // of dsappSRPRegister, else nil
+	latest   *authenticatorInstance // of the last Activation Message 2
 }
 
 // mdlRegister checks the static password, gives the user a licence and begins
@@ -135,7 +135,7 @@ func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	if l == nil {
 		return nil, refuse("STAT_DIGIPASS_NOT_AVAILABLE", 0, "no licence with a free instance")
 	}
-	id := s.begin(&registration{user: u, license: l})
+	id := s.addRegistration(&registration{user: u, license: l})
 	return []datum{
 		{name: fieldRegistrationID, value: id},
 		{name: fieldActivationMessage, value: l.activationMessage(), secret: true},
@@ -143,7 +143,7 @@ func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// mdlAddDevice verifies a device code and gives Activation Message 2. Every
+// mdlAddDevice verifies a device code and returns Activation Message 2. Every
 // success takes a sequence number; a repeated call takes another one.
 func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
@@ -166,7 +166,7 @@ func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	}
 
 	sequence := len(r.license.instances) + 1
-	i := &instance{serial: instanceSerial(r.license.serial, sequence), deviceID: deviceID, description: in.text[s.description]}
+	i := &authenticatorInstance{serial: instanceSerial(r.license.serial, sequence), deviceID: deviceID, description: in.text[s.description]}
 	_, _ = rand.Read(i.key[:]) // never fails
 	message := r.license.instanceMessage(code, sequence, i.key)
 	i.confirmation = confirmation(i.key, code, message)
@@ -205,7 +205,7 @@ func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// findRegistration gives a registration that can still be used.
+// findRegistration returns a registration that can still be used.
 func (s *Server) findRegistration(id string) (*registration, error) {
 	s.expire()
 	r, ok := s.registrations[id]
@@ -215,8 +215,8 @@ func (s *Server) findRegistration(id string) (*registration, error) {
 	return r, nil
 }
 
-// begin puts a registration into the cache and gives its identifier.
-func (s *Server) begin(r *registration) string {
+// addRegistration puts a registration into the cache and returns its identifier.
+func (s *Server) addRegistration(r *registration) string {
 	s.expire()
 	id := newRegistrationID()
 	for s.registrations[id] != nil {

@@ -182,33 +182,33 @@ func (a *answer) showMembers(prefix string, data map[string]json.RawMessage, dep
 	}
 }
 
-// object gives a member that has to be an object as an answer of its own.
+// object returns a member that has to be an object as an answer of its own.
 func (a answer) object(name string) (answer, error) {
 	raw, ok := a.data[name]
 	if !ok {
-		return answer{}, a.bad(name, "is missing")
+		return answer{}, a.invalidMember(name, "is missing")
 	}
 	o := answer{service: a.service, path: a.path + name + "."}
 	if json.Unmarshal(raw, &o.data) != nil || o.data == nil {
-		return answer{}, a.bad(name, "is not an object")
+		return answer{}, a.invalidMember(name, "is not an object")
 	}
 	return o, nil
 }
 
-// text gives a member that has to be a string; it may be empty.
+// text returns a member that has to be a string; it may be empty.
 func (a answer) text(name string) (string, error) {
 	raw, ok := a.data[name]
 	if !ok {
-		return "", a.bad(name, "is missing")
+		return "", a.invalidMember(name, "is missing")
 	}
 	var value *string
 	if json.Unmarshal(raw, &value) != nil || value == nil {
-		return "", a.bad(name, "is not a string")
+		return "", a.invalidMember(name, "is not a string")
 	}
 	return *value, nil
 }
 
-// hex gives the bytes of a member that has to be an even number of hex digits.
+// hex returns the bytes of a member that has to be an even number of hex digits.
 func (a answer) hex(name string) ([]byte, error) {
 	digits, err := a.text(name)
 	if err != nil {
@@ -216,12 +216,12 @@ func (a answer) hex(name string) ([]byte, error) {
 	}
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) == 0 {
-		return nil, a.bad(name, "is not an even number of hex digits")
+		return nil, a.invalidMember(name, "is not an even number of hex digits")
 	}
 	return b, nil
 }
 
-func (a answer) bad(member, problem string) error {
+func (a answer) invalidMember(member, problem string) error {
 	return fmt.Errorf("answer of %s: %s%s %s", a.service, a.path, member, problem)
 }
 
@@ -248,7 +248,7 @@ func (a answer) unseal(t *srp.Transport, item seal.Item, dataName string) ([]byt
 	return content, nil
 }
 
-// unverified gives the error for an answer that fails a check.
+// unverified returns the error for an answer that fails a check.
 func unverified(err error) error { return fmt.Errorf("%w: %w", ErrUnverified, err) }
 
 // shownMembers is the order in which a Step lists what it knows of a result.
@@ -265,7 +265,7 @@ var shownMembers = [...]string{
 // maxObjects is how deep the objects are nested that a Step shows.
 const maxObjects = 2
 
-// show gives a value as people may see it. What is not known to be harmless is
+// show returns a value as people may see it. What is not known to be harmless is
 // hidden.
 func show(name, value string) string {
 	switch name {

@@ -103,7 +103,7 @@ type database struct {
 
 var _ http.Handler = (*Server)(nil)
 
-// New gives a server in its first state.
+// New returns a server in its first state.
 func New(o Options) *Server {
 	d := &database{nextSerial: o.SerialStart}
 	if d.nextSerial == 0 {
@@ -131,7 +131,7 @@ func New(o Options) *Server {
 	return s.start()
 }
 
-// Replica gives another instance of the same deployment: users, licences and
+// Replica returns another instance of the same deployment: users, licences and
 // devices are replicated, while registrations, pending requests, counters and
 // switches belong to one instance. Instances that share a database instead are
 // one Server with several addresses.
@@ -145,7 +145,7 @@ func (s *Server) Replica() *Server {
 	}).start()
 }
 
-// start gives the instance its commands and empty caches.
+// start returns the instance its commands and empty caches.
 func (s *Server) start() *Server {
 	s.commands = slices.Concat(provisioningCommands(s.description), exchangeCommands(), authenticationCommands(), signatureCommands())
 	s.registrations = make(map[string]*registration)
@@ -155,7 +155,7 @@ func (s *Server) start() *Server {
 	return s
 }
 
-// Calls gives how often a command arrived in a well-formed envelope, refused,
+// Calls returns how often a command arrived in a well-formed envelope, refused,
 // failed and malformed ones included. op is the name of an operation or of a
 // subcommand such as PROVISIONCMD_MDL_REGISTER.
 func (s *Server) Calls(op string) int {
@@ -205,8 +205,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	c, children, err := s.identify(version, body)
-	failure := s.arrived(c)
+	c, children, err := s.findCommand(version, body)
+	failure := s.recordCall(c)
 	if failure.interrupt(r.Context(), w) {
 		return
 	}
@@ -222,7 +222,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	failure.send(w, status, answer)
 }
 
-// versionOf gives the SOAP version that a content type announces. A missing
+// versionOf returns the SOAP version that a content type announces. A missing
 // charset passes: the XML declaration can name it as well.
 func versionOf(contentType string) (soapVersion, bool) {
 	media, params, err := mime.ParseMediaType(contentType)
@@ -242,10 +242,10 @@ func versionOf(contentType string) (soapVersion, bool) {
 	}
 }
 
-// identify reads the envelope and finds the command, with the children of the
+// findCommand reads the envelope and finds the command, with the children of the
 // operation element that are left for its form. The command is nil if none was
 // recognised, and can be given together with an error.
-func (s *Server) identify(version soapVersion, body []byte) (*command, []*element, error) {
+func (s *Server) findCommand(version soapVersion, body []byte) (*command, []*element, error) {
 	operation, err := readEnvelope(version, body)
 	if err != nil {
 		return nil, nil, err
@@ -273,7 +273,7 @@ func (s *Server) identify(version soapVersion, body []byte) (*command, []*elemen
 	return nil, nil, unknown
 }
 
-// readEnvelope gives the operation element: the only child of the Body.
+// readEnvelope returns the operation element: the only child of the Body.
 func readEnvelope(version soapVersion, data []byte) (*element, error) {
 	root, err := readXML(data)
 	if err != nil {
@@ -291,7 +291,7 @@ func readEnvelope(version soapVersion, data []byte) (*element, error) {
 		for _, block := range children[0].children {
 			switch block.attr(xml.Name{Space: version.envelope, Local: "mustUnderstand"}) {
 			case "1", "true":
-				return nil, &fault{understandFault, "a mandatory header block is not understood"}
+				return nil, &fault{mustUnderstandFault, "a mandatory header block is not understood"}
 			}
 		}
 		children = children[1:]
@@ -320,8 +320,8 @@ func requireUnqualified(elements []*element) error {
 	return nil
 }
 
-// arrived counts a command and gives the failure that is switched on for it.
-func (s *Server) arrived(c *command) Failure {
+// recordCall counts a call of a command and returns the failure that is switched on for it.
+func (s *Server) recordCall(c *command) Failure {
 	if c == nil {
 		return NoFailure()
 	}
@@ -351,7 +351,7 @@ func (s *Server) perform(ctx context.Context, c *command, children []*element) (
 	return c.handle(s, ctx, in)
 }
 
-// answer gives the HTTP status and the message for the outcome of a request.
+// answer returns the HTTP status and the message for the outcome of a request.
 func (s *Server) answer(version soapVersion, c *command, header string, data []datum, err error) (int, string) {
 	scenario := provisioningScenario
 	if c != nil {
@@ -442,7 +442,7 @@ type RequestState struct {
 	ExpiresAt   time.Time `json:"expiresAt"`
 }
 
-// State gives a copy of the present state.
+// State returns a copy of the present state.
 func (s *Server) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -480,12 +480,12 @@ func (s *Server) State() State {
 	return state
 }
 
-// StateHandler gives a read-only handler that answers GET with the State as JSON.
+// StateHandler returns a read-only handler that answers GET with the State as JSON.
 func (s *Server) StateHandler() http.Handler {
 	return developerHandler(func(*http.Request) any { return s.State() })
 }
 
-// PushHandler gives a read-only handler that answers GET with the Pushes as a
+// PushHandler returns a read-only handler that answers GET with the Pushes as a
 // JSON array, of one device if the query names its serialNumber, else of all.
 func (s *Server) PushHandler() http.Handler {
 	return developerHandler(func(r *http.Request) any { return s.Pushes(r.URL.Query().Get("serialNumber")) })

@@ -11,7 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// send posts a request and gives HTTP status and body.
+// send posts a request and returns HTTP status and body.
 func send(t testing.TB, h http.Handler, contentType, body string) (int, string) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
@@ -21,7 +21,7 @@ func send(t testing.TB, h http.Handler, contentType, body string) (int, string) 
 	return w.Code, w.Body.String()
 }
 
-// status sends a request and gives the status of its answer.
+// status sends a request and returns the status of its answer.
 func status(t testing.TB, h http.Handler, body string) string {
 	t.Helper()
 	code, answer := send(t, h, text11, body)
@@ -32,7 +32,7 @@ func status(t testing.TB, h http.Handler, body string) string {
 	return m[1]
 }
 
-// attributeValue gives the value of an attribute in an answer of the usual form.
+// attributeValue returns the value of an attribute in an answer of the usual form.
 func attributeValue(t testing.TB, answer, id string) string {
 	t.Helper()
 	m := regexp.MustCompile(`<value xsi:type="xsd:string">([^<]*)</value><attributeID>` + id + `</attributeID>`).FindStringSubmatch(answer)

@@ -220,7 +220,7 @@ func readDataFields(list *element) ([]RequestField, error) {
 	return fields, nil
 }
 
-// readLeaf gives the text of an element without children.
+// readLeaf returns the text of an element without children.
 func readLeaf(e *element, limit int) (string, error) {
 	if len(e.children) > 0 {
 		return "", callerError("element %s holds text only", e.name.Local)

@@ -11,10 +11,10 @@ import (
 
 // Limits on a request. No command comes near them.
 const (
-	maxRequestSize  = 1 << 20 // bytes
-	maxDepth        = 32
-	maxElements     = 10_000
-	maxXMLAttribute = 32 // attributes of one element
+	maxRequestSize   = 1 << 20 // bytes
+	maxDepth         = 32
+	maxElements      = 10_000
+	maxXMLAttributes = 32 // attributes of one element
 )
 
 const (
@@ -35,7 +35,7 @@ type element struct {
 	parent   *element
 }
 
-// namespace gives the namespace that a prefix stands for, "" being the default one.
+// namespace returns the namespace that a prefix stands for, "" being the default one.
 func (e *element) namespace(prefix string) (string, bool) {
 	if prefix == "xml" {
 		return xmlNamespace, true
@@ -48,7 +48,7 @@ func (e *element) namespace(prefix string) (string, bool) {
 	return "", prefix == ""
 }
 
-// attr gives the value of an attribute, empty if it is missing.
+// attr returns the value of an attribute, empty if it is missing.
 func (e *element) attr(name xml.Name) string {
 	for _, a := range e.attrs {
 		if a.Name == name {
@@ -128,7 +128,7 @@ func readXML(data []byte) (*element, error) {
 }
 
 func newElement(parent *element, t xml.StartElement) (*element, error) {
-	if len(t.Attr) > maxXMLAttribute {
+	if len(t.Attr) > maxXMLAttributes {
 		return nil, errors.New("too many attributes in one element")
 	}
 	e := &element{parent: parent, tag: t.Name, bindings: make(map[string]string)}

@@ -102,7 +102,7 @@ func FuzzRequest(f *testing.F) {
 		if newer {
 			version = soap12
 		}
-		c, children, err := s.identify(version, body)
+		c, children, err := s.findCommand(version, body)
 		if err == nil {
 			if c == nil {
 				t.Fatal("neither a command nor an error")

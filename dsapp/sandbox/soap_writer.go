@@ -77,7 +77,7 @@ func (v soapVersion) faultCode(k faultKind) string {
 		return v.caller
 	case versionFault:
 		return "VersionMismatch"
-	case understandFault:
+	case mustUnderstandFault:
 		return "MustUnderstand"
 	default:
 		return v.server

@@ -21,7 +21,7 @@ var exchangeProfile = sync.OnceValues(func() (*srp.Profile, error) {
 	return srp.LookupProfile(srp.DefaultProfile)
 })
 
-// exchangeCommands gives the commands of an activation whose exchange the
+// exchangeCommands returns the commands of an activation whose exchange the
 // authentication server carries out itself, and updateDevicePNID.
 func exchangeCommands() []command {
 	component := node{name: "componentType", required: true, max: maxComponentType}
@@ -107,7 +107,7 @@ func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
 	password := newRegistrationID()
-	id := s.begin(&registration{user: u, license: l, exchange: x})
+	id := s.addRegistration(&registration{user: u, license: l, exchange: x})
 	x.credential = profile.Credential(secret, id, password)
 	return []datum{
 		{name: "registrationID", value: id},
@@ -119,7 +119,7 @@ func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// chooseLicense gives the licence to activate, that with the serial number if
+// chooseLicense returns the licence to activate, that with the serial number if
 // there is one.
 func (s *Server) chooseLicense(u *user, serial string) (*userLicense, error) {
 	l := u.findLicense(serial)
@@ -141,7 +141,7 @@ func (s *Server) chooseLicense(u *user, serial string) (*userLicense, error) {
 	return l, nil
 }
 
-// findExchange gives a registration of dsappSRPRegister.
+// findExchange returns a registration of dsappSRPRegister.
 func (s *Server) findExchange(id string) (*registration, error) {
 	r, err := s.findRegistration(id)
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) 
 	}, nil
 }
 
-// srpActivationData verifies the client's evidence and gives the activation data
+// srpActivationData verifies the client's evidence and returns the activation data
 // encrypted. The status of wrong evidence is not public; this sandbox answers
 // STAT_INVCREDENTIALS.
 func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error) {
@@ -288,7 +288,7 @@ func (s *Server) updateDevicePNID(_ context.Context, in values) ([]datum, error)
 	if u == nil {
 		return nil, refuse("STAT_USER_UNKNOWN", 0, "user not found")
 	}
-	devices := u.secureChannel(in.text["serialNumber"])
+	devices := u.withSecureChannel(in.text["serialNumber"])
 	if len(devices) == 0 {
 		return nil, refuse("STAT_NOT_FOUND", 0, "the user has no activated authenticator with this serial number")
 	}

@@ -5,7 +5,7 @@ import (
 	"crypto/subtle"
 )
 
-// registerStandard checks the static password and gives the activation data of a
+// registerStandard checks the static password and returns the activation data of a
 // standard licence. Registering an activated licence again reactivates it: the
 // counter tells the device where its one-time passwords go on.
 func (s *Server) registerStandard(_ context.Context, in values) ([]datum, error) {
@@ -54,7 +54,7 @@ func (s *Server) activateStandard(_ context.Context, in values) ([]datum, error)
 	if err != nil {
 		return nil, err
 	}
-	var candidates []*instance
+	var candidates []*authenticatorInstance
 	for _, l := range u.licenses {
 		if l.standard {
 			candidates = append(candidates, l.instances[0])
@@ -68,7 +68,7 @@ func (s *Server) activateStandard(_ context.Context, in values) ([]datum, error)
 
 // confirm activates the standard authenticator that the response or else the
 // derivation code comes from.
-func (u *user) confirm(candidates []*instance, response, code string) error {
+func (u *user) confirm(candidates []*authenticatorInstance, response, code string) error {
 	for _, i := range candidates {
 		if response != "" && i.verify(response) ||
 			code != "" && subtle.ConstantTimeCompare([]byte(derivationCode(i.key[:], i.serial)), []byte(code)) == 1 {
@@ -77,10 +77,10 @@ func (u *user) confirm(candidates []*instance, response, code string) error {
 			return nil
 		}
 	}
-	return u.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password or derivation code is wrong")
+	return u.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password or derivation code is wrong")
 }
 
-// findLicense gives the licence of the user with a serial number, else nil.
+// findLicense returns the licence of the user with a serial number, else nil.
 func (u *user) findLicense(serial string) *userLicense {
 	for _, l := range u.licenses {
 		if l.serial == serial {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// newStandardServer gives a server whose user has standard licences only.
+// newStandardServer returns a server whose user has standard licences only.
 func newStandardServer(licenses int) *Server {
 	return New(Options{
 		Users: []User{{

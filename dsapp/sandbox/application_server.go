@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// ApplicationServer plays the bank's application server: it asks the authentication
-// server, with SOAP, for logins and signatures. Its fields are set before use; it
-// is safe for concurrent use.
+// ApplicationServer simulates the bank's application server, which requests logins and
+// signatures from the authentication server by SOAP. It is safe for concurrent use. Its
+// fields must not be changed during use.
 type ApplicationServer struct {
 	// URL of the authentication server.
 	URL string
-	// Client sends the calls, http.DefaultClient if nil. Its timeout has to be longer
-	// than the authentication server waits for a device.
+	// Client sends the calls, http.DefaultClient if nil. Its timeout must be longer than the
+	// authentication server waits for a device.
 	Client *http.Client
-	// ComponentType is the name of the client record, PushComponentType if empty.
+	// ComponentType of the client record, PushComponentType if empty.
 	ComponentType string
 }
 
@@ -27,13 +27,13 @@ type ApplicationServer struct {
 type SignatureRequest struct {
 	UserID string
 	Domain string // may be empty
-	// SerialNumber is that of the authenticator instance to ask; all those that can
-	// be asked if empty.
+	// SerialNumber of the authenticator instance; if empty, all instances with a
+	// notification ID get the request.
 	SerialNumber string
 	Title        string // may be empty
 	Fields       []RequestField
-	// Key is that of a request which PrepareSignature made. The other members but
-	// user and domain do not count then.
+	// Key of a request by PrepareSignature. All other fields but UserID and Domain are
+	// ignored then.
 	Key string
 }
 
@@ -41,19 +41,19 @@ type SignatureRequest struct {
 type LoginRequest struct {
 	UserID string
 	Domain string // may be empty
-	// SerialNumber is that of the authenticator instance to ask; all those that can
-	// be asked if empty. PrepareLogin does not use it.
+	// SerialNumber of the authenticator instance; if empty, all instances with a
+	// notification ID get the request. PrepareLogin ignores it.
 	SerialNumber string
-	// Message for the user; PrepareLogin needs one.
+	// Message for the user, required by PrepareLogin.
 	Message string
-	// Key is that of a request which PrepareLogin made. The other members but user
-	// and domain do not count then.
+	// Key of a request by PrepareLogin. All other fields but UserID and Domain are ignored
+	// then.
 	Key string
 }
 
-// RequestSignature asks for a signature and waits until a device completes or
-// cancels the request or the authentication server's time for it has passed. All
-// but a completed signature is a *RefusalError.
+// RequestSignature requests a signature and waits until a device completes or cancels the
+// request or the authentication server's timeout is over. The error is a *RefusalError
+// unless a device completed the request.
 func (a *ApplicationServer) RequestSignature(ctx context.Context, r SignatureRequest) (AuthenticatedUser, error) {
 	data, err := a.send(ctx, signatureScenario, "authSignatureRequest", func(w *writer) {
 		w.leaf("componentType", a.componentType())
@@ -83,8 +83,8 @@ func (a *ApplicationServer) RequestSignature(ctx context.Context, r SignatureReq
 	return AuthenticatedUser{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
 }
 
-// PrepareSignature makes a request whose key the bank's site shows as an image for
-// the phone to scan, and returns the key. A refusal is a *RefusalError.
+// PrepareSignature creates a request whose key the bank's site shows as an image for the
+// phone to scan, and returns the key. A refusal is a *RefusalError.
 func (a *ApplicationServer) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
 	data, err := a.send(ctx, signatureScenario, "genRequest", func(w *writer) {
 		attributes(w, "attributeSet", []attribute{
@@ -102,8 +102,8 @@ func (a *ApplicationServer) PrepareSignature(ctx context.Context, r SignatureReq
 	return requestKey(data, signRequestKey)
 }
 
-// RequestLogin asks for a login and waits as RequestSignature does. All but a
-// completed login is a *RefusalError.
+// RequestLogin requests a login and waits as RequestSignature does. The error is a
+// *RefusalError unless a device completed the request.
 func (a *ApplicationServer) RequestLogin(ctx context.Context, r LoginRequest) (AuthenticatedUser, error) {
 	set := []attribute{
 		{credComponentType, a.componentType(), stringType},
@@ -129,8 +129,8 @@ func (a *ApplicationServer) RequestLogin(ctx context.Context, r LoginRequest) (A
 	}, nil
 }
 
-// PrepareLogin makes a login whose key the bank's site shows as an image for the
-// phone to scan, and returns the key. A refusal is a *RefusalError.
+// PrepareLogin creates a request whose key the bank's site shows as an image for the phone
+// to scan, and returns the key. A refusal is a *RefusalError.
 func (a *ApplicationServer) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
 	data, err := a.send(ctx, authenticationScenario, "getSecureChallenge", func(w *writer) {
 		attributes(w, "credentialAttributeSet", []attribute{
@@ -160,7 +160,7 @@ func (a *ApplicationServer) componentType() string {
 	return PushComponentType
 }
 
-// An attribute of a request; one without a value is left out.
+// An attribute of a request. It is left out if its value is empty.
 type attribute struct {
 	name, value string
 	typ         valueType
@@ -187,8 +187,8 @@ func dataFields(w *writer, fields []RequestField) {
 	w.close(dataFieldList)
 }
 
-// send performs one command in SOAP 1.1 and returns the values of a success, each
-// by the name of its attribute or element.
+// send calls a command in SOAP 1.1 and returns the values of a success by the names of
+// their attributes or elements.
 func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
 	w := newWriter(c, Variant{})
 	w.envelope(soap11, "", func() {
@@ -224,15 +224,15 @@ func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation str
 	return data, err
 }
 
-// readSOAPAnswer returns the values of a successful answer in either form. The
-// error is a *RefusalError if there are result codes.
+// readSOAPAnswer returns the values of a successful answer in either form. The error is a
+// *RefusalError if the answer has result codes.
 func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	answer, err := readEnvelope(soap11, body)
 	if err != nil {
 		return nil, err
 	}
 	switch answer.name.Local {
-	case operation + "Response", operation + "Respond": // the interface has both
+	case operation + "Response", operation + "Respond": // the interface uses both
 	case "Fault":
 		return nil, fmt.Errorf("a Fault: %s", answer.leaf("faultstring"))
 	default:
@@ -272,8 +272,8 @@ func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	return data, nil
 }
 
-// find returns the first element with a name below e, in the order of the document,
-// nil if there is none. The depth of a document is limited.
+// find returns the first descendant of e with a name, in the order of the document, or nil.
+// The recursion is not deeper than maxDepth.
 func (e *element) find(name string) *element {
 	for _, c := range e.children {
 		if c.name.Local == name {
@@ -286,7 +286,7 @@ func (e *element) find(name string) *element {
 	return nil
 }
 
-// leaf returns the text of a child, empty if there is none with the name.
+// leaf returns the text of the first child with a name, empty if there is none.
 func (e *element) leaf(name string) string {
 	for _, c := range e.children {
 		if c.name.Local == name {
@@ -296,7 +296,7 @@ func (e *element) leaf(name string) string {
 	return ""
 }
 
-// leaves adds the text of all elements below e that have no children.
+// leaves adds the texts of all descendants of e that have no children.
 func (e *element) leaves(to map[string]string) {
 	for _, c := range e.children {
 		if len(c.children) == 0 {

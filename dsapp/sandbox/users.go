@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// oneTimePasswordWindow is how many one-time passwords a device may be ahead.
+// oneTimePasswordWindow is the number of one-time passwords that are accepted next.
 const oneTimePasswordWindow = 20
 
-// maxPushes is how many push notifications a device keeps.
+// maxPushes is the number of push notifications that are kept per device.
 const maxPushes = 20
 
 type user struct {
@@ -20,14 +20,14 @@ type user struct {
 
 func (u *user) locked() bool { return u.wrongPasswords >= maxWrongPasswords }
 
-// recordFailure counts a wrong password or signature. How many of them lock a user is a
-// policy of a real server; here it is three, and only a restart unlocks.
+// recordFailure counts a wrong password or signature and returns the refusal. Three in a row
+// lock the user until the server is restarted. On a real server, a policy sets the number.
 func (u *user) recordFailure(status string, code int, text string) error {
 	u.wrongPasswords++
 	return refuse(status, code, text)
 }
 
-// authenticators returns those that are activated, in the order of their creation.
+// authenticators returns the activated authenticators in the order of their creation.
 func (u *user) authenticators() []*authenticatorInstance {
 	var found []*authenticatorInstance
 	for _, l := range u.licenses {
@@ -40,8 +40,8 @@ func (u *user) authenticators() []*authenticatorInstance {
 	return found
 }
 
-// withSecureChannel returns the activated authenticators with a secure channel; those
-// of standard licences have none. serial selects one, if it is not empty.
+// withSecureChannel returns the activated authenticators that have a secure channel, which
+// those of standard licences have not. serial selects one if it is not empty.
 func (u *user) withSecureChannel(serial string) []*authenticatorInstance {
 	var found []*authenticatorInstance
 	for _, i := range u.authenticators() {
@@ -58,11 +58,11 @@ type userLicense struct {
 	instances []*authenticatorInstance // of a standard licence: exactly one
 }
 
-// exhausted reports whether all sequence numbers of the licence are used. One
-// is used per Activation Message 2, whether its device confirms or not.
+// exhausted reports whether all sequence numbers of the licence are used. Each Activation
+// Message 2 uses one, whether its device confirms it or not.
 func (l *userLicense) exhausted() bool { return len(l.instances) == maxSequence }
 
-// An authenticatorInstance is one authenticator of a licence.
+// An authenticatorInstance is the server's side of one authenticator of a licence.
 type authenticatorInstance struct {
 	serial         string
 	standard       bool
@@ -78,7 +78,7 @@ type authenticatorInstance struct {
 
 func (i *authenticatorInstance) channel() secureChannel { return secureChannel{i.serial, i.key[:]} }
 
-// verify takes a one-time password, which counts once.
+// verify reports whether a one-time password is right. Each is accepted once.
 func (i *authenticatorInstance) verify(password string) bool {
 	for counter := i.counter; counter < i.counter+oneTimePasswordWindow; counter++ {
 		if subtle.ConstantTimeCompare([]byte(oneTimePassword(i.key[:], counter)), []byte(password)) == 1 {
@@ -89,8 +89,8 @@ func (i *authenticatorInstance) verify(password string) bool {
 	return false
 }
 
-// findUser returns the user of a domain. Without a domain the name has to be that
-// of one user only, because the sandbox has no default domain.
+// findUser returns the user with a name in a domain, or nil. The domain may be empty if the
+// name exists in one domain only, as the sandbox has no default domain.
 func (s *Server) findUser(name, domain string) *user {
 	var found *user
 	for _, u := range s.users {
@@ -110,7 +110,7 @@ func (s *Server) findUser(name, domain string) *user {
 	return found
 }
 
-// unlockedUser returns a user who may authenticate.
+// unlockedUser returns a user who exists and is not locked.
 func (s *Server) unlockedUser(name, domain string) (*user, error) {
 	u := s.findUser(name, domain)
 	if u == nil {
@@ -122,7 +122,7 @@ func (s *Server) unlockedUser(name, domain string) (*user, error) {
 	return u, nil
 }
 
-// checkPassword returns the user whose static password it is.
+// checkPassword returns a user after checking the static password.
 func (s *Server) checkPassword(name, domain, password string) (*user, error) {
 	u, err := s.unlockedUser(name, domain)
 	if err != nil {
@@ -135,8 +135,8 @@ func (s *Server) checkPassword(name, domain, password string) (*user, error) {
 	return u, nil
 }
 
-// assignLicense returns a multi-device licence of the user that can take a device,
-// a new one if the user may have another, else nil.
+// assignLicense returns a multi-device licence of the user that is not exhausted, else a new
+// one if the user may have another, else nil.
 func (s *Server) assignLicense(u *user) *userLicense {
 	assigned := 0
 	for _, l := range u.licenses {
@@ -158,8 +158,8 @@ func (s *Server) assignLicense(u *user) *userLicense {
 	return s.newLicense(u, false)
 }
 
-// assignStandard returns a standard licence of the user: one that is not activated,
-// a new one if the user may have another, the first one to activate it again, or
+// assignStandard returns a standard licence of the user that is not activated, else a new
+// one if the user may have another, else the user's first one, to be reactivated, or
 // nil.
 func (s *Server) assignStandard(u *user) *userLicense {
 	var first *userLicense
@@ -184,7 +184,8 @@ func (s *Server) assignStandard(u *user) *userLicense {
 	return first
 }
 
-// newLicense returns the user the next licence, nil if the numbers ran out.
+// newLicense adds a licence to the user and returns it, or nil if there are no more serial
+// numbers.
 func (s *Server) newLicense(u *user, standard bool) *userLicense {
 	if s.nextSerial < 1 || s.nextSerial > largestSerialNumber {
 		return nil

@@ -27,8 +27,8 @@ func soapCodes(returnCode, status, code string) string {
 		returnCode + "</returnCode><statusCode>" + code + "</statusCode></resultCodes>"
 }
 
-// Guards the requests of the application server, typed from the published forms,
-// and what it takes for a success.
+// The application server sends these requests, written down by hand, and reads the values of
+// successful answers.
 func TestApplicationServerRequests(t *testing.T) {
 	t.Parallel()
 	done := AuthenticatedUser{"jane.doe", "mydomain.com", "", "VDS1000120-1"}
@@ -132,8 +132,8 @@ func TestApplicationServerRequests(t *testing.T) {
 	}
 }
 
-// Guards that everything but a success is an error: refusals with their codes and
-// reasons, a success with a status message, Faults and nonsense.
+// Every answer other than a success is an error: refusals with their codes and reasons,
+// successes with a status message, Faults and malformed answers.
 func TestApplicationServerErrors(t *testing.T) {
 	t.Parallel()
 	stack := "<errorStack><errors><errorCode>-1</errorCode><errorDesc>rejected</errorDesc></errors><errors><errorCode>0</errorCode><errorDesc>second</errorDesc></errors></errorStack>"
@@ -182,9 +182,8 @@ func TestApplicationServerErrors(t *testing.T) {
 	}
 }
 
-// Guards that the application server and the simulated authentication server
-// understand each other: a request blocks until the device, here played without a
-// gateway, completes or rejects it.
+// A request of the application server blocks until the device completes or cancels it on
+// the simulated authentication server.
 func TestApplicationServerAndServer(t *testing.T) {
 	t.Parallel()
 	s := New(Options{Users: []User{{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "s3cret!"}}})
@@ -290,8 +289,7 @@ func TestApplicationServerAndServer(t *testing.T) {
 	}
 }
 
-// Guards that no answer of an authentication server, however broken, crashes the
-// application server, and that a success has values with names.
+// No answer of an authentication server makes the application server panic.
 func FuzzSOAPAnswer(f *testing.F) {
 	f.Add([]byte(soapAnswer("authUserResponse", "<results>"+soapCodes("0", "STAT_SUCCESS", "0")+
 		"<resultAttribute><attributes><value>jane.doe</value><attributeID>CREDFLD_USERID</attributeID></attributes></resultAttribute></results>")))

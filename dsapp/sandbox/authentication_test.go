@@ -4,9 +4,9 @@ import (
 	"testing"
 )
 
-// Guards one-time passwords: each counts once, some may be skipped, the answer
-// names the authenticator, three wrong ones lock the user for everything. Before
-// the first device the static password counts, and no authenticator is named.
+// Each one-time password is accepted once, and some may be skipped. The answer names the
+// authenticator. Three wrong ones lock the user for all commands. The static password is
+// accepted before the first device is activated.
 func TestOneTimePasswords(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()

@@ -9,9 +9,9 @@ import (
 	"testing/synctest"
 )
 
-// Guards push login and push signature from end to end, byte for byte: the
-// application server's call blocks, the device is notified, retrieves, completes,
-// and the call ends with the same outcome; nothing can be done twice.
+// A push login and a push signature have these answers: the call of the application server
+// blocks, the device is notified, retrieves and completes the request, and the call ends
+// with the same result. Nothing can be repeated.
 func TestGoldenPush(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -93,10 +93,9 @@ func TestGoldenPush(t *testing.T) {
 	}
 }
 
-// Guards scan login and scan signature, byte for byte: the prepared request names
-// its authenticator and carries the message; it is retrieved and completed like a
-// pushed one, with or without an application server that waits, and without being
-// retrieved.
+// A scan login and a scan signature have these answers: the prepared request names its
+// authenticator and has the request message. It can be retrieved and completed like a pushed
+// one, with or without a waiting application server, and completed without retrieval.
 func TestGoldenScan(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -179,8 +178,8 @@ func TestGoldenScan(t *testing.T) {
 	}
 }
 
-// Guards cancelling with the plain key and with the wrapped key in either case,
-// byte for byte, for both kinds.
+// A request can be cancelled with the plain key and with the wrapped key in either case. The
+// answers have these bytes, for both kinds.
 func TestGoldenCancel(t *testing.T) {
 	t.Parallel()
 	for name, form := range map[string]func(a *Authenticator, key string) (string, error){

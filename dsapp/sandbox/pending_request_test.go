@@ -16,9 +16,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// Guards the ways in which a blocking call ends without a completion: the device
-// cancels, the policy's timeout passes, the caller goes; the request is gone then.
-// synctest fails the test if a goroutine stays behind.
+// A blocked call ends, with its request, when the device cancels, when the timeout is over or
+// when the caller closes the connection. synctest fails the test if a goroutine remains.
 func TestBlockedCallEnds(t *testing.T) {
 	t.Parallel()
 	calls := map[string]struct {
@@ -79,7 +78,7 @@ func TestBlockedCallEnds(t *testing.T) {
 					e.end(t, s, a, b, key, c.cancel)
 					answer := b.result(t)
 					if c.statusMessage && end != "caller gone" {
-						// A push login by the keyword fails as a success with a status message.
+						// A failed push login with PushKeyword is a success with a status message.
 						wantAnswer(t, "the blocked call", answer, golden("aut", `<aut:authUserResponse><authUserResults>`+
 							goldenResults("CREDENTIAL-TYPES:CredentialResults",
 								attr("string", "jane.doe", "CREDFLD_USERID"), attr("string", "mydomain.com", "CREDFLD_DOMAIN"),
@@ -100,8 +99,7 @@ func TestBlockedCallEnds(t *testing.T) {
 	}
 }
 
-// Guards that a blocked call over a real connection ends when its caller hangs
-// up, and that the server is free then.
+// A blocked call over a real connection ends when its caller closes the connection.
 func TestBlockedCallerHangsUp(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -135,8 +133,8 @@ func TestBlockedCallerHangsUp(t *testing.T) {
 	waitForRequests(0)
 }
 
-// Guards that a request ends once if completion, cancellation and the end of the
-// caller meet, and that both sides agree on how.
+// A request has one outcome, and all calls agree on it, if completion, cancellation and the
+// end of the caller coincide.
 func TestOneEnd(t *testing.T) {
 	t.Parallel()
 	for range 20 {
@@ -169,8 +167,7 @@ func TestOneEnd(t *testing.T) {
 	}
 }
 
-// Guards the age of the cache on the injected clock, for requests that nobody
-// waits for as for blocked ones, and that the timeout is that of the options.
+// Requests expire after RequestTimeout by the clock Now, whether a call waits for them or not.
 func TestRequestsExpire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -198,9 +195,8 @@ func TestRequestsExpire(t *testing.T) {
 	})
 }
 
-// Guards who may do what with a request: it is for the addressed authenticators,
-// the first of them uses the key up, only it may cancel, and keys of one kind,
-// user or instance of the server are none of another.
+// Only the addressed authenticators can retrieve a request, once, and only the one that has
+// retrieved it can cancel or complete it. Keys are valid for one kind, user and server.
 func TestRequestOwnership(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -281,7 +277,7 @@ func TestRequestOwnership(t *testing.T) {
 	})
 }
 
-// Guards the limit on pending requests.
+// The number of pending requests is limited.
 func TestPendingLimit(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// Guards push notifications: only activated devices with a notification ID get
-// them, a serial number selects one, the last 20 are kept, replicas share them,
-// and the endpoint for developers tells them.
+// Push notifications are sent to activated devices with a notification ID. A serial number
+// selects one, the last 20 are kept, replicas share them, and PushHandler lists them.
 func TestPushes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

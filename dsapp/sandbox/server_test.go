@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// Guards the bytes of every answer in its usual form, through a whole
-// activation with hand-written requests.
+// The answers of an activation have these bytes, with requests written down by hand.
 func TestGoldenActivation(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -76,8 +75,8 @@ func TestGoldenActivation(t *testing.T) {
 	}
 }
 
-// Guards the static password: who is refused how, that three wrong ones lock,
-// that a right one starts the count anew, and that a user's domain matters.
+// Wrong static passwords are refused, three in a row lock the user, and a right one resets
+// the count. The domain distinguishes users of one name.
 func TestStaticPassword(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer(
@@ -109,8 +108,7 @@ func TestStaticPassword(t *testing.T) {
 	}
 }
 
-// Guards the age of the provisioning cache: 600 s from registration, whatever
-// happens in between.
+// A registration expires after 600 s, whatever happens in between.
 func TestRegistrationExpires(t *testing.T) {
 	t.Parallel()
 	s, c := newTestServer()
@@ -142,8 +140,8 @@ func TestRegistrationExpires(t *testing.T) {
 	}
 }
 
-// Guards the one-time rules: a signature counts once and only for the latest
-// device, a wrong one changes nothing, every device takes a sequence number.
+// A confirmation signature is accepted once and only for the last device. A wrong one changes
+// nothing. Each device gets a sequence number.
 func TestDevicesOfRegistration(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -188,8 +186,7 @@ func TestDevicesOfRegistration(t *testing.T) {
 	}
 }
 
-// Guards that a device description is taken under the name from the options
-// only, and that it is not required.
+// A device description is optional and accepted under the name in the options only.
 func TestDeviceDescription(t *testing.T) {
 	t.Parallel()
 	users := []User{{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "s&cret"}}
@@ -215,8 +212,8 @@ func TestDeviceDescription(t *testing.T) {
 	}
 }
 
-// Guards device codes: those of another licence or with a wrong digit are
-// refused with the framework code of the device code, and take no number.
+// Wrong device codes are refused with the framework code of device codes, and use no sequence
+// number.
 func TestDeviceCodeRefused(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -243,8 +240,8 @@ func TestDeviceCodeRefused(t *testing.T) {
 	}
 }
 
-// Guards licences: one serves 99 devices and keeps its message, the next one is
-// assigned then, and there is an end to them.
+// A licence serves 99 devices with one activation message, then the next licence is assigned,
+// until the user or the server has no more.
 func TestLicenses(t *testing.T) {
 	t.Parallel()
 	s := New(Options{
@@ -286,8 +283,8 @@ func TestLicenses(t *testing.T) {
 	}
 }
 
-// Guards the endpoint for developers: it is read-only, and tells users, counts
-// and devices but no password and no activation message.
+// StateHandler answers GET only, with users, counters and devices, and without passwords and
+// activation messages.
 func TestStateHandler(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -322,8 +319,7 @@ func TestStateHandler(t *testing.T) {
 	}
 }
 
-// Guards that concurrent registrations get distinct identifiers and are all
-// counted.
+// Concurrent registrations have different identifiers and are all counted.
 func TestConcurrentRegistrations(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -337,7 +333,7 @@ func TestConcurrentRegistrations(t *testing.T) {
 	}
 }
 
-// Guards that the simulation stays independent of the client it tests.
+// The sandbox does not import the client that is tested with it.
 func TestImportsNoClient(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")
@@ -357,8 +353,7 @@ func TestImportsNoClient(t *testing.T) {
 	}
 }
 
-// Guards that an answer is read to its end by a plain client over a real
-// connection, which stays usable.
+// A plain client can read answers over a real connection, and use the connection again.
 func TestOverConnection(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -377,8 +372,8 @@ func TestOverConnection(t *testing.T) {
 	}
 }
 
-// Guards replicas: users, licences and devices are the same, while registrations,
-// pending requests, counters and switches are those of one instance.
+// Replicas have the same users, licences and devices, but their own registrations, pending
+// requests, counters, failures and variants.
 func TestReplica(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()

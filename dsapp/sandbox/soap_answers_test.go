@@ -99,7 +99,7 @@ var goldenNotFound = golden("prov", `<prov:provisioningExecuteResponse><results 
 	`<returnCode>-1</returnCode><statusCode>-13</statusCode></resultCodes><resultAttribute></resultAttribute>`+
 	`<errorStack><errors><errorCode>-13</errorCode><errorDesc>registration ID not found</errorDesc></errors></errorStack></results></prov:provisioningExecuteResponse>`)
 
-// The answers that end a login and a signature by the device VDS1000120-1.
+// The answers to a completed login and signature of the device VDS1000120-1.
 var (
 	goldenLogin = golden("aut", `<aut:authUserResponse><authUserResults>`+goldenResults("CREDENTIAL-TYPES:CredentialResults",
 		attr("string", "jane.doe", "CREDFLD_USERID"), attr("string", "mydomain.com", "CREDFLD_DOMAIN"),

@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// registerRequest is a request as the interface describes it, with nothing of
-// it made by the code under test.
+// registerRequest is a request written down by hand.
 const registerRequest = `<?xml version="1.0" encoding="UTF-8"?>
 <soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"
     xmlns:xsd="http://www.w3.org/2001/XMLSchema"
@@ -35,7 +34,7 @@ func attr(typ, value, id string) string {
 	return fmt.Sprintf(`<attributes><value xsi:type="xsd:%s">%s</value><attributeID>%s</attributeID></attributes>`, typ, value, id)
 }
 
-// request is a request with the component type and further attributes.
+// request returns a request with the component type and further attributes.
 func request(cmd string, attributes ...string) string {
 	return `<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsd="http://www.w3.org/2001/XMLSchema"` +
 		` xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><e:Body>` +
@@ -59,10 +58,10 @@ func activate(id, signature string) string {
 		attr("string", id, "PROVFLD_REGISTRATIONID"), attr("string", signature, "PROVFLD_SIGNATURE"))
 }
 
-// Requests as the interface describes them, with nothing of them made by the code
-// under test.
+// These functions write requests by hand, without the code under test.
 
-// envelope wraps the content of an operation element; prefix names the scenario.
+// envelope returns a request with the content of its operation element. prefix is that of the
+// scenario.
 func envelope(prefix, operation, content string) string {
 	scenario := map[string]string{"aut": "Authentication", "sig": "Signature", "prov": "Provisioning"}[prefix]
 	return `<?xml version="1.0" encoding="UTF-8"?>
@@ -80,7 +79,7 @@ const (
 	dummyField    = `<dataFieldList><dataField><key>k</key><value>v</value></dataField></dataFieldList>`
 )
 
-// authUser names jane.doe and takes further attributes.
+// authUser returns a request for jane.doe with further attributes.
 func authUser(attributes ...string) string {
 	return envelope("aut", "authUser", `<credentialAttributeSet>`+
 		attr("string", "Push Notification Client", "CREDFLD_COMPONENT_TYPE")+
@@ -195,7 +194,7 @@ func activateStandard(attributes ...string) string {
 	return request("PROVISIONCMD_ACTIVATE", append([]string{attr("string", "jane.doe", "PROVFLD_USERID")}, attributes...)...)
 }
 
-// commandRequests has one good request of every command but provisioningExecute.
+// commandRequests returns a valid request of every command but provisioningExecute.
 func commandRequests() map[string]string {
 	return map[string]string{
 		"authUser":                       authUser(password("x")),

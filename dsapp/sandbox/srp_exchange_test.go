@@ -35,9 +35,8 @@ func startExchange(t *testing.T, s *Server, id, password string) (client *srp.Cl
 	return client, evidence, serverPublic
 }
 
-// Guards an exchange for a multi-device licence byte for byte, with the phone's
-// side of the exchange from the packages that define it: the device opens what the
-// server sealed, and adds itself under the same registration.
+// The answers of an SRP exchange for a multi-device licence have these bytes. The device opens
+// the activation data with the packages srp and seal and completes the activation.
 func TestGoldenExchange(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -91,8 +90,8 @@ func TestGoldenExchange(t *testing.T) {
 	}
 }
 
-// Guards an exchange for a standard licence byte for byte, and its final call with
-// either credential.
+// The answers of an SRP exchange for a standard licence have these bytes, with either
+// confirmation.
 func TestGoldenStandardExchange(t *testing.T) {
 	t.Parallel()
 	for name, credential := range map[string]func(*Authenticator) string{
@@ -165,9 +164,8 @@ func TestGoldenStandardExchange(t *testing.T) {
 	}
 }
 
-// Guards what an exchange refuses: wrong evidence three times ends it, evidence
-// counts for one ephemeral key, keys and evidence keep to their form, other
-// registrations have no exchange.
+// Three wrong proofs remove a registration. A proof is accepted for one ephemeral key.
+// Malformed keys and proofs, and registrations without an exchange, are refused.
 func TestExchangeRefused(t *testing.T) {
 	t.Parallel()
 	s, c := newTestServer()
@@ -200,8 +198,8 @@ func TestExchangeRefused(t *testing.T) {
 	expect("after 600 s", srpEphemeralKey(id, "02"), "STAT_NOT_FOUND")
 }
 
-// Guards the choice of the licence: the user's only one, else one has to be named;
-// a wrong serial number or password fails the command.
+// The user's only licence is chosen, else one must be named. Wrong serial numbers and
+// passwords are refused.
 func TestExchangeLicense(t *testing.T) {
 	t.Parallel()
 	s := New(Options{

@@ -15,8 +15,7 @@ func newStandardServer(licenses int) *Server {
 	})
 }
 
-// Guards standard licences byte for byte: registration, activation by one-time
-// password, reactivation with the counter that the server has.
+// Registration, activation and reactivation of a standard licence have these answers.
 func TestGoldenStandard(t *testing.T) {
 	t.Parallel()
 	s := newStandardServer(1)
@@ -57,8 +56,8 @@ func TestGoldenStandard(t *testing.T) {
 	wantAnswer(t, "activate by derivation code", answer, goldenProvisioning())
 }
 
-// Guards what the commands of standard licences refuse, and how licences are
-// assigned: one that is not activated first, then a new one.
+// The commands of standard licences refuse wrong requests. A licence that is not activated is
+// assigned before a new one.
 func TestStandardRefused(t *testing.T) {
 	t.Parallel()
 	s := newStandardServer(2)

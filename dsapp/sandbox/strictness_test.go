@@ -42,8 +42,8 @@ func testStrictness(t *testing.T, good string, c strictnessCase) {
 	}
 }
 
-// Guards that the server refuses a registration that breaks a rule of the transport, the
-// envelope, the qualification of names or the types.
+// A registration that breaks a rule of the envelope, the qualification of names or the types
+// is refused.
 func TestStrictRegistration(t *testing.T) {
 	t.Parallel()
 	password := `<value xsi:type="xsd:string">s&amp;cret</value>`
@@ -96,8 +96,8 @@ func TestStrictRegistration(t *testing.T) {
 	}
 }
 
-// Guards that the server refuses requests of the other commands that break a rule of the
-// namespaces, the forms, the order of elements or the choice between them.
+// Requests of the other commands that break a rule of the namespaces, the forms, the order of
+// elements or the choice between them are refused.
 func TestStrictCommands(t *testing.T) {
 	t.Parallel()
 	update := updateNotificationID("VDS1000120-1", "0102")
@@ -156,7 +156,7 @@ func TestStrictCommands(t *testing.T) {
 	}
 }
 
-// Guards the HTTP side: path, method, media type, size.
+// The server checks path, method, media type and size of a request.
 func TestTransport(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -196,7 +196,7 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-// Guards SOAP 1.2: media type, envelope, and the form and status of Faults.
+// Answers to SOAP 1.2 have its media type, envelope and form of Faults.
 func TestSOAP12(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -223,9 +223,8 @@ func TestSOAP12(t *testing.T) {
 	}
 }
 
-// Guards that the server understands the gateway's requests as they were written
-// down by hand: each is a request of its command, well-formed, and fails for no
-// other reason than that its user, registration or key does not exist.
+// The gateway's requests, as they were written down by hand, are valid: they fail only because
+// their user, registration or key does not exist.
 func TestRequestsOfTheGateway(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../authserver/soap/testdata/requests/*.xml")

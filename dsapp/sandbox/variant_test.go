@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Guards the answer variants: each changes what it says and keeps the values.
+// Each variant changes the form of an answer and keeps the values.
 func TestVariants(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -41,8 +41,7 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// Guards the variants in answers of the further commands: unknown values beside
-// the known ones, other names, the list of user attributes.
+// Variants apply to the answers of the other commands, too.
 func TestFurtherVariants(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -63,8 +62,7 @@ func TestFurtherVariants(t *testing.T) {
 	}
 }
 
-// Guards the nesting of a typed result: groups open and close where their members
-// begin and end.
+// Elements of a typed result are nested by their paths.
 func TestTypedResult(t *testing.T) {
 	t.Parallel()
 	w := newWriter(provisioningScenario, Variant{Rename: map[string]string{"c": "C"}})
@@ -74,8 +72,7 @@ func TestTypedResult(t *testing.T) {
 	wantAnswer(t, "result", w.String(), typedSuccess+`<result><a><b>1</b><C><d>2</d></C></a><e>&lt;3&gt;</e><f><g><h>4</h></g></f></result>`)
 }
 
-// Guards that every command is counted and fails as it is told to, by the same
-// switches, and that its answer takes the variants.
+// Every command is counted, can be made to fail, and has answers with variants.
 func TestEveryCommand(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()

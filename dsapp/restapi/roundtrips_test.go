@@ -244,18 +244,16 @@ func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
 // machine register repeats it until that is the case.
 func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.RegisteredUser {
 	t.Helper()
-	const tries = 20
-	for range tries {
-		registered, err := phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{
+	var registered sandbox.RegisteredUser
+	poll.Until(t, "a registration with one round trip", func() bool {
+		var err error
+		registered, err = phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{
 			UserID: jane.Name, Domain: jane.Domain, StaticPassword: jane.StaticPassword, LicenseType: license,
 		})
 		must(t, err)
-		if g.trips["DSAPPSRPRegister"] == 1 {
-			return registered
-		}
-	}
-	t.Fatalf("no registration took one round trip, the last one %d", g.trips["DSAPPSRPRegister"])
-	return sandbox.RegisteredUser{}
+		return g.trips["DSAPPSRPRegister"] == 1
+	})
+	return registered
 }
 
 // ask prepares a request for a phone to scan, as the application server does, and

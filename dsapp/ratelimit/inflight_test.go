@@ -44,13 +44,13 @@ func TestInFlightCounts(t *testing.T) {
 		enter := func(t *rapid.T) {
 			s := rapid.SampledFrom(sources).Draw(t, "source")
 			limit := rapid.IntRange(1, 3).Draw(t, "limit")
-			of, hasSite := s.site()
+			siteSource, hasSite := s.site()
 			ofSource, ofSite := 0, 0
 			for _, e := range in {
 				if e.source == s {
 					ofSource++
 				}
-				if hasSite && e.site == of {
+				if hasSite && e.site == siteSource {
 					ofSite++
 				}
 			}
@@ -60,7 +60,7 @@ func TestInFlightCounts(t *testing.T) {
 				t.Fatalf("Enter(%s, %d) = %t, want %t; in flight are %v", s, limit, ok, want, f.counts)
 			}
 			if ok {
-				in = append(in, entry{s, of, leave})
+				in = append(in, entry{s, siteSource, leave})
 			} else {
 				leave()
 			}

@@ -176,8 +176,8 @@ func (l *Limiter) find(s Source) (b, site *bucket) {
 		}
 		return b, b.site
 	}
-	if of, ok := s.site(); ok {
-		if site = l.sites[of]; site != nil && site.element != nil {
+	if siteSource, ok := s.site(); ok {
+		if site = l.sites[siteSource]; site != nil && site.element != nil {
 			l.idle.MoveToFront(site.element)
 		}
 	}
@@ -186,15 +186,15 @@ func (l *Limiter) find(s Source) (b, site *bucket) {
 
 // add creates a full bucket for s, which has none, and one for its /48 if that has none.
 func (l *Limiter) add(s Source, now time.Time) *bucket {
-	of, hasSite := s.site()
-	l.makeRoom(l.sites[of], now)
+	siteSource, hasSite := s.site()
+	l.makeRoom(l.sites[siteSource], now)
 	b := &bucket{source: s, tokens: newTokens(l.perMinute)}
 	b.element = l.recent.PushFront(b)
 	l.buckets[s] = b
 	if !hasSite {
 		return b
 	}
-	b.site = l.sites[of]
+	b.site = l.sites[siteSource]
 	switch {
 	case b.site == nil:
 		// idle is not empty, since there are fewer buckets of sources than of /48s.
@@ -203,8 +203,8 @@ func (l *Limiter) add(s Source, now time.Time) *bucket {
 			l.idle.Remove(evicted.element)
 			delete(l.sites, evicted.source)
 		}
-		b.site = &bucket{source: of, tokens: newTokens(siteFactor * l.perMinute), members: list.New()}
-		l.sites[of] = b.site
+		b.site = &bucket{source: siteSource, tokens: newTokens(siteFactor * l.perMinute), members: list.New()}
+		l.sites[siteSource] = b.site
 	case b.site.element != nil:
 		l.idle.Remove(b.site.element)
 		b.site.element = nil

@@ -186,8 +186,8 @@ func TestSiteOutlivesItsSources(t *testing.T) {
 	kept := func(sites ...int) {
 		t.Helper()
 		for _, site := range sites {
-			if of, _ := v6(site, 0).site(); l.sites[of] == nil {
-				t.Errorf("%s is forgotten", of)
+			if siteSource, _ := v6(site, 0).site(); l.sites[siteSource] == nil {
+				t.Errorf("%s is forgotten", siteSource)
 			}
 		}
 		if len(l.sites) != len(sites) {
@@ -252,22 +252,22 @@ func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
 		t.Fatalf("%d buckets of /48s, at most %d", len(l.sites), l.maxSources)
 	}
 	members, idle := 0, 0
-	for of, site := range l.sites {
+	for siteSource, site := range l.sites {
 		n := site.members.Len()
 		members += n
 		if n == 0 {
 			idle++
 		}
-		if site.source != of || n > max(l.maxSources/siteShare, 1) || (n == 0) != (site.element != nil) {
-			t.Fatalf("%s has %d members, idle %t", of, n, site.element != nil)
+		if site.source != siteSource || n > max(l.maxSources/siteShare, 1) || (n == 0) != (site.element != nil) {
+			t.Fatalf("%s has %d members, idle %t", siteSource, n, site.element != nil)
 		}
 	}
 	for s, b := range l.buckets {
-		of, hasSite := s.site()
+		siteSource, hasSite := s.site()
 		if hasSite {
 			members--
 		}
-		if b.source != s || b.site != l.sites[of] || hasSite != (b.site != nil) {
+		if b.source != s || b.site != l.sites[siteSource] || hasSite != (b.site != nil) {
 			t.Fatalf("%s is not in its /48", s)
 		}
 	}
@@ -295,8 +295,8 @@ func TestLimiterMatchesModel(t *testing.T) {
 			if n := used[s] - burst + 1; n > 0 {
 				wait = time.Duration(n) * refill
 			}
-			if of, ok := s.site(); ok {
-				if n := used[of] - 16*burst + 1; n > 0 {
+			if siteSource, ok := s.site(); ok {
+				if n := used[siteSource] - 16*burst + 1; n > 0 {
 					wait = max(wait, time.Duration(n)*refill/16)
 				}
 			}
@@ -304,8 +304,8 @@ func TestLimiterMatchesModel(t *testing.T) {
 		}
 		take := func(s Source) {
 			used[s] = min(used[s]+1, 2*burst)
-			if of, ok := s.site(); ok {
-				used[of] = min(used[of]+1, 2*16*burst)
+			if siteSource, ok := s.site(); ok {
+				used[siteSource] = min(used[siteSource]+1, 2*16*burst)
 			}
 		}
 		// Some sources have more events than others.
@@ -393,7 +393,7 @@ func TestSitesStayBounded(t *testing.T) {
 				l.Record(v6(99, 0))
 				var before []Source
 				for s := range l.buckets {
-					if of, _ := s.site(); of != l.buckets[v6(99, 0)].site.source {
+					if siteSource, _ := s.site(); siteSource != l.buckets[v6(99, 0)].site.source {
 						before = append(before, s)
 					}
 				}

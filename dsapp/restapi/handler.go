@@ -607,7 +607,7 @@ func (x *request) answer(a answer) {
 func (x *request) observe(a answer) {
 	x.config.Observe(x.r, Observation{
 		Service: x.serviceName(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status,
-		Status: statusName(cmp.Or(a.reason, a.codes.StatusCodeEnum)), Limit: a.limit,
+		Status: statusName(cmp.Or(a.observedStatus, a.codes.StatusCodeEnum)), Limit: a.limit,
 	})
 }
 

@@ -94,8 +94,8 @@ type answer struct {
 	result     []field
 	retryAfter time.Duration
 	limit      Limit
-	// reason is the status for the Observation, if it is not that of codes.
-	reason string
+	// observedStatus is the status for the Observation, if it is not that of codes.
+	observedStatus string
 }
 
 func newAnswer(o Outcome) answer { return answer{outcome: o, response: responseFor(o)} }
@@ -128,7 +128,7 @@ func limitedAnswer(l Limit, retryAfter time.Duration) answer {
 func errorAnswer(s *service, err error) answer {
 	if refusal, ok := errors.AsType[*gateway.Refusal](err); ok {
 		a := newAnswer(Refused)
-		a.codes, a.reason = refusal.Codes, refusal.Status()
+		a.codes, a.observedStatus = refusal.Codes, refusal.Status()
 		return a
 	}
 	if description, ok := descriptionOf(s, err); ok {

@@ -56,7 +56,7 @@ func authenticationCommands() []command {
 		handle: (*Server).authUser,
 	}, {
 		operation: "getSecureChallenge",
-		answer:    "getSecureChallengeRespond", // so spelled
+		answer:    "getSecureChallengeRespond", // spelled like this in the interface
 		component: credComponentType,
 		form: attributeList{set: "credentialAttributeSet", fields: user(
 			field{credChallengeMessage, stringType, true, maxFieldText},
@@ -69,7 +69,7 @@ func authenticationCommands() []command {
 		form:      keyForm("challengeKey", maxRequestKey),
 		handle: func(s *Server, _ context.Context, in values) ([]datum, error) {
 			message, err := s.retrieve(KindLogin, in.text["serialNumber"], in.text["challengeKey"])
-			return []datum{{name: "RequestMessage", value: message}}, err // so spelled
+			return []datum{{name: "RequestMessage", value: message}}, err // spelled like this in the interface
 		},
 	}, {
 		operation: "cancelAuthUser",

@@ -253,7 +253,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
 
 		ClientIP:      clientIP,
-		Sources:       addresses.Source,
+		Source:        addresses.Source,
 		Authenticated: setUser,
 		Observe:       setLogFields,
 		Logger:        logger,

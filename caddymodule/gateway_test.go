@@ -280,7 +280,7 @@ func (s *site) authenticator(t *testing.T) *sandbox.Authenticator {
 // login.
 func (s *site) prepareLogin(t *testing.T) string {
 	t.Helper()
-	bank := sandbox.Application{URL: s.oasURL, Client: s.client}
+	bank := sandbox.ApplicationServer{URL: s.oasURL, Client: s.client}
 	key, err := bank.PrepareLogin(t.Context(), sandbox.LoginRequest{UserID: testUser.Name, Domain: testUser.Domain, Message: "Log in?"})
 	if err != nil {
 		t.Fatal(err)

@@ -147,8 +147,13 @@ func valueOr(configured *int, preset int) int {
 	return *configured
 }
 
+<<<<<<< HEAD
 // addresses returns the rules by which client addresses are grouped for counting.
 func (l *Limits) addresses() (*ratelimit.Addresses, error) {
+=======
+// addresses returns what tells whom the limits count an address for.
+func (l *Limits) addresses() (*ratelimit.AddressMapper, error) {
+>>>>>>> rest
 	prefixes := make([]netip.Prefix, len(l.NAT64Prefixes))
 	for i, text := range l.NAT64Prefixes {
 		var err error
@@ -156,7 +161,7 @@ func (l *Limits) addresses() (*ratelimit.Addresses, error) {
 			return nil, option.Errorf(fmt.Sprintf("nat64_prefixes[%d]", i), "must be a CIDR range such as 2001:db8:122::/48")
 		}
 	}
-	return ratelimit.NewAddresses(prefixes...)
+	return ratelimit.NewAddressMapper(prefixes...)
 }
 
 // limiters belong to the process, so that a reload does not forget what they counted.

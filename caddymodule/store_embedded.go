@@ -161,5 +161,5 @@ var (
 	_ caddy.CleanerUpper = (*EmbeddedStore)(nil)
 	_ Store              = (*EmbeddedStore)(nil)
 	_ OpenStore          = (*embeddedFile)(nil)
-	_ damageReporter       = (*embeddedFile)(nil)
+	_ damageReporter     = (*embeddedFile)(nil)
 )

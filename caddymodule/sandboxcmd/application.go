@@ -76,7 +76,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 		return err
 	}
 	defer client.CloseIdleConnections()
-	application := &sandbox.Application{URL: o.server, Client: client}
+	application := &sandbox.ApplicationServer{URL: o.server, Client: client}
 	login := sandbox.LoginRequest{UserID: o.userID, Domain: o.domain, SerialNumber: o.serialNumber, Message: o.title}
 	signature := sandbox.SignatureRequest{
 		UserID: o.userID, Domain: o.domain, SerialNumber: o.serialNumber, Title: o.title, Fields: fields,
@@ -110,7 +110,7 @@ func (o *applicationOptions) request(ctx context.Context, out io.Writer, kind sa
 
 `, commandName(os.Args[0]), use, kind, flags)
 
-	var done sandbox.Authenticated
+	var done sandbox.AuthenticatedUser
 	if kind == sandbox.KindLogin {
 		done, err = application.RequestLogin(ctx, login)
 	} else {

@@ -202,7 +202,7 @@ func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activated, error) {
+func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activation, error) {
 	if o.standard {
 		return phone.ActivateStandard(ctx, r.identifier, r.password, o.bind)
 	}
@@ -253,7 +253,7 @@ func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				done, err := phone.Complete(c.Context(), kind, a, pending)
 				if err != nil {
 					return err
@@ -284,7 +284,7 @@ rejects it. The phone sends the key of the request in an encrypted message; with
 				return fmt.Errorf("--kind is neither %s nor %s", sandbox.KindSignature, sandbox.KindLogin)
 			}
 			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.Pending) error {
+			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				if err := phone.Cancel(c.Context(), kind, a, pending.Request.Key, !plain); err != nil {
 					return err
 				}
@@ -302,7 +302,11 @@ rejects it. The phone sends the key of the request in an encrypted message; with
 
 // answer retrieves a pending request, prints it and passes it to finish.
 func (o *requestOptions) answer(
+<<<<<<< HEAD
 	ctx context.Context, out io.Writer, kind sandbox.Kind, finish func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
+=======
+	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
+>>>>>>> rest
 ) error {
 	switch {
 	case o.scan && o.requestKey == "":
@@ -398,10 +402,16 @@ func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
+<<<<<<< HEAD
 // describeApproval returns the user and the device of an approval as the end of a sentence, or
 // the empty string if both are unknown.
 func describeApproval(a sandbox.Authenticated) string {
 	if a == (sandbox.Authenticated{}) {
+=======
+// describe tells for whom and by what an approval counts, empty if nothing is known.
+func describe(a sandbox.AuthenticatedUser) string {
+	if a == (sandbox.AuthenticatedUser{}) {
+>>>>>>> rest
 		return ""
 	}
 	text := " for " + a.UserID

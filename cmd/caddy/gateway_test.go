@@ -129,8 +129,8 @@ func (o *oas) note(c net.Conn, state http.ConnState) {
 func (o *oas) Stop() { o.stop() }
 
 // Application is the bank's application server in front of this server.
-func (o *oas) Application() *sandbox.Application {
-	return &sandbox.Application{URL: o.URL, Client: o.client}
+func (o *oas) Application() *sandbox.ApplicationServer {
+	return &sandbox.ApplicationServer{URL: o.URL, Client: o.client}
 }
 
 func certificates(t testing.TB) sandbox.Certificates {

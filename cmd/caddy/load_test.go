@@ -394,7 +394,7 @@ func (w *worker) post(service, key string, members object) error {
 }
 
 // register plays the bank's site.
-func (w *worker) register(user string) (sandbox.UserRegistered, bool) {
+func (w *worker) register(user string) (sandbox.RegisteredUser, bool) {
 	registered, err := w.phone.RegisterUser(w.ctx, backEndKey, sandbox.UserRegistration{
 		UserID: user, Domain: domain, StaticPassword: staticPassword,
 	})
@@ -403,14 +403,14 @@ func (w *worker) register(user string) (sandbox.UserRegistered, bool) {
 }
 
 // activate completes a registration.
-func (w *worker) activate(user string, r sandbox.UserRegistered) (*sandbox.Authenticator, bool) {
+func (w *worker) activate(user string, r sandbox.RegisteredUser) (*sandbox.Authenticator, bool) {
 	done, err := w.phone.Activate(w.ctx, r.RegistrationIdentifier, r.ActivationPassword)
 	ok := w.require(err, done.UserID == user && done.Domain == domain, "an activation of the registered user")
 	return done.Authenticator, ok
 }
 
 // closed makes the call by which a device is added: it must not be admitted.
-func (w *worker) closed(r sandbox.UserRegistered) bool {
+func (w *worker) closed(r sandbox.RegisteredUser) bool {
 	err := w.post(addDeviceService, frontEndKey, object{
 		"registrationIdentifier": r.RegistrationIdentifier, "deviceCode": "12345678901234567890123456",
 	})
@@ -507,7 +507,7 @@ func (w *worker) ask(a *sandbox.Authenticator) (*bankRequest, bool) {
 	var ctx context.Context
 	ctx, q.cancel = context.WithCancel(w.ctx)
 	go func() {
-		var done sandbox.Authenticated
+		var done sandbox.AuthenticatedUser
 		var err error
 		if q.kind == sandbox.KindLogin {
 			done, err = server.Application().RequestLogin(ctx, sandbox.LoginRequest{
@@ -562,7 +562,7 @@ func (q *bankRequest) outcome() error {
 }
 
 // retrieve fetches a request, after which no other application gets it.
-func (w *worker) retrieve(a *sandbox.Authenticator, q *bankRequest) (sandbox.Pending, bool) {
+func (w *worker) retrieve(a *sandbox.Authenticator, q *bankRequest) (sandbox.RetrievedRequest, bool) {
 	pending, err := w.phone.Retrieve(w.ctx, q.kind, a, q.key)
 	if !w.passed(err) {
 		return pending, false
@@ -572,7 +572,7 @@ func (w *worker) retrieve(a *sandbox.Authenticator, q *bankRequest) (sandbox.Pen
 }
 
 // complete approves a request, of which the bank learns.
-func (w *worker) complete(a *sandbox.Authenticator, q *bankRequest, pending sandbox.Pending) {
+func (w *worker) complete(a *sandbox.Authenticator, q *bankRequest, pending sandbox.RetrievedRequest) {
 	done, err := w.phone.Complete(w.ctx, q.kind, a, pending)
 	ok := err == nil && done.SerialNumber == a.SerialNumber && done.UserID == a.UserID && done.Domain == a.Domain
 	what := "a completion by the device"
@@ -585,14 +585,14 @@ func (w *worker) complete(a *sandbox.Authenticator, q *bankRequest, pending sand
 }
 
 // begin has the bank ask and the first device retrieve.
-func (w *worker) begin() (*sandbox.Authenticator, *bankRequest, sandbox.Pending, bool) {
+func (w *worker) begin() (*sandbox.Authenticator, *bankRequest, sandbox.RetrievedRequest, bool) {
 	a, ok := w.device(0)
 	if !ok {
-		return nil, nil, sandbox.Pending{}, false
+		return nil, nil, sandbox.RetrievedRequest{}, false
 	}
 	q, ok := w.ask(a)
 	if !ok {
-		return nil, nil, sandbox.Pending{}, false
+		return nil, nil, sandbox.RetrievedRequest{}, false
 	}
 	pending, ok := w.retrieve(a, q)
 	if !ok {

@@ -401,7 +401,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 			s := kinds[0]
 			key, outcome := ask(t, moved, s, a)
 			held, release = moved.hold(t, s.retrieveCommand)
-			message := make(chan sandbox.Pending, 1)
+			message := make(chan sandbox.RetrievedRequest, 1)
 			go func() {
 				pending, err := phone.Retrieve(t.Context(), sandbox.KindLogin, a, key)
 				message <- pending

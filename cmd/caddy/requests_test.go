@@ -526,7 +526,7 @@ func TestOtherServices(t *testing.T) {
 			done, err := phone.Authenticate(t.Context(), a)
 			require.NoError(t, err)
 			if version == 2 {
-				assert.Equal(t, sandbox.Authenticated{UserID: userID, Domain: domain, SerialNumber: a.SerialNumber}, done)
+				assert.Equal(t, sandbox.AuthenticatedUser{UserID: userID, Domain: domain, SerialNumber: a.SerialNumber}, done)
 			}
 		}
 		status, answer := g.Call(t, "/rest/v2/authentication/authUser", frontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,"password":"000000"}`, userID, domain))

@@ -1,5 +1,5 @@
-// Package apikey holds the API keys of the gateway: who may call it, as which
-// class, from where.
+// Package apikey checks API keys: which application a key belongs to, which class of
+// services it may call, and from which addresses.
 package apikey
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
-// Class says which services a key opens.
+// Class determines which services may be called with a key.
 type Class string
 
 // The classes of keys.
@@ -37,11 +37,11 @@ const (
 // maxNameLength is the longest name of a key's holder, in bytes.
 const maxNameLength = 64
 
-// Key is one API key. The key itself is not kept, only its hash, and neither
-// fmt nor log/slog nor encoding/json prints the hash.
+// Key is one API key. It has only the hash of the key itself, which neither fmt nor
+// log/slog nor encoding/json prints.
 type Key struct {
-	// Name of the application that holds the key. Several keys may carry one
-	// name, so that a key can be replaced while the old one is still in use.
+	// Name of the application that holds the key. Several keys may have the same name, so
+	// that a key can be replaced while the old one is still in use.
 	Name string
 	// Class of the key; the same for all keys of one name.
 	Class Class
@@ -77,8 +77,8 @@ func (k Key) String() string {
 	return fmt.Sprintf("%s (%s)", k.Name, k.Class)
 }
 
-// Format writes name and class of the key, whatever the verb: with String alone
-// verbs such as %d and %#v would still print the hash.
+// Format writes name and class of the key for every verb. With String alone, verbs such as
+// %d and %#v would print the hash.
 func (k Key) Format(s fmt.State, _ rune) {
 	_, _ = io.WriteString(s, k.String())
 }
@@ -88,8 +88,8 @@ func (k Key) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("name", k.Name), slog.String("class", string(k.Class)))
 }
 
-// MarshalText returns name and class of the key. It keeps the hash out of JSON
-// logs, where keys inside other values are marshaled.
+// MarshalText returns name and class of the key. It keeps the hash out of JSON logs of
+// values that contain a Key.
 func (k Key) MarshalText() ([]byte, error) {
 	return []byte(k.String()), nil
 }
@@ -99,8 +99,8 @@ func Hash(key string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(key))
 }
 
-// ParseHash reads the SHA-256 of an API key from 64 hexadecimal digits of either
-// case. The error is what the digits must be, and never contains them.
+// ParseHash decodes the SHA-256 of an API key from 64 hexadecimal digits of either case.
+// The error says what the digits must be, and never contains them.
 func ParseHash(digits string) ([sha256.Size]byte, error) {
 	var h [sha256.Size]byte
 	if len(digits) != hex.EncodedLen(len(h)) {
@@ -115,7 +115,7 @@ func ParseHash(digits string) ([sha256.Size]byte, error) {
 
 // ValidateKey checks that key can be used as an API key: MinKeyLength to
 // MaxKeyLength visible ASCII characters without a colon, which cannot be part of
-// the user name of HTTP Basic authentication (RFC 7617 section 2). The error is what
+// the user name of HTTP Basic authentication (RFC 7617, section 2). The error says what
 // the key must be, and never contains it.
 func ValidateKey(key string) error {
 	if len(key) < MinKeyLength || len(key) > MaxKeyLength {
@@ -129,13 +129,13 @@ func ValidateKey(key string) error {
 	return nil
 }
 
-// KeyError tells what is wrong with one of the keys given to NewSet. It contains
-// neither the key nor its hash. Other keys appear as their index in brackets.
+// KeyError is an error about one of the keys given to NewSet. It contains neither the key
+// nor its hash, and names other keys by their index in brackets.
 type KeyError struct {
 	// Index of the key, counted from 0.
 	Index int
-	// Option is `name`, `class`, one of the ranges in `allow`, or `hash`, which stands
-	// for whichever option the key came from.
+	// Option is the error about `name`, `class`, an element of `allow`, or `hash`, which
+	// stands for the option that the key was configured with.
 	Option option.Error
 }
 
@@ -172,9 +172,8 @@ func NewSet(keys []Key) (*Set, error) {
 		if k.Class != FrontEnd && k.Class != BackEnd {
 			return nil, wrong("class", "must be %q or %q", FrontEnd, BackEnd)
 		}
-		// Two values that no holder of a key can be behind: a field that was
-		// never set, and the hash of an empty secret, which would admit
-		// everybody who presents an empty user name.
+		// The zero value is a field that was not set. The hash of an empty key would
+		// admit everybody with an empty user name.
 		if k.Hash == [sha256.Size]byte{} || k.Hash == Hash("") {
 			return nil, wrong("hash", "is missing, or that of an empty key")
 		}
@@ -199,9 +198,9 @@ func NewSet(keys []Key) (*Set, error) {
 	return s, nil
 }
 
-// Lookup returns the entry of the presented key. The work depends on the number
-// of keys in the set and on the length of the presented one, not on which key
-// matches or how much of it. Keys longer than MaxKeyLength never match.
+// Lookup returns the entry of the presented key. Its running time depends on the number of
+// keys in the set and on the length of the presented key, not on whether, how far and
+// which key matches. Keys longer than MaxKeyLength never match.
 func (s *Set) Lookup(key string) (Key, bool) {
 	fits := subtle.ConstantTimeLessOrEq(len(key), MaxKeyLength)
 	hash := Hash(key[:min(len(key), MaxKeyLength)])
@@ -229,8 +228,8 @@ func validName(name string) bool {
 	return true
 }
 
-// normalize turns a range of IPv4-mapped addresses into an IPv4 range, since Permits
-// compares unmapped addresses.
+// normalize checks a range. It converts a range of IPv4-mapped addresses to an IPv4 range,
+// since Permits compares unmapped addresses.
 func normalize(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
 		return p, errors.New("is an invalid address range")

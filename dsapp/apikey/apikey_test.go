@@ -61,7 +61,7 @@ func TestParseHashRefuses(t *testing.T) {
 	}
 }
 
-// An invalid digit must not be quoted: the text may be a key put into the wrong field.
+// The error of ParseHash contains no digit: the text may be a key in the wrong option.
 func TestParseHashErrorDoesNotQuoteTheInput(t *testing.T) {
 	t.Parallel()
 	_, err := ParseHash(strings.Repeat("~", 64))
@@ -119,8 +119,8 @@ func TestValidateKey(t *testing.T) {
 	}
 }
 
-// Whatever ValidateKey accepts must survive HTTP Basic authentication as a user
-// name and be found in a set.
+// Every key that ValidateKey accepts can be the user name of HTTP Basic authentication, and
+// is found in a set.
 func FuzzValidateKey(f *testing.F) {
 	for _, s := range []string{"", frontKey, "EXAMPLE:FRONT:KEY", strings.Repeat("k", 257), frontKey + "\n"} {
 		f.Add(s)
@@ -190,7 +190,7 @@ func TestNewSetRefuses(t *testing.T) {
 	}
 }
 
-// A key can be replaced without downtime: old and new one carry one name.
+// An old and a new key can have the same name.
 func TestRotationKeepsTheName(t *testing.T) {
 	t.Parallel()
 	s, err := NewSet([]Key{
@@ -239,7 +239,7 @@ func TestLookupRefuses(t *testing.T) {
 	}
 }
 
-// Lookup agrees with a plain map for any set, wherever the key stands in it.
+// Lookup finds the same as a map, for any set and key.
 func TestLookupAgreesWithAMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -335,7 +335,7 @@ func TestPermits(t *testing.T) {
 	}
 }
 
-// A key of no known class that never went through NewSet gets the narrow rule.
+// A key without a class is accepted from loopback addresses only.
 func TestPermitsWithoutClassIsLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	if (Key{}).Permits(netip.MustParseAddr("192.0.2.1")) {
@@ -343,7 +343,7 @@ func TestPermitsWithoutClassIsLoopbackOnly(t *testing.T) {
 	}
 }
 
-// Neither hash bytes nor ranges reach a log, whatever prints the key.
+// No way of printing or logging a key prints its hash or its ranges.
 func TestKeyPrintsNameAndClassOnly(t *testing.T) {
 	t.Parallel()
 	k := Key{Name: "app", Class: FrontEnd, Hash: Hash(frontKey), Allow: prefixes("10.0.0.0/8")}

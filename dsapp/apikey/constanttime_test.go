@@ -7,14 +7,13 @@ import (
 	"go/token"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
 
-// Lookup does the same work for every key. Its syntax tree shows that: it goes
-// through the whole set, inside the loop there is neither a branch nor an
-// operator that compares, and nothing is called but what crypto/subtle has;
-// before the loop is nothing that knows the keys, after it one question of what
-// was found in all.
+// Lookup does the same work for every key, by its syntax tree: a loop over the whole set
+// has no branches, no comparing operators and only calls of crypto/subtle. The code before
+// the loop does not use the keys, and the code after it has one condition.
 func TestLookupDoesTheSameWork(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "apikey.go", nil, parser.SkipObjectResolution)
@@ -71,13 +70,13 @@ func TestLookupDoesTheSameWork(t *testing.T) {
 	if len(after) != 2 {
 		t.Fatalf("%d statements after the loop", len(after))
 	}
-	question, ok := after[0].(*ast.IfStmt)
-	if !ok || question.Init != nil || question.Else != nil || source(question.Cond) != "found & fits != 1" {
+	condition, ok := after[0].(*ast.IfStmt)
+	if !ok || condition.Init != nil || condition.Else != nil || source(condition.Cond) != "found & fits != 1" {
 		t.Errorf("after the loop stands %s", source(after[0]))
 	}
 }
 
-// source writes an expression without its positions.
+// source returns the source text of simple expressions and statements.
 func source(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.Ident:
@@ -94,10 +93,10 @@ func source(n ast.Node) string {
 	return fmt.Sprintf("%T", n)
 }
 
-// probes are keys that a set of the given size is asked for: one that every hash
-// of the set is equal to up to its last bytes, one that differs from all in the
-// first byte, and the first and the last one of the set.
-func probes(tb testing.TB, size int) (s *Set, presented map[string]string) {
+// lookupCases returns a set of the given size and keys to look up: one whose hash equals
+// all hashes of the set but for the last two bytes, one whose hash differs from them in
+// the first byte, the first and the last key of the set, and an empty one.
+func lookupCases(tb testing.TB, size int) (s *Set, presented map[string]string) {
 	tb.Helper()
 	const near = "EXAMPLE-KEY-THAT-IS-NEAR"
 	hash := Hash(near)
@@ -122,39 +121,25 @@ func probes(tb testing.TB, size int) (s *Set, presented map[string]string) {
 	return s, map[string]string{"wrong at the end": near, "wrong at the beginning": far, "first key": first, "last key": last, "no key": ""}
 }
 
-// Time does not tell which key was presented, or how much of one: a loop that
-// ends with the key it looks for would take many times as long for the last
-// of this set as for the first. Compared are the fastest of many short batches in
-// turns, which load from elsewhere only makes fewer.
-func TestTimeDoesNotTellKeys(t *testing.T) {
-	// Not parallel: other tests of the package would take turns with it.
-	const size, rounds, batch, tolerance = 128, 100, 8, 1.5
-	s, presented := probes(t, size)
-	fastest := make(map[string]time.Duration)
-	for range rounds {
-		for name, key := range presented {
-			start := time.Now()
+// Lookup takes the same time for every key. A loop that ends at the matching key would
+// take many times as long for the last key of this set as for the first.
+func TestLookupTakesTheSameTime(t *testing.T) {
+	// Not parallel, so that no other test of the package runs at the same time.
+	const size, batch, tolerance = 128, 8, 1.5
+	s, presented := lookupCases(t, size)
+	var samples []timing.Sample
+	for name, key := range presented {
+		samples = append(samples, timing.Sample{Name: name, Call: func() {
 			for range batch {
 				s.Lookup(key)
 			}
-			if took := time.Since(start); fastest[name] == 0 || took < fastest[name] {
-				fastest[name] = took
-			}
-		}
+		}})
 	}
-	low, high := time.Duration(1<<62), time.Duration(0)
-	for _, took := range fastest {
-		low, high = min(low, took), max(high, took)
-	}
-	t.Logf("%d lookups among %d keys: %v", batch, size, fastest)
-	if float64(high) > tolerance*float64(low) {
-		t.Errorf("times differ: %v", fastest)
-	}
+	timing.Same(t, tolerance, samples)
 }
 
-// What TestTimeDoesNotTellKeys compares, to be looked at in detail.
 func BenchmarkLookupOf(b *testing.B) {
-	s, presented := probes(b, 256)
+	s, presented := lookupCases(b, 256)
 	for name, key := range presented {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
@@ -164,7 +149,7 @@ func BenchmarkLookupOf(b *testing.B) {
 	}
 }
 
-// Whatever is presented as a key, Lookup finds what a map finds.
+// Lookup finds the same as a map, for any text.
 func FuzzLookup(f *testing.F) {
 	known := map[string]string{frontKey: "front", backKey: "back", string(make([]byte, MaxKeyLength)): "longest"}
 	keys := make([]Key, 0, len(known))

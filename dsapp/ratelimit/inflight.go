@@ -2,18 +2,17 @@ package ratelimit
 
 import "sync"
 
-// InFlight counts what is going on at the same time per source. The zero InFlight
-// is ready to use. All methods may be called concurrently.
+// InFlight counts concurrent events per source. The zero InFlight is ready to use. All
+// methods may be called concurrently.
 type InFlight struct {
 	mu     sync.Mutex
-	counts map[Source]int // of sources and of their /48s, above 0
+	counts map[Source]int // of sources and /48s; no value is 0
 }
 
-// Enter begins something for a source and reports whether it may. The source may
-// have limit of them at once, and its /48, if it has one, 16 times as many
-// together. The caller ends it with leave, which must be called once, if ok is
-// true; else leave does nothing. With limit 0 or less there is no limit, and nothing
-// is counted.
+// Enter counts an event of a source and reports whether it is admitted: the source may
+// have at most limit concurrent events, and all sources of a /48 together 16 times as
+// many. If ok is true, the caller must call leave once, when the event ends; else leave
+// does nothing. If limit is 0 or less, every event is admitted and none is counted.
 func (f *InFlight) Enter(s Source, limit int) (leave func(), ok bool) {
 	if limit <= 0 {
 		return func() {}, true
@@ -41,7 +40,7 @@ func (f *InFlight) Enter(s Source, limit int) (leave func(), ok bool) {
 	}, true
 }
 
-// end takes one from a count. Counts of 0 are not kept.
+// end decrements a count. It deletes a count of 0.
 func (f *InFlight) end(s Source) {
 	if f.counts[s] > 1 {
 		f.counts[s]--

@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Without a limit nothing is refused and nothing is kept, and what began then does
-// not count, nor end what does.
+// Without a limit, events are neither refused nor counted, and their end does not change
+// a count.
 func TestInFlightOff(t *testing.T) {
 	t.Parallel()
 	var f InFlight
@@ -18,59 +18,56 @@ func TestInFlightOff(t *testing.T) {
 		t.Fatalf("Enter = %t, keeps %v", ok, f.counts)
 	}
 	if _, ok := f.Enter(v4(1), 1); !ok {
-		t.Error("what began without a limit counts")
+		t.Error("an event that began without a limit is counted")
 	}
 	leave()
 	if _, ok := f.Enter(v4(1), 1); ok {
-		t.Error("its end ended something else")
+		t.Error("its end was counted")
 	}
 }
 
-// For any sequence of begins, with limits that change, and ends, Enter admits
-// exactly what is below the limit of the source and 16 times the limit of its /48,
-// and nothing is kept of sources without anything.
+// For any sequence of events and limits, Enter admits exactly those below the limit of the
+// source and 16 times the limit of its /48. No count of 0 is kept.
 func TestInFlightCounts(t *testing.T) {
 	t.Parallel()
-	sources := []Source{v4(1), Named("a"), {}, v6(2, 0)}
+	sources := []Source{v4(1), ApplicationSource("a"), {}, v6(2, 0)}
 	for subnet := range 20 {
 		sources = append(sources, v6(1, subnet))
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		var f InFlight
 		type entry struct {
-			source Source
-			leave  func()
+			source, site Source
+			leave        func()
 		}
 		var in []entry
-		count := func(is func(Source) bool) (n int) {
-			for _, e := range in {
-				if is(e.source) {
-					n++
-				}
-			}
-			return n
-		}
 		enter := func(t *rapid.T) {
 			s := rapid.SampledFrom(sources).Draw(t, "source")
 			limit := rapid.IntRange(1, 3).Draw(t, "limit")
-			of, hasSite := s.site()
-			want := count(func(other Source) bool { return other == s }) < limit
-			if hasSite && count(func(other Source) bool { site, _ := other.site(); return site == of }) >= 16*limit {
-				want = false
+			siteSource, hasSite := s.site()
+			ofSource, ofSite := 0, 0
+			for _, e := range in {
+				if e.source == s {
+					ofSource++
+				}
+				if hasSite && e.site == siteSource {
+					ofSite++
+				}
 			}
+			want := ofSource < limit && ofSite < 16*limit
 			leave, ok := f.Enter(s, limit)
 			if ok != want {
 				t.Fatalf("Enter(%s, %d) = %t, want %t; in flight are %v", s, limit, ok, want, f.counts)
 			}
 			if ok {
-				in = append(in, entry{s, leave})
+				in = append(in, entry{s, siteSource, leave})
 			} else {
 				leave()
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": enter,
-			// Enough for a /48 to be full now and then.
+			// So that some /48 reaches its limit.
 			"enter many": func(t *rapid.T) {
 				for range 40 {
 					enter(t)
@@ -94,7 +91,7 @@ func TestInFlightCounts(t *testing.T) {
 	})
 }
 
-// The limit holds across goroutines.
+// The limit holds for concurrent calls.
 func TestInFlightConcurrently(t *testing.T) {
 	t.Parallel()
 	const limit = 3

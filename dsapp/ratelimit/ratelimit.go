@@ -1,5 +1,5 @@
-// Package ratelimit limits how often something may happen per source, and how
-// often at the same time, with a bounded number of counters in memory.
+// Package ratelimit limits the rate of events and the number of concurrent events per
+// source, with a bounded number of counters in memory.
 package ratelimit
 
 import (
@@ -14,64 +14,66 @@ import (
 )
 
 const (
-	// probes is how many of the least recently used buckets are looked at for one
-	// that can be dropped without forgetting anything.
+	// probes is the number of least recently used buckets among which a full one is
+	// searched for eviction.
 	probes = 16
-	// siteShare is the part of the buckets that the sources of one /48 may have:
-	// one in so many.
+	// The sources of one /48 may have one in siteShare buckets.
 	siteShare = 64
 )
 
-// Limiter keeps one token bucket per source. A bucket starts full, holds as many
-// tokens as the limit has per minute, and is refilled evenly. The /48 that an IPv6
-// address is in has a bucket, too, which holds 16 times as many and is refilled 16
-// times as fast. An event takes a token from both.
+// Limiter has one token bucket per source. A bucket starts full, holds as many tokens as
+// the limit per minute, and is refilled evenly. The /48 that contains an IPv6 address has
+// a bucket, too, which holds 16 times as many tokens and is refilled 16 times as fast. An
+// event takes a token from both.
 //
-// There are two ways to use it. Where every event counts, call Allow. Where only
-// some outcome counts, such as a wrong key, call Blocked before the event and
-// Record after that outcome.
+// If every event counts, call Allow. If only failures count, such as wrong keys, call
+// Blocked before the event and Record after a failure.
 //
-// At most maxSources buckets of sources are kept, and of these at most 1/64, but
-// one at least, of sources in the same /48. When one more is needed, the first full
-// one among the 16 least recently used is dropped, which forgets nothing; if there
-// is none, the least recently used one is. A source whose /48 has buckets while no
-// more may be kept displaces one of these and none of others. As many buckets of
-// /48s are kept, and no bucket of a /48 is dropped while one of its sources has a
-// bucket. All methods may be called concurrently.
+// At most maxSources buckets of sources are kept, and at most 1/64 of these, but at least
+// one, for sources in the same /48. If another bucket is needed, the first full one among
+// the 16 least recently used is evicted, which loses no information; if none is full, the
+// least recently used one. If all buckets are in use, a source in a /48 that has buckets
+// evicts one of these. At most maxSources buckets of /48s are kept, too. The bucket of a
+// /48 is not evicted while one of its sources has a bucket. All methods may be called
+// concurrently.
 type Limiter struct {
-	now func() time.Time // time.Now, but for tests
+	now func() time.Time // time.Now except in tests
 
 	mu         sync.Mutex
 	perMinute  int
 	maxSources int
 	buckets    map[Source]*bucket // of sources
-	recent     *list.List         // of these, most recently used first
+	recent     *list.List         // buckets of sources, most recently used first
 	sites      map[Source]*bucket // of /48s
-	idle       *list.List         // of these those without members, most recently used first
+	idle       *list.List         // buckets of /48s without members, most recently used first
 }
 
-// bucket is that of a source or of a /48. Lists hold *bucket.
+// bucket is the token bucket of a source or of a /48. The values of all lists are of type
+// *bucket.
 type bucket struct {
-	source Source
-	tokens *rate.Limiter
-	place  *list.Element // in recent or idle; nil for a /48 with members
+	source  Source
+	tokens  *rate.Limiter
+	element *list.Element // of recent or idle; nil for a /48 with members
 
-	site   *bucket       // of the /48 that the source is in; nil if there is none
-	inSite *list.Element // in the members of site
+	// Only for a source in a /48.
+	site          *bucket
+	memberElement *list.Element // of site.members
 
-	members *list.List // of a /48: the buckets of its sources, most recently used first
+	// Only for a /48: the buckets of its sources, most recently used first.
+	members *list.List
 }
 
 // maxLimit keeps the arithmetic of the buckets far from overflow.
 const maxLimit = 1_000_000
 
-// CheckLimit checks a limit, per minute or in flight, that the configuration gives in
-// the option named name: 0, for none, to 1000000. The error is an *option.Error.
+// CheckLimit checks a limit, per minute or of concurrent events, in the option with the
+// given name of the configuration: 0, for no limit, to 1000000. The error is an
+// *option.Error.
 func CheckLimit(name string, limit int) error { return option.Number(name, limit, 0, maxLimit) }
 
-// New returns a Limiter that admits perMinute events per minute and source, and as
-// many at once. With perMinute 0 or less it admits everything. It keeps state for
-// at most maxSources sources, and for one if maxSources is less.
+// New returns a Limiter that admits perMinute events per minute and source, in bursts of
+// at most as many. If perMinute is 0 or less, it admits everything. It keeps state for at
+// most maxSources sources; a value below 1 counts as 1.
 func New(perMinute, maxSources int) *Limiter {
 	return &Limiter{
 		now:        time.Now,
@@ -84,9 +86,8 @@ func New(perMinute, maxSources int) *Limiter {
 	}
 }
 
-// Allow takes a token from the bucket of s, and from that of its /48, and reports
-// whether there was one in each. If not, it takes none and returns the time after
-// which there will be.
+// Allow takes a token from the bucket of s and one from that of its /48. If one of them
+// is empty, it takes none, and returns false and the time until both have one.
 func (l *Limiter) Allow(s Source) (ok bool, retryAfter time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,8 +107,8 @@ func (l *Limiter) Allow(s Source) (ok bool, retryAfter time.Duration) {
 	return true, 0
 }
 
-// Blocked reports whether the bucket of s or that of its /48 is empty, and if so
-// the time after which neither will be. It takes nothing.
+// Blocked reports whether the bucket of s or that of its /48 is empty, and if so the time
+// until neither is. It takes no token.
 func (l *Limiter) Blocked(s Source) (blocked bool, retryAfter time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,10 +118,11 @@ func (l *Limiter) Blocked(s Source) (blocked bool, retryAfter time.Duration) {
 	return retryAfter > 0, retryAfter
 }
 
-// Record takes a token from the bucket of s, and from that of its /48, even if
-// there is none. Events that passed Blocked at the same time are thereby paid for
-// afterwards. The debt ends at one burst: after its last event a source stays
-// blocked for at most a minute and the time that one token takes.
+// Record takes a token from the bucket of s and one from that of its /48, also from an
+// empty bucket, whose number of tokens becomes negative. So concurrent events that passed
+// Blocked before any of them was recorded count, too. The number of tokens does not fall
+// below that of an empty bucket by more than one burst: a source is blocked for at most
+// a minute and the time of one token after its last event.
 func (l *Limiter) Record(s Source) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,9 +138,9 @@ func (l *Limiter) Record(s Source) {
 	b.site.take(now)
 }
 
-// SetLimit changes the limit for all sources. Every bucket, or its debt, stays
-// filled to the same share, so a source that is blocked stays blocked. With
-// perMinute 0 or less everything is admitted and forgotten.
+// SetLimit changes the limit for all sources. The tokens of every bucket, also negative
+// numbers of them, are scaled with the limit, so that a blocked source stays blocked. If
+// perMinute is 0 or less, everything is admitted and all buckets are dropped.
 func (l *Limiter) SetLimit(perMinute int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,56 +165,56 @@ func (l *Limiter) SetLimit(perMinute int) {
 	}
 }
 
-// find returns the buckets of s and of its /48, nil if there are none, and marks
-// them as just used. A source that keeps trying while it is blocked must not become
-// the oldest one and be forgotten.
+// find returns the buckets of s and of its /48, nil if there are none, and marks them as
+// used. A source that keeps trying while it is blocked must not be evicted as the least
+// recently used one.
 func (l *Limiter) find(s Source) (b, site *bucket) {
 	if b = l.buckets[s]; b != nil {
-		l.recent.MoveToFront(b.place)
+		l.recent.MoveToFront(b.element)
 		if b.site != nil {
-			b.site.members.MoveToFront(b.inSite)
+			b.site.members.MoveToFront(b.memberElement)
 		}
 		return b, b.site
 	}
-	if of, ok := s.site(); ok {
-		if site = l.sites[of]; site != nil && site.place != nil {
-			l.idle.MoveToFront(site.place)
+	if siteSource, ok := s.site(); ok {
+		if site = l.sites[siteSource]; site != nil && site.element != nil {
+			l.idle.MoveToFront(site.element)
 		}
 	}
 	return nil, site
 }
 
-// add makes a full bucket for s, which has none, and one for its /48 if need be.
+// add creates a full bucket for s, which has none, and one for its /48 if that has none.
 func (l *Limiter) add(s Source, now time.Time) *bucket {
-	of, hasSite := s.site()
-	l.makeRoom(l.sites[of], now)
+	siteSource, hasSite := s.site()
+	l.makeRoom(l.sites[siteSource], now)
 	b := &bucket{source: s, tokens: newTokens(l.perMinute)}
-	b.place = l.recent.PushFront(b)
+	b.element = l.recent.PushFront(b)
 	l.buckets[s] = b
 	if !hasSite {
 		return b
 	}
-	b.site = l.sites[of]
+	b.site = l.sites[siteSource]
 	switch {
 	case b.site == nil:
-		// Not all that are kept have members: there are fewer other sources.
+		// idle is not empty, since there are fewer buckets of sources than of /48s.
 		if len(l.sites) >= l.maxSources {
-			oldest := victim(l.idle, now)
-			l.idle.Remove(oldest.place)
-			delete(l.sites, oldest.source)
+			evicted := victim(l.idle, now)
+			l.idle.Remove(evicted.element)
+			delete(l.sites, evicted.source)
 		}
-		b.site = &bucket{source: of, tokens: newTokens(siteFactor * l.perMinute), members: list.New()}
-		l.sites[of] = b.site
-	case b.site.place != nil:
-		l.idle.Remove(b.site.place)
-		b.site.place = nil
+		b.site = &bucket{source: siteSource, tokens: newTokens(siteFactor * l.perMinute), members: list.New()}
+		l.sites[siteSource] = b.site
+	case b.site.element != nil:
+		l.idle.Remove(b.site.element)
+		b.site.element = nil
 	}
-	b.inSite = b.site.members.PushFront(b)
+	b.memberElement = b.site.members.PushFront(b)
 	return b
 }
 
-// makeRoom drops a bucket if there is no room for one of a further source. site is
-// the bucket of its /48, nil if there is none.
+// makeRoom evicts a bucket if there is no room for the bucket of another source. site is
+// the bucket of that source's /48, nil if there is none.
 func (l *Limiter) makeRoom(site *bucket, now time.Time) {
 	full := len(l.buckets) >= l.maxSources
 	from := l.recent
@@ -222,18 +224,18 @@ func (l *Limiter) makeRoom(site *bucket, now time.Time) {
 		return
 	}
 	b := victim(from, now)
-	l.recent.Remove(b.place)
+	l.recent.Remove(b.element)
 	delete(l.buckets, b.source)
 	if b.site == nil {
 		return
 	}
-	b.site.members.Remove(b.inSite)
+	b.site.members.Remove(b.memberElement)
 	if b.site.members.Len() == 0 {
-		b.site.place = l.idle.PushFront(b.site)
+		b.site.element = l.idle.PushFront(b.site)
 	}
 }
 
-// victim returns the bucket of a list, which is not empty, that goes first.
+// victim returns the bucket to evict from a list that is not empty.
 func victim(from *list.List, now time.Time) *bucket {
 	for e, i := from.Back(), 0; e != nil && i < probes; e, i = e.Prev(), i+1 {
 		if b := e.Value.(*bucket); b.tokens.TokensAt(now) >= float64(b.tokens.Burst()) {
@@ -247,8 +249,8 @@ func newTokens(perMinute int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(float64(perMinute)/time.Minute.Seconds()), perMinute)
 }
 
-// untilNext returns the time until b holds a token, 0 if it holds one now or is no
-// bucket. It is rounded to the nanosecond.
+// untilNext returns the time until b holds a token, rounded to the nanosecond; 0 if it
+// holds one now or is nil.
 func (b *bucket) untilNext(now time.Time) time.Duration {
 	if b == nil {
 		return 0
@@ -257,20 +259,20 @@ func (b *bucket) untilNext(now time.Time) time.Duration {
 	return time.Duration(math.Round(missing / float64(b.tokens.Limit()) * float64(time.Second)))
 }
 
-// take takes a token even if there is none, but no more than a burst of them. If b
-// is no bucket, it does nothing.
+// take takes a token unless the bucket lacks a whole burst already. It does nothing if b
+// is nil.
 func (b *bucket) take(now time.Time) {
 	if b != nil && b.tokens.TokensAt(now) >= float64(1-b.tokens.Burst()) {
 		b.tokens.ReserveN(now, 1)
 	}
 }
 
-// setLimit changes the limit and keeps the share that b is filled to.
+// setLimit changes the limit and scales the number of tokens.
 func (b *bucket) setLimit(perMinute int, now time.Time) {
-	share := 1 - b.tokens.TokensAt(now)/float64(b.tokens.Burst())
+	missing := 1 - b.tokens.TokensAt(now)/float64(b.tokens.Burst())
 	b.tokens = newTokens(perMinute)
-	used := int(math.Ceil(share * float64(perMinute)))
-	// One reservation cannot exceed the burst, a bucket in debt lacks more.
+	used := int(math.Ceil(missing * float64(perMinute)))
+	// One reservation cannot exceed the burst, but up to two bursts may be missing.
 	b.tokens.ReserveN(now, min(used, perMinute))
 	b.tokens.ReserveN(now, max(used-perMinute, 0))
 }

@@ -8,21 +8,19 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
 )
 
-// clock is a time source that moves only when told.
-type clock struct{ t time.Time }
-
-func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
-
-func withClock(perMinute, maxKeys int) (*Limiter, *clock) {
-	c := &clock{t: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	l := New(perMinute, maxKeys)
-	l.now = func() time.Time { return c.t }
+// withClock returns a Limiter and the clock that it goes by.
+func withClock(perMinute, maxSources int) (*Limiter, *clock.Clock) {
+	c := clock.New()
+	l := New(perMinute, maxSources)
+	l.now = c.Now
 	return l, c
 }
 
-// admitted counts how many of n events pass Allow at this moment.
+// admitted returns how many of n events Allow admits now.
 func admitted(l *Limiter, s Source, n int) int {
 	count := 0
 	for range n {
@@ -40,46 +38,46 @@ func mustBlock(t *testing.T, l *Limiter, s Source, want bool) {
 	}
 }
 
-// A burst of one minute's worth, then an even rate.
+// Allow admits a burst of as many events as per minute, then an even rate.
 func TestAllowAdmitsABurstThenTheRate(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	if n := admitted(l, Named("a"), 100); n != 60 {
+	if n := admitted(l, ApplicationSource("a"), 100); n != 60 {
 		t.Errorf("admitted %d at once, want 60", n)
 	}
-	if ok, retry := l.Allow(Named("a")); ok || retry != time.Second {
+	if ok, retry := l.Allow(ApplicationSource("a")); ok || retry != time.Second {
 		t.Errorf("Allow = %t, %v, want refused for 1s", ok, retry)
 	}
-	c.advance(999 * time.Millisecond)
-	if ok, retry := l.Allow(Named("a")); ok || retry != time.Millisecond {
+	c.Advance(999 * time.Millisecond)
+	if ok, retry := l.Allow(ApplicationSource("a")); ok || retry != time.Millisecond {
 		t.Errorf("Allow = %t, %v, want refused for 1ms", ok, retry)
 	}
-	c.advance(time.Millisecond)
-	if n := admitted(l, Named("a"), 5); n != 1 {
+	c.Advance(time.Millisecond)
+	if n := admitted(l, ApplicationSource("a"), 5); n != 1 {
 		t.Errorf("admitted %d after one second, want 1", n)
 	}
-	c.advance(time.Hour)
-	if n := admitted(l, Named("a"), 100); n != 60 {
+	c.Advance(time.Hour)
+	if n := admitted(l, ApplicationSource("a"), 100); n != 60 {
 		t.Errorf("admitted %d after an hour, want 60", n)
 	}
 }
 
-func TestKeysAreIndependent(t *testing.T) {
+func TestSourcesAreIndependent(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 10)
-	admitted(l, Named("a"), 5)
-	if n := admitted(l, Named("b"), 5); n != 2 {
+	admitted(l, ApplicationSource("a"), 5)
+	if n := admitted(l, ApplicationSource("b"), 5); n != 2 {
 		t.Errorf("admitted %d of another key, want 2", n)
 	}
 }
 
-// Refused events cost nothing: hammering does not postpone the next admission.
+// Refused events do not delay the next admission.
 func TestRefusedEventsTakeNoToken(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	admitted(l, Named("a"), 1000)
-	c.advance(time.Second)
-	if ok, _ := l.Allow(Named("a")); !ok {
+	admitted(l, ApplicationSource("a"), 1000)
+	c.Advance(time.Second)
+	if ok, _ := l.Allow(ApplicationSource("a")); !ok {
 		t.Error("refused after the announced second")
 	}
 }
@@ -88,101 +86,100 @@ func TestOffAdmitsEverythingAndKeepsNothing(t *testing.T) {
 	t.Parallel()
 	for _, perMinute := range []int{0, -1} {
 		l, _ := withClock(perMinute, 10)
-		if n := admitted(l, Named("a"), 1000); n != 1000 {
+		if n := admitted(l, ApplicationSource("a"), 1000); n != 1000 {
 			t.Errorf("limit %d admitted %d of 1000", perMinute, n)
 		}
 		for range 1000 {
-			l.Record(Named("a"))
+			l.Record(ApplicationSource("a"))
 		}
-		mustBlock(t, l, Named("a"), false)
+		mustBlock(t, l, ApplicationSource("a"), false)
 		if n := len(l.buckets); n != 0 {
 			t.Errorf("limit %d keeps %d buckets", perMinute, n)
 		}
 	}
 }
 
-// Looking is free, only recorded outcomes count.
+// Blocked takes no token, Record takes one.
 func TestBlockedTakesNothingRecordDoes(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(3, 10)
 	for range 100 {
-		mustBlock(t, l, Named("a"), false)
+		mustBlock(t, l, ApplicationSource("a"), false)
 	}
 	if n := len(l.buckets); n != 0 {
 		t.Errorf("looking made %d buckets", n)
 	}
 	for range 3 {
-		mustBlock(t, l, Named("a"), false)
-		l.Record(Named("a"))
+		mustBlock(t, l, ApplicationSource("a"), false)
+		l.Record(ApplicationSource("a"))
 	}
-	mustBlock(t, l, Named("a"), true)
-	mustBlock(t, l, Named("b"), false)
-	if _, retry := l.Blocked(Named("a")); retry != 20*time.Second {
+	mustBlock(t, l, ApplicationSource("a"), true)
+	mustBlock(t, l, ApplicationSource("b"), false)
+	if _, retry := l.Blocked(ApplicationSource("a")); retry != 20*time.Second {
 		t.Errorf("retry after %v, want 20s", retry)
 	}
-	c.advance(20 * time.Second)
-	mustBlock(t, l, Named("a"), false)
-	l.Record(Named("a"))
-	mustBlock(t, l, Named("a"), true)
+	c.Advance(20 * time.Second)
+	mustBlock(t, l, ApplicationSource("a"), false)
+	l.Record(ApplicationSource("a"))
+	mustBlock(t, l, ApplicationSource("a"), true)
 }
 
-// A wave of events that passed Blocked together is paid for afterwards, yet never
-// by more than about a minute of waiting.
+// Record takes tokens from an empty bucket, but never more than one burst.
 func TestRecordGoesIntoBoundedDebt(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
 	for range 60 + 10 {
-		l.Record(Named("a"))
+		l.Record(ApplicationSource("a"))
 	}
-	if _, retry := l.Blocked(Named("a")); retry != 11*time.Second {
+	if _, retry := l.Blocked(ApplicationSource("a")); retry != 11*time.Second {
 		t.Errorf("retry after %v, want 11s", retry)
 	}
 	for range 10_000 {
-		l.Record(Named("a"))
+		l.Record(ApplicationSource("a"))
 	}
-	_, retry := l.Blocked(Named("a"))
+	_, retry := l.Blocked(ApplicationSource("a"))
 	if retry != 61*time.Second {
 		t.Errorf("retry after %v, want 61s", retry)
 	}
-	c.advance(retry)
-	mustBlock(t, l, Named("a"), false)
+	c.Advance(retry)
+	mustBlock(t, l, ApplicationSource("a"), false)
 }
 
-// A configuration reload changes the limit but frees nobody.
+// SetLimit scales the tokens of all buckets, so that no source is unblocked.
 func TestSetLimitKeepsTheShare(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10)
-	admitted(l, Named("empty"), 60)
-	admitted(l, Named("half"), 30)
-	admitted(l, Named("untouched"), 1)
-	c.advance(time.Second)
+	admitted(l, ApplicationSource("empty"), 60)
+	admitted(l, ApplicationSource("half"), 30)
+	admitted(l, ApplicationSource("untouched"), 1)
+	c.Advance(time.Second)
 	for range 90 {
-		l.Record(Named("debt"))
+		l.Record(ApplicationSource("debt"))
 	}
 
 	l.SetLimit(600)
-	if n := admitted(l, Named("half"), 1000); n != 310 {
+	if n := admitted(l, ApplicationSource("half"), 1000); n != 310 {
 		t.Errorf("half: admitted %d, want 310", n)
 	}
-	if n := admitted(l, Named("untouched"), 1000); n != 600 {
+	if n := admitted(l, ApplicationSource("untouched"), 1000); n != 600 {
 		t.Errorf("untouched: admitted %d, want 600", n)
 	}
-	if n := admitted(l, Named("empty"), 1000); n != 10 {
+	if n := admitted(l, ApplicationSource("empty"), 1000); n != 10 {
 		t.Errorf("empty: admitted %d, want 10", n)
 	}
-	if n := admitted(l, Named("new"), 1000); n != 600 {
+	if n := admitted(l, ApplicationSource("new"), 1000); n != 600 {
 		t.Errorf("new: admitted %d, want 600", n)
 	}
-	if _, retry := l.Blocked(Named("debt")); retry != 30*time.Second+100*time.Millisecond {
+	if _, retry := l.Blocked(ApplicationSource("debt")); retry != 30*time.Second+100*time.Millisecond {
 		t.Errorf("debt: retry after %v, want 30.1s", retry)
 	}
 
 	l.SetLimit(6)
-	if _, retry := l.Blocked(Named("debt")); retry != 40*time.Second {
+	if _, retry := l.Blocked(ApplicationSource("debt")); retry != 40*time.Second {
 		t.Errorf("debt: retry after %v, want 40s", retry)
 	}
-	c.advance(10 * time.Second)
-	if n := admitted(l, Named("empty"), 10); n != 1 {
+	c.Advance(10 * time.Second)
+	if n := admitted(l, ApplicationSource("empty"), 10); n != 1 {
 		t.Errorf("empty: admitted %d at the new rate, want 1", n)
 	}
 }
@@ -190,9 +187,9 @@ func TestSetLimitKeepsTheShare(t *testing.T) {
 func TestSetLimitToTheSameChangesNothing(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(7, 10)
-	admitted(l, Named("a"), 3)
+	admitted(l, ApplicationSource("a"), 3)
 	l.SetLimit(7)
-	if n := admitted(l, Named("a"), 10); n != 4 {
+	if n := admitted(l, ApplicationSource("a"), 10); n != 4 {
 		t.Errorf("admitted %d, want 4", n)
 	}
 }
@@ -200,36 +197,36 @@ func TestSetLimitToTheSameChangesNothing(t *testing.T) {
 func TestSetLimitOffAndOnStartsAnew(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 10)
-	admitted(l, Named("a"), 2)
+	admitted(l, ApplicationSource("a"), 2)
 	l.SetLimit(0)
-	if n := admitted(l, Named("a"), 100); n != 100 {
+	if n := admitted(l, ApplicationSource("a"), 100); n != 100 {
 		t.Errorf("admitted %d of 100 while off", n)
 	}
-	mustBlock(t, l, Named("a"), false)
+	mustBlock(t, l, ApplicationSource("a"), false)
 	l.SetLimit(2)
-	if n := admitted(l, Named("a"), 100); n != 2 {
+	if n := admitted(l, ApplicationSource("a"), 100); n != 2 {
 		t.Errorf("admitted %d, want 2", n)
 	}
 }
 
-// Memory is bounded, and what is forgotten first no longer matters.
+// A full bucket is evicted before the least recently used one.
 func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 3)
-	admitted(l, Named("drained"), 60)
-	admitted(l, Named("idle"), 1)
-	c.advance(time.Second)
-	admitted(l, Named("busy"), 60)
-	admitted(l, Named("new"), 1)
-	if _, ok := l.buckets[Named("idle")]; ok {
+	admitted(l, ApplicationSource("drained"), 60)
+	admitted(l, ApplicationSource("idle"), 1)
+	c.Advance(time.Second)
+	admitted(l, ApplicationSource("busy"), 60)
+	admitted(l, ApplicationSource("new"), 1)
+	if _, ok := l.buckets[ApplicationSource("idle")]; ok {
 		t.Error("the full bucket is still there")
 	}
-	if n := admitted(l, Named("drained"), 60); n != 1 {
+	if n := admitted(l, ApplicationSource("drained"), 60); n != 1 {
 		t.Errorf("drained: admitted %d, want the 1 of one second", n)
 	}
 	// Now all three lack tokens; "busy" was used longest ago.
-	admitted(l, Named("newer"), 1)
-	if _, ok := l.buckets[Named("busy")]; ok {
+	admitted(l, ApplicationSource("newer"), 1)
+	if _, ok := l.buckets[ApplicationSource("busy")]; ok {
 		t.Error("the oldest bucket is still there")
 	}
 	if n := len(l.buckets); n != 3 || l.recent.Len() != 3 {
@@ -237,49 +234,49 @@ func TestEvictsAFullBucketBeforeTheOldest(t *testing.T) {
 	}
 }
 
-// A source cannot have its block forgotten by trying on while others come.
-func TestBlockedSourceThatTriesOnIsNotForgotten(t *testing.T) {
+// A blocked source that keeps trying is not evicted.
+func TestBlockedSourceThatKeepsTryingIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 4)
 	for range 3 {
-		l.Record(Named("a"))
+		l.Record(ApplicationSource("a"))
 	}
 	for i := range 100 {
-		mustBlock(t, l, Named("a"), true)
+		mustBlock(t, l, ApplicationSource("a"), true)
 		for range 2 {
-			l.Record(Named(strconv.Itoa(i)))
+			l.Record(ApplicationSource(strconv.Itoa(i)))
 		}
 	}
-	mustBlock(t, l, Named("a"), true)
+	mustBlock(t, l, ApplicationSource("a"), true)
 }
 
-// A flood of sources with one event each does not wash out a drained bucket.
-func TestFloodDoesNotForgetADrainedBucket(t *testing.T) {
+// Many sources with one event each do not evict an empty bucket.
+func TestFloodDoesNotEvictAnEmptyBucket(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 100)
 	for range 120 {
-		l.Record(Named("attacker"))
+		l.Record(ApplicationSource("attacker"))
 	}
 	for i := range 1500 {
-		c.advance(20 * time.Millisecond)
-		l.Record(Named(strconv.Itoa(i)))
+		c.Advance(20 * time.Millisecond)
+		l.Record(ApplicationSource(strconv.Itoa(i)))
 	}
-	mustBlock(t, l, Named("attacker"), true)
+	mustBlock(t, l, ApplicationSource("attacker"), true)
 }
 
-func TestMaxKeysBelowOneKeepsOne(t *testing.T) {
+func TestMaxSourcesBelowOneKeepsOne(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 0)
-	admitted(l, Named("a"), 2)
-	admitted(l, Named("b"), 2)
+	admitted(l, ApplicationSource("a"), 2)
+	admitted(l, ApplicationSource("b"), 2)
 	if n := len(l.buckets); n != 1 {
 		t.Errorf("%d buckets, want 1", n)
 	}
 }
 
-// For any sequence of waits and events, in any window that starts with an event
-// no more than burst + rate × time events are admitted, an announced wait is
-// enough, and anything shorter by 10 ns is not.
+// For any sequence of waits and events, at most burst + rate × time events are admitted in
+// any window that starts with an event. An event is admitted after the time that was
+// returned, but not 10 ns earlier.
 func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 	t.Parallel()
 	const margin = 10 * time.Nanosecond
@@ -289,39 +286,39 @@ func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 		twoPhase := rapid.Bool().Draw(t, "two-phase")
 		try := func() (bool, time.Duration) {
 			if !twoPhase {
-				return l.Allow(Named("a"))
+				return l.Allow(ApplicationSource("a"))
 			}
-			blocked, retry := l.Blocked(Named("a"))
+			blocked, retry := l.Blocked(ApplicationSource("a"))
 			if !blocked {
-				l.Record(Named("a"))
+				l.Record(ApplicationSource("a"))
 			}
 			return !blocked, retry
 		}
 		var times []time.Time
 		for range rapid.IntRange(1, 30).Draw(t, "rounds") {
-			c.advance(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "wait")))
+			c.Advance(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "wait")))
 			for range rapid.IntRange(1, 2*perMinute).Draw(t, "events") {
 				ok, retry := try()
 				if ok {
-					times = append(times, c.t)
+					times = append(times, c.Now())
 					continue
 				}
 				if rapid.IntRange(0, 9).Draw(t, "obey") != 0 {
 					break
 				}
 				if retry > margin {
-					c.advance(retry - margin)
+					c.Advance(retry - margin)
 					if early, _ := try(); early {
 						t.Fatalf("admitted too early, before the announced %v", retry)
 					}
-					c.advance(2 * time.Millisecond)
+					c.Advance(2 * time.Millisecond)
 				} else {
-					c.advance(retry)
+					c.Advance(retry)
 				}
 				if ok, again := try(); !ok {
 					t.Fatalf("refused after the announced %v, again for %v", retry, again)
 				}
-				times = append(times, c.t)
+				times = append(times, c.Now())
 				break
 			}
 		}
@@ -338,34 +335,7 @@ func TestNeverAdmitsMoreThanBurstPlusRate(t *testing.T) {
 	})
 }
 
-// Whatever is called in whatever order, no more than maxKeys buckets are kept, and
-// nobody has to wait longer than a minute for the debt and a minute for one token.
-func TestBucketsStayBounded(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		maxKeys := rapid.IntRange(1, 40).Draw(t, "maxKeys")
-		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), maxKeys)
-		t.Repeat(map[string]func(*rapid.T){
-			"allow":   func(t *rapid.T) { l.Allow(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
-			"record":  func(t *rapid.T) { l.Record(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
-			"blocked": func(t *rapid.T) { l.Blocked(Named(strconv.Itoa(rapid.IntRange(0, 99).Draw(t, "key")))) },
-			"limit":   func(t *rapid.T) { l.SetLimit(rapid.IntRange(0, 5).Draw(t, "limit")) },
-			"wait":    func(t *rapid.T) { c.advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
-			"": func(t *rapid.T) {
-				if len(l.buckets) > maxKeys || l.recent.Len() != len(l.buckets) {
-					t.Fatalf("%d buckets, %d in the list, at most %d", len(l.buckets), l.recent.Len(), maxKeys)
-				}
-				for key := range l.buckets {
-					if blocked, retry := l.Blocked(key); blocked != (retry > 0) || retry > 121*time.Second {
-						t.Fatalf("Blocked = %t, %v", blocked, retry)
-					}
-				}
-			},
-		})
-	})
-}
-
-// All methods at once, and the limit holds across goroutines. The clock stands.
+// The limit holds for concurrent calls of all methods.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(50, 8)
@@ -374,10 +344,10 @@ func TestConcurrentUse(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if ok, _ := l.Allow(Named("shared")); ok {
+				if ok, _ := l.Allow(ApplicationSource("shared")); ok {
 					count.Add(1)
 				}
-				key := Named(strconv.Itoa(g*i%5 + 1))
+				key := ApplicationSource(strconv.Itoa(g*i%5 + 1))
 				l.Record(key)
 				l.Blocked(key)
 				l.SetLimit(50)
@@ -390,7 +360,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// Changing the limit while others use it neither races nor loses buckets.
+// The limit can be changed concurrently with all other methods.
 func TestConcurrentSetLimit(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(50, 8)
@@ -398,16 +368,16 @@ func TestConcurrentSetLimit(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 200 {
-				l.Allow(Named(strconv.Itoa(i % 20)))
-				l.Record(Named(strconv.Itoa(i % 20)))
-				l.Blocked(Named(strconv.Itoa(i % 20)))
+				l.Allow(ApplicationSource(strconv.Itoa(i % 20)))
+				l.Record(ApplicationSource(strconv.Itoa(i % 20)))
+				l.Blocked(ApplicationSource(strconv.Itoa(i % 20)))
 				l.SetLimit((g + i) % 4 * 20)
 			}
 		})
 	}
 	wg.Wait()
 	l.SetLimit(1)
-	if n := admitted(l, Named("later"), 5); n != 1 {
+	if n := admitted(l, ApplicationSource("later"), 5); n != 1 {
 		t.Errorf("admitted %d, want 1", n)
 	}
 }
@@ -454,12 +424,11 @@ func BenchmarkAllow(b *testing.B) {
 	}
 }
 
-// The lock is held for as long as SetLimit takes.
 func BenchmarkSetLimit(b *testing.B) {
-	const maxKeys = 1 << 16
-	l := New(60, maxKeys)
-	for i := range maxKeys {
-		l.Allow(Named(strconv.Itoa(i)))
+	const maxSources = 1 << 16
+	l := New(60, maxSources)
+	for i := range maxSources {
+		l.Allow(ApplicationSource(strconv.Itoa(i)))
 	}
 	limit := 60
 	for b.Loop() {

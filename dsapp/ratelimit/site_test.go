@@ -9,9 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The /64s of a /48 together may do 16 times what one may; a /48 that is refused
-// costs no bucket, and another one is not affected. IPv4 addresses have no such
-// bucket.
+// All /64s of a /48 together have 16 times the limit of one. A refused event creates no
+// bucket. Other /48s are not affected. IPv4 addresses have no common limit.
 func TestSiteHasSixteenTimesTheLimit(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10_000)
@@ -34,14 +33,14 @@ func TestSiteHasSixteenTimesTheLimit(t *testing.T) {
 			t.Fatalf("admitted %d of an IPv4 address, want 20", n)
 		}
 	}
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	if n := admitted(l, v6(1, 201), 100); n != 16 {
 		t.Errorf("admitted %d after a second, want 16", n)
 	}
 }
 
-// An event that one of the two buckets refuses takes no token from the other one,
-// and the longer wait is told.
+// An event that one of the two buckets refuses takes no token from the other one. Allow
+// returns the longer of the two times.
 func TestRefusedEventTakesNoTokenOfEither(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10_000)
@@ -58,7 +57,7 @@ func TestRefusedEventTakesNoTokenOfEither(t *testing.T) {
 	if _, retry := l.Allow(own); retry != 71*time.Second/16 {
 		t.Errorf("retry after %v, want that of the /48", retry)
 	}
-	c.advance(4*time.Second + time.Second/2)
+	c.Advance(4*time.Second + time.Second/2)
 	if n := admitted(l, own, 2); n != 2 {
 		t.Errorf("admitted %d, want 2", n)
 	}
@@ -79,8 +78,8 @@ func TestRefusedEventTakesNoTokenOfEither(t *testing.T) {
 	}
 }
 
-// Wrong outcomes of a /48 are paid for like those of an address: its debt ends at
-// one burst, and a change of the limit frees nobody.
+// The bucket of a /48 lacks at most one burst, and is scaled with the limit, as that of a
+// source.
 func TestDebtOfASite(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 10_000)
@@ -97,7 +96,7 @@ func TestDebtOfASite(t *testing.T) {
 	if _, retry := l.Blocked(v6(1, 1000)); retry != time.Minute+time.Second/160 {
 		t.Errorf("retry after %v at the new rate", retry)
 	}
-	c.advance(debt)
+	c.Advance(debt)
 	mustBlock(t, l, v6(1, 1000), false)
 	l.SetLimit(0)
 	mustBlock(t, l, v6(1, 1000), false)
@@ -106,30 +105,30 @@ func TestDebtOfASite(t *testing.T) {
 	}
 }
 
-// A /48 with more sources than there are places forgets its own ones. Buckets that
-// others drained are as they were, but for the one place that it must have.
+// A /48 with more sources than there is room for evicts buckets of its own sources. It
+// evicts at most one empty bucket of another source.
 func TestFloodFromASiteEvictsItsOwn(t *testing.T) {
 	t.Parallel()
-	const places, share = 640, 10
+	const maxSources, share = 640, 10
 	for family, source := range map[string]func(int) Source{
 		"IPv4": v4,
 		"IPv6": func(i int) Source { return v6(2+i, 0) },
 	} {
-		for taken, want := range map[int]int{0: share, 300: share, places - share: share, places - 3: 3, places - 1: 1, places: 1} {
-			t.Run(fmt.Sprintf("%d places taken by %s", taken, family), func(t *testing.T) {
+		for taken, want := range map[int]int{0: share, 300: share, maxSources - share: share, maxSources - 3: 3, maxSources - 1: 1, maxSources: 1} {
+			t.Run(fmt.Sprintf("%d maxSources taken by %s", taken, family), func(t *testing.T) {
 				t.Parallel()
-				l, _ := withClock(6, places)
+				l, _ := withClock(6, maxSources)
 				for i := range taken {
 					admitted(l, source(i), 6)
 				}
-				for subnet := range 1 << 13 {
+				for subnet := range 4 * maxSources {
 					l.Record(v6(1, subnet))
 				}
-				lost := max(taken+want-places, 0)
+				lost := max(taken+want-maxSources, 0)
 				for i := lost; i < taken; i++ {
 					mustBlock(t, l, source(i), true)
 				}
-				mustBlock(t, l, v6(1, 1<<13-1), true)
+				mustBlock(t, l, v6(1, 4*maxSources-1), true)
 				mustBlock(t, l, v6(1, 0), true)
 				if n := len(l.buckets); n != taken-lost+want {
 					t.Errorf("%d buckets, want %d", n, taken-lost+want)
@@ -139,8 +138,7 @@ func TestFloodFromASiteEvictsItsOwn(t *testing.T) {
 	}
 }
 
-// Within a /48 a full bucket goes before the oldest one, so that a drained one is
-// not washed out by sources with one event each.
+// Within a /48, a full bucket is evicted before the least recently used one.
 func TestEvictsAFullBucketOfTheSiteFirst(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(60, 2*siteShare)
@@ -149,7 +147,7 @@ func TestEvictsAFullBucketOfTheSiteFirst(t *testing.T) {
 	}
 	for subnet := range 50 {
 		admitted(l, v6(1, 1+subnet), 1)
-		c.advance(time.Second)
+		c.Advance(time.Second)
 	}
 	if n := len(l.buckets); n != 2 {
 		t.Errorf("%d buckets, want 2", n)
@@ -157,8 +155,8 @@ func TestEvictsAFullBucketOfTheSiteFirst(t *testing.T) {
 	mustBlock(t, l, v6(1, 0), true)
 }
 
-// A source cannot have its block forgotten by trying on while others of its /48 come.
-func TestBlockedSourceOfASiteThatTriesOnIsNotForgotten(t *testing.T) {
+// A blocked source that keeps trying is not evicted by others of its /48.
+func TestBlockedSourceOfASiteThatKeepsTryingIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	l, _ := withClock(2, 4*siteShare)
 	for range 3 {
@@ -175,9 +173,8 @@ func TestBlockedSourceOfASiteThatTriesOnIsNotForgotten(t *testing.T) {
 	}
 }
 
-// A /48 that others took all places from is not forgotten while there is room for
-// it. When there is none, a full one goes first, then the one that was not heard of
-// for longest.
+// The bucket of a /48 stays when those of its sources were evicted, as long as there is
+// room. Then a full one is evicted first, else the least recently used one.
 func TestSiteOutlivesItsSources(t *testing.T) {
 	t.Parallel()
 	l, c := withClock(6, 4)
@@ -189,8 +186,8 @@ func TestSiteOutlivesItsSources(t *testing.T) {
 	kept := func(sites ...int) {
 		t.Helper()
 		for _, site := range sites {
-			if of, _ := v6(site, 0).site(); l.sites[of] == nil {
-				t.Errorf("%s is forgotten", of)
+			if siteSource, _ := v6(site, 0).site(); l.sites[siteSource] == nil {
+				t.Errorf("%s is forgotten", siteSource)
 			}
 		}
 		if len(l.sites) != len(sites) {
@@ -208,7 +205,7 @@ func TestSiteOutlivesItsSources(t *testing.T) {
 		t.Errorf("%d buckets, %d /48s without members", len(l.buckets), l.idle.Len())
 	}
 	kept(1, 2, 3)
-	c.advance(10 * time.Second)
+	c.Advance(10 * time.Second)
 	record(4)
 	kept(1, 2, 3, 4)
 	record(5)
@@ -217,20 +214,20 @@ func TestSiteOutlivesItsSources(t *testing.T) {
 	kept(1, 4, 5, 6)
 }
 
-// However many addresses there are, and however they are distributed, the buckets
-// stay bounded, also for outcomes that are recorded without a limit.
-func TestMillionAddresses(t *testing.T) {
+// The number of buckets stays bounded, however many addresses there are and however
+// they are distributed, also for events that are recorded without a limit.
+func TestManyAddresses(t *testing.T) {
 	t.Parallel()
-	const places = 10_000
-	l := New(6, places)
+	const maxSources = 10 * siteShare
+	l := New(6, maxSources)
 	for _, phase := range []struct {
 		name                   string
 		source                 func(int) Source
 		addresses, kept, sites int
 	}{
-		{"one /48", func(i int) Source { return v6(0, i) }, 1 << 16, places / siteShare, 1},
-		{"IPv4", v4, 400_000, places, 1},
-		{"many /48s", func(i int) Source { return v6(i, i) }, 600_000, places, places},
+		{"one /48", func(i int) Source { return v6(0, i) }, 10 * maxSources, maxSources / siteShare, 1},
+		{"IPv4", v4, 20 * maxSources, maxSources, 1},
+		{"many /48s", func(i int) Source { return v6(i, i) }, 30 * maxSources, maxSources, maxSources},
 	} {
 		for i := range phase.addresses {
 			if s := phase.source(i); i%2 == 0 {
@@ -246,7 +243,7 @@ func TestMillionAddresses(t *testing.T) {
 	}
 }
 
-// check checks that the buckets are bounded and in the lists where they belong.
+// check checks that the number of buckets is bounded, and that the lists are consistent.
 func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
 	if len(l.buckets) > l.maxSources || l.recent.Len() != len(l.buckets) {
 		t.Fatalf("%d buckets, %d in the list, at most %d", len(l.buckets), l.recent.Len(), l.maxSources)
@@ -255,22 +252,22 @@ func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
 		t.Fatalf("%d buckets of /48s, at most %d", len(l.sites), l.maxSources)
 	}
 	members, idle := 0, 0
-	for of, site := range l.sites {
+	for siteSource, site := range l.sites {
 		n := site.members.Len()
 		members += n
 		if n == 0 {
 			idle++
 		}
-		if site.source != of || n > max(l.maxSources/siteShare, 1) || (n == 0) != (site.place != nil) {
-			t.Fatalf("%s has %d members, idle %t", of, n, site.place != nil)
+		if site.source != siteSource || n > max(l.maxSources/siteShare, 1) || (n == 0) != (site.element != nil) {
+			t.Fatalf("%s has %d members, idle %t", siteSource, n, site.element != nil)
 		}
 	}
 	for s, b := range l.buckets {
-		of, hasSite := s.site()
+		siteSource, hasSite := s.site()
 		if hasSite {
 			members--
 		}
-		if b.source != s || b.site != l.sites[of] || hasSite != (b.site != nil) {
+		if b.source != s || b.site != l.sites[siteSource] || hasSite != (b.site != nil) {
 			t.Fatalf("%s is not in its /48", s)
 		}
 	}
@@ -279,41 +276,41 @@ func (l *Limiter) check(t interface{ Fatalf(string, ...any) }) {
 	}
 }
 
-// The limiter against a model in whole numbers: buckets of sources and of /48s with
-// as many tokens as the limit has per minute, a token more every second (16 for a
-// /48). While there is room for all, every answer is that of the model.
+// While there is room for all sources, every answer is that of a model in whole
+// numbers: buckets of sources and of /48s with as many tokens as the limit has per
+// minute, and a further token every 10 seconds (16 for a /48).
 func TestLimiterMatchesModel(t *testing.T) {
 	t.Parallel()
-	sources := []Source{v4(1), Named("a"), {}}
+	sources := []Source{v4(1), ApplicationSource("a"), {}}
 	for site := range 2 {
 		for subnet := range 20 {
 			sources = append(sources, v6(site, subnet))
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		const burst = 60 // one token per second
+		const burst, refill = 6, 10 * time.Second // one token per refill
 		l, c := withClock(burst, siteShare*len(sources))
-		used := make(map[Source]int) // tokens that lack
+		used := make(map[Source]int) // missing tokens
 		wait := func(s Source) (wait time.Duration) {
 			if n := used[s] - burst + 1; n > 0 {
-				wait = time.Duration(n) * time.Second
+				wait = time.Duration(n) * refill
 			}
-			if of, ok := s.site(); ok {
-				if n := used[of] - 16*burst + 1; n > 0 {
-					wait = max(wait, time.Duration(n)*time.Second/16)
+			if siteSource, ok := s.site(); ok {
+				if n := used[siteSource] - 16*burst + 1; n > 0 {
+					wait = max(wait, time.Duration(n)*refill/16)
 				}
 			}
 			return wait
 		}
 		take := func(s Source) {
 			used[s] = min(used[s]+1, 2*burst)
-			if of, ok := s.site(); ok {
-				used[of] = min(used[of]+1, 2*16*burst)
+			if siteSource, ok := s.site(); ok {
+				used[siteSource] = min(used[siteSource]+1, 2*16*burst)
 			}
 		}
-		// Some sources come more often than others.
+		// Some sources have more events than others.
 		draw := func(t *rapid.T) (Source, int) {
-			return rapid.SampledFrom(sources).Draw(t, "source"), rapid.SampledFrom([]int{1, 5, 70}).Draw(t, "events")
+			return rapid.SampledFrom(sources).Draw(t, "source"), rapid.SampledFrom([]int{1, 2, 7}).Draw(t, "events")
 		}
 		allow := func(t *rapid.T) {
 			s, events := draw(t)
@@ -343,8 +340,8 @@ func TestLimiterMatchesModel(t *testing.T) {
 				}
 			},
 			"wait": func(t *rapid.T) {
-				n := rapid.SampledFrom([]int{1, 2, 30, 90}).Draw(t, "seconds")
-				c.advance(time.Duration(n) * time.Second)
+				n := rapid.SampledFrom([]int{1, 2, 3, 9}).Draw(t, "tokens")
+				c.Advance(time.Duration(n) * refill)
 				for s := range used {
 					if s.prefix.Bits() == siteBits {
 						used[s] = max(used[s]-16*n, 0)
@@ -365,14 +362,14 @@ func TestLimiterMatchesModel(t *testing.T) {
 	})
 }
 
-// Whatever is called in whatever order, with few places: everything stays bounded
-// and where it belongs, nobody waits for longer than a minute for the debt and the
-// time of one token, and what a flood from one /48 drops is its own.
+// For any sequence of calls with little room: the number of buckets is bounded, the lists
+// are consistent, no source is blocked for longer than a minute and the time of one token,
+// and a flood of sources of one /48 evicts only buckets of that /48.
 func TestSitesStayBounded(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		places := rapid.SampledFrom([]int{1, 2, 5, siteShare, 3*siteShare + 1}).Draw(t, "places")
-		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), places)
+		maxSources := rapid.SampledFrom([]int{1, 2, 5, siteShare, 3*siteShare + 1}).Draw(t, "maxSources")
+		l, c := withClock(rapid.IntRange(1, 5).Draw(t, "perMinute"), maxSources)
 		source := func(t *rapid.T) Source {
 			switch n := rapid.IntRange(0, 9).Draw(t, "number"); rapid.IntRange(0, 3).Draw(t, "kind") {
 			case 0:
@@ -388,7 +385,7 @@ func TestSitesStayBounded(t *testing.T) {
 			"record":  func(t *rapid.T) { l.Record(source(t)) },
 			"blocked": func(t *rapid.T) { l.Blocked(source(t)) },
 			"limit":   func(t *rapid.T) { l.SetLimit(rapid.IntRange(0, 5).Draw(t, "limit")) },
-			"wait":    func(t *rapid.T) { c.advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
+			"wait":    func(t *rapid.T) { c.Advance(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second) },
 			"flood": func(t *rapid.T) {
 				if l.perMinute == 0 {
 					t.Skip()
@@ -396,7 +393,7 @@ func TestSitesStayBounded(t *testing.T) {
 				l.Record(v6(99, 0))
 				var before []Source
 				for s := range l.buckets {
-					if of, _ := s.site(); of != l.buckets[v6(99, 0)].site.source {
+					if siteSource, _ := s.site(); siteSource != l.buckets[v6(99, 0)].site.source {
 						before = append(before, s)
 					}
 				}

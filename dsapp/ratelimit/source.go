@@ -9,26 +9,24 @@ import (
 )
 
 const (
-	// subscriberBits is the length of the prefix that one IPv6 subscriber commonly
-	// has to himself.
+	// subscriberBits is the usual length of the prefix of one IPv6 subscriber.
 	subscriberBits = 64
-	// siteBits is the length of the longest prefix that a subscriber gets on
-	// request: 65536 of those above.
+	// siteBits is the length of the shortest prefix that a subscriber can usually get: a
+	// site with 65536 of the prefixes above.
 	siteBits = 48
-	// siteFactor is how many times the limit of an address a /48 has.
+	// siteFactor is the ratio of the limit of a /48 to that of a source.
 	siteFactor = 16
 )
 
-// Source is whom events are counted for: a client address or an application. It
-// is comparable; the zero Source is that of an unknown address.
+// Source identifies who causes events: a client address or an application. It is
+// comparable. The zero Source stands for an unknown address.
 type Source struct {
 	name string
-	// prefix is an IPv4 address or the /64 of an IPv6 address; that of a bucket can
-	// be a /48, too.
+	// prefix is an IPv4 address, or the /64 or /48 of an IPv6 address.
 	prefix netip.Prefix
 }
 
-// String returns the address or the name.
+// String returns the address, the prefix or the name.
 func (s Source) String() string {
 	switch {
 	case s.name != "":
@@ -42,8 +40,8 @@ func (s Source) String() string {
 	}
 }
 
-// site returns the /48 that the /64 of an IPv6 address is in, and false for other
-// sources. There is none for IPv4: many subscribers share one IPv4 address.
+// site returns the /48 that contains the /64 of an IPv6 address, and false for other
+// sources. IPv4 addresses have none: one of them is often shared by many subscribers.
 func (s Source) site() (Source, bool) {
 	if s.prefix.Bits() != subscriberBits {
 		return Source{}, false
@@ -51,21 +49,22 @@ func (s Source) site() (Source, bool) {
 	return Source{prefix: netip.PrefixFrom(s.prefix.Addr(), siteBits).Masked()}, true
 }
 
-// Named returns the source of an application, which is counted by itself.
-func Named(name string) Source { return Source{name: name} }
+// ApplicationSource returns the source for the application with a name.
+func ApplicationSource(name string) Source { return Source{name: name} }
 
-// Addresses turns client addresses into sources. The zero Addresses knows no NAT64
-// prefix but 64:ff9b::/96.
-type Addresses struct {
+// AddressMapper maps client addresses to sources. The zero AddressMapper knows only the
+// NAT64 prefix 64:ff9b::/96.
+type AddressMapper struct {
 	nat64 []netip.Prefix
 }
 
-// wellKnown is the NAT64 prefix that RFC 6052 assigns.
+// wellKnown is the well-known NAT64 prefix of RFC 6052.
 var wellKnown = netip.MustParsePrefix("64:ff9b::/96")
 
-// NewAddresses returns Addresses that know 64:ff9b::/96 and further NAT64
-// prefixes. The error is an *option.Error about the one that is not acceptable.
-func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
+// NewAddressMapper returns an AddressMapper that knows 64:ff9b::/96 and the given NAT64
+// prefixes. The error is an *option.Error about the first prefix that is invalid or
+// overlaps another one.
+func NewAddressMapper(nat64 ...netip.Prefix) (*AddressMapper, error) {
 	for i, p := range nat64 {
 		if err := checkNAT64(p); err != nil {
 			return nil, option.Errorf("nat64_prefixes", "NAT64 prefix %s: %s", p, err)
@@ -76,7 +75,7 @@ func NewAddresses(nat64 ...netip.Prefix) (*Addresses, error) {
 			}
 		}
 	}
-	return &Addresses{nat64: slices.Clone(nat64)}, nil
+	return &AddressMapper{nat64: slices.Clone(nat64)}, nil
 }
 
 // checkNAT64 checks a prefix by the rules of RFC 6052, section 2.2.
@@ -96,11 +95,11 @@ func checkNAT64(p netip.Prefix) error {
 	return nil
 }
 
-// Source returns the source of a client address. An IPv4-mapped address and one in
-// a NAT64 prefix stand for the IPv4 address in them. Another IPv6 address stands
-// for its /64, since one subscriber commonly has a whole one, and its /48 counts as
-// well. Zones make no difference. All invalid addresses share one source.
-func (a *Addresses) Source(addr netip.Addr) Source {
+// Source returns the source of a client address. For an IPv4-mapped address and one in a
+// NAT64 prefix it is the embedded IPv4 address, for another IPv6 address its /64, since
+// one subscriber usually has a whole /64. Zones are ignored. For all invalid addresses it
+// is the zero Source.
+func (a *AddressMapper) Source(addr netip.Addr) Source {
 	if !addr.IsValid() {
 		return Source{}
 	}
@@ -114,9 +113,9 @@ func (a *Addresses) Source(addr netip.Addr) Source {
 	return Source{prefix: netip.PrefixFrom(addr, subscriberBits).Masked()}
 }
 
-// embedded returns the IPv4 address that a NAT64 put into an IPv6 address. It
-// follows the prefix and skips bits 64 to 71, which are 0.
-func (a *Addresses) embedded(addr netip.Addr) (netip.Addr, bool) {
+// embedded returns the IPv4 address in an address with a NAT64 prefix. It follows the
+// prefix, but for bits 64 to 71, which are 0.
+func (a *AddressMapper) embedded(addr netip.Addr) (netip.Addr, bool) {
 	p := wellKnown
 	if !p.Contains(addr) {
 		i := slices.IndexFunc(a.nat64, func(p netip.Prefix) bool { return p.Contains(addr) })

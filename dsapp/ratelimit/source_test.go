@@ -9,21 +9,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// v4 is the source of an IPv4 address, another one for every i.
+// v4 returns the source of an IPv4 address, a different one for every i.
 func v4(i int) Source {
-	return new(Addresses).Source(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(i)))))
+	return new(AddressMapper).Source(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(i)))))
 }
 
-// v6 is the source of an IPv6 address, another one for every /48 and every /64 in it.
+// v6 returns the source of an IPv6 address, with a /48 for every site and a /64 of it for
+// every subnet.
 func v6(site, subnet int) Source {
 	a := [16]byte{0x20, 15: 1}
 	binary.BigEndian.PutUint32(a[2:], uint32(site))
 	binary.BigEndian.PutUint16(a[6:], uint16(subnet))
-	return new(Addresses).Source(netip.AddrFrom16(a))
+	return new(AddressMapper).Source(netip.AddrFrom16(a))
 }
 
-// Which addresses are one source, and how it is called. The examples of NAT64 are
-// those of RFC 6052, section 2.4.
+// Addresses have these sources. The examples of NAT64 are those of RFC 6052, section 2.4.
 func TestSourceOfAnAddress(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ nat64, addr, want string }{
@@ -48,7 +48,7 @@ func TestSourceOfAnAddress(t *testing.T) {
 		{"2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::", "192.0.2.33"},
 		{"2001:db8:122:344::/64", "2001:db8:122:345:c0:2:2100::", "2001:db8:122:345::/64"},
 		{"2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33", "192.0.2.33"},
-		// No translator makes addresses with something else than 0 there.
+		// Bits 64 to 71 of a translated address are 0.
 		{"2001:db8:122:300::/56", "2001:db8:122:3c0:100:221::", "2001:db8:122:3c0::/64"},
 	} {
 		var nat64 []netip.Prefix
@@ -58,7 +58,7 @@ func TestSourceOfAnAddress(t *testing.T) {
 				nat64 = nat64[1:]
 			}
 		}
-		a, err := NewAddresses(nat64...)
+		a, err := NewAddressMapper(nat64...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,23 +68,23 @@ func TestSourceOfAnAddress(t *testing.T) {
 	}
 }
 
-// An unknown address is the zero source, has a name, and is no application's.
+// The source of an unknown address is the zero Source, has a text, and differs from that of
+// every application.
 func TestSourceOfNoAddress(t *testing.T) {
 	t.Parallel()
-	s := new(Addresses).Source(netip.Addr{})
+	s := new(AddressMapper).Source(netip.Addr{})
 	if s != (Source{}) || s.String() == "" {
 		t.Errorf("source is %q", s)
 	}
-	if s == Named(s.String()) || v4(1) == Named(v4(1).String()) {
+	if s == ApplicationSource(s.String()) || v4(1) == ApplicationSource(v4(1).String()) {
 		t.Error("an application with the name of an address is counted as that address")
 	}
-	if got := Named("mobile-app").String(); got != "mobile-app" {
+	if got := ApplicationSource("mobile-app").String(); got != "mobile-app" {
 		t.Errorf("name is %q", got)
 	}
 }
 
-// Whatever the prefix, IPv4 address and suffix are, the address that a NAT64 makes
-// stands for the IPv4 address.
+// For any NAT64 prefix, IPv4 address and suffix, the source is that of the IPv4 address.
 func TestSourceBehindNAT64(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -98,7 +98,7 @@ func TestSourceBehindNAT64(t *testing.T) {
 		for i, b := range v4.As4() {
 			a[at[i]] = b
 		}
-		addresses, err := NewAddresses(prefix)
+		addresses, err := NewAddressMapper(prefix)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestSourceBehindNAT64(t *testing.T) {
 	})
 }
 
-// A prefix that no NAT64 has, or that two would share, is refused by its name.
+// Invalid and overlapping NAT64 prefixes are refused.
 func TestNAT64PrefixesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ prefixes, want string }{
@@ -127,20 +127,20 @@ func TestNAT64PrefixesThatAreRefused(t *testing.T) {
 		for text := range strings.FieldsSeq(tt.prefixes) {
 			prefixes = append(prefixes, netip.MustParsePrefix(text))
 		}
-		if _, err := NewAddresses(prefixes...); err == nil || err.Error() != tt.want {
+		if _, err := NewAddressMapper(prefixes...); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error is %v, want %q", tt.prefixes, err, tt.want)
 		}
 	}
 	mapped := netip.PrefixFrom(netip.MustParseAddr("::ffff:0:0"), 96)
 	for _, p := range []netip.Prefix{{}, mapped} {
-		if _, err := NewAddresses(p); err == nil || !strings.HasSuffix(err.Error(), "must be an IPv6 prefix") {
+		if _, err := NewAddressMapper(p); err == nil || !strings.HasSuffix(err.Error(), "must be an IPv6 prefix") {
 			t.Errorf("%s: error is %v", p, err)
 		}
 	}
 }
 
 func BenchmarkSource(b *testing.B) {
-	addresses, err := NewAddresses(netip.MustParsePrefix("2001:db8:122::/48"))
+	addresses, err := NewAddressMapper(netip.MustParsePrefix("2001:db8:122::/48"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,9 +14,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// Whatever decodeObject accepts, encoding/json reads the same from it, and no
-// object in it has a name twice; whatever it refuses with a message about JSON is
-// refused for a reason that can be shown.
+// decodeObject and encoding/json read the same from what decodeObject accepts, which has
+// no object with duplicate names. Every error has an errorDescription.
 func FuzzDecodeBody(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `[]`, `null`, `{"a":"b"}`, `{"a":"b","a":"c"}`, `{"a":{"b":1,"b":2}}`, `{"a":[{"b":1},{"b":2}]}`,
@@ -72,7 +71,7 @@ func FuzzDecodeBody(f *testing.F) {
 			t.Fatalf("%d names in the text, %d in the value", got, want)
 		}
 		for _, s := range table() {
-			// Members are checked without a panic, whatever they are.
+			// No value makes the check of a member panic.
 			_, _ = s.prepare(members)
 		}
 	})
@@ -110,7 +109,7 @@ func countMembers(value any) int {
 	return n
 }
 
-// Every object that another encoder makes is read back as it was.
+// decodeObject decodes what encoding/json encodes.
 func TestDecodeRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -127,7 +126,7 @@ func TestDecodeRoundTrip(t *testing.T) {
 		for name, value := range members {
 			got[name] = value.(string)
 		}
-		// Invalid UTF-8 is replaced by the encoder, not by us.
+		// encoding/json replaces invalid UTF-8.
 		var replaced map[string]string
 		if err := json.Unmarshal(body, &replaced); err != nil {
 			t.Fatal(err)
@@ -138,7 +137,7 @@ func TestDecodeRoundTrip(t *testing.T) {
 	})
 }
 
-// Every answer is JSON that another decoder reads as it was meant, in both shapes.
+// encoding/json decodes what encode encodes, in both versions.
 func TestEncodeRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -180,7 +179,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 
 func unmarshal(t *rapid.T, body []byte, into any) {
 	t.Helper()
-	// What we send ourselves meets our own rules for names.
+	// Answers comply with the gateway's own rules for names.
 	if _, err := decodeObject(body); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -189,7 +188,7 @@ func unmarshal(t *rapid.T, body []byte, into any) {
 	}
 }
 
-// A failure has no result and a success no description; nothing is left empty.
+// Empty results and descriptions are left out.
 func TestEncodeShapes(t *testing.T) {
 	t.Parallel()
 	codes := failure("STAT_X", 7)
@@ -211,7 +210,6 @@ func TestEncodeShapes(t *testing.T) {
 	}
 }
 
-// The way of a request body and of an answer through the codec.
 func BenchmarkCodec(b *testing.B) {
 	body := []byte(`{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"` + strings.Repeat("0F", 256) + `"}`)
 	result := []field{{"serverEphemeralPublicKey", strings.Repeat("0F", 256)}, {"salt", strings.Repeat("5A", 16)}}
@@ -220,13 +218,13 @@ func BenchmarkCodec(b *testing.B) {
 		if _, err := decodeObject(body); err != nil {
 			b.Fatal(err)
 		}
-		encode(v2, situationOf(Success).codes, result, "")
+		encode(v2, responseFor(Success).codes, result, "")
 	}
 }
 
-// dearBodies are bodies of the greatest size that cost the most to read, by what
-// they are made of.
-func dearBodies() map[string]string {
+// expensiveBodies returns bodies of the maximum size that take long to decode, by what
+// they consist of.
+func expensiveBodies() map[string]string {
 	fill := func(open, item, end string) string {
 		return open + strings.Repeat(item, (DefaultMaxBodySize-len(open)-len(end))/len(item)) + end
 	}
@@ -248,7 +246,7 @@ func dearBodies() map[string]string {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	for name, body := range dearBodies() {
+	for name, body := range expensiveBodies() {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))

@@ -10,24 +10,24 @@ import (
 )
 
 const (
-	// maxDepth is how deep objects and arrays of a request may be nested. No service
-	// has more than one level.
+	// maxDepth limits how deeply objects and arrays of a request may be nested. No service
+	// needs more than one level.
 	maxDepth = 16
-	// maxMembers is how many members all objects of a request may have together. No
-	// service knows more than six.
+	// maxMembers limits the number of members of all objects of a request together. No
+	// service has more than six.
 	maxMembers = 64
-	// maxElements is how many elements all arrays of a request may have together. No
-	// service knows an array.
+	// maxElements limits the number of elements of all arrays of a request together. No
+	// service has an array.
 	maxElements = 1024
-	// maxString is how long the text of a string is at most that a member can take, in
-	// bytes: each character of the longest member takes two escapes of six.
+	// maxString is the length of the longest JSON string that can be the value of a
+	// member, in bytes: each character as two escapes of six bytes.
 	maxString = 12*maxMember + 2
 )
 
-// requestError is a request that cannot be understood. Its text names a member
-// of the service, or none, and never holds anything else that came with the request.
+// requestError is an error about a request. Its text may name a member of the service and
+// contains nothing else from the request.
 type requestError struct {
-	member  string // empty if the body as a whole is meant
+	member  string // empty for an error about the whole body
 	problem string
 }
 
@@ -40,13 +40,13 @@ func (e *requestError) Error() string {
 
 func bodyError(problem string) error { return &requestError{problem: problem} }
 
-// duplicateError is a name that occurs twice in the body's object. The name is
-// the client's: only the service knows whether it may be repeated in an answer.
+// duplicateError is a name that occurs twice in the body's object. An answer may contain
+// the name only if it is that of a member of the service.
 type duplicateError struct{ name string }
 
 func (e *duplicateError) Error() string { return errTwice.Error() }
 
-// What is wrong with a body as a whole.
+// Errors about the whole body.
 var (
 	errNotUTF8   = bodyError("must be UTF-8")
 	errNotObject = bodyError("must be a JSON object and nothing else")
@@ -57,20 +57,20 @@ var (
 	errTooLong   = bodyError("has too many elements of arrays")
 )
 
-// composite stands for an object or an array, which no member takes.
+// composite represents an object or an array, which no member accepts.
 type composite struct{}
 
-// overlong stands for a string that is longer than any member takes.
+// overlong represents a string that is longer than any member accepts.
 type overlong struct{}
 
-// decodeObject reads a body that is one JSON object (RFC 8259) and returns its
-// members: a string, overlong, json.Number, bool, composite or nil each. Names are compared
-// exactly and after their escapes are resolved. Stricter than the RFC asks for,
-// names must be unique in every object and escaped surrogates paired, since
-// parsers differ on both, and what is checked here must be what others read.
+// decodeObject decodes a body that is one JSON object (RFC 8259). Each member is a string,
+// overlong, json.Number, bool, composite or nil. It is stricter than the RFC: names, with
+// their escapes resolved, must be unique in every object, and escaped surrogates must be
+// paired. Parsers differ in both, and other servers must read the same that is checked
+// here.
 //
-// It reads the body once and stops at the first violation, so that no body costs
-// much more than its bytes. A byte order mark in front of it is skipped.
+// It reads the body once and stops at the first error, so that its cost is proportional
+// to the length of the body. A byte order mark at the beginning is skipped.
 func decodeObject(body []byte) (map[string]any, error) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if !utf8.Valid(body) {
@@ -101,7 +101,7 @@ func decodeObject(body []byte) (map[string]any, error) {
 	return members, nil
 }
 
-// decodeValue returns the value of a valid text that begins with first.
+// decodeValue returns the value of a valid JSON text that begins with first.
 func decodeValue(first byte, text []byte) any {
 	switch first {
 	case '{', '[':
@@ -120,7 +120,7 @@ func decodeValue(first byte, text []byte) any {
 	}
 }
 
-// unquote returns the value of a valid string.
+// unquote returns the value of a valid JSON string.
 func unquote(text []byte) string {
 	text = text[1 : len(text)-1]
 	if bytes.IndexByte(text, '\\') < 0 {
@@ -151,10 +151,10 @@ func unquote(text []byte) string {
 	return string(value)
 }
 
-// escaped are the characters that escapes of one letter stand for.
+// escaped maps the letters of two-character escapes to their characters.
 var escaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
-// codeUnit reads the escape \uXXXX at the beginning of a text.
+// codeUnit returns the value of an escape \uXXXX at the beginning of a text.
 func codeUnit(text []byte) (unit rune, ok bool) {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false
@@ -169,12 +169,12 @@ func codeUnit(text []byte) (unit rune, ok bool) {
 	return unit, true
 }
 
-// scanner checks a JSON text in UTF-8 from left to right. Its errors are final.
+// scanner checks a JSON text in UTF-8 from left to right. It cannot be used after an
+// error.
 type scanner struct {
-	text []byte
-	at   int
-	// How many members and elements all objects and arrays had so far.
-	members, elements int
+	text              []byte
+	at                int
+	members, elements int // of all objects and arrays so far
 }
 
 // next skips white space and returns the byte that follows, 0 at the end.
@@ -189,11 +189,11 @@ func (s *scanner) next() byte {
 	return 0
 }
 
-// value reads the next value, of an object or array of the given depth.
+// value reads the next value. depth is the number of objects and arrays around it.
 func (s *scanner) value(depth int) error {
 	switch s.next() {
 	case '{':
-		// Few enough to be looked through.
+		// maxMembers keeps the search short.
 		var names []string
 		return s.object(depth+1, func(name string) error {
 			if slices.Contains(names, name) {
@@ -203,7 +203,7 @@ func (s *scanner) value(depth int) error {
 			return s.value(depth + 1)
 		})
 	case '[':
-		return s.list(depth+1, ']', func() error {
+		return s.items(depth+1, ']', func() error {
 			if s.elements++; s.elements > maxElements {
 				return errTooLong
 			}
@@ -212,20 +212,20 @@ func (s *scanner) value(depth int) error {
 	case '"':
 		return s.string()
 	case 't':
-		return s.word("true")
+		return s.literal("true")
 	case 'f':
-		return s.word("false")
+		return s.literal("false")
 	case 'n':
-		return s.word("null")
+		return s.literal("null")
 	default:
 		return s.number()
 	}
 }
 
-// object reads an object, which is at its brace. Each name is given to member,
-// which reads the value.
+// object reads an object from its opening brace on. It calls member with each name;
+// member reads the value.
 func (s *scanner) object(depth int, member func(name string) error) error {
-	return s.list(depth, '}', func() error {
+	return s.items(depth, '}', func() error {
 		if s.members++; s.members > maxMembers {
 			return errTooMany
 		}
@@ -245,9 +245,9 @@ func (s *scanner) object(depth int, member func(name string) error) error {
 	})
 }
 
-// list reads an object or array, which is at its bracket, up to the closing one.
-// Each item is read by the function.
-func (s *scanner) list(depth int, closing byte, item func() error) error {
+// items reads an object or array from its opening to its closing bracket. It calls item
+// to read each member or element.
+func (s *scanner) items(depth int, closing byte, item func() error) error {
 	if depth > maxDepth {
 		return errTooDeep
 	}
@@ -272,7 +272,7 @@ func (s *scanner) list(depth int, closing byte, item func() error) error {
 	}
 }
 
-// string reads a string, which is at its quotation mark.
+// string reads a string from its quotation mark on.
 func (s *scanner) string() error {
 	for s.at++; s.at < len(s.text); s.at++ {
 		for len(s.text)-s.at >= 8 && ordinary(binary.LittleEndian.Uint64(s.text[s.at:])) {
@@ -297,15 +297,15 @@ func (s *scanner) string() error {
 }
 
 // ordinary reports whether none of eight bytes is a quotation mark, a backslash or a
-// control character. It subtracts from all bytes at once: the highest bit of one
-// that was not set before is set then if the byte was smaller.
+// control character. It subtracts from all bytes at once: the highest bit of a byte
+// below 128 is set afterwards if the byte was smaller.
 func ordinary(eight uint64) bool {
 	const each, highest = 0x0101010101010101, 0x8080808080808080
 	smaller := func(x, than uint64) uint64 { return (x - each*than) & ^x & highest }
 	return smaller(eight, ' ')|smaller(eight^each*'"', 1)|smaller(eight^each*'\\', 1) == 0
 }
 
-// escape reads an escape, which is at its backslash, up to its last byte.
+// escape reads an escape from its backslash to its last byte.
 func (s *scanner) escape() error {
 	unit, ok := codeUnit(s.text[s.at:])
 	if !ok {
@@ -326,12 +326,12 @@ func (s *scanner) escape() error {
 	return nil
 }
 
-// word reads one of the literal names.
-func (s *scanner) word(word string) error {
-	if !bytes.HasPrefix(s.text[s.at:], []byte(word)) {
+// literal reads true, false or null.
+func (s *scanner) literal(name string) error {
+	if !bytes.HasPrefix(s.text[s.at:], []byte(name)) {
 		return errNotObject
 	}
-	s.at += len(word)
+	s.at += len(name)
 	return nil
 }
 
@@ -353,7 +353,7 @@ func (s *scanner) number() error {
 	return nil
 }
 
-// skip skips a byte if it is c, and reports whether it was.
+// skip skips the next byte if it is c, and reports whether it is.
 func (s *scanner) skip(c byte) bool {
 	if s.at == len(s.text) || s.text[s.at] != c {
 		return false
@@ -362,7 +362,7 @@ func (s *scanner) skip(c byte) bool {
 	return true
 }
 
-// digits skips decimal digits and returns how many there were.
+// digits skips decimal digits and returns their number.
 func (s *scanner) digits() int {
 	start := s.at
 	for s.at < len(s.text) && s.text[s.at] >= '0' && s.text[s.at] <= '9' {

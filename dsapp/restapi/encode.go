@@ -14,7 +14,7 @@ type field struct {
 	value any
 }
 
-// version is a version of the interface. It decides the shape of every answer.
+// version is a version of the REST interface. It determines the structure of answers.
 type version string
 
 const (
@@ -22,10 +22,10 @@ const (
 	v2 version = "v2"
 )
 
-// encode returns the body of an answer. Version 2 has an envelope with the result
-// codes and, on success with data, the result; version 1 is flat, with the return
-// code as errorCode and the name of the status as errorMessage. A description of
-// what is wrong is always a member of the outermost object.
+// encode returns the body of an answer. In version 2 it has the members resultCodes and,
+// if there are fields, result. In version 1 the fields are members of the answer itself,
+// beside the return code as errorCode and the name of the status as errorMessage. In
+// both, errorDescription is a member of the outermost object.
 func encode(v version, codes gateway.ResultCodes, result []field, description string) []byte {
 	var fields []field
 	switch v {
@@ -79,12 +79,12 @@ func appendString(dst []byte, s string) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	// A string can always be encoded; the encoder ends it with a newline.
+	// Encoding a string never fails. The encoder appends a newline.
 	_ = e.Encode(s) //nolint:errchkjson // see above
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
 }
 
-// plain reports whether s needs no escape.
+// plain reports whether s is printable ASCII that needs no escapes in JSON.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\' {

@@ -2,18 +2,7 @@ package restapi
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/netip"
-	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
@@ -25,18 +14,18 @@ import (
 const (
 	frontKey = "EXAMPLE-FRONT-KEY"
 	backKey  = "EXAMPLE-BACK-KEY"
-	// farKey is a back-end key that is accepted from elsewhere only.
+	// farKey is a back-end key that is not accepted from 127.0.0.1.
 	farKey = "EXAMPLE-FAR-KEY-01"
 )
 
-// fakeOperations succeed with fixed results unless they are told to fail.
+// fakeOperations return fixed results, and err. They panic with panic unless it is nil.
 type fakeOperations struct {
 	mu    sync.Mutex
 	err   error
 	panic any
-	// standard makes the exchange end with the data of a standard licence.
+	// standard lets activation exchanges end with the data of a standard licence.
 	standard bool
-	// bare leaves out of the results what a server may not tell.
+	// bare leaves optional fields of results empty.
 	bare    bool
 	calls   int
 	request any
@@ -131,7 +120,7 @@ func (f *fakeOperations) UpdateNotificationID(_ context.Context, c gateway.Calle
 	return gateway.UpdateNotificationIDResult{}, f.called(c, r)
 }
 
-// login and signing tell requests apart that are of one type for both kinds.
+// login and signing distinguish requests that have one type for both kinds.
 type (
 	login   struct{ request any }
 	signing struct{ request any }
@@ -150,7 +139,8 @@ func (f *fakeOperations) ServerTime(_ context.Context, c gateway.Caller, r gatew
 
 var _ Operations = (*fakeOperations)(nil)
 
-// fakeLimiter is a limiter that is over its limit as soon as it is told so.
+// fakeLimiter is a limiter that records its calls. It refuses everything while over is
+// true.
 type fakeLimiter struct {
 	mu       sync.Mutex
 	over     bool
@@ -179,162 +169,7 @@ func (f *fakeLimiter) Record(s ratelimit.Source) {
 	f.counted = append(f.counted, s.String())
 }
 
-// rig is a Handler behind real TLS.
-type rig struct {
-	t      testing.TB
-	ops    *fakeOperations
-	server *httptest.Server
-	mu     sync.Mutex
-	seen   []Observation
-	users  []string
-	log    strings.Builder
-}
-
-func testKeys(t testing.TB) *apikey.Set {
-	t.Helper()
-	keys, err := apikey.NewSet([]apikey.Key{
-		{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontKey)},
-		{Name: "bank-site", Class: apikey.BackEnd, Hash: apikey.Hash(backKey)},
-		{Name: "far-site", Class: apikey.BackEnd, Hash: apikey.Hash(farKey), Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return keys
-}
-
-// newRig starts a Handler; edit may change its configuration, serve may wrap it.
-func newRig(t testing.TB, edit func(*Config), serve func(*Handler) http.HandlerFunc) *rig {
-	t.Helper()
-	g := &rig{t: t, ops: &fakeOperations{}}
-	c := Config{
-		Operations: g.ops,
-		Keys:       testKeys(t),
-		Authenticated: func(_ *http.Request, k apikey.Key) {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			g.users = append(g.users, k.Name)
-		},
-		Observe: func(_ *http.Request, o Observation) {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			g.seen = append(g.seen, o)
-		},
-		Logger: slog.New(slog.NewTextHandler(&g.log, nil)),
-	}
-	if edit != nil {
-		edit(&c)
-	}
-	h, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	handler := http.HandlerFunc(h.ServeHTTP)
-	if serve != nil {
-		handler = serve(h)
-	}
-	g.server = httptest.NewUnstartedServer(handler)
-	g.server.EnableHTTP2 = true
-	g.server.StartTLS()
-	t.Cleanup(g.server.Close)
-	return g
-}
-
-// last is the latest observation.
-func (g *rig) last() Observation {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.seen) == 0 {
-		g.t.Fatal("nothing was observed")
-	}
-	return g.seen[len(g.seen)-1]
-}
-
-// request makes a request with a key and a JSON body; edit may change it.
-func (g *rig) request(path, key, body string, edit ...func(*http.Request)) *http.Request {
-	g.t.Helper()
-	r, err := http.NewRequestWithContext(g.t.Context(), http.MethodPost, g.server.URL+path, strings.NewReader(body))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if key != "" {
-		r.SetBasicAuth(key, "")
-	}
-	for _, e := range edit {
-		e(r)
-	}
-	return r
-}
-
-type reply struct {
-	status int
-	header http.Header
-	body   string
-}
-
-func (g *rig) do(r *http.Request) reply {
-	g.t.Helper()
-	resp, err := g.server.Client().Do(r)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return reply{resp.StatusCode, resp.Header, string(body)}
-}
-
-func (g *rig) call(path, key, body string, edit ...func(*http.Request)) reply {
-	g.t.Helper()
-	return g.do(g.request(path, key, body, edit...))
-}
-
-// raw sends a request byte by byte over HTTP/1.1 and returns the answer as it
-// came, without its date.
-func (g *rig) raw(request string) string {
-	g.t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(g.server.Certificate())
-	d := tls.Dialer{
-		NetDialer: &net.Dialer{Timeout: 5 * time.Second},
-		Config:    &tls.Config{RootCAs: pool, ServerName: "example.com"},
-	}
-	conn, err := d.DialContext(g.t.Context(), "tcp", g.server.Listener.Addr().String())
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		g.t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, request); err != nil {
-		g.t.Fatal(err)
-	}
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var lines []string
-	for line := range strings.SplitSeq(string(answer), "\r\n") {
-		if !strings.HasPrefix(line, "Date: ") {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\r\n")
-}
-
-// post is a request for raw.
-func post(path, key, body string) string {
-	r := httptest.NewRequest(http.MethodPost, path, nil)
-	r.SetBasicAuth(key, "")
-	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		path, r.Header.Get("Authorization"), len(body), body)
-}
-
-// bodies are requests with every member of every service, by path.
+// bodies are bodies with all members of each service, by path.
 var bodies = map[string]string{
 	"/rest/v2/provisioning/DSAPPSRPRegister":               `{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"mdl","serialNumber":"VDS1000003"}`,
 	"/rest/v2/provisioning/MdlRegister":                    `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`,

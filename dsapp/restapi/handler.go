@@ -1,5 +1,6 @@
-// Package restapi is the REST interface of the gateway: which services there are,
-// who may call them, and how requests and answers look in JSON.
+// Package restapi is the REST interface of the gateway: it routes requests to services,
+// authenticates and limits callers, and decodes requests from and encodes answers to
+// JSON.
 package restapi
 
 import (
@@ -26,46 +27,47 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
-// The limits of a request body if none are configured: its size in bytes and the
-// time it may take to arrive.
+// Default limits of a request body: its size in bytes and the time until it has
+// arrived.
 const (
 	DefaultMaxBodySize = 64 << 10
 	DefaultBodyTimeout = 30 * time.Second
 )
 
-// largestMaxBodySize is the greatest Config.MaxBodySize.
+// largestMaxBodySize is the largest accepted Config.MaxBodySize.
 const largestMaxBodySize = 16 << 20
 
-// bodyReserve is how much memory a body gets before any of it has arrived,
-// whatever length it declares, in bytes. Most bodies fit.
+// bodyReserve is the size in bytes of the buffer that is allocated for a body before
+// any of it has arrived, whatever length is declared. Most bodies fit.
 const bodyReserve = 4 << 10
 
-// Keys are the API keys.
+// Keys finds API keys.
 type Keys interface {
-	// Lookup returns the entry of the presented key in a time that does not
-	// depend on which one it is.
+	// Lookup returns the entry of the presented key. Its running time must not depend
+	// on which key matches.
 	Lookup(key string) (apikey.Key, bool)
 }
 
-// Limiter limits how often something happens per source.
+// Limiter limits the rate of events per source.
 type Limiter interface {
-	// Allow counts one event. If it is one too many, it returns false and the
-	// time after which the next one is allowed.
+	// Allow counts one event. If the event exceeds the limit, Allow returns false and
+	// the time after which the next event will be allowed.
 	Allow(s ratelimit.Source) (ok bool, retryAfter time.Duration)
 }
 
-// FailureLimiter limits how often something goes wrong per source.
+// FailureLimiter limits the rate of failures per source.
 type FailureLimiter interface {
-	// Blocked reports whether too much went wrong, and if so for how much longer.
+	// Blocked reports whether the source has exceeded the limit, and if so for how much
+	// longer it stays blocked.
 	Blocked(s ratelimit.Source) (blocked bool, retryAfter time.Duration)
 	// Record counts one failure.
 	Record(s ratelimit.Source)
 }
 
-// InFlightLimiter limits how much goes on at the same time per source.
+// InFlightLimiter limits the number of concurrent requests per source.
 type InFlightLimiter interface {
-	// Enter counts what begins, until leave is called. It returns false if that is
-	// one too many.
+	// Enter counts a request until leave is called. It returns false if the request
+	// exceeds the limit.
 	Enter(s ratelimit.Source) (leave func(), ok bool)
 }
 
@@ -75,67 +77,67 @@ var (
 	_ FailureLimiter = (*ratelimit.Limiter)(nil)
 )
 
-// Limits bound how often the services are called, and how much goes on at the same
-// time. Each may be nil. Every request with a valid key that is answered here counts
-// for one of Exchanges, Proofs, Registrations and Calls, be it carried out or refused
-// before anything was looked up; only what back ends have carried out besides
-// registrations does not.
+// Limits are the limits of the rate and the number of concurrent requests. Each may be
+// nil, for no limit. Every request with a valid key that the Handler answers counts
+// towards one of Exchanges, Proofs, Registrations and Calls, whether it is carried out
+// or refused. The exception are requests of back ends that are carried out and are no
+// registrations.
 //
-// What phones do is counted per client address and never per application: all
-// phones share the key of their application, and whoever takes it out of one of
-// them could use a common limit up and stop all the others. What a bank's site
-// does is counted per application, since one server with a key of its own speaks
-// for many users. The address is that of Config.ClientIP: behind a proxy that is
-// not trusted to tell it, all clients have one.
+// Requests of phones are counted per client address and never per application. All
+// phones share the key of their application: somebody who extracts it from one phone
+// could otherwise exhaust the limit for all phones. Requests of a bank's site are
+// counted per application, since one server acts for many users. The client address
+// is that of Config.ClientIP. Behind a proxy that is not trusted to tell it, all clients
+// have the same one.
 type Limits struct {
-	// FailedKeys counts requests with a wrong key per client address, not those without
-	// any. An address with too many gets no further look at its keys for a while, be
-	// they right or wrong.
+	// FailedKeys counts requests with a wrong key per client address. Requests without
+	// a key do not count. While an address exceeds the limit, all its requests are
+	// refused, also those with a right key.
 	FailedKeys FailureLimiter
 	// Exchanges and Proofs count the first and the second calls of activation
-	// exchanges per client address, so that an exchange costs one of each. Only keys
-	// of front ends open these services. They compute, and a wrong second call uses
+	// exchanges per client address; one exchange takes one of each. Only front-end keys
+	// may call these services. They take computing time, and a wrong second call uses
 	// up one of the few attempts of a registration.
 	Exchanges, Proofs Limiter
-	// Registrations counts registrations per application. Only keys of back ends
-	// open these services. Each registration uses up a licence. Refused requests
-	// with keys of back ends count, too, unless the key is not admitted from there:
-	// who stole one could otherwise stop the bank.
+	// Registrations counts registrations per application. Only back-end keys may call
+	// these services. Each registration uses up a licence. Refused requests with
+	// back-end keys count, too, unless the key is not accepted from the client's
+	// address: somebody with a stolen key could otherwise lock out the bank.
 	Registrations Limiter
-	// Calls counts all other calls with keys of front ends, per client address and
-	// all together: one-time passwords, pending requests, notification IDs, adding
-	// devices and final calls of activations. Wrong ones lock users, and each can
-	// hold a connection. Refused requests and those for the time count, too. Other
-	// calls with keys of back ends do not: one server of a bank may complete the
-	// activations of many users, and its key is bound to its address.
+	// Calls counts all other calls with front-end keys together, per client address:
+	// one-time passwords, pending requests, notification IDs, adding devices, final
+	// calls of activations, the server's time and refused requests. Wrong calls lock
+	// users, and each call can occupy a connection. Calls with back-end keys do not
+	// count: one server of a bank may complete the activations of many users, and its
+	// key is bound to its address.
 	Calls Limiter
-	// RequestsInFlight counts all requests that are under way per client address,
-	// except those with a key of a back end that is admitted from there.
+	// RequestsInFlight counts all concurrent requests per client address, except those
+	// with a back-end key that is accepted from that address.
 	RequestsInFlight InFlightLimiter
-	// CallsInFlight counts those of them that are with an authentication server.
+	// CallsInFlight counts those of them that an authentication server is carrying out.
 	CallsInFlight InFlightLimiter
 }
 
-// Observation is what a request came to. Every value but Application comes from
-// a fixed set, or is empty.
+// Observation is the result of a request, for logs and metrics. Every value but
+// Application comes from a fixed set, or is empty.
 type Observation struct {
 	// Service is the name of the service, such as provisioning/MdlActivate;
 	// empty for a path without one.
 	Service string
-	// Application is the holder of the key; empty without a valid key.
+	// Application is the holder of the key; empty if there was no valid key.
 	Application string
 	Outcome     Outcome
-	// HTTPStatus is the status of the answer; 0 if the next handler gives it.
+	// HTTPStatus is the status of the answer; 0 if the request was passed on.
 	HTTPStatus int
-	// Status is the statusCodeEnum of the answer, or the authentication server's own
-	// where the answer conceals it. What is no name of at most 64 characters is left
-	// out.
+	// Status is the statusCodeEnum of the answer, or that of the authentication server
+	// where the answer conceals it. It is empty if the authentication server's is longer
+	// than 64 characters or consists of others than A-Z, 0-9 and '_'.
 	Status string
-	// Limit that the request was one too many for; empty if it was not.
+	// Limit is the limit that the request exceeded, if any.
 	Limit Limit
 }
 
-// Config is what a Handler needs.
+// Config configures a Handler.
 type Config struct {
 	Operations Operations
 	Keys       Keys
@@ -146,36 +148,37 @@ type Config struct {
 	// ReadTimeout of the http.Server applies instead.
 	BodyTimeout time.Duration
 	Limits      Limits
-	// RelayedExchange says that the calls of exchanges are carried out by an
-	// authentication server, so that CallsInFlight counts them.
+	// RelayedExchange means that an authentication server carries out the calls of
+	// activation exchanges. CallsInFlight counts them then.
 	RelayedExchange bool
-	// ClientIP returns the address of the client, invalid if it is not known.
-	// If nil, it is the address of the connection.
+	// ClientIP returns the address of the client, or the zero netip.Addr if it is not
+	// known. If ClientIP is nil, the remote address of the connection is used.
 	ClientIP func(*http.Request) netip.Addr
-	// Sources tells whom the limits count an address for; if nil, it is that of
-	// Addresses without NAT64 prefixes of a network's own.
-	Sources func(netip.Addr) ratelimit.Source
-	// Authenticated is called for every request with a valid key, before
-	// anything else is decided. It may be nil.
+	// Source returns the source that the limits count an address for. If it is nil, that
+	// of the zero ratelimit.AddressMapper is used.
+	Source func(netip.Addr) ratelimit.Source
+	// Authenticated is called for every request with a valid key, before any other
+	// check. It may be nil.
 	Authenticated func(*http.Request, apikey.Key)
-	// Observe is called once for every request. It may be nil.
+	// Observe is called once for every request, before the answer is written. It may be
+	// nil.
 	Observe func(*http.Request, Observation)
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 }
 
-// Handler serves the services. It may be used concurrently.
+// Handler answers requests for the services. It may be used concurrently.
 type Handler struct {
-	config    Config
-	services  map[string]*service
-	disguises disguises
-	bodies    sync.Pool // of *bytes.Buffer
+	config   Config
+	services map[string]*service // by path
+	aliases  pathAliases
+	bodies   sync.Pool // of *bytes.Buffer
 }
 
 var _ http.Handler = (*Handler)(nil)
 
-// New returns a Handler. The error names the member of c that is missing; about an
-// option it is an *option.Error.
+// New returns a Handler. An error about an option of the configuration is an
+// *option.Error; other errors name the missing member of c.
 func New(c Config) (*Handler, error) {
 	if c.Operations == nil {
 		return nil, errors.New("operations: missing")
@@ -194,8 +197,8 @@ func New(c Config) (*Handler, error) {
 	if c.ClientIP == nil {
 		c.ClientIP = connectionAddress
 	}
-	if c.Sources == nil {
-		c.Sources = new(ratelimit.Addresses).Source
+	if c.Source == nil {
+		c.Source = new(ratelimit.AddressMapper).Source
 	}
 	if c.Authenticated == nil {
 		c.Authenticated = func(*http.Request, apikey.Key) {}
@@ -207,7 +210,7 @@ func New(c Config) (*Handler, error) {
 		c.Logger = slog.Default()
 	}
 	services := table()
-	h := &Handler{config: c, services: make(map[string]*service), disguises: newDisguises(services)}
+	h := &Handler{config: c, services: make(map[string]*service), aliases: newPathAliases(services)}
 	h.bodies.New = func() any { return new(bytes.Buffer) }
 	for _, s := range services {
 		h.services[s.path] = &s
@@ -215,15 +218,15 @@ func New(c Config) (*Handler, error) {
 	return h, nil
 }
 
-// Serve answers a request for a service, one without a valid key, and one whose path
-// another server may read as that of a service. Every other request is given to next
-// with its body and its Authorization field untouched. If next does not handle it,
-// the answer is that there is no such service; its error is returned.
+// Serve answers requests for services, requests without a valid key, and requests for
+// aliases of services (see pathAliases). It passes every other request on to next, with
+// its body unread and its Authorization field unchanged. If next reports that it did not
+// handle the request, Serve answers with status 404. It returns the error of next.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) (handled bool, err error)) error {
 	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
-		// The request may have come with a length as well, which net/http removes, as it
-		// does with a transfer coding of HTTP/1.0. Servers in front can have read it by
-		// the other one, and take what follows for something else (RFC 9112, section 6.1).
+		// The request may also have had a Content-Length, which net/http removes, or, in
+		// HTTP/1.0, a Transfer-Encoding. A proxy may have delimited the body by that one, and
+		// take what follows for another request (RFC 9112, section 6.1).
 		w.Header().Add("Connection", "close")
 	}
 	x := &request{Handler: h, w: w, r: r, service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {}}
@@ -231,83 +234,82 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 		x.version = x.service.version
 	}
 	defer func() { x.leave() }()
-	a, mine := x.decide()
-	if mine {
+	a, answered := x.decide()
+	if answered {
 		x.answer(a)
 		return nil
 	}
-	return x.pass(next)
+	return x.passOn(next)
 }
 
-// pass gives the request to next, and answers it if that does not handle it.
-func (x *request) pass(next func(http.ResponseWriter, *http.Request) (bool, error)) error {
+// passOn passes the request on to next. It answers the request if next does not handle
+// it.
+func (x *request) passOn(next func(http.ResponseWriter, *http.Request) (bool, error)) error {
 	handled := true
 	defer func() {
-		// Also if next panics, as a proxy does whose answer breaks off.
+		// next may panic: a proxy does so if the answer of its server ends early.
 		if handled {
 			x.observe(answer{outcome: PassedOn})
 		}
 	}()
 	done, err := next(x.w, x.r)
 	if handled = done || err != nil; !handled {
-		x.answer(x.refused(answerTo(NotFound)))
+		x.answer(x.countRefused(newAnswer(NotFound)))
 	}
 	return err
 }
 
-// ServeHTTP is Serve without a next handler.
+// ServeHTTP is Serve with a next handler that handles nothing.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Serve only fails with the error of next.
+	// Serve returns only errors of next.
 	_ = h.Serve(w, r, func(http.ResponseWriter, *http.Request) (bool, error) { return false, nil })
 }
 
-// request is a request on its way through the Handler.
+// request is a request that the Handler is processing.
 type request struct {
 	*Handler
 
-	w http.ResponseWriter
-	r *http.Request
-	// service is nil for a path without one.
-	service *service
+	w       http.ResponseWriter
+	r       *http.Request
+	service *service // nil if the path is that of no service
 	version version
 	address netip.Addr
 	source  ratelimit.Source // of the address
 	key     apikey.Key
-	// admitted says that the key is accepted from the address.
+	// admitted means that the key is accepted from the address.
 	admitted bool
-	// leave ends what RequestsInFlight counts.
-	leave func()
-	// waiting says that the wait for the body is limited.
-	waiting bool
+	// leave ends the count of RequestsInFlight.
+	leave           func()
+	bodyDeadlineSet bool
 }
 
-// decide returns the answer, or false if the request is for somebody else. Its body
-// is then unread.
-func (x *request) decide() (a answer, mine bool) {
+// decide returns the answer to the request, or false if it is to be passed on. The body
+// is unread then.
+func (x *request) decide() (a answer, answered bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
 				panic(p)
 			}
-			// The value of a panic can hold anything, its type and place cannot.
+			// The value of a panic may contain secrets; its type and stack do not.
 			x.config.Logger.LogAttrs(x.r.Context(), slog.LevelError, "panic while serving a request",
-				slog.String("service", x.name()), slog.String("type", fmt.Sprintf("%T", p)), slog.Any("stack", stack()))
-			a, mine = answerTo(Internal), true
+				slog.String("service", x.serviceName()), slog.String("type", fmt.Sprintf("%T", p)), slog.Any("stack", stack()))
+			a, answered = newAnswer(Internal), true
 		}
 	}()
 	if x.r.TLS != nil && !x.r.TLS.HandshakeComplete || slices.Contains(x.r.Header.Values("Early-Data"), "1") {
-		// Nobody has proved yet to be at the client's address, and the request may be a
-		// replay (RFC 8470). It may neither count for that address nor be trusted for it.
-		// A server in front that ended TLS tells by the header field.
-		return answerTo(TooEarly), true
+		// The client has not proved its address yet, and the request may be a replay
+		// (RFC 8470). So it must neither count for that address nor profit from it. A
+		// proxy that terminates TLS tells early data by the header field.
+		return newAnswer(TooEarly), true
 	}
 	x.address = x.config.ClientIP(x.r)
-	x.source = x.config.Sources(x.address)
+	x.source = x.config.Source(x.address)
 	a, ok := x.authenticate()
 	if !x.backEnd() {
 		leave, free := enter(x.config.Limits.RequestsInFlight, x.source)
 		if !free {
-			return answerLimited(LimitRequestsInFlight, 0), true
+			return limitedAnswer(LimitRequestsInFlight, 0), true
 		}
 		x.leave = leave
 	}
@@ -315,40 +317,41 @@ func (x *request) decide() (a answer, mine bool) {
 	case !ok:
 		return a, true
 	case !x.admitted:
-		return x.refused(answerTo(Forbidden)), true
+		return x.countRefused(newAnswer(Forbidden)), true
 	case x.service != nil:
 		return x.call(), true
-	case x.disguises.find(x.r.URL):
-		return x.refused(answerTo(NotFound)), true
+	case x.aliases.match(x.r.URL):
+		return x.countRefused(newAnswer(NotFound)), true
 	}
 	return answer{}, false
 }
 
-// name is that of the service, if there is one.
-func (x *request) name() string {
+// serviceName returns the name of the service, empty if there is none.
+func (x *request) serviceName() string {
 	if x.service == nil {
 		return ""
 	}
 	return x.service.name()
 }
 
-// backEnd reports whether the key is that of a back end at a place of its own.
+// backEnd reports whether the request has a back-end key that is accepted from the
+// client's address.
 func (x *request) backEnd() bool { return x.admitted && x.key.Class == apikey.BackEnd }
 
-// call decides on a request for a service with a valid key.
+// call carries out a request for a service, with a valid key, and returns the answer.
 func (x *request) call() answer {
 	do, a, ok := x.prepare()
 	if !ok {
-		return x.refused(a)
+		return x.countRefused(a)
 	}
-	if !x.backEnd() && x.service.quota.atServers(x.config.RelayedExchange) {
+	if !x.backEnd() && x.service.quota.usesServers(x.config.RelayedExchange) {
 		leave, free := enter(x.config.Limits.CallsInFlight, x.source)
 		if !free {
-			return answerLimited(LimitCallsInFlight, 0)
+			return limitedAnswer(LimitCallsInFlight, 0)
 		}
 		defer leave()
 	}
-	// Only what would be carried out counts for the service.
+	// Refused requests are counted by countRefused instead.
 	if a, ok := x.count(x.service.quota); !ok {
 		return a
 	}
@@ -356,25 +359,25 @@ func (x *request) call() answer {
 		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(),
 	})
 	if err != nil {
-		return answerError(x.service, err)
+		return errorAnswer(x.service, err)
 	}
-	a = answerTo(Success)
+	a = newAnswer(Success)
 	a.result = result
 	return a
 }
 
-// prepare checks a request for a service. It returns what carries it out, or the
-// answer if that is refused.
+// prepare checks a request for a service. It returns the function that carries it out,
+// or false and the answer if the request is refused.
 func (x *request) prepare() (do run, a answer, ok bool) {
 	if !slices.Contains(x.service.classes, x.key.Class) {
-		return nil, answerTo(Forbidden), false
+		return nil, newAnswer(Forbidden), false
 	}
 	if x.r.Method != http.MethodPost {
-		return nil, answerTo(MethodNotAllowed), false
+		return nil, newAnswer(MethodNotAllowed), false
 	}
-	x.limitWait()
+	x.setBodyDeadline()
 	body := x.bodies.Get().(*bytes.Buffer)
-	defer x.forget(body)
+	defer x.recycle(body)
 	if a, ok := x.read(body); !ok {
 		return nil, a, false
 	}
@@ -387,14 +390,14 @@ func (x *request) prepare() (do run, a answer, ok bool) {
 		do, err = x.service.prepare(members)
 	}
 	if err != nil {
-		return nil, answerError(x.service, err), false
+		return nil, errorAnswer(x.service, err), false
 	}
 	return do, answer{}, true
 }
 
-// refused counts a request with a valid key that is refused before anything was
-// looked up. It returns the answer, which is another one if it was one too many.
-func (x *request) refused(a answer) answer {
+// countRefused counts a request with a valid key that is refused with answer a. It
+// returns a, or another answer if the request exceeds the limit.
+func (x *request) countRefused(a answer) answer {
 	quota := calls
 	if x.backEnd() {
 		quota = registrations
@@ -405,7 +408,8 @@ func (x *request) refused(a answer) answer {
 	return a
 }
 
-// count counts a request. It returns the answer if it is one too many.
+// count counts a request. If the request exceeds the limit, it returns false and the
+// answer.
 func (x *request) count(q quota) (answer, bool) {
 	limits := x.config.Limits
 	limit, limiter, source := LimitCalls, limits.Calls, x.source
@@ -415,8 +419,8 @@ func (x *request) count(q quota) (answer, bool) {
 	case proofs:
 		limit, limiter = LimitExchanges, limits.Proofs
 	case registrations:
-		limit, limiter, source = LimitRegistrations, limits.Registrations, ratelimit.Named(x.key.Name)
-	case calls, unasked:
+		limit, limiter, source = LimitRegistrations, limits.Registrations, ratelimit.ApplicationSource(x.key.Name)
+	case calls, localCalls:
 		if x.backEnd() {
 			return answer{}, true
 		}
@@ -425,12 +429,12 @@ func (x *request) count(q quota) (answer, bool) {
 		return answer{}, true
 	}
 	if ok, retryAfter := limiter.Allow(source); !ok {
-		return answerLimited(limit, retryAfter), false
+		return limitedAnswer(limit, retryAfter), false
 	}
 	return answer{}, true
 }
 
-// enter is Enter of a limiter that may be nil.
+// enter calls Enter of a limiter, which may be nil.
 func enter(l InFlightLimiter, s ratelimit.Source) (leave func(), ok bool) {
 	if l == nil {
 		return func() {}, true
@@ -438,19 +442,19 @@ func enter(l InFlightLimiter, s ratelimit.Source) (leave func(), ok bool) {
 	return l.Enter(s)
 }
 
-// authenticate finds the key that came with a request: the user name of HTTP
-// Basic authentication with an empty password (RFC 7617). A missing and a wrong
-// key cannot be told apart by the answer.
+// authenticate looks up the key of the request, which is the user name of HTTP Basic
+// authentication with an empty password (RFC 7617). If there is no valid key, it returns
+// false and an answer that is the same for a missing and a wrong key.
 func (x *request) authenticate() (answer, bool) {
 	failed := x.config.Limits.FailedKeys
 	if failed != nil {
 		if blocked, retryAfter := failed.Blocked(x.source); blocked {
-			return answerLimited(LimitFailedKeys, retryAfter), false
+			return limitedAnswer(LimitFailedKeys, retryAfter), false
 		}
 	}
-	offered := x.r.Header.Values("Authorization")
+	credentials := x.r.Header.Values("Authorization")
 	name, password, ok := x.r.BasicAuth()
-	if len(offered) > 1 || password != "" {
+	if len(credentials) > 1 || password != "" {
 		ok = false
 	}
 	key, known := x.config.Keys.Lookup(name)
@@ -459,33 +463,33 @@ func (x *request) authenticate() (answer, bool) {
 		x.config.Authenticated(x.r, key)
 		return answer{}, true
 	}
-	// Many clients send a request without a key first, and repeat it when they are asked
-	// for one.
-	if failed != nil && len(offered) > 0 {
+	// Requests without credentials do not count: many HTTP clients send them only after
+	// a 401.
+	if failed != nil && len(credentials) > 0 {
 		failed.Record(x.source)
 	}
-	return answerTo(Unauthenticated), false
+	return newAnswer(Unauthenticated), false
 }
 
-// limitWait has the body of a request arrive in time or not at all. It must not
-// be called for a request that somebody else is to read.
+// setBodyDeadline sets a read deadline for the body, once. It must not be called for a
+// request that is passed on.
 //
-// The deadline ends by itself. In HTTP/2 it is that of the stream, and means
-// nothing once the body is there. In HTTP/1 it is that of the connection, and
-// net/http ends it when it meets the end of the body. If the body is not read, it
-// still applies to what net/http discards of it before it answers.
-func (x *request) limitWait() {
-	if x.waiting {
+// The deadline need not be cleared. In HTTP/2 it is that of the stream and has no effect
+// once the body has arrived. In HTTP/1 it is that of the connection, and net/http clears
+// it at the end of the body. If the body is not read here, the deadline applies to the
+// part that net/http reads and discards before it answers.
+func (x *request) setBodyDeadline() {
+	if x.bodyDeadlineSet {
 		return
 	}
-	x.waiting = true
-	if asks(x.r) {
-		// A client that was not told to send its body may not send it, and need not
-		// wait for what is discarded of it. Whoever reads the body takes this back.
+	x.bodyDeadlineSet = true
+	if expectsContinue(x.r) {
+		// A client that gets no 100 (Continue) may never send its body, so the connection
+		// cannot be used again. clearBodyDeadline undoes this once the body was read.
 		x.w.Header().Add("Connection", "close")
 	}
-	// In HTTP/1 net/http waits for the next request then: to miss a deadline would
-	// mean that the client is gone, and cancel this one.
+	// Without a body, net/http in HTTP/1 is already reading the next request. It would
+	// take a missed deadline for a lost connection and cancel this request.
 	if x.r.ContentLength == 0 && x.r.ProtoMajor == 1 {
 		return
 	}
@@ -493,30 +497,31 @@ func (x *request) limitWait() {
 	if ok && server.ReadTimeout > 0 && server.ReadTimeout <= x.config.BodyTimeout {
 		return
 	}
-	// A ResponseWriter without deadlines leaves them to whoever made it.
+	// The error is that the ResponseWriter does not support deadlines.
 	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(x.config.BodyTimeout))
 }
 
-// arrived takes back, once the body was read, what limitWait did.
-func arrived(w http.ResponseWriter, r *http.Request) {
-	if asks(r) {
+// clearBodyDeadline undoes setBodyDeadline after the body was read.
+func clearBodyDeadline(w http.ResponseWriter, r *http.Request) {
+	if expectsContinue(r) {
 		header := w.Header()
 		header["Connection"] = slices.Delete(header["Connection"], len(header["Connection"])-1, len(header["Connection"]))
 	}
-	// Somebody may have read the body before, so that net/http waits for the next
-	// request by now. A server with a deadline of its own would get that one here.
+	// If an earlier handler has read the body, net/http is already reading the next
+	// request and will not clear the deadline. With a ReadTimeout it may have set another
+	// deadline for that request, which must stay.
 	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.ReadTimeout == 0 {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	}
 }
 
-// asks reports whether the client sends the body of a request only after it was
-// told to go on (RFC 9110, section 10.1.1). In HTTP/2 nobody waits for the body.
-func asks(r *http.Request) bool { return r.ProtoMajor == 1 && r.Header.Get("Expect") != "" }
+// expectsContinue reports whether the client waits for 100 (Continue) before it sends the
+// body (RFC 9110, section 10.1.1). In HTTP/2 this does not affect the connection.
+func expectsContinue(r *http.Request) bool { return r.ProtoMajor == 1 && r.Header.Get("Expect") != "" }
 
-// forget gives the buffer of a body back, without the passwords that were in it. One
-// that is larger than usual is not kept.
-func (h *Handler) forget(body *bytes.Buffer) {
+// recycle returns the buffer of a body to the pool and clears it, since it may hold
+// passwords. A large buffer is dropped.
+func (h *Handler) recycle(body *bytes.Buffer) {
 	if body.Cap() > 2*DefaultMaxBodySize {
 		return
 	}
@@ -528,33 +533,33 @@ func (h *Handler) forget(body *bytes.Buffer) {
 // read checks the media type and reads the body of a request.
 func (x *request) read(body *bytes.Buffer) (answer, bool) {
 	optional := x.service.bodyOptional
-	// Whether an optional body is there is known after reading only.
+	// Whether an optional body is empty is known only after reading it.
 	if !optional && !isJSON(x.r.Header) {
-		return answerTo(UnsupportedMedia), false
+		return newAnswer(UnsupportedMedia), false
 	}
 	if x.r.ContentLength > x.config.MaxBodySize {
-		return answerTo(TooLarge), false
+		return newAnswer(TooLarge), false
 	}
-	// The declared length is a claim: what follows is reserved as it arrives.
+	// The declared length may be false, so the buffer grows with what arrives.
 	body.Grow(int(min(max(x.r.ContentLength, 0), bodyReserve)) + bytes.MinRead)
 	if _, err := body.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, x.config.MaxBodySize)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return answerTo(TooLarge), false
+			return newAnswer(TooLarge), false
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return answerTo(TooSlow), false
+			return newAnswer(TooSlow), false
 		}
-		return answerError(x.service, bodyError("could not be read")), false
+		return errorAnswer(x.service, bodyError("could not be read")), false
 	}
-	arrived(x.w, x.r)
+	clearBodyDeadline(x.w, x.r)
 	if optional && body.Len() > 0 && len(x.r.Header.Values("Content-Type")) > 0 && !isJSON(x.r.Header) {
-		return answerTo(UnsupportedMedia), false
+		return newAnswer(UnsupportedMedia), false
 	}
 	return answer{}, true
 }
 
-// isJSON reports whether a body with this header is JSON as it is: in UTF-8, under
-// whatever name, and not encoded further.
+// isJSON reports whether a header declares the body as JSON in UTF-8, or a subset of it,
+// without a content coding.
 func isJSON(header http.Header) bool {
 	values := header.Values("Content-Type")
 	if len(values) != 1 {
@@ -575,9 +580,9 @@ func isJSON(header http.Header) bool {
 	return true
 }
 
-// answer sends an answer and reports it.
+// answer writes an answer and reports it to Observe.
 func (x *request) answer(a answer) {
-	x.limitWait()
+	x.setBodyDeadline()
 	x.observe(a)
 	body := encode(x.version, a.codes, a.result, a.description)
 	header := x.w.Header()
@@ -595,30 +600,31 @@ func (x *request) answer(a answer) {
 		header.Set("Retry-After", seconds(a.retryAfter))
 	}
 	x.w.WriteHeader(a.status)
-	// Nobody is left to be told that the client is gone.
+	// The only error is a lost connection.
 	_, _ = x.w.Write(body)
 }
 
-// observe reports what the request came to.
+// observe reports the result of the request to Observe.
 func (x *request) observe(a answer) {
-	o := Observation{
-		Service: x.name(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status, Status: statusName(cmp.Or(a.reason, a.codes.StatusCodeEnum)), Limit: a.limit,
-	}
-	x.config.Observe(x.r, o)
+	x.config.Observe(x.r, Observation{
+		Service: x.serviceName(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status,
+		Status: statusName(cmp.Or(a.observedStatus, a.codes.StatusCodeEnum)), Limit: a.limit,
+	})
 }
 
-// versionOf tells the version of a path without a service: version 1 has four
-// families of services, everything else is answered in the current shape.
+// versionOf returns the version in which requests for a path that is no service are
+// answered: version 1 below the four prefixes of its services, else version 2.
 func versionOf(path string) version {
-	for _, family := range []string{"activation", "auth", "push", "notification"} {
-		if rest, ok := strings.CutPrefix(path, "/rest/"+family); ok && (rest == "" || rest[0] == '/') {
+	for _, prefix := range []string{"activation", "auth", "push", "notification"} {
+		if rest, ok := strings.CutPrefix(path, "/rest/"+prefix); ok && (rest == "" || rest[0] == '/') {
 			return v1
 		}
 	}
 	return v2
 }
 
-// statusName returns s if it can be the name of a status.
+// statusName returns s if it has the form of a status name, else an empty string, so
+// that no authentication server can put arbitrary text into logs and metrics.
 func statusName(s string) string {
 	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return !(r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_') }) {
 		return ""
@@ -626,7 +632,7 @@ func statusName(s string) string {
 	return s
 }
 
-// connectionAddress is the address of the other end of the connection.
+// connectionAddress returns the remote address of the connection.
 func connectionAddress(r *http.Request) netip.Addr {
 	a, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -635,8 +641,8 @@ func connectionAddress(r *http.Request) netip.Addr {
 	return a.Addr()
 }
 
-// stack lists where a panic came from, without the arguments that a printed
-// stack has.
+// stack returns the functions and lines of a panic's stack, without the arguments that
+// debug.Stack prints.
 func stack() []string {
 	var counters [32]uintptr
 	frames := runtime.CallersFrames(counters[:runtime.Callers(3, counters[:])])

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,15 +15,14 @@ import (
 	"unicode/utf8"
 )
 
-// memberForm is the documented form of a member: the class of its characters and how
-// many of them it has.
+// memberForm is the documented form of a member.
 type memberForm struct {
-	class    string
-	problem  string
-	min, max int
+	class    string // of characters, as a regular expression
+	problem  string // text of the error about other characters
+	min, max int    // characters
 }
 
-// formOf is the form of a member of a service, written down by hand.
+// formOf returns the form of a member of a service, written down by hand.
 func formOf(path, name string, optional bool) memberForm {
 	const (
 		noControls = "must not contain control characters"
@@ -80,9 +78,9 @@ func formOf(path, name string, optional bool) memberForm {
 	panic("no form of " + name + " of " + path)
 }
 
-// further is what a member of a service has to comply with beside its characters and their
-// number: what fits, and what is said about the rest.
-func further(path, name string) (fits func(string) bool, problems []string) {
+// extraRules returns the rules for a member beside its form: whether a value complies, and
+// the texts of the errors about others.
+func extraRules(path, name string) (complies func(string) bool, problems []string) {
 	registers := strings.HasSuffix(path, "/DSAPPSRPRegister") || strings.HasSuffix(path, "/MdlRegister")
 	switch {
 	case registers && (name == "userID" || name == "domain"):
@@ -98,24 +96,24 @@ func further(path, name string) (fits func(string) bool, problems []string) {
 	return nil, nil
 }
 
-// oracle knows of one member what is right, and what may be said about it.
+// oracle is a test oracle for the values of one member.
 type oracle struct {
 	memberForm
 
 	required bool
-	all      *regexp.Regexp
-	further  func(string) bool
-	problems []string
+	all      *regexp.Regexp    // matches texts of the class
+	complies func(string) bool // with extraRules; nil if there are none
+	problems []string          // of extraRules
 }
 
-// oraclesOf are the members of a service by name.
+// oraclesOf returns the oracles for the members of a service by name.
 func oraclesOf(path string) map[string]oracle {
 	oracles := make(map[string]oracle)
 	for name := range strings.FieldsSeq(services[path].request) {
 		name, optional := strings.CutSuffix(name, "?")
 		f := formOf(path, name, optional)
-		fits, problems := further(path, name)
-		oracles[name] = oracle{f, !optional, regexp.MustCompile(`\A` + f.class + `*\z`), fits, problems}
+		complies, problems := extraRules(path, name)
+		oracles[name] = oracle{f, !optional, regexp.MustCompile(`\A` + f.class + `*\z`), complies, problems}
 	}
 	return oracles
 }
@@ -127,10 +125,10 @@ func (o oracle) fits(value any) bool {
 	}
 	s, ok := value.(string)
 	n := utf8.RuneCountInString(s)
-	return ok && n >= o.min && n <= o.max && o.all.MatchString(s) && (o.further == nil || o.further(s))
+	return ok && n >= o.min && n <= o.max && o.all.MatchString(s) && (o.complies == nil || o.complies(s))
 }
 
-// sentences are all that may be said about the member.
+// sentences returns every errorDescription that the member may cause.
 func (o oracle) sentences(name string) []string {
 	sentences := []string{
 		"is missing", "must be a string", "occurs twice", "must not be empty", o.problem,
@@ -143,20 +141,21 @@ func (o oracle) sentences(name string) []string {
 	return sentences
 }
 
-var aboutBodies = []string{
+// bodyProblems are the errorDescriptions about a whole body.
+var bodyProblems = []string{
 	"body must be UTF-8", "body must be a JSON object and nothing else", "body must not contain half of a surrogate pair",
 	"body contains a member twice", "body is nested too deeply", "body has too many members", "body has too many elements of arrays",
 }
 
-// escapes finds the escapes of a JSON text; a surrogate that is not part of a
-// pair is one by itself.
 var (
+	// escapes matches the escapes of a JSON text. A surrogate pair is one match.
 	escapes = regexp.MustCompile(`\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})`)
-	half    = regexp.MustCompile(`\A\\u[dD][89a-fA-F][0-9a-fA-F]{2}\z`)
+	// half matches an unpaired surrogate among them.
+	half = regexp.MustCompile(`\A\\u[dD][89a-fA-F][0-9a-fA-F]{2}\z`)
 )
 
-// parse reads a body by other means than the handler does. It returns false
-// unless the body is a JSON object that every parser reads alike.
+// parse decodes a body with encoding/json. It returns false unless the body is a JSON
+// object that every parser reads alike.
 func parse(body []byte) (map[string]any, bool) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	var whole any
@@ -209,34 +208,20 @@ func depth(value any) int {
 	return deepest + 1
 }
 
-func newHandler(tb testing.TB, edit func(*Config)) (*Handler, *fakeOperations) {
-	tb.Helper()
-	ops := &fakeOperations{}
-	c := Config{Operations: ops, Keys: testKeys(tb), ClientIP: func(*http.Request) netip.Addr { return netip.MustParseAddr("127.0.0.1") }}
-	if edit != nil {
-		edit(&c)
-	}
-	h, err := New(c)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return h, ops
+// decodedAnswer is an answer decoded by encoding/json.
+type decodedAnswer struct {
+	returnCode     int
+	status         string
+	result         map[string]json.RawMessage
+	description    string
+	hasDescription bool
 }
 
-// answered is an answer in the shape that its version has, decoded by
-// encoding/json alone.
-type answered struct {
-	returnCode    int
-	status        string
-	result        map[string]json.RawMessage
-	description   string
-	describesSelf bool
-}
-
-// readAnswer fails unless body is one JSON object of the members that the version has.
-func readAnswer(tb testing.TB, v version, body []byte) answered {
+// readAnswer decodes an answer. It fails the test unless the answer has exactly the
+// members of its version.
+func readAnswer(tb testing.TB, v version, body []byte) decodedAnswer {
 	tb.Helper()
-	var a answered
+	var a decodedAnswer
 	var whole map[string]json.RawMessage
 	take := func(from map[string]json.RawMessage, name string, to any) {
 		tb.Helper()
@@ -248,7 +233,7 @@ func readAnswer(tb testing.TB, v version, body []byte) answered {
 	if err := json.Unmarshal(body, &whole); err != nil {
 		tb.Fatalf("%q: %v", body, err)
 	}
-	if _, a.describesSelf = whole["errorDescription"]; a.describesSelf {
+	if _, a.hasDescription = whole["errorDescription"]; a.hasDescription {
 		take(whole, "errorDescription", &a.description)
 	}
 	if v == v1 {
@@ -272,7 +257,7 @@ func readAnswer(tb testing.TB, v version, body []byte) answered {
 	return a
 }
 
-// hostileBodies are bodies at the edges of what is accepted.
+// hostileBodies returns bodies that are just accepted or just refused.
 func hostileBodies() []string {
 	return []string{
 		"", " ", "{", "}", "{}", "[]", "null", "true", "0", `""`, "\ufeff{}", "{}{}", "{} x", "{}\x00", "\xff", `{"":""}`, `{"\u0000":1}`,
@@ -293,10 +278,9 @@ func hostileBodies() []string {
 	}
 }
 
-// Whatever a body is, every service gives one well-formed answer: it calls its
-// operation if the body is one JSON object and its members have their documented
-// forms, and otherwise says which member has not, in words that hold nothing of
-// the body.
+// For any body, every service calls its operation exactly if the body is one JSON object
+// and its members have their documented forms. Otherwise the errorDescription names the
+// member that has not, and contains nothing from the body.
 func FuzzServices(f *testing.F) {
 	for _, body := range bodies {
 		f.Add([]byte(body))
@@ -316,13 +300,13 @@ func FuzzServices(f *testing.F) {
 		members, ok := parse(body)
 		for path, service := range services {
 			want := http.StatusOK
-			wrong := slices.Clone(aboutBodies)
+			wrong := slices.Clone(bodyProblems)
 			switch {
 			case len(body) == 0 && service.request == "":
 			case !ok:
 				want = http.StatusBadRequest
 				for name, o := range oracles[path] {
-					// A body with a member twice is as wrong as one that is no JSON.
+					// A member may occur twice in a body that parse refuses.
 					wrong = append(wrong, o.sentences(name)[2])
 				}
 			default:
@@ -356,7 +340,7 @@ func FuzzServices(f *testing.F) {
 			}
 			a := readAnswer(t, service.shape, w.Body.Bytes())
 			if want == http.StatusOK {
-				if a.returnCode != 0 || a.status != "STAT_SUCCESS" || a.describesSelf {
+				if a.returnCode != 0 || a.status != "STAT_SUCCESS" || a.hasDescription {
 					t.Fatalf("%s: answer %s", path, w.Body)
 				}
 				continue
@@ -368,9 +352,8 @@ func FuzzServices(f *testing.F) {
 	})
 }
 
-// Exactly a known key as the user name of HTTP Basic authentication with an empty
-// password is let in, as RFC 7617 reads, and every other value gets one and the
-// same answer.
+// Only a known key as the user name of HTTP Basic authentication (RFC 7617) with an empty
+// password is accepted. Every other value gets the same answer.
 func FuzzAuthorization(f *testing.F) {
 	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
 	for _, s := range []string{
@@ -386,25 +369,25 @@ func FuzzAuthorization(f *testing.F) {
 	known := map[string]string{frontKey: "mobile-app", backKey: "bank-site", farKey: "far-site"}
 	var application string
 	h, _ := newHandler(f, func(c *Config) { c.Observe = func(_ *http.Request, o Observation) { application = o.Application } })
-	ask := func(header string) *httptest.ResponseRecorder {
+	call := func(header string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/getServerTime", nil)
 		r.Header["Authorization"] = []string{header}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w
 	}
-	refused := ask("Basic nonsense")
+	refused := call("Basic nonsense")
 	f.Fuzz(func(t *testing.T, header string) {
 		want := ""
 		if scheme, credentials, found := strings.Cut(header, " "); found && strings.EqualFold(scheme, "Basic") && isASCII(scheme) {
-			// Strictly: encoding/base64 skips line breaks by itself.
+			// encoding/base64 skips line breaks, as the handler does.
 			decoded, err := base64.StdEncoding.DecodeString(credentials)
 			user, password, colon := strings.Cut(string(decoded), ":")
 			if err == nil && colon && password == "" {
 				want = known[user]
 			}
 		}
-		w := ask(header)
+		w := call(header)
 		if application != want {
 			t.Fatalf("%q is that of %q, want %q", header, application, want)
 		}
@@ -426,8 +409,7 @@ func plainName(name string) string {
 	return regexp.MustCompile(`[_-]`).ReplaceAllString(strings.ToLower(name), "")
 }
 
-// distance is how many bytes have to be changed, added or left out to make one of the
-// other.
+// distance returns the Levenshtein distance of a and b, in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -447,8 +429,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// Only JSON in UTF-8 is read, and whatever the header fields are, that is
-// answered: what is plainly JSON is taken, what does not say so is not.
+// A body is read if its header declares JSON in UTF-8 in one of the usual ways, and
+// answered with 415 if the header declares anything else.
 func FuzzMediaType(f *testing.F) {
 	for _, s := range [][2]string{
 		{"application/json", ""},
@@ -491,48 +473,18 @@ func FuzzMediaType(f *testing.F) {
 		calls := ops.calls
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		taken := ops.calls > calls
+		accepted := ops.calls > calls
 		readAnswer(t, v2, w.Body.Bytes())
-		if status := map[bool]int{true: 200, false: 415}[taken]; w.Code != status {
-			t.Fatalf("status %d, taken: %t", w.Code, taken)
+		if status := map[bool]int{true: 200, false: 415}[accepted]; w.Code != status {
+			t.Fatalf("status %d, accepted: %t", w.Code, accepted)
 		}
 		identity := coding == "" || strings.EqualFold(coding, "identity")
-		if !taken && identity && plain.MatchString(contentType) {
-			t.Fatal("not taken")
+		if !accepted && identity && plain.MatchString(contentType) {
+			t.Fatal("not accepted")
 		}
 		media, _, _ := strings.Cut(contentType, ";")
-		if taken && (!identity || !strings.EqualFold(strings.TrimSpace(media), "application/json") || other.MatchString(contentType)) {
-			t.Fatal("taken")
+		if accepted && (!identity || !strings.EqualFold(strings.TrimSpace(media), "application/json") || other.MatchString(contentType)) {
+			t.Fatal("accepted")
 		}
 	})
-}
-
-// Two statements about what the body is are none.
-func TestSeveralMediaTypes(t *testing.T) {
-	t.Parallel()
-	h, ops := newHandler(t, nil)
-	r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/MdlActivate", strings.NewReader(bodies["/rest/v2/provisioning/MdlActivate"]))
-	r.SetBasicAuth(frontKey, "")
-	r.Header["Content-Type"] = []string{"application/json", "application/json"}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	if w.Code != http.StatusUnsupportedMediaType || ops.calls != 0 {
-		t.Errorf("status is %d, operation called %d times", w.Code, ops.calls)
-	}
-}
-
-// From an address that is not known no key is accepted.
-func TestUnknownClientAddress(t *testing.T) {
-	t.Parallel()
-	h, ops := newHandler(t, func(c *Config) { c.ClientIP = nil })
-	for _, address := range []string{"", "@", "example.com:443", "127.0.0.1", "[::1"} {
-		r := httptest.NewRequest(http.MethodPost, "/rest/v2/provisioning/getServerTime", nil)
-		r.SetBasicAuth(frontKey, "")
-		r.RemoteAddr = address
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != http.StatusForbidden || ops.calls != 0 {
-			t.Errorf("%q: status is %d, operation called %d times", address, w.Code, ops.calls)
-		}
-	}
 }

@@ -7,60 +7,61 @@ import (
 )
 
 const (
-	// maxDecoded is how often a path is decoded in search of what another server reads.
+	// maxDecoded is how many times a path is percent-decoded.
 	maxDecoded = 4
-	// maxSlashes is how many slashes of a path with dot segments or empty ones are
-	// looked at. One with more is nothing that anybody needs.
+	// maxSlashes is the maximum number of slashes in a path with dot segments or empty
+	// segments. A path with more is treated as an alias.
 	maxSlashes = 64
 )
 
-// disguises finds paths that are no service of the gateway, but that the server
-// behind it may read as one, because servers differ in what they make of dot
-// segments, empty segments, parameters, case, backslashes, percent-encoding and the
-// end of a name, and in the order in which they do it. Passed on, such a request would
-// reach the service there without the checks that are made here.
+// pathAliases finds aliases of services: paths that are no service of the gateway, but
+// that another server may take for one. Servers differ in how, and in which order, they
+// treat dot segments, empty segments, path parameters, case, backslashes,
+// percent-encoding and the characters at the end of a name. If a request for an alias
+// were passed on, it could reach the service on a server behind the gateway without the
+// gateway's checks.
 //
-// Whatever the order, nothing but segments can get lost on the way: empty ones, dots,
-// and others only by a double dot or at the end. So the names of the service are among
-// the segments, in their order; without a double dot there is no other one. It is no
-// harm that with a double dot, or with very many slashes, a few paths are found that no
-// server would read so.
-type disguises struct {
-	// The paths of the services are a tree. steps are its branches, by their names in
-	// lower case; node 0 is the root.
-	steps map[string][]step
-	// services tells which nodes are services.
+// In whatever order a server normalizes a path, it only removes segments: empty ones and
+// dots, and others only because of a double dot or at the end. So an alias has the names
+// of the service among its segments, in their order, and no others unless it has a
+// double dot. This also matches a few paths, with a double dot or very many slashes,
+// that no server takes for a service, which does no harm.
+type pathAliases struct {
+	// The paths of the services are a tree with the root 0. edges are by the names of
+	// segments, in folded case.
+	edges map[string][]edge
+	// services tells which nodes of the tree are services.
 	services []bool
 }
 
-// step leads from one node of the tree to another.
-type step struct{ from, to int }
+// edge leads from a node of the tree to a child.
+type edge struct{ from, to int }
 
-func newDisguises(services []service) disguises {
-	d := disguises{steps: make(map[string][]step), services: make([]bool, 1)}
+func newPathAliases(services []service) pathAliases {
+	d := pathAliases{edges: make(map[string][]edge), services: make([]bool, 1)}
 	for _, s := range services {
 		at := 0
-		for name := range strings.SplitSeq(folded(s.path[1:]), "/") {
-			i := slices.IndexFunc(d.steps[name], func(s step) bool { return s.from == at })
+		for name := range strings.SplitSeq(foldCase(s.path[1:]), "/") {
+			i := slices.IndexFunc(d.edges[name], func(e edge) bool { return e.from == at })
 			if i < 0 {
-				i = len(d.steps[name])
-				d.steps[name] = append(d.steps[name], step{at, len(d.services)})
+				i = len(d.edges[name])
+				d.edges[name] = append(d.edges[name], edge{at, len(d.services)})
 				d.services = append(d.services, false)
 			}
-			at = d.steps[name][i].to
+			at = d.edges[name][i].to
 		}
 		d.services[at] = true
 	}
 	return d
 }
 
-// find reports whether another server may read the path of u as that of a service.
-func (d disguises) find(u *url.URL) bool {
+// match reports whether the path of u is an alias of a service.
+func (d pathAliases) match(u *url.URL) bool {
 	path := u.Path
 	if u.Opaque != "" {
 		path = u.Opaque
 	}
-	// Some decode a semicolon before they decode a slash.
+	// Some servers decode semicolons before they decode slashes.
 	if d.matchWithoutParameters(semicolons.Replace(u.RawPath)) {
 		return true
 	}
@@ -74,68 +75,70 @@ func (d disguises) find(u *url.URL) bool {
 		}
 		path = decoded
 	}
-	return d.match(path)
+	return d.matchDecoded(path)
 }
 
 var semicolons = strings.NewReplacer("%3b", ";", "%3B", ";")
 
-// matchWithoutParameters is match for a path of which the parameters are cut before it
-// is decoded, and with them what would be decoded to a slash.
-func (d disguises) matchWithoutParameters(path string) bool {
-	return strings.Contains(path, ";") && d.match(decodeAll(withoutParameters(path)))
+// matchWithoutParameters is matchDecoded for a path whose parameters are removed before
+// it is decoded: they may contain encoded slashes.
+func (d pathAliases) matchWithoutParameters(path string) bool {
+	return strings.Contains(path, ";") && d.matchDecoded(decodeAll(withoutParameters(path)))
 }
 
-// match reports whether a decoded path may be that of a service.
-func (d disguises) match(path string) bool {
-	if d.leads(path) {
+// matchDecoded reports whether a decoded path is an alias of a service.
+func (d pathAliases) matchDecoded(path string) bool {
+	if d.matchSegments(path) {
 		return true
 	}
-	// What was decoded may be passed on as it is: a query begins there, or a text ends.
+	// A server may take a decoded character for the beginning of a query or fragment, or
+	// for the end of a string.
 	i := strings.IndexAny(path, "?#\x00")
-	return i >= 0 && d.leads(path[:i])
+	return i >= 0 && d.matchSegments(path[:i])
 }
 
-// leads reports whether the segments of a path may lead to a service.
-func (d disguises) leads(path string) bool {
+// matchSegments reports whether the segments of a decoded path contain those of a service.
+func (d pathAliases) matchSegments(path string) bool {
 	up := strings.Contains(path, "..")
 	if (up || strings.Contains(path, "/.") || strings.Contains(path, "//")) && strings.Count(path, "/") > maxSlashes {
 		return true
 	}
-	path = folded(path)
+	path = foldCase(path)
 	reached := make([]bool, len(d.services))
 	reached[0] = true
 	for segment := range strings.FieldsFuncSeq(path, isSlash) {
 		segment, _, _ = strings.Cut(segment, ";")
-		// Windows drops what comes at the end.
+		// Windows ignores these characters at the end of a name.
 		segment = strings.TrimRight(segment, ". \t\r\n\v\f")
 		if segment == "" {
 			continue
 		}
 		found := false
-		// From the leaves, so that one segment is one step.
-		for _, s := range slices.Backward(d.steps[segment]) {
-			if reached[s.from] {
-				reached[s.to], found = true, true
-				// Without a double dot no other name can follow here.
-				reached[s.from] = up
+		// Children come before their parents, so that one segment follows one edge only.
+		for _, e := range slices.Backward(d.edges[segment]) {
+			if reached[e.from] {
+				reached[e.to], found = true, true
+				// Without a double dot the next segment has to follow this one.
+				reached[e.from] = up
 			}
 		}
 		if !found && !up {
 			return false
 		}
 	}
-	for node, is := range d.services {
-		if is && reached[node] {
+	for node, isService := range d.services {
+		if isService && reached[node] {
 			return true
 		}
 	}
 	return false
 }
 
-// folded is s in one case, also where letters beyond ASCII have the same capital.
-func folded(s string) string { return strings.ToLower(strings.ToUpper(s)) }
+// foldCase returns s in lower case. Letters that share an upper-case letter become equal,
+// such as s and the long s of Unicode.
+func foldCase(s string) string { return strings.ToLower(strings.ToUpper(s)) }
 
-// withoutParameters cuts every segment at its first semicolon.
+// withoutParameters removes everything from the first semicolon of each segment on.
 func withoutParameters(path string) string {
 	inside := false
 	return strings.Map(func(r rune) rune {
@@ -149,7 +152,7 @@ func withoutParameters(path string) string {
 
 func isSlash(r rune) bool { return r == '/' || r == '\\' }
 
-// decode resolves the percent-encoding of what is well-formed of it, once.
+// decode percent-decodes a path once. Malformed escapes stay.
 func decode(path string) string {
 	if !strings.Contains(path, "%") {
 		return path
@@ -169,7 +172,7 @@ func decode(path string) string {
 	return string(decoded)
 }
 
-// decodeAll is decode as often as it changes something, within limits.
+// decodeAll percent-decodes a path maxDecoded times.
 func decodeAll(path string) string {
 	for range maxDecoded {
 		path = decode(path)
@@ -177,7 +180,7 @@ func decodeAll(path string) string {
 	return path
 }
 
-// hexDigit is the value of a hexadecimal digit, -1 if c is none.
+// hexDigit returns the value of a hexadecimal digit, -1 if c is none.
 func hexDigit(c byte) rune {
 	switch {
 	case c >= '0' && c <= '9':

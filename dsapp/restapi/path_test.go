@@ -15,11 +15,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-const disguisedPath = "/rest/v2/provisioning/MdlActivate"
-
-// others are how other servers read a path as it is on the wire, before they compare
-// it with what they know, perhaps without regard to case and to a slash at its end.
-var others = map[string]func(string) string{
+// normalizations are ways in which other servers normalize a path before they compare
+// it with those that they know. Some ignore case and a slash at the end then.
+var normalizations = map[string]func(string) string{
 	"clean": func(p string) string { return path.Clean(unescape(p)) },
 	"nginx": func(p string) string { return resolve(merge(unescape(p))) },
 	"parameters first": func(p string) string {
@@ -47,7 +45,7 @@ var others = map[string]func(string) string{
 	"decoded twice": func(p string) string { return path.Clean(cutEach(unescape(unescape(p)))) },
 }
 
-// unescape decodes what is well-formed.
+// unescape percent-decodes a path. Malformed escapes stay.
 func unescape(p string) string {
 	return regexp.MustCompile(`%[0-9A-Fa-f]{2}`).ReplaceAllStringFunc(p, func(escape string) string {
 		var c byte
@@ -58,10 +56,10 @@ func unescape(p string) string {
 
 func merge(p string) string { return regexp.MustCompile(`/+`).ReplaceAllString(p, "/") }
 
-// cutEach cuts the parameters of each segment.
+// cutEach removes the parameters of each segment.
 func cutEach(p string) string { return regexp.MustCompile(`;[^/]*`).ReplaceAllString(p, "") }
 
-// resolve resolves the dot segments, to which empty ones are as good as others.
+// resolve resolves dot segments. An empty segment is a segment like others.
 func resolve(p string) string {
 	var kept []string
 	for segment := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
@@ -76,9 +74,9 @@ func resolve(p string) string {
 	return "/" + strings.Join(kept, "/")
 }
 
-// readByOthers is the service that another server may read the path as, if any.
+// readByOthers returns the service that another server may take the path for, if any.
 func readByOthers(u *url.URL) string {
-	for name, read := range others {
+	for name, read := range normalizations {
 		got := strings.ToLower(strings.TrimRight(read(u.EscapedPath()), "/"))
 		for service := range services {
 			if got == strings.ToLower(service) {
@@ -89,8 +87,8 @@ func readByOthers(u *url.URL) string {
 	return ""
 }
 
-// resembles reports whether the names of a service are in the path, in their order, or
-// too many to be looked at.
+// resembles reports whether a path contains the names of a service in their order, or
+// has more slashes than are looked at.
 func resembles(u *url.URL) bool {
 	p := strings.ToLower(strings.ToUpper(unescape(unescape(unescape(unescape(u.EscapedPath()))))))
 	if u.Opaque != "" {
@@ -107,21 +105,21 @@ func resembles(u *url.URL) bool {
 	return false
 }
 
-// A path that another server may read as a service is answered with 404 and not
-// passed on; it counts as a refused request.
-func TestDisguisedPaths(t *testing.T) {
+// A request for an alias of a service is answered with 404 and not passed on. It counts
+// as a refused request.
+func TestAliasPaths(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{
-		disguisedPath + "/", disguisedPath + "//", "/" + disguisedPath, "//" + disguisedPath, disguisedPath + "/.", disguisedPath + "/x/..", disguisedPath + ";a=b",
-		disguisedPath + ";/", disguisedPath + ";a=b/", "/rest;a=b/v2/provisioning/MdlActivate", "/rest/v2;/provisioning;x;y=z/MdlActivate", strings.ToLower(disguisedPath),
-		strings.ToUpper(disguisedPath), "/rest/v2/./provisioning/MdlActivate", "/rest/v2//provisioning/MdlActivate", "/./rest/v2/provisioning/MdlActivate",
+		activatePath + "/", activatePath + "//", "/" + activatePath, "//" + activatePath, activatePath + "/.", activatePath + "/x/..", activatePath + ";a=b",
+		activatePath + ";/", activatePath + ";a=b/", "/rest;a=b/v2/provisioning/MdlActivate", "/rest/v2;/provisioning;x;y=z/MdlActivate", strings.ToLower(activatePath),
+		strings.ToUpper(activatePath), "/rest/v2/./provisioning/MdlActivate", "/rest/v2//provisioning/MdlActivate", "/./rest/v2/provisioning/MdlActivate",
 		"/../rest/v2/provisioning/MdlActivate", "/x/../rest/v2/provisioning/MdlActivate", "/rest/v2/x/../provisioning/MdlActivate", "/rest/v2/x/y/../../provisioning/MdlActivate",
 		"/rest/v2/%2e/provisioning/MdlActivate", "/rest/v2/x/%2e%2E/provisioning/MdlActivate", "/rest/v2/x/.%2e/provisioning/MdlActivate", "/rest/v2/x/..;a/provisioning/MdlActivate",
-		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", disguisedPath + "%2f", disguisedPath + "%3Ba=b",
-		disguisedPath + ";a=%2fb", disguisedPath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
+		"/rest/v2/x%2f..%2fprovisioning/MdlActivate", "/rest/v2/a%2fb/../provisioning/MdlActivate", "/rest/v2%2f/provisioning/MdlActivate", activatePath + "%2f", activatePath + "%3Ba=b",
+		activatePath + ";a=%2fb", activatePath + "%3Ba=%252fb", "/rest/v2/provisioning/%256ddlactivate", `/rest\v2\provisioning\MdlActivate`, "/rest/v2/provisioning%5CMdlActivate",
 		`/rest/v2/x\../provisioning/MdlActivate`, "/rest//../rest/v2/provisioning/MdlActivate", "/reſt/v2/provisioning/MdlActivate", "/rest/push/RetrieveLogin", "/rest/auth/online;jsessionid=1",
-		disguisedPath + "%3Fx=y", disguisedPath + "%23x", disguisedPath + "%00", disguisedPath + "%00.x", disguisedPath + ".", disguisedPath + "%20", disguisedPath + "%09",
-		disguisedPath + "%3B%2Fx", "/x%3F/../rest/v2/provisioning/MdlActivate", "/rest/v2./provisioning/MdlActivate", "https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
+		activatePath + "%3Fx=y", activatePath + "%23x", activatePath + "%00", activatePath + "%00.x", activatePath + ".", activatePath + "%20", activatePath + "%09",
+		activatePath + "%3B%2Fx", "/x%3F/../rest/v2/provisioning/MdlActivate", "/rest/v2./provisioning/MdlActivate", "https:rest/v2/provisioning/MdlActivate", strings.Repeat("/", 65) + "x",
 	} {
 		called := &fakeLimiter{}
 		h, ops := newHandler(t, func(c *Config) { c.Limits.Calls = called })
@@ -143,9 +141,9 @@ func TestDisguisedPaths(t *testing.T) {
 	}
 }
 
-// Whatever is put into the path of a service: if another server may read it as that
-// service, or as another one, it is not passed on.
-func TestDisguisesAreFound(t *testing.T) {
+// However the path of a service is changed: if another server may take the result for a
+// service, it is found to be an alias.
+func TestAliasesAreFound(t *testing.T) {
 	t.Parallel()
 	paths := make([]string, 0, len(services))
 	for p := range services {
@@ -178,16 +176,15 @@ func TestDisguisesAreFound(t *testing.T) {
 		if _, ok := services[u.Path]; ok {
 			return
 		}
-		if service := readByOthers(u); service != "" && !h.disguises.find(u) {
+		if service := readByOthers(u); service != "" && !h.aliases.match(u) {
 			t.Fatalf("%q is not found; others read it as %s", target, service)
 		}
 	})
 }
 
-// Exactly the documented paths are services, compared byte by byte once their
-// escapes are resolved. Every other target goes on with its body and its key
-// untouched, and is answered with 404 if nobody takes it, in the shape of its version;
-// but not if another server may read it as a service: it is answered then.
+// Only the documented paths, percent-decoded, are services. Requests for aliases of them
+// are answered with 404. All others are passed on with their body and key unchanged, and
+// answered with 404, in the version of their path, if nobody handles them.
 func FuzzPath(f *testing.F) {
 	for path := range services {
 		f.Add(path)
@@ -231,11 +228,11 @@ func FuzzPath(f *testing.F) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		disguised := !isService && !passed
+		alias := !isService && !passed
 		if service := readByOthers(u); service != "" && passed {
 			t.Fatalf("%q was passed on; others read it as %s", target, service)
 		}
-		if disguised && (!resembles(u) || w.Code != http.StatusNotFound) {
+		if alias && (!resembles(u) || w.Code != http.StatusNotFound) {
 			t.Fatalf("%q was answered with %d, and not passed on", target, w.Code)
 		}
 		if isService && passed || isService != (observed.Service != "") || !isService && ops.calls != calls {
@@ -257,11 +254,11 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-func BenchmarkDisguises(b *testing.B) {
+func BenchmarkPathAliases(b *testing.B) {
 	h, _ := newHandler(b, nil)
 	for name, target := range map[string]string{
 		"other":      "/rest/v2/notification/push/sendNotification",
-		"dots":       strings.Repeat("/x/..", 2000) + disguisedPath,
+		"dots":       strings.Repeat("/x/..", 2000) + activatePath,
 		"names":      strings.Repeat("/rest/v2/provisioning", 500) + "/..",
 		"encoded":    "/" + strings.Repeat("%252525252e", 900) + "/..",
 		"parameters": strings.Repeat("/;%2525253b", 900) + "/..",
@@ -273,7 +270,7 @@ func BenchmarkDisguises(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				h.disguises.find(u)
+				h.aliases.match(u)
 			}
 		})
 	}

@@ -18,19 +18,19 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// drawn are operations that succeed with results drawn at random.
-type drawn struct {
+// randomOperations succeed with random results.
+type randomOperations struct {
 	t      *rapid.T
 	result any
 }
 
-func draw[R any](d *drawn, result R) (R, error) {
+func randomResult[R any](d *randomOperations, result R) (R, error) {
 	fill(d.t, reflect.ValueOf(&result).Elem(), "result")
 	d.result = result
 	return result, nil
 }
 
-// fill draws every field; pointers are drawn to be nil or not.
+// fill sets all fields to random values. Pointers may be nil.
 func fill(t *rapid.T, v reflect.Value, name string) {
 	switch v.Kind() {
 	case reflect.String:
@@ -57,76 +57,76 @@ func fill(t *rapid.T, v reflect.Value, name string) {
 	}
 }
 
-func (d *drawn) RegisterActivation(context.Context, gateway.Caller, gateway.RegisterActivationRequest) (gateway.RegisterActivationResult, error) {
-	return draw(d, gateway.RegisterActivationResult{})
+func (d *randomOperations) RegisterActivation(context.Context, gateway.Caller, gateway.RegisterActivationRequest) (gateway.RegisterActivationResult, error) {
+	return randomResult(d, gateway.RegisterActivationResult{})
 }
 
-func (d *drawn) RegisterOffline(context.Context, gateway.Caller, gateway.RegisterOfflineRequest) (gateway.RegisterOfflineResult, error) {
-	return draw(d, gateway.RegisterOfflineResult{})
+func (d *randomOperations) RegisterOffline(context.Context, gateway.Caller, gateway.RegisterOfflineRequest) (gateway.RegisterOfflineResult, error) {
+	return randomResult(d, gateway.RegisterOfflineResult{})
 }
 
-func (d *drawn) GenerateEphemeralKey(context.Context, gateway.Caller, gateway.GenerateEphemeralKeyRequest) (gateway.GenerateEphemeralKeyResult, error) {
-	return draw(d, gateway.GenerateEphemeralKeyResult{})
+func (d *randomOperations) GenerateEphemeralKey(context.Context, gateway.Caller, gateway.GenerateEphemeralKeyRequest) (gateway.GenerateEphemeralKeyResult, error) {
+	return randomResult(d, gateway.GenerateEphemeralKeyResult{})
 }
 
-func (d *drawn) GenerateActivationData(context.Context, gateway.Caller, gateway.GenerateActivationDataRequest) (gateway.GenerateActivationDataResult, error) {
-	return draw(d, gateway.GenerateActivationDataResult{})
+func (d *randomOperations) GenerateActivationData(context.Context, gateway.Caller, gateway.GenerateActivationDataRequest) (gateway.GenerateActivationDataResult, error) {
+	return randomResult(d, gateway.GenerateActivationDataResult{})
 }
 
-func (d *drawn) AddDevice(context.Context, gateway.Caller, gateway.AddDeviceRequest) (gateway.AddDeviceResult, error) {
-	return draw(d, gateway.AddDeviceResult{})
+func (d *randomOperations) AddDevice(context.Context, gateway.Caller, gateway.AddDeviceRequest) (gateway.AddDeviceResult, error) {
+	return randomResult(d, gateway.AddDeviceResult{})
 }
 
-func (d *drawn) Activate(context.Context, gateway.Caller, gateway.ActivateRequest) (gateway.ActivateResult, error) {
-	return draw(d, gateway.ActivateResult{})
+func (d *randomOperations) Activate(context.Context, gateway.Caller, gateway.ActivateRequest) (gateway.ActivateResult, error) {
+	return randomResult(d, gateway.ActivateResult{})
 }
 
-func (d *drawn) ActivateStandard(context.Context, gateway.Caller, gateway.ActivateStandardRequest) (gateway.ActivateResult, error) {
-	return draw(d, gateway.ActivateResult{})
+func (d *randomOperations) ActivateStandard(context.Context, gateway.Caller, gateway.ActivateStandardRequest) (gateway.ActivateResult, error) {
+	return randomResult(d, gateway.ActivateResult{})
 }
 
-func (d *drawn) Authenticate(context.Context, gateway.Caller, gateway.AuthenticateRequest) (gateway.AuthenticatedResult, error) {
-	return draw(d, gateway.AuthenticatedResult{})
+func (d *randomOperations) Authenticate(context.Context, gateway.Caller, gateway.AuthenticateRequest) (gateway.AuthenticatedResult, error) {
+	return randomResult(d, gateway.AuthenticatedResult{})
 }
 
-func (d *drawn) RetrieveLogin(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
-	return draw(d, gateway.RetrieveResult{})
+func (d *randomOperations) RetrieveLogin(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
+	return randomResult(d, gateway.RetrieveResult{})
 }
 
-func (d *drawn) CompleteLogin(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
-	return draw(d, gateway.AuthenticatedResult{})
+func (d *randomOperations) CompleteLogin(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
+	return randomResult(d, gateway.AuthenticatedResult{})
 }
 
-func (d *drawn) CancelLogin(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error) {
-	return draw(d, gateway.CancelResult{})
+func (d *randomOperations) CancelLogin(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error) {
+	return randomResult(d, gateway.CancelResult{})
 }
 
-func (d *drawn) RetrieveSignature(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
-	return draw(d, gateway.RetrieveResult{})
+func (d *randomOperations) RetrieveSignature(context.Context, gateway.Caller, gateway.RetrieveRequest) (gateway.RetrieveResult, error) {
+	return randomResult(d, gateway.RetrieveResult{})
 }
 
-func (d *drawn) CompleteSignature(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
-	return draw(d, gateway.AuthenticatedResult{})
+func (d *randomOperations) CompleteSignature(context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error) {
+	return randomResult(d, gateway.AuthenticatedResult{})
 }
 
-func (d *drawn) CancelSignature(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error) {
-	return draw(d, gateway.CancelResult{})
+func (d *randomOperations) CancelSignature(context.Context, gateway.Caller, gateway.CancelRequest) (gateway.CancelResult, error) {
+	return randomResult(d, gateway.CancelResult{})
 }
 
-func (d *drawn) UpdateNotificationID(context.Context, gateway.Caller, gateway.UpdateNotificationIDRequest) (gateway.UpdateNotificationIDResult, error) {
-	return draw(d, gateway.UpdateNotificationIDResult{})
+func (d *randomOperations) UpdateNotificationID(context.Context, gateway.Caller, gateway.UpdateNotificationIDRequest) (gateway.UpdateNotificationIDResult, error) {
+	return randomResult(d, gateway.UpdateNotificationIDResult{})
 }
 
-func (d *drawn) ServerTime(context.Context, gateway.Caller, gateway.ServerTimeRequest) (gateway.ServerTimeResult, error) {
-	return draw(d, gateway.ServerTimeResult{})
+func (d *randomOperations) ServerTime(context.Context, gateway.Caller, gateway.ServerTimeRequest) (gateway.ServerTimeResult, error) {
+	return randomResult(d, gateway.ServerTimeResult{})
 }
 
-var _ Operations = (*drawn)(nil)
+var _ Operations = (*randomOperations)(nil)
 
 type object = map[string]any
 
-// documentedMembers are the members that a result has in the answers of the
-// services that have all of them; nil stands for one that is left out.
+// documentedMembers returns the members of an answer for a result, of the service with
+// the most members. Members that are left out are nil.
 func documentedMembers(t *rapid.T, result any) object {
 	sealed := func(s *form.Sealed) any {
 		if s == nil {
@@ -179,14 +179,13 @@ func documentedMembers(t *rapid.T, result any) object {
 	return nil
 }
 
-// Whatever a service's result is, encoding/json reads it from the answer as it
-// went in: in version 1 beside errorCode and errorMessage, in version 2 below
-// result, and nothing else in either.
+// The answer of a service has its result, in version 1 beside errorCode and errorMessage,
+// in version 2 below result, and no other members.
 func TestResultsRoundTrip(t *testing.T) {
 	t.Parallel()
 	keySet := testKeys(t)
 	rapid.Check(t, func(t *rapid.T) {
-		ops := &drawn{t: t}
+		ops := &randomOperations{t: t}
 		h, err := New(Config{Operations: ops, Keys: keySet})
 		if err != nil {
 			t.Fatal(err)
@@ -221,7 +220,7 @@ func TestResultsRoundTrip(t *testing.T) {
 					whole["result"] = want
 				}
 			}
-			// By way of another encoder, for numbers and text of one form.
+			// Encoded and decoded, so that numbers and texts have the same types.
 			encoded, err := json.Marshal(whole)
 			if err != nil {
 				t.Fatal(err)
@@ -243,8 +242,8 @@ func decoded(t *rapid.T, text []byte) any {
 	return value
 }
 
-// Text that is not UTF-8 is no reason for an answer that is not: it is encoded as
-// encoding/json has it.
+// Answers are UTF-8 also if a result is not: invalid bytes are replaced as encoding/json
+// does.
 func TestEncodeAnyBytes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

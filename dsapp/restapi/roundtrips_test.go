@@ -17,7 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -32,6 +31,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 const (
@@ -42,16 +42,14 @@ const (
 
 var jane = sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", Licenses: 50, StandardLicenses: 50}
 
-// Each service costs no more round trips to Redis than it needs: none where
-// nothing is remembered, one to look and one to keep the outcome where something
-// is.
+// Each service makes no more round trips to Redis than necessary: none if it has no
+// state, else one to read the state and one to write the result.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	g := newWholeGateway(t)
 	phone := &sandbox.Phone{BaseURL: g.url, APIKey: frontEndKey, Client: g.client}
 
-	// The first activation brings what is needed once: the scripts, and the secret
-	// behind simulated exchanges.
+	// The first activation loads the scripts and creates the simulation secret.
 	registered := g.register(t, phone, "mdl")
 	_, err := phone.Activate(t.Context(), registered.RegistrationIdentifier, registered.ActivationPassword)
 	must(t, err)
@@ -84,7 +82,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 
 	a := device.Authenticator
-	// A new server is sent the scripts once.
+	// The first calls load further scripts.
 	warm := g.ask(t, sandbox.KindLogin, a)
 	_, err = phone.Retrieve(t.Context(), sandbox.KindLogin, a, warm)
 	must(t, err)
@@ -121,8 +119,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// Without an exchange, adding a device costs one round trip more: the call is given
-// back if the authentication server did not refuse it.
+// Without an activation exchange, adding a device takes one more round trip: the call is
+// returned to the registration unless the authentication server refused it.
 func TestRoundTripsWithoutExchange(t *testing.T) {
 	t.Parallel()
 	g := newWholeGateway(t)
@@ -149,7 +147,7 @@ func TestRoundTripsWithoutExchange(t *testing.T) {
 			ResultCodes struct{ StatusCodeEnum string }
 			Result      struct{ InstanceActivationMessage string }
 		}
-		// The first ones bring the scripts.
+		// The first calls load the scripts.
 		clear(g.trips)
 		identifier := registered.Result.RegistrationIdentifier
 		call("MdlAddDevice", frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, identifier, code), &added)
@@ -163,13 +161,13 @@ func TestRoundTripsWithoutExchange(t *testing.T) {
 	g.expect(t, map[string]int64{"MdlAddDevice": 2, "MdlActivate": 2})
 }
 
-// wholeGateway is a gateway of real parts over Redis.
+// wholeGateway is a real gateway with Redis and a simulated authentication server.
 type wholeGateway struct {
 	url    string
 	client *http.Client
 	server *sandbox.Server
 	oas    string
-	// trips is how many round trips the last call of each service took.
+	// trips is the number of round trips to Redis of the last call of each service.
 	trips map[string]int64
 }
 
@@ -182,7 +180,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	must(t, err)
 	servers, err := authserver.New(authserver.Config{
 		Instances: []authserver.Instance{{Name: "primary", URL: address, Transport: oas.Client().Transport, MaxConnections: 4}},
-		Timeout:   10 * time.Second,
+		Timeout:   poll.Patience,
 		ComponentTypes: authserver.ComponentTypes{
 			Provisioning: sandbox.DefaultComponentType, Authentication: sandbox.PushComponentType,
 			Signature: sandbox.PushComponentType, Notification: sandbox.PushComponentType,
@@ -190,7 +188,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	})
 	must(t, err)
 
-	client, err := redis.NewClient(redis.Settings{Addresses: []string{redistest.Start(t).Addr()}, Timeout: 10 * time.Second})
+	client, err := redis.NewClient(redis.Settings{Addresses: []string{redistest.Start(t).Addr()}, Timeout: poll.Patience})
 	must(t, err)
 	t.Cleanup(func() { must(t, client.Close()) })
 	var count roundTrips
@@ -232,7 +230,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	return g
 }
 
-// expect compares the round trips since it was last called.
+// expect compares trips with those that are wanted, and clears them.
 func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
 	t.Helper()
 	if !maps.Equal(g.trips, want) {
@@ -241,30 +239,28 @@ func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
 	clear(g.trips)
 }
 
-// register plays the bank's site. A registration looks first whether Redis takes
-// writes, unless something was written within the last second: on a machine that
-// is too slow for that it is done again.
-func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.UserRegistered {
+// register registers a user, as the bank's site does. A registration first checks that
+// Redis accepts writes, unless something was written within the last second. On a slow
+// machine register repeats it until that is the case.
+func (g *wholeGateway) register(t *testing.T, phone *sandbox.Phone, license string) sandbox.RegisteredUser {
 	t.Helper()
-	const tries = 20
-	for range tries {
-		registered, err := phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{
+	var registered sandbox.RegisteredUser
+	poll.Until(t, "a registration with one round trip", func() bool {
+		var err error
+		registered, err = phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{
 			UserID: jane.Name, Domain: jane.Domain, StaticPassword: jane.StaticPassword, LicenseType: license,
 		})
 		must(t, err)
-		if g.trips["DSAPPSRPRegister"] == 1 {
-			return registered
-		}
-	}
-	t.Fatalf("no registration took one round trip, the last one %d", g.trips["DSAPPSRPRegister"])
-	return sandbox.UserRegistered{}
+		return g.trips["DSAPPSRPRegister"] == 1
+	})
+	return registered
 }
 
-// ask has the application server prepare a request that the phone scans, and
-// wait for it.
+// ask prepares a request for a phone to scan, as the application server does, and
+// returns its key.
 func (g *wholeGateway) ask(t *testing.T, kind sandbox.Kind, a *sandbox.Authenticator) string {
 	t.Helper()
-	application := &sandbox.Application{URL: g.oas, Client: g.client}
+	application := &sandbox.ApplicationServer{URL: g.oas, Client: g.client}
 	login := sandbox.LoginRequest{UserID: jane.Name, Domain: jane.Domain, Message: "Sign in?"}
 	signature := sandbox.SignatureRequest{UserID: jane.Name, Domain: jane.Domain, SerialNumber: a.SerialNumber, Title: "Transfer", Fields: []sandbox.RequestField{{Key: "Amount", Value: "1"}}}
 	var key string
@@ -287,8 +283,8 @@ func serve(t *testing.T, h http.Handler) *httptest.Server {
 	return s
 }
 
-// roundTrips is a hook that counts what is sent to Redis and waited for: a
-// command, a script or a pipeline each.
+// roundTrips is a hook of the Redis client that counts round trips: commands, scripts and
+// pipelines.
 type roundTrips struct{ atomic.Int64 }
 
 func (*roundTrips) DialHook(next goredis.DialHook) goredis.DialHook { return next }

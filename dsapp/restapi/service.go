@@ -14,61 +14,62 @@ import (
 
 // service is one row of the table.
 type service struct {
-	// path is the whole path of the URL.
+	// path is the complete path of the URL.
 	path string
-	// version is that of the answers. One service has another one in its path.
+	// version is that of the answers. It follows from the path but for one service.
 	version version
 	// classes are the key classes that may call the service.
 	classes   []apikey.Class
 	operation gateway.Operation
 	quota     quota
-	// bodyOptional accepts an empty body of any media type.
+	// bodyOptional means that the body may be empty, and of any media type then.
 	bodyOptional bool
 
 	members []member
 	results []resultMember
-	// prepare checks the members of a request and returns what carries it out.
+	// prepare checks the members of a request and returns the function that carries it
+	// out.
 	prepare func(members map[string]any) (run, error)
 }
 
-// run carries out a checked request and returns the members of the answer.
+// run carries out a checked request and returns the members of its answer.
 type run func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error)
 
-// quota is the limit that counts the calls of a service. Each row of the table
-// names one: the zero value is none of them.
+// quota tells which of the Limits counts the calls of a service. The zero value is
+// invalid, so that no row of the table can lack one.
 type quota int
 
 const (
 	_ quota = iota
-	// exchanges and proofs count the first and the second calls of an exchange
-	// per client address, whichever application they are made with.
+	// exchanges and proofs count the first and the second calls of activation exchanges
+	// per client address.
 	exchanges
 	proofs
-	// registrations are counted per application.
+	// registrations counts registrations per application.
 	registrations
-	// calls counts all other services together, per client address, for keys of
-	// front ends only.
+	// calls counts the calls of all other services together, per client address, for
+	// front-end keys only.
 	calls
-	// unasked counts with calls; no authentication server is asked.
-	unasked
+	// localCalls are counted with calls, but no authentication server is involved.
+	localCalls
 )
 
-// atServers reports whether an authentication server carries the service out.
-func (q quota) atServers(relayedExchange bool) bool {
+// usesServers reports whether an authentication server carries the service out.
+func (q quota) usesServers(relayedExchange bool) bool {
 	switch q {
 	case exchanges, proofs:
 		return relayedExchange
 	default:
-		return q != unasked
+		return q != localCalls
 	}
 }
 
-// name is what logs and metrics call the service.
+// name returns the name of the service in logs and metrics.
 func (s *service) name() string {
 	return strings.TrimPrefix(strings.TrimPrefix(s.path, "/rest/"), "v2/")
 }
 
-// maxMember is the length of the longest member, in characters.
+// maxMember is the length limit of the longest member, in characters.
 const maxMember = 1070
 
 // member describes one member of a request. All members are strings.
@@ -78,9 +79,9 @@ type member struct {
 	rule     form.Rule
 }
 
-// take returns the member's value among those of a request, and whether it is there; a
+// value returns the member's value in a request, and whether the member is present. A
 // member that is null counts as missing.
-func (m *member) take(members map[string]any) (value string, there bool, err error) {
+func (m *member) value(members map[string]any) (value string, present bool, err error) {
 	switch value := members[m.name].(type) {
 	case nil:
 		if m.required {
@@ -99,38 +100,37 @@ func (m *member) take(members map[string]any) (value string, there bool, err err
 	}
 }
 
-// misspelt finds a member that is not there, but under a name that looks much like
-// its own. Unknown names are ignored: without this an optional member would be, too,
-// and the request carried out without it.
-func (s *service) misspelt(members map[string]any) error {
-	var unknown []string // their letters
+// checkSpelling returns an error if a member is missing while the request has an unknown
+// member with a similar name. As unknown members are ignored, a request with a misspelt
+// optional member would otherwise be carried out without it.
+func (s *service) checkSpelling(members map[string]any) error {
+	var unknown []string // normalized names
 	for name := range members {
 		if !slices.ContainsFunc(s.members, func(m member) bool { return m.name == name }) {
-			unknown = append(unknown, letters(name))
+			unknown = append(unknown, normalizeName(name))
 		}
 	}
 	if unknown == nil {
 		return nil
 	}
 	for _, m := range s.members {
-		if _, there := members[m.name]; there {
+		if _, present := members[m.name]; present {
 			continue
 		}
-		wanted := letters(m.name)
-		if slices.ContainsFunc(unknown, func(name string) bool { return alike(name, wanted) }) {
+		normalized := normalizeName(m.name)
+		if slices.ContainsFunc(unknown, func(name string) bool { return similar(name, normalized) }) {
 			return &requestError{member: m.name, problem: "must be spelt exactly like that"}
 		}
 	}
 	return nil
 }
 
-// maxName is above the length of the longest name of a member by more than what is
-// alike, in bytes.
+// maxName is the length to which normalizeName cuts names, in bytes. No name of a member
+// is that long, even with one more character.
 const maxName = 32
 
-// letters is a name without what writers of names differ in. Of a long one it is no
-// more than shows that the name is like that of no member.
-func letters(name string) string {
+// normalizeName returns a name in lower case without '_' and '-'. Long names are cut.
+func normalizeName(name string) string {
 	text := make([]byte, 0, maxName+utf8.UTFMax)
 	for _, r := range name {
 		if r == '_' || r == '-' {
@@ -143,21 +143,21 @@ func letters(name string) string {
 	return string(text)
 }
 
-// alike reports whether at most one character of a has to be changed, added or left
-// out to get b.
-func alike(a, b string) bool {
+// similar reports whether a and b differ in at most one character that is changed, added
+// or left out.
+func similar(a, b string) bool {
 	if len(a) > len(b) {
 		a, b = b, a
 	}
-	same := 0
-	for same < len(a) && a[same] == b[same] {
-		same++
+	prefix := 0
+	for prefix < len(a) && a[prefix] == b[prefix] {
+		prefix++
 	}
 	switch len(b) - len(a) {
 	case 0:
-		return same == len(a) || a[same+1:] == b[same+1:]
+		return prefix == len(a) || a[prefix+1:] == b[prefix+1:]
 	case 1:
-		return a[same:] == b[same+1:]
+		return a[prefix:] == b[prefix+1:]
 	}
 	return false
 }
@@ -174,30 +174,29 @@ const (
 
 // resultMember describes one member of an answer.
 type resultMember struct {
-	name string
-	kind kind
-	// optional members are absent where they do not apply.
-	optional bool
+	name     string
+	kind     kind
+	optional bool           // may be absent
 	members  []resultMember // of kindObject
 }
 
-// in binds a member to its place in a request.
-type in[Q any] struct {
+// inputMember binds a member to a field of the operation's request type Q.
+type inputMember[Q any] struct {
 	member
 	set func(q *Q, value string) error
 }
 
-// need binds a member that must be there.
-func need[Q any, T form.Value](name string, field func(*Q) *T) in[Q] {
-	i := may(name, field)
+// required returns the binding of a required member.
+func required[Q any, T form.Value](name string, field func(*Q) *T) inputMember[Q] {
+	i := optional(name, field)
 	i.required = true
 	return i
 }
 
-// may binds a member that may be left out.
-func may[Q any, T form.Value](name string, field func(*Q) *T) in[Q] {
+// optional returns the binding of an optional member.
+func optional[Q any, T form.Value](name string, field func(*Q) *T) inputMember[Q] {
 	var value T
-	return in[Q]{member{name: name, rule: value.Rule()}, func(q *Q, value string) (err error) {
+	return inputMember[Q]{member{name: name, rule: value.Rule()}, func(q *Q, value string) (err error) {
 		*field(q), err = form.Parse[T](value)
 		if err != nil {
 			return &requestError{member: name, problem: err.Error()}
@@ -206,15 +205,16 @@ func may[Q any, T form.Value](name string, field func(*Q) *T) in[Q] {
 	}}
 }
 
-// out binds a member of an answer to its value: a string, an int64 or fields.
-// The member is absent if value reports false.
-type out[R any] struct {
+// outputMember binds a member of an answer to its value in the operation's result type
+// R: a string, an int64 or fields. The member is left out if value returns false.
+type outputMember[R any] struct {
 	resultMember
 	value func(R) (any, bool)
 }
 
-// define completes a row with its members and its operation.
-func define[Q, R any](s service, call func(Operations, context.Context, gateway.Caller, Q) (R, error), request []in[Q], result []out[R]) service {
+// define returns s with the members of its requests and answers, and with the operation
+// that carries it out.
+func define[Q, R any](s service, call func(Operations, context.Context, gateway.Caller, Q) (R, error), request []inputMember[Q], result []outputMember[R]) service {
 	for _, m := range request {
 		s.members = append(s.members, m.member)
 	}
@@ -224,18 +224,18 @@ func define[Q, R any](s service, call func(Operations, context.Context, gateway.
 	s.prepare = func(members map[string]any) (run, error) {
 		var q Q
 		for i := range request {
-			value, there, err := request[i].take(members)
+			value, present, err := request[i].value(members)
 			if err != nil {
 				return nil, err
 			}
-			if !there {
+			if !present {
 				continue
 			}
 			if err := request[i].set(&q, value); err != nil {
 				return nil, err
 			}
 		}
-		if err := s.misspelt(members); err != nil {
+		if err := s.checkSpelling(members); err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error) {

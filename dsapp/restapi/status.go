@@ -9,7 +9,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// Outcome is how a request ended: a small fixed set, fit for a metric label.
+// Outcome classifies the result of a request. It is one of a fixed set, so that it can be
+// a metric label.
 type Outcome string
 
 // The outcomes.
@@ -29,79 +30,77 @@ const (
 	BadAnswer        Outcome = "bad_answer"
 	Timeout          Outcome = "timeout"
 	Internal         Outcome = "internal"
-	// PassedOn is a request that was given to the next handler.
+	// PassedOn is a request that the next handler has handled.
 	PassedOn Outcome = "passed_on"
 	// TooEarly is a request in the early data of a TLS handshake.
 	TooEarly Outcome = "too_early"
 )
 
-// situation is what a client is told about an outcome.
-type situation struct {
-	status int
-	codes  gateway.ResultCodes
-	// description is the errorDescription unless a better one is known.
-	description string
+// response is the part of an answer that follows from its outcome.
+type response struct {
+	status      int // of HTTP
+	codes       gateway.ResultCodes
+	description string // errorDescription
 }
 
 func failure(statusCodeEnum string, statusCode int) gateway.ResultCodes {
 	return gateway.ResultCodes{ReturnCodeEnum: "RET_FAILURE", StatusCodeEnum: statusCodeEnum, ReturnCode: -1, StatusCode: statusCode}
 }
 
-// situationOf is the one place where outcomes become statuses and codes. The
-// codes of a refusal are the refusal's own. What a client is told about anything
-// but success is this project's choice, with the numbers of the vendor's status
-// codes: the vendor's documentation does not say.
-func situationOf(o Outcome) situation {
+// responseFor returns the response for an outcome. The result codes of a refusal are
+// those of the gateway.Refusal. The vendor documents only the answer to a success; the
+// others are chosen by this project, with the vendor's numbers of the status codes.
+func responseFor(o Outcome) response {
 	switch o {
 	case Success:
-		return situation{status: http.StatusOK, codes: gateway.ResultCodes{ReturnCodeEnum: "RET_SUCCESS", StatusCodeEnum: "STAT_SUCCESS"}}
+		return response{status: http.StatusOK, codes: gateway.ResultCodes{ReturnCodeEnum: "RET_SUCCESS", StatusCodeEnum: "STAT_SUCCESS"}}
 	case Refused:
-		return situation{status: http.StatusOK}
+		return response{status: http.StatusOK}
 	case Invalid:
-		return situation{http.StatusBadRequest, failure("STAT_INVPARAM", -2), ""}
+		return response{http.StatusBadRequest, failure("STAT_INVPARAM", -2), ""}
 	case Unauthenticated:
-		return situation{http.StatusUnauthorized, failure("STAT_INVCREDENTIALS", 1000), ""}
+		return response{http.StatusUnauthorized, failure("STAT_INVCREDENTIALS", 1000), ""}
 	case Forbidden:
-		return situation{http.StatusForbidden, failure("STAT_PERMISSION", 1005), ""}
+		return response{http.StatusForbidden, failure("STAT_PERMISSION", 1005), ""}
 	case NotFound:
-		return situation{http.StatusNotFound, failure("STAT_NOT_FOUND", -13), "unknown service"}
+		return response{http.StatusNotFound, failure("STAT_NOT_FOUND", -13), "unknown service"}
 	case MethodNotAllowed:
-		return situation{http.StatusMethodNotAllowed, failure("STAT_INVPARAM", -2), "method must be POST"}
+		return response{http.StatusMethodNotAllowed, failure("STAT_INVPARAM", -2), "method must be POST"}
 	case TooLarge:
-		return situation{http.StatusRequestEntityTooLarge, failure("STAT_INVPARAM", -2), "body is too large"}
+		return response{http.StatusRequestEntityTooLarge, failure("STAT_INVPARAM", -2), "body is too large"}
 	case TooSlow:
-		return situation{http.StatusRequestTimeout, failure("STAT_INVPARAM", -2), "body did not arrive in time"}
+		return response{http.StatusRequestTimeout, failure("STAT_INVPARAM", -2), "body did not arrive in time"}
 	case UnsupportedMedia:
-		return situation{http.StatusUnsupportedMediaType, failure("STAT_INVPARAM", -2), "content type must be application/json in UTF-8 without a content encoding"}
+		return response{http.StatusUnsupportedMediaType, failure("STAT_INVPARAM", -2), "content type must be application/json in UTF-8 without a content encoding"}
 	case TooEarly:
-		return situation{http.StatusTooEarly, failure("STAT_INVPARAM", -2), "not accepted before the TLS handshake is complete"}
+		return response{http.StatusTooEarly, failure("STAT_INVPARAM", -2), "not accepted before the TLS handshake is complete"}
 	case Limited:
-		return situation{http.StatusTooManyRequests, failure("STAT_ERROR", -1), "too many requests"}
+		return response{http.StatusTooManyRequests, failure("STAT_ERROR", -1), "too many requests"}
 	case Unavailable:
-		return situation{http.StatusServiceUnavailable, failure("STAT_COMMS", -10), ""}
+		return response{http.StatusServiceUnavailable, failure("STAT_COMMS", -10), ""}
 	case BadAnswer:
-		return situation{http.StatusBadGateway, failure("STAT_COMMS", -10), ""}
+		return response{http.StatusBadGateway, failure("STAT_COMMS", -10), ""}
 	case Timeout:
-		return situation{http.StatusGatewayTimeout, failure("STAT_COMMS", -10), ""}
+		return response{http.StatusGatewayTimeout, failure("STAT_COMMS", -10), ""}
 	default:
-		return situation{http.StatusInternalServerError, failure("STAT_ERROR", -1), ""}
+		return response{http.StatusInternalServerError, failure("STAT_ERROR", -1), ""}
 	}
 }
 
-// answer is what a client gets.
+// answer is the answer to one request.
 type answer struct {
 	outcome Outcome
-	situation
+	response
 	result     []field
 	retryAfter time.Duration
 	limit      Limit
-	// reason is the status to be reported, if the client is told another one.
-	reason string
+	// observedStatus is the status for the Observation, if it is not that of codes.
+	observedStatus string
 }
 
-func answerTo(o Outcome) answer { return answer{outcome: o, situation: situationOf(o)} }
+func newAnswer(o Outcome) answer { return answer{outcome: o, response: responseFor(o)} }
 
-// Limit names what a request was one too many for.
+// Limit names a limit of Limits.
 type Limit string
 
 // The limits.
@@ -112,47 +111,47 @@ const (
 	LimitRegistrations    Limit = "registrations"
 	LimitRequestsInFlight Limit = "requests_in_flight"
 	LimitCallsInFlight    Limit = "calls_in_flight"
-	// LimitBusy is that of the exchanges that are computed at once.
+	// LimitBusy is the limit of activation exchanges that are computed concurrently.
 	LimitBusy Limit = "busy"
 )
 
-// answerLimited answers a request that came too early.
-func answerLimited(l Limit, retryAfter time.Duration) answer {
-	a := answerTo(Limited)
+// limitedAnswer returns the answer to a request that exceeds a limit.
+func limitedAnswer(l Limit, retryAfter time.Duration) answer {
+	a := newAnswer(Limited)
 	a.limit = l
-	// The client is always told when to come back.
+	// A Retry-After of 0 would be left out.
 	a.retryAfter = max(retryAfter, time.Second)
 	return a
 }
 
-// answerError answers a request that failed. The service gives members their names.
-func answerError(s *service, err error) answer {
+// errorAnswer returns the answer to a request of a service that failed with err.
+func errorAnswer(s *service, err error) answer {
 	if refusal, ok := errors.AsType[*gateway.Refusal](err); ok {
-		a := answerTo(Refused)
-		a.codes, a.reason = refusal.Codes, refusal.Status()
+		a := newAnswer(Refused)
+		a.codes, a.observedStatus = refusal.Codes, refusal.Status()
 		return a
 	}
 	if description, ok := descriptionOf(s, err); ok {
-		a := answerTo(Invalid)
+		a := newAnswer(Invalid)
 		a.description = description
 		return a
 	}
 	failure, ok := errors.AsType[*gateway.Failure](err)
 	if !ok {
-		return answerTo(Internal)
+		return newAnswer(Internal)
 	}
 	var a answer
 	switch failure.Kind {
 	case gateway.Unavailable:
-		a = answerTo(Unavailable)
+		a = newAnswer(Unavailable)
 	case gateway.BadAnswer:
-		a = answerTo(BadAnswer)
+		a = newAnswer(BadAnswer)
 	case gateway.Timeout:
-		a = answerTo(Timeout)
+		a = newAnswer(Timeout)
 	case gateway.Busy:
-		return answerLimited(LimitBusy, failure.RetryAfter)
+		return limitedAnswer(LimitBusy, failure.RetryAfter)
 	default:
-		a = answerTo(Internal)
+		a = newAnswer(Internal)
 	}
 	a.retryAfter = failure.RetryAfter
 	if a.outcome == Unavailable {
@@ -161,8 +160,9 @@ func answerError(s *service, err error) answer {
 	return a
 }
 
-// descriptionOf tells what is wrong with a request, and false if err is not
-// about that. It never repeats what came with the request.
+// descriptionOf returns the errorDescription for an error about the request, and false
+// for other errors. It contains nothing from the request except names of members that
+// the service has.
 func descriptionOf(s *service, err error) (string, bool) {
 	if invalid, ok := errors.AsType[*gateway.InvalidError](err); ok {
 		for _, m := range s.members {
@@ -186,7 +186,7 @@ func descriptionOf(s *service, err error) (string, bool) {
 	return "", false
 }
 
-// seconds is a time as a Retry-After field value, rounded up.
+// seconds returns a time as a Retry-After field value, rounded up.
 func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

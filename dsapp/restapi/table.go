@@ -10,7 +10,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// Operations are what the services do.
+// Operations are the operations of the gateway that the services call.
 type Operations interface {
 	RegisterActivation(context.Context, gateway.Caller, gateway.RegisterActivationRequest) (gateway.RegisterActivationResult, error)
 	RegisterOffline(context.Context, gateway.Caller, gateway.RegisterOfflineRequest) (gateway.RegisterOfflineResult, error)
@@ -38,42 +38,42 @@ var (
 	either   = []apikey.Class{apikey.FrontEnd, apikey.BackEnd}
 )
 
-// table returns one row per service. Members are checked and answered in the
-// order in which they stand here. Paths, names and shapes are those of the vendor's
-// documentation, except where a row says that it is this project's choice.
+// table returns one row per service. Members are checked and written in the order of
+// the table. Paths, names and structure are those of the vendor's documentation unless a
+// comment says otherwise.
 func table() []service {
 	return slices.Concat(provisioning(), pending("push"), pending("scan"), authenticationAndNotification())
 }
 
 func provisioning() []service {
 	return []service{
-		// This project's choice: the vendor has the registration for an exchange as
-		// a SOAP command of the authentication server only.
+		// Not in the vendor's REST interface: there, registering for an exchange is a SOAP
+		// command of the authentication server only.
 		define(service{
 			path: "/rest/v2/provisioning/DSAPPSRPRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterActivation, quota: registrations,
-		}, Operations.RegisterActivation, []in[gateway.RegisterActivationRequest]{
-			need("userID", func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
-			may("domain", func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
-			need("staticPassword", func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
-			may("licenseType", func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
-			may("serialNumber", func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
-		}, []out[gateway.RegisterActivationResult]{
-			str("registrationIdentifier", func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
-			str("activationPassword", func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
-			str("activationImage", func(r gateway.RegisterActivationResult) string { return r.ActivationImage }),
-			moment("expiresAt", func(r gateway.RegisterActivationResult) time.Time { return r.ExpiresAt }),
+		}, Operations.RegisterActivation, []inputMember[gateway.RegisterActivationRequest]{
+			required("userID", func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
+			optional("domain", func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
+			required("staticPassword", func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
+			optional("licenseType", func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
+			optional("serialNumber", func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
+		}, []outputMember[gateway.RegisterActivationResult]{
+			stringMember("registrationIdentifier", func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
+			stringMember("activationPassword", func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
+			stringMember("activationImage", func(r gateway.RegisterActivationResult) string { return r.ActivationImage }),
+			timestamp("expiresAt", func(r gateway.RegisterActivationResult) time.Time { return r.ExpiresAt }),
 		}),
 		define(service{
 			path: "/rest/v2/provisioning/MdlRegister", version: v2, classes: backEnd,
 			operation: gateway.OpRegisterOffline, quota: registrations,
-		}, Operations.RegisterOffline, []in[gateway.RegisterOfflineRequest]{
-			need("userID", func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
-			may("domain", func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),
-			need("password", func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
-		}, []out[gateway.RegisterOfflineResult]{
-			str("registrationIdentifier", func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
-			str("activationMessageImage", func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
+		}, Operations.RegisterOffline, []inputMember[gateway.RegisterOfflineRequest]{
+			required("userID", func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
+			optional("domain", func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),
+			required("password", func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
+		}, []outputMember[gateway.RegisterOfflineResult]{
+			stringMember("registrationIdentifier", func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
+			stringMember("activationMessageImage", func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
 		}),
 
 		generateEphemeralKey(service{path: "/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey", version: v2, classes: frontEnd}, "registrationIdentifier"),
@@ -83,35 +83,35 @@ func provisioning() []service {
 		generateActivationData(service{path: "/rest/activation/DSAPPSRPGenerateActivationData", version: v1, classes: frontEnd}, "registrationID"),
 
 		addDevice(service{path: "/rest/v2/provisioning/MdlAddDevice", version: v2, classes: either}, "registrationIdentifier",
-			may("description", func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
+			optional("description", func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
 		addDevice(service{path: "/rest/activation/MdlAddDevice", version: v1, classes: frontEnd}, "registrationID"),
 
 		activate(service{path: "/rest/v2/provisioning/MdlActivate", version: v2, classes: either}, "registrationIdentifier", activated()...),
 		activate(service{path: "/rest/activation/MdlActivate", version: v1, classes: frontEnd}, "registrationID"),
 
-		// This project's choice, for the same reason as the registration.
+		// Not in the vendor's REST interface either.
 		define(service{
 			path: "/rest/v2/provisioning/DSAPPSRPActivate", version: v2, classes: either, operation: gateway.OpActivateStandard, quota: calls,
-		}, Operations.ActivateStandard, []in[gateway.ActivateStandardRequest]{
-			need("registrationIdentifier", func(q *gateway.ActivateStandardRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-			may("response", func(q *gateway.ActivateStandardRequest) *form.Response { return &q.Response }),
-			may("derivationCode", func(q *gateway.ActivateStandardRequest) *form.DerivationCode { return &q.DerivationCode }),
+		}, Operations.ActivateStandard, []inputMember[gateway.ActivateStandardRequest]{
+			required("registrationIdentifier", func(q *gateway.ActivateStandardRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+			optional("response", func(q *gateway.ActivateStandardRequest) *form.Response { return &q.Response }),
+			optional("derivationCode", func(q *gateway.ActivateStandardRequest) *form.DerivationCode { return &q.DerivationCode }),
 		}, activated()),
 
 		define(service{
 			path: "/rest/v2/provisioning/getServerTime", version: v2, classes: frontEnd,
-			operation: gateway.OpServerTime, quota: unasked, bodyOptional: true,
-		}, Operations.ServerTime, nil, []out[gateway.ServerTimeResult]{{
+			operation: gateway.OpServerTime, quota: localCalls, bodyOptional: true,
+		}, Operations.ServerTime, nil, []outputMember[gateway.ServerTimeResult]{{
 			resultMember{name: "serverTime", kind: kindInteger},
 			func(r gateway.ServerTimeResult) (any, bool) { return r.Time, true },
 		}}),
 	}
 }
 
-// pending are the services for pending logins and signatures whose keys reach the
-// phone in one way: by push or by scan.
-func pending(way string) []service {
-	login, sign := "/rest/v2/authentication/"+way+"/", "/rest/v2/signature/"+way+"/"
+// pending returns the services for pending logins and signatures whose keys reach the
+// phone by one channel: "push" or "scan".
+func pending(channel string) []service {
+	login, sign := "/rest/v2/authentication/"+channel+"/", "/rest/v2/signature/"+channel+"/"
 	return []service{
 		retrieveLogin(service{path: login + "getPreparedSecureChallenge", version: v2}, "serialNumber", "requestMessage"),
 		completeLogin(service{path: login + "authUser", version: v2}, authenticated()...),
@@ -136,34 +136,33 @@ func authenticationAndNotification() []service {
 		cancelLogin(service{path: "/rest/push/cancelLogin", version: v1}, "digipassInstanceID", "encryptedChallengeKey"),
 
 		updateNotificationID("/rest/v2/notification/push/updateNotificationID"),
-		// The one service of version 1 that is documented with the answers of version 2.
+		// The only service of version 1 that is documented with answers of version 2.
 		updateNotificationID("/rest/notification/updateNotificationID"),
 	}
 }
 
-// The functions below are services that exist in both versions or for both kinds
-// of requests. They differ in the names of members and in the members that
-// version 1 lacks.
+// The functions below define services that exist in several versions or for both kinds
+// of requests. These differ in the names of members, and version 1 lacks some members.
 
 func generateEphemeralKey(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateEphemeralKey, exchanges
-	return define(s, Operations.GenerateEphemeralKey, []in[gateway.GenerateEphemeralKeyRequest]{
-		need(identifierName, func(q *gateway.GenerateEphemeralKeyRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("clientEphemeralPublicKey", func(q *gateway.GenerateEphemeralKeyRequest) *form.ClientPublic { return &q.ClientPublic }),
-	}, []out[gateway.GenerateEphemeralKeyResult]{
-		str("serverEphemeralPublicKey", func(r gateway.GenerateEphemeralKeyResult) string { return r.ServerPublic }),
-		str("salt", func(r gateway.GenerateEphemeralKeyResult) string { return r.Salt }),
+	return define(s, Operations.GenerateEphemeralKey, []inputMember[gateway.GenerateEphemeralKeyRequest]{
+		required(identifierName, func(q *gateway.GenerateEphemeralKeyRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		required("clientEphemeralPublicKey", func(q *gateway.GenerateEphemeralKeyRequest) *form.ClientPublic { return &q.ClientPublic }),
+	}, []outputMember[gateway.GenerateEphemeralKeyResult]{
+		stringMember("serverEphemeralPublicKey", func(r gateway.GenerateEphemeralKeyResult) string { return r.ServerPublic }),
+		stringMember("salt", func(r gateway.GenerateEphemeralKeyResult) string { return r.Salt }),
 	})
 }
 
 func generateActivationData(s service, identifierName string) service {
 	s.operation, s.quota = gateway.OpGenerateActivationData, proofs
 	message := func(r gateway.GenerateActivationDataResult) *form.Sealed { return r.LicenseActivationMessage }
-	return define(s, Operations.GenerateActivationData, []in[gateway.GenerateActivationDataRequest]{
-		need(identifierName, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("clientEvidenceMessage", func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
-	}, []out[gateway.GenerateActivationDataResult]{
-		str("serverEvidenceMessage", func(r gateway.GenerateActivationDataResult) string { return r.ServerEvidence }),
+	return define(s, Operations.GenerateActivationData, []inputMember[gateway.GenerateActivationDataRequest]{
+		required(identifierName, func(q *gateway.GenerateActivationDataRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		required("clientEvidenceMessage", func(q *gateway.GenerateActivationDataRequest) *form.ClientEvidence { return &q.ClientEvidence }),
+	}, []outputMember[gateway.GenerateActivationDataResult]{
+		stringMember("serverEvidenceMessage", func(r gateway.GenerateActivationDataResult) string { return r.ServerEvidence }),
 		sealedMember("encryptedLicenseActivationMessage", message, func(s *form.Sealed) string { return s.Data }),
 		sealedMember("encryptedCounter", message, func(s *form.Sealed) string { return s.Counter }),
 		sealedMember("mac", message, func(s *form.Sealed) string { return s.MAC }),
@@ -185,30 +184,30 @@ func generateActivationData(s service, identifierName string) service {
 	})
 }
 
-func addDevice(s service, identifierName string, more ...in[gateway.AddDeviceRequest]) service {
+func addDevice(s service, identifierName string, more ...inputMember[gateway.AddDeviceRequest]) service {
 	s.operation, s.quota = gateway.OpAddDevice, calls
-	return define(s, Operations.AddDevice, append([]in[gateway.AddDeviceRequest]{
-		need(identifierName, func(q *gateway.AddDeviceRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("deviceCode", func(q *gateway.AddDeviceRequest) *form.DeviceCode { return &q.DeviceCode }),
-	}, more...), []out[gateway.AddDeviceResult]{
-		str("instanceActivationMessage", func(r gateway.AddDeviceResult) string { return r.InstanceActivationMessage }),
+	return define(s, Operations.AddDevice, append([]inputMember[gateway.AddDeviceRequest]{
+		required(identifierName, func(q *gateway.AddDeviceRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		required("deviceCode", func(q *gateway.AddDeviceRequest) *form.DeviceCode { return &q.DeviceCode }),
+	}, more...), []outputMember[gateway.AddDeviceResult]{
+		stringMember("instanceActivationMessage", func(r gateway.AddDeviceResult) string { return r.InstanceActivationMessage }),
 	})
 }
 
-func activate(s service, identifierName string, results ...out[gateway.ActivateResult]) service {
+func activate(s service, identifierName string, results ...outputMember[gateway.ActivateResult]) service {
 	s.operation, s.quota = gateway.OpActivate, calls
-	return define(s, Operations.Activate, []in[gateway.ActivateRequest]{
-		need(identifierName, func(q *gateway.ActivateRequest) *form.Identifier { return &q.RegistrationIdentifier }),
-		need("signature", func(q *gateway.ActivateRequest) *form.Signature { return &q.Signature }),
+	return define(s, Operations.Activate, []inputMember[gateway.ActivateRequest]{
+		required(identifierName, func(q *gateway.ActivateRequest) *form.Identifier { return &q.RegistrationIdentifier }),
+		required("signature", func(q *gateway.ActivateRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
-func authenticate(s service, passwordName string, results ...out[gateway.AuthenticatedResult]) service {
+func authenticate(s service, passwordName string, results ...outputMember[gateway.AuthenticatedResult]) service {
 	s.operation, s.classes, s.quota = gateway.OpAuthenticate, frontEnd, calls
-	return define(s, Operations.Authenticate, []in[gateway.AuthenticateRequest]{
-		need("userID", func(q *gateway.AuthenticateRequest) *form.UserID { return &q.UserID }),
-		may("domain", func(q *gateway.AuthenticateRequest) *form.Domain { return &q.Domain }),
-		need(passwordName, func(q *gateway.AuthenticateRequest) *form.Password { return &q.Password }),
+	return define(s, Operations.Authenticate, []inputMember[gateway.AuthenticateRequest]{
+		required("userID", func(q *gateway.AuthenticateRequest) *form.UserID { return &q.UserID }),
+		optional("domain", func(q *gateway.AuthenticateRequest) *form.Domain { return &q.Domain }),
+		required(passwordName, func(q *gateway.AuthenticateRequest) *form.Password { return &q.Password }),
 	}, results)
 }
 
@@ -217,7 +216,7 @@ func retrieveLogin(s service, serialName, messageName string) service {
 	return retrieve(s, Operations.RetrieveLogin, serialName, "challengeKey", messageName)
 }
 
-func completeLogin(s service, results ...out[gateway.AuthenticatedResult]) service {
+func completeLogin(s service, results ...outputMember[gateway.AuthenticatedResult]) service {
 	s.operation = gateway.OpCompleteLogin
 	return complete(s, Operations.CompleteLogin, "challengeKey", results...)
 }
@@ -232,24 +231,24 @@ func retrieve(
 	serialName, keyName, messageName string,
 ) service {
 	s.classes, s.quota = frontEnd, calls
-	return define(s, call, []in[gateway.RetrieveRequest]{
-		need(serialName, func(q *gateway.RetrieveRequest) *form.SerialNumber { return &q.SerialNumber }),
-		need(keyName, func(q *gateway.RetrieveRequest) *form.PlainKey { return &q.Key }),
-	}, []out[gateway.RetrieveResult]{
-		str(messageName, func(r gateway.RetrieveResult) string { return r.RequestMessage }),
+	return define(s, call, []inputMember[gateway.RetrieveRequest]{
+		required(serialName, func(q *gateway.RetrieveRequest) *form.SerialNumber { return &q.SerialNumber }),
+		required(keyName, func(q *gateway.RetrieveRequest) *form.PlainKey { return &q.Key }),
+	}, []outputMember[gateway.RetrieveResult]{
+		stringMember(messageName, func(r gateway.RetrieveResult) string { return r.RequestMessage }),
 	})
 }
 
 func complete(
 	s service, call func(Operations, context.Context, gateway.Caller, gateway.CompleteRequest) (gateway.AuthenticatedResult, error),
-	keyName string, results ...out[gateway.AuthenticatedResult],
+	keyName string, results ...outputMember[gateway.AuthenticatedResult],
 ) service {
 	s.classes, s.quota = frontEnd, calls
-	return define(s, call, []in[gateway.CompleteRequest]{
-		need("userID", func(q *gateway.CompleteRequest) *form.UserID { return &q.UserID }),
-		may("domain", func(q *gateway.CompleteRequest) *form.Domain { return &q.Domain }),
-		need(keyName, func(q *gateway.CompleteRequest) *form.PlainKey { return &q.Key }),
-		need("signature", func(q *gateway.CompleteRequest) *form.Signature { return &q.Signature }),
+	return define(s, call, []inputMember[gateway.CompleteRequest]{
+		required("userID", func(q *gateway.CompleteRequest) *form.UserID { return &q.UserID }),
+		optional("domain", func(q *gateway.CompleteRequest) *form.Domain { return &q.Domain }),
+		required(keyName, func(q *gateway.CompleteRequest) *form.PlainKey { return &q.Key }),
+		required("signature", func(q *gateway.CompleteRequest) *form.Signature { return &q.Signature }),
 	}, results)
 }
 
@@ -258,39 +257,40 @@ func cancel(
 	serialName, keyName string,
 ) service {
 	s.classes, s.quota = frontEnd, calls
-	return define(s, call, []in[gateway.CancelRequest]{
-		need(serialName, func(q *gateway.CancelRequest) *form.SerialNumber { return &q.SerialNumber }),
-		need(keyName, func(q *gateway.CancelRequest) *form.Key { return &q.Key }),
+	return define(s, call, []inputMember[gateway.CancelRequest]{
+		required(serialName, func(q *gateway.CancelRequest) *form.SerialNumber { return &q.SerialNumber }),
+		required(keyName, func(q *gateway.CancelRequest) *form.Key { return &q.Key }),
 	}, nil)
 }
 
 func updateNotificationID(path string) service {
 	return define(service{path: path, version: v2, classes: frontEnd, operation: gateway.OpUpdateNotificationID, quota: calls}, Operations.UpdateNotificationID,
-		[]in[gateway.UpdateNotificationIDRequest]{
-			need("userID", func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
-			need("domain", func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
-			need("digipassInstanceID", func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
-			need("encryptedNotificationID", func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
+		[]inputMember[gateway.UpdateNotificationIDRequest]{
+			required("userID", func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
+			required("domain", func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
+			required("digipassInstanceID", func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
+			required("encryptedNotificationID", func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
 		}, nil)
 }
 
 // Members of answers.
 
-func activated() []out[gateway.ActivateResult] {
-	return []out[gateway.ActivateResult]{
-		str("userID", func(r gateway.ActivateResult) string { return r.UserID }),
-		str("domain", func(r gateway.ActivateResult) string { return r.Domain }),
-		str("serialNumber", func(r gateway.ActivateResult) string { return r.SerialNumber }),
+func activated() []outputMember[gateway.ActivateResult] {
+	return []outputMember[gateway.ActivateResult]{
+		stringMember("userID", func(r gateway.ActivateResult) string { return r.UserID }),
+		stringMember("domain", func(r gateway.ActivateResult) string { return r.Domain }),
+		stringMember("serialNumber", func(r gateway.ActivateResult) string { return r.SerialNumber }),
 	}
 }
 
-// authenticated is who was authenticated. The organisational unit is there even if
-// the user is in none; the serial number is not where no device was used.
-func authenticated() []out[gateway.AuthenticatedResult] {
-	return []out[gateway.AuthenticatedResult]{
-		str("userID", func(r gateway.AuthenticatedResult) string { return r.UserID }),
-		str("domain", func(r gateway.AuthenticatedResult) string { return r.Domain }),
-		str("orgUnit", func(r gateway.AuthenticatedResult) string { return r.OrgUnit }),
+// authenticated returns the members that name the authenticated user. The organisational
+// unit is present even if it is empty; the serial number is absent if no device was
+// used.
+func authenticated() []outputMember[gateway.AuthenticatedResult] {
+	return []outputMember[gateway.AuthenticatedResult]{
+		stringMember("userID", func(r gateway.AuthenticatedResult) string { return r.UserID }),
+		stringMember("domain", func(r gateway.AuthenticatedResult) string { return r.Domain }),
+		stringMember("orgUnit", func(r gateway.AuthenticatedResult) string { return r.OrgUnit }),
 		{
 			resultMember{name: "serialNo", kind: kindString, optional: true},
 			func(r gateway.AuthenticatedResult) (any, bool) { return r.SerialNumber, r.SerialNumber != "" },
@@ -298,22 +298,23 @@ func authenticated() []out[gateway.AuthenticatedResult] {
 	}
 }
 
-func str[R any](name string, value func(R) string) out[R] {
-	return out[R]{resultMember{name: name, kind: kindString}, func(r R) (any, bool) { return value(r), true }}
+func stringMember[R any](name string, value func(R) string) outputMember[R] {
+	return outputMember[R]{resultMember{name: name, kind: kindString}, func(r R) (any, bool) { return value(r), true }}
 }
 
-// moment is a time in RFC 3339 form, cut to the second so that it is never late;
-// absent if it is zero.
-func moment[R any](name string, value func(R) time.Time) out[R] {
-	return out[R]{resultMember{name: name, kind: kindTime, optional: true}, func(r R) (any, bool) {
+// timestamp returns a member with a time in RFC 3339 form, rounded down to the second. It
+// is absent if the time is zero.
+func timestamp[R any](name string, value func(R) time.Time) outputMember[R] {
+	return outputMember[R]{resultMember{name: name, kind: kindTime, optional: true}, func(r R) (any, bool) {
 		at := value(r)
 		return at.UTC().Format(time.RFC3339), !at.IsZero()
 	}}
 }
 
-// sealedMember is one part of an item that the answer may lack.
-func sealedMember[R any](name string, item func(R) *form.Sealed, part func(*form.Sealed) string) out[R] {
-	return out[R]{resultMember{name: name, kind: kindString, optional: true}, func(r R) (any, bool) {
+// sealedMember returns a member with one part of a sealed item. It is absent if the item
+// is nil.
+func sealedMember[R any](name string, item func(R) *form.Sealed, part func(*form.Sealed) string) outputMember[R] {
+	return outputMember[R]{resultMember{name: name, kind: kindString, optional: true}, func(r R) (any, bool) {
 		s := item(r)
 		if s == nil {
 			return nil, false

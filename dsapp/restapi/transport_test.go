@@ -13,12 +13,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 )
 
-// After the answer to a request with a transfer coding the connection is closed,
-// whoever answers: the request may have had a length, too, which another server went
-// by.
+// The connection is closed after the answer to a request with a transfer coding, whether
+// the Handler or the next handler answers: the request may have had a Content-Length, too,
+// by which a proxy delimited it.
 func TestTransferCodingEndsTheConnection(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, nil, func(h *Handler) http.HandlerFunc {
+	g := newTestServer(t, nil, func(h *Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			_ = h.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
 				_, err := io.Copy(w, r.Body)
@@ -35,7 +35,7 @@ func TestTransferCodingEndsTheConnection(t *testing.T) {
 		"/elsewhere":                {"Transfer-Encoding: chunked", "Content-Length: 3"},
 	} {
 		conn, r := g.dial()
-		g.send(conn, g.header(path, frontKey, fields...)+chunked)
+		g.write(conn, headerText(path, frontKey, fields...)+chunked)
 		got := g.receive(r)
 		if got.status == http.StatusContinue {
 			got = g.receive(r)
@@ -49,14 +49,14 @@ func TestTransferCodingEndsTheConnection(t *testing.T) {
 	}
 }
 
-// Before the TLS handshake is complete, here or at a server in front, nothing is looked
-// at and nothing counts, for whatever path and key.
+// A request in early data is refused before its key and address are looked at, and counts
+// towards no limit.
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
 	var failed, called fakeLimiter
 	var observed Observation
 	h, ops := newHandler(t, func(c *Config) {
-		c.Limits = Limits{FailedKeys: &failed, Calls: &called, Registrations: &called, RequestsInFlight: noPlace{}}
+		c.Limits = Limits{FailedKeys: &failed, Calls: &called, Registrations: &called, RequestsInFlight: fullLimiter{}}
 		c.Authenticated = func(*http.Request, apikey.Key) { t.Error("a key was looked at") }
 		c.ClientIP = func(*http.Request) netip.Addr { t.Error("an address was looked at"); return netip.Addr{} }
 		c.Observe = func(_ *http.Request, o Observation) { observed = o }
@@ -67,7 +67,7 @@ func TestEarlyData(t *testing.T) {
 			r.SetBasicAuth(key, "")
 			r.TLS = &tls.ConnectionState{HandshakeComplete: i%2 == 1}
 			if i%2 == 1 {
-				// As a server tells that ended TLS in front.
+				// The field is set by a proxy that terminates TLS.
 				r.Header["Early-Data"] = []string{"0", "1"}[i/2:]
 			}
 			w := httptest.NewRecorder()

@@ -25,18 +25,19 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// told is all that a gateway says about a member: no place in it could hold a
-// value of the request.
-var told = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|must be spelt exactly like that` +
+// memberProblems matches every text that the gateway uses in an errorDescription after
+// the name of a member. None of them has room for a value from the request.
+var memberProblems = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|must be spelt exactly like that` +
 	`|must have \d{1,2} to \d{1,4} characters|must not have more than 255 characters|must not be longer than (128|255) (characters|bytes in UTF-8)` +
 	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits)` +
 	`|must be an even number of hex digits, at least 2|must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32` +
 	`|must be left out with a response|must be "mdl" or "standard"|is for licence type "standard" only)\z`)
 
-// newWholeHandler puts everything together that is behind the interface, down to
-// a simulated authentication server; only the network is left out.
+// newWholeHandler returns a Handler with a real gateway, a real store and a simulated
+// authentication server behind it. Only the network is missing.
 func newWholeHandler(tb testing.TB) *Handler {
 	tb.Helper()
 	must := func(err error) {
@@ -49,7 +50,7 @@ func newWholeHandler(tb testing.TB) *Handler {
 	server := sandbox.New(sandbox.Options{Users: []sandbox.User{user}, DescriptionAttribute: "PROVFLD_DESCRIPTION"})
 	servers, err := authserver.New(authserver.Config{
 		Instances: []authserver.Instance{{Name: "primary", URL: &url.URL{Scheme: "https", Host: "oas.example.com", Path: "/"}, Transport: inProcess{server}, MaxConnections: 4}},
-		Timeout:   10 * time.Second,
+		Timeout:   poll.Patience,
 		ComponentTypes: authserver.ComponentTypes{
 			Provisioning: sandbox.DefaultComponentType, Authentication: sandbox.PushComponentType,
 			Signature: sandbox.PushComponentType, Notification: sandbox.PushComponentType,
@@ -78,7 +79,7 @@ func newWholeHandler(tb testing.TB) *Handler {
 	})
 	must(err)
 	h, _ := newHandler(tb, func(c *Config) { c.Operations = operations })
-	// A registration that an exchange can be made with.
+	// A registration for an activation exchange.
 	_, err = registrations.Register(tb.Context(), activation.Registration{
 		Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: user.Name, Domain: user.Domain, SerialNumber: "VDS1000003", Instance: "primary"},
 		Data: activation.ActivationData{ActivationMessage: "00C1"}, Started: time.Now(),
@@ -87,8 +88,8 @@ func newWholeHandler(tb testing.TB) *Handler {
 	return h
 }
 
-// inProcess is a transport to a server in the same process. What it carries has
-// to be well-formed XML.
+// inProcess is a transport to a server in the same process. It answers requests that are
+// not well-formed XML with status 418.
 type inProcess struct{ server http.Handler }
 
 func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -101,7 +102,7 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			// The answer that is given then fails the test.
+			// The gateway answers with status 502 then, which fails the test.
 			return &http.Response{StatusCode: http.StatusTeapot, Header: http.Header{}, Body: http.NoBody}, nil //nolint:nilerr // see above
 		}
 	}
@@ -112,10 +113,9 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// With everything behind it that a gateway has, any body for any service is
-// answered with 200 or 400: nothing that a client can write makes the gateway
-// fail, or makes it send an authentication server what that cannot read. What is
-// wrong with a body is told in words that hold nothing of it.
+// A complete gateway answers any body for any service with status 200 or 400: no body
+// makes the gateway fail or send malformed XML to an authentication server. The
+// errorDescription contains nothing from the body.
 func FuzzWholeGateway(f *testing.F) {
 	for _, body := range bodies {
 		f.Add([]byte(body))
@@ -137,21 +137,24 @@ func FuzzWholeGateway(f *testing.F) {
 			return
 		}
 		for path, service := range services {
-			r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
-			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(map[bool]string{true: backKey, false: frontKey}[service.classes == "back_end"], "")
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
+			key := map[bool]string{true: backKey, false: frontKey}[service.classes == "back_end"]
+			var w *httptest.ResponseRecorder
+			// Some calls of the store have fixed deadlines, which a slow machine may miss.
+			poll.Until(t, "an answer of the store", func() bool {
+				w = httptest.NewRecorder()
+				h.ServeHTTP(w, newRequest(path, key, string(body)))
+				return w.Code != http.StatusServiceUnavailable
+			})
 			a := readAnswer(t, service.shape, w.Body.Bytes())
 			switch w.Code {
 			case http.StatusOK:
-				if a.describesSelf || a.returnCode != 0 && len(a.result) > 0 {
+				if a.hasDescription || a.returnCode != 0 && len(a.result) > 0 {
 					t.Fatalf("%s: answer %s", path, w.Body)
 				}
 			case http.StatusBadRequest:
 				name, problem, _ := strings.Cut(a.description, " ")
 				members := strings.Fields(strings.ReplaceAll(service.request, "?", ""))
-				if !slices.Contains(aboutBodies, a.description) && (!slices.Contains(members, name) || !told.MatchString(problem)) {
+				if !slices.Contains(bodyProblems, a.description) && (!slices.Contains(members, name) || !memberProblems.MatchString(problem)) {
 					t.Fatalf("%s: answer %s", path, w.Body)
 				}
 			default:

@@ -6,11 +6,11 @@ import (
 	"crypto/subtle"
 )
 
-// PushKeyword is the password with which a user asks for a push login: authUser
-// then blocks until the device answers.
+// PushKeyword is the password that requests a push login: authUser then blocks until the
+// device answers.
 const PushKeyword = "push"
 
-// loginTitle is the title of a login that was asked for without one.
+// loginTitle is the title of a login that was requested without one.
 const loginTitle = "Login"
 
 // Names of authentication attributes.
@@ -29,10 +29,10 @@ const (
 	credStatusMessage      = "CREDFLD_STATUS_MESSAGE"
 )
 
-// combinedPassword is the password format in which one clear string holds all.
+// combinedPassword is the password format for one string in clear.
 const combinedPassword = "0"
 
-// maxWrappedKey bounds a wrapped or plain key, in characters.
+// maxWrappedKey is the maximum length of a wrapped or plain key, in characters.
 const maxWrappedKey = 2048
 
 func authenticationCommands() []command {
@@ -56,7 +56,7 @@ func authenticationCommands() []command {
 		handle: (*Server).authUser,
 	}, {
 		operation: "getSecureChallenge",
-		answer:    "getSecureChallengeRespond", // so spelled
+		answer:    "getSecureChallengeRespond", // spelled like this in the interface
 		component: credComponentType,
 		form: attributeList{set: "credentialAttributeSet", fields: user(
 			field{credChallengeMessage, stringType, true, maxFieldText},
@@ -69,7 +69,7 @@ func authenticationCommands() []command {
 		form:      keyForm("challengeKey", maxRequestKey),
 		handle: func(s *Server, _ context.Context, in values) ([]datum, error) {
 			message, err := s.retrieve(KindLogin, in.text["serialNumber"], in.text["challengeKey"])
-			return []datum{{name: "RequestMessage", value: message}}, err // so spelled
+			return []datum{{name: "RequestMessage", value: message}}, err // spelled like this in the interface
 		},
 	}, {
 		operation: "cancelAuthUser",
@@ -85,7 +85,7 @@ func authenticationCommands() []command {
 	return commands
 }
 
-// keyForm is that of the commands by which a device retrieves or cancels.
+// keyForm returns the form of requests by which a device retrieves or cancels.
 func keyForm(key string, limit int) typedForm {
 	return typedForm{
 		{name: "componentType", required: true, max: maxComponentType},
@@ -94,9 +94,9 @@ func keyForm(key string, limit int) typedForm {
 	}
 }
 
-// authUser verifies a one-time password, completes a pending login (challenge key
-// and password), asks for a push login (the keyword for a password) or waits for
-// a login that the device has to scan (challenge key and no password).
+// authUser verifies a one-time password, completes a pending login (with challenge key and
+// password), requests a push login (with PushKeyword) or waits for a login whose key the
+// device scans (with challenge key, without password).
 func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 	if in.text[credPasswordFormat] != combinedPassword {
 		return nil, refuse("STAT_INVPARAM", 0, "the sandbox knows one password format, 0")
@@ -114,7 +114,7 @@ func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 		return nil, err
 	}
 	var p *pendingRequest // to wait for
-	var used *instance
+	var used *authenticatorInstance
 	switch {
 	case hasKey:
 		if p, err = s.findRequestOf(u, KindLogin, key); err == nil && hasPassword {
@@ -135,7 +135,7 @@ func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 	if p != nil {
 		used, err = s.await(ctx, p)
 		if err != nil && !hasKey && ctx.Err() == nil {
-			// A push login that was asked for by the keyword fails like this.
+			// This is how a push login with PushKeyword fails.
 			return append(loggedIn(u, nil), datum{name: credStatusMessage, value: "wrong password"}), nil
 		}
 		if err != nil {
@@ -145,8 +145,8 @@ func (s *Server) authUser(ctx context.Context, in values) ([]datum, error) {
 	return loggedIn(u, used), nil
 }
 
-// loggedIn is the data of a login; used is nil after a static password.
-func loggedIn(u *user, used *instance) []datum {
+// loggedIn returns the data of a login. used is nil for a static password.
+func loggedIn(u *user, used *authenticatorInstance) []datum {
 	data := []datum{{name: credUserID, value: u.Name}, {name: credDomain, value: u.Domain}}
 	if u.OrganizationalUnit != "" {
 		data = append(data, datum{name: credOrganizationalUnit, value: u.OrganizationalUnit})
@@ -157,13 +157,14 @@ func loggedIn(u *user, used *instance) []datum {
 	return data
 }
 
-// authenticate verifies a one-time password, of the authenticator with the serial
-// number if there is one. A user without authenticators has the static password.
-func (u *user) authenticate(serial, password string) (*instance, error) {
+// authenticate verifies a one-time password and returns its authenticator. serial selects
+// one if it is not empty. For a user without authenticators, authenticate verifies the
+// static password and returns nil.
+func (u *user) authenticate(serial, password string) (*authenticatorInstance, error) {
 	authenticators := u.authenticators()
 	if len(authenticators) == 0 {
 		if subtle.ConstantTimeCompare([]byte(u.StaticPassword), []byte(password)) != 1 {
-			return nil, u.fail("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
+			return nil, u.recordFailure("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
 		}
 		u.wrongPasswords = 0
 		return nil, nil
@@ -174,10 +175,10 @@ func (u *user) authenticate(serial, password string) (*instance, error) {
 			return i, nil
 		}
 	}
-	return nil, u.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password is wrong")
+	return nil, u.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password is wrong")
 }
 
-// getSecureChallenge prepares a login for a device that scans its key.
+// getSecureChallenge prepares a login whose key a device will scan.
 func (s *Server) getSecureChallenge(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// Sizes of what an authenticator makes and reads, in bytes unless said
-// otherwise. Those of a standard licence are the largest that the interface
-// allows.
+// Sizes of the values and messages of an authenticator, in bytes unless the name has
+// another unit, and labels for their keys. The sizes for a standard licence are the largest
+// that the interface allows.
 const (
 	oneTimePasswordDigits  = 6
 	loginSignatureDigits   = 16
@@ -40,7 +40,7 @@ const (
 	keyAlphabet            = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// Kind tells logins from signatures.
+// Kind is the kind of a pending request.
 type Kind string
 
 // The kinds of pending requests.
@@ -49,7 +49,8 @@ const (
 	KindSignature Kind = "signature"
 )
 
-// Request is what a request message asks the user to approve.
+// Request is the content of a request message: a login or signature for the user to
+// approve.
 type Request struct {
 	Kind   Kind           `json:"kind"`
 	Key    string         `json:"key"` // challenge key or request key
@@ -65,13 +66,13 @@ type RequestField struct {
 	Value string `json:"value"`
 }
 
-// Authenticator is an activated authenticator as its device holds it: what
-// Device.Authenticator and ActivateStandard give. It is not the vendor's
-// algorithm. Its JSON form holds the secret, as the file of a simulated phone
-// has to. An Authenticator is not safe for concurrent use.
+// Authenticator is the device's side of an activated authenticator, made by
+// Device.Authenticator or ActivateStandard. It does not use the vendor's algorithm. Its JSON
+// form contains the secret, so that a simulated phone can be stored in a file. An
+// Authenticator is not safe for concurrent use.
 type Authenticator struct {
-	// SerialNumber is that of the authenticator instance, for example
-	// VDS1000120-1, or that of a standard licence, for example VDS1000121.
+	// SerialNumber of the authenticator instance, for example VDS1000120-1, or of a standard
+	// licence, for example VDS1000121.
 	SerialNumber string `json:"serialNumber"`
 	UserID       string `json:"userID"`
 	Domain       string `json:"domain"`
@@ -81,15 +82,15 @@ type Authenticator struct {
 	Counter uint64 `json:"counter"`
 }
 
-// Open reads a request message in hex of either case. It fails for a message
-// that was altered or made for another authenticator.
+// Open decrypts a request message in hex digits of either case. It returns an error if the
+// message is altered or for another authenticator.
 func (a *Authenticator) Open(requestMessage string) (Request, error) {
 	request, _, err := a.channel().openRequest(requestMessage)
 	return request, err
 }
 
-// Sign approves the request of a request message: 16 decimal digits for a login,
-// 7 for a signature. It fails as Open does.
+// Sign returns the signature that approves the request in a request message: 16 decimal
+// digits for a login, 7 for a signature. The errors are those of Open.
 func (a *Authenticator) Sign(requestMessage string) (string, error) {
 	request, content, err := a.channel().openRequest(requestMessage)
 	if err != nil {
@@ -98,9 +99,8 @@ func (a *Authenticator) Sign(requestMessage string) (string, error) {
 	return signRequest(a.Secret, request.Kind, content), nil
 }
 
-// WrapKey gives the encrypted information message, in upper-case hex, by which
-// the authenticator names the request it cancels. A key is 1 to 64 letters and
-// digits.
+// WrapKey returns an encrypted information message with the key of a request to cancel, in
+// upper-case hex digits. A key is 1 to 64 letters and digits.
 func (a *Authenticator) WrapKey(key string) (string, error) {
 	if !validKey(key) {
 		return "", errors.New("key is not 1 to 64 letters and digits")
@@ -108,9 +108,9 @@ func (a *Authenticator) WrapKey(key string) (string, error) {
 	return a.channel().seal(informationFlags, wrappedKeyContent, []byte(key))
 }
 
-// WrapNotificationID gives the encrypted information message, in upper-case hex,
-// that carries the ID, of 1 to 497 bytes, under which the push service knows the
-// device. The simulated server pushes only to authenticators that told it one.
+// WrapNotificationID returns an encrypted information message with the ID of the device in
+// the push service, in upper-case hex digits. The ID has 1 to 497 bytes. The simulated
+// server sends push notifications only to authenticators with a notification ID.
 func (a *Authenticator) WrapNotificationID(id string) (string, error) {
 	if id == "" || len(id) > maxNotificationID {
 		return "", fmt.Errorf("notification ID is not 1 to %d bytes", maxNotificationID)
@@ -118,16 +118,16 @@ func (a *Authenticator) WrapNotificationID(id string) (string, error) {
 	return a.channel().seal(informationFlags, notificationIDContent, []byte(id))
 }
 
-// OneTimePassword gives the next one-time password, 6 decimal digits, and moves
-// the counter.
+// OneTimePassword returns the next one-time password, of 6 decimal digits, and increments
+// Counter.
 func (a *Authenticator) OneTimePassword() string {
 	password := oneTimePassword(a.Secret, a.Counter)
 	a.Counter++
 	return password
 }
 
-// DerivationCode gives the code that binds a standard licence to this device in
-// place of a one-time password: 26 decimal digits.
+// DerivationCode returns the code, of 26 decimal digits, that can confirm the activation of
+// a standard licence instead of a one-time password.
 func (a *Authenticator) DerivationCode() string {
 	return derivationCode(a.Secret, a.SerialNumber)
 }
@@ -136,9 +136,9 @@ func (a *Authenticator) channel() secureChannel {
 	return secureChannel{a.SerialNumber, a.Secret}
 }
 
-// ActivateStandard gives the authenticator of a standard licence from its
-// activation code (4,142 hex digits of either case) and its event reactivation
-// counter. Neither tells the user.
+// ActivateStandard returns the authenticator of a standard licence with an activation code
+// (4,142 hex digits of either case) and an event reactivation counter (91 decimal digits).
+// userID and domain are its user, whom the activation code does not contain.
 func ActivateStandard(activationCode, eventReactivationCounter, userID, domain string) (*Authenticator, error) {
 	l, err := parseActivationCode(activationCode)
 	if err != nil {
@@ -151,8 +151,9 @@ func ActivateStandard(activationCode, eventReactivationCounter, userID, domain s
 	return &Authenticator{SerialNumber: l.serial, UserID: userID, Domain: domain, Secret: l.secret[:], Counter: counter}, nil
 }
 
-// Authenticator gives the authenticator that the device has become by
-// ActivateInstance; it fails before. The messages do not tell the user.
+// Authenticator returns the authenticator of an activated device. It returns an error before
+// ActivateInstance has succeeded. userID and domain are its user, whom the activation
+// messages do not contain.
 func (d *Device) Authenticator(userID, domain string) (*Authenticator, error) {
 	if d.sequence == 0 {
 		return nil, errOrder
@@ -161,7 +162,7 @@ func (d *Device) Authenticator(userID, domain string) (*Authenticator, error) {
 	return &Authenticator{SerialNumber: d.InstanceSerial(), UserID: userID, Domain: domain, Secret: secret[:]}, nil
 }
 
-// signRequest is the signature over the content of a request message.
+// signRequest returns the signature over the content of a request message.
 func signRequest(secret []byte, kind Kind, content []byte) string {
 	digits := signatureDigits
 	if kind == KindLogin {
@@ -179,7 +180,7 @@ func derivationCode(secret []byte, serial string) string {
 	return high + decimal(derive(secret, derivationCodeLabel, []byte(serial), []byte{1}), derivationCodeDigits/2)
 }
 
-// activationCode gives the activation code of a standard licence in upper-case hex.
+// activationCode returns the activation code of a standard licence in upper-case hex.
 func (l license) activationCode() string {
 	m := make([]byte, activationCodeSize)
 	putHeader(m, l.serial)
@@ -208,7 +209,7 @@ func parseActivationCode(digits string) (license, error) {
 	return l, nil
 }
 
-// reactivationCounter gives the event reactivation counter: the event counter in
+// reactivationCounter returns the event reactivation counter: the event counter in
 // 91 decimal digits.
 func reactivationCounter(counter uint64) string {
 	return fmt.Sprintf("%0*d", reactivationDigits, counter)
@@ -225,15 +226,16 @@ func parseReactivationCounter(digits string) (uint64, error) {
 	return counter, nil
 }
 
-// A secureChannel is what both ends of the channel to one authenticator hold.
+// A secureChannel encrypts and decrypts messages between the server and one
+// authenticator.
 type secureChannel struct {
 	serial string // of the authenticator
 	secret []byte
 }
 
-// seal makes a message of the channel in upper-case hex: header, sequence number
-// of the authenticator, nonce, encrypted content, tag. kind separates contents
-// that must not be taken for one another.
+// seal returns a message in upper-case hex digits: header, sequence number of the
+// authenticator, nonce, encrypted content, tag. A message of one kind cannot be opened as
+// one of another kind.
 func (c secureChannel) seal(flags uint16, kind string, content []byte) (string, error) {
 	licenseSerial, sequence, err := splitSerial(c.serial)
 	if err != nil {
@@ -251,7 +253,8 @@ func (c secureChannel) seal(flags uint16, kind string, content []byte) (string, 
 	return upperHex(m), nil
 }
 
-// open reads what seal made for the same authenticator, in hex of either case.
+// open returns the content of a message that seal made for the same authenticator, in hex
+// digits of either case.
 func (c secureChannel) open(flags uint16, kind, digits string) ([]byte, error) {
 	m, err := hex.DecodeString(digits)
 	if err != nil {
@@ -269,7 +272,7 @@ func (c secureChannel) open(flags uint16, kind, digits string) ([]byte, error) {
 	return m[start:end], nil
 }
 
-// content is the plaintext of a request message, over which the signature is.
+// content returns the plaintext of the request message, over which the signature is made.
 func (r Request) content() ([]byte, error) { return json.Marshal(r) }
 
 func (c secureChannel) sealRequest(content []byte) (string, error) {
@@ -288,8 +291,8 @@ func (c secureChannel) openRequest(message string) (Request, []byte, error) {
 	return r, content, nil
 }
 
-// splitSerial takes the serial number of an authenticator apart. The sequence
-// number of a standard licence is 0.
+// splitSerial splits the serial number of an authenticator. The sequence number is 0 for a
+// standard licence.
 func splitSerial(serial string) (licenseSerial string, sequence int, err error) {
 	licenseSerial, suffix, ok := strings.Cut(serial, "-")
 	if ok {

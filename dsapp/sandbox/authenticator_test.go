@@ -32,9 +32,9 @@ func anyRequest(t *rapid.T) Request {
 	return r
 }
 
-// Guards the round trips between device and server: the device reads what the
-// server sent and both come to the same signature, the server reads what the
-// device wrapped, and an authenticator survives its file.
+// Device and server understand each other: the device decrypts request messages, both
+// compute the same signature, and the server decrypts what the device has wrapped. An
+// authenticator can be stored as JSON.
 func TestAuthenticatorRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -47,7 +47,7 @@ func TestAuthenticatorRoundTrip(t *testing.T) {
 		if err := json.Unmarshal(file, a); err != nil || a.SerialNumber != original.SerialNumber || a.Counter != original.Counter {
 			t.Fatalf("read back %+v, %v", a, err)
 		}
-		server := &instance{serial: original.SerialNumber, key: [secretSize]byte(original.Secret)}
+		server := &authenticatorInstance{serial: original.SerialNumber, key: [secretSize]byte(original.Secret)}
 
 		request := anyRequest(t)
 		content, err := request.content()
@@ -86,9 +86,9 @@ func TestAuthenticatorRoundTrip(t *testing.T) {
 	})
 }
 
-// Guards the sizes and alphabets of the real values: 16 digits sign a login, 7 a
-// transaction, headers name flags and serial number (VDS1000120 is C3E4 0F42B8),
-// and the data of a standard licence fills its fields.
+// Values have the sizes and alphabets of the real ones: signatures of 16 digits for a login
+// and 7 for a transaction, headers with flags and packed serial number (VDS1000120 is C3E4
+// 0F42B8), and the data of standard licences.
 func TestAuthenticatorFormats(t *testing.T) {
 	t.Parallel()
 	a := &Authenticator{SerialNumber: "VDS1000120-1", Secret: []byte("secret")}
@@ -140,8 +140,8 @@ func TestAuthenticatorFormats(t *testing.T) {
 	}
 }
 
-// Guards that any changed digit is noticed, that no message serves another
-// authenticator, and that no content is taken for another.
+// An altered message, a message for another authenticator and a message of another kind are
+// refused.
 func TestAuthenticatorNoticesAnyChange(t *testing.T) {
 	t.Parallel()
 	a := &Authenticator{SerialNumber: "VDS1000120-1", Secret: []byte("one")}
@@ -190,8 +190,7 @@ func TestAuthenticatorNoticesAnyChange(t *testing.T) {
 	}
 }
 
-// Guards a standard licence: code and counter give an authenticator whose
-// one-time passwords go on where the counter says, and which knows its user.
+// The authenticator of a standard licence continues with the event counter.
 func TestActivateStandard(t *testing.T) {
 	t.Parallel()
 	l := license{serial: "VDS1000121", secret: [secretSize]byte{1}}
@@ -202,7 +201,7 @@ func TestActivateStandard(t *testing.T) {
 	if a.SerialNumber != "VDS1000121" || a.UserID != "jane.doe" || a.Domain != "mydomain.com" || a.Counter != 41 {
 		t.Errorf("authenticator %+v", a)
 	}
-	i := &instance{serial: l.serial, key: l.secret, counter: 41}
+	i := &authenticatorInstance{serial: l.serial, key: l.secret, counter: 41}
 	if !i.verify(a.OneTimePassword()) || i.counter != 42 {
 		t.Error("the first one-time password is not that of the counter")
 	}
@@ -216,8 +215,8 @@ func TestActivateStandard(t *testing.T) {
 	}
 }
 
-// Guards the device's way to an authenticator: only after both messages, and not
-// after the next licence has begun.
+// A device has an authenticator after both activation messages, until the next licence is
+// activated.
 func TestDeviceAuthenticator(t *testing.T) {
 	t.Parallel()
 	l := license{serial: "VDS1000120", secret: [secretSize]byte{1}}
@@ -248,8 +247,7 @@ func TestDeviceAuthenticator(t *testing.T) {
 	}
 }
 
-// Guards that no message, however broken, crashes the parsers, and that what
-// they accept keeps to its form.
+// No message makes the parsers panic, and accepted messages are well-formed.
 func FuzzAuthenticatorMessages(f *testing.F) {
 	a := &Authenticator{SerialNumber: "VDS1000120-1", Secret: []byte("secret")}
 	content, err := Request{Kind: KindLogin, Key: "0123456789"}.content()

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Lifetimes. A certificate is replaced once less than renewBefore is left.
+// Lifetimes of certificates. One is replaced when less than renewBefore is left.
 const (
 	authorityLifetime = 5 * 365 * 24 * time.Hour
 	leafLifetime      = 365 * 24 * time.Hour
@@ -33,12 +33,11 @@ type Certificates struct {
 	Key         string
 }
 
-// NewCertificates gives a server certificate for localhost, 127.0.0.1, ::1 and
-// the further names (DNS names or IP addresses), issued by a private CA. Both
-// are kept in dir, which is created if need be, and reused while they are valid
-// for another 30 days and cover all names. Keys are ECDSA P-256, in files that
-// only their owner can read. Name constraints keep the CA from vouching for
-// anything but these names, should somebody trust it more widely than meant.
+// NewCertificates returns a server certificate for localhost, 127.0.0.1, ::1 and the given
+// names (DNS names or IP addresses), issued by a private CA. Both are stored in dir, which
+// is created if necessary, and reused while they are valid for another 30 days and cover
+// all names. Keys are ECDSA P-256, in files that only their owner can read. Name
+// constraints limit the CA to these names, in case it is trusted for other purposes, too.
 func NewCertificates(dir string, names ...string) (Certificates, error) {
 	names = append([]string{"localhost", "127.0.0.1", "::1"}, names...)
 	files := Certificates{
@@ -91,8 +90,8 @@ type pair struct {
 	key         *ecdsa.PrivateKey
 }
 
-// loadPair reads a pair. It gives nil for one that is missing or unusable,
-// which is then replaced, and an error only for files that cannot be read.
+// loadPair reads a pair. It returns nil for a missing or unusable one, which is replaced
+// then, and an error only for files that cannot be read.
 func loadPair(certificateFile, keyFile string) (*pair, error) {
 	certificatePEM, err := os.ReadFile(certificateFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +107,7 @@ func loadPair(certificateFile, keyFile string) (*pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading a key: %w", err)
 	}
-	// A key that others could read until now is no secret any more.
+	// A key that others can read is not secret.
 	if info, err := os.Stat(keyFile); err != nil || info.Mode().Perm()&0o077 != 0 {
 		return nil, nil
 	}
@@ -133,8 +132,8 @@ func loadPair(certificateFile, keyFile string) (*pair, error) {
 	return &pair{certificate, key}, nil
 }
 
-// valid reports whether the pair is a server's, issued by the authority, covers
-// the names and stays valid long enough; so has the authority to.
+// valid reports whether the pair is a server certificate for the names, issued by the
+// authority, and both certificates are valid for long enough.
 func (p *pair) valid(authority *pair, names []string) bool {
 	if p == nil || authority == nil {
 		return false
@@ -154,8 +153,8 @@ func (p *pair) valid(authority *pair, names []string) bool {
 	return !bytes.Equal(p.certificate.Raw, authority.certificate.Raw)
 }
 
-// issue makes a server certificate for the names, or without an authority a
-// new one that is limited to them.
+// issue returns a new server certificate for the names or, if authority is nil, a new CA
+// that is limited to them.
 func issue(authority *pair, names []string) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -210,8 +209,8 @@ func issue(authority *pair, names []string) (*pair, error) {
 	return &pair{certificate, key}, nil
 }
 
-// save writes the key before the certificate: a certificate without its key
-// would be replaced, a key without its certificate too.
+// save writes the key and the certificate. If only one of them is written, loadPair
+// ignores it.
 func (p *pair) save(certificateFile, keyFile string) error {
 	raw, err := x509.MarshalPKCS8PrivateKey(p.key)
 	if err != nil {
@@ -224,7 +223,7 @@ func (p *pair) save(certificateFile, keyFile string) error {
 	return writePEM(certificateFile, 0o644, "CERTIFICATE", p.certificate.Raw)
 }
 
-// writePEM replaces a file at once, so that no reader finds half of it.
+// writePEM replaces a file atomically.
 func writePEM(file string, mode fs.FileMode, kind string, raw []byte) error {
 	content := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw})
 	defer clear(content)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// read gives the content of all files in dir.
+// read returns the content of all files in dir.
 func read(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -41,8 +41,8 @@ func mustCertificates(t *testing.T, dir string, names ...string) Certificates {
 	return c
 }
 
-// Guards that a client which trusts the CA alone reaches a server under every
-// name, and under no other.
+// A client that trusts only the CA can connect under every name of the certificate and under
+// no other.
 func TestCertificatesServe(t *testing.T) {
 	t.Parallel()
 	c := mustCertificates(t, filepath.Join(t.TempDir(), "new"), "oas.example", "192.0.2.7")
@@ -77,8 +77,7 @@ func TestCertificatesServe(t *testing.T) {
 	}
 }
 
-// Guards that keys are P-256 in files of their owner only, and that no further
-// file is left behind.
+// Keys are P-256 and readable by their owner only, and no temporary file remains.
 func TestCertificateFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -98,9 +97,8 @@ func TestCertificateFiles(t *testing.T) {
 	}
 }
 
-// Guards what is reused and what is replaced: a valid pair stays, a missing,
-// broken, mismatched or exposed file leads to a new one, and the CA stays while
-// it can vouch for the names.
+// A valid pair is reused. A missing, broken, mismatched or exposed file is replaced. The CA
+// is kept as long as its name constraints allow all names.
 func TestCertificatesReused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -164,7 +162,7 @@ func write(name, content string) func(*testing.T, string) {
 	}
 }
 
-// Guards renewal: a certificate with less than 30 days left is replaced.
+// A certificate with less than 30 days left is replaced.
 func TestCertificatesRenewed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -202,7 +200,7 @@ func TestCertificatesRenewed(t *testing.T) {
 	}
 }
 
-// Guards the errors: a directory that is a file, a file that cannot be read.
+// Errors are returned for a directory that is a file and for a file that cannot be read.
 func TestCertificateErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

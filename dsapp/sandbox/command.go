@@ -5,20 +5,20 @@ import (
 	"fmt"
 )
 
-// A command is one row of the table below: what a request of it looks like and
-// what the server does with it. Everything else (transport, envelope, Faults,
-// failure switches, counters) is the same for all rows.
+// A command describes the requests of one command and how they are carried out. Everything
+// else (transport, envelope, Faults, simulated failures, counters) is the same for all
+// commands.
 type command struct {
 	scenario  *scenario
 	operation string
-	cmd       string // subcommand of an operation that has them, else empty
-	answer    string // element of the answer if it is not the operation's name and Response
+	cmd       string // subcommand, if the operation has subcommands
+	answer    string // element of the answer; by default the operation's name and "Response"
 	form      form
-	component string // the value that carries the component type
+	component string // name of the value with the component type
 	handle    func(s *Server, ctx context.Context, in values) ([]datum, error)
 }
 
-// name is what counters and failure switches call the command.
+// name returns the name of the command for counters and simulated failures.
 func (c *command) name() string {
 	if c.cmd != "" {
 		return c.cmd
@@ -26,7 +26,7 @@ func (c *command) name() string {
 	return c.operation
 }
 
-// answerElement is the local name of the element in the Body of the answer.
+// answerElement returns the local name of the element in the Body of the answer.
 func (c *command) answerElement() string {
 	if c.answer != "" {
 		return c.answer
@@ -34,17 +34,17 @@ func (c *command) answerElement() string {
 	return c.operation + "Response"
 }
 
-// A form is one of the request and answer styles of the interface.
+// A form is one of the two forms that requests and answers of the interface have.
 type form interface {
-	// read checks a request without its subcommand and gives its values. The
-	// error is a *fault or a *refusal.
+	// read checks the children of the operation element, without the subcommand, and
+	// returns their values. The error is a *fault or a *refusal.
 	read(children []*element) (values, error)
-	// write writes the content of the answer's operation element.
+	// write writes the content of the element in the Body of an answer.
 	write(w *writer, codes resultCodes, data []datum, stack []stackEntry)
 }
 
-// values of a request. Those of nested elements have their path for a name; an
-// optional value that was left out is missing.
+// values are the values of a request. The name of a nested element's value is the path of
+// the element. Optional values may be absent.
 type values struct {
 	text   map[string]string
 	fields []RequestField // of the dataFieldList
@@ -54,7 +54,7 @@ type values struct {
 type datum struct {
 	name   string // of a nested element: its path
 	value  string
-	secret bool // marked as masked by the variant that does so
+	secret bool // marked as masked if Variant.Masked is set
 	masked bool // always marked as masked
 }
 
@@ -72,8 +72,8 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.status }
 
-// refuse gives a refusal with one entry in its error stack. A code of 0 stands
-// for the number of the status.
+// refuse returns a refusal with one entry in its error stack. A code of 0 means the number
+// of the status.
 func refuse(status string, code int, text string) *refusal {
 	if code == 0 {
 		code = codesOf(status).statusCode
@@ -81,8 +81,7 @@ func refuse(status string, code int, text string) *refusal {
 	return &refusal{status: status, stack: []stackEntry{{code, text}}}
 }
 
-// A fault is a request that the server did not take as one of its commands, or
-// could not serve.
+// A fault is an error that is answered with a SOAP Fault.
 type fault struct {
 	kind faultKind
 	text string
@@ -96,11 +95,11 @@ const (
 	callerFault faultKind = iota
 	serverFault
 	versionFault
-	understandFault
+	mustUnderstandFault
 )
 
-// callerError gives the Fault for a request that breaks a rule of the interface.
-// The text names elements and attributes, never a value.
+// callerError returns the Fault for a request that breaks a rule of the interface. The text
+// must contain only names of elements and attributes, no values.
 func callerError(format string, args ...any) *fault {
 	return &fault{callerFault, fmt.Sprintf(format, args...)}
 }
@@ -110,8 +109,8 @@ type resultCodes struct {
 	returnCode, statusCode         int
 }
 
-// codesOf gives the result codes of a status. The numbers from 9001 are this
-// sandbox's own: the real ones are not public. A client has to relay them.
+// codesOf returns the result codes of a status. The numbers from 9000 on are chosen by the
+// sandbox, since the real ones are not public.
 func codesOf(status string) resultCodes {
 	c := resultCodes{"RET_FAILURE", status, -1, 9000}
 	switch status {

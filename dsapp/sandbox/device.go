@@ -14,9 +14,9 @@ import (
 	"strings"
 )
 
-// Sizes of the simulated messages, in bytes unless said otherwise. Activation
-// Message 1 has the largest size that the interface allows, so that whatever
-// cannot carry it fails in the sandbox already.
+// Sizes of the simulated messages, in bytes unless the name has another unit, and labels
+// for their keys. Activation Message 1 has the largest size that the interface allows, so
+// that tests find whatever cannot carry it.
 const (
 	secretSize              = 32
 	headerSize              = 7
@@ -48,14 +48,14 @@ var (
 	errOrder      = errors.New("the licence has to be activated first")
 )
 
-// A license is what Activation Message 1 carries.
+// A license is the content of Activation Message 1.
 type license struct {
 	serial string // 3 letters or digits, 7 digits
 	secret [secretSize]byte
 }
 
-// activationMessage gives Activation Message 1 in upper-case hex. It depends
-// on the licence alone, because one message serves every device of a licence.
+// activationMessage returns Activation Message 1 in upper-case hex digits. It depends only
+// on the licence, since all devices of a licence get the same message.
 func (l license) activationMessage() string {
 	m := make([]byte, activationMessageSize)
 	putHeader(m, l.serial)
@@ -68,7 +68,7 @@ func (l license) activationMessage() string {
 	return upperHex(m)
 }
 
-// parseActivationMessage reads Activation Message 1 in hex of either case.
+// parseActivationMessage parses Activation Message 1 in hex digits of either case.
 func parseActivationMessage(digits string) (license, error) {
 	m, err := decodeHex(digits, activationMessageSize)
 	if err != nil {
@@ -88,9 +88,9 @@ func parseActivationMessage(digits string) (license, error) {
 	return l, nil
 }
 
-// deviceCode gives the code by which a device asks for an instance of the
-// licence: 2 digits type, 10 digits identity, 13 digits proof that the device
-// holds the licence, 1 check digit.
+// deviceCode returns the code by which a device requests an instance of the licence: 2
+// digits type, 10 digits identity, 13 digits proof that the device has the licence, 1 check
+// digit.
 func (l license) deviceCode(id uint32) string {
 	payload := fmt.Sprintf("%02d%010d", simulatedDeviceType, id)
 	mac := derive(l.secret[:], deviceCodeLabel, []byte(payload))
@@ -98,7 +98,7 @@ func (l license) deviceCode(id uint32) string {
 	return digits + string(luhn(digits))
 }
 
-// verifyDeviceCode gives the identity of the device that made the code.
+// verifyDeviceCode verifies a device code and returns the identity of the device.
 func (l license) verifyDeviceCode(code string) (uint32, error) {
 	if len(code) != deviceCodeDigits || !isDecimal(code) {
 		return 0, fmt.Errorf("%w: not %d decimal digits", errDeviceCode, deviceCodeDigits)
@@ -119,9 +119,9 @@ func (l license) verifyDeviceCode(code string) (uint32, error) {
 	return uint32(id), nil
 }
 
-// instanceMessage gives Activation Message 2 in upper-case hex: the key of one
-// authenticator instance, readable only by the device whose code was given. A
-// sequence number is used once per licence, so that no encryption key repeats.
+// instanceMessage returns Activation Message 2 in upper-case hex digits: the key of an
+// authenticator instance, encrypted for the device with the code. Each sequence number must
+// be used once per licence, since the encryption key depends on it.
 func (l license) instanceMessage(code string, sequence int, key [secretSize]byte) string {
 	m := make([]byte, instanceMessageSize)
 	putHeader(m, l.serial)
@@ -133,8 +133,7 @@ func (l license) instanceMessage(code string, sequence int, key [secretSize]byte
 	return upperHex(m)
 }
 
-// openInstanceMessage reads Activation Message 2 with the device code that it
-// was made for.
+// openInstanceMessage decrypts Activation Message 2 for the device with the code.
 func (l license) openInstanceMessage(code, digits string) (sequence int, key [secretSize]byte, err error) {
 	m, err := decodeHex(digits, instanceMessageSize)
 	if err != nil {
@@ -166,21 +165,21 @@ func (l license) instanceKey(label, code string, sequence byte) [sha256.Size]byt
 	return derive(l.secret[:], label, []byte(code), []byte{sequence})
 }
 
-// confirmation gives the 16 digits by which a device shows that it read
-// Activation Message 2.
+// confirmation returns the signature, of 16 digits, by which a device proves that it has
+// decrypted Activation Message 2.
 func confirmation(key [secretSize]byte, code, message string) string {
 	mac := derive(key[:], confirmationLabel, []byte(code), []byte(strings.ToUpper(message)))
 	return decimal(mac, confirmationDigits)
 }
 
-// instanceSerial is the licence serial with the sequence number of the instance.
+// instanceSerial returns the serial number of an authenticator instance.
 func instanceSerial(license string, sequence int) string {
 	return license + "-" + strconv.Itoa(sequence)
 }
 
-// Device is the simulated authenticator inside a phone. It is not the vendor's
-// algorithm. The zero value is the device with identity 0; a Device is not safe
-// for concurrent use.
+// Device is a simulated device that can be activated. It does not use the vendor's
+// algorithm. The zero Device is that with identity 0. A Device is not safe for concurrent
+// use.
 type Device struct {
 	id       uint32
 	license  license
@@ -189,11 +188,11 @@ type Device struct {
 	key      [secretSize]byte // of the authenticator instance
 }
 
-// NewDevice gives a device without a licence.
+// NewDevice returns a device without a licence.
 func NewDevice(id uint32) *Device { return &Device{id: id} }
 
-// ActivateLicense reads Activation Message 1 (hex of either case, 4,234
-// digits) and gives the device code: 26 decimal digits, the last a check digit.
+// ActivateLicense processes Activation Message 1 (4,234 hex digits of either case) and
+// returns the device code: 26 decimal digits, the last of which is a check digit.
 func (d *Device) ActivateLicense(message string) (deviceCode string, err error) {
 	l, err := parseActivationMessage(message)
 	if err != nil {
@@ -203,9 +202,9 @@ func (d *Device) ActivateLicense(message string) (deviceCode string, err error) 
 	return d.code, nil
 }
 
-// ActivateInstance reads Activation Message 2 (hex of either case, 108 digits)
-// and gives the confirmation signature: 16 decimal digits. It fails before
-// ActivateLicense and for the message of another device.
+// ActivateInstance processes Activation Message 2 (108 hex digits of either case) and
+// returns the confirmation signature: 16 decimal digits. It returns an error before
+// ActivateLicense has succeeded, and for the message of another device.
 func (d *Device) ActivateInstance(message string) (signature string, err error) {
 	if d.code == "" {
 		return "", errOrder
@@ -218,11 +217,11 @@ func (d *Device) ActivateInstance(message string) (signature string, err error) 
 	return confirmation(key, d.code, message), nil
 }
 
-// SerialNumber is the serial number of the licence, empty before ActivateLicense.
+// SerialNumber returns the serial number of the licence, empty before ActivateLicense.
 func (d *Device) SerialNumber() string { return d.license.serial }
 
-// InstanceSerial is the serial number of the authenticator instance, for
-// example VDS1000120-1, empty before ActivateInstance.
+// InstanceSerial returns the serial number of the authenticator instance, for example
+// VDS1000120-1, empty before ActivateInstance.
 func (d *Device) InstanceSerial() string {
 	if d.sequence == 0 {
 		return ""
@@ -230,8 +229,8 @@ func (d *Device) InstanceSerial() string {
 	return instanceSerial(d.license.serial, d.sequence)
 }
 
-// putHeader writes the flags and the serial number in the packed form of a
-// server message: three characters in radix 40, then the number in 3 bytes.
+// putHeader writes the flags and the serial number in packed form: three characters in
+// radix 40, then the number in 3 bytes.
 func putHeader(m []byte, serial string) {
 	binary.BigEndian.PutUint16(m, messageFlags)
 	prefix := 0
@@ -243,7 +242,7 @@ func putHeader(m []byte, serial string) {
 	m[4], m[5], m[6] = byte(number>>16), byte(number>>8), byte(number)
 }
 
-// parseHeader gives the serial number of a message of at least 7 bytes.
+// parseHeader returns the serial number of a message of at least 7 bytes.
 func parseHeader(m []byte) (string, error) {
 	if binary.BigEndian.Uint16(m) != messageFlags {
 		return "", errors.New("unknown message flags")
@@ -265,8 +264,8 @@ func parseHeader(m []byte) (string, error) {
 	return fmt.Sprintf("%s%0*d", letters[:], serialNumberDigits, number), nil
 }
 
-// derive is HMAC-SHA-256 under secret over the label and the parts, each with
-// its length in front, so that no two lists of parts meet in one input.
+// derive returns HMAC-SHA-256 over the label and the parts, each with its length in front,
+// so that different lists of parts have different inputs.
 func derive(secret []byte, label string, parts ...[]byte) [sha256.Size]byte {
 	h := hmac.New(sha256.New, secret)
 	for _, part := range append([][]byte{[]byte(label)}, parts...) {
@@ -278,7 +277,8 @@ func derive(secret []byte, label string, parts ...[]byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// xorStream is AES-256-CTR from a zero counter; every key is used once.
+// xorStream encrypts or decrypts with AES-256-CTR and a zero counter. Each key must be used
+// once.
 func xorStream(key [sha256.Size]byte, dst, src []byte) {
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
@@ -287,13 +287,13 @@ func xorStream(key [sha256.Size]byte, dst, src []byte) {
 	cipher.NewCTR(block, make([]byte, aes.BlockSize)).XORKeyStream(dst, src)
 }
 
-// decimal gives the last n decimal digits of a hash, n at most 19.
+// decimal returns the last n decimal digits of a hash, n at most 19.
 func decimal(mac [sha256.Size]byte, n int) string {
 	digits := fmt.Sprintf("%020d", binary.BigEndian.Uint64(mac[:]))
 	return digits[len(digits)-n:]
 }
 
-// luhn gives the check digit that completes decimal digits.
+// luhn returns the check digit that completes decimal digits.
 func luhn(digits string) byte {
 	sum := 0
 	for i := range len(digits) {

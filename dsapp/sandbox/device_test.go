@@ -17,8 +17,8 @@ func anyLicense(t *rapid.T) license {
 	}
 }
 
-// Guards the round trip of an activation: whatever licence, device and key, the
-// device reads both messages and both sides come to the same confirmation.
+// Any device can be activated with any licence and key: it decrypts both messages, and device
+// and server compute the same confirmation signature.
 func TestDeviceRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -53,7 +53,7 @@ func TestDeviceRoundTrip(t *testing.T) {
 	})
 }
 
-// Guards that any changed digit of any of the three values is noticed.
+// Any altered digit of the messages and of the device code is detected.
 func TestDeviceNoticesAnyChange(t *testing.T) {
 	t.Parallel()
 	l := license{serial: "VDS1000120", secret: [secretSize]byte{1, 2, 3}}
@@ -78,7 +78,7 @@ func TestDeviceNoticesAnyChange(t *testing.T) {
 	})
 }
 
-// Guards the sizes and alphabets of the real values, and the packed serial
+// Messages and codes have the sizes and alphabets of the real ones, and the packed serial
 // number: VDS1000120 is C3E4 0F42B8.
 func TestDeviceFormats(t *testing.T) {
 	t.Parallel()
@@ -98,14 +98,13 @@ func TestDeviceFormats(t *testing.T) {
 			t.Errorf("message starts with %s", m[:14])
 		}
 	}
-	// The padding must not make the message compress to nothing.
+	// The padding must be incompressible.
 	if strings.Contains(am1, strings.Repeat("0", 16)) {
 		t.Error("activation message 1 holds a long run of zeros")
 	}
 }
 
-// Guards that messages of one licence or device are refused by another, and
-// that the order of the two steps is enforced.
+// Messages of other licences and devices are refused, and so are messages in the wrong order.
 func TestDeviceRefusesForeignMessages(t *testing.T) {
 	t.Parallel()
 	a := license{serial: "VDS1000001", secret: [secretSize]byte{1}}
@@ -139,7 +138,7 @@ func TestDeviceRefusesForeignMessages(t *testing.T) {
 	}
 }
 
-// Guards the check digit against published Luhn examples.
+// The check digit is that of published Luhn examples.
 func TestLuhn(t *testing.T) {
 	t.Parallel()
 	for digits, want := range map[string]byte{"7992739871": '3', "1789372997": '4', "0": '0'} {
@@ -149,8 +148,7 @@ func TestLuhn(t *testing.T) {
 	}
 }
 
-// Guards that no message or code, however broken, crashes the parsers, and
-// that what they accept is what the licence would have made.
+// No message or code makes the parsers panic, and accepted ones are those of the licence.
 func FuzzDeviceMessages(f *testing.F) {
 	l := license{serial: "VDS1000120", secret: [secretSize]byte{5}}
 	code := l.deviceCode(77)
@@ -158,7 +156,7 @@ func FuzzDeviceMessages(f *testing.F) {
 	f.Add("", "07000000000000000000000000", "00")
 	f.Fuzz(func(t *testing.T, am1, deviceCode, am2 string) {
 		if got, err := parseActivationMessage(am1); err == nil && !strings.EqualFold(got.activationMessage(), am1) {
-			// A foreign message can be sound with other padding; its serial number is well-formed still.
+			// Other padding is possible; the serial number must be well-formed.
 			if len(got.serial) != 10 {
 				t.Errorf("serial number %q", got.serial)
 			}

@@ -8,10 +8,9 @@ import (
 	"strings"
 )
 
-// Failure is what goes wrong with every call of a command while it is switched
-// on. FailPartial, FailOversized, FailDeep and FailDoctype spoil the answer of a
-// command that took effect, so that repeating it repeats the effect; the others
-// happen in its place.
+// Failure is a simulated failure of a command, set by Server.Fail. With FailPartial,
+// FailOversized, FailDeep and FailDoctype the command is carried out and its answer is
+// damaged. With the others the command is not carried out.
 type Failure struct {
 	kind   failureKind
 	status string
@@ -32,20 +31,20 @@ const (
 	failDoctype
 )
 
-// Sizes of the oversized and the deep answer: over any limit that a client
-// should have.
+// Sizes of the oversized and the deep answer, beyond any limit that a client should have.
 const (
 	oversizedBytes = 2 << 20
 	deepElements   = 10_000
 )
 
-// NoFailure switches a failure off.
+// NoFailure ends a failure.
 func NoFailure() Failure { return Failure{} }
 
 // FailReset reads the request and resets the connection.
 func FailReset() Failure { return Failure{kind: failReset} }
 
-// FailHang reads the request and answers nothing until the caller gives up.
+// FailHang reads the request and does not answer. The call ends when the caller closes the
+// connection.
 func FailHang() Failure { return Failure{kind: failHang} }
 
 // FailHTTP answers HTTP status 500 with plain text.
@@ -54,25 +53,25 @@ func FailHTTP() Failure { return Failure{kind: failHTTP} }
 // FailFault answers HTTP status 500 with a SOAP Fault Server or Receiver.
 func FailFault() Failure { return Failure{kind: failFault} }
 
-// FailStatus answers RET_FAILURE with a status such as STAT_COMMS; the command
-// takes no effect. A name that the sandbox does not know gets the number 9000.
+// FailStatus answers RET_FAILURE with a status such as STAT_COMMS. Unknown names have the
+// number 9000.
 func FailStatus(name string) Failure { return Failure{kind: failStatus, status: name} }
 
-// FailPartial announces the whole answer, sends half of it and closes the connection.
+// FailPartial declares the length of the whole answer, sends half of it and closes the
+// connection.
 func FailPartial() Failure { return Failure{kind: failPartial} }
 
-// FailOversized answers with 2 MiB more than the answer needs. The answer is
-// otherwise right; so are those of FailDeep and FailDoctype.
+// FailOversized adds 2 MiB to the SOAP Header of a correct answer.
 func FailOversized() Failure { return Failure{kind: failOversized} }
 
-// FailDeep answers with 10,000 elements inside each other in the SOAP Header.
+// FailDeep adds 10,000 nested elements to the SOAP Header of a correct answer.
 func FailDeep() Failure { return Failure{kind: failDeep} }
 
-// FailDoctype answers with a document type declaration that defines an entity.
+// FailDoctype adds a document type declaration with an entity to a correct answer.
 func FailDoctype() Failure { return Failure{kind: failDoctype} }
 
-// interrupt lets a failure happen that takes the place of an answer. It
-// reports whether it did.
+// interrupt simulates a failure that replaces the whole answer. It reports whether f is
+// one.
 func (f Failure) interrupt(ctx context.Context, w http.ResponseWriter) bool {
 	switch f.kind {
 	case failReset:
@@ -88,8 +87,8 @@ func (f Failure) interrupt(ctx context.Context, w http.ResponseWriter) bool {
 	return true
 }
 
-// refusal is the error that takes the place of the command's outcome, nil if
-// the command is to take effect.
+// refusal returns the error of a failure that replaces the result of the command, nil if
+// the command is to be carried out.
 func (f Failure) refusal() error {
 	switch f.kind {
 	case failFault:
@@ -101,7 +100,7 @@ func (f Failure) refusal() error {
 	}
 }
 
-// header is what the failure puts into the SOAP Header of the answer.
+// header returns what the failure adds to the SOAP Header of the answer.
 func (f Failure) header() string {
 	switch f.kind {
 	case failOversized:
@@ -113,7 +112,7 @@ func (f Failure) header() string {
 	}
 }
 
-// send sends a finished answer, damaged if the failure says so.
+// send sends the answer, with the damage of the failure.
 func (f Failure) send(w http.ResponseWriter, status int, body string) {
 	if f.kind == failDoctype {
 		declaration, rest, _ := strings.Cut(body, "\n")
@@ -126,11 +125,10 @@ func (f Failure) send(w http.ResponseWriter, status int, body string) {
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
-	_, _ = w.Write([]byte(body)) // a caller that is gone needs no answer
+	_, _ = w.Write([]byte(body)) // the only error is a lost connection
 }
 
-// reset closes the connection without an answer; TCP sees a reset. Over HTTP/2
-// it is the stream that is reset.
+// reset resets the TCP connection, or with HTTP/2 the stream.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

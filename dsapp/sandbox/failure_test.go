@@ -12,7 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 // A result is what a plain client saw of a call.
@@ -37,8 +38,8 @@ func post(ctx context.Context, server *httptest.Server) result {
 	return result{response.StatusCode, string(body), err}
 }
 
-// Guards what a client sees of every failure switch, over TCP and over TLS, how
-// often the command took effect, and that the server works again afterwards.
+// A client sees these failures, over TCP and TLS. The command is carried out as documented,
+// and the server works again after NoFailure.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -94,8 +95,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// Guards that a hanging call has arrived, answers nothing, and ends with its
-// caller, so that the server can be closed.
+// A hanging call is counted and not answered. It ends with its caller, so that the server can
+// be closed.
 func TestHang(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -107,15 +108,7 @@ func TestHang(t *testing.T) {
 	t.Cleanup(cancel)
 	seen := make(chan result, 1)
 	go func() { seen <- post(ctx, server) }()
-	poll, deadline := time.NewTicker(time.Millisecond), time.After(10*time.Second)
-	defer poll.Stop()
-	for s.Calls("provisioningExecute") == 0 {
-		select {
-		case <-poll.C:
-		case <-deadline:
-			t.Fatal("the call did not arrive")
-		}
-	}
+	poll.Until(t, "the call", func() bool { return s.Calls("provisioningExecute") > 0 })
 	select {
 	case r := <-seen:
 		t.Fatalf("answer %d, %v", r.status, r.err)
@@ -127,8 +120,8 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// Guards that the failure of a subcommand goes before that of its operation,
-// and that one subcommand's failure leaves the others alone.
+// The failure of a subcommand has precedence over that of its operation and does not affect
+// other subcommands.
 func TestFailureOfSubcommand(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -146,7 +139,7 @@ func TestFailureOfSubcommand(t *testing.T) {
 	}
 }
 
-// Guards the reset over HTTP/2, where there is no connection to take over.
+// FailReset works with HTTP/2, too, where the connection cannot be hijacked.
 func TestResetHTTP2(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer()
@@ -161,7 +154,7 @@ func TestResetHTTP2(t *testing.T) {
 	}
 }
 
-// Guards the numbers of the statuses that are published.
+// Published statuses have their published numbers.
 func TestStatusNumbers(t *testing.T) {
 	t.Parallel()
 	for name, number := range map[string]int{
@@ -177,8 +170,8 @@ func TestStatusNumbers(t *testing.T) {
 	}
 }
 
-// Guards that the codes of an answer agree whether they mean success, for every
-// status that the sandbox names and for any other.
+// All codes of an answer agree whether it is a success, for every status in the source and
+// for an unknown one.
 func TestCodesAgree(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{"STAT_ANY_OTHER": true}

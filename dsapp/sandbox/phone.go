@@ -14,22 +14,22 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// ErrUnverified means that an answer came and did not stand up to a check of
-// the phone: wrong server evidence, altered activation data, a message for
-// another licence or device.
+// ErrUnverified means that an answer failed a check of the phone: wrong server evidence,
+// altered activation data, or a message for another licence or device.
 var ErrUnverified = errors.New("answer could not be verified")
 
-// RefusalError is an answer that is not a success: of the gateway to a Phone, or
-// of the authentication server to an Application.
+// RefusalError is an answer other than a success, of the gateway to a Phone or of the
+// authentication server to an ApplicationServer.
 type RefusalError struct {
 	// Call is the name of the REST service or of the SOAP command.
 	Call string
 	// HTTPStatus is 0 for a SOAP command.
 	HTTPStatus int
-	// ResultCodes are those of the answer, all zero if it had none. Version 1
-	// carries the return code and the name of the status only.
+	// ResultCodes are those of the answer, zero if it had none. Answers of version 1 have
+	// only the return code and the name of the status.
 	ResultCodes ResultCodes
-	// Description is what the answer says about the refusal, if anything.
+	// Description is the errorDescription of the answer, if any, or the text of its error
+	// stack.
 	Description string
 }
 
@@ -53,7 +53,7 @@ func (e *RefusalError) Error() string {
 	return text
 }
 
-// ResultCodes is the outcome in an answer.
+// ResultCodes are the result codes of an answer.
 type ResultCodes struct {
 	ReturnCodeEnum string `json:"returnCodeEnum"`
 	StatusCodeEnum string `json:"statusCodeEnum"`
@@ -61,24 +61,24 @@ type ResultCodes struct {
 	StatusCode     int    `json:"statusCode"`
 }
 
-// Member is one member of a request or of an answer as a Step shows it.
+// Member is one member of a request or of an answer in a Step.
 type Member struct {
 	Name  string
 	Value string
 }
 
-// Step is one REST call as it went, for people to read. Passwords never show,
-// keys, evidence and ciphertexts only with their first and last digits.
+// Step describes one REST call for people to read. It contains no passwords, and only the
+// first and last digits of keys, evidence and ciphertexts.
 type Step struct {
 	Call       string // name of the REST service
 	Sent       []Member
 	HTTPStatus int // 0 if no answer came
 	Received   []Member
-	Verified   []string // what the phone checked, in words
+	Verified   []string // descriptions of the checks that succeeded
 }
 
-// Phone is a simulated phone. Its fields are set before use; a Phone with a
-// Trace that may be called concurrently is safe for concurrent use.
+// Phone is a simulated phone. Its fields must not be changed during use. It is safe for
+// concurrent use if Trace is.
 type Phone struct {
 	// BaseURL of the gateway, for example https://localhost:11080.
 	BaseURL string
@@ -86,45 +86,42 @@ type Phone struct {
 	APIKey string
 	// Client sends the calls, http.DefaultClient if nil.
 	Client *http.Client
-	// Version of the REST services, 1 or 2; 0 stands for 2.
+	// Version of the REST services, 1 or 2; 0 means 2.
 	Version int
 	// Profile of the SRP exchange, srp.DefaultProfile if empty.
 	Profile string
-	// Scan says that the keys of pending requests were scanned and not pushed,
-	// which only version 2 tells apart.
+	// Scan selects the services for keys of pending requests that were scanned, instead of
+	// those for pushed keys. Version 1 has only the latter.
 	Scan bool
-	// DeviceID is the identity of the simulated device; 0 stands for a random one.
+	// DeviceID is the identity of the simulated device; 0 means a random one.
 	DeviceID uint32
-	// Description of the device, sent by version 2 if not empty.
+	// Description of the device, sent if it is not empty and Version is 2.
 	Description string
-	// Trace, if not nil, gets every call after its answer was checked, failed
-	// ones included.
+	// Trace, if not nil, is called after every call, also a failed one.
 	Trace func(Step)
 }
 
-// Activated is the outcome of an activation.
-type Activated struct {
-	// UserID and Domain are empty with version 1, which does not tell.
+// Activation is the result of an activation.
+type Activation struct {
+	// UserID and Domain are empty with version 1, whose answers lack them.
 	UserID string
 	Domain string
-	// SerialNumber is that of the licence, for example VDS1000120.
+	// SerialNumber of the licence, for example VDS1000120.
 	SerialNumber string
-	// InstanceSerial is that of the authenticator instance, for example
-	// VDS1000120-1. A standard licence is its own only instance.
+	// InstanceSerial is the serial number of the authenticator instance, for example
+	// VDS1000120-1. For a standard licence it is that of the licence.
 	InstanceSerial string
-	// Authenticator answers pending requests and makes one-time passwords. Its user
-	// and domain are those above.
+	// Authenticator of the device, with the same user and domain.
 	Authenticator *Authenticator
 }
 
 // Activate performs the four calls of an online activation of a multi-device
-// licence. It fails with a *RefusalError if the gateway refuses a call, and with
-// an error that wraps ErrUnverified if an answer does not stand up to the phone's
-// checks; the calls after that are not made.
-func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activationPassword string) (Activated, error) {
+// licence. The error is a *RefusalError if the gateway refuses a call, and wraps
+// ErrUnverified if an answer fails a check. The remaining calls are not made then.
+func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activationPassword string) (Activation, error) {
 	version, err := p.version()
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	device := NewDevice(p.deviceID())
 	identifier := Member{version.identifier, registrationIdentifier}
@@ -135,7 +132,7 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		return verified, err
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
 	var signature string
@@ -159,10 +156,10 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		},
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
-	done := Activated{SerialNumber: device.SerialNumber(), InstanceSerial: device.InstanceSerial()}
+	done := Activation{SerialNumber: device.SerialNumber(), InstanceSerial: device.InstanceSerial()}
 	err = p.do(ctx, p.APIKey, call{
 		path: version.provisioning + "MdlActivate",
 		flat: version.flat,
@@ -175,19 +172,19 @@ func (p *Phone) Activate(ctx context.Context, registrationIdentifier, activation
 		},
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	if done.Authenticator, err = device.Authenticator(done.UserID, done.Domain); err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	return done, nil
 }
 
-// ActivateStandard activates a standard licence: the exchange, and then a call
-// that confirms it with the first one-time password, or with a derivation code if
-// bind is set. Version 1 has no service for that call, so the phone uses version
-// 2 for all of them. It fails as Activate does.
-func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, activationPassword string, bind bool) (Activated, error) {
+// ActivateStandard activates a standard licence: it performs the exchange and confirms the
+// activation with the first one-time password, or with a derivation code if bind is true.
+// It always uses version 2, since version 1 has no service for the confirmation. The
+// errors are those of Activate.
+func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, activationPassword string, bind bool) (Activation, error) {
 	identifier := Member{version2.identifier, registrationIdentifier}
 	var authenticator *Authenticator
 	err := p.exchange(ctx, version2, identifier, activationPassword, func(a answer, t *srp.Session) (verified []string, err error) {
@@ -195,7 +192,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 		return verified, err
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 
 	confirmation := Member{"response", ""}
@@ -204,7 +201,7 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 	} else {
 		confirmation.Value = authenticator.OneTimePassword()
 	}
-	done := Activated{
+	done := Activation{
 		SerialNumber: authenticator.SerialNumber, InstanceSerial: authenticator.SerialNumber, Authenticator: authenticator,
 	}
 	err = p.do(ctx, p.APIKey, call{
@@ -213,15 +210,14 @@ func (p *Phone) ActivateStandard(ctx context.Context, registrationIdentifier, ac
 		check: done.read,
 	})
 	if err != nil {
-		return Activated{}, err
+		return Activation{}, err
 	}
 	authenticator.UserID, authenticator.Domain = done.UserID, done.Domain
 	return done, nil
 }
 
-// read takes the user and the domain from the answer to the last call of an
-// activation.
-func (d *Activated) read(a answer) ([]string, error) {
+// read sets the user and the domain from the answer to the last call of an activation.
+func (d *Activation) read(a answer) ([]string, error) {
 	serial, err := a.text("serialNumber")
 	if err != nil {
 		return nil, err
@@ -238,8 +234,8 @@ func (d *Activated) read(a answer) ([]string, error) {
 	return []string{"the serial number is that of the licence"}, nil
 }
 
-// exchange performs the two calls that prove knowledge of the activation password,
-// checks the server's evidence in return and lets open read the activation data.
+// exchange performs the two calls of the SRP exchange, checks the server's evidence and
+// calls open with the answer that has the activation data.
 func (p *Phone) exchange(
 	ctx context.Context, v version, identifier Member, activationPassword string,
 	open func(answer, *srp.Session) (verified []string, err error),
@@ -300,7 +296,8 @@ func (p *Phone) exchange(
 	})
 }
 
-// openLicense opens Activation Message 1 and lets the device process it.
+// openLicense decrypts Activation Message 1, activates the device with it and returns the
+// device code.
 func openLicense(a answer, t *srp.Session, device *Device) (deviceCode string, verified []string, err error) {
 	message, err := a.unseal(t, seal.LicenseActivationMessage, "encryptedLicenseActivationMessage")
 	if err != nil {
@@ -315,7 +312,8 @@ func openLicense(a answer, t *srp.Session, device *Device) (deviceCode string, v
 	return deviceCode, append(verified, "activation message 1 is intact: "+device.SerialNumber()), nil
 }
 
-// openStandard opens the activation data of a standard licence.
+// openStandard decrypts the activation data of a standard licence and returns its
+// authenticator.
 func openStandard(a answer, t *srp.Session) (*Authenticator, []string, error) {
 	standard, err := a.object("standard")
 	if err != nil {
@@ -341,28 +339,29 @@ func openStandard(a answer, t *srp.Session) (*Authenticator, []string, error) {
 	return authenticator, append(verified, "the activation code is intact: "+authenticator.SerialNumber), nil
 }
 
-// UserRegistration is what the bank's site knows about a user who wants to
-// activate a phone.
+// UserRegistration is the request of the bank's site to register a user for online
+// activation.
 type UserRegistration struct {
 	UserID         string
 	Domain         string // may be empty
 	StaticPassword string
 	LicenseType    string // mdl or standard, may be empty
-	SerialNumber   string // of a certain licence, may be empty
+	SerialNumber   string // of the licence, may be empty
 }
 
-// UserRegistered is what the bank's site shows to the user.
-type UserRegistered struct {
+// RegisteredUser is a user's registration, which the bank's site shows to the user.
+type RegisteredUser struct {
 	RegistrationIdentifier string
 	ActivationPassword     string
-	// ActivationImage is the hex content of the image that carries both.
+	// ActivationImage is the content, in hex, of the image for the phone to scan. It has the
+	// identifier and the password.
 	ActivationImage string
 	ExpiresAt       time.Time
 }
 
-// RegisterUser plays the bank's site: it registers a user for online activation
-// with the back-end key. The service exists in version 2 only.
-func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegistration) (UserRegistered, error) {
+// RegisterUser registers a user for online activation with the back-end key, as the bank's
+// site does. It always uses version 2. The errors are those of Activate.
+func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegistration) (RegisteredUser, error) {
 	sent := []Member{{"userID", u.UserID}}
 	if u.Domain != "" {
 		sent = append(sent, Member{"domain", u.Domain})
@@ -375,7 +374,7 @@ func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegis
 		sent = append(sent, Member{"serialNumber", u.SerialNumber})
 	}
 
-	var r UserRegistered
+	var r RegisteredUser
 	err := p.do(ctx, backEndKey, call{
 		path: version2.provisioning + "DSAPPSRPRegister",
 		sent: sent,
@@ -398,19 +397,19 @@ func (p *Phone) RegisterUser(ctx context.Context, backEndKey string, u UserRegis
 				return nil, err
 			}
 			if r.ExpiresAt, err = time.Parse(time.RFC3339, expires); err != nil {
-				return nil, a.bad("expiresAt", "is not a time of RFC 3339")
+				return nil, a.invalidMember("expiresAt", "is not a time of RFC 3339")
 			}
 			return r.checkImage(a, u)
 		},
 	})
 	if err != nil {
-		return UserRegistered{}, err
+		return RegisteredUser{}, err
 	}
 	return r, nil
 }
 
-// checkImage compares the activation image with the members beside it.
-func (r UserRegistered) checkImage(a answer, u UserRegistration) ([]string, error) {
+// checkImage compares the activation image with the other members of the answer.
+func (r RegisteredUser) checkImage(a answer, u UserRegistration) ([]string, error) {
 	content, err := a.hex("activationImage")
 	if err != nil {
 		return nil, err
@@ -430,7 +429,7 @@ func (r UserRegistered) checkImage(a answer, u UserRegistration) ([]string, erro
 type version struct {
 	provisioning string // path of the services for activations
 	identifier   string // name of the registration identifier
-	flat         bool   // result codes and data in one object
+	flat         bool   // answers have result codes and data in one object
 }
 
 var (

@@ -23,9 +23,8 @@ const (
 	backEndKey     = "back-key"
 )
 
-// A script is a gateway that performs one activation by the book, from the
-// primitives, for a version of the REST services. change may alter the members
-// of an answer before it is sent.
+// A script is a gateway that performs one activation in one version of the REST services,
+// implemented with the primitives of srp and seal. change may alter the members of an answer.
 type script struct {
 	t       *testing.T
 	flat    bool
@@ -41,8 +40,7 @@ type script struct {
 	key          [secretSize]byte // of the authenticator instance
 	expected     string           // confirmation
 
-	// Of a standard licence, else nil: the activation data, and the check of the
-	// last call's members.
+	// Only for a standard licence: the activation data, and a check of the last call.
 	standard func(seal.Session) map[string]any
 	confirm  func(members map[string]string)
 }
@@ -180,7 +178,7 @@ func (g *script) answer(service string, in map[string]string) map[string]any {
 	}
 }
 
-// start gives a phone in front of the script and the steps it reports.
+// start returns a phone for the script, and the steps that it reports.
 func (g *script) start() (*Phone, *[]Step) {
 	server := httptest.NewServer(g)
 	g.t.Cleanup(server.Close)
@@ -195,8 +193,8 @@ func (g *script) start() (*Phone, *[]Step) {
 	return p, steps
 }
 
-// Guards the four calls of an activation in both versions: order, names, key,
-// outcome, and what the steps tell and do not tell.
+// An activation makes four calls, in both versions, with these members. Steps contain
+// harmless values and no secrets.
 func TestPhoneActivates(t *testing.T) {
 	t.Parallel()
 	for name, flat := range map[string]bool{"version 1": true, "version 2": false} {
@@ -209,7 +207,7 @@ func TestPhoneActivates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Activated{
+			want := Activation{
 				UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120", InstanceSerial: "VDS1000120-3",
 				Authenticator: &Authenticator{SerialNumber: "VDS1000120-3", UserID: "jane.doe", Domain: "mydomain.com", Secret: g.key[:]},
 			}
@@ -228,7 +226,7 @@ func TestPhoneActivates(t *testing.T) {
 			if !reflect.DeepEqual(g.calls, calls) {
 				t.Errorf("calls %v", g.calls)
 			}
-			var told strings.Builder
+			var shown strings.Builder
 			for i, s := range *steps {
 				sent := 2
 				if s.Call == "MdlAddDevice" && !flat {
@@ -241,14 +239,14 @@ func TestPhoneActivates(t *testing.T) {
 					t.Errorf("step %d tells too little: %+v", i, s)
 				}
 				for _, m := range append(s.Sent, s.Received...) {
-					told.WriteString(m.Name + "=" + m.Value + "\n")
+					shown.WriteString(m.Name + "=" + m.Value + "\n")
 				}
 			}
-			if !strings.Contains(told.String(), "deviceCode="+g.code) || !strings.Contains(told.String(), "VDS1000120") && !flat {
-				t.Errorf("steps lack harmless values: %s", told.String())
+			if !strings.Contains(shown.String(), "deviceCode="+g.code) || !strings.Contains(shown.String(), "VDS1000120") && !flat {
+				t.Errorf("steps lack harmless values: %s", shown.String())
 			}
 			for _, secret := range []string{testPassword, g.expected, "surprise", g.license.activationMessage()[:20], g.clientPublic} {
-				if strings.Contains(told.String(), secret) {
+				if strings.Contains(shown.String(), secret) {
 					t.Errorf("steps tell %.20s", secret)
 				}
 			}
@@ -256,8 +254,8 @@ func TestPhoneActivates(t *testing.T) {
 	}
 }
 
-// Guards the phone's checks: whatever of the four answers is wrong, the phone
-// stops there, says so with the right kind of error, and makes no further call.
+// The phone detects a wrong answer to each of the four calls, returns the right kind of error
+// and makes no further call.
 func TestPhoneVerifies(t *testing.T) {
 	t.Parallel()
 	flip := func(v any) string {
@@ -315,7 +313,7 @@ func TestPhoneVerifies(t *testing.T) {
 			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("error %v, want one about %q", err, c.text)
 			}
-			if got != (Activated{}) {
+			if got != (Activation{}) {
 				t.Errorf("activated %+v", got)
 			}
 			last := (*steps)[len(*steps)-1]
@@ -326,8 +324,8 @@ func TestPhoneVerifies(t *testing.T) {
 	}
 }
 
-// Guards that a refusal carries HTTP status and result codes, in both versions,
-// also if the answer is no JSON.
+// A refusal has HTTP status and result codes, in both versions, also if the answer is not
+// JSON.
 func TestPhoneRefused(t *testing.T) {
 	t.Parallel()
 	codes := `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_NOT_FOUND","returnCode":-1,"statusCode":-13}`
@@ -367,7 +365,7 @@ func TestPhoneRefused(t *testing.T) {
 	}
 }
 
-// Guards the text of a refusal: version 1 has an error code and no status code.
+// The text of a refusal has an error code for version 1, else a status code.
 func TestRefusalError(t *testing.T) {
 	t.Parallel()
 	for want, e := range map[string]RefusalError{
@@ -382,8 +380,8 @@ func TestRefusalError(t *testing.T) {
 	}
 }
 
-// Guards that a wrong activation password is found out by the server, and that
-// unusable settings fail before any call.
+// The server refuses a wrong activation password. Unusable settings cause an error without a
+// call.
 func TestPhoneWrongInput(t *testing.T) {
 	t.Parallel()
 	g := newScript(t, false)
@@ -413,8 +411,8 @@ func TestPhoneWrongInput(t *testing.T) {
 	}
 }
 
-// Guards the bank's part: the back-end key, the members, the check of the
-// activation image, and that the step tells neither password nor image.
+// A user is registered with the back-end key and these members. The activation image is
+// checked, and the step contains neither password nor image.
 func TestRegisterUser(t *testing.T) {
 	t.Parallel()
 	user := UserRegistration{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "s3cret!", LicenseType: "standard", SerialNumber: "VDS1000120"}
@@ -458,8 +456,7 @@ func TestRegisterUser(t *testing.T) {
 	}
 }
 
-// Guards that no answer of a gateway, however broken, crashes the phone, and
-// that a success always says so consistently.
+// No answer of a gateway makes the phone panic, and every accepted answer has a status.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0},"result":{"salt":"00"}}`), false)
 	f.Add([]byte(`{"errorCode":0,"errorMessage":"STAT_SUCCESS","salt":"00"}`), true)

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Names of provisioning attributes. Those of the registration ID, the
-// activation messages, the serial number in answers to multi-device commands
-// and the event reactivation counter are not public.
+// Names of provisioning attributes. Not public, and chosen by the sandbox, are those of the
+// registration ID, the activation messages, the serial number in answers to multi-device
+// commands and the event reactivation counter.
 const (
 	fieldComponentType             = "PROVFLD_COMPONENT_TYPE"
 	fieldUserID                    = "PROVFLD_USERID"
@@ -50,8 +50,8 @@ const (
 	maxUnsignedInt    = 10
 )
 
-// provisioningCommands gives the subcommands of provisioningExecute. description
-// is the attribute of the device description, empty if there is none.
+// provisioningCommands returns the subcommands of provisioningExecute. description is the
+// name of the attribute for the device description, empty if there is none.
 func provisioningCommands(description string) []command {
 	device := []field{
 		{fieldRegistrationID, stringType, true, maxRegistrationID},
@@ -112,17 +112,17 @@ func provisioningAttributes(fields ...field) attributeList {
 	return attributeList{set: "attributeSet", fields: append([]field{component}, fields...)}
 }
 
-// A registration is an activation that has begun and not ended.
+// A registration is a pending activation.
 type registration struct {
 	user     *user
 	license  *userLicense
 	created  time.Time
-	exchange *exchange // of dsappSRPRegister, else nil
-	latest   *instance // of the last Activation Message 2
+	exchange *exchange              // nil unless made by dsappSRPRegister
+	latest   *authenticatorInstance // of the last Activation Message 2
 }
 
-// mdlRegister checks the static password, gives the user a licence and begins
-// an activation.
+// mdlRegister checks the static password, assigns a licence to the user and adds a
+// registration.
 func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +135,7 @@ func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	if l == nil {
 		return nil, refuse("STAT_DIGIPASS_NOT_AVAILABLE", 0, "no licence with a free instance")
 	}
-	id := s.begin(&registration{user: u, license: l})
+	id := s.addRegistration(&registration{user: u, license: l})
 	return []datum{
 		{name: fieldRegistrationID, value: id},
 		{name: fieldActivationMessage, value: l.activationMessage(), secret: true},
@@ -143,8 +143,8 @@ func (s *Server) mdlRegister(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// mdlAddDevice verifies a device code and gives Activation Message 2. Every
-// success takes a sequence number; a repeated call takes another one.
+// mdlAddDevice verifies a device code and returns Activation Message 2. Each success uses a
+// new sequence number, also for the same device code.
 func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +166,7 @@ func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	}
 
 	sequence := len(r.license.instances) + 1
-	i := &instance{serial: instanceSerial(r.license.serial, sequence), deviceID: deviceID, description: in.text[s.description]}
+	i := &authenticatorInstance{serial: instanceSerial(r.license.serial, sequence), deviceID: deviceID, description: in.text[s.description]}
 	_, _ = rand.Read(i.key[:]) // never fails
 	message := r.license.instanceMessage(code, sequence, i.key)
 	i.confirmation = confirmation(i.key, code, message)
@@ -178,9 +178,9 @@ func (s *Server) mdlAddDevice(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// mdlActivate verifies the confirmation signature over the latest Activation
-// Message 2 and ends the registration. The status of a wrong one is not public;
-// this sandbox answers STAT_OTP_INCORRECT and keeps the registration.
+// mdlActivate verifies the confirmation signature over the last Activation Message 2 and
+// removes the registration. What happens after a wrong signature is not public; the
+// sandbox answers STAT_OTP_INCORRECT and keeps the registration.
 func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,7 +205,7 @@ func (s *Server) mdlActivate(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// findRegistration gives a registration that can still be used.
+// findRegistration returns a registration that has not expired.
 func (s *Server) findRegistration(id string) (*registration, error) {
 	s.expire()
 	r, ok := s.registrations[id]
@@ -215,8 +215,8 @@ func (s *Server) findRegistration(id string) (*registration, error) {
 	return r, nil
 }
 
-// begin puts a registration into the cache and gives its identifier.
-func (s *Server) begin(r *registration) string {
+// addRegistration adds a registration and returns its identifier.
+func (s *Server) addRegistration(r *registration) string {
 	s.expire()
 	id := newRegistrationID()
 	for s.registrations[id] != nil {
@@ -227,7 +227,7 @@ func (s *Server) begin(r *registration) string {
 	return id
 }
 
-// expire drops what is past the age of its cache.
+// expire removes expired registrations and ends expired requests.
 func (s *Server) expire() {
 	now := s.now()
 	for id, r := range s.registrations {
@@ -242,7 +242,7 @@ func (s *Server) expire() {
 	}
 }
 
-// newRegistrationID draws 8 alphanumeric characters of both cases.
+// newRegistrationID returns 8 random letters and digits, with letters of both cases.
 func newRegistrationID() string {
 	const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	for {
@@ -250,7 +250,7 @@ func newRegistrationID() string {
 		for len(id) < cap(id) {
 			var b [1]byte
 			_, _ = rand.Read(b[:]) // never fails
-			// A multiple of the alphabet's length, so that no character is likelier.
+			// Larger values would make some characters more likely.
 			if int(b[0]) < 256-256%len(alphabet) {
 				id = append(id, alphabet[int(b[0])%len(alphabet)])
 			}

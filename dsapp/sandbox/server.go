@@ -16,21 +16,20 @@ import (
 	"time"
 )
 
-// Component types that a Server knows if its options name none: those of
-// predefined client records, for multi-device licences and for all else.
+// Default component types of a Server: those of the predefined client records for
+// multi-device licences and for everything else.
 const (
 	DefaultComponentType = "DIGIPASS Gateway Provisioning DP760"
 	PushComponentType    = "Push Notification Client"
 )
 
-// DefaultRequestTimeout is how long a login or signature waits for its device if
-// the options do not say.
+// DefaultRequestTimeout is the default of Options.RequestTimeout.
 const DefaultRequestTimeout = time.Minute
 
-// provisioningCacheAge is how long a registration can be used.
+// provisioningCacheAge is the lifetime of a registration.
 const provisioningCacheAge = 600 * time.Second
 
-// Choices of this sandbox.
+// Chosen by the sandbox.
 const (
 	maxWrongPasswords  = 3
 	defaultSerialStart = 1_000_000
@@ -39,23 +38,22 @@ const (
 
 // Options of a simulated authentication server.
 type Options struct {
-	// Users that exist. Of several with the same name and domain the first counts.
+	// Users of the server. Of several with the same name and domain, the first is used.
 	Users []User
-	// Now is the clock that caches age by, time.Now if nil.
+	// Now is the clock for the age of registrations and requests; time.Now if nil.
 	Now func() time.Time
-	// SerialStart is the number of the first licence, 1 to 9,999,999; 0
-	// stands for 1,000,000. When the numbers run out, so do the licences.
+	// SerialStart is the number of the first licence, 1 to 9,999,999; 0 means 1,000,000.
+	// There are no licences after number 9,999,999.
 	SerialStart int
-	// ComponentTypes lists the client component records; empty stands for
+	// ComponentTypes are the component types of the client records; if empty,
 	// DefaultComponentType and PushComponentType.
 	ComponentTypes []string
-	// DescriptionAttribute is the attribute that takes a device description of
-	// up to 255 characters in PROVISIONCMD_MDL_ADD_DEVICE. Its name is not
-	// public; empty means that there is none.
+	// DescriptionAttribute is the name of the attribute of PROVISIONCMD_MDL_ADD_DEVICE for
+	// a device description of up to 255 characters. The real name is not public. If empty,
+	// there is no such attribute.
 	DescriptionAttribute string
-	// RequestTimeout is how long a login or signature waits for its device: the
-	// policy's timeout of a blocking call and the age of the cache. 0 stands for
-	// DefaultRequestTimeout.
+	// RequestTimeout is how long a login or signature waits for its device; 0 means
+	// DefaultRequestTimeout. Calls of application servers block no longer than that.
 	RequestTimeout time.Duration
 }
 
@@ -65,19 +63,18 @@ type User struct {
 	Domain             string
 	OrganizationalUnit string
 	StaticPassword     string
-	// Licenses is how many multi-device licences the user can be assigned, each
-	// good for 99 devices; 0 stands for 1, and for none if the user has standard
-	// licences.
+	// Licenses is the maximum number of multi-device licences of the user, for 99 devices
+	// each. 0 means 1, or none if the user has standard licences.
 	Licenses int
-	// StandardLicenses is how many standard licences the user can be assigned.
+	// StandardLicenses is the maximum number of standard licences of the user.
 	StandardLicenses int
 }
 
-// Server is a simulated authentication server: an http.Handler for its SOAP
-// endpoint. It is safe for concurrent use and keeps its state in memory.
+// Server is a simulated authentication server: an http.Handler for its SOAP endpoint. It
+// is safe for concurrent use and keeps its state in memory.
 //
-// A caller authenticates by a component type alone; real servers look at its
-// address as well.
+// A component type suffices to authenticate a caller. Real servers check its address,
+// too.
 type Server struct {
 	*database
 	now            func() time.Time
@@ -94,7 +91,7 @@ type Server struct {
 	variant       Variant
 }
 
-// A database is what instances that replicate share.
+// A database is the state that replicas share.
 type database struct {
 	mu         sync.Mutex
 	users      []*user
@@ -103,7 +100,7 @@ type database struct {
 
 var _ http.Handler = (*Server)(nil)
 
-// New gives a server in its first state.
+// New returns a Server without licences, registrations and requests.
 func New(o Options) *Server {
 	d := &database{nextSerial: o.SerialStart}
 	if d.nextSerial == 0 {
@@ -131,10 +128,10 @@ func New(o Options) *Server {
 	return s.start()
 }
 
-// Replica gives another instance of the same deployment: users, licences and
-// devices are replicated, while registrations, pending requests, counters and
-// switches belong to one instance. Instances that share a database instead are
-// one Server with several addresses.
+// Replica returns another authentication server of the same deployment. Both have the same
+// users, licences and devices, but their own registrations, pending requests, counters,
+// failures and variants. To simulate servers with a common database, use one Server
+// with several addresses.
 func (s *Server) Replica() *Server {
 	return (&Server{
 		database:       s.database,
@@ -145,7 +142,7 @@ func (s *Server) Replica() *Server {
 	}).start()
 }
 
-// start gives the instance its commands and empty caches.
+// start gives s its commands and empty caches, and returns it.
 func (s *Server) start() *Server {
 	s.commands = slices.Concat(provisioningCommands(s.description), exchangeCommands(), authenticationCommands(), signatureCommands())
 	s.registrations = make(map[string]*registration)
@@ -155,24 +152,25 @@ func (s *Server) start() *Server {
 	return s
 }
 
-// Calls gives how often a command arrived in a well-formed envelope, refused,
-// failed and malformed ones included. op is the name of an operation or of a
-// subcommand such as PROVISIONCMD_MDL_REGISTER.
+// Calls returns the number of calls of a command in well-formed envelopes, including
+// refused, failed and malformed ones. op is the name of an operation or of a subcommand
+// such as PROVISIONCMD_MDL_REGISTER.
 func (s *Server) Calls(op string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[op]
 }
 
-// Fail makes every further call of op (an operation or a subcommand) fail until
-// it is switched off with NoFailure. A failure of the subcommand goes first.
+// Fail makes every further call of op (an operation or a subcommand) fail, until Fail is
+// called with NoFailure. The failure of a subcommand has precedence over that of its
+// operation.
 func (s *Server) Fail(op string, f Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failures[op] = f
 }
 
-// SetVariant chooses the form of all further answers.
+// SetVariant sets the form of all further answers.
 func (s *Server) SetVariant(v Variant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,12 +199,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "request is too large", http.StatusRequestEntityTooLarge)
 			return
 		}
-		http.Error(w, "request ended early", http.StatusBadRequest)
+		http.Error(w, "request could not be read", http.StatusBadRequest)
 		return
 	}
 
-	c, children, err := s.identify(version, body)
-	failure := s.arrived(c)
+	c, children, err := s.findCommand(version, body)
+	failure := s.recordCall(c)
 	if failure.interrupt(r.Context(), w) {
 		return
 	}
@@ -222,8 +220,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	failure.send(w, status, answer)
 }
 
-// versionOf gives the SOAP version that a content type announces. A missing
-// charset passes: the XML declaration can name it as well.
+// versionOf returns the SOAP version of a content type. The charset may be missing, since
+// the XML declaration may have it.
 func versionOf(contentType string) (soapVersion, bool) {
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -242,10 +240,10 @@ func versionOf(contentType string) (soapVersion, bool) {
 	}
 }
 
-// identify reads the envelope and finds the command, with the children of the
-// operation element that are left for its form. The command is nil if none was
-// recognised, and can be given together with an error.
-func (s *Server) identify(version soapVersion, body []byte) (*command, []*element, error) {
+// findCommand reads the envelope and returns the command, and the children of the
+// operation element without its subcommand. The command is nil if it is unknown. It may
+// be returned together with an error.
+func (s *Server) findCommand(version soapVersion, body []byte) (*command, []*element, error) {
 	operation, err := readEnvelope(version, body)
 	if err != nil {
 		return nil, nil, err
@@ -273,7 +271,7 @@ func (s *Server) identify(version soapVersion, body []byte) (*command, []*elemen
 	return nil, nil, unknown
 }
 
-// readEnvelope gives the operation element: the only child of the Body.
+// readEnvelope returns the operation element, which is the only child of the Body.
 func readEnvelope(version soapVersion, data []byte) (*element, error) {
 	root, err := readXML(data)
 	if err != nil {
@@ -291,7 +289,7 @@ func readEnvelope(version soapVersion, data []byte) (*element, error) {
 		for _, block := range children[0].children {
 			switch block.attr(xml.Name{Space: version.envelope, Local: "mustUnderstand"}) {
 			case "1", "true":
-				return nil, &fault{understandFault, "a mandatory header block is not understood"}
+				return nil, &fault{mustUnderstandFault, "a mandatory header block is not understood"}
 			}
 		}
 		children = children[1:]
@@ -306,8 +304,8 @@ func readEnvelope(version soapVersion, data []byte) (*element, error) {
 	return body.children[0], nil
 }
 
-// requireUnqualified checks that no element below the operation is in a
-// namespace. The depth of a request is limited, so is that of the recursion.
+// requireUnqualified checks that none of the elements and their descendants is in a
+// namespace. The recursion is not deeper than maxDepth.
 func requireUnqualified(elements []*element) error {
 	for _, e := range elements {
 		if e.name.Space != "" {
@@ -320,8 +318,8 @@ func requireUnqualified(elements []*element) error {
 	return nil
 }
 
-// arrived counts a command and gives the failure that is switched on for it.
-func (s *Server) arrived(c *command) Failure {
+// recordCall counts a call of a command and returns the failure to simulate.
+func (s *Server) recordCall(c *command) Failure {
 	if c == nil {
 		return NoFailure()
 	}
@@ -337,9 +335,8 @@ func (s *Server) arrived(c *command) Failure {
 	return s.failures[c.operation]
 }
 
-// perform checks a request against its row and carries it out. The status for a
-// component type without a client record is not public; this sandbox answers
-// STAT_INVPARAM.
+// perform checks a request and carries it out. The status for an unknown component type is
+// not public; the sandbox chose STAT_INVPARAM.
 func (s *Server) perform(ctx context.Context, c *command, children []*element) ([]datum, error) {
 	in, err := c.form.read(children)
 	if err != nil {
@@ -351,7 +348,7 @@ func (s *Server) perform(ctx context.Context, c *command, children []*element) (
 	return c.handle(s, ctx, in)
 }
 
-// answer gives the HTTP status and the message for the outcome of a request.
+// answer returns the HTTP status and the envelope for the result of a request.
 func (s *Server) answer(version soapVersion, c *command, header string, data []datum, err error) (int, string) {
 	scenario := provisioningScenario
 	if c != nil {
@@ -385,14 +382,14 @@ func (s *Server) answer(version soapVersion, c *command, header string, data []d
 	return status, w.String()
 }
 
-// State is what a developer may want to see of a server. It holds no password,
-// no activation data and no secret.
+// State is the state of a Server for developers, without passwords, activation data and
+// secrets.
 type State struct {
-	// Calls is how often each operation and each subcommand arrived.
+	// Calls is the number of calls of each operation and each subcommand.
 	Calls map[string]int `json:"calls"`
 	// Users in the order of the options.
 	Users []UserState `json:"users"`
-	// Registrations that can still be used, the oldest first.
+	// Registrations that have neither ended nor expired, the oldest first.
 	Registrations []RegistrationState `json:"registrations"`
 	// Requests that wait for their device, the oldest first.
 	Requests []RequestState `json:"requests"`
@@ -436,13 +433,13 @@ type RequestState struct {
 	Kind   Kind   `json:"kind"`
 	Key    string `json:"key"`
 	UserID string `json:"userID"`
-	// RetrievedBy is the serial number of the authenticator that retrieved the
-	// request, empty before.
+	// RetrievedBy is the serial number of the authenticator that retrieved the request;
+	// empty if none has.
 	RetrievedBy string    `json:"retrievedBy,omitempty"`
 	ExpiresAt   time.Time `json:"expiresAt"`
 }
 
-// State gives a copy of the present state.
+// State returns a copy of the current state.
 func (s *Server) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -480,13 +477,13 @@ func (s *Server) State() State {
 	return state
 }
 
-// StateHandler gives a read-only handler that answers GET with the State as JSON.
+// StateHandler returns a read-only handler that answers GET with the State as JSON.
 func (s *Server) StateHandler() http.Handler {
 	return developerHandler(func(*http.Request) any { return s.State() })
 }
 
-// PushHandler gives a read-only handler that answers GET with the Pushes as a
-// JSON array, of one device if the query names its serialNumber, else of all.
+// PushHandler returns a read-only handler that answers GET with the Pushes as a JSON array:
+// those of one device if the query has its serialNumber, else those of all.
 func (s *Server) PushHandler() http.Handler {
 	return developerHandler(func(r *http.Request) any { return s.Pushes(r.URL.Query().Get("serialNumber")) })
 }
@@ -502,6 +499,6 @@ func developerHandler(content func(*http.Request) any) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		_ = e.Encode(content(r)) // a caller that is gone needs no answer
+		_ = e.Encode(content(r)) // the only error is a lost connection
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 )
 
-// signatureTitle is the title of a signature that was asked for without one.
+// signatureTitle is the title of a signature that was requested without one.
 const signatureTitle = "Transaction"
 
 // Names of signature attributes.
@@ -54,7 +54,7 @@ func signatureCommands() []command {
 			{name: "componentType", required: true, max: maxComponentType},
 			userNode(false),
 			{name: "serialNumber", max: maxSerialNumber},
-			// The names of its members are not public. They are those of genRequest here.
+			// The real names are not public. The sandbox chose those of genRequest.
 			{name: "push", children: []node{
 				{name: "transactionTitle", max: maxFieldText},
 				{name: dataFieldList, required: true},
@@ -84,8 +84,8 @@ func signatureCommands() []command {
 	return commands
 }
 
-// authSignature completes a pending signature. The sandbox has no signatures over
-// data fields that come with the call.
+// authSignature completes a pending signature. The sandbox does not support signatures over
+// data fields in the call.
 func (s *Server) authSignature(_ context.Context, in values) ([]datum, error) {
 	key, hasKey := in.text[signRequestKey]
 	if _, hasData := in.text[signDataField]; hasKey == hasData {
@@ -114,7 +114,7 @@ func (s *Server) authSignature(_ context.Context, in values) ([]datum, error) {
 	return append(data, datum{name: signSerialNumber, value: p.signer.serial}), nil
 }
 
-// genRequest prepares a signature for a device that scans its key.
+// genRequest prepares a signature whose key a device will scan.
 func (s *Server) genRequest(_ context.Context, in values) ([]datum, error) {
 	if len(in.fields) == 0 {
 		return nil, refuse("STAT_INVPARAM", 0, "no data field")
@@ -138,9 +138,9 @@ func (s *Server) genRequest(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// authSignatureRequest asks for a signature, of pushed data fields or of a request
-// that genRequest prepared, and blocks until the device answers. What a real
-// server tells with its success is not public.
+// authSignatureRequest requests a signature over data fields, or waits for a request that
+// genRequest prepared, and blocks until the device answers. The data of a success is not
+// public; the sandbox chose user, domain and serial number.
 func (s *Server) authSignatureRequest(ctx context.Context, in values) ([]datum, error) {
 	key, hasKey := in.text["requestKey"]
 	if hasKey == (in.fields != nil) {

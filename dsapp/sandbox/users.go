@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// oneTimePasswordWindow is how many one-time passwords a device may be ahead.
+// oneTimePasswordWindow is the number of one-time passwords that are accepted next.
 const oneTimePasswordWindow = 20
 
-// maxPushes is how many push notifications a device keeps.
+// maxPushes is the number of push notifications that are kept per device.
 const maxPushes = 20
 
 type user struct {
@@ -20,16 +20,16 @@ type user struct {
 
 func (u *user) locked() bool { return u.wrongPasswords >= maxWrongPasswords }
 
-// fail counts a wrong password or signature. How many of them lock a user is a
-// policy of a real server; here it is three, and only a restart unlocks.
-func (u *user) fail(status string, code int, text string) error {
+// recordFailure counts a wrong password or signature and returns the refusal. Three in a row
+// lock the user until the server is restarted. On a real server, a policy sets the number.
+func (u *user) recordFailure(status string, code int, text string) error {
 	u.wrongPasswords++
 	return refuse(status, code, text)
 }
 
-// authenticators gives those that are activated, in the order of their creation.
-func (u *user) authenticators() []*instance {
-	var found []*instance
+// authenticators returns the activated authenticators in the order of their creation.
+func (u *user) authenticators() []*authenticatorInstance {
+	var found []*authenticatorInstance
 	for _, l := range u.licenses {
 		for _, i := range l.instances {
 			if i.activated {
@@ -40,10 +40,10 @@ func (u *user) authenticators() []*instance {
 	return found
 }
 
-// secureChannel gives the activated authenticators with a secure channel; those
-// of standard licences have none. serial selects one, if it is not empty.
-func (u *user) secureChannel(serial string) []*instance {
-	var found []*instance
+// withSecureChannel returns the activated authenticators that have a secure channel, which
+// those of standard licences have not. serial selects one if it is not empty.
+func (u *user) withSecureChannel(serial string) []*authenticatorInstance {
+	var found []*authenticatorInstance
 	for _, i := range u.authenticators() {
 		if !i.standard && (serial == "" || i.serial == serial) {
 			found = append(found, i)
@@ -55,15 +55,15 @@ func (u *user) secureChannel(serial string) []*instance {
 type userLicense struct {
 	license
 	standard  bool
-	instances []*instance // of a standard licence: exactly one
+	instances []*authenticatorInstance // of a standard licence: exactly one
 }
 
-// exhausted reports whether all sequence numbers of the licence are used. One
-// is used per Activation Message 2, whether its device confirms or not.
+// exhausted reports whether all sequence numbers of the licence are used. Each Activation
+// Message 2 uses one, whether its device confirms it or not.
 func (l *userLicense) exhausted() bool { return len(l.instances) == maxSequence }
 
-// An instance is one authenticator of a licence.
-type instance struct {
+// An authenticatorInstance is the server's side of one authenticator of a licence.
+type authenticatorInstance struct {
 	serial         string
 	standard       bool
 	deviceID       uint32
@@ -76,10 +76,10 @@ type instance struct {
 	pushes         []Push
 }
 
-func (i *instance) channel() secureChannel { return secureChannel{i.serial, i.key[:]} }
+func (i *authenticatorInstance) channel() secureChannel { return secureChannel{i.serial, i.key[:]} }
 
-// verify takes a one-time password, which counts once.
-func (i *instance) verify(password string) bool {
+// verify reports whether a one-time password is right. Each is accepted once.
+func (i *authenticatorInstance) verify(password string) bool {
 	for counter := i.counter; counter < i.counter+oneTimePasswordWindow; counter++ {
 		if subtle.ConstantTimeCompare([]byte(oneTimePassword(i.key[:], counter)), []byte(password)) == 1 {
 			i.counter = counter + 1
@@ -89,8 +89,8 @@ func (i *instance) verify(password string) bool {
 	return false
 }
 
-// findUser gives the user of a domain. Without a domain the name has to be that
-// of one user only, because the sandbox has no default domain.
+// findUser returns the user with a name in a domain, or nil. The domain may be empty if the
+// name exists in one domain only, as the sandbox has no default domain.
 func (s *Server) findUser(name, domain string) *user {
 	var found *user
 	for _, u := range s.users {
@@ -110,7 +110,7 @@ func (s *Server) findUser(name, domain string) *user {
 	return found
 }
 
-// unlockedUser gives a user who may authenticate.
+// unlockedUser returns a user who exists and is not locked.
 func (s *Server) unlockedUser(name, domain string) (*user, error) {
 	u := s.findUser(name, domain)
 	if u == nil {
@@ -122,21 +122,21 @@ func (s *Server) unlockedUser(name, domain string) (*user, error) {
 	return u, nil
 }
 
-// checkPassword gives the user whose static password it is.
+// checkPassword returns a user after checking the static password.
 func (s *Server) checkPassword(name, domain, password string) (*user, error) {
 	u, err := s.unlockedUser(name, domain)
 	if err != nil {
 		return nil, err
 	}
 	if subtle.ConstantTimeCompare([]byte(u.StaticPassword), []byte(password)) != 1 {
-		return nil, u.fail("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
+		return nil, u.recordFailure("STAT_LOCAL_PASSWORD_MISMATCH", frameworkStaticPassword, "static password is wrong")
 	}
 	u.wrongPasswords = 0
 	return u, nil
 }
 
-// assignLicense gives a multi-device licence of the user that can take a device,
-// a new one if the user may have another, else nil.
+// assignLicense returns a multi-device licence of the user that is not exhausted, else a new
+// one if the user may have another, else nil.
 func (s *Server) assignLicense(u *user) *userLicense {
 	assigned := 0
 	for _, l := range u.licenses {
@@ -158,8 +158,8 @@ func (s *Server) assignLicense(u *user) *userLicense {
 	return s.newLicense(u, false)
 }
 
-// assignStandard gives a standard licence of the user: one that is not activated,
-// a new one if the user may have another, the first one to activate it again, or
+// assignStandard returns a standard licence of the user that is not activated, else a new
+// one if the user may have another, else the user's first one, to be reactivated, or
 // nil.
 func (s *Server) assignStandard(u *user) *userLicense {
 	var first *userLicense
@@ -184,7 +184,8 @@ func (s *Server) assignStandard(u *user) *userLicense {
 	return first
 }
 
-// newLicense gives the user the next licence, nil if the numbers ran out.
+// newLicense adds a licence to the user and returns it, or nil if there are no more serial
+// numbers.
 func (s *Server) newLicense(u *user, standard bool) *userLicense {
 	if s.nextSerial < 1 || s.nextSerial > largestSerialNumber {
 		return nil
@@ -193,7 +194,7 @@ func (s *Server) newLicense(u *user, standard bool) *userLicense {
 	l.serial = fmt.Sprintf("%s%0*d", serialPrefix, serialNumberDigits, s.nextSerial)
 	_, _ = rand.Read(l.secret[:]) // never fails
 	if standard {
-		l.instances = []*instance{{serial: l.serial, standard: true, key: l.secret}}
+		l.instances = []*authenticatorInstance{{serial: l.serial, standard: true, key: l.secret}}
 	}
 	s.nextSerial++
 	u.licenses = append(u.licenses, l)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Guards which documents the request reader takes.
+// readXML accepts and refuses these documents.
 func TestReadXML(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -61,8 +61,8 @@ func TestReadXML(t *testing.T) {
 	}
 }
 
-// Guards namespace resolution: the default namespace covers elements and type
-// names, not attributes, and ends with its element.
+// The default namespace applies to elements and type names, not to attributes, and ends with
+// its element.
 func TestReadXMLNamespaces(t *testing.T) {
 	t.Parallel()
 	root, err := readXML([]byte(`<a xmlns="urn:d" xmlns:i="` + xsiNamespace + `" b="1">` +
@@ -85,8 +85,7 @@ func TestReadXMLNamespaces(t *testing.T) {
 	}
 }
 
-// Guards that no request crashes the reader or the forms, and that whatever is
-// refused is refused as one of the errors that answer knows.
+// No request makes the reader or the forms panic, and every error is one that can be answered.
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte(registerRequest), false)
 	f.Add([]byte(strings.ReplaceAll(registerRequest, soap11Namespace, soap12Namespace)), true)
@@ -102,7 +101,7 @@ func FuzzRequest(f *testing.F) {
 		if newer {
 			version = soap12
 		}
-		c, children, err := s.identify(version, body)
+		c, children, err := s.findCommand(version, body)
 		if err == nil {
 			if c == nil {
 				t.Fatal("neither a command nor an error")

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// Limits on a request. No command comes near them.
+// Limits of a request, far beyond what any command needs.
 const (
-	maxRequestSize  = 1 << 20 // bytes
-	maxDepth        = 32
-	maxElements     = 10_000
-	maxXMLAttribute = 32 // attributes of one element
+	maxRequestSize   = 1 << 20 // bytes
+	maxDepth         = 32
+	maxElements      = 10_000
+	maxXMLAttributes = 32 // attributes of one element
 )
 
 const (
@@ -23,11 +23,11 @@ const (
 	xsiNamespace = "http://www.w3.org/2001/XMLSchema-instance"
 )
 
-// An element of a request, with namespaces resolved.
+// An element is an XML element with namespaces resolved.
 type element struct {
 	name     xml.Name
-	tag      xml.Name // name as written: prefix and local part
-	xsiType  xml.Name // value of xsi:type, resolved where it stands; zero if absent
+	tag      xml.Name // prefix and local part as written
+	xsiType  xml.Name // value of xsi:type, resolved; zero if absent
 	attrs    []xml.Attr
 	children []*element
 	text     strings.Builder
@@ -35,7 +35,7 @@ type element struct {
 	parent   *element
 }
 
-// namespace gives the namespace that a prefix stands for, "" being the default one.
+// namespace returns the namespace of a prefix. The empty prefix is the default namespace.
 func (e *element) namespace(prefix string) (string, bool) {
 	if prefix == "xml" {
 		return xmlNamespace, true
@@ -48,7 +48,7 @@ func (e *element) namespace(prefix string) (string, bool) {
 	return "", prefix == ""
 }
 
-// attr gives the value of an attribute, empty if it is missing.
+// attr returns the value of an attribute, empty if there is none.
 func (e *element) attr(name xml.Name) string {
 	for _, a := range e.attrs {
 		if a.Name == name {
@@ -58,10 +58,9 @@ func (e *element) attr(name xml.Name) string {
 	return ""
 }
 
-// readXML reads one document. It resolves namespaces itself, because the values
-// of xsi:type are qualified names too and because encoding/xml lets a prefix
-// that nobody declared pass. Document type declarations, processing
-// instructions, and text beside elements are refused.
+// readXML reads one document. It resolves namespaces itself, because values of xsi:type are
+// qualified names, too, and because encoding/xml accepts undeclared prefixes. It refuses
+// document type declarations, processing instructions, and text beside elements.
 func readXML(data []byte) (*element, error) {
 	d := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF"))))
 	var root, open *element
@@ -128,7 +127,7 @@ func readXML(data []byte) (*element, error) {
 }
 
 func newElement(parent *element, t xml.StartElement) (*element, error) {
-	if len(t.Attr) > maxXMLAttribute {
+	if len(t.Attr) > maxXMLAttributes {
 		return nil, errors.New("too many attributes in one element")
 	}
 	e := &element{parent: parent, tag: t.Name, bindings: make(map[string]string)}
@@ -180,8 +179,8 @@ func newElement(parent *element, t xml.StartElement) (*element, error) {
 	return e, nil
 }
 
-// resolve turns prefix and local part into namespace and local part. The
-// default namespace applies to elements and type names, never to attributes.
+// resolve returns a name with the namespace in place of the prefix. The default namespace
+// applies to elements and type names, not to attributes.
 func (e *element) resolve(name xml.Name, useDefault bool) (xml.Name, error) {
 	if name.Local == "" || strings.Contains(name.Local, ":") {
 		return xml.Name{}, errors.New("malformed qualified name")

@@ -6,20 +6,20 @@ import (
 	"fmt"
 )
 
-// Pending is a login or signature that a phone has retrieved.
-type Pending struct {
+// RetrievedRequest is a pending login or signature that a phone has retrieved.
+type RetrievedRequest struct {
 	// Message is the encrypted request message in hex.
 	Message string
 	Request Request
 }
 
-// Authenticated is who a login or signature counts for, as far as the answer
-// tells; that of version 1 of the REST services tells nothing.
-type Authenticated struct {
+// AuthenticatedUser is the user of a completed login or signature. It is zero with version 1
+// of the REST services, whose answers lack it.
+type AuthenticatedUser struct {
 	UserID             string
 	Domain             string
 	OrganizationalUnit string
-	// SerialNumber is that of the authenticator instance.
+	// SerialNumber of the authenticator instance.
 	SerialNumber string
 }
 
@@ -31,7 +31,7 @@ type requestServices struct {
 	flat                       bool
 }
 
-// services gives the services for a kind of pending requests.
+// services returns the services for a kind of pending requests.
 func (p *Phone) services(kind Kind) (requestServices, error) {
 	v, err := p.version()
 	if err != nil {
@@ -47,19 +47,19 @@ func (p *Phone) services(kind Kind) (requestServices, error) {
 			flat: true,
 		}, nil
 	}
-	way := "push/"
+	channel := "push/"
 	if p.Scan {
-		way = "scan/"
+		channel = "scan/"
 	}
 	switch kind {
 	case KindLogin:
-		base := "/rest/v2/authentication/" + way
+		base := "/rest/v2/authentication/" + channel
 		return requestServices{
 			retrieve: base + "getPreparedSecureChallenge", complete: base + "authUser", cancel: base + "cancelAuthUser",
 			serial: "serialNumber", key: "challengeKey", message: "requestMessage", cancelKey: "challengeKey",
 		}, nil
 	case KindSignature:
-		base := "/rest/v2/signature/" + way
+		base := "/rest/v2/signature/" + channel
 		return requestServices{
 			retrieve: base + "getPreparedSignatureRequest", complete: base + "authSignature", cancel: base + "cancelAuthSignatureRequest",
 			serial: "serialNumber", key: "requestKey", message: "requestMessage", cancelKey: "requestKey",
@@ -69,14 +69,14 @@ func (p *Phone) services(kind Kind) (requestServices, error) {
 	}
 }
 
-// Retrieve fetches the pending request of a challenge key or request key and
-// decrypts it. It succeeds once for a key. The errors are those of Activate.
-func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key string) (Pending, error) {
+// Retrieve retrieves the pending request with a challenge key or request key and decrypts
+// it. A request can be retrieved once. The errors are those of Activate.
+func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key string) (RetrievedRequest, error) {
 	s, err := p.services(kind)
 	if err != nil {
-		return Pending{}, err
+		return RetrievedRequest{}, err
 	}
-	var pending Pending
+	var pending RetrievedRequest
 	err = p.do(ctx, p.APIKey, call{
 		path: s.retrieve,
 		flat: s.flat,
@@ -95,30 +95,29 @@ func (p *Phone) Retrieve(ctx context.Context, kind Kind, a *Authenticator, key s
 		},
 	})
 	if err != nil {
-		return Pending{}, err
+		return RetrievedRequest{}, err
 	}
 	return pending, nil
 }
 
-// Complete approves a retrieved request: it signs the request message and sends
-// the signature in the name of the user of the message. The errors are those of
-// Activate.
-func (p *Phone) Complete(ctx context.Context, kind Kind, a *Authenticator, pending Pending) (Authenticated, error) {
+// Complete approves a retrieved request: it signs the request message and sends the
+// signature and the user of the message. The errors are those of Activate.
+func (p *Phone) Complete(ctx context.Context, kind Kind, a *Authenticator, pending RetrievedRequest) (AuthenticatedUser, error) {
 	s, err := p.services(kind)
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	signature, err := a.Sign(pending.Message)
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	sent := append(userMembers(pending.Request.UserID, pending.Request.Domain), Member{s.key, pending.Request.Key}, Member{"signature", signature})
 	return p.authenticate(ctx, a, call{path: s.complete, flat: s.flat, sent: sent})
 }
 
-// Cancel rejects a retrieved request, which it names by the key wrapped for the
-// authentication server, or by the plain key, which older documentation seems to
-// ask for. The errors are those of Activate.
+// Cancel cancels a retrieved request. It sends the key wrapped for the authentication
+// server, or, if wrapped is false, in plain, as older documentation seems to require. The
+// errors are those of Activate.
 func (p *Phone) Cancel(ctx context.Context, kind Kind, a *Authenticator, key string, wrapped bool) error {
 	s, err := p.services(kind)
 	if err != nil {
@@ -136,12 +135,12 @@ func (p *Phone) Cancel(ctx context.Context, kind Kind, a *Authenticator, key str
 	})
 }
 
-// Authenticate logs the user of the authenticator in with its next one-time
-// password, which is used up even if this fails. The errors are those of Activate.
-func (p *Phone) Authenticate(ctx context.Context, a *Authenticator) (Authenticated, error) {
+// Authenticate logs the user of the authenticator in with its next one-time password,
+// which is used up even on failure. The errors are those of Activate.
+func (p *Phone) Authenticate(ctx context.Context, a *Authenticator) (AuthenticatedUser, error) {
 	v, err := p.version()
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	c := call{path: "/rest/v2/authentication/authUser"}
 	password := Member{"password", a.OneTimePassword()}
@@ -152,9 +151,8 @@ func (p *Phone) Authenticate(ctx context.Context, a *Authenticator) (Authenticat
 	return p.authenticate(ctx, a, c)
 }
 
-// UpdateNotificationID tells the ID under which the push service knows the phone.
-// Both versions are answered in the form of version 2. The errors are those of
-// Activate.
+// UpdateNotificationID sends the ID of the phone in the push service. The answers of both
+// versions have the form of version 2. The errors are those of Activate.
 func (p *Phone) UpdateNotificationID(ctx context.Context, a *Authenticator, id string) error {
 	v, err := p.version()
 	if err != nil {
@@ -174,9 +172,9 @@ func (p *Phone) UpdateNotificationID(ctx context.Context, a *Authenticator, id s
 	return p.do(ctx, p.APIKey, c)
 }
 
-// authenticate performs a call that is answered with who was authenticated.
-func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (Authenticated, error) {
-	var done Authenticated
+// authenticate performs a call whose answer names the authenticated user.
+func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (AuthenticatedUser, error) {
+	var done AuthenticatedUser
 	if !c.flat {
 		c.check = func(r answer) ([]string, error) {
 			for _, m := range []struct {
@@ -204,12 +202,12 @@ func (p *Phone) authenticate(ctx context.Context, a *Authenticator, c call) (Aut
 		}
 	}
 	if err := p.do(ctx, p.APIKey, c); err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
 	return done, nil
 }
 
-// userMembers gives the members that name a user.
+// userMembers returns the members that identify a user.
 func userMembers(userID, domain string) []Member {
 	members := []Member{{"userID", userID}}
 	if domain != "" {

@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// Choices of this sandbox.
+// Chosen by the sandbox.
 const (
 	requestKeyDigits = 10
-	maxPending       = 1200 // requests of one instance that wait for their devices
+	maxPending       = 1200 // pending requests of one server
 )
 
-// Push is one push notification. Real ones carry a secure-channel message around
-// the key.
+// Push is a push notification. In a real one, the key is part of a secure-channel
+// message.
 type Push struct {
 	Kind Kind `json:"kind"`
 	// SerialNumber is that of the authenticator instance.
 	SerialNumber string `json:"serialNumber"`
-	// NotificationID is the ID that the device told.
+	// NotificationID is the last notification ID of the device.
 	NotificationID string `json:"notificationID"`
 	// Key is the challenge key or request key.
 	Key     string    `json:"key"`
@@ -31,15 +31,15 @@ type Push struct {
 	SentAt  time.Time `json:"sentAt"`
 }
 
-// Pushes gives the last 20 push notifications of a device, or those of every
-// device if the serial number is empty, the oldest first. Those whose request has
-// ended are among them, as on a real device. Replicas share them.
+// Pushes returns the last 20 push notifications of a device, or of each device if the
+// serial number is empty, the oldest first. They include those of requests that have
+// ended. Replicas share them.
 func (s *Server) Pushes(serialNumber string) []Push {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pushes := []Push{}
 	for _, u := range s.users {
-		for _, i := range u.secureChannel(serialNumber) {
+		for _, i := range u.withSecureChannel(serialNumber) {
 			pushes = append(pushes, i.pushes...)
 		}
 	}
@@ -47,7 +47,7 @@ func (s *Server) Pushes(serialNumber string) []Push {
 	return pushes
 }
 
-// An outcome is how a pending request ended.
+// An outcome is the state of a pending request.
 type outcome int
 
 const (
@@ -55,27 +55,26 @@ const (
 	completed
 	cancelled
 	timedOut
-	abandoned // by the application server
+	abandoned // the application server has closed the connection
 )
 
-// A pendingRequest is a login or signature that waits for its device. It ends
-// once, whoever ends it first.
+// A pendingRequest is a login or signature that waits for its device. Only its first
+// outcome counts.
 type pendingRequest struct {
 	request    Request
 	content    []byte // what the device signs
 	user       *user
-	candidates []*instance
-	retriever  *instance // nil until a device retrieved the request
-	signer     *instance // of a completed request
+	candidates []*authenticatorInstance
+	retriever  *authenticatorInstance // nil until a device retrieved the request
+	signer     *authenticatorInstance // of a completed request
 	created    time.Time
-	awaited    bool // by an application server
+	awaited    bool // a call of an application server waits for it
 	outcome    outcome
-	ended      chan struct{} // closed at the end
+	done       chan struct{} // closed when outcome is set
 }
 
-// beginRequest puts a request into the cache. The candidates are the authenticators that
-// may retrieve it.
-func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
+// addRequest adds a request to the pending ones. Only the candidates may retrieve it.
+func (s *Server) addRequest(u *user, candidates []*authenticatorInstance, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
 	s.expire()
 	if len(candidates) == 0 {
 		return nil, refuse("STAT_NOT_FOUND", 0, "No applicable digipass found")
@@ -92,7 +91,7 @@ func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title 
 		user:       u,
 		candidates: candidates,
 		created:    s.now(),
-		ended:      make(chan struct{}),
+		done:       make(chan struct{}),
 	}
 	var err error
 	if p.content, err = p.request.content(); err != nil {
@@ -102,10 +101,10 @@ func (s *Server) beginRequest(u *user, candidates []*instance, kind Kind, title 
 	return p, nil
 }
 
-// pushRequest begins a request and notifies its devices.
+// pushRequest adds a request and sends push notifications to its devices.
 func (s *Server) pushRequest(u *user, serial string, kind Kind, title string, fields []RequestField) (*pendingRequest, error) {
-	candidates := slices.DeleteFunc(u.secureChannel(serial), func(i *instance) bool { return i.notificationID == "" })
-	p, err := s.beginRequest(u, candidates, kind, title, fields)
+	candidates := slices.DeleteFunc(u.withSecureChannel(serial), func(i *authenticatorInstance) bool { return i.notificationID == "" })
+	p, err := s.addRequest(u, candidates, kind, title, fields)
 	if err != nil {
 		return nil, err
 	}
@@ -122,12 +121,12 @@ func (s *Server) pushRequest(u *user, serial string, kind Kind, title string, fi
 	return p, nil
 }
 
-// prepareRequest begins a request whose key a device will scan, and gives the
-// message for the one authenticator that it is made for: the last one that was
-// activated, if the caller names none.
+// prepareRequest adds a request whose key a device will scan, and returns the request
+// message. The request is for the authenticator with the serial number, or for the last
+// one that was activated if that is empty.
 func (s *Server) prepareRequest(u *user, serial string, kind Kind, title string, fields []RequestField) (*pendingRequest, string, error) {
-	candidates := u.secureChannel(serial)
-	p, err := s.beginRequest(u, candidates[max(len(candidates)-1, 0):], kind, title, fields)
+	candidates := u.withSecureChannel(serial)
+	p, err := s.addRequest(u, candidates[max(len(candidates)-1, 0):], kind, title, fields)
 	if err != nil {
 		return nil, "", err
 	}
@@ -135,7 +134,7 @@ func (s *Server) prepareRequest(u *user, serial string, kind Kind, title string,
 	return p, message, err
 }
 
-// findRequest gives a pending request.
+// findRequest returns a pending request.
 func (s *Server) findRequest(kind Kind, key string) (*pendingRequest, error) {
 	s.expire()
 	p, ok := s.pending[key]
@@ -145,7 +144,7 @@ func (s *Server) findRequest(kind Kind, key string) (*pendingRequest, error) {
 	return p, nil
 }
 
-// findRequestOf gives a pending request of a user.
+// findRequestOf returns a pending request of a user.
 func (s *Server) findRequestOf(u *user, kind Kind, key string) (*pendingRequest, error) {
 	p, err := s.findRequest(kind, key)
 	if err == nil && p.user != u {
@@ -154,9 +153,9 @@ func (s *Server) findRequestOf(u *user, kind Kind, key string) (*pendingRequest,
 	return p, err
 }
 
-// retrieve gives the request message to the first authenticator that asks. A
-// request that was made for others stays where it is; what a real server does
-// with such a serial number is not public.
+// retrieve returns the request message, once. An authenticator that is no candidate gets a
+// refusal, and the request stays retrievable; the behaviour of a real server is not
+// public.
 func (s *Server) retrieve(kind Kind, serial, key string) (message string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,16 +175,16 @@ func (s *Server) retrieve(kind Kind, serial, key string) (message string, err er
 	return "", refuse("STAT_NOT_FOUND", 0, "no pending request with this key for this authenticator")
 }
 
-// cancel ends a request that the authenticator retrieved. The key is wrapped in
-// an information message of the authenticator, or plain: older documentation
-// leaves it open.
+// cancel ends a request that the authenticator has retrieved. The key is wrapped in an
+// information message of the authenticator, or plain, since older documentation allows
+// both readings.
 func (s *Server) cancel(kind Kind, serial, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !validKey(key) {
-		var device *instance
+		var device *authenticatorInstance
 		for _, u := range s.users {
-			for _, i := range u.secureChannel(serial) {
+			for _, i := range u.withSecureChannel(serial) {
 				device = i
 			}
 		}
@@ -209,12 +208,12 @@ func (s *Server) cancel(kind Kind, serial, key string) error {
 	return nil
 }
 
-// complete verifies the signature over a request and ends it. A request that
-// nobody retrieved can be completed too: devices may have scanned its message.
+// complete verifies the signature over a request and ends the request. A request that was
+// not retrieved can be completed, too, as a device may have scanned its message.
 func (s *Server) complete(p *pendingRequest, signature string) error {
 	signers := p.candidates
 	if p.retriever != nil {
-		signers = []*instance{p.retriever}
+		signers = []*authenticatorInstance{p.retriever}
 	}
 	for _, i := range signers {
 		if subtle.ConstantTimeCompare([]byte(signRequest(i.key[:], p.request.Kind, p.content)), []byte(signature)) == 1 {
@@ -224,24 +223,24 @@ func (s *Server) complete(p *pendingRequest, signature string) error {
 			return nil
 		}
 	}
-	return p.user.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "signature is wrong")
+	return p.user.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "signature is wrong")
 }
 
-// end ends a request; the first outcome counts.
+// end sets the outcome of a request unless it has one.
 func (s *Server) end(p *pendingRequest, o outcome) {
 	if p.outcome != waiting {
 		return
 	}
 	p.outcome = o
-	close(p.ended)
+	close(p.done)
 	delete(s.pending, p.request.Key)
 }
 
-// await blocks the call of an application server until its request ends, its
-// policy's timeout passes, or the caller is gone. It gives the authenticator that
-// completed the request; of others the status is not public, and this sandbox
-// answers STAT_ERROR for a rejected one and STAT_EXP_CHALLENGE for one in vain.
-func (s *Server) await(ctx context.Context, p *pendingRequest) (*instance, error) {
+// await blocks until a request ends, its timeout is over or ctx is done. It returns the
+// authenticator that completed the request. The statuses for other requests are not
+// public; the sandbox chose STAT_ERROR for a cancelled request and STAT_EXP_CHALLENGE after
+// the timeout.
+func (s *Server) await(ctx context.Context, p *pendingRequest) (*authenticatorInstance, error) {
 	s.mu.Lock()
 	if p.awaited {
 		s.mu.Unlock()
@@ -254,7 +253,7 @@ func (s *Server) await(ctx context.Context, p *pendingRequest) (*instance, error
 
 	o := abandoned
 	select {
-	case <-p.ended:
+	case <-p.done:
 	case <-timer.C:
 		o = timedOut
 	case <-ctx.Done():
@@ -275,7 +274,7 @@ func (s *Server) await(ctx context.Context, p *pendingRequest) (*instance, error
 	}
 }
 
-// newRequestKey draws 10 decimal digits; the first may be 0.
+// newRequestKey returns 10 random decimal digits. The first may be 0.
 func newRequestKey() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Application plays the bank's application server: it asks the authentication
-// server, with SOAP, for logins and signatures. Its fields are set before use; it
-// is safe for concurrent use.
-type Application struct {
+// ApplicationServer simulates the bank's application server, which requests logins and
+// signatures from the authentication server by SOAP. It is safe for concurrent use. Its
+// fields must not be changed during use.
+type ApplicationServer struct {
 	// URL of the authentication server.
 	URL string
-	// Client sends the calls, http.DefaultClient if nil. Its timeout has to be longer
-	// than the authentication server waits for a device.
+	// Client sends the calls, http.DefaultClient if nil. Its timeout must be longer than the
+	// authentication server waits for a device.
 	Client *http.Client
-	// ComponentType is the name of the client record, PushComponentType if empty.
+	// ComponentType of the client record, PushComponentType if empty.
 	ComponentType string
 }
 
@@ -27,13 +27,13 @@ type Application struct {
 type SignatureRequest struct {
 	UserID string
 	Domain string // may be empty
-	// SerialNumber is that of the authenticator instance to ask; all those that can
-	// be asked if empty.
+	// SerialNumber of the authenticator instance; if empty, all instances with a
+	// notification ID get the request.
 	SerialNumber string
 	Title        string // may be empty
 	Fields       []RequestField
-	// Key is that of a request which PrepareSignature made. The other members but
-	// user and domain do not count then.
+	// Key of a request by PrepareSignature. All other fields but UserID and Domain are
+	// ignored then.
 	Key string
 }
 
@@ -41,20 +41,20 @@ type SignatureRequest struct {
 type LoginRequest struct {
 	UserID string
 	Domain string // may be empty
-	// SerialNumber is that of the authenticator instance to ask; all those that can
-	// be asked if empty. PrepareLogin does not use it.
+	// SerialNumber of the authenticator instance; if empty, all instances with a
+	// notification ID get the request. PrepareLogin ignores it.
 	SerialNumber string
-	// Message for the user; PrepareLogin needs one.
+	// Message for the user, required by PrepareLogin.
 	Message string
-	// Key is that of a request which PrepareLogin made. The other members but user
-	// and domain do not count then.
+	// Key of a request by PrepareLogin. All other fields but UserID and Domain are ignored
+	// then.
 	Key string
 }
 
-// RequestSignature asks for a signature and waits until a device completes or
-// cancels the request or the authentication server's time for it has passed. All
-// but a completed signature is a *RefusalError.
-func (a *Application) RequestSignature(ctx context.Context, r SignatureRequest) (Authenticated, error) {
+// RequestSignature requests a signature and waits until a device completes or cancels the
+// request or the authentication server's timeout is over. The error is a *RefusalError
+// unless a device completed the request.
+func (a *ApplicationServer) RequestSignature(ctx context.Context, r SignatureRequest) (AuthenticatedUser, error) {
 	data, err := a.send(ctx, signatureScenario, "authSignatureRequest", func(w *writer) {
 		w.leaf("componentType", a.componentType())
 		w.open("user")
@@ -78,14 +78,14 @@ func (a *Application) RequestSignature(ctx context.Context, r SignatureRequest) 
 		w.close("push")
 	})
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
-	return Authenticated{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
+	return AuthenticatedUser{UserID: data["userID"], Domain: data["domain"], SerialNumber: data["serialNumber"]}, nil
 }
 
-// PrepareSignature makes a request whose key the bank's site shows as an image for
-// the phone to scan, and gives the key. A refusal is a *RefusalError.
-func (a *Application) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
+// PrepareSignature creates a request whose key the bank's site shows as an image for the
+// phone to scan, and returns the key. A refusal is a *RefusalError.
+func (a *ApplicationServer) PrepareSignature(ctx context.Context, r SignatureRequest) (key string, err error) {
 	data, err := a.send(ctx, signatureScenario, "genRequest", func(w *writer) {
 		attributes(w, "attributeSet", []attribute{
 			{signComponentType, a.componentType(), stringType},
@@ -102,9 +102,9 @@ func (a *Application) PrepareSignature(ctx context.Context, r SignatureRequest) 
 	return requestKey(data, signRequestKey)
 }
 
-// RequestLogin asks for a login and waits as RequestSignature does. All but a
-// completed login is a *RefusalError.
-func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authenticated, error) {
+// RequestLogin requests a login and waits as RequestSignature does. The error is a
+// *RefusalError unless a device completed the request.
+func (a *ApplicationServer) RequestLogin(ctx context.Context, r LoginRequest) (AuthenticatedUser, error) {
 	set := []attribute{
 		{credComponentType, a.componentType(), stringType},
 		{credUserID, r.UserID, stringType},
@@ -121,17 +121,17 @@ func (a *Application) RequestLogin(ctx context.Context, r LoginRequest) (Authent
 	}
 	data, err := a.send(ctx, authenticationScenario, "authUser", func(w *writer) { attributes(w, "credentialAttributeSet", set) })
 	if err != nil {
-		return Authenticated{}, err
+		return AuthenticatedUser{}, err
 	}
-	return Authenticated{
+	return AuthenticatedUser{
 		UserID: data[credUserID], Domain: data[credDomain],
 		OrganizationalUnit: data[credOrganizationalUnit], SerialNumber: data[credSerialNumber],
 	}, nil
 }
 
-// PrepareLogin makes a login whose key the bank's site shows as an image for the
-// phone to scan, and gives the key. A refusal is a *RefusalError.
-func (a *Application) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
+// PrepareLogin creates a request whose key the bank's site shows as an image for the phone
+// to scan, and returns the key. A refusal is a *RefusalError.
+func (a *ApplicationServer) PrepareLogin(ctx context.Context, r LoginRequest) (key string, err error) {
 	data, err := a.send(ctx, authenticationScenario, "getSecureChallenge", func(w *writer) {
 		attributes(w, "credentialAttributeSet", []attribute{
 			{credComponentType, a.componentType(), stringType},
@@ -153,14 +153,14 @@ func requestKey(data map[string]string, name string) (string, error) {
 	return data[name], nil
 }
 
-func (a *Application) componentType() string {
+func (a *ApplicationServer) componentType() string {
 	if a.ComponentType != "" {
 		return a.ComponentType
 	}
 	return PushComponentType
 }
 
-// An attribute of a request; one without a value is left out.
+// An attribute of a request. It is left out if its value is empty.
 type attribute struct {
 	name, value string
 	typ         valueType
@@ -187,9 +187,9 @@ func dataFields(w *writer, fields []RequestField) {
 	w.close(dataFieldList)
 }
 
-// send performs one command in SOAP 1.1 and gives the values of a success, each
-// by the name of its attribute or element.
-func (a *Application) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
+// send calls a command in SOAP 1.1 and returns the values of a success by the names of
+// their attributes or elements.
+func (a *ApplicationServer) send(ctx context.Context, c *scenario, operation string, content func(*writer)) (map[string]string, error) {
 	w := newWriter(c, Variant{})
 	w.envelope(soap11, "", func() {
 		name := w.p.operation + ":" + operation
@@ -224,15 +224,15 @@ func (a *Application) send(ctx context.Context, c *scenario, operation string, c
 	return data, err
 }
 
-// readSOAPAnswer gives the values of a successful answer in either form. The
-// error is a *RefusalError if there are result codes.
+// readSOAPAnswer returns the values of a successful answer in either form. The error is a
+// *RefusalError if the answer has result codes.
 func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	answer, err := readEnvelope(soap11, body)
 	if err != nil {
 		return nil, err
 	}
 	switch answer.name.Local {
-	case operation + "Response", operation + "Respond": // the interface has both
+	case operation + "Response", operation + "Respond": // the interface uses both
 	case "Fault":
 		return nil, fmt.Errorf("a Fault: %s", answer.leaf("faultstring"))
 	default:
@@ -272,8 +272,8 @@ func readSOAPAnswer(operation string, body []byte) (map[string]string, error) {
 	return data, nil
 }
 
-// find gives the first element with a name below e, in the order of the document,
-// nil if there is none. The depth of a document is limited.
+// find returns the first descendant of e with a name, in the order of the document, or nil.
+// The recursion is not deeper than maxDepth.
 func (e *element) find(name string) *element {
 	for _, c := range e.children {
 		if c.name.Local == name {
@@ -286,7 +286,7 @@ func (e *element) find(name string) *element {
 	return nil
 }
 
-// leaf gives the text of a child, empty if there is none with the name.
+// leaf returns the text of the first child with a name, empty if there is none.
 func (e *element) leaf(name string) string {
 	for _, c := range e.children {
 		if c.name.Local == name {
@@ -296,7 +296,7 @@ func (e *element) leaf(name string) string {
 	return ""
 }
 
-// leaves adds the text of all elements below e that have no children.
+// leaves adds the texts of all descendants of e that have no children.
 func (e *element) leaves(to map[string]string) {
 	for _, c := range e.children {
 		if len(c.children) == 0 {

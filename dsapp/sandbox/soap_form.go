@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// A valueType is the local part of the xsi:type that a value must have.
+// A valueType is the local part of the xsi:type of a value.
 type valueType string
 
 const (
@@ -15,7 +15,7 @@ const (
 	unsignedIntType valueType = "unsignedInt"
 )
 
-// A field is one value that a command takes.
+// A field is one value of a request.
 type field struct {
 	name     string
 	typ      valueType
@@ -23,8 +23,8 @@ type field struct {
 	max      int // characters
 }
 
-// An attributeList is the form in which every value is an <attributes> element
-// with value and attributeID, collected in one set.
+// An attributeList is the form in which each value is an <attributes> element with a value
+// and an attributeID, in one element for all.
 type attributeList struct {
 	set        string // name of the element around the attributes
 	dataFields presence
@@ -108,8 +108,8 @@ func (a attributeList) field(name string) (field, bool) {
 	return field{}, false
 }
 
-// readAttribute takes one <attributes> element apart; its children may stand
-// in any order.
+// readAttribute returns the parts of an <attributes> element. Its children may be in any
+// order.
 func readAttribute(e *element) (id string, value *element, null bool, err error) {
 	var idElement, options *element
 	for _, c := range e.children {
@@ -181,7 +181,7 @@ func (a attributeList) write(w *writer, codes resultCodes, data []datum, stack [
 	}
 }
 
-// presence of a dataFieldList.
+// presence tells whether a request may have a dataFieldList.
 type presence int
 
 const (
@@ -196,7 +196,7 @@ const (
 	maxFieldText  = 255 // characters of a key or value
 )
 
-// readDataFields reads a dataFieldList; it may be empty.
+// readDataFields reads a dataFieldList, which may be empty.
 func readDataFields(list *element) ([]RequestField, error) {
 	if len(list.children) > maxDataFields {
 		return nil, refuse("STAT_INVPARAM", 0, "too many data fields")
@@ -220,7 +220,7 @@ func readDataFields(list *element) ([]RequestField, error) {
 	return fields, nil
 }
 
-// readLeaf gives the text of an element without children.
+// readLeaf returns the text of an element that must have no children.
 func readLeaf(e *element, limit int) (string, error) {
 	if len(e.children) > 0 {
 		return "", callerError("element %s holds text only", e.name.Local)
@@ -232,8 +232,8 @@ func readLeaf(e *element, limit int) (string, error) {
 	return text, nil
 }
 
-// A node is one element that a typed command takes: a leaf with text, a group of
-// elements, or a dataFieldList.
+// A node is one element of a request in typedForm: a leaf with text, a group of elements,
+// or a dataFieldList.
 type node struct {
 	name     string
 	required bool
@@ -241,8 +241,7 @@ type node struct {
 	children []node
 }
 
-// A typedForm is the form in which every value is an element of its own, in the
-// order of the schema.
+// A typedForm is the form in which each value is an element, in the order of the schema.
 type typedForm []node
 
 var _ form = typedForm{}
@@ -255,7 +254,7 @@ func (f typedForm) read(children []*element) (values, error) {
 	return in, nil
 }
 
-// readNodes reads the children of one element; path is that of the element.
+// readNodes reads the children of one element, which has the given path.
 func readNodes(nodes []node, path string, elements []*element, in *values) (err error) {
 	for _, n := range nodes {
 		if len(elements) == 0 || elements[0].name.Local != n.name {
@@ -284,8 +283,8 @@ func readNodes(nodes []node, path string, elements []*element, in *values) (err 
 	return nil
 }
 
-// write writes the status and, if there is data, the result. Data of one group
-// has to stand together.
+// write writes the status and, if there is data, the result. Data of one group must be
+// adjacent.
 func (f typedForm) write(w *writer, codes resultCodes, data []datum, stack []stackEntry) {
 	w.open("status")
 	w.resultCodes(codes)

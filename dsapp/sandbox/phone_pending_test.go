@@ -9,8 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 const (
@@ -26,16 +24,17 @@ func testAuthenticator() *Authenticator {
 	}
 }
 
-// A received call: the path and the members, all of which are strings.
-type received struct {
+// A receivedCall is a REST call that the test gateway has received.
+type receivedCall struct {
 	path    string
 	members map[string]string
 }
 
-// scriptedREST is a gateway that gives the answers in order and notes the calls.
-func scriptedREST(t *testing.T, answers ...string) (*Phone, *[]received, *[]Step) {
+// scriptedGateway returns a phone for a gateway that gives the answers in order, and the calls
+// and steps that are recorded.
+func scriptedGateway(t *testing.T, answers ...string) (*Phone, *[]receivedCall, *[]Step) {
 	t.Helper()
-	calls, steps := &[]received{}, &[]Step{}
+	calls, steps := &[]receivedCall{}, &[]Step{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key, password, basic := r.BasicAuth()
 		if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" || !basic || key != frontEndKey || password != "" {
@@ -45,7 +44,7 @@ func scriptedREST(t *testing.T, answers ...string) (*Phone, *[]received, *[]Step
 		if err := json.NewDecoder(r.Body).Decode(&members); err != nil {
 			t.Error(err)
 		}
-		*calls = append(*calls, received{r.URL.Path, members})
+		*calls = append(*calls, receivedCall{r.URL.Path, members})
 		w.Header().Set("Content-Type", "application/json")
 		if len(*calls) > len(answers) {
 			t.Errorf("call %d, of %s, is one too many", len(*calls), r.URL.Path)
@@ -73,8 +72,8 @@ func sealedRequest(t *testing.T, a *Authenticator, r Request) string {
 	return message
 }
 
-// Guards the calls for pending requests: the paths and the names of the members of
-// every service, what counts as a success, and what a step tells.
+// Each service for pending requests is called with its path and its names of members. Steps
+// contain no secrets.
 func TestPhonePendingRequests(t *testing.T) {
 	t.Parallel()
 	authenticated := `{` + success + `,"result":{"userID":"jane.doe","domain":"mydomain.com","orgUnit":"sales","serialNo":"VDS1000120-1"}}`
@@ -124,7 +123,7 @@ func TestPhonePendingRequests(t *testing.T) {
 			a := testAuthenticator()
 			request := Request{Kind: c.kind, Key: testRequestKey, UserID: "jane.doe", Domain: "mydomain.com", Title: "Hello"}
 			message := sealedRequest(t, a, request)
-			p, calls, steps := scriptedREST(t, strings.Replace(c.retrieved, "%s", message, 1), c.completed, c.cancelled, c.cancelled)
+			p, calls, steps := scriptedGateway(t, strings.Replace(c.retrieved, "%s", message, 1), c.completed, c.cancelled, c.cancelled)
 			p.Version, p.Scan = c.version, c.scan
 
 			pending, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey)
@@ -138,9 +137,9 @@ func TestPhonePendingRequests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Authenticated{}
+			want := AuthenticatedUser{}
 			if c.tellsUser {
-				want = Authenticated{"jane.doe", "mydomain.com", "sales", "VDS1000120-1"}
+				want = AuthenticatedUser{"jane.doe", "mydomain.com", "sales", "VDS1000120-1"}
 			}
 			if done != want {
 				t.Errorf("completed %+v", done)
@@ -159,7 +158,7 @@ func TestPhonePendingRequests(t *testing.T) {
 			if key, err := a.channel().open(informationFlags, wrappedKeyContent, wrapped); err != nil || string(key) != testRequestKey {
 				t.Errorf("wrapped key %q, %v", key, err)
 			}
-			for i, want := range []received{
+			for i, want := range []receivedCall{
 				{c.retrieve, map[string]string{c.serial: a.SerialNumber, c.key: testRequestKey}},
 				{c.complete, map[string]string{"userID": "jane.doe", "domain": "mydomain.com", c.key: testRequestKey, "signature": signature}},
 				{c.cancel, map[string]string{c.serial: a.SerialNumber, c.cancelKey: wrapped}},
@@ -170,27 +169,27 @@ func TestPhonePendingRequests(t *testing.T) {
 				}
 			}
 
-			var told strings.Builder
+			var shown strings.Builder
 			for _, s := range *steps {
 				for _, m := range append(s.Sent, s.Received...) {
-					told.WriteString(m.Name + "=" + m.Value + "\n")
+					shown.WriteString(m.Name + "=" + m.Value + "\n")
 				}
 			}
 			for _, secret := range []string{message, signature, wrapped} {
-				if strings.Contains(told.String(), secret) {
+				if strings.Contains(shown.String(), secret) {
 					t.Errorf("steps tell %.20s", secret)
 				}
 			}
 			for _, harmless := range []string{testRequestKey, a.SerialNumber} {
-				if !strings.Contains(told.String(), harmless) {
-					t.Errorf("steps lack %s: %s", harmless, told.String())
+				if !strings.Contains(shown.String(), harmless) {
+					t.Errorf("steps lack %s: %s", harmless, shown.String())
 				}
 			}
 		})
 	}
 }
 
-// Guards what the phone checks of the answers about pending requests.
+// The phone detects wrong answers about pending requests.
 func TestPhoneVerifiesPendingRequests(t *testing.T) {
 	t.Parallel()
 	a := testAuthenticator()
@@ -214,7 +213,7 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		"result is missing":          {`{` + success + `}`, false, "requestMessage is missing"},
 		"refusal":                    {refusal1000, false, "getPreparedSecureChallenge was refused: HTTP status 200, STAT_INVCREDENTIALS (1000)"},
 	} {
-		p, _, _ := scriptedREST(t, c.answer)
+		p, _, _ := scriptedGateway(t, c.answer)
 		pending, err := p.Retrieve(t.Context(), KindLogin, a, testRequestKey)
 		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v", name, err)
@@ -235,9 +234,9 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		"serial is a number":       {`{` + success + `,"result":{"userID":"jane.doe","domain":"","orgUnit":"","serialNo":1}}`, false, "serialNo is not a string"},
 		"refusal":                  {refusal1000, false, "authUser was refused"},
 	} {
-		p, calls, _ := scriptedREST(t, c.answer)
-		done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request})
-		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (Authenticated{}) {
+		p, calls, _ := scriptedGateway(t, c.answer)
+		done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request})
+		if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || done != (AuthenticatedUser{}) {
 			t.Errorf("%s: %+v, %v", name, done, err)
 		}
 		if _, ok := (*calls)[0].members["domain"]; ok {
@@ -245,42 +244,42 @@ func TestPhoneVerifiesPendingRequests(t *testing.T) {
 		}
 	}
 
-	// A server may not tell the device.
-	p, _, _ := scriptedREST(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
-	if done, err := p.Complete(t.Context(), KindLogin, a, Pending{message, request}); err != nil || done != (Authenticated{UserID: "jane.doe", Domain: "d"}) {
+	// The serial number may be absent.
+	p, _, _ := scriptedGateway(t, `{`+success+`,"result":{"userID":"jane.doe","domain":"d","orgUnit":""}}`)
+	if done, err := p.Complete(t.Context(), KindLogin, a, RetrievedRequest{message, request}); err != nil || done != (AuthenticatedUser{UserID: "jane.doe", Domain: "d"}) {
 		t.Errorf("without serialNo: %+v, %v", done, err)
 	}
-	if _, err := p.Complete(t.Context(), KindLogin, other, Pending{message, request}); err == nil {
+	if _, err := p.Complete(t.Context(), KindLogin, other, RetrievedRequest{message, request}); err == nil {
 		t.Error("another device signed")
 	}
 }
 
-// Guards the one-time password in both versions: the names, that each is used
-// once even if it is refused, and that no step tells it.
+// One-time passwords are sent under the name of the version, each once even if it is refused,
+// and are not in the steps.
 func TestPhoneAuthenticates(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		version        int
 		path, name     string
 		answer, refuse string
-		want           Authenticated
+		want           AuthenticatedUser
 	}{
 		{
 			2, "/rest/v2/authentication/authUser", "password",
 			`{` + success + `,"result":{"userID":"jane.doe","domain":"mydomain.com","orgUnit":"","serialNo":"VDS1000120-1"}}`, refusal1000,
-			Authenticated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1"},
+			AuthenticatedUser{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000120-1"},
 		},
-		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, Authenticated{}},
+		{1, "/rest/auth/online", "otp", flatSuccess + `}`, `{"errorCode":-1,"errorMessage":"STAT_INVCREDENTIALS"}`, AuthenticatedUser{}},
 	} {
 		a := testAuthenticator()
-		p, calls, steps := scriptedREST(t, c.answer, c.refuse)
+		p, calls, steps := scriptedGateway(t, c.answer, c.refuse)
 		p.Version = c.version
 		done, err := p.Authenticate(t.Context(), a)
 		if err != nil || done != c.want {
 			t.Errorf("version %d: %+v, %v", c.version, done, err)
 		}
 		var refused *RefusalError
-		if done, err := p.Authenticate(t.Context(), a); !errors.As(err, &refused) || done != (Authenticated{}) {
+		if done, err := p.Authenticate(t.Context(), a); !errors.As(err, &refused) || done != (AuthenticatedUser{}) {
 			t.Errorf("version %d: %+v, %v", c.version, done, err)
 		}
 		if a.Counter != 9 {
@@ -301,8 +300,8 @@ func TestPhoneAuthenticates(t *testing.T) {
 	}
 }
 
-// Guards the notification ID: names, wrapping, and the answers of version 2 in both
-// versions.
+// The notification ID is sent wrapped, under the names of the interface. The answers have the
+// form of version 2 in both versions.
 func TestPhoneUpdatesNotificationID(t *testing.T) {
 	t.Parallel()
 	for version, path := range map[int]string{
@@ -310,7 +309,7 @@ func TestPhoneUpdatesNotificationID(t *testing.T) {
 		2: "/rest/v2/notification/push/updateNotificationID",
 	} {
 		a := testAuthenticator()
-		p, calls, _ := scriptedREST(t, `{`+success+`}`, refusal1000)
+		p, calls, _ := scriptedGateway(t, `{`+success+`}`, refusal1000)
 		p.Version = version
 		if err := p.UpdateNotificationID(t.Context(), a, "ID 1"); err != nil {
 			t.Errorf("version %d: %v", version, err)
@@ -335,11 +334,11 @@ func TestPhoneUpdatesNotificationID(t *testing.T) {
 	}
 }
 
-// Guards that what does not exist fails before any call.
+// Services and kinds that do not exist cause an error without a call.
 func TestPhoneServicesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	a := testAuthenticator()
-	p, _, _ := scriptedREST(t)
+	p, _, _ := scriptedGateway(t)
 	for name, c := range map[string]struct {
 		version int
 		scan    bool
@@ -354,7 +353,7 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 		if _, err := p.Retrieve(t.Context(), c.kind, a, testRequestKey); err == nil {
 			t.Errorf("%s: retrieved", name)
 		}
-		if _, err := p.Complete(t.Context(), c.kind, a, Pending{}); err == nil {
+		if _, err := p.Complete(t.Context(), c.kind, a, RetrievedRequest{}); err == nil {
 			t.Errorf("%s: completed", name)
 		}
 		if err := p.Cancel(t.Context(), c.kind, a, testRequestKey, true); err == nil {
@@ -371,118 +370,5 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 	}
 	if err := p.UpdateNotificationID(t.Context(), a, "ID"); err == nil {
 		t.Error("updated with version 3")
-	}
-}
-
-// standardScript gives a script for a standard licence, whose last call checks the
-// confirmation.
-func standardScript(t *testing.T, bind bool) *script {
-	g := newScript(t, false)
-	g.standard = func(session seal.Session) map[string]any {
-		object := func(item seal.Item, content string) map[string]any {
-			c, err := session.Seal(item, []byte(content))
-			if err != nil {
-				t.Error(err)
-			}
-			return map[string]any{"data": upperHex(c.Data), "encryptedCounter": upperHex(c.Counter), "mac": upperHex(c.MAC)}
-		}
-		return map[string]any{
-			"activationCode":           object(seal.ActivationCode, g.license.activationCode()),
-			"eventReactivationCounter": object(seal.EventReactivationCounter, reactivationCounter(41)),
-		}
-	}
-	g.confirm = func(in map[string]string) {
-		want := map[string]string{"registrationIdentifier": testIdentifier, "response": oneTimePassword(g.license.secret[:], 41)}
-		if bind {
-			want = map[string]string{"registrationIdentifier": testIdentifier, "derivationCode": derivationCode(g.license.secret[:], "VDS1000120")}
-		}
-		if !maps.Equal(in, want) {
-			t.Errorf("confirmed with %v, want %v", in, want)
-		}
-	}
-	return g
-}
-
-// Guards the activation of a standard licence: three calls of version 2, whatever
-// the version is, the nested members and both confirmations.
-func TestPhoneActivatesStandard(t *testing.T) {
-	t.Parallel()
-	for name, bind := range map[string]bool{"one-time password": false, "derivation code": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			g := standardScript(t, bind)
-			p, steps := g.start()
-			p.Version = 1
-			got, err := p.ActivateStandard(t.Context(), testIdentifier, testPassword, bind)
-			if err != nil {
-				t.Fatal(err)
-			}
-			counter := uint64(42)
-			if bind {
-				counter = 41
-			}
-			a := got.Authenticator
-			if got.UserID != "jane.doe" || got.Domain != "mydomain.com" || got.SerialNumber != "VDS1000120" || got.InstanceSerial != "VDS1000120" ||
-				a.SerialNumber != "VDS1000120" || a.UserID != "jane.doe" || a.Domain != "mydomain.com" || a.Counter != counter ||
-				string(a.Secret) != string(g.license.secret[:]) {
-				t.Errorf("activated %+v, %+v", got, a)
-			}
-			if calls := strings.Join(g.calls, " "); calls != "DSAPPSRPGenerateEphemeralKey DSAPPSRPGenerateActivationData DSAPPSRPActivate" {
-				t.Errorf("calls %s", calls)
-			}
-			var names []string
-			for _, m := range (*steps)[1].Received {
-				names = append(names, m.Name)
-				if strings.HasSuffix(m.Name, ".data") && !strings.Contains(m.Value, "…") {
-					t.Errorf("%s is told", m.Name)
-				}
-			}
-			if !strings.Contains(strings.Join(names, " "), "standard.activationCode.data standard.activationCode.encryptedCounter standard.activationCode.mac") {
-				t.Errorf("members told: %v", names)
-			}
-		})
-	}
-}
-
-// Guards the phone's checks of the activation data of a standard licence.
-func TestPhoneVerifiesStandard(t *testing.T) {
-	t.Parallel()
-	standard := func(m map[string]any) map[string]any { return m["standard"].(map[string]any) }
-	for name, c := range map[string]struct {
-		service    string
-		change     func(map[string]any)
-		unverified bool
-		text       string
-	}{
-		"no standard":      {"DSAPPSRPGenerateActivationData", func(m map[string]any) { delete(m, "standard") }, false, "standard is missing"},
-		"standard is null": {"DSAPPSRPGenerateActivationData", func(m map[string]any) { m["standard"] = nil }, false, "standard is not an object"},
-		"no counter":       {"DSAPPSRPGenerateActivationData", func(m map[string]any) { delete(standard(m), "eventReactivationCounter") }, false, "standard.eventReactivationCounter is missing"},
-		"no data": {"DSAPPSRPGenerateActivationData", func(m map[string]any) {
-			delete(standard(m)["activationCode"].(map[string]any), "data")
-		}, false, "standard.activationCode.data is missing"},
-		"items are swapped": {"DSAPPSRPGenerateActivationData", func(m map[string]any) {
-			s := standard(m)
-			s["activationCode"], s["eventReactivationCounter"] = s["eventReactivationCounter"], s["activationCode"]
-		}, true, "activation data"},
-		"serial is foreign": {"DSAPPSRPActivate", func(m map[string]any) { m["serialNumber"] = "VDS1000121" }, true, "serialNumber"},
-		"refusal":           {"DSAPPSRPActivate", func(m map[string]any) { m["RAW"] = refusal1000 }, false, "DSAPPSRPActivate was refused"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			g := standardScript(t, false)
-			g.change = func(service string, members map[string]any) {
-				if service == c.service {
-					c.change(members)
-				}
-			}
-			p, _ := g.start()
-			got, err := p.ActivateStandard(t.Context(), testIdentifier, testPassword, false)
-			if err == nil || errors.Is(err, ErrUnverified) != c.unverified || !strings.Contains(err.Error(), c.text) || got != (Activated{}) {
-				t.Errorf("%+v, %v", got, err)
-			}
-			if last := g.calls[len(g.calls)-1]; last != c.service {
-				t.Errorf("went on to %s", last)
-			}
-		})
 	}
 }

@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Variant chooses among the answer forms that a client has to understand. The
-// zero value is the usual form. Variants can be combined.
+// Variant selects one of the forms of answers that clients have to understand. The zero
+// Variant is the usual form. All options can be combined.
 type Variant struct {
-	// Prefixes uses other namespace prefixes throughout.
+	// Prefixes uses other namespace prefixes.
 	Prefixes bool
 	// IDFirst writes attributeID before value.
 	IDFirst bool
 	// Masked marks the activation data with attributeOptions/masked.
 	Masked bool
-	// Errors is the number of additional entries in the error stack, of
-	// successful answers too.
+	// Errors is the number of additional entries in the error stack, also of successful
+	// answers.
 	Errors int
-	// Extra adds attributes or elements that no client knows to successful
-	// answers, and the list of user attributes to those of authUser.
+	// Extra adds unknown attributes or elements to successful answers, and the list of user
+	// attributes to those of authUser.
 	Extra bool
-	// Rename replaces attribute identifiers and element names in the data of
-	// answers: some are not public, and a server may use others than the defaults.
+	// Rename replaces names of attributes and elements in the data of answers. Some are not
+	// public, and a server may use others than the sandbox.
 	Rename map[string]string
 }
 
@@ -40,7 +40,7 @@ const (
 	typesNamespace = "http://www.vasco.com/IdentikeyServer/IdentikeyTypes/"
 )
 
-// A scenario is a family of commands with namespaces of its own.
+// A scenario is a group of commands with its own namespaces.
 type scenario struct {
 	name        string // in the namespace of the operations
 	prefix      string
@@ -57,11 +57,12 @@ var (
 
 func (c *scenario) namespace() string { return typesNamespace + c.name }
 
-// A soapVersion is the version that the media type of a request announces.
+// A soapVersion is a version of SOAP.
 type soapVersion struct {
 	envelope    string // namespace
 	contentType string // of answers
-	// Codes of a Fault by kind, and the HTTP status of one the caller caused.
+	// Fault codes for errors of the caller and of the server, and the HTTP status of a Fault
+	// with the former.
 	caller, server string
 	callerStatus   int
 }
@@ -77,17 +78,17 @@ func (v soapVersion) faultCode(k faultKind) string {
 		return v.caller
 	case versionFault:
 		return "VersionMismatch"
-	case understandFault:
+	case mustUnderstandFault:
 		return "MustUnderstand"
 	default:
 		return v.server
 	}
 }
 
-// prefixes of an answer.
+// prefixes are the namespace prefixes of a message.
 type prefixes struct{ envelope, operation, types, xsd, xsi string }
 
-// A writer writes one answer.
+// A writer writes one message.
 type writer struct {
 	strings.Builder
 	scenario *scenario
@@ -103,8 +104,8 @@ func newWriter(c *scenario, v Variant) *writer {
 	return w
 }
 
-// envelope writes a whole message; header may be empty, body writes the content
-// of the Body.
+// envelope writes a complete message. header is the content of the Header and may be empty;
+// body writes the content of the Body.
 func (w *writer) envelope(version soapVersion, header string, body func()) {
 	w.WriteString(xml.Header)
 	envelope := w.p.envelope + ":Envelope"
@@ -185,7 +186,7 @@ func (w *writer) errorStack(stack []stackEntry) {
 	w.close("errorStack")
 }
 
-// open writes a start tag with attributes given as name, value, name, value ...
+// open writes a start tag. attributes are alternately names and values.
 func (w *writer) open(name string, attributes ...string) {
 	w.WriteString("<" + name)
 	for i := 0; i < len(attributes); i += 2 {
@@ -198,7 +199,7 @@ func (w *writer) open(name string, attributes ...string) {
 
 func (w *writer) close(name string) { w.WriteString("</" + name + ">") }
 
-// closeTo closes the innermost of the open groups until n are left.
+// closeTo closes the innermost of the open groups until n are open.
 func (w *writer) closeTo(open []string, n int) []string {
 	for len(open) > n {
 		w.close(w.v.rename(open[len(open)-1]))
@@ -214,5 +215,5 @@ func (w *writer) leaf(name, text string, attributes ...string) {
 }
 
 func (w *writer) text(s string) {
-	_ = xml.EscapeText(&w.Builder, []byte(s)) // a Builder does not fail
+	_ = xml.EscapeText(&w.Builder, []byte(s)) // a Builder never fails
 }

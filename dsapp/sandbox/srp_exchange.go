@@ -9,20 +9,20 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// gatewayID is the gateway that dsappSRPRegister names to devices.
+// gatewayID is the gateway ID in answers of dsappSRPRegister.
 const gatewayID = "SANDBOX"
 
-// maxExchangeAttempts is how many wrong proofs end a registration.
+// maxExchangeAttempts is the number of wrong proofs after which a registration is removed.
 const maxExchangeAttempts = 3
 
-// exchangeProfile is the profile of the exchange, DefaultProfile of the srp
-// package: real servers do not publish theirs.
+// exchangeProfile returns the profile of the SRP exchange. The real one is not public; the
+// sandbox uses srp.DefaultProfile.
 var exchangeProfile = sync.OnceValues(func() (*srp.Profile, error) {
 	return srp.LookupProfile(srp.DefaultProfile)
 })
 
-// exchangeCommands gives the commands of an activation whose exchange the
-// authentication server carries out itself, and updateDevicePNID.
+// exchangeCommands returns the commands of activations whose SRP exchange the
+// authentication server carries out, and updateDevicePNID.
 func exchangeCommands() []command {
 	component := node{name: "componentType", required: true, max: maxComponentType}
 	id := node{name: "registrationID", required: true, max: maxRegistrationID}
@@ -67,7 +67,8 @@ func exchangeCommands() []command {
 	return commands
 }
 
-// userNode is the element that names a user.
+// userNode returns the element that identifies a user. domain tells whether the domain is
+// required.
 func userNode(domain bool) node {
 	return node{name: "user", required: true, children: []node{
 		{name: "userID", required: true, max: maxUserID},
@@ -75,18 +76,17 @@ func userNode(domain bool) node {
 	}}
 }
 
-// An exchange is the server's side of a password-authenticated key exchange.
+// An exchange is the server's side of an SRP exchange.
 type exchange struct {
 	credential []byte
 	attempts   int
 	proved     bool
-	// Of the last ephemeral key, for one proof; nil before and after.
+	// state of the last ephemeral key, which is used for one proof; nil if there is none.
 	state []byte
 }
 
-// srpRegister checks the static password and draws an activation password. The
-// server picks the licence: the user's only one, or the first one it assigns. A
-// user with several has to name one.
+// srpRegister checks the static password and adds a registration with a random activation
+// password. A request for a user with several licences must name one.
 func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
 	password := newRegistrationID()
-	id := s.begin(&registration{user: u, license: l, exchange: x})
+	id := s.addRegistration(&registration{user: u, license: l, exchange: x})
 	x.credential = profile.Credential(secret, id, password)
 	return []datum{
 		{name: "registrationID", value: id},
@@ -119,8 +119,8 @@ func (s *Server) srpRegister(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// chooseLicense gives the licence to activate, that with the serial number if
-// there is one.
+// chooseLicense returns the licence to activate: the one with the serial number, or, if
+// that is empty, the user's only licence or a new one.
 func (s *Server) chooseLicense(u *user, serial string) (*userLicense, error) {
 	l := u.findLicense(serial)
 	switch {
@@ -141,7 +141,7 @@ func (s *Server) chooseLicense(u *user, serial string) (*userLicense, error) {
 	return l, nil
 }
 
-// findExchange gives a registration of dsappSRPRegister.
+// findExchange returns a registration that dsappSRPRegister made.
 func (s *Server) findExchange(id string) (*registration, error) {
 	r, err := s.findRegistration(id)
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *Server) findExchange(id string) (*registration, error) {
 	return r, nil
 }
 
-// srpEphemeralKey begins an exchange; it replaces one that has begun before.
+// srpEphemeralKey begins an exchange. It replaces an earlier one of the registration.
 func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) {
 	profile, err := exchangeProfile()
 	if err != nil {
@@ -183,8 +183,8 @@ func (s *Server) srpEphemeralKey(_ context.Context, in values) ([]datum, error) 
 	}, nil
 }
 
-// srpActivationData verifies the client's evidence and gives the activation data
-// encrypted. The status of wrong evidence is not public; this sandbox answers
+// srpActivationData verifies the client's evidence and returns the encrypted activation
+// data. The status for wrong evidence is not public; the sandbox chose
 // STAT_INVCREDENTIALS.
 func (s *Server) srpActivationData(_ context.Context, in values) ([]datum, error) {
 	profile, err := exchangeProfile()
@@ -246,8 +246,7 @@ type sealedItem struct {
 	content string
 }
 
-// srpActivate confirms the activation of a standard licence and ends the
-// registration.
+// srpActivate confirms the activation of a standard licence and removes the registration.
 func (s *Server) srpActivate(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,7 +278,7 @@ func (s *Server) srpActivate(_ context.Context, in values) ([]datum, error) {
 	}, nil
 }
 
-// updateDevicePNID learns under which ID the push service knows a device.
+// updateDevicePNID sets the notification ID of a device.
 func (s *Server) updateDevicePNID(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +287,7 @@ func (s *Server) updateDevicePNID(_ context.Context, in values) ([]datum, error)
 	if u == nil {
 		return nil, refuse("STAT_USER_UNKNOWN", 0, "user not found")
 	}
-	devices := u.secureChannel(in.text["serialNumber"])
+	devices := u.withSecureChannel(in.text["serialNumber"])
 	if len(devices) == 0 {
 		return nil, refuse("STAT_NOT_FOUND", 0, "the user has no activated authenticator with this serial number")
 	}

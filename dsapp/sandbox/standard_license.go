@@ -5,9 +5,9 @@ import (
 	"crypto/subtle"
 )
 
-// registerStandard checks the static password and gives the activation data of a
-// standard licence. Registering an activated licence again reactivates it: the
-// counter tells the device where its one-time passwords go on.
+// registerStandard checks the static password and returns the activation data of a
+// standard licence. An activated licence can be registered again to reactivate it. The
+// device then continues with the event counter in the data.
 func (s *Server) registerStandard(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,9 +35,8 @@ func (s *Server) registerStandard(_ context.Context, in values) ([]datum, error)
 	), nil
 }
 
-// activateStandard verifies the first one-time password of a standard licence, or
-// binds its device. What a real server tells with its success is not public; this
-// sandbox tells nothing.
+// activateStandard verifies the first one-time password or the derivation code of a
+// standard licence. The data of a success is not public; the sandbox returns none.
 func (s *Server) activateStandard(_ context.Context, in values) ([]datum, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +53,7 @@ func (s *Server) activateStandard(_ context.Context, in values) ([]datum, error)
 	if err != nil {
 		return nil, err
 	}
-	var candidates []*instance
+	var candidates []*authenticatorInstance
 	for _, l := range u.licenses {
 		if l.standard {
 			candidates = append(candidates, l.instances[0])
@@ -66,9 +65,8 @@ func (s *Server) activateStandard(_ context.Context, in values) ([]datum, error)
 	return nil, u.confirm(candidates, response, code)
 }
 
-// confirm activates the standard authenticator that the response or else the
-// derivation code comes from.
-func (u *user) confirm(candidates []*instance, response, code string) error {
+// confirm activates the candidate that the response or the derivation code is from.
+func (u *user) confirm(candidates []*authenticatorInstance, response, code string) error {
 	for _, i := range candidates {
 		if response != "" && i.verify(response) ||
 			code != "" && subtle.ConstantTimeCompare([]byte(derivationCode(i.key[:], i.serial)), []byte(code)) == 1 {
@@ -77,10 +75,10 @@ func (u *user) confirm(candidates []*instance, response, code string) error {
 			return nil
 		}
 	}
-	return u.fail("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password or derivation code is wrong")
+	return u.recordFailure("STAT_OTP_INCORRECT", frameworkNotVerified, "one-time password or derivation code is wrong")
 }
 
-// findLicense gives the licence of the user with a serial number, else nil.
+// findLicense returns the user's licence with a serial number, or nil.
 func (u *user) findLicense(serial string) *userLicense {
 	for _, l := range u.licenses {
 		if l.serial == serial {

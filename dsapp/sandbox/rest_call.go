@@ -19,20 +19,20 @@ import (
 
 const (
 	maxAnswerSize = 1 << 20 // bytes
-	// shownDigits is how much of a long or sensitive value a Step shows at either end.
+	// shownDigits is the number of digits at each end of a sensitive value in a Step.
 	shownDigits = 4
 	hidden      = "(not shown)"
 )
 
-// A call is one REST call with the checks that its answer has to pass.
+// A call is one REST call with the checks of its answer.
 type call struct {
 	path  string
-	flat  bool // answered with result codes and data in one object
+	flat  bool // the answer has result codes and data in one object
 	sent  []Member
-	check func(answer) (verified []string, err error) // of a success, nil if there is nothing to check
+	check func(answer) (verified []string, err error) // of a success; may be nil
 }
 
-// service is the name of the REST service.
+// service returns the name of the REST service.
 func (c call) service() string { return path.Base(c.path) }
 
 // do performs a call and reports it to Trace.
@@ -108,8 +108,8 @@ type answer struct {
 	shown       []Member
 }
 
-// readAnswer decodes an answer. One that is no success may have any form: it is
-// a refusal without result codes then.
+// readAnswer decodes an answer. If the HTTP status is not 200, the answer may have any form
+// and then has no result codes.
 func readAnswer(service string, r *http.Response, content []byte, flat bool) (answer, error) {
 	a := answer{service: service}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -164,8 +164,8 @@ func (a *answer) decode(content []byte, flat bool) error {
 	return nil
 }
 
-// showMembers adds what is known of an object and of the objects in it, down to
-// a depth.
+// showMembers appends the known members of an object and of nested objects down to a
+// depth.
 func (a *answer) showMembers(prefix string, data map[string]json.RawMessage, depth int) {
 	for _, name := range shownMembers {
 		raw, ok := data[name]
@@ -182,33 +182,33 @@ func (a *answer) showMembers(prefix string, data map[string]json.RawMessage, dep
 	}
 }
 
-// object gives a member that has to be an object as an answer of its own.
+// object returns a member that must be an object as an answer.
 func (a answer) object(name string) (answer, error) {
 	raw, ok := a.data[name]
 	if !ok {
-		return answer{}, a.bad(name, "is missing")
+		return answer{}, a.invalidMember(name, "is missing")
 	}
 	o := answer{service: a.service, path: a.path + name + "."}
 	if json.Unmarshal(raw, &o.data) != nil || o.data == nil {
-		return answer{}, a.bad(name, "is not an object")
+		return answer{}, a.invalidMember(name, "is not an object")
 	}
 	return o, nil
 }
 
-// text gives a member that has to be a string; it may be empty.
+// text returns a member that must be a string. It may be empty.
 func (a answer) text(name string) (string, error) {
 	raw, ok := a.data[name]
 	if !ok {
-		return "", a.bad(name, "is missing")
+		return "", a.invalidMember(name, "is missing")
 	}
 	var value *string
 	if json.Unmarshal(raw, &value) != nil || value == nil {
-		return "", a.bad(name, "is not a string")
+		return "", a.invalidMember(name, "is not a string")
 	}
 	return *value, nil
 }
 
-// hex gives the bytes of a member that has to be an even number of hex digits.
+// hex returns the bytes of a member that must be a positive, even number of hex digits.
 func (a answer) hex(name string) ([]byte, error) {
 	digits, err := a.text(name)
 	if err != nil {
@@ -216,16 +216,16 @@ func (a answer) hex(name string) ([]byte, error) {
 	}
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) == 0 {
-		return nil, a.bad(name, "is not an even number of hex digits")
+		return nil, a.invalidMember(name, "is not an even number of hex digits")
 	}
 	return b, nil
 }
 
-func (a answer) bad(member, problem string) error {
+func (a answer) invalidMember(member, problem string) error {
 	return fmt.Errorf("answer of %s: %s%s %s", a.service, a.path, member, problem)
 }
 
-// unseal opens one protected item whose three parts are members of the answer.
+// unseal decrypts an item whose three parts are members of the answer.
 func (a answer) unseal(t *srp.Session, item seal.Item, dataName string) ([]byte, error) {
 	var sealed seal.Ciphertext
 	for _, m := range []struct {
@@ -248,10 +248,10 @@ func (a answer) unseal(t *srp.Session, item seal.Item, dataName string) ([]byte,
 	return content, nil
 }
 
-// unverified gives the error for an answer that fails a check.
+// unverified returns the error about an answer that fails a check.
 func unverified(err error) error { return fmt.Errorf("%w: %w", ErrUnverified, err) }
 
-// shownMembers is the order in which a Step lists what it knows of a result.
+// shownMembers are the members of a result that a Step contains, in its order.
 var shownMembers = [...]string{
 	"registrationIdentifier", "activationPassword", "activationImage", "expiresAt",
 	"serverEphemeralPublicKey", "salt",
@@ -262,11 +262,10 @@ var shownMembers = [...]string{
 	"userID", "domain", "orgUnit", "serialNumber", "serialNo",
 }
 
-// maxObjects is how deep the objects are nested that a Step shows.
+// maxObjects is the depth of nested objects that a Step contains.
 const maxObjects = 2
 
-// show gives a value as people may see it. What is not known to be harmless is
-// hidden.
+// show returns the value of a member for a Step. Values of unknown members are hidden.
 func show(name, value string) string {
 	switch name {
 	case "registrationIdentifier", "registrationID", "licenseType", "userID", "domain", "orgUnit",

@@ -92,6 +92,9 @@ func (d *relayedRedis) set(open, next relay.Fate) {
 	}
 }
 
+// shortTimeout is the timeout of tests in which calls have to wait for it.
+const shortTimeout = 3 * time.Second
+
 // admissions counts calls of AdmitDevice on a registration. Each call adds one to a counter on
 // the server.
 type admissions struct {
@@ -125,18 +128,20 @@ func (d *relayedRedis) admitted(t *testing.T, server *redistest.Server) int32 {
 	return int32(count)
 }
 
-// fillPool opens idle connections to the server of the first relay.
-func (d *relayedRedis) fillPool(t *testing.T, connections int) (goredis.UniversalClient, *admissions) {
+// fillPool opens idle connections to the server of the first relay. On a busy machine, it may
+// take calls longer than the timeout.
+func (d *relayedRedis) fillPool(t *testing.T, connections int, timeout time.Duration) (goredis.UniversalClient, *admissions) {
 	t.Helper()
-	d.settings.PoolSize, d.settings.Timeout, d.settings.DialTimeout = connections, 2*time.Second, time.Second
+	d.settings.PoolSize, d.settings.Timeout, d.settings.DialTimeout = connections, timeout, timeout
 	client := newClient(t, d.settings)
 	a := &admissions{s: redis.New(client, redis.Options{}), identifier: d.identifier}
 	r := record(d.identifier)
 	r.Kind = activation.KindAffinity
-	create(t, a.s, r)
-	if err := a.admit(t); err != nil { // the server knows the script from here on
-		t.Fatal(err)
-	}
+	poll.Until(t, "the registration", func() bool {
+		_, ok, err := a.s.Create(t.Context(), r, activation.Generation{})
+		return err == nil && ok
+	})
+	poll.Until(t, "a server that knows the script", func() bool { return a.admit(t) == nil })
 	openConnections(t, client, "{"+d.identifier+"}", connections)
 	if got := d.relays[0].Open(); got < connections {
 		t.Fatalf("%d connections, want %d", got, connections)
@@ -165,8 +170,8 @@ func TestBrokenConnections(t *testing.T) {
 			t.Run(fmt.Sprint(tt.name, " ", tt.pooled, " ", tt.callers, " ", name), func(t *testing.T) {
 				t.Parallel()
 				d := tt.start(t)
-				_, a := d.fillPool(t, tt.pooled)
-				before, most := int32(0), int32(tt.callers)
+				_, a := d.fillPool(t, tt.pooled, shortTimeout)
+				before, most := a.lost.Load(), int32(tt.callers)
 				if name == "outage" {
 					d.set(fate, fate)
 					for !refusedByBreaker(a.admit(t)) {
@@ -220,7 +225,7 @@ func TestMovedMaster(t *testing.T) {
 		t.Run(fmt.Sprint(pooled), func(t *testing.T) {
 			t.Parallel()
 			d := relayedServer(t)
-			_, a := d.fillPool(t, pooled)
+			_, a := d.fillPool(t, pooled, poll.Patience)
 			next := moveMaster(t, &d)
 			for range 2 * pooled {
 				if err := a.admit(t); err != nil {
@@ -239,7 +244,7 @@ func TestMovedMaster(t *testing.T) {
 func TestEveryCallConnects(t *testing.T) {
 	t.Parallel()
 	d := relayedTLSServer(t)
-	_, a := d.fillPool(t, 1)
+	_, a := d.fillPool(t, 1, shortTimeout)
 	d.set(relay.Hold, relay.Hold)
 	_ = a.admit(t) // uses the existing connection
 	for {
@@ -257,7 +262,7 @@ func TestEveryCallConnects(t *testing.T) {
 func TestReadOnlyIsRetriedOnce(t *testing.T) {
 	t.Parallel()
 	d := relayedServer(t)
-	_, a := d.fillPool(t, 10)
+	_, a := d.fillPool(t, 10, poll.Patience)
 	d.server.Command(t, "CONFIG", "RESETSTAT")
 	d.server.Command(t, "REPLICAOF", "127.0.0.1", "1")
 	if err := a.admit(t); !errors.Is(err, activation.ErrUnavailable) || !strings.Contains(err.Error(), "READONLY") {
@@ -272,7 +277,7 @@ func TestReadOnlyIsRetriedOnce(t *testing.T) {
 func TestOnlyRefusedScriptsAreRepeated(t *testing.T) {
 	t.Parallel()
 	d := relayedServer(t)
-	client, _ := d.fillPool(t, 1)
+	client, _ := d.fillPool(t, 1, poll.Patience)
 	s := redis.New(client, redis.Options{})
 	claim := ownership.Claim{Key: "1", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
 	if won, err := s.Claim(t.Context(), ownership.Login, claim, serialNumber, time.Minute); err != nil || !won {

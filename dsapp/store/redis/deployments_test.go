@@ -237,12 +237,22 @@ func openConnections(t *testing.T, client goredis.UniversalClient, key string, c
 			t.Fatal(err)
 		}
 	}
-	for range connections {
-		conn := node.Conn()
-		defer conn.Close()
-		if err := conn.Ping(t.Context()).Err(); err != nil {
-			t.Fatal(err)
+	var open []*goredis.Conn
+	defer func() {
+		for _, conn := range open {
+			conn.Close()
 		}
+	}()
+	for range connections {
+		poll.Until(t, "a connection", func() bool {
+			conn := node.Conn()
+			if conn.Ping(t.Context()).Err() != nil {
+				conn.Close()
+				return false
+			}
+			open = append(open, conn)
+			return true
+		})
 	}
 }
 

@@ -147,13 +147,8 @@ func valueOr(configured *int, preset int) int {
 	return *configured
 }
 
-<<<<<<< HEAD
 // addresses returns the rules by which client addresses are grouped for counting.
-func (l *Limits) addresses() (*ratelimit.Addresses, error) {
-=======
-// addresses returns what tells whom the limits count an address for.
 func (l *Limits) addresses() (*ratelimit.AddressMapper, error) {
->>>>>>> rest
 	prefixes := make([]netip.Prefix, len(l.NAT64Prefixes))
 	for i, text := range l.NAT64Prefixes {
 		var err error

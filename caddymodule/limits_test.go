@@ -6,17 +6,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ratelimit"
 )
 
-<<<<<<< HEAD
 // admitExactly reports whether every limiter admits exactly as many calls as v says, for a
 // source that nothing was counted for.
 func (l *limiters) admitExactly(name string, v limitValues) bool {
-	source := ratelimit.Named(name)
-=======
-// admits reports whether every limiter admits as much as r says, for a source that
-// nothing was counted for.
-func (c *counters) admits(name string, r counts) bool {
 	source := ratelimit.ApplicationSource(name)
->>>>>>> rest
 	for limiter, limit := range map[*ratelimit.Limiter]int{
 		l.failedKeys: v.failedKeys, l.exchanges: v.exchanges, l.proofs: v.exchanges, l.registrations: v.registrations, l.calls: v.calls,
 	} {
@@ -81,11 +74,7 @@ func TestDefaultsOfLimits(t *testing.T) {
 	l := newLimiters(v)
 	for _, limiter := range []*ratelimit.Limiter{l.failedKeys, l.exchanges, l.proofs, l.registrations, l.calls} {
 		for range 10_000 {
-<<<<<<< HEAD
-			if ok, _ := limiter.Allow(ratelimit.Named("a")); !ok {
-=======
-			if ok, _ := l.Allow(ratelimit.ApplicationSource("a")); !ok {
->>>>>>> rest
+			if ok, _ := limiter.Allow(ratelimit.ApplicationSource("a")); !ok {
 				t.Fatal("something is limited")
 			}
 		}

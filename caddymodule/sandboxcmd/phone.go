@@ -302,11 +302,7 @@ rejects it. The phone sends the key of the request in an encrypted message; with
 
 // answer retrieves a pending request, prints it and passes it to finish.
 func (o *requestOptions) answer(
-<<<<<<< HEAD
-	ctx context.Context, out io.Writer, kind sandbox.Kind, finish func(*sandbox.Phone, *sandbox.Authenticator, sandbox.Pending) error,
-=======
-	ctx context.Context, out io.Writer, kind sandbox.Kind, end func(*sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
->>>>>>> rest
+	ctx context.Context, out io.Writer, kind sandbox.Kind, finish func(*sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
 ) error {
 	switch {
 	case o.scan && o.requestKey == "":
@@ -402,16 +398,10 @@ func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-<<<<<<< HEAD
 // describeApproval returns the user and the device of an approval as the end of a sentence, or
 // the empty string if both are unknown.
-func describeApproval(a sandbox.Authenticated) string {
-	if a == (sandbox.Authenticated{}) {
-=======
-// describe tells for whom and by what an approval counts, empty if nothing is known.
-func describe(a sandbox.AuthenticatedUser) string {
+func describeApproval(a sandbox.AuthenticatedUser) string {
 	if a == (sandbox.AuthenticatedUser{}) {
->>>>>>> rest
 		return ""
 	}
 	text := " for " + a.UserID

@@ -47,7 +47,7 @@ type Registered struct {
 // registered.
 //
 // The error is an *InvalidError for values that cannot be registered, ErrExists,
-// ErrOverdue, or wraps ErrUnavailable.
+// ErrExpired, or wraps ErrUnavailable.
 func (s *Service) Register(ctx context.Context, r Registration) (Registered, error) {
 	data, err := r.check()
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 	defer clear(data)
 	expires := r.Started.Add(s.registrationLifetime)
 	if s.remaining(r.Started) <= 0 {
-		return Registered{}, ErrOverdue
+		return Registered{}, ErrExpired
 	}
 	v, err := s.open(ctx)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *Service) create(ctx context.Context, v vault, record Record, r Registra
 	var replaces Generation
 	for range maxCreates {
 		if record.Lifetime = s.remaining(r.Started); record.Lifetime <= 0 {
-			return false, ErrOverdue
+			return false, ErrExpired
 		}
 		existing, created, err := v.store.Create(ctx, record, replaces)
 		if err != nil {

@@ -244,7 +244,7 @@ func TestOverdue(t *testing.T) {
 	w := newWorld(t)
 	r := w.mdl("e3wfISG9")
 	w.clock.advance(10 * time.Minute)
-	if got, err := w.Register(t.Context(), r); !same(err, ErrOverdue) || got != (Registered{}) {
+	if got, err := w.Register(t.Context(), r); !same(err, ErrExpired) || got != (Registered{}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if calls := w.store.take(); len(calls) != 0 {
@@ -252,7 +252,7 @@ func TestOverdue(t *testing.T) {
 	}
 	r.Started = w.clock.now()
 	w.store.before["SimulationSecret"] = func() { w.clock.advance(10 * time.Minute) }
-	if _, err := w.Register(t.Context(), r); !same(err, ErrOverdue) {
+	if _, err := w.Register(t.Context(), r); !same(err, ErrExpired) {
 		t.Errorf("got %v", err)
 	}
 	r.Started = w.clock.now().Add(time.Minute)

@@ -58,8 +58,8 @@ var (
 	ErrExists = errors.New("registration exists")
 	// ErrBusy means that too many exchanges are under way.
 	ErrBusy = errors.New("too many exchanges")
-	// ErrOverdue means that a registration's lifetime was over before it was stored.
-	ErrOverdue = errors.New("registration lifetime is over")
+	// ErrExpired means that a registration's lifetime was over before it was stored.
+	ErrExpired = errors.New("registration lifetime is over")
 )
 
 // InvalidError is a value that was refused for its form.

@@ -283,7 +283,7 @@ type fakeOwnership struct {
 	decideErr  error
 	kind       ownership.Kind
 	key        string
-	claimant   ownership.Claimant
+	claimant   ownership.Caller
 	won        bool
 	claimErr   error
 	claimed    ownership.Owner
@@ -291,7 +291,7 @@ type fakeOwnership struct {
 	releaseErr error
 }
 
-func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error) {
+func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c ownership.Caller) (ownership.Decision, error) {
 	f.rig.did(call)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -303,18 +303,18 @@ func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c o
 }
 
 func (f *fakeOwnership) Retrieving(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
-	return f.decide("retrieving", kind, string(key), ownership.Claimant{})
+	return f.decide("retrieving", kind, string(key), ownership.Caller{})
 }
 
 func (f *fakeOwnership) Completing(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
-	return f.decide("completing", kind, string(key), ownership.Claimant{})
+	return f.decide("completing", kind, string(key), ownership.Caller{})
 }
 
-func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error) {
+func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key form.Key, c ownership.Caller) (ownership.Decision, error) {
 	return f.decide("cancelling", kind, string(key), c)
 }
 
-func (f *fakeOwnership) Claim(_ context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (bool, error) {
+func (f *fakeOwnership) RecordOwner(_ context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (bool, error) {
 	f.rig.did("claim")
 	f.mu.Lock()
 	defer f.mu.Unlock()

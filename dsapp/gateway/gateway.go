@@ -37,13 +37,13 @@ type Activation interface {
 	Complete(ctx context.Context, a activation.Admission) error
 }
 
-// Ownership remembers who retrieved which pending request. Claim and Release do
+// Ownership remembers who retrieved which pending request. RecordOwner and Release do
 // their work even if their context has ended.
 type Ownership interface {
 	Retrieving(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
 	Completing(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
-	Cancelling(ctx context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error)
-	Claim(ctx context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (won bool, err error)
+	Cancelling(ctx context.Context, kind ownership.Kind, key form.Key, c ownership.Caller) (ownership.Decision, error)
+	RecordOwner(ctx context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (won bool, err error)
 	Release(ctx context.Context, d ownership.Decision) error
 }
 

@@ -795,7 +795,7 @@ func TestNoSecretsOutside(t *testing.T) {
 		&authserver.Refusal{Instance: "backup", Codes: notFound.Codes},
 	}
 	decisions := []ownership.Decision{
-		{Verdict: ownership.Forward}, {Verdict: ownership.Forward, Blind: errOwnership}, {Verdict: ownership.AlreadyOwned, Known: true}, {Verdict: ownership.Foreign},
+		{Verdict: ownership.Forward}, {Verdict: ownership.Forward, StoreErr: errOwnership}, {Verdict: ownership.AlreadyOwned, Known: true}, {Verdict: ownership.Foreign},
 	}
 	all := maps.Clone(operations)
 	all["register standard"] = registerStandard

@@ -153,7 +153,7 @@ func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r Retrieve
 // error is the refusal for whom another was faster. That no owner could be kept is
 // reported and no error: the server gives the request to nobody else.
 func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key form.PlainKey, o ownership.Owner) error {
-	won, err := g.ownership.Claim(ctx, kind, key, o)
+	won, err := g.ownership.RecordOwner(ctx, kind, key, o)
 	switch {
 	case err != nil:
 		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictUnowned})
@@ -197,9 +197,9 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 // to hold the request, and another may, that it does not is no answer.
 func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err error) error {
 	refusal, refused := errors.AsType[*authserver.Refusal](err)
-	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.Blind != nil && g.servers.Replicated() {
+	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.StoreErr != nil && g.servers.Replicated() {
 		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: fmt.Errorf(
-			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.Blind)}
+			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.StoreErr)}
 	}
 	if kind == ownership.Login {
 		return g.loginError(err, true)
@@ -215,7 +215,7 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 		r.Key = form.Key(strings.ToUpper(string(r.Key)))
 	}
 	event := AuditEvent{Action: AuditCancelRefused, Subject: form.Subject{SerialNumber: string(r.SerialNumber)}}
-	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
+	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Caller{Application: c.Application, SerialNumber: string(r.SerialNumber)})
 	if err := g.judge(ctx, op, d, err); err != nil {
 		return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 	}
@@ -239,9 +239,9 @@ func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision,
 		return ownershipError(err)
 	}
 	g.decided(ctx, OwnershipEvent{Operation: op, Verdict: verdict(d)})
-	if d.Blind != nil {
+	if d.StoreErr != nil {
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "forwarding a request without knowing its owner",
-			slog.String("operation", string(op)), slog.Any("error", d.Blind))
+			slog.String("operation", string(op)), slog.Any("error", d.StoreErr))
 	}
 	switch d.Verdict {
 	case ownership.Forward:
@@ -256,7 +256,7 @@ func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision,
 // verdict is what is told of a decision.
 func verdict(d ownership.Decision) Verdict {
 	switch {
-	case d.Blind != nil:
+	case d.StoreErr != nil:
 		return VerdictBlind
 	case d.Verdict == ownership.AlreadyOwned:
 		return VerdictAlreadyOwned

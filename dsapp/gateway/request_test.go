@@ -195,14 +195,14 @@ func TestOwnershipDecides(t *testing.T) {
 				r := newRig(t, "", remember)
 				r.servers.err = c.server
 				for key, owner := range c.known {
-					if won, err := service.Claim(t.Context(), k.kind, form.PlainKey(key), owner); !won || err != nil {
+					if won, err := service.RecordOwner(t.Context(), k.kind, form.PlainKey(key), owner); !won || err != nil {
 						t.Fatal(won, err)
 					}
 				}
 				// Requests of the other kind are of no interest.
 				for _, other := range kinds {
 					if other.kind != k.kind {
-						if _, err := service.Claim(t.Context(), other.kind, theKey, foreignElsewhere); err != nil {
+						if _, err := service.RecordOwner(t.Context(), other.kind, theKey, foreignElsewhere); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -248,7 +248,7 @@ func TestOwnershipDecides(t *testing.T) {
 				}
 				for key, owner := range c.after {
 					// Whose it is shows in who may cancel it.
-					d, err := service.Cancelling(t.Context(), k.kind, form.Key(key), ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber})
+					d, err := service.Cancelling(t.Context(), k.kind, form.Key(key), ownership.Caller{Application: owner.Application, SerialNumber: owner.SerialNumber})
 					if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, at(owner.Instance)) {
 						t.Errorf("%s is not %+v's: %+v, %v", key, owner, d, err)
 					}
@@ -427,7 +427,7 @@ func TestCancel(t *testing.T) {
 			if want := (soap.CancelRequest{SerialNumber: "VDS1000003-1", KeyMessage: form.Key(c.sent)}); r.servers.sent != want || r.servers.to.Search != wrapped || !slices.Equal(r.servers.to.Instances, []string{"backup", "third"}) {
 				t.Errorf("%s: command is %+v to %q, want %+v", k.kind, r.servers.sent, r.servers.to.Instances, want)
 			}
-			if want := (ownership.Claimant{Application: "bank-site", SerialNumber: "VDS1000003-1"}); r.ownership.claimant != want || r.ownership.kind != k.kind || r.ownership.key != c.sent {
+			if want := (ownership.Caller{Application: "bank-site", SerialNumber: "VDS1000003-1"}); r.ownership.claimant != want || r.ownership.kind != k.kind || r.ownership.key != c.sent {
 				t.Errorf("%s: asked for %s of %+v, want %+v", k.kind, r.ownership.kind, r.ownership.claimant, want)
 			}
 			if !reflect.DeepEqual(r.ownership.released, r.ownership.decision) {
@@ -497,7 +497,7 @@ func TestBlindDecision(t *testing.T) {
 	t.Parallel()
 	for _, op := range pendingOperations {
 		r := newRig(t, "")
-		r.ownership.decision.Blind = errOwnership
+		r.ownership.decision.StoreErr = errOwnership
 		if err := operations[op](t.Context(), r); err != nil {
 			t.Errorf("%s: %v", op, err)
 		}
@@ -537,7 +537,7 @@ func TestBlindCompletion(t *testing.T) {
 	} {
 		for _, op := range []Operation{OpCompleteLogin, OpCompleteSignature} {
 			r := newRig(t, "")
-			r.ownership.decision.Blind = c.blind
+			r.ownership.decision.StoreErr = c.blind
 			r.servers.replicated, r.servers.err = c.replicated, c.server
 			err := operations[op](t.Context(), r)
 			wantError(t, err, c.want)

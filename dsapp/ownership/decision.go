@@ -35,16 +35,16 @@ type Decision struct {
 	// Instances to forward to, in order, none twice. If there is none, any
 	// instance may hold the request.
 	Instances []string
-	// Blind is why the store could not be asked, else nil. The decision is then
+	// StoreErr is why the store could not be asked, else nil. The decision is then
 	// the one for a request without an owner.
-	Blind error
+	StoreErr error
 
 	// release is the claim that Release removes, nil for none.
 	release *held
 }
 
-// Claimant is who wants to cancel a request.
-type Claimant struct {
+// Caller is who wants to cancel a request.
+type Caller struct {
 	// Application is the name of the caller's key.
 	Application string
 	// SerialNumber of the device.
@@ -73,7 +73,7 @@ type held struct {
 
 // decide judges a call about the claims that were found: that to a request with
 // a plain key, or all of the claimant's device.
-func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Decision {
+func decide(op operation, found []held, c Caller, unknown UnknownRequests) Decision {
 	if len(found) == 0 {
 		if op >= cancelling && unknown == RefuseUnknown {
 			return Decision{Verdict: Foreign}
@@ -109,7 +109,7 @@ func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Dec
 // cancel by one is not forwarded without knowing the owner: an outage, which load
 // can bring about, would let anybody cancel. A wrapped key was made by the device,
 // which the authentication server checks.
-func (s *Service) conclude(ctx context.Context, op operation, found []held, c Claimant, err error) (Decision, error) {
+func (s *Service) conclude(ctx context.Context, op operation, found []held, c Caller, err error) (Decision, error) {
 	d := decide(op, found, c, s.unknown)
 	if err == nil {
 		return d, nil
@@ -118,6 +118,6 @@ func (s *Service) conclude(ctx context.Context, op operation, found []held, c Cl
 	if errors.Is(err, errUnread) || op == cancelling || d.Verdict != Forward || ctx.Err() != nil {
 		return Decision{}, err
 	}
-	d.Blind = err
+	d.StoreErr = err
 	return d, nil
 }

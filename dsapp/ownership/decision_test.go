@@ -9,7 +9,7 @@ import (
 // call wants.
 func TestDecide(t *testing.T) {
 	t.Parallel()
-	c := Claimant{Application: "bank-app", SerialNumber: "VDS1000000-1"}
+	c := Caller{Application: "bank-app", SerialNumber: "VDS1000000-1"}
 	claim := func(key string, o Owner) held {
 		return held{kind: Login, key: key, token: Token{1}, owner: o}
 	}
@@ -63,7 +63,7 @@ func TestDecide(t *testing.T) {
 					want = Foreign
 				}
 				d := decide(tt.op, tt.found, c, policy)
-				if d.Verdict != want || d.Known != (tt.found != nil) || !slices.Equal(d.Instances, tt.to) || d.Blind != nil {
+				if d.Verdict != want || d.Known != (tt.found != nil) || !slices.Equal(d.Instances, tt.to) || d.StoreErr != nil {
 					t.Errorf("unknown requests: %s: %+v, want %s to %v", policy, d, want, tt.to)
 				}
 				var release string

@@ -133,21 +133,21 @@ func New(c Config) (*Service, error) {
 // was retrieved before, else Forward. See Decision for the error.
 func (s *Service) Retrieving(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
 	found, err := s.owner(ctx, kind, string(key))
-	return s.conclude(ctx, retrieving, found, Claimant{}, err)
+	return s.conclude(ctx, retrieving, found, Caller{}, err)
 }
 
 // Completing decides on the completion of a request: always Forward, to the
 // instance that holds it if that is known. See Decision for the error.
 func (s *Service) Completing(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
 	found, err := s.owner(ctx, kind, string(key))
-	return s.conclude(ctx, completing, found, Claimant{}, err)
+	return s.conclude(ctx, completing, found, Caller{}, err)
 }
 
 // Cancelling decides on the cancellation of a request by c. A wrapped key does not
 // tell which of the device's requests it means: the instances are then those of
 // all that the application may cancel. A plain key is looked up unless it is refused
 // anyway. See Decision for the error.
-func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Claimant) (Decision, error) {
+func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Caller) (Decision, error) {
 	if key.Wrapped() {
 		found, err := s.pending(ctx, kind, c.SerialNumber)
 		return s.conclude(ctx, cancellingWrapped, found, c, err)
@@ -159,11 +159,11 @@ func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Cla
 	return s.conclude(ctx, cancelling, found, c, err)
 }
 
-// Claim makes o the owner of a request that was retrieved just now, and reports
+// RecordOwner makes o the owner of a request that was retrieved just now, and reports
 // whether it is: another one may have been faster. It does so even if ctx has
 // ended, and tries again if the outcome is unknown. The error wraps
 // ErrUnavailable; whether o owns the request is then unknown.
-func (s *Service) Claim(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
+func (s *Service) RecordOwner(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
 	c := Claim{Key: string(key)}
 	rand.Read(c.Token[:])
 	store, err := s.seal(ctx, kind, &c, o)

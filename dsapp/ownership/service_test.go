@@ -40,7 +40,7 @@ const (
 
 var (
 	wrapped = strings.Repeat("D2602CE3", 8)
-	mine    = ownership.Claimant{Application: application, SerialNumber: device}
+	mine    = ownership.Caller{Application: application, SerialNumber: device}
 	kinds   = []ownership.Kind{ownership.Login, ownership.Signature}
 )
 
@@ -120,7 +120,7 @@ func refuse(c *ownership.Config) { c.Unknown = ownership.RefuseUnknown }
 func (w *world) claimed(kind ownership.Kind, key, application, serialNumber, instance string) {
 	w.t.Helper()
 	o := ownership.Owner{Application: application, SerialNumber: serialNumber, Instance: instance}
-	if won, err := w.Claim(w.t.Context(), kind, form.PlainKey(key), o); err != nil || !won {
+	if won, err := w.RecordOwner(w.t.Context(), kind, form.PlainKey(key), o); err != nil || !won {
 		w.t.Fatalf("claim: %v, error %v", won, err)
 	}
 	w.store.take()
@@ -129,7 +129,7 @@ func (w *world) claimed(kind ownership.Kind, key, application, serialNumber, ins
 // is fails unless d is the decision wanted and the store was asked that once.
 func (w *world) is(d ownership.Decision, err error, asked string, want ownership.Verdict, known bool, instances ...string) {
 	w.t.Helper()
-	if err != nil || d.Verdict != want || d.Known != known || !slices.Equal(d.Instances, instances) || d.Blind != nil {
+	if err != nil || d.Verdict != want || d.Known != known || !slices.Equal(d.Instances, instances) || d.StoreErr != nil {
 		w.t.Errorf("decision %+v, error %v; want %s, known %v, to %v", d, err, want, known, instances)
 	}
 	if calls := w.store.take(); !slices.Equal(calls, []string{asked}) {
@@ -234,7 +234,7 @@ func TestOwnedRequest(t *testing.T) {
 				w.is(d, err, "Pending", ownership.Forward, true, "backup")
 				w.released(d, true)
 			})
-			for name, c := range map[string]ownership.Claimant{
+			for name, c := range map[string]ownership.Caller{
 				"other application":      {Application: "other-app", SerialNumber: device},
 				"no application":         {SerialNumber: device},
 				"other device":           {Application: application, SerialNumber: "VDS1000000-2"},
@@ -250,7 +250,7 @@ func TestOwnedRequest(t *testing.T) {
 			}
 			run("cancel wrapped by other application", func(t *testing.T, w *world) {
 				t.Helper()
-				d, err := w.Cancelling(t.Context(), kind, form.Key(wrapped), ownership.Claimant{Application: "other-app", SerialNumber: device})
+				d, err := w.Cancelling(t.Context(), kind, form.Key(wrapped), ownership.Caller{Application: "other-app", SerialNumber: device})
 				w.is(d, err, "Pending", ownership.Foreign, true)
 				w.released(d, false, plain)
 			})
@@ -264,7 +264,7 @@ func TestPlainCancelIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *ownership.Config) { c.PlainCancel = ownership.RefusePlain })
 	w.claimed(ownership.Login, plain, application, device, "primary")
-	for _, claimant := range []ownership.Claimant{mine, {Application: "other-app", SerialNumber: device}} {
+	for _, claimant := range []ownership.Caller{mine, {Application: "other-app", SerialNumber: device}} {
 		d, err := w.Cancelling(t.Context(), ownership.Login, plain, claimant)
 		if err != nil || d.Verdict != ownership.PlainKey || len(w.store.take()) != 0 {
 			t.Errorf("decision %+v, error %v", d, err)
@@ -347,8 +347,8 @@ func TestBlind(t *testing.T) {
 				if err != nil || d.Verdict != ownership.Forward || d.Known || d.Instances != nil {
 					t.Errorf("%s: decision %+v, error %v", call, d, err)
 				}
-				if !errors.Is(d.Blind, ownership.ErrUnavailable) || !errors.Is(d.Blind, errDown) {
-					t.Errorf("%s: blind because of %v", call, d.Blind)
+				if !errors.Is(d.StoreErr, ownership.ErrUnavailable) || !errors.Is(d.StoreErr, errDown) {
+					t.Errorf("%s: blind because of %v", call, d.StoreErr)
 				}
 				if n := len(w.store.take()); n != tt.calls {
 					t.Errorf("%s: %d store calls", call, n)
@@ -365,7 +365,7 @@ func TestBlind(t *testing.T) {
 					check("cancel", d, err)
 					continue
 				}
-				if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
+				if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.StoreErr != nil {
 					t.Errorf("cancel of %s: decision %+v, error %v", key, d, err)
 				}
 				w.store.take()
@@ -393,7 +393,7 @@ func TestKeysAreNeededForClaims(t *testing.T) {
 			},
 		} {
 			d, err := do()
-			if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.Blind != nil {
+			if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, errDown) || d.Verdict != "" || d.StoreErr != nil {
 				t.Errorf("%s, %s: decision %+v, error %v", policy, call, d, err)
 			}
 		}
@@ -426,7 +426,7 @@ func TestCallerIsGone(t *testing.T) {
 		"cancel wrapped": func() (ownership.Decision, error) { return w.Cancelling(ctx, ownership.Login, form.Key(wrapped), mine) },
 	} {
 		d, err := do()
-		if !errors.Is(err, context.Canceled) || !errors.Is(err, ownership.ErrUnavailable) || d.Verdict != "" || d.Blind != nil {
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, ownership.ErrUnavailable) || d.Verdict != "" || d.StoreErr != nil {
 			t.Errorf("%s: decision %+v, error %v", call, d, err)
 		}
 	}
@@ -439,7 +439,7 @@ func TestClaimAndReleaseOutliveTheCaller(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if won, err := w.Claim(ctx, ownership.Login, plain, ownership.Owner{Application: application, SerialNumber: device, Instance: "primary"}); err != nil || !won {
+	if won, err := w.RecordOwner(ctx, ownership.Login, plain, ownership.Owner{Application: application, SerialNumber: device, Instance: "primary"}); err != nil || !won {
 		t.Fatalf("claim: %v, error %v", won, err)
 	}
 	d, err := w.Completing(t.Context(), ownership.Login, plain)
@@ -467,7 +467,7 @@ func TestBounded(t *testing.T) {
 		}
 		w.store.fail["Claim"], w.store.fail["Release"] = hang, hang
 		start := time.Now()
-		if _, err := w.Claim(t.Context(), ownership.Login, "1", ownership.Owner{Application: "a", SerialNumber: "s", Instance: "i"}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := w.RecordOwner(t.Context(), ownership.Login, "1", ownership.Owner{Application: "a", SerialNumber: "s", Instance: "i"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("claim: error %v", err)
 		}
 		if d := time.Since(start); d > 10*time.Second {
@@ -494,7 +494,7 @@ func TestClaim(t *testing.T) {
 		{Application: "other-app", SerialNumber: device, Instance: "primary"},
 		{Application: application, SerialNumber: "VDS1000000-2", Instance: "backup"},
 	} {
-		won, err := w.Claim(t.Context(), ownership.Login, plain, o)
+		won, err := w.RecordOwner(t.Context(), ownership.Login, plain, o)
 		if err != nil || won != (i == 0) {
 			t.Errorf("claim %d: %v, error %v", i, won, err)
 		}
@@ -504,7 +504,7 @@ func TestClaim(t *testing.T) {
 	}
 	d, err := w.Cancelling(t.Context(), ownership.Login, plain, mine)
 	w.is(d, err, "Owner", ownership.Forward, true, "primary")
-	if won, err := w.Claim(t.Context(), ownership.Signature, plain, first); err != nil || !won {
+	if won, err := w.RecordOwner(t.Context(), ownership.Signature, plain, first); err != nil || !won {
 		t.Errorf("claim of the other kind: %v, error %v", won, err)
 	}
 }
@@ -546,7 +546,7 @@ func TestClaimIsRepeated(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			tt.prepare(w)
-			won, err := w.Claim(t.Context(), ownership.Login, plain, o)
+			won, err := w.RecordOwner(t.Context(), ownership.Login, plain, o)
 			if won != tt.won || (err != nil) != tt.fails {
 				t.Errorf("claim: %v, error %v", won, err)
 			}
@@ -583,7 +583,7 @@ func TestClaimCannotBeSealed(t *testing.T) {
 					withoutKeys(c)
 				}
 			})
-			won, err := w.Claim(t.Context(), ownership.Login, plain, tt.owner)
+			won, err := w.RecordOwner(t.Context(), ownership.Login, plain, tt.owner)
 			if won || !errors.Is(err, ownership.ErrUnavailable) || tt.keys != nil && !errors.Is(err, tt.keys) {
 				t.Fatalf("claim: %v, error %v", won, err)
 			}
@@ -698,7 +698,7 @@ func TestUnopened(t *testing.T) {
 				w.restart()
 				check := func(call string, d ownership.Decision, err error) {
 					t.Helper()
-					if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || d.Verdict != "" || d.Blind != nil {
+					if !errors.Is(err, ownership.ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || d.Verdict != "" || d.StoreErr != nil {
 						t.Errorf("%s: decision %+v, error %v", call, d, err)
 						return
 					}
@@ -774,14 +774,14 @@ func TestSealingRoundTrip(t *testing.T) {
 			Application: name.Draw(rt, "application"), SerialNumber: name.Draw(rt, "serial number"), Instance: name.Draw(rt, "instance"),
 		}
 		w.claimed(kind, key, o.Application, o.SerialNumber, o.Instance)
-		c := ownership.Claimant{Application: o.Application, SerialNumber: o.SerialNumber}
+		c := ownership.Caller{Application: o.Application, SerialNumber: o.SerialNumber}
 		for _, k := range []string{key, wrapped} {
 			d, err := w.Cancelling(rt.Context(), kind, form.Key(k), c)
 			if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{o.Instance}) {
 				rt.Fatalf("by the owner: %+v, error %v", d, err)
 			}
 		}
-		other := ownership.Claimant{Application: name.Draw(rt, "other application"), SerialNumber: name.Draw(rt, "other serial number")}
+		other := ownership.Caller{Application: name.Draw(rt, "other application"), SerialNumber: name.Draw(rt, "other serial number")}
 		d, err := w.Cancelling(rt.Context(), kind, form.Key(key), other)
 		if want := other == c; err != nil || (d.Verdict == ownership.Forward) != want {
 			rt.Fatalf("by another: %+v, error %v", d, err)
@@ -804,7 +804,7 @@ func TestRace(t *testing.T) {
 				}
 				return
 			}
-			won, err := w.Claim(t.Context(), ownership.Login, plain, ownership.Owner{
+			won, err := w.RecordOwner(t.Context(), ownership.Login, plain, ownership.Owner{
 				Application: application, SerialNumber: fmt.Sprintf("VDS1000000-%d", i), Instance: "primary",
 			})
 			if err != nil {

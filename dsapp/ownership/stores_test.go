@@ -66,11 +66,11 @@ func TestNodesShareOwners(t *testing.T) {
 				}
 				nodes[i] = s
 			}
-			other := ownership.Claimant{Application: "other-app", SerialNumber: device}
+			other := ownership.Caller{Application: "other-app", SerialNumber: device}
 			verdict := func(want ownership.Verdict, instances int) func(ownership.Decision, error) ownership.Decision {
 				return func(d ownership.Decision, err error) ownership.Decision {
 					t.Helper()
-					if err != nil || d.Blind != nil || d.Verdict != want || len(d.Instances) != instances {
+					if err != nil || d.StoreErr != nil || d.Verdict != want || len(d.Instances) != instances {
 						t.Errorf("decision %+v, error %v; want %s to %d instances", d, err, want, instances)
 					}
 					return d
@@ -84,7 +84,7 @@ func TestNodesShareOwners(t *testing.T) {
 			for i := range 32 {
 				wg.Go(func() {
 					o := ownership.Owner{Application: application, SerialNumber: device, Instance: fmt.Sprintf("instance-%d", i)}
-					won, err := nodes[i%2].Claim(t.Context(), ownership.Login, plain, o)
+					won, err := nodes[i%2].RecordOwner(t.Context(), ownership.Login, plain, o)
 					if err != nil {
 						t.Error(err)
 					}

@@ -65,7 +65,7 @@ type phones struct {
 var (
 	profile  = "rfc5054-2048-sha256"
 	origin   = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
-	claimant = ownership.Claimant{Application: "mobile-app", SerialNumber: serialNumber}
+	claimant = ownership.Caller{Application: "mobile-app", SerialNumber: serialNumber}
 )
 
 type bothStores interface {
@@ -181,7 +181,7 @@ func (s services) fill(t *testing.T) phones {
 	_, known.Evidence, _ = s.begin(t, waiting, known.Passwords[waiting])
 	_, _, known.Salt = s.begin(t, unknown, "any password")
 	owner := ownership.Owner{Application: claimant.Application, SerialNumber: serialNumber, Instance: "backup"}
-	if won, err := s.owners.Claim(t.Context(), ownership.Login, loginKey, owner); err != nil || !won {
+	if won, err := s.owners.RecordOwner(t.Context(), ownership.Login, loginKey, owner); err != nil || !won {
 		t.Fatalf("claim: %v, error %v", won, err)
 	}
 	return known
@@ -213,7 +213,7 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 	if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{"backup"}) {
 		t.Errorf("cancel of the owner: %+v, error %v", d, err)
 	}
-	d, err = s.owners.Cancelling(t.Context(), ownership.Login, loginKey, ownership.Claimant{Application: "other-app", SerialNumber: serialNumber})
+	d, err = s.owners.Cancelling(t.Context(), ownership.Login, loginKey, ownership.Caller{Application: "other-app", SerialNumber: serialNumber})
 	if err != nil || d.Verdict != ownership.Foreign {
 		t.Errorf("cancel of another: %+v, error %v", d, err)
 	}

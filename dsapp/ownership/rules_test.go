@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
 // request is what the rules are about.
@@ -97,7 +99,7 @@ func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Caller, unknown ow
 func TestDecisionsFollowTheRules(t *testing.T) {
 	t.Parallel()
 	r := ring(t, 1)
-	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, newMemory(), r) })
+	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, storetest.NewMemory(time.Now), r) })
 }
 
 func checkDecisions(rt *rapid.T, store ownership.Store, r *seal.Keyring) {

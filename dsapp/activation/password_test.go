@@ -135,17 +135,3 @@ func TestPasswordProperty(t *testing.T) {
 		}
 	})
 }
-
-// Every registration has a password of its own.
-func TestPasswordsDiffer(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	seen := make(map[string]bool)
-	for range 20 {
-		p := w.register(w.mdl("e3wfISG9")).Password
-		if seen[p] {
-			t.Fatal("password repeated")
-		}
-		seen[p] = true
-	}
-}

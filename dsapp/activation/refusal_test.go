@@ -1,4 +1,4 @@
-package activation
+package activation_test
 
 import (
 	"bytes"
@@ -16,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 // states puts an identifier into every state in which an exchange cannot
@@ -51,12 +54,12 @@ var states = []struct {
 	{"tombstone", func(w *world, id string) string {
 		r := w.register(w.mdl(form.Identifier(id)))
 		w.burn(form.Identifier(id))
-		w.clock.advance(w.registrationLifetime)
+		w.clock.Advance(w.registrationLifetime)
 		return r.Password
 	}},
 	{"expired", func(w *world, id string) string {
 		r := w.register(w.mdl(form.Identifier(id)))
-		w.clock.advance(w.registrationLifetime)
+		w.clock.Advance(w.registrationLifetime)
 		return r.Password
 	}},
 	{"affinity", func(w *world, id string) string { w.register(w.affinity(form.Identifier(id))); return "any password" }},
@@ -65,7 +68,7 @@ var states = []struct {
 		if err := w.activate(form.Identifier(id), r.Password); err != nil {
 			w.t.Fatal(err)
 		}
-		a, err := w.AdmitConfirmation(context.Background(), form.Identifier(id), KindMDL)
+		a, err := w.AdmitConfirmation(context.Background(), form.Identifier(id), activation.KindMDL)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -97,31 +100,28 @@ func TestRefusalsAreAlike(t *testing.T) {
 			const id = "e3wfISG9"
 			password := state.setup(w, id)
 			w.activate("other-id", "everything lazy happens here")
-			w.store.take()
+			w.store.TakeCalls()
 			w.takeAlarms()
 
 			p := w.begin(id, password)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Load", "PutHandshake"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Load", "PutHandshake"}) {
 				t.Errorf("first call asked the store for %v", calls)
 			}
 			if len(p.challenge.ServerPublic) != 512 || len(p.challenge.Salt) != 32 {
 				t.Errorf("challenge %+v", p.challenge)
 			}
-			w.store.peek(id, func(*stored) {
-				h := w.store.last(id)
-				if len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
-					t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
-				}
-			})
+			if h := w.last(id); len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
+				t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
+			}
 
 			proof, err := p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("second call asked the store for %v", calls)
 			}
 			proof, err = p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("a repeated second call asked the store for %v", calls)
 			}
 			if a := w.takeAlarms(); len(a) != 0 {
@@ -142,14 +142,14 @@ func TestUnknownIsCounted(t *testing.T) {
 		for range 5 {
 			p := w.begin(form.Identifier(id), "wrong password")
 			refusedNow(t, p)
-			w.store.peek(form.Identifier(id), func(e *stored) { taken = e.reserved })
+			w.peek(form.Identifier(id), func(e *storetest.Entry) { taken = e.Reserved })
 		}
 		if taken != 3 {
 			t.Errorf("%s: %d attempts were taken", id, taken)
 		}
-		w.store.peek(form.Identifier(id), func(e *stored) {
-			if !e.burned || e.Lifetime != w.registrationLifetime {
-				t.Errorf("%s: burned %t, ends in %v", id, e.burned, e.Lifetime)
+		w.peek(form.Identifier(id), func(e *storetest.Entry) {
+			if !e.Burned || e.Lifetime != w.registrationLifetime {
+				t.Errorf("%s: burned %t, ends in %v", id, e.Burned, e.Lifetime)
 			}
 		})
 	}
@@ -190,20 +190,20 @@ func TestSaltIsStable(t *testing.T) {
 	check("restarted")
 	w.register(w.affinity(id))
 	check("affinity")
-	w.register(Registration{Identifier: id, Kind: KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.standard("").Data, Started: w.clock.now()})
+	w.register(activation.Registration{Identifier: id, Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.standard("").Data, Started: w.clock.Now()})
 	check("standard")
 	other := w.Service
-	w.restart(func(c *Config) { c.MaxAttempts = 1 })
-	r := Registration{Identifier: id, Kind: KindMDL, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.mdl("").Data, Started: w.clock.now()}
+	w.restart(func(c *activation.Config) { c.MaxAttempts = 1 })
+	r := activation.Registration{Identifier: id, Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.mdl("").Data, Started: w.clock.Now()}
 	w.register(r)
 	check("registered by another node")
 	w.Service = other
 	check("on the first node")
 	w.burn(id)
 	check("burned")
-	w.clock.advance(w.registrationLifetime)
+	w.clock.Advance(w.registrationLifetime)
 	check("tombstone")
-	w.clock.advance(TombstoneLifetime)
+	w.clock.Advance(activation.TombstoneLifetime)
 	check("gone")
 
 	if w.begin("e3wfISGA", "any password").challenge.Salt == want {
@@ -220,12 +220,12 @@ func TestSaltIsStable(t *testing.T) {
 func TestSaltFormula(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, ring, err := w.opener(t.Context())
+	_, ring, err := w.config.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.begin("any-id", "any password") // makes the secret
-	secret, err := ring.Open(secretLabel, w.store.secret)
+	secret, err := ring.Open(activation.SecretLabel, w.secret())
 	if err != nil || len(secret) != 32 {
 		t.Fatalf("%d bytes, %v", len(secret), err)
 	}
@@ -255,7 +255,7 @@ func TestSaltFormula(t *testing.T) {
 func TestBurning(t *testing.T) {
 	t.Parallel()
 	for _, attempts := range []int{1, 2, 3, 7} {
-		w := newWorld(t, func(c *Config) { c.MaxAttempts, c.MaxActivations = attempts, 100 })
+		w := newWorld(t, func(c *activation.Config) { c.MaxAttempts, c.MaxActivations = attempts, 100 })
 		r := w.register(w.mdl("e3wfISG9"))
 		for range attempts - 1 {
 			refusedNow(t, w.begin(r.Identifier, "wrong password"))
@@ -265,9 +265,9 @@ func TestBurning(t *testing.T) {
 		}
 		refusedNow(t, w.begin(r.Identifier, "wrong password"))
 		refusedNow(t, w.begin(r.Identifier, r.Password))
-		w.store.peek(r.Identifier, func(e *stored) {
-			if !e.burned || e.Verifier != nil || e.Data != nil {
-				t.Errorf("%d attempts: burned %t, verifier of %d bytes", attempts, e.burned, len(e.Verifier))
+		w.peek(r.Identifier, func(e *storetest.Entry) {
+			if !e.Burned || e.Verifier != nil || e.Data != nil {
+				t.Errorf("%d attempts: burned %t, verifier of %d bytes", attempts, e.Burned, len(e.Verifier))
 			}
 		})
 	}
@@ -277,13 +277,13 @@ func TestBurning(t *testing.T) {
 // nor with a handshake that ended.
 func TestWhatDoesNotCount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	r := w.register(w.mdl("e3wfISG9"))
 	for range 10 {
 		w.begin(r.Identifier, "wrong password")
 	}
 	p := w.begin(r.Identifier, "wrong password")
-	w.clock.advance(w.handshakeLifetime)
+	w.clock.Advance(w.handshakeLifetime)
 	refusedNow(t, p)
 	for range 10 {
 		proof, err := w.Prove(t.Context(), r.Identifier, form.ClientEvidence(strings.Repeat("5", 64)), home)
@@ -312,7 +312,7 @@ func TestNewHandshakeReplaces(t *testing.T) {
 // exactly one wins.
 func TestHandshakeServesOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxActivations = 100 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxActivations = 100 })
 	r := w.register(w.mdl("e3wfISG9"))
 	p := w.begin(r.Identifier, r.Password)
 	var won atomic.Int32
@@ -338,7 +338,7 @@ func TestHandshakeServesOnce(t *testing.T) {
 // the identifier, an earlier handshake is worth nothing and costs nothing.
 func TestHandshakeOfEarlierRegistration(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	first := w.register(w.mdl("e3wfISG9"))
 	p := w.begin(first.Identifier, first.Password)
 	second := w.register(w.mdl("e3wfISG9"))
@@ -356,11 +356,11 @@ func TestHandshakeOfEarlierRegistration(t *testing.T) {
 // which does not touch the registration.
 func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	p := w.begin("e3wfISG9", "any password")
-	saved := w.store.handshakes["e3wfISG9"]
+	saved := w.last("e3wfISG9")
 	r := w.register(w.mdl("e3wfISG9"))
-	w.store.set(func() { w.store.handshakes["e3wfISG9"] = saved })
+	w.store.Do(func(m *storetest.Model) { m.Handshakes["e3wfISG9"] = []*storetest.Handshake{saved} })
 	refusedNow(t, p)
 	if err := w.activate(r.Identifier, r.Password); err != nil {
 		t.Error(err)
@@ -371,9 +371,10 @@ func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 // is known to the server only, but nothing rests on that.
 func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w, book := newWorld(t), newLedger()
+	w.restart(func(c *activation.Config) { c.Open = opens(t, audited{w.store, book}, 1) })
 	p := w.begin("e3wfISG9", "any password")
-	_, ring, err := w.opener(t.Context())
+	_, ring, err := w.config.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,31 +386,29 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plaintext, handshake := named(w.profile, 1+w.profile.StateSize())
+		plaintext, handshake := activation.Named(w.profile, 1+w.profile.StateSize())
 		handshake[0] = genuine
 		public, _, err := w.profile.Begin(handshake[1:], credential, p.client.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
-		m1, err := p.client.Prove(salt, unhex(t, public))
+		m1, err := p.client.Prove(salt, digits.Decode(t, public))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.evidence = hex.EncodeToString(m1)
-		h := w.store.last("e3wfISG9")
-		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
+		h := w.last("e3wfISG9")
+		if h.State, err = ring.Seal(activation.HandshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
 			t.Fatal(err)
 		}
 	}
-	saved := *w.store.last("e3wfISG9")
+	saved := *w.last("e3wfISG9")
 	put(0)
 	refusedNow(t, p)
-	w.store.peek("e3wfISG9", func(e *stored) {
-		if e.won != 0 {
-			t.Error("the store was told of a right proof")
-		}
-	})
-	w.store.handshakes["e3wfISG9"] = []*waiting{&saved}
+	if book.won["e3wfISG9"]+book.superseded["e3wfISG9"] != 0 {
+		t.Error("the store was told of a right proof")
+	}
+	w.store.Do(func(m *storetest.Model) { m.Handshakes["e3wfISG9"] = []*storetest.Handshake{&saved} })
 	put(1) // the store still knows that the record is simulated
 	refusedNow(t, p)
 }
@@ -418,7 +417,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 func TestMaxActivations(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
-		w := newWorld(t, func(c *Config) { c.MaxActivations = n })
+		w := newWorld(t, func(c *activation.Config) { c.MaxActivations = n })
 		r := w.register(w.mdl("e3wfISG9"))
 		for range n {
 			if err := w.activate(r.Identifier, r.Password); err != nil {
@@ -449,7 +448,7 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 	small := w.profile
 	r := w.register(w.mdl("e3wfISG9"))
 	waiting := w.begin(r.Identifier, r.Password)
-	w.restart(func(c *Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
+	w.restart(func(c *activation.Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
 	proof, err := waiting.prove()
 	if err != nil {
 		t.Fatal(err)
@@ -474,7 +473,7 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 		if err != nil || len(c.ServerPublic) != 768 {
 			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
 		}
-		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, ErrRefused) {
+		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, activation.ErrRefused) {
 			t.Errorf("%s: %v", identifier, err)
 		}
 	}
@@ -508,8 +507,8 @@ func TestClientLeavesDuringProof(t *testing.T) {
 	p := w.begin("unknown-id", "any password")
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
-	w.store.take()
-	if _, err := w.Prove(ctx, "unknown-id", form.ClientEvidence(p.evidence), home); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
+	w.store.TakeCalls()
+	if _, err := w.Prove(ctx, "unknown-id", form.ClientEvidence(p.evidence), home); !errors.Is(err, activation.ErrUnavailable) || slices.Contains(w.store.TakeCalls(), "Take") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -524,16 +523,14 @@ func clientLeaves(t *testing.T, when string, right bool) {
 	}
 	p := w.begin(r.Identifier, password)
 	ctx, leave := context.WithCancel(t.Context())
-	w.store.set(func() {
-		map[string]map[string]func(){"before": w.store.before, "after": w.store.after}[when]["Take"] = leave
-	})
+	map[string]func(string, storetest.Hook){"before": w.store.Before, "after": w.store.After}[when]("Take", hook(leave))
 	_, err := w.Prove(ctx, r.Identifier, form.ClientEvidence(p.evidence), home)
 	if right != (err == nil) {
 		t.Errorf("right %t: %v", right, err)
 	}
-	w.store.peek(r.Identifier, func(e *stored) {
-		if len(e.inFlight) != 0 || right != (e.activations == 1) || right != (e.reserved == 0) {
-			t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.inFlight), e.reserved, e.activations)
+	w.peek(r.Identifier, func(e *storetest.Entry) {
+		if len(e.InFlight) != 0 || right != (e.Activations == 1) || right != (e.Reserved == 0) {
+			t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.InFlight), e.Reserved, e.Activations)
 		}
 	})
 }
@@ -552,29 +549,35 @@ func TestStoreFailures(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := w.begin(r.Identifier, r.Password)
-			w.store.take()
+			w.store.TakeCalls()
 			if method == "SimulationSecret" {
 				w.restart()
 			}
-			w.store.fail[method] = cause
+			w.store.Fail(method, cause)
 			calls := map[string]func() (any, error){
-				"Create":             func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
-				"Load":               func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"PutHandshake":       func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"SimulationSecret":   func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"Take":               func() (any, error) { return p.prove() },
-				"Settle":             func() (any, error) { return p.prove() },
-				"AdmitDevice":        func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
-				"ReturnDevice":       func() (any, error) { return Admission{}, w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
-				"AdmitConfirmation":  func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL) },
-				"ReturnConfirmation": func() (any, error) { return Admission{}, w.ReturnConfirmation(ctx, Admission{Identifier: "e3wfISG9"}) },
-				"Remove":             func() (any, error) { return Admission{}, w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"Create":           func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
+				"Load":             func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"PutHandshake":     func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"SimulationSecret": func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"Take":             func() (any, error) { return p.prove() },
+				"Settle":           func() (any, error) { return p.prove() },
+				"AdmitDevice":      func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
+				"ReturnDevice": func() (any, error) {
+					return activation.Admission{}, w.ReturnDevice(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
+				"AdmitConfirmation": func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", activation.KindMDL) },
+				"ReturnConfirmation": func() (any, error) {
+					return activation.Admission{}, w.ReturnConfirmation(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
+				"Remove": func() (any, error) {
+					return activation.Admission{}, w.Complete(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
 			}
 			got, err := calls[method]()
-			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, ErrRefused) || !reflect.ValueOf(got).IsZero() {
+			if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, activation.ErrRefused) || !reflect.ValueOf(got).IsZero() {
 				t.Errorf("got %+v, %v", got, err)
 			}
-			delete(w.store.fail, method)
+			w.store.Fail(method, nil)
 			if method == "SimulationSecret" || method == "Load" || method == "PutHandshake" {
 				if _, err := calls[method](); err != nil {
 					t.Errorf("after the store is back: %v", err)
@@ -588,9 +591,9 @@ func TestStoreFailures(t *testing.T) {
 func TestRefusalNeedsStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.store.fail["Load"] = errors.New("connection refused")
-	for name, call := range map[string]func(context.Context, form.Identifier) (Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
-		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || a != (Admission{}) {
+	w.store.Fail("Load", errors.New("connection refused"))
+	for name, call := range map[string]func(context.Context, form.Identifier) (activation.Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
+		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, activation.ErrUnavailable) || errors.Is(err, activation.ErrRefused) || a != (activation.Admission{}) {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}
@@ -599,10 +602,10 @@ func TestRefusalNeedsStore(t *testing.T) {
 // The lifetime of a simulated record is that of a registration.
 func TestSimulatedStateEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.RegistrationLifetime = time.Minute })
+	w := newWorld(t, func(c *activation.Config) { c.RegistrationLifetime = time.Minute })
 	w.burn("e3wfISG9")
-	w.clock.advance(time.Minute + TombstoneLifetime)
-	w.store.peek("e3wfISG9", func(e *stored) {
+	w.clock.Advance(time.Minute + activation.TombstoneLifetime)
+	w.peek("e3wfISG9", func(e *storetest.Entry) {
 		if e != nil {
 			t.Error("simulated record is still there")
 		}
@@ -615,7 +618,7 @@ func TestSaltIsKeptWithVerifier(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.register(w.mdl("e3wfISG9"))
-	w.store.secret = nil
+	w.setSecret(nil)
 	w.restart()
 	if err := w.activate(r.Identifier, r.Password); err != nil {
 		t.Error(err)
@@ -636,38 +639,14 @@ func TestSimulatedIsMarked(t *testing.T) {
 	w.burn("probed-id")
 	for id, want := range map[string]bool{"mdl-id": false, "standard-id": false, "affinity-id": false, "burned-id": false, "probed-id": true, "unknown-id": true} {
 		w.begin(form.Identifier(id), "any password")
-		h := w.store.last(id)
+		h := w.last(id)
 		if h.Simulated != want {
 			t.Errorf("%s: simulated %t", id, h.Simulated)
 		}
-		w.store.peek(form.Identifier(id), func(e *stored) {
-			if e != nil && h.Generation != e.Generation || h.Generation == (Generation{}) {
+		w.peek(form.Identifier(id), func(e *storetest.Entry) {
+			if e != nil && h.Generation != e.Generation || h.Generation == (activation.Generation{}) {
 				t.Errorf("%s: generation %x", id, h.Generation)
 			}
 		})
-	}
-}
-
-// Which records an exchange can succeed with.
-func TestUsable(t *testing.T) {
-	t.Parallel()
-	good := Record{Kind: KindMDL, Verifier: []byte{1}, Lifetime: 1}
-	for name, c := range map[string]struct {
-		change func(*Record)
-		want   bool
-	}{
-		"mdl":         {func(*Record) {}, true},
-		"standard":    {func(r *Record) { r.Kind = KindStandard }, true},
-		"affinity":    {func(r *Record) { r.Kind = KindAffinity }, false},
-		"simulated":   {func(r *Record) { r.Kind = KindSimulated }, false},
-		"no verifier": {func(r *Record) { r.Verifier = nil }, false},
-		"expired":     {func(r *Record) { r.Lifetime = 0 }, false},
-		"tombstone":   {func(r *Record) { r.Lifetime = -1 }, false},
-	} {
-		r := good
-		c.change(&r)
-		if r.usable() != c.want {
-			t.Errorf("%s: usable %t", name, r.usable())
-		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 // claimants is how many callers claim one request at once.
@@ -406,7 +407,7 @@ func pendings() []claimTest {
 func claimExpiry() []claimTest {
 	ends := func(s *claimSuite, key string) {
 		s.Helper()
-		eventually(s.T, "the end of a claim", func() bool {
+		poll.Until(s.T, "the end of a claim", func() bool {
 			_, found, err := s.store.Owner(s.Context(), ownership.Login, key)
 			return err == nil && !found
 		})
@@ -415,7 +416,7 @@ func claimExpiry() []claimTest {
 		{"expiry: a claim ends, and the request is free", func(s *claimSuite) {
 			s.claimed(ownership.Login, "1", "device-1", brief)
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 			next := s.claimed(ownership.Login, "1", "device-2", lifetime)
 			s.owned(ownership.Login, next)
 			s.pending(ownership.Login, "device-1")
@@ -426,7 +427,7 @@ func claimExpiry() []claimTest {
 			s.claimed(ownership.Login, "2", "device-1", brief)
 			longer := s.claimed(ownership.Login, "3", "device-1", 2*lifetime)
 			ends(s, "2")
-			eventually(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 2 })
+			poll.Until(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 2 })
 			s.pending(ownership.Login, "device-1", long, longer)
 			s.owned(ownership.Login, long)
 			s.owned(ownership.Login, longer)
@@ -435,7 +436,7 @@ func claimExpiry() []claimTest {
 			long := s.claimed(ownership.Login, "1", "device-1", lifetime)
 			s.claimed(ownership.Login, "2", "device-1", brief)
 			ends(s, "2")
-			eventually(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
+			poll.Until(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
 			s.pending(ownership.Login, "device-1", long)
 		}},
 		{"expiry: repeating a claim does not prolong it", func(s *claimSuite) {
@@ -446,7 +447,7 @@ func claimExpiry() []claimTest {
 				}
 			}
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 		}},
 		{"expiry: a refused claim does not prolong the owner's", func(s *claimSuite) {
 			c := s.claimed(ownership.Login, "1", "device-1", short)
@@ -455,7 +456,7 @@ func claimExpiry() []claimTest {
 			}
 			s.owned(ownership.Login, c)
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 		}},
 		{"expiry: a claim that follows an ended one is a claim of its own", func(s *claimSuite) {
 			first := s.claimed(ownership.Login, "1", "device-1", brief)
@@ -463,7 +464,7 @@ func claimExpiry() []claimTest {
 			second := s.claimed(ownership.Login, "1", "device-1", lifetime)
 			s.release(ownership.Login, "1", first.Token, "device-1")
 			s.owned(ownership.Login, second)
-			eventually(s.T, "the list of the second claim", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
+			poll.Until(s.T, "the list of the second claim", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
 			s.pending(ownership.Login, "device-1", second)
 		}},
 		{"expiry: an ended claim takes nobody's place", func(s *claimSuite) {

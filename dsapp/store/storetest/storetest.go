@@ -21,17 +21,15 @@ import (
 // reach it, and large enough for every test that does not mean to.
 const MaxSimulated = 64
 
-// Limits that the suite waits and lives by.
+// Lifetimes and limits of the suite.
 const (
-	// lifetime is long enough for no test to see it end.
+	// lifetime does not end within a test.
 	lifetime = time.Minute
-	// brief is the lifetime of what a test waits to see end.
+	// brief is the lifetime of what a test waits for to end.
 	brief = 150 * time.Millisecond
 	// short is for what must end after some calls that have to succeed before.
-	short = 3 * time.Second
-	// patience bounds every wait.
-	patience = 10 * time.Second
-	// maxAttempts and maxActivations are the limits of tests that do not care.
+	short = 6 * time.Second
+	// maxAttempts and maxActivations are the limits where a test does not depend on them.
 	maxAttempts    = 3
 	maxActivations = 3
 )
@@ -345,26 +343,6 @@ func withoutData(r activation.Record) activation.Record {
 func withoutSecrets(r activation.Record) activation.Record {
 	r.Verifier, r.Data = nil, nil
 	return r
-}
-
-func (s *suite) eventually(what string, done func() bool) {
-	s.Helper()
-	eventually(s.T, what, done)
-}
-
-// eventually polls until done reports true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(patience)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("after %v: still waiting for %s", patience, what)
-		}
-	}
 }
 
 // elapse lets time pass: the end of a handshake cannot be polled, because looking

@@ -123,34 +123,3 @@ func TestBoundWithoutExchange(t *testing.T) {
 		}
 	}
 }
-
-// The activation service is told where the calls of an exchange come from. What it
-// says about others is audited, and changes nothing about the answer.
-func TestContentionIsAudited(t *testing.T) {
-	t.Parallel()
-	for _, contended := range []bool{false, true} {
-		r := newRig(t, "")
-		r.activation.challenge.Contended = contended
-		got, err := r.GenerateEphemeralKey(t.Context(), theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: theClientPublic})
-		if want := (GenerateEphemeralKeyResult{ServerPublic: "B0", Salt: "5A17"}); err != nil || got != want {
-			t.Errorf("got %+v, %v, want %+v", got, err, want)
-		}
-		var want []AuditEvent
-		if contended {
-			want = []AuditEvent{{
-				Action: AuditExchangeContended, Operation: OpGenerateEphemeralKey, Application: theCaller.Application, Registration: "e3wfISG9",
-			}}
-		}
-		if !slices.Equal(r.events.audits, want) {
-			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-		}
-		origin := activation.Origin{Address: theCaller.Source, Application: theCaller.Application}
-		if r.activation.from != origin {
-			t.Errorf("first call from %+v, want %+v", r.activation.from, origin)
-		}
-		r.activation.from = activation.Origin{}
-		if err := operations[OpGenerateActivationData](t.Context(), r); err != nil || r.activation.from != origin {
-			t.Errorf("second call from %+v, want %+v, error %v", r.activation.from, origin, err)
-		}
-	}
-}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -33,15 +32,11 @@ func TestAuthenticate(t *testing.T) {
 			t.Errorf("result is %+v, %v, want %+v", got, err, c.want)
 		}
 		r.wantTrace(t, "authUser")
-		if want := (soap.AuthUserRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword}); r.servers.sent != want || len(r.servers.to.Instances) != 0 {
-			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-		}
-		if want := []AuditEvent{{
+		r.wantSent(t, soap.AuthUserRequest{UserID: "jane.doe", Domain: "mydomain.com", Password: theOneTimePassword})
+		r.wantAudits(t, AuditEvent{
 			Action: AuditAuthenticated, Operation: OpAuthenticate, Application: "bank-site",
 			Subject: form.Subject{UserID: c.user, Domain: c.domain, SerialNumber: c.told.SerialNumber, Instance: "backup"},
-		}}; !slices.Equal(r.events.audits, want) {
-			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-		}
+		})
 	}
 }
 
@@ -53,17 +48,13 @@ func TestUpdateNotificationID(t *testing.T) {
 		t.Error(err)
 	}
 	r.wantTrace(t, "updateDevicePNID")
-	if want := (soap.UpdateDevicePNIDRequest{
+	r.wantSent(t, soap.UpdateDevicePNIDRequest{
 		UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", DevicePNID: form.NotificationID(strings.ToUpper(theNotificationID)),
-	}); r.servers.sent != want {
-		t.Errorf("command is %+v, want %+v", r.servers.sent, want)
-	}
-	if want := []AuditEvent{{
+	})
+	r.wantAudits(t, AuditEvent{
 		Action: AuditNotificationIDUpdated, Operation: OpUpdateNotificationID, Application: "bank-site",
 		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", Instance: "backup"},
-	}}; !slices.Equal(r.events.audits, want) {
-		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-	}
+	})
 }
 
 // With HideUnknownUsers a refused login tells nothing about the user: every status but

@@ -40,17 +40,13 @@ func TestRelayRegister(t *testing.T) {
 		if want := (RegisterActivationResult{RegistrationIdentifier: "e3wfISG9", ActivationPassword: "server-PASSWORD", ExpiresAt: theExpiry}); got != want {
 			t.Errorf("result is %+v, want %+v", got, want)
 		}
-		if want := (soap.DSAPPSRPRegisterRequest{
+		r.wantSent(t, soap.DSAPPSRPRegisterRequest{
 			UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
-		}); r.servers.sent != want {
-			t.Errorf("command is %+v, want %+v", r.servers.sent, want)
-		}
+		})
 		// Nothing of the password is kept.
-		if want := (activation.Registration{
+		r.wantRegistration(t, activation.Registration{
 			Identifier: "e3wfISG9", Kind: activation.KindAffinity, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Started: theTime,
-		}); r.activation.registration != want {
-			t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
-		}
+		})
 		r.wantActions(t, AuditRegistered)
 	}
 }
@@ -97,12 +93,10 @@ func TestRelayNonsenseRegistrations(t *testing.T) {
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "reserve", "dsappSRPRegister", "release")
-		if want := []AuditEvent{{
+		r.wantAudits(t, AuditEvent{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: form.Identifier(c.identifier),
 			Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup"},
-		}}; !slices.Equal(r.events.audits, want) {
-			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
-		}
+		})
 	}
 }
 
@@ -154,9 +148,7 @@ func TestRelayExchange(t *testing.T) {
 	if want := (GenerateEphemeralKeyResult{ServerPublic: theServerPublic, Salt: theSalt}); err != nil || challenge != want {
 		t.Errorf("result is %+v, %v, want %+v", challenge, err, want)
 	}
-	if want := (soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-		t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-	}
+	r.wantSent(t, soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}, "backup")
 	r.wantTrace(t, "locate", "dsappSRPGenerateEphemeralKey")
 	r.wantActions(t)
 
@@ -182,9 +174,7 @@ func TestRelayExchange(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: result is %+v, %v, want %+v", name, got, err, c.want)
 		}
-		if want := (soap.DSAPPSRPEvidenceRequest{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-			t.Errorf("%s: command is %+v to %q, want %+v", name, r.servers.sent, r.servers.to.Instances, want)
-		}
+		r.wantSent(t, soap.DSAPPSRPEvidenceRequest{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}, "backup")
 		r.wantTrace(t, "locate", "dsappSRPGenerateActivationData")
 		r.wantActions(t, AuditProven)
 	}
@@ -248,11 +238,9 @@ func TestRelayActivateStandard(t *testing.T) {
 		if want := []activation.Kind{activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
 			t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 		}
-		if want := (soap.DSAPPSRPActivateRequest{
+		r.wantSent(t, soap.DSAPPSRPActivateRequest{
 			RegistrationID: "e3wfISG9", Response: request.Response, DerivationCode: request.DerivationCode,
-		}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-		}
+		}, "backup")
 		if r.activation.completed != theAdmission {
 			t.Errorf("completed %+v", r.activation.completed)
 		}
@@ -271,10 +259,8 @@ func TestRelayActivateUnknownStandard(t *testing.T) {
 		t.Errorf("result is %+v, %v, want %+v", got, err, want)
 	}
 	r.wantTrace(t, "admit confirmation", "dsappSRPActivate")
-	if want := []AuditEvent{{
+	r.wantAudits(t, AuditEvent{
 		Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
 		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
-	}}; !slices.Equal(r.events.audits, want) {
-		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-	}
+	})
 }

@@ -43,24 +43,18 @@ func TestRegisterStandard(t *testing.T) {
 			if want := (RegisterActivationResult{RegistrationIdentifier: "Drawn.8-chars", ActivationPassword: theActivationPassword, ExpiresAt: theExpiry}); got != want {
 				t.Errorf("result is %+v, want %+v", got, want)
 			}
-			if want := (soap.RegisterRequest{
+			r.wantSent(t, soap.RegisterRequest{
 				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: form.SerialNumber(c.asked),
-			}); r.servers.sent != want {
-				t.Errorf("command is %+v, want %+v", r.servers.sent, want)
-			}
-			if want := (activation.Registration{
+			})
+			r.wantRegistration(t, activation.Registration{
 				Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
 				Data:    activation.ActivationData{ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
 				Started: theTime,
-			}); r.activation.registration != want {
-				t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
-			}
-			if want := []AuditEvent{{
+			})
+			r.wantAudits(t, AuditEvent{
 				Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "Drawn.8-chars",
 				Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
-			}}; !slices.Equal(r.events.audits, want) {
-				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-			}
+			})
 		})
 	}
 }
@@ -82,12 +76,10 @@ func TestRegisterStandardNonsense(t *testing.T) {
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "reserve", "REGISTER", "release")
-		if want := []AuditEvent{{
+		r.wantAudits(t, AuditEvent{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site",
 			Subject: form.Subject{UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup"},
-		}}; !slices.Equal(r.events.audits, want) {
-			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
-		}
+		})
 	}
 }
 
@@ -162,20 +154,16 @@ func TestActivateStandard(t *testing.T) {
 			if want := []activation.Kind{activation.KindStandard}; !slices.Equal(r.activation.kinds, want) {
 				t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 			}
-			if want := (soap.ActivateRequest{
+			r.wantSent(t, soap.ActivateRequest{
 				UserID: "jane.doe", Domain: "mydomain.com", Response: c.request.Response, DerivationCode: c.request.DerivationCode,
-			}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-				t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-			}
+			}, "backup")
 			if r.activation.completed != theAdmission {
 				t.Errorf("completed %+v, want %+v", r.activation.completed, theAdmission)
 			}
-			if want := []AuditEvent{{
+			r.wantAudits(t, AuditEvent{
 				Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
 				Subject: form.Subject{UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: c.instance},
-			}}; !slices.Equal(r.events.audits, want) {
-				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-			}
+			})
 		})
 	}
 }

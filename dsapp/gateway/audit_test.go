@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+)
+
+// What authentication servers tell is cut to the limit of an audit event without
+// leaving half a character.
+func TestAuditIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.servers.activated.UserID = "u" + strings.Repeat("ü", 200)
+	if err := operations[OpActivate](t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	if got, want := r.events.audits[0].UserID, "u"+strings.Repeat("ü", 127); got != want {
+		t.Errorf("audited user is %q, want %q", got, want)
+	}
+}
+
+// A refusal of an authentication server is audited with whom or what it is about
+// and the instance that refused, even if another one was to be asked first.
+func TestRefusalAudits(t *testing.T) {
+	t.Parallel()
+	user := AuditEvent{Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com"}}
+	device := AuditEvent{Subject: form.Subject{SerialNumber: "VDS1000003-1"}}
+	registration := AuditEvent{Registration: "e3wfISG9", Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"}}
+	for op, want := range map[Operation]AuditEvent{
+		OpAuthenticate: user, OpCompleteLogin: user, OpCompleteSignature: user,
+		OpCancelLogin: device, OpCancelSignature: device,
+		OpActivate: registration, OpActivateStandard: registration, OpAddDevice: registration,
+		OpUpdateNotificationID: {Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1"}},
+	} {
+		r := newRig(t, "")
+		r.ownership.decision = ownership.Decision{Verdict: ownership.Forward, Known: true, Instances: []string{"backup"}}
+		r.servers.err = &authserver.Refusal{Instance: "third", Codes: errRefusal.Codes}
+		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: errRefusal.Codes})
+		want.Action, want.Operation, want.Application, want.Instance = refusals[op], op, "bank-site", "third"
+		want.Status = errRefusal.Codes.StatusCodeEnum
+		if want := []AuditEvent{want}; !slices.Equal(r.events.audits, want) {
+			t.Errorf("%s: audit is %+v, want %+v", op, r.events.audits, want)
+		}
+	}
+}
+
+// Whatever ends well is reported as that, with the instance that did it.
+func TestSuccesses(t *testing.T) {
+	t.Parallel()
+	for op, before := range calls {
+		for exchange, before := range map[Exchange][]string{ExchangeGateway: before.own, ExchangeRelay: before.relayed} {
+			if before == nil {
+				continue
+			}
+			t.Run(string(op)+" "+string(exchange), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, "", func(c *Config) { c.Exchange = exchange })
+				if err := operations[op](t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+				if got := r.trace[:len(before)]; !slices.Equal(got, before) {
+					t.Errorf("calls were %q, want %q first", r.trace, before)
+				}
+				for _, e := range r.events.audits {
+					if e.Operation != op || e.Application != "bank-site" || e.Instance != "backup" && e.Action != AuditProven {
+						t.Errorf("audit is %+v", e)
+					}
+				}
+				if op != OpGenerateEphemeralKey && len(r.events.audits) != 1 {
+					t.Errorf("audited %q, want one action", r.events.actions())
+				}
+			})
+		}
+	}
+}
+
+// When nobody wants to be told, everything works just as well.
+func TestNobodyIsTold(t *testing.T) {
+	t.Parallel()
+	for op, do := range operations {
+		r := newRig(t, "", func(c *Config) { c.Decided, c.Audit = nil, nil })
+		if err := do(t.Context(), r); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+}
+
+// Whatever happens, no secret of a request or an answer is in an error, an event
+// or the log.
+func TestNoSecretsOutside(t *testing.T) {
+	t.Parallel()
+	inStores := []error{
+		nil, activation.ErrRefused, activation.ErrUnknown, activation.ErrBusy, activation.ErrExists, errStore, errOwnership, errors.New("other"),
+	}
+	inServers := []error{
+		nil, errRefusal, callError(authserver.ErrNotSent), callError(authserver.ErrTimeout), callError(authserver.ErrUndecided), errors.New("other"),
+		&authserver.Refusal{Instance: "backup", Codes: notFound.Codes},
+	}
+	decisions := []ownership.Decision{
+		{Verdict: ownership.Forward}, {Verdict: ownership.Forward, StoreErr: errOwnership}, {Verdict: ownership.AlreadyOwned, Known: true}, {Verdict: ownership.Foreign},
+	}
+	all := maps.Clone(operations)
+	all["register standard"] = registerStandard
+	all["bind standard"] = func(ctx context.Context, r *rig) error {
+		_, err := r.ActivateStandard(ctx, theCaller, ActivateStandardRequest{RegistrationIdentifier: "e3wfISG9", DerivationCode: theDerivationCode})
+		return err
+	}
+	all["cancel by plain key"] = func(ctx context.Context, r *rig) error {
+		_, err := r.CancelSignature(ctx, theCaller, CancelRequest{SerialNumber: "VDS1000003-1", Key: theKey})
+		return err
+	}
+	all["update by odd notification ID"] = func(ctx context.Context, r *rig) error {
+		_, err := r.UpdateNotificationID(ctx, theCaller, UpdateNotificationIDRequest{
+			UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003-1", NotificationID: theNotificationID + "a",
+		})
+		return err
+	}
+	for op, do := range all {
+		for _, exchange := range []Exchange{ExchangeGateway, ExchangeRelay} {
+			for i := range len(inStores) * len(inServers) * len(decisions) {
+				inStore, inServer, decision := inStores[i%len(inStores)], inServers[i/len(inStores)%len(inServers)], decisions[i/len(inStores)/len(inServers)]
+				r := newRig(t, ForwardUnknown, func(c *Config) { c.Exchange = exchange })
+				a := &r.activation
+				a.registerErr, a.beginErr, a.proveErr, a.locateErr, a.admitErr, a.returnErr, a.completeErr = inStore, inStore, inStore, inStore, inStore, inStore, inStore
+				r.ownership.decision, r.ownership.claimErr, r.ownership.releaseErr = decision, inStore, inStore
+				r.servers.err, r.servers.replicated = inServer, true
+				err := do(t.Context(), r)
+				// Answers that are refused for their form, too.
+				r.servers.mdlRegistered.ActivationMessage += "x"
+				r.servers.device.InstanceActivationMessage = theMessage + "x"
+				r.servers.srpRegistered.ActivationPassword += ";"
+				r.servers.retrieved.RequestMessage += "x"
+				r.ownership.decideErr, r.ownership.won = inStore, false
+				err = errors.Join(err, do(t.Context(), r))
+				outside := fmt.Sprintf("%v %v %s", err, &r.events, r.log.String())
+				for _, secret := range secrets {
+					if strings.Contains(strings.ToUpper(outside), strings.ToUpper(secret)) {
+						t.Fatalf("%s, %s with %v and %v tells %q: %s", exchange, op, inStore, inServer, secret, outside)
+					}
+				}
+			}
+		}
+	}
+}

@@ -6,7 +6,7 @@ var (
 	HandshakeLabel = handshakeLabel
 	SecretLabel    = secretLabel
 	EncodeSubject  = encodeSubject
-	Named          = named
+	WithName       = withName
 )
 
 const (

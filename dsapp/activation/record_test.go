@@ -34,9 +34,9 @@ func TestStoredSizes(t *testing.T) {
 		if credential != 16+p.Size() || p.StateSize() != 16+32+3*p.Size() {
 			t.Errorf("%s: a credential of %d bytes, a state of %d", p.Name(), credential, p.StateSize())
 		}
-		b, value := named(p, credential)
+		b, value := withName(p, credential)
 		rand.Read(value)
-		got, again, ok := ps.cut(bytes.Clone(b))
+		got, again, ok := ps.splitName(bytes.Clone(b))
 		if len(b) != 32+credential || !ok || got != Profile(p) || !bytes.Equal(again, value) {
 			t.Errorf("%s: %d bytes, %v, %t", p.Name(), len(b), got, ok)
 		}
@@ -73,7 +73,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(encodeSubject(form.Subject{UserID: "jane", Domain: "domain", Instance: "primary"}))
 	for _, size := range []int{16 + 256, 1 + ps[0].StateSize()} {
-		b, _ := named(ps[0], size)
+		b, _ := withName(ps[0], size)
 		f.Add(b)
 	}
 	f.Add([]byte{0, 3, 'a'})
@@ -87,8 +87,8 @@ func FuzzDecode(f *testing.F) {
 		if x, ok := decodeSubject(b); ok {
 			again("facts", encodeSubject(x))
 		}
-		if p, value, ok := ps.cut(b); ok {
-			b, room := named(p, len(value))
+		if p, value, ok := ps.splitName(b); ok {
+			b, room := withName(p, len(value))
 			copy(room, value)
 			again("value of "+p.Name(), b)
 		}

@@ -386,7 +386,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plaintext, handshake := activation.Named(w.profile, 1+w.profile.StateSize())
+		plaintext, handshake := activation.WithName(w.profile, 1+w.profile.StateSize())
 		handshake[0] = genuine
 		public, _, err := w.profile.Begin(handshake[1:], credential, p.client.Public())
 		if err != nil {

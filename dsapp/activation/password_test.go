@@ -32,6 +32,7 @@ func TestPasswordRule(t *testing.T) {
 		{"short custom numeric", PasswordRule{Length: 5, Alphabet: "9876543210"}, 0, "", "password: length is 5, need 6 to 64"},
 		{"few characters", PasswordRule{Alphabet: "abcdefghi"}, 0, "", "password: alphabet has 9 characters, need at least 10"},
 		{"unknown name", PasswordRule{Alphabet: "digits"}, 0, "", "password: alphabet has 6 characters, need at least 10"},
+		{"twice in a row", PasswordRule{Alphabet: "aabcdefghi"}, 0, "", "password: alphabet has 'a' twice"},
 		{"twice", PasswordRule{Alphabet: "abcdefghija"}, 0, "", "password: alphabet has 'a' twice"},
 		{"semicolon", PasswordRule{Alphabet: "abcdefghij;"}, 0, "", "password: alphabet has a semicolon"},
 		{"space", PasswordRule{Alphabet: "abcdefghij "}, 0, "", "password: alphabet has a character that is not printable ASCII"},

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -649,4 +650,23 @@ func TestSimulatedIsMarked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A store that hangs delays the calls that do not end with the request for a few seconds
+// at most.
+func TestDetachedCallsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.Before("Remove", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		start := time.Now()
+		if err := w.Complete(ctx, activation.Admission{Identifier: "e3wfISG9"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("the call took %v", d)
+		}
+	})
 }

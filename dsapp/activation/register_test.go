@@ -3,6 +3,7 @@ package activation_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,8 +146,12 @@ func TestReplacingGivesUp(t *testing.T) {
 			e.Facts, _ = ring.Seal(activation.RecordLabel(activation.SealedFacts, e.Record), f)
 		})
 	}))
+	w.store.TakeCalls()
 	if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, activation.ErrExists) {
 		t.Errorf("got %v", err)
+	}
+	if calls := w.store.TakeCalls(); !slices.Equal(calls, slices.Repeat([]string{"Create"}, 8)) {
+		t.Errorf("store calls %v", calls)
 	}
 }
 
@@ -154,12 +159,12 @@ func TestReplacingGivesUp(t *testing.T) {
 // taken it is an error.
 func TestDrawnIdentifierCollides(t *testing.T) {
 	t.Parallel()
-	for _, taken := range []int{1, 3, 1000} {
+	for _, taken := range []int{1, 7, 8} {
 		w := newWorld(t)
 		w.config.Open = opens(t, &crowded{Memory: w.store, left: taken}, 1)
 		w.restart()
 		got, err := w.Register(t.Context(), w.standard(""))
-		if taken == 1000 {
+		if taken == 8 {
 			if err == nil || errors.Is(err, activation.ErrExists) || errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("got %+v, %v", got, err)
 			}

@@ -279,8 +279,12 @@ func TestSecretIsLookedAtAgain(t *testing.T) {
 	}
 	w.clock.Advance(time.Second)
 	w.store.Fail("SimulationSecret", errors.New("no answer"))
+	w.store.TakeCalls()
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 		t.Error("the salt changed with a failure of the store")
+	}
+	if !slices.Contains(w.store.TakeCalls(), "SimulationSecret") {
+		t.Error("the secret was not fetched again")
 	}
 	w.store.Fail("SimulationSecret", nil)
 	w.clock.Advance(activation.SecretRefresh)

@@ -15,17 +15,24 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// What authentication servers tell is cut to the limit of an audit event without
-// leaving half a character.
+// Values of authentication servers are cut to the limit of an audit event, between
+// characters.
 func TestAuditIsBounded(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.servers.activated.UserID = "u" + strings.Repeat("ü", 200)
-	if err := operations[OpActivate](t.Context(), r); err != nil {
-		t.Error(err)
-	}
-	if got, want := r.events.audits[0].UserID, "u"+strings.Repeat("ü", 127); got != want {
-		t.Errorf("audited user is %q, want %q", got, want)
+	for given, want := range map[string]string{
+		strings.Repeat("u", 255):       strings.Repeat("u", 255),
+		strings.Repeat("u", 256):       strings.Repeat("u", 255),
+		"u" + strings.Repeat("ü", 200): "u" + strings.Repeat("ü", 127),
+		strings.Repeat("ü", 200):       strings.Repeat("ü", 127),
+	} {
+		r := newRig(t, "")
+		r.servers.activated.UserID = given
+		if err := operations[OpActivate](t.Context(), r); err != nil {
+			t.Error(err)
+		}
+		if got := r.events.audits[0].UserID; got != want {
+			t.Errorf("audited user is %q, want %q", got, want)
+		}
 	}
 }
 

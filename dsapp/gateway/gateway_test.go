@@ -22,8 +22,16 @@ func TestNew(t *testing.T) {
 	good := func() Config {
 		return Config{Activation: &fakeActivation{}, Ownership: &fakeOwnership{}, Servers: &fakeServers{}}
 	}
-	if _, err := New(good()); err != nil {
-		t.Errorf("minimal configuration: %v", err)
+	for name, change := range map[string]func(*Config){
+		"minimal configuration": func(*Config) {},
+		"longest gateway id":    func(c *Config) { c.GatewayID = strings.Repeat("é", 255) },
+		"any other code":        func(c *Config) { c.NoSupportCode = new(int32(1)) },
+	} {
+		c := good()
+		change(&c)
+		if _, err := New(c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	for want, spoil := range map[string]func(*Config){
 		"activation":                        func(c *Config) { c.Activation = nil },

@@ -190,6 +190,10 @@ func TestNew(t *testing.T) {
 	}{
 		{"no store", ownership.Config{}, "no store"},
 		{"negative lifetime", ownership.Config{Open: open, Lifetime: -1}, "lifetime: must be from 1s to 24h"},
+		{"short lifetime", ownership.Config{Open: open, Lifetime: time.Second - 1}, "lifetime: must be from 1s to 24h"},
+		{"shortest lifetime", ownership.Config{Open: open, Lifetime: time.Second}, ""},
+		{"longest lifetime", ownership.Config{Open: open, Lifetime: 24 * time.Hour}, ""},
+		{"long lifetime", ownership.Config{Open: open, Lifetime: 24*time.Hour + 1}, "lifetime: must be from 1s to 24h"},
 		{"unknown policy", ownership.Config{Open: open, Unknown: "drop"}, `unknown: must be "forward" or "refuse"`},
 		{"unknown policy for plain keys", ownership.Config{Open: open, PlainCancel: "drop"}, `plain_cancel: must be "forward" or "refuse"`},
 		{"least", ownership.Config{Open: open}, ""},

@@ -116,7 +116,7 @@ func (w *world) secret() (sealed []byte) {
 
 func (w *world) setSecret(sealed []byte) { w.store.Do(func(m *storetest.Model) { m.Secret = sealed }) }
 
-// hook makes a hook of the store of f.
+// hook returns a hook that calls f.
 func hook(f func()) storetest.Hook {
 	return func(context.Context) error { f(); return nil }
 }
@@ -162,7 +162,7 @@ func (w *world) register(r activation.Registration) activation.Registered {
 	return got
 }
 
-// home is where the calls of tests come from that do not care.
+// home is where calls come from in tests that do not depend on it.
 var home = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
 
 // phone is a client between the two calls.
@@ -402,8 +402,8 @@ func TestDigitsInEitherCase(t *testing.T) {
 	}
 }
 
-// A is judged before anything else and for every identifier alike: the store is
-// not even asked.
+// The form of A is checked first, for every identifier in the same way and without
+// calling the store.
 func TestClientPublicIsCheckedFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -446,7 +446,7 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 	}
 }
 
-// Evidence of the wrong form takes nothing: the handshake still serves.
+// Evidence of the wrong form uses nothing up: the handshake can still be used.
 func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
@@ -493,7 +493,7 @@ func TestMinimalConfig(t *testing.T) {
 	}
 }
 
-// The kernel that computes exchanges is logged once, however often they are prepared.
+// The kernel that computes exchanges is logged once, even if Prepare is called again.
 func TestKernelLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -511,8 +511,8 @@ func TestKernelLog(t *testing.T) {
 	}
 }
 
-// The store decides whether there is room for a registration, until it is released;
-// missing keys count too.
+// Reserve asks the store for room, which is kept until the release. It fails if the keys
+// are missing.
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -543,7 +543,7 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// The room that stores reserve is enough for the longest registration there can be.
+// The room that stores reserve is enough for the longest registration.
 func TestMaxRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.Profiles = using(t, "rfc5054-4096-sha256") })

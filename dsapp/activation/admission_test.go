@@ -12,8 +12,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// The kinds of a call decide; an exchange has to come first; each right proof
-// admits one device, and final calls are limited.
+// A call is admitted only for registrations of its kinds and after an exchange. Each
+// right proof admits one device. Final calls are limited.
 func TestAdmissions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 2 })
@@ -123,8 +123,8 @@ func TestAdmissions(t *testing.T) {
 	final("standard-id", activation.ErrRefused, activation.KindStandard)
 }
 
-// Only a live registration that was made to remember its instance is located, as
-// often as asked. That reads the store once, and changes nothing in it.
+// Locate returns KindAffinity registrations whose lifetime has not passed, any number of
+// times. It reads the store once and changes nothing.
 func TestLocate(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -175,8 +175,7 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-// What Locate says of an identifier without a live registration of its kind is
-// what the final call says of one that may not be made.
+// Locate refuses an identifier with the same error as AdmitConfirmation.
 func TestLocateRefusesLikeFinalCall(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -10,9 +10,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// The proof that uses the last attempt of a registration up, and no other one,
-// tells whose registration it was; nobody registered the identifiers that are
-// only probed. What it says is what every refusal says.
+// The error of the proof that burns a registration says whose registration it was, and no
+// other error does. Its text is that of every refusal. It does not exist for identifiers
+// that nobody registered.
 func TestBurningIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -51,8 +51,8 @@ func TestBurningIsTold(t *testing.T) {
 	}
 }
 
-// First calls, how many there may be, and second calls without a first one use no
-// attempt up: the phone that knows the password still gets its data.
+// First calls, in any number, and second calls without a first one use up no attempt: the
+// phone that knows the password still gets its data.
 func TestFirstCallsBurnNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -76,8 +76,7 @@ func TestFirstCallsBurnNothing(t *testing.T) {
 	}
 }
 
-// A refusal stays one if the registration cannot be looked for afterwards, or
-// nothing of it can be opened.
+// A refusal stays a refusal if the registration cannot be looked up afterwards or opened.
 func TestBurningIsRefusedAnyway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })

@@ -11,9 +11,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// One exchange computed and sixteen waiting are the limit; the next one is
-// turned away at once, before it costs a proof anything, and all others are
-// served.
+// One exchange may compute and sixteen may wait. The next one fails at once without using
+// up anything, and all others are served.
 func TestBusy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxExchanges, c.MaxAttempts = 1, 1 })

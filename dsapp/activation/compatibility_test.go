@@ -13,8 +13,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// storedExchange is what a store held of a registration and of an exchange between its
-// two calls, with what the phone sent and got.
+// storedExchange is what a store had of a registration and of an exchange between its two
+// calls, with the values of the phone.
 type storedExchange struct {
 	Profile, Identifier, Password                    string
 	Kind                                             activation.Kind
@@ -24,8 +24,8 @@ type storedExchange struct {
 	UnknownSalt                                      string
 }
 
-// What earlier versions stored serves: a registration and an exchange that had begun
-// with each profile, whichever is configured, and the secret of the salts.
+// Values stored by earlier versions can be used: registrations and begun exchanges of
+// each profile, whichever profile is first, and the simulation secret.
 func TestStoredByEarlierVersions(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/stored.json")

@@ -11,9 +11,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// Who makes first calls from elsewhere, or as another application, does not take the
-// phone's handshake away: its proof is right, and counted as nothing else. The
-// phone's own next call replaces it.
+// First calls from other addresses do not replace the phone's handshake, whose proof
+// succeeds without using up an attempt. A first call from the phone's own address
+// replaces it, whatever its application.
 func TestStrangersFirstCall(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
@@ -29,8 +29,7 @@ func TestStrangersFirstCall(t *testing.T) {
 	refusedNow(t, p)
 }
 
-// A phone may have another address at its second call, as long as nobody else
-// began after it.
+// A phone may have another address at its second call if no other client began after it.
 func TestPhoneChangesItsAddress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -48,9 +47,9 @@ func TestPhoneChangesItsAddress(t *testing.T) {
 	})
 }
 
-// A proof from an address without a handshake is judged by the last one and counts,
-// so that nobody can guess beside the limit. That is so for unknown identifiers,
-// too.
+// A proof from an address without a handshake is verified against the newest one and
+// counted, so that other addresses do not avoid the limit of attempts. This also holds
+// for unknown identifiers.
 func TestProofsFromElsewhereCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -70,8 +69,9 @@ func TestProofsFromElsewhereCount(t *testing.T) {
 	}
 }
 
-// As many strangers as there is room for displace the phone, whose proof then meets
-// another's handshake. This is the limit of what addresses can do.
+// First calls from MaxHandshakes other addresses displace the phone's handshake. Its
+// proof is then verified against another client's handshake and fails: this is a known
+// limit.
 func TestManyAddressesDisplace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -90,9 +90,9 @@ func TestManyAddressesDisplace(t *testing.T) {
 	}
 }
 
-// That another address or application begins while a handshake waits is told, once
-// a minute, of identifiers that nobody registered as of others; and on every node as
-// if there were one.
+// Contention is reported when another address or application begins while a handshake
+// waits, at most once a minute, for known and unknown identifiers, and for all nodes
+// together.
 func TestContentionIsTold(t *testing.T) {
 	t.Parallel()
 	other := activation.Origin{Address: home.Address, Application: "other-app"}
@@ -124,8 +124,8 @@ func TestContentionIsTold(t *testing.T) {
 	}
 }
 
-// What the store gets for an address, an application and a generation is bound to
-// the identifier and to what it stands for, is the same on every node, and is no salt.
+// Tags depend on the identifier, on the value and on its use. They are the same on every
+// node and differ from the salt.
 func TestTags(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -165,8 +165,8 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A store that says that what it holds is damaged is an outage for the call, and an
-// alarm about the registration, at each of its methods.
+// If a method of the store reports damage, the call fails as in an outage and there is an
+// alarm about the registration.
 func TestDamagedIsAnAlarm(t *testing.T) {
 	t.Parallel()
 	for method, call := range map[string]func(w *world, p *phone, a activation.Admission) error{

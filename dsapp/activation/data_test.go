@@ -12,8 +12,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// Whatever an authentication server gives as activation data: what has the
-// documented form reaches the phone as it was, and nothing else is kept.
+// Activation data of the documented form reaches the phone unchanged. Everything else is
+// refused.
 func FuzzActivationData(f *testing.F) {
 	for _, s := range [][3]string{
 		{"", "", ""},
@@ -106,7 +106,7 @@ func FuzzActivationData(f *testing.F) {
 	})
 }
 
-// number reads hex digits of upper case, by way of a number.
+// number decodes upper-case hexadecimal digits by way of a number.
 func number(t *testing.T, digits string) []byte {
 	t.Helper()
 	n, ok := new(big.Int).SetString(digits, 16)

@@ -16,9 +16,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// What a sealing key opens but no version of this program has sealed is treated
-// like what no key opens: an alarm and ErrUnavailable, never a refusal, never
-// unknown, never a panic.
+// A value that a sealing key opens, but that this program never sealed, is treated like
+// one that no key opens: with an alarm and ErrUnavailable. It is never a refusal or an
+// unknown identifier and never causes a panic.
 func TestSealedNonsense(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
@@ -117,9 +117,9 @@ func TestSealedNonsense(t *testing.T) {
 	}
 }
 
-// Whatever a phone sends in the two calls of an exchange: the form of all of it is
-// told by itself, the same for every identifier, before the store is asked for
-// anything, and what has the right form is answered alike whether it makes sense.
+// For everything that a phone may send in the two calls: values of the wrong form fail
+// before the store is called, for every identifier in the same way. Values of the right
+// form get an answer of the same form, whether they make sense or not.
 func FuzzCalls(f *testing.F) {
 	w := newWorld(f)
 	n, ok := new(big.Int).SetString(prime, 16)

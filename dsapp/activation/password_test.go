@@ -70,7 +70,7 @@ func printable() string {
 	return b.String()
 }
 
-// No generated password needs a choice between look-alikes.
+// The default alphabet has no characters that look alike.
 func TestAlphabetHasNoLookAlikes(t *testing.T) {
 	t.Parallel()
 	if strings.ContainsAny(alphanumeric, "0Oo1Il") || checkAlphabet(alphanumeric) != nil || len(alphanumeric) != 10+26+26-6 {
@@ -117,7 +117,7 @@ func TestPasswordIsUnbiased(t *testing.T) {
 	}
 }
 
-// A rule that is accepted generates what it says, whatever it is.
+// Every accepted rule generates passwords of its length and alphabet.
 func TestPasswordProperty(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

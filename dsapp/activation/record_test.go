@@ -11,7 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// Facts of any allowed form come back through an admission.
+// Every subject can be encoded and decoded.
 func TestFactsRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -24,8 +24,8 @@ func TestFactsRoundTrip(t *testing.T) {
 	})
 }
 
-// What is stored of every profile has a length that depends on the profile only, and
-// leads back to it.
+// The size of a stored value depends only on its profile. The profile is found by the
+// stored name.
 func TestStoredSizes(t *testing.T) {
 	t.Parallel()
 	ps := allProfiles()
@@ -43,7 +43,7 @@ func TestStoredSizes(t *testing.T) {
 	}
 }
 
-// Which records an exchange can succeed with.
+// usable reports whether an exchange with the record can succeed.
 func TestUsable(t *testing.T) {
 	t.Parallel()
 	good := Record{Kind: KindMDL, Verifier: []byte{1}, Lifetime: 1}
@@ -67,7 +67,8 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// Whatever decodes is encoded to the same bytes again; nothing panics.
+// Everything that can be decoded is encoded to the same bytes again. Nothing causes a
+// panic.
 func FuzzDecode(f *testing.F) {
 	ps := allProfiles()
 	f.Add([]byte(nil))
@@ -95,7 +96,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// allProfiles returns the profiles that there are, in any order.
+// allProfiles returns the supported profiles in any order.
 func allProfiles() (ps profiles) {
 	for _, p := range srp.Profiles() {
 		ps = append(ps, p)

@@ -23,8 +23,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// states puts an identifier into every state in which an exchange cannot
-// succeed, and returns the password to use.
+// states set up every state of an identifier in which an exchange cannot succeed, and
+// return the password to use.
 var states = []struct {
 	name  string
 	setup func(w *world, identifier string) (password string)
@@ -132,8 +132,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 	}
 }
 
-// An unknown identifier is counted like a known one: after as many wrong proofs,
-// both take no more, and both recover when the registration lifetime is over.
+// Attempts for an unknown identifier are counted like those for a known one: after the
+// same number of wrong proofs no more are taken, until the registration lifetime has
+// passed.
 func TestUnknownIsCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -162,9 +163,9 @@ func refusedNow(t *testing.T, p *phone) {
 	refused(t, proof, err)
 }
 
-// The salt of an identifier is the same whatever its state, at every try, after
-// a restart and for every node; another identifier has another one, and so has
-// the same identifier on another store.
+// The salt of an identifier is the same in every state, at every call, after a restart
+// and on every node. It differs from those of other identifiers, and of the same
+// identifier in another store.
 func TestSaltIsStable(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]string)
@@ -215,9 +216,8 @@ func TestSaltIsStable(t *testing.T) {
 	}
 }
 
-// The salt is the documented function of the secret that the store keeps, the
-// profile and the identifier. Of some clients it is a number, so it never begins
-// with a zero byte.
+// The salt is the documented function of simulation secret, profile and identifier. It
+// never begins with a zero byte, because some clients treat it as a number.
 func TestSaltFormula(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -251,8 +251,8 @@ func TestSaltFormula(t *testing.T) {
 	}
 }
 
-// As many wrong proofs as configured burn a registration for the right password
-// too, and wipe its secrets. A right proof gives its attempt back.
+// MaxAttempts wrong proofs burn a registration and wipe its secrets, so that the right
+// password is refused too. A right proof gives its attempt back.
 func TestBurning(t *testing.T) {
 	t.Parallel()
 	for _, attempts := range []int{1, 2, 3, 7} {
@@ -274,8 +274,8 @@ func TestBurning(t *testing.T) {
 	}
 }
 
-// First calls alone never burn a registration, nor do proofs without handshake,
-// nor with a handshake that ended.
+// First calls, proofs without a handshake and proofs for a handshake that has ended do
+// not count.
 func TestWhatDoesNotCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
@@ -309,8 +309,8 @@ func TestNewHandshakeReplaces(t *testing.T) {
 	}
 }
 
-// A handshake serves one proof, whatever the result, also of many at once: then
-// exactly one wins.
+// A handshake is used for one proof only, also if many arrive at once: then exactly one
+// succeeds.
 func TestHandshakeServesOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxActivations = 100 })
@@ -335,8 +335,8 @@ func TestHandshakeServesOnce(t *testing.T) {
 	refusedNow(t, p)
 }
 
-// A handshake does not outlive its registration: after a new registration under
-// the identifier, an earlier handshake is worth nothing and costs nothing.
+// After a new registration under the identifier, the handshake of an earlier one is
+// refused and its proof is not counted.
 func TestHandshakeOfEarlierRegistration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
@@ -353,8 +353,8 @@ func TestHandshakeOfEarlierRegistration(t *testing.T) {
 	}
 }
 
-// A first call that raced with the registration leaves a simulated handshake,
-// which does not touch the registration.
+// A first call that raced with the registration leaves a simulated handshake, which does
+// not affect the registration.
 func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
@@ -368,8 +368,8 @@ func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 	}
 }
 
-// Even evidence that is right for a simulated exchange is refused: the verifier
-// is known to the server only, but nothing rests on that.
+// Even evidence that is right for a simulated exchange is refused. Nobody should be able
+// to compute it, but the refusal does not depend on that.
 func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	t.Parallel()
 	w, book := newWorld(t), newLedger()
@@ -414,7 +414,7 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	refusedNow(t, p)
 }
 
-// As many right proofs as configured are answered, then none.
+// MaxActivations right proofs succeed, further ones are refused.
 func TestMaxActivations(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
@@ -441,8 +441,8 @@ func TestCountersSurviveRestart(t *testing.T) {
 	refusedNow(t, w.begin(r.Identifier, r.Password))
 }
 
-// A registration made under another profile than the configured one keeps its
-// own, between registration and first call and between the two calls.
+// A registration keeps its profile when another becomes the first, before the first call
+// and between the two calls.
 func TestProfileOfRegistrationHolds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -493,9 +493,8 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
-// The client may leave while its proof is taken or after: the proof is settled
-// all the same, so that a wrong one is counted, a right one is not, and none stays
-// in flight.
+// A proof is settled even if its client leaves while or after its handshake is taken. A
+// wrong one is counted, a right one is not, and none stays in flight.
 func TestClientLeavesDuringProof(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"before", "after"} {
@@ -536,7 +535,7 @@ func clientLeaves(t *testing.T, when string, right bool) {
 	})
 }
 
-// No answer leaves before its settlement, and none at all if the store fails.
+// There is no answer before the settlement, and none if the store fails.
 func TestStoreFailures(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("connection refused")
@@ -588,7 +587,7 @@ func TestStoreFailures(t *testing.T) {
 	}
 }
 
-// A refusal is not told apart from an unknown identifier if the store fails then.
+// If the store fails after a refusal, the error is that of the store.
 func TestRefusalNeedsStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -613,8 +612,8 @@ func TestSimulatedStateEnds(t *testing.T) {
 	})
 }
 
-// A store that lost its simulation secret, but no registration, loses no
-// registration: a salt is kept with its verifier.
+// Registrations survive the loss of the simulation secret, because the salt is stored
+// with the verifier.
 func TestSaltIsKeptWithVerifier(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -626,9 +625,9 @@ func TestSaltIsKeptWithVerifier(t *testing.T) {
 	}
 }
 
-// Only handshakes of identifiers that nobody registered are marked as
-// simulated, so that a store can tell which state it may drop. They keep the
-// generation of the record they meet.
+// Only handshakes of identifiers that nobody registered are marked as simulated, so that
+// a store knows what it may drop. They have the generation of the record, if there is
+// one.
 func TestSimulatedIsMarked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

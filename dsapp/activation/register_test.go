@@ -14,8 +14,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// Which registration may take the place of which: the same instance, user and
-// domain may, also a tombstone's; another may not. That is no alarm.
+// A registration is replaced, even as a tombstone, by one of the same instance, user and
+// domain only. A refusal is no alarm.
 func TestReplacing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -104,8 +104,8 @@ func TestReplacingResets(t *testing.T) {
 	}
 }
 
-// Between the refusal to create and the replacement, somebody else may register:
-// then it is judged against that one.
+// If another registration is stored between the refused Create and the replacement, the
+// rule is applied to that one.
 func TestReplacingMeetsAnother(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -130,7 +130,7 @@ func TestReplacingMeetsAnother(t *testing.T) {
 	}
 }
 
-// Registrations of one identifier that never rest end in an error, not in a loop.
+// If the registration to replace changes all the time, Register gives up.
 func TestReplacingGivesUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -155,8 +155,8 @@ func TestReplacingGivesUp(t *testing.T) {
 	}
 }
 
-// A drawn identifier that is taken is drawn again, never replaced; if all are
-// taken it is an error.
+// A drawn identifier that is taken is drawn again and never replaced. If all are taken
+// Register fails.
 func TestDrawnIdentifierCollides(t *testing.T) {
 	t.Parallel()
 	for _, taken := range []int{1, 7, 8} {
@@ -182,8 +182,8 @@ func TestDrawnIdentifierCollides(t *testing.T) {
 	}
 }
 
-// crowded is a store in which the first few drawn identifiers are taken, by the
-// very same registrant.
+// crowded is a store in which the first few drawn identifiers are taken by the same
+// subject.
 type crowded struct {
 	*storetest.Memory
 	left int
@@ -238,8 +238,8 @@ func TestLifetimeCountsFromStart(t *testing.T) {
 	refusedNow(t, w.begin("e3wfISG9", got.Password))
 }
 
-// A lifetime that is over before the record is stored is an error, also if it
-// ends while the record is made; a clock that runs behind does not lengthen it.
+// A registration whose lifetime ends before it is stored is an error. A Started in the
+// future does not extend the lifetime.
 func TestOverdue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -283,8 +283,8 @@ func TestAffinityStoresFactsOnly(t *testing.T) {
 	}
 }
 
-// What cannot be registered is refused before the store is asked, with an error
-// that names the member and not the value.
+// An invalid registration is refused before the store is called, with an error that names
+// the member and not the value.
 func TestRegistrationForm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -24,8 +24,8 @@ import (
 // spoil flips a bit of a sealed value.
 func spoil(b []byte) { b[len(b)-1] ^= 1 }
 
-// A stored value that no key opens is an alarm and ErrUnavailable, never a
-// refusal and never treated as unknown; the proof is settled all the same.
+// A stored value that no key opens is an alarm and ErrUnavailable, never a refusal, and
+// never treated as unknown. The proof is settled all the same.
 func TestUnopened(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -101,8 +101,8 @@ func TestUnopened(t *testing.T) {
 	}
 }
 
-// Sealed values cannot be moved: to another identifier, kind, generation or
-// place. Whoever can write to the store gains nothing by it.
+// A sealed value does not open for another identifier, kind, generation or use, so that
+// whoever can write to the store gains nothing by moving it.
 func TestSealedValuesStayInPlace(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -192,8 +192,8 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
-// If the secret cannot be sealed anew, that is tried again; if another node was
-// faster, that is fine.
+// If the secret cannot be sealed again, the next call tries again. If another node was
+// faster, its result is used.
 func TestResealingSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -223,8 +223,8 @@ func TestResealingSecret(t *testing.T) {
 	}
 }
 
-// Nodes that start at once on an empty store agree on one secret, and ask for it
-// no more once they know it.
+// Nodes that start at once on an empty store agree on one secret, and do not fetch it
+// again.
 func TestNodesAgreeOnSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -264,9 +264,9 @@ func TestNodesAgreeOnSecret(t *testing.T) {
 	}
 }
 
-// A node that has seen the secret gives it back to a store that lost it, at the
-// latest after a minute: nodes and restarts go on answering alike. It also takes
-// over what it finds. A store that fails then changes nothing.
+// A node stores the secret again within a minute if the store has lost it, so that salts
+// stay the same. It uses another secret that it finds in the store. If the store fails
+// then, the known secret is used.
 func TestSecretIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -309,8 +309,8 @@ func TestSecretIsLookedAtAgain(t *testing.T) {
 	}
 }
 
-// A key that was moved first is in use for the secret once the service was
-// prepared, or asked to reserve room for a registration, without any exchange.
+// After a rotation, Prepare and Reserve seal the secret with the new first key without
+// any exchange.
 func TestKeyRotationWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(*world) error{
@@ -335,7 +335,7 @@ func TestKeyRotationWithoutTraffic(t *testing.T) {
 	}
 }
 
-// The same holds for the facts of a registration that is located.
+// Locate treats a subject that no key opens in the same way.
 func TestUnopenedFactsAreNotLocated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -354,7 +354,7 @@ func TestUnopenedFactsAreNotLocated(t *testing.T) {
 	}
 }
 
-// Missing keys are a store that cannot be used.
+// Missing keys are treated like a store that cannot be used.
 func TestOpenFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -398,8 +398,8 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// Secrets appear neither in what the store is given nor in the log, in errors or
-// in alarms; not raw, nor as hex or base64. The store learns no names either.
+// Secrets appear neither in the store nor in log, errors or alarms: not raw, in
+// hexadecimal digits or in base64. Names do not appear there either.
 func TestNoSecretLeaks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -477,7 +477,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	}
 }
 
-// Each answer seals under keys and counters of its own.
+// Each answer is encrypted with keys and counters of its own.
 func TestAnswersDiffer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

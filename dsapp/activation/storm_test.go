@@ -16,7 +16,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// ledger notes how the proofs of each identifier ended, on all nodes together.
+// ledger counts how the proofs of each identifier ended, on all nodes together.
 type ledger struct {
 	mu                            sync.Mutex
 	taken, won, wrong, superseded map[string]int
@@ -26,7 +26,7 @@ func newLedger() *ledger {
 	return &ledger{taken: map[string]int{}, won: map[string]int{}, wrong: map[string]int{}, superseded: map[string]int{}}
 }
 
-// audited is a Store that writes into a ledger what it answers.
+// audited is a Store that records its answers in a ledger.
 type audited struct {
 	activation.Store
 	*ledger
@@ -58,10 +58,10 @@ func (a audited) Settle(ctx context.Context, identifier string, s activation.Set
 	return r, ok, err
 }
 
-// Whatever happens at once on whichever node and from
-// whichever address, no more wrong proofs are judged than attempts are configured, no more activations
-// happen than are configured, every accepted proof is one activation with the
-// right to one device, and nothing stays in flight.
+// Whatever happens at once on any node and from any address: no more wrong proofs are
+// verified than MaxAttempts, no more activations happen than MaxActivations, every
+// accepted proof is one activation with the right to one device, and nothing stays in
+// flight.
 func TestStorm(t *testing.T) { overEveryStore(t, checkStorm) }
 
 func checkStorm(t *testing.T, open opener, _ bool) {
@@ -160,15 +160,15 @@ func checkStorm(t *testing.T, open opener, _ bool) {
 	})
 }
 
-// at is one of several addresses.
+// at returns one of several origins.
 func at(i int) activation.Origin {
 	return activation.Origin{Address: fmt.Sprintf("192.0.2.%d", i), Application: "mobile-app"}
 }
 
-// A phone activates while others begin exchanges for
-// its registration from as many addresses as there is room for, on whichever node.
-// Contention is reported once, also of an identifier that nobody registered; and that
-// what they prove wrongly burns no more than the attempts it takes.
+// A phone activates while others begin exchanges for its registration from as many
+// addresses as have room, on any node. Contention is reported once, also for an unknown
+// identifier. The wrong proofs of the others burn the registration no sooner than
+// MaxAttempts.
 func TestContention(t *testing.T) { overEveryStore(t, checkContention) }
 
 func checkContention(t *testing.T, open opener, _ bool) {

@@ -11,10 +11,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
-// Of a registration without an exchange of the gateway's own, only the calls that
-// the authentication server refused stay counted: all others are given back, also
-// those with an unknown outcome and after a server that does not work, whichever
-// mode the gateway is in.
+// For a registration without an exchange of the gateway, only calls that the
+// authentication server refused stay counted. All others are given back, also those with
+// an unknown outcome and those of a server that does not work. The Exchange mode of the
+// gateway makes no difference.
 func TestCallsWithoutExchange(t *testing.T) {
 	t.Parallel()
 	fault := &authserver.Refusal{Instance: "backup", Codes: soap.FailureCodes("STAT_LICENCE", -30)}
@@ -67,8 +67,9 @@ func TestCallsWithoutExchange(t *testing.T) {
 	}
 }
 
-// A call of which only refusals count does not end with its client, who could guess on
-// and on by leaving before the answer. Others do.
+// A call of which only refusals are counted does not end with its client, who could
+// otherwise guess without limit by leaving before the answer. Other calls end with their
+// client.
 func TestGuessesAreJudged(t *testing.T) {
 	t.Parallel()
 	for kind, ends := range map[activation.Kind]bool{activation.KindAffinity: false, activation.KindMDL: true} {
@@ -85,9 +86,9 @@ func TestGuessesAreJudged(t *testing.T) {
 	}
 }
 
-// What a server made of a device code is not counted either if it cannot be used,
-// and a right that cannot be given back changes nothing about the answer. Nothing is
-// given back of an unknown registration that was forwarded.
+// A call with an unusable answer is not counted either. Failing to give a right back does
+// not change the answer. For an unknown registration that was forwarded there is nothing
+// to give back.
 func TestDeviceWithoutExchange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -111,7 +112,7 @@ func TestDeviceWithoutExchange(t *testing.T) {
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 }
 
-// Over the bound nothing is forwarded, also where unknown registrations are.
+// Beyond the limit nothing is forwarded, even if unknown registrations are.
 func TestBoundWithoutExchange(t *testing.T) {
 	t.Parallel()
 	for _, op := range []Operation{OpAddDevice, OpActivate, OpActivateStandard} {

@@ -36,8 +36,9 @@ func TestAuditIsBounded(t *testing.T) {
 	}
 }
 
-// A refusal of an authentication server is audited with whom or what it is about
-// and the instance that refused, even if another one was to be asked first.
+// The audit event of a refusal by an authentication server has the user, device or
+// registration and the instance that refused, which may be another one than the first to
+// be asked.
 func TestRefusalAudits(t *testing.T) {
 	t.Parallel()
 	user := AuditEvent{Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com"}}
@@ -61,7 +62,7 @@ func TestRefusalAudits(t *testing.T) {
 	}
 }
 
-// Whatever ends well is reported as that, with the instance that did it.
+// The audit event of a success has the instance that carried out the command.
 func TestSuccesses(t *testing.T) {
 	t.Parallel()
 	for op, before := range calls {
@@ -91,7 +92,7 @@ func TestSuccesses(t *testing.T) {
 	}
 }
 
-// When nobody wants to be told, everything works just as well.
+// Decided and Audit are optional.
 func TestNobodyIsTold(t *testing.T) {
 	t.Parallel()
 	for op, do := range operations {
@@ -102,8 +103,7 @@ func TestNobodyIsTold(t *testing.T) {
 	}
 }
 
-// Whatever happens, no secret of a request or an answer is in an error, an event
-// or the log.
+// No error, event or log line contains a secret of a request or an answer.
 func TestNoSecretsOutside(t *testing.T) {
 	t.Parallel()
 	inStores := []error{

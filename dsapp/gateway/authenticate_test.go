@@ -9,8 +9,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// A one-time password belongs to no request, so nothing is looked up, and the
-// instance is left to the policy.
+// For a one-time password no request is looked up, and the policy chooses the instance.
 func TestAuthenticate(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -40,7 +39,7 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
-// The message of the device is passed on in upper case, unread.
+// The message of the device is forwarded in upper case.
 func TestUpdateNotificationID(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -57,9 +56,8 @@ func TestUpdateNotificationID(t *testing.T) {
 	})
 }
 
-// With HideUnknownUsers a refused login tells nothing about the user: every status but
-// those that are not about users becomes one and the same. The audit trail has the
-// truth.
+// With HideUnknownUsers a refused login shows nothing about the user: all statuses about
+// users become the same one. The audit event has the real status.
 func TestHiddenUsers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

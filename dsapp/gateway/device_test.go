@@ -15,9 +15,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// The device is added where the registration is, with a description that is
-// plain text. Reported is the instance that did it, which with a shared database
-// can be another one.
+// The device is added at the instance of the registration, with a plain description. The
+// audit event has the instance that answered, which can be another one if instances share
+// a database.
 func TestAddDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -109,8 +109,8 @@ func TestCompleteFails(t *testing.T) {
 	}
 }
 
-// Unknown registrations are forwarded by policy and leave nothing in the store;
-// known ones without a right are refused all the same.
+// With ForwardUnknown, calls for unknown registrations are forwarded and nothing is given
+// back in the store. Calls for known registrations without a right are still refused.
 func TestForwardUnknown(t *testing.T) {
 	t.Parallel()
 	for op, calls := range map[Operation][]string{
@@ -140,8 +140,8 @@ func TestForwardUnknown(t *testing.T) {
 	}
 }
 
-// A description always has its length, and after the rewriting only characters
-// that every console can show; a second pass changes nothing.
+// A plain description has the length of the description and only characters that every
+// console can show. Rewriting it again changes nothing.
 func TestPlainDescription(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -16,8 +16,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// What is wrong with a request is found before anything is called, and the error
-// names the member.
+// An invalid request fails before anything is called, with an error that names the
+// member.
 func TestInvalidRequests(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -47,8 +47,8 @@ func TestInvalidRequests(t *testing.T) {
 	}
 }
 
-// Every error of an authentication server has its own kind, after which nothing
-// more is called except to give back a right that was certainly not used.
+// Every error of an authentication server becomes the error of its kind. Afterwards
+// nothing is called but what gives back a right that was certainly not used.
 func TestServerErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -99,7 +99,8 @@ func TestServerErrors(t *testing.T) {
 	}
 }
 
-// What the activation service says before an authentication server is involved.
+// Every error of the activation service becomes the error of its kind. The authentication
+// server is not called then.
 func TestActivationErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -135,7 +136,7 @@ func TestActivationErrors(t *testing.T) {
 	}
 }
 
-// A refusal has the same codes whatever the reason: they are in the answer.
+// Refusals have the same codes whatever the reason, because clients see the codes.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
 	for _, op := range []Operation{OpGenerateActivationData, OpAddDevice, OpActivate, OpActivateStandard} {
@@ -151,9 +152,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 	}
 }
 
-// A success of the authentication server without usable data is no success, and
-// nothing of it is kept. A registration that it made is lost, which is audited
-// with what of it can be used.
+// A successful answer of the authentication server with unusable data is a failure, and
+// nothing of it is stored. If it was a registration, the audit event has the usable parts
+// of the answer.
 func TestNonsenseOfServers(t *testing.T) {
 	t.Parallel()
 	lost := func(identifier, serialNumber string) AuditEvent {

@@ -8,8 +8,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// The activation service is told where the calls of an exchange come from. What it
-// says about others is audited, and changes nothing about the answer.
+// The activation service gets the origin of both calls of an exchange. Contention is
+// audited and does not change the answer.
 func TestGenerateEphemeralKey(t *testing.T) {
 	t.Parallel()
 	for _, contended := range []bool{false, true} {
@@ -40,7 +40,7 @@ func TestGenerateEphemeralKey(t *testing.T) {
 	}
 }
 
-// Both types of licences pass; what is absent stays absent.
+// The data of both types of licences is passed on. What is absent stays absent.
 func TestGenerateActivationData(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -72,7 +72,7 @@ func TestGenerateActivationData(t *testing.T) {
 	}
 }
 
-// A refused proof is audited, one that was not judged is not.
+// A refused proof is audited, one that was not verified is not.
 func TestProofAudit(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -94,8 +94,8 @@ func TestProofAudit(t *testing.T) {
 	}
 }
 
-// Who lost a registration to refused proofs is told, and the caller learns no more
-// than from any refusal.
+// The audit event of a burned registration has its user. The client gets the same answer
+// as for every refusal.
 func TestBurnedRegistrationAudit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")

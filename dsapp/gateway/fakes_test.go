@@ -140,7 +140,7 @@ func (f *fakeActivation) Complete(_ context.Context, a activation.Admission) err
 	return f.completeErr
 }
 
-// fakeOwnership decides as it is told.
+// fakeOwnership returns what a test sets.
 type fakeOwnership struct {
 	rig *rig
 
@@ -224,10 +224,10 @@ type fakeServers struct {
 	retrieved     soap.Retrieved
 }
 
-// takes is how long a registration takes.
+// takes is how much time a registration takes on the rig's clock.
 const takes = 3 * time.Second
 
-// Send writes a command down and answers it.
+// Send records a command and answers it.
 func (f *fakeServers) Send(ctx context.Context, to authserver.Target, c soap.Call) (string, error) {
 	name := strings.TrimPrefix(c.String(), "PROVISIONCMD_")
 	f.rig.did(name)
@@ -273,10 +273,10 @@ func (f *fakeServers) Replicated() bool {
 	return f.replicated
 }
 
-// at is the named instance.
+// at returns the instances of a command for the named one.
 func at(instance string) []string { return []string{instance} }
 
-// events are what a Gateway told.
+// events are the events that a Gateway reported.
 type events struct {
 	mu       sync.Mutex
 	verdicts []OwnershipEvent
@@ -294,12 +294,12 @@ func (e *events) Ownership(_ context.Context, o OwnershipEvent) { note(e, &e.ver
 
 func (e *events) Audit(_ context.Context, a AuditEvent) { note(e, &e.audits, a) }
 
-// String is everything that was written down.
+// String returns all events as text.
 func (e *events) String() string {
 	return fmt.Sprintf("%+v", []any{e.verdicts, e.audits})
 }
 
-// actions are the audited actions in order.
+// actions returns the audited actions in order.
 func (e *events) actions() []AuditAction {
 	var actions []AuditAction
 	for _, a := range e.audits {

@@ -16,7 +16,8 @@ func TestServerTime(t *testing.T) {
 	}
 }
 
-// A gateway that could not make a valid image does not start.
+// New refuses invalid configurations, among them a gateway id with which no valid
+// activation image could be made.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	good := func() Config {

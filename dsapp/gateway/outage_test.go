@@ -38,7 +38,7 @@ func TestNoDecision(t *testing.T) {
 	}
 }
 
-// While the store is down, the authentication server alone decides, and that is
+// While the store is down calls are forwarded without knowing the owner, which is
 // reported.
 func TestBlindDecision(t *testing.T) {
 	t.Parallel()
@@ -60,9 +60,9 @@ func TestBlindDecision(t *testing.T) {
 	}
 }
 
-// Where every request is on one of several instances and its owner cannot be asked
-// for, the one that was given the approval and does not have it says nothing about
-// the request. Everything else that it says counts.
+// If the owner cannot be looked up and each instance has requests of its own, "not found"
+// from the instance that was asked does not mean that the request does not exist. All
+// other answers count.
 func TestBlindCompletion(t *testing.T) {
 	t.Parallel()
 	absent := &authserver.Refusal{Instance: "third", Codes: notFound.Codes}
@@ -97,8 +97,8 @@ func TestBlindCompletion(t *testing.T) {
 	}
 }
 
-// A plain key shows nothing of who sends it: while the store is down nothing is
-// cancelled by one.
+// A plain key proves nothing about its sender. While the store is down nothing is
+// cancelled by a plain key.
 func TestCancelByPlainKeyWhileStoreIsDown(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -114,7 +114,7 @@ func TestCancelByPlainKeyWhileStoreIsDown(t *testing.T) {
 	}
 }
 
-// A request that is over is over, also if its owner is remembered still.
+// Failing to remove the owner does not change the answer.
 func TestReleaseFails(t *testing.T) {
 	t.Parallel()
 	for _, op := range []Operation{OpCompleteLogin, OpCancelLogin, OpCompleteSignature, OpCancelSignature} {
@@ -132,8 +132,7 @@ func TestReleaseFails(t *testing.T) {
 	}
 }
 
-// The store is down in the middle: what was decided before holds, and the loss
-// stays without effect on the answer.
+// Failing to look up and to store the owner does not change the answer to a retrieval.
 func TestStoreGoesDown(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -150,7 +149,7 @@ func TestStoreGoesDown(t *testing.T) {
 	}
 }
 
-// What was done for a client that left meanwhile is remembered all the same.
+// The owner is stored or removed even if the client leaves during the command.
 func TestClientLeaves(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -176,8 +175,8 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
-// Nothing is forwarded for a client that left before, and that is no trouble of
-// the gateway's.
+// Nothing is forwarded for a client that left before, and nothing is logged as a warning
+// or error.
 func TestClientHasLeft(t *testing.T) {
 	t.Parallel()
 	for _, op := range pendingOperations {

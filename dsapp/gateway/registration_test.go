@@ -12,9 +12,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// The authentication server is asked only once the store takes writes, the
-// lifetime counts from before that call, and the answer follows the request and
-// not what the server may have made of user and domain.
+// The authentication server is called only after room was reserved in the store. The
+// lifetime counts from before that call. User and domain of the answer are those of the
+// request, not those of the server.
 func TestRegisterActivation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -45,7 +45,7 @@ func TestRegisterActivation(t *testing.T) {
 	})
 }
 
-// An image without domain and gateway id keeps its seven fields.
+// An image without domain and gateway id still has seven fields.
 func TestActivationImageWithoutOptionalFields(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -60,7 +60,7 @@ func TestActivationImageWithoutOptionalFields(t *testing.T) {
 	}
 }
 
-// Offline, Activation Message 1 goes to the caller and only the instance is kept.
+// RegisterOffline returns Activation Message 1 and stores only the instance.
 func TestRegisterOffline(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -78,8 +78,8 @@ func TestRegisterOffline(t *testing.T) {
 	r.wantActions(t, AuditRegisteredOffline)
 }
 
-// The registration exists at the authentication server and is lost here: asking
-// again would make one more, so no time to do so is given.
+// If the store fails after the authentication server made a registration, the error has
+// no RetryAfter: repeating the request would make one more registration.
 func TestRegistrationNotKept(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {
@@ -107,8 +107,8 @@ func TestRegistrationNotKept(t *testing.T) {
 	}
 }
 
-// An identifier of somebody else is never overwritten, nor is its holder's
-// instance asked for this user.
+// A registration never replaces one of another user, even if unknown registrations are
+// forwarded.
 func TestRegistrationExists(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {

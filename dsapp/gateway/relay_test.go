@@ -16,8 +16,8 @@ var theRelayedRegistration = RegisterActivationRequest{
 	UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
 }
 
-// In a relayed exchange the authentication server chooses the licence, the
-// identifier, the password and the gateway that phones are told of, if it likes.
+// In a relayed exchange the authentication server chooses licence, identifier and
+// password. It may also choose the gateway id of the activation image.
 func TestRelayRegister(t *testing.T) {
 	t.Parallel()
 	for told, image := range map[string]string{
@@ -51,7 +51,7 @@ func TestRelayRegister(t *testing.T) {
 	}
 }
 
-// Nobody but the authentication server can choose the type of the licence.
+// In a relayed exchange the request must not choose the type of the licence.
 func TestRelayInvalidRegistrations(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -69,8 +69,8 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 	}
 }
 
-// A registration that no activation image can hold is none, and in the audit
-// trail with what of it can be used.
+// A registration that does not fit into an activation image is a failure. The audit event
+// has the usable parts of the answer.
 func TestRelayNonsenseRegistrations(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -100,8 +100,9 @@ func TestRelayNonsenseRegistrations(t *testing.T) {
 	}
 }
 
-// Where unknown registrations are forwarded, one that could not be kept can be
-// activated all the same; how long is then for the authentication server to know.
+// If unknown registrations are forwarded, a registration that could not be stored can
+// still be activated. Its answer has no expiry, which only the authentication server
+// knows.
 func TestRelayRegistrationNotKept(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{"", ForwardUnknown, RefuseUnknown} {
@@ -127,7 +128,7 @@ func TestRelayRegistrationNotKept(t *testing.T) {
 	}
 }
 
-// What belongs to somebody else is not taken over, forwarded or not.
+// A relayed registration never replaces one of another user either.
 func TestRelayRegistrationExists(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{ForwardUnknown, RefuseUnknown} {
@@ -139,8 +140,8 @@ func TestRelayRegistrationExists(t *testing.T) {
 	}
 }
 
-// Both calls of a relayed exchange reach the instance of the registration, and
-// their values both ways are what they were.
+// Both calls of a relayed exchange reach the instance of the registration. Values are
+// passed on unchanged in both directions.
 func TestRelayExchange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", relayed)
@@ -180,8 +181,8 @@ func TestRelayExchange(t *testing.T) {
 	}
 }
 
-// The calls of a relayed activation: what is asked of the gateway's own memory,
-// and what unknown registrations come to.
+// Calls of a relayed activation look up the registration. Calls for unknown registrations
+// are forwarded or refused by policy.
 func TestRelayUnknownRegistrations(t *testing.T) {
 	t.Parallel()
 	exchange := []Operation{OpGenerateEphemeralKey, OpGenerateActivationData}
@@ -221,7 +222,8 @@ func TestRelayUnknownRegistrations(t *testing.T) {
 	}
 }
 
-// The final call of a relayed activation is one by the registration.
+// The final call of a relayed activation has the registration identifier instead of the
+// user.
 func TestRelayActivateStandard(t *testing.T) {
 	t.Parallel()
 	for _, request := range []ActivateStandardRequest{
@@ -248,8 +250,8 @@ func TestRelayActivateStandard(t *testing.T) {
 	}
 }
 
-// What the server tells of an unknown registration's owner goes to the caller and
-// the audit, with the instance that knew it; nothing is removed.
+// For an unknown registration, result and audit event have the user of the server's
+// answer. Nothing is removed from the store.
 func TestRelayActivateUnknownStandard(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", relayed)

@@ -88,8 +88,8 @@ func breakDown(store *storetest.Memory, err error) {
 	}
 }
 
-// What each call does, by what is known of the request or the device: whether it is
-// forwarded and where to, what is answered, and whose requests are known afterwards.
+// For every call and every known owner: whether and where the call is forwarded, what is
+// answered, and which requests have an owner afterwards.
 func TestOwnershipDecides(t *testing.T) {
 	t.Parallel()
 	mine := ownership.Owner{Application: "bank-site", SerialNumber: "VDS1000003-1", Instance: "backup"}
@@ -223,7 +223,7 @@ func TestOwnershipDecides(t *testing.T) {
 	}
 }
 
-// verdictsOf are the verdicts in order; one on another operation is "?".
+// verdictsOf returns the verdicts in order, "?" for those about another operation.
 func (e *events) verdictsOf(op Operation) []Verdict {
 	var verdicts []Verdict
 	for _, v := range e.verdicts {
@@ -235,8 +235,8 @@ func (e *events) verdictsOf(op Operation) []Verdict {
 	return verdicts
 }
 
-// A retrieved request is its retriever's: the one who asked and the instance that
-// answered, under the plain key.
+// The owner of a retrieved request is the application and device that asked, with the
+// instance that answered.
 func TestRetrieve(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -259,7 +259,7 @@ func TestRetrieve(t *testing.T) {
 	}
 }
 
-// Whoever comes second gets nothing of the request, as if it did not exist.
+// If another owner was faster the request is answered as one that does not exist.
 func TestLostClaim(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -281,8 +281,8 @@ func TestLostClaim(t *testing.T) {
 	}
 }
 
-// The key is used up: a request whose owner could not be kept is handed out all
-// the same, and that it is nobody's is reported.
+// A request whose owner could not be stored is still handed out, because the server gives
+// it out only once. The failure is reported.
 func TestUnownedRequest(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -302,8 +302,8 @@ func TestUnownedRequest(t *testing.T) {
 	}
 }
 
-// A message that no device can read is no message. The key is used up all the
-// same, so the request is the one's who asked, or still another's.
+// An unusable message is a failure. The owner is still stored, because the server gives
+// the request out only once.
 func TestNonsenseMessage(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -327,7 +327,8 @@ func TestNonsenseMessage(t *testing.T) {
 	}
 }
 
-// The result is the server's; the audit knows at least who was named.
+// The result is that of the server. The audit event has the user of the request if the
+// answer names none.
 func TestComplete(t *testing.T) {
 	t.Parallel()
 	full := soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"}
@@ -363,8 +364,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// A wrapped key is sent in upper case and does not tell where the request is; a
-// plain key is sent as it is, also if it looks like hex.
+// A wrapped key is sent in upper case and searched for on several instances. A plain key
+// is sent unchanged, even if it consists of hexadecimal digits.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -399,7 +400,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// The number of STAT_NOSUPPORT is the configured one, never that of a success.
+// The number of STAT_NOSUPPORT is the configured one.
 func TestNoSupportCode(t *testing.T) {
 	t.Parallel()
 	for configured, want := range map[*int32]int{nil: -1, new(int32(-1)): -1, new(int32(-77)): -77, new(int32(1040)): 1040} {
@@ -416,12 +417,12 @@ func TestNoSupportCode(t *testing.T) {
 	}
 }
 
-// pendingOperations are all operations on pending requests with a valid request.
+// pendingOperations are the operations on pending requests.
 var pendingOperations = []Operation{
 	OpRetrieveLogin, OpCompleteLogin, OpCancelLogin, OpRetrieveSignature, OpCompleteSignature, OpCancelSignature,
 }
 
-// What is neither forwarded nor known to be refused is not forwarded.
+// Nothing is forwarded for an unknown verdict.
 func TestStrangeVerdict(t *testing.T) {
 	t.Parallel()
 	for _, op := range pendingOperations {
@@ -434,8 +435,8 @@ func TestStrangeVerdict(t *testing.T) {
 	}
 }
 
-// However many ask for a request at once, even if an authentication server gave it
-// to all of them: one gets it.
+// If many retrieve a request at once, one of them gets it, even if the authentication
+// server gave it to all of them.
 func TestOneOwner(t *testing.T) {
 	t.Parallel()
 	const devices = 64
@@ -476,7 +477,7 @@ func size(m *sync.Map) int {
 	return n
 }
 
-// Everything may be done at once.
+// All operations are safe for concurrent use.
 func TestConcurrentRequests(t *testing.T) {
 	t.Parallel()
 	_, remember := remembering(t, storetest.NewMemory(time.Now), "")

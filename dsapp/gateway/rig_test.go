@@ -69,7 +69,7 @@ func callError(reason error) error {
 	return &authserver.CallError{Instance: "backup", Operation: "test", Reason: reason, Cause: errors.New("cause")}
 }
 
-// rig is a Gateway between fakes. Every call of a fake is written down in order.
+// rig is a Gateway between fakes, which record every call in order.
 type rig struct {
 	mu    sync.Mutex
 	trace []string
@@ -154,8 +154,8 @@ func wantError(t *testing.T, got, want error) {
 	}
 }
 
-// newRig returns a Gateway whose surroundings succeed in everything. What the
-// changes do to its configuration is done last.
+// newRig returns a Gateway whose fakes succeed in everything. The changes are applied to
+// its configuration last.
 func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{now: theTime}

@@ -13,8 +13,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// A standard licence is kept under an identifier of the gateway's own, with the
-// serial number that is certain: the server's, or the one asked for.
+// A standard licence is stored under an identifier of the gateway. Its serial number is
+// the server's or else that of the request.
 func TestRegisterStandard(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ asked, told, kept string }{
@@ -59,7 +59,8 @@ func TestRegisterStandard(t *testing.T) {
 	}
 }
 
-// Another licence than was asked for is nobody's, and in the audit trail.
+// A registration of another licence than the one asked for is a failure, and audited as
+// lost.
 func TestRegisterStandardNonsense(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ told, audited string }{
@@ -83,7 +84,7 @@ func TestRegisterStandardNonsense(t *testing.T) {
 	}
 }
 
-// A registration that the authentication server did not make is not kept.
+// A registration that the authentication server did not make is not stored.
 func TestRegisterStandardFails(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -110,8 +111,8 @@ func registerStandard(ctx context.Context, r *rig) error {
 	return err
 }
 
-// Without the memory of a standard licence nobody can be told its activation
-// code, whatever is done with unknown registrations.
+// A standard licence that could not be stored is a failure, even if unknown registrations
+// are forwarded: its activation code is lost.
 func TestRegisterStandardNotKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ForwardUnknown)
@@ -120,7 +121,7 @@ func TestRegisterStandardNotKept(t *testing.T) {
 	r.wantActions(t, AuditRegistrationLost)
 }
 
-// The final call names whom the registration is for and goes where it was made.
+// The final call has the user of the registration and goes to its instance.
 func TestActivateStandard(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -168,7 +169,8 @@ func TestActivateStandard(t *testing.T) {
 	}
 }
 
-// Of an unknown registration nobody knows the user, who would have to be named.
+// The final call for an unknown registration is refused, because the server needs the
+// user.
 func TestUnknownStandardIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Every cell of the table of decisions: what the store knows against what the
-// call wants.
+// Every cell of the decision table: what is known of the owner against what the call
+// does.
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	c := Caller{Application: "bank-app", SerialNumber: "VDS1000000-1"}

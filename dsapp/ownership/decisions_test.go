@@ -72,8 +72,8 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// Where cancels by plain keys are refused, nothing is looked up for one, whoever
-// retrieved the request. A wrapped key is judged as always.
+// With RefusePlain a cancellation by a plain key is refused for everybody without a look-
+// up. Wrapped keys are treated as always.
 func TestPlainCancelIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *ownership.Config) { c.PlainCancel = ownership.RefusePlain })
@@ -89,8 +89,8 @@ func TestPlainCancelIsRefused(t *testing.T) {
 	w.is(d, err, "Pending", ownership.Forward, true, "primary")
 }
 
-// A wrapped key goes to the instances of all that the application may cancel of
-// this device. Only of a single request is it clear which one it means.
+// A wrapped key goes to the instances of all requests of the device that the application
+// may cancel. Only for a single request it is known which one the key means.
 func TestWrappedKeyOfSeveralRequests(t *testing.T) {
 	t.Parallel()
 	for _, kind := range kinds {
@@ -124,8 +124,8 @@ func TestWrappedKeyOfSeveralRequests(t *testing.T) {
 	}
 }
 
-// The decision about a request ends with its claim, and Release removes no claim
-// but the one decided about.
+// Release removes only the claim that was decided about, not a later one to the same
+// request.
 func TestReleaseOfAnEarlierClaim(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -104,8 +104,8 @@ func TestCallerIsGone(t *testing.T) {
 	}
 }
 
-// Claims and releases happen after the server's success, which a caller who hangs
-// up does not undo.
+// RecordOwner and Release work after the caller has gone, because they follow a success
+// of the authentication server.
 func TestClaimAndReleaseOutliveTheCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -8,8 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Every owner reads back as it was written, and no shortened or prolonged
-// encoding is taken for one.
+// Every owner can be encoded and decoded. Shortened and prolonged encodings are refused.
 func TestOwnerRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -71,7 +70,8 @@ func TestOwnerLimits(t *testing.T) {
 	}
 }
 
-// Whatever was sealed: no panic, and what is accepted has one encoding.
+// Whatever was sealed, decoding does not panic. What is accepted has exactly one
+// encoding.
 func FuzzDecodeOwner(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add([]byte{1})

@@ -13,7 +13,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// The first one wins, whoever it is, and only once.
+// The first owner stays, whoever tries next.
 func TestClaim(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -90,7 +90,7 @@ func TestClaimIsRepeated(t *testing.T) {
 	}
 }
 
-// What cannot be sealed is not claimed, and the error names no value.
+// An owner that cannot be sealed is not stored, and the error contains no value.
 func TestClaimCannotBeSealed(t *testing.T) {
 	t.Parallel()
 	good := ownership.Owner{Application: application, SerialNumber: device, Instance: "primary"}
@@ -127,7 +127,7 @@ func TestClaimCannotBeSealed(t *testing.T) {
 	}
 }
 
-// Claims last as long as they are told, five minutes if nothing is said.
+// A claim lasts for the configured lifetime, by default for five minutes.
 func TestLifetime(t *testing.T) {
 	t.Parallel()
 	for configured, want := range map[time.Duration]time.Duration{0: 5 * time.Minute, time.Second: time.Second, time.Hour: time.Hour} {

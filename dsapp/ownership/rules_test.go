@@ -17,16 +17,16 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// request is what the rules are about.
+// request names a pending request.
 type request struct {
 	kind ownership.Kind
 	key  form.PlainKey
 }
 
-// rules are the rules of ownership over a plain map of who retrieved what.
+// rules are the rules of ownership over a map of the owners.
 type rules map[request]ownership.Owner
 
-// verdict is what the rules say about a call, as plainly as possible.
+// verdict is what the rules say about a call.
 type verdict struct {
 	ownership.Verdict
 	known bool
@@ -93,9 +93,8 @@ func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Caller, unknown ow
 	return v
 }
 
-// Every decision is the one that the rules give, whatever was retrieved, completed
-// and cancelled before, by whom and in which order, on two nodes. That every store
-// does what the one of this test does is what storetest is for.
+// Every decision is that of the rules, after any sequence of retrievals, completions and
+// cancellations by anybody on two nodes.
 func TestDecisionsFollowTheRules(t *testing.T) {
 	t.Parallel()
 	r := ring(t, 1)

@@ -16,8 +16,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// What a store holds says neither who the owner is nor where the request is, and
-// no two claims look alike.
+// A store learns neither the owner nor the instance, and no two claims have equal bytes.
 func TestClaimsAreSealed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -94,8 +93,7 @@ func TestUnopened(t *testing.T) {
 	}
 }
 
-// A claim cannot be moved to another device's list, nor can the store present the
-// claim to one request as that to another.
+// A claim does not open in the list of another device or as the claim to another request.
 func TestMovedClaim(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -134,7 +132,7 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
-// Whoever claims a request gets exactly it back, and nobody else can cancel it.
+// A stored owner is read back exactly, and nobody else can cancel the request.
 func TestSealingRoundTrip(t *testing.T) {
 	t.Parallel()
 	name := rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOfN(rapid.Byte(), 1, 255).Draw(t, "name")) })

@@ -72,7 +72,7 @@ type world struct {
 	config ownership.Config
 }
 
-// change changes the claim to a request behind the Service's back.
+// change changes the claim to a request in the store.
 func (w *world) change(kind ownership.Kind, key string, f func(*storetest.Owner)) {
 	w.store.Do(func(m *storetest.Model) { f(m.Owners[storetest.Request{Kind: kind, Key: key}]) })
 }
@@ -137,7 +137,7 @@ func (w *world) restart(change ...func(*ownership.Config)) {
 
 func refuse(c *ownership.Config) { c.Unknown = ownership.RefuseUnknown }
 
-// claimed makes an owner, who must win.
+// claimed stores an owner, which must succeed.
 func (w *world) claimed(kind ownership.Kind, key, application, serialNumber, instance string) {
 	w.t.Helper()
 	o := ownership.Owner{Application: application, SerialNumber: serialNumber, Instance: instance}
@@ -147,7 +147,8 @@ func (w *world) claimed(kind ownership.Kind, key, application, serialNumber, ins
 	w.store.TakeCalls()
 }
 
-// is fails unless d is the decision wanted and the store was asked that once.
+// is fails unless d is the wanted decision and the store was called once, with the method
+// asked.
 func (w *world) is(d ownership.Decision, err error, asked string, want ownership.Verdict, known bool, instances ...string) {
 	w.t.Helper()
 	if err != nil || d.Verdict != want || d.Known != known || !slices.Equal(d.Instances, instances) || d.StoreErr != nil {
@@ -158,8 +159,8 @@ func (w *world) is(d ownership.Decision, err error, asked string, want ownership
 	}
 }
 
-// released fails unless Release of d calls the store or not, and afterwards just
-// these keys are claimed.
+// released fails unless Release of d calls the store as expected and these keys have
+// owners afterwards.
 func (w *world) released(d ownership.Decision, calls bool, left ...string) {
 	w.t.Helper()
 	if err := w.Release(w.t.Context(), d); err != nil {
@@ -211,7 +212,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// Without logger and alarm, nothing is missing.
+// Logger and Alarm are optional.
 func TestNoLoggerNoAlarm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *ownership.Config) { c.Logger, c.Alarm = nil, nil })

@@ -65,8 +65,7 @@ func openRedis(t *testing.T) [2]ownership.Store {
 	return stores
 }
 
-// What one node learns of a request holds for the other, over every store that a
-// gateway can have.
+// What one node stores of a request holds for the other, over every store.
 func TestNodesShareOwners(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) [2]ownership.Store{"embedded": openEmbedded, "redis": openRedis} {

@@ -33,7 +33,7 @@ import (
 
 var update = flag.Bool("update", false, "write the stores anew")
 
-// forever is longer than anybody runs these tests.
+// forever is longer than these files will be used.
 const forever = 100 * 365 * 24 * time.Hour
 
 // Identifiers of the registrations that were stored.
@@ -73,7 +73,7 @@ type bothStores interface {
 	ownership.Store
 }
 
-// lasting is a store in which everything lasts.
+// lasting is a store in which no lifetime ends.
 type lasting struct{ bothStores }
 
 func (s lasting) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
@@ -151,7 +151,7 @@ func (s services) begin(t *testing.T, identifier, password string) (c *srp.Clien
 	return c, hex.EncodeToString(m1), challenge.Salt
 }
 
-// fill stores one of everything.
+// fill stores a registration in every state, a begun exchange and an owner.
 func (s services) fill(t *testing.T) phones {
 	t.Helper()
 	known := phones{Passwords: map[string]string{}}
@@ -187,7 +187,8 @@ func (s services) fill(t *testing.T) phones {
 	return known
 }
 
-// check goes on with everything that was stored. Handshakes are not in every store.
+// check uses everything that was stored. handshakes says whether the store keeps
+// handshakes over a restart.
 func (s services) check(t *testing.T, known phones, handshakes bool) {
 	t.Helper()
 	if _, _, salt := s.begin(t, unknown, "any password"); salt != known.Salt {

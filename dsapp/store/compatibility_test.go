@@ -1,4 +1,4 @@
-// Package store_test checks what all stores have in common.
+// Package store_test checks that the stores read what earlier versions stored.
 package store_test
 
 import (
@@ -25,11 +25,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// The folder testdata holds what an earlier version of the program stored: the file of an
-// embedded store, the keys of a Redis server, and what their phones know. What is in
-// there must be read by every later version.
+// The folder testdata has what an earlier version of the program stored: the file of an
+// embedded store, the keys of a Redis server, and what their phones know. Every later
+// version must be able to use it.
 
 var update = flag.Bool("update", false, "write the stores anew")
 
@@ -63,9 +64,9 @@ type phones struct {
 }
 
 var (
-	profile  = "rfc5054-2048-sha256"
-	origin   = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
-	claimant = ownership.Caller{Application: "mobile-app", SerialNumber: serialNumber}
+	profile = "rfc5054-2048-sha256"
+	origin  = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
+	device  = ownership.Caller{Application: "mobile-app", SerialNumber: serialNumber}
 )
 
 type bothStores interface {
@@ -136,15 +137,7 @@ func (s services) begin(t *testing.T, identifier, password string) (c *srp.Clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := hex.DecodeString(challenge.ServerPublic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(challenge.Salt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m1, err := c.Prove(b, public)
+	m1, err := c.Prove(digits.Decode(t, challenge.Salt), digits.Decode(t, challenge.ServerPublic))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +173,7 @@ func (s services) fill(t *testing.T) phones {
 	}
 	_, known.Evidence, _ = s.begin(t, waiting, known.Passwords[waiting])
 	_, _, known.Salt = s.begin(t, unknown, "any password")
-	owner := ownership.Owner{Application: claimant.Application, SerialNumber: serialNumber, Instance: "backup"}
+	owner := ownership.Owner{Application: device.Application, SerialNumber: serialNumber, Instance: "backup"}
 	if won, err := s.owners.RecordOwner(t.Context(), ownership.Login, loginKey, owner); err != nil || !won {
 		t.Fatalf("claim: %v, error %v", won, err)
 	}
@@ -210,7 +203,7 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 			t.Errorf("%s: %+v, error %v", identifier, a, err)
 		}
 	}
-	d, err := s.owners.Cancelling(t.Context(), ownership.Login, loginKey, claimant)
+	d, err := s.owners.Cancelling(t.Context(), ownership.Login, loginKey, device)
 	if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{"backup"}) {
 		t.Errorf("cancel of the owner: %+v, error %v", d, err)
 	}
@@ -218,7 +211,7 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 	if err != nil || d.Verdict != ownership.Foreign {
 		t.Errorf("cancel of another: %+v, error %v", d, err)
 	}
-	d, err = s.owners.Cancelling(t.Context(), ownership.Login, "0A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F6071", claimant)
+	d, err = s.owners.Cancelling(t.Context(), ownership.Login, "0A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F6071", device)
 	if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{"backup"}) {
 		t.Errorf("cancel with a wrapped key: %+v, error %v", d, err)
 	}

@@ -13,12 +13,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// claimants is how many callers claim one request at once.
+// claimants is how many callers store an owner of one request at once.
 const claimants = 256
 
 // RunOwnership checks that the stores returned by open keep the contract of
-// ownership.Store. Every call of open must return an empty store; open registers
-// its own cleanup. Tests run in parallel, each on a store of its own.
+// ownership.Store. Every call of open must return an empty store and register its own
+// cleanup. Tests run in parallel, each on a store of its own.
 func RunOwnership(t *testing.T, open func(t *testing.T) ownership.Store) {
 	t.Helper()
 	for _, tests := range [][]claimTest{
@@ -37,8 +37,8 @@ func RunOwnership(t *testing.T, open func(t *testing.T) ownership.Store) {
 	})
 }
 
-// BenchmarkOwnership measures what a request costs the store: it is looked up,
-// claimed, found for its cancel by key and by device, and released.
+// BenchmarkOwnership measures the calls for one request: it is looked up, claimed, looked up
+// by key and by device, and released.
 func BenchmarkOwnership(b *testing.B, store ownership.Store) {
 	b.Helper()
 	var keys atomic.Int64
@@ -161,7 +161,7 @@ func (s *claimSuite) listed(kind ownership.Kind, serialNumber string) []ownershi
 	return got
 }
 
-// differClaim tells in which member two claims differ.
+// differClaim returns a text about the first difference of two claims, or an empty one.
 func differClaim(got, want ownership.Claim) string {
 	switch {
 	case got.Key != want.Key:
@@ -174,7 +174,8 @@ func differClaim(got, want ownership.Claim) string {
 	return ""
 }
 
-// differClaims tells in what two lists differ, of which want may be in any order.
+// differClaims returns a text about the first difference of two lists, or an empty one.
+// want may be in any order.
 func differClaims(got, want []ownership.Claim) string {
 	if len(got) != len(want) {
 		return fmt.Sprintf("%d claims, want %d", len(got), len(want))

@@ -14,9 +14,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
 )
 
-// checkModel plays random sequences of calls on an empty store and on the model.
-// Identifiers, generations, tokens and limits are drawn from small sets, so that
-// they meet often. Lifetimes do not end within a sequence.
+// checkModel makes random sequences of calls on an empty store and on the model.
+// Identifiers, generations, tokens and limits are drawn from small sets, so that many calls
+// are about the same ones. Lifetimes do not end within a sequence.
 func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 	t.Helper()
 	identifiers := rapid.SampledFrom([]string{"id-1", "id-2", "id-3"})
@@ -214,9 +214,9 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 	})
 }
 
-// checkClaimModel plays random sequences of calls on an empty store and on the
-// model. Keys and devices are drawn from small sets, so that they meet often and
-// no list is full. Lifetimes do not end within a sequence.
+// checkClaimModel makes random sequences of calls on an empty store and on the model. Keys
+// and devices are drawn from small sets, so that many calls are about the same ones and no
+// list is full. Lifetimes do not end within a sequence.
 func checkClaimModel(t *testing.T, open func(t *testing.T) ownership.Store) {
 	t.Helper()
 	kinds := []ownership.Kind{ownership.Login, ownership.Signature}

@@ -41,7 +41,7 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 		return s, store
 	}
 	owner := ownership.Owner{Application: "phones", SerialNumber: "VDS1000120-1", Instance: "primary"}
-	claimant := ownership.Claimant{Application: owner.Application, SerialNumber: owner.SerialNumber}
+	claimant := ownership.Caller{Application: owner.Application, SerialNumber: owner.SerialNumber}
 
 	replaced, store := service()
 	end := store.Begin()
@@ -51,7 +51,7 @@ func TestOwnershipIsKeptAfterTheClientLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	// This is also the first use of the store.
-	if won, err := replaced.Claim(ctx, ownership.Login, "123", owner); !won || err != nil {
+	if won, err := replaced.RecordOwner(ctx, ownership.Login, "123", owner); !won || err != nil {
 		t.Fatalf("claim: %v, %v", won, err)
 	}
 	if storeReferences(path) != 1 {

@@ -1,8 +1,9 @@
-package activation
+package activation_test
 
 import (
-	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,57 +14,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/clock"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
 )
 
 // world is a Service with its surroundings.
 type world struct {
-	*Service
+	*activation.Service
 	t       testing.TB
 	profile *srp.Profile // of new registrations
-	store   *memory
-	clock   *clock
-	logs    *syncBuffer
-	config  Config
+	store   *storetest.Memory
+	clock   *clock.Clock
+	logs    *output.Buffer
+	config  activation.Config
 
 	mu     sync.Mutex
 	alarms []string
-}
 
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
-}
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	registrationLifetime, handshakeLifetime time.Duration
+	maxAttempts, maxActivations             int
 }
 
 func testKey(n byte) []byte {
@@ -72,7 +46,7 @@ func testKey(n byte) []byte {
 }
 
 // opens is a Config.Open that gives a store and a ring of keys.
-func opens(tb testing.TB, store Store, keys ...byte) func(context.Context) (Store, *seal.Keyring, error) {
+func opens(tb testing.TB, store activation.Store, keys ...byte) func(context.Context) (activation.Store, *seal.Keyring, error) {
 	tb.Helper()
 	all := make([][]byte, 0, len(keys))
 	for _, k := range keys {
@@ -82,16 +56,16 @@ func opens(tb testing.TB, store Store, keys ...byte) func(context.Context) (Stor
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return func(context.Context) (Store, *seal.Keyring, error) { return store, ring, nil }
+	return func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil }
 }
 
 // newWorld returns a Service over an empty store. Each change is applied to its
 // configuration.
-func newWorld(tb testing.TB, changes ...func(*Config)) *world {
+func newWorld(tb testing.TB, changes ...func(*activation.Config)) *world {
 	tb.Helper()
-	w := &world{t: tb, clock: &clock{t: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}, logs: &syncBuffer{}}
-	w.store = newMemory(w.clock.now)
-	w.config = Config{
+	w := &world{t: tb, clock: clock.New(), logs: &output.Buffer{}}
+	w.store = storetest.NewMemory(w.clock.Now)
+	w.config = activation.Config{
 		Open:     opens(tb, w.store, 1),
 		Profiles: using(tb, srp.DefaultProfile),
 		Logger:   slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -100,23 +74,56 @@ func newWorld(tb testing.TB, changes ...func(*Config)) *world {
 			defer w.mu.Unlock()
 			w.alarms = append(w.alarms, string(a.Event)+" "+a.Registration)
 		},
-		Now: w.clock.now,
+		Now: w.clock.Now,
 	}
 	w.restart(changes...)
 	return w
 }
 
 // restart replaces the Service by a new one over the same store.
-func (w *world) restart(changes ...func(*Config)) {
+func (w *world) restart(changes ...func(*activation.Config)) {
 	w.t.Helper()
 	for _, change := range changes {
 		change(&w.config)
 	}
-	s, err := New(w.config)
+	s, err := activation.New(w.config)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.Service, w.profile = s, w.config.Profiles[0].(*srp.Profile)
+	w.registrationLifetime = cmp.Or(w.config.RegistrationLifetime, activation.DefaultRegistrationLifetime)
+	w.handshakeLifetime = cmp.Or(w.config.HandshakeLifetime, activation.DefaultHandshakeLifetime)
+	w.maxAttempts = cmp.Or(w.config.MaxAttempts, activation.DefaultMaxAttempts)
+	w.maxActivations = cmp.Or(w.config.MaxActivations, activation.DefaultMaxActivations)
+}
+
+// peek calls f with the entry of an identifier, nil if there is none.
+func (w *world) peek(identifier form.Identifier, f func(*storetest.Entry)) {
+	w.store.Do(func(m *storetest.Model) { f(m.Entry(string(identifier))) })
+}
+
+// last returns the handshake that was put last.
+func (w *world) last(identifier string) (h *storetest.Handshake) {
+	w.store.Do(func(m *storetest.Model) { waiting := m.Waiting(identifier); h = waiting[len(waiting)-1] })
+	return h
+}
+
+// secret returns the sealed simulation secret.
+func (w *world) secret() (sealed []byte) {
+	w.store.Do(func(m *storetest.Model) { sealed = m.Secret })
+	return sealed
+}
+
+func (w *world) setSecret(sealed []byte) { w.store.Do(func(m *storetest.Model) { m.Secret = sealed }) }
+
+// hook returns a hook that calls f.
+func hook(f func()) storetest.Hook {
+	return func(context.Context) error { f(); return nil }
+}
+
+func newGeneration() (g activation.Generation) {
+	rand.Read(g[:])
+	return g
 }
 
 func (w *world) takeAlarms() []string {
@@ -129,24 +136,24 @@ func (w *world) takeAlarms() []string {
 
 const message = "0a1B2c3D4e5F60718293A4B5C6D7E8F9"
 
-func (w *world) mdl(identifier form.Identifier) Registration {
-	return Registration{
-		Identifier: identifier, Kind: KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"}, Data: ActivationData{ActivationMessage: message}, Started: w.clock.now(),
+func (w *world) mdl(identifier form.Identifier) activation.Registration {
+	return activation.Registration{
+		Identifier: identifier, Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "primary"}, Data: activation.ActivationData{ActivationMessage: message}, Started: w.clock.Now(),
 	}
 }
 
-func (w *world) standard(identifier form.Identifier) Registration {
-	return Registration{
-		Identifier: identifier, Kind: KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "primary"},
-		Data: ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}, Started: w.clock.now(),
+func (w *world) standard(identifier form.Identifier) activation.Registration {
+	return activation.Registration{
+		Identifier: identifier, Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "primary"},
+		Data: activation.ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}, Started: w.clock.Now(),
 	}
 }
 
-func (w *world) affinity(identifier form.Identifier) Registration {
-	return Registration{Identifier: identifier, Kind: KindAffinity, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Started: w.clock.now()}
+func (w *world) affinity(identifier form.Identifier) activation.Registration {
+	return activation.Registration{Identifier: identifier, Kind: activation.KindAffinity, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Started: w.clock.Now()}
 }
 
-func (w *world) register(r Registration) Registered {
+func (w *world) register(r activation.Registration) activation.Registered {
 	w.t.Helper()
 	got, err := w.Register(context.Background(), r)
 	if err != nil {
@@ -155,17 +162,17 @@ func (w *world) register(r Registration) Registered {
 	return got
 }
 
-// home is where the calls of tests come from that do not care.
-var home = Origin{Address: "192.0.2.1", Application: "mobile-app"}
+// home is where calls come from in tests that do not depend on it.
+var home = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
 
 // phone is a client between the two calls.
 type phone struct {
 	w          *world
-	from       Origin
+	from       activation.Origin
 	identifier string
 	client     *srp.Client
 	public     []byte
-	challenge  Challenge
+	challenge  activation.Challenge
 	server     []byte
 	evidence   string
 }
@@ -176,7 +183,7 @@ func (w *world) begin(identifier form.Identifier, password string) *phone {
 	return w.beginFrom(home, identifier, password)
 }
 
-func (w *world) beginFrom(from Origin, identifier form.Identifier, password string) *phone {
+func (w *world) beginFrom(from activation.Origin, identifier form.Identifier, password string) *phone {
 	w.t.Helper()
 	return w.beginAs(from, w.profile, identifier, password)
 }
@@ -184,12 +191,12 @@ func (w *world) beginFrom(from Origin, identifier form.Identifier, password stri
 // beginEverywhere makes a first call from each of several addresses but home.
 func (w *world) beginEverywhere(identifier form.Identifier) {
 	w.t.Helper()
-	for i := range MaxHandshakes - 1 {
+	for i := range activation.MaxHandshakes - 1 {
 		w.beginFrom(at(2+i), identifier, "any password")
 	}
 }
 
-func (w *world) beginAs(from Origin, p *srp.Profile, identifier form.Identifier, password string) *phone {
+func (w *world) beginAs(from activation.Origin, p *srp.Profile, identifier form.Identifier, password string) *phone {
 	w.t.Helper()
 	c, err := p.NewClient(string(identifier), password)
 	if err != nil {
@@ -214,12 +221,12 @@ func (w *world) beginAs(from Origin, p *srp.Profile, identifier form.Identifier,
 	return ph
 }
 
-func (p *phone) prove() (Proof, error) {
+func (p *phone) prove() (activation.Proof, error) {
 	return p.w.Prove(context.Background(), form.Identifier(p.identifier), form.ClientEvidence(p.evidence), p.from)
 }
 
 // open verifies the server's evidence and opens the activation data.
-func (p *phone) open(proof Proof) ActivationData {
+func (p *phone) open(proof activation.Proof) activation.ActivationData {
 	p.w.t.Helper()
 	m2, err := hex.DecodeString(proof.Evidence)
 	if err != nil {
@@ -233,7 +240,7 @@ func (p *phone) open(proof Proof) ActivationData {
 }
 
 // opened opens the activation data of a proof.
-func opened(t testing.TB, transport *srp.Session, proof Proof) ActivationData {
+func opened(t testing.TB, transport *srp.Session, proof activation.Proof) activation.ActivationData {
 	t.Helper()
 	item := func(name seal.Item, s *form.Sealed) string {
 		if s == nil {
@@ -259,7 +266,7 @@ func opened(t testing.TB, transport *srp.Session, proof Proof) ActivationData {
 		}
 		return string(plaintext)
 	}
-	return ActivationData{
+	return activation.ActivationData{
 		ActivationMessage:        form.ActivationMessage(item(seal.LicenseActivationMessage, proof.LicenseActivationMessage)),
 		ActivationCode:           form.ActivationCode(item(seal.ActivationCode, proof.ActivationCode)),
 		EventReactivationCounter: form.EventCounter(item(seal.EventReactivationCounter, proof.EventReactivationCounter)),
@@ -274,9 +281,9 @@ func (w *world) activate(identifier form.Identifier, password string) error {
 }
 
 // refused fails unless err is the one refusal and p is empty.
-func refused(tb testing.TB, p Proof, err error) {
+func refused(tb testing.TB, p activation.Proof, err error) {
 	tb.Helper()
-	if !same(err, ErrRefused) || p != (Proof{}) {
+	if !same(err, activation.ErrRefused) || p != (activation.Proof{}) {
 		tb.Errorf("got %+v, %v, want the one refusal", p, err)
 	}
 }
@@ -305,9 +312,9 @@ func profile(tb testing.TB, name string) *srp.Profile {
 }
 
 // using returns all profiles, that of the name first.
-func using(tb testing.TB, name string) []Profile {
+func using(tb testing.TB, name string) []activation.Profile {
 	tb.Helper()
-	all := []Profile{profile(tb, name)}
+	all := []activation.Profile{profile(tb, name)}
 	for _, p := range srp.Profiles() {
 		all = append(all, p)
 	}
@@ -321,13 +328,13 @@ func TestExchange(t *testing.T) {
 	for _, name := range []string{"rfc5054-2048-sha256", "rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(c *Config) { c.Profiles = using(t, name) })
+			w := newWorld(t, func(c *activation.Config) { c.Profiles = using(t, name) })
 			size := w.profile.Size()
 			for _, c := range []struct {
-				r    Registration
-				want ActivationData
+				r    activation.Registration
+				want activation.ActivationData
 			}{
-				{w.mdl("e3wfISG9"), ActivationData{ActivationMessage: form.ActivationMessage(strings.ToUpper(message))}},
+				{w.mdl("e3wfISG9"), activation.ActivationData{ActivationMessage: form.ActivationMessage(strings.ToUpper(message))}},
 				{w.standard(""), w.standard("").Data},
 				{w.standard("given-1"), w.standard("").Data},
 			} {
@@ -395,14 +402,14 @@ func TestDigitsInEitherCase(t *testing.T) {
 	}
 }
 
-// A is judged before anything else and for every identifier alike: the store is
-// not even asked.
+// The form of A is checked first, for every identifier in the same way and without
+// calling the store.
 func TestClientPublicIsCheckedFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(w.mdl("known-id"))
 	w.begin("known-id", "wrong password") // everything lazy has happened
-	w.store.take()
+	w.store.TakeCalls()
 	n := w.profile.Size()
 	for _, c := range []struct{ name, digits, problem string }{
 		{"missing", "", "is missing"},
@@ -421,8 +428,8 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, identifier := range []string{"known-id", "unknown-id", "no such form!", ""} {
 				got, err := w.Begin(t.Context(), form.Identifier(identifier), form.ClientPublic(c.digits), home)
-				var invalid *InvalidError
-				if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEphemeralPublicKey", c.problem}) || got != (Challenge{}) {
+				var invalid *activation.InvalidError
+				if !errors.As(err, &invalid) || *invalid != (activation.InvalidError{"clientEphemeralPublicKey", c.problem}) || got != (activation.Challenge{}) {
 					t.Errorf("%q: got %+v, %v", identifier, got, err)
 				}
 			}
@@ -432,20 +439,20 @@ func TestClientPublicIsCheckedFirst(t *testing.T) {
 		if _, err := w.Begin(t.Context(), "unknown-id", form.ClientPublic(digits), home); err != nil {
 			t.Errorf("a value inside the range: %v", err)
 		}
-		w.store.take()
+		w.store.TakeCalls()
 	}
-	if calls := w.store.take(); len(calls) != 0 {
+	if calls := w.store.TakeCalls(); len(calls) != 0 {
 		t.Errorf("the store was asked: %v", calls)
 	}
 }
 
-// Evidence of the wrong form takes nothing: the handshake still serves.
+// Evidence of the wrong form uses nothing up: the handshake can still be used.
 func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	r := w.register(w.mdl("e3wfISG9"))
 	p := w.begin(r.Identifier, r.Password)
-	w.store.take()
+	w.store.TakeCalls()
 	for _, c := range []struct{ evidence, problem string }{
 		{"", "is missing"},
 		{"1" + p.evidence, "is too long"},
@@ -455,13 +462,13 @@ func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	} {
 		for _, identifier := range []string{string(r.Identifier), "unknown-id", "?"} {
 			got, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(c.evidence), home)
-			var invalid *InvalidError
-			if !errors.As(err, &invalid) || *invalid != (InvalidError{"clientEvidenceMessage", c.problem}) || got != (Proof{}) {
+			var invalid *activation.InvalidError
+			if !errors.As(err, &invalid) || *invalid != (activation.InvalidError{"clientEvidenceMessage", c.problem}) || got != (activation.Proof{}) {
 				t.Errorf("%q, %q: got %+v, %v", identifier, c.evidence, got, err)
 			}
 		}
 	}
-	if calls := w.store.take(); len(calls) != 0 {
+	if calls := w.store.TakeCalls(); len(calls) != 0 {
 		t.Errorf("the store was asked: %v", calls)
 	}
 	if _, err := p.prove(); err != nil {
@@ -469,58 +476,24 @@ func TestEvidenceFormIsCheckedFirst(t *testing.T) {
 	}
 }
 
-// New applies defaults and refuses what makes no sense.
-func TestNew(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	if w.registrationLifetime != 10*time.Minute || w.handshakeLifetime != 2*time.Minute ||
-		w.maxAttempts != 3 || w.maxActivations != 3 || w.password.length != 8 {
-		t.Errorf("defaults: %+v", w.Service)
-	}
-	for name, c := range map[string]struct {
-		change func(*Config)
-		want   string
-	}{
-		"store":            {func(c *Config) { c.Open = nil }, "no store"},
-		"profile":          {func(c *Config) { c.Profiles = nil }, "no profile"},
-		"registration":     {func(c *Config) { c.RegistrationLifetime = -1 }, `registration_lifetime: must be from 1s to 24h; write it as a text such as "30s", a plain number counts nanoseconds`},
-		"handshake":        {func(c *Config) { c.HandshakeLifetime = -1 }, `handshake_lifetime: must be from 1s to 1h; write it as a text such as "30s", a plain number counts nanoseconds`},
-		"attempts":         {func(c *Config) { c.MaxAttempts = -1 }, "max_attempts: must be from 1 to 100"},
-		"endless attempts": {func(c *Config) { c.MaxAttempts = 101 }, "max_attempts: must be from 1 to 100"},
-		"activations":      {func(c *Config) { c.MaxActivations = 1001 }, "max_activations: must be from 1 to 1000"},
-		"exchanges":        {func(c *Config) { c.MaxExchanges = -1 }, "max_exchanges: must be from 0 to 100000"},
-		"many exchanges":   {func(c *Config) { c.MaxExchanges = 100_001 }, "max_exchanges: must be from 0 to 100000"},
-		"password":         {func(c *Config) { c.Password.Length = 3 }, "password: length is 3, need 4 to 64"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			config := w.config
-			c.change(&config)
-			if _, err := New(config); err == nil || err.Error() != c.want {
-				t.Errorf("got %v, want %s", err, c.want)
-			}
-		})
-	}
-}
-
 // A Service without a logger, alarm and clock works.
 func TestMinimalConfig(t *testing.T) {
 	t.Parallel()
-	s, err := New(Config{Open: opens(t, newMemory(time.Now), 1), Profiles: using(t, srp.DefaultProfile)})
+	s, err := activation.New(activation.Config{Open: opens(t, storetest.NewMemory(time.Now), 1), Profiles: using(t, srp.DefaultProfile)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Registration{Identifier: "e3wfISG9", Kind: KindMDL, Subject: form.Subject{UserID: "jane", Instance: "primary"}, Data: ActivationData{ActivationMessage: message}, Started: time.Now()}
+	r := activation.Registration{Identifier: "e3wfISG9", Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane", Instance: "primary"}, Data: activation.ActivationData{ActivationMessage: message}, Started: time.Now()}
 	if _, err := s.Register(t.Context(), r); err != nil {
 		t.Error(err)
 	}
 	r.UserID = "john"
-	if _, err := s.Register(t.Context(), r); !same(err, ErrExists) {
+	if _, err := s.Register(t.Context(), r); !same(err, activation.ErrExists) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// The kernel that computes exchanges is logged once, however often they are prepared.
+// The kernel that computes exchanges is logged once, even if Prepare is called again.
 func TestKernelLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -538,47 +511,54 @@ func TestKernelLog(t *testing.T) {
 	}
 }
 
-// The store decides whether there is room for a registration, until it is released;
-// missing keys count too.
+// Reserve asks the store for room, which is kept until the release. It fails if the keys
+// are missing.
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	reserved := func() (n int) {
+		w.store.Do(func(m *storetest.Model) { n = m.Reserved })
+		return n
+	}
 	release, err := w.Reserve(t.Context())
-	if err != nil || w.store.reserved != 1 {
-		t.Fatalf("%d reserved, error %v", w.store.reserved, err)
+	if n := reserved(); err != nil || n != 1 {
+		t.Fatalf("%d reserved, error %v", n, err)
 	}
-	if release(); w.store.reserved != 0 {
-		t.Errorf("%d reserved after the release", w.store.reserved)
+	release()
+	if n := reserved(); n != 0 {
+		t.Errorf("%d reserved after the release", n)
 	}
-	w.store.fail["Reserve"] = errors.New("read only")
-	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
+	w.store.Fail("Reserve", errors.New("read only"))
+	if _, err := w.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	delete(w.store.fail, "Reserve")
-	w.restart(func(c *Config) {
-		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return w.store, nil, errors.New("no key file") }
+	w.store.Fail("Reserve", nil)
+	w.restart(func(c *activation.Config) {
+		c.Open = func(context.Context) (activation.Store, *seal.Keyring, error) {
+			return w.store, nil, errors.New("no key file")
+		}
 	})
-	if _, err := w.Reserve(t.Context()); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// The room that stores reserve is enough for the longest registration there can be.
+// The room that stores reserve is enough for the longest registration.
 func TestMaxRecord(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.Profiles = using(t, "rfc5054-4096-sha256") })
+	w := newWorld(t, func(c *activation.Config) { c.Profiles = using(t, "rfc5054-4096-sha256") })
 	mdl, standard := w.mdl("e3wfISG9"), w.standard("given-1")
 	mdl.Data.ActivationMessage = form.ActivationMessage(strings.Repeat("A0", form.ActivationMessage("").Rule().Max/2))
 	standard.Data.ActivationCode = form.ActivationCode(strings.Repeat("1", form.ActivationCode("").Rule().Max))
 	standard.Data.EventReactivationCounter = form.EventCounter(strings.Repeat("1", form.EventCounter("").Rule().Max))
-	for _, r := range []Registration{mdl, standard} {
+	for _, r := range []activation.Registration{mdl, standard} {
 		for _, fact := range []*string{&r.UserID, &r.Domain, &r.SerialNumber, &r.Instance} {
 			*fact = strings.Repeat("x", form.MaxStoredText)
 		}
 		w.register(r)
-		w.store.peek(r.Identifier, func(e *stored) {
-			if size := len(e.Facts) + len(e.Verifier) + len(e.Data); size > MaxRecord {
-				t.Errorf("a record of kind %s has %d bytes, want %d at most", r.Kind, size, MaxRecord)
+		w.peek(r.Identifier, func(e *storetest.Entry) {
+			if size := len(e.Facts) + len(e.Verifier) + len(e.Data); size > activation.MaxRecord {
+				t.Errorf("a record of kind %s has %d bytes, want %d at most", r.Kind, size, activation.MaxRecord)
 			}
 		})
 	}
@@ -586,6 +566,7 @@ func TestMaxRecord(t *testing.T) {
 
 // prime is N of the 2048-bit group of RFC 5054, appendix A.
 const prime = "AC6BDB41324A9A9BF166DE5E1389582FAF72B6651987EE07FC3192943DB56050" +
+
 	"A37329CBB4A099ED8193E0757767A13DD52312AB4B03310DCD7F48A9DA04FD50" +
 	"E8083969EDB767B0CF6095179A163AB3661A05FBD5FAAAE82918A9962F0B93B8" +
 	"55F97993EC975EEAA80D740ADBF4FF747359D041D5C33EA71D281E446B14773B" +

@@ -1,29 +1,31 @@
-package activation
+package activation_test
 
 import (
 	"errors"
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// The proof that uses the last attempt of a registration up, and no other one,
-// tells whose registration it was; nobody registered the identifiers that are
-// only probed. What it says is what every refusal says.
+// The error of the proof that burns a registration says whose registration it was, and no
+// other error does. Its text is that of every refusal. It does not exist for identifiers
+// that nobody registered.
 func TestBurningIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	registrations := map[string]Registration{"mdl-id": w.mdl("mdl-id"), "standard-id": w.standard("standard-id"), "affinity-id": w.affinity("affinity-id")}
+	registrations := map[string]activation.Registration{"mdl-id": w.mdl("mdl-id"), "standard-id": w.standard("standard-id"), "affinity-id": w.affinity("affinity-id")}
 	for _, r := range registrations {
 		w.register(r)
 	}
 	for _, id := range []string{"mdl-id", "standard-id", "affinity-id", "unknown-id"} {
-		var told []*BurnedError
+		var told []*activation.BurnedError
 		for n := range 2 * w.maxAttempts {
 			p, err := w.begin(form.Identifier(id), "wrong password").prove()
 			refused(t, p, err)
-			burned, ok := errors.AsType[*BurnedError](err)
+			burned, ok := errors.AsType[*activation.BurnedError](err)
 			if !ok {
 				continue
 			}
@@ -33,7 +35,7 @@ func TestBurningIsTold(t *testing.T) {
 			told = append(told, burned)
 		}
 		r := registrations[id]
-		if r.Kind != KindMDL && r.Kind != KindStandard {
+		if r.Kind != activation.KindMDL && r.Kind != activation.KindStandard {
 			if len(told) != 0 {
 				t.Errorf("%s: told %+v", id, told)
 			}
@@ -49,8 +51,8 @@ func TestBurningIsTold(t *testing.T) {
 	}
 }
 
-// First calls, how many there may be, and second calls without a first one use no
-// attempt up: the phone that knows the password still gets its data.
+// First calls, in any number, and second calls without a first one use up no attempt: the
+// phone that knows the password still gets its data.
 func TestFirstCallsBurnNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -64,9 +66,9 @@ func TestFirstCallsBurnNothing(t *testing.T) {
 		proof, err := p.prove()
 		refused(t, proof, err)
 	}
-	w.store.peek(r.Identifier, func(e *stored) {
-		if e.reserved != 1 {
-			t.Errorf("%d attempts are reserved, want 1", e.reserved)
+	w.peek(r.Identifier, func(e *storetest.Entry) {
+		if e.Reserved != 1 {
+			t.Errorf("%d attempts are reserved, want 1", e.Reserved)
 		}
 	})
 	if err := w.activate(r.Identifier, r.Password); err != nil {
@@ -74,27 +76,26 @@ func TestFirstCallsBurnNothing(t *testing.T) {
 	}
 }
 
-// A refusal stays one if the registration cannot be looked for afterwards, or
-// nothing of it can be opened.
+// A refusal stays a refusal if the registration cannot be looked up afterwards or opened.
 func TestBurningIsRefusedAnyway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	w.register(w.mdl("lost-id"))
 	p := w.begin("lost-id", "wrong password")
-	w.store.set(func() { w.store.fail["Load"] = errors.New("gone") })
+	w.store.Fail("Load", errors.New("gone"))
 	proof, err := p.prove()
 	refused(t, proof, err)
-	if _, ok := errors.AsType[*BurnedError](err); ok || !strings.Contains(w.logs.String(), "burned its registration is not known") {
+	if _, ok := errors.AsType[*activation.BurnedError](err); ok || !strings.Contains(w.logs.String(), "burned its registration is not known") {
 		t.Errorf("error is %#v, log %s", err, w.logs)
 	}
-	w.store.set(func() { delete(w.store.fail, "Load") })
+	w.store.Fail("Load", nil)
 
 	w.register(w.mdl("spoiled-id"))
 	p = w.begin("spoiled-id", "wrong password")
-	w.store.peek("spoiled-id", func(e *stored) { e.Facts[0] ^= 1 })
+	w.peek("spoiled-id", func(e *storetest.Entry) { e.Facts[0] ^= 1 })
 	proof, err = p.prove()
 	refused(t, proof, err)
-	burned, ok := errors.AsType[*BurnedError](err)
+	burned, ok := errors.AsType[*activation.BurnedError](err)
 	if !ok || burned.Identifier != "spoiled-id" || burned.UserID != "" {
 		t.Errorf("error is %#v", err)
 	}

@@ -1,4 +1,4 @@
-package activation
+package activation_test
 
 import (
 	"encoding/json"
@@ -6,23 +6,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// storedExchange is what a store held of a registration and of an exchange between its
-// two calls, with what the phone sent and got.
+// storedExchange is what a store had of a registration and of an exchange between its two
+// calls, with the values of the phone.
 type storedExchange struct {
 	Profile, Identifier, Password                    string
-	Kind                                             Kind
+	Kind                                             activation.Kind
 	Generation, Secret, Facts, Verifier, Data, State []byte
 	ClientPublic, ServerPublic, Salt                 string
 	Evidence, ServerEvidence, Key                    string
 	UnknownSalt                                      string
 }
 
-// What earlier versions stored serves: a registration and an exchange that had begun
-// with each profile, whichever is configured, and the secret of the salts.
+// Values stored by earlier versions can be used: registrations and begun exchanges of
+// each profile, whichever profile is first, and the simulation secret.
 func TestStoredByEarlierVersions(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/stored.json")
@@ -48,24 +51,26 @@ func TestStoredByEarlierVersions(t *testing.T) {
 
 func (x storedExchange) continued(t *testing.T, configured string) {
 	t.Helper()
-	w := newWorld(t, func(c *Config) { c.Profiles = using(t, configured) })
-	end, generation := w.clock.now().Add(time.Minute), Generation(x.Generation)
-	w.store.secret = x.Secret
-	w.store.records[x.Identifier] = &stored{
-		Record:  Record{Identifier: x.Identifier, Generation: generation, Kind: x.Kind, Facts: x.Facts, Verifier: x.Verifier, Data: x.Data},
-		expires: end, inFlight: map[Token]bool{},
-	}
-	w.store.handshakes[x.Identifier] = []*waiting{{Handshake{Generation: generation, State: x.State}, end}}
+	w := newWorld(t, func(c *activation.Config) { c.Profiles = using(t, configured) })
+	end, generation := w.clock.Now().Add(time.Minute), activation.Generation(x.Generation)
+	w.store.Do(func(m *storetest.Model) {
+		m.Secret = x.Secret
+		m.Records[x.Identifier] = &storetest.Entry{
+			Record:  activation.Record{Identifier: x.Identifier, Generation: generation, Kind: x.Kind, Facts: x.Facts, Verifier: x.Verifier, Data: x.Data},
+			Expires: end, InFlight: map[activation.Token]bool{},
+		}
+		m.Handshakes[x.Identifier] = []*storetest.Handshake{{Handshake: activation.Handshake{Generation: generation, State: x.State}, Expires: end}}
+	})
 
-	want := ActivationData{ActivationMessage: "0A1B2C3D4E5F60718293A4B5C6D7E8F9"}
-	if x.Kind == KindStandard {
-		want = ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}
+	want := activation.ActivationData{ActivationMessage: "0A1B2C3D4E5F60718293A4B5C6D7E8F9"}
+	if x.Kind == activation.KindStandard {
+		want = activation.ActivationData{ActivationCode: "1234-5678", EventReactivationCounter: "000042"}
 	}
 	proof, err := w.Prove(t.Context(), form.Identifier(x.Identifier), form.ClientEvidence(x.Evidence), home)
 	if err != nil || proof.Evidence != x.ServerEvidence {
 		t.Fatalf("evidence %s, %v, want %s", proof.Evidence, err, x.ServerEvidence)
 	}
-	transport := srp.NewSession(unhex(t, x.Key), unhex(t, x.ClientPublic), unhex(t, x.ServerPublic))
+	transport := srp.NewSession(digits.Decode(t, x.Key), digits.Decode(t, x.ClientPublic), digits.Decode(t, x.ServerPublic))
 	if got := opened(t, transport, proof); got != want {
 		t.Errorf("got %+v", got)
 	}

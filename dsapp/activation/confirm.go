@@ -8,8 +8,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// Admission is the right to make one call that follows the exchange, with what
-// is known of the registration.
+// Admission is the right to make one call that follows the exchange, and says which
+// registration it is for.
 type Admission struct {
 	Identifier form.Identifier
 	Generation Generation
@@ -17,10 +17,9 @@ type Admission struct {
 	form.Subject
 }
 
-// Locate returns what is known of a live KindAffinity registration, for the calls
-// of an exchange that the authentication server carries out itself. It consumes
-// and counts nothing. The error is ErrRefused, also as ErrUnknown, or wraps
-// ErrUnavailable.
+// Locate returns a KindAffinity registration whose lifetime has not passed, for the calls
+// of an exchange that the authentication server carries out itself. It changes nothing. The
+// error is ErrRefused or ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) Locate(ctx context.Context, identifier form.Identifier) (Admission, error) {
 	v, err := s.open(ctx)
 	if err != nil {
@@ -36,9 +35,9 @@ func (s *Service) Locate(ctx context.Context, identifier form.Identifier) (Admis
 	return s.admission(ctx, v.ring, record)
 }
 
-// AdmitDevice consumes the right to add one device: one for each successful
-// proof of a KindMDL registration, one of Config.MaxAttempts for KindAffinity. The
-// error is ErrRefused, also as ErrUnknown, or wraps ErrUnavailable.
+// AdmitDevice consumes the right to add one device. A KindMDL registration has one such
+// right for each successful proof, a KindAffinity registration has Config.MaxAttempts. The
+// error is ErrRefused or ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitDevice(ctx context.Context, identifier form.Identifier) (Admission, error) {
 	consume := func(ctx context.Context, store Store) (Record, bool, error) {
 		return store.AdmitDevice(ctx, string(identifier), s.maxAttempts)
@@ -46,17 +45,16 @@ func (s *Service) AdmitDevice(ctx context.Context, identifier form.Identifier) (
 	return s.admit(ctx, string(identifier), "admitting device", consume, s.ReturnDevice)
 }
 
-// ReturnDevice gives the right of a back: of KindMDL for a call that was not sent,
-// of KindAffinity for every call that the authentication server did not refuse. It
-// does so even if ctx has ended. The error wraps ErrUnavailable.
+// ReturnDevice gives back the right consumed by AdmitDevice. For KindMDL it is meant for a
+// call that was not sent, for KindAffinity for every call that the authentication server
+// did not refuse. It works even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnDevice(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "returning device", Store.ReturnDevice)
+	return s.callDetached(ctx, a, "returning device", Store.ReturnDevice)
 }
 
-// AdmitConfirmation counts one final call for a registration of one of the
-// kinds: at most Config.MaxAttempts of them and, except for KindAffinity, only after
-// a successful proof. The error is ErrRefused, also as ErrUnknown, or wraps
-// ErrUnavailable.
+// AdmitConfirmation counts one final call for a registration of one of the kinds. It admits
+// at most Config.MaxAttempts of them and, except for KindAffinity, only after a successful
+// proof. The error is ErrRefused or ErrUnknown, or wraps ErrUnavailable.
 func (s *Service) AdmitConfirmation(ctx context.Context, identifier form.Identifier, kinds ...Kind) (Admission, error) {
 	count := func(ctx context.Context, store Store) (Record, bool, error) {
 		return store.AdmitConfirmation(ctx, string(identifier), s.maxAttempts, kinds...)
@@ -64,22 +62,20 @@ func (s *Service) AdmitConfirmation(ctx context.Context, identifier form.Identif
 	return s.admit(ctx, string(identifier), "admitting final call", count, s.ReturnConfirmation)
 }
 
-// ReturnConfirmation takes the final call of a back that AdmitConfirmation
-// counted: of KindAffinity for every call that the authentication server did not
-// refuse, of other kinds for one that was not sent. It does so even if ctx has
-// ended. The error wraps ErrUnavailable.
+// ReturnConfirmation undoes the counting by AdmitConfirmation. For KindAffinity it is meant
+// for every call that the authentication server did not refuse, for other kinds for a call
+// that was not sent. It works even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) ReturnConfirmation(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "returning final call", Store.ReturnConfirmation)
+	return s.callDetached(ctx, a, "returning final call", Store.ReturnConfirmation)
 }
 
-// Complete removes the registration of a after the final call succeeded, unless
-// it was replaced meanwhile. It does so even if ctx has ended. The error wraps
-// ErrUnavailable.
+// Complete removes the registration of a after the final call succeeded, unless it has been
+// replaced. It works even if ctx has ended. The error wraps ErrUnavailable.
 func (s *Service) Complete(ctx context.Context, a Admission) error {
-	return s.afterwards(ctx, a, "removing registration", Store.Remove)
+	return s.callDetached(ctx, a, "removing registration", Store.Remove)
 }
 
-// admit lets the store admit a call and reads who it is for.
+// admit has the store admit a call, and opens the subject of the registration.
 func (s *Service) admit(
 	ctx context.Context,
 	identifier, what string,
@@ -92,10 +88,10 @@ func (s *Service) admit(
 	}
 	record, ok, err := consume(ctx, v.store)
 	if err != nil {
-		return Admission{}, s.failed(ctx, identifier, what, err)
+		return Admission{}, s.storeError(ctx, identifier, what, err)
 	}
 	if !ok {
-		// It is looked for after every refusal alike.
+		// Every refusal is followed by this look-up, so that all take the same time.
 		record, found, err := s.load(ctx, v.store, identifier)
 		if err != nil {
 			return Admission{}, err
@@ -104,28 +100,28 @@ func (s *Service) admit(
 	}
 	a, err := s.admission(ctx, v.ring, record)
 	if err != nil {
-		// The call is not made, so the right to it is not lost. Failing that too
-		// changes nothing about the error to report.
+		// The call is not made, so it must not use up the right. If giving it back fails
+		// too, the first error is still the one to report.
 		_ = giveBack(ctx, Admission{Identifier: form.Identifier(identifier), Generation: record.Generation})
 		return Admission{}, err
 	}
 	return a, nil
 }
 
-// afterwards makes the store call that follows what was admitted by a, even if
-// ctx has ended.
-func (s *Service) afterwards(
+// callDetached makes a store call for an admitted call that has ended, even if ctx has
+// ended.
+func (s *Service) callDetached(
 	ctx context.Context, a Admission, what string, do func(store Store, ctx context.Context, identifier string, generation Generation) error,
 ) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	// This needs no keys.
+	// The call needs no keys.
 	store, _, err := s.opener(ctx)
 	if store == nil {
 		return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
 	}
 	if err := do(store, ctx, string(a.Identifier), a.Generation); err != nil {
-		return s.failed(ctx, string(a.Identifier), what, err)
+		return s.storeError(ctx, string(a.Identifier), what, err)
 	}
 	return nil
 }
@@ -134,12 +130,13 @@ func (s *Service) afterwards(
 func (s *Service) load(ctx context.Context, store Store, identifier string) (Record, bool, error) {
 	record, found, err := store.Load(ctx, identifier)
 	if err != nil {
-		return Record{}, false, s.failed(ctx, identifier, "loading registration", err)
+		return Record{}, false, s.storeError(ctx, identifier, "loading registration", err)
 	}
 	return record, found, nil
 }
 
-// refusal tells ErrUnknown from ErrRefused by what there is of an identifier.
+// refusal returns ErrUnknown if there is no record or only a simulated one, else
+// ErrRefused.
 func refusal(record Record, found bool) error {
 	if !found || record.Kind == KindSimulated {
 		return ErrUnknown
@@ -148,7 +145,7 @@ func refusal(record Record, found bool) error {
 }
 
 func (s *Service) admission(ctx context.Context, ring *seal.Keyring, record Record) (Admission, error) {
-	f, err := s.openFacts(ctx, ring, record)
+	f, err := s.openSubject(ctx, ring, record)
 	if err != nil {
 		return Admission{}, err
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// ActivationData is what a phone receives once it has proved the password, as
-// the authentication server gave it.
+// ActivationData is what a phone gets after it has proved the password. It comes from the
+// authentication server.
 type ActivationData struct { //nolint:revive // the project's word for it; Data alone would be any data
 	// ActivationMessage of a KindMDL registration.
 	ActivationMessage form.ActivationMessage
@@ -19,8 +19,8 @@ type ActivationData struct { //nolint:revive // the project's word for it; Data 
 	EventReactivationCounter form.EventCounter
 }
 
-// encode checks the data for the kind and returns it in the form it is sealed
-// in. Kinds without an exchange have no data.
+// encode checks the data for the kind and returns it in the form in which it is sealed.
+// Kinds without an exchange have no data.
 func (d ActivationData) encode(k Kind) ([]byte, error) {
 	switch {
 	case k != KindMDL && d.ActivationMessage != "":
@@ -46,9 +46,9 @@ func (d ActivationData) encode(k Kind) ([]byte, error) {
 	}
 }
 
-// Proof is the server's answer to a right proof.
+// Proof is the answer to a right proof of the client.
 type Proof struct {
-	// Evidence is what the profile gives.
+	// Evidence is the server's evidence, a text of the profile.
 	Evidence string
 	// LicenseActivationMessage is set for KindMDL.
 	LicenseActivationMessage *form.Sealed
@@ -58,8 +58,8 @@ type Proof struct {
 	EventReactivationCounter *form.Sealed
 }
 
-// sealData seals the encoded data of a registration into p. It reports false if
-// the data does not have the form of the kind.
+// sealData encrypts the encoded data of a registration into p. It returns false if the data
+// does not have the form of the kind.
 func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool, err error) {
 	var members []**form.Sealed
 	var items []seal.Item

@@ -12,31 +12,31 @@ import (
 
 // Challenge is the server's answer to the client's public value.
 type Challenge struct {
-	// ServerPublic and Salt are what the profile gives.
+	// ServerPublic and Salt are texts of the profile.
 	ServerPublic, Salt string
-	// Contended says that the operator, and nobody else, should be told: a handshake
-	// of another address or application waits for its proof. It is said at most once
-	// in ContentionInterval for each identifier, registered or not.
+	// Contended says that a handshake of another address or application waits for its
+	// proof. It is true at most once in ContentionInterval for each identifier, registered
+	// or not. It is for the operator and must not reach the client.
 	Contended bool
 }
 
 // Origin is where a call of an exchange comes from.
 type Origin struct {
-	// Address is that of the client in the form in which it is counted, such as
-	// "192.0.2.1" or "2001:db8::/64". The store learns a keyed hash of it only.
+	// Address is the client's address in the form in which rate limits count it, such as
+	// "192.0.2.1" or "2001:db8::/64". The store gets only a keyed hash of it.
 	Address string
-	// Application is the name of the holder of the key. It is kept as a keyed hash,
-	// too.
+	// Application is the name of the application that the API key belongs to. The store
+	// gets only a keyed hash of it.
 	Application string
 }
 
-// Begin starts an exchange: it takes the client's public value A, keeps a
-// handshake and returns B and the salt. A handshake of the same address that waited
-// for its proof is replaced, and the oldest one of MaxHandshakes others.
-// Identifiers without an exchange get an answer of the same form.
+// Begin starts an exchange: it takes the client's public value A, stores a handshake and
+// returns B and the salt. The new handshake replaces a waiting one of the same address, or
+// the oldest if MaxHandshakes others wait. Identifiers without an exchange get an answer of
+// the same form.
 //
-// The error is an *InvalidError for an A that the exchange does not take, ErrBusy, or
-// wraps ErrUnavailable.
+// The error is an *InvalidError for an A that the profile does not accept, ErrBusy, or wraps
+// ErrUnavailable.
 func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from Origin) (Challenge, error) {
 	if _, err := s.profiles[0].ParsePublic(string(clientPublic)); err != nil {
 		return Challenge{}, &InvalidError{Member: memberPublic, Problem: err.Error()}
@@ -51,13 +51,13 @@ func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientP
 		return Challenge{}, err
 	}
 	if c.Contended, err = v.store.PutHandshake(ctx, id, h); err != nil {
-		return Challenge{}, s.failed(ctx, id, "storing handshake", err)
+		return Challenge{}, s.storeError(ctx, id, "storing handshake", err)
 	}
 	return c, nil
 }
 
-// begin computes the server's part of the first call.
-func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
+// begin computes handshake and answer of the first call.
+func (s *Service) begin(ctx context.Context, v openStore, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
 	secret, err := s.simulationSecret(ctx, v)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
@@ -78,8 +78,8 @@ func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic s
 	defer leave()
 
 	h := Handshake{
-		// The handshakes of an identifier without a record share one, as those of a
-		// record do.
+		// All handshakes of an identifier without a record have the same generation, as
+		// those of a record have.
 		Generation:     Generation(tag(secret, tagGeneration, identifier, "")),
 		Source:         tag(secret, tagSource, identifier, from.Address),
 		Application:    tag(secret, tagApplication, identifier, from.Application),
@@ -90,7 +90,7 @@ func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic s
 	if found {
 		h.Generation = record.Generation
 	}
-	j := beginning{
+	j := beginJob{
 		profiles: s.profiles, ring: v.ring, secret: secret, identifier: identifier, clientPublic: clientPublic,
 		credential: d.credential, decoy: d.credential, label: handshakeLabel(identifier, h.Generation),
 	}
@@ -101,21 +101,21 @@ func (s *Service) begin(ctx context.Context, v vault, identifier, clientPublic s
 		return Handshake{}, Challenge{}, err
 	}
 	if errors.Is(j.err, seal.ErrUnopened) {
-		return Handshake{}, Challenge{}, s.unopened(ctx, identifier, sealedVerifier)
+		return Handshake{}, Challenge{}, s.unopenedError(ctx, identifier, sealedVerifier)
 	}
 	h.State = j.handshake
 	return h, j.challenge, j.err
 }
 
-// Prove ends an exchange: it checks the client's evidence M1 and, if it is right,
-// returns the server's evidence and the sealed activation data. Evidence of the
-// right form uses a handshake up and reserves an attempt before it is checked;
-// a right one gives the attempt back. The handshake is that of the caller's address
-// or, if that has none, the last one: a phone may change its network in between.
+// Prove ends an exchange: it verifies the client's evidence M1 and, if it is right, returns
+// the server's evidence and the encrypted activation data. Evidence of the right form uses
+// up a handshake and reserves an attempt before it is verified; right evidence gives the
+// attempt back. The handshake is that of the caller's address or, if there is none, the
+// newest, because a phone may change its network between the calls.
 //
-// The error is an *InvalidError for evidence that the exchange does not take,
-// ErrBusy (in both cases nothing was used up), ErrRefused for every other
-// refusal, also as a *BurnedError, or wraps ErrUnavailable.
+// The error is an *InvalidError for evidence that the profile does not accept, or ErrBusy;
+// nothing was used up then. It is ErrRefused or a *BurnedError for every other refusal, or
+// wraps ErrUnavailable.
 func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from Origin) (Proof, error) {
 	if _, err := s.profiles[0].ParseEvidence(string(evidence)); err != nil {
 		return Proof{}, &InvalidError{Member: memberEvidence, Problem: err.Error()}
@@ -141,7 +141,7 @@ func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidenc
 		defer a.session.Clear()
 	}
 
-	// An attempt is reserved: it is settled even if the client has gone.
+	// The reserved attempt is settled even if the client has gone.
 	settling, cancel := detached(ctx)
 	defer cancel()
 	record, settled, err := v.store.Settle(settling, id, Settlement{
@@ -155,9 +155,9 @@ func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidenc
 	case a.failed != nil:
 		return Proof{}, a.failed
 	case a.unopened:
-		return Proof{}, s.unopened(ctx, id, sealedHandshake)
+		return Proof{}, s.unopenedError(ctx, id, sealedHandshake)
 	case err != nil:
-		return Proof{}, s.failed(ctx, id, "settling proof", err)
+		return Proof{}, s.storeError(ctx, id, "settling proof", err)
 	case !settled || !a.proven:
 		s.logger.InfoContext(ctx, "proof refused", slog.String("registration", id), slog.String("reason", a.reason()))
 		return Proof{}, s.refused(settling, v, id, a)
@@ -165,19 +165,20 @@ func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidenc
 	return s.deliver(ctx, v.ring, record, a.outcome)
 }
 
-// attempt is a proof that was taken, or not, and computed.
+// attempt is the verification of evidence, against a handshake or against the decoy.
 type attempt struct {
 	outcome
 	token      Token
 	generation Generation
-	taken      bool
-	// failed is why nothing was computed.
+	// taken says whether there was a handshake to take.
+	taken bool
+	// failed is the error if nothing was computed.
 	failed error
 }
 
-// attempt takes the handshake of an identifier for a source and checks evidence
-// against it, or against a decoy if there is none.
-func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier string, source Tag, evidence string) (attempt, error) {
+// attempt takes the handshake of an identifier for a source and verifies evidence against
+// it, or against the decoy if there is none.
+func (s *Service) attempt(ctx context.Context, v openStore, d *decoy, identifier string, source Tag, evidence string) (attempt, error) {
 	leave, err := s.gate.enter()
 	if err != nil {
 		return attempt{}, err
@@ -186,16 +187,16 @@ func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier str
 	if err := ctx.Err(); err != nil {
 		return attempt{}, fmt.Errorf("%w: taking handshake: %w", ErrUnavailable, context.Cause(ctx))
 	}
-	// Once the attempt may be reserved, the proof is computed and settled, so
-	// that it does not stay in flight because the client has gone.
+	// From here on the attempt may be reserved. It is verified and settled even if the
+	// client goes, so that it does not stay in flight.
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	a := attempt{token: random16()}
 	h, taken, err := v.store.Take(ctx, identifier, a.token, source, s.maxAttempts)
 	if err != nil {
-		return attempt{}, s.failed(ctx, identifier, "taking handshake", err)
+		return attempt{}, s.storeError(ctx, identifier, "taking handshake", err)
 	}
-	j := verifying{profiles: s.profiles, ring: v.ring, handshake: d.handshake, identifier: identifier, evidence: evidence}
+	j := verifyJob{profiles: s.profiles, ring: v.ring, handshake: d.handshake, identifier: identifier, evidence: evidence}
 	if taken {
 		a.taken, a.generation = true, h.Generation
 		j.handshake = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
@@ -205,11 +206,11 @@ func (s *Service) attempt(ctx context.Context, v vault, d *decoy, identifier str
 	return a, nil
 }
 
-// BurnedError is the ErrRefused of the proof that used the last attempt at a
-// registration up, for which there is no further exchange. Its text is that of
-// ErrRefused. Proofs that are refused at the same time may each have it.
+// BurnedError is the ErrRefused of a proof that burned its registration by using up the last
+// attempt. Its text is that of ErrRefused. Several proofs that are refused at the same time
+// may have it.
 type BurnedError struct {
-	// Admission says which registration it was. It admits nothing.
+	// Admission identifies the registration. It admits nothing.
 	Admission
 }
 
@@ -219,13 +220,13 @@ func (e *BurnedError) Error() string { return ErrRefused.Error() }
 // Unwrap returns ErrRefused.
 func (e *BurnedError) Unwrap() error { return ErrRefused }
 
-// refused returns the refusal of a proof. The registration is looked for after
-// every refusal alike; what more is done for one that was burned can be timed
-// only once. That it cannot be looked for changes nothing about the refusal.
-func (s *Service) refused(ctx context.Context, v vault, identifier string, a attempt) error {
+// refused returns the error of a refused proof. It looks the registration up after every
+// refusal, so that all take the same time. Only for a registration that was just burned it
+// does more. A failing look-up does not change the refusal.
+func (s *Service) refused(ctx context.Context, v openStore, identifier string, a attempt) error {
 	record, found, err := s.load(ctx, v.store, identifier)
 	if err != nil {
-		s.logger.WarnContext(ctx, "whether a refused proof burned its registration is not known",
+		s.logger.WarnContext(ctx, "a proof was refused; whether this burned its registration is not known",
 			slog.String("registration", identifier), slog.Any("error", err))
 		return ErrRefused
 	}
@@ -234,13 +235,13 @@ func (s *Service) refused(ctx context.Context, v vault, identifier string, a att
 	}
 	registration, err := s.admission(ctx, v.ring, record)
 	if err != nil {
-		// It was logged, and the identifier is known.
+		// The error was logged. What is known is enough for the event.
 		registration = Admission{Identifier: form.Identifier(identifier), Generation: record.Generation, Kind: record.Kind}
 	}
 	return &BurnedError{Admission: registration}
 }
 
-// reason says for the log why a proof was refused.
+// reason returns why a proof was refused, for the log.
 func (a attempt) reason() string {
 	switch {
 	case !a.taken:
@@ -254,11 +255,11 @@ func (a attempt) reason() string {
 	}
 }
 
-// deliver seals the activation data of a settled proof for the phone.
+// deliver encrypts the activation data of a settled proof for the phone.
 func (s *Service) deliver(ctx context.Context, ring *seal.Keyring, record Record, o outcome) (Proof, error) {
 	plaintext, err := ring.Open(recordLabel(sealedData, record), record.Data)
 	if err != nil {
-		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
+		return Proof{}, s.unopenedError(ctx, record.Identifier, sealedData)
 	}
 	defer clear(plaintext)
 	p := Proof{Evidence: o.serverEvidence}
@@ -267,7 +268,7 @@ func (s *Service) deliver(ctx context.Context, ring *seal.Keyring, record Record
 		return Proof{}, err
 	}
 	if !ok {
-		return Proof{}, s.unopened(ctx, record.Identifier, sealedData)
+		return Proof{}, s.unopenedError(ctx, record.Identifier, sealedData)
 	}
 	return p, nil
 }

@@ -1,10 +1,18 @@
 package activation
 
-// Checks of a Service over any store, for stores that import this package.
+// What tests of a whole Service need to seal values as it does.
 var (
-	CheckStorm = checkStorm
-	CheckModel = checkModel
-	CheckTime  = checkTime
+	RecordLabel    = recordLabel
+	HandshakeLabel = handshakeLabel
+	SecretLabel    = secretLabel
+	EncodeSubject  = encodeSubject
+	WithName       = withName
+)
 
-	CheckContention = checkContention
+const (
+	SealedFacts    = sealedFacts
+	SealedVerifier = sealedVerifier
+	SealedData     = sealedData
+	SecretSize     = secretSize
+	SecretRefresh  = secretRefresh
 )

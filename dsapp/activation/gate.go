@@ -8,11 +8,10 @@ import (
 // queueFactor is how many exchanges may wait for each one that is computed.
 const queueFactor = 16
 
-// gate bounds the arithmetic of exchanges: few are computed at once, a limited
-// number more has a place to wait.
+// gate limits how many exchanges are computed at once, and how many more wait.
 type gate struct {
-	places chan struct{}
-	slots  chan struct{}
+	places chan struct{} // taken by those that compute or wait
+	slots  chan struct{} // taken by those that compute
 }
 
 func newGate(n int) *gate {
@@ -22,8 +21,8 @@ func newGate(n int) *gate {
 	}
 }
 
-// enter takes a place and returns the function that gives it back. It does not
-// wait: without a free place the error is ErrBusy.
+// enter takes a place and returns the function that gives it back. If no place is free it
+// does not wait: the error is ErrBusy.
 func (g *gate) enter() (leave func(), err error) {
 	select {
 	case g.places <- struct{}{}:
@@ -33,7 +32,7 @@ func (g *gate) enter() (leave func(), err error) {
 	}
 }
 
-// compute runs j as soon as one of the slots is free, unless ctx ends before.
+// compute runs j as soon as a slot is free, unless ctx ends before.
 func (g *gate) compute(ctx context.Context, j job) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("waiting to compute: %w", context.Cause(ctx))

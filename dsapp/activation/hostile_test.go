@@ -1,4 +1,4 @@
-package activation
+package activation_test
 
 import (
 	"context"
@@ -9,59 +9,61 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// What a sealing key opens but no version of this program has sealed is treated
-// like what no key opens: an alarm and ErrUnavailable, never a refusal, never
-// unknown, never a panic.
+// A value that a sealing key opens, but that this program never sealed, is treated like
+// one that no key opens: with an alarm and ErrUnavailable. It is never a refusal or an
+// unknown identifier and never causes a panic.
 func TestSealedNonsense(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		// put seals the value anew, as something else.
-		put  func(w *world, e *stored, reseal func(l seal.Label, sealed []byte) []byte)
+		put  func(w *world, m *storetest.Model, e *storetest.Entry, reseal func(l seal.Label, sealed []byte) []byte)
 		call func(w *world, p *phone) error
 		// identifier of the alarm.
 		identifier string
 	}{
-		"verifier": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			e.Verifier = reseal(recordLabel(sealedVerifier, e.Record), e.Verifier)
+		"verifier": {func(_ *world, _ *storetest.Model, e *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			e.Verifier = reseal(activation.RecordLabel(activation.SealedVerifier, e.Record), e.Verifier)
 		}, func(w *world, _ *phone) error {
 			_, err := w.Begin(context.Background(), "e3wfISG9", "1234", home)
 			return err
 		}, "e3wfISG9"},
-		"handshake": {func(w *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			h := w.store.last("e3wfISG9")
-			h.State = reseal(handshakeLabel("e3wfISG9", e.Generation), h.State)
+		"handshake": {func(_ *world, m *storetest.Model, e *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			h := m.Waiting("e3wfISG9")[0]
+			h.State = reseal(activation.HandshakeLabel("e3wfISG9", e.Generation), h.State)
 		}, func(_ *world, p *phone) error {
 			_, err := p.prove()
 			return err
 		}, "e3wfISG9"},
-		"data": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			e.Data = reseal(recordLabel(sealedData, e.Record), e.Data)
+		"data": {func(_ *world, _ *storetest.Model, e *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			e.Data = reseal(activation.RecordLabel(activation.SealedData, e.Record), e.Data)
 		}, func(_ *world, p *phone) error {
 			proof, err := p.prove()
-			if proof != (Proof{}) {
+			if proof != (activation.Proof{}) {
 				return errors.New("a proof came with the error")
 			}
 			return err
 		}, "e3wfISG9"},
-		"facts at registration": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			e.Facts = reseal(recordLabel(sealedFacts, e.Record), e.Facts)
+		"facts at registration": {func(_ *world, _ *storetest.Model, e *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			e.Facts = reseal(activation.RecordLabel(activation.SealedFacts, e.Record), e.Facts)
 		}, func(w *world, _ *phone) error {
 			_, err := w.Register(context.Background(), w.mdl("e3wfISG9"))
 			return err
 		}, "e3wfISG9"},
-		"facts at final call": {func(_ *world, e *stored, reseal func(seal.Label, []byte) []byte) {
-			e.Facts = reseal(recordLabel(sealedFacts, e.Record), e.Facts)
+		"facts at final call": {func(_ *world, _ *storetest.Model, e *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			e.Facts = reseal(activation.RecordLabel(activation.SealedFacts, e.Record), e.Facts)
 		}, func(w *world, _ *phone) error {
-			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", KindMDL)
+			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", activation.KindMDL)
 			return err
 		}, "e3wfISG9"},
-		"simulation secret": {func(w *world, _ *stored, reseal func(seal.Label, []byte) []byte) {
-			w.store.secret = reseal(secretLabel, w.store.secret)
+		"simulation secret": {func(w *world, m *storetest.Model, _ *storetest.Entry, reseal func(seal.Label, []byte) []byte) {
+			m.Secret = reseal(activation.SecretLabel, m.Secret)
 			w.restart()
 		}, func(w *world, _ *phone) error {
 			_, err := w.Begin(context.Background(), "unknown-id", "1234", home)
@@ -103,8 +105,8 @@ func TestSealedNonsense(t *testing.T) {
 					}
 					return sealed
 				}
-				w.store.peek(r.Identifier, func(e *stored) { c.put(w, e, reseal) })
-				if err := c.call(w, p); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) {
+				w.store.Do(func(m *storetest.Model) { c.put(w, m, m.Entry("e3wfISG9"), reseal) })
+				if err := c.call(w, p); !errors.Is(err, activation.ErrUnavailable) || errors.Is(err, activation.ErrRefused) {
 					t.Errorf("got %v", err)
 				}
 				if a := w.takeAlarms(); len(a) != 1 || a[0] != "record_unopened "+c.identifier {
@@ -115,113 +117,9 @@ func TestSealedNonsense(t *testing.T) {
 	}
 }
 
-// Whatever an authentication server gives as activation data: what has the
-// documented form reaches the phone as it was, and nothing else is kept.
-func FuzzActivationData(f *testing.F) {
-	for _, s := range [][3]string{
-		{"", "", ""},
-		{"00", "", ""},
-		{"0", "", ""},
-		{message, "", ""},
-		{"0G", "", ""},
-		{"0x00", "", ""},
-		{strings.Repeat("aF", 2117), "", ""},
-		{strings.Repeat("aF", 2118), "", ""},
-		{"", "1234-5678", "000042"},
-		{"", "1234-5678", ""},
-		{"", "", "000042"},
-		{"", strings.Repeat("~", 4142), strings.Repeat(" ", 91)},
-		{"", strings.Repeat("~", 4143), ""},
-		{"", "1", strings.Repeat("1", 92)},
-		{"", "a\x00", ""},
-		{"", "é", ""},
-		{"", "a", "\n"},
-		{"", "\x7f", ""},
-		{"00", "1", "1"},
-		{"é", "é", "é"},
-		{strings.Repeat("0", 70000), "", ""},
-	} {
-		f.Add(s[0], s[1], s[2])
-	}
-	hexadecimal := regexp.MustCompile(`\A(?:[0-9A-Fa-f]{2})+\z`)
-	printable := regexp.MustCompile(`\A[ -~]*\z`)
-	f.Fuzz(func(t *testing.T, message, code, counter string) {
-		var d ActivationData
-		var noMessage, noCode, noCounter error
-		d.ActivationMessage, noMessage = form.Parse[form.ActivationMessage](message)
-		d.ActivationCode, noCode = form.Parse[form.ActivationCode](code)
-		d.EventReactivationCounter, noCounter = form.Parse[form.EventCounter](counter)
-		if formed := len(message) <= 4234 && hexadecimal.MatchString(message); formed != (noMessage == nil) {
-			t.Fatalf("message: %v, want it accepted: %t", noMessage, formed)
-		}
-		if formed := code != "" && len(code) <= 4142 && printable.MatchString(code); formed != (noCode == nil) {
-			t.Fatalf("code: %v, want it accepted: %t", noCode, formed)
-		}
-		if formed := len(counter) <= 91 && printable.MatchString(counter); formed != (noCounter == nil) {
-			t.Fatalf("counter: %v, want it accepted: %t", noCounter, formed)
-		}
-		if message != "" && noMessage != nil || code != "" && noCode != nil || noCounter != nil {
-			return
-		}
-		for kind, want := range map[Kind]bool{
-			KindMDL:      message != "" && code == "" && counter == "",
-			KindStandard: message == "" && code != "",
-			KindAffinity: message == "" && code == "" && counter == "",
-		} {
-			encoded, err := d.encode(kind)
-			if want != (err == nil) {
-				t.Fatalf("%s: %v, want it accepted: %t", kind, err, want)
-			}
-			if err != nil {
-				if invalid, ok := errors.AsType[*InvalidError](err); !ok || encoded != nil || !strings.Contains("activationMessage activationCode eventReactivationCounter", invalid.Member) {
-					t.Fatalf("%s: %v with %x", kind, err, encoded)
-				}
-				continue
-			}
-			transport := func() *srp.Session {
-				return srp.NewSession(make([]byte, 32), make([]byte, 256), make([]byte, 256))
-			}
-			var p Proof
-			ok, err := p.sealData(transport(), kind, encoded)
-			if err != nil || ok != (kind != KindAffinity) {
-				t.Fatalf("%s: sealed: %t, %v", kind, ok, err)
-			}
-			for item, x := range map[seal.Item]struct {
-				sealed *form.Sealed
-				want   string
-			}{
-				seal.LicenseActivationMessage: {p.LicenseActivationMessage, strings.ToUpper(message)},
-				seal.ActivationCode:           {p.ActivationCode, code},
-				seal.EventReactivationCounter: {p.EventReactivationCounter, counter},
-			} {
-				if (x.sealed == nil) != (x.want == "") {
-					t.Fatalf("%s: sealed %v, want %q", item, x.sealed, x.want)
-				}
-				if x.sealed == nil {
-					continue
-				}
-				got, err := transport().Open(item, seal.Ciphertext{Data: number(t, x.sealed.Data), Counter: number(t, x.sealed.Counter), MAC: number(t, x.sealed.MAC)})
-				if err != nil || string(got) != x.want {
-					t.Fatalf("%s: opened to %q, %v, want %q", item, got, err, x.want)
-				}
-			}
-		}
-	})
-}
-
-// number reads hex digits of upper case, by way of a number.
-func number(t *testing.T, digits string) []byte {
-	t.Helper()
-	n, ok := new(big.Int).SetString(digits, 16)
-	if !ok || strings.ToUpper(digits) != digits || len(digits)%2 != 0 {
-		t.Fatalf("%q is not upper-case hex", digits)
-	}
-	return n.FillBytes(make([]byte, len(digits)/2))
-}
-
-// Whatever a phone sends in the two calls of an exchange: the form of all of it is
-// told by itself, the same for every identifier, before the store is asked for
-// anything, and what has the right form is answered alike whether it makes sense.
+// For everything that a phone may send in the two calls: values of the wrong form fail
+// before the store is called, for every identifier in the same way. Values of the right
+// form get an answer of the same form, whether they make sense or not.
 func FuzzCalls(f *testing.F) {
 	w := newWorld(f)
 	n, ok := new(big.Int).SetString(prime, 16)
@@ -247,7 +145,7 @@ func FuzzCalls(f *testing.F) {
 		}
 		inOrder := func(call string, err error, inForm bool, member string, asked []string) bool {
 			t.Helper()
-			invalid, ok := errors.AsType[*InvalidError](err)
+			invalid, ok := errors.AsType[*activation.InvalidError](err)
 			switch {
 			case !inForm && (!ok || invalid.Member != member):
 				t.Fatalf("%s: %v, want an error about %s", call, err, member)
@@ -264,22 +162,22 @@ func FuzzCalls(f *testing.F) {
 			a.SetString(public, 16)
 			inForm = a.Cmp(big.NewInt(1)) > 0 && a.Cmp(last) < 0
 		}
-		w.store.take()
+		w.store.TakeCalls()
 		c, err := w.Begin(context.Background(), identifier, form.ClientPublic(public), home)
-		if inOrder("first call", err, inForm, "clientEphemeralPublicKey", w.store.take()) {
-			if err != nil || len(number(t, c.ServerPublic)) != 256 || len(number(t, c.Salt)) != 16 {
+		if inOrder("first call", err, inForm, "clientEphemeralPublicKey", w.store.TakeCalls()) {
+			if err != nil || len(digits.Decode(t, c.ServerPublic)) != 256 || len(digits.Decode(t, c.Salt)) != 16 || strings.ToUpper(c.ServerPublic+c.Salt) != c.ServerPublic+c.Salt {
 				t.Fatalf("first call: %+v, %v", c, err)
 			}
-		} else if c != (Challenge{}) {
+		} else if c != (activation.Challenge{}) {
 			t.Fatalf("a challenge came with %v", err)
 		}
 
 		p, err := w.Prove(context.Background(), identifier, form.ClientEvidence(evidence), home)
 		m1, isNumber := new(big.Int).SetString(evidence, 16)
 		inForm = len(evidence) <= 66 && hexadecimal.MatchString(evidence) && isNumber && m1.BitLen() <= 256
-		if inOrder("second call", err, inForm, "clientEvidenceMessage", w.store.take()) {
+		if inOrder("second call", err, inForm, "clientEvidenceMessage", w.store.TakeCalls()) {
 			refused(t, p, err)
-		} else if p != (Proof{}) {
+		} else if p != (activation.Proof{}) {
 			t.Fatalf("a proof came with %v", err)
 		}
 	})

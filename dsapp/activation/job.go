@@ -8,11 +8,11 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// job is arithmetic that the gate has a slot for.
+// job is a computation that needs a slot of the gate.
 type job interface{ run() }
 
-// makingCredential is the arithmetic of a registration.
-type makingCredential struct {
+// credentialJob computes the credential of a registration.
+type credentialJob struct {
 	profile              Profile
 	secret               []byte
 	identifier, password string
@@ -20,17 +20,17 @@ type makingCredential struct {
 	credential []byte
 }
 
-func (j *makingCredential) run() {
+func (j *credentialJob) run() {
 	j.credential = j.profile.Credential(j.secret, j.identifier, j.password)
 }
 
-// beginning is the arithmetic of a first call.
-type beginning struct {
+// beginJob computes the answer to a first call.
+type beginJob struct {
 	profiles                 profiles
 	ring                     *seal.Keyring
 	secret                   []byte
 	identifier, clientPublic string
-	// credential is a known one if genuine is 1, else the decoy.
+	// credential is that of the registration if genuine is 1, else the decoy.
 	credential, decoy sealedValue
 	genuine           int
 	label             seal.Label // of the handshake
@@ -40,26 +40,26 @@ type beginning struct {
 	err       error
 }
 
-// errOutOfRange is the error of an A that the configured profile takes and that of the
-// registration does not, which is older then. Such an exchange cannot succeed.
+// errOutOfRange is the error for an A that the first profile accepts and the profile of the
+// registration does not. Such an exchange cannot succeed.
 var errOutOfRange = errors.New("client public value is out of the range of the registration's profile")
 
-func (j *beginning) run() {
+func (j *beginJob) run() {
 	if j.err = j.answer(j.credential, j.genuine); errors.Is(j.err, errOutOfRange) {
 		j.err = j.answer(j.decoy, 0)
 	}
 }
 
-// answer begins with the known credential if genuine is 1, else with a simulated one.
-// One is opened and the other made, and one is selected, so that the work is the same.
-// The error is seal.ErrUnopened for a credential that cannot be read.
-func (j *beginning) answer(known sealedValue, genuine int) error {
+// answer begins with the known credential if genuine is 1, else with a simulated one. It
+// always opens the one and makes the other, so that the work is the same. The error is
+// seal.ErrUnopened for a credential that cannot be read.
+func (j *beginJob) answer(known sealedValue, genuine int) error {
 	opened, err := j.ring.Open(known.label, known.bytes)
 	if err != nil {
 		return err
 	}
 	defer clear(opened)
-	p, stored, ok := j.profiles.cut(opened)
+	p, stored, ok := j.profiles.splitName(opened)
 	if !ok {
 		return seal.ErrUnopened
 	}
@@ -73,7 +73,7 @@ func (j *beginning) answer(known sealedValue, genuine int) error {
 		return errOutOfRange
 	}
 	subtle.ConstantTimeCopy(genuine, credential, stored)
-	plaintext, handshake := named(p, 1+p.StateSize())
+	plaintext, handshake := withName(p, 1+p.StateSize())
 	defer clear(plaintext)
 	handshake[0] = byte(genuine)
 	if j.challenge.ServerPublic, j.challenge.Salt, err = p.Begin(handshake[1:], credential, clientPublic); err != nil {
@@ -83,9 +83,9 @@ func (j *beginning) answer(known sealedValue, genuine int) error {
 	return err
 }
 
-// verifying is the arithmetic of a second call. The work does not depend on whether the
-// handshake is real.
-type verifying struct {
+// verifyJob verifies the evidence of a second call. The work does not depend on whether the
+// handshake is genuine.
+type verifyJob struct {
 	profiles             profiles
 	ring                 *seal.Keyring
 	handshake            sealedValue
@@ -94,33 +94,33 @@ type verifying struct {
 	outcome
 }
 
-// outcome is what the arithmetic of a proof gave.
+// outcome is the result of a verifyJob.
 type outcome struct {
 	// unopened says that the handshake could not be read.
 	unopened bool
-	// genuine says that the handshake was of a registration with an exchange.
+	// genuine says that the handshake was that of a registration with an exchange.
 	genuine bool
-	// proven says that it was and that the evidence is right; then session and
-	// serverEvidence are set.
+	// proven says that the handshake was genuine and the evidence right. Only then
+	// session and serverEvidence are set.
 	proven         bool
 	session        seal.Session
 	serverEvidence string
 }
 
-func (j *verifying) run() {
+func (j *verifyJob) run() {
 	plaintext, err := j.ring.Open(j.handshake.label, j.handshake.bytes)
 	if err != nil {
 		j.unopened = true
 		return
 	}
 	defer clear(plaintext)
-	p, handshake, ok := j.profiles.cut(plaintext)
+	p, handshake, ok := j.profiles.splitName(plaintext)
 	if !ok || len(handshake) != 1+p.StateSize() || handshake[0] > 1 {
 		j.unopened = true
 		return
 	}
-	// Evidence that the configured profile takes and that of the handshake does not is
-	// wrong like any other.
+	// Evidence that the first profile accepts and the profile of the handshake does not is
+	// treated like any wrong evidence.
 	evidence, _ := p.ParseEvidence(j.evidence)
 	session, serverEvidence, right := p.Verify(handshake[1:], j.identifier, evidence)
 	j.genuine = handshake[0] == 1

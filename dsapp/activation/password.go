@@ -7,12 +7,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
-// Alphabets of PasswordRule with a name.
+// The named values of PasswordRule.Alphabet.
 const (
 	// AlphabetNumeric is the ten digits.
 	AlphabetNumeric = "numeric"
-	// AlphabetAlphanumeric is digits and letters of both cases without 0, O, o,
-	// 1, I and l, which are mistaken for one another.
+	// AlphabetAlphanumeric is the digits and the letters of both cases without 0, O, o, 1,
+	// I and l, which look alike.
 	AlphabetAlphanumeric = "alphanumeric"
 )
 
@@ -26,20 +26,18 @@ const (
 	maxPasswordLength     = 64
 	minAlphabet           = 10
 
-	// drawnIdentifierLength is the length of identifiers the Service draws.
+	// drawnIdentifierLength is the length of the identifiers that the Service draws.
 	drawnIdentifierLength = 8
 )
 
-// PasswordRule tells how activation passwords are generated. They are case
-// sensitive.
+// PasswordRule says how activation passwords are generated. They are case sensitive.
 type PasswordRule struct {
-	// Length is the number of characters: 4 to 64, with digits only 6 to 64; 0
-	// for 8.
+	// Length is the number of characters: 4 to 64, at least 6 if the alphabet has only
+	// digits; 0 for 8.
 	Length int
-	// Alphabet is AlphabetNumeric, AlphabetAlphanumeric (also if empty) or the
-	// characters themselves: at least 10 different ones of printable ASCII
-	// without space and semicolon, which separates the fields of an activation
-	// image.
+	// Alphabet is AlphabetNumeric, AlphabetAlphanumeric (the default) or the characters
+	// themselves: at least 10 different printable ASCII characters. Space is not allowed,
+	// nor the semicolon, which separates the fields of an activation image.
 	Alphabet string
 }
 
@@ -92,8 +90,8 @@ func checkAlphabet(alphabet string) error {
 	return nil
 }
 
-// draw returns a random string. Bytes that would favour the first characters of
-// the alphabet are thrown away.
+// draw returns a random string. It discards bytes that would make the first characters of
+// the alphabet more likely.
 func (g generator) draw() string {
 	n := len(g.alphabet)
 	limit := 256 - 256%n

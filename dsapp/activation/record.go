@@ -7,7 +7,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// What a sealed value is, as its label says.
+// The kinds of sealed values in their labels.
 const (
 	sealedFacts     = "facts"
 	sealedVerifier  = "verifier"
@@ -22,8 +22,8 @@ type sealedValue struct {
 	bytes []byte
 }
 
-// recordLabel is the label of one of the sealed values of r. The kind belongs to
-// it, so that a record cannot be turned into one of another kind.
+// recordLabel returns the label of a sealed value of r. It contains the kind of the record,
+// so that a value cannot be used in a record of another kind.
 func recordLabel(what string, r Record) seal.Label {
 	return seal.Label{Kind: string(r.Kind) + " " + what, Identifier: r.Identifier, Generation: r.Generation}
 }
@@ -37,12 +37,12 @@ func (r Record) usable() bool {
 	return (r.Kind == KindMDL || r.Kind == KindStandard) && len(r.Verifier) > 0 && r.Lifetime > 0
 }
 
-// burned reports whether no further proof of the record's exchange is taken.
+// burned reports whether the record has an exchange and accepts no more proofs.
 func (r Record) burned() bool {
 	return (r.Kind == KindMDL || r.Kind == KindStandard) && len(r.Verifier) == 0
 }
 
-// encodeSubject returns who registered and where, as it is sealed.
+// encodeSubject returns s in the form in which it is sealed.
 func encodeSubject(s form.Subject) []byte {
 	return encodeFields(s.UserID, s.Domain, s.SerialNumber, s.Instance)
 }
@@ -55,7 +55,7 @@ func decodeSubject(b []byte) (form.Subject, bool) {
 	return form.Subject{UserID: string(fields[0]), Domain: string(fields[1]), SerialNumber: string(fields[2]), Instance: string(fields[3])}, true
 }
 
-// encodeFields joins fields of up to 65535 bytes, each behind its length.
+// encodeFields joins fields of up to 65535 bytes, each after its length in two bytes.
 func encodeFields(fields ...string) []byte {
 	var b []byte
 	for _, f := range fields {
@@ -65,7 +65,7 @@ func encodeFields(fields ...string) []byte {
 	return b
 }
 
-// decodeFields undoes encodeFields for exactly n fields, which refer to b.
+// decodeFields decodes exactly n fields of encodeFields. They refer to b.
 func decodeFields(b []byte, n int) ([][]byte, bool) {
 	fields := make([][]byte, n)
 	for i := range fields {
@@ -81,7 +81,7 @@ func decodeFields(b []byte, n int) ([][]byte, bool) {
 	return fields, len(b) == 0
 }
 
-// mayReplace reports whether a registration of s may take the place of one of t.
+// mayReplace reports whether a registration of s may replace one of t.
 func mayReplace(s, t form.Subject) bool {
 	return s.Instance == t.Instance && s.UserID == t.UserID && s.Domain == t.Domain
 }

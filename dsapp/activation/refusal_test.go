@@ -1,4 +1,4 @@
-package activation
+package activation_test
 
 import (
 	"bytes"
@@ -14,13 +14,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// states puts an identifier into every state in which an exchange cannot
-// succeed, and returns the password to use.
+// states set up every state of an identifier in which an exchange cannot succeed, and
+// return the password to use.
 var states = []struct {
 	name  string
 	setup func(w *world, identifier string) (password string)
@@ -51,12 +55,12 @@ var states = []struct {
 	{"tombstone", func(w *world, id string) string {
 		r := w.register(w.mdl(form.Identifier(id)))
 		w.burn(form.Identifier(id))
-		w.clock.advance(w.registrationLifetime)
+		w.clock.Advance(w.registrationLifetime)
 		return r.Password
 	}},
 	{"expired", func(w *world, id string) string {
 		r := w.register(w.mdl(form.Identifier(id)))
-		w.clock.advance(w.registrationLifetime)
+		w.clock.Advance(w.registrationLifetime)
 		return r.Password
 	}},
 	{"affinity", func(w *world, id string) string { w.register(w.affinity(form.Identifier(id))); return "any password" }},
@@ -65,7 +69,7 @@ var states = []struct {
 		if err := w.activate(form.Identifier(id), r.Password); err != nil {
 			w.t.Fatal(err)
 		}
-		a, err := w.AdmitConfirmation(context.Background(), form.Identifier(id), KindMDL)
+		a, err := w.AdmitConfirmation(context.Background(), form.Identifier(id), activation.KindMDL)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -97,31 +101,28 @@ func TestRefusalsAreAlike(t *testing.T) {
 			const id = "e3wfISG9"
 			password := state.setup(w, id)
 			w.activate("other-id", "everything lazy happens here")
-			w.store.take()
+			w.store.TakeCalls()
 			w.takeAlarms()
 
 			p := w.begin(id, password)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Load", "PutHandshake"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Load", "PutHandshake"}) {
 				t.Errorf("first call asked the store for %v", calls)
 			}
 			if len(p.challenge.ServerPublic) != 512 || len(p.challenge.Salt) != 32 {
 				t.Errorf("challenge %+v", p.challenge)
 			}
-			w.store.peek(id, func(*stored) {
-				h := w.store.last(id)
-				if len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
-					t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
-				}
-			})
+			if h := w.last(id); len(h.State) != 32+1+16+32+3*256+49 || h.Lifetime != w.handshakeLifetime || h.RecordLifetime != w.registrationLifetime {
+				t.Errorf("handshake of %d bytes for %v, record for %v", len(h.State), h.Lifetime, h.RecordLifetime)
+			}
 
 			proof, err := p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("second call asked the store for %v", calls)
 			}
 			proof, err = p.prove()
 			refused(t, proof, err)
-			if calls := w.store.take(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Take", "Settle", "Load"}) {
 				t.Errorf("a repeated second call asked the store for %v", calls)
 			}
 			if a := w.takeAlarms(); len(a) != 0 {
@@ -131,8 +132,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 	}
 }
 
-// An unknown identifier is counted like a known one: after as many wrong proofs,
-// both take no more, and both recover when the registration lifetime is over.
+// Attempts for an unknown identifier are counted like those for a known one: after the
+// same number of wrong proofs no more are taken, until the registration lifetime has
+// passed.
 func TestUnknownIsCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -142,14 +144,14 @@ func TestUnknownIsCounted(t *testing.T) {
 		for range 5 {
 			p := w.begin(form.Identifier(id), "wrong password")
 			refusedNow(t, p)
-			w.store.peek(form.Identifier(id), func(e *stored) { taken = e.reserved })
+			w.peek(form.Identifier(id), func(e *storetest.Entry) { taken = e.Reserved })
 		}
 		if taken != 3 {
 			t.Errorf("%s: %d attempts were taken", id, taken)
 		}
-		w.store.peek(form.Identifier(id), func(e *stored) {
-			if !e.burned || e.Lifetime != w.registrationLifetime {
-				t.Errorf("%s: burned %t, ends in %v", id, e.burned, e.Lifetime)
+		w.peek(form.Identifier(id), func(e *storetest.Entry) {
+			if !e.Burned || e.Lifetime != w.registrationLifetime {
+				t.Errorf("%s: burned %t, ends in %v", id, e.Burned, e.Lifetime)
 			}
 		})
 	}
@@ -161,9 +163,9 @@ func refusedNow(t *testing.T, p *phone) {
 	refused(t, proof, err)
 }
 
-// The salt of an identifier is the same whatever its state, at every try, after
-// a restart and for every node; another identifier has another one, and so has
-// the same identifier on another store.
+// The salt of an identifier is the same in every state, at every call, after a restart
+// and on every node. It differs from those of other identifiers, and of the same
+// identifier in another store.
 func TestSaltIsStable(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]string)
@@ -190,20 +192,20 @@ func TestSaltIsStable(t *testing.T) {
 	check("restarted")
 	w.register(w.affinity(id))
 	check("affinity")
-	w.register(Registration{Identifier: id, Kind: KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.standard("").Data, Started: w.clock.now()})
+	w.register(activation.Registration{Identifier: id, Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.standard("").Data, Started: w.clock.Now()})
 	check("standard")
 	other := w.Service
-	w.restart(func(c *Config) { c.MaxAttempts = 1 })
-	r := Registration{Identifier: id, Kind: KindMDL, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.mdl("").Data, Started: w.clock.now()}
+	w.restart(func(c *activation.Config) { c.MaxAttempts = 1 })
+	r := activation.Registration{Identifier: id, Kind: activation.KindMDL, Subject: form.Subject{UserID: "jane.doe", Instance: "backup"}, Data: w.mdl("").Data, Started: w.clock.Now()}
 	w.register(r)
 	check("registered by another node")
 	w.Service = other
 	check("on the first node")
 	w.burn(id)
 	check("burned")
-	w.clock.advance(w.registrationLifetime)
+	w.clock.Advance(w.registrationLifetime)
 	check("tombstone")
-	w.clock.advance(TombstoneLifetime)
+	w.clock.Advance(activation.TombstoneLifetime)
 	check("gone")
 
 	if w.begin("e3wfISGA", "any password").challenge.Salt == want {
@@ -214,18 +216,17 @@ func TestSaltIsStable(t *testing.T) {
 	}
 }
 
-// The salt is the documented function of the secret that the store keeps, the
-// profile and the identifier. Of some clients it is a number, so it never begins
-// with a zero byte.
+// The salt is the documented function of simulation secret, profile and identifier. It
+// never begins with a zero byte, because some clients treat it as a number.
 func TestSaltFormula(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, ring, err := w.opener(t.Context())
+	_, ring, err := w.config.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.begin("any-id", "any password") // makes the secret
-	secret, err := ring.Open(secretLabel, w.store.secret)
+	secret, err := ring.Open(activation.SecretLabel, w.secret())
 	if err != nil || len(secret) != 32 {
 		t.Fatalf("%d bytes, %v", len(secret), err)
 	}
@@ -250,12 +251,12 @@ func TestSaltFormula(t *testing.T) {
 	}
 }
 
-// As many wrong proofs as configured burn a registration for the right password
-// too, and wipe its secrets. A right proof gives its attempt back.
+// MaxAttempts wrong proofs burn a registration and wipe its secrets, so that the right
+// password is refused too. A right proof gives its attempt back.
 func TestBurning(t *testing.T) {
 	t.Parallel()
 	for _, attempts := range []int{1, 2, 3, 7} {
-		w := newWorld(t, func(c *Config) { c.MaxAttempts, c.MaxActivations = attempts, 100 })
+		w := newWorld(t, func(c *activation.Config) { c.MaxAttempts, c.MaxActivations = attempts, 100 })
 		r := w.register(w.mdl("e3wfISG9"))
 		for range attempts - 1 {
 			refusedNow(t, w.begin(r.Identifier, "wrong password"))
@@ -265,25 +266,25 @@ func TestBurning(t *testing.T) {
 		}
 		refusedNow(t, w.begin(r.Identifier, "wrong password"))
 		refusedNow(t, w.begin(r.Identifier, r.Password))
-		w.store.peek(r.Identifier, func(e *stored) {
-			if !e.burned || e.Verifier != nil || e.Data != nil {
-				t.Errorf("%d attempts: burned %t, verifier of %d bytes", attempts, e.burned, len(e.Verifier))
+		w.peek(r.Identifier, func(e *storetest.Entry) {
+			if !e.Burned || e.Verifier != nil || e.Data != nil {
+				t.Errorf("%d attempts: burned %t, verifier of %d bytes", attempts, e.Burned, len(e.Verifier))
 			}
 		})
 	}
 }
 
-// First calls alone never burn a registration, nor do proofs without handshake,
-// nor with a handshake that ended.
+// First calls, proofs without a handshake and proofs for a handshake that has ended do
+// not count.
 func TestWhatDoesNotCount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	r := w.register(w.mdl("e3wfISG9"))
 	for range 10 {
 		w.begin(r.Identifier, "wrong password")
 	}
 	p := w.begin(r.Identifier, "wrong password")
-	w.clock.advance(w.handshakeLifetime)
+	w.clock.Advance(w.handshakeLifetime)
 	refusedNow(t, p)
 	for range 10 {
 		proof, err := w.Prove(t.Context(), r.Identifier, form.ClientEvidence(strings.Repeat("5", 64)), home)
@@ -308,11 +309,11 @@ func TestNewHandshakeReplaces(t *testing.T) {
 	}
 }
 
-// A handshake serves one proof, whatever the result, also of many at once: then
-// exactly one wins.
+// A handshake is used for one proof only, also if many arrive at once: then exactly one
+// succeeds.
 func TestHandshakeServesOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxActivations = 100 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxActivations = 100 })
 	r := w.register(w.mdl("e3wfISG9"))
 	p := w.begin(r.Identifier, r.Password)
 	var won atomic.Int32
@@ -334,11 +335,11 @@ func TestHandshakeServesOnce(t *testing.T) {
 	refusedNow(t, p)
 }
 
-// A handshake does not outlive its registration: after a new registration under
-// the identifier, an earlier handshake is worth nothing and costs nothing.
+// After a new registration under the identifier, the handshake of an earlier one is
+// refused and its proof is not counted.
 func TestHandshakeOfEarlierRegistration(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	first := w.register(w.mdl("e3wfISG9"))
 	p := w.begin(first.Identifier, first.Password)
 	second := w.register(w.mdl("e3wfISG9"))
@@ -352,28 +353,29 @@ func TestHandshakeOfEarlierRegistration(t *testing.T) {
 	}
 }
 
-// A first call that raced with the registration leaves a simulated handshake,
-// which does not touch the registration.
+// A first call that raced with the registration leaves a simulated handshake, which does
+// not affect the registration.
 func TestSimulatedHandshakeMeetsRegistration(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.MaxAttempts = 1 })
+	w := newWorld(t, func(c *activation.Config) { c.MaxAttempts = 1 })
 	p := w.begin("e3wfISG9", "any password")
-	saved := w.store.handshakes["e3wfISG9"]
+	saved := w.last("e3wfISG9")
 	r := w.register(w.mdl("e3wfISG9"))
-	w.store.set(func() { w.store.handshakes["e3wfISG9"] = saved })
+	w.store.Do(func(m *storetest.Model) { m.Handshakes["e3wfISG9"] = []*storetest.Handshake{saved} })
 	refusedNow(t, p)
 	if err := w.activate(r.Identifier, r.Password); err != nil {
 		t.Error(err)
 	}
 }
 
-// Even evidence that is right for a simulated exchange is refused: the verifier
-// is known to the server only, but nothing rests on that.
+// Even evidence that is right for a simulated exchange is refused. Nobody should be able
+// to compute it, but the refusal does not depend on that.
 func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w, book := newWorld(t), newLedger()
+	w.restart(func(c *activation.Config) { c.Open = opens(t, audited{w.store, book}, 1) })
 	p := w.begin("e3wfISG9", "any password")
-	_, ring, err := w.opener(t.Context())
+	_, ring, err := w.config.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,40 +387,38 @@ func TestRightEvidenceOfSimulatedExchange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plaintext, handshake := named(w.profile, 1+w.profile.StateSize())
+		plaintext, handshake := activation.WithName(w.profile, 1+w.profile.StateSize())
 		handshake[0] = genuine
 		public, _, err := w.profile.Begin(handshake[1:], credential, p.client.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
-		m1, err := p.client.Prove(salt, unhex(t, public))
+		m1, err := p.client.Prove(salt, digits.Decode(t, public))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.evidence = hex.EncodeToString(m1)
-		h := w.store.last("e3wfISG9")
-		if h.State, err = ring.Seal(handshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
+		h := w.last("e3wfISG9")
+		if h.State, err = ring.Seal(activation.HandshakeLabel("e3wfISG9", h.Generation), plaintext); err != nil {
 			t.Fatal(err)
 		}
 	}
-	saved := *w.store.last("e3wfISG9")
+	saved := *w.last("e3wfISG9")
 	put(0)
 	refusedNow(t, p)
-	w.store.peek("e3wfISG9", func(e *stored) {
-		if e.won != 0 {
-			t.Error("the store was told of a right proof")
-		}
-	})
-	w.store.handshakes["e3wfISG9"] = []*waiting{&saved}
+	if book.won["e3wfISG9"]+book.superseded["e3wfISG9"] != 0 {
+		t.Error("the store was told of a right proof")
+	}
+	w.store.Do(func(m *storetest.Model) { m.Handshakes["e3wfISG9"] = []*storetest.Handshake{&saved} })
 	put(1) // the store still knows that the record is simulated
 	refusedNow(t, p)
 }
 
-// As many right proofs as configured are answered, then none.
+// MaxActivations right proofs succeed, further ones are refused.
 func TestMaxActivations(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
-		w := newWorld(t, func(c *Config) { c.MaxActivations = n })
+		w := newWorld(t, func(c *activation.Config) { c.MaxActivations = n })
 		r := w.register(w.mdl("e3wfISG9"))
 		for range n {
 			if err := w.activate(r.Identifier, r.Password); err != nil {
@@ -441,15 +441,15 @@ func TestCountersSurviveRestart(t *testing.T) {
 	refusedNow(t, w.begin(r.Identifier, r.Password))
 }
 
-// A registration made under another profile than the configured one keeps its
-// own, between registration and first call and between the two calls.
+// A registration keeps its profile when another becomes the first, before the first call
+// and between the two calls.
 func TestProfileOfRegistrationHolds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	small := w.profile
 	r := w.register(w.mdl("e3wfISG9"))
 	waiting := w.begin(r.Identifier, r.Password)
-	w.restart(func(c *Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
+	w.restart(func(c *activation.Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
 	proof, err := waiting.prove()
 	if err != nil {
 		t.Fatal(err)
@@ -474,7 +474,7 @@ func TestProfileOfRegistrationHolds(t *testing.T) {
 		if err != nil || len(c.ServerPublic) != 768 {
 			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
 		}
-		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, ErrRefused) {
+		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, activation.ErrRefused) {
 			t.Errorf("%s: %v", identifier, err)
 		}
 	}
@@ -493,9 +493,8 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
-// The client may leave while its proof is taken or after: the proof is settled
-// all the same, so that a wrong one is counted, a right one is not, and none stays
-// in flight.
+// A proof is settled even if its client leaves while or after its handshake is taken. A
+// wrong one is counted, a right one is not, and none stays in flight.
 func TestClientLeavesDuringProof(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"before", "after"} {
@@ -508,8 +507,8 @@ func TestClientLeavesDuringProof(t *testing.T) {
 	p := w.begin("unknown-id", "any password")
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
-	w.store.take()
-	if _, err := w.Prove(ctx, "unknown-id", form.ClientEvidence(p.evidence), home); !errors.Is(err, ErrUnavailable) || slices.Contains(w.store.take(), "Take") {
+	w.store.TakeCalls()
+	if _, err := w.Prove(ctx, "unknown-id", form.ClientEvidence(p.evidence), home); !errors.Is(err, activation.ErrUnavailable) || slices.Contains(w.store.TakeCalls(), "Take") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -524,21 +523,19 @@ func clientLeaves(t *testing.T, when string, right bool) {
 	}
 	p := w.begin(r.Identifier, password)
 	ctx, leave := context.WithCancel(t.Context())
-	w.store.set(func() {
-		map[string]map[string]func(){"before": w.store.before, "after": w.store.after}[when]["Take"] = leave
-	})
+	map[string]func(string, storetest.Hook){"before": w.store.Before, "after": w.store.After}[when]("Take", hook(leave))
 	_, err := w.Prove(ctx, r.Identifier, form.ClientEvidence(p.evidence), home)
 	if right != (err == nil) {
 		t.Errorf("right %t: %v", right, err)
 	}
-	w.store.peek(r.Identifier, func(e *stored) {
-		if len(e.inFlight) != 0 || right != (e.activations == 1) || right != (e.reserved == 0) {
-			t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.inFlight), e.reserved, e.activations)
+	w.peek(r.Identifier, func(e *storetest.Entry) {
+		if len(e.InFlight) != 0 || right != (e.Activations == 1) || right != (e.Reserved == 0) {
+			t.Errorf("right %t: %d in flight, %d reserved, %d activations", right, len(e.InFlight), e.Reserved, e.Activations)
 		}
 	})
 }
 
-// No answer leaves before its settlement, and none at all if the store fails.
+// There is no answer before the settlement, and none if the store fails.
 func TestStoreFailures(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("connection refused")
@@ -552,29 +549,35 @@ func TestStoreFailures(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := w.begin(r.Identifier, r.Password)
-			w.store.take()
+			w.store.TakeCalls()
 			if method == "SimulationSecret" {
 				w.restart()
 			}
-			w.store.fail[method] = cause
+			w.store.Fail(method, cause)
 			calls := map[string]func() (any, error){
-				"Create":             func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
-				"Load":               func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"PutHandshake":       func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"SimulationSecret":   func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
-				"Take":               func() (any, error) { return p.prove() },
-				"Settle":             func() (any, error) { return p.prove() },
-				"AdmitDevice":        func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
-				"ReturnDevice":       func() (any, error) { return Admission{}, w.ReturnDevice(ctx, Admission{Identifier: "e3wfISG9"}) },
-				"AdmitConfirmation":  func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL) },
-				"ReturnConfirmation": func() (any, error) { return Admission{}, w.ReturnConfirmation(ctx, Admission{Identifier: "e3wfISG9"}) },
-				"Remove":             func() (any, error) { return Admission{}, w.Complete(ctx, Admission{Identifier: "e3wfISG9"}) },
+				"Create":           func() (any, error) { return w.Register(ctx, w.mdl("e3wfISG9")) },
+				"Load":             func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"PutHandshake":     func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"SimulationSecret": func() (any, error) { return w.Begin(ctx, "e3wfISG9", "1234", home) },
+				"Take":             func() (any, error) { return p.prove() },
+				"Settle":           func() (any, error) { return p.prove() },
+				"AdmitDevice":      func() (any, error) { return w.AdmitDevice(ctx, "e3wfISG9") },
+				"ReturnDevice": func() (any, error) {
+					return activation.Admission{}, w.ReturnDevice(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
+				"AdmitConfirmation": func() (any, error) { return w.AdmitConfirmation(ctx, "e3wfISG9", activation.KindMDL) },
+				"ReturnConfirmation": func() (any, error) {
+					return activation.Admission{}, w.ReturnConfirmation(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
+				"Remove": func() (any, error) {
+					return activation.Admission{}, w.Complete(ctx, activation.Admission{Identifier: "e3wfISG9"})
+				},
 			}
 			got, err := calls[method]()
-			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, ErrRefused) || !reflect.ValueOf(got).IsZero() {
+			if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, activation.ErrRefused) || !reflect.ValueOf(got).IsZero() {
 				t.Errorf("got %+v, %v", got, err)
 			}
-			delete(w.store.fail, method)
+			w.store.Fail(method, nil)
 			if method == "SimulationSecret" || method == "Load" || method == "PutHandshake" {
 				if _, err := calls[method](); err != nil {
 					t.Errorf("after the store is back: %v", err)
@@ -584,13 +587,13 @@ func TestStoreFailures(t *testing.T) {
 	}
 }
 
-// A refusal is not told apart from an unknown identifier if the store fails then.
+// If the store fails after a refusal, the error is that of the store.
 func TestRefusalNeedsStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.store.fail["Load"] = errors.New("connection refused")
-	for name, call := range map[string]func(context.Context, form.Identifier) (Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
-		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRefused) || a != (Admission{}) {
+	w.store.Fail("Load", errors.New("connection refused"))
+	for name, call := range map[string]func(context.Context, form.Identifier) (activation.Admission, error){"AdmitDevice": w.AdmitDevice, "Locate": w.Locate} {
+		if a, err := call(t.Context(), "e3wfISG9"); !errors.Is(err, activation.ErrUnavailable) || errors.Is(err, activation.ErrRefused) || a != (activation.Admission{}) {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}
@@ -599,32 +602,32 @@ func TestRefusalNeedsStore(t *testing.T) {
 // The lifetime of a simulated record is that of a registration.
 func TestSimulatedStateEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.RegistrationLifetime = time.Minute })
+	w := newWorld(t, func(c *activation.Config) { c.RegistrationLifetime = time.Minute })
 	w.burn("e3wfISG9")
-	w.clock.advance(time.Minute + TombstoneLifetime)
-	w.store.peek("e3wfISG9", func(e *stored) {
+	w.clock.Advance(time.Minute + activation.TombstoneLifetime)
+	w.peek("e3wfISG9", func(e *storetest.Entry) {
 		if e != nil {
 			t.Error("simulated record is still there")
 		}
 	})
 }
 
-// A store that lost its simulation secret, but no registration, loses no
-// registration: a salt is kept with its verifier.
+// Registrations survive the loss of the simulation secret, because the salt is stored
+// with the verifier.
 func TestSaltIsKeptWithVerifier(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.register(w.mdl("e3wfISG9"))
-	w.store.secret = nil
+	w.setSecret(nil)
 	w.restart()
 	if err := w.activate(r.Identifier, r.Password); err != nil {
 		t.Error(err)
 	}
 }
 
-// Only handshakes of identifiers that nobody registered are marked as
-// simulated, so that a store can tell which state it may drop. They keep the
-// generation of the record they meet.
+// Only handshakes of identifiers that nobody registered are marked as simulated, so that
+// a store knows what it may drop. They have the generation of the record, if there is
+// one.
 func TestSimulatedIsMarked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -636,38 +639,33 @@ func TestSimulatedIsMarked(t *testing.T) {
 	w.burn("probed-id")
 	for id, want := range map[string]bool{"mdl-id": false, "standard-id": false, "affinity-id": false, "burned-id": false, "probed-id": true, "unknown-id": true} {
 		w.begin(form.Identifier(id), "any password")
-		h := w.store.last(id)
+		h := w.last(id)
 		if h.Simulated != want {
 			t.Errorf("%s: simulated %t", id, h.Simulated)
 		}
-		w.store.peek(form.Identifier(id), func(e *stored) {
-			if e != nil && h.Generation != e.Generation || h.Generation == (Generation{}) {
+		w.peek(form.Identifier(id), func(e *storetest.Entry) {
+			if e != nil && h.Generation != e.Generation || h.Generation == (activation.Generation{}) {
 				t.Errorf("%s: generation %x", id, h.Generation)
 			}
 		})
 	}
 }
 
-// Which records an exchange can succeed with.
-func TestUsable(t *testing.T) {
+// A store that hangs delays the calls that do not end with the request for a few seconds
+// at most.
+func TestDetachedCallsEnd(t *testing.T) {
 	t.Parallel()
-	good := Record{Kind: KindMDL, Verifier: []byte{1}, Lifetime: 1}
-	for name, c := range map[string]struct {
-		change func(*Record)
-		want   bool
-	}{
-		"mdl":         {func(*Record) {}, true},
-		"standard":    {func(r *Record) { r.Kind = KindStandard }, true},
-		"affinity":    {func(r *Record) { r.Kind = KindAffinity }, false},
-		"simulated":   {func(r *Record) { r.Kind = KindSimulated }, false},
-		"no verifier": {func(r *Record) { r.Verifier = nil }, false},
-		"expired":     {func(r *Record) { r.Lifetime = 0 }, false},
-		"tombstone":   {func(r *Record) { r.Lifetime = -1 }, false},
-	} {
-		r := good
-		c.change(&r)
-		if r.usable() != c.want {
-			t.Errorf("%s: usable %t", name, r.usable())
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.Before("Remove", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		start := time.Now()
+		if err := w.Complete(ctx, activation.Admission{Identifier: "e3wfISG9"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
 		}
-	}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("the call took %v", d)
+		}
+	})
 }

@@ -10,44 +10,42 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
-// maxCreates is how often a registration is stored anew after it met another:
-// a drawn identifier that is taken, or a registration that changed meanwhile.
+// maxCreates is how often storing a registration is tried while its drawn identifier is
+// taken, or while the registration that it replaces changes.
 const maxCreates = 8
 
-// Registration is a pending activation to be remembered.
+// Registration is a pending activation to be stored.
 type Registration struct {
-	// Identifier is the one the authentication server gave. It may be empty for
-	// KindStandard: then one is drawn.
+	// Identifier is that of the authentication server. For KindStandard it may be empty:
+	// then the Service draws one.
 	Identifier form.Identifier
 	// Kind is KindMDL, KindStandard or KindAffinity.
 	Kind Kind
-	// Subject has a user and an instance at least. No member is longer than
-	// form.MaxStoredText bytes.
+	// Subject has at least a user and an instance. No member is longer than form.MaxStoredText
+	// bytes.
 	form.Subject
-	// Data is what the phone will receive; empty for KindAffinity.
+	// Data is what the phone will get; empty for KindAffinity.
 	Data ActivationData
-	// Started is when the lifetime began: before the authentication server was
-	// asked, whose own registration must not end first.
+	// Started is when the lifetime began. That is before the call of the authentication
+	// server, so that the server's own registration does not end first.
 	Started time.Time
 }
 
 // Registered is the result of Register.
 type Registered struct {
 	Identifier form.Identifier
-	// Password is the activation password. It is kept nowhere else. Empty for
-	// KindAffinity.
+	// Password is the activation password, which is not stored. Empty for KindAffinity.
 	Password string
 	// ExpiresAt is Registration.Started plus the registration lifetime.
 	ExpiresAt time.Time
 }
 
-// Register stores a registration, for kinds with an exchange with a new
-// activation password. A registration of the same identifier is replaced if it
-// is of the same instance, user and domain, or stands for an identifier nobody
-// registered.
+// Register stores a registration, and draws its activation password if its kind has an
+// exchange. It replaces a registration under the same identifier if that has the same
+// instance, user and domain, or is simulated.
 //
-// The error is an *InvalidError for values that cannot be registered, ErrExists,
-// ErrOverdue, or wraps ErrUnavailable.
+// The error is an *InvalidError for values that cannot be registered, ErrExists, ErrExpired
+// or wraps ErrUnavailable.
 func (s *Service) Register(ctx context.Context, r Registration) (Registered, error) {
 	data, err := r.check()
 	if err != nil {
@@ -55,8 +53,8 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 	}
 	defer clear(data)
 	expires := r.Started.Add(s.registrationLifetime)
-	if s.remaining(r.Started) <= 0 {
-		return Registered{}, ErrOverdue
+	if s.remainingLifetime(r.Started) <= 0 {
+		return Registered{}, ErrExpired
 	}
 	v, err := s.open(ctx)
 	if err != nil {
@@ -80,16 +78,16 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 			return Registered{Identifier: identifier, Password: password, ExpiresAt: expires}, nil
 		}
 	}
-	return Registered{}, errors.New("drew only registration identifiers that are taken")
+	return Registered{}, errors.New("all drawn registration identifiers are taken")
 }
 
-// remaining returns what is left of a registration's lifetime.
-func (s *Service) remaining(started time.Time) time.Duration {
+// remainingLifetime returns what is left of the lifetime of a registration.
+func (s *Service) remainingLifetime(started time.Time) time.Duration {
 	return s.registrationLifetime - max(0, s.now().Sub(started))
 }
 
 // newRecord makes the sealed record of a registration and its password.
-func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r Registration, data []byte) (Record, string, error) {
+func (s *Service) newRecord(ctx context.Context, v openStore, identifier string, r Registration, data []byte) (Record, string, error) {
 	record := Record{Identifier: identifier, Generation: random16(), Kind: r.Kind}
 	plainFacts := encodeSubject(r.Subject)
 	defer clear(plainFacts)
@@ -105,12 +103,12 @@ func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r R
 		return Record{}, "", err
 	}
 	password := s.password.draw()
-	j := makingCredential{profile: s.profiles[0], secret: secret, identifier: identifier, password: password}
+	j := credentialJob{profile: s.profiles[0], secret: secret, identifier: identifier, password: password}
 	if err := s.gate.compute(ctx, &j); err != nil {
 		return Record{}, "", err
 	}
 	defer clear(j.credential)
-	plaintext, value := named(j.profile, len(j.credential))
+	plaintext, value := withName(j.profile, len(j.credential))
 	defer clear(plaintext)
 	copy(value, j.credential)
 	if record.Verifier, err = v.ring.Seal(recordLabel(sealedVerifier, record), plaintext); err != nil {
@@ -122,17 +120,17 @@ func (s *Service) newRecord(ctx context.Context, v vault, identifier string, r R
 	return record, password, nil
 }
 
-// create stores record, over an existing one if that may be replaced. It reports
-// false if a drawn identifier is taken.
-func (s *Service) create(ctx context.Context, v vault, record Record, r Registration) (bool, error) {
+// create stores record, and replaces an existing one if it may. It returns false if the
+// drawn identifier is taken.
+func (s *Service) create(ctx context.Context, v openStore, record Record, r Registration) (bool, error) {
 	var replaces Generation
 	for range maxCreates {
-		if record.Lifetime = s.remaining(r.Started); record.Lifetime <= 0 {
-			return false, ErrOverdue
+		if record.Lifetime = s.remainingLifetime(r.Started); record.Lifetime <= 0 {
+			return false, ErrExpired
 		}
 		existing, created, err := v.store.Create(ctx, record, replaces)
 		if err != nil {
-			return false, s.failed(ctx, record.Identifier, "storing registration", err)
+			return false, s.storeError(ctx, record.Identifier, "storing registration", err)
 		}
 		if created {
 			return true, nil
@@ -140,7 +138,7 @@ func (s *Service) create(ctx context.Context, v vault, record Record, r Registra
 		if r.Identifier == "" {
 			return false, nil
 		}
-		f, err := s.openFacts(ctx, v.ring, existing)
+		f, err := s.openSubject(ctx, v.ring, existing)
 		if err != nil {
 			return false, err
 		}
@@ -149,20 +147,20 @@ func (s *Service) create(ctx context.Context, v vault, record Record, r Registra
 		}
 		replaces = existing.Generation
 	}
-	s.logger.WarnContext(ctx, "registration refused: its identifier belongs to another", slog.String("registration", record.Identifier))
+	s.logger.WarnContext(ctx, "registration refused: its identifier belongs to another user, domain or instance", slog.String("registration", record.Identifier))
 	return false, ErrExists
 }
 
-// openFacts returns who made a stored registration.
-func (s *Service) openFacts(ctx context.Context, ring *seal.Keyring, record Record) (form.Subject, error) {
+// openSubject opens the subject of a stored registration.
+func (s *Service) openSubject(ctx context.Context, ring *seal.Keyring, record Record) (form.Subject, error) {
 	plaintext, err := ring.Open(recordLabel(sealedFacts, record), record.Facts)
 	if err != nil {
-		return form.Subject{}, s.unopened(ctx, record.Identifier, sealedFacts)
+		return form.Subject{}, s.unopenedError(ctx, record.Identifier, sealedFacts)
 	}
 	defer clear(plaintext)
 	f, ok := decodeSubject(plaintext)
 	if !ok {
-		return form.Subject{}, s.unopened(ctx, record.Identifier, sealedFacts)
+		return form.Subject{}, s.unopenedError(ctx, record.Identifier, sealedFacts)
 	}
 	return f, nil
 }

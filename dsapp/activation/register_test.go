@@ -1,48 +1,47 @@
-package activation
+package activation_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// Which registration may take the place of which: the same instance, user and
-// domain may, also a tombstone's; another may not. That is no alarm.
+// A registration is replaced, even as a tombstone, by one of the same instance, user and
+// domain only. A refusal is no alarm.
 func TestReplacing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		before   func(w *world)
-		change   func(*Registration)
+		change   func(*activation.Registration)
 		replaced bool
 	}{
 		{"nothing before", nil, nil, true},
 		{"same registrant", func(w *world) { w.register(w.mdl("e3wfISG9")) }, nil, true},
-		{"other licence and data", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) {
+		{"other licence and data", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) {
 			r.SerialNumber, r.Data.ActivationMessage = "VDS1000004", "00"
 		}, true},
-		{"other user", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID = "john.doe" }, false},
-		{"user in other case", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID = "Jane.doe" }, false},
-		{"other domain", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.Domain = "" }, false},
-		{"other instance", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.Instance = "backup" }, false},
-		{"parts moved", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *Registration) { r.UserID, r.Domain = "jane.doemydomain", ".com" }, false},
+		{"other user", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) { r.UserID = "john.doe" }, false},
+		{"user in other case", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) { r.UserID = "Jane.doe" }, false},
+		{"other domain", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) { r.Domain = "" }, false},
+		{"other instance", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) { r.Instance = "backup" }, false},
+		{"parts moved", func(w *world) { w.register(w.mdl("e3wfISG9")) }, func(r *activation.Registration) { r.UserID, r.Domain = "jane.doemydomain", ".com" }, false},
 		{"burned, same registrant", func(w *world) { w.register(w.mdl("e3wfISG9")); w.burn("e3wfISG9") }, nil, true},
-		{"burned, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.burn("e3wfISG9") }, func(r *Registration) { r.UserID = "john.doe" }, false},
+		{"burned, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.burn("e3wfISG9") }, func(r *activation.Registration) { r.UserID = "john.doe" }, false},
 		{"tombstone, other user", func(w *world) {
 			w.register(w.mdl("e3wfISG9"))
 			w.burn("e3wfISG9")
-			w.clock.advance(w.registrationLifetime)
-		}, func(r *Registration) { r.UserID = "john.doe" }, false},
-		{"expired, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.clock.advance(w.registrationLifetime) }, func(r *Registration) { r.UserID = "john.doe" }, true},
+			w.clock.Advance(w.registrationLifetime)
+		}, func(r *activation.Registration) { r.UserID = "john.doe" }, false},
+		{"expired, other user", func(w *world) { w.register(w.mdl("e3wfISG9")); w.clock.Advance(w.registrationLifetime) }, func(r *activation.Registration) { r.UserID = "john.doe" }, true},
 		{"probed", func(w *world) { w.activate("e3wfISG9", "any password") }, nil, true},
 		{"probed until burned", func(w *world) { w.burn("e3wfISG9") }, nil, true},
 		{"kept by mdlRegister", func(w *world) {
@@ -67,7 +66,7 @@ func TestReplacing(t *testing.T) {
 				t.Errorf("alarms %v", a)
 			}
 			if !c.replaced {
-				if !same(err, ErrExists) || got != (Registered{}) {
+				if !same(err, activation.ErrExists) || got != (activation.Registered{}) {
 					t.Errorf("got %+v, %v", got, err)
 				}
 				return
@@ -105,66 +104,68 @@ func TestReplacingResets(t *testing.T) {
 	}
 }
 
-// Between the refusal to create and the replacement, somebody else may register:
-// then it is judged against that one.
+// If another registration is stored between the refused Create and the replacement, the
+// rule is applied to that one.
 func TestReplacingMeetsAnother(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		user string
 		want error
-	}{{"jane.doe", nil}, {"john.doe", ErrExists}} {
+	}{{"jane.doe", nil}, {"john.doe", activation.ErrExists}} {
 		w := newWorld(t)
 		w.register(w.mdl("e3wfISG9"))
-		once := make(chan struct{}, 1)
-		once <- struct{}{}
-		w.store.after["Create"] = func() {
-			select {
-			case <-once:
-				w.store.mu.Lock()
-				defer w.store.mu.Unlock()
-				_, ring, _ := w.opener(t.Context())
-				r := Record{Identifier: "e3wfISG9", Generation: random16(), Kind: KindMDL, Lifetime: time.Minute}
-				r.Facts, _ = ring.Seal(recordLabel(sealedFacts, r), encodeSubject(form.Subject{UserID: c.user, Domain: "mydomain.com", Instance: "primary"}))
-				w.store.records["e3wfISG9"] = &stored{Record: r, expires: w.clock.now().Add(time.Minute), inFlight: map[Token]bool{}}
-			default:
-			}
+		_, ring, err := w.config.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
+		w.store.After("Create", hook(sync.OnceFunc(func() {
+			r := activation.Record{Identifier: "e3wfISG9", Generation: newGeneration(), Kind: activation.KindMDL}
+			subject := form.Subject{UserID: c.user, Domain: "mydomain.com", Instance: "primary"}
+			r.Facts, _ = ring.Seal(activation.RecordLabel(activation.SealedFacts, r), activation.EncodeSubject(subject))
+			w.peek("e3wfISG9", func(e *storetest.Entry) { e.Record = r })
+		})))
 		if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.user, err, c.want)
 		}
 	}
 }
 
-// Registrations of one identifier that never rest end in an error, not in a loop.
+// If the registration to replace changes all the time, Register gives up.
 func TestReplacingGivesUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(w.mdl("e3wfISG9"))
-	w.store.after["Create"] = func() {
-		w.store.mu.Lock()
-		defer w.store.mu.Unlock()
-		e := w.store.records["e3wfISG9"]
-		_, ring, _ := w.opener(t.Context())
-		f, _ := ring.Open(recordLabel(sealedFacts, e.Record), e.Facts)
-		e.Generation = random16()
-		e.Facts, _ = ring.Seal(recordLabel(sealedFacts, e.Record), f)
+	_, ring, err := w.config.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, ErrExists) {
+	w.store.After("Create", hook(func() {
+		w.peek("e3wfISG9", func(e *storetest.Entry) {
+			f, _ := ring.Open(activation.RecordLabel(activation.SealedFacts, e.Record), e.Facts)
+			e.Generation = newGeneration()
+			e.Facts, _ = ring.Seal(activation.RecordLabel(activation.SealedFacts, e.Record), f)
+		})
+	}))
+	w.store.TakeCalls()
+	if _, err := w.Register(t.Context(), w.mdl("e3wfISG9")); !same(err, activation.ErrExists) {
 		t.Errorf("got %v", err)
+	}
+	if calls := w.store.TakeCalls(); !slices.Equal(calls, slices.Repeat([]string{"Create"}, 8)) {
+		t.Errorf("store calls %v", calls)
 	}
 }
 
-// A drawn identifier that is taken is drawn again, never replaced; if all are
-// taken it is an error.
+// A drawn identifier that is taken is drawn again and never replaced. If all are taken
+// Register fails.
 func TestDrawnIdentifierCollides(t *testing.T) {
 	t.Parallel()
-	for _, taken := range []int{1, 3, 1000} {
+	for _, taken := range []int{1, 7, 8} {
 		w := newWorld(t)
-		w.config.Open = opens(t, &crowded{memory: w.store, left: taken}, 1)
+		w.config.Open = opens(t, &crowded{Memory: w.store, left: taken}, 1)
 		w.restart()
 		got, err := w.Register(t.Context(), w.standard(""))
-		if taken == 1000 {
-			if err == nil || errors.Is(err, ErrExists) || errors.Is(err, ErrUnavailable) {
+		if taken == 8 {
+			if err == nil || errors.Is(err, activation.ErrExists) || errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			continue
@@ -181,23 +182,23 @@ func TestDrawnIdentifierCollides(t *testing.T) {
 	}
 }
 
-// crowded is a store in which the first few drawn identifiers are taken, by the
-// very same registrant.
+// crowded is a store in which the first few drawn identifiers are taken by the same
+// subject.
 type crowded struct {
-	*memory
+	*storetest.Memory
 	left int
 }
 
-func (c *crowded) Create(ctx context.Context, r Record, replaces Generation) (Record, bool, error) {
+func (c *crowded) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
 	if c.left > 0 {
 		c.left--
-		if replaces != (Generation{}) {
-			return Record{}, false, errors.New("a drawn identifier was to be replaced")
+		if replaces != (activation.Generation{}) {
+			return activation.Record{}, false, errors.New("a drawn identifier was to be replaced")
 		}
-		r.Generation = Generation{1}
+		r.Generation = activation.Generation{1}
 		return r, false, nil
 	}
-	return c.memory.Create(ctx, r, replaces)
+	return c.Memory.Create(ctx, r, replaces)
 }
 
 // Drawn identifiers are valid, 8 characters long and do not repeat.
@@ -219,45 +220,45 @@ func TestLifetimeCountsFromStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.mdl("e3wfISG9")
-	w.clock.advance(4 * time.Minute)
+	w.clock.Advance(4 * time.Minute)
 	got := w.register(r)
 	if want := r.Started.Add(10 * time.Minute); !got.ExpiresAt.Equal(want) {
 		t.Errorf("expires at %v, want %v", got.ExpiresAt, want)
 	}
-	w.store.peek("e3wfISG9", func(e *stored) {
+	w.peek("e3wfISG9", func(e *storetest.Entry) {
 		if e.Lifetime != 6*time.Minute {
 			t.Errorf("stored for %v", e.Lifetime)
 		}
 	})
-	w.clock.advance(6*time.Minute - 1)
+	w.clock.Advance(6*time.Minute - 1)
 	if err := w.activate("e3wfISG9", got.Password); err != nil {
 		t.Error(err)
 	}
-	w.clock.advance(1)
+	w.clock.Advance(1)
 	refusedNow(t, w.begin("e3wfISG9", got.Password))
 }
 
-// A lifetime that is over before the record is stored is an error, also if it
-// ends while the record is made; a clock that runs behind does not lengthen it.
+// A registration whose lifetime ends before it is stored is an error. A Started in the
+// future does not extend the lifetime.
 func TestOverdue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.mdl("e3wfISG9")
-	w.clock.advance(10 * time.Minute)
-	if got, err := w.Register(t.Context(), r); !same(err, ErrOverdue) || got != (Registered{}) {
+	w.clock.Advance(10 * time.Minute)
+	if got, err := w.Register(t.Context(), r); !same(err, activation.ErrExpired) || got != (activation.Registered{}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if calls := w.store.take(); len(calls) != 0 {
+	if calls := w.store.TakeCalls(); len(calls) != 0 {
 		t.Errorf("the store was asked: %v", calls)
 	}
-	r.Started = w.clock.now()
-	w.store.before["SimulationSecret"] = func() { w.clock.advance(10 * time.Minute) }
-	if _, err := w.Register(t.Context(), r); !same(err, ErrOverdue) {
+	r.Started = w.clock.Now()
+	w.store.Before("SimulationSecret", hook(func() { w.clock.Advance(10 * time.Minute) }))
+	if _, err := w.Register(t.Context(), r); !same(err, activation.ErrExpired) {
 		t.Errorf("got %v", err)
 	}
-	r.Started = w.clock.now().Add(time.Minute)
+	r.Started = w.clock.Now().Add(time.Minute)
 	w.register(r)
-	w.store.peek("e3wfISG9", func(e *stored) {
+	w.peek("e3wfISG9", func(e *storetest.Entry) {
 		if e.Lifetime != 10*time.Minute {
 			t.Errorf("stored for %v", e.Lifetime)
 		}
@@ -269,53 +270,53 @@ func TestAffinityStoresFactsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.register(w.affinity("e3wfISG9"))
-	if r.Password != "" || r.ExpiresAt != w.clock.now().Add(10*time.Minute) {
+	if r.Password != "" || r.ExpiresAt != w.clock.Now().Add(10*time.Minute) {
 		t.Errorf("got %+v", r)
 	}
-	w.store.peek("e3wfISG9", func(e *stored) {
-		if e.Kind != KindAffinity || len(e.Facts) == 0 || e.Verifier != nil || e.Data != nil {
+	w.peek("e3wfISG9", func(e *storetest.Entry) {
+		if e.Kind != activation.KindAffinity || len(e.Facts) == 0 || e.Verifier != nil || e.Data != nil {
 			t.Errorf("stored %+v", e.Record)
 		}
 	})
-	if calls := w.store.take(); len(calls) != 1 {
+	if calls := w.store.TakeCalls(); len(calls) != 1 {
 		t.Errorf("store calls %v, want one", calls)
 	}
 }
 
-// What cannot be registered is refused before the store is asked, with an error
-// that names the member and not the value.
+// An invalid registration is refused before the store is called, with an error that names
+// the member and not the value.
 func TestRegistrationForm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	long := func(n int) string { return strings.Repeat("A", n) }
 	for _, c := range []struct {
 		name   string
-		r      Registration
-		change func(*Registration)
+		r      activation.Registration
+		change func(*activation.Registration)
 		member string // empty if it is fine
 	}{
-		{"mdl", w.mdl("e3wfISG9"), func(*Registration) {}, ""},
-		{"longest", w.mdl("e3wfISG9"), func(r *Registration) {
+		{"mdl", w.mdl("e3wfISG9"), func(*activation.Registration) {}, ""},
+		{"longest", w.mdl("e3wfISG9"), func(r *activation.Registration) {
 			r.UserID, r.Domain, r.SerialNumber, r.Instance, r.Data.ActivationMessage = long(255), long(255), long(255), long(255), form.ActivationMessage(long(4234))
 		}, ""},
-		{"other scripts", w.mdl("e3wfISG9"), func(r *Registration) { r.UserID = "Žofie Nováková" }, ""},
-		{"no domain", w.mdl("e3wfISG9"), func(r *Registration) { r.Domain, r.SerialNumber = "", "" }, ""},
-		{"longest code", w.standard(""), func(r *Registration) {
-			r.Data = ActivationData{ActivationCode: form.ActivationCode(long(4142)), EventReactivationCounter: form.EventCounter(long(91))}
+		{"other scripts", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.UserID = "Žofie Nováková" }, ""},
+		{"no domain", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Domain, r.SerialNumber = "", "" }, ""},
+		{"longest code", w.standard(""), func(r *activation.Registration) {
+			r.Data = activation.ActivationData{ActivationCode: form.ActivationCode(long(4142)), EventReactivationCounter: form.EventCounter(long(91))}
 		}, ""},
 
-		{"no identifier", w.mdl(""), func(*Registration) {}, "registrationIdentifier"},
-		{"no identifier, affinity", w.affinity(""), func(*Registration) {}, "registrationIdentifier"},
-		{"no kind", w.mdl("e3wfISG9"), func(r *Registration) { r.Kind = "" }, "kind"},
-		{"simulated", w.mdl("e3wfISG9"), func(r *Registration) { r.Kind = KindSimulated }, "kind"},
-		{"no start", w.mdl("e3wfISG9"), func(r *Registration) { r.Started = time.Time{} }, "started"},
+		{"no identifier", w.mdl(""), func(*activation.Registration) {}, "registrationIdentifier"},
+		{"no identifier, affinity", w.affinity(""), func(*activation.Registration) {}, "registrationIdentifier"},
+		{"no kind", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Kind = "" }, "kind"},
+		{"simulated", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Kind = activation.KindSimulated }, "kind"},
+		{"no start", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Started = time.Time{} }, "started"},
 
-		{"no message", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "" }, "activationMessage"},
-		{"code for mdl", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.ActivationCode = "1" }, "activationCode"},
-		{"counter for mdl", w.mdl("e3wfISG9"), func(r *Registration) { r.Data.EventReactivationCounter = "1" }, "eventReactivationCounter"},
-		{"message for standard", w.standard(""), func(r *Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
-		{"message for affinity", w.affinity("e3wfISG9"), func(r *Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
-		{"no code", w.standard(""), func(r *Registration) { r.Data.ActivationCode = "" }, "activationCode"},
+		{"no message", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Data.ActivationMessage = "" }, "activationMessage"},
+		{"code for mdl", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Data.ActivationCode = "1" }, "activationCode"},
+		{"counter for mdl", w.mdl("e3wfISG9"), func(r *activation.Registration) { r.Data.EventReactivationCounter = "1" }, "eventReactivationCounter"},
+		{"message for standard", w.standard(""), func(r *activation.Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
+		{"message for affinity", w.affinity("e3wfISG9"), func(r *activation.Registration) { r.Data.ActivationMessage = "00" }, "activationMessage"},
+		{"no code", w.standard(""), func(r *activation.Registration) { r.Data.ActivationCode = "" }, "activationCode"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -338,73 +339,27 @@ func TestRegistrationForm(t *testing.T) {
 				}
 				return
 			}
-			var invalid *InvalidError
-			if !errors.As(err, &invalid) || invalid.Member != c.member || got != (Registered{}) {
+			var invalid *activation.InvalidError
+			if !errors.As(err, &invalid) || invalid.Member != c.member || got != (activation.Registered{}) {
 				t.Errorf("got %+v, %v, want %s", got, err, c.member)
 			}
-			if calls := w.store.take(); len(calls) != 0 {
+			if calls := w.store.TakeCalls(); len(calls) != 0 {
 				t.Errorf("the store was asked: %v", calls)
 			}
 		})
 	}
 }
 
-// Facts of any allowed form come back through an admission.
-func TestFactsRoundTrip(t *testing.T) {
+// Every registration has a password of its own.
+func TestPasswordsDiffer(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.StringN(0, 60, 255)
-		f := form.Subject{UserID: text.Draw(t, "user"), Domain: text.Draw(t, "domain"), SerialNumber: text.Draw(t, "serial"), Instance: text.Draw(t, "instance")}
-		got, ok := decodeSubject(encodeSubject(f))
-		if !ok || got != f {
-			t.Fatalf("got %+v, %t, want %+v", got, ok, f)
+	w := newWorld(t)
+	seen := make(map[string]bool)
+	for range 20 {
+		p := w.register(w.mdl("e3wfISG9")).Password
+		if seen[p] {
+			t.Fatal("password repeated")
 		}
-	})
-}
-
-// What is stored of every profile has a length that depends on the profile only, and
-// leads back to it.
-func TestStoredSizes(t *testing.T) {
-	t.Parallel()
-	ps := profiles(using(t, srp.DefaultProfile))
-	for _, p := range srp.Profiles() {
-		credential := len(p.Credential(make([]byte, secretSize), "e3wfISG9", "Tb048aX1"))
-		if credential != 16+p.Size() || p.StateSize() != 16+32+3*p.Size() {
-			t.Errorf("%s: a credential of %d bytes, a state of %d", p.Name(), credential, p.StateSize())
-		}
-		b, value := named(p, credential)
-		rand.Read(value)
-		got, again, ok := ps.cut(bytes.Clone(b))
-		if len(b) != 32+credential || !ok || got != Profile(p) || !bytes.Equal(again, value) {
-			t.Errorf("%s: %d bytes, %v, %t", p.Name(), len(b), got, ok)
-		}
+		seen[p] = true
 	}
-}
-
-// Whatever decodes is encoded to the same bytes again; nothing panics.
-func FuzzDecode(f *testing.F) {
-	ps := profiles(using(f, srp.DefaultProfile))
-	f.Add([]byte(nil))
-	f.Add(encodeSubject(form.Subject{UserID: "jane", Domain: "domain", Instance: "primary"}))
-	for _, size := range []int{16 + 256, 1 + ps[0].StateSize()} {
-		b, _ := named(ps[0], size)
-		f.Add(b)
-	}
-	f.Add([]byte{0, 3, 'a'})
-	f.Add(append([]byte("rfc5054-2048-sha256"), make([]byte, 13)...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		again := func(what string, got []byte) {
-			if !bytes.Equal(got, b) {
-				t.Fatalf("%s: %x came back as %x", what, b, got)
-			}
-		}
-		if x, ok := decodeSubject(b); ok {
-			again("facts", encodeSubject(x))
-		}
-		if p, value, ok := ps.cut(b); ok {
-			b, room := named(p, len(value))
-			copy(room, value)
-			again("value of "+p.Name(), b)
-		}
-	})
 }

@@ -1,4 +1,4 @@
-package activation
+package activation_test
 
 import (
 	"bytes"
@@ -6,55 +6,59 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 // spoil flips a bit of a sealed value.
 func spoil(b []byte) { b[len(b)-1] ^= 1 }
 
-// A stored value that no key opens is an alarm and ErrUnavailable, never a
-// refusal and never treated as unknown; the proof is settled all the same.
+// A stored value that no key opens is an alarm and ErrUnavailable, never a refusal, and
+// never treated as unknown. The proof is settled all the same.
 func TestUnopened(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, identifier string
-		spoil            func(w *world, e *stored)
+		spoil            func(w *world, m *storetest.Model, e *storetest.Entry)
 		call             func(w *world, p *phone) error
 		calls            []string
 	}{
-		{"verifier", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Verifier) }, func(w *world, _ *phone) error {
+		{"verifier", "e3wfISG9", func(_ *world, _ *storetest.Model, e *storetest.Entry) { spoil(e.Verifier) }, func(w *world, _ *phone) error {
 			_, err := w.Begin(context.Background(), "e3wfISG9", "1234", home)
 			return err
 		}, []string{"Load"}},
-		{"handshake", "e3wfISG9", func(w *world, _ *stored) { spoil(w.store.last("e3wfISG9").State) }, func(_ *world, p *phone) error {
+		{"handshake", "e3wfISG9", func(_ *world, m *storetest.Model, _ *storetest.Entry) { spoil(m.Waiting("e3wfISG9")[0].State) }, func(_ *world, p *phone) error {
 			_, err := p.prove()
 			return err
 		}, []string{"Take", "Settle"}},
-		{"data", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Data) }, func(_ *world, p *phone) error {
+		{"data", "e3wfISG9", func(_ *world, _ *storetest.Model, e *storetest.Entry) { spoil(e.Data) }, func(_ *world, p *phone) error {
 			_, err := p.prove()
 			return err
 		}, []string{"Take", "Settle"}},
-		{"facts at registration", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+		{"facts at registration", "e3wfISG9", func(_ *world, _ *storetest.Model, e *storetest.Entry) { spoil(e.Facts) }, func(w *world, _ *phone) error {
 			_, err := w.Register(context.Background(), w.mdl("e3wfISG9"))
 			return err
 		}, []string{"Create"}},
-		{"facts at final call", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
-			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", KindMDL)
+		{"facts at final call", "e3wfISG9", func(_ *world, _ *storetest.Model, e *storetest.Entry) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+			_, err := w.AdmitConfirmation(context.Background(), "e3wfISG9", activation.KindMDL)
 			return err
 		}, []string{"AdmitConfirmation", "ReturnConfirmation"}},
-		{"facts at device", "e3wfISG9", func(_ *world, e *stored) { spoil(e.Facts) }, func(w *world, _ *phone) error {
+		{"facts at device", "e3wfISG9", func(_ *world, _ *storetest.Model, e *storetest.Entry) { spoil(e.Facts) }, func(w *world, _ *phone) error {
 			_, err := w.AdmitDevice(context.Background(), "e3wfISG9")
 			return err
 		}, []string{"AdmitDevice", "ReturnDevice"}},
-		{"simulation secret", "", func(w *world, _ *stored) { spoil(w.store.secret); w.restart() }, func(w *world, _ *phone) error {
+		{"simulation secret", "", func(w *world, m *storetest.Model, _ *storetest.Entry) { spoil(m.Secret); w.restart() }, func(w *world, _ *phone) error {
 			_, err := w.Begin(context.Background(), "unknown-id", "1234", home)
 			return err
 		}, []string{"SimulationSecret"}},
@@ -67,28 +71,28 @@ func TestUnopened(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := w.begin(r.Identifier, r.Password)
-			w.store.peek(r.Identifier, func(e *stored) { c.spoil(w, e) })
-			w.store.take()
+			w.store.Do(func(m *storetest.Model) { c.spoil(w, m, m.Entry("e3wfISG9")) })
+			w.store.TakeCalls()
 			err := c.call(w, p)
-			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, ErrRefused) {
+			if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, activation.ErrRefused) {
 				t.Errorf("got %v", err)
 			}
 			if a := w.takeAlarms(); len(a) != 1 || a[0] != "record_unopened "+c.identifier {
 				t.Errorf("alarms %q", a)
 			}
-			if calls := w.store.take(); !slices.Equal(calls, c.calls) {
+			if calls := w.store.TakeCalls(); !slices.Equal(calls, c.calls) {
 				t.Errorf("store calls %v, want %v", calls, c.calls)
 			}
 			if c.name == "handshake" {
-				w.store.peek(r.Identifier, func(e *stored) {
-					if len(e.inFlight) != 0 {
+				w.peek(r.Identifier, func(e *storetest.Entry) {
+					if len(e.InFlight) != 0 {
 						t.Error("the proof is still in flight")
 					}
 				})
 			}
 			if c.name == "facts at device" {
-				w.store.peek(r.Identifier, func(e *stored) {
-					if e.rights != 1 {
+				w.peek(r.Identifier, func(e *storetest.Entry) {
+					if e.Rights != 1 {
 						t.Error("the right was lost")
 					}
 				})
@@ -97,26 +101,26 @@ func TestUnopened(t *testing.T) {
 	}
 }
 
-// Sealed values cannot be moved: to another identifier, kind, generation or
-// place. Whoever can write to the store gains nothing by it.
+// A sealed value does not open for another identifier, kind, generation or use, so that
+// whoever can write to the store gains nothing by moving it.
 func TestSealedValuesStayInPlace(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		move func(mine, theirs *stored)
+		move func(mine, theirs *storetest.Entry)
 	}{
-		{"verifier of another registration", func(mine, theirs *stored) { mine.Verifier = theirs.Verifier }},
-		{"data as verifier", func(mine, _ *stored) { mine.Verifier = mine.Data }},
-		{"facts as verifier", func(mine, _ *stored) { mine.Verifier = mine.Facts }},
-		{"other generation", func(mine, _ *stored) { mine.Generation[0] ^= 1 }},
-		{"other kind", func(mine, _ *stored) { mine.Kind = KindStandard }},
+		{"verifier of another registration", func(mine, theirs *storetest.Entry) { mine.Verifier = theirs.Verifier }},
+		{"data as verifier", func(mine, _ *storetest.Entry) { mine.Verifier = mine.Data }},
+		{"facts as verifier", func(mine, _ *storetest.Entry) { mine.Verifier = mine.Facts }},
+		{"other generation", func(mine, _ *storetest.Entry) { mine.Generation[0] ^= 1 }},
+		{"other kind", func(mine, _ *storetest.Entry) { mine.Kind = activation.KindStandard }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.register(w.mdl("mine-id"))
 			w.register(w.mdl("theirs-id"))
-			w.store.peek("theirs-id", func(theirs *stored) { c.move(w.store.records["mine-id"], theirs) })
+			w.store.Do(func(m *storetest.Model) { c.move(m.Entry("mine-id"), m.Entry("theirs-id")) })
 			if _, err := w.Begin(t.Context(), "mine-id", "1234", home); !errors.Is(err, seal.ErrUnopened) {
 				t.Errorf("got %v", err)
 			}
@@ -128,8 +132,8 @@ func TestSealedValuesStayInPlace(t *testing.T) {
 		mine := w.register(w.mdl("mine-id"))
 		w.register(w.mdl("theirs-id"))
 		p := w.begin("mine-id", mine.Password)
-		w.store.peek("theirs-id", func(theirs *stored) { w.store.records["mine-id"].Data = theirs.Data })
-		if proof, err := p.prove(); !errors.Is(err, seal.ErrUnopened) || proof != (Proof{}) {
+		w.store.Do(func(m *storetest.Model) { m.Entry("mine-id").Data = m.Entry("theirs-id").Data })
+		if proof, err := p.prove(); !errors.Is(err, seal.ErrUnopened) || proof != (activation.Proof{}) {
 			t.Errorf("got %+v, %v", proof, err)
 		}
 	})
@@ -140,7 +144,7 @@ func TestSealedValuesStayInPlace(t *testing.T) {
 		theirs := w.register(w.mdl("theirs-id"))
 		p := w.begin("mine-id", "any password")
 		w.begin("theirs-id", theirs.Password)
-		w.store.last("mine-id").State = w.store.last("theirs-id").State
+		w.last("mine-id").State = w.last("theirs-id").State
 		if _, err := p.prove(); !errors.Is(err, seal.ErrUnopened) {
 			t.Errorf("got %v", err)
 		}
@@ -156,16 +160,16 @@ func TestKeyRotation(t *testing.T) {
 	salt := w.begin("unknown-id", "any password").challenge.Salt
 	step := func(name string, resealed bool, keys ...byte) {
 		t.Helper()
-		before := bytes.Clone(w.store.secret)
-		w.restart(func(c *Config) { c.Open = opens(t, w.store, keys...) })
-		w.store.take()
+		before := bytes.Clone(w.secret())
+		w.restart(func(c *activation.Config) { c.Open = opens(t, w.store, keys...) })
+		w.store.TakeCalls()
 		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 			t.Errorf("%s: the salt changed", name)
 		}
-		if bytes.Equal(before, w.store.secret) == resealed {
+		if bytes.Equal(before, w.secret()) == resealed {
 			t.Errorf("%s: simulation secret sealed anew: %t", name, !resealed)
 		}
-		if slices.Contains(w.store.take(), "ReplaceSimulationSecret") != resealed {
+		if slices.Contains(w.store.TakeCalls(), "ReplaceSimulationSecret") != resealed {
 			t.Errorf("%s: the store was asked to replace the secret: %t", name, !resealed)
 		}
 	}
@@ -183,51 +187,51 @@ func TestKeyRotation(t *testing.T) {
 	if err := w.activate(young.Identifier, young.Password); err != nil {
 		t.Errorf("registration under the new key: %v", err)
 	}
-	if _, err := w.Begin(t.Context(), r.Identifier, "1234", home); !errors.Is(err, ErrUnavailable) {
+	if _, err := w.Begin(t.Context(), r.Identifier, "1234", home); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("registration under the removed key: %v", err)
 	}
 }
 
-// If the secret cannot be sealed anew, that is tried again; if another node was
-// faster, that is fine.
+// If the secret cannot be sealed again, the next call tries again. If another node was
+// faster, its result is used.
 func TestResealingSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	salt := w.begin("unknown-id", "any password").challenge.Salt
-	w.restart(func(c *Config) { c.Open = opens(t, w.store, 2, 1) })
-	w.store.fail["ReplaceSimulationSecret"] = errors.New("connection refused")
-	if _, err := w.Begin(t.Context(), "unknown-id", "1234", home); !errors.Is(err, ErrUnavailable) {
+	w.restart(func(c *activation.Config) { c.Open = opens(t, w.store, 2, 1) })
+	w.store.Fail("ReplaceSimulationSecret", errors.New("connection refused"))
+	if _, err := w.Begin(t.Context(), "unknown-id", "1234", home); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	delete(w.store.fail, "ReplaceSimulationSecret")
-	other, err := New(w.config)
+	w.store.Fail("ReplaceSimulationSecret", nil)
+	other, err := activation.New(w.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.store.before["ReplaceSimulationSecret"] = func() {
-		w.store.before = map[string]func(){}
+	w.store.Before("ReplaceSimulationSecret", hook(func() {
+		w.store.Before("ReplaceSimulationSecret", nil)
 		if _, err := other.Begin(t.Context(), "unknown-id", "1234", home); err != nil {
 			t.Error(err)
 		}
-	}
+	}))
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 		t.Error("the salt changed")
 	}
-	_, ring, _ := w.opener(t.Context())
-	if !ring.Current(w.store.secret) {
+	_, ring, _ := w.config.Open(t.Context())
+	if !ring.Current(w.secret()) {
 		t.Error("the secret is still under the old key")
 	}
 }
 
-// Nodes that start at once on an empty store agree on one secret, and ask for it
-// no more once they know it.
+// Nodes that start at once on an empty store agree on one secret, and do not fetch it
+// again.
 func TestNodesAgreeOnSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	nodes := make([]*Service, 3)
+	nodes := make([]*activation.Service, 3)
 	for i := range nodes {
 		var err error
-		if nodes[i], err = New(w.config); err != nil {
+		if nodes[i], err = activation.New(w.config); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,60 +253,64 @@ func TestNodesAgreeOnSecret(t *testing.T) {
 	if len(salts) != 1 {
 		t.Errorf("%d different salts", len(salts))
 	}
-	w.store.take()
+	w.store.TakeCalls()
 	for _, node := range nodes {
 		if _, err := node.Begin(t.Context(), "unknown-id", "1234", home); err != nil {
 			t.Error(err)
 		}
 	}
-	if slices.Contains(w.store.take(), "SimulationSecret") {
+	if slices.Contains(w.store.TakeCalls(), "SimulationSecret") {
 		t.Error("a node asked for what it knew")
 	}
 }
 
-// A node that has seen the secret gives it back to a store that lost it, at the
-// latest after a minute: nodes and restarts go on answering alike. It also takes
-// over what it finds. A store that fails then changes nothing.
+// A node stores the secret again within a minute if the store has lost it, so that salts
+// stay the same. It uses another secret that it finds in the store. If the store fails
+// then, the known secret is used.
 func TestSecretIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	salt := w.begin("unknown-id", "any password").challenge.Salt
-	w.store.set(func() { w.store.secret = nil })
-	w.clock.advance(secretRefresh - time.Second)
+	w.setSecret(nil)
+	w.clock.Advance(activation.SecretRefresh - time.Second)
 	w.begin("unknown-id", "any password")
-	if w.store.secret != nil {
+	if w.secret() != nil {
 		t.Error("looked at it too soon")
 	}
-	w.clock.advance(time.Second)
-	w.store.set(func() { w.store.fail["SimulationSecret"] = errors.New("no answer") })
+	w.clock.Advance(time.Second)
+	w.store.Fail("SimulationSecret", errors.New("no answer"))
+	w.store.TakeCalls()
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 		t.Error("the salt changed with a failure of the store")
 	}
-	w.store.set(func() { delete(w.store.fail, "SimulationSecret") })
-	w.clock.advance(secretRefresh)
+	if !slices.Contains(w.store.TakeCalls(), "SimulationSecret") {
+		t.Error("the secret was not fetched again")
+	}
+	w.store.Fail("SimulationSecret", nil)
+	w.clock.Advance(activation.SecretRefresh)
 	w.begin("unknown-id", "any password")
 	w.restart()
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 		t.Error("the salt changed with the loss and a restart")
 	}
 
-	_, ring, err := w.opener(t.Context())
+	_, ring, err := w.config.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := ring.Seal(secretLabel, make([]byte, secretSize))
+	other, err := ring.Seal(activation.SecretLabel, make([]byte, activation.SecretSize))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.store.set(func() { w.store.secret = other })
-	w.clock.advance(secretRefresh)
+	w.setSecret(other)
+	w.clock.Advance(activation.SecretRefresh)
 	if got := w.begin("unknown-id", "any password").challenge.Salt; got == salt {
 		t.Error("the secret of the store was not taken over")
 	}
 }
 
-// A key that was moved first is in use for the secret once the service was
-// prepared, or asked to reserve room for a registration, without any exchange.
+// After a rotation, Prepare and Reserve seal the secret with the new first key without
+// any exchange.
 func TestKeyRotationWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(*world) error{
@@ -311,48 +319,48 @@ func TestKeyRotationWithoutTraffic(t *testing.T) {
 	} {
 		w := newWorld(t)
 		salt := w.begin("unknown-id", "any password").challenge.Salt
-		w.restart(func(c *Config) { c.Open = opens(t, w.store, 2, 1) })
+		w.restart(func(c *activation.Config) { c.Open = opens(t, w.store, 2, 1) })
 		if err := use(w); err != nil {
 			t.Fatal(err)
 		}
-		w.restart(func(c *Config) { c.Open = opens(t, w.store, 2) })
+		w.restart(func(c *activation.Config) { c.Open = opens(t, w.store, 2) })
 		if got := w.begin("unknown-id", "any password").challenge.Salt; got != salt {
 			t.Errorf("%s: the salt changed", name)
 		}
 		// Without any of its keys nothing can be registered.
-		w.restart(func(c *Config) { c.Open = opens(t, w.store, 3) })
-		if err := use(w); !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) {
+		w.restart(func(c *activation.Config) { c.Open = opens(t, w.store, 3) })
+		if err := use(w); !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// The same holds for the facts of a registration that is located.
+// Locate treats a subject that no key opens in the same way.
 func TestUnopenedFactsAreNotLocated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(w.affinity("e3wfISG9"))
-	w.store.peek("e3wfISG9", func(e *stored) { spoil(e.Facts) })
-	w.store.take()
+	w.peek("e3wfISG9", func(e *storetest.Entry) { spoil(e.Facts) })
+	w.store.TakeCalls()
 	a, err := w.Locate(t.Context(), "e3wfISG9")
-	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, ErrRefused) || a != (Admission{}) {
+	if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, seal.ErrUnopened) || errors.Is(err, activation.ErrRefused) || a != (activation.Admission{}) {
 		t.Errorf("got %+v, %v", a, err)
 	}
 	if a := w.takeAlarms(); !slices.Equal(a, []string{"record_unopened e3wfISG9"}) {
 		t.Errorf("alarms %q", a)
 	}
-	if calls := w.store.take(); !slices.Equal(calls, []string{"Load"}) {
+	if calls := w.store.TakeCalls(); !slices.Equal(calls, []string{"Load"}) {
 		t.Errorf("store calls %v", calls)
 	}
 }
 
-// Missing keys are a store that cannot be used.
+// Missing keys are treated like a store that cannot be used.
 func TestOpenFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cause := errors.New("key file is gone")
-	w.restart(func(c *Config) {
-		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return w.store, nil, cause }
+	w.restart(func(c *activation.Config) {
+		c.Open = func(context.Context) (activation.Store, *seal.Keyring, error) { return w.store, nil, cause }
 	})
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
@@ -364,34 +372,34 @@ func TestOpenFails(t *testing.T) {
 		},
 		"Locate":            func() error { _, err := w.Locate(ctx, "e3wfISG9"); return err },
 		"AdmitDevice":       func() error { _, err := w.AdmitDevice(ctx, "e3wfISG9"); return err },
-		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", KindMDL); return err },
+		"AdmitConfirmation": func() error { _, err := w.AdmitConfirmation(ctx, "e3wfISG9", activation.KindMDL); return err },
 		"Reserve":           func() error { _, err := w.Reserve(ctx); return err },
 		"Prepare":           func() error { return w.Prepare(ctx) },
 	} {
-		if err := call(); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+		if err := call(); !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, cause) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if calls := w.store.take(); len(calls) != 0 {
+	if calls := w.store.TakeCalls(); len(calls) != 0 {
 		t.Errorf("the store was asked: %v", calls)
 	}
 	// What was admitted is given back without keys; without a store it is not.
-	a := Admission{Identifier: "e3wfISG9"}
+	a := activation.Admission{Identifier: "e3wfISG9"}
 	if err := errors.Join(w.ReturnDevice(ctx, a), w.Complete(ctx, a)); err != nil {
 		t.Error(err)
 	}
-	w.restart(func(c *Config) {
-		c.Open = func(context.Context) (Store, *seal.Keyring, error) { return nil, nil, cause }
+	w.restart(func(c *activation.Config) {
+		c.Open = func(context.Context) (activation.Store, *seal.Keyring, error) { return nil, nil, cause }
 	})
 	for _, err := range []error{w.ReturnDevice(ctx, a), w.Complete(ctx, a)} {
-		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+		if !errors.Is(err, activation.ErrUnavailable) || !errors.Is(err, cause) {
 			t.Errorf("error %v", err)
 		}
 	}
 }
 
-// Secrets appear neither in what the store is given nor in the log, in errors or
-// in alarms; not raw, nor as hex or base64. The store learns no names either.
+// Secrets appear neither in the store nor in log, errors or alarms: not raw, in
+// hexadecimal digits or in base64. Names do not appear there either.
 func TestNoSecretLeaks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -415,29 +423,31 @@ func TestNoSecretLeaks(t *testing.T) {
 	wrong := w.begin(id, "wrong password")
 	_, err = wrong.prove()
 	note(err)
-	_, err = w.Register(ctx, Registration{Identifier: id, Kind: KindMDL, Subject: form.Subject{UserID: "john.doe", Instance: "primary"}, Data: w.mdl("").Data, Started: w.clock.now()})
+	_, err = w.Register(ctx, activation.Registration{Identifier: id, Kind: activation.KindMDL, Subject: form.Subject{UserID: "john.doe", Instance: "primary"}, Data: w.mdl("").Data, Started: w.clock.Now()})
 	note(err)
 	_, err = w.Begin(ctx, id, "not hex at all", home)
 	note(err)
 	_, err = w.Prove(ctx, id, "not hex at all", home)
 	note(err)
-	w.store.peek(id, func(e *stored) { spoil(e.Facts) })
+	w.peek(id, func(e *storetest.Entry) { spoil(e.Facts) })
 	_, err = w.AdmitDevice(ctx, id)
 	note(err)
 	if len(texts) != 5 {
 		t.Fatalf("%d errors", len(texts))
 	}
 
-	_, ring, err := w.opener(ctx)
+	_, ring, err := w.config.Open(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := ring.Open(secretLabel, w.store.secret)
+	secret, err := ring.Open(activation.SecretLabel, w.secret())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var plain []byte
-	w.store.peek(id, func(e *stored) { plain, err = ring.Open(recordLabel(sealedVerifier, e.Record), e.Verifier) })
+	w.peek(id, func(e *storetest.Entry) {
+		plain, err = ring.Open(activation.RecordLabel(activation.SealedVerifier, e.Record), e.Verifier)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,15 +455,15 @@ func TestNoSecretLeaks(t *testing.T) {
 		"password": []byte(r.Password), "standard password": []byte(standard.Password), "wrong password": []byte("wrong password"),
 		"activation message": []byte(strings.ToUpper(message)), "activation message as given": []byte(message), "activation code": []byte("1234-5678"),
 		"verifier": plain[32+srp.SaltSize:], "simulation secret": secret, "sealing key": testKey(1),
-		"M1": unhex(t, wrong.evidence), "M2": unhex(t, proof.Evidence), "event counter": []byte("000042"),
+		"M1": digits.Decode(t, wrong.evidence), "M2": digits.Decode(t, proof.Evidence), "event counter": []byte("000042"),
 	}
-	everywhere := map[string][]byte{"store": w.store.seen.Bytes(), "log": []byte(w.logs.String()), "errors": []byte(strings.Join(texts, "\n")), "alarms": []byte(strings.Join(w.takeAlarms(), "\n"))}
+	everywhere := map[string][]byte{"store": w.store.Given(), "log": []byte(w.logs.String()), "errors": []byte(strings.Join(texts, "\n")), "alarms": []byte(strings.Join(w.takeAlarms(), "\n"))}
 	for place, content := range everywhere {
 		if len(content) == 0 {
 			t.Errorf("%s is empty", place)
 		}
 		for what, value := range secrets {
-			for _, form := range [][]byte{value, []byte(hex.EncodeToString(value)), []byte(upperHex(value)), []byte(base64.StdEncoding.EncodeToString(value)), []byte(base64.RawURLEncoding.EncodeToString(value))} {
+			for _, form := range [][]byte{value, []byte(hex.EncodeToString(value)), []byte(fmt.Sprintf("%X", value)), []byte(base64.StdEncoding.EncodeToString(value)), []byte(base64.RawURLEncoding.EncodeToString(value))} {
 				if bytes.Contains(content, form) {
 					t.Errorf("%s holds the %s", place, what)
 				}
@@ -467,16 +477,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	}
 }
 
-func unhex(tb testing.TB, digits string) []byte {
-	tb.Helper()
-	b, err := hex.DecodeString(digits)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return b
-}
-
-// Each answer seals under keys and counters of its own.
+// Each answer is encrypted with keys and counters of its own.
 func TestAnswersDiffer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

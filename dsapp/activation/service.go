@@ -1,12 +1,11 @@
-// Package activation performs the online activation of a phone on the gateway's
-// side: it keeps a registration with a generated activation password, runs the
-// exchange of a Profile with the phone that knows this password, and hands out the
-// activation data sealed for it.
+// Package activation implements the gateway's side of the online activation of a phone. It
+// keeps a registration with a generated activation password, runs the exchange of a Profile
+// with the phone that knows this password, and returns the activation data encrypted for
+// the phone.
 //
-// Whoever does not know the password learns nothing, not even whether an
-// identifier is registered: unknown, expired, burned and other identifiers without an
-// exchange take the same path with a simulated credential, and every refusal is
-// ErrRefused.
+// Clients without the password learn nothing, not even whether an identifier is registered.
+// Identifiers that are unknown, expired, burned or without an exchange take the same path
+// with a simulated credential, and every refusal is ErrRefused.
 package activation
 
 import (
@@ -33,8 +32,8 @@ const (
 	DefaultMaxActivations       = 3
 )
 
-// MaxAttemptsLimit keeps guessing bounded whatever is configured; 100 failed
-// attempts are what NIST SP 800-63B section 5.2.2 allows at most.
+// MaxAttemptsLimit is the greatest value of Config.MaxAttempts. NIST SP 800-63B, section
+// 5.2.2, allows at most 100 failed attempts.
 const MaxAttemptsLimit = 100
 
 // The greatest values of Config.MaxActivations and Config.MaxExchanges.
@@ -43,81 +42,81 @@ const (
 	maxExchanges   = 100_000
 )
 
-// detachedTimeout bounds store calls that must not end with the request.
+// detachedTimeout limits store calls that must not end with the request.
 const detachedTimeout = 5 * time.Second
 
-// Errors of the Service. A store that cannot be used gives ErrUnavailable, as
-// does a stored value that cannot be opened.
+// Errors of the Service. There is also ErrUnavailable, for a store that cannot be used and
+// for a stored value that cannot be opened.
 var (
-	// ErrRefused is the one refusal. It never says why.
+	// ErrRefused is the error of every refusal. It does not say why.
 	ErrRefused = errors.New("refused")
-	// ErrUnknown is the ErrRefused of Locate, AdmitDevice and AdmitConfirmation for
-	// an identifier that nobody registered; errors.Is holds for both.
+	// ErrUnknown is the ErrRefused of Locate, AdmitDevice and AdmitConfirmation for an
+	// identifier that nobody registered. errors.Is reports true for both.
 	ErrUnknown = fmt.Errorf("%w: unknown registration", ErrRefused)
 	// ErrExists means that the identifier belongs to another registration.
 	ErrExists = errors.New("registration exists")
 	// ErrBusy means that too many exchanges are under way.
 	ErrBusy = errors.New("too many exchanges")
-	// ErrOverdue means that a registration's lifetime was over before it was stored.
-	ErrOverdue = errors.New("registration lifetime is over")
+	// ErrExpired means that the lifetime of a registration ended before it was stored.
+	ErrExpired = errors.New("registration expired before it was stored")
 )
 
-// InvalidError is a value that was refused for its form.
+// InvalidError is a value without the required form.
 type InvalidError struct {
 	// Member is the name of the value in the REST interface.
 	Member string
-	// Problem says what is wrong with it, never the value: "is missing".
+	// Problem says what is wrong with the value, such as "is missing". It never contains
+	// the value.
 	Problem string
 }
 
-// Error returns member and problem.
+// Error returns the member and the problem.
 func (e *InvalidError) Error() string { return e.Member + " " + e.Problem }
 
-// Members named by InvalidError in the two calls of an exchange.
+// Values of InvalidError.Member.
 const (
 	memberIdentifier = "registrationIdentifier"
 	memberPublic     = "clientEphemeralPublicKey"
 	memberEvidence   = "clientEvidenceMessage"
 )
 
-// Config is what a Service works with.
+// Config is the configuration of a Service.
 type Config struct {
-	// Open returns the store of registrations and handshakes, which it opens if need
-	// be, and the sealing keys. If only these fail, the store comes with the error. Every operation calls it once; it should return the same
-	// Keyring as long as the store is open. Required.
+	// Open returns the store of registrations and handshakes, which it opens if necessary,
+	// and the sealing keys. If only the keys fail, it returns the store with the error.
+	// Every operation calls it once. It should return the same Keyring as long as the
+	// store is open. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
-	// Profiles are the exchanges that there are. New registrations have the first; the
-	// others serve registrations that were made while they were. Required.
+	// Profiles are the supported profiles. New registrations get the first. The others are
+	// for registrations that were made when another one was first. Required.
 	Profiles []Profile
-	// RegistrationLifetime counts from Registration.Started: 1 s to 24 h, 0 for the
-	// default.
+	// RegistrationLifetime is how long a registration can be used, counted from
+	// Registration.Started: 1 s to 24 h, 0 for the default.
 	RegistrationLifetime time.Duration
 	// HandshakeLifetime is the time between the two calls of an exchange: 1 s to 1 h,
 	// 0 for the default.
 	HandshakeLifetime time.Duration
-	// MaxAttempts is how many wrong proofs burn a registration, and how many
-	// final calls it admits. For KindAffinity it is how many device calls and how
-	// many final calls the authentication server may refuse. 1 to 100, 0 for the
-	// default.
+	// MaxAttempts is how many wrong proofs burn a registration, and how many final calls
+	// it admits. For KindAffinity it is how many calls to add a device, and how many final
+	// calls, the authentication server may refuse. 1 to 100, 0 for the default.
 	MaxAttempts int
 	// MaxActivations is how many successful proofs a registration allows: 1 to 1000, 0
 	// for the default.
 	MaxActivations int
-	// Password tells how activation passwords are generated.
+	// Password says how activation passwords are generated.
 	Password PasswordRule
 	// MaxExchanges is how many exchanges are computed at once: 1 to 100000, 0 for
-	// GOMAXPROCS. Sixteen times as many may wait, further ones get ErrBusy.
+	// GOMAXPROCS. Sixteen times as many may wait. Further ones fail with ErrBusy.
 	MaxExchanges int
-	// Logger gets what only the operator may know; nil for no log.
+	// Logger gets details that clients must not learn; nil for no log.
 	Logger *slog.Logger
-	// Alarm is told of stored values that cannot be used; nil for no alarms.
+	// Alarm is called for stored values that cannot be used; nil for no alarms.
 	Alarm func(ctx context.Context, a seal.Alarm)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 }
 
-// Service is the gateway's side of online activations. It is safe for
-// concurrent use.
+// Service is the gateway's side of online activations. It is safe for concurrent use.
 type Service struct {
 	opener               func(context.Context) (Store, *seal.Keyring, error)
 	profiles             profiles
@@ -136,8 +135,8 @@ type Service struct {
 	prepared   sync.Once
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error about an
-// option is an *option.Error.
+// New returns a Service without opening store or keys. The error is an *option.Error for
+// an invalid option.
 func New(c Config) (*Service, error) {
 	if c.Open == nil {
 		return nil, errors.New("no store")
@@ -181,7 +180,7 @@ func New(c Config) (*Service, error) {
 	}, nil
 }
 
-// check returns the first error of an option. MaxExchanges is never 0 here.
+// check returns the first error of an option. The defaults are already set.
 func (c Config) check() error {
 	return cmp.Or(
 		option.Duration("registration_lifetime", c.RegistrationLifetime, time.Second, 24*time.Hour),
@@ -192,13 +191,12 @@ func (c Config) check() error {
 	)
 }
 
-// Prepare computes what every exchange needs, some milliseconds once in a
-// process, and makes sure that the simulation secret is there and sealed with the
-// first key. The first exchange would do the same; but a key that was replaced
-// must not wait for one. The error wraps ErrUnavailable.
+// Prepare computes what every exchange needs, which takes some milliseconds once in a
+// process. It also makes sure that the store has a simulation secret, sealed with the first
+// key. The first exchange would do the same, but after a rotation of the keys the secret
+// must not stay sealed with an old key until then. The error wraps ErrUnavailable.
 //
-// The first call lets the profile of new registrations log what there is to know.
-// Pending registrations of another may need arithmetic that is not prepared.
+// Only the profile of new registrations is prepared.
 func (s *Service) Prepare(ctx context.Context) error {
 	s.prepared.Do(func() { s.profiles[0].Prepare(ctx, s.logger) })
 	v, err := s.open(ctx)
@@ -209,8 +207,8 @@ func (s *Service) Prepare(ctx context.Context) error {
 	return err
 }
 
-// Reserve makes sure that a Register can be stored, and keeps room for it until release
-// is called. The error wraps ErrUnavailable.
+// Reserve makes sure that the store accepts a registration, and reserves room for it until
+// release is called. The error wraps ErrUnavailable.
 func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
 	v, err := s.open(ctx)
 	if err != nil {
@@ -226,43 +224,43 @@ func (s *Service) Reserve(ctx context.Context) (release func(), err error) {
 	return release, nil
 }
 
-// vault is the open store and the keys to what it holds.
-type vault struct {
+// openStore is the store with the sealing keys.
+type openStore struct {
 	store Store
 	ring  *seal.Keyring
 }
 
-func (s *Service) open(ctx context.Context) (vault, error) {
+func (s *Service) open(ctx context.Context) (openStore, error) {
 	store, ring, err := s.opener(ctx)
 	if err != nil {
-		return vault{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return openStore{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return vault{store, ring}, nil
+	return openStore{store, ring}, nil
 }
 
-// unopened raises the alarm for a stored value that no key opens. Such a value
-// is never treated as absent: that would let whoever can spoil the store undo
-// registrations and counters.
-func (s *Service) unopened(ctx context.Context, identifier, what string) error {
+// unopenedError raises the alarm for a stored value that no key opens, and returns the error
+// for it. Such a value is never treated as absent: otherwise whoever can damage the store
+// could undo registrations and counters.
+func (s *Service) unopenedError(ctx context.Context, identifier, what string) error {
 	s.logger.ErrorContext(ctx, "stored value cannot be opened with any sealing key",
 		slog.String("registration", identifier), slog.String("value", what))
 	s.alarm(ctx, seal.Alarm{Event: seal.EventUnopened, Registration: identifier})
 	return fmt.Errorf("%w: stored %s: %w", ErrUnavailable, what, seal.ErrUnopened)
 }
 
-// failed returns the error of a store call. It raises the alarm for a registration
-// that is damaged.
-func (s *Service) failed(ctx context.Context, identifier, what string, err error) error {
+// storeError returns the error of an operation for err of a store call. It raises the alarm
+// if err means that the registration is damaged.
+func (s *Service) storeError(ctx context.Context, identifier, what string, err error) error {
 	if errors.Is(err, ErrDamaged) {
-		s.logger.ErrorContext(ctx, "stored registration holds what no gateway writes",
+		s.logger.ErrorContext(ctx, "stored registration is damaged: it has a value that no gateway writes",
 			slog.String("registration", identifier), slog.Any("error", err))
 		s.alarm(ctx, seal.Alarm{Event: seal.EventDamaged, Registration: identifier})
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// detached returns a context for a store call that has to be made even though
-// the client has gone.
+// detached returns a context for a store call that must be made even if the client has
+// gone.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), detachedTimeout)
 }

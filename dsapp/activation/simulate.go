@@ -16,30 +16,30 @@ const secretSize = 32
 
 var secretLabel = seal.Label{Kind: sealedSecret}
 
-// secretRefresh is how long a fetched simulation secret is used before it is
-// looked at again.
+// secretRefresh is how long a fetched simulation secret is used before it is fetched again.
 const secretRefresh = time.Minute
 
-// simulation is the simulation secret and when it was last looked at.
+// simulation is the simulation secret and when it was last fetched.
 type simulation struct {
 	secret  []byte
 	fetched time.Time
 }
 
-// simulationSecret returns the secret that profiles derive salts and simulated
-// credentials from. It belongs to the store, so that all nodes answer alike, now and after a
-// restart; what a node knows it gives back to a store that has lost it. A node
-// that looks at it also seals it anew if its key is not the first.
-func (s *Service) simulationSecret(ctx context.Context, v vault) ([]byte, error) {
+// simulationSecret returns the secret that profiles derive salts and simulated credentials
+// from. It is in the store, so that all nodes give the same answers, also after a restart. A
+// node stores the secret again if the store has lost it, and seals it again if it is not
+// sealed with the first key.
+func (s *Service) simulationSecret(ctx context.Context, v openStore) ([]byte, error) {
 	known := s.simulation.Load()
 	if known == nil {
-		return s.fetchSecret(ctx, v, nil)
+		return s.fetchSimulationSecret(ctx, v, nil)
 	}
 	if now := s.now(); now.Sub(known.fetched) >= secretRefresh {
-		// One caller fetches, the others go on with what is known. So does that
-		// one if it fails: the store's failure is met elsewhere.
+		// One caller fetches the secret, the others use the known one meanwhile. If
+		// fetching fails the known one is used too: a store that fails is noticed by the
+		// other calls.
 		if s.simulation.CompareAndSwap(known, &simulation{known.secret, now}) {
-			if secret, err := s.fetchSecret(ctx, v, known.secret); err == nil {
+			if secret, err := s.fetchSimulationSecret(ctx, v, known.secret); err == nil {
 				return secret, nil
 			}
 		}
@@ -47,9 +47,9 @@ func (s *Service) simulationSecret(ctx context.Context, v vault) ([]byte, error)
 	return known.secret, nil
 }
 
-// fetchSecret fetches the secret from the store, to which it offers known or, if
-// nothing is known, a new one.
-func (s *Service) fetchSecret(ctx context.Context, v vault, known []byte) ([]byte, error) {
+// fetchSimulationSecret fetches the secret from the store. If the store has none, it stores
+// the known one or, if that is nil, a new one.
+func (s *Service) fetchSimulationSecret(ctx context.Context, v openStore, known []byte) ([]byte, error) {
 	candidate := make([]byte, secretSize)
 	defer clear(candidate)
 	if known == nil {
@@ -63,20 +63,20 @@ func (s *Service) fetchSecret(ctx context.Context, v vault, known []byte) ([]byt
 	}
 	stored, err := v.store.SimulationSecret(ctx, sealed)
 	if err != nil {
-		return nil, s.failed(ctx, "", "fetching simulation secret", err)
+		return nil, s.storeError(ctx, "", "fetching simulation secret", err)
 	}
 	secret, err := v.ring.Open(secretLabel, stored)
 	if err != nil || len(secret) != secretSize {
-		return nil, s.unopened(ctx, "", "simulation secret")
+		return nil, s.unopenedError(ctx, "", "simulation secret")
 	}
 	if !v.ring.Current(stored) {
 		next, err := v.ring.Seal(secretLabel, secret)
 		if err != nil {
 			return nil, err
 		}
-		// If another node was faster, its record holds the same secret.
+		// If another node was faster, it stored the same secret.
 		if _, err := v.store.ReplaceSimulationSecret(ctx, stored, next); err != nil {
-			return nil, fmt.Errorf("sealing simulation secret anew: %w", err)
+			return nil, fmt.Errorf("resealing simulation secret: %w", err)
 		}
 		s.logger.InfoContext(ctx, "simulation secret sealed with the first sealing key")
 	}
@@ -84,30 +84,30 @@ func (s *Service) fetchSecret(ctx context.Context, v vault, known []byte) ([]byt
 	return secret, nil
 }
 
-// What tag derives. No profile derives anything from a text that begins like these.
+// The uses of tag. No profile derives anything from a text that begins with one of them.
 const (
 	tagSource      = "source"
 	tagApplication = "application"
 	tagGeneration  = "generation"
 )
 
-// tag derives what stands for a value among the handshakes of an identifier. Whoever
-// reads the store sees whether two values of one identifier are the same, and
-// nothing of the value itself, nor of other identifiers.
+// tag returns a keyed hash of a value for the handshakes of an identifier. Whoever reads the
+// store sees whether two values of one identifier are the same, but neither the values nor
+// whether they are those of another identifier.
 func tag(secret []byte, what, identifier, value string) Tag {
 	h := hmac.New(sha256.New, secret)
 	h.Write([]byte(what + "\x00" + identifier + "\x00" + value))
 	return Tag(h.Sum(nil)[:len(Tag{})])
 }
 
-// decoy is what is opened and computed with when there is nothing real, so that
-// the work is the same. It has the form and size of the real thing.
+// decoy has the values that are opened and computed with if there is no genuine one, so that
+// the work is the same. They have the form and the size of genuine values.
 type decoy struct {
 	ring                  *seal.Keyring
 	credential, handshake sealedValue
 }
 
-// decoyFor returns the decoy sealed by ring, which is made at the first use.
+// decoyFor returns the decoy sealed by ring. It is made at the first use.
 func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
 	if d := s.decoy.Load(); d != nil && d.ring == ring {
 		return d, nil
@@ -116,9 +116,9 @@ func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
 	secret := make([]byte, secretSize)
 	rand.Read(secret)
 	simulated := p.SimulatedCredential(secret, "")
-	credential, value := named(p, len(simulated))
+	credential, value := withName(p, len(simulated))
 	copy(value, simulated)
-	handshake, value := named(p, 1+p.StateSize())
+	handshake, value := withName(p, 1+p.StateSize())
 	if err := p.SimulatedState(value[1:], simulated); err != nil {
 		return nil, err
 	}

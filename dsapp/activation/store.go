@@ -7,97 +7,96 @@ import (
 	"time"
 )
 
-// Kind tells what a registration admits.
+// Kind is the kind of a registration.
 type Kind string
 
 // The kinds of registrations.
 const (
-	// KindMDL is a multi-device licence activated by the gateway's own exchange.
+	// KindMDL is a multi-device licence that is activated with the gateway's own exchange.
 	KindMDL Kind = "mdl"
-	// KindStandard is a standard licence activated by the gateway's own exchange.
+	// KindStandard is a standard licence that is activated with the gateway's own exchange.
 	KindStandard Kind = "standard"
-	// KindAffinity remembers only which instance holds the registration.
+	// KindAffinity is without an exchange of the gateway: only its instance is stored.
 	KindAffinity Kind = "affinity"
-	// KindSimulated stands for an identifier nobody registered. It exists so
-	// that probing an unknown identifier leaves and reads the same state as
-	// probing a known one; nothing can be activated with it.
+	// KindSimulated is the kind of an identifier that nobody registered. With it, calls
+	// for unknown identifiers read and write the same state as those for known ones.
+	// Nothing can be activated with it.
 	KindSimulated Kind = "simulated"
 )
 
-// ErrUnavailable is wrapped by every error of a Store that could not be reached,
-// could not answer in time or does not accept writes. What the call would have
-// done is then unknown.
+// ErrUnavailable is wrapped by every error of a Store. It means that the store could not be
+// reached, did not answer in time or does not accept writes. Whether the call was carried
+// out is then unknown.
 var ErrUnavailable = errors.New("store unavailable")
 
-// ErrDamaged is the ErrUnavailable of a Store that holds something which no Store
-// writes: a counter that is missing, no number or beyond its bounds, a lifetime,
-// kind, generation or handshake that cannot be. Nothing was done then. Such a value
-// is never treated as absent or as 0: that would let whoever writes to the store
-// undo registrations and attempts.
+// ErrDamaged is the ErrUnavailable for a stored value that no Store writes: a counter that
+// is missing, not a number or out of range, or an invalid lifetime, kind, generation or
+// handshake. The call was not carried out then. Such a value is never treated as absent or
+// as 0: otherwise whoever can write to the store could undo registrations and attempts.
 var ErrDamaged = fmt.Errorf("%w: damaged registration", ErrUnavailable)
 
-// MaxRecord is the most bytes that Facts, Verifier and Data of a record have together.
+// MaxRecord is the greatest size of Facts, Verifier and Data of a record together, in bytes.
 const MaxRecord = 8192
 
-// RoomLifetime is how long a networked store keeps the room of a record that is not
-// created: longer than a call of an authentication server takes with the default timeouts.
+// RoomLifetime is how long a networked store keeps reserved room for a record that is not
+// created. It is longer than a call of an authentication server with the default timeouts.
 const RoomLifetime = 2 * time.Minute
 
-// MaxCounter is the greatest number that a Store takes for one of its counters. It
-// is far above every limit that is configured.
+// MaxCounter is the greatest valid value of a Store's counters. It is far above every limit
+// that can be configured.
 const MaxCounter = 1_000_000
 
-// Generation names one creation of a registration: 16 random bytes. State of an
-// earlier registration under the same identifier never applies to a later one.
+// Generation identifies one creation of a registration: 16 random bytes. With it, state of
+// an earlier registration under the same identifier never applies to a later one.
 type Generation [16]byte
 
-// Token names one operation, so that its repetition is recognised: 16 random bytes.
+// Token identifies one operation, so that a store recognises its repetition: 16 random
+// bytes.
 type Token [16]byte
 
-// Tag stands for a value that a Store must not learn: a keyed hash of it.
+// Tag is a keyed hash of a value that a Store must not learn.
 type Tag [16]byte
 
-// Record is a registration as a store keeps it. The store never sees clear
-// data: Facts, Verifier and Data are sealed by the Service.
+// Record is a registration as a store keeps it. The Service seals Facts, Verifier and Data:
+// the store never gets them in clear.
 type Record struct {
 	Identifier string
 	Generation Generation
 	Kind       Kind
-	// Facts says who registered and where; sealed. Kept in a tombstone.
+	// Facts is the sealed subject of the registration. A tombstone keeps it.
 	Facts []byte
-	// Verifier is the sealed credential of the password. Nil in a tombstone and for kinds
-	// without an exchange.
+	// Verifier is the sealed credential of the password. It is nil in a tombstone and for
+	// kinds without an exchange.
 	Verifier []byte
-	// Data is the sealed activation data. Nil in a tombstone and for kinds
-	// without an exchange. Only Settle returns it.
+	// Data is the sealed activation data. It is nil in a tombstone and for kinds without an
+	// exchange. Only Settle returns it.
 	Data []byte
-	// Lifetime is how long the registration can be used, counted from now when
-	// it is given to Create; the remaining time when a store returns it.
+	// Lifetime is how long the registration can be used from now on.
 	Lifetime time.Duration
 }
 
-// MaxHandshakes is how many handshakes of one identifier are kept.
+// MaxHandshakes is how many handshakes of one identifier a store keeps.
 const MaxHandshakes = 4
 
-// ContentionInterval is the time in which it is told at most once that clients
-// contend for one identifier.
+// ContentionInterval is the time in which a store reports contention for one identifier at
+// most once.
 const ContentionInterval = time.Minute
 
-// Handshake is the server's state between the two calls of an exchange. There is
-// at most one per identifier and source.
+// Handshake is the server's state between the two calls of an exchange. There is at most
+// one for each identifier and source.
 type Handshake struct {
-	// Generation of the registration that the handshake belongs to. For an
-	// identifier without a record Take creates a simulated record with it.
+	// Generation of the registration that the handshake belongs to. For an identifier
+	// without a record, Take creates a simulated record with it.
 	Generation Generation
-	// Source stands for the address, and Application for the application, that the
+	// Source is the tag of the address, and Application that of the application, that the
 	// first call came from.
 	Source, Application Tag
 	// State is sealed.
 	State []byte
 	// Lifetime of the handshake.
 	Lifetime time.Duration
-	// Simulated marks the handshake of an identifier without a record. Take
-	// then creates a record of KindSimulated that lives for RecordLifetime.
+	// Simulated marks the handshake of an identifier without a record. Take then creates
+	// a record of KindSimulated with RecordLifetime.
 	Simulated      bool
 	RecordLifetime time.Duration
 }
@@ -105,7 +104,7 @@ type Handshake struct {
 // Settlement is the outcome of a proof.
 type Settlement struct {
 	Generation Generation
-	// Token is the one given to Take.
+	// Token is that of the Take.
 	Token Token
 	// Proven says that the client's evidence was right.
 	Proven         bool
@@ -113,105 +112,100 @@ type Settlement struct {
 	MaxActivations int
 }
 
-// Store keeps registrations and handshakes. Every method is one atomic
-// transaction and, on a networked store, one round trip. All methods may be
-// called concurrently, also by several gateway nodes on one store.
+// Store keeps registrations and handshakes. Every method is one atomic transaction and, on
+// a networked store, one round trip. All methods are safe for concurrent use, also by
+// several gateway nodes on one store. Package storetest has the specification as a model,
+// and the conformance tests.
 //
-// A record is live until its lifetime has passed. A record is burned once its
-// reserved attempts reached the limit and no proof is in flight: Facts and
-// counters then stay as a tombstone for TombstoneLifetime beyond the record's
-// lifetime, Verifier and Data are gone. Within its lifetime a burned record is
-// still live for AdmitDevice and AdmitConfirmation, so that rights already earned,
-// and registrations of KindAffinity, survive burning.
+// A record is live until its lifetime has passed. It is burned once its reserved attempts
+// have reached the limit and no proof is in flight. A burned record loses Verifier and Data
+// and stays as a tombstone with Facts and counters until TombstoneLifetime after its
+// lifetime. Within its lifetime it is still live for AdmitDevice and AdmitConfirmation, so
+// that rights from earlier proofs, and registrations of KindAffinity, survive burning.
 //
-// For KindAffinity, AdmitDevice and AdmitConfirmation count the calls that were not
-// returned, each with a counter of its own: those that an authentication server
-// refused, and those under way.
+// For KindAffinity, AdmitDevice and AdmitConfirmation each count the calls that were not
+// returned: those that an authentication server refused, and those under way.
 //
-// An error means that the operation could not be carried out or its outcome is
-// unknown, and wraps ErrUnavailable; a refusal is never an error.
+// An error means that the operation could not be carried out or that its outcome is unknown.
+// It wraps ErrUnavailable. A refusal is not an error.
 type Store interface {
-	// Reserve reserves room for one record of MaxRecord bytes until release is called,
-	// which can be called again, or reports why a Create would fail at this moment. A
-	// networked store keeps the room for RoomLifetime at most.
+	// Reserve reserves room for one record of MaxRecord bytes until release is called. It
+	// fails if a Create would fail now. A networked store keeps the room for at most
+	// RoomLifetime. It is safe to call release more than once.
 	Reserve(ctx context.Context) (release func(), err error)
 
-	// Create stores r, in room that is reserved if there is some, unless a live record or tombstone with that identifier
-	// exists that is neither simulated nor of generation replaces. It then
-	// changes nothing and returns the existing record (without Data) and false.
-	// Creating removes the handshakes and resets every counter. Repeating a
-	// Create with the same Generation succeeds and changes nothing.
+	// Create stores r, in reserved room if there is some. It removes the handshakes of the
+	// identifier and resets every counter. If there is a live record or tombstone with that
+	// identifier that is neither simulated nor of generation replaces, it changes nothing
+	// and returns that record (without Data) and false. Repeating a Create with the same
+	// Generation succeeds and changes nothing.
 	Create(ctx context.Context, r Record, replaces Generation) (existing Record, created bool, err error)
 
-	// Load returns the record without Data, and whether there is one. Tombstones
-	// and simulated records are returned too.
+	// Load returns the record without Data, and whether there is one. It also returns
+	// tombstones and simulated records.
 	Load(ctx context.Context, identifier string) (Record, bool, error)
 
-	// PutHandshake keeps h for the identifier. It replaces the handshake of the same
-	// source or, if MaxHandshakes others wait, the oldest of them. The number of
-	// simulated handshakes and records is capped: at the cap the store drops
-	// simulated state, never real state.
+	// PutHandshake stores h for the identifier. It replaces the handshake of the same source
+	// or, if MaxHandshakes others wait, the oldest of them. The number of simulated
+	// handshakes and records is limited: at the limit the store drops simulated state and
+	// nothing else.
 	//
-	// It reports whether the operator should be told that clients contend for the
-	// identifier: a handshake of another source or application waits, and nothing
-	// was told within ContentionInterval. Create and Remove forget that something
-	// was told; at the cap nothing is told of identifiers without state.
+	// It reports contention: whether a handshake of another source or application waits and
+	// contention for the identifier was not reported within ContentionInterval. Create and
+	// Remove end this interval. At the limit, contention for identifiers without state is
+	// not reported.
 	PutHandshake(ctx context.Context, identifier string, h Handshake) (contended bool, err error)
 
-	// Take reserves one attempt for a proof from source. It takes the handshake of
-	// that source or, if there is none, the one that was put last. It succeeds if
-	// the record is live, that handshake is of the record's generation, and fewer
-	// than maxAttempts attempts are reserved; the handshake is then removed, the
-	// attempt is reserved and the proof is in flight under token. For a simulated
-	// handshake without a record the record is created first. In all other cases it
-	// returns false and changes nothing, except that a handshake that was refused is
-	// removed. Other handshakes stay.
+	// Take reserves one attempt for a proof from source. It removes and returns the
+	// handshake of that source or, if there is none, the one that was put last. For a
+	// simulated handshake without a record it creates the record first. It succeeds if the
+	// record is live, the handshake is of the record's generation, and fewer than
+	// maxAttempts attempts are reserved. The attempt is then reserved and the proof is in
+	// flight under token. In all other cases it returns false, and the only change is that
+	// the refused handshake is removed. Other handshakes stay.
 	Take(ctx context.Context, identifier string, token Token, source Tag, maxAttempts int) (Handshake, bool, error)
 
-	// Settle ends the proof in flight under s.Token and s.Generation. A proven
-	// one gives its attempt back and, if fewer than s.MaxActivations activations
-	// were made and the record is live and of a kind with an exchange, counts an
+	// Settle ends the proof in flight under s.Token and s.Generation. It succeeds if the
+	// proof is proven, fewer than s.MaxActivations activations were made, and the record is
+	// live and of a kind with an exchange. Then it gives the attempt back, counts an
 	// activation, admits one AdmitDevice and returns the record with Data and true. In every
-	// other case it returns false and nothing is given back, also not the attempt
-	// of a proven one beyond s.MaxActivations. Afterwards the secrets are wiped if
-	// the record is burned. Repeating a Settle with the same token returns what
-	// the first one returned, as long as the record lives and no other proof was
-	// settled in between.
+	// other case it returns false and the attempt stays counted. If the record is burned
+	// then, Verifier and Data are wiped. Repeating a Settle with the same token returns what
+	// the first one returned, as long as the record is live and no other proof was settled
+	// in between.
 	Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error)
 
-	// AdmitDevice consumes the right to add one device: for KindMDL one that a
-	// successful Settle admitted, for KindAffinity one of maxAttempts. It returns
-	// the live record without Verifier and Data, or false for any other kind or
-	// without such a right.
+	// AdmitDevice consumes the right to add one device: for KindMDL one that a successful
+	// Settle admitted, for KindAffinity one of maxAttempts. It returns the live record
+	// without Verifier and Data, or false if there is no such right.
 	AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (Record, bool, error)
 
-	// ReturnDevice gives the right consumed by AdmitDevice back, if the record
-	// is still of that generation, up to what was consumed.
+	// ReturnDevice gives back the right consumed by AdmitDevice if the record is of that
+	// generation. It never gives back more than was consumed.
 	ReturnDevice(ctx context.Context, identifier string, generation Generation) error
 
-	// AdmitConfirmation counts one final call. It returns the live record
-	// without Verifier and Data if its kind is one of kinds, fewer than
-	// maxAttempts final calls were counted and, unless it is KindAffinity, an
-	// activation was made. Otherwise it returns false and changes nothing.
+	// AdmitConfirmation counts one final call and returns the live record without Verifier
+	// and Data, if its kind is one of kinds, fewer than maxAttempts final calls were counted
+	// and, unless it is KindAffinity, an activation was made. Otherwise it returns false and
+	// changes nothing.
 	AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...Kind) (Record, bool, error)
 
-	// ReturnConfirmation takes back one final call counted by AdmitConfirmation,
-	// if the record is still of that generation. The count never falls below 0.
+	// ReturnConfirmation undoes one AdmitConfirmation if the record is of that generation.
+	// The count never falls below 0.
 	ReturnConfirmation(ctx context.Context, identifier string, generation Generation) error
 
-	// Remove deletes the record and its handshakes if the record is of that
-	// generation.
+	// Remove deletes the record and its handshakes if the record is of that generation.
 	Remove(ctx context.Context, identifier string, generation Generation) error
 
-	// SimulationSecret returns the sealed simulation secret, after storing
-	// candidate if there is none. It has no lifetime.
+	// SimulationSecret returns the sealed simulation secret. If there is none it stores
+	// candidate. The secret has no lifetime.
 	SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error)
 
-	// ReplaceSimulationSecret stores next if the current value equals current,
-	// byte for byte, and tells whether it did.
+	// ReplaceSimulationSecret stores next if the stored value equals current, byte for byte,
+	// and reports whether it did.
 	ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error)
 }
 
-// TombstoneLifetime is how long a burned registration is remembered beyond its
-// lifetime, so that its identifier cannot be told from one that still counts.
+// TombstoneLifetime is how long a burned registration is kept after its lifetime, so that
+// clients see no difference to an unknown identifier whose attempts are still counted.
 const TombstoneLifetime = 10 * time.Minute

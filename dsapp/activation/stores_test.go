@@ -1,6 +1,7 @@
 package activation_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
@@ -12,8 +13,47 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
+
+// opener opens an empty store that takes the time from now if it can, and returns
+// it as two gateway nodes see it.
+type opener func(tb testing.TB, now func() time.Time) [2]activation.Store
+
+func openMemory(_ testing.TB, now func() time.Time) [2]activation.Store {
+	m := storetest.NewMemory(now)
+	return [2]activation.Store{m, m}
+}
+
+// patient is a store whose calls take as long as they need: the Service gives those that
+// do not end with the request a few seconds, which a slow machine may not keep.
+type patient struct{ activation.Store }
+
+func (p patient) Take(ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int) (activation.Handshake, bool, error) {
+	return p.Store.Take(context.WithoutCancel(ctx), identifier, token, source, maxAttempts)
+}
+
+func (p patient) Settle(ctx context.Context, identifier string, s activation.Settlement) (activation.Record, bool, error) {
+	return p.Store.Settle(context.WithoutCancel(ctx), identifier, s)
+}
+
+func (p patient) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
+	return p.Store.Load(context.WithoutCancel(ctx), identifier)
+}
+
+func (p patient) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
+	return p.Store.ReturnDevice(context.WithoutCancel(ctx), identifier, generation)
+}
+
+func (p patient) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+	return p.Store.ReturnConfirmation(context.WithoutCancel(ctx), identifier, generation)
+}
+
+func (p patient) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	return p.Store.Remove(context.WithoutCancel(ctx), identifier, generation)
+}
 
 // openEmbedded opens a file, which only one process can hold: both nodes are the
 // same, before and after a reload.
@@ -33,7 +73,7 @@ func openEmbeddedWith(tb testing.TB, options embedded.Options) [2]activation.Sto
 			tb.Error(err)
 		}
 	})
-	return [2]activation.Store{s, s}
+	return [2]activation.Store{patient{s}, patient{s}}
 }
 
 // openRedis starts a server and returns what opens stores on it, each under a key
@@ -44,7 +84,7 @@ func openRedis(tb testing.TB, maxSimulated int) func(testing.TB, func() time.Tim
 	server := redistest.Start(tb)
 	var clients [2]goredis.UniversalClient
 	for i := range clients {
-		client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}, Timeout: 10 * time.Second})
+		client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}, Timeout: poll.Patience})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -58,51 +98,36 @@ func openRedis(tb testing.TB, maxSimulated int) func(testing.TB, func() time.Tim
 	var n atomic.Int32
 	return func(testing.TB, func() time.Time) [2]activation.Store {
 		options := redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: maxSimulated}
-		return [2]activation.Store{redis.New(clients[0], options), redis.New(clients[1], options)}
+		return [2]activation.Store{patient{redis.New(clients[0], options)}, patient{redis.New(clients[1], options)}}
 	}
 }
 
-// What holds for a Service holds over every store that a gateway can have.
-
-func TestStormOnEmbedded(t *testing.T) {
+// overEveryStore runs a check of a Service over every store that a gateway can have and
+// over the model. followsClock tells whether the store takes the time from now.
+func overEveryStore(t *testing.T, check func(t *testing.T, open opener, followsClock bool)) {
+	t.Helper()
 	t.Parallel()
-	activation.CheckStorm(t, openEmbedded)
-}
-
-func TestStormOnRedis(t *testing.T) {
-	t.Parallel()
-	activation.CheckStorm(t, openRedis(t, 0))
-}
-
-func TestContentionOnEmbedded(t *testing.T) {
-	t.Parallel()
-	activation.CheckContention(t, openEmbedded)
-}
-
-func TestContentionOnRedis(t *testing.T) {
-	t.Parallel()
-	activation.CheckContention(t, openRedis(t, 0))
-}
-
-func TestModelOnEmbedded(t *testing.T) {
-	t.Parallel()
-	activation.CheckModel(t, openEmbedded, true)
-}
-
-func TestModelOnRedis(t *testing.T) {
-	t.Parallel()
-	activation.CheckModel(t, openRedis(t, 0), false)
+	for name, run := range map[string]func(t *testing.T){
+		"memory":   func(t *testing.T) { t.Helper(); check(t, openMemory, true) },
+		"embedded": func(t *testing.T) { t.Helper(); check(t, openEmbedded, true) },
+		"redis":    func(t *testing.T) { t.Helper(); check(t, openRedis(t, 0), false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t)
+		})
+	}
 }
 
 // These tests do not run beside others.
 
 func TestTimeDoesNotTellOnEmbedded(t *testing.T) {
-	activation.CheckTime(t, openEmbedded, func(tb testing.TB, now func() time.Time) [2]activation.Store {
+	checkTime(t, openEmbedded, func(tb testing.TB, now func() time.Time) [2]activation.Store {
 		tb.Helper()
 		return openEmbeddedWith(tb, embedded.Options{Now: now, MaxSimulated: 1})
 	})
 }
 
 func TestTimeDoesNotTellOnRedis(t *testing.T) {
-	activation.CheckTime(t, openRedis(t, 0), openRedis(t, 1))
+	checkTime(t, openRedis(t, 0), openRedis(t, 1))
 }

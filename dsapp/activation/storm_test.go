@@ -1,33 +1,22 @@
-package activation
+package activation_test
 
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
-// opener opens an empty store that takes the time from now if it can, and returns
-// it as two gateway nodes see it.
-type opener func(tb testing.TB, now func() time.Time) [2]Store
-
-func openMemory(_ testing.TB, now func() time.Time) [2]Store {
-	m := newMemory(now)
-	return [2]Store{m, m}
-}
-
-// ledger notes how the proofs of each identifier ended, on all nodes together.
+// ledger counts how the proofs of each identifier ended, on all nodes together.
 type ledger struct {
 	mu                            sync.Mutex
 	taken, won, wrong, superseded map[string]int
@@ -37,13 +26,13 @@ func newLedger() *ledger {
 	return &ledger{taken: map[string]int{}, won: map[string]int{}, wrong: map[string]int{}, superseded: map[string]int{}}
 }
 
-// audited is a Store that writes into a ledger what it answers.
+// audited is a Store that records its answers in a ledger.
 type audited struct {
-	Store
+	activation.Store
 	*ledger
 }
 
-func (a audited) Take(ctx context.Context, identifier string, token Token, source Tag, maxAttempts int) (Handshake, bool, error) {
+func (a audited) Take(ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int) (activation.Handshake, bool, error) {
 	h, ok, err := a.Store.Take(ctx, identifier, token, source, maxAttempts)
 	if ok && err == nil {
 		a.mu.Lock()
@@ -53,12 +42,12 @@ func (a audited) Take(ctx context.Context, identifier string, token Token, sourc
 	return h, ok, err
 }
 
-func (a audited) Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error) {
+func (a audited) Settle(ctx context.Context, identifier string, s activation.Settlement) (activation.Record, bool, error) {
 	r, ok, err := a.Store.Settle(ctx, identifier, s)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case err != nil || s.Generation == (Generation{}): // nothing was taken
+	case err != nil || s.Generation == (activation.Generation{}): // nothing was taken
 	case ok:
 		a.won[identifier]++
 	case s.Proven:
@@ -69,21 +58,18 @@ func (a audited) Settle(ctx context.Context, identifier string, s Settlement) (R
 	return r, ok, err
 }
 
-func TestStorm(t *testing.T) {
-	t.Parallel()
-	checkStorm(t, openMemory)
-}
+// Whatever happens at once on any node and from any address: no more wrong proofs are
+// verified than MaxAttempts, no more activations happen than MaxActivations, every
+// accepted proof is one activation with the right to one device, and nothing stays in
+// flight.
+func TestStorm(t *testing.T) { overEveryStore(t, checkStorm) }
 
-// checkStorm checks that, whatever happens at once on whichever node and from
-// whichever address, no more wrong proofs are judged than attempts are configured, no more activations
-// happen than are configured, every accepted proof is one activation with the
-// right to one device, and nothing stays in flight.
-func checkStorm(t *testing.T, open opener) {
+func checkStorm(t *testing.T, open opener, _ bool) {
 	t.Helper()
 	rapid.Check(t, func(rt *rapid.T) {
 		book := newLedger()
-		var stores [2]Store
-		w := newWorld(t, func(c *Config) {
+		var stores [2]activation.Store
+		w := newWorld(t, func(c *activation.Config) {
 			stores = open(t, c.Now)
 			c.Open = opens(t, audited{stores[0], book}, 1)
 			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
@@ -92,11 +78,11 @@ func checkStorm(t *testing.T, open opener) {
 		})
 		config := w.config
 		config.Open = opens(t, audited{stores[1], book}, 1)
-		other, err := New(config)
+		other, err := activation.New(config)
 		if err != nil {
 			rt.Fatal(err)
 		}
-		nodes := []*Service{w.Service, other}
+		nodes := []*activation.Service{w.Service, other}
 		r := w.register(w.mdl("e3wfISG9"))
 		identifiers := []string{string(r.Identifier), "unknown-id"}
 
@@ -108,7 +94,7 @@ func checkStorm(t *testing.T, open opener) {
 		runs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) run {
 			return run{
 				node: rapid.IntRange(0, 1).Draw(t, "node"), identifier: min(1, rapid.IntRange(0, 5).Draw(t, "identifier")/5),
-				address: rapid.IntRange(1, MaxHandshakes+1).Draw(t, "address"),
+				address: rapid.IntRange(1, activation.MaxHandshakes+1).Draw(t, "address"),
 				right:   rapid.Bool().Draw(t, "right"), copies: rapid.IntRange(1, 3).Draw(t, "copies"),
 			}
 		}), 2, 5).Draw(rt, "runs")
@@ -123,7 +109,7 @@ func checkStorm(t *testing.T, open opener) {
 					password = r.Password
 				}
 				id := identifiers[x.identifier]
-				evidence, err := evidenceFrom(nodes[x.node], at(x.address), id, password)
+				evidence, err := evidenceFrom(nodes[x.node], w.profile, at(x.address), id, password)
 				if err != nil {
 					t.Error(err)
 					return
@@ -137,7 +123,7 @@ func checkStorm(t *testing.T, open opener) {
 							mu.Lock()
 							accepted[id]++
 							mu.Unlock()
-						case !same(err, ErrRefused):
+						case !same(err, activation.ErrRefused):
 							t.Error(err)
 						}
 					})
@@ -167,49 +153,46 @@ func checkStorm(t *testing.T, open opener) {
 		}
 		for i := range accepted[string(r.Identifier)] + 1 {
 			_, err := nodes[i%2].AdmitDevice(context.Background(), r.Identifier)
-			if admitted := i < accepted[string(r.Identifier)]; admitted != (err == nil) || !admitted && !same(err, ErrRefused) {
+			if admitted := i < accepted[string(r.Identifier)]; admitted != (err == nil) || !admitted && !same(err, activation.ErrRefused) {
 				rt.Fatalf("device %d after %d activations: %v", i+1, accepted[string(r.Identifier)], err)
 			}
 		}
 	})
 }
 
-// at is one of several addresses.
-func at(i int) Origin {
-	return Origin{Address: fmt.Sprintf("192.0.2.%d", i), Application: "mobile-app"}
+// at returns one of several origins.
+func at(i int) activation.Origin {
+	return activation.Origin{Address: fmt.Sprintf("192.0.2.%d", i), Application: "mobile-app"}
 }
 
-func TestContention(t *testing.T) {
-	t.Parallel()
-	checkContention(t, openMemory)
-}
+// A phone activates while others begin exchanges for its registration from as many
+// addresses as have room, on any node. Contention is reported once, also for an unknown
+// identifier. The wrong proofs of the others burn the registration no sooner than
+// MaxAttempts.
+func TestContention(t *testing.T) { overEveryStore(t, checkContention) }
 
-// checkContention checks that a phone activates while others begin exchanges for
-// its registration from as many addresses as there is room for, on whichever node;
-// that this is told once, also of an identifier that nobody registered; and that
-// what they prove wrongly burns no more than the attempts it takes.
-func checkContention(t *testing.T, open opener) {
+func checkContention(t *testing.T, open opener, _ bool) {
 	t.Helper()
-	var stores [2]Store
-	w := newWorld(t, func(c *Config) {
+	var stores [2]activation.Store
+	w := newWorld(t, func(c *activation.Config) {
 		stores = open(t, c.Now)
 		c.Open = opens(t, stores[0], 1)
 	})
 	config := w.config
 	config.Open = opens(t, stores[1], 1)
-	other, err := New(config)
+	other, err := activation.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes := []*Service{w.Service, other}
+	nodes := []*activation.Service{w.Service, other}
 	r := w.register(w.mdl("e3wfISG9"))
 	for _, id := range []string{string(r.Identifier), "unknown-id"} {
 		p := w.begin(form.Identifier(id), r.Password)
 		var told atomic.Int32
 		var wg sync.WaitGroup
-		for i := range 3 * (MaxHandshakes - 1) {
+		for i := range 3 * (activation.MaxHandshakes - 1) {
 			wg.Go(func() {
-				from := at(2 + i%(MaxHandshakes-1))
+				from := at(2 + i%(activation.MaxHandshakes-1))
 				for range 3 {
 					c, err := nodes[i%2].Begin(context.Background(), form.Identifier(id), "1234", from)
 					if err != nil {
@@ -236,8 +219,8 @@ func checkContention(t *testing.T, open opener) {
 }
 
 // evidenceFrom makes the first call and returns the evidence for the second.
-func evidenceFrom(s *Service, from Origin, identifier, password string) (string, error) {
-	c, err := s.profiles[0].(*srp.Profile).NewClient(identifier, password)
+func evidenceFrom(s *activation.Service, p *srp.Profile, from activation.Origin, identifier, password string) (string, error) {
+	c, err := p.NewClient(identifier, password)
 	if err != nil {
 		return "", err
 	}
@@ -255,220 +238,4 @@ func evidenceFrom(s *Service, from Origin, identifier, password string) (string,
 	}
 	m1, err := c.Prove(salt, b)
 	return hex.EncodeToString(m1), err
-}
-
-// model says what a Service answers for one identifier.
-type model struct {
-	now time.Time
-	// registration is nil if there is none.
-	registration *modelRegistration
-	// handshakes wait, the oldest first.
-	handshakes []*modelHandshake
-	// told is when contention was told last.
-	told time.Time
-}
-
-type modelRegistration struct {
-	kind                                            Kind
-	password                                        string
-	ends                                            time.Time
-	wrong, activations, rights, devices, finalCalls int
-}
-
-type modelHandshake struct {
-	of    *modelRegistration
-	right bool
-	ends  time.Time
-	phone *phone
-}
-
-func (m *model) live() *modelRegistration {
-	if r := m.registration; r != nil && m.now.Before(r.ends) {
-		return r
-	}
-	return nil
-}
-
-// waiting returns the handshakes that have not ended.
-func (m *model) waiting() []*modelHandshake {
-	m.handshakes = slices.DeleteFunc(m.handshakes, func(h *modelHandshake) bool { return !m.now.Before(h.ends) })
-	return m.handshakes
-}
-
-// put keeps h and reports whether contention is told.
-func (m *model) put(h *modelHandshake) (contended bool) {
-	own := func(w *modelHandshake) bool { return w.phone.from.Address == h.phone.from.Address }
-	for _, w := range m.waiting() {
-		contended = contended || w.phone.from != h.phone.from
-	}
-	contended = contended && m.now.Sub(m.told) >= ContentionInterval
-	if contended {
-		m.told = m.now
-	}
-	m.handshakes = append(slices.DeleteFunc(m.handshakes, own), h)
-	m.handshakes = m.handshakes[max(0, len(m.handshakes)-MaxHandshakes):]
-	return contended
-}
-
-// take returns the handshake for an address, nil if there is none.
-func (m *model) take(address string) *modelHandshake {
-	waiting := m.waiting()
-	if len(waiting) == 0 {
-		return nil
-	}
-	i := slices.IndexFunc(waiting, func(w *modelHandshake) bool { return w.phone.from.Address == address })
-	if i < 0 {
-		i = len(waiting) - 1
-	}
-	h := waiting[i]
-	m.handshakes = slices.Delete(waiting, i, i+1)
-	return h
-}
-
-// forget forgets the handshakes.
-func (m *model) forget() { m.handshakes, m.told = nil, time.Time{} }
-
-func TestModel(t *testing.T) {
-	t.Parallel()
-	checkModel(t, openMemory, true)
-}
-
-// checkModel checks that random sequences of calls, ends of lifetimes and
-// restarts, after which the other node goes on, give what the rules say. They
-// begin with a registration. Lifetimes end only if the store follows the clock it
-// is given.
-func checkModel(t *testing.T, open opener, followsClock bool) {
-	t.Helper()
-	// First calls and proofs are the most frequent.
-	steps := []string{
-		"exchange", "begin right", "begin right", "begin wrong", "prove", "prove", "prove", "prove from elsewhere", "prove last again",
-		"device", "device", "device not sent", "final call", "final call", "final call not sent",
-		"register", "complete", "restart", "affinity",
-	}
-	if followsClock {
-		steps = append(steps, "wait a little", "wait")
-	}
-	rapid.Check(t, func(rt *rapid.T) {
-		var stores [2]Store
-		w := newWorld(t, func(c *Config) {
-			stores = open(t, c.Now)
-			c.Open = opens(t, stores[0], 1)
-			c.MaxAttempts = rapid.IntRange(1, 3).Draw(rt, "attempts")
-			c.MaxActivations = rapid.IntRange(1, 2).Draw(rt, "activations")
-		})
-		const id = "e3wfISG9"
-		ctx := context.Background()
-		m := &model{now: w.clock.now()}
-		var last *modelHandshake
-		for i := range rapid.IntRange(1, 32).Draw(rt, "steps") {
-			step := "register"
-			if i > 0 {
-				step = rapid.SampledFrom(steps).Draw(rt, fmt.Sprintf("step %d", i))
-			}
-			check := func(err error, ok bool) {
-				if ok != (err == nil) || err != nil && !errors.Is(err, ErrRefused) {
-					rt.Fatalf("%s: got %v, want success %t", step, err, ok)
-				}
-			}
-			// prove proves with what h was begun with.
-			prove := func(h *modelHandshake, from Origin) {
-				r, taken := m.live(), m.take(from.Address)
-				takes := taken != nil && r != nil && taken.of == r && r.kind == KindMDL && r.wrong < w.maxAttempts
-				ok := takes && taken == h && h.right && r.activations < w.maxActivations
-				if takes && !ok {
-					r.wrong++
-				}
-				if ok {
-					r.activations++
-					r.rights++
-				}
-				_, err := w.Prove(ctx, id, form.ClientEvidence(h.phone.evidence), from)
-				check(err, ok)
-			}
-			anywhere := func() Origin { return at(rapid.IntRange(1, MaxHandshakes+2).Draw(rt, "address")) }
-			switch step {
-			case "register":
-				r := w.mdl(id)
-				r.Instance = "backup"
-				r.Domain = ""
-				m.registration = &modelRegistration{kind: KindMDL, password: w.register(r).Password, ends: m.now.Add(w.registrationLifetime)}
-				m.forget()
-			case "affinity":
-				w.register(w.affinity(id))
-				m.registration = &modelRegistration{kind: KindAffinity, ends: m.now.Add(w.registrationLifetime)}
-				m.forget()
-			case "begin right", "begin wrong", "exchange":
-				h := &modelHandshake{of: m.live(), ends: m.now.Add(w.handshakeLifetime)}
-				password := "wrong password"
-				if step != "begin wrong" && h.of != nil && h.of.kind == KindMDL {
-					password, h.right = h.of.password, true
-				}
-				from := anywhere()
-				if rapid.IntRange(0, 9).Draw(rt, "application") == 0 {
-					from.Application = "other-app"
-				}
-				h.phone = w.beginFrom(from, id, password)
-				if contended := m.put(h); h.phone.challenge.Contended != contended {
-					rt.Fatalf("%s: told of contention %t, want %t", step, !contended, contended)
-				}
-				last = h
-				if step == "exchange" {
-					prove(h, from)
-				}
-			case "prove", "prove from elsewhere":
-				if waiting := m.waiting(); len(waiting) > 0 {
-					h := rapid.SampledFrom(waiting).Draw(rt, "handshake")
-					from := h.phone.from
-					if step != "prove" {
-						from = anywhere()
-					}
-					prove(h, from)
-				}
-			case "prove last again":
-				if last != nil {
-					prove(last, last.phone.from)
-				}
-			case "device", "device not sent":
-				r := m.live()
-				ok := r != nil && (r.kind == KindAffinity && r.devices < w.maxAttempts || r.rights > 0)
-				a, err := w.AdmitDevice(ctx, id)
-				check(err, ok)
-				switch {
-				case !ok:
-				case step == "device not sent":
-					check(w.ReturnDevice(ctx, a), true)
-				case r.kind == KindAffinity:
-					r.devices++
-				default:
-					r.rights--
-				}
-			case "final call", "final call not sent", "complete":
-				r := m.live()
-				ok := r != nil && (r.kind == KindAffinity || r.activations > 0) && r.finalCalls < w.maxAttempts
-				a, err := w.AdmitConfirmation(ctx, id, KindMDL, KindAffinity)
-				check(err, ok)
-				switch {
-				case !ok:
-				case step == "final call not sent":
-					check(w.ReturnConfirmation(ctx, a), true)
-				case step == "complete":
-					check(w.Complete(ctx, a), true)
-					m.registration = nil
-					m.forget()
-				default:
-					r.finalCalls++
-				}
-			case "wait a little", "wait":
-				d := w.handshakeLifetime / 2
-				if step == "wait" {
-					d = w.registrationLifetime / 2
-				}
-				w.clock.advance(d)
-				m.now = m.now.Add(d)
-			case "restart":
-				stores[0], stores[1] = stores[1], stores[0]
-				w.restart(func(c *Config) { c.Open = opens(t, stores[0], 1) })
-			}
-		}
-	})
 }

@@ -1,10 +1,14 @@
-package activation
+package activation_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
 
@@ -22,7 +26,7 @@ func firstCalls(w *world) []timing.Sample {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := upperHex(client.Public())
+	a := fmt.Sprintf("%X", client.Public())
 	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id"}
 	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
@@ -46,31 +50,38 @@ func wrongProofs(w *world) []timing.Sample {
 		if id != "none-id" {
 			w.begin(form.Identifier(id), "wrong password")
 		}
-		h := w.store.handshakes[id]
-		var before *stored
-		w.store.peek(form.Identifier(id), func(e *stored) {
-			if e != nil {
-				before = &stored{}
-				*before = *e
-			}
-		})
-		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Prepare: func() {
-			delete(w.store.records, id)
-			if before != nil {
-				e := *before
-				e.inFlight = map[Token]bool{}
-				w.store.records[id] = &e
-			}
-			if h != nil {
-				w.store.handshakes[id] = h
-			}
-		}, Call: func() {
-			if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(evidence), home); !same(err, ErrRefused) {
+		putBack := w.save(id)
+		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Prepare: putBack, Call: func() {
+			if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(evidence), home); !same(err, activation.ErrRefused) {
 				w.t.Fatalf("%s: %v", id, err)
 			}
 		}})
 	}
 	return samples
+}
+
+// save returns what puts the registration and the handshakes of an identifier back.
+func (w *world) save(id string) (putBack func()) {
+	var saved *storetest.Entry
+	var handshakes []*storetest.Handshake
+	w.store.Do(func(m *storetest.Model) {
+		handshakes = slices.Clone(m.Waiting(id))
+		if e := m.Entry(id); e != nil {
+			e := *e
+			saved = &e
+		}
+	})
+	return func() {
+		w.store.Do(func(m *storetest.Model) {
+			m.Handshakes[id] = slices.Clone(handshakes)
+			delete(m.Records, id)
+			if saved != nil {
+				e := *saved
+				e.InFlight = map[activation.Token]bool{}
+				m.Records[id] = &e
+			}
+		})
+	}
 }
 
 // The time of a call does not tell in which state an identifier is. The samples
@@ -105,7 +116,7 @@ func checkTime(t *testing.T, open, openFull opener) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(config *Config) { config.Open = opens(t, c.open(t, config.Now)[0], 1) })
+			w := newWorld(t, func(config *activation.Config) { config.Open = opens(t, c.open(t, config.Now)[0], 1) })
 			timing.Same(t, storeTolerance, c.calls(w))
 		})
 	}
@@ -123,7 +134,7 @@ func countedProofs(w *world) []timing.Sample {
 		"several-unknown-id": func(id string) { w.beginEverywhere(form.Identifier(id)) },
 	} {
 		samples = append(samples, wrongProof(w, id, func() {
-			store, _, err := w.opener(w.t.Context())
+			store, _, err := w.config.Open(w.t.Context())
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -160,7 +171,7 @@ func wrongProof(w *world, id string, prepare func()) timing.Sample {
 			w.t.Fatal(err)
 		}
 	}, Call: func() {
-		if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(strings.Repeat("5", 64)), home); !same(err, ErrRefused) {
+		if _, err := w.Prove(w.t.Context(), form.Identifier(id), form.ClientEvidence(strings.Repeat("5", 64)), home); !same(err, activation.ErrRefused) {
 			w.t.Fatalf("%s: %v", id, err)
 		}
 	}}
@@ -184,11 +195,8 @@ func benchmarkProofs(b *testing.B, w *world) {
 	samples := wrongProofs(w)
 	r := w.register(w.mdl("right-id"))
 	p := w.begin(r.Identifier, r.Password)
-	h := w.store.handshakes["right-id"]
-	samples = append(samples, timing.Sample{Name: "right", Prepare: func() {
-		w.store.handshakes["right-id"] = h
-		w.store.records["right-id"].activations = 0
-	}, Call: func() {
+	putBack := w.save("right-id")
+	samples = append(samples, timing.Sample{Name: "right", Prepare: putBack, Call: func() {
 		if _, err := p.prove(); err != nil {
 			b.Fatal(err)
 		}
@@ -202,7 +210,7 @@ func benchmarkProofs(b *testing.B, w *world) {
 func eachGroup(b *testing.B, run func(*testing.B, *world)) {
 	for _, group := range []string{"rfc5054-2048", "rfc5054-3072", "rfc5054-4096"} {
 		b.Run(group, func(b *testing.B) {
-			run(b, newWorld(b, func(c *Config) { c.Profiles = using(b, group+"-sha256") }))
+			run(b, newWorld(b, func(c *activation.Config) { c.Profiles = using(b, group+"-sha256") }))
 		})
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
-// Of a registration without an exchange of the gateway's own, only the calls that
-// the authentication server refused stay counted: all others are given back, also
-// those with an unknown outcome and after a server that does not work, whichever
-// mode the gateway is in.
+// For a registration without an exchange of the gateway, only calls that the
+// authentication server refused stay counted. All others are given back, also those with
+// an unknown outcome and those of a server that does not work. The Exchange mode of the
+// gateway makes no difference.
 func TestCallsWithoutExchange(t *testing.T) {
 	t.Parallel()
 	fault := &authserver.Refusal{Instance: "backup", Codes: soap.FailureCodes("STAT_LICENCE", -30)}
@@ -67,8 +67,9 @@ func TestCallsWithoutExchange(t *testing.T) {
 	}
 }
 
-// A call of which only refusals count does not end with its client, who could guess on
-// and on by leaving before the answer. Others do.
+// A call of which only refusals are counted does not end with its client, who could
+// otherwise guess without limit by leaving before the answer. Other calls end with their
+// client.
 func TestGuessesAreJudged(t *testing.T) {
 	t.Parallel()
 	for kind, ends := range map[activation.Kind]bool{activation.KindAffinity: false, activation.KindMDL: true} {
@@ -85,9 +86,9 @@ func TestGuessesAreJudged(t *testing.T) {
 	}
 }
 
-// What a server made of a device code is not counted either if it cannot be used,
-// and a right that cannot be given back changes nothing about the answer. Nothing is
-// given back of an unknown registration that was forwarded.
+// A call with an unusable answer is not counted either. Failing to give a right back does
+// not change the answer. For an unknown registration that was forwarded there is nothing
+// to give back.
 func TestDeviceWithoutExchange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -111,7 +112,7 @@ func TestDeviceWithoutExchange(t *testing.T) {
 	r.wantTrace(t, "admit device", "MDL_ADD_DEVICE")
 }
 
-// Over the bound nothing is forwarded, also where unknown registrations are.
+// Beyond the limit nothing is forwarded, even if unknown registrations are.
 func TestBoundWithoutExchange(t *testing.T) {
 	t.Parallel()
 	for _, op := range []Operation{OpAddDevice, OpActivate, OpActivateStandard} {
@@ -120,37 +121,6 @@ func TestBoundWithoutExchange(t *testing.T) {
 		wantError(t, operations[op](t.Context(), r), &Refusal{Codes: refused1000})
 		if r.servers.sent != nil {
 			t.Errorf("%s: sent %+v", op, r.servers.sent)
-		}
-	}
-}
-
-// The activation service is told where the calls of an exchange come from. What it
-// says about others is audited, and changes nothing about the answer.
-func TestContentionIsAudited(t *testing.T) {
-	t.Parallel()
-	for _, contended := range []bool{false, true} {
-		r := newRig(t, "")
-		r.activation.challenge.Contended = contended
-		got, err := r.GenerateEphemeralKey(t.Context(), theCaller, GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: theClientPublic})
-		if want := (GenerateEphemeralKeyResult{ServerPublic: "B0", Salt: "5A17"}); err != nil || got != want {
-			t.Errorf("got %+v, %v, want %+v", got, err, want)
-		}
-		var want []AuditEvent
-		if contended {
-			want = []AuditEvent{{
-				Action: AuditExchangeContended, Operation: OpGenerateEphemeralKey, Application: theCaller.Application, Registration: "e3wfISG9",
-			}}
-		}
-		if !slices.Equal(r.events.audits, want) {
-			t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-		}
-		origin := activation.Origin{Address: theCaller.Source, Application: theCaller.Application}
-		if r.activation.from != origin {
-			t.Errorf("first call from %+v, want %+v", r.activation.from, origin)
-		}
-		r.activation.from = activation.Origin{}
-		if err := operations[OpGenerateActivationData](t.Context(), r); err != nil || r.activation.from != origin {
-			t.Errorf("second call from %+v, want %+v, error %v", r.activation.from, origin, err)
 		}
 	}
 }

@@ -17,8 +17,8 @@ type AuthenticateRequest struct {
 	Password form.Password
 }
 
-// AuthenticatedResult tells who was authenticated with what. A member is empty
-// if the authentication server did not tell it.
+// AuthenticatedResult says which user was authenticated with which device. Members
+// that the authentication server did not give are empty.
 type AuthenticatedResult struct {
 	UserID       string
 	Domain       string
@@ -43,7 +43,8 @@ func authenticated(a soap.Authenticated) AuthenticatedResult {
 	return AuthenticatedResult{UserID: a.UserID, Domain: a.Domain, OrgUnit: a.OrgUnit, SerialNumber: a.SerialNumber}
 }
 
-// authenticatedEvent names the user as asked for if the server did not tell.
+// authenticatedEvent returns an event with the user and domain of the server's answer,
+// or else those of the request.
 func authenticatedEvent(action AuditAction, userID form.UserID, domain form.Domain, a soap.Authenticated, instance string) AuditEvent {
 	return AuditEvent{
 		Action: action,

@@ -17,49 +17,49 @@ type AddDeviceRequest struct {
 	RegistrationIdentifier form.Identifier
 	// DeviceCode is what the device derived from Activation Message 1.
 	DeviceCode form.DeviceCode
-	// Description of the device for its owner; optional.
+	// Description helps the owner to recognise the device; optional.
 	Description form.Description
 }
 
-// AddDeviceResult is what the device needs to go on.
+// AddDeviceResult is what the device needs for the final call of its activation.
 type AddDeviceResult struct {
-	// InstanceActivationMessage is Activation Message 2 in upper-case hex.
+	// InstanceActivationMessage is Activation Message 2 in upper-case hexadecimal digits.
 	InstanceActivationMessage string
 }
 
-// AddDevice forwards a device code to the instance that holds the registration.
-// For a registration made for an activation exchange, each successful exchange
-// admits one device. For any other one, the authentication server may refuse as
-// many as an exchange has attempts.
+// AddDevice forwards a device code to the instance that holds the registration. After
+// the gateway's own exchange, every successful exchange admits one device. Other
+// registrations admit devices until the authentication server has refused as many as
+// an exchange has attempts.
 func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (_ AddDeviceResult, err error) {
 	defer func() { g.logFailure(ctx, OpAddDevice, err) }()
 	admission, err := g.activation.AdmitDevice(ctx, r.RegistrationIdentifier)
-	forwarded := g.forwards(err)
+	forwarded := g.forwardsUnknown(err)
 	event := AuditEvent{
 		Action:       AuditDeviceRefused,
 		Registration: r.RegistrationIdentifier,
 		Subject:      admission.Subject,
 	}
 	if err != nil && !forwarded {
-		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, activationError(err))
+		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, fromActivation(err))
 	}
-	device, instance, err := authserver.Call(judged(c.priority(ctx), admission), g.servers, authserver.At(admission.Instance),
+	device, instance, err := authserver.Call(outliving(c.withPriority(ctx), admission), g.servers, authserver.At(admission.Instance),
 		soap.MDLAddDevice, soap.MDLAddDeviceRequest{
 			RegistrationID: r.RegistrationIdentifier,
 			DeviceCode:     r.DeviceCode,
 			Description:    plainDescription(r.Description),
 		})
-	if !forwarded && !consumed(admission, err) {
-		g.tolerated(ctx, OpAddDevice, "giving back the right to add a device",
+	if !forwarded && !usedUp(admission, err) {
+		g.logCleanup(ctx, OpAddDevice, "giving back the right to add a device",
 			g.activation.ReturnDevice(ctx, admission), registrationAttribute(admission))
 	}
 	if err != nil {
 		event.Instance = instanceOf(err)
-		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, serverError(err))
+		return AddDeviceResult{}, g.auditRefusal(ctx, c, OpAddDevice, event, fromServer(err))
 	}
-	am2, err := message[form.InstanceActivationMessage](device.InstanceActivationMessage)
+	am2, err := parseMessage[form.InstanceActivationMessage](device.InstanceActivationMessage)
 	if err != nil {
-		return AddDeviceResult{}, badAnswer("instance activation message of instance %q %w", instance, err)
+		return AddDeviceResult{}, badAnswerf("instance activation message of instance %q %w", instance, err)
 	}
 	event.Action, event.SerialNumber, event.Instance = AuditDeviceAdded, device.SerialNumber, instance
 	g.audit(ctx, c, OpAddDevice, event)
@@ -73,8 +73,8 @@ type ActivateRequest struct {
 	Signature form.Signature
 }
 
-// ActivateResult tells whose device was activated. A member is empty if neither
-// the authentication server nor the registration knows it.
+// ActivateResult says whose device was activated. Members that neither the
+// authentication server nor the registration gives are empty.
 type ActivateResult struct {
 	UserID       string
 	Domain       string
@@ -101,16 +101,16 @@ func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (_ 
 // confirmation is the final call of an activation.
 type confirmation struct {
 	operation Operation
-	// kinds of registrations that it is for.
+	// kinds are those of the registrations that the call is for.
 	kinds []activation.Kind
-	// forward says that it is forwarded for unknown registrations, too.
+	// forward says that the call is also forwarded for unknown registrations.
 	forward bool
-	// send gives the command to the instance of the admission, which is empty for
-	// an unknown registration. It returns the one that answered.
+	// send sends the command to the instance of the admission, which is empty for an
+	// unknown registration. It returns the instance that answered.
 	send func(context.Context, activation.Admission) (soap.Activated, string, error)
 }
 
-// confirm carries out a final call. Its success removes the registration.
+// confirm carries out a final call and removes the registration if it succeeds.
 func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identifier, f confirmation) (ActivateResult, error) {
 	admission, err := g.activation.AdmitConfirmation(ctx, identifier, f.kinds...)
 	forwarded := f.forward && errors.Is(err, activation.ErrUnknown)
@@ -120,22 +120,23 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identif
 		Subject:      admission.Subject,
 	}
 	if err != nil && !forwarded {
-		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, activationError(err))
+		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, fromActivation(err))
 	}
-	activated, instance, err := f.send(judged(c.priority(ctx), admission), admission)
+	activated, instance, err := f.send(outliving(c.withPriority(ctx), admission), admission)
 	if err != nil {
-		if !forwarded && !consumed(admission, err) {
-			g.tolerated(ctx, f.operation, "giving back the final call",
+		if !forwarded && !usedUp(admission, err) {
+			g.logCleanup(ctx, f.operation, "giving back the final call",
 				g.activation.ReturnConfirmation(ctx, admission), registrationAttribute(admission))
 		}
 		event.Instance = instanceOf(err)
-		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, serverError(err))
+		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, fromServer(err))
 	}
 	if !forwarded {
-		g.tolerated(ctx, f.operation, "removing a completed registration",
+		g.logCleanup(ctx, f.operation, "removing a completed registration",
 			g.activation.Complete(ctx, admission), registrationAttribute(admission))
 	}
-	// The names of the answer's attributes are not public, so they may be missing.
+	// The vendor does not publish the names of the answer's attributes, so that the
+	// values may be missing.
 	result := ActivateResult{
 		UserID:       cmp.Or(activated.UserID, admission.UserID),
 		Domain:       cmp.Or(activated.Domain, admission.Domain),
@@ -147,20 +148,21 @@ func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identif
 	return result, nil
 }
 
-// judged is the context of a call of which only refusals are counted: it does not end
-// with the client, who could guess on and on by leaving before the answer.
-func judged(ctx context.Context, a activation.Admission) context.Context {
+// outliving returns the context for a call of which only refusals are counted. It does
+// not end when the client leaves: otherwise a client could guess without limit by
+// leaving before each answer.
+func outliving(ctx context.Context, a activation.Admission) context.Context {
 	if a.Kind == activation.KindAffinity {
 		return context.WithoutCancel(ctx)
 	}
 	return ctx
 }
 
-// consumed reports whether a call that ended with err used up what it was admitted
-// with. What an exchange earned is used up unless the call was not sent. Without an
-// exchange, only calls that the authentication server refused are counted, which
-// bounds guessing; that the server does not work is no such refusal.
-func consumed(a activation.Admission, err error) bool {
+// usedUp reports whether a call that ended with err consumed the right that it was
+// admitted with. A right that comes from an exchange is consumed unless the call was
+// not sent. Without an exchange only the refusals of the authentication server count,
+// which bounds guessing. An answer that the server does not work is no such refusal.
+func usedUp(a activation.Admission, err error) bool {
 	if a.Kind != activation.KindAffinity {
 		return !errors.Is(err, authserver.ErrNotSent)
 	}
@@ -168,13 +170,13 @@ func consumed(a activation.Admission, err error) bool {
 	return ok && !refusal.BackendFault()
 }
 
-// forwards reports whether err says that the registration is unknown, and
-// unknown ones are forwarded.
-func (g *Gateway) forwards(err error) bool {
+// forwardsUnknown reports whether err says that the registration is unknown and calls
+// for unknown registrations are forwarded.
+func (g *Gateway) forwardsUnknown(err error) bool {
 	return g.forwardUnknown && errors.Is(err, activation.ErrUnknown)
 }
 
-// registrationAttribute names the registration in the log.
+// registrationAttribute is the log attribute with the registration of a.
 func registrationAttribute(a activation.Admission) slog.Attr {
 	return slog.String("registration", string(a.Identifier))
 }

@@ -11,12 +11,12 @@ import (
 // GenerateEphemeralKeyRequest is the first call of an activation exchange.
 type GenerateEphemeralKeyRequest struct {
 	RegistrationIdentifier form.Identifier
-	// ClientPublic is the client's ephemeral public key in hex.
+	// ClientPublic is the client's ephemeral public key in hexadecimal digits.
 	ClientPublic form.ClientPublic
 }
 
-// GenerateEphemeralKeyResult answers the first call. Its members are hex, of the
-// gateway's own exchange in upper case.
+// GenerateEphemeralKeyResult answers the first call. Its members are hexadecimal digits,
+// those of the gateway's own exchange in upper case.
 type GenerateEphemeralKeyResult struct {
 	ServerPublic string
 	Salt         string
@@ -39,7 +39,7 @@ func (g *Gateway) beginOrRelay(ctx context.Context, c Caller, r GenerateEphemera
 func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyRequest) (GenerateEphemeralKeyResult, error) {
 	challenge, err := g.activation.Begin(ctx, r.RegistrationIdentifier, r.ClientPublic, c.origin())
 	if err != nil {
-		return GenerateEphemeralKeyResult{}, activationError(err)
+		return GenerateEphemeralKeyResult{}, fromActivation(err)
 	}
 	if challenge.Contended {
 		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier})
@@ -50,15 +50,15 @@ func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyReq
 // GenerateActivationDataRequest is the second call of an activation exchange.
 type GenerateActivationDataRequest struct {
 	RegistrationIdentifier form.Identifier
-	// ClientEvidence is the client's evidence message in hex.
+	// ClientEvidence is the client's evidence message in hexadecimal digits.
 	ClientEvidence form.ClientEvidence
 }
 
-// GenerateActivationDataResult answers the second call. What does not belong to
-// the type of the licence is nil.
+// GenerateActivationDataResult answers the second call. Members that do not belong to
+// the type of the licence are nil.
 type GenerateActivationDataResult struct {
-	// ServerEvidence is the server's evidence message in hex, of the gateway's own
-	// exchange in upper case.
+	// ServerEvidence is the server's evidence message in hexadecimal digits, that of the
+	// gateway's own exchange in upper case.
 	ServerEvidence string
 	// LicenseActivationMessage is Activation Message 1 of a multi-device licence.
 	LicenseActivationMessage *form.Sealed
@@ -69,7 +69,7 @@ type GenerateActivationDataResult struct {
 }
 
 // GenerateActivationData carries out the second call of an activation exchange.
-// Every refusal of the gateway is the same one.
+// All refusals of the gateway are the same.
 func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (_ GenerateActivationDataResult, err error) {
 	defer func() { g.logFailure(ctx, OpGenerateActivationData, err) }()
 	result, err := g.proveOrRelay(ctx, c, r)
@@ -99,7 +99,7 @@ func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataR
 		})
 	}
 	if err != nil {
-		return GenerateActivationDataResult{}, activationError(err)
+		return GenerateActivationDataResult{}, fromActivation(err)
 	}
 	return GenerateActivationDataResult{
 		ServerEvidence:           proof.Evidence,

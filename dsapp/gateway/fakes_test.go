@@ -1,15 +1,11 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -18,136 +14,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
-
-// The values that must never turn up in an error, an event or the log.
-const (
-	theStaticPassword     = "static-SECRET-1"
-	theActivationPassword = "Tb048aX1"
-	theMessage            = "5ec2e7a001"
-	theClientPublic       = "5EC2E70B"
-	theClientEvidence     = "5EC2E70C"
-	theDeviceCode         = "53562653562653562653562653"
-	theSignature          = "5356265356265356"
-	theActivationCode     = "ACTIVATE-5ec2e7"
-	theEventCounter       = "COUNTER-5ec2e7"
-	theResponse           = "535627"
-	theDerivationCode     = "5ec2e7d1"
-	theServerPublic       = "5ec2e7b0"
-	theSalt               = "5EC2e75a"
-	theServerEvidence     = "5ec2e7e2"
-	theKey                = "0535628535"
-	theWrappedKey         = "5ec2e7a1b2c3d4e5f60718293a4b5c6d7e8f"
-	theNotificationID     = "5ec2e7f0f1"
-	theOneTimePassword    = "ROSEBUD-535627"
-)
-
-var secrets = []string{
-	theStaticPassword, theActivationPassword, theMessage, theClientPublic, theClientEvidence, theDeviceCode, theSignature,
-	theActivationCode, theEventCounter, theResponse, theDerivationCode, theServerPublic, theSalt, theServerEvidence,
-	theKey, theWrappedKey, theNotificationID, theOneTimePassword,
-}
-
-var (
-	theTime       = time.Date(2026, 3, 4, 5, 6, 7, 890, time.UTC)
-	theExpiry     = theTime.Add(10 * time.Minute)
-	theCaller     = Caller{Application: "bank-site", Source: "192.0.2.7"}
-	theGeneration = activation.Generation{1, 2, 3}
-	theAdmission  = activation.Admission{
-		Identifier: "e3wfISG9", Generation: theGeneration, Kind: activation.KindMDL,
-		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
-	}
-)
-
-// rig is a Gateway between fakes. Every call of a fake is written down in order.
-type rig struct {
-	mu    sync.Mutex
-	trace []string
-
-	activation fakeActivation
-	ownership  fakeOwnership
-	servers    fakeServers
-	events     events
-	log        bytes.Buffer
-	now        time.Time
-	*Gateway
-}
-
-func (r *rig) did(call string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.trace = append(r.trace, call)
-}
-
-func (r *rig) wantTrace(t *testing.T, want ...string) {
-	t.Helper()
-	if !slices.Equal(r.trace, want) {
-		t.Errorf("calls were %q, want %q", r.trace, want)
-	}
-}
-
-func (r *rig) wantActions(t *testing.T, want ...AuditAction) {
-	t.Helper()
-	if got := r.events.actions(); !slices.Equal(got, want) {
-		t.Errorf("audited %q, want %q", got, want)
-	}
-}
-
-// newRig returns a Gateway whose surroundings succeed in everything. What the
-// changes do to its configuration is done last.
-func newRig(t *testing.T, unknown UnknownRegistrations, changes ...func(*Config)) *rig {
-	t.Helper()
-	r := &rig{now: theTime}
-	r.activation = fakeActivation{
-		rig:        r,
-		registered: activation.Registered{Identifier: "e3wfISG9", Password: theActivationPassword, ExpiresAt: theExpiry},
-		challenge:  activation.Challenge{ServerPublic: "B0", Salt: "5A17"},
-		proof: activation.Proof{
-			Evidence:                 "E2",
-			LicenseActivationMessage: &form.Sealed{Data: "DA", Counter: "C0", MAC: "3A"},
-		},
-		admission: theAdmission,
-	}
-	r.ownership = fakeOwnership{rig: r, decision: ownership.Decision{Verdict: ownership.Forward}, won: true}
-	r.servers = fakeServers{
-		rig:           r,
-		instance:      "backup",
-		mdlRegistered: soap.MDLRegistered{RegistrationID: "e3wfISG9", ActivationMessage: theMessage, SerialNumber: "VDS1000003"},
-		device:        soap.MDLDevice{InstanceActivationMessage: "aa82dd55", SerialNumber: "VDS1000003-1"},
-		activated:     soap.Activated{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003"},
-		registered:    soap.Registered{SerialNumber: "VDS1000003", ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
-		srpRegistered: soap.DSAPPSRPRegistered{
-			RegistrationID: "e3wfISG9", ActivationPassword: theActivationPassword, SerialNumber: "VDS1000003", DIGIPASSGatewayID: "OTHER01",
-		},
-		challenge:     soap.DSAPPSRPChallenge{ServerPublic: theServerPublic, Salt: theSalt},
-		data:          soap.DSAPPSRPActivationData{ServerEvidence: theServerEvidence, ActivationMessage: &form.Sealed{Data: "da", Counter: "c0", MAC: "3a"}},
-		authenticated: soap.Authenticated{UserID: "JANE.DOE", Domain: "MYDOMAIN.COM", OrgUnit: "sales", SerialNumber: "VDS1000003-1"},
-		retrieved:     soap.Retrieved{RequestMessage: theMessage},
-	}
-	c := Config{
-		Activation:           &r.activation,
-		Ownership:            &r.ownership,
-		Servers:              &r.servers,
-		GatewayID:            "GATEWAY01",
-		UnknownRegistrations: unknown,
-		NoSupportCode:        new(int32(-77)),
-		Decided:              r.events.Ownership,
-		Audit:                r.events.Audit,
-		Logger:               slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Now:                  func() time.Time { return r.now },
-	}
-	for _, change := range changes {
-		change(&c)
-	}
-	g, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Gateway = g
-	return r
-}
-
-// relayed has the authentication servers carry out the exchange.
-func relayed(c *Config) { c.Exchange = ExchangeRelay }
 
 type fakeActivation struct {
 	rig *rig
@@ -274,7 +140,7 @@ func (f *fakeActivation) Complete(_ context.Context, a activation.Admission) err
 	return f.completeErr
 }
 
-// fakeOwnership decides as it is told.
+// fakeOwnership returns what a test sets.
 type fakeOwnership struct {
 	rig *rig
 
@@ -283,7 +149,7 @@ type fakeOwnership struct {
 	decideErr  error
 	kind       ownership.Kind
 	key        string
-	claimant   ownership.Claimant
+	claimant   ownership.Caller
 	won        bool
 	claimErr   error
 	claimed    ownership.Owner
@@ -291,7 +157,7 @@ type fakeOwnership struct {
 	releaseErr error
 }
 
-func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c ownership.Claimant) (ownership.Decision, error) {
+func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c ownership.Caller) (ownership.Decision, error) {
 	f.rig.did(call)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -303,18 +169,18 @@ func (f *fakeOwnership) decide(call string, kind ownership.Kind, key string, c o
 }
 
 func (f *fakeOwnership) Retrieving(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
-	return f.decide("retrieving", kind, string(key), ownership.Claimant{})
+	return f.decide("retrieving", kind, string(key), ownership.Caller{})
 }
 
 func (f *fakeOwnership) Completing(_ context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error) {
-	return f.decide("completing", kind, string(key), ownership.Claimant{})
+	return f.decide("completing", kind, string(key), ownership.Caller{})
 }
 
-func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error) {
+func (f *fakeOwnership) Cancelling(_ context.Context, kind ownership.Kind, key form.Key, c ownership.Caller) (ownership.Decision, error) {
 	return f.decide("cancelling", kind, string(key), c)
 }
 
-func (f *fakeOwnership) Claim(_ context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (bool, error) {
+func (f *fakeOwnership) RecordOwner(_ context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (bool, error) {
 	f.rig.did("claim")
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -358,10 +224,10 @@ type fakeServers struct {
 	retrieved     soap.Retrieved
 }
 
-// takes is how long a registration takes.
+// takes is how much time a registration takes on the rig's clock.
 const takes = 3 * time.Second
 
-// Send writes a command down and answers it.
+// Send records a command and answers it.
 func (f *fakeServers) Send(ctx context.Context, to authserver.Target, c soap.Call) (string, error) {
 	name := strings.TrimPrefix(c.String(), "PROVISIONCMD_")
 	f.rig.did(name)
@@ -407,10 +273,10 @@ func (f *fakeServers) Replicated() bool {
 	return f.replicated
 }
 
-// at is the named instance.
+// at returns the instances of a command for the named one.
 func at(instance string) []string { return []string{instance} }
 
-// events are what a Gateway told.
+// events are the events that a Gateway reported.
 type events struct {
 	mu       sync.Mutex
 	verdicts []OwnershipEvent
@@ -425,14 +291,15 @@ func note[E any](e *events, list *[]E, event E) {
 }
 
 func (e *events) Ownership(_ context.Context, o OwnershipEvent) { note(e, &e.verdicts, o) }
-func (e *events) Audit(_ context.Context, a AuditEvent)         { note(e, &e.audits, a) }
 
-// String is everything that was written down.
+func (e *events) Audit(_ context.Context, a AuditEvent) { note(e, &e.audits, a) }
+
+// String returns all events as text.
 func (e *events) String() string {
 	return fmt.Sprintf("%+v", []any{e.verdicts, e.audits})
 }
 
-// actions are the audited actions in order.
+// actions returns the audited actions in order.
 func (e *events) actions() []AuditAction {
 	var actions []AuditAction
 	for _, a := range e.audits {

@@ -1,7 +1,7 @@
-// Package gateway holds the operations of the gateway: what is done for each
-// service, on typed values. It knows neither HTTP nor JSON nor the form of SOAP.
+// Package gateway implements the operations behind the REST services on typed
+// values. It knows neither HTTP nor JSON nor the encoding of SOAP.
 //
-// Every operation fails with a *Refusal, an *InvalidError or a *Failure.
+// The error of every operation is a *Refusal, an *InvalidError or a *Failure.
 package gateway
 
 import (
@@ -22,8 +22,8 @@ import (
 )
 
 // Activation keeps registrations and carries out the activation exchange.
-// ReturnDevice, ReturnConfirmation and Complete do their work even if their
-// context has ended.
+// ReturnDevice, ReturnConfirmation and Complete also work with a context that has
+// ended.
 type Activation interface {
 	Reserve(ctx context.Context) (release func(), err error)
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
@@ -37,21 +37,21 @@ type Activation interface {
 	Complete(ctx context.Context, a activation.Admission) error
 }
 
-// Ownership remembers who retrieved which pending request. Claim and Release do
-// their work even if their context has ended.
+// Ownership remembers who retrieved which pending request. RecordOwner and Release
+// also work with a context that has ended.
 type Ownership interface {
 	Retrieving(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
 	Completing(ctx context.Context, kind ownership.Kind, key form.PlainKey) (ownership.Decision, error)
-	Cancelling(ctx context.Context, kind ownership.Kind, key form.Key, c ownership.Claimant) (ownership.Decision, error)
-	Claim(ctx context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (won bool, err error)
+	Cancelling(ctx context.Context, kind ownership.Kind, key form.Key, c ownership.Caller) (ownership.Decision, error)
+	RecordOwner(ctx context.Context, kind ownership.Kind, key form.PlainKey, o ownership.Owner) (won bool, err error)
 	Release(ctx context.Context, d ownership.Decision) error
 }
 
 // Servers are the authentication servers.
 type Servers interface {
 	authserver.Sender
-	// Replicated reports whether every pending request lives on one of several
-	// instances.
+	// Replicated reports whether there are several instances, each with pending
+	// requests that the others do not have.
 	Replicated() bool
 }
 
@@ -84,35 +84,36 @@ const (
 	OpUpdateNotificationID   Operation = "update_notification_id"
 )
 
-// Caller is who asks for an operation.
+// Caller is the client that calls an operation.
 type Caller struct {
 	// Application is the name of the application whose key came with the request.
 	Application string
-	// BackEnd says that it is one of a back end.
+	// BackEnd says that this is a back-end application.
 	BackEnd bool
-	// Source is the client address as the limits count it.
+	// Source is the client address in the form in which rate limits count it.
 	Source string
 }
 
-// priority gives the commands of a back end the connections that are reserved for it.
-func (c Caller) priority(ctx context.Context) context.Context {
+// withPriority returns a context with which commands may use the connections that are
+// reserved for back ends, if the caller is one.
+func (c Caller) withPriority(ctx context.Context) context.Context {
 	if c.BackEnd {
 		return authserver.ForBackEnd(ctx)
 	}
 	return ctx
 }
 
-// origin is where a call of an activation exchange comes from.
+// origin returns where a call of an activation exchange comes from.
 func (c Caller) origin() activation.Origin {
 	return activation.Origin{Address: c.Source, Application: c.Application}
 }
 
-// UnknownRegistrations is what to do with an identifier that the gateway does
-// not know when a device is added or an activation completed, and in every call
-// of a relayed exchange.
+// UnknownRegistrations says what to do with a registration identifier that the
+// gateway does not know. It applies to adding a device, to completing an activation
+// and to every call of a relayed exchange.
 type UnknownRegistrations string
 
-// What to do with unknown registrations.
+// The values of UnknownRegistrations.
 const (
 	// RefuseUnknown answers as if the identifier were known and its exchange not done.
 	RefuseUnknown UnknownRegistrations = "refuse"
@@ -120,14 +121,14 @@ const (
 	ForwardUnknown UnknownRegistrations = "forward"
 )
 
-// Exchange tells who carries out the activation exchange with the phone.
+// Exchange says who carries out the activation exchange with the phone.
 type Exchange string
 
-// Who carries out the exchange.
+// The values of Exchange.
 const (
-	// ExchangeGateway is the gateway's own exchange.
+	// ExchangeGateway has the gateway carry out the exchange.
 	ExchangeGateway Exchange = "gateway"
-	// ExchangeRelay relays the exchange between the phone and an authentication server.
+	// ExchangeRelay forwards the calls of the phone to an authentication server.
 	ExchangeRelay Exchange = "relay"
 )
 
@@ -138,7 +139,7 @@ const (
 	maxGatewayID = 255
 )
 
-// Config is what a Gateway needs.
+// Config is the configuration of a Gateway.
 type Config struct {
 	Activation Activation
 	Ownership  Ownership
@@ -146,22 +147,24 @@ type Config struct {
 	// Exchange is ExchangeGateway if empty.
 	Exchange Exchange
 	// GatewayID is the last field of every activation image, unless the
-	// authentication server of a relayed exchange tells another: at most 255
-	// characters, no semicolon and no control characters. It may be empty.
+	// authentication server of a relayed exchange gives another. It has at most 255
+	// characters, without semicolons and control characters, and may be empty.
 	GatewayID string
 	// UnknownRegistrations is RefuseUnknown if empty, with ExchangeRelay ForwardUnknown.
 	UnknownRegistrations UnknownRegistrations
-	// HideUnknownUsers answers every refusal of a one-time password and of an approved
-	// login alike, except for a login that is not there and for a server that is
-	// broken. Otherwise the server's own status is relayed, which can tell which users
-	// exist. It is audited in both cases.
+	// HideUnknownUsers replaces the status with which the authentication server refuses
+	// a one-time password or the approval of a login by a single one, because the
+	// server's statuses tell which users exist. Two statuses are relayed all the same:
+	// that there is no such login, and that the server itself does not work. The audit
+	// event always has the server's status.
 	HideUnknownUsers bool
-	// NoSupportCode is the number of STAT_NOSUPPORT, which is not public, where the
-	// gateway itself refuses to cancel a request. It is -1 if nil; 0 stands for success.
+	// NoSupportCode is the status code of STAT_NOSUPPORT, with which the gateway itself
+	// refuses to cancel a request. The vendor does not publish the number. It is -1 if
+	// nil, and must not be 0, which stands for success.
 	NoSupportCode *int32
-	// Decided is called once the owner of a pending request was looked for, and again
-	// for what became of a request that was given out. Like Audit it is called
-	// concurrently and must not block. It may be nil.
+	// Decided is called for every decision about a pending request, and again with the
+	// result of recording the owner of a retrieved one. Decided and Audit are called
+	// concurrently and must not block. Decided may be nil.
 	Decided func(ctx context.Context, e OwnershipEvent)
 	// Audit is called for every event that belongs in an audit trail. It may be nil.
 	Audit func(ctx context.Context, e AuditEvent)
@@ -171,7 +174,7 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Gateway carries out the operations. It may be used concurrently.
+// Gateway carries out the operations. It is safe for concurrent use.
 type Gateway struct {
 	activation       Activation
 	ownership        Ownership
@@ -187,8 +190,8 @@ type Gateway struct {
 	now              func() time.Time
 }
 
-// New returns a Gateway. The error names the member of c that is missing; about an
-// option it is an *option.Error.
+// New returns a Gateway. The error names the member of c that is missing, or is an
+// *option.Error for an invalid option.
 func New(c Config) (*Gateway, error) {
 	if c.Activation == nil {
 		return nil, errors.New("activation: missing")
@@ -262,7 +265,7 @@ func (c Config) check() error {
 // ServerTimeRequest asks for the time.
 type ServerTimeRequest struct{}
 
-// ServerTimeResult is the time at the gateway.
+// ServerTimeResult is the time of the gateway's clock.
 type ServerTimeResult struct {
 	// Time is in seconds since the Unix epoch.
 	Time int64
@@ -274,7 +277,7 @@ func (g *Gateway) ServerTime(ctx context.Context, _ Caller, _ ServerTimeRequest)
 	return ServerTimeResult{Time: g.now().Unix()}, nil
 }
 
-// logFailure logs that an operation failed, if err says so.
+// logFailure logs err if it is a *Failure.
 func (g *Gateway) logFailure(ctx context.Context, op Operation, err error) {
 	failure, ok := errors.AsType[*Failure](err)
 	if !ok {
@@ -283,10 +286,10 @@ func (g *Gateway) logFailure(ctx context.Context, op Operation, err error) {
 	level := slog.LevelWarn
 	switch {
 	case ctx.Err() != nil:
-		// The client left; whatever failed then is no trouble of ours.
+		// The client closed its connection: the failure is a consequence of that.
 		level = slog.LevelDebug
 	case breaker.IsOpen(err):
-		// That the breaker opened was logged.
+		// The breaker logged that it opened.
 		level = slog.LevelDebug
 	case failure.Kind == Internal:
 		level = slog.LevelError
@@ -295,10 +298,9 @@ func (g *Gateway) logFailure(ctx context.Context, op Operation, err error) {
 		slog.String("operation", string(op)), slog.String("kind", string(failure.Kind)), slog.Any("error", failure.Err))
 }
 
-// tolerated reports the error of what was done when the outcome of the operation
-// was certain already, and could not change it. The attributes say what it was
-// done to.
-func (g *Gateway) tolerated(ctx context.Context, op Operation, what string, err error, attributes ...slog.Attr) {
+// logCleanup logs the error of a step that follows the outcome of an operation and does
+// not change its answer. The text what names the step, the attributes its object.
+func (g *Gateway) logCleanup(ctx context.Context, op Operation, what string, err error, attributes ...slog.Attr) {
 	if err == nil {
 		return
 	}
@@ -306,8 +308,7 @@ func (g *Gateway) tolerated(ctx context.Context, op Operation, what string, err 
 		append(attributes, slog.String("operation", string(op)), slog.Any("error", err))...)
 }
 
-// auditRefusal audits e if err, which is of this package, is a refusal. It
-// returns err.
+// auditRefusal audits e if err is a *Refusal, and returns err.
 func (g *Gateway) auditRefusal(ctx context.Context, c Caller, op Operation, e AuditEvent, err error) error {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		e.Status = refusal.Status()
@@ -316,8 +317,8 @@ func (g *Gateway) auditRefusal(ctx context.Context, c Caller, op Operation, e Au
 	return err
 }
 
-// audit completes the event and reports it.
+// audit adds operation and application to the event and passes it to Config.Audit.
 func (g *Gateway) audit(ctx context.Context, c Caller, op Operation, e AuditEvent) {
 	e.Operation, e.Application = op, c.Application
-	g.audited(ctx, e.bounded())
+	g.audited(ctx, e.truncated())
 }

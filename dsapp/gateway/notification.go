@@ -14,7 +14,7 @@ type UpdateNotificationIDRequest struct {
 	UserID       form.UserID
 	Domain       form.Domain
 	SerialNumber form.SerialNumber // of the device
-	// NotificationID is a secure-channel message: an even number of hex digits.
+	// NotificationID is a secure-channel message in hexadecimal digits, an even number.
 	NotificationID form.NotificationID
 }
 
@@ -34,7 +34,7 @@ func (g *Gateway) UpdateNotificationID(ctx context.Context, c Caller, r UpdateNo
 	event := AuditEvent{Subject: form.Subject{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}}
 	if err != nil {
 		event.Action, event.Instance = AuditNotificationIDRefused, instanceOf(err)
-		return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, serverError(err))
+		return UpdateNotificationIDResult{}, g.auditRefusal(ctx, c, OpUpdateNotificationID, event, fromServer(err))
 	}
 	event.Action, event.Instance = AuditNotificationIDUpdated, instance
 	g.audit(ctx, c, OpUpdateNotificationID, event)

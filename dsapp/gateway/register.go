@@ -21,33 +21,33 @@ type RegisterActivationRequest struct {
 	UserID         form.RegisteredUser
 	Domain         form.RegisteredDomain // optional
 	StaticPassword form.StaticPassword
-	// LicenseType is LicenseMDL if empty. In a relayed exchange it is empty, since
+	// LicenseType is LicenseMDL if empty. With ExchangeRelay it must be empty, because
 	// the authentication server chooses the licence.
 	LicenseType form.LicenseType
-	// SerialNumber of the licence; optional. It is for LicenseStandard and for
-	// relayed exchanges only.
+	// SerialNumber of the licence; optional. It is only for LicenseStandard and for
+	// ExchangeRelay.
 	SerialNumber form.SerialNumber
 }
 
 // RegisterActivationResult is what the user needs to activate a device.
 type RegisterActivationResult struct {
 	RegistrationIdentifier string
-	// ActivationPassword is given out this once.
+	// ActivationPassword cannot be read again later.
 	ActivationPassword string
-	// ActivationImage is the text of an activation image in upper-case hex. It
-	// holds the activation password.
+	// ActivationImage is the text of an activation image in upper-case hexadecimal
+	// digits. It contains the activation password.
 	ActivationImage string
-	// ExpiresAt is the time after which the registration cannot be used. It is
-	// zero if only the authentication server knows of the registration.
+	// ExpiresAt is the time after which the registration cannot be used. It is zero if
+	// the gateway could not store the registration.
 	ExpiresAt time.Time
 }
 
-// RegisterActivation registers a user with an authentication server and keeps
-// what the server gave for the exchange that follows. Of a relayed exchange it
-// keeps which instance it was; if that fails, what RegisterOffline says applies.
+// RegisterActivation registers a user with an authentication server and stores the
+// server's activation data for the exchange that follows. With ExchangeRelay it stores
+// only which instance it was. If that fails it does what RegisterOffline does then.
 func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterActivationRequest) (_ RegisterActivationResult, err error) {
 	defer func() { g.logFailure(ctx, OpRegisterActivation, err) }()
-	kind, enrol, err := g.license(r)
+	kind, register, err := g.license(r)
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
@@ -56,11 +56,11 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 		return RegisterActivationResult{}, err
 	}
 	defer release()
-	registration, e, err := g.register(ctx, c, OpRegisterActivation, kind, r, enrol)
+	registration, e, err := g.registerAtServer(ctx, c, OpRegisterActivation, kind, r, register)
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
-	registered, err := g.keep(ctx, c, OpRegisterActivation, registration)
+	registered, err := g.storeRegistration(ctx, c, OpRegisterActivation, registration)
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
@@ -76,21 +76,21 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	}, nil
 }
 
-// license tells how the licence that is asked for is registered and kept.
-func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, enrolment, error) {
+// license returns the kind of the registration and how the licence is registered.
+func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, registerFunc, error) {
 	switch {
 	case g.relay && r.LicenseType != "":
 		return "", nil, &InvalidError{Member: MemberLicenseType, Problem: "must be left out: the authentication server chooses the licence"}
 	case g.relay:
-		return activation.KindAffinity, g.enrolRelayed, nil
+		return activation.KindAffinity, g.registerRelayed, nil
 	case r.LicenseType == form.LicenseStandard:
-		return activation.KindStandard, g.enrolStandard, nil
+		return activation.KindStandard, g.registerStandard, nil
 	case r.SerialNumber != "":
-		// A multi-device licence is chosen by the authentication server. Ignoring
-		// the member would register another licence than the caller asked for.
+		// The authentication server chooses the multi-device licence. Ignoring the member
+		// would register another licence than the caller asked for.
 		return "", nil, &InvalidError{Member: MemberSerialNumber, Problem: `is for licence type "standard" only`}
 	}
-	return activation.KindMDL, g.enrolMDL, nil
+	return activation.KindMDL, g.registerMDL, nil
 }
 
 // RegisterOfflineRequest registers a user for an activation by an image of
@@ -104,17 +104,17 @@ type RegisterOfflineRequest struct {
 // RegisterOfflineResult is what the user needs to activate a device.
 type RegisterOfflineResult struct {
 	RegistrationIdentifier string
-	// ActivationMessageImage is Activation Message 1 in upper-case hex.
+	// ActivationMessageImage is Activation Message 1 in upper-case hexadecimal digits.
 	ActivationMessageImage string
 }
 
-// RegisterOffline registers a user with an authentication server, remembers
-// which instance it was and returns Activation Message 1.
+// RegisterOffline registers a user with an authentication server, stores which instance
+// it was and returns Activation Message 1.
 //
-// If the store fails after the server's success, the answer depends on what is
-// done with unknown registrations. Where they are forwarded, the activation goes
-// on without the memory and the loss is reported; where they are refused, it
-// could never be completed, and the operation fails.
+// If the store fails after the server's success, the answer depends on
+// Config.UnknownRegistrations. With ForwardUnknown the activation can go on without the
+// stored instance: the operation succeeds and the loss is reported. With RefuseUnknown
+// the activation could never be completed, and the operation fails.
 func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (_ RegisterOfflineResult, err error) {
 	defer func() { g.logFailure(ctx, OpRegisterOffline, err) }()
 	release, err := g.reserve(ctx)
@@ -122,80 +122,80 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 		return RegisterOfflineResult{}, err
 	}
 	defer release()
-	registration, e, err := g.register(ctx, c, OpRegisterOffline, activation.KindAffinity,
-		RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.enrolMDL)
+	registration, e, err := g.registerAtServer(ctx, c, OpRegisterOffline, activation.KindAffinity,
+		RegisterActivationRequest{UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword}, g.registerMDL)
 	if err != nil {
 		return RegisterOfflineResult{}, err
 	}
-	if _, err := g.keep(ctx, c, OpRegisterOffline, registration); err != nil {
+	if _, err := g.storeRegistration(ctx, c, OpRegisterOffline, registration); err != nil {
 		return RegisterOfflineResult{}, err
 	}
 	g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
 	return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: string(e.data.ActivationMessage)}, nil
 }
 
-// enrolled is what an authentication server answered to a registration.
-type enrolled struct {
+// serverRegistration is the answer of an authentication server to a registration.
+type serverRegistration struct {
 	instance     string
 	identifier   string // empty if the server gives none
 	serialNumber string
 	data         activation.ActivationData
-	// password and gatewayID are those of a relayed exchange.
+	// password and gatewayID are set by relayed exchanges only.
 	password  string
 	gatewayID string
-	// unusable tells why the registration that was made cannot be used; nil if it can.
+	// unusable is why the registration that was made cannot be used; nil if it can.
 	unusable error
 }
 
-// enrolment has an authentication server register a user. The error is of this
-// package and says that no registration is known to have been made.
-type enrolment func(context.Context, RegisterActivationRequest) (enrolled, error)
+// registerFunc registers a user with an authentication server. Its error is one of this
+// package. No registration is known to exist then.
+type registerFunc func(context.Context, RegisterActivationRequest) (serverRegistration, error)
 
-// enrolMDL registers a user for a multi-device licence.
-func (g *Gateway) enrolMDL(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
+// registerMDL registers a user for a multi-device licence.
+func (g *Gateway) registerMDL(ctx context.Context, r RegisterActivationRequest) (serverRegistration, error) {
 	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.MDLRegister, soap.MDLRegisterRequest{
 		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword,
 	})
 	if err != nil {
-		return enrolled{}, serverError(err)
+		return serverRegistration{}, fromServer(err)
 	}
-	e := enrolled{instance: instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
-	e.data.ActivationMessage, err = message[form.ActivationMessage](answer.ActivationMessage)
+	e := serverRegistration{instance: instance, identifier: answer.RegistrationID, serialNumber: answer.SerialNumber}
+	e.data.ActivationMessage, err = parseMessage[form.ActivationMessage](answer.ActivationMessage)
 	if err != nil {
-		e.unusable = badAnswer("activation message of instance %q %w", instance, err)
+		e.unusable = badAnswerf("activation message of instance %q %w", instance, err)
 	}
 	return e, nil
 }
 
-// reserve reserves room in the store. A registration counts towards the limits of the
-// licence: none is made that could not be kept.
+// reserve reserves room in the store. Every registration counts towards the limits of
+// the licence, so none is made that could not be stored.
 func (g *Gateway) reserve(ctx context.Context) (release func(), err error) {
 	release, err = g.activation.Reserve(ctx)
 	if err != nil {
-		return nil, activationError(err)
+		return nil, fromActivation(err)
 	}
 	return release, nil
 }
 
-// register has an authentication server register the user, and returns the
-// registration to keep and the server's answer.
-func (g *Gateway) register(
-	ctx context.Context, c Caller, op Operation, kind activation.Kind, r RegisterActivationRequest, enrol enrolment,
-) (activation.Registration, enrolled, error) {
-	// The authentication server's own lifetime begins during the call.
+// registerAtServer registers the user with an authentication server. It returns the
+// registration to store and the server's answer.
+func (g *Gateway) registerAtServer(
+	ctx context.Context, c Caller, op Operation, kind activation.Kind, r RegisterActivationRequest, register registerFunc,
+) (activation.Registration, serverRegistration, error) {
+	// The lifetime of the authentication server's registration begins during the call.
 	started := g.now()
-	e, err := enrol(c.priority(ctx), r)
+	e, err := register(c.withPriority(ctx), r)
 	if err != nil {
 		event := AuditEvent{Action: AuditRegistrationRefused, Subject: form.Subject{UserID: string(r.UserID), Domain: string(r.Domain), SerialNumber: string(r.SerialNumber)}}
-		return activation.Registration{}, enrolled{}, g.auditRefusal(ctx, c, op, event, err)
+		return activation.Registration{}, serverRegistration{}, g.auditRefusal(ctx, c, op, event, err)
 	}
 	identifier, err := form.Parse[form.Identifier](e.identifier)
-	// Of a standard licence no identifier is known but the gateway's own.
+	// For a standard licence the server gives no identifier: the gateway draws one.
 	if err != nil && kind != activation.KindStandard {
-		e.unusable = badAnswer("registration identifier of instance %q is not acceptable", e.instance)
+		e.unusable = badAnswerf("registration identifier of instance %q is not acceptable", e.instance)
 	}
 	if problem := form.StoredTextProblem(e.serialNumber); problem != "" {
-		e.serialNumber, e.unusable = "", badAnswer("serial number of instance %q %s", e.instance, problem)
+		e.serialNumber, e.unusable = "", badAnswerf("serial number of instance %q %s", e.instance, problem)
 	}
 	registration := activation.Registration{
 		Identifier: identifier,
@@ -204,7 +204,7 @@ func (g *Gateway) register(
 		Started:    started,
 	}
 	if e.unusable != nil {
-		return activation.Registration{}, enrolled{}, g.registrationError(ctx, c, op, registration, e.unusable)
+		return activation.Registration{}, serverRegistration{}, g.registrationError(ctx, c, op, registration, e.unusable)
 	}
 	if kind != activation.KindAffinity {
 		registration.Data = e.data
@@ -212,10 +212,10 @@ func (g *Gateway) register(
 	return registration, e, nil
 }
 
-// keep keeps a registration that an authentication server made. An activation
-// that needs no more than to know the instance goes on without, if unknown
-// registrations are forwarded: that it was not kept is then reported and no error.
-func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation.Registration) (activation.Registered, error) {
+// storeRegistration stores a registration that an authentication server made. If only
+// the instance would have been stored and unknown registrations are forwarded, failing to
+// store it is reported, not returned: the activation can go on.
+func (g *Gateway) storeRegistration(ctx context.Context, c Caller, op Operation, r activation.Registration) (activation.Registered, error) {
 	registered, err := g.activation.Register(ctx, r)
 	if err == nil {
 		return registered, nil
@@ -224,14 +224,14 @@ func (g *Gateway) keep(ctx context.Context, c Caller, op Operation, r activation
 	if _, refused := errors.AsType[*Refusal](err); refused || r.Kind != activation.KindAffinity || !g.forwardUnknown {
 		return activation.Registered{}, err
 	}
-	g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be kept",
+	g.logger.LogAttrs(ctx, slog.LevelError, "the instance of a registration could not be stored",
 		slog.String("operation", string(op)), slog.String("registration", string(r.Identifier)), slog.Any("error", err))
 	return activation.Registered{Identifier: r.Identifier}, nil
 }
 
-// registrationError reports that a registration made by an authentication
-// server was not kept, and why: err is a *Failure if the registration cannot be
-// used, otherwise the activation service's.
+// registrationError audits that a registration made by an authentication server was not
+// stored, and returns the error of the operation. err is a *Failure if the registration
+// cannot be used, otherwise the error of the activation service.
 func (g *Gateway) registrationError(ctx context.Context, c Caller, op Operation, r activation.Registration, err error) error {
 	if errors.Is(err, activation.ErrExists) {
 		g.audit(ctx, c, op, registrationEvent(AuditIdentifierExists, r))
@@ -241,8 +241,8 @@ func (g *Gateway) registrationError(ctx context.Context, c Caller, op Operation,
 	if failure, ok := errors.AsType[*Failure](err); ok {
 		return failure
 	}
-	// No time to ask again: the next request makes one more registration.
-	return &Failure{Kind: Internal, Err: fmt.Errorf("keeping a registration: %w", err)}
+	// Without RetryAfter, because repeating the request makes one more registration.
+	return &Failure{Kind: Internal, Err: fmt.Errorf("storing a registration: %w", err)}
 }
 
 func registrationEvent(action AuditAction, r activation.Registration) AuditEvent {
@@ -253,12 +253,13 @@ func registrationEvent(action AuditAction, r activation.Registration) AuditEvent
 	}
 }
 
-// activationImage is the text that the user's application reads from an
-// activation image: format version 01, message type 01, then the registration.
+// activationImage returns the text that the user's application reads from an activation
+// image: format version 01, message type 01, then the registration.
 func activationImage(userID, domain, identifier, password, gatewayID string) string {
 	text := strings.Join([]string{"01", "01", userID, domain, identifier, password, gatewayID}, form.ImageSeparator)
 	return strings.ToUpper(hex.EncodeToString([]byte(text)))
 }
 
-// message returns a message of an authentication server in upper-case hex.
-func message[T form.Value](text string) (T, error) { return form.Parse[T](strings.ToUpper(text)) }
+// parseMessage returns a message of an authentication server in upper-case hexadecimal
+// digits.
+func parseMessage[T form.Value](text string) (T, error) { return form.Parse[T](strings.ToUpper(text)) }

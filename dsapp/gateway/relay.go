@@ -9,21 +9,20 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// A relayed exchange is one between the phone and an authentication server. The
-// gateway knows which instance that is, or leaves the choice to the policy if the
-// registration is unknown and unknown ones are forwarded. It passes on what both
-// say as it comes, the client's evidence too, whatever its form. Of the answer to a
-// registration it checks what it keeps or makes the activation image of.
+// In a relayed exchange the gateway forwards the calls of the phone to the authentication
+// server of the registration. For an unknown registration the policy chooses the instance,
+// if unknown ones are forwarded. Values are passed on unchanged and unchecked, except for
+// those of a registration that are stored or become part of the activation image.
 
-// enrolRelayed registers a user for a relayed exchange.
-func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
+// registerRelayed registers a user for a relayed exchange.
+func (g *Gateway) registerRelayed(ctx context.Context, r RegisterActivationRequest) (serverRegistration, error) {
 	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.DSAPPSRPRegister, soap.DSAPPSRPRegisterRequest{
 		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
 	})
 	if err != nil {
-		return enrolled{}, serverError(err)
+		return serverRegistration{}, fromServer(err)
 	}
-	e := enrolled{
+	e := serverRegistration{
 		instance:     instance,
 		identifier:   answer.RegistrationID,
 		serialNumber: answer.SerialNumber,
@@ -31,11 +30,11 @@ func (g *Gateway) enrolRelayed(ctx context.Context, r RegisterActivationRequest)
 		gatewayID:    answer.DIGIPASSGatewayID,
 	}
 	if e.password == "" {
-		e.unusable = badAnswer("activation password of instance %q is missing", e.instance)
+		e.unusable = badAnswerf("activation password of instance %q is missing", e.instance)
 	} else if problem := form.ImageFieldProblem(e.password); problem != "" {
-		e.unusable = badAnswer("activation password of instance %q %s", e.instance, problem)
+		e.unusable = badAnswerf("activation password of instance %q %s", e.instance, problem)
 	} else if problem := form.ImageFieldProblem(e.gatewayID); problem != "" {
-		e.unusable = badAnswer("gateway id of instance %q %s", e.instance, problem)
+		e.unusable = badAnswerf("gateway id of instance %q %s", e.instance, problem)
 	}
 	return e, nil
 }
@@ -49,7 +48,7 @@ func (g *Gateway) relayBegin(ctx context.Context, r GenerateEphemeralKeyRequest)
 	challenge, _, err := authserver.Call(ctx, g.servers, authserver.At(located.Instance), soap.DSAPPSRPGenerateEphemeralKey,
 		soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: r.RegistrationIdentifier, ClientPublic: r.ClientPublic})
 	if err != nil {
-		return GenerateEphemeralKeyResult{}, serverError(err)
+		return GenerateEphemeralKeyResult{}, fromServer(err)
 	}
 	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
@@ -63,7 +62,7 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 	data, _, err := authserver.Call(ctx, g.servers, authserver.At(located.Instance), soap.DSAPPSRPGenerateActivationData,
 		soap.DSAPPSRPEvidenceRequest{RegistrationID: r.RegistrationIdentifier, ClientEvidence: r.ClientEvidence})
 	if err != nil {
-		return GenerateActivationDataResult{}, serverError(err)
+		return GenerateActivationDataResult{}, fromServer(err)
 	}
 	return GenerateActivationDataResult{
 		ServerEvidence:           data.ServerEvidence,
@@ -73,12 +72,12 @@ func (g *Gateway) relayProve(ctx context.Context, r GenerateActivationDataReques
 	}, nil
 }
 
-// locate finds out which instance carries out an exchange. Its name is empty if
-// the registration is unknown, and unknown ones are forwarded.
+// locate returns the registration with the instance that carries out its exchange. It is
+// empty if the registration is unknown and unknown ones are forwarded.
 func (g *Gateway) locate(ctx context.Context, identifier form.Identifier) (activation.Admission, error) {
 	located, err := g.activation.Locate(ctx, identifier)
-	if err != nil && !g.forwards(err) {
-		return activation.Admission{}, activationError(err)
+	if err != nil && !g.forwardsUnknown(err) {
+		return activation.Admission{}, fromActivation(err)
 	}
 	return located, nil
 }

@@ -16,8 +16,8 @@ var theRelayedRegistration = RegisterActivationRequest{
 	UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
 }
 
-// In a relayed exchange the authentication server chooses the licence, the
-// identifier, the password and the gateway that phones are told of, if it likes.
+// In a relayed exchange the authentication server chooses licence, identifier and
+// password. It may also choose the gateway id of the activation image.
 func TestRelayRegister(t *testing.T) {
 	t.Parallel()
 	for told, image := range map[string]string{
@@ -40,22 +40,18 @@ func TestRelayRegister(t *testing.T) {
 		if want := (RegisterActivationResult{RegistrationIdentifier: "e3wfISG9", ActivationPassword: "server-PASSWORD", ExpiresAt: theExpiry}); got != want {
 			t.Errorf("result is %+v, want %+v", got, want)
 		}
-		if want := (soap.DSAPPSRPRegisterRequest{
+		r.wantSent(t, soap.DSAPPSRPRegisterRequest{
 			UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: "VDS1000003",
-		}); r.servers.sent != want {
-			t.Errorf("command is %+v, want %+v", r.servers.sent, want)
-		}
+		})
 		// Nothing of the password is kept.
-		if want := (activation.Registration{
+		r.wantRegistration(t, activation.Registration{
 			Identifier: "e3wfISG9", Kind: activation.KindAffinity, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Started: theTime,
-		}); r.activation.registration != want {
-			t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
-		}
+		})
 		r.wantActions(t, AuditRegistered)
 	}
 }
 
-// Nobody but the authentication server can choose the type of the licence.
+// In a relayed exchange the request must not choose the type of the licence.
 func TestRelayInvalidRegistrations(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -73,8 +69,8 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 	}
 }
 
-// A registration that no activation image can hold is none, and in the audit
-// trail with what of it can be used.
+// A registration that does not fit into an activation image is a failure. The audit event
+// has the usable parts of the answer.
 func TestRelayNonsenseRegistrations(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -97,17 +93,16 @@ func TestRelayNonsenseRegistrations(t *testing.T) {
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "reserve", "dsappSRPRegister", "release")
-		if want := []AuditEvent{{
+		r.wantAudits(t, AuditEvent{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site", Registration: form.Identifier(c.identifier),
 			Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.serialNumber, Instance: "backup"},
-		}}; !slices.Equal(r.events.audits, want) {
-			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
-		}
+		})
 	}
 }
 
-// Where unknown registrations are forwarded, one that could not be kept can be
-// activated all the same; how long is then for the authentication server to know.
+// If unknown registrations are forwarded, a registration that could not be stored can
+// still be activated. Its answer has no expiry, which only the authentication server
+// knows.
 func TestRelayRegistrationNotKept(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{"", ForwardUnknown, RefuseUnknown} {
@@ -133,7 +128,7 @@ func TestRelayRegistrationNotKept(t *testing.T) {
 	}
 }
 
-// What belongs to somebody else is not taken over, forwarded or not.
+// A relayed registration never replaces one of another user either.
 func TestRelayRegistrationExists(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{ForwardUnknown, RefuseUnknown} {
@@ -145,8 +140,8 @@ func TestRelayRegistrationExists(t *testing.T) {
 	}
 }
 
-// Both calls of a relayed exchange reach the instance of the registration, and
-// their values both ways are what they were.
+// Both calls of a relayed exchange reach the instance of the registration. Values are
+// passed on unchanged in both directions.
 func TestRelayExchange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", relayed)
@@ -154,9 +149,7 @@ func TestRelayExchange(t *testing.T) {
 	if want := (GenerateEphemeralKeyResult{ServerPublic: theServerPublic, Salt: theSalt}); err != nil || challenge != want {
 		t.Errorf("result is %+v, %v, want %+v", challenge, err, want)
 	}
-	if want := (soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-		t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-	}
+	r.wantSent(t, soap.DSAPPSRPEphemeralKeyRequest{RegistrationID: "e3wfISG9", ClientPublic: "0aB"}, "backup")
 	r.wantTrace(t, "locate", "dsappSRPGenerateEphemeralKey")
 	r.wantActions(t)
 
@@ -182,16 +175,14 @@ func TestRelayExchange(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: result is %+v, %v, want %+v", name, got, err, c.want)
 		}
-		if want := (soap.DSAPPSRPEvidenceRequest{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-			t.Errorf("%s: command is %+v to %q, want %+v", name, r.servers.sent, r.servers.to.Instances, want)
-		}
+		r.wantSent(t, soap.DSAPPSRPEvidenceRequest{RegistrationID: "e3wfISG9", ClientEvidence: "1eF"}, "backup")
 		r.wantTrace(t, "locate", "dsappSRPGenerateActivationData")
 		r.wantActions(t, AuditProven)
 	}
 }
 
-// The calls of a relayed activation: what is asked of the gateway's own memory,
-// and what unknown registrations come to.
+// Calls of a relayed activation look up the registration. Calls for unknown registrations
+// are forwarded or refused by policy.
 func TestRelayUnknownRegistrations(t *testing.T) {
 	t.Parallel()
 	exchange := []Operation{OpGenerateEphemeralKey, OpGenerateActivationData}
@@ -231,7 +222,8 @@ func TestRelayUnknownRegistrations(t *testing.T) {
 	}
 }
 
-// The final call of a relayed activation is one by the registration.
+// The final call of a relayed activation has the registration identifier instead of the
+// user.
 func TestRelayActivateStandard(t *testing.T) {
 	t.Parallel()
 	for _, request := range []ActivateStandardRequest{
@@ -248,11 +240,9 @@ func TestRelayActivateStandard(t *testing.T) {
 		if want := []activation.Kind{activation.KindAffinity}; !slices.Equal(r.activation.kinds, want) {
 			t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 		}
-		if want := (soap.DSAPPSRPActivateRequest{
+		r.wantSent(t, soap.DSAPPSRPActivateRequest{
 			RegistrationID: "e3wfISG9", Response: request.Response, DerivationCode: request.DerivationCode,
-		}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-			t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-		}
+		}, "backup")
 		if r.activation.completed != theAdmission {
 			t.Errorf("completed %+v", r.activation.completed)
 		}
@@ -260,8 +250,8 @@ func TestRelayActivateStandard(t *testing.T) {
 	}
 }
 
-// What the server tells of an unknown registration's owner goes to the caller and
-// the audit, with the instance that knew it; nothing is removed.
+// For an unknown registration, result and audit event have the user of the server's
+// answer. Nothing is removed from the store.
 func TestRelayActivateUnknownStandard(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", relayed)
@@ -271,10 +261,8 @@ func TestRelayActivateUnknownStandard(t *testing.T) {
 		t.Errorf("result is %+v, %v, want %+v", got, err, want)
 	}
 	r.wantTrace(t, "admit confirmation", "dsappSRPActivate")
-	if want := []AuditEvent{{
+	r.wantAudits(t, AuditEvent{
 		Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
 		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
-	}}; !slices.Equal(r.events.audits, want) {
-		t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-	}
+	})
 }

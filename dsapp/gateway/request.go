@@ -23,7 +23,7 @@ type RetrieveRequest struct {
 
 // RetrieveResult is a pending request.
 type RetrieveResult struct {
-	// RequestMessage is a secure-channel message in upper-case hex.
+	// RequestMessage is a secure-channel message in upper-case hexadecimal digits.
 	RequestMessage string
 }
 
@@ -41,16 +41,17 @@ type CompleteRequest struct {
 type CancelRequest struct {
 	// SerialNumber of the device that retrieved the request.
 	SerialNumber form.SerialNumber
-	// Key is the plain key, or the key wrapped in a secure-channel message in hex.
+	// Key is the plain key, or the key wrapped in a secure-channel message in
+	// hexadecimal digits.
 	Key form.Key
 }
 
 // CancelResult is empty.
 type CancelResult struct{}
 
-// requests is one kind of pending requests, with the three operations on them and
-// the commands that these take.
-type requests struct {
+// requestKind is a kind of pending requests, with the three operations on them and the
+// commands that these send.
+type requestKind struct {
 	kind       ownership.Kind
 	retrieving Operation
 	retrieve   soap.Command[soap.RetrieveRequest, soap.Retrieved]
@@ -60,7 +61,7 @@ type requests struct {
 	cancel     soap.Command[soap.CancelRequest, soap.Done]
 }
 
-var logins = requests{
+var logins = requestKind{
 	kind:       ownership.Login,
 	retrieving: OpRetrieveLogin,
 	retrieve:   soap.GetPreparedSecureChallenge,
@@ -73,7 +74,7 @@ var logins = requests{
 	cancel:     soap.CancelAuthUser,
 }
 
-var signatures = requests{
+var signatures = requestKind{
 	kind:       ownership.Signature,
 	retrieving: OpRetrieveSignature,
 	retrieve:   soap.GetPreparedSignatureRequest,
@@ -86,8 +87,8 @@ var signatures = requests{
 	cancel:     soap.CancelAuthSignatureRequest,
 }
 
-// RetrieveLogin fetches a pending login. The first application to do so owns it:
-// everyone else is told that it does not exist.
+// RetrieveLogin fetches a pending login. The first application to do so owns it. All
+// others get the answer that it does not exist.
 func (g *Gateway) RetrieveLogin(ctx context.Context, c Caller, r RetrieveRequest) (RetrieveResult, error) {
 	return g.retrieve(ctx, c, logins, r)
 }
@@ -98,10 +99,10 @@ func (g *Gateway) RetrieveSignature(ctx context.Context, c Caller, r RetrieveReq
 }
 
 // CompleteLogin forwards the device's approval of a pending login to the instance
-// that holds it. Who may approve is for the authentication server to decide, by
-// the device's signature. If the store cannot be asked which instance it is, and
-// the one that the policy chose does not have the login while another may, the
-// operation is a Failure that is Unavailable.
+// that holds it. The authentication server decides who may approve, by the device's
+// signature. If the store fails, the instance is chosen by the policy. The operation
+// is then a Failure of kind Unavailable if that instance does not have the login and
+// another one may have it.
 func (g *Gateway) CompleteLogin(ctx context.Context, c Caller, r CompleteRequest) (AuthenticatedResult, error) {
 	return g.complete(ctx, c, logins, r)
 }
@@ -112,9 +113,10 @@ func (g *Gateway) CompleteSignature(ctx context.Context, c Caller, r CompleteReq
 	return g.complete(ctx, c, signatures, r)
 }
 
-// CancelLogin forwards the rejection of a pending login to the instance that
-// holds it, unless the request is known not to be the caller's, or the key is plain
-// and plain keys are refused or the store cannot be asked whose it is.
+// CancelLogin forwards the rejection of a pending login to the instance that holds
+// it. It is refused if somebody else is known to own the login, or if the key is
+// plain and plain keys are refused. It fails if the key is plain and the store cannot
+// be asked for the owner.
 func (g *Gateway) CancelLogin(ctx context.Context, c Caller, r CancelRequest) (CancelResult, error) {
 	return g.cancel(ctx, c, logins, r)
 }
@@ -124,44 +126,45 @@ func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest
 	return g.cancel(ctx, c, signatures, r)
 }
 
-func (g *Gateway) retrieve(ctx context.Context, c Caller, q requests, r RetrieveRequest) (_ RetrieveResult, err error) {
+func (g *Gateway) retrieve(ctx context.Context, c Caller, q requestKind, r RetrieveRequest) (_ RetrieveResult, err error) {
 	op := q.retrieving
 	defer func() { g.logFailure(ctx, op, err) }()
 	d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
-	if err := g.judge(ctx, op, d, err); err != nil {
+	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return RetrieveResult{}, err
 	}
 	retrieved, instance, err := authserver.Call(ctx, g.servers, authserver.Target{Search: true}, q.retrieve,
 		soap.RetrieveRequest{SerialNumber: r.SerialNumber, Key: r.Key})
 	if err != nil {
-		return RetrieveResult{}, serverError(err)
+		return RetrieveResult{}, fromServer(err)
 	}
-	// The key is used up, whatever the message is worth.
+	// The server gives a request out once, so the caller owns it even if the message
+	// turns out to be unusable.
 	owner := ownership.Owner{Application: c.Application, SerialNumber: string(r.SerialNumber), Instance: instance}
-	if err := g.claim(ctx, c, op, q.kind, r.Key, owner); err != nil {
+	if err := g.recordOwner(ctx, c, op, q.kind, r.Key, owner); err != nil {
 		return RetrieveResult{}, err
 	}
-	request, err := message[form.RequestMessage](retrieved.RequestMessage)
+	request, err := parseMessage[form.RequestMessage](retrieved.RequestMessage)
 	if err != nil {
-		return RetrieveResult{}, badAnswer("request message of instance %q %w", instance, err)
+		return RetrieveResult{}, badAnswerf("request message of instance %q %w", instance, err)
 	}
 	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, Subject: form.Subject{SerialNumber: string(r.SerialNumber), Instance: instance}})
 	return RetrieveResult{RequestMessage: string(request)}, nil
 }
 
-// claim makes o the owner of a request that an authentication server gave out. The
-// error is the refusal for whom another was faster. That no owner could be kept is
-// reported and no error: the server gives the request to nobody else.
-func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key form.PlainKey, o ownership.Owner) error {
-	won, err := g.ownership.Claim(ctx, kind, key, o)
+// recordOwner stores o as the owner of a request that an authentication server gave out.
+// It returns a *Refusal if another caller owns it already. Failing to store the owner is
+// reported, not returned: the server gives the request to nobody else.
+func (g *Gateway) recordOwner(ctx context.Context, c Caller, op Operation, kind ownership.Kind, key form.PlainKey, o ownership.Owner) error {
+	won, err := g.ownership.RecordOwner(ctx, kind, key, o)
 	switch {
 	case err != nil:
 		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictUnowned})
-		g.logger.LogAttrs(ctx, slog.LevelError, "the owner of a request could not be kept",
+		g.logger.LogAttrs(ctx, slog.LevelError, "the owner of a request could not be stored",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance), slog.Any("error", err))
 	case !won:
 		g.decided(ctx, OwnershipEvent{Operation: op, Verdict: VerdictLost})
-		g.logger.LogAttrs(ctx, slog.LevelWarn, "a request was given out twice; it was kept from the second device",
+		g.logger.LogAttrs(ctx, slog.LevelWarn, "the authentication server gave a request out twice; the second device did not get it",
 			slog.String("operation", string(op)), slog.String("instance", o.Instance))
 		g.audit(ctx, c, op, AuditEvent{Action: AuditRequestLost, Subject: form.Subject{SerialNumber: o.SerialNumber, Instance: o.Instance}})
 		return &Refusal{Codes: notFoundCodes}
@@ -171,11 +174,11 @@ func (g *Gateway) claim(ctx context.Context, c Caller, op Operation, kind owners
 	return nil
 }
 
-func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r CompleteRequest) (_ AuthenticatedResult, err error) {
+func (g *Gateway) complete(ctx context.Context, c Caller, q requestKind, r CompleteRequest) (_ AuthenticatedResult, err error) {
 	op := q.completing
 	defer func() { g.logFailure(ctx, op, err) }()
 	d, err := g.ownership.Completing(ctx, q.kind, r.Key)
-	if err := g.judge(ctx, op, d, err); err != nil {
+	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return AuthenticatedResult{}, err
 	}
 	instance := ""
@@ -187,27 +190,28 @@ func (g *Gateway) complete(ctx context.Context, c Caller, q requests, r Complete
 		event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
 		return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
 	}
-	g.release(ctx, op, d)
+	g.forgetOwner(ctx, op, d)
 	g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a, instance))
 	return authenticated(a), nil
 }
 
-// completionError turns an authentication server's error about a completion into
-// one of this package. Only one instance is given a completion: if it is not known
-// to hold the request, and another may, that it does not is no answer.
+// completionError converts the error of an authentication server about a completion.
+// The completion was sent to one instance only. If the gateway could not look up which
+// instance holds the request, "not found" of this one does not mean that the request
+// does not exist.
 func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err error) error {
 	refusal, refused := errors.AsType[*authserver.Refusal](err)
-	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.Blind != nil && g.servers.Replicated() {
+	if refused && refusal.Codes.StatusCodeEnum == notFoundCodes.StatusCodeEnum && d.StoreErr != nil && g.servers.Replicated() {
 		return &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: fmt.Errorf(
-			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.Blind)}
+			"instance %q does not have the request, which may be on another one: %w", refusal.Instance, d.StoreErr)}
 	}
 	if kind == ownership.Login {
 		return g.loginError(err, true)
 	}
-	return serverError(err)
+	return fromServer(err)
 }
 
-func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequest) (_ CancelResult, err error) {
+func (g *Gateway) cancel(ctx context.Context, c Caller, q requestKind, r CancelRequest) (_ CancelResult, err error) {
 	op := q.cancelling
 	defer func() { g.logFailure(ctx, op, err) }()
 	wrapped := r.Key.Wrapped()
@@ -215,33 +219,34 @@ func (g *Gateway) cancel(ctx context.Context, c Caller, q requests, r CancelRequ
 		r.Key = form.Key(strings.ToUpper(string(r.Key)))
 	}
 	event := AuditEvent{Action: AuditCancelRefused, Subject: form.Subject{SerialNumber: string(r.SerialNumber)}}
-	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Claimant{Application: c.Application, SerialNumber: string(r.SerialNumber)})
-	if err := g.judge(ctx, op, d, err); err != nil {
+	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Caller{Application: c.Application, SerialNumber: string(r.SerialNumber)})
+	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 	}
-	// A wrapped key does not tell which request it means.
+	// Which of the device's requests a wrapped key means, and so the instance, is not
+	// known.
 	to := authserver.Target{Instances: d.Instances, Search: wrapped}
 	_, instance, err := authserver.Call(ctx, g.servers, to, q.cancel, soap.CancelRequest{SerialNumber: r.SerialNumber, KeyMessage: r.Key})
 	if err != nil {
 		event.Instance = instanceOf(err)
-		return CancelResult{}, g.auditRefusal(ctx, c, op, event, serverError(err))
+		return CancelResult{}, g.auditRefusal(ctx, c, op, event, fromServer(err))
 	}
-	g.release(ctx, op, d)
+	g.forgetOwner(ctx, op, d)
 	event.Action, event.Instance = AuditCancelled, instance
 	g.audit(ctx, c, op, event)
 	return CancelResult{}, nil
 }
 
-// judge reports a decision about a pending request. It returns nil if the call is
-// to be forwarded, otherwise the operation's error.
-func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision, err error) error {
+// reportDecision reports a decision about a pending request. It returns nil if the call
+// is to be forwarded, otherwise the error of the operation.
+func (g *Gateway) reportDecision(ctx context.Context, op Operation, d ownership.Decision, err error) error {
 	if err != nil {
-		return ownershipError(err)
+		return fromOwnership(err)
 	}
-	g.decided(ctx, OwnershipEvent{Operation: op, Verdict: verdict(d)})
-	if d.Blind != nil {
+	g.decided(ctx, OwnershipEvent{Operation: op, Verdict: verdictOf(d)})
+	if d.StoreErr != nil {
 		g.logger.LogAttrs(ctx, slog.LevelWarn, "forwarding a request without knowing its owner",
-			slog.String("operation", string(op)), slog.Any("error", d.Blind))
+			slog.String("operation", string(op)), slog.Any("error", d.StoreErr))
 	}
 	switch d.Verdict {
 	case ownership.Forward:
@@ -253,10 +258,10 @@ func (g *Gateway) judge(ctx context.Context, op Operation, d ownership.Decision,
 	}
 }
 
-// verdict is what is told of a decision.
-func verdict(d ownership.Decision) Verdict {
+// verdictOf returns the verdict that is reported for a decision.
+func verdictOf(d ownership.Decision) Verdict {
 	switch {
-	case d.Blind != nil:
+	case d.StoreErr != nil:
 		return VerdictBlind
 	case d.Verdict == ownership.AlreadyOwned:
 		return VerdictAlreadyOwned
@@ -273,7 +278,7 @@ func verdict(d ownership.Decision) Verdict {
 	}
 }
 
-// release forgets the owner of a request that is over.
-func (g *Gateway) release(ctx context.Context, op Operation, d ownership.Decision) {
-	g.tolerated(ctx, op, "forgetting the owner of a request", g.ownership.Release(ctx, d))
+// forgetOwner removes the owner of a request that was completed or cancelled.
+func (g *Gateway) forgetOwner(ctx context.Context, op Operation, d ownership.Decision) {
+	g.logCleanup(ctx, op, "forgetting the owner of a request", g.ownership.Release(ctx, d))
 }

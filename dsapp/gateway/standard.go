@@ -10,27 +10,28 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// enrolStandard registers a user for a standard licence.
-func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest) (enrolled, error) {
+// registerStandard registers a user for a standard licence.
+func (g *Gateway) registerStandard(ctx context.Context, r RegisterActivationRequest) (serverRegistration, error) {
 	answer, instance, err := authserver.Call(ctx, g.servers, authserver.Target{}, soap.Register, soap.RegisterRequest{
 		UserID: r.UserID, Domain: r.Domain, StaticPassword: r.StaticPassword, SerialNumber: r.SerialNumber,
 	})
 	if err != nil {
-		return enrolled{}, serverError(err)
+		return serverRegistration{}, fromServer(err)
 	}
-	e := enrolled{
+	e := serverRegistration{
 		instance:     instance,
 		serialNumber: cmp.Or(answer.SerialNumber, string(r.SerialNumber)),
 	}
 	if e.data.ActivationCode, err = form.Parse[form.ActivationCode](answer.ActivationCode); err != nil {
-		e.unusable = badAnswer("activation code of instance %q %w", instance, err)
+		e.unusable = badAnswerf("activation code of instance %q %w", instance, err)
 	}
 	if e.data.EventReactivationCounter, err = form.Parse[form.EventCounter](answer.EventReactivationCounter); err != nil {
-		e.unusable = badAnswer("event reactivation counter of instance %q %w", instance, err)
+		e.unusable = badAnswerf("event reactivation counter of instance %q %w", instance, err)
 	}
-	// That a licence can be asked for is not documented: the server may ignore it.
+	// The server may ignore the serial number: the vendor does not document whether a
+	// licence can be chosen.
 	if r.SerialNumber != "" && e.serialNumber != string(r.SerialNumber) {
-		e.unusable = badAnswer("instance %q registered another licence than was asked for", instance)
+		e.unusable = badAnswerf("instance %q registered another licence than the one asked for", instance)
 	}
 	return e, nil
 }
@@ -38,20 +39,20 @@ func (g *Gateway) enrolStandard(ctx context.Context, r RegisterActivationRequest
 // ActivateStandardRequest completes the activation of a standard licence.
 type ActivateStandardRequest struct {
 	RegistrationIdentifier form.Identifier
-	// Response is the device's first one-time password. Either it or
+	// Response is the device's first one-time password. Exactly one of Response and
 	// DerivationCode is given.
 	Response form.Response
-	// DerivationCode binds the device.
+	// DerivationCode binds the licence to the device.
 	DerivationCode form.DerivationCode
 }
 
-// ActivateStandard completes the activation of a standard licence at the instance
-// that holds the registration. Its success removes the registration.
+// ActivateStandard completes the activation of a standard licence at the instance that
+// holds the registration. Its success removes the registration.
 //
-// An unknown registration of the gateway's own exchange is always refused: the
-// authentication server would have to be told whose it is. That of a relayed
-// exchange, which is told the identifier only, is forwarded if unknown ones are.
-// Every refusal is audited, of a server's with the instance that refused.
+// With the gateway's own exchange an unknown registration is always refused, because the
+// authentication server needs its user. With ExchangeRelay the server needs only the
+// identifier, so that unknown registrations are forwarded if Config.UnknownRegistrations
+// says so. Every refusal is audited, one of a server with its instance.
 func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStandardRequest) (_ ActivateResult, err error) {
 	defer func() { g.logFailure(ctx, OpActivateStandard, err) }()
 	switch {

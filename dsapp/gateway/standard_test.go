@@ -13,8 +13,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
-// A standard licence is kept under an identifier of the gateway's own, with the
-// serial number that is certain: the server's, or the one asked for.
+// A standard licence is stored under an identifier of the gateway. Its serial number is
+// the server's or else that of the request.
 func TestRegisterStandard(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ asked, told, kept string }{
@@ -43,29 +43,24 @@ func TestRegisterStandard(t *testing.T) {
 			if want := (RegisterActivationResult{RegistrationIdentifier: "Drawn.8-chars", ActivationPassword: theActivationPassword, ExpiresAt: theExpiry}); got != want {
 				t.Errorf("result is %+v, want %+v", got, want)
 			}
-			if want := (soap.RegisterRequest{
+			r.wantSent(t, soap.RegisterRequest{
 				UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: theStaticPassword, SerialNumber: form.SerialNumber(c.asked),
-			}); r.servers.sent != want {
-				t.Errorf("command is %+v, want %+v", r.servers.sent, want)
-			}
-			if want := (activation.Registration{
+			})
+			r.wantRegistration(t, activation.Registration{
 				Kind: activation.KindStandard, Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
 				Data:    activation.ActivationData{ActivationCode: theActivationCode, EventReactivationCounter: theEventCounter},
 				Started: theTime,
-			}); r.activation.registration != want {
-				t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
-			}
-			if want := []AuditEvent{{
+			})
+			r.wantAudits(t, AuditEvent{
 				Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "Drawn.8-chars",
 				Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
-			}}; !slices.Equal(r.events.audits, want) {
-				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-			}
+			})
 		})
 	}
 }
 
-// Another licence than was asked for is nobody's, and in the audit trail.
+// A registration of another licence than the one asked for is a failure, and audited as
+// lost.
 func TestRegisterStandardNonsense(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ told, audited string }{
@@ -82,16 +77,14 @@ func TestRegisterStandardNonsense(t *testing.T) {
 		}
 		wantError(t, err, &Failure{Kind: BadAnswer})
 		r.wantTrace(t, "reserve", "REGISTER", "release")
-		if want := []AuditEvent{{
+		r.wantAudits(t, AuditEvent{
 			Action: AuditRegistrationLost, Operation: OpRegisterActivation, Application: "bank-site",
 			Subject: form.Subject{UserID: "jane.doe", SerialNumber: c.audited, Instance: "backup"},
-		}}; !slices.Equal(r.events.audits, want) {
-			t.Errorf("%s: audit is %+v, want %+v", name, r.events.audits, want)
-		}
+		})
 	}
 }
 
-// A registration that the authentication server did not make is not kept.
+// A registration that the authentication server did not make is not stored.
 func TestRegisterStandardFails(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -118,8 +111,8 @@ func registerStandard(ctx context.Context, r *rig) error {
 	return err
 }
 
-// Without the memory of a standard licence nobody can be told its activation
-// code, whatever is done with unknown registrations.
+// A standard licence that could not be stored is a failure, even if unknown registrations
+// are forwarded: its activation code is lost.
 func TestRegisterStandardNotKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ForwardUnknown)
@@ -128,7 +121,7 @@ func TestRegisterStandardNotKept(t *testing.T) {
 	r.wantActions(t, AuditRegistrationLost)
 }
 
-// The final call names whom the registration is for and goes where it was made.
+// The final call has the user of the registration and goes to its instance.
 func TestActivateStandard(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -162,25 +155,22 @@ func TestActivateStandard(t *testing.T) {
 			if want := []activation.Kind{activation.KindStandard}; !slices.Equal(r.activation.kinds, want) {
 				t.Errorf("admitted %q, want %q", r.activation.kinds, want)
 			}
-			if want := (soap.ActivateRequest{
+			r.wantSent(t, soap.ActivateRequest{
 				UserID: "jane.doe", Domain: "mydomain.com", Response: c.request.Response, DerivationCode: c.request.DerivationCode,
-			}); r.servers.sent != want || !slices.Equal(r.servers.to.Instances, at("backup")) {
-				t.Errorf("command is %+v to %q, want %+v", r.servers.sent, r.servers.to.Instances, want)
-			}
+			}, "backup")
 			if r.activation.completed != theAdmission {
 				t.Errorf("completed %+v, want %+v", r.activation.completed, theAdmission)
 			}
-			if want := []AuditEvent{{
+			r.wantAudits(t, AuditEvent{
 				Action: AuditActivated, Operation: OpActivateStandard, Application: "bank-site", Registration: "e3wfISG9",
 				Subject: form.Subject{UserID: c.want.UserID, Domain: c.want.Domain, SerialNumber: c.want.SerialNumber, Instance: c.instance},
-			}}; !slices.Equal(r.events.audits, want) {
-				t.Errorf("audit is %+v, want %+v", r.events.audits, want)
-			}
+			})
 		})
 	}
 }
 
-// Of an unknown registration nobody knows the user, who would have to be named.
+// The final call for an unknown registration is refused, because the server needs the
+// user.
 func TestUnknownStandardIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []UnknownRegistrations{RefuseUnknown, ForwardUnknown} {

@@ -12,39 +12,40 @@ type Verdict string
 
 // The verdicts.
 const (
-	// Forward the call; the authentication server decides.
+	// Forward means that the authentication server decides.
 	Forward Verdict = "forward"
-	// AlreadyOwned means that the request was retrieved before: for others it is
-	// no longer there.
+	// AlreadyOwned means that the request was retrieved before, so that it does not exist
+	// for other callers.
 	AlreadyOwned Verdict = "already_owned"
-	// Foreign means that it is not the caller's to cancel.
+	// Foreign means that the caller may not cancel the request, because it has another
+	// owner or, with RefuseUnknown, no known one.
 	Foreign Verdict = "foreign"
-	// PlainKey means that nothing is cancelled by a plain key.
+	// PlainKey means that cancellations by a plain key are refused.
 	PlainKey Verdict = "plain_key"
 )
 
-// Decision is what to do with one call about a request.
+// Decision says what to do with one call about a request.
 //
-// It comes with an error only if the call must not be answered: there is a claim
-// that cannot be read, the store cannot be asked for the owner of a request that is
-// cancelled by its plain key, or the caller's context has ended.
+// Instead of a decision there is an error if the owner has to be known and is not: a claim
+// cannot be read, the store fails for a cancellation that depends on the owner, or the
+// caller's context has ended.
 type Decision struct {
 	Verdict Verdict
-	// Known reports that an owner was found, for reports.
+	// Known says whether an owner was found.
 	Known bool
-	// Instances to forward to, in order, none twice. If there is none, any
-	// instance may hold the request.
+	// Instances to forward to, in order, each once. If there is none, any instance may
+	// hold the request.
 	Instances []string
-	// Blind is why the store could not be asked, else nil. The decision is then
-	// the one for a request without an owner.
-	Blind error
+	// StoreErr is the error of the store if it could not be asked for the owner, else
+	// nil. The decision is then that for a request without an owner.
+	StoreErr error
 
-	// release is the claim that Release removes, nil for none.
-	release *held
+	// release is the claim for Release to remove, nil for none.
+	release *openedClaim
 }
 
-// Claimant is who wants to cancel a request.
-type Claimant struct {
+// Caller is the application and device that cancel a request.
+type Caller struct {
 	// Application is the name of the caller's key.
 	Application string
 	// SerialNumber of the device.
@@ -57,23 +58,23 @@ type operation int
 const (
 	retrieving operation = iota
 	completing
-	// cancelling is that of the request with a plain key.
+	// cancelling is about the request with a plain key.
 	cancelling
-	// cancellingWrapped is that of one of a device's requests.
+	// cancellingWrapped is about one of a device's requests, it is not known which.
 	cancellingWrapped
 )
 
-// held is a claim that was opened.
-type held struct {
+// openedClaim is a claim with its owner opened.
+type openedClaim struct {
 	kind  Kind
 	key   string
 	token Token
 	owner Owner
 }
 
-// decide judges a call about the claims that were found: that to a request with
-// a plain key, or all of the claimant's device.
-func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Decision {
+// decide decides about a call. found is the claim to the request or, for
+// cancellingWrapped, all claims of the caller's device.
+func decide(op operation, found []openedClaim, c Caller, unknown UnknownRequests) Decision {
 	if len(found) == 0 {
 		if op >= cancelling && unknown == RefuseUnknown {
 			return Decision{Verdict: Foreign}
@@ -96,28 +97,28 @@ func decide(op operation, found []held, c Claimant, unknown UnknownRequests) Dec
 			d.Instances = append(d.Instances, h.owner.Instance)
 		}
 	}
-	// Of several requests, the authentication server alone knows which one the
-	// key means.
+	// Of several requests, only the authentication server knows which one the wrapped key
+	// means.
 	if d.Verdict == Forward && len(found) == 1 {
 		d.release = &found[0]
 	}
 	return d
 }
 
-// conclude decides on what was found, or without it if err says that the store
-// could not be asked. A plain key proves nothing about who sends it, so that a
-// cancel by one is not forwarded without knowing the owner: an outage, which load
-// can bring about, would let anybody cancel. A wrapped key was made by the device,
-// which the authentication server checks.
-func (s *Service) conclude(ctx context.Context, op operation, found []held, c Claimant, err error) (Decision, error) {
+// decision decides with the claims that were found, or without them if err says that the
+// store failed. A plain key proves nothing about its sender. Without the owner a
+// cancellation by a plain key is therefore not forwarded: otherwise anybody could cancel
+// during an outage, which an attacker can cause by load. A wrapped key was made by the
+// device, which the authentication server verifies.
+func (s *Service) decision(ctx context.Context, op operation, found []openedClaim, c Caller, err error) (Decision, error) {
 	d := decide(op, found, c, s.unknown)
 	if err == nil {
 		return d, nil
 	}
 	err = fmt.Errorf("%w: asking for owner: %w", ErrUnavailable, err)
-	if errors.Is(err, errUnread) || op == cancelling || d.Verdict != Forward || ctx.Err() != nil {
+	if errors.Is(err, errUnreadable) || op == cancelling || d.Verdict != Forward || ctx.Err() != nil {
 		return Decision{}, err
 	}
-	d.Blind = err
+	d.StoreErr = err
 	return d, nil
 }

@@ -9,16 +9,16 @@ import (
 // ownerVersion is the first byte of an encoded owner.
 const ownerVersion = 1
 
-// maxName is the longest name in an encoded owner, in bytes.
+// maxName is the greatest length of a member of Owner in bytes.
 const maxName = 255
 
-// sealedOwner is what a sealed value is, as its label says.
+// sealedOwner is the kind in the labels of sealed owners.
 const sealedOwner = "ownership"
 
-// Owner is who retrieved a request, and where it is. No member is empty or longer
-// than 255 bytes.
+// Owner says who retrieved a request and which instance holds it. Every member has 1 to
+// 255 bytes.
 type Owner struct {
-	// Application is the name of the key with which it was retrieved.
+	// Application is the name of the API key with which the request was retrieved.
 	Application string
 	// SerialNumber of the device.
 	SerialNumber string
@@ -26,12 +26,13 @@ type Owner struct {
 	Instance string
 }
 
-// label binds a sealed owner to its claim: it cannot be moved to another request.
+// label returns the label of a sealed owner. It binds the owner to the request and to the
+// token of the claim.
 func label(kind Kind, c Claim) seal.Label {
 	return seal.Label{Kind: sealedOwner, Identifier: string(kind) + "/" + c.Key, Generation: c.Token}
 }
 
-// encode returns o as bytes: a version, then every member behind its length.
+// encode returns o as bytes: a version, then every member after its length in one byte.
 func (o Owner) encode() ([]byte, error) {
 	b := []byte{ownerVersion}
 	for _, name := range []string{o.Application, o.SerialNumber, o.Instance} {
@@ -44,7 +45,7 @@ func (o Owner) encode() ([]byte, error) {
 	return b, nil
 }
 
-// decodeOwner reads what encode wrote and nothing else.
+// decodeOwner decodes what encode returns. It reports false for everything else.
 func decodeOwner(b []byte) (Owner, bool) {
 	if len(b) == 0 || b[0] != ownerVersion {
 		return Owner{}, false

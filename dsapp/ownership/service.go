@@ -1,10 +1,10 @@
-// Package ownership remembers which application and device retrieved a pending
-// login or signature, and which instance of the authentication server holds it.
-// The first application to retrieve a request owns it: only this one may cancel
-// it, and what follows goes to the instance that holds it.
+// Package ownership remembers which application and device retrieved a pending login or
+// signature, and which instance of the authentication server holds it. The first
+// application to retrieve a request owns it: only this application may cancel it, and
+// later calls about it go to the instance that holds it.
 //
-// This knowledge is a cache. The authentication server has the last word on
-// every request, so work goes on without it while the store is out of reach.
+// The store is a cache: the authentication server decides about every request in the end.
+// Most calls therefore go on without the store while it cannot be reached.
 package ownership
 
 import (
@@ -27,24 +27,23 @@ const DefaultLifetime = 5 * time.Minute
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 3 * time.Second
 
-// claimAttempts is how often a claim is tried: again if the outcome is unknown.
-const claimAttempts = 2
+// recordAttempts is how often an owner is stored if the outcome is unknown.
+const recordAttempts = 2
 
-// ErrDamaged is wrapped by the error of a Store for a claim that no Store can have
-// written.
+// ErrDamaged is wrapped by the error of a Store for a stored claim that no Store writes.
 var ErrDamaged = errors.New("damaged claim")
 
-// ErrUnavailable is wrapped by every error of a Service: the store or the sealing
-// keys cannot be used, or a stored claim cannot be opened.
+// ErrUnavailable is wrapped by every error of a Service. It means that the store or the
+// sealing keys cannot be used, or that a stored claim cannot be opened.
 var ErrUnavailable = errors.New("ownership unavailable")
 
-// errUnread is wrapped by errors about a claim that is there and cannot be read.
-// It is never treated as unknown: that would let whoever can spoil the store or
-// take the keys away have foreign requests cancelled.
-var errUnread = errors.New("stored claim")
+// errUnreadable is wrapped by errors about a claim that exists and cannot be read. It is
+// never treated as absent: otherwise whoever can damage the store or remove the keys
+// could have the requests of others cancelled.
+var errUnreadable = errors.New("stored claim")
 
-// UnknownRequests is what to do with the cancellation of a request that nobody
-// is known to own.
+// UnknownRequests says what to do with the cancellation of a request without a known
+// owner.
 type UnknownRequests string
 
 // The values of UnknownRequests.
@@ -55,34 +54,34 @@ const (
 	RefuseUnknown UnknownRequests = "refuse"
 )
 
-// PlainCancels is what to do with the cancellation of a request by its plain key.
-// The serial number of the device is no more than a claim of the caller then.
+// PlainCancels says what to do with the cancellation of a request by its plain key. With
+// a plain key nothing proves that the caller has the device whose serial number it names.
 type PlainCancels string
 
 // The values of PlainCancels.
 const (
-	// ForwardPlain judges it by who retrieved the request.
+	// ForwardPlain forwards it for the owner of the request.
 	ForwardPlain PlainCancels = "forward"
 	// RefusePlain refuses it.
 	RefusePlain PlainCancels = "refuse"
 )
 
-// Config is what a Service works with.
+// Config is the configuration of a Service.
 type Config struct {
-	// Open returns the store of the claims, which it opens if need be, and the sealing
-	// keys. Every operation calls it once. If only the keys cannot be had, the store
-	// comes with the error: what nobody claimed is known without keys. Required.
+	// Open returns the store of the claims, which it opens if necessary, and the sealing
+	// keys. Every operation calls it once. If only the keys fail, it returns the store
+	// with the error: that a request has no owner is known without keys. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
-	// Lifetime is how long a claim is kept unless it is released before: 1 s to 24 h, 0
+	// Lifetime is how long a claim is kept if it is not released before: 1 s to 24 h, 0
 	// for DefaultLifetime.
 	Lifetime time.Duration
 	// Unknown is ForwardUnknown if empty.
 	Unknown UnknownRequests
 	// PlainCancel is ForwardPlain if empty.
 	PlainCancel PlainCancels
-	// Logger gets what only the operator may know; nil for no log.
+	// Logger gets details that clients must not learn; nil for no log.
 	Logger *slog.Logger
-	// Alarm is told of stored values that cannot be used; nil for no alarms.
+	// Alarm is called for stored values that cannot be used; nil for no alarms.
 	Alarm func(ctx context.Context, a seal.Alarm)
 }
 
@@ -97,8 +96,8 @@ type Service struct {
 	alarm       func(ctx context.Context, a seal.Alarm)
 }
 
-// New returns a Service. It uses neither store nor keys yet. The error about an
-// option is an *option.Error.
+// New returns a Service without opening store or keys. The error is an *option.Error for
+// an invalid option.
 func New(c Config) (*Service, error) {
 	c.Lifetime = cmp.Or(c.Lifetime, DefaultLifetime)
 	c.Unknown = cmp.Or(c.Unknown, ForwardUnknown)
@@ -129,65 +128,65 @@ func New(c Config) (*Service, error) {
 	}, nil
 }
 
-// Retrieving decides on a device's wish to retrieve a request: AlreadyOwned if it
-// was retrieved before, else Forward. See Decision for the error.
+// Retrieving decides whether a device may retrieve a request: AlreadyOwned if it was
+// retrieved before, else Forward. See Decision for the error.
 func (s *Service) Retrieving(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
-	found, err := s.owner(ctx, kind, string(key))
-	return s.conclude(ctx, retrieving, found, Claimant{}, err)
+	found, err := s.claimTo(ctx, kind, string(key))
+	return s.decision(ctx, retrieving, found, Caller{}, err)
 }
 
-// Completing decides on the completion of a request: always Forward, to the
-// instance that holds it if that is known. See Decision for the error.
+// Completing decides about the completion of a request: always Forward, to the instance
+// that holds it if that is known. See Decision for the error.
 func (s *Service) Completing(ctx context.Context, kind Kind, key form.PlainKey) (Decision, error) {
-	found, err := s.owner(ctx, kind, string(key))
-	return s.conclude(ctx, completing, found, Claimant{}, err)
+	found, err := s.claimTo(ctx, kind, string(key))
+	return s.decision(ctx, completing, found, Caller{}, err)
 }
 
-// Cancelling decides on the cancellation of a request by c. A wrapped key does not
-// tell which of the device's requests it means: the instances are then those of
-// all that the application may cancel. A plain key is looked up unless it is refused
-// anyway. See Decision for the error.
-func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Claimant) (Decision, error) {
+// Cancelling decides about the cancellation of a request by c. The gateway cannot read
+// which of the device's requests a wrapped key means. The instances are then those of all
+// requests that the application may cancel. See Decision for the error.
+func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Caller) (Decision, error) {
 	if key.Wrapped() {
-		found, err := s.pending(ctx, kind, c.SerialNumber)
-		return s.conclude(ctx, cancellingWrapped, found, c, err)
+		found, err := s.claimsOf(ctx, kind, c.SerialNumber)
+		return s.decision(ctx, cancellingWrapped, found, c, err)
 	}
 	if s.refusePlain {
 		return Decision{Verdict: PlainKey}, nil
 	}
-	found, err := s.owner(ctx, kind, string(key))
-	return s.conclude(ctx, cancelling, found, c, err)
+	found, err := s.claimTo(ctx, kind, string(key))
+	return s.decision(ctx, cancelling, found, c, err)
 }
 
-// Claim makes o the owner of a request that was retrieved just now, and reports
-// whether it is: another one may have been faster. It does so even if ctx has
-// ended, and tries again if the outcome is unknown. The error wraps
-// ErrUnavailable; whether o owns the request is then unknown.
-func (s *Service) Claim(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
+// RecordOwner stores o as the owner of a request that was just retrieved, unless the
+// request has an owner. It reports whether o is the owner now. It works even if ctx has
+// ended, and tries again if the outcome is unknown. The error wraps ErrUnavailable;
+// whether o owns the request is then unknown.
+func (s *Service) RecordOwner(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
 	c := Claim{Key: string(key)}
 	rand.Read(c.Token[:])
-	store, err := s.seal(ctx, kind, &c, o)
+	store, err := s.sealOwner(ctx, kind, &c, o)
 	if err != nil {
-		return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
+		return false, fmt.Errorf("%w: storing owner: %w", ErrUnavailable, err)
 	}
-	for range claimAttempts {
+	for range recordAttempts {
 		won, err = s.claim(ctx, store, kind, c, o.SerialNumber)
 		if err == nil {
 			return won, nil
 		}
 	}
-	return false, fmt.Errorf("%w: claiming request: %w", ErrUnavailable, err)
+	return false, fmt.Errorf("%w: storing owner: %w", ErrUnavailable, err)
 }
 
+// claim makes one attempt to store c.
 func (s *Service) claim(ctx context.Context, store Store, kind Kind, c Claim, serialNumber string) (bool, error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	return store.Claim(ctx, kind, c, serialNumber, s.lifetime)
 }
 
-// Release forgets the claim that d was about, after the authentication server
-// completed or cancelled the request. It does so even if ctx has ended, and does
-// nothing if d leaves open which claim that is. The error wraps ErrUnavailable.
+// Release removes the claim that d was about, after the authentication server completed
+// or cancelled the request. It works even if ctx has ended. It does nothing if d does not
+// say which claim that is. The error wraps ErrUnavailable.
 func (s *Service) Release(ctx context.Context, d Decision) error {
 	if d.release == nil {
 		return nil
@@ -200,95 +199,96 @@ func (s *Service) Release(ctx context.Context, d Decision) error {
 		err = store.Release(ctx, r.kind, r.key, r.token, r.owner.SerialNumber)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: releasing request: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: removing owner: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// vault is the open store and the keys to what it holds. err says why there are no
-// keys, or not even a store.
-type vault struct {
+// openStore is the store with the sealing keys. err says why the keys, or the store and
+// the keys, are missing.
+type openStore struct {
 	store Store
 	ring  *seal.Keyring
 	err   error
 }
 
-func (s *Service) open(ctx context.Context) (v vault) {
+func (s *Service) open(ctx context.Context) (v openStore) {
 	v.store, v.ring, v.err = s.opener(ctx)
 	return v
 }
 
-// owner finds the claim to a request, if there is one.
-func (s *Service) owner(ctx context.Context, kind Kind, key string) ([]held, error) {
+// claimTo returns the claim to a request, none or one.
+func (s *Service) claimTo(ctx context.Context, kind Kind, key string) ([]openedClaim, error) {
 	v := s.open(ctx)
 	if v.store == nil {
 		return nil, v.err
 	}
 	c, found, err := v.store.Owner(ctx, kind, key)
 	if err != nil || !found {
-		return nil, s.read(ctx, kind, err)
+		return nil, s.readError(ctx, kind, err)
 	}
-	// It opens only as the claim to this request.
+	// A claim to another request does not open under this key.
 	c.Key = key
-	h, err := s.unseal(ctx, v, kind, c)
+	h, err := s.openClaim(ctx, v, kind, c)
 	if err != nil {
 		return nil, err
 	}
-	return []held{h}, nil
+	return []openedClaim{h}, nil
 }
 
-// pending finds the claims of a device.
-func (s *Service) pending(ctx context.Context, kind Kind, serialNumber string) ([]held, error) {
+// claimsOf returns the claims of a device.
+func (s *Service) claimsOf(ctx context.Context, kind Kind, serialNumber string) ([]openedClaim, error) {
 	v := s.open(ctx)
 	if v.store == nil {
 		return nil, v.err
 	}
 	claims, err := v.store.Pending(ctx, kind, serialNumber)
 	if err != nil {
-		return nil, s.read(ctx, kind, err)
+		return nil, s.readError(ctx, kind, err)
 	}
-	found := make([]held, 0, len(claims))
+	found := make([]openedClaim, 0, len(claims))
 	for _, c := range claims {
-		h, err := s.unseal(ctx, v, kind, c)
+		h, err := s.openClaim(ctx, v, kind, c)
 		if err != nil {
 			return nil, err
 		}
 		if h.owner.SerialNumber != serialNumber {
-			return nil, s.unopened(ctx, kind)
+			return nil, s.unopenedError(ctx, kind)
 		}
 		found = append(found, h)
 	}
 	return found, nil
 }
 
-// read raises the alarm for a claim that is damaged, which the store tells by err.
-func (s *Service) read(ctx context.Context, kind Kind, err error) error {
+// readError returns the error for err of the store. It raises the alarm if err means that
+// a claim is damaged.
+func (s *Service) readError(ctx context.Context, kind Kind, err error) error {
 	if !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	s.logger.ErrorContext(ctx, "stored claim is damaged", slog.String("request", string(kind)), slog.Any("error", err))
 	s.alarm(ctx, seal.Alarm{Event: seal.EventDamaged, Request: string(kind)})
-	return fmt.Errorf("%w: %w", errUnread, err)
+	return fmt.Errorf("%w: %w", errUnreadable, err)
 }
 
-// unseal returns the claim as it was sealed.
-func (s *Service) unseal(ctx context.Context, v vault, kind Kind, c Claim) (held, error) {
+// openClaim opens the sealed owner of a claim.
+func (s *Service) openClaim(ctx context.Context, v openStore, kind Kind, c Claim) (openedClaim, error) {
 	if v.err != nil {
-		return held{}, fmt.Errorf("%w: %w", errUnread, v.err)
+		return openedClaim{}, fmt.Errorf("%w: %w", errUnreadable, v.err)
 	}
 	plaintext, err := v.ring.Open(label(kind, c), c.Owner)
 	if err != nil {
-		return held{}, s.unopened(ctx, kind)
+		return openedClaim{}, s.unopenedError(ctx, kind)
 	}
 	o, ok := decodeOwner(plaintext)
 	if !ok {
-		return held{}, s.unopened(ctx, kind)
+		return openedClaim{}, s.unopenedError(ctx, kind)
 	}
-	return held{kind: kind, key: c.Key, token: c.Token, owner: o}, nil
+	return openedClaim{kind: kind, key: c.Key, token: c.Token, owner: o}, nil
 }
 
-// seal puts o into c as it is kept, and returns the store to keep it.
-func (s *Service) seal(ctx context.Context, kind Kind, c *Claim, o Owner) (Store, error) {
+// sealOwner seals o into c, and returns the store for it.
+func (s *Service) sealOwner(ctx context.Context, kind Kind, c *Claim, o Owner) (Store, error) {
 	plaintext, err := o.encode()
 	if err != nil {
 		return nil, err
@@ -303,16 +303,16 @@ func (s *Service) seal(ctx context.Context, kind Kind, c *Claim, o Owner) (Store
 	return store, err
 }
 
-// unopened raises the alarm for a claim that no key opens, or that is not where
-// it was put.
-func (s *Service) unopened(ctx context.Context, kind Kind) error {
+// unopenedError raises the alarm for a claim that no key opens or that was moved to
+// another request or device, and returns the error for it.
+func (s *Service) unopenedError(ctx context.Context, kind Kind) error {
 	s.logger.ErrorContext(ctx, "stored claim cannot be opened with any sealing key", slog.String("request", string(kind)))
 	s.alarm(ctx, seal.Alarm{Event: seal.EventUnopened, Request: string(kind)})
-	return fmt.Errorf("%w: %w", errUnread, seal.ErrUnopened)
+	return fmt.Errorf("%w: %w", errUnreadable, seal.ErrUnopened)
 }
 
-// detached returns a context for a store call that has to be made even though
-// the client has gone.
+// detached returns a context for a store call that must be made even if the client has
+// gone.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), detachedTimeout)
 }

@@ -1,4 +1,4 @@
-// Package store_test checks what all stores have in common.
+// Package store_test checks that the stores read what earlier versions stored.
 package store_test
 
 import (
@@ -25,15 +25,16 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// The folder testdata holds what an earlier version of the program stored: the file of an
-// embedded store, the keys of a Redis server, and what their phones know. What is in
-// there must be read by every later version.
+// The folder testdata has what an earlier version of the program stored: the file of an
+// embedded store, the keys of a Redis server, and what their phones know. Every later
+// version must be able to use it.
 
 var update = flag.Bool("update", false, "write the stores anew")
 
-// forever is longer than anybody runs these tests.
+// forever is longer than these files will be used.
 const forever = 100 * 365 * 24 * time.Hour
 
 // Identifiers of the registrations that were stored.
@@ -63,9 +64,9 @@ type phones struct {
 }
 
 var (
-	profile  = "rfc5054-2048-sha256"
-	origin   = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
-	claimant = ownership.Claimant{Application: "mobile-app", SerialNumber: serialNumber}
+	profile = "rfc5054-2048-sha256"
+	origin  = activation.Origin{Address: "192.0.2.1", Application: "mobile-app"}
+	device  = ownership.Caller{Application: "mobile-app", SerialNumber: serialNumber}
 )
 
 type bothStores interface {
@@ -73,7 +74,7 @@ type bothStores interface {
 	ownership.Store
 }
 
-// lasting is a store in which everything lasts.
+// lasting is a store in which no lifetime ends.
 type lasting struct{ bothStores }
 
 func (s lasting) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
@@ -136,22 +137,14 @@ func (s services) begin(t *testing.T, identifier, password string) (c *srp.Clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := hex.DecodeString(challenge.ServerPublic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(challenge.Salt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m1, err := c.Prove(b, public)
+	m1, err := c.Prove(digits.Decode(t, challenge.Salt), digits.Decode(t, challenge.ServerPublic))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, hex.EncodeToString(m1), challenge.Salt
 }
 
-// fill stores one of everything.
+// fill stores a registration in every state, a begun exchange and an owner.
 func (s services) fill(t *testing.T) phones {
 	t.Helper()
 	known := phones{Passwords: map[string]string{}}
@@ -180,14 +173,15 @@ func (s services) fill(t *testing.T) phones {
 	}
 	_, known.Evidence, _ = s.begin(t, waiting, known.Passwords[waiting])
 	_, _, known.Salt = s.begin(t, unknown, "any password")
-	owner := ownership.Owner{Application: claimant.Application, SerialNumber: serialNumber, Instance: "backup"}
-	if won, err := s.owners.Claim(t.Context(), ownership.Login, loginKey, owner); err != nil || !won {
+	owner := ownership.Owner{Application: device.Application, SerialNumber: serialNumber, Instance: "backup"}
+	if won, err := s.owners.RecordOwner(t.Context(), ownership.Login, loginKey, owner); err != nil || !won {
 		t.Fatalf("claim: %v, error %v", won, err)
 	}
 	return known
 }
 
-// check goes on with everything that was stored. Handshakes are not in every store.
+// check uses everything that was stored. handshakes says whether the store keeps
+// handshakes over a restart.
 func (s services) check(t *testing.T, known phones, handshakes bool) {
 	t.Helper()
 	if _, _, salt := s.begin(t, unknown, "any password"); salt != known.Salt {
@@ -209,15 +203,15 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 			t.Errorf("%s: %+v, error %v", identifier, a, err)
 		}
 	}
-	d, err := s.owners.Cancelling(t.Context(), ownership.Login, loginKey, claimant)
+	d, err := s.owners.Cancelling(t.Context(), ownership.Login, loginKey, device)
 	if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{"backup"}) {
 		t.Errorf("cancel of the owner: %+v, error %v", d, err)
 	}
-	d, err = s.owners.Cancelling(t.Context(), ownership.Login, loginKey, ownership.Claimant{Application: "other-app", SerialNumber: serialNumber})
+	d, err = s.owners.Cancelling(t.Context(), ownership.Login, loginKey, ownership.Caller{Application: "other-app", SerialNumber: serialNumber})
 	if err != nil || d.Verdict != ownership.Foreign {
 		t.Errorf("cancel of another: %+v, error %v", d, err)
 	}
-	d, err = s.owners.Cancelling(t.Context(), ownership.Login, "0A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F6071", claimant)
+	d, err = s.owners.Cancelling(t.Context(), ownership.Login, "0A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F6071", device)
 	if err != nil || d.Verdict != ownership.Forward || !slices.Equal(d.Instances, []string{"backup"}) {
 		t.Errorf("cancel with a wrapped key: %+v, error %v", d, err)
 	}

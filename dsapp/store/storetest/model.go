@@ -1,38 +1,129 @@
 package storetest
 
 import (
-	"bytes"
-	"fmt"
-	"maps"
 	"slices"
-	"testing"
-
-	"pgregory.net/rapid"
+	"strings"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// model says what a store must answer, as plainly as possible: no expiry, no
-// concurrency, no limits on memory.
-type model struct {
-	records    map[string]*entry
-	handshakes map[string][]activation.Handshake // the oldest first
-	told       map[string]bool
-	secret     []byte
+// Model is the specification of activation.Store and ownership.Store: what is stored, and
+// what every call answers and changes. It has no concurrency, no errors and no copies;
+// Memory adds these. Everything in it may be changed at any time.
+type Model struct {
+	// Records are the registrations by identifier, with tombstones and simulated ones.
+	Records map[string]*Entry
+	// Handshakes are those that wait for a proof, by identifier, the oldest first.
+	Handshakes map[string][]*Handshake
+	// Owners are the owners of requests.
+	Owners map[Request]*Owner
+	// Secret is the sealed simulation secret, nil if there is none.
+	Secret []byte
+	// Reserved is the number of records for which room is reserved.
+	Reserved int
+
+	now       func() time.Time
+	contended map[string]time.Time // when PutHandshake reported contention last
 }
 
-type entry struct {
+// Entry is a registration with its counters.
+type Entry struct {
 	activation.Record
-	reserved, activations, rights, devices, confirmations int
+	Expires time.Time
+	// Reserved attempts are those of failed proofs and of the proofs in flight.
+	Reserved int
+	InFlight map[activation.Token]bool
+	// Activations counts the successful proofs, Rights the devices that may still be added
+	// for them.
+	Activations, Rights int
+	// Devices counts the AdmitDevice calls of KindAffinity, Confirmations the final calls,
+	// both without those that were returned.
+	Devices, Confirmations int
+	Burned                 bool
 
-	inFlight    map[activation.Token]bool
-	burned      bool
-	last        activation.Token
-	lastOutcome bool
+	settled        activation.Token // the proof that was settled last
+	settledOutcome bool
 }
 
-func (m *model) create(r activation.Record, replaces activation.Generation) (activation.Record, bool) {
-	if e := m.records[r.Identifier]; e != nil && e.Kind != activation.KindSimulated {
+// Handshake is a handshake that waits for its proof.
+type Handshake struct {
+	activation.Handshake
+	Expires time.Time
+}
+
+// Request names a pending login or signature.
+type Request struct {
+	Kind ownership.Kind
+	Key  string
+}
+
+// Owner is the claim to a request.
+type Owner struct {
+	ownership.Claim
+	SerialNumber string
+	Expires      time.Time
+	// Unlisted says that the claim gave way to a later one in the list of the device.
+	Unlisted bool
+}
+
+func newModel(now func() time.Time) *Model {
+	return &Model{
+		Records: map[string]*Entry{}, Handshakes: map[string][]*Handshake{}, Owners: map[Request]*Owner{},
+		now: now, contended: map[string]time.Time{},
+	}
+}
+
+func (m *Model) over(end time.Time) bool { return !m.now().Before(end) }
+
+// Entry returns what is stored under an identifier, nil if there is nothing or it has
+// ended. A burned registration ends TombstoneLifetime after its lifetime.
+func (m *Model) Entry(id string) *Entry {
+	e := m.Records[id]
+	if e == nil {
+		return nil
+	}
+	end := e.Expires
+	if e.Burned {
+		end = end.Add(activation.TombstoneLifetime)
+	}
+	if m.over(end) {
+		delete(m.Records, id)
+		return nil
+	}
+	e.Lifetime = e.Expires.Sub(m.now())
+	return e
+}
+
+// live returns the registration if its lifetime has not passed.
+func (m *Model) live(id string) *Entry {
+	if e := m.Entry(id); e != nil && e.Lifetime > 0 {
+		return e
+	}
+	return nil
+}
+
+func (m *Model) add(r activation.Record, lifetime time.Duration) *Entry {
+	e := &Entry{Record: r, Expires: m.now().Add(lifetime), InFlight: map[activation.Token]bool{}}
+	m.Records[r.Identifier] = e
+	return e
+}
+
+// Waiting returns the handshakes that have not ended, the oldest first.
+func (m *Model) Waiting(id string) []*Handshake {
+	m.Handshakes[id] = slices.DeleteFunc(m.Handshakes[id], func(h *Handshake) bool { return m.over(h.Expires) })
+	return m.Handshakes[id]
+}
+
+// forget removes the handshakes, and that contention was reported.
+func (m *Model) forget(id string) {
+	delete(m.Handshakes, id)
+	delete(m.contended, id)
+}
+
+func (m *Model) create(r activation.Record, replaces activation.Generation) (existing activation.Record, created bool) {
+	if e := m.Entry(r.Identifier); e != nil && e.Kind != activation.KindSimulated {
 		if e.Generation == r.Generation {
 			return activation.Record{}, true
 		}
@@ -40,344 +131,210 @@ func (m *model) create(r activation.Record, replaces activation.Generation) (act
 			return withoutData(e.Record), false
 		}
 	}
-	m.records[r.Identifier] = &entry{Record: r, inFlight: map[activation.Token]bool{}}
+	m.add(r, r.Lifetime)
 	m.forget(r.Identifier)
 	return activation.Record{}, true
 }
 
-func (m *model) forget(id string) {
-	delete(m.handshakes, id)
-	delete(m.told, id)
+func (m *Model) load(id string) (activation.Record, bool) {
+	if e := m.Entry(id); e != nil {
+		return withoutData(e.Record), true
+	}
+	return activation.Record{}, false
 }
 
-func (m *model) put(id string, h activation.Handshake) (contended bool) {
-	var kept []activation.Handshake
-	for _, other := range m.handshakes[id] {
+func (m *Model) put(id string, h activation.Handshake) (contended bool) {
+	var kept []*Handshake
+	for _, other := range m.Waiting(id) {
 		contended = contended || other.Source != h.Source || other.Application != h.Application
 		if other.Source != h.Source {
 			kept = append(kept, other)
 		}
 	}
-	kept = append(kept, h)
-	m.handshakes[id] = kept[max(0, len(kept)-activation.MaxHandshakes):]
-	contended = contended && !m.told[id]
-	m.told[id] = m.told[id] || contended
+	kept = append(kept, &Handshake{h, m.now().Add(h.Lifetime)})
+	m.Handshakes[id] = kept[max(0, len(kept)-activation.MaxHandshakes):]
+	if h.Simulated && m.simulatedHandshakes() > MaxSimulated {
+		m.Handshakes[id] = m.Handshakes[id][:len(m.Handshakes[id])-1]
+	}
+	if last, ok := m.contended[id]; ok && !m.over(last.Add(activation.ContentionInterval)) {
+		return false
+	}
+	if contended {
+		m.contended[id] = m.now()
+	}
 	return contended
 }
 
-func (m *model) take(id string, token activation.Token, source activation.Tag, limit int) (activation.Handshake, bool) {
-	waiting := m.handshakes[id]
+func (m *Model) simulatedHandshakes() int {
+	n := 0
+	for id := range m.Handshakes {
+		for _, h := range m.Waiting(id) {
+			if h.Simulated {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (m *Model) simulatedRecords() int {
+	n := 0
+	for id := range m.Records {
+		if e := m.Entry(id); e != nil && e.Kind == activation.KindSimulated {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Model) take(id string, token activation.Token, source activation.Tag, limit int) (activation.Handshake, bool) {
+	waiting := m.Waiting(id)
 	if len(waiting) == 0 {
 		return activation.Handshake{}, false
 	}
-	i := slices.IndexFunc(waiting, func(h activation.Handshake) bool { return h.Source == source })
+	i := slices.IndexFunc(waiting, func(h *Handshake) bool { return h.Source == source })
 	if i < 0 {
 		i = len(waiting) - 1
 	}
-	h := waiting[i]
-	m.handshakes[id] = slices.Delete(waiting, i, i+1)
-	e := m.records[id]
-	if e == nil && h.Simulated && limit > 0 {
-		e = &entry{
-			Record:   activation.Record{Identifier: id, Generation: h.Generation, Kind: activation.KindSimulated},
-			inFlight: map[activation.Token]bool{},
-		}
-		m.records[id] = e
+	h := waiting[i].Handshake
+	m.Handshakes[id] = slices.Concat(waiting[:i], waiting[i+1:])
+	if m.Entry(id) == nil && h.Simulated && limit > 0 && m.simulatedRecords() < MaxSimulated {
+		m.add(activation.Record{Identifier: id, Generation: h.Generation, Kind: activation.KindSimulated}, h.RecordLifetime)
 	}
-	if e == nil || e.burned || e.Generation != h.Generation || e.reserved >= limit {
+	e := m.live(id)
+	if e == nil || e.Burned || e.Generation != h.Generation || e.Reserved >= limit {
 		return activation.Handshake{}, false
 	}
-	e.reserved++
-	e.inFlight[token] = true
+	e.Reserved++
+	e.InFlight[token] = true
 	return h, true
 }
 
-func (m *model) settle(id string, x activation.Settlement) (activation.Record, bool) {
-	e := m.records[id]
-	if e == nil || e.Generation != x.Generation {
+func (m *Model) settle(id string, s activation.Settlement) (activation.Record, bool) {
+	e := m.Entry(id)
+	if e == nil || e.Generation != s.Generation {
 		return activation.Record{}, false
 	}
-	if e.last == x.Token && !e.inFlight[x.Token] {
-		if e.lastOutcome && !e.burned {
+	if !e.InFlight[s.Token] {
+		if e.settled == s.Token && e.settledOutcome && !e.Burned {
 			return e.Record, true
 		}
 		return activation.Record{}, false
 	}
-	if !e.inFlight[x.Token] {
-		return activation.Record{}, false
-	}
-	delete(e.inFlight, x.Token)
-	result := activation.Record{}
-	ok := x.Proven && e.activations < x.MaxActivations && (e.Kind == activation.KindMDL || e.Kind == activation.KindStandard)
+	delete(e.InFlight, s.Token)
+	var result activation.Record
+	exchanges := e.Kind == activation.KindMDL || e.Kind == activation.KindStandard
+	ok := s.Proven && exchanges && e.Lifetime > 0 && e.Activations < s.MaxActivations
 	if ok {
-		e.reserved--
-		e.activations++
-		e.rights++
+		e.Reserved--
+		e.Activations++
+		e.Rights++
 		result = e.Record
 	}
-	e.last, e.lastOutcome = x.Token, ok
-	if e.reserved >= x.MaxAttempts && len(e.inFlight) == 0 {
-		e.burned = true
-		e.Verifier, e.Data = nil, nil
+	e.settled, e.settledOutcome = s.Token, ok
+	if e.Reserved >= s.MaxAttempts && len(e.InFlight) == 0 {
+		e.Burned, e.Verifier, e.Data = true, nil, nil
 	}
 	return result, ok
 }
 
-func (m *model) admitDevice(id string, limit int) (activation.Record, bool) {
-	e := m.records[id]
+func (m *Model) admitDevice(id string, limit int) (activation.Record, bool) {
+	e := m.live(id)
 	switch {
 	case e == nil:
 		return activation.Record{}, false
-	case e.Kind == activation.KindAffinity && e.devices < limit:
-		e.devices++
-	case e.Kind == activation.KindMDL && e.rights > 0:
-		e.rights--
+	case e.Kind == activation.KindAffinity && e.Devices < limit:
+		e.Devices++
+	case e.Kind == activation.KindMDL && e.Rights > 0:
+		e.Rights--
 	default:
 		return activation.Record{}, false
 	}
 	return withoutSecrets(e.Record), true
 }
 
-func (m *model) returnDevice(id string, g activation.Generation) {
-	e := m.records[id]
+func (m *Model) returnDevice(id string, g activation.Generation) {
+	e := m.Entry(id)
 	switch {
 	case e == nil || e.Generation != g:
-	case e.Kind == activation.KindMDL && e.rights < e.activations:
-		e.rights++
-	case e.Kind == activation.KindAffinity && e.devices > 0:
-		e.devices--
+	case e.Kind == activation.KindMDL:
+		e.Rights = min(e.Rights+1, e.Activations)
+	case e.Kind == activation.KindAffinity:
+		e.Devices = max(e.Devices-1, 0)
 	}
 }
 
-func (m *model) returnConfirmation(id string, g activation.Generation) {
-	if e := m.records[id]; e != nil && e.Generation == g && e.confirmations > 0 {
-		e.confirmations--
-	}
-}
-
-func (m *model) confirm(id string, limit int, kinds []activation.Kind) (activation.Record, bool) {
-	e := m.records[id]
-	if e == nil || !slices.Contains(kinds, e.Kind) {
+func (m *Model) confirm(id string, limit int, kinds []activation.Kind) (activation.Record, bool) {
+	e := m.live(id)
+	if e == nil || !slices.Contains(kinds, e.Kind) || e.Confirmations >= limit || e.Kind != activation.KindAffinity && e.Activations == 0 {
 		return activation.Record{}, false
 	}
-	if e.confirmations >= limit || e.Kind != activation.KindAffinity && e.activations == 0 {
-		return activation.Record{}, false
-	}
-	e.confirmations++
+	e.Confirmations++
 	return withoutSecrets(e.Record), true
 }
 
-func (m *model) remove(id string, g activation.Generation) {
-	if e := m.records[id]; e != nil && e.Generation == g {
-		delete(m.records, id)
+func (m *Model) returnConfirmation(id string, g activation.Generation) {
+	if e := m.Entry(id); e != nil && e.Generation == g {
+		e.Confirmations = max(e.Confirmations-1, 0)
+	}
+}
+
+func (m *Model) remove(id string, g activation.Generation) {
+	if e := m.Entry(id); e != nil && e.Generation == g {
+		delete(m.Records, id)
 		m.forget(id)
 	}
 }
 
-// checkModel plays random sequences of calls on an empty store and on the model.
-// Identifiers, generations, tokens and limits are drawn from small sets, so that
-// they meet often. Lifetimes do not end within a sequence.
-func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
-	t.Helper()
-	identifiers := rapid.SampledFrom([]string{"id-1", "id-2", "id-3"})
-	generations := rapid.Custom(func(t *rapid.T) activation.Generation {
-		return activation.Generation{rapid.ByteRange(1, 5).Draw(t, "generation")}
-	})
-	kinds := rapid.SampledFrom([]activation.Kind{activation.KindMDL, activation.KindMDL, activation.KindStandard, activation.KindAffinity})
-	limits := rapid.IntRange(0, 4)
-	// More than there is room for.
-	tags := rapid.Custom(func(t *rapid.T) activation.Tag {
-		return activation.Tag{rapid.ByteRange(0, activation.MaxHandshakes+1).Draw(t, "tag")}
-	})
-	blobs := rapid.SliceOfN(rapid.Byte(), 1, 40)
+func (m *Model) simulationSecret(candidate []byte) []byte {
+	if m.Secret == nil {
+		m.Secret = candidate
+	}
+	return m.Secret
+}
 
-	rapid.Check(t, func(rt *rapid.T) {
-		store := open(t)
-		m := &model{records: map[string]*entry{}, handshakes: map[string][]activation.Handshake{}, told: map[string]bool{}}
-		tokens := []activation.Token{{0xff}} // the first one is never taken
-		anyToken := func(t *rapid.T) activation.Token { return rapid.SampledFrom(tokens).Draw(t, "token") }
-		// Half of the drawn generations are the record's own.
-		generation := func(t *rapid.T, id string) activation.Generation {
-			if e := m.records[id]; e != nil && rapid.Bool().Draw(t, "own generation") {
-				return e.Generation
-			}
-			return generations.Draw(t, "generation")
+func (m *Model) replaceSimulationSecret(current, next []byte) bool {
+	replaced := m.Secret != nil && slices.Equal(m.Secret, current)
+	if replaced {
+		m.Secret = next
+	}
+	return replaced
+}
+
+// owner returns the claim to a request, nil if there is none or it has ended.
+func (m *Model) owner(r Request) *Owner {
+	if o := m.Owners[r]; o != nil && !m.over(o.Expires) {
+		return o
+	}
+	return nil
+}
+
+// listed returns the listed claims of a device, ordered by key.
+func (m *Model) listed(kind ownership.Kind, serialNumber string) []*Owner {
+	var listed []*Owner
+	for r, o := range m.Owners {
+		if r.Kind == kind && o.SerialNumber == serialNumber && !o.Unlisted && m.owner(r) != nil {
+			listed = append(listed, o)
 		}
-		agree := func(t *rapid.T, call string, got activation.Record, ok bool, err error, want activation.Record, wantOK bool) {
-			t.Helper()
-			if err != nil {
-				t.Fatalf("%s: %v", call, err)
-			}
-			if ok != wantOK {
-				t.Fatalf("%s: %v, the model says %v", call, ok, wantOK)
-			}
-			if problem := differ(got, want); problem != "" {
-				t.Fatalf("%s: %s", call, problem)
-			}
-		}
-		rt.Repeat(map[string]func(*rapid.T){
-			"": func(t *rapid.T) {
-				for _, id := range []string{"id-1", "id-2", "id-3"} {
-					want, found := activation.Record{}, false
-					if e := m.records[id]; e != nil {
-						want, found = withoutData(e.Record), true
-					}
-					got, ok, err := store.Load(t.Context(), id)
-					agree(t, "load "+id, got, ok, err, want, found)
-				}
-			},
-			"create": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				r := activation.Record{
-					Identifier: id, Generation: generation(t, id), Kind: kinds.Draw(t, "kind"),
-					Facts: blobs.Draw(t, "facts"), Lifetime: lifetime,
-				}
-				if r.Kind != activation.KindAffinity {
-					r.Verifier, r.Data = blobs.Draw(t, "verifier"), blobs.Draw(t, "data")
-				}
-				replaces := generation(t, id)
-				want, wantOK := m.create(r, replaces)
-				got, ok, err := store.Create(t.Context(), r, replaces)
-				agree(t, "create "+id, got, ok, err, want, wantOK)
-			},
-			"put handshake": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				h := activation.Handshake{
-					Generation: generation(t, id), Source: tags.Draw(t, "source"), Application: activation.Tag{rapid.ByteRange(0, 1).Draw(t, "application")},
-					State: blobs.Draw(t, "state"), Lifetime: lifetime, Simulated: rapid.Bool().Draw(t, "simulated"),
-				}
-				if h.Simulated {
-					h.RecordLifetime = lifetime
-				}
-				want := m.put(id, h)
-				if got, err := store.PutHandshake(t.Context(), id, h); err != nil || got != want {
-					t.Fatalf("put handshake of %s: contended %v, error %v, the model says %v", id, got, err, want)
-				}
-			},
-			"take": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				limit := limits.Draw(t, "attempts")
-				token := activation.Token{byte(len(tokens)), byte(len(tokens) >> 8)}
-				tokens = append(tokens, token)
-				source := tags.Draw(t, "source")
-				want, wantOK := m.take(id, token, source, limit)
-				got, ok, err := store.Take(t.Context(), id, token, source, limit)
-				if err != nil || ok != wantOK {
-					t.Fatalf("take of %s: %v, error %v, the model says %v", id, ok, err, wantOK)
-				}
-				if got.Generation != want.Generation || got.Source != want.Source || got.Application != want.Application || got.Simulated != want.Simulated || !bytes.Equal(got.State, want.State) {
-					t.Fatalf("take of %s: another handshake", id)
-				}
-			},
-			"settle": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				x := activation.Settlement{
-					Generation: generation(t, id), Token: anyToken(t), Proven: rapid.Bool().Draw(t, "proven"),
-					MaxAttempts: limits.Draw(t, "attempts"), MaxActivations: limits.Draw(t, "activations"),
-				}
-				if e := m.records[id]; e != nil && len(e.inFlight) > 0 && rapid.Bool().Draw(t, "in flight") {
-					x.Token = slices.MinFunc(slices.Collect(maps.Keys(e.inFlight)), func(a, b activation.Token) int {
-						return bytes.Compare(a[:], b[:])
-					})
-				} else if e != nil && rapid.Bool().Draw(t, "again") {
-					x.Token = e.last
-				}
-				want, wantOK := m.settle(id, x)
-				got, ok, err := store.Settle(t.Context(), id, x)
-				agree(t, "settle of "+id, got, ok, err, want, wantOK)
-			},
-			// A whole exchange: single calls seldom make one, and only after one is there
-			// anything to admit and to give back.
-			"exchange": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				e := m.records[id]
-				if e == nil {
-					return
-				}
-				h := activation.Handshake{Generation: e.Generation, Source: tags.Draw(t, "source"), State: blobs.Draw(t, "state"), Lifetime: lifetime}
-				contended := m.put(id, h)
-				if got, err := store.PutHandshake(t.Context(), id, h); err != nil || got != contended {
-					t.Fatalf("put handshake of %s: contended %v, error %v, the model says %v", id, got, err, contended)
-				}
-				token := activation.Token{byte(len(tokens)), byte(len(tokens) >> 8)}
-				tokens = append(tokens, token)
-				_, wantOK := m.take(id, token, h.Source, 4)
-				if _, ok, err := store.Take(t.Context(), id, token, h.Source, 4); err != nil || ok != wantOK {
-					t.Fatalf("take of %s: %v, error %v, the model says %v", id, ok, err, wantOK)
-				}
-				x := activation.Settlement{
-					Generation: e.Generation, Token: token, Proven: rapid.IntRange(0, 3).Draw(t, "proven") > 0, MaxAttempts: 4, MaxActivations: 3,
-				}
-				want, wantOK := m.settle(id, x)
-				got, ok, err := store.Settle(t.Context(), id, x)
-				agree(t, "settle of "+id, got, ok, err, want, wantOK)
-			},
-			"admit device": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				limit := limits.Draw(t, "attempts")
-				want, wantOK := m.admitDevice(id, limit)
-				got, ok, err := store.AdmitDevice(t.Context(), id, limit)
-				agree(t, "admit device of "+id, got, ok, err, want, wantOK)
-			},
-			"return device": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				g := generation(t, id)
-				m.returnDevice(id, g)
-				if err := store.ReturnDevice(t.Context(), id, g); err != nil {
-					t.Fatalf("return device of %s: %v", id, err)
-				}
-			},
-			"admit confirmation": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				limit := limits.Draw(t, "attempts")
-				kinds := rapid.SliceOfN(kinds, 0, 3).Draw(t, "kinds")
-				if e := m.records[id]; e != nil && rapid.Bool().Draw(t, "own kind") {
-					kinds = append(kinds, e.Kind)
-				}
-				want, wantOK := m.confirm(id, limit, kinds)
-				got, ok, err := store.AdmitConfirmation(t.Context(), id, limit, kinds...)
-				agree(t, fmt.Sprintf("admit confirmation of %s as %v", id, kinds), got, ok, err, want, wantOK)
-			},
-			"return confirmation": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				g := generation(t, id)
-				m.returnConfirmation(id, g)
-				if err := store.ReturnConfirmation(t.Context(), id, g); err != nil {
-					t.Fatalf("return confirmation of %s: %v", id, err)
-				}
-			},
-			"remove": func(t *rapid.T) {
-				id := identifiers.Draw(t, "identifier")
-				g := generation(t, id)
-				m.remove(id, g)
-				if err := store.Remove(t.Context(), id, g); err != nil {
-					t.Fatalf("remove %s: %v", id, err)
-				}
-			},
-			"simulation secret": func(t *rapid.T) {
-				candidate := blobs.Draw(t, "candidate")
-				if m.secret == nil {
-					m.secret = candidate
-				}
-				got, err := store.SimulationSecret(t.Context(), candidate)
-				if err != nil || !bytes.Equal(got, m.secret) {
-					t.Fatalf("simulation secret: another value, error %v", err)
-				}
-			},
-			"replace simulation secret": func(t *rapid.T) {
-				current, next := blobs.Draw(t, "current"), blobs.Draw(t, "next")
-				if rapid.Bool().Draw(t, "right") {
-					current = m.secret
-				}
-				want := m.secret != nil && bytes.Equal(m.secret, current)
-				if want {
-					m.secret = next
-				}
-				got, err := store.ReplaceSimulationSecret(t.Context(), current, next)
-				if err != nil || got != want {
-					t.Fatalf("replace simulation secret: %v, error %v, the model says %v", got, err, want)
-				}
-			},
-		})
-	})
+	}
+	slices.SortFunc(listed, func(a, b *Owner) int { return strings.Compare(a.Key, b.Key) })
+	return listed
+}
+
+func (m *Model) claim(kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) bool {
+	r := Request{kind, c.Key}
+	if o := m.owner(r); o != nil {
+		return o.Token == c.Token
+	}
+	if listed := m.listed(kind, serialNumber); len(listed) >= ownership.MaxPending {
+		slices.MinFunc(listed, func(a, b *Owner) int { return a.Expires.Compare(b.Expires) }).Unlisted = true
+	}
+	m.Owners[r] = &Owner{Claim: c, SerialNumber: serialNumber, Expires: m.now().Add(lifetime)}
+	return true
+}
+
+func (m *Model) release(r Request, token ownership.Token) {
+	if o := m.owner(r); o != nil && o.Token == token {
+		delete(m.Owners, r)
+	}
 }

@@ -9,17 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// claimants is how many callers claim one request at once.
+// claimants is how many callers store an owner of one request at once.
 const claimants = 256
 
 // RunOwnership checks that the stores returned by open keep the contract of
-// ownership.Store. Every call of open must return an empty store; open registers
-// its own cleanup. Tests run in parallel, each on a store of its own.
+// ownership.Store. Every call of open must return an empty store and register its own
+// cleanup. Tests run in parallel, each on a store of its own.
 func RunOwnership(t *testing.T, open func(t *testing.T) ownership.Store) {
 	t.Helper()
 	for _, tests := range [][]claimTest{
@@ -38,8 +37,8 @@ func RunOwnership(t *testing.T, open func(t *testing.T) ownership.Store) {
 	})
 }
 
-// BenchmarkOwnership measures what a request costs the store: it is looked up,
-// claimed, found for its cancel by key and by device, and released.
+// BenchmarkOwnership measures the calls for one request: it is looked up, claimed, looked up
+// by key and by device, and released.
 func BenchmarkOwnership(b *testing.B, store ownership.Store) {
 	b.Helper()
 	var keys atomic.Int64
@@ -162,7 +161,7 @@ func (s *claimSuite) listed(kind ownership.Kind, serialNumber string) []ownershi
 	return got
 }
 
-// differClaim tells in which member two claims differ.
+// differClaim returns a text about the first difference of two claims, or an empty one.
 func differClaim(got, want ownership.Claim) string {
 	switch {
 	case got.Key != want.Key:
@@ -175,7 +174,8 @@ func differClaim(got, want ownership.Claim) string {
 	return ""
 }
 
-// differClaims tells in what two lists differ, of which want may be in any order.
+// differClaims returns a text about the first difference of two lists, or an empty one.
+// want may be in any order.
 func differClaims(got, want []ownership.Claim) string {
 	if len(got) != len(want) {
 		return fmt.Sprintf("%d claims, want %d", len(got), len(want))
@@ -408,7 +408,7 @@ func pendings() []claimTest {
 func claimExpiry() []claimTest {
 	ends := func(s *claimSuite, key string) {
 		s.Helper()
-		eventually(s.T, "the end of a claim", func() bool {
+		poll.Until(s.T, "the end of a claim", func() bool {
 			_, found, err := s.store.Owner(s.Context(), ownership.Login, key)
 			return err == nil && !found
 		})
@@ -417,7 +417,7 @@ func claimExpiry() []claimTest {
 		{"expiry: a claim ends, and the request is free", func(s *claimSuite) {
 			s.claimed(ownership.Login, "1", "device-1", brief)
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 			next := s.claimed(ownership.Login, "1", "device-2", lifetime)
 			s.owned(ownership.Login, next)
 			s.pending(ownership.Login, "device-1")
@@ -428,7 +428,7 @@ func claimExpiry() []claimTest {
 			s.claimed(ownership.Login, "2", "device-1", brief)
 			longer := s.claimed(ownership.Login, "3", "device-1", 2*lifetime)
 			ends(s, "2")
-			eventually(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 2 })
+			poll.Until(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 2 })
 			s.pending(ownership.Login, "device-1", long, longer)
 			s.owned(ownership.Login, long)
 			s.owned(ownership.Login, longer)
@@ -437,7 +437,7 @@ func claimExpiry() []claimTest {
 			long := s.claimed(ownership.Login, "1", "device-1", lifetime)
 			s.claimed(ownership.Login, "2", "device-1", brief)
 			ends(s, "2")
-			eventually(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
+			poll.Until(s.T, "a shorter list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
 			s.pending(ownership.Login, "device-1", long)
 		}},
 		{"expiry: repeating a claim does not prolong it", func(s *claimSuite) {
@@ -448,7 +448,7 @@ func claimExpiry() []claimTest {
 				}
 			}
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 		}},
 		{"expiry: a refused claim does not prolong the owner's", func(s *claimSuite) {
 			c := s.claimed(ownership.Login, "1", "device-1", short)
@@ -457,7 +457,7 @@ func claimExpiry() []claimTest {
 			}
 			s.owned(ownership.Login, c)
 			ends(s, "1")
-			eventually(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
+			poll.Until(s.T, "an empty list", func() bool { return len(s.listed(ownership.Login, "device-1")) == 0 })
 		}},
 		{"expiry: a claim that follows an ended one is a claim of its own", func(s *claimSuite) {
 			first := s.claimed(ownership.Login, "1", "device-1", brief)
@@ -465,7 +465,7 @@ func claimExpiry() []claimTest {
 			second := s.claimed(ownership.Login, "1", "device-1", lifetime)
 			s.release(ownership.Login, "1", first.Token, "device-1")
 			s.owned(ownership.Login, second)
-			eventually(s.T, "the list of the second claim", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
+			poll.Until(s.T, "the list of the second claim", func() bool { return len(s.listed(ownership.Login, "device-1")) == 1 })
 			s.pending(ownership.Login, "device-1", second)
 		}},
 		{"expiry: an ended claim takes nobody's place", func(s *claimSuite) {
@@ -640,114 +640,4 @@ func claimStorms() []claimTest {
 			}
 		}},
 	}
-}
-
-// claimModel says what a store must answer, as plainly as possible: no expiry, no
-// concurrency, lists that are searched for.
-type claimModel map[request]ownedBy
-
-type request struct {
-	kind ownership.Kind
-	key  string
-}
-
-type ownedBy struct {
-	ownership.Claim
-
-	serialNumber string
-}
-
-func (m claimModel) claim(kind ownership.Kind, c ownedBy) bool {
-	r := request{kind, c.Key}
-	if e, found := m[r]; found {
-		return e.Token == c.Token
-	}
-	m[r] = c
-	return true
-}
-
-func (m claimModel) release(kind ownership.Kind, key string, token ownership.Token) {
-	if e, found := m[request{kind, key}]; found && e.Token == token {
-		delete(m, request{kind, key})
-	}
-}
-
-func (m claimModel) pending(kind ownership.Kind, serialNumber string) []ownership.Claim {
-	var listed []ownership.Claim
-	for r, e := range m {
-		if r.kind == kind && e.serialNumber == serialNumber {
-			listed = append(listed, e.Claim)
-		}
-	}
-	return listed
-}
-
-// checkClaimModel plays random sequences of calls on an empty store and on the
-// model. Keys and devices are drawn from small sets, so that they meet often and
-// no list is full. Lifetimes do not end within a sequence.
-func checkClaimModel(t *testing.T, open func(t *testing.T) ownership.Store) {
-	t.Helper()
-	kinds := []ownership.Kind{ownership.Login, ownership.Signature}
-	keys := []string{"1", "11", "2", "a", "A"}
-	devices := []string{"device-1", "device-11", "DEVICE-1"}
-
-	rapid.Check(t, func(rt *rapid.T) {
-		store := open(t)
-		m := claimModel{}
-		// Every claim ever made, accepted or not, after one that is never made.
-		made := []ownedBy{{ownership.Claim{Key: keys[0], Token: ownership.Token{0xff}, Owner: []byte{1}}, devices[0]}}
-		anyClaim := func(t *rapid.T) ownedBy { return rapid.SampledFrom(made).Draw(t, "claim") }
-		claim := func(t *rapid.T, kind ownership.Kind, c ownedBy) {
-			t.Helper()
-			want := m.claim(kind, c)
-			got, err := store.Claim(t.Context(), kind, c.Claim, c.serialNumber, lifetime)
-			if err != nil || got != want {
-				t.Fatalf("claim %s %s: %v, error %v, the model says %v", kind, c.Key, got, err, want)
-			}
-		}
-		rt.Repeat(map[string]func(*rapid.T){
-			"": func(t *rapid.T) {
-				for _, kind := range kinds {
-					for _, key := range keys {
-						want, wantFound := m[request{kind, key}]
-						got, found, err := store.Owner(t.Context(), kind, key)
-						if err != nil || found != wantFound {
-							t.Fatalf("owner of %s %s: found %v, error %v, the model says %v", kind, key, found, err, wantFound)
-						}
-						if problem := differClaim(got, want.Claim); problem != "" {
-							t.Fatalf("owner of %s %s: %s", kind, key, problem)
-						}
-					}
-					for _, serialNumber := range devices {
-						got, err := store.Pending(t.Context(), kind, serialNumber)
-						if err != nil {
-							t.Fatalf("pending %s requests of %s: %v", kind, serialNumber, err)
-						}
-						if problem := differClaims(got, m.pending(kind, serialNumber)); problem != "" {
-							t.Fatalf("pending %s requests of %s: %s", kind, serialNumber, problem)
-						}
-					}
-				}
-			},
-			"claim": func(t *rapid.T) {
-				token := ownership.Token{byte(len(made)), byte(len(made) >> 8), 1}
-				c := ownedBy{ownership.Claim{
-					Key: rapid.SampledFrom(keys).Draw(t, "key"), Token: token,
-					Owner: rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "owner"),
-				}, rapid.SampledFrom(devices).Draw(t, "device")}
-				made = append(made, c)
-				claim(t, rapid.SampledFrom(kinds).Draw(t, "kind"), c)
-			},
-			"claim again": func(t *rapid.T) {
-				claim(t, rapid.SampledFrom(kinds).Draw(t, "kind"), anyClaim(t))
-			},
-			"release": func(t *rapid.T) {
-				kind, c := rapid.SampledFrom(kinds).Draw(t, "kind"), anyClaim(t)
-				m.release(kind, c.Key, c.Token)
-				if err := store.Release(t.Context(), kind, c.Key, c.Token, c.serialNumber); err != nil {
-					t.Fatalf("release %s %s: %v", kind, c.Key, err)
-				}
-			},
-		})
-	})
 }

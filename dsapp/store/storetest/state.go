@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 func simulation() []test {
@@ -143,7 +144,7 @@ func expiry() []test {
 		{"expiry: the remaining lifetime shrinks", func(s *suite) {
 			r := s.created("id-1", activation.KindMDL)
 			before := s.load("id-1").Lifetime
-			s.eventually("a shorter lifetime", func() bool { return s.load("id-1").Lifetime < before })
+			poll.Until(s.T, "a shorter lifetime", func() bool { return s.load("id-1").Lifetime < before })
 			if got, ok := s.settle("id-1", settlement(r.Generation, s.taken("id-1", r.Generation), true)); !ok || got.Lifetime >= before {
 				s.Fatalf("settle: %v with %v left of %v", ok, got.Lifetime, before)
 			}
@@ -153,7 +154,7 @@ func expiry() []test {
 			r.Lifetime = brief
 			s.create(r)
 			s.put("id-1", newHandshake(r.Generation))
-			s.eventually("the end of the record", func() bool {
+			poll.Until(s.T, "the end of the record", func() bool {
 				_, found, err := s.store.Load(s.Context(), "id-1")
 				return err == nil && !found
 			})
@@ -168,7 +169,7 @@ func expiry() []test {
 			r.Lifetime = short
 			s.create(r)
 			token := s.taken("id-1", r.Generation)
-			s.eventually("the end of the record", func() bool {
+			poll.Until(s.T, "the end of the record", func() bool {
 				_, found, err := s.store.Load(s.Context(), "id-1")
 				return err == nil && !found
 			})
@@ -179,7 +180,7 @@ func expiry() []test {
 			r := newRecord("id-1", activation.KindAffinity)
 			r.Lifetime = brief
 			s.create(r)
-			s.eventually("the end of the record", func() bool {
+			poll.Until(s.T, "the end of the record", func() bool {
 				_, ok := s.admitDevice("id-1")
 				s.returnDevice("id-1", r.Generation)
 				return !ok
@@ -194,7 +195,7 @@ func expiry() []test {
 			s.create(r)
 			s.succeed(r)
 			s.burn(r)
-			s.eventually("the end of the record", func() bool { return s.load("id-1").Lifetime <= 0 })
+			poll.Until(s.T, "the end of the record", func() bool { return s.load("id-1").Lifetime <= 0 })
 			if problem := differ(s.load("id-1"), withoutSecrets(r)); problem != "" {
 				s.Fatal(problem)
 			}
@@ -235,7 +236,7 @@ func expiry() []test {
 			if _, _, ok := s.take("id-1", maxAttempts); !ok {
 				s.Fatal("refused")
 			}
-			s.eventually("the end of the record", func() bool {
+			poll.Until(s.T, "the end of the record", func() bool {
 				_, found, err := s.store.Load(s.Context(), "id-1")
 				return err == nil && !found
 			})
@@ -254,7 +255,7 @@ func expiry() []test {
 			s.create(r)
 			s.succeed(r)
 			s.fail(r)
-			s.eventually("the end of the record", func() bool {
+			poll.Until(s.T, "the end of the record", func() bool {
 				if _, found, err := s.store.Load(s.Context(), "id-1"); err != nil || !found {
 					return err == nil
 				}

@@ -1,7 +1,7 @@
-// Package storetest holds the conformance suites of activation.Store and
-// ownership.Store. A store passes when Run and RunOwnership succeed on it;
-// everything the services rely on is in there, so that stores can be exchanged
-// without looking at their code.
+// Package storetest has the specification of activation.Store and ownership.Store. Model
+// says what every call answers, and Memory makes a store in memory of it for the tests of
+// services. Run and RunOwnership are the conformance suites: a store on which they succeed
+// does everything that the services rely on.
 package storetest
 
 import (
@@ -16,30 +16,27 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// MaxSimulated is the cap on simulated handshakes and on simulated records that
-// a store under test must be opened with. It is small, so that the suite can
-// reach it, and large enough for every test that does not mean to.
+// MaxSimulated is the limit of simulated handshakes, and of simulated records, that a store
+// under test must be opened with. It is small enough for the suite to reach it, and large
+// enough for the other tests not to.
 const MaxSimulated = 64
 
-// Limits that the suite waits and lives by.
+// Lifetimes and limits of the suite.
 const (
-	// lifetime is long enough for no test to see it end.
+	// lifetime does not end within a test.
 	lifetime = time.Minute
-	// brief is the lifetime of what a test waits to see end.
+	// brief is the lifetime of what a test waits for to end.
 	brief = 150 * time.Millisecond
 	// short is for what must end after some calls that have to succeed before.
-	short = 3 * time.Second
-	// patience bounds every wait.
-	patience = 10 * time.Second
-	// maxAttempts and maxActivations are the limits of tests that do not care.
+	short = 6 * time.Second
+	// maxAttempts and maxActivations are the limits where a test does not depend on them.
 	maxAttempts    = 3
 	maxActivations = 3
 )
 
-// Run checks that the stores returned by open keep the contract of
-// activation.Store. Every call of open must return an empty store whose cap on
-// simulated state is MaxSimulated; open registers its own cleanup. Tests run in
-// parallel, each on a store of its own.
+// Run checks that the stores returned by open keep the contract of activation.Store. Every
+// call of open must return an empty store with the limit MaxSimulated, and register its own
+// cleanup. Tests run in parallel, each on a store of its own.
 func Run(t *testing.T, open func(t *testing.T) activation.Store) {
 	t.Helper()
 	for _, tests := range [][]test{
@@ -65,8 +62,7 @@ type test struct {
 	run  func(s *suite)
 }
 
-// suite is a store under test. Its methods fail the test on every error, so that
-// tests read as sequences of calls.
+// suite is a store under test. Its methods fail the test on every error.
 type suite struct {
 	*testing.T
 
@@ -85,8 +81,7 @@ func newToken() activation.Token {
 	return t
 }
 
-// random returns n random bytes: sealed values are binary, and stores must not
-// depend on anything in them.
+// random returns n random bytes. Sealed values are binary.
 func random(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b)
@@ -312,8 +307,8 @@ func (s *suite) same(got, want activation.Record) {
 	}
 }
 
-// differ tells in which member two records differ, apart from the lifetime. An
-// absent value must be nil.
+// differ returns a text about the first difference of two records, or an empty one. It
+// ignores the lifetime. Absent values must be nil.
 func differ(got, want activation.Record) string {
 	switch {
 	case got.Identifier != want.Identifier:
@@ -335,45 +330,25 @@ func differ(got, want activation.Record) string {
 	return ""
 }
 
-// withoutData returns r as calls return it that keep its data back.
+// withoutData returns r as calls return it that do not return Data.
 func withoutData(r activation.Record) activation.Record {
 	r.Data = nil
 	return r
 }
 
-// withoutSecrets returns r as calls return it that keep verifier and data back.
+// withoutSecrets returns r as calls return it that return neither Verifier nor Data.
 func withoutSecrets(r activation.Record) activation.Record {
 	r.Verifier, r.Data = nil, nil
 	return r
 }
 
-func (s *suite) eventually(what string, done func() bool) {
-	s.Helper()
-	eventually(s.T, what, done)
-}
-
-// eventually polls until done reports true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(patience)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("after %v: still waiting for %s", patience, what)
-		}
-	}
-}
-
-// elapse lets time pass: the end of a handshake cannot be polled, because looking
-// at a handshake removes it.
+// elapse waits for d by the clock of the store. The end of a handshake cannot be polled,
+// because Take removes the handshake.
 func (s *suite) elapse(d time.Duration) {
 	<-time.After(d)
 }
 
-// canceled returns a context that is over.
+// canceled returns a context that has ended.
 func canceled(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -381,7 +356,7 @@ func canceled(t *testing.T) context.Context {
 	return ctx
 }
 
-// unavailable fails unless err is what a store must answer when it cannot work.
+// unavailable fails unless err wraps ErrUnavailable.
 func (s *suite) unavailable(call string, err error) {
 	s.Helper()
 	if !errors.Is(err, activation.ErrUnavailable) {

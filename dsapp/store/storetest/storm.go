@@ -9,7 +9,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
-// storm is how many goroutines call a store at once.
+// storm is the number of goroutines that call a store at once.
 const storm = 24
 
 // together runs f in n goroutines that start at the same moment.
@@ -276,8 +276,8 @@ func storms() []test {
 	}
 }
 
-// exchange puts a handshake and takes one, for use in goroutines: another one
-// may have taken or replaced it in between. Its source is one of a few.
+// exchange puts a handshake and takes one. It reports whether it took one: another
+// goroutine may have taken or replaced it. The source is one of a few.
 func (s *suite) exchange(r activation.Record) (activation.Token, bool) {
 	s.Helper()
 	token := newToken()

@@ -7,24 +7,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// request is what the rules are about.
+// request names a pending request.
 type request struct {
 	kind ownership.Kind
 	key  form.PlainKey
 }
 
-// rules are the rules of ownership over a plain map of who retrieved what.
+// rules are the rules of ownership over a map of the owners.
 type rules map[request]ownership.Owner
 
-// verdict is what the rules say about a call, as plainly as possible.
+// verdict is what the rules say about a call.
 type verdict struct {
 	ownership.Verdict
 	known bool
@@ -52,7 +54,7 @@ func (m rules) complete(r request) verdict {
 }
 
 // cancel with the plain key: for the application and device that own the request.
-func (m rules) cancel(r request, c ownership.Claimant, unknown ownership.Verdict) verdict {
+func (m rules) cancel(r request, c ownership.Caller, unknown ownership.Verdict) verdict {
 	o, owned := m[r]
 	switch {
 	case !owned:
@@ -66,7 +68,7 @@ func (m rules) cancel(r request, c ownership.Claimant, unknown ownership.Verdict
 
 // cancelWrapped: the device has requests of this kind, through this application or
 // through others only. Which one is meant is clear if it has a single one.
-func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Claimant, unknown ownership.Verdict) verdict {
+func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Caller, unknown ownership.Verdict) verdict {
 	var pending []request
 	instances := map[string]bool{}
 	for r, o := range m {
@@ -91,13 +93,12 @@ func (m rules) cancelWrapped(kind ownership.Kind, c ownership.Claimant, unknown 
 	return v
 }
 
-// Every decision is the one that the rules give, whatever was retrieved, completed
-// and cancelled before, by whom and in which order, on two nodes. That every store
-// does what the one of this test does is what storetest is for.
+// Every decision is that of the rules, after any sequence of retrievals, completions and
+// cancellations by anybody on two nodes.
 func TestDecisionsFollowTheRules(t *testing.T) {
 	t.Parallel()
 	r := ring(t, 1)
-	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, newMemory(), r) })
+	rapid.Check(t, func(t *rapid.T) { checkDecisions(t, storetest.NewMemory(time.Now), r) })
 }
 
 func checkDecisions(rt *rapid.T, store ownership.Store, r *seal.Keyring) {
@@ -119,13 +120,13 @@ func checkDecisions(rt *rapid.T, store ownership.Store, r *seal.Keyring) {
 	anyRequest := func(t *rapid.T) request {
 		return request{rapid.SampledFrom(kinds).Draw(t, "kind"), rapid.SampledFrom(keys).Draw(t, "key")}
 	}
-	claimant := func(t *rapid.T) ownership.Claimant {
-		return ownership.Claimant{Application: rapid.SampledFrom(applications).Draw(t, "application"), SerialNumber: rapid.SampledFrom(devices).Draw(t, "device")}
+	claimant := func(t *rapid.T) ownership.Caller {
+		return ownership.Caller{Application: rapid.SampledFrom(applications).Draw(t, "application"), SerialNumber: rapid.SampledFrom(devices).Draw(t, "device")}
 	}
 	agree := func(t *rapid.T, call string, d ownership.Decision, err error, want verdict) {
 		t.Helper()
-		if err != nil || d.Blind != nil {
-			t.Fatalf("%s: error %v, %v", call, err, d.Blind)
+		if err != nil || d.StoreErr != nil {
+			t.Fatalf("%s: error %v, %v", call, err, d.StoreErr)
 		}
 		if d.Verdict != want.Verdict || d.Known != want.known || !slices.Equal(slices.Sorted(slices.Values(d.Instances)), want.instances) {
 			t.Fatalf("%s: %+v, the rules say %+v", call, d, want)
@@ -159,7 +160,7 @@ func checkDecisions(rt *rapid.T, store ownership.Store, r *seal.Keyring) {
 			// The authentication server can give a request out to one that asked it before
 			// another's claim was made.
 			_, owned := m[r]
-			won, err := s.Claim(t.Context(), r.kind, r.key, o)
+			won, err := s.RecordOwner(t.Context(), r.kind, r.key, o)
 			if err != nil || won == owned {
 				t.Fatalf("claim of %v: won %t, error %v, owned %t", r, won, err, owned)
 			}

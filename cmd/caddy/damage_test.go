@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // A damaged file of the embedded store concerns what needs the store and nothing
@@ -18,24 +21,24 @@ import (
 // with a file that is cut while the gateway uses it.
 func TestDamagedStoreFile(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	g := configure(t, certs, server.URL, func(dsapp object) {
-		dsapp["store"].(object)["path"] = path
+	g := testbed.Configure(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["store"].(testbed.Object)["path"] = path
 		delete(dsapp, "sealing_keys")
 	})
-	g.httpServer()["routes"] = append(g.httpServer()["routes"].([]object), object{
-		"match":  []object{{"path": []string{"/elsewhere"}}},
-		"handle": []object{{"handler": "static_response", "body": "another site"}},
+	g.HTTPServer()["routes"] = append(g.HTTPServer()["routes"].([]testbed.Object), testbed.Object{
+		"match":  []testbed.Object{{"path": []string{"/elsewhere"}}},
+		"handle": []testbed.Object{{"handler": "static_response", "body": "another site"}},
 	})
 	g.Start(t)
 	register := func() int {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.RegisterPath, strings.NewReader(testbed.RegisterBody))
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(backEndKey, "")
+		r.SetBasicAuth(testbed.BackEndKey, "")
 		status, header, answer, err := g.Do(r)
 		require.NoError(t, err)
 		if status == http.StatusServiceUnavailable {
@@ -46,7 +49,7 @@ func TestDamagedStoreFile(t *testing.T) {
 	}
 	check := func() (string, int) {
 		t.Helper()
-		return command(t, environment(t.TempDir()), "dsapp", "store", "check", "--path", path)
+		return testbed.Run(t, testbed.Environment(t.TempDir()), "dsapp", "store", "check", "--path", path)
 	}
 	registered := g.Register(t)
 	activated, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
@@ -86,13 +89,13 @@ func TestDamagedStoreFile(t *testing.T) {
 		return false
 	}
 	g.Start(t)
-	poll(t, "the warning", func() bool { return told(`"the store is not ready`, path, advice) })
+	poll.Until(t, "the warning", func() bool { return told(`"the store is not ready`, path, advice) })
 	goesOn := func() {
 		t.Helper()
 		status, answer := g.Call(t, "/elsewhere", "", "")
 		assert.Equal(t, http.StatusOK, status)
 		assert.Equal(t, "another site", answer)
-		status, answer = g.Call(t, serverTimePath, frontEndKey, "{}")
+		status, answer = g.Call(t, testbed.ServerTimePath, testbed.FrontEndKey, "{}")
 		assert.Equal(t, http.StatusOK, status, answer)
 		require.NoError(t, g.Phone().UpdateNotificationID(t.Context(), activated.Authenticator, "another push ID"))
 		_, err := g.Phone().Authenticate(t.Context(), activated.Authenticator)
@@ -111,7 +114,7 @@ func TestDamagedStoreFile(t *testing.T) {
 
 	require.NoError(t, os.Truncate(path, int64(3*os.Getpagesize())))
 	goesOn()
-	poll(t, "a warning with the advice", func() bool { return told(`"operation failed"`, path, "12288 bytes long", advice) })
+	poll.Until(t, "a warning with the advice", func() bool { return told(`"operation failed"`, path, "12288 bytes long", advice) })
 	require.NoError(t, os.Rename(path, path+".cut"))
 	assert.Equal(t, http.StatusOK, register())
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // offline is a registration for an activation without an exchange.
@@ -21,10 +23,10 @@ type offline struct {
 	RegistrationIdentifier, ActivationMessageImage string
 }
 
-func (g *gateway) registerOffline(t *testing.T) offline {
+func registerOffline(t *testing.T, g *testbed.Gateway) offline {
 	t.Helper()
-	status, answer := g.Call(t, offlinePath, backEndKey,
-		fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, userID, domain, staticPassword))
+	status, answer := g.Call(t, testbed.OfflinePath, testbed.BackEndKey,
+		fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, testbed.UserID, testbed.Domain, testbed.StaticPassword))
 	require.Equal(t, http.StatusOK, status, answer)
 	var decoded struct{ Result offline }
 	require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
@@ -41,17 +43,17 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 	for _, mode := range []string{"gateway", "relay"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			certs := certificates(t)
-			server := startOAS(t, certs)
-			g := startGateway(t, certs, server.URL, func(dsapp object) {
+			certs := testbed.Certificates(t)
+			server := testbed.StartServer(t, certs)
+			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
 				// With relay, unknown registrations are forwarded, and these are known.
-				dsapp["activation"] = object{"exchange": mode, "max_attempts": attempts}
+				dsapp["activation"] = testbed.Object{"exchange": mode, "max_attempts": attempts}
 			})
 			add := func(r offline, code string) (int, string) {
-				return g.Call(t, addDevicePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, r.RegistrationIdentifier, code))
+				return g.Call(t, testbed.AddDevicePath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, r.RegistrationIdentifier, code))
 			}
 			confirm := func(r offline, signature string) (int, string) {
-				return g.Call(t, activatePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
+				return g.Call(t, testbed.ActivatePath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
 			}
 			// wrong makes wrong calls, many at once, and tells how many reached the server.
 			wrong := func(command string, call func() (int, string)) int {
@@ -62,7 +64,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 					all.Go(func() {
 						status, answer := call()
 						assert.Equal(t, http.StatusOK, status)
-						if answer != refused {
+						if answer != testbed.Refused {
 							forwarded.Add(1)
 						}
 					})
@@ -73,7 +75,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			}
 			const wrongCode, wrongSignature = "12345678901234567890123456", "00000000"
 
-			r := g.registerOffline(t)
+			r := registerOffline(t, g)
 			device := sandbox.NewDevice(1)
 			code, err := device.ActivateLicense(r.ActivationMessageImage)
 			require.NoError(t, err)
@@ -87,7 +89,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			server.Intercept(nil)
 
 			_, answer := add(r, wrongCode)
-			assert.NotEqual(t, refused, answer)
+			assert.NotEqual(t, testbed.Refused, answer)
 			var added struct {
 				Result struct{ InstanceActivationMessage string }
 			}
@@ -97,19 +99,19 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			require.NoError(t, err, answer)
 			assert.Equal(t, attempts-1, wrong("PROVISIONCMD_MDL_ADD_DEVICE", func() (int, string) { return add(r, wrongCode) }))
 			_, answer = add(r, code)
-			assert.Equal(t, refused, answer)
+			assert.Equal(t, testbed.Refused, answer)
 
 			// The final calls have a count of their own. One of them is right in time.
 			_, answer = confirm(r, wrongSignature)
-			assert.NotEqual(t, refused, answer)
+			assert.NotEqual(t, testbed.Refused, answer)
 			_, answer = confirm(r, signature)
 			assert.Contains(t, answer, "RET_SUCCESS")
 
-			r = g.registerOffline(t)
+			r = registerOffline(t, g)
 			assert.Equal(t, attempts, wrong("PROVISIONCMD_MDL_ACTIVATE", func() (int, string) { return confirm(r, wrongSignature) }))
 			before := server.Calls("PROVISIONCMD_MDL_ACTIVATE")
 			_, answer = confirm(r, wrongSignature)
-			assert.Equal(t, refused, answer)
+			assert.Equal(t, testbed.Refused, answer)
 			assert.Equal(t, before, server.Calls("PROVISIONCMD_MDL_ACTIVATE"))
 		})
 	}
@@ -119,10 +121,10 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 func TestAbandonedGuessesCount(t *testing.T) {
 	t.Parallel()
 	const attempts, command = 3, "PROVISIONCMD_MDL_ACTIVATE"
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) { dsapp["activation"] = object{"max_attempts": attempts} })
-	r := g.registerOffline(t)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
+	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) { dsapp["activation"] = testbed.Object{"max_attempts": attempts} })
+	r := registerOffline(t, g)
 	body := fmt.Sprintf(`{"registrationIdentifier":%q,"signature":"00000000"}`, r.RegistrationIdentifier)
 	arrived, release := make(chan struct{}), make(chan struct{})
 	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
@@ -137,12 +139,12 @@ func TestAbandonedGuessesCount(t *testing.T) {
 			leave()
 			release <- struct{}{}
 		}()
-		_, _, err := g.try(ctx, activatePath, frontEndKey, body)
+		_, _, err := g.Try(ctx, testbed.ActivatePath, testbed.FrontEndKey, body)
 		require.ErrorIs(t, err, context.Canceled)
 	}
-	poll(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"confirmation_refused"`) == attempts })
+	poll.Until(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"confirmation_refused"`) == attempts })
 	server.Intercept(nil)
-	_, answer := g.Call(t, activatePath, frontEndKey, body)
-	assert.Equal(t, refused, answer)
+	_, answer := g.Call(t, testbed.ActivatePath, testbed.FrontEndKey, body)
+	assert.Equal(t, testbed.Refused, answer)
 	assert.Equal(t, attempts, server.Calls(command))
 }

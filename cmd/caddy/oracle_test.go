@@ -8,6 +8,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // With hide_unknown_users nobody learns from refused logins which users there are: the
@@ -15,16 +18,16 @@ import (
 // server said. Without it that is relayed, as clients of the incumbent know it.
 func TestRefusedLoginsAreAlike(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	for _, hide := range []bool{false, true} {
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			dsapp["activation"] = object{"hide_unknown_users": hide}
+		g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+			dsapp["activation"] = testbed.Object{"hide_unknown_users": hide}
 		})
-		for path, member := range map[string]string{onlinePath: "password", "/rest/auth/online": "otp"} {
+		for path, member := range map[string]string{testbed.LoginPath: "password", "/rest/auth/online": "otp"} {
 			answers := make(map[string]bool)
-			for _, user := range []string{userID, "nobody"} {
-				status, answer := g.Call(t, path, frontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,%q:"000000"}`, user, domain, member))
+			for _, user := range []string{testbed.UserID, "nobody"} {
+				status, answer := g.Call(t, path, testbed.FrontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,%q:"000000"}`, user, testbed.Domain, member))
 				assert.Equal(t, http.StatusOK, status)
 				assert.Contains(t, answer, "STAT_")
 				answers[answer] = true
@@ -34,7 +37,7 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 			}
 			assert.Equal(t, hide, len(answers) == 1, "%v", answers)
 		}
-		poll(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"authentication_refused"`) == 4 })
+		poll.Until(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"authentication_refused"`) == 4 })
 		for line := range strings.Lines(g.Logs.String()) {
 			if strings.Contains(line, `"msg":"authentication_refused"`) {
 				assert.Contains(t, line, `"status":"STAT_`)
@@ -49,24 +52,24 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 // device wrapped works.
 func TestPlainCancelsCanBeRefused(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["requests"] = object{"plain_cancel": "refuse"}
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
+	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["requests"] = testbed.Object{"plain_cancel": "refuse"}
 	})
-	a := g.activated(t)
-	for _, s := range kinds {
-		key, outcome := ask(t, server, s, a)
-		g.retrieved(t, s, frontEndKey, a.SerialNumber, key)
+	a := g.ActivatedDevice(t)
+	for _, s := range testbed.RequestKinds {
+		key, outcome := testbed.Ask(t, server, s, a)
+		g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 		for _, plain := range []string{key, "unknown"} {
-			status, answer := g.cancel(t, s, frontEndKey, a.SerialNumber, plain)
+			status, answer := g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)
 			assert.Equal(t, http.StatusOK, status)
-			assert.Equal(t, noSupport, answer)
+			assert.Equal(t, testbed.NoSupport, answer)
 		}
-		assert.Zero(t, server.Calls(s.cancelCommand))
-		status, answer := g.cancel(t, s, frontEndKey, a.SerialNumber, wrap(t, a, key))
+		assert.Zero(t, server.Calls(s.CancelCommand))
+		status, answer := g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))
 		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, success, answer)
+		assert.Equal(t, testbed.Success, answer)
 		require.Error(t, outcome())
 	}
 	assert.Contains(t, g.Logs.String(), `"dsapp_ownership":"refused_plain"`)

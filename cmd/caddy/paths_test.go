@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // servicePaths are all services.
@@ -59,7 +60,7 @@ const (
 )
 
 // startInFront starts a gateway for all paths, with another server behind it.
-func startInFront(t *testing.T) (*gateway, *behind) {
+func startInFront(t *testing.T) (*testbed.Gateway, *behind) {
 	t.Helper()
 	b := &behind{seen: make(map[string]passed)}
 	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,11 +71,11 @@ func startInFront(t *testing.T) (*gateway, *behind) {
 		fmt.Fprint(w, fromBehind)
 	}))
 	t.Cleanup(b.Close)
-	certs := certificates(t)
-	g := configure(t, certs, startOAS(t, certs).URL, nil)
-	g.httpServer()["routes"] = []object{{"handle": []object{
+	certs := testbed.Certificates(t)
+	g := testbed.Configure(t, certs, testbed.StartServer(t, certs).URL, nil)
+	g.HTTPServer()["routes"] = []testbed.Object{{"handle": []testbed.Object{
 		{"handler": "dsapp_gateway"},
-		{"handler": "reverse_proxy", "upstreams": []object{{"dial": strings.TrimPrefix(b.URL, "http://")}}},
+		{"handler": "reverse_proxy", "upstreams": []testbed.Object{{"dial": strings.TrimPrefix(b.URL, "http://")}}},
 	}}}
 	g.Start(t)
 	return g, b
@@ -90,9 +91,9 @@ func (b *behind) take(number int) (passed, bool) {
 
 // prober sends requests for any target over connections of its own.
 type prober struct {
-	g      *gateway
+	g      *testbed.Gateway
 	number int
-	wires  map[string]*wire
+	wires  map[string]*testbed.Wire
 	stream uint32
 }
 
@@ -110,25 +111,25 @@ func (p *prober) post(t *testing.T, protocol, target string) (number, status int
 	p.number++
 	w := p.wires[protocol]
 	if w == nil {
-		w = p.g.dial(t, protocol)
+		w = p.g.Dial(t, protocol)
 		p.wires[protocol] = w
 		if protocol == "h2" {
-			w.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, ""))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.Frame(4, 0, 0, ""))
 			p.stream = 0
 		}
 	}
 	if protocol == "h2" {
 		p.stream++
 		stream := 2*p.stream - 1
-		w.say(frame(1, 4, stream, literal(":method", "POST")+literal(":scheme", "https")+literal(":authority", "localhost")+literal(":path", target)+
-			literal("authorization", basic(frontEndKey+":"))+literal("content-type", "application/json")+literal("x-number", strconv.Itoa(p.number))) +
-			frame(0, 1, stream, pathBody))
-		status, body = w.hearStream(stream)
+		w.Say(testbed.Frame(1, 4, stream, testbed.Literal(":method", "POST")+testbed.Literal(":scheme", "https")+testbed.Literal(":authority", "localhost")+testbed.Literal(":path", target)+
+			testbed.Literal("authorization", testbed.BasicAuth(testbed.FrontEndKey+":"))+testbed.Literal("content-type", "application/json")+testbed.Literal("x-number", strconv.Itoa(p.number))) +
+			testbed.Frame(0, 1, stream, pathBody))
+		status, body = w.HearStream(stream)
 	} else {
-		w.say(message(target, frontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
-		got := w.hear()
-		status, body = got.status, got.body
-		if !got.last {
+		w.Say(testbed.Message(target, testbed.FrontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
+		got := w.Hear()
+		status, body = got.Status, got.Body
+		if !got.Last {
 			return p.number, status, body
 		}
 	}
@@ -139,54 +140,12 @@ func (p *prober) post(t *testing.T, protocol, target string) (number, status int
 	return p.number, status, body
 }
 
-// hearStream reads the answer of a stream of HTTP/2. Of the statuses it knows those
-// that have a place in the table of RFC 7541; others are -1, and 0 is that of a stream
-// without an answer.
-func (w *wire) hearStream(stream uint32) (status int, body string) {
-	w.t.Helper()
-	const data, headers, reset, goAway, endStream = 0, 1, 3, 7, 1
-	for {
-		var head [9]byte
-		if _, err := io.ReadFull(w.Reader, head[:]); err != nil {
-			w.inTime(err)
-			return 0, ""
-		}
-		payload := make([]byte, binary.BigEndian.Uint32(head[:4])>>8)
-		if _, err := io.ReadFull(w.Reader, payload); err != nil {
-			w.inTime(err)
-			return 0, ""
-		}
-		kind, end := head[3], head[4]&endStream != 0
-		if kind == goAway {
-			return 0, ""
-		}
-		if binary.BigEndian.Uint32(head[5:]) != stream {
-			continue
-		}
-		switch kind {
-		case headers:
-			status = -1
-			// The last one is the first in the answer: later ones are in a table of
-			// the connection.
-			known := []int{200, 204, 206, 304, 400, 404, 500}
-			if i := int(payload[0]) - 0x88; i >= 0 && i < len(known) {
-				status = known[i]
-			}
-		case data:
-			body += string(payload)
-		case reset:
-			return 0, ""
-		}
-		if (kind == headers || kind == data) && end {
-			return status, body
-		}
-	}
+func newProber(g *testbed.Gateway) *prober {
+	return &prober{g: g, wires: make(map[string]*testbed.Wire)}
 }
 
-func newProber(g *gateway) *prober { return &prober{g: g, wires: make(map[string]*wire)} }
-
 // unknownService is the answer to a path that another server may read as a service.
-var unknownService = expectation{http.StatusNotFound, "STAT_NOT_FOUND", -13}
+var unknownService = testbed.Expect(http.StatusNotFound, "STAT_NOT_FOUND", -13)
 
 // A path that is no service, but that another server may take for one, is refused; the
 // server behind the gateway, which makes none of its checks, does not see it.
@@ -221,7 +180,7 @@ func TestDisguisedPathsAreRefused(t *testing.T) {
 				continue
 			}
 			if assert.Equal(t, http.StatusNotFound, status, "%s over %s: %s", target, protocol, body) {
-				unknownService.check(t, status, body)
+				unknownService.Check(t, status, body)
 			}
 		}
 	}
@@ -251,7 +210,7 @@ func TestOtherPathsAreUntouched(t *testing.T) {
 		for _, protocol := range protocols {
 			number, status, body := p.post(t, protocol, target)
 			got, _ := b.take(number)
-			assert.Equal(t, passed{target, basic(frontEndKey + ":"), pathBody}, got, "%s over %s: %s", target, protocol, body)
+			assert.Equal(t, passed{target, testbed.BasicAuth(testbed.FrontEndKey + ":"), pathBody}, got, "%s over %s: %s", target, protocol, body)
 			assert.Equal(t, http.StatusOK, status)
 			assert.Equal(t, fromBehind, body)
 		}

@@ -14,6 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // The sandbox comes up with nothing else installed, prints what to try, and
@@ -27,17 +30,14 @@ func TestSandbox(t *testing.T) {
 	require.NoError(t, err)
 	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
-	env := environment(t.TempDir())
-	out := new(logs)
-	sandbox := exec.CommandContext(t.Context(), caddyBinary, "dsapp", "sandbox", "--dir", dir,
-		"--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
-	sandbox.Env = env
-	sandbox.Stdout, sandbox.Stderr = out, out
-	sandbox.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	env := testbed.Environment(t.TempDir())
+	out := new(output.Buffer)
+	sandbox := testbed.Program(env, out, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
 	require.NoError(t, sandbox.Start())
 	exited := make(chan error, 1)
 	go func() { exited <- sandbox.Wait() }()
-	poll(t, "the sandbox to run", func() bool {
+	t.Cleanup(func() { _ = sandbox.Process.Kill() })
+	poll.Until(t, "the sandbox to run", func() bool {
 		select {
 		case err := <-exited:
 			require.NoError(t, err, out.String())
@@ -52,7 +52,7 @@ func TestSandbox(t *testing.T) {
 	printed := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp phone .*)$`).FindAllStringSubmatch(text, -1)
 	require.NotEmpty(t, printed, text)
 	phone := func(arguments ...string) (string, int) {
-		return command(t, env, append(strings.Fields(printed[0][1]), arguments...)...)
+		return testbed.Run(t, env, append(strings.Fields(printed[0][1]), arguments...)...)
 	}
 
 	activated, code := phone()
@@ -79,7 +79,7 @@ func TestSandbox(t *testing.T) {
 	shell := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(curl, "curl ", "curl -sS ", 1))
 	answer, err := shell.CombinedOutput()
 	require.NoError(t, err, string(answer))
-	var decoded struct{ Result registration }
+	var decoded struct{ Result testbed.Registration }
 	require.NoError(t, json.Unmarshal(answer, &decoded), string(answer))
 	registered := decoded.Result
 
@@ -114,17 +114,16 @@ func answersRequests(t *testing.T, env []string, text string) {
 		{"sandbox request-login", "phone login", true},
 		{"sandbox request-signature", "phone cancel", false},
 	} {
-		out := new(logs)
-		asking := exec.CommandContext(t.Context(), caddyBinary, printed(c.ask)...)
-		asking.Env, asking.Stdout, asking.Stderr = env, out, out
-		asking.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out := new(output.Buffer)
+		asking := testbed.Program(env, out, printed(c.ask)...)
 		require.NoError(t, asking.Start())
+		t.Cleanup(func() { _ = asking.Process.Kill() })
 		exited := make(chan error, 1)
 		go func() { exited <- asking.Wait() }()
 
 		// The push can be on its way yet.
-		poll(t, c.answer, func() bool {
-			_, code := command(t, env, printed(c.answer)...)
+		poll.Until(t, c.answer, func() bool {
+			_, code := testbed.Run(t, env, printed(c.answer)...)
 			return code == 0
 		})
 		err := <-exited
@@ -134,6 +133,6 @@ func answersRequests(t *testing.T, env []string, text string) {
 			require.Error(t, err, "a rejection is no success: %s", out)
 		}
 	}
-	authenticated, code := command(t, env, printed("phone authenticate")...)
+	authenticated, code := testbed.Run(t, env, printed("phone authenticate")...)
 	assert.Zero(t, code, authenticated)
 }

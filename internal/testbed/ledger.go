@@ -1,15 +1,11 @@
-package main
+package testbed
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
 // The suites that put a gateway under load and trouble are the tests TestSoak…
@@ -26,8 +23,8 @@ import (
 var soak = flag.String("soak", "", "run the soak suites at full length and write their table to this `file`")
 
 // length chooses between the short and the long form of a suite.
-func length(short, long int) int {
-	if *soak == "" {
+func Length(short, long int) int {
+	if !Soaking() {
 		return short
 	}
 	return long
@@ -44,7 +41,7 @@ const (
 
 // ledger is what became of the requests of one suite: a row of the table. Each
 // request that was sent ends as exactly one of answered, refused, lost and wrong.
-type ledger struct {
+type Ledger struct {
 	name    string
 	started time.Time
 
@@ -58,7 +55,7 @@ type ledger struct {
 
 	mu       sync.Mutex
 	problems []string
-	loads    []*load
+	loads    []*Load
 	watched  []*watched
 
 	closing  sync.Once
@@ -67,9 +64,9 @@ type ledger struct {
 
 // newLedger begins a row. The test fails if at its end a request is lost, wrong or
 // without an outcome.
-func newLedger(t *testing.T, name string) *ledger {
+func NewLedger(t *testing.T, name string) *Ledger {
 	t.Helper()
-	l := &ledger{name: name, started: time.Now()}
+	l := &Ledger{name: name, started: time.Now()}
 	t.Cleanup(func() {
 		l.Close(t)
 		for _, problem := range l.verdict() {
@@ -81,32 +78,32 @@ func newLedger(t *testing.T, name string) *ledger {
 }
 
 // Sent tells that a request is about to be sent.
-func (l *ledger) Sent() { l.sent.Add(1) }
+func (l *Ledger) Sent() { l.sent.Add(1) }
 
 // Answered tells that an answer was what it has to be.
-func (l *ledger) Answered() { l.answered.Add(1) }
+func (l *Ledger) Answered() { l.answered.Add(1) }
 
 // Refused tells that a request was refused by a documented rule.
-func (l *ledger) Refused() { l.refused.Add(1) }
+func (l *Ledger) Refused() { l.refused.Add(1) }
 
 // Lost tells that a request was not answered.
-func (l *ledger) Lost(format string, arguments ...any) {
+func (l *Ledger) Lost(format string, arguments ...any) {
 	l.lost.Add(1)
 	l.problem("lost: "+format, arguments...)
 }
 
 // Wrong tells that an answer was not what it has to be.
-func (l *ledger) Wrong(format string, arguments ...any) {
+func (l *Ledger) Wrong(format string, arguments ...any) {
 	l.wrong.Add(1)
 	l.problem("wrong: "+format, arguments...)
 }
 
 // Broken tells of a violation that no single request shows.
-func (l *ledger) Broken(format string, arguments ...any) {
+func (l *Ledger) Broken(format string, arguments ...any) {
 	l.problem("broken: "+format, arguments...)
 }
 
-func (l *ledger) problem(format string, arguments ...any) {
+func (l *Ledger) problem(format string, arguments ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.problems) < maxProblems {
@@ -115,15 +112,15 @@ func (l *ledger) problem(format string, arguments ...any) {
 }
 
 // verdict gives what speaks against the suite.
-func (l *ledger) verdict() []string {
+func (l *Ledger) verdict() []string {
 	l.mu.Lock()
 	problems := append([]string(nil), l.problems...)
 	l.mu.Unlock()
-	sent, answered, refused, lost, wrong := l.sent.Load(), l.answered.Load(), l.refused.Load(), l.lost.Load(), l.wrong.Load()
+	sent, answered, lost, wrong := l.sent.Load(), l.answered.Load(), l.lost.Load(), l.wrong.Load()
 	if lost > 0 || wrong > 0 {
 		problems = append(problems, fmt.Sprintf("%s: of %d requests %d were lost and %d answered wrongly", l.name, sent, lost, wrong))
 	}
-	if known := answered + refused + lost + wrong; known != sent {
+	if known := l.Outcomes(); known != sent {
 		problems = append(problems, fmt.Sprintf("%s: %d requests were sent and %d have an outcome", l.name, sent, known))
 	}
 	if sent > 0 && answered == 0 {
@@ -134,8 +131,8 @@ func (l *ledger) verdict() []string {
 
 // watched is a process and what it used at first and at last.
 type watched struct {
-	*gateway
-	start, end usage
+	*Gateway
+	start, end Usage
 }
 
 // Watch takes what the gateways use now, which is to be when they rest after a
@@ -143,10 +140,10 @@ type watched struct {
 // starts processes anew has to call it while the last ones run. Goroutines and
 // descriptors must then be no more than before, apart from a few connections that
 // happen to be idle.
-func (l *ledger) Watch(t *testing.T, gateways ...*gateway) {
+func (l *Ledger) Watch(t *testing.T, gateways ...*Gateway) {
 	t.Helper()
 	for _, g := range gateways {
-		w := &watched{gateway: g, start: g.restingUsage(t)}
+		w := &watched{Gateway: g, start: g.restingUsage(t)}
 		l.mu.Lock()
 		l.watched = append(l.watched, w)
 		l.mu.Unlock()
@@ -155,7 +152,7 @@ func (l *ledger) Watch(t *testing.T, gateways ...*gateway) {
 }
 
 // Close stops the loads and takes what the watched gateways use at the end.
-func (l *ledger) Close(t *testing.T) {
+func (l *Ledger) Close(t *testing.T) {
 	t.Helper()
 	l.closing.Do(func() {
 		l.mu.Lock()
@@ -175,12 +172,12 @@ func (l *ledger) Close(t *testing.T) {
 
 // settle waits until the process uses as much as at the start.
 func (w *watched) settle() error {
-	timeout := time.After(deadline)
+	timeout := time.After(poll.Patience)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		var err error
-		if w.end, err = w.usage(); err == nil {
+		if w.end, err = w.Usage(); err == nil {
 			err = flat(w.start, w.end)
 		}
 		if err == nil {
@@ -195,7 +192,7 @@ func (w *watched) settle() error {
 }
 
 // flat tells by what a process has grown.
-func flat(start, end usage) error {
+func flat(start, end Usage) error {
 	var errs []error
 	if end.Goroutines > start.Goroutines+moreGoroutines {
 		errs = append(errs, fmt.Errorf("%d goroutines, were %d", end.Goroutines, start.Goroutines))
@@ -204,78 +201,6 @@ func flat(start, end usage) error {
 		errs = append(errs, fmt.Errorf("%d descriptors, were %d", end.Descriptors, start.Descriptors))
 	}
 	return errors.Join(errs...)
-}
-
-// usage is what a process uses of the machine.
-type usage struct {
-	Goroutines, Descriptors int
-	Memory, Peak            int // resident, in KiB
-}
-
-// usage asks the process and the kernel.
-func (g *gateway) usage() (usage, error) {
-	var u usage
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.Admin+"/debug/pprof/goroutine?debug=1", nil)
-	if err != nil {
-		return u, err
-	}
-	resp, err := askAdmin(r)
-	if err != nil {
-		return u, err
-	}
-	defer resp.Body.Close()
-	profile, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return u, err
-	}
-	if _, err := fmt.Sscanf(string(profile), "goroutine profile: total %d", &u.Goroutines); err != nil {
-		return u, fmt.Errorf("profile of goroutines: %w", err)
-	}
-
-	process := fmt.Sprintf("/proc/%d/", g.cmd.Process.Pid)
-	descriptors, err := os.ReadDir(process + "fd")
-	if err != nil {
-		return u, err
-	}
-	u.Descriptors = len(descriptors)
-	status, err := os.ReadFile(process + "status")
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(status)) {
-		name, value, _ := strings.Cut(line, ":")
-		to := map[string]*int{"VmRSS": &u.Memory, "VmHWM": &u.Peak}[name]
-		if to == nil {
-			continue
-		}
-		if *to, err = strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB"))); err != nil {
-			return u, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return u, nil
-}
-
-// restingUsage takes the usage once it no longer falls: what was just closed is
-// not gone at once.
-func (g *gateway) restingUsage(t *testing.T) usage {
-	t.Helper()
-	var least usage
-	same := 0
-	poll(t, "gateway to rest", func() bool {
-		u, err := g.usage()
-		if err != nil {
-			return false
-		}
-		if least == (usage{}) || u.Goroutines < least.Goroutines || u.Descriptors < least.Descriptors {
-			least, same = u, 0
-			return false
-		}
-		same++
-		return same == 20
-	})
-	return least
 }
 
 // A row is one suite of the table.
@@ -288,7 +213,7 @@ type row struct {
 	failed                               bool
 }
 
-func (l *ledger) row(failed bool) row {
+func (l *Ledger) row(failed bool) row {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := row{
@@ -333,7 +258,7 @@ var recorded struct {
 func record(t *testing.T, r row) {
 	t.Helper()
 	t.Logf("\n%s", table([]row{r}))
-	if *soak == "" {
+	if !Soaking() {
 		return
 	}
 	recorded.mu.Lock()
@@ -342,52 +267,10 @@ func record(t *testing.T, r row) {
 	assert.NoError(t, os.WriteFile(*soak, []byte(table(recorded.rows)), 0o600))
 }
 
-// A ledger accepts only suites of which every request has an outcome and none is
-// lost or wrong.
-func TestLedger(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name string
-		do   func(l *ledger)
-		want []string
-	}{
-		{"nothing", func(*ledger) {}, nil},
-		{"answered", func(l *ledger) { l.Sent(); l.Answered() }, nil},
-		{"refused, too", func(l *ledger) { l.Sent(); l.Sent(); l.Refused(); l.Answered() }, nil},
-		{"refused only", func(l *ledger) { l.Sent(); l.Refused() }, []string{"nothing was answered"}},
-		{"lost", func(l *ledger) { l.Sent(); l.Sent(); l.Answered(); l.Lost("reset by %s", "peer") }, []string{"lost: reset by peer", "1 were lost and 0"}},
-		{"wrong", func(l *ledger) { l.Sent(); l.Sent(); l.Answered(); l.Wrong("status %d", 500) }, []string{"wrong: status 500", "0 were lost and 1"}},
-		{"no outcome", func(l *ledger) { l.Sent(); l.Sent(); l.Answered() }, []string{"2 requests were sent and 1 have an outcome"}},
-		{"two outcomes", func(l *ledger) { l.Sent(); l.Answered(); l.Refused() }, []string{"1 requests were sent and 2 have an outcome"}},
-		{"broken", func(l *ledger) { l.Sent(); l.Answered(); l.Broken("leak") }, []string{"broken: leak"}},
-	} {
-		l := &ledger{name: tc.name}
-		tc.do(l)
-		got := l.verdict()
-		if assert.Len(t, got, len(tc.want), "%s: %q", tc.name, got) {
-			for i, want := range tc.want {
-				assert.Contains(t, got[i], want)
-			}
-		}
-	}
+// soaking reports whether the suites run at full length.
+func Soaking() bool { return *soak != "" }
 
-	// The counts go on where the descriptions end.
-	l := new(ledger)
-	for range 3 * maxProblems {
-		l.Sent()
-		l.Lost("x")
-	}
-	assert.EqualValues(t, 3*maxProblems, l.lost.Load())
-	assert.Len(t, l.problems, maxProblems)
-
-	before := usage{Goroutines: 100, Descriptors: 20}
-	require.NoError(t, flat(before, usage{Goroutines: 100 + moreGoroutines, Descriptors: 20 + moreDescriptors}))
-	require.NoError(t, flat(before, usage{}))
-	require.ErrorContains(t, flat(before, usage{Goroutines: 101 + moreGoroutines}), "goroutines, were 100")
-	require.ErrorContains(t, flat(before, usage{Descriptors: 21 + moreDescriptors}), "descriptors, were 20")
-
-	out := table([]row{{name: "reload", duration: 1234 * time.Millisecond, sent: 5, answered: 4, lost: 1, peak: 1025, goroutines: "1→2", failed: true}})
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	require.Len(t, lines, 2)
-	assert.Equal(t, []string{"reload", "1.2s", "5", "4", "0", "1", "0", "2", "1→2", "FAILED"}, strings.Fields(lines[1]))
+// Outcomes is how many requests have an outcome.
+func (l *Ledger) Outcomes() int64 {
+	return l.answered.Load() + l.refused.Load() + l.lost.Load() + l.wrong.Load()
 }

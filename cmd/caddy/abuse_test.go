@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,20 +24,19 @@ import (
 
 const (
 
-	// patience is what the servers of these tests have with clients.
-	patience = 2 * time.Second
+	// patience is a timeout for bytes that clients do not send. It is long enough for those
+	// that they send on any machine.
+	patience = 3 * time.Second
 )
 
-// startBesieged starts a gateway that has little patience. Each edit may change
-// the HTTP server or the app.
+// startBesieged starts a gateway. The function edit may change the HTTP server and the limits
+// in its configuration.
 func startBesieged(t *testing.T, edit func(server, limits testbed.Object)) *testbed.Gateway {
 	t.Helper()
 	certs := testbed.Certificates(t)
 	g := testbed.Configure(t, certs, testbed.StartServer(t, certs).URL, nil)
 	server := g.HTTPServer()
-	server["read_header_timeout"] = patience.String()
-	limits := g.Config["apps"].(testbed.Object)["dsapp"].(testbed.Object)["limits"].(testbed.Object)
-	limits["body_timeout"] = patience.String()
+	limits := g.App()["limits"].(testbed.Object)
 	if edit != nil {
 		edit(server, limits)
 	}
@@ -71,7 +69,9 @@ func peakMemory(t *testing.T, g *testbed.Gateway) int {
 // all others are served.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
-	g := startBesieged(t, nil)
+	g := startBesieged(t, func(server, limits testbed.Object) {
+		server["read_header_timeout"], limits["body_timeout"] = patience.String(), patience.String()
+	})
 	const each = 20
 	var slow []func()
 	begin := func(status int, start, more string) {
@@ -116,9 +116,9 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		r.Header.Set("Content-Type", "application/json")
 		r.SetBasicAuth(testbed.FrontEndKey, "")
 		streams.Go(func() {
-			status, _, answer, err := g.Do(r)
+			got, err := g.Do(r)
 			if assert.NoError(t, err) {
-				testbed.Expect(http.StatusRequestTimeout, "STAT_INVPARAM", -2).Check(t, status, answer)
+				testbed.Expect(http.StatusRequestTimeout, "STAT_INVPARAM", -2).Check(t, got.Status, got.Body)
 			}
 		})
 	}
@@ -162,7 +162,7 @@ func TestBodyTimeoutIsForBodies(t *testing.T) {
 	g := testbed.Configure(t, certs, server.URL, func(dsapp testbed.Object) {
 		dsapp["limits"].(testbed.Object)["body_timeout"] = patience.String()
 	})
-	g.Config["apps"].(testbed.Object)["http"].(testbed.Object)["servers"].(testbed.Object)["gateway"].(testbed.Object)["read_timeout"] = (patience * 3 / 2).String()
+	g.HTTPServer()["read_timeout"] = (patience * 3 / 2).String()
 	g.Start(t)
 	status, answer := g.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 	assert.Equal(t, http.StatusOK, status, answer)
@@ -374,9 +374,9 @@ func TestTooLargeBodies(t *testing.T) {
 			r.ContentLength = length
 			r.Header.Set("Content-Type", "application/json")
 			r.SetBasicAuth(testbed.FrontEndKey, "")
-			status, _, answer, err := g.Do(r)
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			tooLarge.Check(t, status, answer)
+			tooLarge.Check(t, got.Status, got.Body)
 			g.Serves(t)
 		}
 	}
@@ -398,36 +398,22 @@ func TestRetryAfterOfEveryLimit(t *testing.T) {
 		{"one-time passwords", testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody},
 		{"wrong keys", testbed.ServerTimePath, "no-such-front-end-key", ""},
 	} {
-		call := func() (int, int, string) {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+tc.path, strings.NewReader(tc.body))
-			require.NoError(t, err)
-			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(tc.key, "")
-			status, header, answer, err := g.Do(r)
-			require.NoError(t, err)
-			if status != http.StatusTooManyRequests {
-				return status, 0, answer
-			}
-			after, err := strconv.Atoi(header.Get("Retry-After"))
-			require.NoError(t, err)
-			return status, after, answer
-		}
-		var status, after int
-		var answer string
+		call := func() testbed.Reply { return g.Post(t, tc.path, tc.key, tc.body) }
+		var got testbed.Reply
 		admitted := 0
 		for start := time.Now(); ; admitted++ {
-			if status, after, answer = call(); status == http.StatusTooManyRequests {
+			if got = call(); got.Status == http.StatusTooManyRequests {
 				break
 			}
 			require.Less(t, admitted, perMinute+1+int(time.Since(start).Minutes()*perMinute), tc.name)
 		}
 		assert.GreaterOrEqual(t, admitted, perMinute, tc.name)
-		testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1).Check(t, status, answer)
-		require.Positive(t, after, tc.name)
+		testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1).Check(t, got.Status, got.Body)
+		after := got.RetryAfter(t)
 		require.LessOrEqual(t, after, 2, tc.name)
 		time.Sleep(time.Duration(after) * time.Second)
-		status, _, answer = call()
-		assert.NotEqual(t, http.StatusTooManyRequests, status, "%s: %s", tc.name, answer)
+		got = call()
+		assert.NotEqual(t, http.StatusTooManyRequests, got.Status, "%s: %s", tc.name, got.Body)
 		if tc.name != "wrong keys" {
 			g.Serves(t)
 		}
@@ -449,13 +435,12 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 			r.Header.Set("Forwarded", "for="+forwarded(i))
 			r.Header.Set("X-Real-IP", forwarded(i))
 			r.SetBasicAuth(testbed.FrontEndKey, "")
-			status, _, answer, err := g.Do(r)
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			switch status {
-			case http.StatusOK:
+			if got.Status == http.StatusOK {
 				admitted++
-			default:
-				assert.Equal(t, http.StatusTooManyRequests, status, answer)
+			} else {
+				assert.Equal(t, http.StatusTooManyRequests, got.Status, got.Body)
 			}
 		}
 		return admitted

@@ -104,7 +104,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 
 	// Expired: the same salt as while it lived, and no way in. The registration
 	// is used up to its end by trying until the first refusal.
-	activation := g.Config["apps"].(testbed.Object)["dsapp"].(testbed.Object)["activation"].(testbed.Object)
+	activation := g.App()["activation"].(testbed.Object)
 	activation["registration_lifetime"] = "2s"
 	g.Load(t)
 	var short testbed.Registration

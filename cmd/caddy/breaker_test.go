@@ -45,9 +45,7 @@ func checkRefusedAtOnce(t *testing.T, g *testbed.Gateway, c *testbed.Command, se
 		got, err := g.Send(t.Context(), c, "5EC2E7")
 		require.NoError(t, err)
 		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, got.Status, got.Body)
-		seconds, err := strconv.Atoi(got.Header.Get("Retry-After"))
-		require.NoError(t, err)
-		assert.Positive(t, seconds)
+		got.RetryAfter(t)
 	}
 }
 
@@ -77,7 +75,7 @@ func TestBreakerOpens(t *testing.T) {
 	}
 	g.Load(t)
 	checkRefusedAtOnce(t, g, testbed.Registering, primary)
-	servers := g.Config["apps"].(testbed.Object)["dsapp"].(testbed.Object)["authentication_servers"].(testbed.Object)
+	servers := g.App()["authentication_servers"].(testbed.Object)
 	servers["timeout"] = "7s"
 	servers["instances"].([]testbed.Object)[0]["name"] = "renamed"
 	g.Load(t)

@@ -44,6 +44,7 @@ func (l *life) call(path, key string, body testbed.Object) (f fate, status int, 
 		GotConn:      func(httptrace.GotConnInfo) { connected.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { l.trigger.hit(path) },
 	})
+	began := time.Now()
 	status, answer, err = l.g.Try(ctx, path, key, string(encoded))
 	if err != nil && !connected.Load() {
 		return unsent, 0, ""
@@ -53,6 +54,8 @@ func (l *life) call(path, key string, body testbed.Object) (f fate, status int, 
 	l.calls++
 	l.mu.Unlock()
 	switch {
+	case err == nil && testbed.Late(status, time.Since(began)):
+		l.ledger.Late()
 	case err == nil:
 		return answered, status, answer
 	case l.over():

@@ -23,6 +23,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
@@ -141,7 +142,7 @@ func newCrashes(t *testing.T) *crashes {
 		c.path = dsapp["store"].(testbed.Object)["path"].(string)
 	})
 	// What the gateway logs of its own accord at INFO is enough to judge it.
-	c.g.Config["logging"].(testbed.Object)["logs"].(testbed.Object)["default"].(testbed.Object)["level"] = "INFO"
+	c.g.LogLevel("INFO")
 	// The start that makes the file can be killed as well.
 	c.interrupt(time.Second)
 	// If the test fails early, the workers end with its context.
@@ -349,8 +350,11 @@ func (c *crashes) employ(l *life) {
 // besiege makes a new target.
 func (c *crashes) besiege(l *life) {
 	c.t.Helper()
-	r, _ := l.register()
-	require.NotNil(c.t, r, "no registration to attack")
+	var r *tracked
+	poll.Until(c.t, "a registration to attack", func() bool {
+		r, _ = l.register()
+		return r != nil
+	})
 	c.target = &target{Registration: r.Registration}
 	c.targets = append(c.targets, c.target)
 }

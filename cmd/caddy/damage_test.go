@@ -35,17 +35,12 @@ func TestDamagedStoreFile(t *testing.T) {
 	g.Start(t)
 	register := func() int {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.RegisterPath, strings.NewReader(testbed.RegisterBody))
-		require.NoError(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(testbed.BackEndKey, "")
-		status, header, answer, err := g.Do(r)
-		require.NoError(t, err)
-		if status == http.StatusServiceUnavailable {
-			assert.NotEmpty(t, header.Get("Retry-After"))
-			assert.Contains(t, answer, "STAT_COMMS")
+		got := g.Post(t, testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
+		if got.Status == http.StatusServiceUnavailable {
+			got.RetryAfter(t)
+			assert.Contains(t, got.Body, "STAT_COMMS")
 		}
-		return status
+		return got.Status
 	}
 	check := func() (string, int) {
 		t.Helper()

@@ -40,7 +40,7 @@ func startEarly(t *testing.T, edit func(g *testbed.Gateway, dsapp testbed.Object
 	})
 	g.HTTPServer()["protocols"] = []string{"h1", "h2", "h3"}
 	if edit != nil {
-		edit(g, g.Config["apps"].(testbed.Object)["dsapp"].(testbed.Object))
+		edit(g, g.App())
 	}
 	g.Start(t)
 	return g, server

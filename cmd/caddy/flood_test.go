@@ -113,14 +113,8 @@ func hangLogins(ctx context.Context, t *testing.T, g *testbed.Gateway, logins in
 	refused := make(chan testbed.Reply, logins)
 	for range logins {
 		all.Go(func() {
-			r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+testbed.LoginPath, strings.NewReader(attackerBody))
-			if err != nil {
-				return
-			}
-			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(testbed.FrontEndKey, "")
-			if status, header, body, err := g.Do(r); err == nil {
-				refused <- testbed.Reply{Status: status, Header: header, Body: body}
+			if got, err := g.TryPost(ctx, testbed.LoginPath, testbed.FrontEndKey, attackerBody); err == nil {
+				refused <- got
 			}
 		})
 	}
@@ -302,9 +296,9 @@ func TestRefusedRequestsCount(t *testing.T) {
 			require.NoError(t, err)
 			r.Header.Set("Content-Type", a.contentType)
 			r.SetBasicAuth(tc.key, "")
-			status, header, body, err := client.Do(r)
+			got, err := client.Do(r)
 			require.NoError(t, err)
-			return testbed.Reply{Status: status, Header: header, Body: body}
+			return got
 		}
 		began := time.Now()
 		admitted := 0
@@ -350,10 +344,10 @@ func TestNetworksOfAddresses(t *testing.T) {
 			require.NoError(t, err)
 			r.Header.Set("X-Forwarded-For", fmt.Sprintf(format, i+1))
 			r.SetBasicAuth(testbed.FrontEndKey, "")
-			status, _, body, err := g.Do(r)
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			if status != http.StatusOK {
-				tooMany.Check(t, status, body)
+			if got.Status != http.StatusOK {
+				tooMany.Check(t, got.Status, got.Body)
 				continue
 			}
 			n++

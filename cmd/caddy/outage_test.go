@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -168,25 +167,18 @@ func newOutage(t *testing.T, g *testbed.Gateway, primary, backup *testbed.Server
 // not 200. That of an outage has to say when to come back.
 func (o *outage) call(service, key, body string) string {
 	o.t.Helper()
-	r, err := http.NewRequestWithContext(o.t.Context(), http.MethodPost, o.g.URL+service, strings.NewReader(body))
-	require.NoError(o.t, err)
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(key, "")
-	status, header, answer, err := o.g.Do(r)
-	require.NoError(o.t, err)
-	if status == http.StatusServiceUnavailable {
-		after, err := strconv.Atoi(header.Get("Retry-After"))
-		require.NoError(o.t, err, "Retry-After")
-		assert.Positive(o.t, after, "Retry-After")
-		assert.Contains(o.t, answer, "STAT_COMMS")
+	got := o.g.Post(o.t, service, key, body)
+	if got.Status == http.StatusServiceUnavailable {
+		got.RetryAfter(o.t)
+		assert.Contains(o.t, got.Body, "STAT_COMMS")
 	}
-	if status != http.StatusOK {
-		return strconv.Itoa(status)
+	if got.Status != http.StatusOK {
+		return strconv.Itoa(got.Status)
 	}
 	var decoded struct {
 		ResultCodes struct{ StatusCodeEnum string }
 	}
-	require.NoError(o.t, json.Unmarshal([]byte(answer), &decoded), answer)
+	require.NoError(o.t, json.Unmarshal([]byte(got.Body), &decoded), got.Body)
 	return decoded.ResultCodes.StatusCodeEnum
 }
 

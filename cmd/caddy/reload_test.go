@@ -241,7 +241,7 @@ const generationPath = "/generation"
 // after a reload an open connection can still be served by the one before.
 func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 	t.Helper()
-	server := g.Config["apps"].(testbed.Object)["http"].(testbed.Object)["servers"].(testbed.Object)["gateway"].(testbed.Object)
+	server := g.HTTPServer()
 	routes := server["routes"].([]testbed.Object)
 	server["routes"] = append(routes[:1:1], testbed.Object{
 		"match":  []testbed.Object{{"path": []string{generationPath}}},
@@ -251,8 +251,8 @@ func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 	poll.Until(t, "configuration "+name, func() bool {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.URL+generationPath, nil)
 		require.NoError(t, err)
-		_, _, body, err := g.Do(r)
-		return err == nil && body == name
+		got, err := g.Do(r)
+		return err == nil && got.Body == name
 	})
 }
 

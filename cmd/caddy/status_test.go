@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -97,17 +96,17 @@ func TestStatusOfRequests(t *testing.T) {
 			if tc.authorization != "" {
 				r.Header.Set("Authorization", tc.authorization)
 			}
-			status, header, answer, err := g.Do(r)
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			tc.want.Check(t, status, answer)
-			assert.Contains(t, header.Get("Content-Type"), "application/json")
-			assert.Equal(t, "no-store", header.Get("Cache-Control"))
+			tc.want.Check(t, got.Status, got.Body)
+			assert.Contains(t, got.Header.Get("Content-Type"), "application/json")
+			assert.Equal(t, "no-store", got.Header.Get("Cache-Control"))
 			for name, prefix := range tc.header {
-				assert.True(t, strings.HasPrefix(header.Get(name), prefix), "%s: %s", name, header.Get(name))
+				assert.True(t, strings.HasPrefix(got.Header.Get(name), prefix), "%s: %s", name, got.Header.Get(name))
 			}
 			if tc.mentions != "" {
 				var decoded struct{ ErrorDescription string }
-				require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
+				require.NoError(t, json.Unmarshal([]byte(got.Body), &decoded))
 				assert.Contains(t, decoded.ErrorDescription, tc.mentions)
 			}
 		})
@@ -130,25 +129,14 @@ func TestStatusOfTooManyRequests(t *testing.T) {
 			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
 				dsapp["limits"] = testbed.Object{"failed_keys_per_minute": 600, "exchanges_per_minute": 600, "registrations_per_minute": 600, tc.limit: 2}
 			})
-			var status int
-			var answer string
+			var got testbed.Reply
 			for range 10 {
-				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+tc.path, strings.NewReader(tc.body))
-				require.NoError(t, err)
-				r.Header.Set("Content-Type", "application/json")
-				r.SetBasicAuth(tc.key, "")
-				var header http.Header
-				status, header, answer, err = g.Do(r)
-				require.NoError(t, err)
-				if status == http.StatusTooManyRequests {
-					seconds, err := strconv.Atoi(header.Get("Retry-After"))
-					require.NoError(t, err)
-					assert.Positive(t, seconds)
-					assert.LessOrEqual(t, seconds, 60)
+				if got = g.Post(t, tc.path, tc.key, tc.body); got.Status == http.StatusTooManyRequests {
+					assert.LessOrEqual(t, got.RetryAfter(t), 60)
 					break
 				}
 			}
-			tooMany.Check(t, status, answer)
+			tooMany.Check(t, got.Status, got.Body)
 		})
 	}
 }
@@ -173,14 +161,9 @@ func TestStatusWithoutStore(t *testing.T) {
 		redis.Stop()
 		return false
 	})
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.RegisterPath, strings.NewReader(testbed.RegisterBody))
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(testbed.BackEndKey, "")
-	status, header, answer, err := g.Do(r)
-	require.NoError(t, err)
-	testbed.Expect(http.StatusInternalServerError, "STAT_ERROR", -1).Check(t, status, answer)
-	assert.Empty(t, header.Get("Retry-After"))
+	got := g.Post(t, testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
+	testbed.Expect(http.StatusInternalServerError, "STAT_ERROR", -1).Check(t, got.Status, got.Body)
+	assert.Empty(t, got.Header.Get("Retry-After"))
 	server.Intercept(nil)
 
 	commands := server.Calls("PROVISIONCMD_MDL_REGISTER")

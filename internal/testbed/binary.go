@@ -21,7 +21,8 @@ var executable string
 
 // Main builds the main package of the working directory, runs the tests and returns their
 // exit code. They run in namespaces of their own if the machine permits that: with a network
-// that is set up as docs/operation.md asks for, and where they may mount file systems.
+// that is set up as docs/operation.md asks for, with temporary files in memory, and where they
+// may mount file systems.
 func Main(m *testing.M) int {
 	if !namespace.Inside() {
 		code, err := runInOwnNamespaces()
@@ -40,6 +41,14 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if namespace.Inside() {
+		remove, err := inMemory(dir)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "mounting a file system:", err)
+			return 1
+		}
+		defer remove()
+	}
 
 	executable = filepath.Join(dir, "caddy")
 	build := exec.Command("go", "build", "-o", executable, ".")

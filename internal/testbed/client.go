@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,27 +53,33 @@ func (g *Gateway) Call(t testing.TB, path, key, body string) (int, string) {
 
 // Try is Call for a request that may fail. An empty key means none.
 func (g *Gateway) Try(ctx context.Context, path, key, body string) (int, string, error) {
+	got, err := g.TryPost(ctx, path, key, body)
+	return got.Status, got.Body, err
+}
+
+// Do sends a request.
+func (g *Gateway) Do(r *http.Request) (Reply, error) {
+	began := time.Now()
+	resp, err := g.Client.Do(r)
+	if err != nil {
+		return Reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: string(body), Took: time.Since(began)}, err
+}
+
+// TryPost is Post for a request that may fail. An empty key means none.
+func (g *Gateway) TryPost(ctx context.Context, path, key, body string) (Reply, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+path, strings.NewReader(body))
 	if err != nil {
-		return 0, "", err
+		return Reply{}, err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if key != "" {
 		r.SetBasicAuth(key, "")
 	}
-	status, _, answer, err := g.Do(r)
-	return status, answer, err
-}
-
-// Do sends a request and returns the status, header and body of the answer.
-func (g *Gateway) Do(r *http.Request) (int, http.Header, string, error) {
-	resp, err := g.Client.Do(r)
-	if err != nil {
-		return 0, nil, "", err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, resp.Header, string(answer), err
+	return g.Do(r)
 }
 
 // From returns the gateway with a client at another address of this machine.
@@ -89,13 +96,9 @@ func (g *Gateway) From(t *testing.T, address string) *Gateway {
 // Post posts a body and returns the answer.
 func (g *Gateway) Post(t *testing.T, path, key, body string) Reply {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+path, strings.NewReader(body))
+	got, err := g.TryPost(t.Context(), path, key, body)
 	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(key, "")
-	status, header, answer, err := g.Do(r)
-	require.NoError(t, err)
-	return Reply{Status: status, Header: header, Body: answer}
+	return got
 }
 
 // Serves checks that clients at another address are served.
@@ -114,7 +117,17 @@ type Reply struct {
 	Header http.Header
 	Body   string
 	Last   bool          // of its connection; set by Wire.Hear only
-	Took   time.Duration // set by Gateway.Send only
+	Took   time.Duration // not set by Wire.Hear
+}
+
+// RetryAfter returns after how many seconds the client is to come back. It fails the test if
+// the answer does not say so.
+func (r Reply) RetryAfter(t *testing.T) int {
+	t.Helper()
+	seconds, err := strconv.Atoi(r.Header.Get("Retry-After"))
+	require.NoError(t, err, "Retry-After of status %d", r.Status)
+	require.Positive(t, seconds, "Retry-After")
+	return seconds
 }
 
 // Expectation is what an answer says: the HTTP status, and the name and number of the status

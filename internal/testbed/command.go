@@ -3,11 +3,8 @@ package testbed
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
-	"time"
 )
 
 // Parts of answers in XML: what surrounds the body, and the result codes of a success.
@@ -112,17 +109,7 @@ func (c *Command) Refusal(status string, code int, description string) string {
 		strconv.Itoa(code) + "</errorCode><errorDesc>" + description + "</errorDesc></errors></errorStack></" + c.Element + ">" + EnvelopeEnd
 }
 
-// Send makes the call that sends a command. Its answer tells how long it took.
+// Send makes the call that sends a command.
 func (g *Gateway) Send(ctx context.Context, c *Command, value string) (Reply, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+c.Path, strings.NewReader(c.Body(value)))
-	if err != nil {
-		return Reply{}, err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(c.Key, "")
-	start := time.Now()
-	var got Reply
-	got.Status, got.Header, got.Body, err = g.Do(r)
-	got.Took = time.Since(start)
-	return got, err
+	return g.TryPost(ctx, c.Path, c.Key, c.Body(value))
 }

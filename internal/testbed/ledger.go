@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -18,11 +19,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// The suites that put a gateway under load and trouble are the tests TestSoak…
-// They run in a short form unless this says where their table goes.
+// The soak suites are the tests TestSoak…, which put a gateway under load and trouble.
 var soak = flag.String("soak", "", "run the soak suites at full length and write their table to this `file`")
 
-// length chooses between the short and the long form of a suite.
+// Length returns the short or the long form of a number of a soak suite.
 func Length(short, long int) int {
 	if !Soaking() {
 		return short
@@ -37,10 +37,23 @@ const (
 	moreDescriptors = 8
 
 	maxProblems = 10 // that a ledger describes
+
+	// lateAfter is the shortest timeout inside of the gateway that no configuration changes:
+	// that of store calls that go on when a client has left.
+	lateAfter = 3 * time.Second
+	// maxLate is the share of requests that may be late, one in so many.
+	maxLate = 10
 )
 
-// ledger is what became of the requests of one suite: a row of the table. Each
-// request that was sent ends as exactly one of answered, refused, lost and wrong.
+// Late reports whether an answer says that the machine was too slow: that it got no answer of
+// the store or of an authentication server in time, if it did wait for that. What became of
+// the request is not known then.
+func Late(status int, took time.Duration) bool {
+	return (status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout) && took >= lateAfter
+}
+
+// Ledger counts what became of the requests of one suite, which is a row of the table. Each
+// request that was sent ends as exactly one of answered, refused, late, lost and wrong.
 type Ledger struct {
 	name    string
 	started time.Time
@@ -48,6 +61,7 @@ type Ledger struct {
 	sent     atomic.Int64
 	answered atomic.Int64 // as it must be
 	refused  atomic.Int64 // by a rule that is documented for this moment
+	late     atomic.Int64 // without a known outcome, since the machine was too slow
 	lost     atomic.Int64 // without an answer
 	wrong    atomic.Int64 // answered, but not as it must be
 
@@ -62,8 +76,8 @@ type Ledger struct {
 	duration time.Duration
 }
 
-// newLedger begins a row. The test fails if at its end a request is lost, wrong or
-// without an outcome.
+// NewLedger begins a row. The test fails if at its end a request was lost, answered wrongly,
+// or is without an outcome, or if many were late.
 func NewLedger(t *testing.T, name string) *Ledger {
 	t.Helper()
 	l := &Ledger{name: name, started: time.Now()}
@@ -77,28 +91,31 @@ func NewLedger(t *testing.T, name string) *Ledger {
 	return l
 }
 
-// Sent tells that a request is about to be sent.
+// Sent counts a request that is about to be sent.
 func (l *Ledger) Sent() { l.sent.Add(1) }
 
-// Answered tells that an answer was what it has to be.
+// Answered counts an answer that is as it must be.
 func (l *Ledger) Answered() { l.answered.Add(1) }
 
-// Refused tells that a request was refused by a documented rule.
+// Refused counts a refusal by a documented rule.
 func (l *Ledger) Refused() { l.refused.Add(1) }
 
-// Lost tells that a request was not answered.
+// Late counts a request of which Late says that the machine was too slow for it.
+func (l *Ledger) Late() { l.late.Add(1) }
+
+// Lost counts a request that was not answered.
 func (l *Ledger) Lost(format string, arguments ...any) {
 	l.lost.Add(1)
 	l.problem("lost: "+format, arguments...)
 }
 
-// Wrong tells that an answer was not what it has to be.
+// Wrong counts an answer that is not as it must be.
 func (l *Ledger) Wrong(format string, arguments ...any) {
 	l.wrong.Add(1)
 	l.problem("wrong: "+format, arguments...)
 }
 
-// Broken tells of a violation that no single request shows.
+// Broken notes a violation that no single request shows.
 func (l *Ledger) Broken(format string, arguments ...any) {
 	l.problem("broken: "+format, arguments...)
 }
@@ -111,7 +128,7 @@ func (l *Ledger) problem(format string, arguments ...any) {
 	}
 }
 
-// verdict gives what speaks against the suite.
+// verdict returns the reasons for which the suite has failed.
 func (l *Ledger) verdict() []string {
 	l.mu.Lock()
 	problems := append([]string(nil), l.problems...)
@@ -123,23 +140,24 @@ func (l *Ledger) verdict() []string {
 	if known := l.Outcomes(); known != sent {
 		problems = append(problems, fmt.Sprintf("%s: %d requests were sent and %d have an outcome", l.name, sent, known))
 	}
+	if late := l.late.Load(); late > sent/maxLate {
+		problems = append(problems, fmt.Sprintf("%s: of %d requests %d were late: too many for a machine that is only slow", l.name, sent, late))
+	}
 	if sent > 0 && answered == 0 {
 		problems = append(problems, l.name+": nothing was answered")
 	}
 	return problems
 }
 
-// watched is a process and what it used at first and at last.
+// watched is a process and what it used at the start and at the end.
 type watched struct {
 	*Gateway
 	start, end Usage
 }
 
-// Watch takes what the gateways use now, which is to be when they rest after a
-// warm-up, and again at the end of the test, or when Close is called: a suite that
-// starts processes anew has to call it while the last ones run. Goroutines and
-// descriptors must then be no more than before, apart from a few connections that
-// happen to be idle.
+// Watch measures what the gateways use now, which is to be after a warm-up, and again in Close
+// or at the end of the test. There must not be more goroutines and descriptors then, apart
+// from those of a few connections that happen to be idle.
 func (l *Ledger) Watch(t *testing.T, gateways ...*Gateway) {
 	t.Helper()
 	for _, g := range gateways {
@@ -151,7 +169,8 @@ func (l *Ledger) Watch(t *testing.T, gateways ...*Gateway) {
 	t.Cleanup(func() { l.Close(t) })
 }
 
-// Close stops the loads and takes what the watched gateways use at the end.
+// Close stops the loads and measures what the watched gateways use. It has to be called while
+// they run.
 func (l *Ledger) Close(t *testing.T) {
 	t.Helper()
 	l.closing.Do(func() {
@@ -170,7 +189,7 @@ func (l *Ledger) Close(t *testing.T) {
 	})
 }
 
-// settle waits until the process uses as much as at the start.
+// settle waits until the process uses no more than at the start.
 func (w *watched) settle() error {
 	timeout := time.After(poll.Patience)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -191,7 +210,7 @@ func (w *watched) settle() error {
 	}
 }
 
-// flat tells by what a process has grown.
+// flat returns an error if a process has grown.
 func flat(start, end Usage) error {
 	var errs []error
 	if end.Goroutines > start.Goroutines+moreGoroutines {
@@ -203,14 +222,14 @@ func flat(start, end Usage) error {
 	return errors.Join(errs...)
 }
 
-// A row is one suite of the table.
+// row is a row of the table.
 type row struct {
-	name                                 string
-	duration                             time.Duration
-	sent, answered, refused, lost, wrong int64
-	peak                                 int // KiB, the most of one process
-	goroutines, descriptors              string
-	failed                               bool
+	name                                       string
+	duration                                   time.Duration
+	sent, answered, refused, late, lost, wrong int64
+	peak                                       int // KiB, the most of one process
+	goroutines, descriptors                    string
+	failed                                     bool
 }
 
 func (l *Ledger) row(failed bool) row {
@@ -218,7 +237,7 @@ func (l *Ledger) row(failed bool) row {
 	defer l.mu.Unlock()
 	r := row{
 		name: l.name, duration: l.duration, failed: failed,
-		sent: l.sent.Load(), answered: l.answered.Load(), refused: l.refused.Load(), lost: l.lost.Load(), wrong: l.wrong.Load(),
+		sent: l.sent.Load(), answered: l.answered.Load(), refused: l.refused.Load(), late: l.late.Load(), lost: l.lost.Load(), wrong: l.wrong.Load(),
 	}
 	var goroutines, descriptors []string
 	for _, w := range l.watched {
@@ -230,31 +249,31 @@ func (l *Ledger) row(failed bool) row {
 	return r
 }
 
-// table lays rows out.
+// table returns rows as text in columns.
 func table(rows []row) string {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "suite\tduration\tsent\tanswered\trefused by rule\tlost\twrong\tpeak memory (MiB)\tgoroutines\tdescriptors\t")
+	fmt.Fprintln(w, "suite\tduration\tsent\tanswered\trefused by rule\tlate\tlost\twrong\tpeak memory (MiB)\tgoroutines\tdescriptors\t")
 	for _, r := range rows {
 		outcome := ""
 		if r.failed {
 			outcome = "FAILED"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", r.name, r.duration.Round(100*time.Millisecond),
-			r.sent, r.answered, r.refused, r.lost, r.wrong, (r.peak+1023)/1024, r.goroutines, r.descriptors, outcome)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", r.name, r.duration.Round(100*time.Millisecond),
+			r.sent, r.answered, r.refused, r.late, r.lost, r.wrong, (r.peak+1023)/1024, r.goroutines, r.descriptors, outcome)
 	}
 	_ = w.Flush()
 	return b.String()
 }
 
-// recorded are the rows of the suites that have ended.
+// recorded has the rows of the suites that have ended.
 var recorded struct {
 	mu   sync.Mutex
 	rows []row
 }
 
-// record adds a row to the table. It is written anew each time, so that it is
-// there however the test process ends.
+// record adds a row to the table and writes the table, so that it is there however the
+// process ends.
 func record(t *testing.T, r row) {
 	t.Helper()
 	t.Logf("\n%s", table([]row{r}))
@@ -267,10 +286,10 @@ func record(t *testing.T, r row) {
 	assert.NoError(t, os.WriteFile(*soak, []byte(table(recorded.rows)), 0o600))
 }
 
-// soaking reports whether the suites run at full length.
+// Soaking reports whether the soak suites run at full length.
 func Soaking() bool { return *soak != "" }
 
-// Outcomes is how many requests have an outcome.
+// Outcomes returns how many requests have an outcome.
 func (l *Ledger) Outcomes() int64 {
-	return l.answered.Load() + l.refused.Load() + l.lost.Load() + l.wrong.Load()
+	return l.answered.Load() + l.refused.Load() + l.late.Load() + l.lost.Load() + l.wrong.Load()
 }

@@ -24,6 +24,16 @@ func TestLedger(t *testing.T) {
 		{"refused only", func(l *Ledger) { l.Sent(); l.Refused() }, []string{"nothing was answered"}},
 		{"lost", func(l *Ledger) { l.Sent(); l.Sent(); l.Answered(); l.Lost("reset by %s", "peer") }, []string{"lost: reset by peer", "1 were lost and 0"}},
 		{"wrong", func(l *Ledger) { l.Sent(); l.Sent(); l.Answered(); l.Wrong("status %d", 500) }, []string{"wrong: status 500", "0 were lost and 1"}},
+		{"late", func(l *Ledger) {
+			for range maxLate {
+				l.Sent()
+			}
+			l.Late()
+			for range maxLate - 1 {
+				l.Answered()
+			}
+		}, nil},
+		{"often late", func(l *Ledger) { l.Sent(); l.Sent(); l.Answered(); l.Late() }, []string{"1 were late"}},
 		{"no outcome", func(l *Ledger) { l.Sent(); l.Sent(); l.Answered() }, []string{"2 requests were sent and 1 have an outcome"}},
 		{"two outcomes", func(l *Ledger) { l.Sent(); l.Answered(); l.Refused() }, []string{"1 requests were sent and 2 have an outcome"}},
 		{"broken", func(l *Ledger) { l.Sent(); l.Answered(); l.Broken("leak") }, []string{"broken: leak"}},
@@ -56,5 +66,5 @@ func TestLedger(t *testing.T) {
 	out := table([]row{{name: "reload", duration: 1234 * time.Millisecond, sent: 5, answered: 4, lost: 1, peak: 1025, goroutines: "1→2", failed: true}})
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	require.Len(t, lines, 2)
-	assert.Equal(t, []string{"reload", "1.2s", "5", "4", "0", "1", "0", "2", "1→2", "FAILED"}, strings.Fields(lines[1]))
+	assert.Equal(t, []string{"reload", "1.2s", "5", "4", "0", "0", "1", "0", "2", "1→2", "FAILED"}, strings.Fields(lines[1]))
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,34 +21,34 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-const defaultWorkers = 4
+const (
+	defaultWorkers = 4
+	maxClients     = 4 // connections to each gateway
+)
 
-const maxClients = 4 // connections to each gateway
-
-// loadOptions say what a load is made of.
+// LoadOptions say what a load consists of.
 type LoadOptions struct {
-	// Gateways take turns, as behind a load balancer: a request that gets no
-	// connection to one goes to the next. They must know the other application
-	// (see withOtherApplication).
+	// Gateways get the requests in turns. They must know the other application (see
+	// AddOtherApplication).
 	Gateways []*Gateway
-	// Server is where the bank asks for logins and signatures.
+	// Server gets the bank's requests for logins and signatures.
 	Server *Server
-	// Replicas are further ones, which take turns with Server.
+	// Replicas take turns with Server.
 	Replicas []*Server
-	// Workers send one request after the other; 0 stands for 4.
+	// Workers is how many requests are under way at the same time; 0 stands for 4.
 	Workers int
-	// Tolerate says whether an answer that is not what a scenario requires is a
-	// refusal documented for this moment. The scenario ends with it. service is the
-	// path below /rest/v2/; status is 0 if there was no answer, and body the error
-	// then. Nil tolerates nothing.
-	Tolerate func(service string, status int, body string) bool
-	// Scenarios to play in turns, allScenarios if empty.
+	// Tolerate reports whether an answer that a scenario does not expect is a refusal that is
+	// documented for this moment. The scenario ends with it. Without an answer, the status is
+	// 0 and the body is the error. Nil tolerates nothing.
+	Tolerate func(path string, status int, body string) bool
+	// Scenarios are played in turns. None stands for AllScenarios.
 	Scenarios []Scenario
 	// Transport wraps the clients' transport. Nil leaves it as it is.
 	Transport func(http.RoundTripper) http.RoundTripper
 }
 
-// load is closed-loop HTTP/2 traffic of phones and of the bank.
+// Load is traffic of phones and of the bank over HTTP/2. Each worker waits for an answer
+// before it sends the next request.
 type Load struct {
 	o       LoadOptions
 	t       *testing.T
@@ -62,12 +63,12 @@ type Load struct {
 	identifiers sync.Map // of registrations
 	salts       sync.Map // by identifier
 
-	arrived map[*Server]int // cancels before the load
-	cancels atomic.Int64    // that may have arrived
+	arrived map[*Server]int // cancels that had arrived before the load
+	cancels atomic.Int64    // cancels that may arrive
 }
 
-// startLoad begins a load that goes on until Stop or the end of the test. What
-// becomes of each request is told to the ledger.
+// StartLoad starts a load that goes on until Stop or the end of the test. The ledger counts
+// what becomes of each request.
 func StartLoad(t *testing.T, l *Ledger, o LoadOptions) *Load {
 	t.Helper()
 	if o.Workers == 0 {
@@ -99,7 +100,7 @@ func StartLoad(t *testing.T, l *Ledger, o LoadOptions) *Load {
 	return d
 }
 
-// warmUp plays every scenario of a load in every worker, and then watches the
+// WarmUp plays every scenario of a load in every worker, and then has the ledger watch the
 // gateways.
 func WarmUp(t *testing.T, l *Ledger, o LoadOptions) {
 	t.Helper()
@@ -109,22 +110,27 @@ func WarmUp(t *testing.T, l *Ledger, o LoadOptions) {
 	l.Watch(t, o.Gateways...)
 }
 
-// Turns waits until every worker has ended so many scenarios, of which all but
-// the first began after the call.
+// Turns waits until every worker has ended a number of scenarios. All but the first begin
+// after the call.
 func (d *Load) Turns(t *testing.T, count int) {
 	t.Helper()
 	goals := make([]int64, len(d.workers))
 	for i, w := range d.workers {
 		goals[i] = w.ended.Load() + int64(count)
 	}
-	poll.Until(t, "turns of the load", func() bool {
+	done := func() bool {
 		for i, w := range d.workers {
 			if w.ended.Load() < goals[i] {
 				return false
 			}
 		}
 		return true
-	})
+	}
+	// However slow the machine is, requests get answers.
+	for !done() {
+		seen := d.ledger.Outcomes()
+		poll.Until(t, "an answer to the load", func() bool { return done() || d.ledger.Outcomes() > seen })
+	}
 }
 
 // Stop lets the workers end their scenarios and closes the connections.
@@ -180,24 +186,26 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// session carries the calls of one worker, one after the other, and knows the
-// last one. A call counts as answered when the next one is made: the phone goes
-// on only if the answer stood up to its checks.
+// session sends the requests of one worker, one after the other, and knows the last one. A
+// request counts as answered when the next one is sent: the phone goes on only if the answer
+// passes its checks.
 type session struct {
 	*balancer
-	told *Ledger
+	counted *Ledger
 
-	open    bool
-	service string
-	status  int // 0 without an answer
-	body    string
-	err     error
+	open   bool // without an outcome yet
+	path   string
+	status int // 0 without an answer
+	body   string
+	took   time.Duration
+	err    error
 }
 
 func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.answered()
-	s.told.Sent()
-	s.open, s.service, s.status, s.body = true, r.URL.Path, 0, ""
+	s.counted.Sent()
+	s.open, s.path, s.status, s.body = true, r.URL.Path, 0, ""
+	began := time.Now()
 	var resp *http.Response
 	resp, s.err = s.balancer.RoundTrip(r)
 	if s.err != nil {
@@ -208,15 +216,15 @@ func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
 	if body, s.err = io.ReadAll(resp.Body); s.err != nil {
 		return nil, s.err
 	}
-	s.status, s.body = resp.StatusCode, string(body)
+	s.status, s.body, s.took = resp.StatusCode, string(body), time.Since(began)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
 
-// answered ends the last call, if it has no outcome yet.
+// answered counts the last request as answered, if it has no outcome yet.
 func (s *session) answered() {
 	if s.open {
-		s.told.Answered()
+		s.counted.Answered()
 	}
 	s.open = false
 }
@@ -230,9 +238,9 @@ type worker struct {
 	client *http.Client
 	phone  *sandbox.Phone
 	other  *sandbox.Phone // another application
-	turn   int
-	played Scenario
-	ended  atomic.Int64
+	turn   int            // scenarios so far
+	played Scenario       // that is played now
+	ended  atomic.Int64   // scenarios
 
 	devices [2]*sandbox.Authenticator // activated when needed
 }
@@ -240,7 +248,7 @@ type worker struct {
 func newWorker(d *Load, number int) *worker {
 	w := &worker{
 		Load: d, number: number, ctx: context.WithoutCancel(d.t.Context()), turn: number,
-		session: &session{balancer: d.clients[number%len(d.clients)], told: d.ledger},
+		session: &session{balancer: d.clients[number%len(d.clients)], counted: d.ledger},
 	}
 	w.client = &http.Client{Transport: w.session, Timeout: poll.Patience}
 	if d.o.Transport != nil {
@@ -266,26 +274,28 @@ func (w *worker) run() {
 	}
 }
 
-// require ends the last call: it was answered as required if err is nil and ok
-// is true. It reports whether the scenario goes on.
+// require gives the last request its outcome: answered, if err is nil and ok is true. It
+// reports whether the scenario goes on.
 func (w *worker) require(err error, ok bool, what string) bool {
 	if err == nil && ok {
 		w.answered()
 		return true
 	}
 	if !w.open {
-		w.ledger.Broken("%s: %s without a call: %v", w.played.Name, what, err)
+		w.ledger.Broken("%s: %s without a request: %v", w.played.Name, what, err)
 		return false
 	}
 	w.open = false
-	tolerated := func(body string) bool { return w.o.Tolerate != nil && w.o.Tolerate(w.service, w.status, body) }
+	tolerated := func(body string) bool { return w.o.Tolerate != nil && w.o.Tolerate(w.path, w.status, body) }
 	switch {
+	case w.session.err == nil && Late(w.status, w.took):
+		w.ledger.Late()
 	case w.session.err != nil && tolerated(w.session.err.Error()), w.session.err == nil && tolerated(w.body):
 		w.ledger.Refused()
 	case w.session.err != nil:
-		w.ledger.Lost("%s: %s: %v", w.played.Name, w.service, w.session.err)
+		w.ledger.Lost("%s: %s: %v", w.played.Name, w.path, w.session.err)
 	default:
-		w.ledger.Wrong("%s: %s: %s; status %d, error %v, answer %.500s", w.played.Name, w.service, what, w.status, err, w.body)
+		w.ledger.Wrong("%s: %s: %s; status %d, error %v, answer %.500s", w.played.Name, w.path, what, w.status, err, w.body)
 	}
 	return false
 }
@@ -293,8 +303,8 @@ func (w *worker) require(err error, ok bool, what string) bool {
 // passed is require for an answer that the phone has checked.
 func (w *worker) passed(err error) bool { return w.require(err, true, "a success") }
 
-// refusedWith is require for a refusal with a status and, if it is not empty, an
-// answer that is the same to the byte.
+// refusedWith is require for a refusal with the name of a status and, unless answer is empty,
+// exactly that answer.
 func (w *worker) refusedWith(err error, status, answer string) bool {
 	refusal := (*sandbox.RefusalError)(nil)
 	ok := errors.As(err, &refusal) && w.status == http.StatusOK &&
@@ -305,7 +315,7 @@ func (w *worker) refusedWith(err error, status, answer string) bool {
 	return w.require(err, ok, "a refusal with "+status)
 }
 
-// post makes a call that is no phone's. The answer is in the session.
+// post sends a request that no phone sends. The session has the answer.
 func (w *worker) post(service, key string, members Object) error {
 	body, err := json.Marshal(members)
 	if err != nil {
@@ -324,5 +334,5 @@ func (w *worker) post(service, key string, members Object) error {
 	return resp.Body.Close()
 }
 
-// AllowCancels tells that the test itself has so many requests cancelled meanwhile.
+// AllowCancels allows so many cancels to arrive besides those of the load: the test's own.
 func (d *Load) AllowCancels(n int) { d.cancels.Add(int64(n)) }

@@ -70,3 +70,16 @@ func setUpNetwork() error {
 	reloadsReset = os.WriteFile(migrateRequests, []byte("1"), 0)
 	return nil
 }
+
+// inMemory mounts a file system in memory on a directory and has temporary files made there.
+// Embedded stores write through to the disk, for which a gateway waits only so long: a disk
+// that is busy with something else would fail the tests.
+func inMemory(dir string) (remove func(), err error) {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("memory", dir, "tmpfs", 0, ""); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }, os.Setenv("TMPDIR", dir)
+}

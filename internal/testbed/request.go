@@ -15,6 +15,7 @@ import (
 
 // RequestKind is a kind of requests that wait at an authentication server for a phone.
 type RequestKind struct {
+	kind      sandbox.Kind
 	Name      string
 	KeyMember string // name of the JSON member that carries the key of a request
 
@@ -26,55 +27,79 @@ type RequestKind struct {
 // The kinds of requests.
 var (
 	Login = RequestKind{
-		"login", "challengeKey",
+		sandbox.KindLogin, "login", "challengeKey",
 		"/rest/v2/authentication/push/getPreparedSecureChallenge", "/rest/v2/authentication/push/authUser", "/rest/v2/authentication/push/cancelAuthUser",
 		"getPreparedSecureChallenge", "authUser", "cancelAuthUser",
 	}
 	Signature = RequestKind{
-		"signature", "requestKey",
+		sandbox.KindSignature, "signature", "requestKey",
 		"/rest/v2/signature/push/getPreparedSignatureRequest", "/rest/v2/signature/push/authSignature", "/rest/v2/signature/push/cancelAuthSignatureRequest",
 		"getPreparedSignatureRequest", "authSignature", "cancelAuthSignatureRequest",
 	}
 	RequestKinds = []RequestKind{Login, Signature}
 )
 
-// Ask has the bank's application server ask the test user for a login or signature, and
-// waits for the push. It returns the key of the request and a function that waits for what
-// the bank is told: nil if the phone approved.
-func Ask(t *testing.T, o *Server, s RequestKind, a *sandbox.Authenticator) (key string, outcome func() error) {
-	t.Helper()
-	known := make(map[string]bool)
+// bankRequest is a login or signature that the bank's application server waits for.
+type bankRequest struct {
+	kind     RequestKind
+	key      string     // set when it was pushed
+	answered chan error // gets nil if the phone approved
+	cancel   context.CancelFunc
+
+	server *Server
+	device *sandbox.Authenticator
+	known  map[string]bool // keys that were pushed before
+}
+
+// ask has the bank's application server ask the owner of a device for a login or signature.
+func (o *Server) ask(ctx context.Context, s RequestKind, a *sandbox.Authenticator) *bankRequest {
+	q := &bankRequest{kind: s, answered: make(chan error, 1), server: o, device: a, known: make(map[string]bool)}
 	for _, push := range o.Pushes(a.SerialNumber) {
-		known[push.Key] = true
+		q.known[push.Key] = true
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	application := o.Application()
-	answered := make(chan error, 1)
+	ctx, q.cancel = context.WithCancel(ctx)
 	go func() {
+		var done sandbox.Authenticated
 		var err error
 		if s == Login {
-			_, err = application.RequestLogin(ctx, sandbox.LoginRequest{UserID: UserID, Domain: Domain, SerialNumber: a.SerialNumber, Message: "Sign in?"})
+			done, err = o.Application().RequestLogin(ctx, sandbox.LoginRequest{
+				UserID: a.UserID, Domain: a.Domain, SerialNumber: a.SerialNumber, Message: "Sign in?",
+			})
 		} else {
-			_, err = application.RequestSignature(ctx, sandbox.SignatureRequest{
-				UserID: UserID, Domain: Domain, SerialNumber: a.SerialNumber, Title: "Transfer",
+			done, err = o.Application().RequestSignature(ctx, sandbox.SignatureRequest{
+				UserID: a.UserID, Domain: a.Domain, SerialNumber: a.SerialNumber, Title: "Transfer",
 				Fields: []sandbox.RequestField{{Key: "Amount", Value: "100.00"}},
 			})
 		}
-		answered <- err
-	}()
-	t.Cleanup(cancel)
-	poll.Until(t, "the push", func() bool {
-		for _, push := range o.Pushes(a.SerialNumber) {
-			if !known[push.Key] {
-				key = push.Key
-				return true
-			}
+		if err == nil && done.SerialNumber != a.SerialNumber {
+			err = fmt.Errorf("completed by %s", done.SerialNumber)
 		}
-		return false
-	})
-	return key, func() error {
+		q.answered <- err
+	}()
+	return q
+}
+
+// pushed reports whether the device has got the request.
+func (q *bankRequest) pushed() bool {
+	for _, push := range q.server.Pushes(q.device.SerialNumber) {
+		if !q.known[push.Key] {
+			q.key = push.Key
+		}
+	}
+	return q.key != ""
+}
+
+// Ask has the bank's application server ask the owner of a device for a login or signature,
+// and waits for the push. It returns the key of the request and a function that waits for
+// what the bank is told: nil if the phone approved.
+func Ask(t *testing.T, o *Server, s RequestKind, a *sandbox.Authenticator) (key string, outcome func() error) {
+	t.Helper()
+	q := o.ask(t.Context(), s, a)
+	t.Cleanup(q.cancel)
+	poll.Until(t, "the push", q.pushed)
+	return q.key, func() error {
 		t.Helper()
-		return poll.Receive(t, "the answer to the bank", answered)
+		return poll.Receive(t, "the answer to the bank", q.answered)
 	}
 }
 

@@ -13,12 +13,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// scenario is a sequence of calls whose answers are known beforehand.
+// Scenario is a sequence of requests whose answers are known beforehand.
 type Scenario struct {
 	Name string
 	play func(w *worker)
 }
 
+// The scenarios.
 var (
 	activations          = Scenario{"activation", (*worker).activation}
 	wrongPasswords       = Scenario{"wrong activation password", (*worker).wrongPassword}
@@ -29,14 +30,14 @@ var (
 	oneTimePasswords     = Scenario{"one-time password", (*worker).oneTimePassword}
 	serverTimes          = Scenario{"server time", (*worker).serverTime}
 
-	// allScenarios has those that cost little twice.
+	// AllScenarios has those that cost little twice.
 	AllScenarios = []Scenario{
 		activations, serverTimes, oneTimePasswords, completions, unknownRegistrations,
 		wrongPasswords, ForeignCancels, serverTimes, oneTimePasswords, cancellations,
 	}
 )
 
-// register plays the bank's site.
+// register has the bank's site register a user.
 func (w *worker) register(user string) (sandbox.UserRegistered, bool) {
 	registered, err := w.phone.RegisterUser(w.ctx, BackEndKey, sandbox.UserRegistration{
 		UserID: user, Domain: Domain, StaticPassword: StaticPassword,
@@ -45,14 +46,14 @@ func (w *worker) register(user string) (sandbox.UserRegistered, bool) {
 	return registered, w.require(err, err != nil || !known, "a new registration identifier")
 }
 
-// activate completes a registration.
+// activate has the phone complete a registration.
 func (w *worker) activate(user string, r sandbox.UserRegistered) (*sandbox.Authenticator, bool) {
 	done, err := w.phone.Activate(w.ctx, r.RegistrationIdentifier, r.ActivationPassword)
 	ok := w.require(err, done.UserID == user && done.Domain == Domain, "an activation of the registered user")
 	return done.Authenticator, ok
 }
 
-// closed makes the call by which a device is added: it must not be admitted.
+// closed tries to add a device to a registration that must not admit one.
 func (w *worker) closed(r sandbox.UserRegistered) bool {
 	err := w.post(AddDevicePath, FrontEndKey, Object{
 		"registrationIdentifier": r.RegistrationIdentifier, "deviceCode": "12345678901234567890123456",
@@ -60,7 +61,7 @@ func (w *worker) closed(r sandbox.UserRegistered) bool {
 	return w.require(err, w.status == http.StatusOK && w.body == Refused, "no admission")
 }
 
-// activation is a whole one, after which the registration is gone.
+// activation is a whole activation. Afterwards the registration is gone.
 func (w *worker) activation() {
 	user := ActivationUser(w.number)
 	r, ok := w.register(user)
@@ -72,8 +73,8 @@ func (w *worker) activation() {
 	}
 }
 
-// wrongPassword tries a wrong activation password, which activates nothing, and
-// then the right one.
+// wrongPassword tries a wrong activation password, which must not activate anything, and then
+// the right one.
 func (w *worker) wrongPassword() {
 	user := ActivationUser(w.number)
 	r, ok := w.register(user)
@@ -81,8 +82,8 @@ func (w *worker) wrongPassword() {
 		return
 	}
 	_, err := w.phone.Activate(w.ctx, r.RegistrationIdentifier, "wrong-password")
-	if err != nil && w.service == EphemeralKeyPath {
-		w.passed(err) // does not tell that the password is wrong
+	if err != nil && w.path == EphemeralKeyPath {
+		w.passed(err) // the first answer cannot tell that the password is wrong
 		return
 	}
 	if w.refusedWith(err, "STAT_INVCREDENTIALS", Refused) && w.closed(r) {
@@ -90,8 +91,8 @@ func (w *worker) wrongPassword() {
 	}
 }
 
-// unknownRegistration makes both calls of an exchange for an identifier that was
-// never registered. The salt of an identifier never changes.
+// unknownRegistration makes both calls of an exchange for an identifier that nobody registered.
+// The salt of an identifier never changes.
 func (w *worker) unknownRegistration() {
 	identifier := fmt.Sprintf("LoadUnknown%d", w.turn%8)
 	err := w.post(EphemeralKeyPath, FrontEndKey, Object{"registrationIdentifier": identifier, "clientEphemeralPublicKey": "05"})
@@ -108,12 +109,12 @@ func (w *worker) unknownRegistration() {
 	w.require(err, w.status == http.StatusOK && w.body == Refused, "a refusal")
 }
 
-// device gives one of two devices, which it activates if there is none.
+// device returns one of two devices, and activates it if there is none.
 func (w *worker) device(i int) (*sandbox.Authenticator, bool) {
 	if w.devices[i] != nil {
 		return w.devices[i], true
 	}
-	// By chance, six digits are also what another device of the same user shows.
+	// Each device has a user of its own: its one-time password could be that of another one.
 	user := deviceUser(int(w.ledger.devices.Add(1)) % maxDevices)
 	r, ok := w.register(user)
 	if !ok {
@@ -127,56 +128,14 @@ func (w *worker) device(i int) (*sandbox.Authenticator, bool) {
 	return a, true
 }
 
-// bankRequest is a login or signature that the bank's application server waits for.
-type bankRequest struct {
-	kind     sandbox.Kind
-	key      string
-	answered chan error
-	cancel   context.CancelFunc
-}
-
 // ask has the bank ask for a login or signature, in turns.
 func (w *worker) ask(a *sandbox.Authenticator) (*bankRequest, bool) {
 	servers := w.servers()
-	server := servers[w.turn%len(servers)]
-	known := make(map[string]bool)
-	for _, push := range server.Pushes(a.SerialNumber) {
-		known[push.Key] = true
-	}
-	q := &bankRequest{kind: sandbox.KindLogin, answered: make(chan error, 1)}
-	if w.turn/len(w.o.Scenarios)%2 == 1 {
-		q.kind = sandbox.KindSignature
-	}
-	var ctx context.Context
-	ctx, q.cancel = context.WithCancel(w.ctx)
-	go func() {
-		var done sandbox.Authenticated
-		var err error
-		if q.kind == sandbox.KindLogin {
-			done, err = server.Application().RequestLogin(ctx, sandbox.LoginRequest{
-				UserID: a.UserID, Domain: a.Domain, SerialNumber: a.SerialNumber, Message: "Sign in?",
-			})
-		} else {
-			done, err = server.Application().RequestSignature(ctx, sandbox.SignatureRequest{
-				UserID: a.UserID, Domain: a.Domain, SerialNumber: a.SerialNumber, Title: "Transfer",
-				Fields: []sandbox.RequestField{{Key: "Amount", Value: "100.00"}},
-			})
-		}
-		if err == nil && done.SerialNumber != a.SerialNumber {
-			err = fmt.Errorf("completed by %s", done.SerialNumber)
-		}
-		q.answered <- err
-	}()
+	q := servers[w.turn%len(servers)].ask(w.ctx, RequestKinds[w.turn/len(w.o.Scenarios)%2], a)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(poll.Patience)
-	for {
-		for _, push := range server.Pushes(a.SerialNumber) {
-			if !known[push.Key] {
-				q.key = push.Key
-				return q, true
-			}
-		}
+	for !q.pushed() {
 		select {
 		case <-tick.C:
 		case err := <-q.answered:
@@ -192,6 +151,7 @@ func (w *worker) ask(a *sandbox.Authenticator) (*bankRequest, bool) {
 			return nil, false
 		}
 	}
+	return q, true
 }
 
 // outcome waits for the answer to the bank.
@@ -204,19 +164,19 @@ func (q *bankRequest) outcome() error {
 	}
 }
 
-// retrieve fetches a request, after which no other application gets it.
+// retrieve retrieves a request. Afterwards another application must not get it.
 func (w *worker) retrieve(a *sandbox.Authenticator, q *bankRequest) (sandbox.Pending, bool) {
-	pending, err := w.phone.Retrieve(w.ctx, q.kind, a, q.key)
+	pending, err := w.phone.Retrieve(w.ctx, q.kind.kind, a, q.key)
 	if !w.passed(err) {
 		return pending, false
 	}
-	_, err = w.other.Retrieve(w.ctx, q.kind, a, q.key)
+	_, err = w.other.Retrieve(w.ctx, q.kind.kind, a, q.key)
 	return pending, w.refusedWith(err, "STAT_NOT_FOUND", "")
 }
 
-// complete approves a request, of which the bank learns.
+// complete approves a request. The bank must learn of it.
 func (w *worker) complete(a *sandbox.Authenticator, q *bankRequest, pending sandbox.Pending) {
-	done, err := w.phone.Complete(w.ctx, q.kind, a, pending)
+	done, err := w.phone.Complete(w.ctx, q.kind.kind, a, pending)
 	ok := err == nil && done.SerialNumber == a.SerialNumber && done.UserID == a.UserID && done.Domain == a.Domain
 	what := "a completion by the device"
 	if ok {
@@ -227,7 +187,7 @@ func (w *worker) complete(a *sandbox.Authenticator, q *bankRequest, pending sand
 	w.require(err, ok, what)
 }
 
-// begin has the bank ask and the first device retrieve.
+// begin has the bank ask the first device, which retrieves the request.
 func (w *worker) begin() (*sandbox.Authenticator, *bankRequest, sandbox.Pending, bool) {
 	a, ok := w.device(0)
 	if !ok {
@@ -244,7 +204,7 @@ func (w *worker) begin() (*sandbox.Authenticator, *bankRequest, sandbox.Pending,
 	return a, q, pending, ok
 }
 
-// completion is a login or signature that the device approves.
+// completion is a request that the device approves.
 func (w *worker) completion() {
 	if a, q, pending, ok := w.begin(); ok {
 		defer q.cancel()
@@ -252,7 +212,7 @@ func (w *worker) completion() {
 	}
 }
 
-// cancellation is a login or signature that the device rejects.
+// cancellation is a request that the device rejects.
 func (w *worker) cancellation() {
 	a, q, _, ok := w.begin()
 	if !ok {
@@ -261,7 +221,7 @@ func (w *worker) cancellation() {
 	defer q.cancel()
 	// A wrapped key can be sent to every instance.
 	w.cancels.Add(int64(len(w.servers())))
-	err := w.phone.Cancel(w.ctx, q.kind, a, q.key, w.wraps())
+	err := w.phone.Cancel(w.ctx, q.kind.kind, a, q.key, w.wraps())
 	what := "a rejection"
 	if err == nil {
 		told := q.outcome()
@@ -272,11 +232,11 @@ func (w *worker) cancellation() {
 	w.require(err, ok, what)
 }
 
-// wraps takes turns between the two forms of a key.
+// wraps reports whether the device wraps the key of its next cancel. It takes turns.
 func (w *worker) wraps() bool { return w.turn/len(w.o.Scenarios)%4 < 2 }
 
-// foreignCancel is a login or signature that another application and another
-// device try in vain to reject, before the device approves it.
+// foreignCancel is a request that another application and another device try to reject in
+// vain, before the device approves it.
 func (w *worker) foreignCancel() {
 	b, ok := w.device(1)
 	if !ok {
@@ -288,8 +248,8 @@ func (w *worker) foreignCancel() {
 	}
 	defer q.cancel()
 	for _, foreign := range []func() error{
-		func() error { return w.other.Cancel(w.ctx, q.kind, a, q.key, w.wraps()) },
-		func() error { return w.phone.Cancel(w.ctx, q.kind, b, q.key, false) },
+		func() error { return w.other.Cancel(w.ctx, q.kind.kind, a, q.key, w.wraps()) },
+		func() error { return w.phone.Cancel(w.ctx, q.kind.kind, b, q.key, false) },
 	} {
 		err := foreign()
 		if !w.refusedWith(err, "STAT_NOSUPPORT", NoSupport) {
@@ -300,8 +260,8 @@ func (w *worker) foreignCancel() {
 	w.complete(a, q, pending)
 }
 
-// oneTimePassword is a right one and then a wrong one, which by its length is that
-// of no device.
+// oneTimePassword is a login with a right one-time password, and then one with a wrong one,
+// which is too long for any device.
 func (w *worker) oneTimePassword() {
 	a, ok := w.device(1)
 	if !ok {
@@ -317,7 +277,7 @@ func (w *worker) oneTimePassword() {
 	w.require(err, w.status == http.StatusOK && strings.Contains(w.body, `"STAT_OTP_INCORRECT"`), "a refusal")
 }
 
-// serverTime is the clock of this machine.
+// serverTime asks for the time, which must be that of this machine.
 func (w *worker) serverTime() {
 	before := time.Now().Unix()
 	err := w.post(ServerTimePath, FrontEndKey, Object{})

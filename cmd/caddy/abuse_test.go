@@ -57,7 +57,7 @@ func drip(w *testbed.Wire, text string) {
 	}()
 }
 
-// peak is the most memory that the process ever had, in bytes.
+// peakMemory returns the most memory that the process ever had, in bytes.
 func peakMemory(t *testing.T, g *testbed.Gateway) int {
 	t.Helper()
 	used, err := g.Usage()
@@ -65,8 +65,8 @@ func peakMemory(t *testing.T, g *testbed.Gateway) int {
 	return used.Peak << 10
 }
 
-// Whoever sends a header or a body slowly, or not at all, is cut off. Meanwhile
-// all others are served.
+// A client that sends a header or a body slowly, or not at all, is cut off. Meanwhile all
+// others are served.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, func(server, limits testbed.Object) {
@@ -100,13 +100,13 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		begin(http.StatusForbidden, testbed.Message(testbed.RegisterPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), "")
 		begin(http.StatusRequestEntityTooLarge, testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 100000"), "")
 	}
-	// The handshake counts, too.
+	// The timeout bounds the TLS handshake, too.
 	var d net.Dialer
 	silent, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(g.URL, "https://"))
 	require.NoError(t, err)
 	defer silent.Close()
 	require.NoError(t, silent.SetDeadline(time.Now().Add(poll.Patience)))
-	// One connection with many streams that wait for bodies.
+	// Many streams of one connection wait for bodies.
 	var streams sync.WaitGroup
 	for range each {
 		body, end := io.Pipe()
@@ -133,8 +133,8 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	g.Serves(t)
 }
 
-// A request that asks before it sends its body is told to go on only where the body
-// is wanted, and is refused at once.
+// A client that asks before it sends a body (Expect: 100-continue) is told to go on only if the
+// request is accepted so far. Otherwise it gets the refusal at once.
 func TestExpectContinue(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, func(_, limits testbed.Object) { limits["body_timeout"] = "10m" })
@@ -149,8 +149,8 @@ func TestExpectContinue(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, w.Hear().Status)
 }
 
-// An operation may take longer than a body, on every protocol, and a connection may
-// idle longer than that.
+// The timeout of bodies bounds neither operations, with every protocol, nor the time for which
+// a connection is idle.
 func TestBodyTimeoutIsForBodies(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -177,7 +177,7 @@ func TestBodyTimeoutIsForBodies(t *testing.T) {
 	assert.Equal(t, http.StatusOK, got.Status, got.Body)
 }
 
-// Headers are bounded, and so is what many clients with large ones cost together.
+// The size of headers is bounded, and so is the memory for many clients with large ones.
 func TestHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
@@ -190,20 +190,20 @@ func TestHeadersAreBounded(t *testing.T) {
 		w := g.Dial(t, "http/1.1")
 		all.Go(func() {
 			w.Say("POST " + testbed.LoginPath + " HTTP/1.1\r\nHost: localhost\r\n" + []string{large, many}[i%2] + "\r\n")
-			// The answer can be lost if the connection is closed while more comes.
+			// The answer can be lost if the connection is closed while the client still sends.
 			if got := w.Hear(); got.Status != 0 {
 				assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.Status)
 			}
 		})
 	}
 	all.Wait()
-	// So that it cannot be lost.
+	// This header is short enough to be read to its end: its answer cannot be lost.
 	w := g.Dial(t, "http/1.1")
 	w.Say("POST " + testbed.LoginPath + " HTTP/1.1\r\nHost: localhost\r\nX-Large: " + strings.Repeat("x", 22_000))
 	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, w.Hear().Status)
 	g.Serves(t)
 
-	// In HTTP/2 a header can go on for ever.
+	// In HTTP/2 a header can continue without end.
 	const endHeaders = 4
 	block := strings.Repeat(testbed.Literal("x-large", strings.Repeat("x", 1000)), 15)
 	for range headers {
@@ -222,7 +222,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	assert.Less(t, peakMemory(t, g)-before, 128<<20)
 }
 
-// Streams that are opened and given up again at once keep nobody from being served.
+// Streams that are opened and reset at once do not keep others from being served.
 func TestStreamsGivenUp(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
@@ -266,8 +266,7 @@ func TestAnnouncedBodiesCostNothing(t *testing.T) {
 	assert.Less(t, g.Heap(t)-before, 64<<20, "%d MiB were announced", clients*largest>>20)
 }
 
-// Requests that come without waiting for answers are answered in their order, and
-// each counts.
+// Pipelined requests are answered in their order, and each counts for the limits.
 func TestPipelining(t *testing.T) {
 	t.Parallel()
 	const limit = 12
@@ -300,13 +299,13 @@ func TestPipelining(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-// One connection may carry many requests at once; they count, too.
+// Requests on many streams of one connection count one by one.
 func TestManyStreams(t *testing.T) {
 	t.Parallel()
-	// As many at once as one connection takes.
+	// The server accepts so many streams of a connection at the same time.
 	const limit, requests, streams = 100, 1000, 200
 	g := startBesieged(t, func(_, limits testbed.Object) { limits["calls_per_minute"] = limit })
-	// There is a connection, and nothing was counted.
+	// Opens the connection with a request that does not count.
 	_, _, err := g.Try(t.Context(), "/", "", "")
 	require.NoError(t, err)
 	start := time.Now()
@@ -341,8 +340,8 @@ func TestManyStreams(t *testing.T) {
 	assert.Equal(t, int64(requests), admitted.Load()+limited.Load())
 }
 
-// A body that is too large is refused, however it comes; the connection can be used
-// further or is closed, and nothing of the body is taken for a request.
+// A body that is too large is refused, with and without a declared length. The connection is
+// used further or closed, and no part of the body is taken for a request.
 func TestTooLargeBodies(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
@@ -360,7 +359,7 @@ func TestTooLargeBodies(t *testing.T) {
 			}()
 			got := w.Hear()
 			if got.Status == 0 && size > 1<<20 {
-				// Closed while the rest was on its way.
+				// The connection was closed while the client still sent.
 				continue
 			}
 			tooLarge.Check(t, got.Status, got.Body)
@@ -382,7 +381,7 @@ func TestTooLargeBodies(t *testing.T) {
 	}
 }
 
-// Each limit per minute tells when to come back, and that is true.
+// Each limit per minute says after how many seconds to come back, and a call is admitted then.
 func TestRetryAfterOfEveryLimit(t *testing.T) {
 	t.Parallel()
 	const perMinute = 60
@@ -420,8 +419,8 @@ func TestRetryAfterOfEveryLimit(t *testing.T) {
 	}
 }
 
-// A client cannot tell the gateway that it is another one, unless a proxy that is
-// trusted says so.
+// The gateway believes a header that names another client only if it comes from a trusted
+// proxy.
 func TestForwardedForIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	const limit = 3
@@ -463,7 +462,7 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 		g := startBesieged(t, trusting(0))
 		assert.Equal(t, 4*limit, count(t, g, changing))
 		assert.LessOrEqual(t, count(t, g, func(int) string { return "198.51.100.1" }), limit+1)
-		// All of one network of IPv6 is one client.
+		// All addresses of one IPv6 network are one client.
 		assert.LessOrEqual(t, count(t, g, func(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i+1) }), limit+1)
 	})
 	t.Run("trusted proxy that appends", func(t *testing.T) {
@@ -473,8 +472,8 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 	})
 }
 
-// Only so many exchanges are computed at once, and only so many wait; the others
-// are told to come back, and other services answer meanwhile.
+// Only so many exchanges are computed at the same time, and only so many wait. The others are
+// told to come back. Other services answer meanwhile.
 func TestExchangesAreCapped(t *testing.T) {
 	t.Parallel()
 	const atOnce, requests = 1, 300
@@ -483,7 +482,7 @@ func TestExchangesAreCapped(t *testing.T) {
 		dsapp["limits"].(testbed.Object)["max_exchanges"] = atOnce
 		dsapp["activation"] = testbed.Object{"profile": "rfc5054-4096-sha256"}
 	})
-	// Connections first, so that the requests come at the same time.
+	// Connects first, so that the requests arrive at the same time.
 	wires := make([]*testbed.Wire, requests)
 	var all sync.WaitGroup
 	for i := range wires {
@@ -510,14 +509,14 @@ func TestExchangesAreCapped(t *testing.T) {
 	assert.Equal(t, int64(requests), computed.Load()+busy.Load())
 	assert.GreaterOrEqual(t, computed.Load(), int64(atOnce+16*atOnce))
 	assert.Positive(t, busy.Load())
-	// It is over as soon as they are.
+	// When they have ended, exchanges are admitted again.
 	status, answer := g.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody)
 	assert.Equal(t, http.StatusOK, status, answer)
 }
 
-// Whoever has the front-end key and an identifier can burn its registration, but
-// only as fast as the limits let one address, and not without being seen. First
-// calls alone take nothing away from the phone.
+// A client with the front-end key that knows a registration identifier can burn the
+// registration, but only as fast as the limits of one address allow, and the audit log tells.
+// First calls alone do not harm the phone.
 func TestBurningARegistrationIsSeen(t *testing.T) {
 	t.Parallel()
 	const limit = 10
@@ -566,7 +565,7 @@ func TestBurningARegistrationIsSeen(t *testing.T) {
 	_, err = g.Phone().Activate(t.Context(), burned.Identifier, burned.Password)
 	require.Error(t, err)
 
-	// The bucket is nearly empty by now; unknown identifiers count alike.
+	// The limit is nearly used up by now. Unknown identifiers count for it, too.
 	limited := 0
 	for range 2 * limit {
 		if status, _ := first("Unknown1"); status == http.StatusTooManyRequests {

@@ -57,9 +57,8 @@ func TestPhoneActivates(t *testing.T) {
 	}
 }
 
-// Wrong passwords, burned, expired and unknown identifiers cannot be told
-// apart: the same statuses and bytes in both calls, the same length of
-// everything, and a salt that never changes for an identifier.
+// Wrong passwords and burned, expired and unknown identifiers cannot be told apart: status,
+// bytes and lengths of both answers are the same, and the salt of an identifier never changes.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -82,7 +81,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 		status, answer := g.Prove(t, identifier, evidence)
 		assert.Equal(t, http.StatusOK, status)
 		assert.Equal(t, testbed.Refused, answer)
-		// The handshake was taken: there is nothing to prove against any more.
+		// The handshake was used up: a proof needs another one.
 		status, answer = g.Prove(t, identifier, evidence)
 		assert.Equal(t, http.StatusOK, status)
 		assert.Equal(t, testbed.Refused, answer)
@@ -92,7 +91,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	for range 2 {
 		check(t, registered.Identifier)
 	}
-	// Burned now: the right password does not help.
+	// The registration is burned: the right password does not help.
 	status, answer := g.Exchange(t, registered.Identifier, registered.Password)
 	assert.Equal(t, http.StatusOK, status)
 	assert.Equal(t, testbed.Refused, answer)
@@ -102,15 +101,13 @@ func TestRefusalsAreAlike(t *testing.T) {
 		check(t, "never-registered")
 	}
 
-	// Expired: the same salt as while it lived, and no way in. The registration
-	// is used up to its end by trying until the first refusal.
+	// An expired registration has the same salt as before, and cannot be used.
 	activation := g.App()["activation"].(testbed.Object)
 	activation["registration_lifetime"] = "2s"
 	g.Load(t)
 	var short testbed.Registration
 	var expires time.Time
-	// Right after a reload an open connection can still be served by the
-	// configuration before.
+	// Right after a reload, the configuration before can still serve an open connection.
 	poll.Until(t, "a registration of the new configuration", func() bool {
 		short = g.Register(t)
 		var err error
@@ -126,7 +123,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	assert.Equal(t, testbed.Refused, answer)
 	check(t, short.Identifier)
 
-	// A restart changes none of it.
+	// All of that outlives a restart.
 	g.Kill(t)
 	g.Start(t)
 	for identifier := range salts {
@@ -185,9 +182,8 @@ func ratio(samples [2][]time.Duration) float64 {
 	return float64(samples[0][len(samples[0])/2]) / float64(samples[1][len(samples[1])/2])
 }
 
-// fast-srp-hap, an SRP implementation that shares nothing with this one, takes
-// part in the exchange of every profile and decrypts the activation data of both
-// types of licences.
+// fast-srp-hap, an independent implementation of SRP, completes the exchange of every profile
+// and decrypts the activation data of both types of licences.
 func TestThirdPartyClientActivates(t *testing.T) {
 	t.Parallel()
 	peer := filepath.Join("testdata", "srp-client")
@@ -202,7 +198,7 @@ func TestThirdPartyClientActivates(t *testing.T) {
 			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
 				dsapp["activation"] = testbed.Object{"profile": "rfc5054-" + group + "-sha256"}
 			})
-			// Several exchanges, so that values with a leading zero byte are likely.
+			// Of several exchanges some have values with a leading zero byte.
 			for i, license := range []string{"mdl", "standard", "mdl"} {
 				registered := g.RegisterFor(t, testbed.Object{"licenseType": license})
 				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
@@ -216,10 +212,10 @@ func TestThirdPartyClientActivates(t *testing.T) {
 					"ACTIVATION_PASSWORD="+registered.Password,
 					"SRP_GROUP="+group)
 				if i == 2 && group == "2048" {
-					// The client's own begin with zeros, which it does not send.
+					// The client's own values begin with zero bytes, which it does not send.
 					cmd.Env = append(cmd.Env, "SRP_SHORT=1")
 				}
-				// It warns of private keys that happen to be short.
+				// The client warns of private keys that happen to be short.
 				var complaints bytes.Buffer
 				cmd.Stderr = &complaints
 				out, err := cmd.Output()
@@ -258,12 +254,12 @@ func TestStandardLicenseIsActivated(t *testing.T) {
 	for _, bind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bind %t", bind), func(t *testing.T) {
 			registered := g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
-			// Before the exchange nothing can be confirmed.
+			// Nothing can be confirmed before the exchange.
 			calls := server.Calls("PROVISIONCMD_ACTIVATE")
 			_, answer := g.Call(t, "/rest/v2/provisioning/DSAPPSRPActivate", testbed.FrontEndKey,
 				fmt.Sprintf(`{"registrationIdentifier":%q,"response":"123456"}`, registered.Identifier))
 			assert.Equal(t, testbed.Refused, answer)
-			// The services of the other type of licences do not take it.
+			// The services of the other type of licences refuse the registration.
 			_, answer = g.Call(t, testbed.AddDevicePath, testbed.FrontEndKey,
 				fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":"12345678901234567890123456"}`, registered.Identifier))
 			assert.Equal(t, testbed.Refused, answer)
@@ -286,8 +282,8 @@ func TestStandardLicenseIsActivated(t *testing.T) {
 	assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
 }
 
-// With the relayed exchange the authentication server that made the registration
-// carries out every step, whichever gateway the phone comes through.
+// With a relayed exchange the authentication server that made the registration carries out
+// every step, whichever gateway the phone calls.
 func TestRelayedExchange(t *testing.T) {
 	t.Parallel()
 	gateways, primary, backup, _ := testbed.StartNodes(t, 2, func(dsapp testbed.Object) {
@@ -316,20 +312,19 @@ func TestRelayedExchange(t *testing.T) {
 	assert.Contains(t, answer, "RET_FAILURE")
 	assert.Equal(t, 2, primary.Calls("dsappSRPGenerateActivationData"))
 
-	// Which licence it is about is the authentication server's choice.
+	// The authentication server chooses the type of licence.
 	status, answer := first.Call(t, "/rest/v2/provisioning/DSAPPSRPRegister", testbed.BackEndKey,
 		fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q,"licenseType":"mdl"}`, testbed.UserID, testbed.Domain, testbed.StaticPassword))
 	assert.Equal(t, http.StatusBadRequest, status)
 	assert.Contains(t, answer, "licenseType")
 
-	// What the solution registered without the gateway is forwarded.
+	// A registration that was made without the gateway is forwarded.
 	_, answer = second.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"elsewhere","clientEphemeralPublicKey":"05"}`)
 	assert.Contains(t, answer, "RET_FAILURE")
 	assert.Equal(t, 4, primary.Calls("dsappSRPGenerateEphemeralKey")+backup.Calls("dsappSRPGenerateEphemeralKey"))
 }
 
-// An acknowledged registration and its failed attempts outlive the process,
-// however it ends.
+// An acknowledged registration and its failed attempts survive the kill of the process.
 func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -348,15 +343,15 @@ func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	_, err := g.Phone().Activate(t.Context(), pending.Identifier, pending.Password)
 	require.NoError(t, err)
 
-	// Two of three attempts were used before: one more burns it.
+	// Two of three attempts are used up: one more burns the registration.
 	_, answer := g.Exchange(t, attempted.Identifier, "wrong-password")
 	require.Equal(t, testbed.Refused, answer)
 	_, answer = g.Exchange(t, attempted.Identifier, attempted.Password)
 	assert.Equal(t, testbed.Refused, answer)
 }
 
-// caddy validate accepts the example with the files its command makes, without
-// network, also while a gateway runs on the same store.
+// caddy validate accepts the example configuration with the files that the documented command
+// makes, without network, and while a gateway runs on the same store.
 func TestExampleConfiguration(t *testing.T) {
 	t.Parallel()
 	dir, root := t.TempDir(), filepath.Join("..", "..")
@@ -382,7 +377,7 @@ func TestExampleConfiguration(t *testing.T) {
 	validate(t)
 	assert.Equal(t, before, tree(t, home(env)), "validating writes nothing")
 
-	// The same store in use by a running gateway.
+	// A running gateway uses the same store.
 	g := &testbed.Gateway{URL: "https://" + freeport.Address(t), Admin: freeport.Address(t), Logs: new(output.Buffer)}
 	running := strings.Replace(config, `":11080"`, `"`+strings.TrimPrefix(g.URL, "https://")+`"`, 1)
 	require.NotEqual(t, config, running)
@@ -403,7 +398,7 @@ func TestExampleConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	frontEnd := strings.TrimSpace(string(key))
 	poll.Until(t, "gateway to serve", func() bool {
-		// The exchange with an unknown identifier opens the store.
+		// A first call for an unknown identifier opens the store.
 		status, _, err := g.Try(t.Context(), testbed.EphemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
 		return err == nil && status == http.StatusOK
 	})

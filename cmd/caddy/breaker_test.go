@@ -23,7 +23,7 @@ const (
 	breakerClosed = `"circuit breaker of instance closed"`
 )
 
-// statusOf makes a call and gives its status.
+// statusOf makes the call that sends a command and returns the status.
 func statusOf(t *testing.T, g *testbed.Gateway, c *testbed.Command) int {
 	t.Helper()
 	got, err := g.Send(t.Context(), c, "5EC2E7")
@@ -61,7 +61,7 @@ func TestBreakerOpens(t *testing.T) {
 	for range 4 {
 		require.Equal(t, http.StatusBadGateway, statusOf(t, g, testbed.Registering))
 	}
-	// One answer, and the count begins anew.
+	// An answer resets the count.
 	primary.Misbehave(t, testbed.Misconduct{})
 	require.Equal(t, http.StatusOK, statusOf(t, g, testbed.Registering))
 	primary.Misbehave(t, testbed.Answering((*testbed.Incoming).Reset))
@@ -92,7 +92,7 @@ func TestBreakerOpens(t *testing.T) {
 	assert.Zero(t, strings.Count(g.Logs.String(), breakerClosed))
 }
 
-// What counts for the breaker and what does not.
+// The table says which outcomes of a command count for the breaker.
 func TestBreakerCounts(t *testing.T) {
 	t.Parallel()
 	const failures = 3
@@ -150,8 +150,8 @@ func TestBreakerCounts(t *testing.T) {
 	}
 }
 
-// blackHole is an address that no connection reaches, although somebody listens:
-// the queue of the listener is full.
+// blackHole returns the URL of an address that accepts no connection and refuses none: the
+// queue of its listener is full.
 func blackHole(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -173,8 +173,8 @@ func blackHole(t *testing.T) string {
 	return ""
 }
 
-// With a second instance, an open breaker costs nothing: neither an answer nor
-// the time that it takes to find out that there is no connection.
+// If there is a second instance, calls go to it while the breaker of the first is open. They
+// fail neither, nor do they wait for a connection to the first.
 func TestBreakerTakeover(t *testing.T) {
 	t.Parallel()
 	const failures = 2
@@ -225,8 +225,8 @@ func TestBreakerTakeover(t *testing.T) {
 	})
 }
 
-// After the cooldown one command tries, however many there are, and its success
-// lets all the others through.
+// After the cooldown only one of many commands tries the instance. When it succeeds, all others
+// are let through.
 func TestBreakerTrial(t *testing.T) {
 	t.Parallel()
 	const callers = 8
@@ -277,8 +277,8 @@ func TestBreakerTrial(t *testing.T) {
 	assert.Equal(t, 1+callers, primary.Arrived(testbed.Registering.Operation))
 }
 
-// Probes find out without any command that a server is gone, and that it is back:
-// no command pays for either.
+// Probes notice that a server is gone, and that it is back, so that no command has to fail for
+// that.
 func TestBreakerProbe(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -296,14 +296,14 @@ func TestBreakerProbe(t *testing.T) {
 		assert.Equal(t, 1, primary.Arrived(testbed.Registering.Operation), "the first command after the return")
 		poll.Until(t, "breaker to close", func() bool { return strings.Count(g.Logs.String(), breakerClosed) == i })
 	}
-	// Probes are no commands, and leave no connection behind.
+	// Probes are no commands and leave no connection open.
 	before := primary.Connections.Load()
 	poll.Until(t, "probes", func() bool { return primary.Connections.Load() > before+3 })
 	assert.Equal(t, 1, primary.Arrived(testbed.Registering.Operation))
 }
 
-// What belongs to an instance is not sent elsewhere because its breaker is open,
-// and nothing is used up by that.
+// A command that belongs to an instance is not sent to another one while the breaker is open,
+// and does not use up the admission that it needs.
 func TestBreakerAffinity(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)

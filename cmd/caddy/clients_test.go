@@ -11,9 +11,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Clients that send a key only when they are asked for one are answered as others, however
-// often they ask without: curl, and Java's, whose numbers have a sign byte, or lack their
-// leading zeros.
+// Clients that send the API key only when they are asked for it are served, however often they
+// begin without: curl, and a Java client, whose numbers have a sign byte or lack leading zeros.
 func TestClientsThatAwaitTheChallenge(t *testing.T) {
 	t.Parallel()
 	const calls = 12

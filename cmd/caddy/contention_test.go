@@ -19,7 +19,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// interrupted lets before see each request first.
+// interrupted calls before with each request before it sends it.
 type interrupted struct {
 	http.RoundTripper
 
@@ -32,10 +32,9 @@ func (i interrupted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return i.RoundTripper.RoundTrip(r)
 }
 
-// disturb makes first calls for an identifier as strangers from other addresses, as many
-// as there is room for beside the phone's, all at once, and then wrong second calls, of
-// which there may be one less than attempts. It returns what was answered, without the
-// values that have to differ.
+// disturb makes first calls for an identifier from other addresses at the same time, as many as
+// there is room for beside that of the phone, and then wrong second calls, one less than the
+// registration has attempts. It returns the answers without the values that must differ.
 func disturb(t *testing.T, g *testbed.Gateway, identifier string) (first, second []string) {
 	t.Helper()
 	strangers := []*testbed.Gateway{g.From(t, "127.0.0.21"), g.From(t, "127.0.0.22"), g.From(t, "127.0.0.23")}
@@ -65,7 +64,7 @@ func disturb(t *testing.T, g *testbed.Gateway, identifier string) (first, second
 	return first, second
 }
 
-// contended are the lines of the audit log about contention for an identifier.
+// contentionEvents returns the events of the audit log about contention for an identifier.
 func contentionEvents(t *testing.T, g *testbed.Gateway, identifier string) []map[string]any {
 	t.Helper()
 	var found []map[string]any
@@ -82,10 +81,10 @@ func contentionEvents(t *testing.T, g *testbed.Gateway, identifier string) []map
 	return found
 }
 
-// Whoever knows an identifier and floods its exchange from a few other addresses,
-// first calls and what wrong second calls there may be, does not keep the phone from
-// activating, and is named in the audit log, once a minute. With an identifier that
-// nobody registered it gets the same answers, and is named as well.
+// A stranger who knows an identifier and floods its exchange from a few other addresses, with
+// first calls and as many wrong second calls as there may be, does not keep the phone from
+// activating. The audit log names it, once a minute. For an unknown identifier it gets the same
+// answers and is named, too.
 func TestStrangersDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]func(t *testing.T) testbed.Object{
@@ -105,7 +104,8 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 			start := time.Now()
 			type answers struct{ first, second []string }
 			flooded := map[string]answers{}
-			// activate plays a phone whose exchange is flooded between its two calls.
+			// activate completes an activation whose exchange is disturbed between its two
+			// calls.
 			activate := func(identifier, password string) error {
 				phone := &sandbox.Phone{BaseURL: g.URL, APIKey: testbed.FrontEndKey, Client: &http.Client{Timeout: poll.Patience}}
 				phone.Client.Transport = interrupted{g.Client.Transport, func(r *http.Request) {

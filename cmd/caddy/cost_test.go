@@ -14,7 +14,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// cpu is the time that the process has computed so far.
+// cpuTime returns the processor time that the process has used so far.
 func cpuTime(t testing.TB, g *testbed.Gateway) time.Duration {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.Pid()))
@@ -31,9 +31,9 @@ func cpuTime(t testing.TB, g *testbed.Gateway) time.Duration {
 	return total
 }
 
-// BenchmarkRefused compares what the dearest requests that are refused cost the
-// gateway with what the cheapest one that is forwarded costs it, in turns. The limits
-// count both alike, so the ratio is not to be above 1.
+// BenchmarkRefused compares the processor time of the most expensive requests that are refused
+// with that of the cheapest request that is forwarded, in turns. The limits count both alike,
+// so the ratio must not be above 1.
 func BenchmarkRefused(b *testing.B) {
 	const largest, round = 64 << 10, 50
 	fill := func(open, item, end string) string {

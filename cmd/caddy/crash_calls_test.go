@@ -28,12 +28,11 @@ const (
 	answered
 )
 
-// call sends a request and enters it in the ledger, except one that was answered:
-// the caller judges the answer.
+// call sends a request. The ledger counts it, except that the caller judges an answer.
 //
-// A request that got no connection was not sent and does not count. One whose
-// process was killed before the answer was read is neither lost nor wrong: it
-// counts as refused, and what it did is unknown.
+// A request that got no connection was not sent and does not count. A request whose process was
+// killed before the answer was read is neither lost nor wrong: it counts as refused, and its
+// effect is unknown. So is that of a request for which the machine was too slow.
 func (l *life) call(path, key string, body testbed.Object) (f fate, status int, answer string) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
@@ -93,8 +92,8 @@ func result(status int, answer string, into any) (decision, error) {
 	return granted, nil
 }
 
-// operate carries out one call for a registration and judges its answer; into
-// gets the result of one that was granted.
+// operate makes one call for a registration and judges the answer. If it was granted, its
+// result is decoded into into.
 func (l *life) operate(r *tracked, name string, do operation, path string, body testbed.Object, into any) (decision, fate) {
 	before := r.states
 	f, status, text := l.call(path, testbed.FrontEndKey, body)
@@ -119,7 +118,7 @@ func (l *life) operate(r *tracked, name string, do operation, path string, body 
 	return seen, f
 }
 
-// register makes a registration, if it is acknowledged.
+// register makes a registration. It returns nil unless that is acknowledged.
 func (l *life) register() (*tracked, fate) {
 	f, status, text := l.call(testbed.RegisterPath, testbed.BackEndKey, testbed.Object{
 		"userID": crashUser(int(l.users.Add(1)) % crashUsers), "domain": testbed.Domain, "staticPassword": testbed.StaticPassword,
@@ -143,7 +142,7 @@ func (l *life) register() (*tracked, fate) {
 	return r, f
 }
 
-// exchanging is an exchange between its calls.
+// exchanging is an exchange between its two calls.
 type exchanging struct {
 	client                   *srp.Client
 	public, server, evidence []byte
@@ -151,7 +150,7 @@ type exchanging struct {
 	begun                    *life
 }
 
-// begin makes the first call of an exchange, which changes nothing that lasts.
+// begin makes the first call of an exchange, which changes no state.
 func (l *life) begin(r testbed.Registration, right bool) (*exchanging, fate) {
 	password := r.Password
 	if !right {
@@ -190,7 +189,7 @@ func (l *life) begin(r testbed.Registration, right bool) (*exchanging, fate) {
 	return x, f
 }
 
-// prove makes the second call of an exchange, which another process may have begun.
+// prove makes the second call of an exchange that this or another process began.
 func (l *life) prove(r *tracked, x *exchanging) (decision, fate) {
 	name, do := "wrong proof", wrongProof
 	if x.right {
@@ -213,7 +212,7 @@ func (l *life) prove(r *tracked, x *exchanging) (decision, fate) {
 	if seen != granted || r.broken {
 		return seen, f
 	}
-	// What is no hexadecimal digits opens nothing.
+	// Values that are no hexadecimal digits cannot be opened.
 	unhex := func(digits string) []byte { b, _ := hex.DecodeString(digits); return b }
 	key, err := x.client.Confirm(unhex(proof.ServerEvidenceMessage))
 	if err == nil {
@@ -234,7 +233,7 @@ func (l *life) prove(r *tracked, x *exchanging) (decision, fate) {
 	return seen, f
 }
 
-// open makes the first call for a registration that is not attacked by others.
+// open makes the first call for a registration that only this goroutine uses.
 func (l *life) open(r *tracked, right bool) (*exchanging, fate) {
 	x, f := l.begin(r.Registration, right)
 	if f == answered {
@@ -243,7 +242,7 @@ func (l *life) open(r *tracked, right bool) (*exchanging, fate) {
 	return x, f
 }
 
-// exchange makes both calls.
+// exchange makes both calls of an exchange.
 func (l *life) exchange(r *tracked, right bool) (decision, fate) {
 	x, f := l.open(r, right)
 	if f != answered {
@@ -254,8 +253,8 @@ func (l *life) exchange(r *tracked, right bool) (decision, fate) {
 
 // addDevice makes the third call of an activation.
 func (l *life) addDevice(r *tracked) fate {
-	// Whether or not it is answered, the authentication server may wait for the
-	// signature of the new device from now on.
+	// Answered or not: from now on the authentication server may wait for the signature of the
+	// new device.
 	r.signature = ""
 	var added struct{ InstanceActivationMessage string }
 	seen, f := l.operate(r, "device", deviceAdded, testbed.AddDevicePath,
@@ -281,15 +280,15 @@ func (l *life) confirm(r *tracked) fate {
 type keeper struct {
 	choice *rand.Rand
 	open   []*tracked
-	// An exchange that was begun and not ended.
+	// begun is an exchange of the registration of that has not ended.
 	begun *exchanging
 	of    *tracked
 }
 
-// chance is true once in n times.
+// chance is true once in n times on average.
 func (w *keeper) chance(n int) bool { return w.choice.IntN(n) == 0 }
 
-// work makes one or a few calls and reports whether the process answers.
+// work makes one or two calls and reports whether the process answers.
 func (w *keeper) work(l *life) bool {
 	if x, r := w.begun, w.of; x != nil {
 		w.begun, w.of = nil, nil
@@ -326,7 +325,7 @@ func (w *keeper) work(l *life) bool {
 	return true
 }
 
-// guess attacks the target together with the other workers.
+// guess sends a wrong proof for the target.
 func (l *life) guess() bool {
 	x, f := l.begin(l.target.Registration, false)
 	if f != answered {
@@ -353,8 +352,8 @@ func (l *life) exhaust(r *tracked) {
 			l.ledger.Broken("%s can still be used after %q", r.Identifier, r.history)
 			return
 		}
-		// The first proof shows that the registration is there, the others that it
-		// burns exactly when it has to: activations are kept for the last attempts.
+		// The first proof shows that the registration is there. The others show that it burns
+		// with exactly the last attempt: for that one an activation is kept.
 		nearEnd := slices.ContainsFunc(r.states, func(s state) bool { return s.exists && s.attempts >= crashAttempts-1 })
 		activations := 0
 		for _, s := range r.states {

@@ -19,8 +19,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// probe checks a copy of the file, while no process has it open: every page, and
-// every counter of every registration.
+// probe checks a copy of the file while no process uses it: every page, and every counter of
+// every registration.
 func (c *crashes) probe() {
 	c.t.Helper()
 	content, err := os.ReadFile(c.path)
@@ -39,7 +39,7 @@ func (c *crashes) probe() {
 
 	s, err := embedded.Open(copied, embedded.Options{})
 	require.NoError(c.t, err)
-	// The calls for all registrations share transactions.
+	// Concurrent calls share transactions of the store.
 	var all sync.WaitGroup
 	for _, r := range c.registrations {
 		if r.broken || r.expired() {
@@ -80,7 +80,7 @@ func (c *crashes) probe() {
 	c.target.counted = counted
 }
 
-// count uses a registration up and tells how often it could be used.
+// count uses a registration up and returns how often it could be used.
 func count(ctx context.Context, s *embedded.Store, identifier string) (counters, error) {
 	record, found, err := s.Load(ctx, identifier)
 	if err != nil || !found || record.Kind == activation.KindSimulated {
@@ -101,7 +101,7 @@ func count(ctx context.Context, s *embedded.Store, identifier string) (counters,
 			break
 		}
 	}
-	// Right proofs give their attempt back as long as there are activations left.
+	// A right proof gives its attempt back as long as there are activations left.
 	right := true
 	for n := byte(1); ; n++ {
 		h := activation.Handshake{Generation: record.Generation, Lifetime: time.Minute}
@@ -128,8 +128,8 @@ func count(ctx context.Context, s *embedded.Store, identifier string) (counters,
 	}
 }
 
-// checkLog counts the wrong proofs that a process looked at and finds what it
-// should not have logged.
+// checkLog counts the wrong proofs that a process verified and reports lines that it should not
+// have logged.
 func (c *crashes) checkLog(g *testbed.Gateway) {
 	c.t.Helper()
 	lines := strings.Split(g.Logs.String(), "\n")
@@ -139,7 +139,7 @@ func (c *crashes) checkLog(g *testbed.Gateway) {
 			Status                                   int
 		}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			// The kill may have cut the last line.
+			// A kill can cut the last line.
 			if i < len(lines)-1 {
 				c.ledger.Broken("log: %s", line)
 			}
@@ -157,8 +157,8 @@ func (c *crashes) checkLog(g *testbed.Gateway) {
 	}
 }
 
-// checkTotals checks the sums over all processes, as the authentication server
-// and the logs tell them.
+// checkTotals checks the sums over all processes, which the authentication server and the logs
+// tell.
 func (c *crashes) checkTotals() {
 	c.t.Helper()
 	c.mu.Lock()

@@ -10,14 +10,14 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// state is what the store keeps of a registration, and whether the
-// authentication server has completed it.
+// state is what the store keeps of a registration, and whether the authentication server has
+// completed the activation.
 type state struct {
 	exists, done                                  bool
 	attempts, activations, devices, confirmations int
 }
 
-// decision is what an answer says.
+// decision is the content of an answer.
 type decision string
 
 const (
@@ -26,8 +26,8 @@ const (
 	gone       decision = "not found by the authentication server"
 )
 
-// operation tells what a call does to a state: the states that are stored on the
-// way, from the one before to the one after it, and what is answered.
+// operation returns the states that a call passes through in the store, from the one before the
+// call to the one after it, and the answer.
 type operation func(s state) (way []state, answer decision)
 
 func rightProof(s state) ([]state, decision) {
@@ -54,7 +54,7 @@ func wrongProof(s state) ([]state, decision) {
 	return []state{s, taken}, turnedDown
 }
 
-// staleProof belongs to a handshake that died with its process.
+// staleProof is a proof for the handshake of a process that has ended.
 func staleProof(s state) ([]state, decision) { return []state{s}, turnedDown }
 
 func deviceAdded(s state) ([]state, decision) {
@@ -83,7 +83,7 @@ func confirmed(s state) ([]state, decision) {
 	return []state{s, counted, completed, {done: true}}, granted
 }
 
-// counters is what the store's methods tell of a state.
+// counters are the uses that are left of a registration, as the methods of a store tell them.
 type counters struct {
 	exists                                        bool
 	attempts, activations, devices, confirmations int // that are left
@@ -103,7 +103,7 @@ func (s state) counters() counters {
 	return c
 }
 
-// tracked is an acknowledged registration. One goroutine at a time uses it.
+// tracked is an acknowledged registration. Only one goroutine at a time uses it.
 type tracked struct {
 	testbed.Registration
 	expires time.Time
@@ -117,7 +117,7 @@ type tracked struct {
 	signature  string // for the device added last
 }
 
-// usable tells whether a right proof may still be granted.
+// usable reports whether a right proof can still be granted.
 func (r *tracked) usable() bool {
 	return slices.ContainsFunc(r.states, func(s state) bool {
 		_, answer := rightProof(s)
@@ -125,15 +125,16 @@ func (r *tracked) usable() bool {
 	})
 }
 
-// entitled tells whether a device may still be added.
+// entitled reports whether a device can still be added.
 func (r *tracked) entitled() bool {
 	return slices.ContainsFunc(r.states, func(s state) bool { return s.devices > 0 })
 }
 
-// expired tells whether the end of the registration is too near to judge answers.
+// expired reports whether the registration ends too soon to judge answers.
 func (r *tracked) expired() bool { return time.Until(r.expires) < time.Minute }
 
-// settle keeps the states that explain the reply to an operation.
+// settle keeps the states in which the outcome of an operation is possible. It returns false if
+// there are none.
 func (r *tracked) settle(name string, do operation, f fate, seen decision) bool {
 	if f == unsent {
 		return true

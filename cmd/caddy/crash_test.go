@@ -33,21 +33,20 @@ const (
 	crashAttempts    = 8 // max_attempts
 	crashActivations = 4 // max_activations
 	crashWorkers     = 6
-	// crashOpen is how many registrations that can still be used a worker has.
+	// crashOpen is how many usable registrations a worker has.
 	crashOpen = 3
-	// crashUsers is how many users take turns in registering.
+	// crashUsers is how many users register in turns.
 	crashUsers = 200
 )
 
-// However often and whenever the gateway is killed, an acknowledged registration
-// can be used exactly as often as without: none is lost, none is activated more
-// than max_activations times, none is guessed at more than max_attempts times,
-// and no attempt that was counted is forgotten.
+// However often and whenever the gateway is killed, an acknowledged registration can be used
+// exactly as often as without kills: none is lost, none is activated more than max_activations
+// times, none accepts more than max_attempts guesses, and every counted attempt stays counted.
 //
-// For every registration the test keeps the states that what was answered admits:
-// one, and while a kill left a call without an answer those that the call passes
-// through. An answer that no such state explains is wrong. After every kill the
-// counters are read from a copy of the file and have to be those of such a state.
+// For every registration the test keeps the set of states that the answers so far allow. That
+// is one state, or, if a kill left a call without an answer, all states that the call passes
+// through. An answer that is not possible in any of them is wrong. After every kill the
+// counters in a copy of the file must be those of one of them.
 func TestSoakCrashes(t *testing.T) {
 	t.Parallel()
 	c := newCrashes(t)
@@ -82,7 +81,7 @@ func TestSoakCrashes(t *testing.T) {
 	c.report(kills)
 }
 
-// crashes is one run of the test.
+// crashes is a run of the test.
 type crashes struct {
 	t      *testing.T
 	ledger *testbed.Ledger
@@ -98,9 +97,9 @@ type crashes struct {
 	users   atomic.Int64  // that registered
 	longest time.Duration // from the start of a process to its first exchange
 
-	// target is attacked by all workers at once.
+	// All workers guess at the target.
 	target *target
-	// begun is an exchange of a registration that the next process has to refuse.
+	// begun is an exchange of begunOf that the next process has to refuse.
 	begun   *exchanging
 	begunOf *tracked
 
@@ -130,7 +129,7 @@ func newCrashes(t *testing.T) *crashes {
 	var err error
 	c.srp, err = srp.LookupProfile(srp.DefaultProfile)
 	require.NoError(t, err)
-	// A licence that many registrations share would run out of devices meanwhile.
+	// Many registrations of one user would use up its licences.
 	var users []sandbox.User
 	for n := range crashUsers {
 		users = append(users, sandbox.User{Name: crashUser(n), Domain: testbed.Domain, StaticPassword: testbed.StaticPassword})
@@ -141,9 +140,9 @@ func newCrashes(t *testing.T) *crashes {
 		dsapp["activation"] = testbed.Object{"max_attempts": crashAttempts, "max_activations": crashActivations}
 		c.path = dsapp["store"].(testbed.Object)["path"].(string)
 	})
-	// What the gateway logs of its own accord at INFO is enough to judge it.
+	// At INFO the log has all that is needed to judge the gateway.
 	c.g.LogLevel("INFO")
-	// The start that makes the file can be killed as well.
+	// A process can also be killed while it makes the file.
 	c.interrupt(time.Second)
 	// If the test fails early, the workers end with its context.
 	t.Cleanup(c.workers.Wait)
@@ -152,15 +151,15 @@ func newCrashes(t *testing.T) *crashes {
 
 func crashUser(n int) string { return fmt.Sprintf("crash-user-%d", n) }
 
-// target is a registration that all workers guess at, concurrently. Which of
-// their proofs was looked at is not known to them; the file and the log tell.
+// target is a registration at which all workers guess at the same time. They do not know which
+// of their proofs were verified; the file and the log tell.
 type target struct {
 	testbed.Registration
 	proofs  atomic.Int64
 	counted int // attempts in the file after the last kill
 }
 
-// life is the life of one process.
+// life is the life of a process.
 type life struct {
 	*crashes
 	g       *testbed.Gateway
@@ -181,25 +180,25 @@ func (l *life) over() bool {
 	}
 }
 
-// succeed lets the workers go on with the next process, or stop.
+// succeed sends the workers to the next process, or home if there is none.
 func (l *life) succeed(next *life) {
 	l.next = next
 	close(l.replaced)
 }
 
-// await waits for the moment to kill.
+// await waits for the moment of the kill.
 func (l *life) await(choice *rand.Rand) {
 	select {
 	case <-l.trigger.fired:
 	case <-time.After(5 * time.Second):
-		// What the kill was aimed at does not come.
+		// The event at which the kill is aimed does not come.
 	}
 	delay := time.NewTimer(time.Duration(choice.Int64N(int64(l.trigger.delay) + 1)))
 	defer delay.Stop()
 	<-delay.C
 }
 
-// trigger fires when something happened a number of times.
+// trigger fires when an event has happened a number of times.
 type trigger struct {
 	on    string // path of a request that was written, or name of a command that the authentication server got; empty for any request
 	hold  bool   // the command is carried out and its answer held back
@@ -214,7 +213,7 @@ func newTrigger(on string, times int) *trigger {
 	return k
 }
 
-// hit reports whether the trigger fired now.
+// hit counts an event and reports whether the trigger fires with it.
 func (k *trigger) hit(what string) bool {
 	if k.on != what && (k.on != "" || !strings.HasPrefix(what, "/")) {
 		return false
@@ -226,9 +225,8 @@ func (k *trigger) hit(what string) bool {
 	return true
 }
 
-// aim chooses the moment of the next kill: early or late in the life, between a
-// request of a certain kind and its answer, or while the authentication server
-// is asked.
+// aim chooses the moment of the next kill: early or late in the life of the process, between a
+// request and its answer, or while a command is at the authentication server.
 func (c *crashes) aim() *trigger {
 	n := func(most int) int { return 1 + c.choice.IntN(most) }
 	var k *trigger
@@ -251,7 +249,7 @@ func (c *crashes) aim() *trigger {
 
 var registrationID = regexp.MustCompile(`PROVFLD_REGISTRATIONID</attributeID>.*?>([A-Za-z0-9]{8})<`)
 
-// intercept counts the devices that are added and fires the trigger.
+// intercept counts the devices that are added and reports commands to the trigger.
 func (c *crashes) intercept(w http.ResponseWriter, r *http.Request) bool {
 	body := testbed.ReadCommand(r)
 	var command string
@@ -276,13 +274,13 @@ func (c *crashes) intercept(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// start runs a process on the file and measures the time to its first exchange.
+// start starts a process on the file and measures the time until its first exchange.
 func (c *crashes) start() *life {
 	c.t.Helper()
 	g := *c.g
 	g.Logs = new(output.Buffer)
 	l := &life{crashes: c, g: &g, ending: make(chan struct{}), replaced: make(chan struct{}), trigger: c.aim()}
-	// Connections of a life end with it, so that an answer tells whose it is.
+	// A life has connections of its own, so that every answer is one of this process.
 	g.Client = testbed.NewClient(c.t, g.Certificates.Authority, "")
 	g.Client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if l.over() {
@@ -297,7 +295,7 @@ func (c *crashes) start() *life {
 	if c.target == nil || c.target.counted >= crashAttempts {
 		c.besiege(l)
 	}
-	// The exchange opens the file.
+	// A first call opens the file.
 	status, _, err := g.Try(c.t.Context(), testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
 	require.NoError(c.t, err)
 	require.Equal(c.t, http.StatusOK, status)
@@ -306,8 +304,8 @@ func (c *crashes) start() *life {
 	return l
 }
 
-// interrupt starts a process and kills it within some time, most likely before it
-// serves.
+// interrupt starts a process and kills it after a random time of at most within, most likely
+// before it serves.
 func (c *crashes) interrupt(within time.Duration) {
 	c.t.Helper()
 	cmd := c.g.Command(c.t)
@@ -320,7 +318,7 @@ func (c *crashes) interrupt(within time.Duration) {
 	c.aimed["start"]++
 }
 
-// kill ends the process and waits until everyone has noticed.
+// kill ends the process and waits until all workers have noticed.
 func (c *crashes) kill(l *life) {
 	c.t.Helper()
 	close(l.ending)
@@ -329,7 +327,7 @@ func (c *crashes) kill(l *life) {
 	c.checkLog(l.g)
 }
 
-// employ starts a worker that uses its own registrations until the run is over.
+// employ starts a worker that uses registrations of its own until the run is over.
 func (c *crashes) employ(l *life) {
 	w := &keeper{choice: rand.New(rand.NewPCG(c.seed, c.choice.Uint64()))}
 	c.workers.Go(func() {
@@ -359,9 +357,9 @@ func (c *crashes) besiege(l *life) {
 	c.targets = append(c.targets, c.target)
 }
 
-// recheck lets the new process take proofs before anyone else uses it: one that an
-// earlier process began, of the last registration and of any others. It begins one
-// that only the next process gets.
+// recheck sends proofs to the new process before the workers use it: one of an exchange that an
+// earlier process began, and some of whole exchanges, of the last registration and of others.
+// It begins an exchange whose proof only the next process gets.
 func (c *crashes) recheck(l *life) {
 	c.t.Helper()
 	if c.begun != nil && !c.begunOf.broken && !c.begunOf.expired() {
@@ -380,8 +378,8 @@ func (c *crashes) recheck(l *life) {
 	c.begun, _ = l.open(c.begunOf, c.choice.IntN(2) == 0)
 }
 
-// exhaust uses every registration to its end: wrong proofs until one attempt is
-// left, with which the right password still counts, and none.
+// exhaust uses every registration up: wrong proofs until only one attempt is left, with which
+// the right password still counts, and after which nothing does.
 func (c *crashes) exhaust(l *life) {
 	c.t.Helper()
 	queue := make(chan *tracked)
@@ -400,7 +398,7 @@ func (c *crashes) exhaust(l *life) {
 	workers.Wait()
 }
 
-// report tells what the run consisted of.
+// report logs what the run consisted of.
 func (c *crashes) report(kills int) {
 	c.t.Helper()
 	c.t.Logf("%d kills and %d during a start, %d requests, %d of them without an answer, %d proofs of an earlier process, %d registrations, %d of them attacked together, longest start %v; aimed at %v",

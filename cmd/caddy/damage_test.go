@@ -14,11 +14,11 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// A damaged file of the embedded store concerns what needs the store and nothing
-// else: other sites and other services go on, registrations are refused with 503, the
-// log and `dsapp store check` say what to do, and neither the file nor its key is
-// touched. Once the file is moved aside everything works, without a restart. So it is
-// with a file that is cut while the gateway uses it.
+// If the file of the embedded store is damaged, only what needs the store fails: other sites
+// and services go on, registrations are refused with 503, the log and `dsapp store check` say
+// what to do, and neither the file nor its key is changed. Once the file is moved aside,
+// everything works without a restart. The same holds for a file that is cut while the gateway
+// uses it.
 func TestDamagedStoreFile(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -70,7 +70,7 @@ func TestDamagedStoreFile(t *testing.T) {
 	assert.Equal(t, 1, code)
 	assert.Contains(t, said, advice)
 
-	// told reports whether a line of the log has all of that.
+	// told reports whether the log has a line with all these texts.
 	told := func(all ...string) bool {
 		for line := range strings.Lines(g.Logs.String()) {
 			found := true

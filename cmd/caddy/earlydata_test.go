@@ -25,11 +25,11 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// victim is an address that an attacker writes into his datagrams. What is sent there
-// does not reach him.
+// victim is an address that an attacker forges as the source of datagrams. Answers to it do not
+// reach the attacker.
 const victim = "127.0.0.9"
 
-// startEarly starts a gateway that serves HTTP/3, too. Edit may change its
+// startEarly starts a gateway that also serves HTTP/3. The function edit may change its
 // configuration and the "dsapp" app in it.
 func startEarly(t *testing.T, edit func(g *testbed.Gateway, dsapp testbed.Object)) (*testbed.Gateway, *testbed.Server) {
 	t.Helper()
@@ -46,7 +46,7 @@ func startEarly(t *testing.T, edit func(g *testbed.Gateway, dsapp testbed.Object
 	return g, server
 }
 
-// refusesEarly waits for so many requests from an address to be answered.
+// awaitTooEarly waits until so many requests from an address are answered, all as too early.
 func awaitTooEarly(t *testing.T, g *testbed.Gateway, address string, requests int) {
 	t.Helper()
 	var statuses []int
@@ -57,7 +57,7 @@ func awaitTooEarly(t *testing.T, g *testbed.Gateway, address string, requests in
 	assert.Empty(t, slices.DeleteFunc(statuses, func(s int) bool { return s == http.StatusTooEarly }), "answers to early data")
 }
 
-// tlsSession is a TLS session that is resumed as often as anybody likes.
+// tlsSession is a TLS session that can be resumed any number of times.
 type tlsSession struct {
 	mu    sync.Mutex
 	state *tls.ClientSessionState
@@ -77,7 +77,7 @@ func (s *tlsSession) Put(_ string, state *tls.ClientSessionState) {
 	}
 }
 
-// begin has a client make a first connection and keeps its session.
+// begin makes a first connection and keeps its session.
 func (s *tlsSession) begin(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
 	c := dialQUIC(t, g, "127.0.0.1", s, false)
@@ -92,7 +92,7 @@ func (s *tlsSession) begin(t *testing.T, g *testbed.Gateway) {
 	require.NoError(t, c.CloseWithError(0, ""))
 }
 
-// socket is one that hears nothing while it is deaf.
+// socket drops what it receives while it is deaf.
 type socket struct {
 	net.PacketConn
 	deaf atomic.Bool
@@ -114,8 +114,8 @@ type quicClient struct {
 	h3 *http3.ClientConn
 }
 
-// dialQUIC opens a connection from a loopback address. With a session that allows early
-// data it can be used at once, even if it is deaf.
+// dialQUIC opens a connection from a loopback address. With a session that allows early data it
+// can send requests at once, even if it is deaf.
 func dialQUIC(t *testing.T, g *testbed.Gateway, from string, s *tlsSession, deaf bool) *quicClient {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", net.JoinHostPort(from, "0"))
@@ -147,18 +147,18 @@ func earlyRequest(t *testing.T, g *testbed.Gateway, method, path, key string) *h
 	return r
 }
 
-// ask sends a request without a body, and without waiting for anything.
+// ask sends a request without a body and does not wait for anything.
 func (c *quicClient) ask(t *testing.T, r *http.Request) *http3.RequestStream {
 	t.Helper()
 	stream, err := c.h3.OpenRequestStream(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.SendRequestHeader(r))
-	// An error says that the gateway has answered already and reads no further.
+	// An error means that the gateway has already answered and reads no further.
 	_ = stream.Close()
 	return stream
 }
 
-// hear waits for the answer.
+// hear reads an answer.
 func hear(t *testing.T, stream *http3.RequestStream) testbed.Reply {
 	t.Helper()
 	resp, err := stream.ReadResponse()
@@ -169,8 +169,7 @@ func hear(t *testing.T, stream *http3.RequestStream) testbed.Reply {
 	return testbed.Reply{Status: resp.StatusCode, Header: resp.Header, Body: string(body)}
 }
 
-// say sends a POST with a body, of which it is told whether it is all, and does not
-// care for the answer.
+// say sends a POST with a body, or with the beginning of one, and does not read the answer.
 func (c *quicClient) say(t *testing.T, path, key, body string, all bool) {
 	t.Helper()
 	stream, err := c.OpenStream()
@@ -185,13 +184,13 @@ func (c *quicClient) say(t *testing.T, path, key, body string, all bool) {
 	}
 }
 
-// h3Frame is a frame of HTTP/3 (RFC 9114, section 7.1).
+// h3Frame returns a frame of HTTP/3 (RFC 9114, section 7.1).
 func h3Frame(kind uint64, payload string) string {
 	return string(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload)))) + payload
 }
 
-// qpackLiteral is a header field without compression (RFC 9204, section 4.5.6): like
-// that of HPACK, but for the first byte and its shorter prefix.
+// qpackLiteral returns a header field without compression (RFC 9204, section 4.5.6). It differs
+// from that of HPACK in the first byte and in its shorter prefix.
 func qpackLiteral(name, value string) string {
 	text := testbed.Literal("", value)[2:]
 	if len(name) < 7 {
@@ -200,9 +199,8 @@ func qpackLiteral(name, value string) string {
 	return string([]byte{0x20 | 7, byte(len(name) - 7)}) + name + text
 }
 
-// A datagram can have any address as its source, and a replayed or blind one can hold
-// early data. Whoever sends such requests in the name of another client neither locks
-// it out nor uses up what it may do.
+// A datagram can have a forged source address, and a replayed or forged one can carry early
+// data. Such requests in the name of another client neither lock it out nor use up its limits.
 func TestBlindEarlyDataCountsForNobody(t *testing.T) {
 	t.Parallel()
 	const limit = 10
@@ -235,7 +233,8 @@ func TestBlindEarlyDataCountsForNobody(t *testing.T) {
 	}
 }
 
-// The address that a back end's key is bound to is that of a client that has answered.
+// The source range of a back-end key holds for early data, too: a forged address registers
+// nothing.
 func TestBlindEarlyDataRegistersNothing(t *testing.T) {
 	t.Parallel()
 	const farKey = "test-key-of-a-far-site"
@@ -259,8 +258,8 @@ func TestBlindEarlyDataRegistersNothing(t *testing.T) {
 	assert.Equal(t, 1, server.Calls("PROVISIONCMD_MDL_REGISTER"))
 }
 
-// Every request in early data gets the same answer, whatever it is about, and a client
-// that repeats it after the handshake is served.
+// Every request in early data gets the same answer, whatever it asks for. A client that repeats
+// it after the handshake is served.
 func TestEarlyDataIsRepeated(t *testing.T) {
 	t.Parallel()
 	const phone = "127.0.0.8"
@@ -280,7 +279,7 @@ func TestEarlyDataIsRepeated(t *testing.T) {
 	for i, r := range requests {
 		streams[i] = c.ask(t, r)
 	}
-	// The handshake cannot end before the client hears something.
+	// The handshake cannot end while the client is deaf.
 	awaitTooEarly(t, g, phone, len(requests))
 	c.deaf.Store(false)
 	for i, stream := range streams {
@@ -296,8 +295,8 @@ func TestEarlyDataIsRepeated(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, hear(t, c.ask(t, requests[2])).Status)
 }
 
-// A server whose early data is switched off sees none, not even with a session of
-// another server of the same process.
+// A server that does not allow early data gets none, not even with the session of another
+// server of the same process.
 func TestEarlyDataSwitchedOff(t *testing.T) {
 	t.Parallel()
 	const phone = "127.0.0.8"
@@ -322,7 +321,7 @@ func TestEarlyDataSwitchedOff(t *testing.T) {
 
 	var foreign tlsSession
 	foreign.begin(t, &other)
-	// Deaf until it has asked: only then is the request early data for sure.
+	// The client is deaf until it has asked: only then is the request early data for certain.
 	c = dialQUIC(t, g, phone, &foreign, true)
 	c.ask(t, request)
 	c.deaf.Store(false)

@@ -29,7 +29,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// bomb is a right answer of bombSize bytes, compressed.
+// bomb returns an answer of bombSize bytes, compressed.
 var bomb = sync.OnceValue(func() string {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -41,12 +41,12 @@ var bomb = sync.OnceValue(func() string {
 	return b.String()
 })
 
-// padding begins an answer whose rest is text without an end.
+// padding returns the beginning of an answer that goes on with padding.
 func padding(c *testbed.Command) string {
 	return testbed.EnvelopeStart + "<" + c.Element + ">" + testbed.ResultCodes + "<more>"
 }
 
-// trapConnections counts connections to an address that must not be contacted.
+// trapConnections returns an address that must not be contacted, and counts its connections.
 func trapConnections(t *testing.T) (address string, contacts *atomic.Int64) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -70,8 +70,8 @@ func trapConnections(t *testing.T) (address string, contacts *atomic.Int64) {
 	return l.Addr().String(), contacts
 }
 
-// issueCertificate makes a certificate of the authority in the directory of certs, or of one
-// that nobody knows.
+// issueCertificate returns the configuration of a server with a certificate, issued by the
+// authority in the directory of certs or by an unknown one.
 func issueCertificate(t *testing.T, certs sandbox.Certificates, known bool, edit func(c *x509.Certificate)) *tls.Config {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -93,7 +93,7 @@ func issueCertificate(t *testing.T, certs sandbox.Certificates, known bool, edit
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
 }
 
-// connectionFaults concern all connections.
+// connectionFaults are the faults of connections.
 func connectionFaults(t *testing.T, f *testbed.Faulty, certs sandbox.Certificates) []fault {
 	t.Helper()
 	older := f.TLS.Clone()
@@ -101,7 +101,7 @@ func connectionFaults(t *testing.T, f *testbed.Faulty, certs sandbox.Certificate
 	mutual := f.TLS.Clone()
 	mutual.ClientAuth = tls.RequireAnyClientCert
 	keep := func(*x509.Certificate) {}
-	// The kernel knows that something arrived before anybody has read it.
+	// Waits until the kernel has received something, without reading it.
 	peek := func(c net.Conn) {
 		raw, err := c.(*net.TCPConn).SyscallConn()
 		if err != nil {
@@ -145,7 +145,7 @@ func connectionFaults(t *testing.T, f *testbed.Faulty, certs sandbox.Certificate
 	}
 }
 
-// answerFaults concern the answer to one command.
+// answerFaults are the faults of answers.
 func answerFaults(forbidden string) []fault {
 	with := func(text func(x *testbed.Incoming) string) testbed.Misconduct {
 		return testbed.Answering(func(x *testbed.Incoming) { x.Respond(http.StatusOK, testbed.XML, text(x)) })
@@ -353,7 +353,7 @@ func answerFaults(forbidden string) []fault {
 	return rows
 }
 
-// slowFaults have the calls wait for their timeout.
+// slowFaults are the faults with which calls run into their timeout.
 func slowFaults() []fault {
 	return []fault{
 		{name: "no handshake", kind: faultUnsent, Misconduct: testbed.Misconduct{Connected: func(over context.Context, _ net.Conn) { <-over.Done() }}},

@@ -22,42 +22,42 @@ import (
 
 const (
 
-	// slowTimeout is the timeout of calls where the server is slow. What the server does
-	// before takes less on any machine.
+	// slowTimeout is the timeout of calls of servers that are slow. It is long enough for the
+	// steps before the one that is slow.
 	slowTimeout = 3 * time.Second
 
-	// maxGrowth is what a whole table may add to the peak of the memory, in KiB. The
-	// most expensive row is the one with many attributes.
+	// maxGrowth is how much a whole table may add to the peak of the memory, in KiB. The most
+	// expensive row is the one with many attributes.
 	maxGrowth = 64 << 10
 	bombSize  = 50 << 20
 )
 
-// faultKind is what a fault means for a command.
+// faultKind is what a fault says about the command.
 type faultKind int
 
 const (
-	// faultNone is none: the answer is right.
+	// faultNone: there is no fault, and the answer is right.
 	faultNone faultKind = iota
-	// faultUnsent: it is certain that the server has not seen the command.
+	// faultUnsent: the server has not seen the command.
 	faultUnsent
-	// faultLost, faultBad and faultLate: what became of the command is unknown.
+	// faultLost, faultBad and faultLate: nobody knows whether the command was carried out.
 	faultLost
 	faultBad
 	faultLate
-	// faultEarly is faultLost or faultUnsent: the connection ended while the command
+	// faultEarly: either faultLost or faultUnsent, as the connection ended while the command
 	// was about to be sent.
 	faultEarly
-	// faultServer is the server's word that it is out of order, in a SOAP Fault.
+	// faultServer: the server says in a SOAP Fault that it is out of order.
 	faultServer
-	// faultSender is one that blames the command.
+	// faultSender: a SOAP Fault says that the command is wrong.
 	faultSender
-	// faultCoded is faultServer in a status.
+	// faultCoded: the server says in a status code that it is out of order.
 	faultCoded
-	// faultRefusal is a refusal.
+	// faultRefusal: the server refuses the command.
 	faultRefusal
 )
 
-// faultReasons are what the log says about each kind.
+// faultReasons are the errors that the log has for each kind.
 var faultReasons = map[faultKind]string{
 	faultUnsent: "command was not sent", faultLost: "connection lost after the command was sent", faultBad: "unusable answer",
 	faultLate: "no answer in time", faultServer: "SOAP Fault", faultSender: "SOAP Fault",
@@ -68,23 +68,23 @@ type fault struct {
 	name string
 	kind faultKind
 	testbed.Misconduct
-	// unread says that the server reads no command.
+	// unread means that the server reads no command.
 	unread bool
-	// status of a faultCoded and faultRefusal.
+	// status and code are those of a faultCoded or faultRefusal.
 	status string
 	code   int
-	// says is a part of what the log has to say about the cause.
+	// says is a part of the error in the log.
 	says string
 }
 
-// faultOutcome is what a client gets and which instances get the command.
+// faultOutcome is the answer to a client, and how many commands the two instances get.
 type faultOutcome struct {
 	testbed.Expectation
 	primary, backup int
 }
 
-// outcomes are the documented ones of a command that meets the fault on the first
-// of one or two instances. Only that of faultEarly is not settled.
+// outcomes returns the documented outcomes of a command that meets the fault on the first of
+// one or two instances. Only a faultEarly has more than one.
 func (f *fault) outcomes(c *testbed.Command, two bool) []faultOutcome {
 	ok := testbed.Expect(http.StatusOK, "STAT_SUCCESS", 0)
 	comms := func(status int) testbed.Expectation { return testbed.Expect(status, "STAT_COMMS", -10) }
@@ -128,7 +128,7 @@ func (f *fault) outcomes(c *testbed.Command, two bool) []faultOutcome {
 	}
 }
 
-// faultTable runs rows of the table against a gateway.
+// faultTable runs rows against a gateway.
 type faultTable struct {
 	*testbed.Gateway
 	ledger  *testbed.Ledger
@@ -141,13 +141,13 @@ type faultTable struct {
 	ran     int
 }
 
-// secret is a text that is found nowhere else: hex digits, but too few for a
-// wrapped key.
+// secret returns a value for a command that occurs nowhere else: hexadecimal digits, but too
+// few for a wrapped key.
 func (f *faultTable) secret() string {
 	return fmt.Sprintf("5EC2E7%06X%012X", os.Getpid()&0xffffff, f.secrets.Add(1))
 }
 
-// Run runs one row, with all commands at the same time.
+// Run runs a row with all commands at the same time.
 func (f *faultTable) Run(t *testing.T, row fault) {
 	t.Helper()
 	f.primary.Misbehave(t, row.Misconduct)
@@ -193,7 +193,7 @@ func (f *faultTable) Run(t *testing.T, row fault) {
 		})
 	}
 	wg.Wait()
-	// The log comes through a pipe.
+	// The log arrives through a pipe, later than the answer.
 	written, cancel := context.WithTimeout(t.Context(), poll.Patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -225,7 +225,7 @@ func (f *faultTable) Run(t *testing.T, row fault) {
 	f.ran++
 }
 
-// compare tells how an answer and what the servers got differ from an outcome.
+// compare returns the differences between an outcome and what the client and the servers got.
 func (f *faultTable) compare(want faultOutcome, row fault, c *testbed.Command, got testbed.Reply) string {
 	var deviations []string
 	deviate := func(format string, arguments ...any) {
@@ -261,8 +261,8 @@ func (f *faultTable) compare(want faultOutcome, row fault, c *testbed.Command, g
 	return strings.Join(deviations, ", ")
 }
 
-// said looks for what the log has to say about a command: the instance and what
-// went wrong. Otherwise it gives what there is.
+// said reports whether the log has the error of the row for a command. If not, it returns the
+// errors that it has.
 func (f *faultTable) said(log string, row fault, c *testbed.Command) (string, bool) {
 	var found []string
 	for line := range strings.Lines(log) {
@@ -279,10 +279,9 @@ func (f *faultTable) said(log string, row fault, c *testbed.Command) (string, bo
 	return strings.Join(found, "; "), false
 }
 
-// Whatever an authentication server does to a command, its client gets the
-// documented answer in time, no server gets the command more often than is
-// harmless, and nothing of it is left behind: no memory, no goroutine, no
-// descriptor, and no value in the log.
+// Whatever an authentication server does with a command, the client gets the documented answer,
+// no server gets the command more often than is harmless, and nothing is left behind: no
+// memory, no goroutine, no descriptor, and no value of the command in the log.
 func TestSoakFaults(t *testing.T) {
 	t.Parallel()
 	for _, instances := range []string{"one instance", "two instances"} {
@@ -331,7 +330,7 @@ func testFaults(t *testing.T, two, slow bool) {
 	before, err := f.Usage()
 	require.NoError(t, err)
 
-	// What happens to connections would happen to those of a load, too.
+	// Faults of connections would also hit those of a load.
 	for _, row := range connections {
 		f.Run(t, row)
 	}
@@ -353,7 +352,7 @@ func testFaults(t *testing.T, two, slow bool) {
 	assert.Zero(t, contacts.Load(), "an address was contacted that only an answer named")
 	after, err := f.Usage()
 	require.NoError(t, err)
-	// A load has a peak of its own.
+	// With a load, the peak is that of the load.
 	if load == nil {
 		assert.Less(t, after.Peak-before.Peak, maxGrowth, "KiB")
 	}

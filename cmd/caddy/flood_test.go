@@ -19,20 +19,20 @@ import (
 )
 
 const (
-	// What a client address may have under way by default.
+	// These are the defaults for one client address at the same time.
 	requestsAtOnce = 64
 	callsAtOnce    = 8
 
-	// attacker is the user of logins that wait for ever.
+	// attacker is a user whose logins wait for ever.
 	attacker     = "no.such.person"
 	attackerBody = `{"userID":"` + attacker + `","domain":"mydomain.com","password":"push"}`
 )
 
-// tooMany is the answer to a request that is one too many.
+// tooMany is the answer to a client that exceeds a limit.
 var tooMany = testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1)
 
-// startFlooded starts a gateway with its default limits of what is in flight. Bodies
-// may take longer than the test.
+// startFlooded starts a gateway with the default limits of requests in flight. Bodies may take
+// longer than the test.
 func startFlooded(t *testing.T, edit func(limits testbed.Object)) (*testbed.Gateway, *testbed.Server) {
 	t.Helper()
 	certs := testbed.Certificates(t)
@@ -49,24 +49,23 @@ func startFlooded(t *testing.T, edit func(limits testbed.Object)) (*testbed.Gate
 	}), server
 }
 
-// refused is how many requests from an address were one too many, as the access log
-// has it.
+// tooManyAt returns how many requests from an address the access log has with status 429.
 func tooManyAt(t *testing.T, g *testbed.Gateway, address string) int {
 	t.Helper()
 	statuses := g.Accesses(t, address)
 	return len(statuses) - len(slices.DeleteFunc(statuses, func(s int) bool { return s == http.StatusTooManyRequests }))
 }
 
-// wantComeBack checks an answer that tells to come back in a second.
+// wantComeBack checks that an answer tells the client to come back in a second.
 func wantComeBack(t *testing.T, got testbed.Reply) {
 	t.Helper()
 	tooMany.Check(t, got.Status, got.Body)
 	assert.Equal(t, "1", got.Header.Get("Retry-After"))
 }
 
-// Bodies that are announced on many streams and never come cost little memory, since
-// one address may have only so many of them. Others are served meanwhile, and so is
-// the bank at the same address.
+// Bodies that are announced on many streams and never arrive cost little memory, since an
+// address may have only so many requests in flight. Others are served meanwhile, and so is the
+// bank at the same address.
 func TestStalledStreams(t *testing.T) {
 	t.Parallel()
 	const connections, streams = 8, 240
@@ -104,9 +103,8 @@ func TestStalledStreams(t *testing.T) {
 	})
 }
 
-// hang begins so many logins that the authentication server never answers, and waits
-// until it has as many of them as may be under way and the others are refused. They
-// end with the context.
+// hangLogins begins logins that the authentication server does not answer. It waits until as
+// many are under way as may be, and all others are refused. The logins end with the context.
 func hangLogins(ctx context.Context, t *testing.T, g *testbed.Gateway, logins int, waiting func() int64) *sync.WaitGroup {
 	t.Helper()
 	var all sync.WaitGroup
@@ -125,8 +123,8 @@ func hangLogins(ctx context.Context, t *testing.T, g *testbed.Gateway, logins in
 	return &all
 }
 
-// Logins that hang at the authentication server, of a client that has the phones' key,
-// take nothing from other clients and from the bank.
+// A client with the phones' key whose logins hang at the authentication server does not slow
+// down other clients or the bank.
 func TestHangingLogins(t *testing.T) {
 	t.Parallel()
 	const addresses, rounds = 10, 10
@@ -169,7 +167,7 @@ func TestHangingLogins(t *testing.T) {
 			}
 		})
 	}
-	// Logins are few at a time: how many may wait for a person is another limit.
+	// These logins come one by one: another limit says how many may wait for a person.
 	phone := g.From(t, "127.0.0.40")
 	for range addresses * rounds {
 		call(phone, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
@@ -188,10 +186,10 @@ func TestHangingLogins(t *testing.T) {
 	})
 }
 
-// What is counted, per minute and in flight, is still counted after a reload.
+// Limits per minute and of requests in flight go on counting over a reload.
 func TestLimitsSurviveReloads(t *testing.T) {
 	t.Parallel()
-	// A token comes back after a minute.
+	// Limits of 1 per minute are not refilled during the test.
 	g, server := startFlooded(t, func(limits testbed.Object) {
 		limits["failed_keys_per_minute"], limits["exchanges_per_minute"], limits["registrations_per_minute"] = 1, 1, 1
 	})
@@ -233,13 +231,13 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	stillRefused()
 	for range 2 {
 		g.Load(t)
-		// Connections to the configuration before would not tell.
+		// A connection to the configuration before would prove nothing.
 		phone.Client.CloseIdleConnections()
 		stillRefused()
 	}
 	assert.EqualValues(t, callsAtOnce, waiting())
 
-	// What ends after a reload ends where it was counted.
+	// A call that ends after a reload is taken off the count to which it was added.
 	release()
 	logins.Wait()
 	poll.Until(t, "calls to be free again", func() bool {
@@ -247,8 +245,8 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	})
 }
 
-// A request counts whether it is carried out or refused: whoever has a key cannot keep
-// the gateway busy for nothing.
+// Refused requests count like others, so that no client with a key can keep the gateway busy
+// with them.
 func TestRefusedRequestsCount(t *testing.T) {
 	t.Parallel()
 	const limit = 12
@@ -316,7 +314,7 @@ func TestRefusedRequestsCount(t *testing.T) {
 		assert.GreaterOrEqual(t, admitted, limit, tc.name)
 		tooMany.Check(t, got.Status, got.Body)
 		assert.NotEmpty(t, got.Header.Get("Retry-After"), tc.name)
-		// What is not refused otherwise counts for the same limit.
+		// A request that would be carried out counts for the same limit.
 		got = do(tc.last)
 		if refilled := int(time.Since(began).Minutes() * limit); admitted+1 > limit+refilled {
 			assert.Equal(t, tc.last.status, got.Status, "%s: %s", tc.name, got.Body)
@@ -324,9 +322,9 @@ func TestRefusedRequestsCount(t *testing.T) {
 	}
 }
 
-// A client that has a /48 is one with 16 times the limit, however many of its
-// addresses it uses. Clients behind a NAT64 are as many as their IPv4 addresses, be its
-// prefix the well-known one or a configured one.
+// A client with a /48 network has 16 times the limit, however many of its addresses it uses.
+// Behind a NAT64, each IPv4 address is a client, with the well-known prefix and with a
+// configured one.
 func TestNetworksOfAddresses(t *testing.T) {
 	t.Parallel()
 	const limit = 3
@@ -335,8 +333,8 @@ func TestNetworksOfAddresses(t *testing.T) {
 		limits["calls_per_minute"] = limit
 		limits["nat64_prefixes"] = []string{"2001:db8:122::/48"}
 	})
-	// admitted is how many of so many calls from addresses of a format are admitted, and
-	// how many more than at once can be.
+	// admitted makes calls from addresses of a format. It returns how many were admitted, and
+	// by how many the limit was refilled meanwhile.
 	admitted := func(calls int, format string, limit int) (n, refilled int) {
 		began := time.Now()
 		for i := range calls {

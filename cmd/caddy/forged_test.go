@@ -13,10 +13,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Whoever writes to Redis cannot make the gateway count from a number that it would
-// not have written: the call is refused as if the store were down, nothing is
-// forwarded, and the audit log raises the alarm. Other registrations are not
-// concerned.
+// The gateway notices counters in Redis that it cannot have written: it refuses the call as if
+// the store were down, forwards nothing, and raises an alarm in the audit log. Other
+// registrations are not concerned.
 func TestForgedCountersAreSeen(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
@@ -46,7 +45,7 @@ func TestForgedCountersAreSeen(t *testing.T) {
 			return false
 		})
 	}
-	// A claim that nobody can read does not become a request without an owner.
+	// A request whose owner cannot be read is not treated as one without an owner.
 	redis.Command(t, "SET", "dsapp:own:signature:{12345}", "forged")
 	status, answer := g.Call(t, testbed.Signature.RetrievePath, testbed.FrontEndKey, `{"serialNumber":"VDS1000000-1","requestKey":"12345"}`)
 	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, status, answer)

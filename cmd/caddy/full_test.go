@@ -20,10 +20,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// limitedStore is a store that can be filled by somebody else.
+// limitedStore is a store that something else can fill up.
 type limitedStore struct {
 	config testbed.Object
-	// fill uses up what there is and goes on trying, until stop makes room.
+	// fill fills the store up and keeps it full until stop is called.
 	fill func() (stop func())
 }
 
@@ -48,8 +48,8 @@ var limitedStores = map[string]func(t *testing.T) limitedStore{
 	},
 }
 
-// fillDisk writes to a file until the disk has no room left, and goes on trying until stop
-// is called, which empties the file.
+// fillDisk writes to a file until the disk is full, and goes on until stop is called, which
+// empties the file.
 func fillDisk(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -84,10 +84,10 @@ func fillDisk(t *testing.T, name string) (stop func()) {
 	return stop
 }
 
-// A store that fills up uses up no licence: every registration that the authentication
-// server made is answered with success, all others with 503 before it is asked. That holds
-// for every kind of registration and for many at once. When there is room again
-// registrations go on by themselves.
+// A store that fills up wastes no licence: each registration that the authentication server
+// makes is answered with success, and all others are refused with 503 before the server is
+// asked. That holds for every kind of registration and for many at the same time. When there is
+// room again, registrations go on.
 func TestFullStore(t *testing.T) {
 	t.Parallel()
 	const parallel, late = 8, 10

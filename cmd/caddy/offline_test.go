@@ -34,9 +34,9 @@ func registerOffline(t *testing.T, g *testbed.Gateway) offline {
 	return decoded.Result
 }
 
-// How often a device code or a final signature may be wrong is bounded where there
-// is no exchange, too, in parallel as well, and whoever carries the exchanges of
-// others out. Right ones do not count, nor those that no server judged.
+// Wrong device codes and wrong final signatures are bounded also for activations without an
+// exchange, in parallel too, and whatever carries out the exchanges of others. Right ones do
+// not count, nor do those that no server has judged.
 func TestOfflineActivationIsBounded(t *testing.T) {
 	t.Parallel()
 	const attempts, parallel = 3, 12
@@ -46,7 +46,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			certs := testbed.Certificates(t)
 			server := testbed.StartServer(t, certs)
 			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
-				// With relay, unknown registrations are forwarded, and these are known.
+				// With relay, the gateway forwards unknown registrations; these are known.
 				dsapp["activation"] = testbed.Object{"exchange": mode, "max_attempts": attempts}
 			})
 			add := func(r offline, code string) (int, string) {
@@ -55,7 +55,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			confirm := func(r offline, signature string) (int, string) {
 				return g.Call(t, testbed.ActivatePath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
 			}
-			// wrong makes wrong calls, many at once, and tells how many reached the server.
+			// wrong makes wrong calls at the same time and returns how many reached the server.
 			wrong := func(command string, call func() (int, string)) int {
 				before := server.Calls(command)
 				var all sync.WaitGroup
@@ -80,7 +80,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			code, err := device.ActivateLicense(r.ActivationMessageImage)
 			require.NoError(t, err)
 
-			// A server that does not answer has refused nothing.
+			// A server that does not answer has not refused anything.
 			server.Intercept(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
 			for range attempts + 1 {
 				status, answer := add(r, wrongCode)
@@ -101,7 +101,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			_, answer = add(r, code)
 			assert.Equal(t, testbed.Refused, answer)
 
-			// The final calls have a count of their own. One of them is right in time.
+			// The final calls are counted on their own. One of them is right in time.
 			_, answer = confirm(r, wrongSignature)
 			assert.NotEqual(t, testbed.Refused, answer)
 			_, answer = confirm(r, signature)
@@ -117,7 +117,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 	}
 }
 
-// A guess is judged and counted though its client does not wait for the answer.
+// A guess is judged and counted even if its client does not wait for the answer.
 func TestAbandonedGuessesCount(t *testing.T) {
 	t.Parallel()
 	const attempts, command = 3, "PROVISIONCMD_MDL_ACTIVATE"

@@ -13,9 +13,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// With hide_unknown_users nobody learns from refused logins which users there are: the
-// answers are the same bytes, in both versions. The log has what the authentication
-// server said. Without it that is relayed, as clients of the incumbent know it.
+// With hide_unknown_users, refused logins do not show which users exist: the answers are the
+// same bytes, in both versions. The log has the answer of the authentication server. Without
+// the option that answer is relayed.
 func TestRefusedLoginsAreAlike(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -47,9 +47,8 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 	}
 }
 
-// With plain_cancel refuse nothing is cancelled by a plain key, not even by the device
-// that retrieved the request; the authentication server is not asked. A key that the
-// device wrapped works.
+// If plain_cancel is refuse, no plain key cancels a request, not even for the device that
+// retrieved it, and the authentication server is not asked. A key that the device wrapped does.
 func TestPlainCancelsCanBeRefused(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)

@@ -24,9 +24,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Under load, an outage of the store costs what the table says and nothing else:
-// no call takes long, what goes on without a store goes on, and soon after the
-// outage everything works again without a restart.
+// Under load, an outage of the store has the effects of the table and no others: no call waits
+// long for the store, services that need no store go on, and soon after the outage everything
+// works again without a restart.
 func TestSoakOutages(t *testing.T) {
 	for _, so := range storeOutages {
 		t.Run(so.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestSoakOutages(t *testing.T) {
 				})
 				store.end()
 				ended := time.Now()
-				// Some failures in a row are not seen by chance.
+				// Without a failure for so long, calls do not succeed only by chance.
 				poll.Until(t, "calls to succeed", func() bool {
 					return time.Since(ended) > 1500*time.Millisecond && time.Since(f.lastFailure()) > 1500*time.Millisecond
 				})
@@ -101,7 +101,7 @@ func TestSoakOutages(t *testing.T) {
 					}
 				}
 				before, _ := times(f.between(healthy, began), forwarded...)
-				// What the first calls waited is over a third of the way in.
+				// By a third of the outage, the calls have ended that waited for the store.
 				during, _ := times(f.between(began.Add(outage/3), ended), forwarded...)
 				t.Logf("forwarded services: median %v before, %v during the outage; longest call %v", before, during, longest)
 				if during > storeTimeout/2+slowness*before {
@@ -113,19 +113,19 @@ func TestSoakOutages(t *testing.T) {
 	}
 }
 
-// storeOutage is something that happens to the store of a gateway under load.
+// storeOutage is an outage of the store of a gateway under load.
 type storeOutage struct {
 	name     string
 	troubles []trouble
-	// refuse sets requests.unknown. Otherwise foreign cancels are left out: what
-	// nobody is known to own, the authentication server decides about.
+	// refuse sets requests.unknown to refuse. Without it the authentication server decides
+	// about cancels of requests without a known owner, so foreign cancels are left out.
 	refuse bool
 	once   bool // cannot happen again
 	start  func(t *testing.T) storeUnderTrouble
 }
 
-// storeUnderTrouble is the configuration of a store, and how its trouble begins,
-// goes on and ends.
+// storeUnderTrouble is the configuration of a store, and what begins, continues and ends its
+// trouble.
 type storeUnderTrouble struct {
 	config     testbed.Object
 	begin, end func()
@@ -152,11 +152,11 @@ const longestWait = 5 * 2 * storeTimeout
 // breaker and the call that finds out that the store is back.
 const recovery = 5 * time.Second
 
-// slowness is how many times as long as the slowest call of before everything may take
-// beyond these bounds: what a call takes by itself depends on the machine.
+// slowness is how many times the slowest call of before is added to these bounds: the rest of a
+// call takes as long as the machine needs.
 const slowness = 10
 
-// storeOutages are what the suite is made of.
+// storeOutages are the outages of the suite.
 var storeOutages = []storeOutage{
 	{name: "stopped and started", troubles: []trouble{silent}, start: func(t *testing.T) storeUnderTrouble {
 		t.Helper()
@@ -168,7 +168,7 @@ var storeOutages = []storeOutage{
 		r := redistest.Start(t)
 		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() { r.Freeze(t) }, end: func() { r.Thaw(t) }}
 	}},
-	// The next master has what was confirmed. Handshakes and ownership are not.
+	// The next master has confirmed writes. Handshakes and ownership are not confirmed.
 	{name: "Sentinel failover", troubles: []trouble{silent, emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
 		t.Helper()
 		s := redistest.StartSentinel(t, 2)
@@ -188,7 +188,7 @@ var storeOutages = []storeOutage{
 			begin:  c.Masters[0].Stop,
 			end: func() {
 				next := c.Replicas[0]
-				// The others may have elected it already.
+				// The other masters may have elected it already.
 				if strings.Contains(next.Command(t, "ROLE"), "slave") {
 					next.Command(t, "CLUSTER", "FAILOVER", "TAKEOVER")
 				}
@@ -241,7 +241,7 @@ var storeOutages = []storeOutage{
 		r := redistest.Start(t)
 		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() {}, again: func() { r.FlushAll(t) }, end: func() {}}
 	}},
-	// What does not fit throws out what was there, and is refused if that is not enough.
+	// A write that does not fit evicts keys, and is refused if that is not enough.
 	{name: "evicting", troubles: []trouble{readOnly, emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
 		t.Helper()
 		r := redistest.Start(t)
@@ -261,18 +261,18 @@ var storeOutages = []storeOutage{
 	}},
 }
 
-// tolerated are the refusals of the table that a gateway with one authentication
-// server may give to rightful calls.
+// tolerated returns which refusals of rightful calls the table allows to a gateway with one
+// authentication server.
 func tolerated(refuse bool, troubles []trouble) func(service string, status int, body string) bool {
 	allowed := make(map[string]bool)
 	for _, row := range withoutStore {
 		for _, tr := range troubles {
-			// The one instance has every request.
+			// The one authentication server has every request.
 			if want := row.expected(tr, refuse); want != answerSuccess && want != answerNotFound {
 				allowed[row.service+" "+want] = true
 			}
 			if row.service == testbed.RegisterPath && tr != emptied {
-				// A write of the last second made it believe in the store.
+				// A write of the last second made the registration believe in the store.
 				allowed[row.service+" 500"] = true
 			}
 		}
@@ -290,10 +290,10 @@ func tolerated(refuse bool, troubles []trouble) func(service string, status int,
 	}
 }
 
-// wrappedCancel is what a front calls a cancel with a wrapped key.
+// wrappedCancel is the name of cancels with a wrapped key in a front.
 const wrappedCancel = "wrapped cancel"
 
-// front is a proxy before a gateway that takes the time of every call.
+// front is a proxy before a gateway that measures every call.
 type front struct {
 	mu    sync.Mutex
 	calls []frontCall
@@ -307,7 +307,7 @@ type frontCall struct {
 	promise bool // whether a 503 says when to come back
 }
 
-// startFront returns the gateway as it is reached through a front.
+// startFront starts a front and returns it, and the gateway with the URL of the front.
 func startFront(t *testing.T, g *testbed.Gateway) (*front, *testbed.Gateway) {
 	t.Helper()
 	f := new(front)
@@ -326,7 +326,7 @@ func startFront(t *testing.T, g *testbed.Gateway) (*front, *testbed.Gateway) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		for _, s := range testbed.RequestKinds {
-			// A plain key is short.
+			// A plain key is shorter.
 			if r.URL.Path == s.CancelPath && len(body) > 100 {
 				call.service = wrappedCancel
 			}
@@ -351,7 +351,7 @@ func startFront(t *testing.T, g *testbed.Gateway) (*front, *testbed.Gateway) {
 	return f, &through
 }
 
-// statusWriter knows the status that was written.
+// statusWriter records the status.
 type statusWriter struct {
 	http.ResponseWriter
 
@@ -363,7 +363,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// between gives the calls that began in a period.
+// between returns the calls that began in a period.
 func (f *front) between(begin, end time.Time) []frontCall {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -376,8 +376,7 @@ func (f *front) between(begin, end time.Time) []frontCall {
 	return calls
 }
 
-// lastFailure is when the last call ended that was answered with another status
-// than 200.
+// lastFailure returns when the last call ended whose status is not 200.
 func (f *front) lastFailure() (last time.Time) {
 	for _, c := range f.between(time.Time{}, time.Now()) {
 		if end := c.began.Add(c.took); c.status != http.StatusOK && end.After(last) {
@@ -387,8 +386,8 @@ func (f *front) lastFailure() (last time.Time) {
 	return last
 }
 
-// times gives the median and the longest time of the calls of some services, all if
-// none are given.
+// times returns the median and the longest time of the calls of services, or of all if none are
+// named.
 func times(calls []frontCall, services ...string) (median, longest time.Duration) {
 	var took []time.Duration
 	for _, c := range calls {
@@ -403,7 +402,7 @@ func times(calls []frontCall, services ...string) (median, longest time.Duration
 	return took[len(took)/2], took[len(took)-1]
 }
 
-// forwarded are the services that go on without a store.
+// forwarded are the services that need no store.
 var forwarded = []string{
 	testbed.ServerTimePath, testbed.LoginPath, testbed.NotificationPath, wrappedCancel,
 	testbed.Login.RetrievePath, testbed.Signature.RetrievePath,

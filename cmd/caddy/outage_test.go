@@ -17,15 +17,15 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// trouble is a way in which Redis fails.
+// trouble is a way in which a store fails.
 type trouble int
 
 const (
-	// silent servers do not answer: they are stopped, cut off, or hang.
+	// silent servers do not answer: they are stopped, cut off or hang.
 	silent trouble = iota
-	// readOnly servers answer, and take no writes: they are full or replicas.
+	// readOnly servers answer and refuse writes: they are full or replicas.
 	readOnly
-	// emptied servers have lost their keys: they were evicted or not on disk.
+	// emptied servers have lost their keys, by eviction or because they were not on disk.
 	emptied
 )
 
@@ -38,16 +38,16 @@ const (
 	answerUnavailable = "503"
 )
 
-// degradation is a row of the table in docs/operation.md, section "Without the
-// store": what a service answers to a rightful call, by trouble. Where it makes a
-// difference, "before" is what was retrieved before the trouble began, and "since"
-// after it.
+// degradation is a row of the table in docs/operation.md, section "Without the store": the
+// answer of a service to a rightful call, for each kind of trouble. Where it matters, "before"
+// means a request that was retrieved before the trouble began, and "since" one that was
+// retrieved after.
 type degradation struct {
 	name string
-	// service is its path, that for logins where there is another one for signatures.
+	// service is the path of the service, for logins if signatures have another one.
 	service string
 	want    [3]string
-	// refuse is want with requests.unknown set to refuse, if that differs.
+	// refuse is what is wanted if requests.unknown is refuse, where that differs.
 	refuse [3]string
 	call   func(o *outage, s testbed.RequestKind) string
 }
@@ -91,14 +91,14 @@ var withoutStore = []degradation{
 	},
 
 	{name: "registration", service: testbed.RegisterPath, want: [...]string{answerUnavailable, answerUnavailable, answerSuccess}, call: (*outage).register},
-	// Whoever is unknown gets a challenge too.
+	// Unknown identifiers get a challenge, too.
 	{name: "exchange, first call", service: testbed.EphemeralKeyPath, want: [...]string{answerUnavailable, answerUnavailable, answerSuccess}, call: (*outage).begin},
 	{name: "exchange, second call", service: testbed.ActivationDataPath, want: [...]string{answerUnavailable, answerUnavailable, answerUnknown}, call: (*outage).prove},
 	{name: "add a device", service: testbed.AddDevicePath, want: [...]string{answerUnavailable, answerUnavailable, answerUnknown}, call: (*outage).addDevice},
 	{name: "final call", service: testbed.ActivatePath, want: [...]string{answerUnavailable, answerUnavailable, answerUnknown}, call: (*outage).final},
 }
 
-// expected is the answer to a row.
+// expected returns the answer that the row wants.
 func (d degradation) expected(tr trouble, refuse bool) string {
 	if refuse && d.refuse != [3]string{} {
 		return d.refuse[tr]
@@ -106,8 +106,8 @@ func (d degradation) expected(tr trouble, refuse bool) string {
 	return d.want[tr]
 }
 
-// outage is a gateway whose store is about to fail, and what there is to be done
-// with it. The instance that the policy prefers is the first of two.
+// outage is a gateway whose store is about to fail, with everything that the rows need. The
+// first of its two authentication servers is preferred.
 type outage struct {
 	t             *testing.T
 	g             *testbed.Gateway
@@ -120,10 +120,9 @@ type outage struct {
 	byKind        map[string]*outageRequests
 }
 
-// outageRequests are requests of one kind, by key: those that are retrieved before
-// the trouble begins, and those that are retrieved since, which are those of another
-// device. A wrapped key is sent to one instance after the other: its request is on
-// the second.
+// outageRequests are the keys of requests of one kind: of one device, retrieved before the
+// trouble begins, and of another device, retrieved since. Wrapped keys are those of requests on
+// the second server, as a wrapped key is sent to one server after the other.
 type outageRequests struct {
 	before, elsewhere, wrapped, plain                     string
 	since, elsewhereSince, wrappedSince, plainSince       string
@@ -163,8 +162,8 @@ func newOutage(t *testing.T, g *testbed.Gateway, primary, backup *testbed.Server
 	return o
 }
 
-// call posts a body and gives the status code of OneSpan, or that of HTTP if it is
-// not 200. That of an outage has to say when to come back.
+// call posts a body and returns the name of the status code, or the HTTP status if it is not
+// 200. A 503 must say when to come back.
 func (o *outage) call(service, key, body string) string {
 	o.t.Helper()
 	got := o.g.Post(o.t, service, key, body)
@@ -182,7 +181,7 @@ func (o *outage) call(service, key, body string) string {
 	return decoded.ResultCodes.StatusCodeEnum
 }
 
-// done is the answer to a call whose outcome only its caller can judge.
+// done returns the answer to a call that the simulated phone has judged.
 func (o *outage) done(err error) string {
 	if err == nil {
 		return answerSuccess
@@ -203,7 +202,7 @@ func (o *outage) notificationID(testbed.RequestKind) string {
 	return o.done(o.g.Phone().UpdateNotificationID(o.t.Context(), o.device, "another push ID"))
 }
 
-// retrieveAll retrieves all of the requests that wait.
+// retrieveAll retrieves all requests that wait.
 func (o *outage) retrieveAll(s testbed.RequestKind) string {
 	q := o.byKind[s.Name]
 	q.sinceMessage = o.g.MustRetrieve(o.t, s, testbed.FrontEndKey, o.other.SerialNumber, q.since)
@@ -226,8 +225,8 @@ func (o *outage) retrieveAgain(s testbed.RequestKind) string {
 	return answerNotFound
 }
 
-// completed gives the answer to the device's approval. If it succeeded the bank
-// learns of it.
+// completed returns the answer to the approval of a device. If it is a success, the bank must
+// learn of it.
 func (o *outage) completed(s testbed.RequestKind, a *sandbox.Authenticator, key, message string, outcome func() error) string {
 	signature, err := a.Sign(message)
 	require.NoError(o.t, err)
@@ -256,8 +255,8 @@ func (o *outage) completeElsewhereSince(s testbed.RequestKind) string {
 	return o.completed(s, o.other, q.elsewhereSince, q.farMessage, q.sinceOutside)
 }
 
-// cancelled gives the answer to a rejection. One that is not a success reached no
-// authentication server.
+// cancelled returns the answer to a cancel. Unless it is a success, no authentication server
+// may get the cancel.
 func (o *outage) cancelled(s testbed.RequestKind, apiKey string, a *sandbox.Authenticator, key string) string {
 	before := o.primary.Calls(s.CancelCommand) + o.backup.Calls(s.CancelCommand)
 	got := o.call(s.CancelPath, apiKey, fmt.Sprintf(`{"serialNumber":%q,%q:%q}`, a.SerialNumber, s.KeyMember, key))
@@ -310,8 +309,8 @@ func (o *outage) final(testbed.RequestKind) string {
 		`{"registrationIdentifier":%q,"signature":"1234567890123456"}`, o.proven.Identifier))
 }
 
-// works reports whether everything does: a registration, an activation, and a
-// login that is retrieved and that only its owner can reject.
+// works returns an error unless everything works: a registration, an activation, and a login
+// that is retrieved and that only its owner can cancel.
 func (o *outage) works() error {
 	phone := o.g.Phone()
 	r, err := phone.RegisterUser(o.t.Context(), testbed.BackEndKey, sandbox.UserRegistration{UserID: testbed.UserID, Domain: testbed.Domain, StaticPassword: testbed.StaticPassword})
@@ -339,8 +338,8 @@ func (o *outage) works() error {
 	return nil
 }
 
-// What still works without the store, and what is answered otherwise. Afterwards
-// everything works again without a restart.
+// Without the store, every service gives the answer of the table. Afterwards everything works
+// again without a restart.
 func TestWithoutTheStore(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -367,8 +366,7 @@ func TestWithoutTheStore(t *testing.T) {
 				enrolled := primary.Calls("PROVISIONCMD_MDL_REGISTER")
 				began := time.Now()
 				tc.begin(t, redis)
-				// Before anything was asked of the store, a write of the last second
-				// makes a registration believe in it.
+				// A registration believes in the store for a second after the last write.
 				poll.Until(t, "a second to pass", func() bool { return time.Since(began) > time.Second })
 				for _, row := range withoutStore {
 					for _, s := range testbed.RequestKinds {
@@ -379,7 +377,7 @@ func TestWithoutTheStore(t *testing.T) {
 						assert.Equal(t, want, row.call(o, s), "%s: %s", s.Name, row.name)
 						if row.service != testbed.Login.RetrievePath && row.service != testbed.Login.CompletePath &&
 							row.service != testbed.Login.CancelPath {
-							// The same for both kinds.
+							// The row is the same for both kinds.
 							break
 						}
 					}
@@ -394,8 +392,8 @@ func TestWithoutTheStore(t *testing.T) {
 	}
 }
 
-// A node of a cluster that is lost takes along what it has, and the rest goes on: on
-// a cluster that does not insist on all of its slots.
+// If a node of a cluster is lost that serves without full coverage, the registrations of that
+// node are unavailable, and everything else goes on.
 func TestNodeOfClusterLost(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -428,8 +426,8 @@ func TestNodeOfClusterLost(t *testing.T) {
 		_, err := g.Phone().Activate(t.Context(), r.Identifier, r.Password)
 		require.NoError(t, err)
 	}
-	// The authentication server chooses the identifier, before anybody knows which
-	// node that means.
+	// The authentication server chooses the identifier, so nobody knows in advance which node a
+	// registration needs.
 	enrolled := server.Calls("PROVISIONCMD_MDL_REGISTER")
 	for range 10 {
 		assert.Equal(t, answerUnavailable, o.register(testbed.RequestKind{}))
@@ -454,7 +452,7 @@ func startPartialCluster(t *testing.T) *redistest.Cluster {
 	return c
 }
 
-// fill has a server refuse what needs memory.
+// fill makes a server refuse writes that need memory.
 func fill(t *testing.T, r *redistest.Server) {
 	t.Helper()
 	r.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -466,7 +464,7 @@ func unfill(t *testing.T, r *redistest.Server) {
 	r.Command(t, "CONFIG", "SET", "maxmemory", "0")
 }
 
-// demote makes a server a replica of one that is not there, with all that it has.
+// demote makes a server the replica of one that is not there. It keeps its keys.
 func demote(t *testing.T, r *redistest.Server) {
 	t.Helper()
 	r.Command(t, "REPLICAOF", "127.0.0.1", "1")

@@ -23,12 +23,12 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// forgottenConnections is how many connections are forgotten. The kernel notices that bytes
-// are not acknowledged after two seconds. Whoever tried the connections one by one, with a
-// cooldown of the breaker between two trials, would be busy for longer than poll.Patience.
+// forgottenConnections is how many connections are forgotten. The kernel ends each two seconds
+// after bytes that are not acknowledged. A gateway that tried them one by one, with a cooldown
+// of the breaker between two trials, would not work again within poll.Patience.
 const forgottenConnections = 60
 
-// awaitWorking has phones call until each was answered.
+// awaitWorking has phones repeat calls until each has succeeded once.
 func awaitWorking(t *testing.T, works func(ctx context.Context) bool) {
 	t.Helper()
 	const phones = 10
@@ -49,9 +49,9 @@ func awaitWorking(t *testing.T, works func(ctx context.Context) bool) {
 	require.NoError(t, ctx.Err(), "calls do not work again")
 }
 
-// However many connections to an authentication server were forgotten on the way to it,
-// as firewalls do, calls work again as soon as the breaker lets one through: the gateway
-// does not try these one by one.
+// However many connections to an authentication server a firewall has forgotten, calls work
+// again as soon as the breaker lets one through: the gateway does not try the connections one
+// by one.
 func TestForgottenConnections(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -87,8 +87,8 @@ func TestForgottenConnections(t *testing.T) {
 	awaitWorking(t, retrieve)
 }
 
-// So it is with those to Redis, also if its answers are waited for much longer than the
-// kernel waits for acknowledgements.
+// The same holds for connections to Redis, even if the timeout of the store is much longer than
+// the time after which the kernel gives a connection up.
 func TestForgottenConnectionsToRedis(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -120,8 +120,8 @@ func TestForgottenConnectionsToRedis(t *testing.T) {
 	awaitWorking(t, cancelRequest)
 }
 
-// A client that takes its time is the gateway's business: the authentication
-// server, which waits only for seconds, gets connections for whole commands.
+// A slow client does not occupy a connection to the authentication server: the gateway connects
+// when it has the whole request.
 func TestSlowCaller(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -154,8 +154,8 @@ func TestSlowCaller(t *testing.T) {
 	assert.EqualValues(t, 1, primary.Connections.Load())
 }
 
-// A server that is busy is not out of order: commands for which there is no place
-// in the queue are refused at once, and the others are answered.
+// A busy server is not out of order: commands that find no place in the queue are refused at
+// once, and the others are answered.
 func TestQueueFull(t *testing.T) {
 	t.Parallel()
 	const callers = 6

@@ -20,13 +20,13 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// moreClients is how many connections more than at the start may be open to a
-// Redis server at the end: as many as happen to be used at once.
+// moreClients is by how many connections to Redis may have grown: connections that happen to be
+// idle.
 const moreClients = 8
 
-// Reloads under load lose no request and no pending registration, whatever a new
-// configuration changes, and not when one is rejected. What the configurations
-// used is given back.
+// Reloads under load lose no request and no pending registration, whatever the new
+// configuration changes, and even if it is rejected. What the old configurations used is
+// released.
 func TestSoakReloads(t *testing.T) {
 	t.Parallel()
 	testbed.NeedKeptConnections(t)
@@ -56,7 +56,7 @@ func TestSoakReloads(t *testing.T) {
 			d := testbed.StartLoad(t, l, o)
 			r := newReloads(t, g, d, server, backup)
 			for i := range testbed.Length(40, 200) {
-				// The load goes on for a while with each configuration.
+				// Each configuration serves for a while.
 				seen := l.Outcomes()
 				poll.Until(t, "requests between two reloads", func() bool { return l.Outcomes() >= seen+20 })
 				r.reload(t, i)
@@ -76,7 +76,7 @@ func TestSoakReloads(t *testing.T) {
 	}
 }
 
-// redisClients counts the connections to a Redis server, this one not included.
+// redisClients counts the connections to a Redis server, without its own.
 func redisClients(t *testing.T, redis *redistest.Server) int {
 	t.Helper()
 	if redis == nil {
@@ -117,7 +117,7 @@ func newReloads(t *testing.T, g *testbed.Gateway, d *testbed.Load, server, backu
 	return r
 }
 
-// with gives an object with more members.
+// with returns a copy of an object with more members.
 func with(o testbed.Object, more testbed.Object) testbed.Object {
 	merged := maps.Clone(o)
 	maps.Copy(merged, more)
@@ -147,7 +147,7 @@ func (r *reloads) reload(t *testing.T, i int) {
 		case 3:
 			servers["instances"] = []testbed.Object{r.primary, r.backup}
 		case 0:
-			// What was begun on the backup while it came first has to be over.
+			// The load must end what it began on the backup while that was the first.
 			r.load.Turns(t, 2)
 			servers["instances"] = []testbed.Object{r.primary}
 		}
@@ -168,7 +168,7 @@ func (r *reloads) reload(t *testing.T, i int) {
 	r.Load(t)
 }
 
-// restore loads the configuration of the beginning.
+// restore loads the configuration of the start.
 func (r *reloads) restore(t *testing.T) {
 	t.Helper()
 	app := r.App()
@@ -181,8 +181,8 @@ func (r *reloads) restore(t *testing.T) {
 	r.Load(t)
 }
 
-// reject loads a configuration that fails in one of the stages of its making, and
-// changes nothing.
+// reject loads a configuration that is rejected at one of several stages and must change
+// nothing.
 func (r *reloads) reject(t *testing.T) {
 	t.Helper()
 	apps := r.Config["apps"].(testbed.Object)
@@ -213,7 +213,7 @@ func (r *reloads) reject(t *testing.T) {
 	before := r.Config
 	rejected := with(apps, testbed.Object{"dsapp": failure.app})
 	if failure.name == "listener" {
-		// The app itself starts.
+		// Only the listener fails, after the app has started.
 		http := apps["http"].(testbed.Object)
 		rejected["http"] = with(http, testbed.Object{"servers": with(http["servers"].(testbed.Object), testbed.Object{
 			"taken": testbed.Object{"listen": []string{r.taken}, "automatic_https": testbed.Object{"disable": true}},
@@ -226,7 +226,7 @@ func (r *reloads) reject(t *testing.T) {
 	assert.Equal(t, running, r.running(t), "%s: what was rejected runs", failure.name)
 }
 
-// running gives the configuration that the process runs with.
+// running returns the configuration of the process.
 func (r *reloads) running(t *testing.T) string {
 	t.Helper()
 	config, err := r.AskAdmin(t.Context(), "/config/")
@@ -234,11 +234,11 @@ func (r *reloads) running(t *testing.T) string {
 	return config
 }
 
-// generationPath answers with the name of the configuration.
+// generationPath is answered with the name of the configuration.
 const generationPath = "/generation"
 
-// LoadAs loads the configuration under a name and waits until it serves: right
-// after a reload an open connection can still be served by the one before.
+// loadAs loads the configuration under a name and waits until it serves: right after a reload,
+// an open connection can still be served by the one before.
 func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 	t.Helper()
 	server := g.HTTPServer()
@@ -256,8 +256,8 @@ func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 	})
 }
 
-// A client that tried too many keys stays blocked over reloads, with and without
-// a change of something else.
+// A client that is blocked for too many wrong keys stays blocked over reloads, with and without
+// other changes.
 func TestFailedKeysOutliveReloads(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -284,7 +284,7 @@ func TestFailedKeysOutliveReloads(t *testing.T) {
 	status, body := g.TryLoad(t)
 	require.Equal(t, http.StatusBadRequest, status, body)
 	blocked("after a rejected change")
-	// The block is one of this limit and of nothing else.
+	// Only this limit blocks.
 	g.App()["activation"] = testbed.Object{}
 	g.App()["limits"].(testbed.Object)["failed_keys_per_minute"] = 0
 	loadAs(t, g, "unlimited")
@@ -292,8 +292,8 @@ func TestFailedKeysOutliveReloads(t *testing.T) {
 	assert.Equal(t, http.StatusOK, status, body)
 }
 
-// hold lets the next command of a kind wait at the authentication server: held is
-// closed when it is there, and it goes on with release.
+// holdCommand has the next command of an operation wait at the authentication server. The
+// channel held is closed when it has arrived; release lets it go on.
 func holdCommand(t *testing.T, o *testbed.Server, command string) (held <-chan struct{}, release func()) {
 	t.Helper()
 	arrived, released := make(chan struct{}), make(chan struct{})
@@ -319,10 +319,10 @@ func holdCommand(t *testing.T, o *testbed.Server, command string) (held <-chan s
 	return arrived, release
 }
 
-// A request that waits for the authentication server while its configuration is
-// replaced gets its right answer, and what it stores counts: also if the new
-// configuration has other settings for the same store and other addresses for the
-// authentication server, and others come and go meanwhile.
+// A request that waits for the authentication server while its configuration is replaced gets
+// the right answer, and what it stores counts. That holds if the new configuration has other
+// settings for the same store and another address of the authentication server, and while
+// further configurations follow.
 func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -330,7 +330,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
 			server := testbed.StartServer(t, certs)
-			// The same server under another address.
+			// The same server has a second address.
 			moved := testbed.Serve(t, certs, server.Server)
 			var redis *redistest.Server
 			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
@@ -351,7 +351,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 			}
 			a := g.ActivatedDevice(t)
 
-			// A registration, which is stored after the command.
+			// A registration is stored after the command.
 			held, release := holdCommand(t, server, "PROVISIONCMD_MDL_REGISTER")
 			var registered testbed.Registration
 			done := make(chan error, 1)
@@ -378,7 +378,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 				poll.Until(t, "the store of the old configuration to be closed", func() bool { return redisClients(t, redis) < clients+2 })
 			}
 
-			// A retrieval, which is remembered after the command.
+			// The owner of a request is stored after the command.
 			s := testbed.Login
 			key, outcome := testbed.Ask(t, moved, s, a)
 			held, release = holdCommand(t, moved, s.RetrieveCommand)

@@ -15,8 +15,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// onEveryStore runs a test with a gateway on each of the stores. The function
-// left lists the ownership keys that are left, where they can be seen from outside.
+// onEveryStore runs a test with a gateway on each kind of store. The function left returns the
+// ownership keys that are left in Redis, and nothing for other stores.
 func onEveryStore(t *testing.T, run func(t *testing.T, server *testbed.Server, g *testbed.Gateway, left func() string)) {
 	t.Helper()
 	invisible := func() string { return "" }
@@ -39,7 +39,7 @@ func onEveryStore(t *testing.T, run func(t *testing.T, server *testbed.Server, g
 		"redis sentinel": func(t *testing.T) (testbed.Object, func() string) {
 			t.Helper()
 			s := redistest.StartSentinel(t, 1)
-			// A replica may take a second to confirm for the first time.
+			// The first confirmation of a replica may take a second.
 			return testbed.Object{"backend": "redis", "master_name": redistest.MasterName, "addresses": s.Addresses(), "wait_replicas": 1, "timeout": "5s"}, invisible
 		},
 	} {
@@ -99,7 +99,7 @@ func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 	})
 }
 
-// A request is retrieved once, completed by the device's signature, and then gone.
+// A request is retrieved once, completed by the signature of the device, and then gone.
 func TestRequestIsCompleted(t *testing.T) {
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, server *testbed.Server, g *testbed.Gateway, left func() string) {
@@ -114,7 +114,7 @@ func TestRequestIsCompleted(t *testing.T) {
 				assert.Equal(t, testbed.NotFound, answer)
 				assert.Equal(t, calls, server.Calls(s.RetrieveCommand), "known to be retrieved without asking")
 
-				// A wrong signature leaves everything as it was.
+				// A wrong signature changes nothing.
 				status, answer = g.Complete(t, s, key, "0000000")
 				assert.Equal(t, http.StatusOK, status)
 				assert.Contains(t, answer, "RET_FAILURE")
@@ -133,8 +133,8 @@ func TestRequestIsCompleted(t *testing.T) {
 	})
 }
 
-// The store is a cache of ownership: when it is emptied between retrieval and
-// cancel, the authentication server decides, unless that is not wanted.
+// The store is a cache of ownership: if it is emptied between retrieval and cancel, the
+// authentication server decides, unless requests.unknown is refuse.
 func TestOwnershipIsACache(t *testing.T) {
 	t.Parallel()
 	for _, unknown := range []string{"forward", "refuse"} {
@@ -174,13 +174,14 @@ func TestOwnershipIsACache(t *testing.T) {
 	}
 }
 
-// Two gateways on one Redis server behave as one: what was retrieved through the
-// first is cancelled and completed through the second, on the instance that has it.
+// Two gateways on one Redis server behave as one: a request that was retrieved through the
+// first is cancelled and completed through the second, on the authentication server that has
+// it.
 func TestNodesBehaveAsOne(t *testing.T) {
 	t.Parallel()
 	gateways, primary, backup, _ := testbed.StartNodes(t, 2, nil)
 	first, second := gateways[0], gateways[1]
-	// Registered and begun on one node, completed on the other.
+	// Registered through one node, completed through the other.
 	a := second.ActivatedDevice(t)
 	for _, s := range testbed.RequestKinds {
 		for _, server := range []*testbed.Server{primary, backup} {
@@ -221,8 +222,7 @@ func TestNodesBehaveAsOne(t *testing.T) {
 	}
 }
 
-// Of many concurrent retrievals of one key through several nodes exactly one gets
-// the request.
+// Of many concurrent retrievals of one key through several nodes exactly one succeeds.
 func TestOneRetrievalWins(t *testing.T) {
 	t.Parallel()
 	gateways, primary, _, _ := testbed.StartNodes(t, 2, nil)
@@ -255,8 +255,8 @@ func TestOneRetrievalWins(t *testing.T) {
 	}
 }
 
-// That a request does not exist is only said if every instance said so. What is
-// known to be on an instance is asked of that one only.
+// The gateway says that a request does not exist only if every instance said so. A request
+// whose instance is known is looked for only there.
 func TestInstanceDown(t *testing.T) {
 	t.Parallel()
 	gateways, primary, backup, _ := testbed.StartNodes(t, 1, nil)
@@ -298,7 +298,7 @@ func TestInstanceDown(t *testing.T) {
 			assert.Equal(t, completes, primary.Calls(p.CompleteCommand), "the other instance is not asked")
 			assert.Equal(t, cancels, primary.Calls(p.CancelCommand), "the other instance is not asked")
 
-			// What is on the instance that is left goes on.
+			// Requests on the other instance go on.
 			key, outcome := testbed.Ask(t, primary, p.RequestKind, a)
 			message := g.MustRetrieve(t, p.RequestKind, testbed.FrontEndKey, a.SerialNumber, key)
 			signature, err = a.Sign(message)
@@ -310,9 +310,8 @@ func TestInstanceDown(t *testing.T) {
 	}
 }
 
-// What the authentication servers decide anyway goes on without the store. What
-// only the store could tell is refused as an outage, and nothing is denied that
-// another instance may have.
+// Without the store, everything goes on that the authentication servers decide. What only the
+// store knows is refused as an outage, and nothing is denied that another instance may have.
 func TestRequestsWithoutStore(t *testing.T) {
 	t.Parallel()
 	gateways, primary, backup, redis := testbed.StartNodes(t, 1, nil)
@@ -353,8 +352,8 @@ func TestRequestsWithoutStore(t *testing.T) {
 	}
 }
 
-// Requests that the phone scans, one-time passwords and the deprecated services
-// go the same way.
+// Requests that the phone scans, one-time passwords and the deprecated services behave the
+// same.
 func TestOtherServices(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)

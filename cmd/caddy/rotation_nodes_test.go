@@ -45,14 +45,14 @@ func startNodes(t *testing.T) *rotating {
 			dsapp["sealing_keys"] = []string{n.key}
 			dsapp["store"] = testbed.RedisStore(n.redis.Addr())
 			testbed.AddBackup(dsapp, n.backup.URL)
-			// Calls are held here while configurations are loaded.
+			// The test holds calls while it loads configurations.
 			dsapp["authentication_servers"].(testbed.Object)["timeout"] = "10m"
 		}))
 	}
 	return n
 }
 
-// load gives all gateways these sealing keys, one after the other.
+// load gives all gateways the same sealing keys, one after the other.
 func (n *rotating) load(t *testing.T, keys ...string) {
 	t.Helper()
 	for _, g := range n.gateways {
@@ -61,17 +61,17 @@ func (n *rotating) load(t *testing.T, keys ...string) {
 	}
 }
 
-// calls counts those of a command on all instances.
+// calls counts the commands of an operation on all authentication servers.
 func (n *rotating) calls(command string) int {
 	return n.primary.Calls(command) + n.backup.Calls(command)
 }
 
-// begin begins on one gateway what is ended on another: an activation that is
-// registered, one that is in the middle of its exchange, one whose exchange
-// succeeded, a login that is completed and a signature that is cancelled.
+// begin begins on one gateway what the returned function ends on another: an activation that is
+// registered, one in the middle of its exchange, one after its exchange, a login that is
+// completed and a signature request that is cancelled.
 func (n *rotating) begin(t *testing.T, made, ended *testbed.Gateway, a *sandbox.Authenticator) (end func()) {
 	t.Helper()
-	// A licence has room for so many devices: each time another user is activated.
+	// A licence has room for a limited number of devices: each call uses another user.
 	user := testbed.Object{"userID": testbed.ActivationUser(testbed.MaxWorkers - 1 - n.begun%(testbed.MaxWorkers/2))}
 	n.begun++
 	registered, half, proven := made.RegisterFor(t, user), made.RegisterFor(t, user), made.RegisterFor(t, user)
@@ -101,7 +101,7 @@ func (n *rotating) begin(t *testing.T, made, ended *testbed.Gateway, a *sandbox.
 		assert.Contains(t, answer, "encryptedLicenseActivationMessage")
 		_, err = ended.Phone().Activate(t.Context(), half.Identifier, half.Password)
 		require.NoError(t, err)
-		// Every successful exchange earned the right to add a device.
+		// Every successful exchange admits a device.
 		_, err = ended.Phone().Activate(t.Context(), proven.Identifier, proven.Password)
 		require.NoError(t, err)
 
@@ -123,8 +123,8 @@ func (n *rotating) begin(t *testing.T, made, ended *testbed.Gateway, a *sandbox.
 	}
 }
 
-// hold sends calls with the old keys that an authentication server does not
-// answer, until end, when both must succeed.
+// hold sends calls with the old keys, which an authentication server does not answer until end
+// is called. Then both must succeed.
 func (n *rotating) hold(t *testing.T, g *testbed.Gateway, old clientKeys, a *sandbox.Authenticator) (end func()) {
 	t.Helper()
 	arrived, released := make(chan struct{}, 2), make(chan struct{})
@@ -178,7 +178,7 @@ func (n *rotating) hold(t *testing.T, g *testbed.Gateway, old clientKeys, a *san
 	}
 }
 
-// expect checks what both keys get on all gateways.
+// expect waits until both keys get a status on all gateways.
 func (n *rotating) expect(t *testing.T, want int, keys clientKeys) {
 	t.Helper()
 	for _, g := range n.gateways {
@@ -187,21 +187,21 @@ func (n *rotating) expect(t *testing.T, want int, keys clientKeys) {
 	}
 }
 
-// expectOn waits until a key gets a status: an open connection can still be
-// served by the configuration before.
+// expectOn waits until a key gets a status: an open connection can still be served by the
+// configuration before.
 func (n *rotating) expectOn(t *testing.T, g *testbed.Gateway, want int, key string) {
 	t.Helper()
 	raw := *g
 	raw.Client = testbed.NewClient(t, g.Certificates.Authority, "")
 	defer raw.Client.CloseIdleConnections()
 	poll.Until(t, fmt.Sprintf("status %d", want), func() bool {
-		// For keys of both classes.
+		// This service takes keys of both classes.
 		status, _, err := raw.Try(t.Context(), testbed.ActivatePath, key, `{"registrationIdentifier":"Unknown1","signature":"1234567890123456"}`)
 		return err == nil && status == want
 	})
 }
 
-// sealedBy lists what is in Redis by the ID of the key that sealed it.
+// sealedBy returns the names of the keys in Redis by the ID of the sealing key.
 func (n *rotating) sealedBy(t *testing.T) map[string][]string {
 	t.Helper()
 	found := make(map[string][]string)
@@ -210,7 +210,7 @@ func (n *rotating) sealedBy(t *testing.T) map[string][]string {
 			found[recordKeyID(t, name, record)] = append(found[recordKeyID(t, name, record)], name)
 		}
 	}
-	// after is what follows the first semicolon behind a prefix.
+	// after returns the text behind the first semicolon after a prefix.
 	after := func(value string, prefix int) string {
 		if len(value) < prefix {
 			return ""
@@ -251,13 +251,13 @@ func (n *rotating) sealedBy(t *testing.T) map[string][]string {
 	return found
 }
 
-// secretBy is the ID of the key that sealed the simulation secret.
+// secretBy returns the ID of the key that sealed the simulation secret.
 func (n *rotating) secretBy(t *testing.T) string {
 	t.Helper()
 	return recordKeyID(t, "dsapp:sim", n.redis.Command(t, "GET", "dsapp:sim"))
 }
 
-// recordKeyID reads which key sealed a record: a version, then the ID of the key.
+// recordKeyID returns the ID of the key that sealed a record. It follows the version.
 func recordKeyID(t *testing.T, name, record string) string {
 	t.Helper()
 	require.Greater(t, len(record), 9, name)
@@ -265,7 +265,7 @@ func recordKeyID(t *testing.T, name, record string) string {
 	return hex.EncodeToString([]byte(record[1:9]))
 }
 
-// keyID is the ID of a sealing key, as records name it.
+// keyID returns the ID of a sealing key.
 func keyID(t *testing.T, key string) string {
 	t.Helper()
 	h := hmac.New(sha256.New, digits.Decode(t, key))
@@ -279,7 +279,7 @@ func newSealingKey() string {
 	return hex.EncodeToString(key)
 }
 
-// first makes the first call of an exchange.
+// firstCall makes the first call of an exchange and returns the status.
 func firstCall(t *testing.T, g *testbed.Gateway, identifier string) int {
 	t.Helper()
 	status, answer := g.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"clientEphemeralPublicKey":"05"}`, identifier))
@@ -289,20 +289,20 @@ func firstCall(t *testing.T, g *testbed.Gateway, identifier string) int {
 	return status
 }
 
-// awaitUnavailable waits until the configuration that was loaded last answers that
-// the state of an identifier cannot be read.
+// awaitUnavailable waits until the configuration that was loaded last answers that the record
+// of an identifier is unavailable.
 func awaitUnavailable(t *testing.T, g *testbed.Gateway, identifier string) {
 	t.Helper()
 	poll.Until(t, "status 503", func() bool { return firstCall(t, g, identifier) == http.StatusServiceUnavailable })
 }
 
-// awaitAvailable waits until it does not any more.
+// awaitAvailable waits until a first call is answered.
 func awaitAvailable(t *testing.T, g *testbed.Gateway, identifier string) {
 	t.Helper()
 	poll.Until(t, "status 200", func() bool { return firstCall(t, g, identifier) == http.StatusOK })
 }
 
-// awaitResealed waits until the log tells that the simulation secret is sealed anew.
+// awaitResealed waits until the log says that the simulation secret is sealed with another key.
 func awaitResealed(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
 	poll.Until(t, "the simulation secret to be sealed anew", func() bool {
@@ -310,13 +310,13 @@ func awaitResealed(t *testing.T, g *testbed.Gateway) {
 	})
 }
 
-// awaitAlarm waits until the log tells of a value that no key opens.
+// awaitAlarm waits until the log says that no key opens a value.
 func awaitAlarm(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
 	poll.Until(t, "an alarm in the log", func() bool { return strings.Contains(g.Logs.String(), "record_unopened") })
 }
 
-// available makes sure that new activations and those of nobody go their way.
+// checkAvailable checks that new and unknown registrations are served.
 func checkAvailable(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
 	assert.Equal(t, http.StatusOK, firstCall(t, g, "Unknown1"))
@@ -328,9 +328,9 @@ func checkAvailable(t *testing.T, g *testbed.Gateway) {
 // clientKeys are the API keys of one generation of clients.
 type clientKeys struct{ front, back string }
 
-// apiKeys are those of two generations of the same applications, or of one if
-// old is empty, and that of another application. The old front-end key is accepted
-// from a range only if that is not empty.
+// apiKeys returns the API keys of two generations of the same applications, or of one if old is
+// empty, and that of another application. Unless retired is empty, the old front-end key is
+// accepted only from that range.
 func apiKeys(old, young clientKeys, retired string) []testbed.Object {
 	var keys []testbed.Object
 	for _, k := range []clientKeys{old, young} {
@@ -346,7 +346,7 @@ func apiKeys(old, young clientKeys, retired string) []testbed.Object {
 	return append(keys, testbed.Object{"name": "other-app", "class": "front_end", "key": testbed.OtherFrontEndKey})
 }
 
-// rekeyed replaces the keys of the first generation by those that clients use now.
+// rekeyed replaces the keys of the first generation with the current ones.
 type rekeyed struct {
 	http.RoundTripper
 	current *atomic.Pointer[clientKeys]
@@ -365,7 +365,7 @@ func (k rekeyed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return k.RoundTripper.RoundTrip(r)
 }
 
-// recorder tells a ledger of calls whose answers the test itself judges.
+// recorder has a ledger count calls whose answers the test judges.
 type recorder struct {
 	http.RoundTripper
 	ledger *testbed.Ledger

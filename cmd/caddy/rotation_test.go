@@ -22,11 +22,10 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Keys are replaced as docs/security.md says: sealing keys in their three stages
-// on one node after the other, API keys at the same time, the key that the
-// embedded store made, the password of Redis. Under load nothing is lost, and
-// whatever was begun before a stage ends well in it, through the other node. What is
-// done in the wrong order is refused as an outage, and put right again.
+// Keys are replaced as docs/security.md says: sealing keys in three stages, on one node after
+// the other; API keys at the same time; the key that the embedded store made; the password of
+// Redis. Under load nothing is lost, and whatever was begun before a stage ends through the
+// other node. Steps in the wrong order cause an outage and no loss, and can be put right.
 func TestSoakRotation(t *testing.T) {
 	t.Parallel()
 	testbed.NeedKeptConnections(t)
@@ -39,7 +38,7 @@ func TestSoakRotation(t *testing.T) {
 	t.Run("handshake across a revocation", handshakeAcrossRevocation)
 }
 
-// rotateOnTwoNodes replaces sealing keys and API keys over and over.
+// rotateOnTwoNodes replaces sealing keys and API keys several times.
 func rotateOnTwoNodes(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t)
@@ -59,11 +58,11 @@ func rotateOnTwoNodes(t *testing.T) {
 	a := n.gateways[0].ActivatedDevice(t)
 	turns := testbed.Length(1, 2*len(testbed.AllScenarios))
 
-	// begin starts something of everything on one node, and gives what ends it on
-	// the other one.
+	// begin begins something of every kind on one node. The returned function ends it on the
+	// other.
 	begin := func(node int) (end func()) { return n.begin(t, n.gateways[node], n.gateways[1-node], a) }
-	// stage loads a configuration on one node after the other. Under each mixture,
-	// what was begun before ends, and what is begun ends.
+	// stage loads a configuration on one node after the other. With each mixture of
+	// configurations, what was begun before ends, and so does what is begun now.
 	stage := func(change func(dsapp testbed.Object), before [2]func()) {
 		t.Helper()
 		for node, g := range n.gateways {
@@ -84,7 +83,7 @@ func rotateOnTwoNodes(t *testing.T) {
 		old := *current.Load()
 		young := &clientKeys{front: fmt.Sprintf("front-end-key-of-generation-%d", rotation), back: fmt.Sprintf("back-end-key-of-generation-%d", rotation)}
 
-		// The key is added; so are the keys of clients.
+		// First stage: the new sealing key is added; so are the new keys of clients.
 		stages := [][2]func(){{begin(0), begin(1)}, {begin(1), begin(0)}}
 		stage(func(dsapp testbed.Object) {
 			dsapp["sealing_keys"] = []string{sealing, next}
@@ -92,13 +91,13 @@ func rotateOnTwoNodes(t *testing.T) {
 		}, stages[0])
 		assert.Empty(t, n.sealedBy(t)[keyID(t, next)], "nothing is sealed with it yet")
 
-		// It is moved to the front; clients move to their new keys.
+		// Second stage: the new key comes first; clients use their new keys.
 		current.Store(young)
 		stage(func(dsapp testbed.Object) { dsapp["sealing_keys"] = []string{next, sealing} }, stages[1])
 		n.expect(t, http.StatusOK, old)
 
-		// The old ones leave when nothing is left of them. The key of phones is
-		// retired first. A call that came with it ends well.
+		// Third stage: the old keys are removed when nothing is sealed with them any more. The
+		// phones' key is first restricted to a range. A call that came with it still ends well.
 		var left []string
 		assert.Eventually(t, func() bool {
 			left = n.sealedBy(t)[keyID(t, sealing)]
@@ -165,14 +164,14 @@ func rotateEmbedded(t *testing.T) {
 	}
 	require.FileExists(t, embedded.KeyPath(path))
 
-	// Configured keys seal; that of the file still opens.
+	// Records are sealed with configured keys. The key of the file still opens the old ones.
 	first, second := newSealingKey(), newSealingKey()
 	before := begin()
 	load(first)
 	before()
 	begin()()
 
-	// Without the file, what is configured is enough.
+	// The configured keys are enough without the file.
 	early := begin()
 	d.Turns(t, len(testbed.AllScenarios))
 	require.NoError(t, os.Remove(embedded.KeyPath(path)))
@@ -180,7 +179,7 @@ func rotateEmbedded(t *testing.T) {
 	early()
 	begin()()
 
-	// Configured keys are replaced as anywhere.
+	// Configured keys are replaced as on any store.
 	before = begin()
 	load(first, second)
 	load(second, first)
@@ -194,7 +193,7 @@ func rotateEmbedded(t *testing.T) {
 	require.NoFileExists(t, embedded.KeyPath(path))
 	assert.NotContains(t, g.Logs.String(), "record_unopened")
 
-	// The key of the file is missed when it is still needed.
+	// If the key file is removed while records need it, they are unavailable until it is back.
 	t.Run("key file removed too early", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "dsapp.db")
 		g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
@@ -222,7 +221,7 @@ func rotateEmbedded(t *testing.T) {
 	})
 }
 
-// rotatePassword replaces the password of Redis, of which a user can have two.
+// rotatePassword replaces the password of Redis while its user has two.
 func rotatePassword(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -247,7 +246,7 @@ func rotatePassword(t *testing.T) {
 	d.Turns(t, turns)
 	l.Close(t)
 
-	// Connections are made again with the new password.
+	// New connections use the new password.
 	redis.Command(t, "CLIENT", "KILL", "USER", "gateway")
 	poll.Until(t, "the store to be back", func() bool {
 		status, _ := g.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"05"}`)
@@ -256,8 +255,8 @@ func rotatePassword(t *testing.T) {
 	g.ActivatedDevice(t)
 }
 
-// What is sealed with a key that was removed is an outage, never unknown, and back
-// with the key. Everything else goes on meanwhile.
+// Records that are sealed with a removed key are unavailable, never unknown, and come back with
+// the key. Everything else goes on meanwhile.
 func oldKeyRemovedTooEarly(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t)
@@ -327,9 +326,9 @@ func oldKeyRemovedTooEarly(t *testing.T) {
 	require.NoError(t, outcome())
 }
 
-// A node that does not know the key that another one seals with treats what that
-// one stored as an outage, and after its next start all activations: nothing is
-// registered then that could not be kept. Nothing is lost once it has the key.
+// A node that does not know the key with which another one seals treats the other's records as
+// unavailable, and after its next start all activations: it registers nothing that could not be
+// kept. Nothing is lost once it has the key.
 func newKeyFirst(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t)
@@ -337,7 +336,7 @@ func newKeyFirst(t *testing.T) {
 	next := newSealingKey()
 	a := knows.ActivatedDevice(t)
 	own := n.begin(t, ignorant, knows, a)
-	// The node that is left behind has served before: it knows the simulation secret.
+	// The ignorant node has served before, so it knows the simulation secret.
 	checkAvailable(t, ignorant)
 
 	knows.App()["sealing_keys"] = []string{next, n.key}
@@ -368,7 +367,7 @@ func newKeyFirst(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// After a leak nothing that the key opens is left, and nobody is kept waiting.
+// After a leak nothing is left that the key opens, and no client has to wait.
 func leakedSealingKey(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t)
@@ -395,16 +394,15 @@ func leakedSealingKey(t *testing.T) {
 		assert.Equal(t, testbed.Refused, answer, "it is as if it had never been")
 		checkAvailable(t, g)
 	}
-	// Whose request it is was forgotten: the authentication server decides.
+	// The owner of the request is forgotten: the authentication server decides.
 	status, answer := second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))
 	assert.Equal(t, http.StatusOK, status)
 	assert.Equal(t, testbed.Success, answer)
 	require.Error(t, outcome())
 }
 
-// A client whose TLS handshake is under way during a reload gets a connection to
-// the configuration before. A key that was revoked by that reload opens nothing
-// there.
+// A TLS handshake that is under way during a reload ends in a connection to the old
+// configuration. A key that the reload revoked is not accepted there.
 func handshakeAcrossRevocation(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -451,7 +449,7 @@ func handshakeAcrossRevocation(t *testing.T) {
 	})
 }
 
-// lateConn lets a ClientHello through and holds back what follows.
+// lateConn sends a ClientHello and holds back everything after it.
 type lateConn struct {
 	net.Conn
 	writes      int

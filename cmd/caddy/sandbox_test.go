@@ -19,10 +19,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// The sandbox comes up with nothing else installed, prints what to try, and
-// what it prints works: the phone is activated, a wrong password is refused,
-// three refusals burn the registration, and the phone answers what the bank's
-// application server asks.
+// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
+// activated, a wrong password is refused, three refusals burn the registration, and the phone
+// answers the requests of the bank's application server.
 func TestSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -43,11 +42,11 @@ func TestSandbox(t *testing.T) {
 			require.NoError(t, err, out.String())
 		default:
 		}
-		// The last line of what it prints.
+		// This is the last line that it prints.
 		return strings.Contains(out.String(), "/pushes\n")
 	})
 
-	// The commands as printed.
+	// These are the commands as printed.
 	text := out.String()
 	printed := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp phone .*)$`).FindAllStringSubmatch(text, -1)
 	require.NotEmpty(t, printed, text)
@@ -73,7 +72,7 @@ func TestSandbox(t *testing.T) {
 
 	answersRequests(t, env, text)
 
-	// curl plays the bank's site as printed.
+	// curl is the bank's site, as printed.
 	curl := regexp.MustCompile(`(?s)curl (.*?DSAPPSRPRegister)`).FindString(text)
 	require.NotEmpty(t, curl, text)
 	shell := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(curl, "curl ", "curl -sS ", 1))
@@ -97,8 +96,8 @@ func TestSandbox(t *testing.T) {
 	assert.FileExists(t, filepath.Join(dir, "dsapp.db"))
 }
 
-// answersRequests runs the printed commands by which the application server asks
-// and the phone answers.
+// answersRequests runs the printed commands with which the application server asks and the
+// phone answers.
 func answersRequests(t *testing.T, env []string, text string) {
 	t.Helper()
 	printed := func(what string) []string {
@@ -121,7 +120,7 @@ func answersRequests(t *testing.T, env []string, text string) {
 		exited := make(chan error, 1)
 		go func() { exited <- asking.Wait() }()
 
-		// The push can be on its way yet.
+		// The push may not have arrived yet.
 		poll.Until(t, c.answer, func() bool {
 			_, code := testbed.Run(t, env, printed(c.answer)...)
 			return code == 0

@@ -19,8 +19,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// No secret appears in a log at DEBUG, in the configuration that the admin
-// endpoint shows, in the body of a failure or, in clear, in the store.
+// No secret appears in a log at DEBUG, in the configuration of the admin endpoint, in the body
+// of a failure or, in clear, in the store.
 func TestSecretsStaySecret(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -54,7 +54,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				return answer
 			}
 
-			// Every service, with success; what the phone learns is secret.
+			// Every service succeeds once. What the phone gets is secret.
 			registered := g.Register(t)
 			secrets["activation password"] = registered.Password
 			secrets["activation image"] = registered.Image
@@ -91,7 +91,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			secrets["activation message"] = decoded.Result.ActivationMessageImage
 			require.NotEmpty(t, decoded.Result.ActivationMessageImage)
 
-			// Every way to fail.
+			// Calls fail in every way.
 			call(testbed.RegisterPath, testbed.BackEndKey, strings.Replace(testbed.RegisterBody, "a static", "another static", 1))
 			call(testbed.RegisterPath, testbed.BackEndKey, `{"userID":"jane.doe;","staticPassword":"a static password"}`)
 			call(testbed.RegisterPath, testbed.BackEndKey, `{"userID":"jane.doe","staticPassword":["a static password"]}`)
@@ -103,7 +103,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			call(testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"`+second.Identifier+`","clientEphemeralPublicKey":"`+testbed.UpperHex(key)+`X"}`)
 			call("/rest/v2/unknown?password=a%20static%20password", testbed.FrontEndKey, testbed.RegisterBody)
 			server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				// A server that echoes what it got.
+				// This server echoes the command.
 				w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 				_, _ = io.Copy(w, r.Body)
 				return true
@@ -139,7 +139,7 @@ func TestSecretsStaySecret(t *testing.T) {
 						"": secret, " in lower case": strings.ToLower(secret), " as bytes": bytesOf(secret),
 						" in an Authorization header": strings.TrimPrefix(testbed.BasicAuth(secret+":"), "Basic "),
 					} {
-						// Not an assertion that would print both.
+						// An assertion would print both.
 						if s != "" && strings.Contains(text, s) {
 							t.Errorf("the %s%s is in the %s", name, form, place)
 						}
@@ -159,7 +159,7 @@ func bytesOf(digits string) string {
 	return string(b)
 }
 
-// dump returns everything that a Redis server holds.
+// dump returns all that a Redis server holds.
 func dump(t *testing.T, s *redistest.Server) string {
 	t.Helper()
 	var all strings.Builder

@@ -11,9 +11,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Requests whose end two programs could see at different places are refused, or
-// have the one end that RFC 9112, section 6.3, gives them; then the connection says
-// nothing more than that one answer.
+// Requests whose end two programs could see at different places are refused, or end where RFC
+// 9112, section 6.3, says. In both cases nothing but that one answer comes on the connection.
 func TestRequestSmuggling(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
@@ -46,9 +45,9 @@ func TestRequestSmuggling(t *testing.T) {
 		assert.True(t, got.Last, name)
 		w.Ended()
 	}
-	// The coding decides, and the length is not believed. Whoever read the request by its
-	// length would go on at another place: the connection ends with the answer, also if
-	// there was no length (RFC 9112, section 6.1).
+	// The transfer coding decides, not the length. A program that went by the length would see
+	// the next request at another place: the connection is closed after the answer, even
+	// without a length (RFC 9112, section 6.1).
 	for name, tc := range map[string]struct {
 		status int
 		text   string
@@ -59,7 +58,7 @@ func TestRequestSmuggling(t *testing.T) {
 		"coding and no key":        {http.StatusUnauthorized, testbed.Message(testbed.LoginPath, "", chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
 		"coding and no service":    {http.StatusNotFound, testbed.Message("/rest/v2/unknown", testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
 		"coding and another class": {http.StatusForbidden, testbed.Message(testbed.RegisterPath, testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		// That version has no codings: the request is over with its header.
+		// HTTP/1.0 has no transfer codings: the request ends with its header.
 		"coding of HTTP/1.0":        {http.StatusBadRequest, strings.Replace(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: chunked", "Connection: keep-alive"), "HTTP/1.1", "HTTP/1.0", 1)},
 		"coding and another method": {http.StatusMethodNotAllowed, strings.Replace(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked"), "POST", "PUT", 1)},
 	} {
@@ -74,7 +73,7 @@ func TestRequestSmuggling(t *testing.T) {
 		// A line may end with LF alone (RFC 9112, section 2.2).
 		"bare LF":           strings.ReplaceAll(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "", length), "\r\n", "\n") + testbed.LoginBody,
 		"same length twice": testbed.Message(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, length),
-		// What is folded belongs to the value (RFC 9112, section 5.2).
+		// A folded line belongs to the value before it (RFC 9112, section 5.2).
 		"folded field": testbed.Message(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, "X: y\r\n Transfer-Encoding: chunked"),
 	} {
 		w := g.Dial(t, "http/1.1")

@@ -20,7 +20,7 @@ const (
 	wrongPasswordCode = 9001
 )
 
-// Every situation that a request by itself can bring about, over real HTTPS.
+// The table has every situation that a request can bring about by itself.
 func TestStatusOfRequests(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -113,7 +113,7 @@ func TestStatusOfRequests(t *testing.T) {
 	}
 }
 
-// Too many requests of one client address are answered 429 with the seconds to wait.
+// A client address with too many requests gets 429 and the seconds to wait.
 func TestStatusOfTooManyRequests(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -141,8 +141,8 @@ func TestStatusOfTooManyRequests(t *testing.T) {
 	}
 }
 
-// Without the store nothing is begun that needs it, and what it was lost for is
-// not advised to be tried again.
+// Without the store nothing is begun that needs it. A client is not told to repeat a call whose
+// registration was lost.
 func TestStatusWithoutStore(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -155,8 +155,8 @@ func TestStatusWithoutStore(t *testing.T) {
 	_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
 	require.NoError(t, err)
 
-	// The store goes away while the authentication server is working: the
-	// registration there is of no use, and trying again makes another one.
+	// The store stops while the authentication server works: the registration there is of no
+	// use, and another call would make another one.
 	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
 		redis.Stop()
 		return false

@@ -18,14 +18,14 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// loginFlood are logins by push keyword that nobody ever confirms, from many phones
-// that have the public key, each of which begins anew when one ends.
+// loginFlood counts the answers to logins by push keyword that nobody confirms. Many phones
+// with the public key begin one after the other.
 type loginFlood struct {
 	late, refused, other atomic.Int64
 }
 
-// flood begins a flood of clients with so many logins each. It ends with the test,
-// or earlier by stop.
+// startFlood starts a flood of clients with so many logins each, until stop is called or the
+// test ends.
 func startFlood(t *testing.T, g *testbed.Gateway, user string, clients, each int) (f *loginFlood, stop func()) {
 	t.Helper()
 	f = new(loginFlood)
@@ -51,7 +51,7 @@ func startFlood(t *testing.T, g *testbed.Gateway, user string, clients, each int
 	return f, stop
 }
 
-// login carries out one login of a flood.
+// floodLogin makes one login of a flood.
 func floodLogin(ctx context.Context, g *testbed.Gateway, user string, f *loginFlood) {
 	status, _, err := g.Try(ctx, testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,"password":"push"}`, user, testbed.Domain))
 	if err != nil {
@@ -74,10 +74,9 @@ func floodLogin(ctx context.Context, g *testbed.Gateway, user string, f *loginFl
 	}
 }
 
-// Logins that no person ever confirms, of many phones with the public key, hold up
-// other logins at most: registrations, activations, retrievals, approvals,
-// signatures and cancels are answered as if they were not there, and the breaker
-// does not open.
+// Logins that nobody confirms, of many phones with the public key, delay only other logins:
+// registrations, activations, retrievals, approvals, signatures and cancels are answered as
+// without them, and the breaker does not open.
 func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	const (
@@ -100,8 +99,8 @@ func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 	began := time.Now()
 	flood, stop := startFlood(t, g, attacker, clients, each)
 	poll.Until(t, "the logins to use up what they may", func() bool { return now() >= waiting && flood.refused.Load() > 0 })
-	// Later the next ones can come before the server learns that nobody waits for the
-	// first any more.
+	// Later, new logins can arrive before the server has noticed that the gateway gave the
+	// first ones up.
 	if highest := most(); time.Since(began) < timeout {
 		assert.EqualValues(t, waiting, highest)
 	}
@@ -128,14 +127,14 @@ func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 	}
 	assert.NotContains(t, g.Logs.String(), breakerOpened)
 	assert.Zero(t, flood.other.Load())
-	// A one-time password cannot be told from a keyword: it shares their places, and may
-	// get one when there is hardly any time left.
+	// A one-time password cannot be told from a push keyword: it needs one of the same places,
+	// and may get it when there is hardly any time left.
 	status, answer := g.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 	assert.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, status, answer)
 	t.Logf("%d rounds, %d logins timed out, %d were refused", rounds, flood.late.Load(), flood.refused.Load())
 
 	stop()
-	// The gateway learns a little later that nobody waits any more.
+	// The gateway notices a little later that the clients have left.
 	poll.Until(t, "a one-time password to be verified", func() bool {
 		status, _ := g.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 		return status == http.StatusOK

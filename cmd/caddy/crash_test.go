@@ -291,10 +291,11 @@ func (c *crashes) start() *life {
 	}
 	begun := time.Now()
 	g.Start(c.t)
-	c.life.Store(l)
 	if c.target == nil || c.target.counted >= crashAttempts {
 		c.besiege(l)
 	}
+	// From now on the trigger may hold commands back.
+	c.life.Store(l)
 	// A first call opens the file.
 	status, _, err := g.Try(c.t.Context(), testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
 	require.NoError(c.t, err)
@@ -321,6 +322,7 @@ func (c *crashes) interrupt(within time.Duration) {
 // kill ends the process and waits until all workers have noticed.
 func (c *crashes) kill(l *life) {
 	c.t.Helper()
+	c.life.Store(nil)
 	close(l.ending)
 	l.g.Kill(c.t)
 	l.parked.Wait()

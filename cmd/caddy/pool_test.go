@@ -92,7 +92,6 @@ func TestForgottenConnections(t *testing.T) {
 func TestForgottenConnectionsToRedis(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
-	const cooldown = time.Second // of the store's breaker
 	redis := redistest.Start(t)
 	way := relay.Start(t, redis.Addr())
 	g := testbed.StartGateway(t, certs, testbed.StartServer(t, certs).URL, func(dsapp testbed.Object) {

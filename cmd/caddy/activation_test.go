@@ -29,9 +29,7 @@ import (
 // for the registration and two for the device.
 func TestPhoneActivates(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, nil)
+	g, server := testbed.Start(t, nil)
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
 			registered := g.Register(t)
@@ -61,9 +59,7 @@ func TestPhoneActivates(t *testing.T) {
 // bytes and lengths of both answers are the same, and the salt of an identifier never changes.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["activation"] = testbed.Object{"max_attempts": 2}
 	})
 	salts := make(map[string][]byte)
@@ -78,13 +74,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 		salts[identifier] = salt
 		evidence, err := c.Prove(salt, public)
 		require.NoError(t, err)
-		status, answer := g.Prove(t, identifier, evidence)
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, testbed.Refused, answer)
+		assert.Equal(t, testbed.Refused, testbed.OK(g.Prove(t, identifier, evidence)))
 		// The handshake was used up: a proof needs another one.
-		status, answer = g.Prove(t, identifier, evidence)
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, testbed.Refused, answer)
+		assert.Equal(t, testbed.Refused, testbed.OK(g.Prove(t, identifier, evidence)))
 	}
 
 	registered := g.Register(t)
@@ -92,9 +84,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 		check(t, registered.Identifier)
 	}
 	// The registration is burned: the right password does not help.
-	status, answer := g.Exchange(t, registered.Identifier, registered.Password)
-	assert.Equal(t, http.StatusOK, status)
-	assert.Equal(t, testbed.Refused, answer)
+	assert.Equal(t, testbed.Refused, testbed.OK(g.Exchange(t, registered.Identifier, registered.Password)))
 	check(t, registered.Identifier)
 
 	for range 4 {
@@ -118,9 +108,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	_, salt, _ := g.BeginExchange(t, short.Identifier, short.Password)
 	salts[short.Identifier] = salt
 	poll.Until(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
-	status, answer = g.Exchange(t, short.Identifier, short.Password)
-	assert.Equal(t, http.StatusOK, status)
-	assert.Equal(t, testbed.Refused, answer)
+	assert.Equal(t, testbed.Refused, testbed.OK(g.Exchange(t, short.Identifier, short.Password)))
 	check(t, short.Identifier)
 
 	// All of that outlives a restart.
@@ -138,8 +126,7 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 		attempts  = 100 // the greatest number that can be configured
 		tolerance = 1.1
 	)
-	certs := testbed.Certificates(t)
-	g := testbed.StartGateway(t, certs, testbed.StartServer(t, certs).URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["activation"] = testbed.Object{"max_attempts": attempts}
 	})
 	var evidence []byte
@@ -192,9 +179,7 @@ func TestThirdPartyClientActivates(t *testing.T) {
 	for _, group := range []string{"2048", "3072", "4096"} {
 		t.Run(group, func(t *testing.T) {
 			t.Parallel()
-			certs := testbed.Certificates(t)
-			server := testbed.StartServer(t, certs)
-			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 				dsapp["activation"] = testbed.Object{"profile": "rfc5054-" + group + "-sha256"}
 			})
 			// Of several exchanges some have values with a leading zero byte.
@@ -203,9 +188,9 @@ func TestThirdPartyClientActivates(t *testing.T) {
 				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
 				cmd.Dir = peer
 				cmd.Env = append(testbed.Environment(t.TempDir()),
-					"NODE_EXTRA_CA_CERTS="+certs.Authority,
+					"NODE_EXTRA_CA_CERTS="+g.Certificates.Authority,
 					"GATEWAY_URL="+g.URL,
-					"GATEWAY_CA="+certs.Authority,
+					"GATEWAY_CA="+g.Certificates.Authority,
 					"GATEWAY_KEY="+testbed.FrontEndKey,
 					"REGISTRATION_IDENTIFIER="+registered.Identifier,
 					"ACTIVATION_PASSWORD="+registered.Password,
@@ -247,9 +232,7 @@ func TestThirdPartyClientActivates(t *testing.T) {
 // device. Afterwards the registration is gone and the licence is in use.
 func TestStandardLicenseIsActivated(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, nil)
+	g, server := testbed.Start(t, nil)
 	for _, bind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bind %t", bind), func(t *testing.T) {
 			registered := g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
@@ -326,9 +309,7 @@ func TestRelayedExchange(t *testing.T) {
 // An acknowledged registration and its failed attempts survive the kill of the process.
 func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["activation"] = testbed.Object{"max_attempts": 3}
 	})
 	pending, attempted := g.Register(t), g.Register(t)

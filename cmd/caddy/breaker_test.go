@@ -44,7 +44,7 @@ func checkRefusedAtOnce(t *testing.T, g *testbed.Gateway, c *testbed.Command, se
 	for range 3 {
 		got, err := g.Send(t.Context(), c, "5EC2E7")
 		require.NoError(t, err)
-		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, got.Status, got.Body)
+		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, got)
 		got.RetryAfter(t)
 	}
 }
@@ -320,14 +320,14 @@ func TestBreakerAffinity(t *testing.T) {
 	primary.Misbehave(t, testbed.Answering((*testbed.Incoming).Reset))
 	require.Equal(t, http.StatusBadGateway, statusOf(t, g, testbed.Registering))
 	got = add()
-	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, got.Status, got.Body)
+	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, got)
 	assert.NotEmpty(t, got.Header.Get("Retry-After"))
 	primary.Misbehave(t, testbed.Misconduct{})
 	poll.Until(t, "the device to be added", func() bool {
 		got = add()
 		return got.Status != http.StatusServiceUnavailable
 	})
-	testbed.Expect(http.StatusOK, "STAT_SUCCESS", 0).Check(t, got.Status, got.Body)
+	testbed.Expect(http.StatusOK, "STAT_SUCCESS", 0).Check(t, got)
 	assert.Equal(t, 1, primary.Arrived(testbed.AddingDevice.Operation))
 	assert.Zero(t, backup.Connections.Load())
 }

@@ -16,9 +16,7 @@ import (
 func TestClientsThatAwaitTheChallenge(t *testing.T) {
 	t.Parallel()
 	const calls = 12
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["limits"].(testbed.Object)["failed_keys_per_minute"] = calls / 2
 	})
 	run := func(name string, args ...string) string {
@@ -32,7 +30,7 @@ func TestClientsThatAwaitTheChallenge(t *testing.T) {
 	}
 	urls := strings.Split(strings.Repeat(" "+g.URL+testbed.ServerTimePath, calls), " ")[1:]
 	args := append([]string{
-		"--silent", "--show-error", "--anyauth", "--user", testbed.FrontEndKey + ":", "--cacert", certs.Authority,
+		"--silent", "--show-error", "--anyauth", "--user", testbed.FrontEndKey + ":", "--cacert", g.Certificates.Authority,
 		"--header", "Content-Type: application/json", "--data", "{}", "--write-out", "\n%{http_code}\n",
 	}, urls...)
 	out := run("curl", args...)
@@ -43,5 +41,5 @@ func TestClientsThatAwaitTheChallenge(t *testing.T) {
 		t.Skip("no JDK")
 	}
 	registered := g.Register(t)
-	run("java", "testdata/java-client/Activate.java", g.URL, certs.Authority, testbed.FrontEndKey, registered.Identifier, registered.Password, "12")
+	run("java", "testdata/java-client/Activate.java", g.URL, g.Certificates.Authority, testbed.FrontEndKey, registered.Identifier, registered.Password, "12")
 }

@@ -99,8 +99,7 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			certs := testbed.Certificates(t)
-			g := testbed.StartGateway(t, certs, testbed.StartServer(t, certs).URL, func(dsapp testbed.Object) { dsapp["store"] = store(t) })
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) { dsapp["store"] = store(t) })
 			start := time.Now()
 			type answers struct{ first, second []string }
 			flooded := map[string]answers{}

@@ -286,7 +286,7 @@ func TestEarlyDataIsRepeated(t *testing.T) {
 		got := hear(t, stream)
 		what := fmt.Sprintf("%s %s", requests[i].Method, requests[i].URL.Path)
 		assert.Equal(t, "application/json", got.Header.Get("Content-Type"), what)
-		testbed.Expect(http.StatusTooEarly, "STAT_INVPARAM", -2).Check(t, got.Status, got.Body)
+		testbed.Expect(http.StatusTooEarly, "STAT_INVPARAM", -2).Check(t, got)
 		assert.Contains(t, got.Body, `"errorDescription":`, what)
 	}
 	<-c.HandshakeComplete()

@@ -59,7 +59,7 @@ func tooManyAt(t *testing.T, g *testbed.Gateway, address string) int {
 // wantComeBack checks that an answer tells the client to come back in a second.
 func wantComeBack(t *testing.T, got testbed.Reply) {
 	t.Helper()
-	tooMany.Check(t, got.Status, got.Body)
+	tooMany.Check(t, got)
 	assert.Equal(t, "1", got.Header.Get("Retry-After"))
 }
 
@@ -221,7 +221,7 @@ func TestLimitsSurviveReloads(t *testing.T) {
 		t.Helper()
 		for _, s := range spent {
 			got := s.g.Post(t, s.path, s.key, s.body)
-			tooMany.Check(t, got.Status, got.Body)
+			tooMany.Check(t, got)
 			assert.NotEmpty(t, got.Header.Get("Retry-After"), s.name)
 		}
 		wantComeBack(t, phone.Post(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody))
@@ -312,7 +312,7 @@ func TestRefusedRequestsCount(t *testing.T) {
 			}
 		}
 		assert.GreaterOrEqual(t, admitted, limit, tc.name)
-		tooMany.Check(t, got.Status, got.Body)
+		tooMany.Check(t, got)
 		assert.NotEmpty(t, got.Header.Get("Retry-After"), tc.name)
 		// A request that would be carried out counts for the same limit.
 		got = do(tc.last)
@@ -345,7 +345,7 @@ func TestNetworksOfAddresses(t *testing.T) {
 			got, err := g.Do(r)
 			require.NoError(t, err)
 			if got.Status != http.StatusOK {
-				tooMany.Check(t, got.Status, got.Body)
+				tooMany.Check(t, got)
 				continue
 			}
 			n++

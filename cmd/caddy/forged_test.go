@@ -19,9 +19,7 @@ import (
 func TestForgedCountersAreSeen(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, server := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["store"] = testbed.RedisStore(redis.Addr())
 	})
 	for field, forge := range map[string]struct {
@@ -34,8 +32,7 @@ func TestForgedCountersAreSeen(t *testing.T) {
 	} {
 		forged := g.Register(t)
 		redis.Command(t, "HSET", "dsapp:{"+forged.Identifier+"}:reg", field, forge.value)
-		status, answer := g.Call(t, forge.path, testbed.FrontEndKey, fmt.Sprintf(forge.body, forged.Identifier))
-		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, status, answer)
+		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, g.Post(t, forge.path, testbed.FrontEndKey, fmt.Sprintf(forge.body, forged.Identifier)))
 		poll.Until(t, "an alarm in the log", func() bool {
 			for line := range strings.Lines(g.Logs.String()) {
 				if strings.Contains(line, `"msg":"record_damaged"`) && strings.Contains(line, `"registration":"`+forged.Identifier+`"`) {
@@ -47,8 +44,7 @@ func TestForgedCountersAreSeen(t *testing.T) {
 	}
 	// A request whose owner cannot be read is not treated as one without an owner.
 	redis.Command(t, "SET", "dsapp:own:signature:{12345}", "forged")
-	status, answer := g.Call(t, testbed.Signature.RetrievePath, testbed.FrontEndKey, `{"serialNumber":"VDS1000000-1","requestKey":"12345"}`)
-	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, status, answer)
+	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, g.Post(t, testbed.Signature.RetrievePath, testbed.FrontEndKey, `{"serialNumber":"VDS1000000-1","requestKey":"12345"}`))
 	poll.Until(t, "an alarm in the log", func() bool { return strings.Contains(g.Logs.String(), `"request":"signature"`) })
 	for _, command := range []string{"PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE", testbed.Signature.RetrieveCommand} {
 		assert.Zero(t, server.Calls(command), command)

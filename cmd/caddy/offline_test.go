@@ -43,9 +43,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 	for _, mode := range []string{"gateway", "relay"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			certs := testbed.Certificates(t)
-			server := testbed.StartServer(t, certs)
-			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+			g, server := testbed.Start(t, func(dsapp testbed.Object) {
 				// With relay, the gateway forwards unknown registrations; these are known.
 				dsapp["activation"] = testbed.Object{"exchange": mode, "max_attempts": attempts}
 			})
@@ -121,9 +119,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 func TestAbandonedGuessesCount(t *testing.T) {
 	t.Parallel()
 	const attempts, command = 3, "PROVISIONCMD_MDL_ACTIVATE"
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) { dsapp["activation"] = testbed.Object{"max_attempts": attempts} })
+	g, server := testbed.Start(t, func(dsapp testbed.Object) { dsapp["activation"] = testbed.Object{"max_attempts": attempts} })
 	r := registerOffline(t, g)
 	body := fmt.Sprintf(`{"registrationIdentifier":%q,"signature":"00000000"}`, r.RegistrationIdentifier)
 	arrived, release := make(chan struct{}), make(chan struct{})

@@ -51,9 +51,7 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 // retrieved it, and the authentication server is not asked. A key that the device wrapped does.
 func TestPlainCancelsCanBeRefused(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, server := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["requests"] = testbed.Object{"plain_cancel": "refuse"}
 	})
 	a := g.ActivatedDevice(t)
@@ -61,14 +59,10 @@ func TestPlainCancelsCanBeRefused(t *testing.T) {
 		key, outcome := testbed.Ask(t, server, s, a)
 		g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 		for _, plain := range []string{key, "unknown"} {
-			status, answer := g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)
-			assert.Equal(t, http.StatusOK, status)
-			assert.Equal(t, testbed.NoSupport, answer)
+			assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)))
 		}
 		assert.Zero(t, server.Calls(s.CancelCommand))
-		status, answer := g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, testbed.Success, answer)
+		assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 		require.Error(t, outcome())
 	}
 	assert.Contains(t, g.Logs.String(), `"dsapp_ownership":"refused_plain"`)

@@ -179,7 +179,7 @@ func TestDisguisedPathsAreRefused(t *testing.T) {
 				continue
 			}
 			if assert.Equal(t, http.StatusNotFound, status, "%s over %s: %s", target, protocol, body) {
-				unknownService.Check(t, status, body)
+				unknownService.Check(t, testbed.Reply{Status: status, Body: body})
 			}
 		}
 	}

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,30 +122,17 @@ func TestSlowCaller(t *testing.T) {
 	certs := testbed.Certificates(t)
 	primary := testbed.StartFaulty(t, certs, nil)
 	g := testbed.StartOnFaulty(t, certs, nil, primary.URL)
-	config := g.Client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.NextProtos = []string{"http/1.1"}
-	c, err := new(tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", strings.TrimPrefix(g.URL, "https://"))
-	require.NoError(t, err)
-	defer c.Close()
-	require.NoError(t, c.SetDeadline(time.Now().Add(poll.Patience)))
 	body := testbed.Registering.Body("5EC2E7")
-	_, err = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		testbed.Registering.Path, testbed.BasicAuth(testbed.BackEndKey+":"), len(body))
-	require.NoError(t, err)
+	w := g.Dial(t, "http/1.1")
+	w.Say(testbed.Message(testbed.Registering.Path, testbed.BackEndKey, "", fmt.Sprintf("Content-Length: %d", len(body))))
 	tick := time.NewTicker(15 * time.Millisecond)
 	defer tick.Stop()
 	for i := range len(body) {
 		<-tick.C
 		assert.Zero(t, primary.Connections.Load(), "connections after %d of %d bytes", i, len(body))
-		_, err := io.WriteString(c, body[i:i+1])
-		require.NoError(t, err)
+		w.Say(body[i : i+1])
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	testbed.Expect(http.StatusOK, "STAT_SUCCESS", 0).Check(t, resp.StatusCode, string(answer))
+	testbed.Expect(http.StatusOK, "STAT_SUCCESS", 0).Check(t, w.Hear())
 	assert.EqualValues(t, 1, primary.Connections.Load())
 }
 

@@ -260,9 +260,7 @@ func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 // other changes.
 func TestFailedKeysOutliveReloads(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		dsapp["limits"] = testbed.Object{"failed_keys_per_minute": 1, "exchanges_per_minute": 0, "registrations_per_minute": 0}
 	})
 	poll.Until(t, "the block", func() bool {

@@ -76,20 +76,14 @@ func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 					before := server.Calls(s.CancelCommand)
 
 					// Another application on the same device.
-					status, answer := g.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)
-					assert.Equal(t, http.StatusOK, status)
-					assert.Equal(t, testbed.NoSupport, answer)
+					assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)))
 					if form == "plain" {
 						// Another device of the same application.
-						status, answer = g.Cancel(t, s, testbed.FrontEndKey, b.SerialNumber, sent)
-						assert.Equal(t, http.StatusOK, status)
-						assert.Equal(t, testbed.NoSupport, answer)
+						assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, b.SerialNumber, sent)))
 					}
 					assert.Equal(t, before, server.Calls(s.CancelCommand), "nothing was forwarded")
 
-					status, answer = g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)
-					assert.Equal(t, http.StatusOK, status)
-					assert.Equal(t, testbed.Success, answer)
+					assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
 					assert.Equal(t, before+1, server.Calls(s.CancelCommand))
 					require.Error(t, outcome(), "the application server learns of the rejection")
 					assert.Empty(t, left(), "nothing is left of the ownership")
@@ -109,13 +103,11 @@ func TestRequestIsCompleted(t *testing.T) {
 				key, outcome := testbed.Ask(t, server, s, a)
 				message := g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 				calls := server.Calls(s.RetrieveCommand)
-				status, answer := g.Retrieve(t, s, testbed.OtherFrontEndKey, a.SerialNumber, key)
-				assert.Equal(t, http.StatusOK, status)
-				assert.Equal(t, testbed.NotFound, answer)
+				assert.Equal(t, testbed.NotFound, testbed.OK(g.Retrieve(t, s, testbed.OtherFrontEndKey, a.SerialNumber, key)))
 				assert.Equal(t, calls, server.Calls(s.RetrieveCommand), "known to be retrieved without asking")
 
 				// A wrong signature changes nothing.
-				status, answer = g.Complete(t, s, key, "0000000")
+				status, answer := g.Complete(t, s, key, "0000000")
 				assert.Equal(t, http.StatusOK, status)
 				assert.Contains(t, answer, "RET_FAILURE")
 
@@ -200,9 +192,7 @@ func TestNodesBehaveAsOne(t *testing.T) {
 					before := other.Calls(s.CancelCommand)
 					_, answer := second.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)
 					assert.Equal(t, testbed.NoSupport, answer)
-					status, answer := second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)
-					assert.Equal(t, http.StatusOK, status)
-					assert.Equal(t, testbed.Success, answer)
+					assert.Equal(t, testbed.Success, testbed.OK(second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
 					assert.Equal(t, before, other.Calls(s.CancelCommand), "the other instance is not asked")
 					require.Error(t, outcome())
 				}
@@ -343,9 +333,7 @@ func TestRequestsWithoutStore(t *testing.T) {
 					return
 				}
 				assert.Equal(t, http.StatusServiceUnavailable, status, answer)
-				status, answer = g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))
-				assert.Equal(t, http.StatusOK, status)
-				assert.Equal(t, testbed.Success, answer)
+				assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 				require.Error(t, outcome())
 			})
 		}
@@ -356,9 +344,7 @@ func TestRequestsWithoutStore(t *testing.T) {
 // same.
 func TestOtherServices(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, nil)
+	g, server := testbed.Start(t, nil)
 	a := g.ActivatedDevice(t)
 
 	t.Run("one-time password", func(t *testing.T) {

@@ -23,9 +23,7 @@ const (
 // The table has every situation that a request can bring about by itself.
 func TestStatusOfRequests(t *testing.T) {
 	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 		keys := dsapp["api_keys"].([]testbed.Object)
 		dsapp["api_keys"] = append(keys, testbed.Object{
 			"name": "elsewhere", "class": "back_end", "key": "key-of-another-network", "allow": []string{"192.0.2.0/24"},
@@ -98,7 +96,7 @@ func TestStatusOfRequests(t *testing.T) {
 			}
 			got, err := g.Do(r)
 			require.NoError(t, err)
-			tc.want.Check(t, got.Status, got.Body)
+			tc.want.Check(t, got)
 			assert.Contains(t, got.Header.Get("Content-Type"), "application/json")
 			assert.Equal(t, "no-store", got.Header.Get("Cache-Control"))
 			for name, prefix := range tc.header {
@@ -136,7 +134,7 @@ func TestStatusOfTooManyRequests(t *testing.T) {
 					break
 				}
 			}
-			tooMany.Check(t, got.Status, got.Body)
+			tooMany.Check(t, got)
 		})
 	}
 }
@@ -162,7 +160,7 @@ func TestStatusWithoutStore(t *testing.T) {
 		return false
 	})
 	got := g.Post(t, testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
-	testbed.Expect(http.StatusInternalServerError, "STAT_ERROR", -1).Check(t, got.Status, got.Body)
+	testbed.Expect(http.StatusInternalServerError, "STAT_ERROR", -1).Check(t, got)
 	assert.Empty(t, got.Header.Get("Retry-After"))
 	server.Intercept(nil)
 
@@ -178,8 +176,7 @@ func TestStatusWithoutStore(t *testing.T) {
 		if path == testbed.RegisterPath {
 			key = testbed.BackEndKey
 		}
-		status, answer := g.Call(t, path, key, body)
-		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, status, answer)
+		testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, g.Post(t, path, key, body))
 	}
 	assert.Equal(t, commands, server.Calls("PROVISIONCMD_MDL_REGISTER"), "nothing is registered that could not be stored")
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -49,6 +50,14 @@ func (g *Gateway) Call(t testing.TB, path, key, body string) (int, string) {
 	status, answer, err := g.Try(t.Context(), path, key, body)
 	require.NoError(t, err)
 	return status, answer
+}
+
+// OK returns the answer to a call, together with the status unless that is 200.
+func OK(status int, answer string) string {
+	if status != http.StatusOK {
+		return fmt.Sprintf("%d %s", status, answer)
+	}
+	return answer
 }
 
 // Try is Call for a request that may fail. An empty key means none.
@@ -142,9 +151,9 @@ type Expectation struct {
 func Expect(status int, enum string, code int) Expectation { return Expectation{status, enum, code} }
 
 // Check compares an answer, of either version of the services, with what is expected.
-func (e Expectation) Check(t *testing.T, status int, answer string) {
+func (e Expectation) Check(t *testing.T, got Reply) {
 	t.Helper()
-	assert.Equal(t, e.Status, status, answer)
+	assert.Equal(t, e.Status, got.Status, got.Body)
 	var decoded struct {
 		ResultCodes *struct {
 			ReturnCodeEnum, StatusCodeEnum string
@@ -154,9 +163,9 @@ func (e Expectation) Check(t *testing.T, status int, answer string) {
 		ErrorCode    *int
 		ErrorMessage string
 	}
-	require.NoError(t, json.Unmarshal([]byte(answer), &decoded), answer)
+	require.NoError(t, json.Unmarshal([]byte(got.Body), &decoded), got.Body)
 	if decoded.ResultCodes == nil {
-		require.NotNil(t, decoded.ErrorCode, answer)
+		require.NotNil(t, decoded.ErrorCode, got.Body)
 		assert.Equal(t, e.Enum, decoded.ErrorMessage)
 		if e.Enum == "STAT_SUCCESS" {
 			assert.Zero(t, *decoded.ErrorCode)

@@ -83,6 +83,14 @@ func Configure(t testing.TB, certs sandbox.Certificates, server string, edit fun
 	return g
 }
 
+// Start starts an authentication server and a gateway in front of it. See Configure.
+func Start(t testing.TB, edit func(dsapp Object)) (*Gateway, *Server) {
+	t.Helper()
+	certs := Certificates(t)
+	server := StartServer(t, certs)
+	return StartGateway(t, certs, server.URL, edit), server
+}
+
 // StartGateway starts a gateway that is configured as by Configure.
 func StartGateway(t testing.TB, certs sandbox.Certificates, server string, edit func(dsapp Object)) *Gateway {
 	t.Helper()

@@ -94,11 +94,11 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	for range each {
 		begin(0, "", "")
 		begin(0, "POST "+testbed.LoginPath+" HTTP/1.1\r\n", "X: y\r\n")
-		begin(http.StatusRequestTimeout, testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), " ")
-		begin(http.StatusRequestTimeout, testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "", "Transfer-Encoding: chunked"), "1\r\n \r\n")
-		begin(http.StatusUnauthorized, testbed.Message(testbed.LoginPath, "", "{", "Content-Length: 1000"), " ")
-		begin(http.StatusForbidden, testbed.Message(testbed.RegisterPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), "")
-		begin(http.StatusRequestEntityTooLarge, testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 100000"), "")
+		begin(http.StatusRequestTimeout, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), " ")
+		begin(http.StatusRequestTimeout, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "", "Transfer-Encoding: chunked"), "1\r\n \r\n")
+		begin(http.StatusUnauthorized, testbed.HTTP1Request(testbed.LoginPath, "", "{", "Content-Length: 1000"), " ")
+		begin(http.StatusForbidden, testbed.HTTP1Request(testbed.RegisterPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), "")
+		begin(http.StatusRequestEntityTooLarge, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 100000"), "")
 	}
 	// The timeout bounds the TLS handshake, too.
 	var d net.Dialer
@@ -139,13 +139,13 @@ func TestExpectContinue(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, func(_, limits testbed.Object) { limits["body_timeout"] = "10m" })
 	w := g.Dial(t, "http/1.1")
-	w.Say(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "", fmt.Sprintf("Content-Length: %d", len(testbed.LoginBody)), "Expect: 100-continue"))
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "", fmt.Sprintf("Content-Length: %d", len(testbed.LoginBody)), "Expect: 100-continue"))
 	require.Equal(t, http.StatusContinue, w.Hear().Status)
 	w.Say(testbed.LoginBody)
 	assert.Equal(t, http.StatusOK, w.Hear().Status)
 
 	w = g.Dial(t, "http/1.1")
-	w.Say(testbed.Message(testbed.LoginPath, "no-such-front-end-key", "", "Content-Length: 10", "Expect: 100-continue"))
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, "no-such-front-end-key", "", "Content-Length: 10", "Expect: 100-continue"))
 	assert.Equal(t, http.StatusUnauthorized, w.Hear().Status)
 }
 
@@ -167,12 +167,12 @@ func TestBodyTimeoutIsForBodies(t *testing.T) {
 	status, answer := g.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 	assert.Equal(t, http.StatusOK, status, answer)
 	w := g.Dial(t, "http/1.1")
-	w.Say(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody))
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody))
 	got := w.Hear()
 	assert.Equal(t, http.StatusOK, got.Status, got.Body)
 	assert.False(t, got.Last)
 	time.Sleep(2 * patience)
-	w.Say(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\nX-Trailer: y\r\n\r\n", len(testbed.LoginBody), testbed.LoginBody), "Transfer-Encoding: chunked", "Trailer: X-Trailer"))
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\nX-Trailer: y\r\n\r\n", len(testbed.LoginBody), testbed.LoginBody), "Transfer-Encoding: chunked", "Trailer: X-Trailer"))
 	got = w.Hear()
 	assert.Equal(t, http.StatusOK, got.Status, got.Body)
 }
@@ -205,15 +205,15 @@ func TestHeadersAreBounded(t *testing.T) {
 
 	// In HTTP/2 a header can continue without end.
 	const endHeaders = 4
-	block := strings.Repeat(testbed.Literal("x-large", strings.Repeat("x", 1000)), 15)
+	block := strings.Repeat(testbed.HTTP2Field("x-large", strings.Repeat("x", 1000)), 15)
 	for range headers {
 		w := g.Dial(t, "h2")
 		all.Go(func() {
-			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.Frame(4, 0, 0, "") + testbed.Frame(1, 0, 1, testbed.Literal(":method", "POST")))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, "") + testbed.HTTP2Frame(1, 0, 1, testbed.HTTP2Field(":method", "POST")))
 			for range 200 {
-				w.Say(testbed.Frame(9, 0, 1, block))
+				w.Say(testbed.HTTP2Frame(9, 0, 1, block))
 			}
-			w.Say(testbed.Frame(9, endHeaders, 1, ""))
+			w.Say(testbed.HTTP2Frame(9, endHeaders, 1, ""))
 			_, _ = io.Copy(io.Discard, w)
 		})
 	}
@@ -227,17 +227,17 @@ func TestStreamsGivenUp(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
 	before := peakMemory(t, g)
-	header := testbed.Literal(":method", "POST") + testbed.Literal(":scheme", "https") + testbed.Literal(":authority", "localhost") + testbed.Literal(":path", testbed.LoginPath) +
-		testbed.Literal("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(testbed.FrontEndKey+":"))) + testbed.Literal("content-type", "application/json")
+	header := testbed.HTTP2Field(":method", "POST") + testbed.HTTP2Field(":scheme", "https") + testbed.HTTP2Field(":authority", "localhost") + testbed.HTTP2Field(":path", testbed.LoginPath) +
+		testbed.HTTP2Field("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(testbed.FrontEndKey+":"))) + testbed.HTTP2Field("content-type", "application/json")
 	var all sync.WaitGroup
 	for range 4 {
 		w := g.Dial(t, "h2")
 		all.Go(func() { _, _ = io.Copy(io.Discard, w) })
 		all.Go(func() {
-			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.Frame(4, 0, 0, ""))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 			var batch bytes.Buffer
 			for i := range uint32(5000) {
-				batch.WriteString(testbed.Frame(1, 4, 2*i+1, header) + testbed.Frame(3, 0, 2*i+1, "\x00\x00\x00\x08"))
+				batch.WriteString(testbed.HTTP2Frame(1, 4, 2*i+1, header) + testbed.HTTP2Frame(3, 0, 2*i+1, "\x00\x00\x00\x08"))
 				if i%100 == 99 {
 					w.Say(batch.String())
 					batch.Reset()
@@ -260,7 +260,7 @@ func TestAnnouncedBodiesCostNothing(t *testing.T) {
 	before := g.Heap(t)
 	for range clients {
 		w := g.Dial(t, "http/1.1")
-		w.Say(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "{", fmt.Sprintf("Content-Length: %d", largest)))
+		w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", fmt.Sprintf("Content-Length: %d", largest)))
 	}
 	g.Serves(t)
 	assert.Less(t, g.Heap(t)-before, 64<<20, "%d MiB were announced", clients*largest>>20)
@@ -279,10 +279,10 @@ func TestPipelining(t *testing.T) {
 			text   string
 			status int
 		}{
-			{testbed.Message(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody), http.StatusOK},
-			{testbed.Message(testbed.ServerTimePath, testbed.FrontEndKey, ""), http.StatusOK},
-			{testbed.Message("/rest/v2/unknown", testbed.FrontEndKey, "{}"), http.StatusNotFound},
-			{testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "[]"), http.StatusBadRequest},
+			{testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody), http.StatusOK},
+			{testbed.HTTP1Request(testbed.ServerTimePath, testbed.FrontEndKey, ""), http.StatusOK},
+			{testbed.HTTP1Request("/rest/v2/unknown", testbed.FrontEndKey, "{}"), http.StatusNotFound},
+			{testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "[]"), http.StatusBadRequest},
 		} {
 			text.WriteString(m.text)
 			if len(want) >= limit {
@@ -349,13 +349,13 @@ func TestTooLargeBodies(t *testing.T) {
 	for _, size := range []int{65_537, 300_000, 5 << 20} {
 		body := strings.Repeat(" ", size)
 		for name, text := range map[string]string{
-			"declared":  testbed.Message(testbed.LoginPath, testbed.FrontEndKey, body),
-			"in chunks": testbed.Message(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", size, body), "Transfer-Encoding: chunked"),
+			"declared":  testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, body),
+			"in chunks": testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", size, body), "Transfer-Encoding: chunked"),
 		} {
 			w := g.Dial(t, "http/1.1")
 			go func() {
 				w.Say(text)
-				w.Say(testbed.Message(testbed.ServerTimePath, testbed.FrontEndKey, ""))
+				w.Say(testbed.HTTP1Request(testbed.ServerTimePath, testbed.FrontEndKey, ""))
 			}()
 			got := w.Hear()
 			if got.Status == 0 && size > 1<<20 {
@@ -490,7 +490,7 @@ func TestExchangesAreCapped(t *testing.T) {
 	var computed, busy atomic.Int64
 	for _, w := range wires {
 		all.Go(func() {
-			w.Say(testbed.Message(testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody))
+			w.Say(testbed.HTTP1Request(testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody))
 			switch got := w.Hear(); got.Status {
 			case http.StatusOK:
 				computed.Add(1)

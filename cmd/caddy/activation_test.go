@@ -74,9 +74,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 		salts[identifier] = salt
 		evidence, err := c.Prove(salt, public)
 		require.NoError(t, err)
-		assert.Equal(t, testbed.Refused, testbed.OK(g.Prove(t, identifier, evidence)))
+		assert.Equal(t, testbed.Refused, testbed.Answer(g.Prove(t, identifier, evidence)))
 		// The handshake was used up: a proof needs another one.
-		assert.Equal(t, testbed.Refused, testbed.OK(g.Prove(t, identifier, evidence)))
+		assert.Equal(t, testbed.Refused, testbed.Answer(g.Prove(t, identifier, evidence)))
 	}
 
 	registered := g.Register(t)
@@ -84,7 +84,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 		check(t, registered.Identifier)
 	}
 	// The registration is burned: the right password does not help.
-	assert.Equal(t, testbed.Refused, testbed.OK(g.Exchange(t, registered.Identifier, registered.Password)))
+	assert.Equal(t, testbed.Refused, testbed.Answer(g.Exchange(t, registered.Identifier, registered.Password)))
 	check(t, registered.Identifier)
 
 	for range 4 {
@@ -108,7 +108,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	_, salt, _ := g.BeginExchange(t, short.Identifier, short.Password)
 	salts[short.Identifier] = salt
 	poll.Until(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
-	assert.Equal(t, testbed.Refused, testbed.OK(g.Exchange(t, short.Identifier, short.Password)))
+	assert.Equal(t, testbed.Refused, testbed.Answer(g.Exchange(t, short.Identifier, short.Password)))
 	check(t, short.Identifier)
 
 	// All of that outlives a restart.

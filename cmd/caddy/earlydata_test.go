@@ -192,7 +192,7 @@ func h3Frame(kind uint64, payload string) string {
 // qpackLiteral returns a header field without compression (RFC 9204, section 4.5.6). It differs
 // from that of HPACK in the first byte and in its shorter prefix.
 func qpackLiteral(name, value string) string {
-	text := testbed.Literal("", value)[2:]
+	text := testbed.HTTP2Field("", value)[2:]
 	if len(name) < 7 {
 		return string([]byte{0x20 | byte(len(name))}) + name + text
 	}

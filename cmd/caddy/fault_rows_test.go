@@ -136,11 +136,11 @@ func connectionFaults(t *testing.T, f *testbed.Faulty, certs sandbox.Certificate
 		{name: "TLS 1.1 only", kind: faultUnsent, Misconduct: testbed.Misconduct{TLS: older}, says: "protocol version"},
 		{name: "renewed certificate", kind: faultNone, Misconduct: testbed.Misconduct{TLS: issueCertificate(t, certs, true, keep)}},
 		{name: "client certificate demanded", kind: faultEarly, Misconduct: testbed.Misconduct{TLS: mutual}},
-		{name: "reset after the handshake", kind: faultEarly, Misconduct: testbed.Misconduct{Established: func(_ context.Context, c *tls.Conn) { testbed.Reset(c) }}},
+		{name: "reset after the handshake", kind: faultEarly, Misconduct: testbed.Misconduct{Established: func(_ context.Context, c *tls.Conn) { testbed.ResetConnection(c) }}},
 		{name: "closed after the handshake", kind: faultEarly, Misconduct: testbed.Misconduct{Established: func(_ context.Context, c *tls.Conn) { _ = c.Close() }}},
 		{name: "reset with the command on its way", kind: faultLost, unread: true, Misconduct: testbed.Misconduct{Established: func(_ context.Context, c *tls.Conn) {
 			_, _ = c.Read(make([]byte, 1))
-			testbed.Reset(c)
+			testbed.ResetConnection(c)
 		}}},
 	}
 }

@@ -71,18 +71,18 @@ func TestStalledStreams(t *testing.T) {
 	const connections, streams = 8, 240
 	g, _ := startFlooded(t, nil)
 	before := g.Heap(t)
-	header := testbed.Literal(":method", "POST") + testbed.Literal(":scheme", "https") + testbed.Literal(":authority", "localhost") + testbed.Literal(":path", testbed.LoginPath) +
-		testbed.Literal("authorization", testbed.BasicAuth(testbed.FrontEndKey+":")) + testbed.Literal("content-type", "application/json")
+	header := testbed.HTTP2Field(":method", "POST") + testbed.HTTP2Field(":scheme", "https") + testbed.HTTP2Field(":authority", "localhost") + testbed.HTTP2Field(":path", testbed.LoginPath) +
+		testbed.HTTP2Field("authorization", testbed.BasicAuth(testbed.FrontEndKey+":")) + testbed.HTTP2Field("content-type", "application/json")
 	wires := make([]*testbed.Wire, connections)
 	for i := range wires {
 		w := g.Dial(t, "h2")
 		wires[i] = w
 		go func() { _, _ = io.Copy(io.Discard, w) }()
 		var text strings.Builder
-		text.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.Frame(4, 0, 0, ""))
+		text.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 		for stream := range uint32(streams) {
 			const endHeaders = 4
-			text.WriteString(testbed.Frame(1, endHeaders, 2*stream+1, header))
+			text.WriteString(testbed.HTTP2Frame(1, endHeaders, 2*stream+1, header))
 		}
 		w.Say(text.String())
 	}
@@ -199,7 +199,7 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	defer cancel()
 	logins := hangLogins(ctx, t, phone, callsAtOnce+2, waiting)
 	for range requestsAtOnce {
-		g.Dial(t, "http/1.1").Say(testbed.Message(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"))
+		g.Dial(t, "http/1.1").Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"))
 	}
 	poll.Until(t, "the requests to be under way", func() bool { return g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, "").Status != http.StatusOK })
 	spent := []struct {

@@ -59,10 +59,10 @@ func TestPlainCancelsCanBeRefused(t *testing.T) {
 		key, outcome := testbed.Ask(t, server, s, a)
 		g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 		for _, plain := range []string{key, "unknown"} {
-			assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)))
+			assert.Equal(t, testbed.NoSupport, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)))
 		}
 		assert.Zero(t, server.Calls(s.CancelCommand))
-		assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
+		assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 		require.Error(t, outcome())
 	}
 	assert.Contains(t, g.Logs.String(), `"dsapp_ownership":"refused_plain"`)

@@ -113,19 +113,19 @@ func (p *prober) post(t *testing.T, protocol, target string) (number, status int
 		w = p.g.Dial(t, protocol)
 		p.wires[protocol] = w
 		if protocol == "h2" {
-			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.Frame(4, 0, 0, ""))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 			p.stream = 0
 		}
 	}
 	if protocol == "h2" {
 		p.stream++
 		stream := 2*p.stream - 1
-		w.Say(testbed.Frame(1, 4, stream, testbed.Literal(":method", "POST")+testbed.Literal(":scheme", "https")+testbed.Literal(":authority", "localhost")+testbed.Literal(":path", target)+
-			testbed.Literal("authorization", testbed.BasicAuth(testbed.FrontEndKey+":"))+testbed.Literal("content-type", "application/json")+testbed.Literal("x-number", strconv.Itoa(p.number))) +
-			testbed.Frame(0, 1, stream, pathBody))
+		w.Say(testbed.HTTP2Frame(1, 4, stream, testbed.HTTP2Field(":method", "POST")+testbed.HTTP2Field(":scheme", "https")+testbed.HTTP2Field(":authority", "localhost")+testbed.HTTP2Field(":path", target)+
+			testbed.HTTP2Field("authorization", testbed.BasicAuth(testbed.FrontEndKey+":"))+testbed.HTTP2Field("content-type", "application/json")+testbed.HTTP2Field("x-number", strconv.Itoa(p.number))) +
+			testbed.HTTP2Frame(0, 1, stream, pathBody))
 		status, body = w.HearStream(stream)
 	} else {
-		w.Say(testbed.Message(target, testbed.FrontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
+		w.Say(testbed.HTTP1Request(target, testbed.FrontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
 		got := w.Hear()
 		status, body = got.Status, got.Body
 		if !got.Last {

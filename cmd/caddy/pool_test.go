@@ -124,7 +124,7 @@ func TestSlowCaller(t *testing.T) {
 	g := testbed.StartOnFaulty(t, certs, nil, primary.URL)
 	body := testbed.Registering.Body("5EC2E7")
 	w := g.Dial(t, "http/1.1")
-	w.Say(testbed.Message(testbed.Registering.Path, testbed.BackEndKey, "", fmt.Sprintf("Content-Length: %d", len(body))))
+	w.Say(testbed.HTTP1Request(testbed.Registering.Path, testbed.BackEndKey, "", fmt.Sprintf("Content-Length: %d", len(body))))
 	tick := time.NewTicker(15 * time.Millisecond)
 	defer tick.Stop()
 	for i := range len(body) {

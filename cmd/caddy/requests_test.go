@@ -76,14 +76,14 @@ func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 					before := server.Calls(s.CancelCommand)
 
 					// Another application on the same device.
-					assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)))
+					assert.Equal(t, testbed.NoSupport, testbed.Answer(g.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)))
 					if form == "plain" {
 						// Another device of the same application.
-						assert.Equal(t, testbed.NoSupport, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, b.SerialNumber, sent)))
+						assert.Equal(t, testbed.NoSupport, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, b.SerialNumber, sent)))
 					}
 					assert.Equal(t, before, server.Calls(s.CancelCommand), "nothing was forwarded")
 
-					assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
+					assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
 					assert.Equal(t, before+1, server.Calls(s.CancelCommand))
 					require.Error(t, outcome(), "the application server learns of the rejection")
 					assert.Empty(t, left(), "nothing is left of the ownership")
@@ -103,7 +103,7 @@ func TestRequestIsCompleted(t *testing.T) {
 				key, outcome := testbed.Ask(t, server, s, a)
 				message := g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 				calls := server.Calls(s.RetrieveCommand)
-				assert.Equal(t, testbed.NotFound, testbed.OK(g.Retrieve(t, s, testbed.OtherFrontEndKey, a.SerialNumber, key)))
+				assert.Equal(t, testbed.NotFound, testbed.Answer(g.Retrieve(t, s, testbed.OtherFrontEndKey, a.SerialNumber, key)))
 				assert.Equal(t, calls, server.Calls(s.RetrieveCommand), "known to be retrieved without asking")
 
 				// A wrong signature changes nothing.
@@ -192,7 +192,7 @@ func TestNodesBehaveAsOne(t *testing.T) {
 					before := other.Calls(s.CancelCommand)
 					_, answer := second.Cancel(t, s, testbed.OtherFrontEndKey, a.SerialNumber, sent)
 					assert.Equal(t, testbed.NoSupport, answer)
-					assert.Equal(t, testbed.Success, testbed.OK(second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
+					assert.Equal(t, testbed.Success, testbed.Answer(second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
 					assert.Equal(t, before, other.Calls(s.CancelCommand), "the other instance is not asked")
 					require.Error(t, outcome())
 				}
@@ -333,7 +333,7 @@ func TestRequestsWithoutStore(t *testing.T) {
 					return
 				}
 				assert.Equal(t, http.StatusServiceUnavailable, status, answer)
-				assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
+				assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 				require.Error(t, outcome())
 			})
 		}

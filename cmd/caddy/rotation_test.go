@@ -389,11 +389,11 @@ func leakedSealingKey(t *testing.T) {
 	n.load(t, next)
 	assert.Empty(t, n.sealedBy(t)[keyID(t, n.key)])
 	for _, g := range n.gateways {
-		assert.Equal(t, testbed.Refused, testbed.OK(g.Exchange(t, pending.Identifier, pending.Password)), "it is as if it had never been")
+		assert.Equal(t, testbed.Refused, testbed.Answer(g.Exchange(t, pending.Identifier, pending.Password)), "it is as if it had never been")
 		checkAvailable(t, g)
 	}
 	// The owner of the request is forgotten: the authentication server decides.
-	assert.Equal(t, testbed.Success, testbed.OK(second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
+	assert.Equal(t, testbed.Success, testbed.Answer(second.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 	require.Error(t, outcome())
 }
 

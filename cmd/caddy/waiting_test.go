@@ -121,7 +121,7 @@ func TestWaitingLoginsHoldUpNobody(t *testing.T) {
 
 			key, _ = testbed.Ask(t, server, s, a)
 			g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
-			assert.Equal(t, testbed.Success, testbed.OK(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
+			assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 		}
 	}
 	assert.NotContains(t, g.Logs.String(), breakerOpened)

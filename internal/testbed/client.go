@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -52,8 +54,8 @@ func (g *Gateway) Call(t testing.TB, path, key, body string) (int, string) {
 	return status, answer
 }
 
-// OK returns the answer to a call, together with the status unless that is 200.
-func OK(status int, answer string) string {
+// Answer returns the answer to a call, together with the status unless that is 200.
+func Answer(status int, answer string) string {
 	if status != http.StatusOK {
 		return fmt.Sprintf("%d %s", status, answer)
 	}

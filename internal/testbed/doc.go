@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package testbed runs the real binary, over real TLS, in front of simulated authentication
 // servers that live in the test process. It is the ground on which the tests of cmd/caddy
 // stand.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -58,10 +60,10 @@ func (x *Incoming) Head(more string) bool {
 }
 
 // Reset ends the connection with a reset.
-func (x *Incoming) Reset() { Reset(x.Conn) }
+func (x *Incoming) Reset() { ResetConnection(x.Conn) }
 
-// Reset ends a connection with a reset.
-func Reset(c *tls.Conn) {
+// ResetConnection ends a connection with a reset.
+func ResetConnection(c *tls.Conn) {
 	_ = c.NetConn().(*net.TCPConn).SetLinger(0)
 	_ = c.NetConn().Close()
 }

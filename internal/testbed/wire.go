@@ -1,3 +1,5 @@
+//go:build linux
+
 package testbed
 
 import (
@@ -124,9 +126,9 @@ func (g *Gateway) Dial(t *testing.T, protocol string) *Wire {
 	return &Wire{c, bufio.NewReader(c), t}
 }
 
-// Message returns a POST request of HTTP/1.1 with further header fields. It gets the length
+// HTTP1Request returns a POST request of HTTP/1.1 with further header fields. It gets the length
 // of the body unless the fields tell where the body ends.
-func Message(path, key, body string, fields ...string) string {
+func HTTP1Request(path, key, body string, fields ...string) string {
 	lines := []string{"POST " + path + " HTTP/1.1", "Host: localhost", "Content-Type: application/json"}
 	if key != "" {
 		lines = append(lines, "Authorization: "+BasicAuth(key+":"))
@@ -137,15 +139,15 @@ func Message(path, key, body string, fields ...string) string {
 	return strings.Join(append(lines, fields...), "\r\n") + "\r\n\r\n" + body
 }
 
-// Frame returns a frame of HTTP/2 (RFC 9113, section 4.1).
-func Frame(kind, flags byte, stream uint32, payload string) string {
+// HTTP2Frame returns a frame of HTTP/2 (RFC 9113, section 4.1).
+func HTTP2Frame(kind, flags byte, stream uint32, payload string) string {
 	head := binary.BigEndian.AppendUint32(nil, uint32(len(payload))<<8|uint32(kind))
 	head = append(head, flags)
 	return string(binary.BigEndian.AppendUint32(head, stream)) + payload
 }
 
-// Literal returns a header field without compression (RFC 7541, section 6.2.2).
-func Literal(name, value string) string {
+// HTTP2Field returns a header field without compression (RFC 7541, section 6.2.2).
+func HTTP2Field(name, value string) string {
 	text := []byte{0}
 	for _, s := range []string{name, value} {
 		n := len(s)

@@ -89,11 +89,9 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]func(t *testing.T) testbed.Object{
 		"embedded": func(t *testing.T) testbed.Object {
-			t.Helper()
 			return testbed.Object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}
 		},
 		"redis": func(t *testing.T) testbed.Object {
-			t.Helper()
 			return testbed.RedisStore(redistest.Start(t).Addr())
 		},
 	} {

@@ -29,7 +29,6 @@ type limitedStore struct {
 
 var limitedStores = map[string]func(t *testing.T) limitedStore{
 	"disk": func(t *testing.T) limitedStore {
-		t.Helper()
 		folder := namespace.SmallDisk(t, 16<<20)
 		return limitedStore{
 			config: testbed.Object{"backend": "embedded", "path": filepath.Join(folder, "dsapp.db")},
@@ -37,12 +36,10 @@ var limitedStores = map[string]func(t *testing.T) limitedStore{
 		}
 	},
 	"redis": func(t *testing.T) limitedStore {
-		t.Helper()
 		r := redistest.Start(t)
 		return limitedStore{config: testbed.RedisStore(r.Addr()), fill: func() func() { return r.Fill(t, 4096, 1024) }}
 	},
 	"cluster": func(t *testing.T) limitedStore {
-		t.Helper()
 		c := redistest.StartCluster(t, 0)
 		return limitedStore{config: testbed.ClusterStore(c), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
 	},

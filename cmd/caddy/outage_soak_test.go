@@ -156,21 +156,23 @@ const recovery = 5 * time.Second
 // call takes as long as the machine needs.
 const slowness = 10
 
+// onServer begins and ends the trouble of a single Redis server.
+func onServer(begin, end func(t *testing.T, r *redistest.Server), args ...string) func(t *testing.T) storeUnderTrouble {
+	return func(t *testing.T) storeUnderTrouble {
+		r := redistest.Start(t, args...)
+		return storeUnderTrouble{
+			config: impatient(testbed.RedisStore(r.Addr())),
+			begin:  func() { begin(t, r) }, end: func() { end(t, r) },
+		}
+	}
+}
+
 // storeOutages are the outages of the suite.
 var storeOutages = []storeOutage{
-	{name: "stopped and started", troubles: []trouble{silent}, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
-		r := redistest.Start(t, "--appendonly", "yes")
-		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: r.Stop, end: func() { r.Restart(t) }}
-	}},
-	{name: "frozen", troubles: []trouble{silent}, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
-		r := redistest.Start(t)
-		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() { r.Freeze(t) }, end: func() { r.Thaw(t) }}
-	}},
+	{name: "stopped and started", troubles: []trouble{silent}, start: onServer(stop, restart, "--appendonly", "yes")},
+	{name: "frozen", troubles: []trouble{silent}, start: onServer(freeze, thaw)},
 	// The next master has confirmed writes. Handshakes and ownership are not confirmed.
 	{name: "Sentinel failover", troubles: []trouble{silent, emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
 		s := redistest.StartSentinel(t, 2)
 		return storeUnderTrouble{
 			config: testbed.Object{
@@ -181,7 +183,6 @@ var storeOutages = []storeOutage{
 		}
 	}},
 	{name: "cluster failover", troubles: []trouble{silent, emptied}, refuse: true, once: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
 		c := redistest.StartCluster(t, 1)
 		return storeUnderTrouble{
 			config: impatient(testbed.ClusterStore(c)),
@@ -207,7 +208,6 @@ var storeOutages = []storeOutage{
 		}
 	}},
 	{name: "node of a cluster lost", troubles: []trouble{silent, emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
 		c := startPartialCluster(t)
 		return storeUnderTrouble{
 			config: impatient(testbed.ClusterStore(c)),
@@ -226,24 +226,14 @@ var storeOutages = []storeOutage{
 			},
 		}
 	}},
-	{name: "full", troubles: []trouble{readOnly}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
-		r := redistest.Start(t)
-		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() { fill(t, r) }, end: func() { unfill(t, r) }}
-	}},
-	{name: "replica", troubles: []trouble{readOnly}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
-		r := redistest.Start(t)
-		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() { demote(t, r) }, end: func() { promote(t, r) }}
-	}},
+	{name: "full", troubles: []trouble{readOnly}, refuse: true, start: onServer(fill, unfill)},
+	{name: "replica", troubles: []trouble{readOnly}, refuse: true, start: onServer(demote, promote)},
 	{name: "emptied", troubles: []trouble{emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
 		r := redistest.Start(t)
 		return storeUnderTrouble{config: impatient(testbed.RedisStore(r.Addr())), begin: func() {}, again: func() { r.FlushAll(t) }, end: func() {}}
 	}},
 	// A write that does not fit evicts keys, and is refused if that is not enough.
 	{name: "evicting", troubles: []trouble{readOnly, emptied}, refuse: true, start: func(t *testing.T) storeUnderTrouble {
-		t.Helper()
 		r := redistest.Start(t)
 		used := func() int {
 			_, rest, _ := strings.Cut(r.Command(t, "INFO", "memory"), "used_memory:")

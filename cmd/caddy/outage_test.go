@@ -347,8 +347,8 @@ func TestWithoutTheStore(t *testing.T) {
 		trouble    trouble
 		begin, end func(t *testing.T, r *redistest.Server)
 	}{
-		{"stopped", silent, func(_ *testing.T, r *redistest.Server) { r.Stop() }, func(t *testing.T, r *redistest.Server) { r.Restart(t) }},
-		{"frozen", silent, func(t *testing.T, r *redistest.Server) { r.Freeze(t) }, func(t *testing.T, r *redistest.Server) { r.Thaw(t) }},
+		{"stopped", silent, stop, restart},
+		{"frozen", silent, freeze, thaw},
 		{"full", readOnly, fill, unfill},
 		{"replica", readOnly, demote, promote},
 		{"emptied", emptied, func(t *testing.T, r *redistest.Server) { r.FlushAll(t) }, func(*testing.T, *redistest.Server) {}},
@@ -451,6 +451,11 @@ func startPartialCluster(t *testing.T) *redistest.Cluster {
 	}
 	return c
 }
+
+func stop(_ *testing.T, r *redistest.Server)    { r.Stop() }
+func restart(t *testing.T, r *redistest.Server) { r.Restart(t) }
+func freeze(t *testing.T, r *redistest.Server)  { r.Freeze(t) }
+func thaw(t *testing.T, r *redistest.Server)    { r.Thaw(t) }
 
 // fill makes a server refuse writes that need memory.
 func fill(t *testing.T, r *redistest.Server) {

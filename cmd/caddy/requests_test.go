@@ -22,22 +22,18 @@ func onEveryStore(t *testing.T, run func(t *testing.T, server *testbed.Server, g
 	invisible := func() string { return "" }
 	for name, start := range map[string]func(t *testing.T) (store testbed.Object, left func() string){
 		"embedded": func(t *testing.T) (testbed.Object, func() string) {
-			t.Helper()
 			return testbed.Object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}, invisible
 		},
 		"redis": func(t *testing.T) (testbed.Object, func() string) {
-			t.Helper()
 			r := redistest.Start(t)
 			return testbed.RedisStore(r.Addr()), func() string {
 				return r.Command(t, "KEYS", "dsapp:own:*") + r.Command(t, "KEYS", "dsapp:dev:*")
 			}
 		},
 		"redis cluster": func(t *testing.T) (testbed.Object, func() string) {
-			t.Helper()
 			return testbed.Object{"backend": "redis", "cluster": true, "addresses": redistest.StartCluster(t, 0).Addresses()}, invisible
 		},
 		"redis sentinel": func(t *testing.T) (testbed.Object, func() string) {
-			t.Helper()
 			s := redistest.StartSentinel(t, 1)
 			// The first confirmation of a replica may take a second.
 			return testbed.Object{"backend": "redis", "master_name": redistest.MasterName, "addresses": s.Addresses(), "wait_replicas": 1, "timeout": "5s"}, invisible

@@ -111,34 +111,6 @@ func TestStatusOfRequests(t *testing.T) {
 	}
 }
 
-// A client address with too many requests gets 429 and the seconds to wait.
-func TestStatusOfTooManyRequests(t *testing.T) {
-	t.Parallel()
-	certs := testbed.Certificates(t)
-	server := testbed.StartServer(t, certs)
-	tooMany := testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1)
-	for _, tc := range []struct{ limit, path, key, body string }{
-		{"exchanges_per_minute", testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"05"}`},
-		{"registrations_per_minute", testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody},
-		{"failed_keys_per_minute", testbed.ServerTimePath, "no-such-front-end-key", `{}`},
-	} {
-		t.Run(tc.limit, func(t *testing.T) {
-			t.Parallel()
-			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
-				dsapp["limits"] = testbed.Object{"failed_keys_per_minute": 600, "exchanges_per_minute": 600, "registrations_per_minute": 600, tc.limit: 2}
-			})
-			var got testbed.Reply
-			for range 10 {
-				if got = g.Post(t, tc.path, tc.key, tc.body); got.Status == http.StatusTooManyRequests {
-					assert.LessOrEqual(t, got.RetryAfter(t), 60)
-					break
-				}
-			}
-			tooMany.Check(t, got)
-		})
-	}
-}
-
 // Without the store nothing is begun that needs it. A client is not told to repeat a call whose
 // registration was lost.
 func TestStatusWithoutStore(t *testing.T) {

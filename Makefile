@@ -94,7 +94,7 @@ ct-trace: ## Step through the arithmetic and compare the paths it takes for diff
 .PHONY: soak
 soak: test-tools ## Run the soak suites at full length, one after the other, and print their table.
 	@mkdir -p $(BIN) && rm -f $(BIN)/soak.txt
-	@GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 15m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
+	@GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 60m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
 		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
 
 # A change that no test notices is printed as LIVED. Mutants that only make a test run

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"crypto/tls"
 	"encoding/base64"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,30 +17,26 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 const (
-	onlinePath = "/rest/v2/authentication/authUser"
-	onlineBody = `{"userID":"jane.doe","domain":"mydomain.com","password":"123456"}`
-	firstBody  = `{"registrationIdentifier":"Unknown1","clientEphemeralPublicKey":"05"}`
-	secondBody = `{"registrationIdentifier":"Unknown1","clientEvidenceMessage":"0000000000000000000000000000000000000000000000000000000000000000"}`
 
-	// patience is what the servers of these tests have with clients, and cutOff
-	// when it must have shown, on a busy machine.
-	patience = time.Second
-	cutOff   = 15 * time.Second
+	// patience is a timeout for bytes that clients do not send. It is long enough for those
+	// that they send on any machine.
+	patience = 3 * time.Second
 )
 
-// startBesieged starts a gateway that has little patience. Each edit may change
-// the HTTP server or the app.
-func startBesieged(t *testing.T, edit func(server, limits object)) *gateway {
+// startBesieged starts a gateway. The function edit may change the HTTP server and the limits
+// in its configuration.
+func startBesieged(t *testing.T, edit func(server, limits testbed.Object)) *testbed.Gateway {
 	t.Helper()
-	certs := certificates(t)
-	g := configure(t, certs, startOAS(t, certs).URL, nil)
-	server := g.httpServer()
-	server["read_header_timeout"] = patience.String()
-	limits := g.Config["apps"].(object)["dsapp"].(object)["limits"].(object)
-	limits["body_timeout"] = patience.String()
+	certs := testbed.Certificates(t)
+	g := testbed.Configure(t, certs, testbed.StartServer(t, certs).URL, nil)
+	server := g.HTTPServer()
+	limits := g.App()["limits"].(testbed.Object)
 	if edit != nil {
 		edit(server, limits)
 	}
@@ -53,35 +44,8 @@ func startBesieged(t *testing.T, edit func(server, limits object)) *gateway {
 	return g
 }
 
-// wire is a connection to a gateway, to which anything can be written.
-type wire struct {
-	net.Conn
-	*bufio.Reader
-	t *testing.T
-}
-
-// dial opens a connection for a protocol such as http/1.1.
-func (g *gateway) dial(t *testing.T, protocol string) *wire {
-	t.Helper()
-	config := g.client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.NextProtos = []string{protocol}
-	config.ServerName = "localhost"
-	d := tls.Dialer{Config: config}
-	c, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(g.URL, "https://"))
-	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
-	require.NoError(t, c.SetDeadline(time.Now().Add(cutOff)))
-	return &wire{c, bufio.NewReader(c), t}
-}
-
-// Read is that of the buffer.
-func (w *wire) Read(p []byte) (int, error) { return w.Reader.Read(p) }
-
-// say writes; that the other end is gone shows when its answer is read.
-func (w *wire) say(text string) { _, _ = io.WriteString(w.Conn, text) }
-
 // drip writes a text again and again until that fails or the test is over.
-func (w *wire) drip(text string) {
+func drip(w *testbed.Wire, text string) {
 	go func() {
 		tick := time.NewTicker(patience / 20)
 		defer tick.Stop()
@@ -93,142 +57,72 @@ func (w *wire) drip(text string) {
 	}()
 }
 
-// reply is an answer on a wire.
-type reply struct {
-	status int
-	header http.Header
-	body   string
-	last   bool // the connection ends with it
-}
-
-// hear reads an answer. The status is 0 if there is none.
-func (w *wire) hear() reply {
-	w.t.Helper()
-	resp, err := http.ReadResponse(w.Reader, nil)
-	if err != nil {
-		w.inTime(err)
-		return reply{last: true}
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		w.t.Errorf("answer %d ends with %v", resp.StatusCode, err)
-	}
-	return reply{resp.StatusCode, resp.Header, string(body), resp.Close}
-}
-
-// ended waits for the end of the connection.
-func (w *wire) ended() {
-	w.t.Helper()
-	rest, err := io.ReadAll(w.Reader)
-	w.inTime(err)
-	assert.Empty(w.t, string(rest))
-}
-
-// inTime tells an end of the connection from one that did not come.
-func (w *wire) inTime(err error) {
-	w.t.Helper()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		w.t.Error("the connection was not cut off in time")
-	}
-}
-
-// message is a request for HTTP/1.1. Without a length among its fields it gets
-// that of the body.
-func message(path, key, body string, fields ...string) string {
-	lines := []string{"POST " + path + " HTTP/1.1", "Host: localhost", "Content-Type: application/json"}
-	if key != "" {
-		lines = append(lines, "Authorization: Basic "+base64.StdEncoding.EncodeToString([]byte(key+":")))
-	}
-	if !strings.Contains(strings.Join(fields, " "), "Content-Length") && !strings.Contains(strings.Join(fields, " "), "Transfer-Encoding") {
-		lines = append(lines, fmt.Sprintf("Content-Length: %d", len(body)))
-	}
-	return strings.Join(append(lines, fields...), "\r\n") + "\r\n\r\n" + body
-}
-
-// serves tells that other clients are served.
-func (g *gateway) serves(t *testing.T) {
+// peakMemory returns the most memory that the process ever had, in bytes.
+func peakMemory(t *testing.T, g *testbed.Gateway) int {
 	t.Helper()
-	other := g.from(t, "127.0.0.77")
-	for range 5 {
-		start := time.Now()
-		status, answer := other.Call(t, serverTimePath, frontEndKey, "")
-		assert.Equal(t, http.StatusOK, status, answer)
-		assert.Less(t, time.Since(start), cutOff)
-	}
+	used, err := g.Usage()
+	require.NoError(t, err)
+	return used.Peak << 10
 }
 
-// peak is the most memory that the process ever had, in bytes.
-func (g *gateway) peak(t *testing.T) int {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.cmd.Process.Pid))
-	require.NoError(t, err)
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	fields := strings.Fields(rest)
-	require.NotEmpty(t, fields)
-	kib, err := strconv.Atoi(fields[0])
-	require.NoError(t, err)
-	return kib << 10
-}
-
-// Whoever sends a header or a body slowly, or not at all, is cut off. Meanwhile
-// all others are served.
+// A client that sends a header or a body slowly, or not at all, is cut off. Meanwhile all
+// others are served.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
-	g := startBesieged(t, nil)
+	g := startBesieged(t, func(server, limits testbed.Object) {
+		server["read_header_timeout"], limits["body_timeout"] = patience.String(), patience.String()
+	})
 	const each = 20
 	var slow []func()
-	begin := func(status int, start, drip string) {
-		w := g.dial(t, "http/1.1")
-		w.say(start)
-		if drip != "" {
-			w.drip(drip)
+	begin := func(status int, start, more string) {
+		w := g.Dial(t, "http/1.1")
+		w.Say(start)
+		if more != "" {
+			drip(w, more)
 		}
-		began := time.Now()
 		slow = append(slow, func() {
-			got := w.hear()
-			assert.Equal(t, status, got.status, start)
+			got := w.Hear()
+			assert.Equal(t, status, got.Status, start)
 			if status == http.StatusRequestTimeout {
-				expectation{status, "STAT_INVPARAM", -2}.check(t, status, got.body)
-				assert.Contains(t, got.body, `"errorDescription":"body did not arrive in time"`)
+				testbed.Expect(status, "STAT_INVPARAM", -2).Check(t, got)
+				assert.Contains(t, got.Body, `"errorDescription":"body did not arrive in time"`)
 			}
-			assert.True(t, got.last, start)
-			w.ended()
-			assert.Less(t, time.Since(began), cutOff, start)
+			assert.True(t, got.Last, start)
+			w.Ended()
 		})
 	}
 	for range each {
 		begin(0, "", "")
-		begin(0, "POST "+onlinePath+" HTTP/1.1\r\n", "X: y\r\n")
-		begin(http.StatusRequestTimeout, message(onlinePath, frontEndKey, "{", "Content-Length: 1000"), " ")
-		begin(http.StatusRequestTimeout, message(onlinePath, frontEndKey, "", "Transfer-Encoding: chunked"), "1\r\n \r\n")
-		begin(http.StatusUnauthorized, message(onlinePath, "", "{", "Content-Length: 1000"), " ")
-		begin(http.StatusForbidden, message(registerPath, frontEndKey, "{", "Content-Length: 1000"), "")
-		begin(http.StatusRequestEntityTooLarge, message(onlinePath, frontEndKey, "{", "Content-Length: 100000"), "")
+		begin(0, "POST "+testbed.LoginPath+" HTTP/1.1\r\n", "X: y\r\n")
+		begin(http.StatusRequestTimeout, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), " ")
+		begin(http.StatusRequestTimeout, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "", "Transfer-Encoding: chunked"), "1\r\n \r\n")
+		begin(http.StatusUnauthorized, testbed.HTTP1Request(testbed.LoginPath, "", "{", "Content-Length: 1000"), " ")
+		begin(http.StatusForbidden, testbed.HTTP1Request(testbed.RegisterPath, testbed.FrontEndKey, "{", "Content-Length: 1000"), "")
+		begin(http.StatusRequestEntityTooLarge, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 100000"), "")
 	}
-	// The handshake counts, too.
+	// The timeout bounds the TLS handshake, too.
 	var d net.Dialer
 	silent, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(g.URL, "https://"))
 	require.NoError(t, err)
 	defer silent.Close()
-	require.NoError(t, silent.SetDeadline(time.Now().Add(cutOff)))
-	// One connection with many streams that wait for bodies.
+	require.NoError(t, silent.SetDeadline(time.Now().Add(poll.Patience)))
+	// Many streams of one connection wait for bodies.
 	var streams sync.WaitGroup
 	for range each {
 		body, end := io.Pipe()
 		t.Cleanup(func() { end.Close() })
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+onlinePath, body)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.LoginPath, body)
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(frontEndKey, "")
+		r.SetBasicAuth(testbed.FrontEndKey, "")
 		streams.Go(func() {
-			status, _, answer, err := g.Do(r)
+			got, err := g.Do(r)
 			if assert.NoError(t, err) {
-				expectation{http.StatusRequestTimeout, "STAT_INVPARAM", -2}.check(t, status, answer)
+				testbed.Expect(http.StatusRequestTimeout, "STAT_INVPARAM", -2).Check(t, got)
 			}
 		})
 	}
-	g.serves(t)
+	g.Serves(t)
 	for _, end := range slow {
 		end()
 	}
@@ -236,193 +130,148 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	require.Error(t, err)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	streams.Wait()
-	g.serves(t)
+	g.Serves(t)
 }
 
-// A request that asks before it sends its body is told to go on only where the body
-// is wanted, and is refused at once.
+// A client that asks before it sends a body (Expect: 100-continue) is told to go on only if the
+// request is accepted so far. Otherwise it gets the refusal at once.
 func TestExpectContinue(t *testing.T) {
 	t.Parallel()
-	g := startBesieged(t, func(_, limits object) { limits["body_timeout"] = "10m" })
-	w := g.dial(t, "http/1.1")
-	w.say(message(onlinePath, frontEndKey, "", fmt.Sprintf("Content-Length: %d", len(onlineBody)), "Expect: 100-continue"))
-	require.Equal(t, http.StatusContinue, w.hear().status)
-	w.say(onlineBody)
-	assert.Equal(t, http.StatusOK, w.hear().status)
+	g := startBesieged(t, func(_, limits testbed.Object) { limits["body_timeout"] = "10m" })
+	w := g.Dial(t, "http/1.1")
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "", fmt.Sprintf("Content-Length: %d", len(testbed.LoginBody)), "Expect: 100-continue"))
+	require.Equal(t, http.StatusContinue, w.Hear().Status)
+	w.Say(testbed.LoginBody)
+	assert.Equal(t, http.StatusOK, w.Hear().Status)
 
-	w = g.dial(t, "http/1.1")
-	w.say(message(onlinePath, "no-such-front-end-key", "", "Content-Length: 10", "Expect: 100-continue"))
-	assert.Equal(t, http.StatusUnauthorized, w.hear().status)
+	w = g.Dial(t, "http/1.1")
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, "no-such-front-end-key", "", "Content-Length: 10", "Expect: 100-continue"))
+	assert.Equal(t, http.StatusUnauthorized, w.Hear().Status)
 }
 
-// An operation may take longer than a body, on every protocol, and a connection may
-// idle longer than that.
+// The timeout of bodies bounds neither operations, with every protocol, nor the time for which
+// a connection is idle.
 func TestBodyTimeoutIsForBodies(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
 		time.Sleep(2 * patience)
 		return false
 	})
-	g := configure(t, certs, server.URL, func(dsapp object) {
-		dsapp["limits"].(object)["body_timeout"] = patience.String()
+	g := testbed.Configure(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["limits"].(testbed.Object)["body_timeout"] = patience.String()
 	})
-	g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)["read_timeout"] = (patience * 3 / 2).String()
+	g.HTTPServer()["read_timeout"] = (patience * 3 / 2).String()
 	g.Start(t)
-	status, answer := g.Call(t, onlinePath, frontEndKey, onlineBody)
+	status, answer := g.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 	assert.Equal(t, http.StatusOK, status, answer)
-	w := g.dial(t, "http/1.1")
-	w.say(message(onlinePath, frontEndKey, onlineBody))
-	got := w.hear()
-	assert.Equal(t, http.StatusOK, got.status, got.body)
-	assert.False(t, got.last)
+	w := g.Dial(t, "http/1.1")
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody))
+	got := w.Hear()
+	assert.Equal(t, http.StatusOK, got.Status, got.Body)
+	assert.False(t, got.Last)
 	time.Sleep(2 * patience)
-	w.say(message(onlinePath, frontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\nX-Trailer: y\r\n\r\n", len(onlineBody), onlineBody), "Transfer-Encoding: chunked", "Trailer: X-Trailer"))
-	got = w.hear()
-	assert.Equal(t, http.StatusOK, got.status, got.body)
+	w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\nX-Trailer: y\r\n\r\n", len(testbed.LoginBody), testbed.LoginBody), "Transfer-Encoding: chunked", "Trailer: X-Trailer"))
+	got = w.Hear()
+	assert.Equal(t, http.StatusOK, got.Status, got.Body)
 }
 
-// Headers are bounded, and so is what many clients with large ones cost together.
+// The size of headers is bounded, and so is the memory for many clients with large ones.
 func TestHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
-	before := g.peak(t)
+	before := peakMemory(t, g)
 	large := "X-Large: " + strings.Repeat("x", 1<<20) + "\r\n"
 	many := strings.Repeat("X: y\r\n", 200_000)
 	const headers = 60
 	var all sync.WaitGroup
 	for i := range headers {
-		w := g.dial(t, "http/1.1")
+		w := g.Dial(t, "http/1.1")
 		all.Go(func() {
-			w.say("POST " + onlinePath + " HTTP/1.1\r\nHost: localhost\r\n" + []string{large, many}[i%2] + "\r\n")
-			// The answer can be lost if the connection is closed while more comes.
-			if got := w.hear(); got.status != 0 {
-				assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.status)
+			w.Say("POST " + testbed.LoginPath + " HTTP/1.1\r\nHost: localhost\r\n" + []string{large, many}[i%2] + "\r\n")
+			// The answer can be lost if the connection is closed while the client still sends.
+			if got := w.Hear(); got.Status != 0 {
+				assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.Status)
 			}
 		})
 	}
 	all.Wait()
-	// So that it cannot be lost.
-	w := g.dial(t, "http/1.1")
-	w.say("POST " + onlinePath + " HTTP/1.1\r\nHost: localhost\r\nX-Large: " + strings.Repeat("x", 22_000))
-	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, w.hear().status)
-	g.serves(t)
+	// This header is short enough to be read to its end: its answer cannot be lost.
+	w := g.Dial(t, "http/1.1")
+	w.Say("POST " + testbed.LoginPath + " HTTP/1.1\r\nHost: localhost\r\nX-Large: " + strings.Repeat("x", 22_000))
+	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, w.Hear().Status)
+	g.Serves(t)
 
-	// In HTTP/2 a header can go on for ever.
+	// In HTTP/2 a header can continue without end.
 	const endHeaders = 4
-	block := strings.Repeat(literal("x-large", strings.Repeat("x", 1000)), 15)
+	block := strings.Repeat(testbed.HTTP2Field("x-large", strings.Repeat("x", 1000)), 15)
 	for range headers {
-		w := g.dial(t, "h2")
+		w := g.Dial(t, "h2")
 		all.Go(func() {
-			w.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, "") + frame(1, 0, 1, literal(":method", "POST")))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, "") + testbed.HTTP2Frame(1, 0, 1, testbed.HTTP2Field(":method", "POST")))
 			for range 200 {
-				w.say(frame(9, 0, 1, block))
+				w.Say(testbed.HTTP2Frame(9, 0, 1, block))
 			}
-			w.say(frame(9, endHeaders, 1, ""))
+			w.Say(testbed.HTTP2Frame(9, endHeaders, 1, ""))
 			_, _ = io.Copy(io.Discard, w)
 		})
 	}
 	all.Wait()
-	g.serves(t)
-	assert.Less(t, g.peak(t)-before, 128<<20)
+	g.Serves(t)
+	assert.Less(t, peakMemory(t, g)-before, 128<<20)
 }
 
-// frame is a frame of HTTP/2 (RFC 9113, section 4.1).
-func frame(kind, flags byte, stream uint32, payload string) string {
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(payload))<<8|uint32(kind))
-	head = append(head, flags)
-	return string(binary.BigEndian.AppendUint32(head, stream)) + payload
-}
-
-// literal is a header field without compression (RFC 7541, section 6.2.2).
-func literal(name, value string) string {
-	text := []byte{0}
-	for _, s := range []string{name, value} {
-		n := len(s)
-		if n < 127 {
-			text = append(text, byte(n))
-		} else {
-			text = append(text, 127)
-			for n -= 127; n >= 128; n >>= 7 {
-				text = append(text, byte(n)|128)
-			}
-			text = append(text, byte(n))
-		}
-		text = append(text, s...)
-	}
-	return string(text)
-}
-
-// Streams that are opened and given up again at once keep nobody from being served.
+// Streams that are opened and reset at once do not keep others from being served.
 func TestStreamsGivenUp(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
-	before := g.peak(t)
-	header := literal(":method", "POST") + literal(":scheme", "https") + literal(":authority", "localhost") + literal(":path", onlinePath) +
-		literal("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(frontEndKey+":"))) + literal("content-type", "application/json")
+	before := peakMemory(t, g)
+	header := testbed.HTTP2Field(":method", "POST") + testbed.HTTP2Field(":scheme", "https") + testbed.HTTP2Field(":authority", "localhost") + testbed.HTTP2Field(":path", testbed.LoginPath) +
+		testbed.HTTP2Field("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(testbed.FrontEndKey+":"))) + testbed.HTTP2Field("content-type", "application/json")
 	var all sync.WaitGroup
 	for range 4 {
-		w := g.dial(t, "h2")
+		w := g.Dial(t, "h2")
 		all.Go(func() { _, _ = io.Copy(io.Discard, w) })
 		all.Go(func() {
-			w.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, ""))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 			var batch bytes.Buffer
 			for i := range uint32(5000) {
-				batch.WriteString(frame(1, 4, 2*i+1, header) + frame(3, 0, 2*i+1, "\x00\x00\x00\x08"))
+				batch.WriteString(testbed.HTTP2Frame(1, 4, 2*i+1, header) + testbed.HTTP2Frame(3, 0, 2*i+1, "\x00\x00\x00\x08"))
 				if i%100 == 99 {
-					w.say(batch.String())
+					w.Say(batch.String())
 					batch.Reset()
 				}
 			}
 			w.Close()
 		})
 	}
-	g.serves(t)
+	g.Serves(t)
 	all.Wait()
-	g.serves(t)
-	assert.Less(t, g.peak(t)-before, 128<<20)
+	g.Serves(t)
+	assert.Less(t, peakMemory(t, g)-before, 128<<20)
 }
 
 // Bodies that are announced and never sent cost no memory.
 func TestAnnouncedBodiesCostNothing(t *testing.T) {
 	t.Parallel()
 	const largest, clients = 16 << 20, 64
-	g := startBesieged(t, func(_, limits object) { limits["max_body_size"], limits["body_timeout"] = largest, "10s" })
-	before := g.heap(t)
+	g := startBesieged(t, func(_, limits testbed.Object) { limits["max_body_size"], limits["body_timeout"] = largest, "10m" })
+	before := g.Heap(t)
 	for range clients {
-		w := g.dial(t, "http/1.1")
-		w.say(message(onlinePath, frontEndKey, "{", fmt.Sprintf("Content-Length: %d", largest)))
+		w := g.Dial(t, "http/1.1")
+		w.Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", fmt.Sprintf("Content-Length: %d", largest)))
 	}
-	g.serves(t)
-	assert.Less(t, g.heap(t)-before, 64<<20, "%d MiB were announced", clients*largest>>20)
+	g.Serves(t)
+	assert.Less(t, g.Heap(t)-before, 64<<20, "%d MiB were announced", clients*largest>>20)
 }
 
-// heap is the memory that the process has set aside for its objects, in bytes,
-// whether it was written to or not.
-func (g *gateway) heap(t *testing.T) int {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.Admin+"/debug/pprof/heap?debug=1", nil)
-	require.NoError(t, err)
-	resp, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	profile, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	_, rest, _ := strings.Cut(string(profile), "# HeapInuse = ")
-	digits, _, _ := strings.Cut(rest, "\n")
-	inUse, err := strconv.Atoi(digits)
-	require.NoError(t, err)
-	return inUse
-}
-
-// Requests that come without waiting for answers are answered in their order, and
-// each counts.
+// Pipelined requests are answered in their order, and each counts for the limits.
 func TestPipelining(t *testing.T) {
 	t.Parallel()
 	const limit = 12
-	g := startBesieged(t, func(_, limits object) { limits["calls_per_minute"] = limit })
-	w := g.dial(t, "http/1.1")
+	g := startBesieged(t, func(_, limits testbed.Object) { limits["calls_per_minute"] = limit })
+	w := g.Dial(t, "http/1.1")
 	var text strings.Builder
 	var want []int
 	for range 10 {
@@ -430,10 +279,10 @@ func TestPipelining(t *testing.T) {
 			text   string
 			status int
 		}{
-			{message(onlinePath, frontEndKey, onlineBody), http.StatusOK},
-			{message(serverTimePath, frontEndKey, ""), http.StatusOK},
-			{message("/rest/v2/unknown", frontEndKey, "{}"), http.StatusNotFound},
-			{message(onlinePath, frontEndKey, "[]"), http.StatusBadRequest},
+			{testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody), http.StatusOK},
+			{testbed.HTTP1Request(testbed.ServerTimePath, testbed.FrontEndKey, ""), http.StatusOK},
+			{testbed.HTTP1Request("/rest/v2/unknown", testbed.FrontEndKey, "{}"), http.StatusNotFound},
+			{testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "[]"), http.StatusBadRequest},
 		} {
 			text.WriteString(m.text)
 			if len(want) >= limit {
@@ -442,22 +291,22 @@ func TestPipelining(t *testing.T) {
 			want = append(want, m.status)
 		}
 	}
-	w.say(text.String())
+	w.Say(text.String())
 	got := make([]int, 0, len(want))
 	for range want {
-		got = append(got, w.hear().status)
+		got = append(got, w.Hear().Status)
 	}
 	assert.Equal(t, want, got)
 }
 
-// One connection may carry many requests at once; they count, too.
+// Requests on many streams of one connection count one by one.
 func TestManyStreams(t *testing.T) {
 	t.Parallel()
-	// As many at once as one connection takes.
+	// The server accepts so many streams of a connection at the same time.
 	const limit, requests, streams = 100, 1000, 200
-	g := startBesieged(t, func(_, limits object) { limits["calls_per_minute"] = limit })
-	// There is a connection, and nothing was counted.
-	_, _, err := g.try(t.Context(), "/", "", "")
+	g := startBesieged(t, func(_, limits testbed.Object) { limits["calls_per_minute"] = limit })
+	// Opens the connection with a request that does not count.
+	_, _, err := g.Try(t.Context(), "/", "", "")
 	require.NoError(t, err)
 	start := time.Now()
 	var connections, admitted, limited atomic.Int64
@@ -468,7 +317,7 @@ func TestManyStreams(t *testing.T) {
 		all.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			status, answer, err := g.try(trace, onlinePath, frontEndKey, onlineBody)
+			status, answer, err := g.Try(trace, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 			if err != nil {
 				t.Error(err)
 				return
@@ -491,136 +340,121 @@ func TestManyStreams(t *testing.T) {
 	assert.Equal(t, int64(requests), admitted.Load()+limited.Load())
 }
 
-// A body that is too large is refused, however it comes; the connection can be used
-// further or is closed, and nothing of the body is taken for a request.
+// A body that is too large is refused, with and without a declared length. The connection is
+// used further or closed, and no part of the body is taken for a request.
 func TestTooLargeBodies(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
-	tooLarge := expectation{http.StatusRequestEntityTooLarge, "STAT_INVPARAM", -2}
+	tooLarge := testbed.Expect(http.StatusRequestEntityTooLarge, "STAT_INVPARAM", -2)
 	for _, size := range []int{65_537, 300_000, 5 << 20} {
 		body := strings.Repeat(" ", size)
 		for name, text := range map[string]string{
-			"declared":  message(onlinePath, frontEndKey, body),
-			"in chunks": message(onlinePath, frontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", size, body), "Transfer-Encoding: chunked"),
+			"declared":  testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, body),
+			"in chunks": testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", size, body), "Transfer-Encoding: chunked"),
 		} {
-			w := g.dial(t, "http/1.1")
+			w := g.Dial(t, "http/1.1")
 			go func() {
-				w.say(text)
-				w.say(message(serverTimePath, frontEndKey, ""))
+				w.Say(text)
+				w.Say(testbed.HTTP1Request(testbed.ServerTimePath, testbed.FrontEndKey, ""))
 			}()
-			got := w.hear()
-			if got.status == 0 && size > 1<<20 {
-				// Closed while the rest was on its way.
+			got := w.Hear()
+			if got.Status == 0 && size > 1<<20 {
+				// The connection was closed while the client still sent.
 				continue
 			}
-			tooLarge.check(t, got.status, got.body)
-			if !got.last {
-				assert.Equal(t, http.StatusOK, w.hear().status, "%s, %d bytes", name, size)
+			tooLarge.Check(t, got)
+			if !got.Last {
+				assert.Equal(t, http.StatusOK, w.Hear().Status, "%s, %d bytes", name, size)
 			}
 		}
 		for _, length := range []int64{int64(size), -1} {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+onlinePath, io.NopCloser(strings.NewReader(body)))
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.LoginPath, io.NopCloser(strings.NewReader(body)))
 			require.NoError(t, err)
 			r.ContentLength = length
 			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(frontEndKey, "")
-			status, _, answer, err := g.Do(r)
+			r.SetBasicAuth(testbed.FrontEndKey, "")
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			tooLarge.check(t, status, answer)
-			g.serves(t)
+			tooLarge.Check(t, got)
+			g.Serves(t)
 		}
 	}
 }
 
-// Each limit per minute tells when to come back, and that is true.
+// Each limit per minute says after how many seconds to come back, and a call is admitted then.
 func TestRetryAfterOfEveryLimit(t *testing.T) {
 	t.Parallel()
 	const perMinute = 60
-	g := startBesieged(t, func(_, limits object) {
+	g := startBesieged(t, func(_, limits testbed.Object) {
 		for _, name := range []string{"failed_keys", "exchanges", "registrations", "calls"} {
 			limits[name+"_per_minute"] = perMinute
 		}
 	})
 	for _, tc := range []struct{ name, path, key, body string }{
-		{"registrations", registerPath, backEndKey, userBody},
-		{"first calls", ephemeralKeyPath, frontEndKey, firstBody},
-		{"second calls", activationDataPath, frontEndKey, secondBody},
-		{"one-time passwords", onlinePath, frontEndKey, onlineBody},
-		{"wrong keys", serverTimePath, "no-such-front-end-key", ""},
+		{"registrations", testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody},
+		{"first calls", testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody},
+		{"second calls", testbed.ActivationDataPath, testbed.FrontEndKey, testbed.ActivationDataBody},
+		{"one-time passwords", testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody},
+		{"wrong keys", testbed.ServerTimePath, "no-such-front-end-key", ""},
 	} {
-		call := func() (int, int, string) {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+tc.path, strings.NewReader(tc.body))
-			require.NoError(t, err)
-			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(tc.key, "")
-			status, header, answer, err := g.Do(r)
-			require.NoError(t, err)
-			if status != http.StatusTooManyRequests {
-				return status, 0, answer
-			}
-			after, err := strconv.Atoi(header.Get("Retry-After"))
-			require.NoError(t, err)
-			return status, after, answer
-		}
-		var status, after int
-		var answer string
+		call := func() testbed.Reply { return g.Post(t, tc.path, tc.key, tc.body) }
+		var got testbed.Reply
 		admitted := 0
 		for start := time.Now(); ; admitted++ {
-			if status, after, answer = call(); status == http.StatusTooManyRequests {
+			if got = call(); got.Status == http.StatusTooManyRequests {
 				break
 			}
 			require.Less(t, admitted, perMinute+1+int(time.Since(start).Minutes()*perMinute), tc.name)
 		}
 		assert.GreaterOrEqual(t, admitted, perMinute, tc.name)
-		expectation{http.StatusTooManyRequests, "STAT_ERROR", -1}.check(t, status, answer)
-		require.Positive(t, after, tc.name)
+		testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1).Check(t, got)
+		after := got.RetryAfter(t)
 		require.LessOrEqual(t, after, 2, tc.name)
 		time.Sleep(time.Duration(after) * time.Second)
-		status, _, answer = call()
-		assert.NotEqual(t, http.StatusTooManyRequests, status, "%s: %s", tc.name, answer)
+		got = call()
+		assert.NotEqual(t, http.StatusTooManyRequests, got.Status, "%s: %s", tc.name, got.Body)
 		if tc.name != "wrong keys" {
-			g.serves(t)
+			g.Serves(t)
 		}
 	}
 }
 
-// A client cannot tell the gateway that it is another one, unless a proxy that is
-// trusted says so.
+// The gateway believes a header that names another client only if it comes from a trusted
+// proxy.
 func TestForwardedForIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	const limit = 3
-	count := func(t *testing.T, g *gateway, forwarded func(i int) string) (admitted int) {
+	count := func(t *testing.T, g *testbed.Gateway, forwarded func(i int) string) (admitted int) {
 		t.Helper()
 		for i := range 4 * limit {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+onlinePath, strings.NewReader(onlineBody))
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.LoginPath, strings.NewReader(testbed.LoginBody))
 			require.NoError(t, err)
 			r.Header.Set("Content-Type", "application/json")
 			r.Header.Set("X-Forwarded-For", forwarded(i))
 			r.Header.Set("Forwarded", "for="+forwarded(i))
 			r.Header.Set("X-Real-IP", forwarded(i))
-			r.SetBasicAuth(frontEndKey, "")
-			status, _, answer, err := g.Do(r)
+			r.SetBasicAuth(testbed.FrontEndKey, "")
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			switch status {
-			case http.StatusOK:
+			if got.Status == http.StatusOK {
 				admitted++
-			default:
-				assert.Equal(t, http.StatusTooManyRequests, status, answer)
+			} else {
+				assert.Equal(t, http.StatusTooManyRequests, got.Status, got.Body)
 			}
 		}
 		return admitted
 	}
 	changing := func(i int) string { return fmt.Sprintf("192.0.2.%d", i+1) }
-	trusting := func(strict int) func(server, limits object) {
-		return func(server, limits object) {
-			server["trusted_proxies"] = object{"source": "static", "ranges": []string{"127.0.0.0/8", "::1/128"}}
+	trusting := func(strict int) func(server, limits testbed.Object) {
+		return func(server, limits testbed.Object) {
+			server["trusted_proxies"] = testbed.Object{"source": "static", "ranges": []string{"127.0.0.0/8", "::1/128"}}
 			server["trusted_proxies_strict"] = strict
 			limits["calls_per_minute"] = limit
 		}
 	}
 	t.Run("no trusted proxy", func(t *testing.T) {
 		t.Parallel()
-		g := startBesieged(t, func(_, limits object) { limits["calls_per_minute"] = limit })
+		g := startBesieged(t, func(_, limits testbed.Object) { limits["calls_per_minute"] = limit })
 		assert.LessOrEqual(t, count(t, g, changing), limit+1)
 	})
 	t.Run("trusted proxy", func(t *testing.T) {
@@ -628,7 +462,7 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 		g := startBesieged(t, trusting(0))
 		assert.Equal(t, 4*limit, count(t, g, changing))
 		assert.LessOrEqual(t, count(t, g, func(int) string { return "198.51.100.1" }), limit+1)
-		// All of one network of IPv6 is one client.
+		// All addresses of one IPv6 network are one client.
 		assert.LessOrEqual(t, count(t, g, func(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i+1) }), limit+1)
 	})
 	t.Run("trusted proxy that appends", func(t *testing.T) {
@@ -638,83 +472,79 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 	})
 }
 
-// Only so many exchanges are computed at once, and only so many wait; the others
-// are told to come back, and other services answer meanwhile.
+// Only so many exchanges are computed at the same time, and only so many wait. The others are
+// told to come back. Other services answer meanwhile.
 func TestExchangesAreCapped(t *testing.T) {
 	t.Parallel()
 	const atOnce, requests = 1, 300
-	certs := certificates(t)
-	g := startGateway(t, certs, startOAS(t, certs).URL, func(dsapp object) {
-		dsapp["limits"].(object)["max_exchanges"] = atOnce
-		dsapp["activation"] = object{"profile": "rfc5054-4096-sha256"}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["limits"].(testbed.Object)["max_exchanges"] = atOnce
+		dsapp["activation"] = testbed.Object{"profile": "rfc5054-4096-sha256"}
 	})
-	// Connections first, so that the requests come at the same time.
-	wires := make([]*wire, requests)
+	// Connects first, so that the requests arrive at the same time.
+	wires := make([]*testbed.Wire, requests)
 	var all sync.WaitGroup
 	for i := range wires {
-		wires[i] = g.dial(t, "http/1.1")
+		wires[i] = g.Dial(t, "http/1.1")
 	}
 	var computed, busy atomic.Int64
 	for _, w := range wires {
 		all.Go(func() {
-			w.say(message(ephemeralKeyPath, frontEndKey, firstBody))
-			switch got := w.hear(); got.status {
+			w.Say(testbed.HTTP1Request(testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody))
+			switch got := w.Hear(); got.Status {
 			case http.StatusOK:
 				computed.Add(1)
 			case http.StatusTooManyRequests:
 				busy.Add(1)
-				expectation{got.status, "STAT_ERROR", -1}.check(t, got.status, got.body)
-				assert.Equal(t, "1", got.header.Get("Retry-After"))
+				testbed.Expect(got.Status, "STAT_ERROR", -1).Check(t, got)
+				assert.Equal(t, "1", got.Header.Get("Retry-After"))
 			default:
-				assert.Fail(t, "answer", "%d %s", got.status, got.body)
+				assert.Fail(t, "answer", "%d %s", got.Status, got.Body)
 			}
 		})
 	}
-	g.serves(t)
+	g.Serves(t)
 	all.Wait()
 	assert.Equal(t, int64(requests), computed.Load()+busy.Load())
 	assert.GreaterOrEqual(t, computed.Load(), int64(atOnce+16*atOnce))
 	assert.Positive(t, busy.Load())
-	// It is over as soon as they are.
-	status, answer := g.Call(t, ephemeralKeyPath, frontEndKey, firstBody)
+	// When they have ended, exchanges are admitted again.
+	status, answer := g.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody)
 	assert.Equal(t, http.StatusOK, status, answer)
 }
 
-// Whoever has the front-end key and an identifier can burn its registration, but
-// only as fast as the limits let one address, and not without being seen. First
-// calls alone take nothing away from the phone.
+// A client with the front-end key that knows a registration identifier can burn the
+// registration, but only as fast as the limits of one address allow, and the audit log tells.
+// First calls alone do not harm the phone.
 func TestBurningARegistrationIsSeen(t *testing.T) {
 	t.Parallel()
 	const limit = 10
-	certs := certificates(t)
-	g := startGateway(t, certs, startOAS(t, certs).URL, func(dsapp object) {
-		dsapp["limits"].(object)["exchanges_per_minute"] = limit
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["limits"].(testbed.Object)["exchanges_per_minute"] = limit
 	})
-	first := func(identifier string) (int, string) {
-		return g.Call(t, ephemeralKeyPath, frontEndKey, strings.Replace(firstBody, "Unknown1", identifier, 1))
+	began := time.Now()
+	first := func(identifier string) testbed.Reply {
+		return g.Post(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, strings.Replace(testbed.EphemeralKeyBody, "Unknown1", identifier, 1))
 	}
-	second := func(identifier string) (int, string) {
-		return g.Call(t, activationDataPath, frontEndKey, strings.Replace(secondBody, "Unknown1", identifier, 1))
+	second := func(identifier string) testbed.Reply {
+		return g.Post(t, testbed.ActivationDataPath, testbed.FrontEndKey, strings.Replace(testbed.ActivationDataBody, "Unknown1", identifier, 1))
 	}
 	kept, burned := g.Register(t), g.Register(t)
 	for range 4 {
-		status, answer := first(kept.Identifier)
-		assert.Equal(t, http.StatusOK, status, answer)
+		assert.Equal(t, http.StatusOK, first(kept.Identifier).Status)
 	}
 	_, err := g.Phone().Activate(t.Context(), kept.Identifier, kept.Password)
 	require.NoError(t, err)
 	assert.NotContains(t, g.Logs.String(), "registration_burned")
 
 	for i := range 3 {
-		status, answer := first(burned.Identifier)
-		require.Equal(t, http.StatusOK, status, answer)
-		status, answer = second(burned.Identifier)
-		expectation{http.StatusOK, "STAT_INVCREDENTIALS", 1000}.check(t, status, answer)
+		require.Equal(t, http.StatusOK, first(burned.Identifier).Status)
+		testbed.Expect(http.StatusOK, "STAT_INVCREDENTIALS", 1000).Check(t, second(burned.Identifier))
 		if i < 2 {
 			assert.NotContains(t, g.Logs.String(), "registration_burned")
 		}
 	}
-	poll(t, "the log to tell", func() bool { return strings.Contains(g.Logs.String(), `"msg":"registration_burned"`) })
+	poll.Until(t, "the log to tell", func() bool { return strings.Contains(g.Logs.String(), `"msg":"registration_burned"`) })
 	var lines []string
 	for line := range strings.Lines(g.Logs.String()) {
 		if strings.Contains(line, "registration_burned") {
@@ -724,19 +554,19 @@ func TestBurningARegistrationIsSeen(t *testing.T) {
 	require.Len(t, lines, 1)
 	for _, want := range []string{
 		`"logger":"dsapp.audit"`, `"application":"mobile-app"`, `"registration":"` + burned.Identifier + `"`,
-		`"user_id":"` + userID + `"`, `"domain":"` + domain + `"`, `"serial_number":"VDS`, `"instance":"primary"`,
+		`"user_id":"` + testbed.UserID + `"`, `"domain":"` + testbed.Domain + `"`, `"serial_number":"VDS`, `"instance":"primary"`,
 	} {
 		assert.Contains(t, lines[0], want)
 	}
 	_, err = g.Phone().Activate(t.Context(), burned.Identifier, burned.Password)
 	require.Error(t, err)
 
-	// The bucket is nearly empty by now; unknown identifiers count alike.
+	// The limit is nearly used up by now. Unknown identifiers count for it, too.
 	limited := 0
 	for range 2 * limit {
-		if status, _ := first("Unknown1"); status == http.StatusTooManyRequests {
+		if first("Unknown1").Status == http.StatusTooManyRequests {
 			limited++
 		}
 	}
-	assert.GreaterOrEqual(t, limited, limit-1)
+	assert.GreaterOrEqual(t, limited, limit-1-int(time.Since(began).Minutes()*limit))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,26 +18,18 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
-
-const (
-	ephemeralKeyPath   = "/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey"
-	activationDataPath = "/rest/v2/provisioning/DSAPPSRPGenerateActivationData"
-	addDevicePath      = "/rest/v2/provisioning/MdlAddDevice"
-	activatePath       = "/rest/v2/provisioning/MdlActivate"
-)
-
-// refused is the one answer to a proof that does not count, whatever the reason.
-const refused = `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_INVCREDENTIALS","returnCode":-1,"statusCode":1000}}`
 
 // A phone registered by the bank's site is activated by the four calls, in both
 // versions of the services; the authentication server sees exactly one command
 // for the registration and two for the device.
 func TestPhoneActivates(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, nil)
+	g, server := testbed.Start(t, nil)
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
 			registered := g.Register(t)
@@ -50,8 +40,8 @@ func TestPhoneActivates(t *testing.T) {
 			require.NoError(t, err)
 			assert.Regexp(t, `^[A-Z]{3}[0-9]{7}-[0-9]{1,2}$`, activated.InstanceSerial)
 			if version == 2 {
-				assert.Equal(t, userID, activated.UserID)
-				assert.Equal(t, domain, activated.Domain)
+				assert.Equal(t, testbed.UserID, activated.UserID)
+				assert.Equal(t, testbed.Domain, activated.Domain)
 				assert.True(t, strings.HasPrefix(activated.InstanceSerial, activated.SerialNumber+"-"))
 			}
 
@@ -65,59 +55,17 @@ func TestPhoneActivates(t *testing.T) {
 	}
 }
 
-// begin makes the first call of an exchange.
-func begin(t *testing.T, g *gateway, identifier, password string) (c *srp.Client, salt, public []byte) {
-	t.Helper()
-	profile, err := srp.LookupProfile(srp.DefaultProfile)
-	require.NoError(t, err)
-	c, err = profile.NewClient(identifier, password)
-	require.NoError(t, err)
-	status, answer := g.Call(t, ephemeralKeyPath, frontEndKey, fmt.Sprintf(
-		`{"registrationIdentifier":%q,"clientEphemeralPublicKey":%q}`, identifier, upperHex(c.Public())))
-	require.Equal(t, http.StatusOK, status, answer)
-	var decoded struct {
-		Result struct{ ServerEphemeralPublicKey, Salt string }
-	}
-	require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
-	salt, err = hex.DecodeString(decoded.Result.Salt)
-	require.NoError(t, err)
-	public, err = hex.DecodeString(decoded.Result.ServerEphemeralPublicKey)
-	require.NoError(t, err)
-	return c, salt, public
-}
-
-// prove makes the second call of an exchange.
-func prove(t *testing.T, g *gateway, identifier string, evidence []byte) (int, string) {
-	t.Helper()
-	return g.Call(t, activationDataPath, frontEndKey, fmt.Sprintf(
-		`{"registrationIdentifier":%q,"clientEvidenceMessage":%q}`, identifier, upperHex(evidence)))
-}
-
-// exchange makes both calls.
-func exchange(t *testing.T, g *gateway, identifier, password string) (int, string) {
-	t.Helper()
-	c, salt, public := begin(t, g, identifier, password)
-	evidence, err := c.Prove(salt, public)
-	require.NoError(t, err)
-	return prove(t, g, identifier, evidence)
-}
-
-func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
-
-// Wrong passwords, burned, expired and unknown identifiers cannot be told
-// apart: the same statuses and bytes in both calls, the same length of
-// everything, and a salt that never changes for an identifier.
+// Wrong passwords and burned, expired and unknown identifiers cannot be told apart: status,
+// bytes and lengths of both answers are the same, and the salt of an identifier never changes.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["activation"] = object{"max_attempts": 2}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["activation"] = testbed.Object{"max_attempts": 2}
 	})
 	salts := make(map[string][]byte)
 	check := func(t *testing.T, identifier string) {
 		t.Helper()
-		c, salt, public := begin(t, g, identifier, "wrong-password")
+		c, salt, public := g.BeginExchange(t, identifier, "wrong-password")
 		assert.Len(t, salt, srp.SaltSize)
 		assert.Len(t, public, len(c.Public()))
 		if known, ok := salts[identifier]; ok {
@@ -126,54 +74,44 @@ func TestRefusalsAreAlike(t *testing.T) {
 		salts[identifier] = salt
 		evidence, err := c.Prove(salt, public)
 		require.NoError(t, err)
-		status, answer := prove(t, g, identifier, evidence)
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, refused, answer)
-		// The handshake was taken: there is nothing to prove against any more.
-		status, answer = prove(t, g, identifier, evidence)
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, refused, answer)
+		assert.Equal(t, testbed.Refused, testbed.Answer(g.Prove(t, identifier, evidence)))
+		// The handshake was used up: a proof needs another one.
+		assert.Equal(t, testbed.Refused, testbed.Answer(g.Prove(t, identifier, evidence)))
 	}
 
 	registered := g.Register(t)
 	for range 2 {
 		check(t, registered.Identifier)
 	}
-	// Burned now: the right password does not help.
-	status, answer := exchange(t, g, registered.Identifier, registered.Password)
-	assert.Equal(t, http.StatusOK, status)
-	assert.Equal(t, refused, answer)
+	// The registration is burned: the right password does not help.
+	assert.Equal(t, testbed.Refused, testbed.Answer(g.Exchange(t, registered.Identifier, registered.Password)))
 	check(t, registered.Identifier)
 
 	for range 4 {
 		check(t, "never-registered")
 	}
 
-	// Expired: the same salt as while it lived, and no way in. The registration
-	// is used up to its end by trying until the first refusal.
-	activation := g.Config["apps"].(object)["dsapp"].(object)["activation"].(object)
+	// An expired registration has the same salt as before, and cannot be used.
+	activation := g.App()["activation"].(testbed.Object)
 	activation["registration_lifetime"] = "2s"
 	g.Load(t)
-	var short registration
+	var short testbed.Registration
 	var expires time.Time
-	// Right after a reload an open connection can still be served by the
-	// configuration before.
-	poll(t, "a registration of the new configuration", func() bool {
+	// Right after a reload, the configuration before can still serve an open connection.
+	poll.Until(t, "a registration of the new configuration", func() bool {
 		short = g.Register(t)
 		var err error
 		expires, err = time.Parse(time.RFC3339, short.ExpiresAt)
 		require.NoError(t, err)
 		return time.Until(expires) < time.Minute
 	})
-	_, salt, _ := begin(t, g, short.Identifier, short.Password)
+	_, salt, _ := g.BeginExchange(t, short.Identifier, short.Password)
 	salts[short.Identifier] = salt
-	poll(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
-	status, answer = exchange(t, g, short.Identifier, short.Password)
-	assert.Equal(t, http.StatusOK, status)
-	assert.Equal(t, refused, answer)
+	poll.Until(t, "the registration to expire", func() bool { return time.Now().After(expires.Add(time.Second)) })
+	assert.Equal(t, testbed.Refused, testbed.Answer(g.Exchange(t, short.Identifier, short.Password)))
 	check(t, short.Identifier)
 
-	// A restart changes none of it.
+	// All of that outlives a restart.
 	g.Kill(t)
 	g.Start(t)
 	for identifier := range salts {
@@ -181,60 +119,57 @@ func TestRefusalsAreAlike(t *testing.T) {
 	}
 }
 
-// Knowing whether an identifier is registered must not show in the time of
-// either call. Medians of interleaved calls are compared, so that the noise of
-// the machine meets both alike.
+// The time of a call does not tell whether an identifier is registered: neither in the first
+// call, nor in the second as long as proofs are counted, nor when the registration is burned.
 func TestRefusalsTakeTheSameTime(t *testing.T) {
 	const (
-		rounds    = 100 // the greatest number of attempts that can be configured
-		tolerance = 0.10
-		tries     = 6
+		attempts  = 100 // the greatest number that can be configured
+		tolerance = 1.1
 	)
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["activation"] = object{"max_attempts": rounds}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["activation"] = testbed.Object{"max_attempts": attempts}
 	})
-	var report string
-	for try := range tries {
-		// Both are burned half-way: counted and uncounted proofs are compared.
-		known, unknown := g.Register(t).Identifier, fmt.Sprintf("Unknown%d", try)
-		var first, second [2][]time.Duration
-		for i := range 4 * rounds {
-			side := i % 2
-			identifier := []string{known, unknown}[side]
-			start := time.Now()
-			c, salt, public := begin(t, g, identifier, "wrong-password")
-			begun := time.Now()
-			evidence, err := c.Prove(salt, public)
-			require.NoError(t, err)
-			proving := time.Now()
-			_, answer := prove(t, g, identifier, evidence)
-			done := time.Now()
-			require.Equal(t, refused, answer)
-			first[side] = append(first[side], begun.Sub(start))
-			second[side] = append(second[side], done.Sub(proving))
-		}
-		one, two := ratio(first), ratio(second)
-		report = fmt.Sprintf("known to unknown: first call %.3f, second call %.3f", one, two)
-		t.Log(report)
-		if one > 1-tolerance && one < 1+tolerance && two > 1-tolerance && two < 1+tolerance {
-			return
-		}
+	var evidence []byte
+	begin := func(identifier string) {
+		c, salt, public := g.BeginExchange(t, identifier, "wrong-password")
+		var err error
+		evidence, err = c.Prove(salt, public)
+		require.NoError(t, err)
 	}
-	assert.Fail(t, "the time of a call tells known from unknown identifiers", report)
+	prove := func(identifier string) {
+		_, answer := g.Prove(t, identifier, evidence)
+		require.Equal(t, testbed.Refused, answer)
+	}
+	const unknown = "Unknown1"
+	known, left := "", 0
+	// use counts an attempt and registers anew when there is none left.
+	use := func() {
+		if left == 0 {
+			known, left = g.Register(t).Identifier, attempts
+		}
+		left--
+	}
+	use()
+	timing.Same(t, tolerance, []timing.Sample{
+		{Name: "first call, unknown", Call: func() { begin(unknown) }},
+		{Name: "first call, registered", Call: func() { begin(known) }},
+	})
+	timing.Same(t, tolerance, []timing.Sample{
+		{Name: "second call, unknown", Prepare: func() { begin(unknown) }, Call: func() { prove(unknown) }},
+		{Name: "second call, registered", Prepare: func() { use(); begin(known) }, Call: func() { prove(known) }},
+	})
+	for ; left > 0; left-- {
+		begin(known)
+		prove(known)
+	}
+	timing.Same(t, tolerance, []timing.Sample{
+		{Name: "second call, unknown", Prepare: func() { begin(unknown) }, Call: func() { prove(unknown) }},
+		{Name: "second call, burned", Prepare: func() { begin(known) }, Call: func() { prove(known) }},
+	})
 }
 
-func ratio(samples [2][]time.Duration) float64 {
-	for _, s := range samples {
-		slices.Sort(s)
-	}
-	return float64(samples[0][len(samples[0])/2]) / float64(samples[1][len(samples[1])/2])
-}
-
-// fast-srp-hap, an SRP implementation that shares nothing with this one, takes
-// part in the exchange of every profile and decrypts the activation data of both
-// types of licences.
+// fast-srp-hap, an independent implementation of SRP, completes the exchange of every profile
+// and decrypts the activation data of both types of licences.
 func TestThirdPartyClientActivates(t *testing.T) {
 	t.Parallel()
 	peer := filepath.Join("testdata", "srp-client")
@@ -244,29 +179,27 @@ func TestThirdPartyClientActivates(t *testing.T) {
 	for _, group := range []string{"2048", "3072", "4096"} {
 		t.Run(group, func(t *testing.T) {
 			t.Parallel()
-			certs := certificates(t)
-			server := startOAS(t, certs)
-			g := startGateway(t, certs, server.URL, func(dsapp object) {
-				dsapp["activation"] = object{"profile": "rfc5054-" + group + "-sha256"}
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+				dsapp["activation"] = testbed.Object{"profile": "rfc5054-" + group + "-sha256"}
 			})
-			// Several exchanges, so that values with a leading zero byte are likely.
+			// Of several exchanges some have values with a leading zero byte.
 			for i, license := range []string{"mdl", "standard", "mdl"} {
-				registered := g.RegisterFor(t, object{"licenseType": license})
+				registered := g.RegisterFor(t, testbed.Object{"licenseType": license})
 				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
 				cmd.Dir = peer
-				cmd.Env = append(environment(t.TempDir()),
-					"NODE_EXTRA_CA_CERTS="+certs.Authority,
+				cmd.Env = append(testbed.Environment(t.TempDir()),
+					"NODE_EXTRA_CA_CERTS="+g.Certificates.Authority,
 					"GATEWAY_URL="+g.URL,
-					"GATEWAY_CA="+certs.Authority,
-					"GATEWAY_KEY="+frontEndKey,
+					"GATEWAY_CA="+g.Certificates.Authority,
+					"GATEWAY_KEY="+testbed.FrontEndKey,
 					"REGISTRATION_IDENTIFIER="+registered.Identifier,
 					"ACTIVATION_PASSWORD="+registered.Password,
 					"SRP_GROUP="+group)
 				if i == 2 && group == "2048" {
-					// The client's own begin with zeros, which it does not send.
+					// The client's own values begin with zero bytes, which it does not send.
 					cmd.Env = append(cmd.Env, "SRP_SHORT=1")
 				}
-				// It warns of private keys that happen to be short.
+				// The client warns of private keys that happen to be short.
 				var complaints bytes.Buffer
 				cmd.Stderr = &complaints
 				out, err := cmd.Output()
@@ -299,27 +232,25 @@ func TestThirdPartyClientActivates(t *testing.T) {
 // device. Afterwards the registration is gone and the licence is in use.
 func TestStandardLicenseIsActivated(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, nil)
+	g, server := testbed.Start(t, nil)
 	for _, bind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bind %t", bind), func(t *testing.T) {
-			registered := g.RegisterFor(t, object{"licenseType": "standard"})
-			// Before the exchange nothing can be confirmed.
+			registered := g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
+			// Nothing can be confirmed before the exchange.
 			calls := server.Calls("PROVISIONCMD_ACTIVATE")
-			_, answer := g.Call(t, "/rest/v2/provisioning/DSAPPSRPActivate", frontEndKey,
+			_, answer := g.Call(t, "/rest/v2/provisioning/DSAPPSRPActivate", testbed.FrontEndKey,
 				fmt.Sprintf(`{"registrationIdentifier":%q,"response":"123456"}`, registered.Identifier))
-			assert.Equal(t, refused, answer)
-			// The services of the other type of licences do not take it.
-			_, answer = g.Call(t, addDevicePath, frontEndKey,
+			assert.Equal(t, testbed.Refused, answer)
+			// The services of the other type of licences refuse the registration.
+			_, answer = g.Call(t, testbed.AddDevicePath, testbed.FrontEndKey,
 				fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":"12345678901234567890123456"}`, registered.Identifier))
-			assert.Equal(t, refused, answer)
+			assert.Equal(t, testbed.Refused, answer)
 			assert.Equal(t, calls, server.Calls("PROVISIONCMD_ACTIVATE"))
 
 			activated, err := g.Phone().ActivateStandard(t.Context(), registered.Identifier, registered.Password, bind)
 			require.NoError(t, err)
-			assert.Equal(t, userID, activated.UserID)
-			assert.Equal(t, domain, activated.Domain)
+			assert.Equal(t, testbed.UserID, activated.UserID)
+			assert.Equal(t, testbed.Domain, activated.Domain)
 			assert.Equal(t, calls+1, server.Calls("PROVISIONCMD_ACTIVATE"))
 			_, err = g.Phone().ActivateStandard(t.Context(), registered.Identifier, registered.Password, bind)
 			require.Error(t, err)
@@ -333,22 +264,22 @@ func TestStandardLicenseIsActivated(t *testing.T) {
 	assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
 }
 
-// With the relayed exchange the authentication server that made the registration
-// carries out every step, whichever gateway the phone comes through.
+// With a relayed exchange the authentication server that made the registration carries out
+// every step, whichever gateway the phone calls.
 func TestRelayedExchange(t *testing.T) {
 	t.Parallel()
-	gateways, primary, backup := nodes(t, 2, func(dsapp object) {
-		dsapp["activation"] = object{"exchange": "relay"}
-		dsapp["authentication_servers"].(object)["policy"] = "round_robin"
+	gateways, primary, backup, _ := testbed.StartNodes(t, 2, func(dsapp testbed.Object) {
+		dsapp["activation"] = testbed.Object{"exchange": "relay"}
+		dsapp["authentication_servers"].(testbed.Object)["policy"] = "round_robin"
 	})
 	first, second := gateways[0], gateways[1]
 	for range 2 {
 		registered := first.Register(t)
 		activated, err := second.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
 		require.NoError(t, err)
-		assert.Equal(t, userID, activated.UserID)
+		assert.Equal(t, testbed.UserID, activated.UserID)
 	}
-	for _, server := range []*oas{primary, backup} {
+	for _, server := range []*testbed.Server{primary, backup} {
 		for _, command := range []string{
 			"dsappSRPRegister", "dsappSRPGenerateEphemeralKey", "dsappSRPGenerateActivationData", "PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE",
 		} {
@@ -359,35 +290,32 @@ func TestRelayedExchange(t *testing.T) {
 
 	// The authentication server refuses a wrong password by itself.
 	registered := first.Register(t)
-	_, answer := exchange(t, second, registered.Identifier, "wrong-password")
+	_, answer := second.Exchange(t, registered.Identifier, "wrong-password")
 	assert.Contains(t, answer, "RET_FAILURE")
 	assert.Equal(t, 2, primary.Calls("dsappSRPGenerateActivationData"))
 
-	// Which licence it is about is the authentication server's choice.
-	status, answer := first.Call(t, "/rest/v2/provisioning/DSAPPSRPRegister", backEndKey,
-		fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q,"licenseType":"mdl"}`, userID, domain, staticPassword))
+	// The authentication server chooses the type of licence.
+	status, answer := first.Call(t, "/rest/v2/provisioning/DSAPPSRPRegister", testbed.BackEndKey,
+		fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q,"licenseType":"mdl"}`, testbed.UserID, testbed.Domain, testbed.StaticPassword))
 	assert.Equal(t, http.StatusBadRequest, status)
 	assert.Contains(t, answer, "licenseType")
 
-	// What the solution registered without the gateway is forwarded.
-	_, answer = second.Call(t, ephemeralKeyPath, frontEndKey, `{"registrationIdentifier":"elsewhere","clientEphemeralPublicKey":"05"}`)
+	// A registration that was made without the gateway is forwarded.
+	_, answer = second.Call(t, testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"elsewhere","clientEphemeralPublicKey":"05"}`)
 	assert.Contains(t, answer, "RET_FAILURE")
 	assert.Equal(t, 4, primary.Calls("dsappSRPGenerateEphemeralKey")+backup.Calls("dsappSRPGenerateEphemeralKey"))
 }
 
-// An acknowledged registration and its failed attempts outlive the process,
-// however it ends.
+// An acknowledged registration and its failed attempts survive the kill of the process.
 func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["activation"] = object{"max_attempts": 3}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["activation"] = testbed.Object{"max_attempts": 3}
 	})
 	pending, attempted := g.Register(t), g.Register(t)
 	for range 2 {
-		_, answer := exchange(t, g, attempted.Identifier, "wrong-password")
-		require.Equal(t, refused, answer)
+		_, answer := g.Exchange(t, attempted.Identifier, "wrong-password")
+		require.Equal(t, testbed.Refused, answer)
 	}
 	g.Kill(t)
 	g.Start(t)
@@ -395,15 +323,15 @@ func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	_, err := g.Phone().Activate(t.Context(), pending.Identifier, pending.Password)
 	require.NoError(t, err)
 
-	// Two of three attempts were used before: one more burns it.
-	_, answer := exchange(t, g, attempted.Identifier, "wrong-password")
-	require.Equal(t, refused, answer)
-	_, answer = exchange(t, g, attempted.Identifier, attempted.Password)
-	assert.Equal(t, refused, answer)
+	// Two of three attempts are used up: one more burns the registration.
+	_, answer := g.Exchange(t, attempted.Identifier, "wrong-password")
+	require.Equal(t, testbed.Refused, answer)
+	_, answer = g.Exchange(t, attempted.Identifier, attempted.Password)
+	assert.Equal(t, testbed.Refused, answer)
 }
 
-// caddy validate accepts the example with the files its command makes, without
-// network, also while a gateway runs on the same store.
+// caddy validate accepts the example configuration with the files that the documented command
+// makes, without network, and while a gateway runs on the same store.
 func TestExampleConfiguration(t *testing.T) {
 	t.Parallel()
 	dir, root := t.TempDir(), filepath.Join("..", "..")
@@ -417,11 +345,11 @@ func TestExampleConfiguration(t *testing.T) {
 	config := strings.ReplaceAll(string(example), "/etc/dsapp", dir)
 	path := filepath.Join(t.TempDir(), "caddy.json")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	env := append(environment(t.TempDir()), "DSAPP_OAS_URL=https://oas.invalid:8888/")
+	env := append(testbed.Environment(t.TempDir()), "DSAPP_OAS_URL=https://oas.invalid:8888/")
 
 	validate := func(t *testing.T) {
 		t.Helper()
-		out, code := command(t, env, "validate", "--config", path)
+		out, code := testbed.Run(t, env, "validate", "--config", path)
 		require.Zero(t, code, out)
 		assert.Contains(t, out, "Valid configuration")
 	}
@@ -429,19 +357,14 @@ func TestExampleConfiguration(t *testing.T) {
 	validate(t)
 	assert.Equal(t, before, tree(t, home(env)), "validating writes nothing")
 
-	// The same store in use by a running gateway.
-	g := &gateway{URL: "https://" + freeport.Address(t), Admin: freeport.Address(t), Logs: new(logs)}
+	// A running gateway uses the same store.
+	g := &testbed.Gateway{URL: "https://" + freeport.Address(t), Admin: freeport.Address(t), Logs: new(output.Buffer)}
 	running := strings.Replace(config, `":11080"`, `"`+strings.TrimPrefix(g.URL, "https://")+`"`, 1)
 	require.NotEqual(t, config, running)
 	require.NoError(t, json.Unmarshal([]byte(running), &g.Config))
-	g.Config["admin"] = object{"listen": g.Admin, "config": object{"persist": false}}
-	runningPath := filepath.Join(t.TempDir(), "caddy.json")
-	encoded, err := json.Marshal(g.Config)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(runningPath, encoded, 0o600))
-	process := exec.CommandContext(t.Context(), caddyBinary, "run", "--config", runningPath)
+	g.Config["admin"] = testbed.Object{"listen": g.Admin, "config": testbed.Object{"persist": false}}
+	process := g.Command(t)
 	process.Env = env
-	process.Stdout, process.Stderr = g.Logs, g.Logs
 	require.NoError(t, process.Start())
 	t.Cleanup(func() {
 		_ = process.Process.Kill()
@@ -450,13 +373,13 @@ func TestExampleConfiguration(t *testing.T) {
 			t.Log(g.Logs)
 		}
 	})
-	g.client = client(t, filepath.Join(dir, "tls.pem"), "gateway.example.com")
+	g.Client = testbed.NewClient(t, filepath.Join(dir, "tls.pem"), "gateway.example.com")
 	key, err := os.ReadFile(filepath.Join(dir, "front-end.key"))
 	require.NoError(t, err)
 	frontEnd := strings.TrimSpace(string(key))
-	poll(t, "gateway to serve", func() bool {
-		// The exchange with an unknown identifier opens the store.
-		status, _, err := g.try(t.Context(), ephemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
+	poll.Until(t, "gateway to serve", func() bool {
+		// A first call for an unknown identifier opens the store.
+		status, _, err := g.Try(t.Context(), testbed.EphemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
 		return err == nil && status == http.StatusOK
 	})
 	status, answer := g.Call(t, "/elsewhere", frontEnd, "")

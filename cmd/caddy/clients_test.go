@@ -7,18 +7,17 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Clients that send a key only when they are asked for one are answered as others, however
-// often they ask without: curl, and Java's, whose numbers have a sign byte, or lack their
-// leading zeros.
+// Clients that send the API key only when they are asked for it are served, however often they
+// begin without: curl, and a Java client, whose numbers have a sign byte or lack leading zeros.
 func TestClientsThatAwaitTheChallenge(t *testing.T) {
 	t.Parallel()
 	const calls = 12
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["limits"].(object)["failed_keys_per_minute"] = calls / 2
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["limits"].(testbed.Object)["failed_keys_per_minute"] = calls / 2
 	})
 	run := func(name string, args ...string) string {
 		t.Helper()
@@ -29,9 +28,9 @@ func TestClientsThatAwaitTheChallenge(t *testing.T) {
 		require.NoError(t, err, complaints.String())
 		return string(out)
 	}
-	urls := strings.Split(strings.Repeat(" "+g.URL+restPath+serverTimeService, calls), " ")[1:]
+	urls := strings.Split(strings.Repeat(" "+g.URL+testbed.ServerTimePath, calls), " ")[1:]
 	args := append([]string{
-		"--silent", "--show-error", "--anyauth", "--user", frontEndKey + ":", "--cacert", certs.Authority,
+		"--silent", "--show-error", "--anyauth", "--user", testbed.FrontEndKey + ":", "--cacert", g.Certificates.Authority,
 		"--header", "Content-Type: application/json", "--data", "{}", "--write-out", "\n%{http_code}\n",
 	}, urls...)
 	out := run("curl", args...)
@@ -42,5 +41,5 @@ func TestClientsThatAwaitTheChallenge(t *testing.T) {
 		t.Skip("no JDK")
 	}
 	registered := g.Register(t)
-	run("java", "testdata/java-client/Activate.java", g.URL, certs.Authority, frontEndKey, registered.Identifier, registered.Password, "12")
+	run("java", "testdata/java-client/Activate.java", g.URL, g.Certificates.Authority, testbed.FrontEndKey, registered.Identifier, registered.Password, "12")
 }

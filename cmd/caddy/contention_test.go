@@ -15,9 +15,11 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// interrupted lets before see each request first.
+// interrupted calls before with each request before it sends it.
 type interrupted struct {
 	http.RoundTripper
 
@@ -30,15 +32,14 @@ func (i interrupted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return i.RoundTripper.RoundTrip(r)
 }
 
-// disturb makes first calls for an identifier as strangers from other addresses, as many
-// as there is room for beside the phone's, all at once, and then wrong second calls, of
-// which there may be one less than attempts. It returns what was answered, without the
-// values that have to differ.
-func (g *gateway) disturb(t *testing.T, identifier string) (first, second []string) {
+// disturb makes first calls for an identifier from other addresses at the same time, as many as
+// there is room for beside that of the phone, and then wrong second calls, one less than the
+// registration has attempts. It returns the answers without the values that must differ.
+func disturb(t *testing.T, g *testbed.Gateway, identifier string) (first, second []string) {
 	t.Helper()
-	strangers := []*gateway{g.from(t, "127.0.0.21"), g.from(t, "127.0.0.22"), g.from(t, "127.0.0.23")}
-	call := func(stranger *gateway, path, body string) string {
-		status, answer, err := stranger.try(t.Context(), path, frontEndKey, strings.Replace(body, "Unknown1", identifier, 1))
+	strangers := []*testbed.Gateway{g.From(t, "127.0.0.21"), g.From(t, "127.0.0.22"), g.From(t, "127.0.0.23")}
+	call := func(stranger *testbed.Gateway, path, body string) string {
+		status, answer, err := stranger.Try(t.Context(), path, testbed.FrontEndKey, strings.Replace(body, "Unknown1", identifier, 1))
 		assert.NoError(t, err)
 		var decoded struct {
 			Result map[string]string `json:"result"`
@@ -52,17 +53,19 @@ func (g *gateway) disturb(t *testing.T, identifier string) (first, second []stri
 	first = make([]string, 4*len(strangers))
 	var all sync.WaitGroup
 	for i := range first {
-		all.Go(func() { first[i] = call(strangers[i%len(strangers)], ephemeralKeyPath, firstBody) })
+		all.Go(func() {
+			first[i] = call(strangers[i%len(strangers)], testbed.EphemeralKeyPath, testbed.EphemeralKeyBody)
+		})
 	}
 	all.Wait()
 	for _, stranger := range strangers[:2] {
-		second = append(second, call(stranger, activationDataPath, secondBody))
+		second = append(second, call(stranger, testbed.ActivationDataPath, testbed.ActivationDataBody))
 	}
 	return first, second
 }
 
-// contended are the lines of the audit log about contention for an identifier.
-func (g *gateway) contended(t *testing.T, identifier string) []map[string]any {
+// contentionEvents returns the events of the audit log about contention for an identifier.
+func contentionEvents(t *testing.T, g *testbed.Gateway, identifier string) []map[string]any {
 	t.Helper()
 	var found []map[string]any
 	for line := range strings.Lines(g.Logs.String()) {
@@ -78,35 +81,33 @@ func (g *gateway) contended(t *testing.T, identifier string) []map[string]any {
 	return found
 }
 
-// Whoever knows an identifier and floods its exchange from a few other addresses,
-// first calls and what wrong second calls there may be, does not keep the phone from
-// activating, and is named in the audit log, once a minute. With an identifier that
-// nobody registered it gets the same answers, and is named as well.
+// A stranger who knows an identifier and floods its exchange from a few other addresses, with
+// first calls and as many wrong second calls as there may be, does not keep the phone from
+// activating. The audit log names it, once a minute. For an unknown identifier it gets the same
+// answers and is named, too.
 func TestStrangersDoNotDisturb(t *testing.T) {
 	t.Parallel()
-	for name, store := range map[string]func(t *testing.T) object{
-		"embedded": func(t *testing.T) object {
-			t.Helper()
-			return object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}
+	for name, store := range map[string]func(t *testing.T) testbed.Object{
+		"embedded": func(t *testing.T) testbed.Object {
+			return testbed.Object{"backend": "embedded", "path": filepath.Join(t.TempDir(), "dsapp.db")}
 		},
-		"redis": func(t *testing.T) object {
-			t.Helper()
-			return object{"backend": "redis", "addresses": []string{redistest.Start(t).Addr()}, "timeout": "10s"}
+		"redis": func(t *testing.T) testbed.Object {
+			return testbed.RedisStore(redistest.Start(t).Addr())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			certs := certificates(t)
-			g := startGateway(t, certs, startOAS(t, certs).URL, func(dsapp object) { dsapp["store"] = store(t) })
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) { dsapp["store"] = store(t) })
 			start := time.Now()
 			type answers struct{ first, second []string }
 			flooded := map[string]answers{}
-			// activate plays a phone whose exchange is flooded between its two calls.
+			// activate completes an activation whose exchange is disturbed between its two
+			// calls.
 			activate := func(identifier, password string) error {
-				phone := &sandbox.Phone{BaseURL: g.URL, APIKey: frontEndKey, Client: &http.Client{Timeout: deadline}}
-				phone.Client.Transport = interrupted{g.client.Transport, func(r *http.Request) {
-					if r.URL.Path == activationDataPath {
-						first, second := g.disturb(t, identifier)
+				phone := &sandbox.Phone{BaseURL: g.URL, APIKey: testbed.FrontEndKey, Client: &http.Client{Timeout: poll.Patience}}
+				phone.Client.Transport = interrupted{g.Client.Transport, func(r *http.Request) {
+					if r.URL.Path == testbed.ActivationDataPath {
+						first, second := disturb(t, g, identifier)
 						flooded[identifier] = answers{first, second}
 					}
 				}}
@@ -120,15 +121,15 @@ func TestStrangersDoNotDisturb(t *testing.T) {
 
 			require.Len(t, flooded, 2)
 			for _, answer := range flooded[registered.Identifier].second {
-				assert.Equal(t, "200"+refused, answer)
+				assert.Equal(t, "200"+testbed.Refused, answer)
 			}
 			assert.Contains(t, flooded[registered.Identifier].first[0], "RET_SUCCESS")
 			assert.ElementsMatch(t, flooded[registered.Identifier].first, flooded[unknown].first)
 			assert.Equal(t, flooded[registered.Identifier].second, flooded[unknown].second)
 
 			for identifier := range flooded {
-				poll(t, "the log to tell", func() bool { return len(g.contended(t, identifier)) > 0 })
-				lines := g.contended(t, identifier)
+				poll.Until(t, "the log to tell", func() bool { return len(contentionEvents(t, g, identifier)) > 0 })
+				lines := contentionEvents(t, g, identifier)
 				assert.LessOrEqual(t, len(lines), 1+int(time.Since(start).Minutes()), identifier)
 				for name, want := range map[string]any{
 					"level": "warn", "logger": "dsapp.audit", "operation": "generate_ephemeral_key", "application": "mobile-app",

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// cpu is the time that the process has computed so far.
-func (g *gateway) cpu(t testing.TB) time.Duration {
+// cpuTime returns the processor time that the process has used so far.
+func cpuTime(t testing.TB, g *testbed.Gateway) time.Duration {
 	t.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.cmd.Process.Pid))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.Pid()))
 	require.NoError(t, err)
 	var total time.Duration
 	for _, thread := range threads {
@@ -29,9 +31,9 @@ func (g *gateway) cpu(t testing.TB) time.Duration {
 	return total
 }
 
-// BenchmarkRefused compares what the dearest requests that are refused cost the
-// gateway with what the cheapest one that is forwarded costs it, in turns. The limits
-// count both alike, so the ratio is not to be above 1.
+// BenchmarkRefused compares the processor time of the most expensive requests that are refused
+// with that of the cheapest request that is forwarded, in turns. The limits count both alike,
+// so the ratio must not be above 1.
 func BenchmarkRefused(b *testing.B) {
 	const largest, round = 64 << 10, 50
 	fill := func(open, item, end string) string {
@@ -45,35 +47,35 @@ func BenchmarkRefused(b *testing.B) {
 		name, path, body string
 		status           int
 	}{
-		{"members", onlinePath, fill("{", `"":0,`, `"":0}`), http.StatusBadRequest},
-		{"64 members", onlinePath, `{"x":[` + strings.Repeat(`{"`+strings.Repeat("x", 1000)+`":0},`, 63) + `0]}`, http.StatusBadRequest},
-		{"misspelt", onlinePath, `{"userID":"jane.doe","password":"123456","Domain":""` + unknown.String() + "}", http.StatusBadRequest},
-		{"digits", onlinePath, fill(`{"x":0.`, "1", "}"), http.StatusBadRequest},
-		{"arrays", onlinePath, fill(`{"x":[`+strings.Repeat("[],", 1023)+"0", " ", "]}"), http.StatusBadRequest},
-		{"text", onlinePath, fill(`{"userID":"`, "ü", `"}`), http.StatusBadRequest},
-		{"escapes", onlinePath, fill(`{"userID":"`, `\u00fc`, `"}`), http.StatusBadRequest},
-		{"white space", onlinePath, fill(`{`, " ", "}"), http.StatusBadRequest},
-		{"too large", onlinePath, strings.Repeat(" ", 4*largest), http.StatusRequestEntityTooLarge},
-		{"disguised path", strings.Repeat("/x/..", 2000) + onlinePath, "{}", http.StatusNotFound},
-		{"encoded path", "/" + strings.Repeat("%2525", 2000) + "/.." + onlinePath, "{}", http.StatusNotFound},
+		{"members", testbed.LoginPath, fill("{", `"":0,`, `"":0}`), http.StatusBadRequest},
+		{"64 members", testbed.LoginPath, `{"x":[` + strings.Repeat(`{"`+strings.Repeat("x", 1000)+`":0},`, 63) + `0]}`, http.StatusBadRequest},
+		{"misspelt", testbed.LoginPath, `{"userID":"jane.doe","password":"123456","Domain":""` + unknown.String() + "}", http.StatusBadRequest},
+		{"digits", testbed.LoginPath, fill(`{"x":0.`, "1", "}"), http.StatusBadRequest},
+		{"arrays", testbed.LoginPath, fill(`{"x":[`+strings.Repeat("[],", 1023)+"0", " ", "]}"), http.StatusBadRequest},
+		{"text", testbed.LoginPath, fill(`{"userID":"`, "ü", `"}`), http.StatusBadRequest},
+		{"escapes", testbed.LoginPath, fill(`{"userID":"`, `\u00fc`, `"}`), http.StatusBadRequest},
+		{"white space", testbed.LoginPath, fill(`{`, " ", "}"), http.StatusBadRequest},
+		{"too large", testbed.LoginPath, strings.Repeat(" ", 4*largest), http.StatusRequestEntityTooLarge},
+		{"disguised path", strings.Repeat("/x/..", 2000) + testbed.LoginPath, "{}", http.StatusNotFound},
+		{"encoded path", "/" + strings.Repeat("%2525", 2000) + "/.." + testbed.LoginPath, "{}", http.StatusNotFound},
 	} {
 		b.Run(refused.name, func(b *testing.B) {
-			certs := certificates(b)
-			g := startGateway(b, certs, startOAS(b, certs).URL, nil)
+			certs := testbed.Certificates(b)
+			g := testbed.StartGateway(b, certs, testbed.StartServer(b, certs).URL, nil)
 			call := func(path, body string, status int) time.Duration {
-				before := g.cpu(b)
+				before := cpuTime(b, g)
 				for range round {
-					got, answer := g.Call(b, path, frontEndKey, body)
+					got, answer := g.Call(b, path, testbed.FrontEndKey, body)
 					require.Equal(b, status, got, answer)
 				}
-				return g.cpu(b) - before
+				return cpuTime(b, g) - before
 			}
-			call(onlinePath, onlineBody, http.StatusOK)
+			call(testbed.LoginPath, testbed.LoginBody, http.StatusOK)
 			var dear, cheap time.Duration
 			n := 0
 			for b.Loop() {
 				dear += call(refused.path, refused.body, refused.status)
-				cheap += call(onlinePath, onlineBody, http.StatusOK)
+				cheap += call(testbed.LoginPath, testbed.LoginBody, http.StatusOK)
 				n += round
 			}
 			b.ReportMetric(0, "ns/op")

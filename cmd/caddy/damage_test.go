@@ -9,44 +9,42 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// A damaged file of the embedded store concerns what needs the store and nothing
-// else: other sites and other services go on, registrations are refused with 503, the
-// log and `dsapp store check` say what to do, and neither the file nor its key is
-// touched. Once the file is moved aside everything works, without a restart. So it is
-// with a file that is cut while the gateway uses it.
+// If the file of the embedded store is damaged, only what needs the store fails: other sites
+// and services go on, registrations are refused with 503, the log and `dsapp store check` say
+// what to do, and neither the file nor its key is changed. Once the file is moved aside,
+// everything works without a restart. The same holds for a file that is cut while the gateway
+// uses it.
 func TestDamagedStoreFile(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	g := configure(t, certs, server.URL, func(dsapp object) {
-		dsapp["store"].(object)["path"] = path
+	g := testbed.Configure(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["store"].(testbed.Object)["path"] = path
 		delete(dsapp, "sealing_keys")
 	})
-	g.httpServer()["routes"] = append(g.httpServer()["routes"].([]object), object{
-		"match":  []object{{"path": []string{"/elsewhere"}}},
-		"handle": []object{{"handler": "static_response", "body": "another site"}},
+	g.HTTPServer()["routes"] = append(g.HTTPServer()["routes"].([]testbed.Object), testbed.Object{
+		"match":  []testbed.Object{{"path": []string{"/elsewhere"}}},
+		"handle": []testbed.Object{{"handler": "static_response", "body": "another site"}},
 	})
 	g.Start(t)
 	register := func() int {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+registerPath, strings.NewReader(userBody))
-		require.NoError(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		r.SetBasicAuth(backEndKey, "")
-		status, header, answer, err := g.Do(r)
-		require.NoError(t, err)
-		if status == http.StatusServiceUnavailable {
-			assert.NotEmpty(t, header.Get("Retry-After"))
-			assert.Contains(t, answer, "STAT_COMMS")
+		got := g.Post(t, testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
+		if got.Status == http.StatusServiceUnavailable {
+			got.RetryAfter(t)
+			assert.Contains(t, got.Body, "STAT_COMMS")
 		}
-		return status
+		return got.Status
 	}
 	check := func() (string, int) {
 		t.Helper()
-		return command(t, environment(t.TempDir()), "dsapp", "store", "check", "--path", path)
+		return testbed.Run(t, testbed.Environment(t.TempDir()), "dsapp", "store", "check", "--path", path)
 	}
 	registered := g.Register(t)
 	activated, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
@@ -72,7 +70,7 @@ func TestDamagedStoreFile(t *testing.T) {
 	assert.Equal(t, 1, code)
 	assert.Contains(t, said, advice)
 
-	// told reports whether a line of the log has all of that.
+	// told reports whether the log has a line with all these texts.
 	told := func(all ...string) bool {
 		for line := range strings.Lines(g.Logs.String()) {
 			found := true
@@ -86,13 +84,13 @@ func TestDamagedStoreFile(t *testing.T) {
 		return false
 	}
 	g.Start(t)
-	poll(t, "the warning", func() bool { return told(`"the store is not ready`, path, advice) })
+	poll.Until(t, "the warning", func() bool { return told(`"the store is not ready`, path, advice) })
 	goesOn := func() {
 		t.Helper()
 		status, answer := g.Call(t, "/elsewhere", "", "")
 		assert.Equal(t, http.StatusOK, status)
 		assert.Equal(t, "another site", answer)
-		status, answer = g.Call(t, serverTimePath, frontEndKey, "{}")
+		status, answer = g.Call(t, testbed.ServerTimePath, testbed.FrontEndKey, "{}")
 		assert.Equal(t, http.StatusOK, status, answer)
 		require.NoError(t, g.Phone().UpdateNotificationID(t.Context(), activated.Authenticator, "another push ID"))
 		_, err := g.Phone().Authenticate(t.Context(), activated.Authenticator)
@@ -111,7 +109,7 @@ func TestDamagedStoreFile(t *testing.T) {
 
 	require.NoError(t, os.Truncate(path, int64(3*os.Getpagesize())))
 	goesOn()
-	poll(t, "a warning with the advice", func() bool { return told(`"operation failed"`, path, "12288 bytes long", advice) })
+	poll.Until(t, "a warning with the advice", func() bool { return told(`"operation failed"`, path, "12288 bytes long", advice) })
 	require.NoError(t, os.Rename(path, path+".cut"))
 	assert.Equal(t, http.StatusOK, register())
 }

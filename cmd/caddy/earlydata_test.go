@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -22,63 +21,43 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// victim is an address that an attacker writes into his datagrams. What is sent there
-// does not reach him.
+// victim is an address that an attacker forges as the source of datagrams. Answers to it do not
+// reach the attacker.
 const victim = "127.0.0.9"
 
-// startEarly starts a gateway that serves HTTP/3, too. Edit may change its
+// startEarly starts a gateway that also serves HTTP/3. The function edit may change its
 // configuration and the "dsapp" app in it.
-func startEarly(t *testing.T, edit func(g *gateway, dsapp object)) (*gateway, *oas) {
+func startEarly(t *testing.T, edit func(g *testbed.Gateway, dsapp testbed.Object)) (*testbed.Gateway, *testbed.Server) {
 	t.Helper()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := configure(t, certs, server.URL, func(dsapp object) {
-		dsapp["limits"].(object)["body_timeout"] = patience.String()
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
+	g := testbed.Configure(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["limits"].(testbed.Object)["body_timeout"] = patience.String()
 	})
-	g.httpServer()["protocols"] = []string{"h1", "h2", "h3"}
+	g.HTTPServer()["protocols"] = []string{"h1", "h2", "h3"}
 	if edit != nil {
-		edit(g, g.Config["apps"].(object)["dsapp"].(object))
+		edit(g, g.App())
 	}
 	g.Start(t)
 	return g, server
 }
 
-// accesses are the statuses of all requests from an address, in the order of the access
-// log.
-func (g *gateway) accesses(t *testing.T, address string) (statuses []int) {
-	t.Helper()
-	for line := range strings.Lines(g.Logs.String()) {
-		if !strings.Contains(line, `"http.log.access`) || !strings.HasSuffix(line, "\n") {
-			continue
-		}
-		var access struct {
-			Request struct {
-				RemoteIP string `json:"remote_ip"`
-			}
-			Status int
-		}
-		require.NoError(t, json.Unmarshal([]byte(line), &access), line)
-		if access.Request.RemoteIP == address {
-			statuses = append(statuses, access.Status)
-		}
-	}
-	return statuses
-}
-
-// refusesEarly waits for so many requests from an address to be answered.
-func (g *gateway) refusesEarly(t *testing.T, address string, requests int) {
+// awaitTooEarly waits until so many requests from an address are answered, all as too early.
+func awaitTooEarly(t *testing.T, g *testbed.Gateway, address string, requests int) {
 	t.Helper()
 	var statuses []int
-	poll(t, "the requests to be answered", func() bool {
-		statuses = g.accesses(t, address)
+	poll.Until(t, "the requests to be answered", func() bool {
+		statuses = g.Accesses(t, address)
 		return len(statuses) == requests
 	})
 	assert.Empty(t, slices.DeleteFunc(statuses, func(s int) bool { return s == http.StatusTooEarly }), "answers to early data")
 }
 
-// tlsSession is a TLS session that is resumed as often as anybody likes.
+// tlsSession is a TLS session that can be resumed any number of times.
 type tlsSession struct {
 	mu    sync.Mutex
 	state *tls.ClientSessionState
@@ -98,22 +77,22 @@ func (s *tlsSession) Put(_ string, state *tls.ClientSessionState) {
 	}
 }
 
-// begin has a client make a first connection and keeps its session.
-func (s *tlsSession) begin(t *testing.T, g *gateway) {
+// begin makes a first connection and keeps its session.
+func (s *tlsSession) begin(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
-	c := g.dialQUIC(t, "127.0.0.1", s, false)
+	c := dialQUIC(t, g, "127.0.0.1", s, false)
 	<-c.HandshakeComplete()
-	r := earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey)
+	r := earlyRequest(t, g, http.MethodPost, testbed.ServerTimePath, testbed.FrontEndKey)
 	resp, err := c.h3.RoundTrip(r)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	require.False(t, c.ConnectionState().Used0RTT)
-	poll(t, "a session ticket", func() bool { _, ok := s.Get(""); return ok })
+	poll.Until(t, "a session ticket", func() bool { _, ok := s.Get(""); return ok })
 	require.NoError(t, c.CloseWithError(0, ""))
 }
 
-// socket is one that hears nothing while it is deaf.
+// socket drops what it receives while it is deaf.
 type socket struct {
 	net.PacketConn
 	deaf atomic.Bool
@@ -135,9 +114,9 @@ type quicClient struct {
 	h3 *http3.ClientConn
 }
 
-// dialQUIC opens a connection from a loopback address. With a session that allows early
-// data it can be used at once, even if it is deaf.
-func (g *gateway) dialQUIC(t *testing.T, from string, s *tlsSession, deaf bool) *quicClient {
+// dialQUIC opens a connection from a loopback address. With a session that allows early data it
+// can send requests at once, even if it is deaf.
+func dialQUIC(t *testing.T, g *testbed.Gateway, from string, s *tlsSession, deaf bool) *quicClient {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", net.JoinHostPort(from, "0"))
 	require.NoError(t, err)
@@ -146,19 +125,19 @@ func (g *gateway) dialQUIC(t *testing.T, from string, s *tlsSession, deaf bool) 
 	c.deaf.Store(deaf)
 	transport := &quic.Transport{Conn: c.socket}
 	t.Cleanup(func() { transport.Close() })
-	config := g.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config := g.Client.Transport.(*http.Transport).TLSClientConfig.Clone()
 	config.ServerName, config.NextProtos, config.ClientSessionCache = "localhost", []string{http3.NextProtoH3}, s
 	address, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(g.URL, "https://"))
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	ctx, cancel := context.WithTimeout(t.Context(), poll.Patience)
 	defer cancel()
-	c.Conn, err = transport.DialEarly(ctx, address, config, &quic.Config{HandshakeIdleTimeout: deadline})
+	c.Conn, err = transport.DialEarly(ctx, address, config, &quic.Config{HandshakeIdleTimeout: poll.Patience})
 	require.NoError(t, err)
 	c.h3 = new(http3.Transport).NewClientConn(c.Conn)
 	return c
 }
 
-func earlyRequest(t *testing.T, g *gateway, method, path, key string) *http.Request {
+func earlyRequest(t *testing.T, g *testbed.Gateway, method, path, key string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, g.URL+path, nil)
 	require.NoError(t, err)
@@ -168,37 +147,36 @@ func earlyRequest(t *testing.T, g *gateway, method, path, key string) *http.Requ
 	return r
 }
 
-// ask sends a request without a body, and without waiting for anything.
+// ask sends a request without a body and does not wait for anything.
 func (c *quicClient) ask(t *testing.T, r *http.Request) *http3.RequestStream {
 	t.Helper()
 	stream, err := c.h3.OpenRequestStream(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.SendRequestHeader(r))
-	// An error says that the gateway has answered already and reads no further.
+	// An error means that the gateway has already answered and reads no further.
 	_ = stream.Close()
 	return stream
 }
 
-// hear waits for the answer.
-func hear(t *testing.T, stream *http3.RequestStream) reply {
+// hear reads an answer.
+func hear(t *testing.T, stream *http3.RequestStream) testbed.Reply {
 	t.Helper()
 	resp, err := stream.ReadResponse()
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	return reply{status: resp.StatusCode, header: resp.Header, body: string(body)}
+	return testbed.Reply{Status: resp.StatusCode, Header: resp.Header, Body: string(body)}
 }
 
-// say sends a POST with a body, of which it is told whether it is all, and does not
-// care for the answer.
+// say sends a POST with a body, or with the beginning of one, and does not read the answer.
 func (c *quicClient) say(t *testing.T, path, key, body string, all bool) {
 	t.Helper()
 	stream, err := c.OpenStream()
 	require.NoError(t, err)
 	const headers, data = 1, 0
 	fields := "\x00\x00" + qpackLiteral(":method", "POST") + qpackLiteral(":scheme", "https") + qpackLiteral(":authority", "localhost") +
-		qpackLiteral(":path", path) + qpackLiteral("content-type", "application/json") + qpackLiteral("authorization", basic(key+":"))
+		qpackLiteral(":path", path) + qpackLiteral("content-type", "application/json") + qpackLiteral("authorization", testbed.BasicAuth(key+":"))
 	_, err = io.WriteString(stream, h3Frame(headers, fields)+h3Frame(data, body))
 	require.NoError(t, err)
 	if all {
@@ -206,29 +184,28 @@ func (c *quicClient) say(t *testing.T, path, key, body string, all bool) {
 	}
 }
 
-// h3Frame is a frame of HTTP/3 (RFC 9114, section 7.1).
+// h3Frame returns a frame of HTTP/3 (RFC 9114, section 7.1).
 func h3Frame(kind uint64, payload string) string {
 	return string(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload)))) + payload
 }
 
-// qpackLiteral is a header field without compression (RFC 9204, section 4.5.6): like
-// that of HPACK, but for the first byte and its shorter prefix.
+// qpackLiteral returns a header field without compression (RFC 9204, section 4.5.6). It differs
+// from that of HPACK in the first byte and in its shorter prefix.
 func qpackLiteral(name, value string) string {
-	text := literal("", value)[2:]
+	text := testbed.HTTP2Field("", value)[2:]
 	if len(name) < 7 {
 		return string([]byte{0x20 | byte(len(name))}) + name + text
 	}
 	return string([]byte{0x20 | 7, byte(len(name) - 7)}) + name + text
 }
 
-// A datagram can have any address as its source, and a replayed or blind one can hold
-// early data. Whoever sends such requests in the name of another client neither locks
-// it out nor uses up what it may do.
+// A datagram can have a forged source address, and a replayed or forged one can carry early
+// data. Such requests in the name of another client neither lock it out nor use up its limits.
 func TestBlindEarlyDataCountsForNobody(t *testing.T) {
 	t.Parallel()
 	const limit = 10
-	g, _ := startEarly(t, func(_ *gateway, dsapp object) {
-		limits := dsapp["limits"].(object)
+	g, _ := startEarly(t, func(_ *testbed.Gateway, dsapp testbed.Object) {
+		limits := dsapp["limits"].(testbed.Object)
 		limits["failed_keys_per_minute"], limits["calls_per_minute"] = limit, limit
 	})
 	var s tlsSession
@@ -238,118 +215,119 @@ func TestBlindEarlyDataCountsForNobody(t *testing.T) {
 		key, path, body string
 		all             bool
 	}{
-		{"no-such-front-end-key", onlinePath, onlineBody, true},
+		{"no-such-front-end-key", testbed.LoginPath, testbed.LoginBody, true},
 		{"", "/rest/v2/unknown", "", true},
-		{frontEndKey, onlinePath, onlineBody, true},
-		{frontEndKey, onlinePath, "{", false},
+		{testbed.FrontEndKey, testbed.LoginPath, testbed.LoginBody, true},
+		{testbed.FrontEndKey, testbed.LoginPath, "{", false},
 	} {
-		c := g.dialQUIC(t, victim, &s, true)
+		c := dialQUIC(t, g, victim, &s, true)
 		for range each {
 			c.say(t, attack.path, attack.key, attack.body, attack.all)
 		}
 	}
-	g.refusesEarly(t, victim, 4*each)
-	owner := g.from(t, victim)
+	awaitTooEarly(t, g, victim, 4*each)
+	owner := g.From(t, victim)
 	for range limit {
-		status, answer := owner.Call(t, onlinePath, frontEndKey, onlineBody)
+		status, answer := owner.Call(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 		assert.Equal(t, http.StatusOK, status, answer)
 	}
 }
 
-// The address that a back end's key is bound to is that of a client that has answered.
+// The source range of a back-end key holds for early data, too: a forged address registers
+// nothing.
 func TestBlindEarlyDataRegistersNothing(t *testing.T) {
 	t.Parallel()
 	const farKey = "test-key-of-a-far-site"
-	g, server := startEarly(t, func(_ *gateway, dsapp object) {
-		dsapp["api_keys"] = append(dsapp["api_keys"].([]object), object{"name": "far-site", "class": "back_end", "key": farKey, "allow": []string{victim}})
+	g, server := startEarly(t, func(_ *testbed.Gateway, dsapp testbed.Object) {
+		dsapp["api_keys"] = append(dsapp["api_keys"].([]testbed.Object), testbed.Object{"name": "far-site", "class": "back_end", "key": farKey, "allow": []string{victim}})
 	})
 	var s tlsSession
 	s.begin(t, g)
-	c := g.dialQUIC(t, victim, &s, true)
+	c := dialQUIC(t, g, victim, &s, true)
 	const requests = 20
 	for range requests {
-		c.say(t, registerPath, farKey, userBody, true)
+		c.say(t, testbed.RegisterPath, farKey, testbed.RegisterBody, true)
 	}
-	g.refusesEarly(t, victim, requests)
+	awaitTooEarly(t, g, victim, requests)
 	assert.Zero(t, server.Calls("PROVISIONCMD_MDL_REGISTER"))
 
-	status, answer := g.Call(t, registerPath, farKey, userBody)
+	status, answer := g.Call(t, testbed.RegisterPath, farKey, testbed.RegisterBody)
 	assert.Equal(t, http.StatusForbidden, status, answer)
-	status, answer = g.from(t, victim).Call(t, registerPath, farKey, userBody)
+	status, answer = g.From(t, victim).Call(t, testbed.RegisterPath, farKey, testbed.RegisterBody)
 	assert.Equal(t, http.StatusOK, status, answer)
 	assert.Equal(t, 1, server.Calls("PROVISIONCMD_MDL_REGISTER"))
 }
 
-// Every request in early data gets the same answer, whatever it is about, and a client
-// that repeats it after the handshake is served.
+// Every request in early data gets the same answer, whatever it asks for. A client that repeats
+// it after the handshake is served.
 func TestEarlyDataIsRepeated(t *testing.T) {
 	t.Parallel()
 	const phone = "127.0.0.8"
 	g, _ := startEarly(t, nil)
 	var s tlsSession
 	s.begin(t, g)
-	c := g.dialQUIC(t, phone, &s, true)
+	c := dialQUIC(t, g, phone, &s, true)
 	requests := []*http.Request{
-		earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey),
-		earlyRequest(t, g, http.MethodGet, serverTimePath, frontEndKey),
-		earlyRequest(t, g, http.MethodPost, serverTimePath, "no-such-front-end-key"),
-		earlyRequest(t, g, http.MethodPost, "/rest/auth/online", backEndKey),
-		earlyRequest(t, g, http.MethodPost, "/rest/v2/unknown", frontEndKey),
-		earlyRequest(t, g, http.MethodOptions, registerPath, ""),
+		earlyRequest(t, g, http.MethodPost, testbed.ServerTimePath, testbed.FrontEndKey),
+		earlyRequest(t, g, http.MethodGet, testbed.ServerTimePath, testbed.FrontEndKey),
+		earlyRequest(t, g, http.MethodPost, testbed.ServerTimePath, "no-such-front-end-key"),
+		earlyRequest(t, g, http.MethodPost, "/rest/auth/online", testbed.BackEndKey),
+		earlyRequest(t, g, http.MethodPost, "/rest/v2/unknown", testbed.FrontEndKey),
+		earlyRequest(t, g, http.MethodOptions, testbed.RegisterPath, ""),
 	}
 	streams := make([]*http3.RequestStream, len(requests))
 	for i, r := range requests {
 		streams[i] = c.ask(t, r)
 	}
-	// The handshake cannot end before the client hears something.
-	g.refusesEarly(t, phone, len(requests))
+	// The handshake cannot end while the client is deaf.
+	awaitTooEarly(t, g, phone, len(requests))
 	c.deaf.Store(false)
 	for i, stream := range streams {
 		got := hear(t, stream)
 		what := fmt.Sprintf("%s %s", requests[i].Method, requests[i].URL.Path)
-		assert.Equal(t, "application/json", got.header.Get("Content-Type"), what)
-		expectation{http.StatusTooEarly, "STAT_INVPARAM", -2}.check(t, got.status, got.body)
-		assert.Contains(t, got.body, `"errorDescription":`, what)
+		assert.Equal(t, "application/json", got.Header.Get("Content-Type"), what)
+		testbed.Expect(http.StatusTooEarly, "STAT_INVPARAM", -2).Check(t, got)
+		assert.Contains(t, got.Body, `"errorDescription":`, what)
 	}
 	<-c.HandshakeComplete()
 	assert.True(t, c.ConnectionState().Used0RTT)
-	assert.Equal(t, http.StatusOK, hear(t, c.ask(t, requests[0])).status)
-	assert.Equal(t, http.StatusUnauthorized, hear(t, c.ask(t, requests[2])).status)
+	assert.Equal(t, http.StatusOK, hear(t, c.ask(t, requests[0])).Status)
+	assert.Equal(t, http.StatusUnauthorized, hear(t, c.ask(t, requests[2])).Status)
 }
 
-// A server whose early data is switched off sees none, not even with a session of
-// another server of the same process.
+// A server that does not allow early data gets none, not even with the session of another
+// server of the same process.
 func TestEarlyDataSwitchedOff(t *testing.T) {
 	t.Parallel()
 	const phone = "127.0.0.8"
-	var other gateway
-	g, _ := startEarly(t, func(g *gateway, _ object) {
+	var other testbed.Gateway
+	g, _ := startEarly(t, func(g *testbed.Gateway, _ testbed.Object) {
 		other = *g
 		other.URL = "https://" + freeport.Address(t)
-		allowing := maps.Clone(g.httpServer())
+		allowing := maps.Clone(g.HTTPServer())
 		allowing["listen"] = []string{strings.TrimPrefix(other.URL, "https://")}
-		g.Config["apps"].(object)["http"].(object)["servers"].(object)["allowing"] = allowing
-		g.httpServer()["allow_0rtt"] = false
+		g.Config["apps"].(testbed.Object)["http"].(testbed.Object)["servers"].(testbed.Object)["allowing"] = allowing
+		g.HTTPServer()["allow_0rtt"] = false
 	})
-	request := earlyRequest(t, g, http.MethodPost, serverTimePath, frontEndKey)
+	request := earlyRequest(t, g, http.MethodPost, testbed.ServerTimePath, testbed.FrontEndKey)
 
 	var s tlsSession
 	s.begin(t, g)
-	c := g.dialQUIC(t, phone, &s, false)
+	c := dialQUIC(t, g, phone, &s, false)
 	got := hear(t, c.ask(t, request))
-	assert.Equal(t, http.StatusOK, got.status, got.body)
+	assert.Equal(t, http.StatusOK, got.Status, got.Body)
 	assert.True(t, c.ConnectionState().TLS.DidResume)
 	assert.False(t, c.ConnectionState().Used0RTT)
 
 	var foreign tlsSession
 	foreign.begin(t, &other)
-	// Deaf until it has asked: only then is the request early data for sure.
-	c = g.dialQUIC(t, phone, &foreign, true)
+	// The client is deaf until it has asked: only then is the request early data for certain.
+	c = dialQUIC(t, g, phone, &foreign, true)
 	c.ask(t, request)
 	c.deaf.Store(false)
 	<-c.HandshakeComplete()
 	_, err := c.OpenStream()
 	require.ErrorIs(t, err, quic.Err0RTTRejected)
 	assert.False(t, c.ConnectionState().Used0RTT)
-	poll(t, "the log to tell", func() bool { return len(g.accesses(t, phone)) == 1 })
+	poll.Until(t, "the log to tell", func() bool { return len(g.Accesses(t, phone)) == 1 })
 }

@@ -13,33 +13,33 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 const (
-	// What a client address may have under way by default.
+	// These are the defaults for one client address at the same time.
 	requestsAtOnce = 64
 	callsAtOnce    = 8
 
-	// attacker is the user of logins that wait for ever.
+	// attacker is a user whose logins wait for ever.
 	attacker     = "no.such.person"
 	attackerBody = `{"userID":"` + attacker + `","domain":"mydomain.com","password":"push"}`
-
-	// pendingBody asks for a login that nobody requested.
-	pendingBody = `{"serialNumber":"VDS1234567-1","challengeKey":"none"}`
 )
 
-// tooMany is the answer to a request that is one too many.
-var tooMany = expectation{http.StatusTooManyRequests, "STAT_ERROR", -1}
+// tooMany is the answer to a client that exceeds a limit.
+var tooMany = testbed.Expect(http.StatusTooManyRequests, "STAT_ERROR", -1)
 
-// startFlooded starts a gateway with its default limits of what is in flight. Bodies
-// may take longer than the test.
-func startFlooded(t *testing.T, edit func(limits object)) (*gateway, *oas) {
+// startFlooded starts a gateway with the default limits of requests in flight. Bodies may take
+// longer than the test.
+func startFlooded(t *testing.T, edit func(limits testbed.Object)) (*testbed.Gateway, *testbed.Server) {
 	t.Helper()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	return startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["authentication_servers"].(object)["timeout"] = (2 * deadline).String()
-		limits := dsapp["limits"].(object)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
+	return testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+		dsapp["authentication_servers"].(testbed.Object)["timeout"] = (2 * poll.Patience).String()
+		limits := dsapp["limits"].(testbed.Object)
 		delete(limits, "requests_in_flight")
 		delete(limits, "calls_in_flight")
 		limits["body_timeout"] = "5m"
@@ -49,116 +49,97 @@ func startFlooded(t *testing.T, edit func(limits object)) (*gateway, *oas) {
 	}), server
 }
 
-// answer posts a body and returns the whole answer.
-func (g *gateway) answer(t *testing.T, path, key, body string) reply {
+// tooManyAt returns how many requests from an address the access log has with status 429.
+func tooManyAt(t *testing.T, g *testbed.Gateway, address string) int {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+path, strings.NewReader(body))
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth(key, "")
-	status, header, answer, err := g.Do(r)
-	require.NoError(t, err)
-	return reply{status: status, header: header, body: answer}
-}
-
-// refused is how many requests from an address were one too many, as the access log
-// has it.
-func (g *gateway) refused(t *testing.T, address string) int {
-	t.Helper()
-	statuses := g.accesses(t, address)
+	statuses := g.Accesses(t, address)
 	return len(statuses) - len(slices.DeleteFunc(statuses, func(s int) bool { return s == http.StatusTooManyRequests }))
 }
 
-// wantComeBack checks an answer that tells to come back in a second.
-func wantComeBack(t *testing.T, got reply) {
+// wantComeBack checks that an answer tells the client to come back in a second.
+func wantComeBack(t *testing.T, got testbed.Reply) {
 	t.Helper()
-	tooMany.check(t, got.status, got.body)
-	assert.Equal(t, "1", got.header.Get("Retry-After"))
+	tooMany.Check(t, got)
+	assert.Equal(t, "1", got.Header.Get("Retry-After"))
 }
 
-// Bodies that are announced on many streams and never come cost little memory, since
-// one address may have only so many of them. Others are served meanwhile, and so is
-// the bank at the same address.
+// Bodies that are announced on many streams and never arrive cost little memory, since an
+// address may have only so many requests in flight. Others are served meanwhile, and so is the
+// bank at the same address.
 func TestStalledStreams(t *testing.T) {
 	t.Parallel()
 	const connections, streams = 8, 240
 	g, _ := startFlooded(t, nil)
-	before := g.heap(t)
-	header := literal(":method", "POST") + literal(":scheme", "https") + literal(":authority", "localhost") + literal(":path", onlinePath) +
-		literal("authorization", basic(frontEndKey+":")) + literal("content-type", "application/json")
-	wires := make([]*wire, connections)
+	before := g.Heap(t)
+	header := testbed.HTTP2Field(":method", "POST") + testbed.HTTP2Field(":scheme", "https") + testbed.HTTP2Field(":authority", "localhost") + testbed.HTTP2Field(":path", testbed.LoginPath) +
+		testbed.HTTP2Field("authorization", testbed.BasicAuth(testbed.FrontEndKey+":")) + testbed.HTTP2Field("content-type", "application/json")
+	wires := make([]*testbed.Wire, connections)
 	for i := range wires {
-		w := g.dial(t, "h2")
+		w := g.Dial(t, "h2")
 		wires[i] = w
 		go func() { _, _ = io.Copy(io.Discard, w) }()
 		var text strings.Builder
-		text.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, ""))
+		text.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 		for stream := range uint32(streams) {
 			const endHeaders = 4
-			text.WriteString(frame(1, endHeaders, 2*stream+1, header))
+			text.WriteString(testbed.HTTP2Frame(1, endHeaders, 2*stream+1, header))
 		}
-		w.say(text.String())
+		w.Say(text.String())
 	}
-	poll(t, "all but those that may wait to be refused", func() bool { return g.refused(t, "127.0.0.1") == connections*streams-requestsAtOnce })
-	assert.Less(t, g.heap(t)-before, 64<<20)
+	poll.Until(t, "all but those that may wait to be refused", func() bool { return tooManyAt(t, g, "127.0.0.1") == connections*streams-requestsAtOnce })
+	assert.Less(t, g.Heap(t)-before, 64<<20)
 
-	wantComeBack(t, g.answer(t, serverTimePath, frontEndKey, ""))
-	wantComeBack(t, g.answer(t, serverTimePath, "no-such-front-end-key", ""))
-	g.serves(t)
+	wantComeBack(t, g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, ""))
+	wantComeBack(t, g.Post(t, testbed.ServerTimePath, "no-such-front-end-key", ""))
+	g.Serves(t)
 	g.Register(t)
-	assert.Equal(t, connections*streams-requestsAtOnce+2, g.refused(t, "127.0.0.1"))
+	assert.Equal(t, connections*streams-requestsAtOnce+2, tooManyAt(t, g, "127.0.0.1"))
 
 	for _, w := range wires {
 		w.Close()
 	}
-	poll(t, "the address to be served again", func() bool {
-		return g.answer(t, serverTimePath, frontEndKey, "").status == http.StatusOK
+	poll.Until(t, "the address to be served again", func() bool {
+		return g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, "").Status == http.StatusOK
 	})
 }
 
-// hang begins so many logins that the authentication server never answers, and waits
-// until it has as many of them as may be under way and the others are refused. They
-// end with the context.
-func (g *gateway) hang(ctx context.Context, t *testing.T, logins int, waiting func() int64) *sync.WaitGroup {
+// hangLogins begins logins that the authentication server does not answer. It waits until as
+// many are under way as may be, and all others are refused. The logins end with the context.
+func hangLogins(ctx context.Context, t *testing.T, g *testbed.Gateway, logins int, waiting func() int64) *sync.WaitGroup {
 	t.Helper()
 	var all sync.WaitGroup
-	refused := make(chan reply, logins)
+	refused := make(chan testbed.Reply, logins)
 	for range logins {
 		all.Go(func() {
-			r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+onlinePath, strings.NewReader(attackerBody))
-			if err != nil {
-				return
-			}
-			r.Header.Set("Content-Type", "application/json")
-			r.SetBasicAuth(frontEndKey, "")
-			if status, header, body, err := g.Do(r); err == nil {
-				refused <- reply{status: status, header: header, body: body}
+			if got, err := g.TryPost(ctx, testbed.LoginPath, testbed.FrontEndKey, attackerBody); err == nil {
+				refused <- got
 			}
 		})
 	}
-	poll(t, "the logins to hang", func() bool { return waiting() == callsAtOnce && len(refused) == logins-callsAtOnce })
+	poll.Until(t, "the logins to hang", func() bool { return waiting() == callsAtOnce && len(refused) == logins-callsAtOnce })
 	for range logins - callsAtOnce {
 		wantComeBack(t, <-refused)
 	}
 	return &all
 }
 
-// Logins that hang at the authentication server, of a client that has the phones' key,
-// take nothing from other clients and from the bank.
+// A client with the phones' key whose logins hang at the authentication server does not slow
+// down other clients or the bank.
 func TestHangingLogins(t *testing.T) {
 	t.Parallel()
 	const addresses, rounds = 10, 10
 	g, server := startFlooded(t, nil)
-	waiting, most, release := server.holdLogins(attacker)
+	waiting, most, release := server.HoldLogins(attacker)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	logins := g.from(t, "127.0.0.9").hang(ctx, t, 140, waiting)
+	attackers := g.From(t, "127.0.0.9")
+	logins := hangLogins(ctx, t, attackers, 140, waiting)
 
 	var others sync.WaitGroup
 	var mu sync.Mutex
 	answers := make(map[string]int)
-	call := func(g *gateway, path, key, body string) {
-		status, answer, err := g.try(t.Context(), path, key, body)
+	call := func(g *testbed.Gateway, path, key, body string) {
+		status, answer, err := g.Try(t.Context(), path, key, body)
 		mu.Lock()
 		defer mu.Unlock()
 		answers[fmt.Sprintf("%s: %d %v", path, status, err)]++
@@ -166,30 +147,30 @@ func TestHangingLogins(t *testing.T) {
 			answers["failed"]++
 			return
 		}
-		if key == backEndKey && !strings.Contains(answer, "RET_SUCCESS") {
+		if key == testbed.BackEndKey && !strings.Contains(answer, "RET_SUCCESS") {
 			answers["failed"]++
 		}
 	}
 	began := time.Now()
 	for i := range addresses {
-		phone := g.from(t, fmt.Sprintf("127.0.0.%d", 20+i))
-		registering := fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q}`, activationUser(i), domain, staticPassword)
+		phone := g.From(t, fmt.Sprintf("127.0.0.%d", 20+i))
+		registering := fmt.Sprintf(`{"userID":%q,"domain":%q,"staticPassword":%q}`, testbed.ActivationUser(i), testbed.Domain, testbed.StaticPassword)
 		others.Go(func() {
 			for range rounds {
-				call(phone, retrievalPath, frontEndKey, pendingBody)
-				call(phone, notificationPath, frontEndKey, notifying.body("0A0B"))
+				call(phone, testbed.Login.RetrievePath, testbed.FrontEndKey, testbed.RetrieveBody)
+				call(phone, testbed.NotificationPath, testbed.FrontEndKey, testbed.Notifying.Body("0A0B"))
 			}
 		})
 		others.Go(func() {
 			for range rounds {
-				call(g, registerPath, backEndKey, registering)
+				call(g, testbed.RegisterPath, testbed.BackEndKey, registering)
 			}
 		})
 	}
-	// Logins are few at a time: how many may wait for a person is another limit.
-	phone := g.from(t, "127.0.0.40")
+	// These logins come one by one: another limit says how many may wait for a person.
+	phone := g.From(t, "127.0.0.40")
 	for range addresses * rounds {
-		call(phone, onlinePath, frontEndKey, onlineBody)
+		call(phone, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 	}
 	others.Wait()
 	const calls = 4 * addresses * rounds
@@ -200,74 +181,76 @@ func TestHangingLogins(t *testing.T) {
 	cancel() // does not end them: the server still has them
 	release()
 	logins.Wait()
-	poll(t, "the address to be served again", func() bool {
-		return g.from(t, "127.0.0.9").answer(t, onlinePath, frontEndKey, onlineBody).status == http.StatusOK
+	poll.Until(t, "the address to be served again", func() bool {
+		return attackers.Post(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody).Status == http.StatusOK
 	})
 }
 
-// What is counted, per minute and in flight, is still counted after a reload.
+// Limits per minute and of requests in flight go on counting over a reload.
 func TestLimitsSurviveReloads(t *testing.T) {
 	t.Parallel()
-	// A token comes back after a minute.
-	g, server := startFlooded(t, func(limits object) {
+	// Limits of 1 per minute are not refilled during the test.
+	g, server := startFlooded(t, func(limits testbed.Object) {
 		limits["failed_keys_per_minute"], limits["exchanges_per_minute"], limits["registrations_per_minute"] = 1, 1, 1
 	})
-	waiting, _, release := server.holdLogins(attacker)
-	phone := g.from(t, "127.0.0.9")
+	waiting, _, release := server.HoldLogins(attacker)
+	phone := g.From(t, "127.0.0.9")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	logins := phone.hang(ctx, t, callsAtOnce+2, waiting)
+	logins := hangLogins(ctx, t, phone, callsAtOnce+2, waiting)
 	for range requestsAtOnce {
-		g.dial(t, "http/1.1").say(message(onlinePath, frontEndKey, "{", "Content-Length: 1000"))
+		g.Dial(t, "http/1.1").Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"))
 	}
-	poll(t, "the requests to be under way", func() bool { return g.answer(t, serverTimePath, frontEndKey, "").status != http.StatusOK })
+	poll.Until(t, "the requests to be under way", func() bool { return g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, "").Status != http.StatusOK })
 	spent := []struct {
 		name            string
-		g               *gateway
+		g               *testbed.Gateway
 		path, key, body string
 		first           int
 	}{
-		{"failed keys", g.from(t, "127.0.0.10"), serverTimePath, "no-such-front-end-key", "", http.StatusUnauthorized},
-		{"first calls", g.from(t, "127.0.0.11"), ephemeralKeyPath, frontEndKey, firstBody, http.StatusOK},
-		{"second calls", g.from(t, "127.0.0.11"), activationDataPath, frontEndKey, secondBody, http.StatusOK},
-		{"registrations", g.from(t, "127.0.0.1"), registerPath, backEndKey, userBody, http.StatusOK},
+		{"failed keys", g.From(t, "127.0.0.10"), testbed.ServerTimePath, "no-such-front-end-key", "", http.StatusUnauthorized},
+		{"first calls", g.From(t, "127.0.0.11"), testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody, http.StatusOK},
+		{"second calls", g.From(t, "127.0.0.11"), testbed.ActivationDataPath, testbed.FrontEndKey, testbed.ActivationDataBody, http.StatusOK},
+		{"registrations", g.From(t, "127.0.0.1"), testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody, http.StatusOK},
 	}
 	for _, s := range spent {
-		got := s.g.answer(t, s.path, s.key, s.body)
-		assert.Equal(t, s.first, got.status, "%s: %s", s.name, got.body)
+		got := s.g.Post(t, s.path, s.key, s.body)
+		assert.Equal(t, s.first, got.Status, "%s: %s", s.name, got.Body)
 	}
 	stillRefused := func() {
 		t.Helper()
 		for _, s := range spent {
-			got := s.g.answer(t, s.path, s.key, s.body)
-			tooMany.check(t, got.status, got.body)
-			assert.NotEmpty(t, got.header.Get("Retry-After"), s.name)
+			got := s.g.Post(t, s.path, s.key, s.body)
+			tooMany.Check(t, got)
+			assert.NotEmpty(t, got.Header.Get("Retry-After"), s.name)
 		}
-		wantComeBack(t, phone.answer(t, onlinePath, frontEndKey, onlineBody))
-		wantComeBack(t, g.answer(t, serverTimePath, frontEndKey, ""))
-		g.serves(t)
+		wantComeBack(t, phone.Post(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody))
+		wantComeBack(t, g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, ""))
+		g.Serves(t)
 	}
 	stillRefused()
 	for range 2 {
 		g.Load(t)
-		// Connections to the configuration before would not tell.
-		phone.client.CloseIdleConnections()
+		// A connection to the configuration before would prove nothing.
+		phone.Client.CloseIdleConnections()
 		stillRefused()
 	}
 	assert.EqualValues(t, callsAtOnce, waiting())
 
-	// What ends after a reload ends where it was counted.
+	// A call that ends after a reload is taken off the count to which it was added.
 	release()
 	logins.Wait()
-	poll(t, "calls to be free again", func() bool { return phone.answer(t, onlinePath, frontEndKey, onlineBody).status == http.StatusOK })
+	poll.Until(t, "calls to be free again", func() bool {
+		return phone.Post(t, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody).Status == http.StatusOK
+	})
 }
 
-// A request counts whether it is carried out or refused: whoever has a key cannot keep
-// the gateway busy for nothing.
+// Refused requests count like others, so that no client with a key can keep the gateway busy
+// with them.
 func TestRefusedRequestsCount(t *testing.T) {
 	t.Parallel()
 	const limit = 12
-	g, _ := startFlooded(t, func(limits object) {
+	g, _ := startFlooded(t, func(limits testbed.Object) {
 		limits["calls_per_minute"], limits["registrations_per_minute"] = limit, limit
 	})
 	type attempt struct {
@@ -280,89 +263,89 @@ func TestRefusedRequestsCount(t *testing.T) {
 		last               attempt
 	}{
 		{
-			"refused with the key of a front end", "127.0.0.10", frontEndKey,
+			"refused with the key of a front end", "127.0.0.10", testbed.FrontEndKey,
 			[]attempt{
-				{"POST", onlinePath, "application/json", "[]", 400},
+				{"POST", testbed.LoginPath, "application/json", "[]", 400},
 				{"POST", "/rest/v2/unknown", "application/json", "{}", 404},
-				{"GET", onlinePath, "", "", 405},
-				{"POST", onlinePath, "text/plain", onlineBody, 415},
+				{"GET", testbed.LoginPath, "", "", 405},
+				{"POST", testbed.LoginPath, "text/plain", testbed.LoginBody, 415},
 			},
-			attempt{"POST", onlinePath, "application/json", onlineBody, 429},
+			attempt{"POST", testbed.LoginPath, "application/json", testbed.LoginBody, 429},
 		},
 		{
-			"time", "127.0.0.11", frontEndKey,
-			[]attempt{{"POST", serverTimePath, "application/json", "", 200}},
-			attempt{"POST", onlinePath, "application/json", onlineBody, 429},
+			"time", "127.0.0.11", testbed.FrontEndKey,
+			[]attempt{{"POST", testbed.ServerTimePath, "application/json", "", 200}},
+			attempt{"POST", testbed.LoginPath, "application/json", testbed.LoginBody, 429},
 		},
 		{
-			"refused with the key of a back end", "127.0.0.1", backEndKey,
+			"refused with the key of a back end", "127.0.0.1", testbed.BackEndKey,
 			[]attempt{
-				{"POST", registerPath, "application/json", "{}", 400},
+				{"POST", testbed.RegisterPath, "application/json", "{}", 400},
 				{"POST", "/rest/v2/unknown", "application/json", "{}", 404},
-				{"PUT", registerPath, "", "", 405},
-				{"POST", registerPath, "text/plain", userBody, 415},
+				{"PUT", testbed.RegisterPath, "", "", 405},
+				{"POST", testbed.RegisterPath, "text/plain", testbed.RegisterBody, 415},
 			},
-			attempt{"POST", registerPath, "application/json", userBody, 429},
+			attempt{"POST", testbed.RegisterPath, "application/json", testbed.RegisterBody, 429},
 		},
 	} {
-		client := g.from(t, tc.address)
-		do := func(a attempt) reply {
+		client := g.From(t, tc.address)
+		do := func(a attempt) testbed.Reply {
 			r, err := http.NewRequestWithContext(t.Context(), a.method, client.URL+a.path, strings.NewReader(a.body))
 			require.NoError(t, err)
 			r.Header.Set("Content-Type", a.contentType)
 			r.SetBasicAuth(tc.key, "")
-			status, header, body, err := client.Do(r)
+			got, err := client.Do(r)
 			require.NoError(t, err)
-			return reply{status: status, header: header, body: body}
+			return got
 		}
 		began := time.Now()
 		admitted := 0
-		var got reply
+		var got testbed.Reply
 		for ; ; admitted++ {
 			a := tc.attempts[admitted%len(tc.attempts)]
-			if got = do(a); got.status == http.StatusTooManyRequests {
+			if got = do(a); got.Status == http.StatusTooManyRequests {
 				break
 			}
-			assert.Equal(t, a.status, got.status, "%s: %s", tc.name, got.body)
+			assert.Equal(t, a.status, got.Status, "%s: %s", tc.name, got.Body)
 			if admitted > limit+int(time.Since(began).Minutes()*limit) {
 				break
 			}
 		}
 		assert.GreaterOrEqual(t, admitted, limit, tc.name)
-		tooMany.check(t, got.status, got.body)
-		assert.NotEmpty(t, got.header.Get("Retry-After"), tc.name)
-		// What is not refused otherwise counts for the same limit.
+		tooMany.Check(t, got)
+		assert.NotEmpty(t, got.Header.Get("Retry-After"), tc.name)
+		// A request that would be carried out counts for the same limit.
 		got = do(tc.last)
 		if refilled := int(time.Since(began).Minutes() * limit); admitted+1 > limit+refilled {
-			assert.Equal(t, tc.last.status, got.status, "%s: %s", tc.name, got.body)
+			assert.Equal(t, tc.last.status, got.Status, "%s: %s", tc.name, got.Body)
 		}
 	}
 }
 
-// A client that has a /48 is one with 16 times the limit, however many of its
-// addresses it uses. Clients behind a NAT64 are as many as their IPv4 addresses, be its
-// prefix the well-known one or a configured one.
+// A client with a /48 network has 16 times the limit, however many of its addresses it uses.
+// Behind a NAT64, each IPv4 address is a client, with the well-known prefix and with a
+// configured one.
 func TestNetworksOfAddresses(t *testing.T) {
 	t.Parallel()
 	const limit = 3
-	g := startBesieged(t, func(server, limits object) {
-		server["trusted_proxies"] = object{"source": "static", "ranges": []string{"127.0.0.1"}}
+	g := startBesieged(t, func(server, limits testbed.Object) {
+		server["trusted_proxies"] = testbed.Object{"source": "static", "ranges": []string{"127.0.0.1"}}
 		limits["calls_per_minute"] = limit
 		limits["nat64_prefixes"] = []string{"2001:db8:122::/48"}
 	})
-	// admitted is how many of so many calls from addresses of a format are admitted, and
-	// how many more than at once can be.
+	// admitted makes calls from addresses of a format. It returns how many were admitted, and
+	// by how many the limit was refilled meanwhile.
 	admitted := func(calls int, format string, limit int) (n, refilled int) {
 		began := time.Now()
 		for i := range calls {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+serverTimePath, nil)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+testbed.ServerTimePath, nil)
 			require.NoError(t, err)
 			r.Header.Set("X-Forwarded-For", fmt.Sprintf(format, i+1))
-			r.SetBasicAuth(frontEndKey, "")
-			status, _, body, err := g.Do(r)
+			r.SetBasicAuth(testbed.FrontEndKey, "")
+			got, err := g.Do(r)
 			require.NoError(t, err)
-			if status != http.StatusOK {
-				tooMany.check(t, status, body)
+			if got.Status != http.StatusOK {
+				tooMany.Check(t, got)
 				continue
 			}
 			n++

@@ -17,44 +17,36 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// limitedStore is a store that can be filled by somebody else.
+// limitedStore is a store that something else can fill up.
 type limitedStore struct {
-	config object
-	// fill uses up what there is and goes on trying, until stop makes room.
+	config testbed.Object
+	// fill fills the store up and keeps it full until stop is called.
 	fill func() (stop func())
 }
 
 var limitedStores = map[string]func(t *testing.T) limitedStore{
 	"disk": func(t *testing.T) limitedStore {
-		t.Helper()
 		folder := namespace.SmallDisk(t, 16<<20)
 		return limitedStore{
-			config: object{"backend": "embedded", "path": filepath.Join(folder, "dsapp.db")},
+			config: testbed.Object{"backend": "embedded", "path": filepath.Join(folder, "dsapp.db")},
 			fill:   func() func() { return fillDisk(t, filepath.Join(folder, "other")) },
 		}
 	},
 	"redis": func(t *testing.T) limitedStore {
-		t.Helper()
 		r := redistest.Start(t)
-		return limitedStore{config: patient(onRedis(r)), fill: func() func() { return r.Fill(t, 4096, 1024) }}
+		return limitedStore{config: testbed.RedisStore(r.Addr()), fill: func() func() { return r.Fill(t, 4096, 1024) }}
 	},
 	"cluster": func(t *testing.T) limitedStore {
-		t.Helper()
 		c := redistest.StartCluster(t, 0)
-		return limitedStore{config: patient(onCluster(c)), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
+		return limitedStore{config: testbed.ClusterStore(c), fill: func() func() { return c.Masters[1].Fill(t, 4096, 1024) }}
 	},
 }
 
-// patient gives a Redis store the time that it may need on a machine that is busy.
-func patient(config object) object {
-	config["timeout"] = deadline.String()
-	return config
-}
-
-// fillDisk writes to a file until the disk has no room left, and goes on trying until stop
-// is called, which empties the file.
+// fillDisk writes to a file until the disk is full, and goes on until stop is called, which
+// empties the file.
 func fillDisk(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -89,23 +81,23 @@ func fillDisk(t *testing.T, name string) (stop func()) {
 	return stop
 }
 
-// A store that fills up uses up no licence: every registration that the authentication
-// server made is answered with success, all others with 503 before it is asked. That holds
-// for every kind of registration and for many at once. When there is room again
-// registrations go on by themselves.
+// A store that fills up wastes no licence: each registration that the authentication server
+// makes is answered with success, and all others are refused with 503 before the server is
+// asked. That holds for every kind of registration and for many at the same time. When there is
+// room again, registrations go on.
 func TestFullStore(t *testing.T) {
 	t.Parallel()
 	const parallel, late = 8, 10
-	user := fmt.Sprintf(`"userID":%q,"domain":%q`, userID, domain)
+	user := fmt.Sprintf(`"userID":%q,"domain":%q`, testbed.UserID, testbed.Domain)
 	kinds := map[string][]struct{ path, body string }{
 		"gateway": {
-			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, staticPassword)},
-			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q,"licenseType":"standard"}`, user, staticPassword)},
-			{offlinePath, fmt.Sprintf(`{%s,"password":%q}`, user, staticPassword)},
+			{testbed.RegisterPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, testbed.StaticPassword)},
+			{testbed.RegisterPath, fmt.Sprintf(`{%s,"staticPassword":%q,"licenseType":"standard"}`, user, testbed.StaticPassword)},
+			{testbed.OfflinePath, fmt.Sprintf(`{%s,"password":%q}`, user, testbed.StaticPassword)},
 		},
 		"relay": {
-			{registerPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, staticPassword)},
-			{offlinePath, fmt.Sprintf(`{%s,"password":%q}`, user, staticPassword)},
+			{testbed.RegisterPath, fmt.Sprintf(`{%s,"staticPassword":%q}`, user, testbed.StaticPassword)},
+			{testbed.OfflinePath, fmt.Sprintf(`{%s,"password":%q}`, user, testbed.StaticPassword)},
 		},
 	}
 	for name, start := range limitedStores {
@@ -115,29 +107,29 @@ func TestFullStore(t *testing.T) {
 					t.Skip("no mount namespace")
 				}
 				t.Parallel()
-				certs := certificates(t)
-				server := serveOAS(t, certs, sandbox.New(sandbox.Options{Users: []sandbox.User{
-					{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 100_000, StandardLicenses: 100_000},
+				certs := testbed.Certificates(t)
+				server := testbed.Serve(t, certs, sandbox.New(sandbox.Options{Users: []sandbox.User{
+					{Name: testbed.UserID, Domain: testbed.Domain, StaticPassword: testbed.StaticPassword, Licenses: 100_000, StandardLicenses: 100_000},
 				}}))
 				store := start(t)
-				g := startGateway(t, certs, server.URL, func(dsapp object) {
+				g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
 					dsapp["store"] = store.config
-					dsapp["activation"] = object{"exchange": exchange}
+					dsapp["activation"] = testbed.Object{"exchange": exchange}
 				})
 				var made atomic.Int64
 				register := func(kind int) int {
 					k := kinds[kind%len(kinds)]
-					r := g.answer(t, k.path, backEndKey, k.body)
-					switch r.status {
+					r := g.Post(t, k.path, testbed.BackEndKey, k.body)
+					switch r.Status {
 					case http.StatusOK:
-						assert.Contains(t, r.body, answerSuccess)
+						assert.Contains(t, r.Body, answerSuccess)
 						made.Add(1)
 					case http.StatusServiceUnavailable:
-						assert.NotEmpty(t, r.header.Get("Retry-After"))
+						assert.NotEmpty(t, r.Header.Get("Retry-After"))
 					default:
-						assert.Fail(t, "a registration was lost", "%s: status %d, %s", k.path, r.status, r.body)
+						assert.Fail(t, "a registration was lost", "%s: status %d, %s", k.path, r.Status, r.Body)
 					}
-					return r.status
+					return r.Status
 				}
 				register(0)
 				full := make(chan struct{})

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
 // offline is a registration for an activation without an exchange.
@@ -21,10 +23,10 @@ type offline struct {
 	RegistrationIdentifier, ActivationMessageImage string
 }
 
-func (g *gateway) registerOffline(t *testing.T) offline {
+func registerOffline(t *testing.T, g *testbed.Gateway) offline {
 	t.Helper()
-	status, answer := g.Call(t, offlinePath, backEndKey,
-		fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, userID, domain, staticPassword))
+	status, answer := g.Call(t, testbed.OfflinePath, testbed.BackEndKey,
+		fmt.Sprintf(`{"userID":%q,"domain":%q,"password":%q}`, testbed.UserID, testbed.Domain, testbed.StaticPassword))
 	require.Equal(t, http.StatusOK, status, answer)
 	var decoded struct{ Result offline }
 	require.NoError(t, json.Unmarshal([]byte(answer), &decoded))
@@ -32,28 +34,26 @@ func (g *gateway) registerOffline(t *testing.T) offline {
 	return decoded.Result
 }
 
-// How often a device code or a final signature may be wrong is bounded where there
-// is no exchange, too, in parallel as well, and whoever carries the exchanges of
-// others out. Right ones do not count, nor those that no server judged.
+// Wrong device codes and wrong final signatures are bounded also for activations without an
+// exchange, in parallel too, and whatever carries out the exchanges of others. Right ones do
+// not count, nor do those that no server has judged.
 func TestOfflineActivationIsBounded(t *testing.T) {
 	t.Parallel()
 	const attempts, parallel = 3, 12
 	for _, mode := range []string{"gateway", "relay"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			certs := certificates(t)
-			server := startOAS(t, certs)
-			g := startGateway(t, certs, server.URL, func(dsapp object) {
-				// With relay, unknown registrations are forwarded, and these are known.
-				dsapp["activation"] = object{"exchange": mode, "max_attempts": attempts}
+			g, server := testbed.Start(t, func(dsapp testbed.Object) {
+				// With relay, the gateway forwards unknown registrations; these are known.
+				dsapp["activation"] = testbed.Object{"exchange": mode, "max_attempts": attempts}
 			})
 			add := func(r offline, code string) (int, string) {
-				return g.Call(t, addDevicePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, r.RegistrationIdentifier, code))
+				return g.Call(t, testbed.AddDevicePath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, r.RegistrationIdentifier, code))
 			}
 			confirm := func(r offline, signature string) (int, string) {
-				return g.Call(t, activatePath, frontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
+				return g.Call(t, testbed.ActivatePath, testbed.FrontEndKey, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, r.RegistrationIdentifier, signature))
 			}
-			// wrong makes wrong calls, many at once, and tells how many reached the server.
+			// wrong makes wrong calls at the same time and returns how many reached the server.
 			wrong := func(command string, call func() (int, string)) int {
 				before := server.Calls(command)
 				var all sync.WaitGroup
@@ -62,7 +62,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 					all.Go(func() {
 						status, answer := call()
 						assert.Equal(t, http.StatusOK, status)
-						if answer != refused {
+						if answer != testbed.Refused {
 							forwarded.Add(1)
 						}
 					})
@@ -73,12 +73,12 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			}
 			const wrongCode, wrongSignature = "12345678901234567890123456", "00000000"
 
-			r := g.registerOffline(t)
+			r := registerOffline(t, g)
 			device := sandbox.NewDevice(1)
 			code, err := device.ActivateLicense(r.ActivationMessageImage)
 			require.NoError(t, err)
 
-			// A server that does not answer has refused nothing.
+			// A server that does not answer has not refused anything.
 			server.Intercept(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
 			for range attempts + 1 {
 				status, answer := add(r, wrongCode)
@@ -87,7 +87,7 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			server.Intercept(nil)
 
 			_, answer := add(r, wrongCode)
-			assert.NotEqual(t, refused, answer)
+			assert.NotEqual(t, testbed.Refused, answer)
 			var added struct {
 				Result struct{ InstanceActivationMessage string }
 			}
@@ -97,32 +97,30 @@ func TestOfflineActivationIsBounded(t *testing.T) {
 			require.NoError(t, err, answer)
 			assert.Equal(t, attempts-1, wrong("PROVISIONCMD_MDL_ADD_DEVICE", func() (int, string) { return add(r, wrongCode) }))
 			_, answer = add(r, code)
-			assert.Equal(t, refused, answer)
+			assert.Equal(t, testbed.Refused, answer)
 
-			// The final calls have a count of their own. One of them is right in time.
+			// The final calls are counted on their own. One of them is right in time.
 			_, answer = confirm(r, wrongSignature)
-			assert.NotEqual(t, refused, answer)
+			assert.NotEqual(t, testbed.Refused, answer)
 			_, answer = confirm(r, signature)
 			assert.Contains(t, answer, "RET_SUCCESS")
 
-			r = g.registerOffline(t)
+			r = registerOffline(t, g)
 			assert.Equal(t, attempts, wrong("PROVISIONCMD_MDL_ACTIVATE", func() (int, string) { return confirm(r, wrongSignature) }))
 			before := server.Calls("PROVISIONCMD_MDL_ACTIVATE")
 			_, answer = confirm(r, wrongSignature)
-			assert.Equal(t, refused, answer)
+			assert.Equal(t, testbed.Refused, answer)
 			assert.Equal(t, before, server.Calls("PROVISIONCMD_MDL_ACTIVATE"))
 		})
 	}
 }
 
-// A guess is judged and counted though its client does not wait for the answer.
+// A guess is judged and counted even if its client does not wait for the answer.
 func TestAbandonedGuessesCount(t *testing.T) {
 	t.Parallel()
 	const attempts, command = 3, "PROVISIONCMD_MDL_ACTIVATE"
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) { dsapp["activation"] = object{"max_attempts": attempts} })
-	r := g.registerOffline(t)
+	g, server := testbed.Start(t, func(dsapp testbed.Object) { dsapp["activation"] = testbed.Object{"max_attempts": attempts} })
+	r := registerOffline(t, g)
 	body := fmt.Sprintf(`{"registrationIdentifier":%q,"signature":"00000000"}`, r.RegistrationIdentifier)
 	arrived, release := make(chan struct{}), make(chan struct{})
 	server.Intercept(func(http.ResponseWriter, *http.Request) bool {
@@ -137,12 +135,12 @@ func TestAbandonedGuessesCount(t *testing.T) {
 			leave()
 			release <- struct{}{}
 		}()
-		_, _, err := g.try(ctx, activatePath, frontEndKey, body)
+		_, _, err := g.Try(ctx, testbed.ActivatePath, testbed.FrontEndKey, body)
 		require.ErrorIs(t, err, context.Canceled)
 	}
-	poll(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"confirmation_refused"`) == attempts })
+	poll.Until(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"confirmation_refused"`) == attempts })
 	server.Intercept(nil)
-	_, answer := g.Call(t, activatePath, frontEndKey, body)
-	assert.Equal(t, refused, answer)
+	_, answer := g.Call(t, testbed.ActivatePath, testbed.FrontEndKey, body)
+	assert.Equal(t, testbed.Refused, answer)
 	assert.Equal(t, attempts, server.Calls(command))
 }

@@ -8,23 +8,26 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// With hide_unknown_users nobody learns from refused logins which users there are: the
-// answers are the same bytes, in both versions. The log has what the authentication
-// server said. Without it that is relayed, as clients of the incumbent know it.
+// With hide_unknown_users, refused logins do not show which users exist: the answers are the
+// same bytes, in both versions. The log has the answer of the authentication server. Without
+// the option that answer is relayed.
 func TestRefusedLoginsAreAlike(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	for _, hide := range []bool{false, true} {
-		g := startGateway(t, certs, server.URL, func(dsapp object) {
-			dsapp["activation"] = object{"hide_unknown_users": hide}
+		g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+			dsapp["activation"] = testbed.Object{"hide_unknown_users": hide}
 		})
-		for path, member := range map[string]string{onlinePath: "password", "/rest/auth/online": "otp"} {
+		for path, member := range map[string]string{testbed.LoginPath: "password", "/rest/auth/online": "otp"} {
 			answers := make(map[string]bool)
-			for _, user := range []string{userID, "nobody"} {
-				status, answer := g.Call(t, path, frontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,%q:"000000"}`, user, domain, member))
+			for _, user := range []string{testbed.UserID, "nobody"} {
+				status, answer := g.Call(t, path, testbed.FrontEndKey, fmt.Sprintf(`{"userID":%q,"domain":%q,%q:"000000"}`, user, testbed.Domain, member))
 				assert.Equal(t, http.StatusOK, status)
 				assert.Contains(t, answer, "STAT_")
 				answers[answer] = true
@@ -34,7 +37,7 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 			}
 			assert.Equal(t, hide, len(answers) == 1, "%v", answers)
 		}
-		poll(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"authentication_refused"`) == 4 })
+		poll.Until(t, "the audit log", func() bool { return strings.Count(g.Logs.String(), `"msg":"authentication_refused"`) == 4 })
 		for line := range strings.Lines(g.Logs.String()) {
 			if strings.Contains(line, `"msg":"authentication_refused"`) {
 				assert.Contains(t, line, `"status":"STAT_`)
@@ -44,29 +47,22 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 	}
 }
 
-// With plain_cancel refuse nothing is cancelled by a plain key, not even by the device
-// that retrieved the request; the authentication server is not asked. A key that the
-// device wrapped works.
+// If plain_cancel is refuse, no plain key cancels a request, not even for the device that
+// retrieved it, and the authentication server is not asked. A key that the device wrapped does.
 func TestPlainCancelsCanBeRefused(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["requests"] = object{"plain_cancel": "refuse"}
+	g, server := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["requests"] = testbed.Object{"plain_cancel": "refuse"}
 	})
-	a := g.activated(t)
-	for _, s := range kinds {
-		key, outcome := ask(t, server, s, a)
-		g.retrieved(t, s, frontEndKey, a.SerialNumber, key)
+	a := g.ActivatedDevice(t)
+	for _, s := range testbed.RequestKinds {
+		key, outcome := testbed.Ask(t, server, s, a)
+		g.MustRetrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
 		for _, plain := range []string{key, "unknown"} {
-			status, answer := g.cancel(t, s, frontEndKey, a.SerialNumber, plain)
-			assert.Equal(t, http.StatusOK, status)
-			assert.Equal(t, noSupport, answer)
+			assert.Equal(t, testbed.NoSupport, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, plain)))
 		}
-		assert.Zero(t, server.Calls(s.cancelCommand))
-		status, answer := g.cancel(t, s, frontEndKey, a.SerialNumber, wrap(t, a, key))
-		assert.Equal(t, http.StatusOK, status)
-		assert.Equal(t, success, answer)
+		assert.Zero(t, server.Calls(s.CancelCommand))
+		assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 		require.Error(t, outcome())
 	}
 	assert.Contains(t, g.Logs.String(), `"dsapp_ownership":"refused_plain"`)

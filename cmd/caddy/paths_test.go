@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,9 +16,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// servicePaths are all services.
+// servicePaths are the paths of all services.
 var servicePaths = func() (paths []string) {
 	for directory, names := range map[string]string{
 		"/rest/v2/provisioning/": "DSAPPSRPRegister MdlRegister DSAPPSRPGenerateEphemeralKey DSAPPSRPGenerateActivationData " +
@@ -43,14 +44,14 @@ var servicePaths = func() (paths []string) {
 	return paths
 }()
 
-// behind is a server that a gateway passes on to what is not its own.
+// behind is a server to which a gateway passes the requests that are not its own.
 type behind struct {
 	*httptest.Server
 	mu   sync.Mutex
 	seen map[string]passed // by number
 }
 
-// passed is a request as it came to the server behind a gateway.
+// passed is a request as it arrives there.
 type passed struct{ target, authorization, body string }
 
 const (
@@ -59,7 +60,7 @@ const (
 )
 
 // startInFront starts a gateway for all paths, with another server behind it.
-func startInFront(t *testing.T) (*gateway, *behind) {
+func startInFront(t *testing.T) (*testbed.Gateway, *behind) {
 	t.Helper()
 	b := &behind{seen: make(map[string]passed)}
 	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,17 +71,17 @@ func startInFront(t *testing.T) (*gateway, *behind) {
 		fmt.Fprint(w, fromBehind)
 	}))
 	t.Cleanup(b.Close)
-	certs := certificates(t)
-	g := configure(t, certs, startOAS(t, certs).URL, nil)
-	g.httpServer()["routes"] = []object{{"handle": []object{
+	certs := testbed.Certificates(t)
+	g := testbed.Configure(t, certs, testbed.StartServer(t, certs).URL, nil)
+	g.HTTPServer()["routes"] = []testbed.Object{{"handle": []testbed.Object{
 		{"handler": "dsapp_gateway"},
-		{"handler": "reverse_proxy", "upstreams": []object{{"dial": strings.TrimPrefix(b.URL, "http://")}}},
+		{"handler": "reverse_proxy", "upstreams": []testbed.Object{{"dial": strings.TrimPrefix(b.URL, "http://")}}},
 	}}}
 	g.Start(t)
 	return g, b
 }
 
-// take returns what came with a number, and whether anything did.
+// take returns the request with a number, if it arrived.
 func (b *behind) take(number int) (passed, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -88,47 +89,46 @@ func (b *behind) take(number int) (passed, bool) {
 	return p, ok
 }
 
-// prober sends requests for any target over connections of its own.
+// prober sends requests for any target.
 type prober struct {
-	g      *gateway
+	g      *testbed.Gateway
 	number int
-	wires  map[string]*wire
+	wires  map[string]*testbed.Wire
 	stream uint32
 }
 
-// pathBody is what every request has: no service accepts it, and none needs a server
-// to tell that.
+// pathBody is the body of every request. Every service refuses it without asking a server.
 const pathBody = `{"no": ["such", "members"]}`
 
-// protocols are those that a target can come with as it is.
+// protocols are those that can carry any target.
 var protocols = []string{"http/1.1", "h2"}
 
-// post sends a request for a target, to the letter, and returns its number, its status
-// and the body of the answer.
+// post sends a request for exactly that target. It returns the number, the status and the body
+// of the answer.
 func (p *prober) post(t *testing.T, protocol, target string) (number, status int, body string) {
 	t.Helper()
 	p.number++
 	w := p.wires[protocol]
 	if w == nil {
-		w = p.g.dial(t, protocol)
+		w = p.g.Dial(t, protocol)
 		p.wires[protocol] = w
 		if protocol == "h2" {
-			w.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, ""))
+			w.Say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + testbed.HTTP2Frame(4, 0, 0, ""))
 			p.stream = 0
 		}
 	}
 	if protocol == "h2" {
 		p.stream++
 		stream := 2*p.stream - 1
-		w.say(frame(1, 4, stream, literal(":method", "POST")+literal(":scheme", "https")+literal(":authority", "localhost")+literal(":path", target)+
-			literal("authorization", basic(frontEndKey+":"))+literal("content-type", "application/json")+literal("x-number", strconv.Itoa(p.number))) +
-			frame(0, 1, stream, pathBody))
-		status, body = w.hearStream(stream)
+		w.Say(testbed.HTTP2Frame(1, 4, stream, testbed.HTTP2Field(":method", "POST")+testbed.HTTP2Field(":scheme", "https")+testbed.HTTP2Field(":authority", "localhost")+testbed.HTTP2Field(":path", target)+
+			testbed.HTTP2Field("authorization", testbed.BasicAuth(testbed.FrontEndKey+":"))+testbed.HTTP2Field("content-type", "application/json")+testbed.HTTP2Field("x-number", strconv.Itoa(p.number))) +
+			testbed.HTTP2Frame(0, 1, stream, pathBody))
+		status, body = w.HearStream(stream)
 	} else {
-		w.say(message(target, frontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
-		got := w.hear()
-		status, body = got.status, got.body
-		if !got.last {
+		w.Say(testbed.HTTP1Request(target, testbed.FrontEndKey, pathBody, fmt.Sprintf("Content-Length: %d", len(pathBody)), numberField+": "+strconv.Itoa(p.number)))
+		got := w.Hear()
+		status, body = got.Status, got.Body
+		if !got.Last {
 			return p.number, status, body
 		}
 	}
@@ -139,57 +139,15 @@ func (p *prober) post(t *testing.T, protocol, target string) (number, status int
 	return p.number, status, body
 }
 
-// hearStream reads the answer of a stream of HTTP/2. Of the statuses it knows those
-// that have a place in the table of RFC 7541; others are -1, and 0 is that of a stream
-// without an answer.
-func (w *wire) hearStream(stream uint32) (status int, body string) {
-	w.t.Helper()
-	const data, headers, reset, goAway, endStream = 0, 1, 3, 7, 1
-	for {
-		var head [9]byte
-		if _, err := io.ReadFull(w.Reader, head[:]); err != nil {
-			w.inTime(err)
-			return 0, ""
-		}
-		payload := make([]byte, binary.BigEndian.Uint32(head[:4])>>8)
-		if _, err := io.ReadFull(w.Reader, payload); err != nil {
-			w.inTime(err)
-			return 0, ""
-		}
-		kind, end := head[3], head[4]&endStream != 0
-		if kind == goAway {
-			return 0, ""
-		}
-		if binary.BigEndian.Uint32(head[5:]) != stream {
-			continue
-		}
-		switch kind {
-		case headers:
-			status = -1
-			// The last one is the first in the answer: later ones are in a table of
-			// the connection.
-			known := []int{200, 204, 206, 304, 400, 404, 500}
-			if i := int(payload[0]) - 0x88; i >= 0 && i < len(known) {
-				status = known[i]
-			}
-		case data:
-			body += string(payload)
-		case reset:
-			return 0, ""
-		}
-		if (kind == headers || kind == data) && end {
-			return status, body
-		}
-	}
+func newProber(g *testbed.Gateway) *prober {
+	return &prober{g: g, wires: make(map[string]*testbed.Wire)}
 }
 
-func newProber(g *gateway) *prober { return &prober{g: g, wires: make(map[string]*wire)} }
+// unknownService is the answer to a path that another server might take for a service.
+var unknownService = testbed.Expect(http.StatusNotFound, "STAT_NOT_FOUND", -13)
 
-// unknownService is the answer to a path that another server may read as a service.
-var unknownService = expectation{http.StatusNotFound, "STAT_NOT_FOUND", -13}
-
-// A path that is no service, but that another server may take for one, is refused; the
-// server behind the gateway, which makes none of its checks, does not see it.
+// A path that is no service, but that another server might take for one, is refused. The server
+// behind the gateway, which makes none of its checks, does not get it.
 func TestDisguisedPathsAreRefused(t *testing.T) {
 	t.Parallel()
 	g, b := startInFront(t)
@@ -217,15 +175,15 @@ func TestDisguisedPathsAreRefused(t *testing.T) {
 			_, passed := b.take(number)
 			assert.False(t, passed, "%s over %s reached the server behind", target, protocol)
 			if !strings.HasPrefix(target, "/") && (status == http.StatusBadRequest || status == 0) {
-				// No target at all for Go's server: a path begins with a slash.
+				// Go's server refuses targets without a leading slash.
 				continue
 			}
 			if assert.Equal(t, http.StatusNotFound, status, "%s over %s: %s", target, protocol, body) {
-				unknownService.check(t, status, body)
+				unknownService.Check(t, testbed.Reply{Status: status, Body: body})
 			}
 		}
 	}
-	// What is a service once its escapes are resolved is served as one.
+	// A path that is a service once its escapes are resolved is served.
 	for _, target := range []string{"/rest/v2/provisioning/%44SAPPSRPRegister", "/rest/v2/provisioning%2FDSAPPSRPRegister", "/%72est/auth/online?x=/../y", "/rest/auth/online"} {
 		for _, protocol := range protocols {
 			number, _, body := p.post(t, protocol, target)
@@ -236,7 +194,7 @@ func TestDisguisedPathsAreRefused(t *testing.T) {
 	}
 }
 
-// All other paths are for the server behind the gateway, which gets them as they came.
+// All other paths are passed on unchanged.
 func TestOtherPathsAreUntouched(t *testing.T) {
 	t.Parallel()
 	g, b := startInFront(t)
@@ -251,17 +209,17 @@ func TestOtherPathsAreUntouched(t *testing.T) {
 		for _, protocol := range protocols {
 			number, status, body := p.post(t, protocol, target)
 			got, _ := b.take(number)
-			assert.Equal(t, passed{target, basic(frontEndKey + ":"), pathBody}, got, "%s over %s: %s", target, protocol, body)
+			assert.Equal(t, passed{target, testbed.BasicAuth(testbed.FrontEndKey + ":"), pathBody}, got, "%s over %s: %s", target, protocol, body)
 			assert.Equal(t, http.StatusOK, status)
 			assert.Equal(t, fromBehind, body)
 		}
 	}
 }
 
-// reading is how a server reads a path.
+// reading is how a server interprets a path.
 type reading func(path string) string
 
-// unescaped resolves percent-encoding once, if it is well-formed.
+// unescaped resolves percent-encoding once, if it is valid.
 func unescaped(s string) string {
 	if decoded, err := url.PathUnescape(s); err == nil {
 		return decoded
@@ -269,10 +227,9 @@ func unescaped(s string) string {
 	return s
 }
 
-// container reads a path like a servlet container: parameters are cut from every
-// segment, then dot segments are resolved and empty ones left out. What differs from
-// one to the other is when escapes are resolved, if at all, and whether a backslash is
-// a slash.
+// container interprets a path like a servlet container: it cuts parameters from every segment,
+// then resolves dot segments and drops empty ones. Containers differ in when they resolve
+// escapes, if at all, and in whether a backslash is a slash.
 func container(decode string, parameters, backslash bool) reading {
 	return func(path string) string {
 		if decode == "first" {
@@ -301,7 +258,8 @@ func container(decode string, parameters, backslash bool) reading {
 	}
 }
 
-// readings are those of servers, and of servers behind a proxy that does a part.
+// readings are those of single servers, and of servers behind a proxy that interprets the path
+// first.
 var readings = func() (all []reading) {
 	var proxies []reading
 	for _, parameters := range []bool{false, true} {
@@ -316,7 +274,7 @@ var readings = func() (all []reading) {
 			all = append(all, func(p string) string { return server(proxy(p)) })
 		}
 	}
-	// Resolved escapes can hold what has a meaning for whoever comes after.
+	// Resolved escapes can mean something to the next server.
 	for _, server := range slices.Clone(all) {
 		for _, more := range proxies {
 			all = append(all, func(p string) string { return more(server(p)) })
@@ -325,7 +283,7 @@ var readings = func() (all []reading) {
 	return all
 }()
 
-// endsAtService reports whether any server reads a path as that of a service.
+// endsAtService reports whether any server takes a path for a service.
 func endsAtService(target string) bool {
 	return slices.ContainsFunc(readings, func(read reading) bool {
 		end := read(target)
@@ -333,7 +291,7 @@ func endsAtService(target string) bool {
 	})
 }
 
-// disguise changes a path at a random place, which is not within an escape.
+// disguise changes a path at a random place, but not inside of an escape.
 func disguise(t *rapid.T, target string) string {
 	at := rapid.IntRange(1, len(target)-1).Draw(t, "at")
 	for i := max(at-2, 0); i <= at; i++ {
@@ -369,9 +327,9 @@ func disguise(t *rapid.T, target string) string {
 	return target
 }
 
-// However the path of a service is disguised, the server behind the gateway does not
-// see it as long as any server reads it as that. Where none does, and there is no
-// double dot, it is none of the gateway's business.
+// However the path of a service is disguised: if any server might take it for the service, the
+// server behind the gateway does not get it. A path that no server takes for one, and that has
+// no double dot, is passed on.
 func TestDisguisedPaths(t *testing.T) {
 	t.Parallel()
 	g, b := startInFront(t)

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,50 +16,49 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// moreClients is how many connections more than at the start may be open to a
-// Redis server at the end: as many as happen to be used at once.
+// moreClients is by how many connections to Redis may have grown: connections that happen to be
+// idle.
 const moreClients = 8
 
-// app is the configuration of the gateway's app, for the next Load.
-func (g *gateway) app() object { return g.Config["apps"].(object)["dsapp"].(object) }
-
-// Reloads under load lose no request and no pending registration, whatever a new
-// configuration changes, and not when one is rejected. What the configurations
-// used is given back.
+// Reloads under load lose no request and no pending registration, whatever the new
+// configuration changes, and even if it is rejected. What the old configurations used is
+// released.
 func TestSoakReloads(t *testing.T) {
 	t.Parallel()
-	needKeptConnections(t)
-	certs := certificates(t)
+	testbed.NeedKeptConnections(t)
+	certs := testbed.Certificates(t)
 	for _, store := range []string{"embedded", "redis"} {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			server := startOAS(t, certs)
-			backup := startReplica(t, certs, server)
+			server := testbed.StartServer(t, certs)
+			backup := testbed.StartReplica(t, certs, server)
 			var redis *redistest.Server
-			g := startQuietGateway(t, certs, server.URL, func(dsapp object) {
-				dsapp["authentication_servers"].(object)["max_queue"] = 1000
+			g := testbed.StartQuietGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+				dsapp["authentication_servers"].(testbed.Object)["max_queue"] = 1000
 				if store == "redis" {
 					redis = redistest.Start(t)
-					dsapp["store"] = object{"backend": "redis", "addresses": []string{redis.Addr()}}
+					dsapp["store"] = testbed.RedisStore(redis.Addr())
 				}
 			})
-			l := newLedger(t, "reloads, "+store)
-			var pending []registration
+			l := testbed.NewLedger(t, "reloads, "+store)
+			var pending []testbed.Registration
 			for range 10 {
 				pending = append(pending, g.Register(t))
 			}
-			o := loadOptions{Gateways: []*gateway{g}, Server: server}
-			warmUp(t, l, o)
+			o := testbed.LoadOptions{Gateways: []*testbed.Gateway{g}, Server: server}
+			testbed.WarmUp(t, l, o)
 			clients := redisClients(t, redis)
 
-			d := startLoad(t, l, o)
+			d := testbed.StartLoad(t, l, o)
 			r := newReloads(t, g, d, server, backup)
-			for i := range length(40, 200) {
-				// The load goes on for a while with each configuration.
-				seen := l.answered.Load()
-				poll(t, "requests between two reloads", func() bool { return l.answered.Load() >= seen+20 || l.lost.Load()+l.wrong.Load() > 0 })
+			for i := range testbed.Length(40, 200) {
+				// Each configuration serves for a while.
+				seen := l.Outcomes()
+				poll.Until(t, "requests between two reloads", func() bool { return l.Outcomes() >= seen+20 })
 				r.reload(t, i)
 			}
 			r.restore(t)
@@ -72,7 +66,7 @@ func TestSoakReloads(t *testing.T) {
 			l.Close(t)
 
 			if redis != nil {
-				poll(t, "connections to Redis to be closed", func() bool { return redisClients(t, redis) <= clients+moreClients })
+				poll.Until(t, "connections to Redis to be closed", func() bool { return redisClients(t, redis) <= clients+moreClients })
 			}
 			for _, registered := range pending {
 				_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
@@ -82,7 +76,7 @@ func TestSoakReloads(t *testing.T) {
 	}
 }
 
-// redisClients counts the connections to a Redis server, this one not included.
+// redisClients counts the connections to a Redis server, without its own.
 func redisClients(t *testing.T, redis *redistest.Server) int {
 	t.Helper()
 	if redis == nil {
@@ -93,38 +87,38 @@ func redisClients(t *testing.T, redis *redistest.Server) int {
 
 // reloads changes the configuration of a gateway step by step.
 type reloads struct {
-	*gateway
-	load    *load
-	primary object
-	backup  object
+	*testbed.Gateway
+	load    *testbed.Load
+	primary testbed.Object
+	backup  testbed.Object
 	redis   bool
 
-	keys      []object
-	store     object
-	servers   object
-	limits    object
+	keys      []testbed.Object
+	store     testbed.Object
+	servers   testbed.Object
+	limits    testbed.Object
 	instances int    // step
 	rejected  int    // step
 	taken     string // an address that something else listens on
 }
 
-func newReloads(t *testing.T, g *gateway, d *load, server, backup *oas) *reloads {
+func newReloads(t *testing.T, g *testbed.Gateway, d *testbed.Load, server, backup *testbed.Server) *reloads {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
-	app := g.app()
+	app := g.App()
 	r := &reloads{
-		gateway: g, load: d, taken: listener.Addr().String(),
-		primary: object{"name": "primary", "url": server.URL}, backup: object{"name": "backup", "url": backup.URL},
-		keys: app["api_keys"].([]object), store: app["store"].(object), servers: app["authentication_servers"].(object), limits: app["limits"].(object),
+		Gateway: g, load: d, taken: listener.Addr().String(),
+		primary: testbed.Object{"name": "primary", "url": server.URL}, backup: testbed.Object{"name": "backup", "url": backup.URL},
+		keys: app["api_keys"].([]testbed.Object), store: app["store"].(testbed.Object), servers: app["authentication_servers"].(testbed.Object), limits: app["limits"].(testbed.Object),
 	}
 	r.redis = r.store["backend"] == "redis"
 	return r
 }
 
-// with gives an object with more members.
-func with(o object, more object) object {
+// with returns a copy of an object with more members.
+func with(o testbed.Object, more testbed.Object) testbed.Object {
 	merged := maps.Clone(o)
 	maps.Copy(merged, more)
 	return merged
@@ -133,191 +127,177 @@ func with(o object, more object) object {
 // reload loads the i-th configuration.
 func (r *reloads) reload(t *testing.T, i int) {
 	t.Helper()
-	app := r.app()
+	app := r.App()
 	switch i % 8 {
 	case 0: // the same
 	case 1:
-		another := object{"name": "mobile-app", "class": "front_end", "key": fmt.Sprintf("another-front-end-key-%d", i)}
-		app["api_keys"] = append([]object{another}, r.keys...)
+		another := testbed.Object{"name": "mobile-app", "class": "front_end", "key": fmt.Sprintf("another-front-end-key-%d", i)}
+		app["api_keys"] = append([]testbed.Object{another}, r.keys...)
 	case 2:
 		if r.redis {
-			app["store"] = with(r.store, object{"timeout": fmt.Sprintf("%dms", 2000+i), "dial_timeout": fmt.Sprintf("%dms", 1000+i), "pool_size": 10 + i%7})
+			app["store"] = with(r.store, testbed.Object{"timeout": fmt.Sprintf("%dms", 60_000+i), "dial_timeout": fmt.Sprintf("%dms", 50_000+i), "pool_size": 10 + i%7})
 		}
 	case 3:
-		servers := app["authentication_servers"].(object)
+		servers := app["authentication_servers"].(testbed.Object)
 		switch r.instances++; r.instances % 4 {
 		case 1:
-			servers["instances"] = []object{r.primary, r.backup}
+			servers["instances"] = []testbed.Object{r.primary, r.backup}
 		case 2:
-			servers["instances"] = []object{r.backup, r.primary}
+			servers["instances"] = []testbed.Object{r.backup, r.primary}
 		case 3:
-			servers["instances"] = []object{r.primary, r.backup}
+			servers["instances"] = []testbed.Object{r.primary, r.backup}
 		case 0:
-			// What was begun on the backup while it came first has to be over.
+			// The load must end what it began on the backup while that was the first.
 			r.load.Turns(t, 2)
-			servers["instances"] = []object{r.primary}
+			servers["instances"] = []testbed.Object{r.primary}
 		}
 	case 4, 7:
 		r.reject(t)
 		return
 	case 5:
-		servers := app["authentication_servers"].(object)
-		servers["timeout"], servers["dial_timeout"] = fmt.Sprintf("%ds", 10+i%5), fmt.Sprintf("%dms", 2000+i)
+		servers := app["authentication_servers"].(testbed.Object)
+		servers["timeout"], servers["dial_timeout"] = fmt.Sprintf("%ds", 60+i%5), fmt.Sprintf("%dms", 50_000+i)
 		servers["max_connections"] = 20 + i%5
 	case 6:
-		app["limits"] = with(r.limits, object{"max_exchanges": 4 + i%3, "max_body_size": 60_000 + i})
-		app["activation"] = object{
+		app["limits"] = with(r.limits, testbed.Object{"max_exchanges": 4 + i%3, "max_body_size": 60_000 + i})
+		app["activation"] = testbed.Object{
 			"max_attempts": 3 + i%2, "max_activations": 3 + i%3, "gateway_id": fmt.Sprintf("GATEWAY%d", i),
-			"registration_lifetime": fmt.Sprintf("%dm", 10+i%3), "password": object{"length": 8 + i%4},
+			"registration_lifetime": fmt.Sprintf("%dm", 10+i%3), "password": testbed.Object{"length": 8 + i%4},
 		}
 	}
 	r.Load(t)
 }
 
-// restore loads the configuration of the beginning.
+// restore loads the configuration of the start.
 func (r *reloads) restore(t *testing.T) {
 	t.Helper()
-	app := r.app()
+	app := r.App()
 	r.load.Turns(t, 2)
-	r.servers["instances"] = []object{r.primary}
+	r.servers["instances"] = []testbed.Object{r.primary}
 	app["api_keys"], app["store"], app["limits"] = r.keys, r.store, r.limits
 	delete(app, "activation")
-	for _, name := range []string{"dial_timeout", "max_connections"} {
-		delete(r.servers, name)
-	}
-	r.servers["timeout"] = "5s"
+	delete(r.servers, "max_connections")
+	r.servers["timeout"], r.servers["dial_timeout"] = poll.Patience.String(), poll.Patience.String()
 	r.Load(t)
 }
 
-// reject loads a configuration that fails in one of the stages of its making, and
-// changes nothing.
+// reject loads a configuration that is rejected at one of several stages and must change
+// nothing.
 func (r *reloads) reject(t *testing.T) {
 	t.Helper()
-	apps := r.Config["apps"].(object)
-	app := r.app()
-	servers := app["authentication_servers"].(object)
+	apps := r.Config["apps"].(testbed.Object)
+	app := r.App()
+	servers := app["authentication_servers"].(testbed.Object)
 	keys := []string{"5e41"}
 	if r.redis {
 		keys = nil
 	}
 	failures := []struct {
 		name string
-		app  object
+		app  testbed.Object
 	}{
-		{"profile", with(app, object{"activation": object{"profile": "no-such-profile"}})},
-		{"certificate authority", with(app, object{"authentication_servers": with(servers, object{
-			"tls": object{"ca": object{"provider": "file", "pem_files": []string{"/does/not/exist.pem"}}},
+		{"profile", with(app, testbed.Object{"activation": testbed.Object{"profile": "no-such-profile"}})},
+		{"certificate authority", with(app, testbed.Object{"authentication_servers": with(servers, testbed.Object{
+			"tls": testbed.Object{"ca": testbed.Object{"provider": "file", "pem_files": []string{"/does/not/exist.pem"}}},
 		})})},
-		{"sealing keys", with(app, object{"sealing_keys": keys})},
-		{"instances", with(app, object{"authentication_servers": with(servers, object{
-			"instances": []object{r.primary, {"name": "again", "url": r.primary["url"]}},
+		{"sealing keys", with(app, testbed.Object{"sealing_keys": keys})},
+		{"instances", with(app, testbed.Object{"authentication_servers": with(servers, testbed.Object{
+			"instances": []testbed.Object{r.primary, {"name": "again", "url": r.primary["url"]}},
 		})})},
-		{"store", with(app, object{"store": object{"backend": "redis"}})},
-		{"listener", with(app, object{"activation": object{"gateway_id": "never"}})},
+		{"store", with(app, testbed.Object{"store": testbed.Object{"backend": "redis"}})},
+		{"listener", with(app, testbed.Object{"activation": testbed.Object{"gateway_id": "never"}})},
 	}
 	r.rejected++
 	failure := failures[r.rejected%len(failures)]
 	running := r.running(t)
 	before := r.Config
-	rejected := with(apps, object{"dsapp": failure.app})
+	rejected := with(apps, testbed.Object{"dsapp": failure.app})
 	if failure.name == "listener" {
-		// The app itself starts.
-		http := apps["http"].(object)
-		rejected["http"] = with(http, object{"servers": with(http["servers"].(object), object{
-			"taken": object{"listen": []string{r.taken}, "automatic_https": object{"disable": true}},
+		// Only the listener fails, after the app has started.
+		http := apps["http"].(testbed.Object)
+		rejected["http"] = with(http, testbed.Object{"servers": with(http["servers"].(testbed.Object), testbed.Object{
+			"taken": testbed.Object{"listen": []string{r.taken}, "automatic_https": testbed.Object{"disable": true}},
 		})})
 	}
-	r.Config = with(r.Config, object{"apps": rejected})
-	status, body := r.gateway.load(t)
+	r.Config = with(r.Config, testbed.Object{"apps": rejected})
+	status, body := r.Gateway.TryLoad(t)
 	r.Config = before
 	assert.Equal(t, http.StatusBadRequest, status, "%s: %s", failure.name, body)
 	assert.Equal(t, running, r.running(t), "%s: what was rejected runs", failure.name)
 }
 
-// running gives the configuration that the process runs with.
-func (g *gateway) running(t *testing.T) string {
+// running returns the configuration of the process.
+func (r *reloads) running(t *testing.T) string {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.Admin+"/config/", nil)
+	config, err := r.AskAdmin(t.Context(), "/config/")
 	require.NoError(t, err)
-	resp, err := askAdmin(r)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return string(body)
+	return config
 }
 
-// generationPath answers with the name of the configuration.
+// generationPath is answered with the name of the configuration.
 const generationPath = "/generation"
 
-// LoadAs loads the configuration under a name and waits until it serves: right
-// after a reload an open connection can still be served by the one before.
-func (g *gateway) LoadAs(t *testing.T, name string) {
+// loadAs loads the configuration under a name and waits until it serves: right after a reload,
+// an open connection can still be served by the one before.
+func loadAs(t *testing.T, g *testbed.Gateway, name string) {
 	t.Helper()
-	server := g.Config["apps"].(object)["http"].(object)["servers"].(object)["gateway"].(object)
-	routes := server["routes"].([]object)
-	server["routes"] = append(routes[:1:1], object{
-		"match":  []object{{"path": []string{generationPath}}},
-		"handle": []object{{"handler": "static_response", "body": name}},
+	server := g.HTTPServer()
+	routes := server["routes"].([]testbed.Object)
+	server["routes"] = append(routes[:1:1], testbed.Object{
+		"match":  []testbed.Object{{"path": []string{generationPath}}},
+		"handle": []testbed.Object{{"handler": "static_response", "body": name}},
 	})
 	g.Load(t)
-	poll(t, "configuration "+name, func() bool {
+	poll.Until(t, "configuration "+name, func() bool {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.URL+generationPath, nil)
 		require.NoError(t, err)
-		_, _, body, err := g.Do(r)
-		return err == nil && body == name
+		got, err := g.Do(r)
+		return err == nil && got.Body == name
 	})
 }
 
-// A client that tried too many keys stays blocked over reloads, with and without
-// a change of something else.
+// A client that is blocked for too many wrong keys stays blocked over reloads, with and without
+// other changes.
 func TestFailedKeysOutliveReloads(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		dsapp["limits"] = object{"failed_keys_per_minute": 1, "exchanges_per_minute": 0, "registrations_per_minute": 0}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["limits"] = testbed.Object{"failed_keys_per_minute": 1, "exchanges_per_minute": 0, "registrations_per_minute": 0}
 	})
-	poll(t, "the block", func() bool {
-		status, _ := g.Call(t, serverTimePath, "no-such-front-end-key", "")
+	poll.Until(t, "the block", func() bool {
+		status, _ := g.Call(t, testbed.ServerTimePath, "no-such-front-end-key", "")
 		return status == http.StatusTooManyRequests
 	})
 	blocked := func(when string) {
 		t.Helper()
-		status, answer := g.Call(t, serverTimePath, frontEndKey, "")
+		status, answer := g.Call(t, testbed.ServerTimePath, testbed.FrontEndKey, "")
 		assert.Equal(t, http.StatusTooManyRequests, status, "%s: %s", when, answer)
 	}
 	blocked("before")
-	g.LoadAs(t, "same")
+	loadAs(t, g, "same")
 	blocked("after a reload")
-	g.app()["activation"] = object{"gateway_id": "GATEWAY2"}
-	g.LoadAs(t, "changed")
+	g.App()["activation"] = testbed.Object{"gateway_id": "GATEWAY2"}
+	loadAs(t, g, "changed")
 	blocked("after a change")
-	g.app()["activation"] = object{"profile": "no-such-profile"}
-	status, body := g.load(t)
+	g.App()["activation"] = testbed.Object{"profile": "no-such-profile"}
+	status, body := g.TryLoad(t)
 	require.Equal(t, http.StatusBadRequest, status, body)
 	blocked("after a rejected change")
-	// The block is one of this limit and of nothing else.
-	g.app()["activation"] = object{}
-	g.app()["limits"].(object)["failed_keys_per_minute"] = 0
-	g.LoadAs(t, "unlimited")
-	status, body = g.Call(t, serverTimePath, frontEndKey, "")
+	// Only this limit blocks.
+	g.App()["activation"] = testbed.Object{}
+	g.App()["limits"].(testbed.Object)["failed_keys_per_minute"] = 0
+	loadAs(t, g, "unlimited")
+	status, body = g.Call(t, testbed.ServerTimePath, testbed.FrontEndKey, "")
 	assert.Equal(t, http.StatusOK, status, body)
 }
 
-// hold lets the next command of a kind wait at the authentication server: held is
-// closed when it is there, and it goes on with release.
-func (o *oas) hold(t *testing.T, command string) (held <-chan struct{}, release func()) {
+// holdCommand has the next command of an operation wait at the authentication server. The
+// channel held is closed when it has arrived; release lets it go on.
+func holdCommand(t *testing.T, o *testbed.Server, command string) (held <-chan struct{}, release func()) {
 	t.Helper()
 	arrived, released := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	o.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return false
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if !bytes.Contains(body, []byte(command)) {
+		if !strings.Contains(testbed.ReadCommand(r), command) {
 			return false
 		}
 		once.Do(func() {
@@ -337,50 +317,49 @@ func (o *oas) hold(t *testing.T, command string) (held <-chan struct{}, release 
 	return arrived, release
 }
 
-// A request that waits for the authentication server while its configuration is
-// replaced gets its right answer, and what it stores counts: also if the new
-// configuration has other settings for the same store and other addresses for the
-// authentication server, and others come and go meanwhile.
+// A request that waits for the authentication server while its configuration is replaced gets
+// the right answer, and what it stores counts. That holds if the new configuration has other
+// settings for the same store and another address of the authentication server, and while
+// further configurations follow.
 func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
+	certs := testbed.Certificates(t)
 	for _, store := range []string{"embedded", "redis"} {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			server := startOAS(t, certs)
-			// The same server under another address.
-			moved := serveOAS(t, certs, server.Server)
+			server := testbed.StartServer(t, certs)
+			// The same server has a second address.
+			moved := testbed.Serve(t, certs, server.Server)
 			var redis *redistest.Server
-			g := startGateway(t, certs, server.URL, func(dsapp object) {
-				dsapp["authentication_servers"].(object)["timeout"] = "30s"
+			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
 				if store == "redis" {
 					redis = redistest.Start(t)
-					dsapp["store"] = object{"backend": "redis", "addresses": []string{redis.Addr()}}
+					dsapp["store"] = testbed.RedisStore(redis.Addr())
 				}
 			})
 			replace := func(name string) {
-				app := g.app()
+				app := g.App()
 				if redis != nil {
-					app["store"].(object)["timeout"] = strconv.Itoa(1000+len(name)) + "ms"
+					app["store"].(testbed.Object)["timeout"] = strconv.Itoa(60_000+len(name)) + "ms"
 				}
-				servers := app["authentication_servers"].(object)
-				servers["dial_timeout"] = strconv.Itoa(1000+len(name)) + "ms"
-				servers["instances"] = []object{{"name": "primary", "url": moved.URL}, {"name": "added", "url": "https://" + freeport.Address(t)}}
-				g.LoadAs(t, name)
+				servers := app["authentication_servers"].(testbed.Object)
+				servers["dial_timeout"] = strconv.Itoa(60_000+len(name)) + "ms"
+				servers["instances"] = []testbed.Object{{"name": "primary", "url": moved.URL}, {"name": "added", "url": "https://" + freeport.Address(t)}}
+				loadAs(t, g, name)
 			}
-			a := g.activated(t)
+			a := g.ActivatedDevice(t)
 
-			// A registration, which is stored after the command.
-			held, release := server.hold(t, "PROVISIONCMD_MDL_REGISTER")
-			var registered registration
+			// A registration is stored after the command.
+			held, release := holdCommand(t, server, "PROVISIONCMD_MDL_REGISTER")
+			var registered testbed.Registration
 			done := make(chan error, 1)
 			phone := g.Phone()
 			go func() {
-				r, err := phone.RegisterUser(t.Context(), backEndKey, sandbox.UserRegistration{UserID: userID, Domain: domain, StaticPassword: staticPassword})
-				registered = registration{Identifier: r.RegistrationIdentifier, Password: r.ActivationPassword}
+				r, err := phone.RegisterUser(t.Context(), testbed.BackEndKey, sandbox.UserRegistration{UserID: testbed.UserID, Domain: testbed.Domain, StaticPassword: testbed.StaticPassword})
+				registered = testbed.Registration{Identifier: r.RegistrationIdentifier, Password: r.ActivationPassword}
 				done <- err
 			}()
-			awaitHeld(t, held)
+			poll.Receive(t, "the command", held)
 			replace("one")
 			replace("another")
 			var clients int
@@ -390,112 +369,34 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 			_, err := g.Phone().Authenticate(t.Context(), a)
 			require.NoError(t, err, "the new configuration serves")
 			release()
-			require.NoError(t, endOf(done))
+			require.NoError(t, poll.Receive(t, "the end of the call", done))
 			_, err = g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
 			require.NoError(t, err)
 			if redis != nil {
-				poll(t, "the store of the old configuration to be closed", func() bool { return redisClients(t, redis) < clients+2 })
+				poll.Until(t, "the store of the old configuration to be closed", func() bool { return redisClients(t, redis) < clients+2 })
 			}
 
-			// A retrieval, which is remembered after the command.
-			s := kinds[0]
-			key, outcome := ask(t, moved, s, a)
-			held, release = moved.hold(t, s.retrieveCommand)
+			// The owner of a request is stored after the command.
+			s := testbed.Login
+			key, outcome := testbed.Ask(t, moved, s, a)
+			held, release = holdCommand(t, moved, s.RetrieveCommand)
 			message := make(chan sandbox.RetrievedRequest, 1)
 			go func() {
 				pending, err := phone.Retrieve(t.Context(), sandbox.KindLogin, a, key)
 				message <- pending
 				done <- err
 			}()
-			awaitHeld(t, held)
+			poll.Receive(t, "the command", held)
 			replace("a third")
 			release()
-			require.NoError(t, endOf(done))
-			_, answer := g.retrieve(t, s, frontEndKey, a.SerialNumber, key)
-			assert.Equal(t, notFound, answer)
+			require.NoError(t, poll.Receive(t, "the end of the call", done))
+			_, answer := g.Retrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
+			assert.Equal(t, testbed.NotFound, answer)
 			signature, err := a.Sign((<-message).Message)
 			require.NoError(t, err)
-			_, answer = g.complete(t, s, key, signature)
+			_, answer = g.Complete(t, s, key, signature)
 			assert.Contains(t, answer, "STAT_SUCCESS")
 			require.NoError(t, outcome())
 		})
-	}
-}
-
-// An instance whose breaker is open gets no command before the cooldown has ended,
-// whatever is loaded meanwhile.
-func TestBreakersOutliveReloads(t *testing.T) {
-	t.Parallel()
-	const cooldown = 10 * time.Second
-	certs := certificates(t)
-	server := startOAS(t, certs)
-	var commands atomic.Int64
-	var broken atomic.Bool
-	server.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
-		commands.Add(1)
-		if broken.Load() {
-			w.WriteHeader(http.StatusInternalServerError)
-			return true
-		}
-		return false
-	})
-	g := startGateway(t, certs, server.URL, func(dsapp object) {
-		servers := dsapp["authentication_servers"].(object)
-		servers["breaker"] = object{"failures": 3, "cooldown": cooldown.String()}
-		servers["probe_interval"] = "0s"
-	})
-	g.Register(t)
-
-	broken.Store(true)
-	opening := time.Now()
-	for range 3 {
-		status, answer := g.Call(t, registerPath, backEndKey, userBody)
-		require.Equal(t, http.StatusBadGateway, status, answer)
-	}
-	broken.Store(false)
-	seen := commands.Load()
-	closed := func(when string) {
-		t.Helper()
-		status, answer := g.Call(t, registerPath, backEndKey, userBody)
-		assert.Equal(t, http.StatusServiceUnavailable, status, "%s: %s", when, answer)
-		assert.Equal(t, seen, commands.Load(), "%s: a command arrived", when)
-	}
-	closed("before")
-	g.LoadAs(t, "same")
-	closed("after a reload")
-	servers := g.app()["authentication_servers"].(object)
-	servers["timeout"], servers["max_connections"] = "6s", 7
-	servers["breaker"].(object)["failures"] = 1000
-	servers["instances"] = []object{{"name": "renamed", "url": server.URL}}
-	g.LoadAs(t, "changed")
-	closed("after a change")
-	servers["deployment"] = "no-such-deployment"
-	status, body := g.load(t)
-	require.Equal(t, http.StatusBadRequest, status, body)
-	closed("after a rejected change")
-
-	poll(t, "the breaker to let a command through", func() bool {
-		status, _ := g.Call(t, registerPath, backEndKey, userBody)
-		return status == http.StatusOK
-	})
-	assert.GreaterOrEqual(t, time.Since(opening), cooldown)
-	assert.Equal(t, seen+1, commands.Load(), "the first command that was let through worked")
-}
-
-func awaitHeld(t *testing.T, c <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-c:
-	case <-time.After(deadline):
-		require.Fail(t, "timed out")
-	}
-}
-
-func endOf(c <-chan error) error {
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(deadline):
-		return errors.New("timed out")
 	}
 }

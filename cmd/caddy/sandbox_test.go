@@ -14,12 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// The sandbox comes up with nothing else installed, prints what to try, and
-// what it prints works: the phone is activated, a wrong password is refused,
-// three refusals burn the registration, and the phone answers what the bank's
-// application server asks.
+// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
+// activated, a wrong password is refused, three refusals burn the registration, and the phone
+// answers the requests of the bank's application server.
 func TestSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -27,32 +29,29 @@ func TestSandbox(t *testing.T) {
 	require.NoError(t, err)
 	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
-	env := environment(t.TempDir())
-	out := new(logs)
-	sandbox := exec.CommandContext(t.Context(), caddyBinary, "dsapp", "sandbox", "--dir", dir,
-		"--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
-	sandbox.Env = env
-	sandbox.Stdout, sandbox.Stderr = out, out
-	sandbox.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	env := testbed.Environment(t.TempDir())
+	out := new(output.Buffer)
+	sandbox := testbed.Program(env, out, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
 	require.NoError(t, sandbox.Start())
 	exited := make(chan error, 1)
 	go func() { exited <- sandbox.Wait() }()
-	poll(t, "the sandbox to run", func() bool {
+	t.Cleanup(func() { _ = sandbox.Process.Kill() })
+	poll.Until(t, "the sandbox to run", func() bool {
 		select {
 		case err := <-exited:
 			require.NoError(t, err, out.String())
 		default:
 		}
-		// The last line of what it prints.
+		// This is the last line that it prints.
 		return strings.Contains(out.String(), "/pushes\n")
 	})
 
-	// The commands as printed.
+	// These are the commands as printed.
 	text := out.String()
 	printed := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp phone .*)$`).FindAllStringSubmatch(text, -1)
 	require.NotEmpty(t, printed, text)
 	phone := func(arguments ...string) (string, int) {
-		return command(t, env, append(strings.Fields(printed[0][1]), arguments...)...)
+		return testbed.Run(t, env, append(strings.Fields(printed[0][1]), arguments...)...)
 	}
 
 	activated, code := phone()
@@ -73,13 +72,13 @@ func TestSandbox(t *testing.T) {
 
 	answersRequests(t, env, text)
 
-	// curl plays the bank's site as printed.
+	// curl is the bank's site, as printed.
 	curl := regexp.MustCompile(`(?s)curl (.*?DSAPPSRPRegister)`).FindString(text)
 	require.NotEmpty(t, curl, text)
 	shell := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(curl, "curl ", "curl -sS ", 1))
 	answer, err := shell.CombinedOutput()
 	require.NoError(t, err, string(answer))
-	var decoded struct{ Result registration }
+	var decoded struct{ Result testbed.Registration }
 	require.NoError(t, json.Unmarshal(answer, &decoded), string(answer))
 	registered := decoded.Result
 
@@ -97,8 +96,8 @@ func TestSandbox(t *testing.T) {
 	assert.FileExists(t, filepath.Join(dir, "dsapp.db"))
 }
 
-// answersRequests runs the printed commands by which the application server asks
-// and the phone answers.
+// answersRequests runs the printed commands with which the application server asks and the
+// phone answers.
 func answersRequests(t *testing.T, env []string, text string) {
 	t.Helper()
 	printed := func(what string) []string {
@@ -114,17 +113,16 @@ func answersRequests(t *testing.T, env []string, text string) {
 		{"sandbox request-login", "phone login", true},
 		{"sandbox request-signature", "phone cancel", false},
 	} {
-		out := new(logs)
-		asking := exec.CommandContext(t.Context(), caddyBinary, printed(c.ask)...)
-		asking.Env, asking.Stdout, asking.Stderr = env, out, out
-		asking.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out := new(output.Buffer)
+		asking := testbed.Program(env, out, printed(c.ask)...)
 		require.NoError(t, asking.Start())
+		t.Cleanup(func() { _ = asking.Process.Kill() })
 		exited := make(chan error, 1)
 		go func() { exited <- asking.Wait() }()
 
-		// The push can be on its way yet.
-		poll(t, c.answer, func() bool {
-			_, code := command(t, env, printed(c.answer)...)
+		// The push may not have arrived yet.
+		poll.Until(t, c.answer, func() bool {
+			_, code := testbed.Run(t, env, printed(c.answer)...)
 			return code == 0
 		})
 		err := <-exited
@@ -134,6 +132,6 @@ func answersRequests(t *testing.T, env []string, text string) {
 			require.Error(t, err, "a rejection is no success: %s", out)
 		}
 	}
-	authenticated, code := command(t, env, printed("phone authenticate")...)
+	authenticated, code := testbed.Run(t, env, printed("phone authenticate")...)
 	assert.Zero(t, code, authenticated)
 }

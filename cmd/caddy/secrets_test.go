@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -14,32 +15,34 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// No secret appears in a log at DEBUG, in the configuration that the admin
-// endpoint shows, in the body of a failure or, in clear, in the store.
+// No secret appears in a log at DEBUG, in the configuration of the admin endpoint, in the body
+// of a failure or, in clear, in the store.
 func TestSecretsStaySecret(t *testing.T) {
 	t.Parallel()
-	certs := certificates(t)
-	server := startOAS(t, certs)
+	certs := testbed.Certificates(t)
+	server := testbed.StartServer(t, certs)
 	redis := redistest.Start(t, "--user", "gateway", "on", ">a-redis-password-0", "~*", "&*", "+@all")
 	for _, backend := range []string{"embedded", "redis"} {
 		t.Run(backend, func(t *testing.T) {
 			dir := t.TempDir()
-			g := startGateway(t, certs, server.URL, func(dsapp object) {
-				dsapp["store"] = object{"backend": "embedded", "path": filepath.Join(dir, "dsapp.db")}
+			g := testbed.StartGateway(t, certs, server.URL, func(dsapp testbed.Object) {
+				dsapp["store"] = testbed.Object{"backend": "embedded", "path": filepath.Join(dir, "dsapp.db")}
 				if backend == "redis" {
 					secret := filepath.Join(dir, "redis-password")
 					require.NoError(t, os.WriteFile(secret, []byte("a-redis-password-0\n"), 0o600))
-					dsapp["store"] = object{
+					dsapp["store"] = testbed.Object{
 						"backend": "redis", "addresses": []string{redis.Addr()}, "username": "gateway", "password": "{file." + secret + "}",
 					}
 				}
 			})
 
 			secrets := map[string]string{
-				"front-end key": frontEndKey, "back-end key": backEndKey, "sealing key": sealingKey,
-				"static password": staticPassword, "wrong static password": "another static password",
+				"front-end key": testbed.FrontEndKey, "back-end key": testbed.BackEndKey, "sealing key": testbed.SealingKey,
+				"static password": testbed.StaticPassword, "wrong static password": "another static password",
 				"wrong key": "no-such-front-end-key", "redis password": "a-redis-password-0",
 			}
 			var failures []string
@@ -51,7 +54,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				return answer
 			}
 
-			// Every service, with success; what the phone learns is secret.
+			// Every service succeeds once. What the phone gets is secret.
 			registered := g.Register(t)
 			secrets["activation password"] = registered.Password
 			secrets["activation image"] = registered.Image
@@ -62,25 +65,25 @@ func TestSecretsStaySecret(t *testing.T) {
 
 			second := g.Register(t)
 			secrets["second activation password"] = second.Password
-			c, salt, public := begin(t, g, second.Identifier, second.Password)
+			c, salt, public := g.BeginExchange(t, second.Identifier, second.Password)
 			evidence, err := c.Prove(salt, public)
 			require.NoError(t, err)
-			_, answer := prove(t, g, second.Identifier, evidence)
+			_, answer := g.Prove(t, second.Identifier, evidence)
 			var proof struct {
 				Result struct{ ServerEvidenceMessage, EncryptedLicenseActivationMessage, Mac string }
 			}
 			require.NoError(t, json.Unmarshal([]byte(answer), &proof))
 			serverEvidence := proof.Result.ServerEvidenceMessage
-			secrets["evidence"], secrets["server evidence"] = upperHex(evidence), serverEvidence
+			secrets["evidence"], secrets["server evidence"] = testbed.UpperHex(evidence), serverEvidence
 			secrets["sealed activation message"] = proof.Result.EncryptedLicenseActivationMessage
-			key, err := c.Confirm(decode(t, serverEvidence))
+			key, err := c.Confirm(digits.Decode(t, serverEvidence))
 			require.NoError(t, err)
-			secrets["session key"] = upperHex(key)
+			secrets["session key"] = testbed.UpperHex(key)
 			profile, err := srp.LookupProfile(srp.DefaultProfile)
 			require.NoError(t, err)
-			secrets["verifier"] = upperHex(profile.Verifier(second.Identifier, second.Password, salt))
+			secrets["verifier"] = testbed.UpperHex(profile.Verifier(second.Identifier, second.Password, salt))
 
-			offline := call("/rest/v2/provisioning/MdlRegister", backEndKey, `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`)
+			offline := call("/rest/v2/provisioning/MdlRegister", testbed.BackEndKey, `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`)
 			var decoded struct {
 				Result struct{ ActivationMessageImage string }
 			}
@@ -88,38 +91,35 @@ func TestSecretsStaySecret(t *testing.T) {
 			secrets["activation message"] = decoded.Result.ActivationMessageImage
 			require.NotEmpty(t, decoded.Result.ActivationMessageImage)
 
-			// Every way to fail.
-			call(registerPath, backEndKey, strings.Replace(userBody, "a static", "another static", 1))
-			call(registerPath, backEndKey, `{"userID":"jane.doe;","staticPassword":"a static password"}`)
-			call(registerPath, backEndKey, `{"userID":"jane.doe","staticPassword":["a static password"]}`)
-			call(registerPath, backEndKey, `{"userID":"jane.doe","staticPassword":"a static password","staticPassword":"a static password"}`)
-			call(registerPath, backEndKey, userBody+"a static password")
-			call(registerPath, frontEndKey, userBody)
-			call(serverTimePath, "no-such-front-end-key", "")
-			call(activationDataPath, frontEndKey, `{"registrationIdentifier":"`+second.Identifier+`","clientEvidenceMessage":"`+upperHex(evidence)+`"}`)
-			call(ephemeralKeyPath, frontEndKey, `{"registrationIdentifier":"`+second.Identifier+`","clientEphemeralPublicKey":"`+upperHex(key)+`X"}`)
-			call("/rest/v2/unknown?password=a%20static%20password", frontEndKey, userBody)
+			// Calls fail in every way.
+			call(testbed.RegisterPath, testbed.BackEndKey, strings.Replace(testbed.RegisterBody, "a static", "another static", 1))
+			call(testbed.RegisterPath, testbed.BackEndKey, `{"userID":"jane.doe;","staticPassword":"a static password"}`)
+			call(testbed.RegisterPath, testbed.BackEndKey, `{"userID":"jane.doe","staticPassword":["a static password"]}`)
+			call(testbed.RegisterPath, testbed.BackEndKey, `{"userID":"jane.doe","staticPassword":"a static password","staticPassword":"a static password"}`)
+			call(testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody+"a static password")
+			call(testbed.RegisterPath, testbed.FrontEndKey, testbed.RegisterBody)
+			call(testbed.ServerTimePath, "no-such-front-end-key", "")
+			call(testbed.ActivationDataPath, testbed.FrontEndKey, `{"registrationIdentifier":"`+second.Identifier+`","clientEvidenceMessage":"`+testbed.UpperHex(evidence)+`"}`)
+			call(testbed.EphemeralKeyPath, testbed.FrontEndKey, `{"registrationIdentifier":"`+second.Identifier+`","clientEphemeralPublicKey":"`+testbed.UpperHex(key)+`X"}`)
+			call("/rest/v2/unknown?password=a%20static%20password", testbed.FrontEndKey, testbed.RegisterBody)
 			server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				// A server that echoes what it got.
+				// This server echoes the command.
 				w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 				_, _ = io.Copy(w, r.Body)
 				return true
 			})
-			call(registerPath, backEndKey, userBody)
+			call(testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
 			server.Intercept(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
-			call(registerPath, backEndKey, userBody)
+			call(testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
 			server.Intercept(nil)
 			require.NotEmpty(t, failures)
 
-			resp, err := http.Get("http://" + g.Admin + "/config/")
+			config, err := g.AskAdmin(t.Context(), "/config/")
 			require.NoError(t, err)
-			defer resp.Body.Close()
-			config, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.Contains(t, string(config), "{env.TEST_FRONT_END_KEY}")
+			require.Contains(t, config, "{env.TEST_FRONT_END_KEY}")
 
 			places := map[string]string{
-				"log": g.Logs.String(), "configuration": string(config), "failures": strings.Join(failures, "\n"),
+				"log": g.Logs.String(), "configuration": config, "failures": strings.Join(failures, "\n"),
 			}
 			if backend == "redis" {
 				places["store"] = dump(t, redis)
@@ -136,10 +136,10 @@ func TestSecretsStaySecret(t *testing.T) {
 				for name, secret := range secrets {
 					require.NotEmpty(t, secret, name)
 					for form, s := range map[string]string{
-						"": secret, " in lower case": strings.ToLower(secret), " as bytes": raw(secret),
-						" in an Authorization header": strings.TrimPrefix(basic(secret+":"), "Basic "),
+						"": secret, " in lower case": strings.ToLower(secret), " as bytes": bytesOf(secret),
+						" in an Authorization header": strings.TrimPrefix(testbed.BasicAuth(secret+":"), "Basic "),
 					} {
-						// Not an assertion that would print both.
+						// An assertion would print both.
 						if s != "" && strings.Contains(text, s) {
 							t.Errorf("the %s%s is in the %s", name, form, place)
 						}
@@ -150,14 +150,16 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-func decode(t *testing.T, digits string) []byte {
-	t.Helper()
-	b := []byte(raw(digits))
-	require.NotEmpty(t, b)
-	return b
+// bytesOf returns the bytes that hexadecimal digits stand for, and nothing for other text.
+func bytesOf(digits string) string {
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
 
-// dump returns everything that a Redis server holds.
+// dump returns all that a Redis server holds.
 func dump(t *testing.T, s *redistest.Server) string {
 	t.Helper()
 	var all strings.Builder

@@ -7,79 +7,80 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// Requests whose end two programs could see at different places are refused, or
-// have the one end that RFC 9112, section 6.3, gives them; then the connection says
-// nothing more than that one answer.
+// Requests whose end two programs could see at different places are refused, or end where RFC
+// 9112, section 6.3, says. In both cases nothing but that one answer comes on the connection.
 func TestRequestSmuggling(t *testing.T) {
 	t.Parallel()
 	g := startBesieged(t, nil)
-	inner := message(serverTimePath, frontEndKey, "")
-	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(onlineBody), onlineBody)
-	length := fmt.Sprintf("Content-Length: %d", len(onlineBody))
+	inner := testbed.HTTP1Request(testbed.ServerTimePath, testbed.FrontEndKey, "")
+	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(testbed.LoginBody), testbed.LoginBody)
+	length := fmt.Sprintf("Content-Length: %d", len(testbed.LoginBody))
 	for name, text := range map[string]string{
-		"two lengths":             message(onlinePath, frontEndKey, onlineBody+inner, length, fmt.Sprintf("Content-Length: %d", len(onlineBody)+len(inner))),
-		"a list of lengths":       message(onlinePath, frontEndKey, onlineBody+inner, length+", 3"),
-		"negative length":         message(onlinePath, frontEndKey, onlineBody, "Content-Length: -1"),
-		"length with a sign":      message(onlinePath, frontEndKey, onlineBody, "Content-Length: +5"),
-		"length in hex":           message(onlinePath, frontEndKey, onlineBody, "Content-Length: 0x41"),
-		"unknown coding":          message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: xchunked"),
-		"two codings":             message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
-		"space before colon":      message(onlinePath, frontEndKey, onlineBody, "Content-Length : 3"),
-		"bare CR":                 message(onlinePath, frontEndKey, onlineBody, length, "X: y\rTransfer-Encoding: chunked"),
-		"NUL":                     message(onlinePath, frontEndKey, onlineBody, length, "X: \x00"),
-		"bare LF in a chunk size": message(onlinePath, frontEndKey, strings.Replace(chunked, "\r\n", "\n", 1), "Transfer-Encoding: chunked"),
-		"no end of a chunk":       message(onlinePath, frontEndKey, fmt.Sprintf("%x\r\n%sxx0\r\n\r\n", len(onlineBody), onlineBody), "Transfer-Encoding: chunked"),
-		"bad chunk size":          message(onlinePath, frontEndKey, "-1\r\n\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
-		"huge chunk size":         message(onlinePath, frontEndKey, "FFFFFFFFFFFFFFFFF\r\n", "Transfer-Encoding: chunked"),
-		"no host":                 strings.Replace(message(onlinePath, frontEndKey, onlineBody), "Host: localhost\r\n", "", 1),
-		"two hosts":               message(onlinePath, frontEndKey, onlineBody, length, "Host: elsewhere"),
+		"two lengths":             testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody+inner, length, fmt.Sprintf("Content-Length: %d", len(testbed.LoginBody)+len(inner))),
+		"a list of lengths":       testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody+inner, length+", 3"),
+		"negative length":         testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, "Content-Length: -1"),
+		"length with a sign":      testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, "Content-Length: +5"),
+		"length in hex":           testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, "Content-Length: 0x41"),
+		"unknown coding":          testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: xchunked"),
+		"two codings":             testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
+		"space before colon":      testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, "Content-Length : 3"),
+		"bare CR":                 testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, "X: y\rTransfer-Encoding: chunked"),
+		"NUL":                     testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, "X: \x00"),
+		"bare LF in a chunk size": testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, strings.Replace(chunked, "\r\n", "\n", 1), "Transfer-Encoding: chunked"),
+		"no end of a chunk":       testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, fmt.Sprintf("%x\r\n%sxx0\r\n\r\n", len(testbed.LoginBody), testbed.LoginBody), "Transfer-Encoding: chunked"),
+		"bad chunk size":          testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "-1\r\n\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+		"huge chunk size":         testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "FFFFFFFFFFFFFFFFF\r\n", "Transfer-Encoding: chunked"),
+		"no host":                 strings.Replace(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody), "Host: localhost\r\n", "", 1),
+		"two hosts":               testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, "Host: elsewhere"),
 	} {
-		w := g.dial(t, "http/1.1")
-		w.say(text + inner)
-		got := w.hear()
-		assert.GreaterOrEqual(t, got.status, 400, name)
-		assert.Less(t, got.status, 600, name)
-		assert.True(t, got.last, name)
-		w.ended()
+		w := g.Dial(t, "http/1.1")
+		w.Say(text + inner)
+		got := w.Hear()
+		assert.GreaterOrEqual(t, got.Status, 400, name)
+		assert.Less(t, got.Status, 600, name)
+		assert.True(t, got.Last, name)
+		w.Ended()
 	}
-	// The coding decides, and the length is not believed. Whoever read the request by its
-	// length would go on at another place: the connection ends with the answer, also if
-	// there was no length (RFC 9112, section 6.1).
+	// The transfer coding decides, not the length. A program that went by the length would see
+	// the next request at another place: the connection is closed after the answer, even
+	// without a length (RFC 9112, section 6.1).
 	for name, tc := range map[string]struct {
 		status int
 		text   string
 	}{
-		"length and coding":        {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and length":        {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", length)},
-		"coding":                   {http.StatusOK, message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: Chunked")},
-		"coding and no key":        {http.StatusUnauthorized, message(onlinePath, "", chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and no service":    {http.StatusNotFound, message("/rest/v2/unknown", frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		"coding and another class": {http.StatusForbidden, message(registerPath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
-		// That version has no codings: the request is over with its header.
-		"coding of HTTP/1.0":        {http.StatusBadRequest, strings.Replace(message(onlinePath, frontEndKey, chunked, "Transfer-Encoding: chunked", "Connection: keep-alive"), "HTTP/1.1", "HTTP/1.0", 1)},
-		"coding and another method": {http.StatusMethodNotAllowed, strings.Replace(message(onlinePath, frontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked"), "POST", "PUT", 1)},
+		"length and coding":        {http.StatusOK, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and length":        {http.StatusOK, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: chunked", length)},
+		"coding":                   {http.StatusOK, testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: Chunked")},
+		"coding and no key":        {http.StatusUnauthorized, testbed.HTTP1Request(testbed.LoginPath, "", chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and no service":    {http.StatusNotFound, testbed.HTTP1Request("/rest/v2/unknown", testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		"coding and another class": {http.StatusForbidden, testbed.HTTP1Request(testbed.RegisterPath, testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked")},
+		// HTTP/1.0 has no transfer codings: the request ends with its header.
+		"coding of HTTP/1.0":        {http.StatusBadRequest, strings.Replace(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Transfer-Encoding: chunked", "Connection: keep-alive"), "HTTP/1.1", "HTTP/1.0", 1)},
+		"coding and another method": {http.StatusMethodNotAllowed, strings.Replace(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, chunked, "Content-Length: 3", "Transfer-Encoding: chunked"), "POST", "PUT", 1)},
 	} {
-		w := g.dial(t, "http/1.1")
-		w.say(tc.text + inner)
-		got := w.hear()
-		assert.Equal(t, tc.status, got.status, name)
-		assert.True(t, got.last, name)
-		w.ended()
+		w := g.Dial(t, "http/1.1")
+		w.Say(tc.text + inner)
+		got := w.Hear()
+		assert.Equal(t, tc.status, got.Status, name)
+		assert.True(t, got.Last, name)
+		w.Ended()
 	}
 	for name, text := range map[string]string{
 		// A line may end with LF alone (RFC 9112, section 2.2).
-		"bare LF":           strings.ReplaceAll(message(onlinePath, frontEndKey, "", length), "\r\n", "\n") + onlineBody,
-		"same length twice": message(onlinePath, frontEndKey, onlineBody, length, length),
-		// What is folded belongs to the value (RFC 9112, section 5.2).
-		"folded field": message(onlinePath, frontEndKey, onlineBody, length, "X: y\r\n Transfer-Encoding: chunked"),
+		"bare LF":           strings.ReplaceAll(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "", length), "\r\n", "\n") + testbed.LoginBody,
+		"same length twice": testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, length),
+		// A folded line belongs to the value before it (RFC 9112, section 5.2).
+		"folded field": testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody, length, "X: y\r\n Transfer-Encoding: chunked"),
 	} {
-		w := g.dial(t, "http/1.1")
-		w.say(text + inner)
-		first, second := w.hear(), w.hear()
-		assert.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{first.status, second.status}, name)
-		assert.Contains(t, second.body, "serverTime", name)
+		w := g.Dial(t, "http/1.1")
+		w.Say(text + inner)
+		first, second := w.Hear(), w.Hear()
+		assert.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{first.Status, second.Status}, name)
+		assert.Contains(t, second.Body, "serverTime", name)
 	}
-	g.serves(t)
+	g.Serves(t)
 }

@@ -34,9 +34,10 @@ lint: $(TOOLS)/golangci-lint ## Run go vet, the formatters and the linters.
 $(TOOLS)/golangci-lint:
 	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 
+# Go gives a package 10 minutes, which a machine with other work to do needs in part.
 .PHONY: test
 test: test-tools ## Install what the tests need and run them all.
-	@GO=$(GO) .ci/gotest ./...
+	@GO=$(GO) .ci/gotest -timeout 30m ./...
 
 # To make each interesting input smaller would take a minute by default, which nothing
 # is left of FUZZ_TIME after. On a busy machine Go 1.26 calls the end of that time a
@@ -63,7 +64,7 @@ bench: ## Run the benchmarks of the library.
 
 .PHONY: race
 race: test-tools ## Run all tests under the race detector.
-	@GO=$(GO) .ci/gotest -race ./...
+	@GO=$(GO) .ci/gotest -race -timeout 30m ./...
 
 .PHONY: purego
 purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.

@@ -55,7 +55,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
@@ -485,23 +484,6 @@ func clientIP(r *http.Request) netip.Addr {
 func setUser(r *http.Request, key apikey.Key) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", key.Name)
-	}
-}
-
-// setLogFields adds the service, the result and an exceeded limit to the access log.
-func setLogFields(r *http.Request, o restapi.Observation) {
-	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if !ok {
-		return
-	}
-	if o.Service != "" {
-		extra.Set(zap.String("dsapp_service", o.Service))
-	}
-	if o.Status != "" {
-		extra.Set(zap.String("dsapp_status", o.Status))
-	}
-	if o.Limit != "" {
-		extra.Set(zap.String("dsapp_limit", string(o.Limit)))
 	}
 }
 

@@ -3,9 +3,13 @@ package caddymodule
 import (
 	"context"
 	"log/slog"
+	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
 // newLogger returns Caddy's logger for the module that is being provisioned. It logs
@@ -42,6 +46,23 @@ func (h noStackTraceHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler.
 func (h noStackTraceHandler) WithGroup(name string) slog.Handler {
 	return noStackTraceHandler{h.Handler.WithGroup(name)}
+}
+
+// setLogFields adds the service, the result and an exceeded limit to the access log.
+func setLogFields(r *http.Request, o restapi.Observation) {
+	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	if o.Service != "" {
+		extra.Set(zap.String("dsapp_service", o.Service))
+	}
+	if o.Status != "" {
+		extra.Set(zap.String("dsapp_status", o.Status))
+	}
+	if o.Limit != "" {
+		extra.Set(zap.String("dsapp_limit", string(o.Limit)))
+	}
 }
 
 var _ slog.Handler = noStackTraceHandler{}

@@ -67,7 +67,9 @@
 //  1. Implement kernel and calculator in x_ARCH.go.
 //  2. If it has assembly, generate x_ARCH.s and x_stubs_ARCH.go by a program in
 //     _asm/x, with a go:generate line in x_ARCH.go.
-//  3. Add it to the variable implementations in implementations_ARCH.go.
+//  3. Add it to the variable implementations in implementations_ARCH.go. If it is the first
+//     kernel of its architecture, make that file and exclude the architecture from
+//     implementations_portable.go.
 //
 // The tests of kernels, and the benchmarks, then include it: they go through
 // implementations. TestAssembly and the regular expression assemblyProducts need the names

@@ -1,6 +1,7 @@
 package dsappgateway
 
 import (
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -55,6 +56,22 @@ func TestSOAPDependencies(t *testing.T) {
 	for _, dependency := range dependencies(t, soap) {
 		if strings.HasPrefix(dependency, module) && dependency != soap && dependency != module+"/dsapp/form" || dependency == "net/http" {
 			t.Errorf("%s depends on %s", soap, dependency)
+		}
+	}
+}
+
+// Production code imports nothing below internal, which has what tests share.
+func TestInternalIsForTests(t *testing.T) {
+	t.Parallel()
+	imports := productionImports(t)
+	if len(imports) < 20 {
+		t.Fatalf("production packages are %q", slices.Sorted(maps.Keys(imports)))
+	}
+	for from, direct := range imports {
+		for _, to := range direct {
+			if strings.HasPrefix(to, "internal/") {
+				t.Errorf("%s imports %s", from, to)
+			}
 		}
 	}
 }

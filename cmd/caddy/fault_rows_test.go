@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
@@ -43,7 +44,7 @@ var bomb = sync.OnceValue(func() string {
 
 // padding returns the beginning of an answer that goes on with padding.
 func padding(c *testbed.Command) string {
-	return testbed.EnvelopeStart + "<" + c.Element + ">" + testbed.ResultCodes + "<more>"
+	return testbed.EnvelopeStart + "<" + c.Element + ">" + soapanswer.Success + "<more>"
 }
 
 // trapConnections returns an address that must not be contacted, and counts its connections.
@@ -320,7 +321,7 @@ func answerFaults(forbidden string) []fault {
 			return strings.ReplaceAll(x.Answer(), x.Element, "logonResponse")
 		})},
 		{name: "success without codes", kind: faultBad, says: "resultCodes", Misconduct: with(func(x *testbed.Incoming) string {
-			return strings.Replace(x.Answer(), testbed.ResultCodes, "", 1)
+			return strings.Replace(x.Answer(), soapanswer.Success, "", 1)
 		})},
 
 		{name: "refusal", kind: faultRefusal, status: "STAT_USER_UNKNOWN", code: 4711, Misconduct: with(func(x *testbed.Incoming) string {

@@ -3,7 +3,6 @@ package authserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
 )
 
 // sample is a command and the answer of a server that carries it out, as in the vendor's
@@ -74,38 +74,16 @@ func result(members string) string {
 	return `<status>CODES<errorStack></errorStack></status><result>` + members + `</result>`
 }
 
-// success are the codes of a success.
-const success = `<resultCodes><returnCodeEnum>RET_SUCCESS</returnCodeEnum><statusCodeEnum>STAT_SUCCESS</statusCodeEnum>` +
-	`<returnCode>0</returnCode><statusCode>0</statusCode></resultCodes>`
+// The builders of answers.
+const success = soapanswer.Success
 
-// failed returns the codes of a refusal.
-func failed(status string, code int) string {
-	return fmt.Sprintf(`<resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
-		`<returnCode>-1</returnCode><statusCode>%d</statusCode></resultCodes>`, status, code)
-}
-
-// envelope returns a SOAP 1.1 answer as the server writes it.
-func envelope(body string) string {
-	return `<?xml version="1.0" encoding="UTF-8"?>
-<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"` +
-		` xmlns:xsd="http://www.w3.org/2001/XMLSchema"><SOAP-ENV:Body>` + body + `</SOAP-ENV:Body></SOAP-ENV:Envelope>`
-}
-
-func attribute(id, value string) string {
-	return `<attributes><value xsi:type="xsd:string">` + value + `</value><attributeID>` + id + `</attributeID></attributes>`
-}
-
-// provisioned returns a successful answer of provisioningExecute.
-func provisioned(list ...string) string {
-	return envelope(`<p:provisioningExecuteResponse xmlns:p="urn:x">` + strings.Replace(attributes(list...), "CODES", success, 1) + `</p:provisioningExecuteResponse>`)
-}
-
-// refused returns an unsuccessful answer of provisioningExecute.
-func refused(returnEnum, statusEnum string, returnCode, statusCode int, stack string) string {
-	codes := fmt.Sprintf(`<resultCodes><returnCodeEnum>%s</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
-		`<returnCode>%d</returnCode><statusCode>%d</statusCode></resultCodes>`, returnEnum, statusEnum, returnCode, statusCode)
-	return envelope(`<p:provisioningExecuteResponse xmlns:p="urn:x"><results>` + codes + `<resultAttribute/>` + stack + `</results></p:provisioningExecuteResponse>`)
-}
+var (
+	failed      = soapanswer.Failed
+	envelope    = soapanswer.Envelope
+	attribute   = soapanswer.Attribute
+	provisioned = soapanswer.Provisioned
+	refused     = soapanswer.Refused
+)
 
 const statusOnly = `<status>CODES<errorStack/></status>`
 

@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
 )
 
-// Parts of answers in XML: what surrounds the body, and the result codes of a success.
+// What surrounds the body of an answer in XML.
 const (
 	EnvelopeStart = `<?xml version="1.0" encoding="UTF-8"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body>`
-
-	EnvelopeEnd = `</e:Body></e:Envelope>`
-	ResultCodes = `<resultCodes><returnCodeEnum>RET_SUCCESS</returnCodeEnum><statusCodeEnum>STAT_SUCCESS</statusCodeEnum>` +
-		`<returnCode>0</returnCode><statusCode>0</statusCode></resultCodes>`
+	EnvelopeEnd   = `</e:Body></e:Envelope>`
 )
 
 // Retries says to which instance a command may be sent again after a fault.
@@ -101,13 +100,12 @@ var answerCount atomic.Int64
 
 // Answer returns a success in XML.
 func (c *Command) Answer() string {
-	return EnvelopeStart + "<" + c.Element + ">" + ResultCodes + fmt.Sprintf(c.result, answerCount.Add(1)) + "</" + c.Element + ">" + EnvelopeEnd
+	return EnvelopeStart + "<" + c.Element + ">" + soapanswer.Success + fmt.Sprintf(c.result, answerCount.Add(1)) + "</" + c.Element + ">" + EnvelopeEnd
 }
 
 // Refusal returns a refusal in XML.
 func (c *Command) Refusal(status string, code int, description string) string {
-	return EnvelopeStart + "<" + c.Element + "><resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>" + status +
-		"</statusCodeEnum><returnCode>-1</returnCode><statusCode>" + strconv.Itoa(code) + "</statusCode></resultCodes><errorStack><errors><errorCode>" +
+	return EnvelopeStart + "<" + c.Element + ">" + soapanswer.Failed(status, code) + "<errorStack><errors><errorCode>" +
 		strconv.Itoa(code) + "</errorCode><errorDesc>" + description + "</errorDesc></errors></errorStack></" + c.Element + ">" + EnvelopeEnd
 }
 

@@ -2,50 +2,27 @@ package soap
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
 )
 
-// failed returns the codes of a refusal.
-func failed(status string, code int) string {
-	return fmt.Sprintf(`<resultCodes><returnCodeEnum>RET_FAILURE</returnCodeEnum><statusCodeEnum>%s</statusCodeEnum>`+
-		`<returnCode>-1</returnCode><statusCode>%d</statusCode></resultCodes>`, status, code)
-}
+// The builders of answers.
+const success = soapanswer.Success
 
-const success = `<resultCodes><returnCodeEnum>RET_SUCCESS</returnCodeEnum><statusCodeEnum>STAT_SUCCESS</statusCodeEnum>` +
-	`<returnCode>0</returnCode><statusCode>0</statusCode></resultCodes>`
+var (
+	failed      = soapanswer.Failed
+	envelope    = soapanswer.Envelope
+	attribute   = soapanswer.Attribute
+	provisioned = soapanswer.Provisioned
+	refused     = soapanswer.Refused
+)
 
 var succeeded = ResultCodes{ReturnCodeEnum: "RET_SUCCESS", StatusCodeEnum: "STAT_SUCCESS"}
-
-// envelope returns a SOAP 1.1 answer as the server writes it.
-func envelope(body string) string {
-	return `<?xml version="1.0" encoding="UTF-8"?>
-<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" xmlns:SOAP-ENC="http://schemas.xmlsoap.org/soap/encoding/"` +
-		` xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xmlns:xsd="http://www.w3.org/2001/XMLSchema"` +
-		` xmlns:PROV-TYPES="http://www.vasco.com/IdentikeyServer/IdentikeyTypes/Provisioning">` +
-		`<SOAP-ENV:Body>` + body + `</SOAP-ENV:Body></SOAP-ENV:Envelope>`
-}
-
-func attribute(id, value string) string {
-	return `<attributes><value xsi:type="xsd:string">` + value + `</value><attributeID>` + id + `</attributeID></attributes>`
-}
-
-// provisioned returns a successful answer of provisioningExecute.
-func provisioned(attributes ...string) string {
-	return envelope(`<PROV-TYPES:provisioningExecuteResponse><results xsi:type="PROVISIONING-TYPES:ProvisioningResults">` + success +
-		`<resultAttribute>` + strings.Join(attributes, "") + `</resultAttribute><errorStack/></results></PROV-TYPES:provisioningExecuteResponse>`)
-}
-
-// refused returns an unsuccessful answer of provisioningExecute.
-func refused(returnEnum, statusEnum string, returnCode, statusCode int, stack string) string {
-	return envelope(fmt.Sprintf(`<p:provisioningExecuteResponse xmlns:p="urn:x"><results><resultCodes><returnCodeEnum>%s</returnCodeEnum>`+
-		`<statusCodeEnum>%s</statusCodeEnum><returnCode>%d</returnCode><statusCode>%d</statusCode></resultCodes><resultAttribute/>%s</results></p:provisioningExecuteResponse>`,
-		returnEnum, statusEnum, returnCode, statusCode, stack))
-}
 
 // All variants of answers that servers are known to write are understood.
 func TestDecode(t *testing.T) {

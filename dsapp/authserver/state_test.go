@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -87,8 +88,7 @@ func TestStatus(t *testing.T) {
 					if reachable {
 						return nil
 					}
-					_, err := refusedDial(nil)
-					return err
+					return errors.New("connection refused")
 				}
 			}
 			s := newServers(t, Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 1, Cooldown: 5 * time.Second}})
@@ -122,7 +122,7 @@ func TestStatus(t *testing.T) {
 			server.set(sending(answering(registered)))
 			if probed {
 				ctx, stop := context.WithCancel(t.Context())
-				var ended = make(chan struct{})
+				ended := make(chan struct{})
 				go func() {
 					defer close(ended)
 					s.Watch(ctx, time.Second)

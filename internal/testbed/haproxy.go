@@ -55,7 +55,8 @@ func StartBalancer(t *testing.T, gateways ...*Gateway) *Balancer {
 		socket: filepath.Join(dir, "s"),
 	}
 	patience := fmt.Sprintf("%ds", int(poll.Patience.Seconds()))
-	config := fmt.Sprintf(`
+	var config strings.Builder
+	fmt.Fprintf(&config, `
 global
 	stats socket %s level user
 defaults
@@ -74,10 +75,10 @@ backend nodes
 	default-server ssl verify none check inter %s fall 1 rise 1
 `, b.socket, patience, patience, patience, patience, address, pem, HealthPath, checkInterval)
 	for i, g := range gateways {
-		config += fmt.Sprintf("\tserver node%d %s\n", i, strings.TrimPrefix(g.URL, "https://"))
+		fmt.Fprintf(&config, "\tserver node%d %s\n", i, strings.TrimPrefix(g.URL, "https://"))
 	}
 	path := filepath.Join(dir, "haproxy.cfg")
-	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(config.String()), 0o600))
 	cmd := exec.Command(program, "-db", "-f", path)
 	cmd.Stdout, cmd.Stderr = b.Logs, b.Logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -304,8 +304,7 @@ func TestRollingRestart(t *testing.T) {
 		g.LogLevel("WARN")
 		delete(g.HTTPServer(), "logs")
 		site := g.Config["apps"].(testbed.Object)["http"].(testbed.Object)
-		// The balancer checks ten times a second.
-		site["shutdown_delay"], site["grace_period"] = "3s", poll.Patience.String()
+		site["shutdown_delay"], site["grace_period"] = testbed.DetectionTime.String(), poll.Patience.String()
 		g.Start(t)
 		awaitHealth(t, g, http.StatusOK, "ready")
 		nodes = append(nodes, g)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,11 +30,19 @@ type Balancer struct {
 	socket string // of the runtime API
 }
 
-// checkInterval is the time between two health checks of a gateway.
-const checkInterval = "100ms"
+const (
+	// checkInterval is the time between two health checks of a gateway. It also limits the
+	// TLS handshake of a check, so a busy machine needs some of it.
+	checkInterval = 2 * time.Second
+	// failedChecks is how many failed checks in a row end the requests to a gateway.
+	failedChecks = 2
+	// DetectionTime is twice the time after which the balancer sends no more requests to a
+	// gateway whose health check fails.
+	DetectionTime = 2 * failedChecks * checkInterval
+)
 
 // StartBalancer starts a balancer. A gateway gets requests after one health check with status
-// 200, and none after one with another answer.
+// 200, and none after failedChecks with another one.
 func StartBalancer(t *testing.T, gateways ...*Gateway) *Balancer {
 	t.Helper()
 	program, err := exec.LookPath("haproxy")
@@ -70,10 +79,11 @@ frontend site
 	default_backend nodes
 backend nodes
 	balance roundrobin
+	option redispatch
 	option httpchk GET %s
 	http-check expect status 200
-	default-server ssl verify none check inter %s fall 1 rise 1
-`, b.socket, patience, patience, patience, patience, address, pem, HealthPath, checkInterval)
+	default-server ssl verify none check inter %d fall %d rise 1
+`, b.socket, patience, patience, patience, patience, address, pem, HealthPath, checkInterval.Milliseconds(), failedChecks)
 	for i, g := range gateways {
 		fmt.Fprintf(&config, "\tserver node%d %s\n", i, strings.TrimPrefix(g.URL, "https://"))
 	}

@@ -35,3 +35,6 @@ func (s *Store) Update(ctx context.Context, f func()) error {
 	})
 	return err
 }
+
+// RetryWrite does what the sweeper does after a write that failed.
+func (s *Store) RetryWrite() { s.retryWrite() }

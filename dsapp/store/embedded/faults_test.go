@@ -136,6 +136,9 @@ func TestTruncatedDuringTransaction(t *testing.T) {
 				!strings.Contains(err.Error(), "a part of it cannot be read any more; move the file aside") || !s.Damaged() {
 				t.Errorf("error %v, damaged %t", err, s.Damaged())
 			}
+			if _, err := s.Ready(); err == nil {
+				t.Error("a damaged store is ready")
+			}
 			if _, err := s.Reserve(t.Context()); !errors.Is(err, activation.ErrUnavailable) {
 				t.Errorf("error %v", err)
 			}

@@ -144,6 +144,42 @@ func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 	}
 }
 
+// A store whose last write failed is not ready. It tries to write again by itself, so that it is
+// ready when there is space, also if nobody calls it.
+func TestReadyOnFullDisk(t *testing.T) {
+	onSmallDisk(t, func(s *embedded.Store, folder string) {
+		if _, err := s.Ready(); err != nil {
+			t.Fatal(err)
+		}
+		other, err := os.Create(filepath.Join(folder, "other"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		for err == nil {
+			_, err = other.Write(make([]byte, 4096))
+		}
+		if _, err := s.Reserve(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		since, err := s.Ready()
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("on a full disk: %v", err)
+		}
+		s.RetryWrite()
+		if again, err := s.Ready(); !errors.Is(err, syscall.ENOSPC) || !again.Equal(since) {
+			t.Errorf("the disk is still full: since %v and %v, %v", since, again, err)
+		}
+		if err := other.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		s.RetryWrite()
+		if _, err := s.Ready(); err != nil {
+			t.Errorf("on a disk that has room again: %v", err)
+		}
+	})
+}
+
 // Other calls do not use the space that is reserved on a full disk.
 func TestOtherCallsKeepReservedSpace(t *testing.T) {
 	onSmallDisk(t, func(s *embedded.Store, folder string) {

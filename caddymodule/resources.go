@@ -181,6 +181,18 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 	return r.get(ctx)
 }
 
+// opened returns the value of the resource, and false if it is not open. It does not open it.
+func (l *lease[T]) opened() (value T, open bool) {
+	l.mu.Lock()
+	r := l.resource
+	l.mu.Unlock()
+	if r == nil {
+		return value, false
+	}
+	value, open, err := r.current()
+	return value, open && err == nil
+}
+
 // release ends the configuration's own use of the resource. The lease gives its
 // reference back with the end of its last request, or after drainTimeout. release does
 // not wait for that. It does nothing if l is nil or has been released.

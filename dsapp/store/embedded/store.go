@@ -89,6 +89,8 @@ type Store struct {
 	// simulated is the number of simulated records. Only the goroutine of the write
 	// transaction uses it.
 	simulated int
+	// registrations is the number of other records, as of the last write transaction.
+	registrations atomic.Int64
 
 	// damage is the error of all calls once the file is damaged.
 	damage atomic.Pointer[error]
@@ -131,6 +133,12 @@ func Open(path string, opts Options) (*Store, error) {
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
 			s.simulated++
 		}
+		c = bucket(tx, bucketRemovals).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			if !bytes.Equal(v, []byte{1}) {
+				s.registrations.Add(1)
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -150,6 +158,16 @@ func Open(path string, opts Options) (*Store, error) {
 // activation.ErrUnavailable. Calling Close again does nothing.
 func (s *Store) Close() error {
 	return s.closing()
+}
+
+// Usage returns the number of registrations without the simulated ones, including those that
+// have expired and are not removed yet, and the size of the file in bytes.
+func (s *Store) Usage() (registrations int, size int64, err error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	return int(s.registrations.Load()), info.Size(), nil
 }
 
 // Create implements activation.Store.

@@ -7,10 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
 // The table in docs/operation.md has every metric with its labels, and no other.
@@ -66,5 +70,29 @@ func TestUpstreamsEndWithConfigurations(t *testing.T) {
 		if len(series) != 2*step.want {
 			t.Fatalf("%d series, want %d", len(series), 2*step.want)
 		}
+	}
+}
+
+// BenchmarkMetrics counts all that happens with one retrieval. The processor time of the whole
+// request is that of BenchmarkForwarded in cmd/caddy.
+func BenchmarkMetrics(b *testing.B) {
+	m := newMetricSet()
+	m.acquireUpstreams([]string{"primary"})
+	b.ReportAllocs()
+	for b.Loop() {
+		m.inFlight.Inc()
+		for _, call := range []string{"owner", "claim"} {
+			observer := activation.StoreObserver(m.storeCall)
+			done, err := true, error(nil)
+			observer.Begin(b.Context(), call)(&done, &err)
+		}
+		m.attempt(b.Context(), authserver.Attempt{Instance: "primary", Command: "getPreparedSecureChallenge", Outcome: authserver.AttemptSuccess, Duration: time.Millisecond})
+		m.decision(gateway.OwnershipEvent{Verdict: gateway.VerdictClaimed})
+		m.audit(gateway.AuditEvent{Action: gateway.AuditRetrieved})
+		m.opened(true)
+		m.request(restapi.Observation{
+			Service: "authentication/push/getPreparedSecureChallenge", HTTPStatus: 200, Status: "STAT_SUCCESS", Outcome: restapi.Success, Duration: time.Millisecond,
+		})
+		m.inFlight.Dec()
 	}
 }

@@ -18,6 +18,8 @@
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
+//   - metrics.go, metrics_live.go: the metrics that count what happens, and those that
+//     mirror the state of the running gateway.
 //   - decode.go, placeholders.go: decoding of options, and placeholders in them.
 //   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
@@ -177,6 +179,9 @@ func (a *App) UnmarshalJSON(data []byte) error {
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := newLogger(ctx)
 	a.logger = logger
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
 	keys, err := newKeySet(a.APIKeys)
 	if err != nil {
 		return err
@@ -218,6 +223,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	activationConfig.MaxExchanges = a.Limits.MaxExchanges
 	activationConfig.Logger = logger
 	activationConfig.Alarm = audit.Alarm
+	activationConfig.Observe = metrics.step
 	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}
@@ -272,7 +278,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		ClientIP:      clientIP,
 		Source:        addresses.Source,
 		Authenticated: setUser,
-		Observe:       setLogFields,
+		Observe:       observe,
 		Logger:        logger,
 	})
 	if err != nil {
@@ -477,6 +483,8 @@ func (a *App) Cleanup() error {
 // serve answers a request, or passes it to next if its path is not one of a service.
 func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	a = a.current(w)
+	metrics.inFlight.Inc()
+	defer metrics.inFlight.Dec()
 	defer a.store.Begin()()
 	defer a.AuthenticationServers.closeIdleConnections()
 	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
@@ -530,6 +538,12 @@ func setUser(r *http.Request, key apikey.Key) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.auth.user.id", key.Name)
 	}
+}
+
+// observe counts a request and describes it in the access log.
+func observe(r *http.Request, o restapi.Observation) {
+	metrics.request(o)
+	setLogFields(r, o)
 }
 
 var (

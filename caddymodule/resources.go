@@ -212,6 +212,18 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 	return r.get(ctx)
 }
 
+// opened returns the value of the resource, and false if it is not open. It does not open it.
+func (l *lease[T]) opened() (value T, open bool) {
+	l.mu.Lock()
+	r := l.resource
+	l.mu.Unlock()
+	if r == nil {
+		return value, false
+	}
+	value, open, err := r.current()
+	return value, open && err == nil
+}
+
 // Ready returns since when the value is open and ready, or since when it is not and why. It
 // does not open it.
 func (l *lease[T]) Ready() (since time.Time, err error) {

@@ -87,6 +87,7 @@ func (k *keyringStore) open(ctx context.Context) (OpenStore, *seal.Keyring, erro
 	if err != nil {
 		return store, nil, fmt.Errorf("sealing keys: %w", err)
 	}
+	ring.Opened = metrics.opened
 	k.ringStore, k.ring = store, ring
 	return store, ring, nil
 }

@@ -85,3 +85,35 @@ func BenchmarkRefused(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkForwarded measures the processor time of a request that is forwarded, without the
+// cost of logs: of a one-time password, which needs no store, and of a retrieval, which does.
+func BenchmarkForwarded(b *testing.B) {
+	const round = 200
+	certs := testbed.Certificates(b)
+	for name, request := range map[string][2]string{
+		"login":    {testbed.LoginPath, testbed.LoginBody},
+		"retrieve": {testbed.Login.RetrievePath, `{"serialNumber":"VDS0000001","challengeKey":"5EC2E7"}`},
+	} {
+		b.Run(name, func(b *testing.B) {
+			g := testbed.Configure(b, certs, testbed.StartServer(b, certs).URL, nil)
+			g.LogLevel("WARN")
+			delete(g.HTTPServer(), "logs")
+			g.Start(b)
+			call := func() {
+				for range round {
+					got, answer := g.Call(b, request[0], testbed.FrontEndKey, request[1])
+					require.Equal(b, http.StatusOK, got, answer)
+				}
+			}
+			call()
+			before, n := cpuTime(b, g), 0
+			for b.Loop() {
+				call()
+				n += round
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64((cpuTime(b, g)-before).Nanoseconds())/1000/float64(n), "cpu-µs/forwarded")
+		})
+	}
+}

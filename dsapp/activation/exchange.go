@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
@@ -37,7 +38,9 @@ type Origin struct {
 //
 // The error is an *InvalidError for an A that the profile does not accept, ErrBusy, or wraps
 // ErrUnavailable.
-func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from Origin) (Challenge, error) {
+func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from Origin) (_ Challenge, err error) {
+	start := time.Now()
+	defer func() { s.observeStep(ctx, StepEphemeralKey, start, StepAnswered, err) }()
 	if _, err := s.profiles[0].ParsePublic(string(clientPublic)); err != nil {
 		return Challenge{}, &InvalidError{Member: memberPublic, Problem: err.Error()}
 	}
@@ -116,7 +119,9 @@ func (s *Service) begin(ctx context.Context, v openStore, identifier, clientPubl
 // The error is an *InvalidError for evidence that the profile does not accept, or ErrBusy;
 // nothing was used up then. It is ErrRefused or a *BurnedError for every other refusal, or
 // wraps ErrUnavailable.
-func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from Origin) (Proof, error) {
+func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from Origin) (_ Proof, err error) {
+	start := time.Now()
+	defer func() { s.observeStep(ctx, StepActivationData, start, StepProven, err) }()
 	if _, err := s.profiles[0].ParseEvidence(string(evidence)); err != nil {
 		return Proof{}, &InvalidError{Member: memberEvidence, Problem: err.Error()}
 	}

@@ -32,6 +32,13 @@ func (g *gate) enter() (leave func(), err error) {
 	}
 }
 
+// load returns how many jobs are computed, and how many of those with a place are not.
+func (g *gate) load() (computing, waiting int) {
+	computing = len(g.slots)
+	// A job without a place, that of a registration, takes a slot only.
+	return computing, max(0, len(g.places)-computing)
+}
+
 // compute runs j as soon as a slot is free, unless ctx ends before.
 func (g *gate) compute(ctx context.Context, j job) error {
 	if err := ctx.Err(); err != nil {

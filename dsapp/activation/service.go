@@ -112,6 +112,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Alarm is called for stored values that cannot be used; nil for no alarms.
 	Alarm func(ctx context.Context, a seal.Alarm)
+	// Observe is called at the end of each call of an exchange; nil for no call.
+	Observe func(ctx context.Context, e StepEvent)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 }
@@ -128,6 +130,7 @@ type Service struct {
 	gate                 *gate
 	logger               *slog.Logger
 	alarm                func(ctx context.Context, a seal.Alarm)
+	observe              func(ctx context.Context, e StepEvent)
 	now                  func() time.Time
 
 	simulation atomic.Pointer[simulation]
@@ -155,6 +158,9 @@ func New(c Config) (*Service, error) {
 	if c.Alarm == nil {
 		c.Alarm = func(context.Context, seal.Alarm) {}
 	}
+	if c.Observe == nil {
+		c.Observe = func(context.Context, StepEvent) {}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -176,6 +182,7 @@ func New(c Config) (*Service, error) {
 		gate:                 newGate(c.MaxExchanges),
 		logger:               c.Logger,
 		alarm:                c.Alarm,
+		observe:              c.Observe,
 		now:                  c.Now,
 	}, nil
 }

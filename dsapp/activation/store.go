@@ -206,6 +206,56 @@ type Store interface {
 	ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error)
 }
 
+// StoreOutcome is what came of a call of a store. It is one of a fixed set, so that it can be
+// a metric label.
+type StoreOutcome string
+
+// The outcomes.
+const (
+	// StoreOK is a call that was carried out. That it found nothing makes no difference.
+	StoreOK StoreOutcome = "ok"
+	// StoreRefused is a call that was carried out and refused, such as an attempt too many.
+	StoreRefused StoreOutcome = "refused"
+	// StoreUnavailable is a call that could not be carried out, or of which that is unknown.
+	StoreUnavailable StoreOutcome = "unavailable"
+	// StoreError is a call that found a value that no store writes, or had a wrong argument.
+	StoreError StoreOutcome = "error"
+)
+
+// StoreCall is one call of a method of Store or of ownership.Store.
+type StoreCall struct {
+	// Call is the name of the method in lower case with underscores, such as "put_handshake".
+	Call     string
+	Outcome  StoreOutcome
+	Start    time.Time
+	Duration time.Duration
+}
+
+// StoreObserver is called at the end of each call of a store. It may be nil.
+type StoreObserver func(ctx context.Context, c StoreCall)
+
+// Begin begins a call. The function that it returns ends the call. It takes the addresses of
+// the results of the method, so that a deferred call sees what the method returns: done, which
+// is nil for methods that refuse nothing, is false if the call was refused.
+func (o StoreObserver) Begin(ctx context.Context, call string) (end func(done *bool, err *error)) {
+	if o == nil {
+		return func(*bool, *error) {}
+	}
+	start := time.Now()
+	return func(done *bool, err *error) {
+		outcome := StoreOK
+		switch {
+		case *err != nil && errors.Is(*err, ErrUnavailable) && !errors.Is(*err, ErrDamaged):
+			outcome = StoreUnavailable
+		case *err != nil:
+			outcome = StoreError
+		case done != nil && !*done:
+			outcome = StoreRefused
+		}
+		o(ctx, StoreCall{Call: call, Outcome: outcome, Start: start, Duration: time.Since(start)})
+	}
+}
+
 // TombstoneLifetime is how long a burned registration is kept after its lifetime, so that
 // clients see no difference to an unknown identifier whose attempts are still counted.
 const TombstoneLifetime = 10 * time.Minute

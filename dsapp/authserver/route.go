@@ -181,7 +181,9 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 		start := time.Now()
 		r := candidate.try(ctx, c, groupOf(ctx, c), &s.dialect, request, askNextOn)
 		err := r.err(candidate.name, c.Row)
-		s.logAttempt(ctx, candidate, c.Row, r, err, len(candidates) > 1, time.Since(start))
+		took := time.Since(start)
+		s.attempted(ctx, Attempt{Instance: candidate.name, Command: c.String(), Outcome: r.attemptOutcome(), Start: start, Duration: took})
+		s.logAttempt(ctx, candidate, c.Row, r, err, len(candidates) > 1, took)
 		if err == nil {
 			if r.answer.Guessed != "" {
 				s.logGuess(ctx, candidate, c.Row, r.answer.Guessed)

@@ -119,6 +119,9 @@ type Config struct {
 	Breaker        breaker.Settings
 	ComponentTypes ComponentTypes
 	Attributes     Attributes
+	// Attempted is called at the end of each attempt to carry out a command on an instance.
+	// A command that fails over to another instance makes several. Nil for no call.
+	Attempted func(ctx context.Context, a Attempt)
 	// Logger gets no values of commands and answers. The default discards all records.
 	Logger *slog.Logger
 }
@@ -135,6 +138,7 @@ type Servers struct {
 	dialect    soap.Dialect
 	deployment Deployment
 	policy     Policy
+	attempted  func(ctx context.Context, a Attempt)
 	logger     *slog.Logger
 	// commandStates maps each *soap.Row to its *commandState.
 	commandStates sync.Map
@@ -164,6 +168,9 @@ func New(c Config) (*Servers, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Attempted == nil {
+		c.Attempted = func(context.Context, Attempt) {}
+	}
 	c.Deployment = cmp.Or(c.Deployment, DeploymentReplicated)
 	if c.Policy == "" {
 		c.Policy = PolicyFirst
@@ -182,6 +189,7 @@ func New(c Config) (*Servers, error) {
 		dialect:    soap.Dialect{Version: soap.V11, ComponentTypes: c.ComponentTypes, Attributes: c.Attributes},
 		deployment: c.Deployment,
 		policy:     c.Policy,
+		attempted:  c.Attempted,
 		logger:     c.Logger,
 	}
 	if c.SOAPVersion == "1.2" {

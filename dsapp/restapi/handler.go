@@ -135,6 +135,9 @@ type Observation struct {
 	Status string
 	// Limit is the limit that the request exceeded, if any.
 	Limit Limit
+	// Duration is the time from the end of the request's header to the end of the answer,
+	// be it the Handler's or that of the next handler.
+	Duration time.Duration
 }
 
 // Config configures a Handler.
@@ -160,7 +163,7 @@ type Config struct {
 	// Authenticated is called for every request with a valid key, before any other
 	// check. It may be nil.
 	Authenticated func(*http.Request, apikey.Key)
-	// Observe is called once for every request, before the answer is written. It may be
+	// Observe is called once for every request, after the answer was written. It may be
 	// nil.
 	Observe func(*http.Request, Observation)
 	// Logger is slog.Default if nil.
@@ -229,7 +232,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 		// take what follows for another request (RFC 9112, section 6.1).
 		w.Header().Add("Connection", "close")
 	}
-	x := &request{Handler: h, w: w, r: r, service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {}}
+	x := &request{
+		Handler: h, w: w, r: r, began: time.Now(),
+		service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {},
+	}
 	if x.service != nil {
 		x.version = x.service.version
 	}
@@ -271,6 +277,7 @@ type request struct {
 
 	w       http.ResponseWriter
 	r       *http.Request
+	began   time.Time
 	service *service // nil if the path is that of no service
 	version version
 	address netip.Addr
@@ -582,8 +589,8 @@ func isJSON(header http.Header) bool {
 
 // answer writes an answer and reports it to Observe.
 func (x *request) answer(a answer) {
+	defer x.observe(a)
 	x.setBodyDeadline()
-	x.observe(a)
 	body := encode(x.version, a.codes, a.result, a.description)
 	header := x.w.Header()
 	header.Set("Content-Type", "application/json")
@@ -609,6 +616,7 @@ func (x *request) observe(a answer) {
 	x.config.Observe(x.r, Observation{
 		Service: x.serviceName(), Application: x.key.Name, Outcome: a.outcome, HTTPStatus: a.status,
 		Status: statusName(cmp.Or(a.observedStatus, a.codes.StatusCodeEnum)), Limit: a.limit,
+		Duration: time.Since(x.began),
 	})
 }
 

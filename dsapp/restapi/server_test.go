@@ -78,6 +78,7 @@ func newTestServer(t testing.TB, edit func(*Config), wrap func(*Handler) http.Ha
 		c.Observe = func(_ *http.Request, o Observation) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			o.Duration = 0 // TestDuration is about it
 			s.observations = append(s.observations, o)
 		}
 		c.Logger = slog.New(slog.NewTextHandler(&s.log, nil))

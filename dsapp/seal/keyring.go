@@ -62,6 +62,10 @@ func (l Label) associatedData() []byte {
 // Keyring seals records with its first key and opens records sealed with any of its keys. It
 // is safe for concurrent use.
 type Keyring struct {
+	// Opened is called for each record that Open has opened, and says whether the first key
+	// did. Set it before the first use; nil for no call.
+	Opened func(first bool)
+
 	first keyID
 	keys  map[keyID]tink.AEAD
 }
@@ -153,6 +157,9 @@ func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
 	plaintext, err := a.Decrypt(sealed, l.associatedData())
 	if err != nil {
 		return nil, ErrUnopened
+	}
+	if k.Opened != nil {
+		k.Opened(id == k.first)
 	}
 	return plaintext, nil
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // Owner implements ownership.Store.
-func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
+func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
+	defer s.observe.Begin(ctx, "owner")(nil, &err)
 	now := s.now()
 	c, err := view(ctx, s, func(tx *bolt.Tx) (*claim, error) {
 		return lookupClaim(tx, claimKey(kind, key), now)
@@ -38,7 +39,8 @@ func readError(err error) error {
 }
 
 // Pending implements ownership.Store.
-func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
+	defer s.observe.Begin(ctx, "pending")(nil, &err)
 	now := s.now()
 	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
 		var claims []ownership.Claim
@@ -63,7 +65,8 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 }
 
 // Claim implements ownership.Store.
-func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
+func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
+	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
 	for _, identifier := range []string{c.Key, serialNumber} {
 		if err := checkIdentifier(identifier); err != nil {
 			return false, err
@@ -86,8 +89,9 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 }
 
 // Release implements ownership.Store. It does not need the serial number: the claim has it.
-func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) error {
-	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) (err error) {
+	defer s.observe.Begin(ctx, "release")(nil, &err)
+	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
 		name := claimKey(kind, key)
 		c, err := lookupClaim(t.tx, name, t.now)
 		if err != nil || c == nil || c.token != token {

@@ -70,6 +70,8 @@ type Options struct {
 	MaxSimulated int
 	// Now returns the current time. Default: time.Now.
 	Now func() time.Time
+	// Observe is called at the end of each call of the Store. Default: nothing is called.
+	Observe activation.StoreObserver
 }
 
 // Store stores registrations and claims in a file. It implements activation.Store and
@@ -81,6 +83,7 @@ type Store struct {
 	now          func() time.Time
 	handshakes   *handshakes
 	maxSimulated int
+	observe      activation.StoreObserver
 	queue        queue
 	space        *space
 	// simulated is the number of simulated records. Only the goroutine of the write
@@ -111,6 +114,7 @@ func Open(path string, opts Options) (*Store, error) {
 		file:         file,
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
+		observe:      opts.Observe,
 		space:        newSpace(file),
 		stop:         make(chan struct{}),
 	}
@@ -149,7 +153,8 @@ func (s *Store) Close() error {
 }
 
 // Create implements activation.Store.
-func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (_ activation.Record, created bool, err error) {
+	defer s.observe.Begin(ctx, "create")(&created, &err)
 	if err := checkIdentifier(r.Identifier); err != nil {
 		return activation.Record{}, false, err
 	}
@@ -184,7 +189,8 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 }
 
 // Load implements activation.Store.
-func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
+func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Record, _ bool, err error) {
+	defer s.observe.Begin(ctx, "load")(nil, &err)
 	now := s.now()
 	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
 		return lookup(tx, identifier, now)
@@ -198,7 +204,8 @@ func (s *Store) Load(ctx context.Context, identifier string) (activation.Record,
 }
 
 // PutHandshake implements activation.Store.
-func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (_ bool, err error) {
+	defer s.observe.Begin(ctx, "put_handshake")(nil, &err)
 	if err := checkIdentifier(identifier); err != nil {
 		return false, err
 	}
@@ -216,7 +223,8 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 // Take implements activation.Store.
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
-) (activation.Handshake, bool, error) {
+) (_ activation.Handshake, taken bool, err error) {
+	defer s.observe.Begin(ctx, "take")(&taken, &err)
 	if err := checkIdentifier(identifier); err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -252,7 +260,8 @@ func (s *Store) Take(
 }
 
 // Settle implements activation.Store.
-func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
+func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
+	defer s.observe.Begin(ctx, "settle")(&settled, &err)
 	a, err := update(ctx, s, alwaysWrite(func(t *transaction) (recordResult, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || e.generation != x.Generation {
@@ -287,7 +296,8 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 }
 
 // AdmitDevice implements activation.Store.
-func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
+	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || !e.live(t.now) {
@@ -306,7 +316,8 @@ func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts 
 }
 
 // ReturnDevice implements activation.Store.
-func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
+func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "return_device")(nil, &err)
 	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
 		switch {
 		case e.kind == activation.KindAffinity && e.devices > 0:
@@ -322,7 +333,8 @@ func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation 
 }
 
 // AdmitConfirmation implements activation.Store.
-func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (activation.Record, bool, error) {
+func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (_ activation.Record, admitted bool, err error) {
+	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
 	kinds = slices.Clone(kinds)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
 		e, err := t.entry(identifier)
@@ -338,7 +350,8 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 }
 
 // ReturnConfirmation implements activation.Store.
-func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
 	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
 		if e.confirmations == 0 {
 			return false
@@ -349,8 +362,9 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 }
 
 // Remove implements activation.Store.
-func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := update(ctx, s, func(t *transaction) (struct{}, error) {
+func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "remove")(nil, &err)
+	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || e.generation != generation {
 			return struct{}{}, err
@@ -362,7 +376,8 @@ func (s *Store) Remove(ctx context.Context, identifier string, generation activa
 }
 
 // SimulationSecret implements activation.Store.
-func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error) {
+func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
+	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
 	current, err := view(ctx, s, func(tx *bolt.Tx) ([]byte, error) {
 		return secret(tx), nil
 	})
@@ -379,7 +394,8 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte,
 }
 
 // ReplaceSimulationSecret implements activation.Store.
-func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error) {
+func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (replaced bool, err error) {
+	defer s.observe.Begin(ctx, "replace_simulation_secret")(&replaced, &err)
 	current, next = bytes.Clone(current), bytes.Clone(next)
 	return update(ctx, s, func(t *transaction) (bool, error) {
 		stored := secret(t.tx)

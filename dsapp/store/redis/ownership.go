@@ -18,7 +18,8 @@ import (
 const maxListed = 2 * ownership.MaxPending
 
 // Owner implements ownership.Store.
-func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
+func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
+	defer s.observe.Begin(ctx, "owner")(nil, &err)
 	request := s.claimKey(kind, key)
 	// For a missing key, GETRANGE returns an empty string, GET an error of go-redis.
 	answers, err := s.send(ctx, call{keys: []string{request}, args: []any{"GETRANGE", request, 0, -1}})
@@ -40,7 +41,8 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (own
 }
 
 // Pending implements ownership.Store.
-func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
+	defer s.observe.Begin(ctx, "pending")(nil, &err)
 	a, err := s.run(ctx, s.scripts.listedClaims, []string{s.deviceKey(kind, serialNumber)}, ownership.MaxPending)
 	if err != nil {
 		return nil, readError(err)
@@ -61,7 +63,8 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 // Claim implements ownership.Store. The claim and the list of the device are in different
 // slots, so two scripts write them at the same time. If another owner has the request, a
 // second round trip removes the claim from the list.
-func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
+func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
+	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
 	request, device := []string{s.claimKey(kind, c.Key)}, []string{s.deviceKey(kind, serialNumber)}
 	entry, ends := listedEntry(c.Key, c.Token), milliseconds(max(lifetime, time.Millisecond))
 	replies, err := s.runAll(ctx,
@@ -79,8 +82,9 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 }
 
 // Release implements ownership.Store.
-func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
-	_, err := s.runAll(ctx,
+func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
+	defer s.observe.Begin(ctx, "release")(nil, &err)
+	_, err = s.runAll(ctx,
 		call{script: s.scripts.release, keys: []string{s.claimKey(kind, key)}, args: []any{token[:]}},
 		call{script: s.scripts.unlistClaim, keys: []string{s.deviceKey(kind, serialNumber)}, args: []any{listedEntry(key, token)}})
 	return err

@@ -110,6 +110,8 @@ type Options struct {
 	// is empty for the nodes of a cluster that have not told yet which node has which
 	// slots. Default: nothing is reported.
 	Report func(ctx context.Context, server string, err error)
+	// Observe is called at the end of each call of the Store. Default: nothing is called.
+	Observe activation.StoreObserver
 }
 
 // Check checks the options. The error is an *option.Error.
@@ -134,6 +136,7 @@ type Store struct {
 	breakers  *breakers
 	// replicas is Options.WaitReplicas.
 	replicas     int
+	observe      activation.StoreObserver
 	now          func() time.Time
 	reservations reservations
 }
@@ -158,13 +161,15 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		simulated: newTracker(opts.MaxSimulated, time.Now),
 		breakers:  newBreakers(opts.Report, time.Now),
 		replicas:  opts.WaitReplicas,
+		observe:   opts.Observe,
 		now:       time.Now,
 	}
 }
 
 // Create implements activation.Store. It uses the memory of a reservation, if there is one,
 // and writes the placeholder of the reservation again in the same round trip.
-func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (_ activation.Record, created bool, err error) {
+	defer s.observe.Begin(ctx, "create")(&created, &err)
 	reserved := s.reservations.takeReserved()
 	if reserved != nil {
 		defer s.reservations.addReserved(reserved)
@@ -189,12 +194,14 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 }
 
 // Load implements activation.Store.
-func (s *Store) Load(ctx context.Context, identifier string) (activation.Record, bool, error) {
+func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Record, _ bool, err error) {
+	defer s.observe.Begin(ctx, "load")(nil, &err)
 	return s.runForRecord(ctx, s.scripts.load, identifier)
 }
 
 // PutHandshake implements activation.Store.
-func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (bool, error) {
+func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (_ bool, err error) {
+	defer s.observe.Begin(ctx, "put_handshake")(nil, &err)
 	lifetime := max(h.Lifetime, time.Millisecond)
 	if h.Simulated {
 		// The key also stores that contention was reported, for ContentionInterval.
@@ -211,7 +218,8 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 // Take implements activation.Store.
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
-) (activation.Handshake, bool, error) {
+) (_ activation.Handshake, taken bool, err error) {
+	defer s.observe.Begin(ctx, "take")(&taken, &err)
 	// Only the answer tells whether the handshake is simulated. Until then the identifier
 	// counts as simulated, unless the limit is reached.
 	maySimulate, ticket := s.simulated.hold(identifier, pendingTakeHold)
@@ -236,23 +244,27 @@ func (s *Store) Take(
 }
 
 // Settle implements activation.Store.
-func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (activation.Record, bool, error) {
+func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
+	defer s.observe.Begin(ctx, "settle")(&settled, &err)
 	return s.runForRecord(ctx, s.scripts.settle, identifier,
 		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime))
 }
 
 // AdmitDevice implements activation.Store.
-func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
+	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
 	return s.runForRecord(ctx, s.scripts.admitDevice, identifier, maxAttempts)
 }
 
 // ReturnDevice implements activation.Store.
-func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) error {
+func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "return_device")(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "n")
 }
 
 // AdmitConfirmation implements activation.Store.
-func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (activation.Record, bool, error) {
+func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (_ activation.Record, admitted bool, err error) {
+	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
 	args := []any{maxAttempts}
 	for _, kind := range kinds {
 		args = append(args, string(kind))
@@ -261,18 +273,21 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 }
 
 // ReturnConfirmation implements activation.Store.
-func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) error {
+func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "c")
 }
 
 // Remove implements activation.Store.
-func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
-	_, err := s.run(ctx, s.scripts.remove, []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, generation[:])
+func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "remove")(nil, &err)
+	_, err = s.run(ctx, s.scripts.remove, []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, generation[:])
 	return err
 }
 
 // SimulationSecret implements activation.Store.
-func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte, error) {
+func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
+	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
 	a, err := s.run(ctx, s.scripts.secret, []string{s.prefix + ":sim"}, candidate)
 	if err != nil {
 		return nil, err
@@ -284,7 +299,8 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) ([]byte,
 }
 
 // ReplaceSimulationSecret implements activation.Store.
-func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (bool, error) {
+func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (replaced bool, err error) {
+	defer s.observe.Begin(ctx, "replace_simulation_secret")(&replaced, &err)
 	a, err := s.run(ctx, s.scripts.replaceSecret, []string{s.prefix + ":sim"}, current, next)
 	return a.ok, err
 }

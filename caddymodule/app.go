@@ -16,7 +16,8 @@
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
-//   - requestid.go: the ID of a request, in its answer and in all its log lines.
+//   - requestid.go: the ID of a request, in its answer and in all its log lines;
+//     trace.go: its spans.
 //   - decode.go, placeholders.go: decoding of options, and placeholders in them.
 //   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
@@ -202,6 +203,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	activationConfig.MaxExchanges = a.Limits.MaxExchanges
 	activationConfig.Logger = logger
 	activationConfig.Alarm = audit.Alarm
+	activationConfig.Observe = traceStep
 	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 )
 
@@ -18,12 +20,18 @@ const (
 	maxRequestID = 64
 )
 
-// correlation is what the log lines of one request have in common. Its values do not
+// correlation is what the log lines and spans of one request have in common. Its IDs do not
 // change, so that work that outlives the request can log them, too.
 type correlation struct {
 	requestID string
 	// traceID and spanID are those of Caddy's span; empty without one.
 	traceID, spanID string
+	// tracer makes the spans below Caddy's; nil if they are not recorded.
+	tracer trace.Tracer
+	// attempt is the span of the attempt at an instance that is under way, and attemptSent
+	// its begin. A request makes its attempts one after the other.
+	attempt     trace.Span
+	attemptSent time.Time
 }
 
 type correlationKey struct{}
@@ -35,6 +43,7 @@ func correlate(w http.ResponseWriter, r *http.Request) (*http.Request, *correlat
 	c := &correlation{requestID: requestID(r)}
 	c.traceID, _ = caddyhttp.GetVar(ctx, "trace_id").(string)
 	c.spanID, _ = caddyhttp.GetVar(ctx, "span_id").(string)
+	c.setTracer(ctx)
 	w.Header()[requestIDHeader] = []string{c.requestID}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String(requestIDField, c.requestID))

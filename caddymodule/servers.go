@@ -223,6 +223,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		Breaker:        breaker.Settings{Failures: s.Breaker.Failures, Cooldown: time.Duration(s.Breaker.Cooldown)},
 		ComponentTypes: s.ComponentTypes.withDefaults(),
 		Attributes:     authserver.Attributes(s.Attributes),
+		Attempted:      traceAttempt,
 		Logger:         logger,
 	}
 	s.probeInterval = defaultProbeInterval
@@ -256,7 +257,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		in := limits
 		in.Name = instance.Name
 		in.URL = address
-		in.Transport = transport
+		in.Transport = tracedTransport{transport}
 		in.State = state
 		in.Probe = newProbe(transport, address, refusalTimeout)
 		config.Instances[i] = in

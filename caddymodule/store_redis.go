@@ -138,7 +138,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis}
+	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: traceStoreCall}
 	if err := options.Check(); err != nil {
 		return err
 	}

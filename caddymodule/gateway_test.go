@@ -34,7 +34,7 @@ const (
 
 var testUser = sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password"}
 
-func testCertificates(t *testing.T) sandbox.Certificates {
+func testCertificates(t testing.TB) sandbox.Certificates {
 	t.Helper()
 	c, err := sandbox.NewCertificates(t.TempDir())
 	if err != nil {

@@ -407,4 +407,3 @@ func TestExampleDropsTracesOfStrangers(t *testing.T) {
 	assert.Equal(t, clientTrace, ask(g, 1))
 	assert.NotEqual(t, clientTrace, ask(g.From(t, "127.0.0.77"), 2))
 }
-

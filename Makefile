@@ -156,11 +156,12 @@ example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl, promtool (apt), an SRP client (npm).
 	@for tool in redis-server curl openssl; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
-	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; }
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
 
 $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 	cd $(SRP_CLIENT) && npm ci --no-audit --no-fund

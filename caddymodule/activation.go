@@ -83,6 +83,9 @@ type Activation struct {
 
 	// The form of activation passwords.
 	Password Password `json:"password,omitzero"`
+
+	// profile is that of new registrations. It is nil with `relay`.
+	profile *srp.Profile
 }
 
 // Password configures generated activation passwords. Shorter passwords from fewer
@@ -107,6 +110,9 @@ func (a *Activation) config() (activation.Config, error) {
 	profile, err := srp.LookupProfile(cmp.Or(a.Profile, srp.DefaultProfile))
 	if err != nil {
 		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
+	}
+	if gateway.Exchange(a.Exchange) != gateway.ExchangeRelay {
+		a.profile = profile
 	}
 	// The other profiles serve registrations from before a reload.
 	inUse := []activation.Profile{profile}

@@ -12,13 +12,14 @@ import (
 )
 
 // auditLog writes audit events and alarms to the log `dsapp.audit`, and decisions about
-// ownership to the access log.
+// ownership to the access log. It counts events and decisions.
 type auditLog struct {
 	logger *zap.Logger
 }
 
 // Audit logs an audit event with the client's address and the IDs of the request.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
+	metrics.audit(e)
 	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	fields := correlationOf(ctx).logFields()
 	for _, f := range []struct{ name, value string }{
@@ -76,6 +77,7 @@ func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
 
 // Ownership adds the decision about the ownership of a request to the access log.
 func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
+	metrics.decision(e)
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String("dsapp_ownership", string(e.Verdict)))
 	}

@@ -123,6 +123,7 @@ type AuthenticationServers struct {
 
 	transports    []*http.Transport
 	stateKeys     []string // in statePool
+	upstreams     []string // that metrics has acquired
 	servers       *authserver.Servers
 	probeInterval time.Duration // 0 means never
 	closed        atomic.Bool
@@ -223,7 +224,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		Breaker:        breaker.Settings{Failures: s.Breaker.Failures, Cooldown: time.Duration(s.Breaker.Cooldown)},
 		ComponentTypes: s.ComponentTypes.withDefaults(),
 		Attributes:     authserver.Attributes(s.Attributes),
-		Attempted:      traceAttempt,
+		Attempted:      both(metrics.attempt, traceAttempt),
 		Logger:         logger,
 	}
 	s.probeInterval = defaultProbeInterval
@@ -262,8 +263,14 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		in.Probe = newProbe(transport, address, refusalTimeout)
 		config.Instances[i] = in
 	}
-	s.servers, err = authserver.New(config)
-	return s.servers, err
+	if s.servers, err = authserver.New(config); err != nil {
+		return nil, err
+	}
+	for _, instance := range s.Instances {
+		s.upstreams = append(s.upstreams, instance.Name)
+	}
+	metrics.acquireUpstreams(s.upstreams)
+	return s.servers, nil
 }
 
 // transportFactory returns a function that makes a transport for an instance.
@@ -329,6 +336,8 @@ func (s *AuthenticationServers) close() {
 		_, _ = statePool.Delete(key)
 	}
 	s.stateKeys = nil
+	metrics.releaseUpstreams(s.upstreams)
+	s.upstreams = nil
 }
 
 // closeIdleConnections closes idle connections if close has been called. It is called at

@@ -107,7 +107,7 @@ func (o *fileOpener) open() (*embeddedFile, error) {
 		info.Size() == o.failedFile.Size() && info.ModTime().Equal(o.failedFile.ModTime()) {
 		return nil, o.failure
 	}
-	store, err := embedded.Open(o.path, embedded.Options{Observe: traceStoreCall})
+	store, err := embedded.Open(o.path, embedded.Options{Observe: both(metrics.storeCall, traceStoreCall)})
 	o.failedFile, o.failure = info, nil
 	if _, ok := errors.AsType[*embedded.FileError](err); ok && info != nil {
 		o.failure = err
@@ -131,6 +131,17 @@ func (s *EmbeddedStore) Open(ctx context.Context) (OpenStore, error) { return s.
 func (s *EmbeddedStore) Cleanup() error {
 	s.release()
 	return nil
+}
+
+// usage returns the number of registrations in the file and its size in bytes, and false if
+// it is not open.
+func (s *EmbeddedStore) usage() (registrations int, size int64, open bool) {
+	file, open := s.opened()
+	if !open {
+		return 0, 0, false
+	}
+	registrations, size, err := file.Usage()
+	return registrations, size, err == nil
 }
 
 // CheckSealingKeys implements Store. It accepts any number of keys.

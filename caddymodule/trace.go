@@ -42,6 +42,14 @@ func traced(ctx context.Context) *correlation {
 	return nil
 }
 
+// both returns a function that tells two others what happens.
+func both[E any](first, second func(context.Context, E)) func(context.Context, E) {
+	return func(ctx context.Context, e E) {
+		first(ctx, e)
+		second(ctx, e)
+	}
+}
+
 // traceStep records the span of a call of an exchange, after its end.
 func traceStep(ctx context.Context, e activation.StepEvent) {
 	if c := traced(ctx); c != nil {

@@ -218,6 +218,8 @@ const (
 	StoreRefused StoreOutcome = "refused"
 	// StoreUnavailable is a call that could not be carried out, or of which that is unknown.
 	StoreUnavailable StoreOutcome = "unavailable"
+	// StoreAbandoned is a call whose caller left before its end.
+	StoreAbandoned StoreOutcome = "abandoned"
 	// StoreError is a call that found a value that no store writes, or had a wrong argument.
 	StoreError StoreOutcome = "error"
 )
@@ -245,12 +247,15 @@ func (o StoreObserver) Begin(ctx context.Context, call string) (end func(done *b
 	return func(done *bool, err *error) {
 		outcome := StoreOK
 		switch {
-		case *err != nil && errors.Is(*err, ErrUnavailable) && !errors.Is(*err, ErrDamaged):
-			outcome = StoreUnavailable
-		case *err != nil:
-			outcome = StoreError
-		case done != nil && !*done:
+		case *err == nil && done != nil && !*done:
 			outcome = StoreRefused
+		case *err == nil:
+		case errors.Is(ctx.Err(), context.Canceled):
+			outcome = StoreAbandoned
+		case errors.Is(*err, ErrUnavailable) && !errors.Is(*err, ErrDamaged):
+			outcome = StoreUnavailable
+		default:
+			outcome = StoreError
 		}
 		o(ctx, StoreCall{Call: call, Outcome: outcome, Start: start, Duration: time.Since(start)})
 	}

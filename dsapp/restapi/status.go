@@ -36,6 +36,17 @@ const (
 	TooEarly Outcome = "too_early"
 )
 
+// Statuses returns the names of all statuses that are documented. An authentication server may
+// use others.
+func Statuses() []string {
+	return []string{
+		"STAT_SUCCESS", "STAT_ERROR", "STAT_INVPARAM", "STAT_MEMORY", "STAT_COMMS", "STAT_LICENCE", "STAT_OS_FAILURE", "STAT_NOT_FOUND", "STAT_EXISTS",
+		"STAT_INVCREDENTIALS", "STAT_GROUPCHK", "STAT_EXP_CHALLENGE", "STAT_PERMISSION", "STAT_LOCALAUTH", "STAT_LOCKED", "STAT_NOSUPPORT",
+		"STAT_OTP_INCORRECT", "STAT_LOCAL_PASSWORD_MISMATCH", "STAT_USER_UNKNOWN", "STAT_DIGIPASS_NOT_AVAILABLE", "STAT_INVDATA", "STAT_DPERROR",
+		"STAT_ADMIN_SESSION_STOPPED",
+	}
+}
+
 // response is the part of an answer that follows from its outcome.
 type response struct {
 	status      int // of HTTP

@@ -148,6 +148,8 @@ type transaction struct {
 	changed int
 	// simulated is the number of simulated entries.
 	simulated, maxSimulated int
+	// registrations is by how much the number of other entries has changed.
+	registrations int
 }
 
 // entry returns the entry of identifier, or nil if there is none.
@@ -167,6 +169,7 @@ func (t *transaction) put(identifier string, e *entry) error {
 	}
 	index := indexKey(identifier, e.removeAt())
 	if !isSimulated(e) {
+		t.registrations++
 		return bucket(t.tx, bucketRemovals).Put(index, []byte{0})
 	}
 	t.simulated++
@@ -209,6 +212,8 @@ func (t *transaction) dropEntry(index []byte) error {
 		if err := bucket(t.tx, bucketSimulated).Delete(index); err != nil {
 			return err
 		}
+	} else {
+		t.registrations--
 	}
 	if err := bucket(t.tx, bucketRemovals).Delete(index); err != nil {
 		return err

@@ -143,6 +143,7 @@ func (s *Store) transact(batch []*call) (err error) {
 		return err
 	}
 	s.simulated = t.simulated
+	s.registrations.Add(int64(t.registrations))
 	return nil
 }
 

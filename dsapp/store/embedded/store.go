@@ -89,6 +89,8 @@ type Store struct {
 	// simulated is the number of simulated records. Only the goroutine of the write
 	// transaction uses it.
 	simulated int
+	// registrations is the number of other records, as of the last write transaction.
+	registrations atomic.Int64
 
 	// damage is the error of all calls once the file is damaged.
 	damage atomic.Pointer[error]
@@ -115,7 +117,6 @@ func Open(path string, opts Options) (*Store, error) {
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
 		observe:      opts.Observe,
-		space:        newSpace(file),
 		stop:         make(chan struct{}),
 	}
 	if s.now == nil {
@@ -124,12 +125,19 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.maxSimulated <= 0 {
 		s.maxSimulated = DefaultMaxSimulated
 	}
+	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
 	err = s.read(func(tx *bolt.Tx) error {
 		c := bucket(tx, bucketSimulated).Cursor()
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
 			s.simulated++
+		}
+		c = bucket(tx, bucketRemovals).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			if !bytes.Equal(v, []byte{1}) {
+				s.registrations.Add(1)
+			}
 		}
 		return nil
 	})
@@ -150,6 +158,16 @@ func Open(path string, opts Options) (*Store, error) {
 // activation.ErrUnavailable. Calling Close again does nothing.
 func (s *Store) Close() error {
 	return s.closing()
+}
+
+// Usage returns the number of registrations without the simulated ones, including those that
+// have expired and are not removed yet, and the size of the file in bytes.
+func (s *Store) Usage() (registrations int, size int64, err error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	return int(s.registrations.Load()), info.Size(), nil
 }
 
 // Create implements activation.Store.
@@ -415,6 +433,7 @@ func (s *Store) sweepRegularly() {
 		case <-tick.C:
 			// If the file cannot be written, the next call that writes returns the error.
 			_ = s.sweep()
+			s.retryWrite()
 		case <-s.stop:
 			return
 		}
@@ -431,6 +450,17 @@ func (s *Store) sweep() error {
 		if err != nil || !more {
 			return err
 		}
+	}
+}
+
+// retryWrite tries to write if the last write failed, so that Ready finds out that writes
+// succeed again when nothing else is written.
+func (s *Store) retryWrite() {
+	if _, err := s.Ready(); err == nil {
+		return
+	}
+	if release, err := s.Reserve(context.Background()); err == nil {
+		release()
 	}
 }
 

@@ -134,6 +134,7 @@ type Store struct {
 	scripts   scripts
 	simulated *identifierTracker
 	breakers  *breakers
+	readiness *readiness
 	// replicas is Options.WaitReplicas.
 	replicas     int
 	observe      activation.StoreObserver
@@ -160,6 +161,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		scripts:   newScripts(),
 		simulated: newTracker(opts.MaxSimulated, time.Now),
 		breakers:  newBreakers(opts.Report, time.Now),
+		readiness: newReadiness(time.Now),
 		replicas:  opts.WaitReplicas,
 		observe:   opts.Observe,
 		now:       time.Now,

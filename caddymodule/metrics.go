@@ -1,0 +1,228 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
+)
+
+// metricsPrefix is the beginning of the names of all metrics.
+const metricsPrefix = "caddy_dsapp_"
+
+// Values of labels for what has none of the fixed values.
+const (
+	// labelNone stands for the service of a path that is none, and for the code and the
+	// status of a request that the next handler answered.
+	labelNone = "none"
+	// labelOther stands for a status that is not documented.
+	labelOther = "other"
+)
+
+// Buckets of the histograms, in seconds. Logins that wait for a person take as long as an
+// authentication server lets them; an exchange computes for milliseconds.
+var (
+	requestBuckets = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+	stepBuckets    = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	storeBuckets   = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+)
+
+// metrics are the metrics of the process. Caddy makes a registry for each configuration, and
+// they are registered with all of them, so that a reload loses no value.
+var metrics = newMetricSet()
+
+// metricSet has all metrics. No label has a value from a client or a server: each comes from
+// a fixed set or, for upstream, from the configuration.
+type metricSet struct {
+	requests        *prometheus.CounterVec
+	requestDuration *prometheus.HistogramVec
+	inFlight        prometheus.Gauge
+	limitHits       *prometheus.CounterVec
+
+	steps        *prometheus.CounterVec
+	stepDuration *prometheus.HistogramVec
+
+	decisions *prometheus.CounterVec
+	audited   *prometheus.CounterVec
+
+	attempts        *prometheus.CounterVec
+	attemptDuration *prometheus.HistogramVec
+	upstreams       upstreamNames
+
+	storeCalls        *prometheus.CounterVec
+	storeCallDuration *prometheus.HistogramVec
+	openedFirst       prometheus.Counter
+	openedOlder       prometheus.Counter
+
+	statuses map[string]struct{} // the documented ones
+
+	collectors []prometheus.Collector
+}
+
+func newMetricSet() *metricSet {
+	m := &metricSet{statuses: make(map[string]struct{})}
+	for _, status := range restapi.Statuses() {
+		m.statuses[status] = struct{}{}
+	}
+	m.requests = m.counters("requests_total", "Requests, by service, HTTP status code and status.", "service", "code", "status")
+	m.requestDuration = m.histograms("request_duration_seconds", "Time from the end of a request's header to the end of its answer.", requestBuckets, "service")
+	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: metricsPrefix + "requests_in_flight", Help: "Requests in progress, including those that the next handler answers.",
+	})
+	m.limitHits = m.counters("limit_hits_total", "Requests that were refused because they exceeded a limit.", "limit")
+	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "step", "outcome")
+	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "step")
+	m.decisions = m.counters("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
+	m.audited = m.counters("audit_events_total", "Events of the audit log.", "action")
+	m.attempts = m.counters("upstream_attempts_total", "Attempts to carry out a command on an authentication server.", "upstream", "command", "outcome")
+	m.attemptDuration = m.histograms("upstream_attempt_duration_seconds", "Duration of attempts, with the time in the queue.", requestBuckets, "upstream", "command")
+	m.storeCalls = m.counters("store_calls_total", "Calls of the store.", "call", "outcome")
+	m.storeCallDuration = m.histograms("store_call_duration_seconds", "Duration of calls of the store.", storeBuckets, "call")
+	opened := m.counters("sealed_values_opened_total", "Stored values that were decrypted, by whether the first or an older sealing key did.", "key")
+	m.openedFirst, m.openedOlder = opened.WithLabelValues("first"), opened.WithLabelValues("older")
+	m.collectors = append(m.collectors, m.inFlight, liveCollector{})
+	return m
+}
+
+func (m *metricSet) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
+	m.collectors = append(m.collectors, v)
+	return v
+}
+
+func (m *metricSet) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets}, labels)
+	m.collectors = append(m.collectors, v)
+	return v
+}
+
+// Describe implements prometheus.Collector.
+func (m *metricSet) Describe(to chan<- *prometheus.Desc) {
+	for _, c := range m.collectors {
+		c.Describe(to)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metricSet) Collect(to chan<- prometheus.Metric) {
+	for _, c := range m.collectors {
+		c.Collect(to)
+	}
+}
+
+// registerMetrics registers the metrics with the registry of a configuration, unless that was
+// done already.
+//
+// The app and the module of the admin endpoint both do. If a configuration is rejected, the
+// admin endpoint keeps the registry of that configuration, with which its app may not have
+// come to register anything.
+func registerMetrics(r *prometheus.Registry) error {
+	err := r.Register(metrics)
+	if _, done := errors.AsType[prometheus.AlreadyRegisteredError](err); done {
+		return nil
+	}
+	return err
+}
+
+// request counts a request.
+func (m *metricSet) request(o restapi.Observation) {
+	service, code, status := o.Service, labelNone, labelNone
+	if service == "" {
+		service = labelNone
+	}
+	if o.Outcome != restapi.PassedOn {
+		code, status = strconv.Itoa(o.HTTPStatus), o.Status
+		if _, ok := m.statuses[status]; !ok {
+			status = labelOther
+		}
+	}
+	m.requests.WithLabelValues(service, code, status).Inc()
+	m.requestDuration.WithLabelValues(service).Observe(o.Duration.Seconds())
+	if o.Limit != "" {
+		m.limitHits.WithLabelValues(string(o.Limit)).Inc()
+	}
+}
+
+// step counts a call of an exchange.
+func (m *metricSet) step(_ context.Context, e activation.StepEvent) {
+	m.steps.WithLabelValues(string(e.Step), string(e.Outcome)).Inc()
+	m.stepDuration.WithLabelValues(string(e.Step)).Observe(e.Duration.Seconds())
+}
+
+// decision counts a decision about the ownership of a request.
+func (m *metricSet) decision(e gateway.OwnershipEvent) {
+	m.decisions.WithLabelValues(string(e.Verdict)).Inc()
+}
+
+// audit counts an event of the audit log.
+func (m *metricSet) audit(e gateway.AuditEvent) { m.audited.WithLabelValues(string(e.Action)).Inc() }
+
+// storeCall counts a call of a store.
+func (m *metricSet) storeCall(_ context.Context, c activation.StoreCall) {
+	m.storeCalls.WithLabelValues(c.Call, string(c.Outcome)).Inc()
+	m.storeCallDuration.WithLabelValues(c.Call).Observe(c.Duration.Seconds())
+}
+
+// opened counts a stored value that was decrypted.
+func (m *metricSet) opened(first bool) {
+	if first {
+		m.openedFirst.Inc()
+		return
+	}
+	m.openedOlder.Inc()
+}
+
+// attempt counts an attempt at an instance. It does not count those of a replaced
+// configuration at an instance that no loaded configuration has.
+func (m *metricSet) attempt(_ context.Context, a authserver.Attempt) {
+	m.upstreams.mu.RLock()
+	defer m.upstreams.mu.RUnlock()
+	if m.upstreams.uses[a.Instance] == 0 {
+		return
+	}
+	m.attempts.WithLabelValues(a.Instance, a.Command, string(a.Outcome)).Inc()
+	m.attemptDuration.WithLabelValues(a.Instance, a.Command).Observe(a.Duration.Seconds())
+}
+
+// upstreamNames are the names of the instances of all loaded configurations.
+type upstreamNames struct {
+	mu   sync.RWMutex
+	uses map[string]int // by how many configurations
+}
+
+// acquireUpstreams adds the instances of a configuration. releaseUpstreams removes them.
+func (m *metricSet) acquireUpstreams(names []string) {
+	m.upstreams.mu.Lock()
+	defer m.upstreams.mu.Unlock()
+	if m.upstreams.uses == nil {
+		m.upstreams.uses = make(map[string]int)
+	}
+	for _, name := range names {
+		m.upstreams.uses[name]++
+	}
+}
+
+// releaseUpstreams removes the instances of a configuration, and the series of those that no
+// other configuration has.
+func (m *metricSet) releaseUpstreams(names []string) {
+	m.upstreams.mu.Lock()
+	defer m.upstreams.mu.Unlock()
+	for _, name := range names {
+		if m.upstreams.uses[name]--; m.upstreams.uses[name] > 0 {
+			continue
+		}
+		delete(m.upstreams.uses, name)
+		labels := prometheus.Labels{"upstream": name}
+		m.attempts.DeletePartialMatch(labels)
+		m.attemptDuration.DeletePartialMatch(labels)
+	}
+}
+
+var _ prometheus.Collector = (*metricSet)(nil)

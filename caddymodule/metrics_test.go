@@ -1,0 +1,70 @@
+package caddymodule
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+)
+
+// The table in docs/operation.md has every metric with its labels, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(caddy_dsapp_[a-z_]+)` \\| ([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = strings.NewReplacer("`", "", " ", "").Replace(row[2])
+	}
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		metrics.Describe(descs)
+		close(descs)
+	}()
+	exported := make(map[string]string)
+	for d := range descs {
+		parts := regexp.MustCompile(`fqName: "(.*?)".*variableLabels: \{(.*?)\}`).FindStringSubmatch(d.String())
+		labels := strings.Split(parts[2], ",")
+		slices.Sort(labels)
+		exported[parts[1]] = strings.Join(labels, ",")
+	}
+	if !maps.Equal(documented, exported) {
+		t.Errorf("documented: %v\nexported: %v", documented, exported)
+	}
+}
+
+// The series of an instance end with the last configuration that has it. Attempts that end
+// later make no new ones.
+func TestUpstreamsEndWithConfigurations(t *testing.T) {
+	t.Parallel()
+	m := newMetricSet()
+	attempt := authserver.Attempt{Instance: "primary", Command: "authUser", Outcome: authserver.AttemptSuccess}
+	for _, step := range []struct {
+		do   func()
+		want int
+	}{
+		{func() {}, 0},
+		{func() { m.acquireUpstreams([]string{"primary", "backup"}) }, 1},
+		{func() { m.acquireUpstreams([]string{"primary"}) }, 1},
+		{func() { m.releaseUpstreams([]string{"primary", "backup"}) }, 1},
+		{func() { m.releaseUpstreams([]string{"primary"}) }, 0},
+		{func() { m.acquireUpstreams([]string{"primary"}) }, 1},
+	} {
+		step.do()
+		m.attempt(t.Context(), attempt)
+		series := make(chan prometheus.Metric, 9)
+		m.attempts.Collect(series)
+		m.attemptDuration.Collect(series)
+		if len(series) != 2*step.want {
+			t.Fatalf("%d series, want %d", len(series), 2*step.want)
+		}
+	}
+}

@@ -18,6 +18,8 @@
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
+//   - requestid.go: the ID of a request, in its answer and in all its log lines;
+//     trace.go: its spans.
 //   - metrics.go, metrics_live.go: the metrics that count what happens, and those that
 //     mirror the state of the running gateway.
 //   - decode.go, placeholders.go: decoding of options, and placeholders in them.
@@ -223,7 +225,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	activationConfig.MaxExchanges = a.Limits.MaxExchanges
 	activationConfig.Logger = logger
 	activationConfig.Alarm = audit.Alarm
-	activationConfig.Observe = metrics.step
+	activationConfig.Observe = both(metrics.step, traceStep)
 	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}
@@ -487,8 +489,13 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 	defer metrics.inFlight.Dec()
 	defer a.store.Begin()()
 	defer a.AuthenticationServers.closeIdleConnections()
-	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
-		if err := next.ServeHTTP(w, r); err != nil {
+	correlated, c := correlate(w, r)
+	return a.handler.Serve(w, correlated, func(w http.ResponseWriter, _ *http.Request) (bool, error) {
+		// Caddy's placeholders are bound to the original request. The next server gets no
+		// ID of an untrusted client.
+		r.Header[requestIDHeader] = []string{c.requestID}
+		passed := &passedOn{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, id: c.requestID}
+		if err := next.ServeHTTP(passed, r); err != nil {
 			return false, err
 		}
 		unhandled, _ := caddyhttp.GetVar(r.Context(), unhandledVar).(bool)

@@ -17,11 +17,11 @@ type auditLog struct {
 	logger *zap.Logger
 }
 
-// Audit logs an audit event with the client's address.
+// Audit logs an audit event with the client's address and the IDs of the request.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	metrics.audit(e)
 	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	fields := make([]zap.Field, 0, 9)
+	fields := correlationOf(ctx).logFields()
 	for _, f := range []struct{ name, value string }{
 		{"operation", string(e.Operation)},
 		{"application", e.Application},
@@ -61,12 +61,12 @@ const (
 )
 
 // Alarm logs a problem with a stored value and what to do about it.
-func (l *auditLog) Alarm(_ context.Context, a seal.Alarm) {
+func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
 	advice := adviceUnopened
 	if a.Event == seal.EventDamaged {
 		advice = adviceDamaged
 	}
-	fields := []zap.Field{zap.String("advice", advice)}
+	fields := append(correlationOf(ctx).logFields(), zap.String("advice", advice))
 	for _, f := range []struct{ name, value string }{{"registration", a.Registration}, {"request", a.Request}} {
 		if f.value != "" {
 			fields = append(fields, zap.String(f.name, f.value))

@@ -33,7 +33,7 @@ const (
 type object = map[string]any
 
 // gatewayConfig returns the smallest useful configuration of the app.
-func gatewayConfig(t *testing.T) object {
+func gatewayConfig(t testing.TB) object {
 	t.Helper()
 	return object{
 		"api_keys": []object{
@@ -48,7 +48,7 @@ func gatewayConfig(t *testing.T) object {
 }
 
 // caddyConfig returns a whole configuration with the app and without servers.
-func caddyConfig(t *testing.T, dsapp object) object {
+func caddyConfig(t testing.TB, dsapp object) object {
 	t.Helper()
 	return object{
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
@@ -58,7 +58,7 @@ func caddyConfig(t *testing.T, dsapp object) object {
 	}
 }
 
-func encode(t *testing.T, v any) []byte {
+func encode(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {

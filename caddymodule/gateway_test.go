@@ -34,7 +34,7 @@ const (
 
 var testUser = sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password"}
 
-func testCertificates(t *testing.T) sandbox.Certificates {
+func testCertificates(t testing.TB) sandbox.Certificates {
 	t.Helper()
 	c, err := sandbox.NewCertificates(t.TempDir())
 	if err != nil {
@@ -551,8 +551,9 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// Errors are logged without stack traces. Errors of requests have the IDs of their trace
-// and span; other messages have all extra fields of the request.
+// Errors are logged without stack traces. Errors and audit events of requests have the IDs
+// of the request, its trace and its span; other messages have all extra fields of the
+// request.
 func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "log")
@@ -590,6 +591,7 @@ func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 			Trace      string `json:"traceID"`
 			Span       string `json:"spanID"`
 			Extra      string `json:"extra"`
+			Request    string `json:"request_id"`
 		}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			t.Fatalf("%v: %s", err, line)
@@ -597,11 +599,14 @@ func TestErrorsAreLoggedWithoutStackTraces(t *testing.T) {
 		if entry.Stacktrace != "" {
 			t.Errorf("stack trace: %s", line)
 		}
+		if entry.Trace != "" && entry.Request == "" {
+			t.Errorf("no ID of the request: %s", line)
+		}
 		found[strings.Join([]string{entry.Level, entry.Logger, entry.Message, entry.Trace, entry.Span, entry.Extra}, "|")] = true
 	}
 	for _, want := range []string{
 		"error|dsapp|stored value cannot be opened with any sealing key|a trace|a span|",
-		"error|dsapp.audit|record_unopened|||",
+		"error|dsapp.audit|record_unopened|a trace|a span|",
 		"warn|dsapp|operation failed|||a field",
 	} {
 		if !found[want] {

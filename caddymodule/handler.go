@@ -30,6 +30,12 @@ func init() {
 //
 // The handler answers all other requests itself, errors included, because the form of
 // errors is part of the protocol.
+//
+// Every answer has the header X-Request-Id with the ID of the request, which is also the
+// field `request_id` of the access log and of all log lines about the request. It is the one
+// that a trusted proxy sent in the same header, if that is there once and has 1 to 64 letters,
+// digits, dots, underscores and hyphens. Otherwise it is `{http.request.uuid}`. The next
+// handler gets the ID in the header of the request.
 type Handler struct {
 	app *App
 }

@@ -14,7 +14,7 @@ import (
 
 // provisioned returns a handler whose app is provisioned but not started. It has to serve
 // requests all the same.
-func provisioned(t *testing.T, dsapp object) *Handler {
+func provisioned(t testing.TB, dsapp object) *Handler {
 	t.Helper()
 	var config caddy.Config
 	if err := json.Unmarshal(encode(t, caddyConfig(t, dsapp)), &config); err != nil {

@@ -20,8 +20,8 @@ func newLogger(ctx caddy.Context) *slog.Logger {
 
 // noStackTraceHandler removes the extra log fields of a request from the context of
 // errors. Caddy adds a stack trace to an error whose context has these fields, and to
-// no other. Of the fields, an error keeps only the IDs of the trace and of the span.
-// Messages of lower levels keep all fields.
+// no other. Of the fields, an error keeps only those of the request's correlation.
+// Messages of lower levels keep all fields, which include these.
 type noStackTraceHandler struct{ slog.Handler }
 
 // Handle implements slog.Handler.
@@ -30,10 +30,8 @@ func (h noStackTraceHandler) Handle(ctx context.Context, r slog.Record) error {
 		return h.Handler.Handle(ctx, r)
 	}
 	r = r.Clone()
-	for _, f := range []struct{ variable, name string }{{"trace_id", "traceID"}, {"span_id", "spanID"}} {
-		if id, ok := caddyhttp.GetVar(ctx, f.variable).(string); ok {
-			r.AddAttrs(slog.String(f.name, id))
-		}
+	for _, f := range correlationOf(ctx).logFields() {
+		r.AddAttrs(slog.String(f.Key, f.String))
 	}
 	return h.Handler.Handle(context.WithValue(ctx, caddyhttp.ExtraLogFieldsCtxKey, nil), r)
 }

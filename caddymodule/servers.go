@@ -224,7 +224,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		Breaker:        breaker.Settings{Failures: s.Breaker.Failures, Cooldown: time.Duration(s.Breaker.Cooldown)},
 		ComponentTypes: s.ComponentTypes.withDefaults(),
 		Attributes:     authserver.Attributes(s.Attributes),
-		Attempted:      metrics.attempt,
+		Attempted:      both(metrics.attempt, traceAttempt),
 		Logger:         logger,
 	}
 	s.probeInterval = defaultProbeInterval
@@ -258,7 +258,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		in := limits
 		in.Name = instance.Name
 		in.URL = address
-		in.Transport = transport
+		in.Transport = tracedTransport{transport}
 		in.State = state
 		in.Probe = newProbe(transport, address, refusalTimeout)
 		config.Instances[i] = in

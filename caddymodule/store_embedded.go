@@ -107,7 +107,7 @@ func (o *fileOpener) open() (*embeddedFile, error) {
 		info.Size() == o.failedFile.Size() && info.ModTime().Equal(o.failedFile.ModTime()) {
 		return nil, o.failure
 	}
-	store, err := embedded.Open(o.path, embedded.Options{Observe: metrics.storeCall})
+	store, err := embedded.Open(o.path, embedded.Options{Observe: both(metrics.storeCall, traceStoreCall)})
 	o.failedFile, o.failure = info, nil
 	if _, ok := errors.AsType[*embedded.FileError](err); ok && info != nil {
 		o.failure = err

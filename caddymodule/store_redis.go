@@ -161,7 +161,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: metrics.storeCall}
+	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: both(metrics.storeCall, traceStoreCall)}
 	if err := options.Check(); err != nil {
 		return err
 	}
@@ -190,17 +190,17 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 
 // logRedis sends the log of go-redis, which is global in the process, to Caddy's log.
 var logRedis = sync.OnceFunc(func() {
-	redis.SetLog(func(_ context.Context, message string) {
+	redis.SetLog(func(ctx context.Context, message string) {
 		if c := caddy.Log().Named("dsapp.redis").Check(zap.DebugLevel, "client"); c != nil {
-			c.Write(zap.String("message", message))
+			c.Write(append(correlationOf(ctx).logFields(), zap.String("message", message))...)
 		}
 	})
 })
 
 // reportRedis logs that a server stopped answering or that it answers again. It uses
 // Caddy's default log, because the store outlives the configuration and its logs.
-func reportRedis(_ context.Context, server string, err error) {
-	log := caddy.Log().Named("dsapp").With(zap.String("server", server))
+func reportRedis(ctx context.Context, server string, err error) {
+	log := caddy.Log().Named("dsapp").With(append(correlationOf(ctx).logFields(), zap.String("server", server))...)
 	if err != nil {
 		log.Warn("redis does not answer; calls fail at once until it does", zap.Error(err))
 		return

@@ -27,6 +27,7 @@ type Gateway struct {
 	URL    string         // without a path
 	Admin  string         // address of the admin endpoint
 	Config Object         // of the next Start or Load
+	Env    []string       // variables of the next Start, beside those of every gateway
 	Logs   *output.Buffer // what the processes have printed
 
 	Certificates sandbox.Certificates
@@ -170,6 +171,7 @@ func (g *Gateway) Command(t testing.TB) *exec.Cmd {
 	require.NoError(t, os.WriteFile(path, config, 0o600))
 	env := append(Environment(t.TempDir()),
 		"TEST_FRONT_END_KEY="+FrontEndKey, "TEST_BACK_END_KEY="+BackEndKey, "TEST_SEALING_KEY="+SealingKey)
+	env = append(env, g.Env...)
 	return Program(env, g.Logs, "run", "--config", path)
 }
 

@@ -265,6 +265,27 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 	return s.giveBack(ctx, identifier, generation, "c")
 }
 
+// Inspect implements activation.Store.
+func (s *Store) Inspect(ctx context.Context, identifier string) (activation.State, bool, error) {
+	a, err := s.run(ctx, s.scripts.inspect, []string{s.registrationKey(identifier)})
+	if err != nil || !a.ok {
+		return activation.State{}, false, err
+	}
+	x, err := a.state(identifier)
+	return x, err == nil, err
+}
+
+// Burn implements activation.Store.
+func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+	a, err := s.run(ctx, s.scripts.burn, []string{s.registrationKey(identifier), s.handshakesKey(identifier)},
+		maxAttempts, milliseconds(activation.TombstoneLifetime))
+	if err != nil || !a.ok {
+		return activation.Record{}, false, err
+	}
+	r, err := a.record(identifier)
+	return r, err == nil, err
+}
+
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
 	_, err := s.run(ctx, s.scripts.remove, []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, generation[:])

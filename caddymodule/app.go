@@ -12,6 +12,8 @@
 //     each authentication server; transport.go and socket_*.go make its connections.
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
+//   - health.go: whether the node is ready, drains, and the handler for health checks.
+//   - admin.go: the routes of the admin endpoint.
 //   - resources.go: stores that configurations share and that close after their last
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
@@ -128,6 +130,9 @@ type App struct {
 	// Limits that protect the gateway from overload and abuse.
 	Limits Limits `json:"limits,omitzero"`
 
+	// When the node counts as ready to get requests.
+	Health Health `json:"health,omitzero"`
+
 	// Numbers of status codes that the vendor does not publish.
 	StatusCodes StatusCodes `json:"status_codes,omitzero"`
 
@@ -138,7 +143,17 @@ type App struct {
 	limits     *limitValues
 	handler    *restapi.Handler
 	stopped    atomic.Bool
-	cancel     context.CancelFunc // ends the background work that onStarted began
+	// stopPreparing and stopWatching end the background work that onStarted began.
+	stopPreparing, stopWatching context.CancelFunc
+	// prepareFailure is why the last attempt to prepare a store that works failed, for
+	// example because its sealing key is missing. It is nil if it did not fail.
+	prepareFailure atomic.Pointer[prepareFailure]
+}
+
+// prepareFailure is a failure to prepare the store.
+type prepareFailure struct {
+	err   error
+	since time.Time
 }
 
 // startedApps has the app that serves requests that still arrive at a stopped one.
@@ -176,6 +191,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := a.store.CheckSealingKeys(len(sealingKeys)); err != nil {
 		return option.In("sealing_keys", err)
+	}
+	if err := a.Health.setDefaults(a.store); err != nil {
+		return option.In("health", err)
 	}
 	addresses, err := a.Limits.addresses()
 	if err != nil {
@@ -375,31 +393,49 @@ func (a *App) onStarted() {
 	}
 	startedApps.add(a)
 	a.limiters.configStarted(a.limits)
-	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel = cancel
-	go a.AuthenticationServers.watch(ctx)
-	go a.prepareStore(ctx)
+	var preparing, watching context.Context
+	preparing, a.stopPreparing = context.WithCancel(context.Background())
+	watching, a.stopWatching = context.WithCancel(context.Background())
+	go a.AuthenticationServers.watch(watching)
+	go a.prepareStore(preparing)
 }
 
-// prepareStore tries to prepare the store until that succeeds or ctx ends. It logs
-// whether the store is ready.
+// prepareStore prepares the store, and prepares it again when it does not work, until ctx
+// ends. It logs whether the store is ready. A store that was lost is opened again by this
+// also if the node gets no requests because the store is not ready.
 func (a *App) prepareStore(ctx context.Context) {
-	warned := false
+	ready, warned := false, false
 	for ctx.Err() == nil {
-		err := a.prepareStoreOnce(ctx)
-		if err == nil {
-			a.logger.Info("the store is ready")
-			return
-		}
-		if !warned && ctx.Err() == nil {
-			a.logger.Warn("the store is not ready; the gateway tries again by itself and with each request that needs the store", slog.Any("error", err))
-			warned = true
+		if _, err := a.store.Ready(); err != nil || !ready {
+			err := a.prepareStoreOnce(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			switch {
+			case err == nil && !ready:
+				a.logger.Info("the store is ready")
+				ready, warned = true, false
+			case err != nil && !warned:
+				a.logger.Warn("the store is not ready; the gateway tries again by itself and with each request that needs the store", slog.Any("error", err))
+				ready, warned = false, true
+			}
+			a.setPrepareFailure(err)
 		}
 		select {
 		case <-time.After(prepareInterval):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// setPrepareFailure records how an attempt to prepare the store ended. A failure because the
+// store does not work is that of the store, which knows when it is over.
+func (a *App) setPrepareFailure(err error) {
+	if _, notReady := a.store.Ready(); err == nil || notReady != nil {
+		a.prepareFailure.Store(nil)
+		return
+	}
+	a.prepareFailure.CompareAndSwap(nil, &prepareFailure{err, time.Now()})
 }
 
 func (a *App) prepareStoreOnce(ctx context.Context) error {
@@ -409,32 +445,31 @@ func (a *App) prepareStoreOnce(ctx context.Context) error {
 	return a.activation.Prepare(ctx)
 }
 
-// stopBackground reverts onStarted. Calling it again does nothing.
-func (a *App) stopBackground() {
-	startedApps.remove(a)
-	if a.limiters != nil {
-		a.limiters.configStopped(a.limits)
-	}
-	if a.cancel != nil {
-		a.cancel()
-	}
-}
-
-// Stop implements caddy.App. It ends the background work. Requests in progress go on.
+// Stop implements caddy.App. Requests in progress go on, and while the process ends, more
+// can arrive for the `shutdown_delay` of the app `http`. What they need therefore lasts
+// until Cleanup, which Caddy calls when all apps have stopped: the probes of the
+// authentication servers, the limits and the store.
 func (a *App) Stop() error {
 	a.stopped.Store(true)
-	a.stopBackground()
+	if a.stopPreparing != nil {
+		a.stopPreparing()
+	}
 	return nil
 }
 
 // Cleanup releases what Provision acquired. Requests of this configuration can still be
 // in progress or arrive later. They keep the store open as long as they need it.
 func (a *App) Cleanup() error {
-	a.stopBackground()
+	startedApps.remove(a)
+	if a.stopPreparing != nil {
+		a.stopPreparing()
+		a.stopWatching()
+	}
 	a.AuthenticationServers.close()
 	if a.limiters == nil {
 		return nil
 	}
+	a.limiters.configStopped(a.limits)
 	a.limiters = nil
 	_, err := limiterPool.Delete(limitersKey)
 	return err
@@ -442,15 +477,7 @@ func (a *App) Cleanup() error {
 
 // serve answers a request, or passes it to next if its path is not one of a service.
 func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if a.stopped.Load() {
-		// A connection whose TLS handshake ends after a reload stays with the old
-		// configuration, and nothing closes it. Without this, removed API keys would
-		// be accepted there as long as the client keeps the connection.
-		w.Header().Set("Connection", "close")
-		if latest := startedApps.latest(); latest != nil {
-			a = latest
-		}
-	}
+	a = a.current(w)
 	defer a.store.Begin()()
 	defer a.AuthenticationServers.closeIdleConnections()
 	return a.handler.Serve(w, r, func(w http.ResponseWriter, r *http.Request) (bool, error) {
@@ -463,6 +490,24 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 		}
 		return !unhandled, nil
 	})
+}
+
+// current returns the app that is to answer a request: a, or the app of the configuration
+// that has replaced the one of a. In that case it lets the connection end after the answer.
+//
+// A connection whose TLS handshake ends after a reload stays with the old configuration, and
+// nothing closes it. Without this, removed API keys would be accepted there as long as the
+// client keeps the connection.
+func (a *App) current(w http.ResponseWriter) *App {
+	latest := startedApps.latest()
+	if !a.stopped.Load() || latest == a {
+		return a
+	}
+	w.Header().Set("Connection", "close")
+	if latest == nil {
+		return a
+	}
+	return latest
 }
 
 // unhandledVar is the variable that Caddy sets to true if no handler of a chain

@@ -467,7 +467,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 	}
 	options := 0
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
+		if strings.HasSuffix(name, "_test.go") || name == "admin.go" { // its JSON is that of answers
 			continue
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)

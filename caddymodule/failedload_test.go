@@ -344,21 +344,11 @@ func newEnvironment(t *testing.T, backend string, own bool) *environment {
 	return e
 }
 
-// activeApp returns the gateway of the running configuration.
-func activeApp(t *testing.T) *App {
-	t.Helper()
-	app, err := caddy.ActiveContext().AppIfConfigured(appName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return app.(*App)
-}
-
 // requestsOfActiveApp returns how many requests of the running configuration may use the
 // store. The preparation of the store counts as one.
 func requestsOfActiveApp(t *testing.T) int {
 	t.Helper()
-	return activeApp(t).store.(interface{ requestCount() int }).requestCount()
+	return activeApp().store.(interface{ requestCount() int }).requestCount()
 }
 
 func (l *lease[T]) requestCount() int {
@@ -548,7 +538,7 @@ func TestPreparationEndsWithTheConfiguration(t *testing.T) {
 func TestFailedConfigurationServesNoRequests(t *testing.T) {
 	s := newSite(t)
 	s.load(t)
-	first := activeApp(t)
+	first := activeApp()
 	if startedApps.latest() != first {
 		t.Error("the running configuration is not the latest")
 	}
@@ -561,7 +551,7 @@ func TestFailedConfigurationServesNoRequests(t *testing.T) {
 		t.Error("the failed configuration is the latest")
 	}
 	s.load(t)
-	if latest := startedApps.latest(); latest != activeApp(t) || latest == first {
+	if latest := startedApps.latest(); latest != activeApp() || latest == first {
 		t.Error("the new configuration is not the latest")
 	}
 }

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -56,7 +55,7 @@ func openStore(value any) any {
 	return nil
 }
 
-func currentValue[T io.Closer](r *resource[T]) any {
+func currentValue[T pooled](r *resource[T]) any {
 	value, opened, err := r.current()
 	switch {
 	case err != nil:
@@ -258,7 +257,7 @@ func TestPoolsContainWhatIsUsed(t *testing.T) {
 				if err := caddy.Load(encode(t, config), true); err != nil {
 					rt.Fatal(err)
 				}
-				current = &loadedConfig{app: activeApp(t), servers: slices.Clone(activeApp(t).AuthenticationServers.stateKeys)}
+				current = &loadedConfig{app: activeApp(), servers: slices.Clone(activeApp().AuthenticationServers.stateKeys)}
 				current.storeKey = current.app.store.(interface{ poolKey() string }).poolKey()
 				all = append(all, current)
 				check()

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -21,13 +22,25 @@ const drainTimeout = time.Minute
 // errResourceClosed is returned if a resource is closed before its value is used.
 var errResourceClosed = errors.New("closed with the configuration that used it")
 
+// errNotOpen is returned for a resource that was not used yet.
+var errNotOpen = errors.New("not open yet")
+
+// pooled is a value of a resource.
+type pooled interface {
+	io.Closer
+
+	// Ready returns since when the value is ready to be used, or since when it is not
+	// and why. It answers at once.
+	Ready() (since time.Time, err error)
+}
+
 // damageReporter is a value that can become unusable. It is then closed, and opened again
 // when it is needed.
 type damageReporter interface{ Damaged() bool }
 
 // resource is a pooled value that is opened on first use and closed once. All
 // configurations that have a lease with the same key share it.
-type resource[T io.Closer] struct {
+type resource[T pooled] struct {
 	open    func() (T, error)
 	opening singleflight.Group
 
@@ -35,6 +48,10 @@ type resource[T io.Closer] struct {
 	value  T
 	opened bool
 	closed bool
+	// notOpenSince is when the value was closed or found damaged, and openErr is why the
+	// last attempt to open it failed.
+	notOpenSince time.Time
+	openErr      error
 }
 
 // get returns the value and opens it if necessary. Concurrent callers wait for the same
@@ -82,11 +99,12 @@ func (r *resource[T]) openOnce() (T, error) {
 		return none, err
 	}
 	value, err := r.open()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.openErr = err
 	if err != nil {
 		return none, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.closed {
 		return none, errors.Join(errResourceClosed, value.Close())
 	}
@@ -94,11 +112,24 @@ func (r *resource[T]) openOnce() (T, error) {
 	return value, nil
 }
 
+// ready returns since when the value is open and ready, or since when it is not and why. It
+// does not open it.
+func (r *resource[T]) ready() (since time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.opened {
+		return r.value.Ready()
+	}
+	return r.notOpenSince, cmp.Or(r.openErr, errNotOpen)
+}
+
 // closeValue closes the value if it is open.
 func (r *resource[T]) closeValue() error {
 	r.mu.Lock()
 	value, opened := r.value, r.opened
-	r.opened = false
+	if opened {
+		r.opened, r.notOpenSince, r.openErr = false, time.Now(), nil
+	}
 	r.mu.Unlock()
 	if !opened {
 		return nil
@@ -124,7 +155,7 @@ func (r *resource[T]) Destruct() error {
 //
 // A request that comes after that, or takes longer, acquires a new reference and opens
 // the resource again if necessary.
-type lease[T io.Closer] struct {
+type lease[T pooled] struct {
 	pool *caddy.UsagePool
 	key  string
 	open func() (T, error)
@@ -139,7 +170,7 @@ type lease[T io.Closer] struct {
 // newLease acquires a reference to the resource with a key. If no other configuration
 // has opened the resource, the first use calls open. open must depend only on what the
 // key identifies, and must return within a bounded time.
-func newLease[T io.Closer](pool *caddy.UsagePool, key string, open func() (T, error)) (*lease[T], error) {
+func newLease[T pooled](pool *caddy.UsagePool, key string, open func() (T, error)) (*lease[T], error) {
 	l := &lease[T]{pool: pool, key: key, open: open}
 	if err := l.acquire(); err != nil {
 		return nil, err
@@ -181,6 +212,18 @@ func (l *lease[T]) get(ctx context.Context) (T, error) {
 	return r.get(ctx)
 }
 
+// Ready returns since when the value is open and ready, or since when it is not and why. It
+// does not open it.
+func (l *lease[T]) Ready() (since time.Time, err error) {
+	l.mu.Lock()
+	r := l.resource
+	l.mu.Unlock()
+	if r == nil {
+		return time.Time{}, errResourceClosed
+	}
+	return r.ready()
+}
+
 // release ends the configuration's own use of the resource. The lease gives its
 // reference back with the end of its last request, or after drainTimeout. release does
 // not wait for that. It does nothing if l is nil or has been released.
@@ -204,7 +247,7 @@ func (l *lease[T]) release() {
 // acquire gets a reference from the pool. The caller holds l.mu, or nobody else knows l.
 func (l *lease[T]) acquire() error {
 	value, _, err := l.pool.LoadOrNew(l.key, func() (caddy.Destructor, error) {
-		return &resource[T]{open: l.open}, nil
+		return &resource[T]{open: l.open, notOpenSince: time.Now()}, nil
 	})
 	if err != nil {
 		return err
@@ -241,4 +284,4 @@ func (l *lease[T]) returnToPool() {
 	}()
 }
 
-var _ caddy.Destructor = (*resource[io.Closer])(nil)
+var _ caddy.Destructor = (*resource[pooled])(nil)

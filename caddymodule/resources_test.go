@@ -21,6 +21,8 @@ type fakeStore struct {
 
 func (t *fakeStore) Damaged() bool { return t.lost.Load() }
 
+func (t *fakeStore) Ready() (time.Time, error) { return time.Time{}, nil }
+
 func (t *fakeStore) Close() error {
 	if t.closing != nil {
 		<-t.closing

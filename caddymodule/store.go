@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -30,6 +31,10 @@ type Store interface {
 	// if it is not open, if the last attempt failed, or if the store was lost; otherwise
 	// it returns the same pointer as before. It returns at the latest when ctx ends.
 	Open(ctx context.Context) (OpenStore, error)
+
+	// Ready returns since when the store is open and ready, or since when it is not and
+	// why. It answers at once: it neither opens the store nor calls it.
+	Ready() (since time.Time, err error)
 }
 
 // OpenStore is an open store. Its implementations are pointers.
@@ -41,6 +46,10 @@ type OpenStore interface {
 	// The first key is the one that seals. If none is configured, the store may create
 	// one. Keys is called once for each configuration, and again after an error.
 	Keys(ctx context.Context, configured [][]byte) ([][]byte, error)
+
+	// Ready returns since when the store works, or since when it does not and why, as far
+	// as is known from the calls that were made. It answers at once.
+	Ready() (since time.Time, err error)
 }
 
 // storePool holds the stores of the configurations that run or still have requests.

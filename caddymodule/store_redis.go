@@ -112,10 +112,33 @@ type RedisStore struct {
 	*lease[*redisClient]
 }
 
-// redisClient is a store that closes its client.
+// redisClient is a store that owns its client.
 type redisClient struct {
 	*redis.Store
-	io.Closer
+
+	client    io.Closer
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
+}
+
+// newRedisClient returns a store that watches its servers until it is closed.
+func newRedisClient(settings redis.Settings, options redis.Options) (*redisClient, error) {
+	client, err := redis.NewClient(settings)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c := &redisClient{Store: redis.New(client, options), client: client, stopWatch: stop}
+	c.watching.Go(func() { c.Watch(ctx) })
+	return c, nil
+}
+
+// Close closes the client.
+func (c *redisClient) Close() error {
+	c.stopWatch()
+	err := c.client.Close()
+	c.watching.Wait()
+	return err
 }
 
 // UnmarshalJSON decodes the options. Its errors begin with the path of the option.
@@ -160,11 +183,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	}
 	s.lease, err = newLease(storePool, key, func() (*redisClient, error) {
 		logRedis()
-		client, err := redis.NewClient(settings)
-		if err != nil {
-			return nil, err
-		}
-		return &redisClient{redis.New(client, options), client}, nil
+		return newRedisClient(settings, options)
 	})
 	return err
 }

@@ -146,6 +146,17 @@ func (l *limiter) leave(w *waiter) {
 	}
 }
 
+// counts returns the numbers of commands in progress and of queued ones.
+func (l *limiter) counts() (running, queued int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g := range groups {
+		running += l.running[g]
+		queued += l.queued[g]
+	}
+	return running, queued
+}
+
 // release ends a command for which acquire succeeded.
 func (l *limiter) release(g group) {
 	l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // reachability remembers whether an instance can be reached, so that only changes are
@@ -13,6 +14,9 @@ type reachability struct {
 	mu sync.Mutex
 	// changes counts the changes. It is odd while the instance cannot be reached.
 	changes atomic.Uint64
+	// reachedAt and lostAt are the times of the last observations of each kind, in
+	// nanoseconds since 1970.
+	reachedAt, lostAt atomic.Int64
 }
 
 // begin returns the number of changes so far, which the command or probe that now begins
@@ -23,6 +27,11 @@ func (r *reachability) begin() (seen uint64) { return r.changes.Load() }
 // calls log. If there was another change since begin, it does nothing, as the observation
 // may be older than that change.
 func (r *reachability) record(seen uint64, reached bool, log func()) {
+	if now := time.Now().UnixNano(); reached {
+		r.reachedAt.Store(now)
+	} else {
+		r.lostAt.Store(now)
+	}
 	if reached == (seen%2 == 0) {
 		return
 	}
@@ -35,6 +44,9 @@ func (r *reachability) record(seen uint64, reached bool, log func()) {
 	log()
 	r.changes.Add(1)
 }
+
+// lost reports whether the instance cannot be reached.
+func (r *reachability) lost() bool { return r.changes.Load()%2 == 1 }
 
 // logUnreachable logs that an operation got no connection to the instance.
 func (in *instance) logUnreachable(ctx context.Context, operation string, cause error) {

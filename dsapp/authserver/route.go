@@ -9,6 +9,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
 
+// errDrained is the cause of a failure if all instances that could get the command are drained.
+var errDrained = errors.New("all instances are drained")
+
 // Target says which instances a command is for. The zero value leaves the choice to the
 // policy.
 type Target struct {
@@ -61,8 +64,9 @@ func (s *Servers) Replicated() bool {
 
 // candidates returns the instances that may get a command, each once, in the order in which
 // they are asked. In a replicated deployment, missing is a name in names for which there is no
-// instance.
-func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instance, missing string) {
+// instance. Unless it is named, a drained instance comes last, and gets no command that
+// begins something new.
+func (s *Servers) candidates(c soap.Call, names []string) (candidates []*instance, missing string) {
 	for _, name := range names {
 		in := s.instance(name)
 		switch {
@@ -75,14 +79,19 @@ func (s *Servers) candidates(c *soap.Row, names []string) (candidates []*instanc
 	if len(names) > 0 && s.deployment == DeploymentReplicated {
 		return candidates, missing
 	}
-	first := s.preferred(c, len(candidates) == 0)
+	first := s.preferred(c.Row, len(candidates) == 0)
+	var drained []*instance
 	for i := range s.instances {
 		in := s.instances[(first+i)%len(s.instances)]
-		if !slices.Contains(candidates, in) {
+		switch {
+		case slices.Contains(candidates, in):
+		case !in.state.drained.Load():
 			candidates = append(candidates, in)
+		case !c.Begins() || len(names) > 0:
+			drained = append(drained, in)
 		}
 	}
-	return candidates, ""
+	return append(candidates, drained...), ""
 }
 
 // preferred returns the index of the instance that the policy prefers. takesTurn says that the
@@ -160,7 +169,7 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 	}
 	defer clear(request)
 
-	candidates, missing := s.candidates(c.Row, to.Instances)
+	candidates, missing := s.candidates(c, to.Instances)
 	var askNextOn []string
 	if to.Search && s.deployment == DeploymentReplicated {
 		askNextOn = c.AskNextOn
@@ -172,6 +181,8 @@ func (s *Servers) Send(ctx context.Context, to Target, c soap.Call) (instance st
 	}
 	if missing != "" {
 		notSent(missing, errors.New("no such instance"))
+	} else if len(candidates) == 0 {
+		notSent("", errDrained)
 	}
 	for i, candidate := range candidates {
 		if i > 0 && ctx.Err() != nil {

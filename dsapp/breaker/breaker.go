@@ -47,6 +47,19 @@ const (
 	Closed
 )
 
+// State says which calls a breaker admits.
+type State string
+
+// The states.
+const (
+	// StateClosed admits every call.
+	StateClosed State = "closed"
+	// StateOpen admits no call.
+	StateOpen State = "open"
+	// StateHalfOpen admits a call, to find out whether the server works again.
+	StateHalfOpen State = "half_open"
+)
+
 // OpenError is the error of a call that a breaker refused.
 type OpenError struct {
 	// RetryAfter is the time until the breaker admits a call.
@@ -73,6 +86,7 @@ type Breaker struct {
 	open     bool
 	retryAt  time.Time // time of the next trial, while open
 	awaiting bool      // the result of AwaitsCall, while open
+	changed  time.Time // time of the last opening or closing
 	// generation counts the openings, closings and trials. The outcome of a call counts
 	// only if no other opening, closing or trial came after its beginning.
 	generation uint64
@@ -113,6 +127,7 @@ func (b *Breaker) End(c Call, o Outcome, s Settings) Change {
 		// This includes a trial that took so long that another one began: a server that
 		// answers slowly works.
 		b.open, b.failures = false, 0
+		b.changed = time.Now()
 		b.generation++
 		return Closed
 	}
@@ -154,7 +169,8 @@ func (b *Breaker) Trip(s Settings) Change {
 // trip opens the breaker. The caller holds mu.
 func (b *Breaker) trip(s Settings) {
 	b.open, b.failures, b.awaiting = true, 0, false
-	b.retryAt = time.Now().Add(s.Cooldown)
+	b.changed = time.Now()
+	b.retryAt = b.changed.Add(s.Cooldown)
 	b.generation++
 	b.opened = b.generation
 }
@@ -167,6 +183,22 @@ func (b *Breaker) RetryAfter() time.Duration {
 		return 0
 	}
 	return max(time.Until(b.retryAt), 0)
+}
+
+// State returns the state and when the breaker last opened or closed. The time is zero if it
+// has never opened.
+func (b *Breaker) State() (s State, changed time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !b.open:
+		s = StateClosed
+	case time.Until(b.retryAt) > 0:
+		s = StateOpen
+	default:
+		s = StateHalfOpen
+	}
+	return s, b.changed
 }
 
 // AwaitsCall reports whether the breaker is open and a call with the outcome Reached was the

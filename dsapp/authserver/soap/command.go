@@ -110,6 +110,9 @@ type Row struct {
 	refusalOutput string
 	// Retry says when another instance may get the command.
 	Retry Retry
+	// begins says that requests of this command begin something new on the instance. See
+	// Call.Begins.
+	begins bool
 	// MayAwaitUser says that the server may wait for a user's approval before it answers
 	// some requests of this command. See Call.AwaitsUser.
 	MayAwaitUser bool
@@ -230,6 +233,10 @@ type Call struct {
 // AwaitsUser reports whether the server may wait for a user's approval before it answers
 // this request.
 func (c Call) AwaitsUser() bool { return c.MayAwaitUser && !c.approved(c.Request) }
+
+// Begins reports whether this request begins something new on the instance, a registration
+// or a login, rather than being about something that the instance holds.
+func (c Call) Begins() bool { return c.begins && (c.approved == nil || !c.approved(c.Request)) }
 
 // boundField is a field and its value in a request of type Q.
 type boundField[Q any] struct {

@@ -13,7 +13,7 @@ const (
 var (
 	// MDLRegister verifies the user, selects a multi-device licence and begins its
 	// activation.
-	MDLRegister = define(provisioning("PROVISIONCMD_MDL_REGISTER"),
+	MDLRegister = define(registration(provisioning("PROVISIONCMD_MDL_REGISTER")),
 		[]boundField[MDLRegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *MDLRegisterRequest) string { return string(q.UserID) }},
@@ -59,7 +59,7 @@ var (
 		activated("USERID", "DOMAIN", "SERIAL_NO"))
 
 	// Register verifies the user and asks for a standard licence.
-	Register = define(provisioning("PROVISIONCMD_REGISTER"),
+	Register = define(registration(provisioning("PROVISIONCMD_REGISTER")),
 		[]boundField[RegisterRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
 			{field{name: "USERID"}, func(q *RegisterRequest) string { return string(q.UserID) }},
@@ -90,7 +90,7 @@ var (
 
 	// DSAPPSRPRegister registers a user for an SRP exchange that the authentication server
 	// carries out itself. The gateway only relays such an exchange.
-	DSAPPSRPRegister = define(Row{operation: "dsappSRPRegister", scenario: provisioningScenario},
+	DSAPPSRPRegister = define(registration(Row{operation: "dsappSRPRegister", scenario: provisioningScenario}),
 		[]boundField[DSAPPSRPRegisterRequest]{
 			{field{name: "activationType", optional: true}, func(q *DSAPPSRPRegisterRequest) string { return q.ActivationType }},
 			{field{name: "componentType"}, nil},
@@ -172,6 +172,7 @@ var (
 			operation: "authUser", scenario: authenticationScenario,
 			attributeSet: "credentialAttributeSet", prefix: "CREDFLD_", refusalOutput: "STATUS_MESSAGE",
 			MayAwaitUser: true, approved: func(request any) bool { return request.(*AuthUserRequest).ChallengeKey != "" },
+			begins: true,
 		},
 		[]boundField[AuthUserRequest]{
 			{field{name: "COMPONENT_TYPE"}, nil},
@@ -212,6 +213,12 @@ var (
 // provisioning returns the row of a subcommand of provisioningExecute.
 func provisioning(cmd string) Row {
 	return Row{operation: "provisioningExecute", cmd: cmd, scenario: provisioningScenario, attributeSet: "attributeSet", prefix: "PROVFLD_"}
+}
+
+// registration returns a row with the property of a command that begins an activation.
+func registration(r Row) Row {
+	r.begins = true
+	return r
 }
 
 func retrieval(operation, key string, s scenario) Command[RetrieveRequest, Retrieved] {

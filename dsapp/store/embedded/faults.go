@@ -24,7 +24,9 @@ func (s *Store) Damaged() bool { return s.damage.Load() != nil }
 func (s *Store) recordDamage(err error) error {
 	if _, ok := errors.AsType[*FileError](err); ok {
 		err = fmt.Errorf("%s: %w", s.file.Name(), err)
-		s.damage.CompareAndSwap(nil, &err)
+		if s.damage.CompareAndSwap(nil, &err) {
+			s.space.ended(err, s.now())
+		}
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -49,10 +50,13 @@ type space struct {
 	// lastDurableWrite is when the last successful write began. It is zero if a write has
 	// failed since.
 	lastDurableWrite time.Time
+
+	writes atomic.Pointer[writes]
 }
 
-func newSpace(file *os.File) *space {
+func newSpace(file *os.File, now time.Time) *space {
 	sp := &space{file: file, filler: make([]byte, spacePerRecord)}
+	sp.writes.Store(&writes{since: now})
 	_, _ = rand.Read(sp.filler) // never fails
 	return sp
 }
@@ -137,6 +141,7 @@ func (sp *space) write(from, to int64, now time.Time) error {
 	if err == nil {
 		err = sp.file.Sync()
 	}
+	sp.ended(err, now)
 	if err != nil {
 		sp.forget()
 		return err
@@ -151,6 +156,7 @@ func (sp *space) forget() { sp.allocated, sp.lastDurableWrite = 0, time.Time{} }
 
 // committed records how the commit of a transaction ended that began at now.
 func (sp *space) committed(err error, now time.Time) {
+	sp.ended(err, now)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if err != nil {
@@ -158,4 +164,30 @@ func (sp *space) committed(err error, now time.Time) {
 		return
 	}
 	sp.lastDurableWrite = now
+}
+
+// writes says whether the last write of the file succeeded, or why not, and since when that
+// has been so.
+type writes struct {
+	err   error
+	since time.Time
+}
+
+// ended records how a write ended that began at now.
+func (sp *space) ended(err error, now time.Time) {
+	last := sp.writes.Load()
+	if (err == nil) != (last.err == nil) {
+		sp.writes.CompareAndSwap(last, &writes{err, now})
+	}
+}
+
+// Ready returns an error if the file is damaged or if the last write of it failed. since is
+// when the present state began. Ready neither reads nor writes the file, and does not wait
+// for those that do.
+func (s *Store) Ready() (since time.Time, err error) {
+	w := s.space.writes.Load()
+	if damage := s.damage.Load(); damage != nil {
+		return w.since, *damage
+	}
+	return w.since, w.err
 }

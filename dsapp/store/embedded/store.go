@@ -111,7 +111,6 @@ func Open(path string, opts Options) (*Store, error) {
 		file:         file,
 		now:          opts.Now,
 		maxSimulated: opts.MaxSimulated,
-		space:        newSpace(file),
 		stop:         make(chan struct{}),
 	}
 	if s.now == nil {
@@ -120,6 +119,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.maxSimulated <= 0 {
 		s.maxSimulated = DefaultMaxSimulated
 	}
+	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
 	err = s.read(func(tx *bolt.Tx) error {
@@ -434,6 +434,7 @@ func (s *Store) sweepRegularly() {
 		case <-tick.C:
 			// If the file cannot be written, the next call that writes returns the error.
 			_ = s.sweep()
+			s.retryWrite()
 		case <-s.stop:
 			return
 		}
@@ -450,6 +451,17 @@ func (s *Store) sweep() error {
 		if err != nil || !more {
 			return err
 		}
+	}
+}
+
+// retryWrite tries to write if the last write failed, so that Ready finds out that writes
+// succeed again when nothing else is written.
+func (s *Store) retryWrite() {
+	if _, err := s.Ready(); err == nil {
+		return
+	}
+	if release, err := s.Reserve(context.Background()); err == nil {
+		release()
 	}
 }
 

@@ -95,7 +95,11 @@ func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error)
 		})
 		s.roundTrip(ctx, open)
 		open = slices.DeleteFunc(open, func(d *delivery) bool {
+			address := d.node.Options().Addr
 			again, err := s.shouldRetry(ctx, d)
+			if !again {
+				s.readiness.record(ctx, address, &d.call, err)
+			}
 			failure = cmp.Or(failure, err)
 			return !again
 		})
@@ -124,6 +128,7 @@ func (s *Store) route(ctx context.Context, d *delivery) (err error) {
 			d.node, err = c.MasterForKey(ctx, d.keys[0])
 			return err
 		})
+		s.readiness.record(ctx, slotLookup, &d.call, err)
 	default:
 		err = errUnsupportedClient
 	}

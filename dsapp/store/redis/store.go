@@ -132,6 +132,7 @@ type Store struct {
 	scripts   scripts
 	simulated *identifierTracker
 	breakers  *breakers
+	readiness *readiness
 	// replicas is Options.WaitReplicas.
 	replicas     int
 	now          func() time.Time
@@ -157,6 +158,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		scripts:   newScripts(),
 		simulated: newTracker(opts.MaxSimulated, time.Now),
 		breakers:  newBreakers(opts.Report, time.Now),
+		readiness: newReadiness(time.Now),
 		replicas:  opts.WaitReplicas,
 		now:       time.Now,
 	}

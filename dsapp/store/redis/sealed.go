@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -32,6 +33,9 @@ func (s *Store) Sealed(ctx context.Context, visit func(value []byte)) error {
 			}
 		}
 	})
+	if goredis.HasErrorPrefix(err, "NOPERM") {
+		return fmt.Errorf("%w: permit it to the servers' user with +scan", unavailable(err))
+	}
 	if err != nil {
 		return unavailable(err)
 	}

@@ -311,10 +311,149 @@ func TestCheckSound(t *testing.T) {
 	assert.Contains(t, out, "no problem found")
 
 	embedded := testbed.StartGateway(t, certs, server.URL, nil)
-	testbed.NewBank(t, embedded)
+	embedded.Register(t)
 	for _, f := range tryConfig(t, embedded) {
 		assert.True(t, f.Note, "%v", f)
 	}
 	_, code = operate(t, "check", "--config", filepath.Join(t.TempDir(), "nothing.json"))
 	assert.Equal(t, 2, code)
+}
+
+// decode runs a command with --json and decodes what it prints.
+func decode[T any](t *testing.T, g *testbed.Gateway, arguments ...string) (answer T) {
+	t.Helper()
+	out, code := operate(t, append(arguments, "--json", "--address", g.Admin)...)
+	require.Equal(t, 0, code, out)
+	require.NoError(t, json.Unmarshal([]byte(out), &answer), out)
+	return answer
+}
+
+// An operator sees a registration through its life and burns one, sees the requests of a
+// device, the keys and the sealing keys, and drains an instance and the node. What changes
+// something is in the audit log.
+func TestOperator(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]func(t *testing.T) testbed.Object{
+		"embedded": nil,
+		"redis":    func(t *testing.T) testbed.Object { t.Helper(); return testbed.RedisStore(redistest.Start(t).Addr()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, server := testbed.Start(t, func(dsapp testbed.Object) {
+				if store != nil {
+					dsapp["store"] = store(t)
+				}
+			})
+			testOperator(t, g, server, name)
+		})
+	}
+}
+
+func testOperator(t *testing.T, g *testbed.Gateway, server *testbed.Server, store string) {
+	t.Helper()
+	show := func(identifier string) caddymodule.AdminRegistration {
+		t.Helper()
+		return decode[caddymodule.AdminRegistration](t, g, "registrations", "show", identifier)
+	}
+	r := g.Register(t)
+	got := show(r.Identifier)
+	assert.WithinDuration(t, time.Now().Add(10*time.Minute), got.Expires, time.Minute)
+	got.Expires = time.Time{}
+	assert.Equal(t, caddymodule.AdminRegistration{
+		Identifier: r.Identifier, Kind: "mdl", State: "pending", Instance: "primary", MaxAttempts: 3, MaxActivations: 3,
+	}, got)
+	g.Exchange(t, r.Identifier, "not the password")
+	g.Exchange(t, r.Identifier, r.Password)
+	got = show(r.Identifier)
+	assert.Equal(t, []any{"proven", 1, 1, 1}, []any{got.State, got.Attempts, got.Activations, got.Devices})
+
+	out, code := operate(t, "registrations", "burn", r.Identifier, "--address", g.Admin)
+	assert.Equal(t, 0, code, out)
+	assert.Contains(t, out, "is burned")
+	assert.Equal(t, "burned", show(r.Identifier).State)
+	status, answer := g.Exchange(t, r.Identifier, r.Password)
+	assert.Contains(t, testbed.Answer(status, answer), "STAT_INVCREDENTIALS")
+	assert.Contains(t, g.Logs.String(), `"registration_burned_by_operator"`)
+	assert.Contains(t, g.Logs.String(), `"client_ip":"127.0.0.1"`)
+	for _, verb := range []string{"show", "burn"} {
+		out, code = operate(t, "registrations", verb, "NoSuchRegistration", "--address", g.Admin)
+		assert.Equal(t, 1, code)
+		assert.Contains(t, out, "there is no such registration")
+		out, code = operate(t, "registrations", verb, "a b", "--address", g.Admin)
+		assert.Equal(t, 2, code)
+		assert.Contains(t, out, "the registration identifier must")
+	}
+
+	device := g.ActivatedDevice(t)
+	key, _ := testbed.Ask(t, server, testbed.Login, device)
+	g.MustRetrieve(t, testbed.Login, testbed.FrontEndKey, device.SerialNumber, key)
+	requests := decode[[]caddymodule.AdminRequest](t, g, "requests", device.SerialNumber)
+	assert.Equal(t, []caddymodule.AdminRequest{{Kind: "login", Key: key[:4] + "…", Application: "mobile-app", Instance: "primary"}}, requests)
+
+	keys := decode[[]caddymodule.AdminKey](t, g, "keys", "list")
+	require.Len(t, keys, 2)
+	assert.Equal(t, []any{"bank-site", "back_end", []string{"127.0.0.0/8", "::1/128"}}, []any{keys[1].Name, keys[1].Class, keys[1].Allow})
+	assert.Len(t, keys[0].Hash, 8)
+	assert.WithinDuration(t, time.Now(), keys[0].LastUsed, 10*time.Minute)
+
+	sealing := decode[caddymodule.AdminSealing](t, g, "seal-usage")
+	require.NotEmpty(t, sealing.Keys)
+	assert.Equal(t, "sealing_keys[0]", sealing.Keys[0].Key)
+	assert.Positive(t, sealing.Keys[0].Values)
+	assert.Zero(t, sealing.Unknown)
+
+	assert.Equal(t, store, decode[caddymodule.AdminStatus](t, g, "status").Store)
+	instances := decode[[]caddymodule.AdminInstance](t, g, "instances")
+	require.Len(t, instances, 1)
+	assert.Equal(t, []any{"primary", "working", "closed"}, []any{instances[0].Name, instances[0].State, instances[0].Breaker})
+	_, code = operate(t, "health", "--address", g.Admin)
+	assert.Equal(t, 0, code)
+	for _, drained := range []struct {
+		arguments []string
+		logged    string
+		state     string
+		health    int
+	}{
+		{[]string{"drain", "primary"}, "instance_drained", "drained", 0},
+		{[]string{"undrain", "primary"}, "instance_undrained", "working", 0},
+		{[]string{"drain"}, "node_drained", "working", 1},
+		{[]string{"undrain"}, "node_undrained", "working", 0},
+	} {
+		out, code = operate(t, append(drained.arguments, "--address", g.Admin)...)
+		assert.Equal(t, 0, code, out)
+		assert.Contains(t, g.Logs.String(), `"`+drained.logged+`"`)
+		assert.Equal(t, drained.state, decode[[]caddymodule.AdminInstance](t, g, "instances")[0].State)
+		_, code = operate(t, "health", "--address", g.Admin)
+		assert.Equal(t, drained.health, code, drained.arguments)
+	}
+	out, code = operate(t, "drain", "nobody", "--config", writeConfig(t, g))
+	assert.Equal(t, 1, code)
+	assert.Contains(t, out, "caddy dsapp instances")
+
+	for _, secret := range []string{testbed.FrontEndKey, testbed.BackEndKey, testbed.SealingKey, r.Password, key} {
+		for _, path := range []string{"status", "health/ready", "instances", "keys", "seal-usage", "requests?serial_number=" + device.SerialNumber, "registrations/" + r.Identifier} {
+			answer, err := g.AskAdmin(t.Context(), "/dsapp/"+path)
+			require.NoError(t, err)
+			assert.NotContains(t, answer, secret, path)
+		}
+	}
+}
+
+// Without a gateway the commands say so, with exit status 2. Keys are made and hashed without
+// one.
+func TestOperatorWithoutGateway(t *testing.T) {
+	t.Parallel()
+	for _, arguments := range [][]string{{"status"}, {"health"}, {"instances"}, {"registrations", "show", "abcd"}, {"seal-usage"}} {
+		out, code := operate(t, append(arguments, "--address", freeport.Address(t))...)
+		assert.Equal(t, 2, code, arguments)
+		assert.Contains(t, out, "no gateway answers at the admin endpoint")
+	}
+	for _, arguments := range [][]string{{"requests"}, {"status", "more"}, {"status", "--nonsense"}, {"registrations", "show"}} {
+		out, code := operate(t, arguments...)
+		assert.Equal(t, 2, code, out)
+		assert.Contains(t, out, "usage: caddy dsapp "+arguments[0])
+	}
+	out, code := operate(t, "keys", "new")
+	assert.Equal(t, 0, code)
+	assert.Regexp(t, `^key         [0-9a-f]{64}\nkey_sha256  [0-9a-f]{64}\n$`, out)
 }

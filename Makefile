@@ -156,8 +156,8 @@ example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, curl, openssl (apt), an SRP client (npm).
-	@for tool in redis-server curl openssl; do \
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl (apt), an SRP client (npm).
+	@for tool in redis-server haproxy curl openssl; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; }

@@ -146,11 +146,13 @@ func TestValidConfigurations(t *testing.T) {
 				"nat64_prefixes": []string{"2001:db8:122::/48", "64:ff9b:1::/96"},
 			}
 			c["requests"] = object{"lifetime": "1h", "unknown": "refuse", "plain_cancel": "refuse"}
+			c["health"] = object{"store": "report", "instances": "all"}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
 		},
 		"defaults by name": func(c object) {
 			maps.Copy(in(c, "authentication_servers"), object{"deployment": "replicated", "policy": "first"})
 			maps.Copy(in(c, "requests"), object{"unknown": "forward", "plain_cancel": "forward"})
+			c["health"] = object{"store": "require", "instances": "any"}
 		},
 		"turns among replicated servers": func(c object) { in(c, "authentication_servers")["policy"] = "round_robin" },
 		"order among servers with a shared database": func(c object) {
@@ -364,6 +366,8 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"limits.requests_in_flight: must be from 0 to 1000000", limit("requests_in_flight", -1)},
 		{"limits.calls_in_flight: must be from 0 to 1000000", limit("calls_in_flight", 1_000_001)},
 		{`requests.plain_cancel: must be "forward" or "refuse"`, requests("plain_cancel", "never")},
+		{`health.store: must be "require" or "report"`, func(c object) { in(c, "health")["store"] = "ignore" }},
+		{`health.instances: must be "any" or "all"`, func(c object) { in(c, "health")["instances"] = "some" }},
 		{"limits.nat64_prefixes[1]: must be a CIDR range", limit("nat64_prefixes", []string{"2001:db8:122::/48", "2001:db8::1"})},
 		{"limits.nat64_prefixes: NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix", limit("nat64_prefixes", []string{"192.0.2.0/24"})},
 		{"limits.nat64_prefixes: NAT64 prefix 2001:db8::/33: length must be", limit("nat64_prefixes", []string{"2001:db8::/33"})},

@@ -14,6 +14,9 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
+// HealthPath is the path of the health check on the site.
+const HealthPath = "/health"
+
 // Object is a JSON object.
 type Object = map[string]any
 
@@ -72,6 +75,9 @@ func Configure(t testing.TB, certs sandbox.Certificates, server string, edit fun
 				"routes": []Object{{
 					"match":  []Object{{"path": []string{"/rest/*"}}},
 					"handle": []Object{{"handler": "dsapp_gateway"}},
+				}, {
+					"match":  []Object{{"path": []string{HealthPath}}},
+					"handle": []Object{{"handler": "dsapp_health"}},
 				}},
 				"tls_connection_policies": []Object{{}},
 			}}},

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,27 @@ func (g *Gateway) Kill(t *testing.T) {
 	require.NoError(t, g.cmd.Process.Kill())
 	<-g.exited
 	g.Client.CloseIdleConnections()
+}
+
+// Terminate asks the process to stop. The channel is closed when it has exited.
+func (g *Gateway) Terminate(t *testing.T) (exited <-chan struct{}) {
+	t.Helper()
+	require.NoError(t, g.cmd.Process.Signal(syscall.SIGTERM))
+	return g.exited
+}
+
+// Health returns the status and the word of the health check on the site. The status is 0 if
+// there is no answer.
+func (g *Gateway) Health(ctx context.Context) (status int, word string) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL+HealthPath, nil)
+	if err != nil {
+		return 0, err.Error()
+	}
+	got, err := g.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return got.Status, strings.TrimSpace(got.Body)
 }
 
 // Load loads g.Config, which must be accepted.
@@ -156,15 +178,22 @@ func (g *Gateway) Pid() int { return g.cmd.Process.Pid }
 
 // AskAdmin returns what the admin endpoint answers to a GET request for a path.
 func (g *Gateway) AskAdmin(ctx context.Context, path string) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.Admin+path, nil)
+	_, body, err := g.CallAdmin(ctx, http.MethodGet, path)
+	return body, err
+}
+
+// CallAdmin sends a request without a body to the admin endpoint and returns the status and
+// the body of the answer.
+func (g *Gateway) CallAdmin(ctx context.Context, method, path string) (int, string, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+g.Admin+path, nil)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	resp, err := askAdmin(r)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return string(body), err
+	return resp.StatusCode, string(body), err
 }

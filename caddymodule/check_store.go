@@ -15,6 +15,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 )
 
 const (
@@ -100,33 +101,38 @@ func (s *RedisStore) check(ctx context.Context, f *findings) {
 		return // the same failure as above
 	}
 	for _, server := range servers {
-		if server.Denied {
-			f.note("redis", server.Address, "the user may not run the command info, so version, eviction policy, room and replicas were not checked: "+
-				"permit +info, or check them with redis-cli")
-			continue
-		}
-		least := 6
-		if s.Cluster {
-			least = 7
-		}
-		major, _, _ := strings.Cut(server.Version, ".")
-		if n, err := strconv.Atoi(major); err == nil && n < least {
-			f.add("redis", server.Address, "the version is %s: install version %d or later", server.Version, least)
-		}
-		if server.Role != "master" {
-			f.add("redis", server.Address, "this is a replica: name the master, or the Sentinels with `master_name`")
-		}
-		if server.Policy != "noeviction" {
-			f.add("redis", server.Address, "maxmemory-policy is %s, with which pending activations can vanish: set it to noeviction", server.Policy)
-		}
-		if free := server.MaxMemory - server.UsedMemory; server.MaxMemory > 0 && free < roomOnRedis {
-			f.add("redis", server.Address, "%d MiB of maxmemory are free, and registrations are refused when it is full: raise maxmemory so that %d MiB are free",
-				max(0, free)>>20, roomOnRedis>>20)
-		}
-		if server.Replicas < s.WaitReplicas {
-			f.add("redis", server.Address, "%d replicas are connected and `wait_replicas` is %d, so registrations fail: connect more replicas or lower it",
-				server.Replicas, s.WaitReplicas)
-		}
+		s.checkInfo(server, f)
+	}
+}
+
+// checkInfo checks what a server tells about itself.
+func (s *RedisStore) checkInfo(server redis.ServerInfo, f *findings) {
+	found := func(format string, args ...any) { f.add("redis", server.Address, format, args...) }
+	if server.Denied {
+		f.note("redis", server.Address, "the user may not run the command info, so version, eviction policy, room and replicas were not checked: "+
+			"permit +info, or check them with redis-cli")
+		return
+	}
+	least := 6
+	if s.Cluster {
+		least = 7
+	}
+	major, _, _ := strings.Cut(server.Version, ".")
+	if n, err := strconv.Atoi(major); err == nil && n < least {
+		found("the version is %s: install version %d or later", server.Version, least)
+	}
+	if server.Role != "master" {
+		found("this is a replica: name the master, or the Sentinels with `master_name`")
+	}
+	if server.Policy != "noeviction" {
+		found("maxmemory-policy is %s, with which pending activations can vanish: set it to noeviction", server.Policy)
+	}
+	if free := server.MaxMemory - server.UsedMemory; server.MaxMemory > 0 && free < roomOnRedis {
+		found("%d MiB of maxmemory are free, and registrations are refused when it is full: raise maxmemory so that %d MiB are free",
+			max(0, free)>>20, roomOnRedis>>20)
+	}
+	if server.Replicas < s.WaitReplicas {
+		found("%d replicas are connected and `wait_replicas` is %d, so registrations fail: connect more replicas or lower it", server.Replicas, s.WaitReplicas)
 	}
 }
 

@@ -290,11 +290,14 @@ func printStatus(w io.Writer, s caddymodule.AdminStatus) {
 func printHealth(w io.Writer, s caddymodule.AdminStatus) {
 	row(w, "STATE", s.State)
 	for _, c := range s.Checks {
-		result := "ok"
+		result, since := "ok", ""
 		if !c.OK {
 			result = "failing"
 		}
-		row(w, strings.ToUpper(c.Name[:1])+c.Name[1:], result, "since "+moment(c.Since), c.Detail)
+		if !c.Since.IsZero() {
+			since = "since " + moment(c.Since)
+		}
+		row(w, c.Name, result, since, c.Detail)
 	}
 }
 

@@ -38,14 +38,22 @@ func exit(c *cobra.Command, err error) error {
 	if !errors.Is(err, errPrinted) {
 		fmt.Fprintln(c.ErrOrStderr(), "Error:", err)
 	}
-	code := exitFailed
-	if f, ok := errors.AsType[*failure](err); ok {
-		code = f.code
-	}
+	code := codeOf(err)
 	if code == exitFinding {
 		return err
 	}
 	// Caddy has no other way to choose the exit code.
 	ended := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(c, nil)
 	return errors.Join(err, ended)
+}
+
+// codeOf returns the exit code for err.
+func codeOf(err error) int {
+	if err == nil {
+		return 0
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.code
+	}
+	return exitFailed
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -456,4 +457,34 @@ func TestOperatorWithoutGateway(t *testing.T) {
 	out, code := operate(t, "keys", "new")
 	assert.Equal(t, 0, code)
 	assert.Regexp(t, `^key         [0-9a-f]{64}\nkey_sha256  [0-9a-f]{64}\n$`, out)
+}
+
+// A Caddy built from the root package, as xcaddy does it, has the commands for operators and
+// none of the sandbox.
+func TestOperatorCommandsInEveryBuild(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "caddy")
+	require.NoError(t, os.WriteFile(source, []byte(`package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	_ "github.com/dsapp-gateway/dsapp-gateway"
+)
+
+func main() { caddycmd.Main() }
+`), 0o600))
+	built, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, source).CombinedOutput()
+	require.NoError(t, err, string(built))
+	help, err := exec.CommandContext(t.Context(), binary, "dsapp", "--help").CombinedOutput()
+	require.NoError(t, err, string(help))
+	for _, name := range []string{"status", "health", "instances", "registrations", "requests", "drain", "undrain", "keys", "check", "store", "seal-usage"} {
+		assert.Regexp(t, `(?m)^  `+name+` `, string(help))
+	}
+	assert.NotContains(t, string(help), "sandbox")
+	modules, err := exec.CommandContext(t.Context(), binary, "list-modules").CombinedOutput()
+	require.NoError(t, err)
+	assert.Contains(t, string(modules), "admin.api.dsapp\n")
 }

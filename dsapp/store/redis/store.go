@@ -55,6 +55,8 @@
 //	zadd zrange zrem zrevrangebyscore zremrangebyscore zremrangebyrank
 //	cluster|slots asking  (on a cluster)
 //	select                (for another database than 0)
+//	scan                  (for Sealed)
+//	info                  (for Info)
 //
 // The Sentinels' user needs these, for the channels +switch-master and
 // +replica-reconf-done:

@@ -206,7 +206,7 @@ func TestCheckFindings(t *testing.T) {
 		}},
 		{name: "readable key file", check: "store", want: []string{"group or others have access"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			path := dsapp["store"].(testbed.Object)["path"].(string)
-			require.NoError(t, os.WriteFile(embedded.KeyPath(path), []byte(testbed.SealingKey+"\n"), 0o644)) //nolint:gosec // this is what is tested
+			require.NoError(t, os.WriteFile(embedded.KeyPath(path), []byte(testbed.SealingKey+"\n"), 0o644))
 		}},
 		{name: "file in use", check: "store", note: true, want: []string{"another process"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			s, err := embedded.Open(dsapp["store"].(testbed.Object)["path"].(string), embedded.Options{})

@@ -17,8 +17,11 @@ func differInState(got, want activation.State) string {
 		name      string
 		got, want int
 	}{
-		{"attempts", got.Attempts, want.Attempts}, {"proofs in flight", got.InFlight, want.InFlight}, {"activations", got.Activations, want.Activations},
-		{"devices", got.Devices, want.Devices}, {"confirmations", got.Confirmations, want.Confirmations},
+		{"attempts", got.Attempts, want.Attempts},
+		{"proofs in flight", got.InFlight, want.InFlight},
+		{"activations", got.Activations, want.Activations},
+		{"devices", got.Devices, want.Devices},
+		{"confirmations", got.Confirmations, want.Confirmations},
 	} {
 		if n.got != n.want {
 			return fmt.Sprintf("%d %s, want %d", n.got, n.name, n.want)

@@ -30,10 +30,17 @@ type adminRoute struct {
 var adminRoutes = []adminRoute{
 	{http.MethodGet, "/dsapp/health/live", serveLive},
 	{http.MethodGet, "/dsapp/health/ready", serveReady},
-	{http.MethodPost, "/dsapp/drain", serveDrain},
-	{http.MethodPost, "/dsapp/undrain", serveUndrain},
-	{http.MethodPost, "/dsapp/instances/{name}/drain", serveInstanceDrain},
-	{http.MethodPost, "/dsapp/instances/{name}/undrain", serveInstanceUndrain},
+	{http.MethodGet, "/dsapp/status", withApp((*App).adminStatus)},
+	{http.MethodPost, "/dsapp/drain", adminDrainNode(true)},
+	{http.MethodPost, "/dsapp/undrain", adminDrainNode(false)},
+	{http.MethodGet, "/dsapp/instances", withApp((*App).adminInstances)},
+	{http.MethodPost, "/dsapp/instances/{name}/drain", withApp(adminDrainInstance(true))},
+	{http.MethodPost, "/dsapp/instances/{name}/undrain", withApp(adminDrainInstance(false))},
+	{http.MethodGet, "/dsapp/registrations/{identifier}", withApp((*App).adminRegistration)},
+	{http.MethodDelete, "/dsapp/registrations/{identifier}", withApp((*App).adminBurn)},
+	{http.MethodGet, "/dsapp/requests", withApp((*App).adminRequests)},
+	{http.MethodGet, "/dsapp/keys", withApp((*App).adminKeys)},
+	{http.MethodGet, "/dsapp/seal-usage", withApp((*App).adminSealUsage)},
 }
 
 // CaddyModule returns the Caddy module information.
@@ -78,7 +85,10 @@ func adminHandler(path string) caddy.AdminHandlerFunc {
 			allowed = append(allowed, route.method)
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method %s is not allowed", r.Method)}
+		return caddy.APIError{
+			HTTPStatus: http.StatusMethodNotAllowed,
+			Err:        fmt.Errorf("method %s is not allowed: use %s", r.Method, strings.Join(allowed, " or ")),
+		}
 	}
 }
 

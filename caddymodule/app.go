@@ -13,7 +13,10 @@
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
 //   - health.go: whether the node is ready, drains, and the handler for health checks.
-//   - admin.go: the routes of the admin endpoint.
+//   - admin.go: the routes of the admin endpoint; operator.go has what they show and do,
+//     operatoranswers.go their answers, keyuse.go when API keys were used last.
+//   - check.go and check_*.go: CheckConfig, which tries a configuration against the real
+//     world for `caddy dsapp check`.
 //   - resources.go: stores that configurations share and that close after their last
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
@@ -141,7 +144,12 @@ type App struct {
 
 	logger     *slog.Logger
 	store      Store
+	keyring    *keyringStore
+	keys       *apikey.Set
 	activation *activation.Service
+	ownership  *ownership.Service
+	audit      *auditLog
+	loaded     time.Time // when the configuration began to run
 	limiters   *limiters
 	limits     *limitValues
 	handler    *restapi.Handler
@@ -181,11 +189,11 @@ func (a *App) UnmarshalJSON(data []byte) error {
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := newLogger(ctx)
 	a.logger = logger
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	err := registerMetrics(ctx.GetMetricsRegistry())
+	if err != nil {
 		return err
 	}
-	keys, err := newKeySet(a.APIKeys)
-	if err != nil {
+	if a.keys, err = newKeySet(a.APIKeys); err != nil {
 		return err
 	}
 	sealingKeys, err := resolveSealingKeys(a.SealingKeys)
@@ -215,27 +223,27 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("authentication_servers", err)
 	}
-	audit := &auditLog{logger: ctx.Logger().Named("audit")}
-	store := &keyringStore{module: a.store, configuredKeys: sealingKeys}
+	a.audit = &auditLog{logger: ctx.Logger().Named("audit")}
+	a.keyring = &keyringStore{module: a.store, configuredKeys: sealingKeys}
 	activationConfig, err := a.Activation.config()
 	if err != nil {
 		return option.In("activation", err)
 	}
-	activationConfig.Open = store.openActivation
+	activationConfig.Open = a.keyring.openActivation
 	activationConfig.MaxExchanges = a.Limits.MaxExchanges
 	activationConfig.Logger = logger
-	activationConfig.Alarm = audit.Alarm
+	activationConfig.Alarm = a.audit.Alarm
 	activationConfig.Observe = both(metrics.step, traceStep)
 	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}
-	owners, err := ownership.New(ownership.Config{
-		Open:        store.openOwnership,
+	a.ownership, err = ownership.New(ownership.Config{
+		Open:        a.keyring.openOwnership,
 		Lifetime:    time.Duration(a.Requests.Lifetime),
 		Unknown:     ownership.UnknownRequests(a.Requests.Unknown),
 		PlainCancel: ownership.PlainCancels(a.Requests.PlainCancel),
 		Logger:      logger,
-		Alarm:       audit.Alarm,
+		Alarm:       a.audit.Alarm,
 	})
 	if err != nil {
 		return option.In("requests", err)
@@ -246,15 +254,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	operations, err := gateway.New(gateway.Config{
 		Activation:           a.activation,
-		Ownership:            owners,
+		Ownership:            a.ownership,
 		Servers:              servers,
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        a.StatusCodes.NoSupport,
-		Decided:              audit.Ownership,
-		Audit:                audit.Audit,
+		Decided:              a.audit.Ownership,
+		Audit:                a.audit.Audit,
 		Logger:               logger,
 	})
 	if err != nil {
@@ -262,7 +270,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.handler, err = restapi.New(restapi.Config{
 		Operations:  operations,
-		Keys:        keys,
+		Keys:        a.keys,
 		MaxBodySize: a.Limits.MaxBodySize,
 		BodyTimeout: time.Duration(a.Limits.BodyTimeout),
 		Limits: restapi.Limits{
@@ -279,7 +287,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 		ClientIP:      clientIP,
 		Source:        addresses.Source,
-		Authenticated: setUser,
+		Authenticated: authenticated,
 		Observe:       observe,
 		Logger:        logger,
 	})
@@ -363,9 +371,12 @@ func resolveSealingKeys(configured []string) ([][]byte, error) {
 	return keys, option.In("sealing_keys", err)
 }
 
-// Start implements caddy.App. It does nothing, because background work begins when all
+// Start implements caddy.App. It begins nothing, because background work begins when all
 // apps have started, in onStarted.
-func (a *App) Start() error { return nil }
+func (a *App) Start() error {
+	a.loaded = time.Now()
+	return nil
+}
 
 // subscribeStarted registers onStarted for Caddy's event "started".
 func (a *App) subscribeStarted(ctx caddy.Context) error {

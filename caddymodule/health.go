@@ -2,8 +2,6 @@ package caddymodule
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -195,39 +193,6 @@ func (h health) status() int {
 		return http.StatusOK
 	}
 	return http.StatusServiceUnavailable
-}
-
-// serveDrain drains the node: it becomes unready and goes on serving.
-func serveDrain(w http.ResponseWriter, r *http.Request) error { return serveNodeDrain(w, r, true) }
-
-// serveUndrain ends what serveDrain began.
-func serveUndrain(w http.ResponseWriter, r *http.Request) error { return serveNodeDrain(w, r, false) }
-
-func serveNodeDrain(w http.ResponseWriter, _ *http.Request, drain bool) error {
-	drainNode(drain)
-	return writeJSON(w, http.StatusOK, map[string]bool{"drained": drain})
-}
-
-// serveInstanceDrain drains an authentication server, for this node.
-func serveInstanceDrain(w http.ResponseWriter, r *http.Request) error {
-	return drainInstance(w, r, true)
-}
-
-// serveInstanceUndrain ends what serveInstanceDrain began.
-func serveInstanceUndrain(w http.ResponseWriter, r *http.Request) error {
-	return drainInstance(w, r, false)
-}
-
-func drainInstance(w http.ResponseWriter, r *http.Request, drain bool) error {
-	a := activeApp()
-	if a == nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration of the app dsapp is active")}
-	}
-	name := r.PathValue("name")
-	if !a.AuthenticationServers.servers.Drain(name, drain) {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no instance %q", name)}
-	}
-	return writeJSON(w, http.StatusOK, map[string]bool{"drained": drain})
 }
 
 // HealthHandler answers the health checks of load balancers. It has no options and needs no

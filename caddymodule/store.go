@@ -50,6 +50,10 @@ type OpenStore interface {
 	// Ready returns since when the store works, or since when it does not and why, as far
 	// as is known from the calls that were made. It answers at once.
 	Ready() (since time.Time, err error)
+
+	// Sealed calls visit with every sealed value in the store, so that they can be counted
+	// by their keys. It may take long and leave out what lives for minutes only.
+	Sealed(ctx context.Context, visit func(value []byte)) error
 }
 
 // storePool holds the stores of the configurations that run or still have requests.

@@ -17,7 +17,21 @@ import (
 )
 
 func init() {
+	for _, a := range adminCommands {
+		caddymodule.AddSubcommand(a.command)
+	}
+	caddymodule.AddSubcommand(newRegistrationsCommand)
+	caddymodule.AddSubcommand(newKeysCommand)
+	caddymodule.AddSubcommand(newCheckConfigCommand)
 	caddymodule.AddSubcommand(newStoreCommand)
+}
+
+func newRegistrationsCommand() *cobra.Command {
+	c := &cobra.Command{Use: "registrations", Short: "Commands for pending registrations"}
+	for _, a := range registrationCommands {
+		c.AddCommand(a.command())
+	}
+	return c
 }
 
 func newStoreCommand() *cobra.Command {

@@ -101,6 +101,24 @@ type Handshake struct {
 	RecordLifetime time.Duration
 }
 
+// State is what a store tells about a record.
+type State struct {
+	// Record is the record without Verifier and Data.
+	Record
+
+	Burned bool
+	// Attempts are those of failed proofs and of the proofs in flight, InFlight the latter
+	// only.
+	Attempts, InFlight int
+	// Activations counts the successful proofs.
+	Activations int
+	// Devices is how many devices may still be added. For KindAffinity it is the number of
+	// calls of AdmitDevice that were not returned.
+	Devices int
+	// Confirmations counts the calls of AdmitConfirmation that were not returned.
+	Confirmations int
+}
+
 // Settlement is the outcome of a proof.
 type Settlement struct {
 	Generation Generation
@@ -193,6 +211,18 @@ type Store interface {
 	// ReturnConfirmation undoes one AdmitConfirmation if the record is of that generation.
 	// The count never falls below 0.
 	ReturnConfirmation(ctx context.Context, identifier string, generation Generation) error
+
+	// Inspect returns the state of a record, and whether there is one. It also returns
+	// tombstones and simulated records. It changes nothing.
+	Inspect(ctx context.Context, identifier string) (State, bool, error)
+
+	// Burn ends a record that is not simulated, as if every attempt of every kind had been
+	// used: at least maxAttempts attempts are reserved, Verifier and Data are wiped, the
+	// handshakes are removed, a proof in flight is refused, and nothing is admitted any
+	// more, also not what is given back later. The tombstone stays as after the last wrong
+	// proof. Burn returns the record without Verifier and Data, or false if there is none.
+	// Repeating it changes nothing.
+	Burn(ctx context.Context, identifier string, maxAttempts int) (Record, bool, error)
 
 	// Remove deletes the record and its handshakes if the record is of that generation.
 	Remove(ctx context.Context, identifier string, generation Generation) error

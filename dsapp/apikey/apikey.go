@@ -198,6 +198,9 @@ func NewSet(keys []Key) (*Set, error) {
 	return s, nil
 }
 
+// Keys returns the keys of the set in their order.
+func (s *Set) Keys() []Key { return slices.Clone(s.keys) }
+
 // Lookup returns the entry of the presented key. Its running time depends on the number of
 // keys in the set and on the length of the presented key, not on whether, how far and
 // which key matches. Keys longer than MaxKeyLength never match.

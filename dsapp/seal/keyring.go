@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/xaesgcm"
@@ -68,6 +69,7 @@ type Keyring struct {
 
 	first keyID
 	keys  map[keyID]tink.AEAD
+	ids   []string // in the order of the keys
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -122,6 +124,7 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 			return nil, &KeyError{i, err.Error()}
 		}
 		k.keys[id] = a
+		k.ids = append(k.ids, id.String())
 		if i == 0 {
 			k.first = id
 		}
@@ -170,6 +173,19 @@ func (k *Keyring) Current(record []byte) bool {
 	id, _, ok := parseRecord(record)
 	return ok && id == k.first
 }
+
+// KeyIDs returns the ids of the keys as hexadecimal digits, in the order of the keys. An id does
+// not reveal its key.
+func (k *Keyring) KeyIDs() []string { return slices.Clone(k.ids) }
+
+// KeyID returns the id of the key that a record was sealed with, as KeyIDs does. It does not
+// open the record. It returns false for bytes that are no record.
+func KeyID(record []byte) (id string, ok bool) {
+	parsed, _, ok := parseRecord(record)
+	return parsed.String(), ok
+}
+
+func (id keyID) String() string { return hex.EncodeToString(id[:]) }
 
 // parseRecord returns the id of the key of a record, and the nonce, ciphertext and tag.
 func parseRecord(record []byte) (id keyID, sealed []byte, ok bool) {

@@ -507,3 +507,33 @@ func mustSeal(tb testing.TB, k *Keyring, l Label, plaintext []byte) []byte {
 func same(err, want error) bool {
 	return errors.Is(err, want) && err.Error() == want.Error()
 }
+
+// The id of a record is that of the key that sealed it, and reveals no key.
+func TestKeyIDs(t *testing.T) {
+	t.Parallel()
+	first, second := bytes.Repeat([]byte{1, 2}, 16), bytes.Repeat([]byte{3, 4}, 16)
+	both, err := NewKeyring(first, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := both.KeyIDs()
+	if len(ids) != 2 || ids[0] == ids[1] || len(ids[0]) != 16 {
+		t.Fatalf("ids %q", ids)
+	}
+	for i, key := range [][]byte{first, second} {
+		r, err := NewKeyring(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := r.Seal(Label{Kind: "kind"}, []byte("text"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, ok := KeyID(record); !ok || id != ids[i] {
+			t.Errorf("record of key %d has id %q, %v, want %q", i, id, ok, ids[i])
+		}
+	}
+	if _, ok := KeyID([]byte("no record")); ok {
+		t.Error("a text has the id of a key")
+	}
+}

@@ -12,10 +12,10 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-var (
-	errForeign = &FileError{"the file is not a store of this program: name another one, or move the file aside"}
-	errLocked  = errors.New("another process has the file open")
-)
+// ErrLocked is wrapped by the error of Check for a file that another process has open.
+var ErrLocked = errors.New("another process has the file open")
+
+var errForeign = &FileError{"the file is not a store of this program: name another one, or move the file aside"}
 
 // Contents is the number of things in a file, including those that have expired and are not
 // removed yet.
@@ -62,7 +62,7 @@ func Check(path string) (Contents, error) {
 		}
 	})
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, ErrLocked):
 		return Contents{}, fmt.Errorf("%w: stop it first, such as the gateway; a copy made meanwhile need not be whole", err)
 	case err != nil:
 		return Contents{}, err
@@ -137,7 +137,7 @@ func openBolt(path string, opts bolt.Options, prepare func(*bolt.DB, *os.File) e
 	}
 	db, err = bolt.Open(path, 0o600, &opts)
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = errLocked
+		err = ErrLocked
 	}
 	if err != nil {
 		return nil, nil, err

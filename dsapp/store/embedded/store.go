@@ -296,7 +296,7 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 		}
 		e.inFlight = slices.Delete(e.inFlight, i, i+1)
 		e.settled, e.last = true, x.Token
-		e.proven = x.Proven && int64(e.activations) < int64(x.MaxActivations) && e.live(t.now) && hasExchange(e)
+		e.proven = x.Proven && !e.burned && int64(e.activations) < int64(x.MaxActivations) && e.live(t.now) && hasExchange(e)
 		if e.proven {
 			e.reserved--
 			e.activations++
@@ -376,6 +376,41 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 		}
 		e.confirmations--
 		return true
+	})
+}
+
+// Inspect implements activation.Store.
+func (s *Store) Inspect(ctx context.Context, identifier string) (activation.State, bool, error) {
+	now := s.now()
+	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
+		return lookup(tx, identifier, now)
+	})
+	if err != nil || e == nil {
+		return activation.State{}, false, err
+	}
+	return activation.State{
+		Record: e.record(identifier, now), Burned: e.burned,
+		Attempts: int(e.reserved), InFlight: len(e.inFlight), Activations: int(e.activations),
+		Devices: int(e.devices), Confirmations: int(e.confirmations),
+	}, true, nil
+}
+
+// Burn implements activation.Store.
+func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || isSimulated(e) {
+			return activation.Record{}, false, err
+		}
+		e.burned, e.verifier, e.data = true, nil, nil
+		e.reserved = max(e.reserved, uint32(maxAttempts))
+		if hasExchange(e) {
+			e.activations, e.devices = 0, 0
+		} else {
+			e.devices, e.confirmations = activation.MaxCounter, activation.MaxCounter
+		}
+		s.handshakes.forget(identifier)
+		return e.record(identifier, t.now), true, t.put(identifier, e)
 	})
 }
 

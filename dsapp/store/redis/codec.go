@@ -65,6 +65,26 @@ func (r reply) record(identifier string) (activation.Record, error) {
 	return x, nil
 }
 
+// state returns the state in the reply: the members of the record, then 1 or 0 for burned, and
+// the counters.
+func (r reply) state(identifier string) (activation.State, error) {
+	var x activation.State
+	if len(r.values) != 11 {
+		return x, unavailable(errUnexpectedAnswer)
+	}
+	record, err := reply{values: r.values[:5]}.record(identifier)
+	if err != nil {
+		return x, err
+	}
+	var burned int
+	for i, n := range []*int{&burned, &x.Attempts, &x.InFlight, &x.Activations, &x.Devices, &x.Confirmations} {
+		value, _ := r.values[5+i].(int64)
+		*n = int(value)
+	}
+	x.Record, x.Burned = record, burned == 1
+	return x, nil
+}
+
 // handshake returns the handshake in the reply, with its remaining lifetime.
 func (r reply) handshake() (activation.Handshake, error) {
 	if len(r.values) != 2 {

@@ -58,7 +58,7 @@ type script struct {
 type scripts struct {
 	reserve script
 
-	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, remove, secret, replaceSecret script
+	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, inspect, burn, remove, secret, replaceSecret script
 
 	claim, release, listClaim, listedClaims, unlistClaim script
 }
@@ -290,7 +290,7 @@ if redis.call('HEXISTS', KEYS[1], flight) == 0 then
   return {0}
 end
 if i < 1 then return redis.error_reply('` + damaged + `') end
-local ok = ARGV[3] == '1' and a < tonumber(ARGV[5]) and now < e and (k == '` + mdl + `' or k == '` + standard + `')
+local ok = ARGV[3] == '1' and not b and a < tonumber(ARGV[5]) and now < e and (k == '` + mdl + `' or k == '` + standard + `')
 local values = ok and redis.call('HMGET', KEYS[1], 'f', 'v', 'd')
 redis.call('HSET', KEYS[1], 'lt', ARGV[2], 'lo', ok and 1 or 0)
 redis.call('HDEL', KEYS[1], flight)
@@ -344,6 +344,24 @@ elseif ARGV[2] == 'n' and k == '` + mdl + `' and n < a then
   redis.call('HINCRBY', KEYS[1], 'n', 1)
 end
 return {1}
+`)},
+		// KEYS reg.
+		inspect: script{Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+if not g then return {0} end
+local x = record(1, redis.call('HGET', KEYS[1], 'f'))
+for _, value in ipairs({b and 1 or 0, r, i, a, n, c}) do x[#x + 1] = value end
+return x
+`)},
+		// KEYS reg hs. ARGV maxAttempts tombstone. The counters are such that nothing is
+		// admitted, also after one has been given back.
+		burn: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+if not g or k == '` + simulated + `' then return {0} end
+if k == '` + affinity + `' then n, c = most, most else a, n = 0, 0 end
+redis.call('HSET', KEYS[1], 'b', 1, 'r', math.max(r, tonumber(ARGV[1])), 'a', a, 'n', n, 'c', c)
+redis.call('HDEL', KEYS[1], 'v', 'd')
+redis.call('DEL', KEYS[2])
+redis.call('PEXPIREAT', KEYS[1], e + tonumber(ARGV[2]))
+return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg hs. ARGV generation.
 		remove: script{Script: goredis.NewScript(`

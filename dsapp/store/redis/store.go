@@ -55,6 +55,8 @@
 //	zadd zrange zrem zrevrangebyscore zremrangebyscore zremrangebyrank
 //	cluster|slots asking  (on a cluster)
 //	select                (for another database than 0)
+//	scan                  (for Sealed)
+//	info                  (for Info)
 //
 // The Sentinels' user needs these, for the channels +switch-master and
 // +replica-reconf-done:
@@ -278,6 +280,27 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "c")
+}
+
+// Inspect implements activation.Store.
+func (s *Store) Inspect(ctx context.Context, identifier string) (activation.State, bool, error) {
+	a, err := s.run(ctx, s.scripts.inspect, []string{s.registrationKey(identifier)})
+	if err != nil || !a.ok {
+		return activation.State{}, false, err
+	}
+	x, err := a.state(identifier)
+	return x, err == nil, err
+}
+
+// Burn implements activation.Store.
+func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
+	a, err := s.run(ctx, s.scripts.burn, []string{s.registrationKey(identifier), s.handshakesKey(identifier)},
+		maxAttempts, milliseconds(activation.TombstoneLifetime))
+	if err != nil || !a.ok {
+		return activation.Record{}, false, err
+	}
+	r, err := a.record(identifier)
+	return r, err == nil, err
 }
 
 // Remove implements activation.Store.

@@ -202,6 +202,24 @@ func (m *Memory) ReturnConfirmation(ctx context.Context, identifier string, gene
 	return m.call(ctx, "ReturnConfirmation", func() { m.model.returnConfirmation(identifier, generation) })
 }
 
+// Inspect implements activation.Store.
+func (m *Memory) Inspect(ctx context.Context, identifier string) (x activation.State, found bool, err error) {
+	err = m.call(ctx, "Inspect", func() {
+		x, found = m.model.inspect(identifier)
+		x.Record = cloneRecord(x.Record)
+	})
+	return x, found, err
+}
+
+// Burn implements activation.Store.
+func (m *Memory) Burn(ctx context.Context, identifier string, maxAttempts int) (r activation.Record, ok bool, err error) {
+	err = m.call(ctx, "Burn", func() {
+		r, ok = m.model.burn(identifier, maxAttempts)
+		r = cloneRecord(r)
+	})
+	return r, ok, err
+}
+
 // Remove implements activation.Store.
 func (m *Memory) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
 	return m.call(ctx, "Remove", func() { m.model.remove(identifier, generation) })

@@ -224,7 +224,7 @@ func (m *Model) settle(id string, s activation.Settlement) (activation.Record, b
 	delete(e.InFlight, s.Token)
 	var result activation.Record
 	exchanges := e.Kind == activation.KindMDL || e.Kind == activation.KindStandard
-	ok := s.Proven && exchanges && e.Lifetime > 0 && e.Activations < s.MaxActivations
+	ok := s.Proven && !e.Burned && exchanges && e.Lifetime > 0 && e.Activations < s.MaxActivations
 	if ok {
 		e.Reserved--
 		e.Activations++
@@ -277,6 +277,34 @@ func (m *Model) returnConfirmation(id string, g activation.Generation) {
 	if e := m.Entry(id); e != nil && e.Generation == g {
 		e.Confirmations = max(e.Confirmations-1, 0)
 	}
+}
+
+func (m *Model) inspect(id string) (activation.State, bool) {
+	e := m.Entry(id)
+	if e == nil {
+		return activation.State{}, false
+	}
+	return activation.State{
+		Record: withoutSecrets(e.Record), Burned: e.Burned,
+		Attempts: e.Reserved, InFlight: len(e.InFlight), Activations: e.Activations,
+		Devices: e.Devices + e.Rights, Confirmations: e.Confirmations,
+	}, true
+}
+
+func (m *Model) burn(id string, limit int) (activation.Record, bool) {
+	e := m.Entry(id)
+	if e == nil || e.Kind == activation.KindSimulated {
+		return activation.Record{}, false
+	}
+	e.Burned, e.Verifier, e.Data = true, nil, nil
+	e.Reserved = max(e.Reserved, limit)
+	if e.Kind == activation.KindAffinity {
+		e.Devices, e.Confirmations = activation.MaxCounter, activation.MaxCounter
+	} else {
+		e.Activations, e.Rights = 0, 0
+	}
+	m.forget(id)
+	return withoutSecrets(e.Record), true
 }
 
 func (m *Model) remove(id string, g activation.Generation) {

@@ -61,6 +61,12 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 					want, found := m.load(id)
 					got, ok, err := store.Load(t.Context(), id)
 					agree(t, "load "+id, got, ok, err, want, found)
+					inspected, found := m.inspect(id)
+					state, ok, err := store.Inspect(t.Context(), id)
+					agree(t, "inspect "+id, state.Record, ok, err, inspected.Record, found)
+					if problem := differInState(state, inspected); problem != "" {
+						t.Fatalf("inspect %s: %s", id, problem)
+					}
 				}
 			},
 			"create": func(t *rapid.T) {
@@ -148,6 +154,16 @@ func checkModel(t *testing.T, open func(t *testing.T) activation.Store) {
 				want, wantOK := m.settle(id, x)
 				got, ok, err := store.Settle(t.Context(), id, x)
 				agree(t, "settle of "+id, got, ok, err, want, wantOK)
+			},
+			"burn": func(t *rapid.T) {
+				// Seldom, because little can be done afterwards.
+				if rapid.IntRange(0, 3).Draw(t, "seldom") > 0 {
+					return
+				}
+				id, limit := identifiers.Draw(t, "identifier"), limits.Draw(t, "attempts")
+				want, wantOK := m.burn(id, limit)
+				got, ok, err := store.Burn(t.Context(), id, limit)
+				agree(t, "burn "+id, got, ok, err, want, wantOK)
 			},
 			"admit device": func(t *rapid.T) {
 				id := identifiers.Draw(t, "identifier")

@@ -41,7 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) activation.Store) {
 	t.Helper()
 	for _, tests := range [][]test{
 		creation(), handshakes(), sources(), contention(), attempts(), settlements(), burning(), devices(),
-		confirmations(), removal(), simulation(), secrets(), expiry(), isolation(), storms(),
+		confirmations(), inspection(), removal(), simulation(), secrets(), expiry(), isolation(), storms(),
 	} {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {

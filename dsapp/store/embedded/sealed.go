@@ -1,0 +1,44 @@
+package embedded
+
+import (
+	"context"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Sealed calls visit with every sealed value in the file: the parts of registrations, the
+// owners of requests and the simulation secret. Handshakes, which are in memory and end
+// within minutes, are left out. The value must not be kept. Calls that write wait no longer
+// than usual.
+func (s *Store) Sealed(ctx context.Context, visit func(value []byte)) error {
+	_, err := view(ctx, s, func(tx *bolt.Tx) (struct{}, error) {
+		now := s.now()
+		each := func(value []byte) {
+			if len(value) > 0 {
+				visit(value)
+			}
+		}
+		each(secret(tx))
+		err := bucket(tx, bucketEntries).ForEach(func(_, value []byte) error {
+			e, err := readEntry(value)
+			// One that is damaged cannot be used and ends by itself.
+			if err != nil || now.UnixNano() >= e.removeAt() {
+				return ctx.Err()
+			}
+			each(e.facts)
+			each(e.verifier)
+			each(e.data)
+			return ctx.Err()
+		})
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, bucket(tx, bucketClaims).ForEach(func(_, value []byte) error {
+			if c, err := decodeClaim(value); err == nil && c.live(now) {
+				each(c.owner)
+			}
+			return ctx.Err()
+		})
+	})
+	return err
+}

@@ -1,0 +1,39 @@
+package embedded_test
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// Every sealed value in the file is visited, and none that has ended.
+func TestSealed(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "dsapp.db"), embedded.Options{})
+	for _, r := range []activation.Record{
+		{Identifier: "id-1", Facts: []byte("facts"), Verifier: []byte("verifier"), Data: []byte("data"), Lifetime: time.Minute},
+		{Identifier: "id-2", Facts: []byte("ended"), Lifetime: time.Nanosecond},
+	} {
+		r.Kind = activation.KindMDL
+		if _, _, err := s.Create(t.Context(), r, activation.Generation{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, claimed := s.Claim(t.Context(), ownership.Login, ownership.Claim{Key: "1", Owner: []byte("owner")}, "device-1", time.Minute)
+	_, secret := s.SimulationSecret(t.Context(), []byte("secret"))
+	var got []string
+	visited := s.Sealed(t.Context(), func(value []byte) { got = append(got, string(value)) })
+	if err := errors.Join(claimed, secret, visited); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	if want := []string{"data", "facts", "owner", "secret", "verifier"}; !slices.Equal(got, want) {
+		t.Errorf("visited %q, want %q", got, want)
+	}
+}

@@ -103,7 +103,7 @@ func TestDuration(t *testing.T) {
 			c.Observe = func(_ *http.Request, o Observation) { observed = append(observed, o) }
 		})
 		for _, path := range []string{"/rest/v2/provisioning/getServerTime", "/elsewhere"} {
-			err := h.Serve(httptest.NewRecorder(), newRequest(path, frontKey, "", nil), func(http.ResponseWriter, *http.Request) (bool, error) {
+			err := h.Serve(httptest.NewRecorder(), newRequest(path, frontKey, ""), func(http.ResponseWriter, *http.Request) (bool, error) {
 				time.Sleep(2 * time.Second)
 				return true, nil
 			})

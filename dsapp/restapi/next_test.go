@@ -4,7 +4,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 )
 
 // A request for a path that is no service is passed on unchanged if its key is valid.
@@ -86,4 +91,28 @@ func TestNotFoundShape(t *testing.T) {
 	} {
 		wantFailure(t, g.call(path, frontKey, "x"), v, 404, "STAT_NOT_FOUND", -13, -1)
 	}
+}
+
+// The observed duration of a request includes the handler that answers it.
+func TestDuration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var observed []Observation
+		h, _ := newHandler(t, func(c *Config) {
+			c.Authenticated = func(*http.Request, apikey.Key) { time.Sleep(time.Second) }
+			c.Observe = func(_ *http.Request, o Observation) { observed = append(observed, o) }
+		})
+		for _, path := range []string{"/rest/v2/provisioning/getServerTime", "/elsewhere"} {
+			err := h.Serve(httptest.NewRecorder(), newRequest(path, frontKey, ""), func(http.ResponseWriter, *http.Request) (bool, error) {
+				time.Sleep(2 * time.Second)
+				return true, nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(observed) != 2 || observed[0].Duration != time.Second || observed[1].Duration != 3*time.Second {
+			t.Errorf("observed %+v", observed)
+		}
+	})
 }

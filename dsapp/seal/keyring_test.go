@@ -437,6 +437,21 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
+// Opened tells of each opened record whether the first key sealed it.
+func TestOpened(t *testing.T) {
+	t.Parallel()
+	old := mustSeal(t, ring(t, testKey(1)), testLabel, []byte("old"))
+	k := ring(t, testKey(0), testKey(1))
+	var got []bool
+	k.Opened = func(first bool) { got = append(got, first) }
+	for _, record := range [][]byte{old, mustSeal(t, k, testLabel, []byte("new")), old[:40]} {
+		_, _ = k.Open(testLabel, record)
+	}
+	if !slices.Equal(got, []bool{false, true}) {
+		t.Errorf("told %v", got)
+	}
+}
+
 // Only bytes that the Keyring has sealed open, and no bytes make Open panic.
 func FuzzKeyringOpen(f *testing.F) {
 	key := testKey(0)

@@ -190,7 +190,8 @@ func TestMetricsOfLostRedis(t *testing.T) {
 		store["timeout"], store["dial_timeout"] = "1s", "1s"
 		dsapp["store"] = store
 	})
-	poll.Until(t, "the store to be ready", func() bool { return scrape(t, g)["caddy_dsapp_store_ready"] == 1 })
+	// Then the store has its keys: without them no other call of it is made.
+	poll.Until(t, "the store to be ready", func() bool { return strings.Contains(g.Logs.String(), `"the store is ready"`) })
 	redis.Stop()
 	before := scrape(t, g)
 	status, _ := g.Call(t, testbed.RegisterPath, testbed.BackEndKey,

@@ -77,7 +77,10 @@ the node is ready or degraded, and 1 if it is unready or draining.`,
 	{
 		use: "requests SERIAL_NUMBER", short: "Shows the pending requests of a device",
 		long: `Shows the pending logins and signatures that a device has retrieved, with the
-application and the authentication server. Of the keys, it shows the beginning only.`,
+application and the authentication server. Of the keys, it shows the beginning only.
+
+SERIAL_NUMBER is that of the device, as in the audit log. With a multi-device licence it
+ends with the number of the device, such as VDS1000000-1.`,
 		required: 1, args: 1,
 		method: http.MethodGet, path: func(args []string) string { return "/dsapp/requests?serial_number=" + url.QueryEscape(args[0]) },
 		print: printed(printRequests),
@@ -154,7 +157,7 @@ func (a adminCommand) command() *cobra.Command {
 	var o adminOptions
 	c := &cobra.Command{
 		Use: a.use, Short: a.short,
-		Long: a.long + "\n\nThe gateway is found by its admin endpoint, as with `caddy reload`.",
+		Long: a.long + "\n\nThe gateway is found by its admin endpoint, as with `caddy reload`. Name the endpoint with\n--address or --config, unless it is localhost:2019.",
 		RunE: func(c *cobra.Command, args []string) error { return a.run(c.OutOrStdout(), o, args) },
 	}
 	f := c.Flags()
@@ -216,7 +219,8 @@ func ask(address, method, path string) ([]byte, error) {
 func refusal(address string, err error) error {
 	m := refused.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &failure{exitFailed, fmt.Errorf("no gateway answers at the admin endpoint %s: start it, or name another one with --address or --config (%w)", address, err)}
+		return &failure{exitFailed, fmt.Errorf("no gateway answers at the admin endpoint %s: start it, name another one with --address or --config, "+
+			"or run the command as the user of the gateway if permission is denied (%w)", address, err)}
 	}
 	var body struct {
 		Error string `json:"error"`

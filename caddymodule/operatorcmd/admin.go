@@ -256,7 +256,7 @@ func row(w io.Writer, cells ...any) {
 	for i, c := range cells {
 		switch v := c.(type) {
 		case time.Time:
-			texts[i] = moment(v)
+			texts[i] = formatTime(v)
 		default:
 			texts[i] = fmt.Sprint(v)
 		}
@@ -271,8 +271,8 @@ func row(w io.Writer, cells ...any) {
 	fmt.Fprintln(w, strings.TrimRight(strings.Join(texts, "\t"), "\t"))
 }
 
-// moment returns a time as it is printed.
-func moment(t time.Time) string {
+// formatTime returns a time as it is printed.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
@@ -299,7 +299,7 @@ func printHealth(w io.Writer, s caddymodule.AdminStatus) {
 			result = "failing"
 		}
 		if !c.Since.IsZero() {
-			since = "since " + moment(c.Since)
+			since = "since " + formatTime(c.Since)
 		}
 		row(w, c.Name, result, since, c.Detail)
 	}

@@ -544,7 +544,7 @@ func TestBurningARegistrationIsSeen(t *testing.T) {
 			assert.NotContains(t, g.Logs.String(), "registration_burned")
 		}
 	}
-	poll.Until(t, "the log to tell", func() bool { return strings.Contains(g.Logs.String(), `"msg":"registration_burned"`) })
+	g.AwaitLog(t, `"msg":"registration_burned"`)
 	var lines []string
 	for line := range strings.Lines(g.Logs.String()) {
 		if strings.Contains(line, "registration_burned") {

@@ -80,7 +80,7 @@ func TestBreakerOpens(t *testing.T) {
 	servers["instances"].([]testbed.Object)[0]["name"] = "renamed"
 	g.Load(t)
 	checkRefusedAtOnce(t, g, testbed.Notifying, primary)
-	poll.Until(t, "the log to tell", func() bool { return strings.Contains(g.Logs.String(), breakerOpened) })
+	g.AwaitLog(t, breakerOpened)
 	servers["breaker"].(testbed.Object)["failures"] = 1000
 	g.Load(t)
 	checkRefusedAtOnce(t, g, testbed.Registering, primary)

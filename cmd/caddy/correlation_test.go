@@ -268,7 +268,7 @@ func TestTracing(t *testing.T) {
 	withTracing(g, c)
 	g.Start(t)
 
-	poll.Until(t, "the store to be ready", func() bool { return strings.Contains(g.Logs.String(), `"the store is ready"`) })
+	g.AwaitLog(t, `"the store is ready"`)
 
 	const clientTrace, clientSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 	client := sending(g, http.Header{

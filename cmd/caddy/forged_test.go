@@ -45,7 +45,7 @@ func TestForgedCountersAreSeen(t *testing.T) {
 	// A request whose owner cannot be read is not treated as one without an owner.
 	redis.Command(t, "SET", "dsapp:own:signature:{12345}", "forged")
 	testbed.Expect(http.StatusServiceUnavailable, "STAT_COMMS", -10).Check(t, g.Post(t, testbed.Signature.RetrievePath, testbed.FrontEndKey, `{"serialNumber":"VDS1000000-1","requestKey":"12345"}`))
-	poll.Until(t, "an alarm in the log", func() bool { return strings.Contains(g.Logs.String(), `"request":"signature"`) })
+	g.AwaitLog(t, `"request":"signature"`)
 	for _, command := range []string{"PROVISIONCMD_MDL_ADD_DEVICE", "PROVISIONCMD_MDL_ACTIVATE", testbed.Signature.RetrieveCommand} {
 		assert.Zero(t, server.Calls(command), command)
 	}

@@ -191,7 +191,7 @@ func TestMetricsOfLostRedis(t *testing.T) {
 		dsapp["store"] = store
 	})
 	// Then the store has its keys: without them no other call of it is made.
-	poll.Until(t, "the store to be ready", func() bool { return strings.Contains(g.Logs.String(), `"the store is ready"`) })
+	g.AwaitLog(t, `"the store is ready"`)
 	redis.Stop()
 	before := scrape(t, g)
 	status, _ := g.Call(t, testbed.RegisterPath, testbed.BackEndKey,

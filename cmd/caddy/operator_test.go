@@ -21,7 +21,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
@@ -375,12 +374,8 @@ func testOperator(t *testing.T, g *testbed.Gateway, server *testbed.Server, stor
 	assert.Equal(t, "burned", show(r.Identifier).State)
 	status, answer := g.Exchange(t, r.Identifier, r.Password)
 	assert.Contains(t, testbed.Answer(status, answer), "STAT_INVCREDENTIALS")
-	logged := func(text string) {
-		t.Helper()
-		poll.Until(t, text+" in the log", func() bool { return strings.Contains(g.Logs.String(), text) })
-	}
-	logged(`"registration_burned_by_operator"`)
-	logged(`"client_ip":"127.0.0.1"`)
+	g.AwaitLog(t, `"registration_burned_by_operator"`)
+	g.AwaitLog(t, `"client_ip":"127.0.0.1"`)
 	for _, verb := range []string{"show", "burn"} {
 		out, code = operate(t, "registrations", verb, "NoSuchRegistration", "--address", g.Admin)
 		assert.Equal(t, 1, code)
@@ -427,7 +422,7 @@ func testOperator(t *testing.T, g *testbed.Gateway, server *testbed.Server, stor
 	} {
 		out, code = operate(t, append(drained.arguments, "--address", g.Admin)...)
 		assert.Equal(t, 0, code, out)
-		logged(`"` + drained.logged + `"`)
+		g.AwaitLog(t, `"`+drained.logged+`"`)
 		assert.Equal(t, drained.state, decode[[]caddymodule.AdminInstance](t, g, "instances")[0].State)
 		_, code = operate(t, "health", "--address", g.Admin)
 		assert.Equal(t, drained.health, code, drained.arguments)

@@ -65,5 +65,5 @@ func TestPlainCancelsCanBeRefused(t *testing.T) {
 		assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, testbed.WrapKey(t, a, key))))
 		require.Error(t, outcome())
 	}
-	assert.Contains(t, g.Logs.String(), `"dsapp_ownership":"refused_plain"`)
+	g.AwaitLog(t, `"dsapp_ownership":"refused_plain"`)
 }

@@ -305,15 +305,13 @@ func awaitAvailable(t *testing.T, g *testbed.Gateway, identifier string) {
 // awaitResealed waits until the log says that the simulation secret is sealed with another key.
 func awaitResealed(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
-	poll.Until(t, "the simulation secret to be sealed anew", func() bool {
-		return strings.Contains(g.Logs.String(), "simulation secret sealed with the first sealing key")
-	})
+	g.AwaitLog(t, "simulation secret sealed with the first sealing key")
 }
 
 // awaitAlarm waits until the log says that no key opens a value.
 func awaitAlarm(t *testing.T, g *testbed.Gateway) {
 	t.Helper()
-	poll.Until(t, "an alarm in the log", func() bool { return strings.Contains(g.Logs.String(), "record_unopened") })
+	g.AwaitLog(t, "record_unopened")
 }
 
 // checkAvailable checks that new and unknown registrations are served.

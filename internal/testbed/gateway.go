@@ -162,6 +162,13 @@ func (g *Gateway) Accesses(t *testing.T, address string) (statuses []int) {
 	return statuses
 }
 
+// AwaitLog waits until the gateway has logged a text. What it logs arrives a little later than
+// its answers.
+func (g *Gateway) AwaitLog(t testing.TB, text string) {
+	t.Helper()
+	poll.Until(t, text+" in the log", func() bool { return strings.Contains(g.Logs.String(), text) })
+}
+
 // Command returns a command that runs the binary with g.Config and prints to g.Logs.
 func (g *Gateway) Command(t testing.TB) *exec.Cmd {
 	t.Helper()

@@ -73,6 +73,7 @@ purego: test-tools ## Run the tests of the library without assembly, and vet it 
 
 .PHONY: cover
 cover: test-tools ## Report the statement coverage of the library.
+	@mkdir -p $(BIN)
 	$(GO) test -coverpkg=./dsapp/... -coverprofile=$(BIN)/cover.out ./dsapp/... >/dev/null
 	@$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
 

@@ -510,13 +510,18 @@ func TestGatewayOnRedis(t *testing.T) {
 		// One connection belongs to the store and one to this command.
 		return strings.Count(server.Command(t, "CLIENT", "LIST"), " addr=") <= 2
 	})
+	registering := func(want int) func() bool {
+		return func() bool {
+			status, _ := s.call(t, registerPath, testBackEndKey, registerBody)
+			return status == want
+		}
+	}
 	server.Freeze(t)
-	poll.Until(t, "registrations to be unavailable", func() bool {
-		// For a second after a registration, the gateway assumes that the store works.
-		status, _ := s.call(t, registerPath, testBackEndKey, registerBody)
-		return status == http.StatusServiceUnavailable
-	})
+	// For a second after a registration, the gateway assumes that the store works.
+	poll.Until(t, "registrations to be unavailable", registering(http.StatusServiceUnavailable))
 	server.Thaw(t)
+	// While the gateway tries the store with one command, it refuses the others.
+	poll.Until(t, "registrations to be available", registering(http.StatusOK))
 	if err := s.activate(t, other); err != nil {
 		t.Error(err)
 	}

@@ -561,7 +561,9 @@ func setUser(r *http.Request, key apikey.Key) {
 // observe counts a request and describes it in the access log.
 func observe(r *http.Request, o restapi.Observation) {
 	metrics.request(o)
-	setLogFields(r, o)
+	if c := correlationOf(r.Context()); c != nil {
+		c.access.service, c.access.status, c.access.limit = o.Service, o.Status, string(o.Limit)
+	}
 }
 
 var (

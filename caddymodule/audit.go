@@ -20,24 +20,21 @@ type auditLog struct {
 // Audit logs an audit event with the client's address and the IDs of the request.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	metrics.audit(e)
-	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	fields := correlationOf(ctx).logFields()
-	for _, f := range []struct{ name, value string }{
-		{"operation", string(e.Operation)},
-		{"application", e.Application},
-		{"client_ip", address},
-		{"registration", string(e.Registration)},
-		{"user_id", e.UserID},
-		{"domain", e.Domain},
-		{"serial_number", e.SerialNumber},
-		{"instance", e.Instance},
-		{"status", e.Status},
-	} {
-		if f.value != "" {
-			fields = append(fields, zap.String(f.name, f.value))
-		}
+	line := l.logger.Check(auditLevel(e.Action), string(e.Action))
+	if line == nil {
+		return
 	}
-	l.logger.Log(auditLevel(e.Action), string(e.Action), fields...)
+	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	line.Write(appendTexts(correlationOf(ctx).logFields(),
+		text{"operation", string(e.Operation)},
+		text{"application", e.Application},
+		text{"client_ip", address},
+		text{"registration", string(e.Registration)},
+		text{"user_id", e.UserID},
+		text{"domain", e.Domain},
+		text{"serial_number", e.SerialNumber},
+		text{"instance", e.Instance},
+		text{"status", e.Status})...)
 }
 
 // auditLevel returns WARN for events that an operator should look into, otherwise INFO.
@@ -66,19 +63,14 @@ func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
 	if a.Event == seal.EventDamaged {
 		advice = adviceDamaged
 	}
-	fields := append(correlationOf(ctx).logFields(), zap.String("advice", advice))
-	for _, f := range []struct{ name, value string }{{"registration", a.Registration}, {"request", a.Request}} {
-		if f.value != "" {
-			fields = append(fields, zap.String(f.name, f.value))
-		}
-	}
-	l.logger.Error(string(a.Event), fields...)
+	l.logger.Error(string(a.Event), appendTexts(correlationOf(ctx).logFields(),
+		text{"advice", advice}, text{"registration", a.Registration}, text{"request", a.Request})...)
 }
 
 // Ownership adds the decision about the ownership of a request to the access log.
 func (*auditLog) Ownership(ctx context.Context, e gateway.OwnershipEvent) {
 	metrics.decision(e)
-	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.String("dsapp_ownership", string(e.Verdict)))
+	if c := correlationOf(ctx); c != nil {
+		c.access.ownership = string(e.Verdict)
 	}
 }

@@ -60,7 +60,22 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	growStack(0)
 	return h.app.serve(w, r, next)
+}
+
+// stackRoom is the stack that most requests need at most, in bytes.
+const stackRoom = 16 << 10
+
+// growStack gives the goroutine's stack room for a request in one step. HTTP/2 and HTTP/3
+// serve each request in a new goroutine, whose small stack would otherwise be copied several
+// times as it grows. That took a tenth of the processor time of a request.
+//
+//go:noinline
+func growStack(i uint8) uint8 {
+	var room [stackRoom]uint8
+	room[i] = 1
+	return room[stackRoom-1]
 }
 
 var (

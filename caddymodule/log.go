@@ -3,13 +3,11 @@ package caddymodule
 import (
 	"context"
 	"log/slog"
-	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
+	"go.uber.org/zap/zapcore"
 )
 
 // newLogger returns Caddy's logger for the module that is being provisioned. It logs
@@ -46,21 +44,43 @@ func (h noStackTraceHandler) WithGroup(name string) slog.Handler {
 	return noStackTraceHandler{h.Handler.WithGroup(name)}
 }
 
-// setLogFields adds the service, the result and an exceeded limit to the access log.
-func setLogFields(r *http.Request, o restapi.Observation) {
-	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if !ok {
-		return
+// text is a log field with a text.
+type text struct{ name, value string }
+
+// appendTexts appends log fields with the texts that are not empty.
+func appendTexts(fields []zap.Field, texts ...text) []zap.Field {
+	for _, t := range texts {
+		if t.value != "" {
+			fields = append(fields, zap.String(t.name, t.value))
+		}
 	}
-	if o.Service != "" {
-		extra.Set(zap.String("dsapp_service", o.Service))
-	}
-	if o.Status != "" {
-		extra.Set(zap.String("dsapp_status", o.Status))
-	}
-	if o.Limit != "" {
-		extra.Set(zap.String("dsapp_limit", string(o.Limit)))
-	}
+	return fields
 }
 
-var _ slog.Handler = noStackTraceHandler{}
+// accessFields are what the access log says about a request beyond Caddy's own fields. They
+// are one field to Caddy, which is written when the line is, because a field of its own for
+// each makes the list of fields grow several times for every request.
+type accessFields struct {
+	requestID, service, status, limit, ownership string
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (f *accessFields) MarshalLogObject(to zapcore.ObjectEncoder) error {
+	for _, t := range []text{
+		{requestIDField, f.requestID},
+		{"dsapp_service", f.service},
+		{"dsapp_status", f.status},
+		{"dsapp_limit", f.limit},
+		{"dsapp_ownership", f.ownership},
+	} {
+		if t.value != "" {
+			to.AddString(t.name, t.value)
+		}
+	}
+	return nil
+}
+
+var (
+	_ slog.Handler            = noStackTraceHandler{}
+	_ zapcore.ObjectMarshaler = (*accessFields)(nil)
+)

@@ -18,6 +18,9 @@ const (
 
 	// maxRequestID is the greatest length of the ID of a trusted proxy.
 	maxRequestID = 64
+
+	// maxLogFields is the number of fields that a log line about a request has at most.
+	maxLogFields = 12
 )
 
 // correlation is what the log lines and spans of one request have in common. Its IDs do not
@@ -32,6 +35,8 @@ type correlation struct {
 	// its begin. A request makes its attempts one after the other.
 	attempt     trace.Span
 	attemptSent time.Time
+
+	access accessFields
 }
 
 type correlationKey struct{}
@@ -46,7 +51,8 @@ func correlate(w http.ResponseWriter, r *http.Request) (*http.Request, *correlat
 	c.setTracer(ctx)
 	w.Header()[requestIDHeader] = []string{c.requestID}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.String(requestIDField, c.requestID))
+		c.access.requestID = c.requestID
+		extra.Add(zap.Inline(&c.access))
 	}
 	return r.WithContext(context.WithValue(ctx, correlationKey{}, c)), c
 }
@@ -82,13 +88,8 @@ func (c *correlation) logFields() []zap.Field {
 	if c == nil {
 		return nil
 	}
-	fields := make([]zap.Field, 0, 3)
-	for _, f := range []struct{ name, value string }{{requestIDField, c.requestID}, {"traceID", c.traceID}, {"spanID", c.spanID}} {
-		if f.value != "" {
-			fields = append(fields, zap.String(f.name, f.value))
-		}
-	}
-	return fields
+	fields := make([]zap.Field, 0, maxLogFields)
+	return appendTexts(fields, text{requestIDField, c.requestID}, text{"traceID", c.traceID}, text{"spanID", c.spanID})
 }
 
 // passedOn is the answer to a request that another handler answers. It keeps the ID of the

@@ -68,15 +68,16 @@ type item struct{ name, value string }
 
 // decode reads the answer to an operation.
 func decode(r io.Reader, operation string) (*answer, error) {
-	root, err := parse(r)
+	t, err := parse(r)
 	if err != nil {
 		return nil, err
 	}
-	content, err := root.content()
+	defer t.release()
+	content, err := t.content()
 	if err != nil {
 		return nil, err
 	}
-	switch content.name {
+	switch content.name() {
 	case "Fault":
 		return nil, content.fault()
 	case operation + "Response", operation + "Respond":
@@ -93,39 +94,42 @@ func decode(r io.Reader, operation string) (*answer, error) {
 	return a, nil
 }
 
-// content returns the only element in the body of an envelope.
-func (e *element) content() (*element, error) {
-	var body *element
-	for i := range e.children {
-		if e.children[i].name != "Body" {
-			continue
+// content returns the only element in the body of the envelope.
+func (t *tree) content() (content node, err error) {
+	bodies, elements := 0, 0
+	_ = t.root().each(func(part node) error {
+		if part.name() != "Body" {
+			return nil
 		}
-		if body != nil {
-			return nil, errors.New("envelope with several bodies")
-		}
-		body = &e.children[i]
-	}
+		bodies++
+		return part.each(func(e node) error {
+			content, elements = e, elements+1
+			return nil
+		})
+	})
 	switch {
-	case body == nil:
-		return nil, errors.New("envelope without body")
-	case len(body.children) == 0:
-		return nil, errors.New("empty body")
-	case len(body.children) > 1:
-		return nil, errors.New("body with several elements")
+	case bodies == 0:
+		return node{}, errors.New("envelope without body")
+	case bodies > 1:
+		return node{}, errors.New("envelope with several bodies")
+	case elements == 0:
+		return node{}, errors.New("empty body")
+	case elements > 1:
+		return node{}, errors.New("body with several elements")
 	}
-	return &body.children[0], nil
+	return content, nil
 }
 
 // part reads one part of an answer. Elements that it does not know, such as results, status
 // and authUserResults, only wrap other parts.
-func (a *answer) part(e *element) error {
-	switch e.name {
+func (a *answer) part(e node) error {
+	switch e.name() {
 	case "resultCodes":
 		return a.resultCodes(e)
 	case "resultAttribute":
 		return e.each(a.attributes)
 	case "result":
-		return e.each(func(member *element) error { return a.member(member, member.name) })
+		return e.each(func(member node) error { return a.member(member, member.name()) })
 	case "errorStack":
 		return e.each(a.stackEntry)
 	case "userattributelist":
@@ -137,14 +141,14 @@ func (a *answer) part(e *element) error {
 
 // resultCodes reads the four codes. Each must occur exactly once, and they must agree on
 // whether they mean success.
-func (a *answer) resultCodes(e *element) error {
+func (a *answer) resultCodes(e node) error {
 	if a.codes != (ResultCodes{}) {
 		return errors.New("several resultCodes")
 	}
 	var texts [4]string
 	for i, name := range resultCodeNames {
-		err := e.each(func(code *element) error {
-			if code.name != name {
+		err := e.each(func(code node) error {
+			if code.name() != name {
 				return nil
 			}
 			if texts[i] != "" {
@@ -182,14 +186,14 @@ var resultCodeNames = []string{"returnCodeEnum", "statusCodeEnum", "returnCode",
 
 // attributes reads an attribute, whose name and value come in any order, or a list of
 // attributes.
-func (a *answer) attributes(e *element) error {
-	if e.name != "attributes" {
+func (a *answer) attributes(e node) error {
+	if e.name() != "attributes" {
 		return e.each(a.attributes)
 	}
 	var it item
 	ids, values := 0, 0
-	err := e.each(func(part *element) (err error) {
-		switch part.name {
+	err := e.each(func(part node) (err error) {
+		switch part.name() {
 		case "attributeID":
 			ids++
 			it.name, err = part.value()
@@ -214,33 +218,33 @@ func (a *answer) attributes(e *element) error {
 }
 
 // member reads the leaf elements of an element whose path below result is path.
-func (a *answer) member(e *element, path string) error {
+func (a *answer) member(e node, path string) error {
 	// The name of a parent is copied into the path of each of its leaves, so that long
 	// names would multiply the memory that an answer takes.
 	if len(path) > maxPath {
 		return errors.New("element with a name that is too long")
 	}
-	if e.children == nil {
-		a.items = append(a.items, item{path, e.text})
+	if !e.element().children {
+		a.items = append(a.items, item{path, e.element().text})
 		return nil
 	}
-	return e.each(func(below *element) error { return a.member(below, path+"/"+below.name) })
+	return e.each(func(below node) error { return a.member(below, path+"/"+below.name()) })
 }
 
 // stackEntry reads one entry of the error stack.
-func (a *answer) stackEntry(e *element) error {
-	if e.name != "errors" {
+func (a *answer) stackEntry(e node) error {
+	if e.name() != "errors" {
 		return nil
 	}
 	var entry StackEntry
-	err := e.each(func(part *element) (err error) {
-		switch part.name {
+	err := e.each(func(part node) (err error) {
+		switch part.name() {
 		case "errorCode":
 			text, err := part.value()
 			// The stack is only logged, so an empty code does not make the answer
 			// unusable.
 			if text = strings.TrimSpace(text); text != "" {
-				entry.Code, err = number(part.name, text)
+				entry.Code, err = number(part.name(), text)
 			}
 			return err
 		case "errorDesc":
@@ -253,26 +257,26 @@ func (a *answer) stackEntry(e *element) error {
 }
 
 // fault returns the *Fault of either SOAP version, or another error if it is malformed.
-func (e *element) fault() error {
+func (e node) fault() error {
 	var code, explanation string
-	err := e.each(func(part *element) (err error) {
-		switch part.name {
+	err := e.each(func(part node) (err error) {
+		switch part.name() {
 		case "faultcode":
 			code, err = part.value()
 		case "faultstring":
 			explanation, err = part.value()
 		case "Code":
 			// Only the direct child: a Subcode contains a Value, too.
-			err = part.each(func(value *element) (err error) {
-				if value.name == "Value" {
+			err = part.each(func(value node) (err error) {
+				if value.name() == "Value" {
 					code, err = value.value()
 				}
 				return err
 			})
 		case "Reason":
-			err = part.each(func(reason *element) error {
+			err = part.each(func(reason node) error {
 				text, err := reason.value()
-				if reason.name == "Text" && explanation == "" {
+				if reason.name() == "Text" && explanation == "" {
 					explanation = text
 				}
 				return err

@@ -182,13 +182,22 @@ func IsXMLText(s string) bool {
 		return false
 	}
 	for _, r := range s {
-		switch {
-		case r == '\t', r == '\n', r == '\r':
-		case r < ' ', r == 0xFFFE, r == 0xFFFF:
+		if !isXMLChar(r) {
 			return false
 		}
 	}
 	return true
+}
+
+// isXMLChar reports whether XML 1.0 permits a character.
+func isXMLChar(r rune) bool {
+	switch {
+	case r < ' ':
+		return r == '\t' || r == '\n' || r == '\r'
+	case utf8.ValidRune(r):
+		return r != 0xFFFE && r != 0xFFFF
+	}
+	return false
 }
 
 func openTag(w *bytes.Buffer, name string)  { w.WriteString("<" + name + ">") }

@@ -16,15 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// node is an element as encoding/xml reads it.
-type node struct {
+// requestElement is an element as encoding/xml reads it.
+type requestElement struct {
 	XMLName xml.Name
-	Attrs   []xml.Attr `xml:",any,attr"`
-	Text    string     `xml:",chardata"`
-	Nodes   []node     `xml:",any"`
+	Attrs   []xml.Attr       `xml:",any,attr"`
+	Text    string           `xml:",chardata"`
+	Nodes   []requestElement `xml:",any"`
 }
 
-func (n *node) child(t interface{ Fatalf(string, ...any) }, local string) *node {
+func (n *requestElement) child(t interface{ Fatalf(string, ...any) }, local string) *requestElement {
 	for i := range n.Nodes {
 		if n.Nodes[i].XMLName.Local == local {
 			return &n.Nodes[i]
@@ -34,7 +34,7 @@ func (n *node) child(t interface{ Fatalf(string, ...any) }, local string) *node 
 	return nil
 }
 
-func (n *node) xsiType() string {
+func (n *requestElement) xsiType() string {
 	for _, a := range n.Attrs {
 		if a.Name == (xml.Name{Space: "http://www.w3.org/2001/XMLSchema-instance", Local: "type"}) {
 			return a.Value
@@ -121,7 +121,7 @@ func TestEncodeStructure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var envelope node
+			var envelope requestElement
 			if err := xml.Unmarshal(request, &envelope); err != nil {
 				t.Fatalf("%s: %v", c, err)
 			}
@@ -135,8 +135,8 @@ func TestEncodeStructure(t *testing.T) {
 			if len(body.Nodes) != 1 || body.Nodes[0].XMLName != (xml.Name{Space: c.scenario.namespace, Local: c.operation}) {
 				t.Fatalf("%s: body contains %v", c, body.Nodes)
 			}
-			var below func(n *node)
-			below = func(n *node) {
+			var below func(n *requestElement)
+			below = func(n *requestElement) {
 				for i := range n.Nodes {
 					child := &n.Nodes[i]
 					if child.XMLName.Space != "" {
@@ -261,7 +261,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var envelope node
+		var envelope requestElement
 		if err := xml.Unmarshal(request, &envelope); err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		envelope = node{}
+		envelope = requestElement{}
 		if err := xml.Unmarshal(request, &envelope); err != nil {
 			t.Fatal(err)
 		}

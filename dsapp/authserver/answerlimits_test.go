@@ -44,7 +44,7 @@ func (e *endless) Close() error {
 func TestAnswerIsBounded(t *testing.T) { //nolint:paralleltest // see above
 	const (
 		mebibyte   = 1 << 20
-		mostMemory = 8 * mebibyte // allocated in total
+		mostMemory = 16 * mebibyte // allocated in total
 	)
 	result := strings.TrimSuffix(envelope("<provisioningExecuteResponse><results>"+success+"<resultAttribute>"), "</SOAP-ENV:Body></SOAP-ENV:Envelope>")
 	for _, test := range []struct{ name, start, more string }{

@@ -104,10 +104,9 @@ func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Di
 	return r
 }
 
-// roundTrip sends a command and reads the answer. When it returns, the transport no longer
-// reads request.
+// roundTrip sends a command and reads the answer.
 func (in *instance) roundTrip(ctx context.Context, c soap.Call, d *soap.Dialect, request []byte) attempt {
-	p := &payload{data: request}
+	p := newPayload(request)
 	defer p.abandon()
 	// A RoundTripper does not follow redirects.
 	response, err := in.transport.RoundTrip(in.newRequest(ctx, d.Version, p))

@@ -1,6 +1,8 @@
 package authserver
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -15,8 +17,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// A command counts as sent as soon as the transport has read a byte of the body, unless it
-// reports that it wrote nothing and then gets no other connection.
+// A command counts as sent as soon as the transport has finished the header or read a byte of the
+// body, unless it reports that it wrote nothing and then gets no other connection.
 func TestSent(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -31,6 +33,10 @@ func TestSent(t *testing.T) {
 			httptrace.ContextClientTrace(r.Context()).GotConn(httptrace.GotConnInfo{})
 			return nil, broken
 		}, ErrNotSent},
+		"header": {func(r *http.Request) (*http.Response, error) {
+			httptrace.ContextClientTrace(r.Context()).WroteHeaders()
+			return nil, broken
+		}, ErrNoAnswer},
 		"one byte": {func(r *http.Request) (*http.Response, error) {
 			_, _ = r.Body.Read(make([]byte, 1))
 			return nil, broken
@@ -76,7 +82,7 @@ func TestSent(t *testing.T) {
 }
 
 // A transport that reads the body after the call has ended gets nothing, so that ErrNotSent stays
-// true. The request with its secrets is overwritten.
+// true.
 func TestAbandoned(t *testing.T) {
 	t.Parallel()
 	var late *http.Request
@@ -86,17 +92,70 @@ func TestAbandoned(t *testing.T) {
 	}))
 	_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{in}}), request)
 	checkFailure(t, "late", err, ErrNotSent)
-	if n, err := late.Body.Read(make([]byte, 10)); n != 0 || !errors.Is(err, errAbandoned) {
+	if n, err := late.Body.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 	if body, err := late.GetBody(); err == nil || body != nil {
 		t.Error("the command is handed out again")
 	}
-	for _, b := range late.Body.(*payloadReader).p.data {
-		if b != 0 {
-			t.Fatal("the command stays in memory")
+}
+
+// The command with its secrets is overwritten when the call has ended, but not while the
+// transport reads it.
+func TestOverwritten(t *testing.T) {
+	t.Parallel()
+	overwritten := func(p *payload) bool { return bytes.Equal(p.data, make([]byte, len(p.data))) }
+	for _, begun := range []bool{false, true} {
+		command := []byte("command")
+		p := newPayload(command)
+		p.open()
+		trace := p.trace()
+		if begun {
+			trace.WroteHeaders()
+		}
+		if sent := p.abandon(); sent != begun || overwritten(p) == begun {
+			t.Errorf("begun %t: sent %t, overwritten %t", begun, sent, overwritten(p))
+		}
+		trace.WroteRequest(httptrace.WroteRequestInfo{})
+		if !overwritten(p) || string(command) != "command" {
+			t.Errorf("begun %t: %q, %q", begun, p.data, command)
 		}
 	}
+}
+
+// A command goes out with its header, in one TLS record.
+func TestOneRecord(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, "primary", answering(registered))
+	transport := p.Transport.(*http.Transport)
+	var writes atomic.Int64
+	dial := new(net.Dialer).DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		return countingConn{c, &writes}, err
+	}
+	s := newServers(t, Config{Instances: []Instance{p.Instance}})
+	for n := range 3 {
+		before := writes.Load()
+		if _, err := register(t.Context(), s, request); err != nil {
+			t.Fatal(err)
+		}
+		if wrote := writes.Load() - before; n > 0 && wrote != 1 {
+			t.Errorf("%d writes", wrote)
+		}
+	}
+}
+
+// countingConn counts the writes to a connection.
+type countingConn struct {
+	net.Conn
+
+	writes *atomic.Int64
+}
+
+func (c countingConn) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
 }
 
 // connection returns the client's side of a TLS connection with that protocol.
@@ -130,7 +189,8 @@ func TestRepeat(t *testing.T) {
 		"HTTP/1.1":    {connection(t, "http/1.1"), true},
 		"without TLS": {&net.TCPConn{}, true},
 	} {
-		p := &payload{data: []byte("command")}
+		p := newPayload([]byte("command"))
+		p.open()
 		trace := p.trace()
 		trace.GetConn("oas:443")
 		if !p.awaitsConnection() {

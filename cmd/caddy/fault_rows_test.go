@@ -285,7 +285,7 @@ func answerFaults(forbidden string) []fault {
 		{name: "many elements", kind: faultBad, says: "elements", Misconduct: with(func(x *testbed.Incoming) string {
 			return padding(x.Command) + strings.Repeat("<a/>", 100_000)
 		})},
-		{name: "many attributes", kind: faultBad, says: "tag or text longer", Misconduct: with(func(x *testbed.Incoming) string {
+		{name: "many attributes", kind: faultBad, says: "more than 32 attributes", Misconduct: with(func(x *testbed.Incoming) string {
 			return padding(x.Command) + "<a" + strings.Repeat(` b=""`, 100_000) + "/>"
 		})},
 		{name: "entity bomb", kind: faultBad, says: "document type", Misconduct: with(func(x *testbed.Incoming) string {

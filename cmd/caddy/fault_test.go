@@ -26,8 +26,7 @@ const (
 	// steps before the one that is slow.
 	slowTimeout = 3 * time.Second
 
-	// maxGrowth is how much a whole table may add to the peak of the memory, in KiB. The most
-	// expensive row is the one with many attributes.
+	// maxGrowth is how much a whole table may add to the peak of the memory, in KiB.
 	maxGrowth = 64 << 10
 	bombSize  = 50 << 20
 )

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -70,26 +69,17 @@ func (c *serverCheck) run(ctx context.Context) {
 		c.found("dns", "the name %s does not resolve (%v): correct `url`, or add the name to DNS or /etc/hosts", host, dnsReason(err))
 		return
 	}
-	// newProbe must be called before the transport is used; this does the same and looks
-	// at the certificates.
-	connection, err := c.transport.DialContext(ctx, "tcp", net.JoinHostPort(host, cmp.Or(address.Port(), "443")))
+	p := newProbe(c.transport, address)
+	connection, err := p.connect(ctx)
 	if err != nil {
 		c.found("connection", "no connection to %s (%v): start the server, correct the port in `url`, or open the firewall", address.Host, reason(err))
 		return
 	}
 	defer func() { _ = connection.Close() }()
-	config := c.transport.TLSClientConfig.Clone()
-	config.ServerName = cmp.Or(config.ServerName, host)
-	c.checkCertificates(config.Certificates)
-	shaking, cancel := context.WithTimeout(ctx, c.transport.TLSHandshakeTimeout)
-	defer cancel()
-	client := tls.Client(connection, config)
-	err = client.HandshakeContext(shaking)
-	if err == nil {
-		err = readRefusal(client, 4*refusalTimeout)
-	}
+	c.checkCertificates(p.tls.Certificates)
+	client, err := p.handshake(ctx, connection, 4*refusalTimeout)
 	if err != nil {
-		c.found("tls", "%s", tlsProblem(err, config))
+		c.found("tls", "%s", tlsProblem(err, p.tls))
 		return
 	}
 	if end := client.ConnectionState().PeerCertificates[0].NotAfter; time.Until(end) < certificateNotice {
@@ -111,7 +101,7 @@ func (c *serverCheck) checkCertificates(own []tls.Certificate) {
 	for _, pair := range own {
 		leaf, err := x509.ParseCertificate(pair.Certificate[0])
 		if err == nil && time.Until(leaf.NotAfter) < certificateNotice {
-			c.found("tls", "the client certificate of the gateway ends on %s: renew the file in `tls.client_certificate_file`", leaf.NotAfter.UTC().Format(time.DateTime))
+			c.found("tls", "the client certificate of the gateway ends on %s: renew the file in `authentication_servers.tls.client_certificate_file`", leaf.NotAfter.UTC().Format(time.DateTime))
 		}
 	}
 }
@@ -119,11 +109,11 @@ func (c *serverCheck) checkCertificates(own []tls.Certificate) {
 // tlsProblem returns what to say about a handshake that failed.
 func tlsProblem(err error, config *tls.Config) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "the certificate of the server is not of an authority that the gateway trusts: put the authority's certificate into `tls.ca`" + issuer(err)
+		return "the certificate of the server is not of an authority that the gateway trusts: put the authority's certificate into `authentication_servers.tls.ca`" + issuer(err)
 	}
 	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "the certificate of the server is not for " + config.ServerName + ", but for " + names(wrong.Certificate) +
-			": correct `url`, set `tls.server_name`, or issue another certificate"
+			": correct `url`, set `authentication_servers.tls.server_name`, or issue another certificate"
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired {
@@ -135,7 +125,7 @@ func tlsProblem(err error, config *tls.Config) string {
 	if alert := refusalOf(err); alert != "" {
 		if len(config.Certificates) == 0 && config.GetClientCertificate == nil {
 			return "the server refuses the connection (" + alert + "), and the gateway has no client certificate: " +
-				"configure `tls.client_certificate_file` and `tls.client_certificate_key_file`"
+				"configure `authentication_servers.tls.client_certificate_file` and `authentication_servers.tls.client_certificate_key_file`"
 		}
 		return "the server refuses the connection (" + alert + "): check that it trusts the authority of the gateway's client certificate"
 	}
@@ -223,7 +213,7 @@ func (c *serverCheck) checkCommands(ctx context.Context) {
 		case err == nil, refused && refusal.Codes.StatusCodeEnum == notFound:
 			continue
 		case !refused:
-			c.found("connection", "no usable answer to a command (%v): check the path in `url`, `soap_version`, and that the SOAP interface is enabled", commandReason(err))
+			c.found("connection", "no usable answer to a command (%v): check the path in `url`, `authentication_servers.soap_version`, and that the SOAP interface is enabled", commandReason(err))
 			return
 		}
 		// Which status a server gives a name that it does not know is not public, so the
@@ -232,7 +222,7 @@ func (c *serverCheck) checkCommands(ctx context.Context) {
 		err = c.send(ctx, authserver.ComponentTypes{Provisioning: invented, Authentication: invented, Signature: invented, Notification: invented}, command.send)
 		if other, ok := errors.AsType[*authserver.Refusal](err); ok && other.Codes.StatusCodeEnum == refusal.Codes.StatusCodeEnum {
 			c.found("component_type", "the server refuses the component type %q (%s), as it does an invented one: "+
-				"register a client component of this name for the address of this machine at the server, or correct `component_types.%s`",
+				"register a client component of this name for the address of this machine at the server, or correct `authentication_servers.component_types.%s`",
 				command.name, refusal.Codes.StatusCodeEnum, command.option)
 		}
 	}

@@ -177,7 +177,7 @@ func rehearse(ctx context.Context, s OpenStore) (what string, err error) {
 		what string
 		call func() error
 	}{
-		{"reserving room", func() error {
+		{"the first command, to reserve room,", func() error {
 			release, err := s.Reserve(ctx)
 			if err == nil {
 				release()

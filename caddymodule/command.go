@@ -39,10 +39,12 @@ func AddSubcommand(create func() *cobra.Command) {
 }
 
 // refuseUnknown makes c fail for an unknown subcommand. Without it, only the root command
-// does; other commands print their help and succeed.
+// does; other commands print their help and succeed. The exit code is ExitFailed: scripts must
+// not take a mistyped command for a finding.
 func refuseUnknown(c *cobra.Command) {
 	c.DisableFlagsInUseLine = true
 	c.SuggestionsMinimumDistance = 2 // cobra's default for the root command
+	c.SilenceErrors, c.SilenceUsage = true, true
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
@@ -51,7 +53,7 @@ func refuseUnknown(c *cobra.Command) {
 		if suggestions := c.SuggestionsFor(args[0]); len(suggestions) > 0 {
 			text += "\n\nDid you mean this?\n\t" + strings.Join(suggestions, "\n\t") + "\n"
 		}
-		return errors.New(text)
+		return exit(c, errors.New(text))
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }

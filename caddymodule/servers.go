@@ -260,7 +260,8 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		in.URL = address
 		in.Transport = tracedTransport{transport}
 		in.State = state
-		in.Probe = newProbe(transport, address, refusalTimeout)
+		p := newProbe(transport, address)
+		in.Probe = func(ctx context.Context) error { return p.run(ctx, refusalTimeout) }
 		config.Instances[i] = in
 	}
 	if s.servers, err = authserver.New(config); err != nil {

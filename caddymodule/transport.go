@@ -53,27 +53,44 @@ func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTime
 // the connection. With TLS 1.3, a server checks the client certificate only then.
 const refusalTimeout = 250 * time.Millisecond
 
-// newProbe returns a function that makes a connection with the settings of a transport,
-// waits for wait whether the server refuses it, and closes it. newProbe must be called
-// before the transport is used.
-func newProbe(t *http.Transport, server *url.URL, wait time.Duration) func(context.Context) error {
-	clientTLS := t.TLSClientConfig.Clone()
-	clientTLS.ServerName = cmp.Or(clientTLS.ServerName, server.Hostname())
-	address := net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))
-	return func(ctx context.Context) error {
-		connection, err := t.DialContext(ctx, "tcp", address)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = connection.Close() }()
-		ctx, cancel := context.WithTimeout(ctx, t.TLSHandshakeTimeout)
-		defer cancel()
-		client := tls.Client(connection, clientTLS)
-		if err := client.HandshakeContext(ctx); err != nil {
-			return err
-		}
-		return readRefusal(client, wait)
+// probe makes connections with the settings of a transport.
+type probe struct {
+	transport *http.Transport
+	tls       *tls.Config
+	address   string
+}
+
+// newProbe returns a probe of a server. It must be called before the transport is used.
+func newProbe(t *http.Transport, server *url.URL) probe {
+	p := probe{t, t.TLSClientConfig.Clone(), net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))}
+	p.tls.ServerName = cmp.Or(p.tls.ServerName, server.Hostname())
+	return p
+}
+
+// run connects, waits for wait whether the server refuses the connection, and closes it.
+func (p probe) run(ctx context.Context, wait time.Duration) error {
+	connection, err := p.connect(ctx)
+	if err != nil {
+		return err
 	}
+	defer func() { _ = connection.Close() }()
+	_, err = p.handshake(ctx, connection, wait)
+	return err
+}
+
+func (p probe) connect(ctx context.Context) (net.Conn, error) {
+	return p.transport.DialContext(ctx, "tcp", p.address)
+}
+
+// handshake secures a connection and waits for wait whether the server refuses it.
+func (p probe) handshake(ctx context.Context, connection net.Conn, wait time.Duration) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.transport.TLSHandshakeTimeout)
+	defer cancel()
+	client := tls.Client(connection, p.tls)
+	if err := client.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return client, readRefusal(client, wait)
 }
 
 // readRefusal returns the error with which a server refuses a connection after the

@@ -106,11 +106,11 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-	if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err != nil {
+	if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	poll.Receive(t, "the connection to end", ended)
-	if err := newProbe(newTransport(new(tls.Config), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err == nil {
+	if err := newProbe(newTransport(new(tls.Config), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err == nil {
 		t.Error("reached a server that is not trusted")
 	}
 	poll.Receive(t, "the connection to end", ended)
@@ -121,7 +121,7 @@ func TestProbe(t *testing.T) {
 	}
 	defer silent.Close()
 	silentURL := &url.URL{Scheme: "https", Host: silent.Addr().String()}
-	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, poll.Patience, defaultIdleTimeout, 1), silentURL, time.Millisecond)(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, poll.Patience, defaultIdleTimeout, 1), silentURL).run(t.Context(), time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that does not answer: %v", err)
 	}
 }
@@ -143,12 +143,12 @@ func TestProbeWithRefusedCertificate(t *testing.T) {
 				t.Fatal(err)
 			}
 			trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-			if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, poll.Patience)(t.Context()); err == nil {
+			if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), poll.Patience); err == nil {
 				t.Error("reached a server that refuses the client")
 			}
 			trusting = trusting.Clone()
 			trusting.Certificates = server.TLS.Certificates
-			if err := newProbe(newTransport(trusting, poll.Patience, poll.Patience, defaultIdleTimeout, 1), address, time.Millisecond)(t.Context()); err != nil {
+			if err := newProbe(newTransport(trusting, poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err != nil {
 				t.Error(err)
 			}
 		})

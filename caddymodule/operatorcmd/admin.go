@@ -19,23 +19,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 )
 
-// The exit codes.
-const (
-	// exitFinding: what was asked for is not as it should be.
-	exitFinding = 1
-	// exitFailed: the command was used wrongly or could not be carried out.
-	exitFailed = 2
-)
-
-// failure is an error with the exit code of the process.
-type failure struct {
-	code int
-	err  error
-}
-
-func (f *failure) Error() string { return f.err.Error() }
-func (f *failure) Unwrap() error { return f.err }
-
 // adminOptions are the flags of commands that ask a running gateway.
 type adminOptions struct {
 	address, config, adapter string
@@ -50,10 +33,8 @@ type adminCommand struct {
 	method         string
 	// path returns the path at the admin endpoint.
 	path func(args []string) string
-	// print writes the answer as a table.
-	print func(w io.Writer, answer []byte) error
-	// code returns the exit code for the answer; nil for always 0.
-	code func(answer []byte) int
+	// show prints the answer, as JSON or as a table, and returns the exit code.
+	show func(w io.Writer, answer []byte, asJSON bool) (int, error)
 }
 
 // adminCommands are the commands that ask a running gateway.
@@ -61,18 +42,18 @@ var adminCommands = []adminCommand{
 	{
 		use: "status", short: "Shows what runs and how it is",
 		long:   "Shows the versions, the configuration in force and the state of a running gateway.",
-		method: http.MethodGet, path: fixed("/dsapp/status"), print: printed(printStatus),
+		method: http.MethodGet, path: fixed("/dsapp/status"), show: table(printStatus),
 	},
 	{
 		use: "health", short: "Shows whether the node is ready",
 		long: `Shows the state of the node and the checks that it is made of. The exit status is 0 if
 the node is ready or degraded, and 1 if it is unready or draining.`,
-		method: http.MethodGet, path: fixed("/dsapp/status"), print: printed(printHealth), code: readiness,
+		method: http.MethodGet, path: fixed("/dsapp/status"), show: judged(printHealth, readiness),
 	},
 	{
 		use: "instances", short: "Shows the authentication servers",
 		long:   "Shows the authentication servers as this node knows them.",
-		method: http.MethodGet, path: fixed("/dsapp/instances"), print: printed(printInstances),
+		method: http.MethodGet, path: fixed("/dsapp/instances"), show: table(printInstances),
 	},
 	{
 		use: "requests SERIAL_NUMBER", short: "Shows the pending requests of a device",
@@ -83,7 +64,7 @@ SERIAL_NUMBER is that of the device, as in the audit log. With a multi-device li
 ends with the number of the device, such as VDS1000000-1.`,
 		required: 1, args: 1,
 		method: http.MethodGet, path: func(args []string) string { return "/dsapp/requests?serial_number=" + url.QueryEscape(args[0]) },
-		print: printed(printRequests),
+		show: table(printRequests),
 	},
 	{
 		use: "drain [INSTANCE]", short: "Drains the node or an authentication server",
@@ -94,12 +75,12 @@ With the name of an authentication server, this node sends it no more registrati
 and one-time passwords. What began there goes on there.
 
 Both hold for this node until 'undrain' or a restart. They survive reloads.`,
-		args: 1, method: http.MethodPost, path: drainPath("drain"), print: printed(printDrained),
+		args: 1, method: http.MethodPost, path: drainPath("drain"), show: table(printDrained),
 	},
 	{
 		use: "undrain [INSTANCE]", short: "Ends what drain began",
 		long: "Ends what 'drain' with the same argument began.",
-		args: 1, method: http.MethodPost, path: drainPath("undrain"), print: printed(printDrained),
+		args: 1, method: http.MethodPost, path: drainPath("undrain"), show: table(printDrained),
 	},
 	{
 		use: "seal-usage", short: "Counts the stored values by the key that sealed them",
@@ -109,7 +90,7 @@ if there are values that no configured key sealed: they cannot be used.
 
 Redis servers permit this if the gateway's user may run the command scan. Handshakes of
 the embedded store are in memory and are not counted.`,
-		method: http.MethodGet, path: fixed("/dsapp/seal-usage"), print: printed(printSealing), code: unknownKeys,
+		method: http.MethodGet, path: fixed("/dsapp/seal-usage"), show: judged(printSealing, unknownKeys),
 	},
 }
 
@@ -119,13 +100,13 @@ var registrationCommands = []adminCommand{
 		use: "show IDENTIFIER", short: "Shows the state of a registration",
 		long: `Shows kind, state, counters, end and authentication server of a registration. The exit
 status is 1 if there is none.`,
-		required: 1, args: 1, method: http.MethodGet, path: registrationPath, print: printed(printRegistration),
+		required: 1, args: 1, method: http.MethodGet, path: registrationPath, show: table(printRegistration),
 	},
 	{
 		use: "burn IDENTIFIER", short: "Makes a registration unusable",
 		long: `Makes a registration unusable at once, as if all its attempts had been used, and wipes
 its secrets. The user has to register again. The exit status is 1 if there is none.`,
-		required: 1, args: 1, method: http.MethodDelete, path: registrationPath, print: printed(printBurned),
+		required: 1, args: 1, method: http.MethodDelete, path: registrationPath, show: table(printBurned),
 	},
 }
 
@@ -134,7 +115,7 @@ var keyCommands = []adminCommand{{
 	use: "list", short: "Shows the API keys in force",
 	long: `Shows the API keys of the running gateway: name, class, address ranges, the first digits
 of the hash, and when this node last got a request with the key.`,
-	method: http.MethodGet, path: fixed("/dsapp/keys"), print: printed(printKeys),
+	method: http.MethodGet, path: fixed("/dsapp/keys"), show: table(printKeys),
 }}
 
 func fixed(path string) func([]string) string { return func([]string) string { return path } }
@@ -166,37 +147,28 @@ func (a adminCommand) command() *cobra.Command {
 	f.StringVarP(&o.adapter, "adapter", "a", "", "config adapter for --config")
 	f.BoolVar(&o.json, "json", false, "print the answer as JSON")
 	c.MarkFlagsMutuallyExclusive("address", "config")
-	return withExitCodes(c, a.required, a.args)
+	return caddymodule.WithExitCodes(c, a.required, a.args)
 }
 
 // run asks the gateway and prints its answer.
 func (a adminCommand) run(out io.Writer, o adminOptions, args []string) error {
 	address, err := caddycmd.DetermineAdminAPIAddress(o.address, nil, o.config, o.adapter)
 	if err != nil {
-		return &failure{exitFailed, fmt.Errorf("finding the admin endpoint: %w", err)}
+		return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("finding the admin endpoint: %w", err)}
 	}
 	answer, err := ask(address, a.method, a.path(args))
 	if err != nil {
 		return err
 	}
-	if o.json {
-		_, err = fmt.Fprintf(out, "%s\n", strings.TrimSpace(string(answer)))
-	} else {
-		err = a.print(out, answer)
-	}
-	if err != nil {
-		return &failure{exitFailed, err}
-	}
-	if a.code != nil {
-		if code := a.code(answer); code != 0 {
-			return &failure{code, errPrinted}
-		}
+	code, err := a.show(out, answer, o.json)
+	switch {
+	case err != nil:
+		return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: err}
+	case code != 0:
+		return &caddymodule.Failure{Code: code, Err: caddymodule.ErrPrinted}
 	}
 	return nil
 }
-
-// errPrinted is the error of a command that has printed what is wrong.
-var errPrinted = errors.New("see above")
 
 // refused matches the error of caddycmd.AdminAPIRequest for an answer that is an error.
 var refused = regexp.MustCompile(`(?s)^caddy responded with error: HTTP (\d+): (.*)$`)
@@ -210,7 +182,7 @@ func ask(address, method, path string) ([]byte, error) {
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, &failure{exitFailed, fmt.Errorf("reading the answer of %s: %w", address, err)}
+		return nil, &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("reading the answer of %s: %w", address, err)}
 	}
 	return answer, nil
 }
@@ -219,7 +191,7 @@ func ask(address, method, path string) ([]byte, error) {
 func refusal(address string, err error) error {
 	m := refused.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &failure{exitFailed, fmt.Errorf("no gateway answers at the admin endpoint %s: start it, name another one with --address or --config, "+
+		return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("no gateway answers at the admin endpoint %s: start it, name another one with --address or --config, "+
 			"or run the command as the user of the gateway if permission is denied (%w)", address, err)}
 	}
 	var body struct {
@@ -227,26 +199,35 @@ func refusal(address string, err error) error {
 	}
 	if json.Unmarshal([]byte(m[2]), &body) != nil || body.Error == "" {
 		if m[1] == strconv.Itoa(http.StatusNotFound) {
-			return &failure{exitFailed, fmt.Errorf("the Caddy at %s has no such route: is it a gateway of this version?", address)}
+			return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("the Caddy at %s has no such route: is it a gateway of this version?", address)}
 		}
 		body.Error = strings.TrimSpace(m[2])
 	}
 	if m[1] == strconv.Itoa(http.StatusNotFound) {
-		return &failure{exitFinding, errors.New(body.Error)}
+		return &caddymodule.Failure{Code: caddymodule.ExitFinding, Err: errors.New(body.Error)}
 	}
-	return &failure{exitFailed, errors.New(body.Error)}
+	return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: errors.New(body.Error)}
 }
 
-// printed returns a function that decodes an answer and prints it in columns.
-func printed[T any](table func(w io.Writer, answer T)) func(io.Writer, []byte) error {
-	return func(out io.Writer, answer []byte) error {
+// table shows an answer that says nothing bad.
+func table[T any](rows func(io.Writer, T)) func(io.Writer, []byte, bool) (int, error) {
+	return judged(rows, func(T) int { return 0 })
+}
+
+// judged shows an answer and determines the exit code from it.
+func judged[T any](rows func(io.Writer, T), judge func(T) int) func(io.Writer, []byte, bool) (int, error) {
+	return func(out io.Writer, answer []byte, asJSON bool) (int, error) {
 		var decoded T
 		if err := json.Unmarshal(answer, &decoded); err != nil {
-			return fmt.Errorf("the answer is none of a gateway of this version: %w", err)
+			return 0, fmt.Errorf("the answer is none of a gateway of this version: %w", err)
+		}
+		if asJSON {
+			_, err := fmt.Fprintf(out, "%s\n", strings.TrimSpace(string(answer)))
+			return judge(decoded), err
 		}
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		table(w, decoded)
-		return w.Flush()
+		rows(w, decoded)
+		return judge(decoded), w.Flush()
 	}
 }
 
@@ -306,12 +287,11 @@ func printHealth(w io.Writer, s caddymodule.AdminStatus) {
 }
 
 // readiness returns the exit code for the state of the node.
-func readiness(answer []byte) int {
-	var s caddymodule.AdminStatus
-	if json.Unmarshal(answer, &s) == nil && s.Ready {
+func readiness(s caddymodule.AdminStatus) int {
+	if s.Ready {
 		return 0
 	}
-	return exitFinding
+	return caddymodule.ExitFinding
 }
 
 func printInstances(w io.Writer, all []caddymodule.AdminInstance) {
@@ -338,6 +318,10 @@ func printBurned(w io.Writer, r struct{ Identifier string }) {
 }
 
 func printRequests(w io.Writer, all []caddymodule.AdminRequest) {
+	if len(all) == 0 {
+		fmt.Fprintln(w, "the device has retrieved no request that is pending")
+		return
+	}
 	row(w, "KIND", "KEY", "APPLICATION", "INSTANCE")
 	for _, r := range all {
 		row(w, r.Kind, r.Key, r.Application, r.Instance)
@@ -377,10 +361,9 @@ func printSealing(w io.Writer, s caddymodule.AdminSealing) {
 }
 
 // unknownKeys returns the exit code for an answer about sealing keys.
-func unknownKeys(answer []byte) int {
-	var s caddymodule.AdminSealing
-	if json.Unmarshal(answer, &s) == nil && s.Unknown == 0 {
+func unknownKeys(s caddymodule.AdminSealing) int {
+	if s.Unknown == 0 {
 		return 0
 	}
-	return exitFinding
+	return caddymodule.ExitFinding
 }

@@ -72,7 +72,7 @@ func operator(t *testing.T, input string, arguments ...string) (string, int) {
 	root.SetIn(strings.NewReader(input))
 	root.SetArgs(arguments)
 	err := root.ExecuteContext(t.Context())
-	return out.String(), codeOf(err)
+	return out.String(), caddymodule.ExitCode(err)
 }
 
 // The tables are those of testdata/tables.golden. UPDATE_GOLDEN=1 writes that file.
@@ -123,7 +123,7 @@ func TestJSON(t *testing.T) {
 		assert.JSONEq(t, answers[key], out)
 	}
 	_, code := operator(t, "", "seal-usage", "--json", "--address", address)
-	assert.Equal(t, exitFinding, code)
+	assert.Equal(t, caddymodule.ExitFinding, code)
 }
 
 // A key is hashed without its end of line. A key that cannot be one is refused and not shown.
@@ -136,7 +136,7 @@ func TestKeysHash(t *testing.T) {
 	}
 	for _, input := range []string{"", "SECRET", "SECRET:SECRET:SECRET:SECRET", strings.Repeat("SECRET", 1000)} {
 		out, code := operator(t, input, "keys", "hash")
-		assert.Equal(t, exitFailed, code)
+		assert.Equal(t, caddymodule.ExitFailed, code)
 		assert.NotContains(t, out, "SECRET")
 	}
 }
@@ -153,11 +153,11 @@ func TestPrintFindings(t *testing.T) {
 	}{
 		{nil, "no problem found\n", `{"ok":true,"findings":[]}`, 0},
 		{[]caddymodule.Finding{note}, "note: redis  a:1: not checked\nno problem found\n", `{"ok":true,"findings":[{"check":"redis","subject":"a:1","problem":"not checked","note":true}]}`, 0},
-		{[]caddymodule.Finding{problem}, "dns  instance primary: does not resolve\n", `{"ok":false,"findings":[{"check":"dns","subject":"instance primary","problem":"does not resolve"}]}`, exitFinding},
+		{[]caddymodule.Finding{problem}, "dns  instance primary: does not resolve\n", `{"ok":false,"findings":[{"check":"dns","subject":"instance primary","problem":"does not resolve"}]}`, caddymodule.ExitFinding},
 	} {
 		var text, encoded bytes.Buffer
-		assert.Equal(t, tt.code, codeOf(printFindings(&text, tt.all, false)))
-		assert.Equal(t, tt.code, codeOf(printFindings(&encoded, tt.all, true)))
+		assert.Equal(t, tt.code, caddymodule.ExitCode(printFindings(&text, tt.all, false)))
+		assert.Equal(t, tt.code, caddymodule.ExitCode(printFindings(&encoded, tt.all, true)))
 		assert.Equal(t, tt.text, text.String())
 		assert.JSONEq(t, tt.json, encoded.String())
 	}

@@ -43,7 +43,7 @@ configuration cannot be read.`,
 				err = errors.New("no configuration: name one with --config")
 			}
 			if err != nil {
-				return &failure{exitFailed, err}
+				return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: err}
 			}
 			return printFindings(c.OutOrStdout(), caddymodule.CheckConfig(c.Context(), loaded), asJSON)
 		},
@@ -52,10 +52,10 @@ configuration cannot be read.`,
 	f.StringVarP(&config, "config", "c", "", "configuration to try")
 	f.StringVarP(&adapter, "adapter", "a", "", "config adapter for --config")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	return withExitCodes(c, 0, 0)
+	return caddymodule.WithExitCodes(c, 0, 0)
 }
 
-// printFindings prints findings. It returns errPrinted with exitFinding if one is a problem.
+// printFindings prints findings. It returns caddymodule.ErrPrinted with caddymodule.ExitFinding if one is a problem.
 func printFindings(out io.Writer, all []caddymodule.Finding, asJSON bool) error {
 	problems := 0
 	for _, x := range all {
@@ -81,10 +81,10 @@ func printFindings(out io.Writer, all []caddymodule.Finding, asJSON bool) error 
 		err = w.Flush()
 	}
 	if err != nil {
-		return &failure{exitFailed, err}
+		return &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: err}
 	}
 	if problems > 0 {
-		return &failure{exitFinding, errPrinted}
+		return &caddymodule.Failure{Code: caddymodule.ExitFinding, Err: caddymodule.ErrPrinted}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 )
 
@@ -54,7 +55,7 @@ SHA-256, the value for key_sha256.`,
 	}
 	for _, sub := range []*cobra.Command{created, hashed} {
 		sub.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-		c.AddCommand(withExitCodes(sub, 0, 0))
+		c.AddCommand(caddymodule.WithExitCodes(sub, 0, 0))
 	}
 	return c
 }
@@ -64,11 +65,11 @@ SHA-256, the value for key_sha256.`,
 func readKey(in io.Reader) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(in, apikey.MaxKeyLength+2)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", &failure{exitFailed, fmt.Errorf("reading the key: %w", err)}
+		return "", &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("reading the key: %w", err)}
 	}
 	key := strings.TrimRight(line, "\r\n")
 	if err := apikey.ValidateKey(key); err != nil {
-		return "", &failure{exitFailed, fmt.Errorf("the key on the standard input %w", err)}
+		return "", &caddymodule.Failure{Code: caddymodule.ExitFailed, Err: fmt.Errorf("the key on the standard input %w", err)}
 	}
 	return key, nil
 }

@@ -23,6 +23,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
 
+	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
@@ -496,8 +497,8 @@ func TestUnknownSubcommand(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || err.Error() != tt.want {
-			t.Errorf("%s: %v", tt.arguments, err)
+		if caddymodule.ExitCode(err) != caddymodule.ExitFailed || !strings.Contains(out, "Error: "+tt.want+"\n") {
+			t.Errorf("%s: %v\n%s", tt.arguments, err, out)
 		}
 	}
 }

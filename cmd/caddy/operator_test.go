@@ -130,7 +130,7 @@ func TestCheckFindings(t *testing.T) {
 		{name: "nobody listens", check: "connection", want: []string{"connection refused", "start the server"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			instance(dsapp)["url"] = "https://" + freeport.Address(t)
 		}},
-		{name: "wrong authority", check: "tls", want: []string{"tls.ca"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
+		{name: "wrong authority", check: "tls", want: []string{"authentication_servers.tls.ca"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			dsapp["authentication_servers"].(testbed.Object)["tls"] = testbed.Object{"ca": testbed.Object{"provider": "file", "pem_files": []string{other.Authority}}}
 		}},
 		{name: "wrong name", check: "tls", want: []string{"not for another.example, but for", "tls.server_name"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
@@ -176,7 +176,7 @@ func TestCheckFindings(t *testing.T) {
 			}}}
 		}},
 
-		{name: "no Redis", check: "redis", want: []string{"reserving room fails", "start the server"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
+		{name: "no Redis", check: "redis", want: []string{"the first command, to reserve room, fails", "start the server"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			dsapp["store"] = testbed.RedisStore(freeport.Address(t))
 		}},
 		{name: "wrong password", check: "redis", want: []string{"WRONGPASS", "correct `username` and `password`"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
@@ -453,6 +453,13 @@ func TestOperatorWithoutGateway(t *testing.T) {
 		out, code := operate(t, arguments...)
 		assert.Equal(t, 2, code, out)
 		assert.Contains(t, out, "usage: caddy dsapp "+arguments[0])
+	}
+	for arguments, want := range map[string]string{
+		"statsu": `unknown command "statsu" for "caddy dsapp"`, "keys lits": `unknown command "lits" for "caddy dsapp keys"`,
+	} {
+		out, code := operate(t, strings.Fields(arguments)...)
+		assert.Equal(t, 2, code, out)
+		assert.Contains(t, out, want)
 	}
 	out, code := operate(t, "keys", "new")
 	assert.Equal(t, 0, code)

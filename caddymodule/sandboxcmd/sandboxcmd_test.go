@@ -37,7 +37,10 @@ import (
 func start(t *testing.T, arguments ...string) (*output.Buffer, func()) {
 	t.Helper()
 	if !slices.Contains(arguments, "--listen-server") && !slices.Contains(arguments, "--gateway-only") {
-		arguments = append(arguments, "--listen-server", "localhost:0")
+		arguments = append(arguments, "--listen-server", anyPort)
+	}
+	if !slices.Contains(arguments, "--gateway-only") {
+		arguments = append(arguments, "--listen-control", anyPort)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := new(output.Buffer)
@@ -338,7 +341,7 @@ func TestOtherAuthority(t *testing.T) {
 	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeDevice(deviceFile(dir), &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
+	if err := writePrivate(deviceFile(dir), &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
 		t.Fatal(err)
 	}
 	const untrusted = "certificate signed by unknown authority"
@@ -444,7 +447,12 @@ func TestWrongUsage(t *testing.T) {
 		{newSandboxCommand, "--instances 0", "--instances must be from 1 to 9"},
 		{newSandboxCommand, "--instances 10", "--instances must be from 1 to 9"},
 		{newSandboxCommand, "--listen localhost", "needs a port"},
-		{newSandboxCommand, "--listen :0", "needs a port"},
+		{newSandboxCommand, "--listen :", "needs a port"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --listen-control localhost:2", "exclude each other"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --users 2", "exclude each other"},
+		{newSandboxCommand, "--server-only --timeout 2s", "exclude each other"},
+		{newSandboxCommand, "--users 0", "--users must be from 1 to 1000"},
+		{newSandboxCommand, "--timeout 0s", "--timeout must be positive"},
 		{newSandboxCommand, "bogus", "unknown command"},
 		{newActivateCommand, "--registration-identifier abcd", "needs --activation-password"},
 		{newActivateCommand, "--image 00 --registration-identifier abcd", "were all set"},
@@ -480,7 +488,7 @@ func TestUnknownSubcommand(t *testing.T) {
 	for _, tt := range []struct{ arguments, want string }{
 		{"dsapp sandbx", "unknown command \"sandbx\" for \"caddy dsapp\"\n\nDid you mean this?\n\tsandbox\n"},
 		{"dsapp phone actvate", "unknown command \"actvate\" for \"caddy dsapp phone\"\n\nDid you mean this?\n\tactivate\n"},
-		{"dsapp sandbox request-signature bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox request-signature\""},
+		{"dsapp sandbox request-signature bogus", "1 arguments; usage: caddy dsapp sandbox request-signature [flags]"},
 		{"dsapp sandbox bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox\""},
 		{"dsapp phone nothing-alike", "unknown command \"nothing-alike\" for \"caddy dsapp phone\""},
 		{"dsapp", ""},
@@ -588,7 +596,7 @@ func TestDeviceFile(t *testing.T) {
 	file := filepath.Join(dir, "new", "phone.json")
 	for i := range uint64(2) {
 		want := &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret"), Counter: i}
-		if err := writeDevice(file, want); err != nil {
+		if err := writePrivate(file, want); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := readDevice(file); err != nil || !reflect.DeepEqual(got, want) {
@@ -604,7 +612,7 @@ func TestDeviceFile(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(taken, "phone.json", "occupied"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeDevice(filepath.Join(taken, "phone.json"), &sandbox.Authenticator{}); err == nil {
+	if err := writePrivate(filepath.Join(taken, "phone.json"), &sandbox.Authenticator{}); err == nil {
 		t.Error("replaced a directory")
 	}
 	if files, err := os.ReadDir(taken); err != nil || len(files) != 1 {

@@ -3,6 +3,7 @@ package sandboxcmd
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -324,6 +325,23 @@ func TestGatewayRestarts(t *testing.T) {
 	}
 }
 
+func writeAuthority(t *testing.T, file string, authority *x509.Certificate) {
+	t.Helper()
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeTestDevice writes the file of an activated phone and returns its name.
+func writeTestDevice(t *testing.T, dir string) string {
+	t.Helper()
+	file := deviceFile(dir)
+	if err := writePrivate(file, &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // With --ca, the commands trust the authority of the gateway and that of the simulated
 // authentication server, and no other.
 func TestOtherAuthority(t *testing.T) {
@@ -338,12 +356,8 @@ func TestOtherAuthority(t *testing.T) {
 	gateway.StartTLS()
 	defer gateway.Close()
 	authority := filepath.Join(t.TempDir(), "tls.pem")
-	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := writePrivate(deviceFile(dir), &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
-		t.Fatal(err)
-	}
+	writeAuthority(t, authority, gateway.Certificate())
+	writeTestDevice(t, dir)
 	const untrusted = "certificate signed by unknown authority"
 	empty := t.TempDir()
 	for _, tt := range []struct{ arguments, dir, want string }{

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -177,6 +178,24 @@ func TestReadyFile(t *testing.T) {
 	}
 	if out.String() != "" {
 		t.Errorf("printed %q", out)
+	}
+}
+
+// The document of the sandbox names its flags, and those of the phone that scripts need.
+func TestFlagsAreDocumented(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../../docs/sandbox.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^ +--[a-z-]+`).FindAllString(newSandboxCommand().Flags().FlagUsages(), -1)
+	if len(names) < 10 {
+		t.Fatalf("flags %q", names)
+	}
+	for _, name := range append(names, "--json", "--prepare", "--device") {
+		if !strings.Contains(string(document), "`"+strings.TrimSpace(name)) {
+			t.Errorf("%s is not documented", name)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -236,6 +237,28 @@ func TestControlRefuses(t *testing.T) {
 	for _, host := range []string{"localhost", "127.0.0.1:1", "[::1]:1", "[::1]"} {
 		if !isLoopback(host) {
 			t.Errorf("%s is not loopback", host)
+		}
+	}
+}
+
+// The document of the sandbox names every call, kind and operation.
+func TestControlIsDocumented(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../../docs/sandbox.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := newTestServer()
+	names := s.operations()
+	for _, c := range controlCalls {
+		names = append(names, c.method+" "+c.path)
+	}
+	for _, k := range controlKinds {
+		names = append(names, k.name)
+	}
+	for _, name := range names {
+		if !strings.Contains(string(document), "`"+name+"`") {
+			t.Errorf("%s is not documented", name)
 		}
 	}
 }

@@ -155,8 +155,8 @@ example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, promtool (apt), an SRP client (npm).
-	@for tool in redis-server haproxy curl openssl; do \
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool (apt), an SRP client (npm).
+	@for tool in redis-server haproxy curl openssl python3; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \

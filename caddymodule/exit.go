@@ -43,6 +43,10 @@ func WithExitCodes(c *cobra.Command, required, most int) *cobra.Command {
 		if len(args) < required || len(args) > most {
 			return exit(c, usage(c, fmt.Errorf("%d arguments", len(args))))
 		}
+		// Cobra's own check comes later and ends with another code.
+		if err := c.ValidateFlagGroups(); err != nil {
+			return exit(c, usage(c, err))
+		}
 		return nil
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return exit(c, usage(c, err)) })

@@ -2,7 +2,6 @@ package sandboxcmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,14 +34,18 @@ func newRequestCommand(kind sandbox.Kind) *cobra.Command {
 		Short: fmt.Sprintf("Requests a %s as the bank's application server does, and waits for the phone", kind),
 		Long: fmt.Sprintf(`Acts as the bank's application server: requests a %s from the simulated
 authentication server and waits until the user has answered on the phone, for at
-most a minute. The command fails if the user does not approve. A phone of the user
+most a minute. The exit status is 0 if the user approved, 1 if the request was
+refused, rejected or not answered in time, 2 for wrong flags, and 3 if there was no
+answer. A phone of the user
 must have been activated since the simulated authentication server was started.
 
 The phone gets the key of the request in a push notification. With --scan, it scans
 the key from an image that the bank's site shows. A request to scan is for one
 device: %s.`, kind, scanned),
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.readAddresses(c.Flags().Changed); err != nil {
+				return err
+			}
 			return o.request(c.Context(), c.OutOrStdout(), kind)
 		},
 	}
@@ -62,7 +65,7 @@ device: %s.`, kind, scanned),
 		f.StringArrayVar(&o.fields, "field", []string{"Amount=250.00 EUR", "To=Bob"}, "field of the transaction, as name=value; can be repeated")
 	}
 	f.StringVar(&o.title, "title", title, "title that the phone shows")
-	return c
+	return withExitCodes(c)
 }
 
 // request requests a login or signature and prints the result.
@@ -146,7 +149,7 @@ func parseFields(pairs []string) ([]sandbox.RequestField, error) {
 	for _, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || name == "" || value == "" {
-			return nil, errors.New("--field is not name=value")
+			return nil, misused("--field is not name=value")
 		}
 		fields = append(fields, sandbox.RequestField{Key: name, Value: value})
 	}

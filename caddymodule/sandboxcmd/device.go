@@ -3,7 +3,6 @@ package sandboxcmd
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,22 +17,21 @@ func deviceFile(dir string) string { return filepath.Join(dir, "phone.json") }
 func readDevice(file string) (*sandbox.Authenticator, error) {
 	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: activate the phone first, with `dsapp phone activate`", file)
+		return nil, misused("%s does not exist: activate the phone first, with `dsapp phone activate`", file)
 	}
 	if err != nil {
-		return nil, err
+		return nil, usageError{err}
 	}
 	a := new(sandbox.Authenticator)
 	if err := json.Unmarshal(content, a); err != nil || a.SerialNumber == "" || len(a.Secret) == 0 {
-		return nil, fmt.Errorf("%s is not the file of an activated phone", file)
+		return nil, misused("%s is not the file of an activated phone", file)
 	}
 	return a, nil
 }
 
-// writeDevice replaces the file with an authenticator and its secret. Only the user can read
-// the file.
-func writeDevice(file string, a *sandbox.Authenticator) error {
-	content, err := json.MarshalIndent(a, "", "  ") //nolint:gosec // the file is where a phone keeps its secret
+// writePrivate replaces a file at once with a value in JSON. Only the user can read the file.
+func writePrivate(file string, value any) error {
+	content, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,14 @@ func newPhoneCommand() *cobra.Command {
 		Use:   "phone <command>",
 		Short: "Acts as a phone and shows each call of the gateway",
 		Long: `Acts as a phone and shows each call of the gateway. The device is simulated. Its
-algorithm is that of the sandbox; no real authentication server understands it.`,
+algorithm is that of the sandbox; no real authentication server understands it.
+
+With --json, a command prints one JSON object with all values in full, also the
+passwords. docs/sandbox.md describes its members.
+
+The exit status is 0 after a success, 1 if the gateway or the authentication server
+refused, 2 for wrong flags and missing files, and 3 if there was no answer or one that
+could not be verified.`,
 	}
 	c.AddCommand(
 		newActivateCommand(),
@@ -51,6 +58,7 @@ type phoneOptions struct {
 	key    string
 	device string
 	v1     bool
+	json   bool
 }
 
 func (o *phoneOptions) flags(c *cobra.Command) {
@@ -59,17 +67,17 @@ func (o *phoneOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.key, "front-end-key", frontEndKey, "front-end API key")
 	f.StringVar(&o.device, "device", "", "file with the keys of the phone (default phone.json in --dir)")
 	f.BoolVar(&o.v1, "v1", false, "use the deprecated services of version 1")
+	f.BoolVar(&o.json, "json", false, "print everything that is sent and received in JSON, also the secrets")
 }
 
 func (o *phoneOptions) deviceFile() string { return cmp.Or(o.device, deviceFile(o.dir)) }
 
-// phone returns a phone that prints its calls.
-func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
+// phone returns a phone whose calls t shows.
+func (o *phoneOptions) phone(t *trace) (*sandbox.Phone, error) {
 	client, err := o.client(callTimeout)
 	if err != nil {
 		return nil, err
 	}
-	t := &trace{out: out}
 	p := &sandbox.Phone{
 		BaseURL:     o.gateway,
 		APIKey:      o.key,
@@ -84,15 +92,16 @@ func (o *phoneOptions) phone(out io.Writer) (*sandbox.Phone, error) {
 }
 
 // activatedPhone returns a phone and the authenticator from its file.
-func (o *phoneOptions) activatedPhone(out io.Writer) (*sandbox.Phone, *sandbox.Authenticator, error) {
+func (o *phoneOptions) activatedPhone(t *trace) (*sandbox.Phone, *sandbox.Authenticator, error) {
 	a, err := readDevice(o.deviceFile())
 	if err != nil {
 		return nil, nil, err
 	}
-	phone, err := o.phone(out)
+	phone, err := o.phone(t)
 	if err != nil {
 		return nil, nil, err
 	}
+	t.acts(a, o.deviceFile())
 	return phone, a, nil
 }
 
@@ -124,9 +133,8 @@ password instead of the right one, so that you can see the gateway refuse it.
 
 With --standard, the licence is a standard licence, which supports one-time
 passwords only.`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.run(c.Context(), c.OutOrStdout())
+			return o.present(c, func(t *trace) error { return o.run(c.Context(), t) })
 		},
 	}
 	o.flags(c)
@@ -140,18 +148,19 @@ passwords only.`,
 	c.MarkFlagsMutuallyExclusive("image", "registration-identifier")
 	c.MarkFlagsMutuallyExclusive("image", "activation-password")
 	c.MarkFlagsMutuallyExclusive("standard", "v1")
-	return c
+	return withExitCodes(c)
 }
 
 // run registers the user if necessary, activates the phone and prints the result.
-func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
+func (o *activateOptions) run(ctx context.Context, t *trace) error {
+	out := t.out
 	if o.identifier != "" && o.password == "" {
-		return errors.New("--registration-identifier needs --activation-password")
+		return misused("--registration-identifier needs --activation-password")
 	}
 	if o.bind && !o.standard {
-		return errors.New("--bind needs --standard")
+		return misused("--bind needs --standard")
 	}
-	phone, err := o.phone(out)
+	phone, err := o.phone(t)
 	if err != nil {
 		return err
 	}
@@ -189,9 +198,10 @@ func (o *activateOptions) run(ctx context.Context, out io.Writer) error {
 	}
 	a := activated.Authenticator
 	a.UserID, a.Domain = cmp.Or(a.UserID, r.userID), cmp.Or(a.Domain, r.domain) // The answers of version 1 do not contain them.
-	if err := writeDevice(o.deviceFile(), a); err != nil {
+	if err := writePrivate(o.deviceFile(), a); err != nil {
 		return fmt.Errorf("storing the keys of the phone: %w", err)
 	}
+	t.acts(a, o.deviceFile())
 	if !o.standard {
 		fmt.Fprint(out, "The phone sends its push notification ID.\n\n")
 		if err := phone.UpdateNotificationID(ctx, a, notificationID); err != nil {
@@ -220,11 +230,11 @@ type registration struct {
 func readImage(digits string) (registration, error) {
 	content, err := hex.DecodeString(digits)
 	if err != nil {
-		return registration{}, errors.New("--image is not an even number of hexadecimal digits")
+		return registration{}, misused("--image is not an even number of hexadecimal digits")
 	}
 	fields := strings.Split(string(content), ";")
 	if len(fields) != 7 || fields[0] != "01" || fields[1] != "01" || fields[4] == "" || fields[5] == "" {
-		return registration{}, errors.New("--image is not the content of an activation image of version 01")
+		return registration{}, misused("--image is not the content of an activation image of version 01")
 	}
 	return registration{userID: fields[2], domain: fields[3], identifier: fields[4], password: fields[5]}, nil
 }
@@ -234,6 +244,7 @@ type requestOptions struct {
 	phoneOptions
 	requestKey string
 	scan       bool
+	prepare    bool
 }
 
 func (o *requestOptions) flags(c *cobra.Command) {
@@ -242,6 +253,12 @@ func (o *requestOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.requestKey, "key", "", "key of the request (default the key in the last push notification)")
 	f.BoolVar(&o.scan, "scan", false, "--key was scanned from an image")
+	prepareFlag(c, &o.prepare)
+}
+
+// prepareFlag adds the flag of commands whose last call another client can send.
+func prepareFlag(c *cobra.Command, to *bool) {
+	c.Flags().BoolVar(to, "prepare", false, "do not send the last call, but print it as the member next; needs --json")
 }
 
 func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
@@ -250,21 +267,19 @@ func newAnswerCommand(kind sandbox.Kind, use, long string) *cobra.Command {
 		Use:   use,
 		Short: fmt.Sprintf("Approves the %s that waits for the phone", kind),
 		Long:  long,
-		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
+			return o.answer(c, kind, func(t *trace, phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				done, err := phone.Complete(c.Context(), kind, a, pending)
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(out, "Approved%s.\n", describeApproval(done))
+				fmt.Fprintf(t.out, "Approved%s.\n", describeApproval(done))
 				return nil
 			})
 		},
 	}
 	o.flags(c)
-	return c
+	return withExitCodes(c)
 }
 
 func newCancelCommand() *cobra.Command {
@@ -277,18 +292,16 @@ func newCancelCommand() *cobra.Command {
 		Long: `Retrieves the transaction or the login that waits for the phone, shows it and
 rejects it. The phone sends the key of the request in an encrypted message; with
 --plain, it sends the key in clear.`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			kind := sandbox.Kind(kind)
 			if kind != sandbox.KindSignature && kind != sandbox.KindLogin {
-				return fmt.Errorf("--kind is neither %s nor %s", sandbox.KindSignature, sandbox.KindLogin)
+				return misused("--kind is neither %s nor %s", sandbox.KindSignature, sandbox.KindLogin)
 			}
-			out := c.OutOrStdout()
-			return o.answer(c.Context(), out, kind, func(phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
+			return o.answer(c, kind, func(t *trace, phone *sandbox.Phone, a *sandbox.Authenticator, pending sandbox.RetrievedRequest) error {
 				if err := phone.Cancel(c.Context(), kind, a, pending.Request.Key, !plain); err != nil {
 					return err
 				}
-				fmt.Fprintln(out, "Rejected.")
+				fmt.Fprintln(t.out, "Rejected.")
 				return nil
 			})
 		},
@@ -297,60 +310,69 @@ rejects it. The phone sends the key of the request in an encrypted message; with
 	f := c.Flags()
 	f.StringVar(&kind, "kind", string(sandbox.KindSignature), "kind of the request to reject: signature or login")
 	f.BoolVar(&plain, "plain", false, "send the key in clear")
-	return c
+	return withExitCodes(c)
 }
 
-// answer retrieves a pending request, prints it and passes it to finish.
+// answer retrieves a pending request, shows it and passes it to finish.
 func (o *requestOptions) answer(
-	ctx context.Context, out io.Writer, kind sandbox.Kind, finish func(*sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
+	c *cobra.Command, kind sandbox.Kind, finish func(*trace, *sandbox.Phone, *sandbox.Authenticator, sandbox.RetrievedRequest) error,
 ) error {
-	switch {
-	case o.scan && o.requestKey == "":
-		return errors.New("--scan needs --key")
-	case o.v1 && (o.scan || kind != sandbox.KindLogin):
-		return errors.New("version 1 has services for push logins only")
-	}
-	phone, a, err := o.activatedPhone(out)
-	if err != nil {
-		return err
-	}
-	defer phone.Client.CloseIdleConnections()
-	phone.Scan = o.scan
-
-	key := o.requestKey
-	if key == "" {
-		push, err := o.lastPush(ctx, phone.Client, kind, a.SerialNumber)
+	return o.present(c, func(t *trace) error {
+		switch {
+		case o.scan && o.requestKey == "":
+			return misused("--scan needs --key")
+		case o.v1 && (o.scan || kind != sandbox.KindLogin):
+			return misused("version 1 has services for push logins only")
+		case o.prepare && !o.json:
+			return errPrepare
+		}
+		phone, a, err := o.activatedPhone(t)
 		if err != nil {
 			return err
 		}
-		key = push.Key
-		fmt.Fprintf(out, "The phone %s shows the push notification: %s\n\n", a.SerialNumber, push.Message)
-	}
-	pending, err := phone.Retrieve(ctx, kind, a, key)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "The phone shows its user, %s in %s:\n\n", pending.Request.UserID, pending.Request.Domain)
-	showRequest(out, pending.Request.Title, pending.Request.Fields)
-	return finish(phone, a, pending)
+		defer phone.Client.CloseIdleConnections()
+		phone.Scan = o.scan
+
+		key := o.requestKey
+		if key == "" {
+			push, err := o.lastPush(c.Context(), phone.Client, kind, a.SerialNumber)
+			if err != nil {
+				return err
+			}
+			key = push.Key
+			fmt.Fprintf(t.out, "The phone %s shows the push notification: %s\n\n", a.SerialNumber, push.Message)
+		}
+		pending, err := phone.Retrieve(c.Context(), kind, a, key)
+		if err != nil {
+			return err
+		}
+		t.Request = &pending.Request
+		fmt.Fprintf(t.out, "The phone shows its user, %s in %s:\n\n", pending.Request.UserID, pending.Request.Domain)
+		showRequest(t.out, pending.Request.Title, pending.Request.Fields)
+		phone.Hold = o.prepare
+		return t.held(finish(t, phone, a, pending))
+	})
 }
+
+var errPrepare = misused("--prepare needs --json")
 
 // lastPush returns the last push notification of a kind that the simulated authentication
 // server sent to a device.
 func (o *requestOptions) lastPush(ctx context.Context, client *http.Client, kind sandbox.Kind, serialNumber string) (sandbox.Push, error) {
 	address, err := url.Parse(o.server)
 	if err != nil {
-		return sandbox.Push{}, fmt.Errorf("--server: %w", err)
+		return sandbox.Push{}, misused("--server: %w", err)
 	}
 	address = address.JoinPath(pushesPath)
 	address.RawQuery = url.Values{"serialNumber": {serialNumber}}.Encode()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
-		return sandbox.Push{}, fmt.Errorf("--server: %w", err)
+		return sandbox.Push{}, misused("--server: %w", err)
 	}
 	response, err := client.Do(r)
 	if err != nil {
-		return sandbox.Push{}, fmt.Errorf("reading push notifications: %w", err)
+		return sandbox.Push{}, fmt.Errorf("reading push notifications from the simulated authentication server: %w; "+
+			"name its URL, which the sandbox prints, with --server, or the sandbox's --ready-file, or the key of the request with --key", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -370,31 +392,37 @@ func (o *requestOptions) lastPush(ctx context.Context, client *http.Client, kind
 
 func newAuthenticateCommand() *cobra.Command {
 	var o phoneOptions
+	var prepare bool
 	c := &cobra.Command{
 		Use:   "authenticate",
 		Short: "Logs the user in with a one-time password",
 		Long:  `Logs the user of the phone in with the next one-time password.`,
-		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.authenticate(c.Context(), c.OutOrStdout())
+			if prepare && !o.json {
+				return errPrepare
+			}
+			return o.present(c, func(t *trace) error { return o.authenticate(c.Context(), t, prepare) })
 		},
 	}
 	o.flags(c)
-	return c
+	prepareFlag(c, &prepare)
+	return withExitCodes(c)
 }
 
-func (o *phoneOptions) authenticate(ctx context.Context, out io.Writer) error {
-	phone, a, err := o.activatedPhone(out)
+func (o *phoneOptions) authenticate(ctx context.Context, t *trace, prepare bool) error {
+	phone, a, err := o.activatedPhone(t)
 	if err != nil {
 		return err
 	}
 	defer phone.Client.CloseIdleConnections()
+	phone.Hold = prepare
 	done, err := phone.Authenticate(ctx, a)
+	err = t.held(err)
 	// The one-time password is used up, whatever the result.
-	if err := errors.Join(withHint(err, "STAT_LOCAL_PASSWORD_MISMATCH"), writeDevice(o.deviceFile(), a)); err != nil {
+	if err := errors.Join(withHint(err, "STAT_LOCAL_PASSWORD_MISMATCH"), writePrivate(o.deviceFile(), a)); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Logged in%s.\n", describeApproval(done))
+	fmt.Fprintf(t.out, "Logged in%s.\n", describeApproval(done))
 	return nil
 }
 

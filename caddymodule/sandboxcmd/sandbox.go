@@ -2,12 +2,14 @@ package sandboxcmd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -21,6 +23,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
@@ -29,6 +32,9 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	maxInstances      = 9
+	maxUsers          = 1000
+	// httpServer is the name of the gateway's server in the configuration.
+	httpServer = "sandbox"
 	// The paths at which the simulated authentication server shows its state.
 	pushesPath = "/pushes"
 	statePath  = "/state"
@@ -36,13 +42,18 @@ const (
 
 // sandboxOptions are the flags of `caddy dsapp sandbox`.
 type sandboxOptions struct {
-	dir          string
-	listen       string
-	listenServer string
-	serverOnly   bool
-	gatewayOnly  bool
-	servers      []string
-	instances    int
+	dir           string
+	listen        string
+	listenServer  string
+	listenControl string
+	serverOnly    bool
+	gatewayOnly   bool
+	servers       []string
+	instances     int
+	users         int
+	timeout       time.Duration
+	readyFile     string
+	quiet         bool
 }
 
 func newSandboxCommand() *cobra.Command {
@@ -66,6 +77,9 @@ With several --instances, all of them have the same users and devices, but each 
 its own registrations and pending requests, so that the gateway must find the right
 one.
 
+The control interface has failures, locks and users of the simulated authentication
+server. It listens on loopback only. docs/sandbox.md describes it.
+
 'sandbox request-signature' and 'sandbox request-login' act as the bank's
 application server. They need a running sandbox.`,
 		Args: cobra.NoArgs,
@@ -80,12 +94,19 @@ application server. They need a running sandbox.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.dir, "dir", defaultDir(), "directory for the certificates and the gateway's store")
-	f.StringVar(&o.listen, "listen", defaultListen, "address of the gateway")
-	f.StringVar(&o.listenServer, "listen-server", defaultListenServer, "address of the simulated authentication server; further --instances use the next ports")
+	f.StringVar(&o.listen, "listen", defaultListen, "address of the gateway; with port 0, any free port")
+	f.StringVar(&o.listenServer, "listen-server", "", "address of the simulated authentication server; further --instances use the next ports (default "+
+		defaultListenServer+", or any free port if --listen is given)")
+	f.StringVar(&o.listenControl, "listen-control", "", "address of the control interface, on loopback (default "+
+		defaultListenControl+", or any free port if --listen is given)")
 	f.IntVar(&o.instances, "instances", 1, "number of simulated authentication servers")
 	f.BoolVar(&o.serverOnly, "server-only", false, "run the simulated authentication server only")
 	f.BoolVar(&o.gatewayOnly, "gateway-only", false, "run the gateway only, in front of --server")
 	f.StringArrayVar(&o.servers, "server", nil, "URL of a running simulated authentication server; can be repeated")
+	f.IntVar(&o.users, "users", 1, "number of users: "+userID+", user-2, user-3 and so on, all in "+domain+" and with the static password "+staticPassword)
+	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long the gateway waits for the simulated authentication server")
+	f.StringVar(&o.readyFile, "ready-file", "", "file that is written when everything listens and removed at the end: addresses, API keys, CA and users in JSON")
+	f.BoolVar(&o.quiet, "quiet", false, "print errors only")
 	c.AddCommand(newRequestCommand(sandbox.KindSignature), newRequestCommand(sandbox.KindLogin))
 	return c
 }
@@ -105,9 +126,30 @@ func (o *sandboxOptions) check(changed func(flag string) bool) error {
 	case o.instances < 1 || o.instances > maxInstances:
 		return fmt.Errorf("--instances must be from 1 to %d", maxInstances)
 	}
-	_, port, err := net.SplitHostPort(o.listen)
-	if err != nil || port == "" || port == "0" {
+	switch {
+	case o.gatewayOnly && changed("listen-control"):
+		return errors.New("--gateway-only and --listen-control exclude each other")
+	case o.gatewayOnly && changed("users"):
+		return errors.New("--gateway-only and --users exclude each other")
+	case o.serverOnly && changed("timeout"):
+		return errors.New("--server-only and --timeout exclude each other")
+	case o.users < 1 || o.users > maxUsers:
+		return fmt.Errorf("--users must be from 1 to %d", maxUsers)
+	case o.timeout <= 0:
+		return errors.New("--timeout must be positive")
+	}
+	if _, port, err := net.SplitHostPort(o.listen); err != nil || port == "" {
 		return errors.New("--listen needs a port, such as in localhost:11080")
+	}
+	if changed("listen") {
+		o.listenServer, o.listenControl = cmp.Or(o.listenServer, anyPort), cmp.Or(o.listenControl, anyPort)
+	}
+	o.listenServer, o.listenControl = cmp.Or(o.listenServer, defaultListenServer), cmp.Or(o.listenControl, defaultListenControl)
+	if o.readyFile != "" {
+		var err error
+		if o.readyFile, err = filepath.Abs(o.readyFile); err != nil {
+			return err
+		}
 	}
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
@@ -119,7 +161,7 @@ func (o *sandboxOptions) check(changed func(flag string) bool) error {
 
 // run runs the sandbox until ctx ends.
 func (o *sandboxOptions) run(ctx context.Context, out io.Writer) (err error) {
-	if !o.serverOnly {
+	if _, port, _ := net.SplitHostPort(o.listen); !o.serverOnly && port != "0" {
 		if err := checkFree(ctx, o.listen); err != nil {
 			return err
 		}
@@ -128,24 +170,29 @@ func (o *sandboxOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	serving := make(chan error, o.instances)
-	serverURLs := o.servers
+	if o.readyFile != "" {
+		// That of a sandbox that was killed.
+		if err := os.Remove(o.readyFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("--ready-file: %w", err)
+		}
+	}
+	serving := make(chan error, o.instances+1)
+	reached := addresses{Servers: o.servers, Authority: certificates.Authority, Dir: o.dir}
 	if !o.gatewayOnly {
-		servers, addresses, failure := startServers(o.listenServer, o.instances, certificates, serving)
+		reached.Users = o.accounts()
+		started, failure := o.startServers(certificates, serving)
 		defer func() {
-			for _, s := range servers {
+			for _, s := range started.servers {
 				err = errors.Join(err, s.Close())
 			}
 		}()
 		if failure != nil {
 			return failure
 		}
-		for _, address := range addresses {
-			serverURLs = append(serverURLs, localURL(address)+"/")
-		}
+		reached.Servers, reached.Control = started.urls, started.control
 	}
 	if !o.serverOnly {
-		config, err := json.Marshal(o.config(serverURLs, certificates))
+		config, err := json.Marshal(o.config(reached.Servers, certificates))
 		if err != nil {
 			return err
 		}
@@ -153,20 +200,59 @@ func (o *sandboxOptions) run(ctx context.Context, out io.Writer) (err error) {
 			return fmt.Errorf("starting the gateway: %w", err)
 		}
 		defer func() { err = errors.Join(err, caddy.Stop()) }()
+		if reached.Gateway, err = gatewayURL(o.listen); err != nil {
+			return err
+		}
+		reached.FrontEndKey, reached.BackEndKey = frontEndKey, backEndKey
 	}
-	// One write, so that a reader who sees the first line has the whole text.
-	var text bytes.Buffer
-	o.explain(&text, serverURLs, certificates)
-	if _, err := text.WriteTo(out); err != nil {
-		return err
+	if !o.quiet {
+		// One write, so that a reader who sees the first line has the whole text.
+		var text bytes.Buffer
+		o.explain(&text, reached)
+		if _, err := text.WriteTo(out); err != nil {
+			return err
+		}
+	}
+	if o.readyFile != "" {
+		if err := writePrivate(o.readyFile, reached); err != nil {
+			return fmt.Errorf("--ready-file: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.Remove(o.readyFile)) }()
 	}
 	select {
 	case <-ctx.Done():
-		fmt.Fprintln(out, "\nThe sandbox stops.")
+		if !o.quiet {
+			fmt.Fprintln(out, "\nThe sandbox stops.")
+		}
 		return nil
 	case err := <-serving:
 		return fmt.Errorf("simulated authentication server: %w", err)
 	}
+}
+
+// gatewayURL returns the URL of the running gateway, whose port the system may have chosen.
+func gatewayURL(listen string) (string, error) {
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		return "", fmt.Errorf("finding the gateway's address: %w", err)
+	}
+	for _, listener := range app.(*caddyhttp.App).Servers[httpServer].Listeners() {
+		return localURL(reachableAddress(listen, listener)), nil
+	}
+	return "", errors.New("the gateway does not listen")
+}
+
+// accounts returns the users.
+func (o *sandboxOptions) accounts() []account {
+	var all []account
+	for i := range o.users {
+		name := userID
+		if i > 0 {
+			name = fmt.Sprintf("user-%d", i+1)
+		}
+		all = append(all, account{name, domain, staticPassword})
+	}
+	return all
 }
 
 // checkFree fails if another process listens on address. Caddy would share the port with it,
@@ -179,45 +265,73 @@ func checkFree(ctx context.Context, address string) error {
 	return listener.Close()
 }
 
-// startServers starts the simulated authentication servers. It returns the servers that it
-// started also if it fails. A server that fails later sends its error to failed.
-func startServers(
-	listen string, instances int, certificates sandbox.Certificates, failed chan<- error,
-) (servers []*http.Server, addresses []string, err error) {
+// started are the simulated authentication servers and their control interface.
+type started struct {
+	servers []*http.Server
+	urls    []string
+	control string
+}
+
+// startServers starts the simulated authentication servers and their control interface. It
+// returns what it started also if it fails. A server that fails later sends its error to failed.
+func (o *sandboxOptions) startServers(certificates sandbox.Certificates, failed chan<- error) (s started, err error) {
 	certificate, err := tls.LoadX509KeyPair(certificates.Certificate, certificates.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("loading the certificate: %w", err)
+		return s, fmt.Errorf("loading the certificate: %w", err)
 	}
-	instance := sandbox.New(sandbox.Options{
-		Users: []sandbox.User{{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 1, StandardLicenses: 1}},
-	})
-	for i := range instances {
-		if i > 0 {
-			instance = instance.Replica()
-			if listen, err = nextPort(listen); err != nil {
-				return servers, nil, err
-			}
-		}
-		listener, err := tls.Listen("tcp", listen, &tls.Config{
-			Certificates: []tls.Certificate{certificate},
-			MinVersion:   tls.VersionTLS12,
-		})
-		if err != nil {
-			return servers, nil, fmt.Errorf("the simulated authentication server cannot listen on %s, the address of --listen-server: %w", listen, err)
-		}
-		server := &http.Server{
-			Handler:           serverHandler(instance),
-			ReadHeaderTimeout: readHeaderTimeout,
-			ErrorLog:          log.New(io.Discard, "", 0),
-		}
-		servers, addresses = append(servers, server), append(addresses, reachableAddress(listen, listener))
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	serve := func(server *http.Server, listener net.Listener) {
+		server.ReadHeaderTimeout, server.ErrorLog = readHeaderTimeout, log.New(io.Discard, "", 0)
+		s.servers = append(s.servers, server)
 		go func() {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		}()
 	}
-	return servers, addresses, nil
+	var users []sandbox.User
+	for _, a := range o.accounts() {
+		users = append(users, sandbox.User{Name: a.UserID, Domain: a.Domain, StaticPassword: a.StaticPassword, Licenses: 1, StandardLicenses: 1})
+	}
+	instances := []*sandbox.Server{sandbox.New(sandbox.Options{Users: users})}
+	listen := o.listenServer
+	for i := range o.instances {
+		if i > 0 {
+			instances = append(instances, instances[0].Replica())
+			if listen, err = nextPort(listen); err != nil {
+				return s, err
+			}
+		}
+		listener, err := tls.Listen("tcp", listen, config)
+		if err != nil {
+			return s, fmt.Errorf("the simulated authentication server cannot listen on %s, the address of --listen-server: %w", listen, err)
+		}
+		s.urls = append(s.urls, localURL(reachableAddress(listen, listener))+"/")
+		server := &http.Server{Handler: serverHandler(instances[i]), ConnState: instances[i].RefuseConnections} //nolint:gosec // serve sets the timeout
+		// Commands that come over a connection that is open already could not be refused.
+		server.SetKeepAlivesEnabled(false)
+		serve(server, listener)
+	}
+	listener, err := listenControl(o.listenControl)
+	if err != nil {
+		return s, err
+	}
+	s.control = "http://" + reachableAddress(o.listenControl, listener)
+	serve(&http.Server{Handler: sandbox.ControlHandler(instances...)}, listener) //nolint:gosec // serve sets the timeout
+	return s, nil
+}
+
+// listenControl listens on an address of loopback and on no other.
+func listenControl(address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("the control interface cannot listen on %s, the address of --listen-control: %w", address, err)
+	}
+	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		return nil, errors.Join(errors.New("--listen-control is not on loopback, such as "+defaultListenControl+
+			": whoever reaches the control interface controls the simulated authentication server"), listener.Close())
+	}
+	return listener, nil
 }
 
 // serverHandler serves the SOAP interface and the state for developers.
@@ -277,6 +391,10 @@ type object = map[string]any
 // configuration and its own storage, so that it does not affect another Caddy of the same
 // user.
 func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certificates) object {
+	others, gateway := "WARN", "INFO"
+	if o.quiet {
+		others, gateway = "ERROR", "ERROR"
+	}
 	var instances []object
 	for i, u := range serverURLs {
 		instances = append(instances, object{"name": fmt.Sprintf("sandbox-%d", i+1), "url": u})
@@ -285,11 +403,11 @@ func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certif
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
 		"storage": object{"module": "file_system", "root": filepath.Join(o.dir, "caddy")},
 		"logging": object{"logs": object{
-			"default": object{"level": "WARN", "exclude": []string{"dsapp", "admin"}},
-			"dsapp":   object{"level": "INFO", "include": []string{"dsapp"}},
+			"default": object{"level": others, "exclude": []string{"dsapp", "admin"}},
+			"dsapp":   object{"level": gateway, "include": []string{"dsapp"}},
 		}},
 		"apps": object{
-			"http": object{"servers": object{"sandbox": object{
+			"http": object{"servers": object{httpServer: object{
 				"listen":                  []string{o.listen},
 				"protocols":               []string{"h1", "h2"},
 				"automatic_https":         object{"disable": true},
@@ -307,6 +425,7 @@ func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certif
 				"store": object{"backend": "embedded", "path": filepath.Join(o.dir, "dsapp.db")},
 				"authentication_servers": object{
 					"instances": instances,
+					"timeout":   o.timeout.String(),
 					"tls":       object{"ca": object{"provider": "file", "pem_files": []string{certificates.Authority}}},
 				},
 			},
@@ -324,36 +443,42 @@ func localURL(address string) string {
 }
 
 // explain prints the addresses and keys of the sandbox and commands to try.
-func (o *sandboxOptions) explain(out io.Writer, serverURLs []string, certificates sandbox.Certificates) {
-	caddy, servers := commandName(os.Args[0]), strings.Join(serverURLs, ", ")
+func (o *sandboxOptions) explain(out io.Writer, a addresses) {
+	caddy, servers := commandName(os.Args[0]), strings.Join(a.Servers, ", ")
+	user := fmt.Sprintf("%s, domain %s, static password %s", userID, domain, staticPassword)
+	if o.users > 1 {
+		user += fmt.Sprintf("; user-2 to user-%d likewise", o.users)
+	}
 	if o.serverOnly {
 		flags := []string{o.dirFlag()}
-		for _, u := range serverURLs {
+		for _, u := range a.Servers {
 			flags = append(flags, " --server "+quote(u))
 		}
 		fmt.Fprintf(out, `The simulated authentication server runs. Ctrl-C stops it.
 
   URL              %s
+  control          %s
   CA certificate   %s
-  user             %s, domain %s, static password %s
+  user             %s
 
 Start the gateway in front of it with
 
   %s dsapp sandbox --gateway-only%s
-`, servers, certificates.Authority, userID, domain, staticPassword, caddy, strings.Join(flags, ""))
+`, servers, a.Control, a.Authority, user, caddy, strings.Join(flags, ""))
 		return
 	}
+	control := "\n  control                 " + a.Control
 	simulated := " (simulated, keeps its state in memory)"
 	if o.gatewayOnly {
-		simulated = ""
+		control, simulated = "", ""
 	}
-	url := localURL(o.listen)
+	url := a.Gateway
 	gatewayFlag, serverFlag := "", ""
 	if url != defaultGatewayURL {
 		gatewayFlag = " --gateway " + quote(url)
 	}
 	// The gateway asks the last server last, which shows that it asks all of them.
-	server := serverURLs[len(serverURLs)-1]
+	server := a.Servers[len(a.Servers)-1]
 	if server != defaultServerURL {
 		serverFlag = " --server " + quote(server)
 	}
@@ -361,22 +486,23 @@ Start the gateway in front of it with
 	application := func(command string) string {
 		return caddy + " dsapp sandbox " + command + o.dirFlag() + gatewayFlag + serverFlag
 	}
-	curl := "curl --cacert " + quote(certificates.Authority)
+	curl := "curl --cacert " + quote(a.Authority)
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
   gateway                 %s
   front-end key           %s
   back-end key            %s
-  user                    %s, domain %s, static password %s
+  user                    %s
   CA certificate          %s
-  authentication server   %s%s
+  authentication server   %s%s%s
   files                   %s
 
-`, url, frontEndKey, backEndKey, userID, domain, staticPassword, certificates.Authority, servers, simulated, o.dir)
-	for _, part := range []struct {
+`, url, frontEndKey, backEndKey, user, a.Authority, servers, simulated, control, o.dir)
+	type part struct {
 		text     string
 		commands []string
-	}{
+	}
+	parts := []part{
 		{"Register the user and activate a simulated phone, and see every step:", []string{phone("activate")}},
 		{"See the gateway refuse a wrong activation password:", []string{phone("activate --activation-password wrong-password")}},
 		{"Request a signature or a login as the bank's application server does, and wait for the phone:", []string{
@@ -401,7 +527,14 @@ Start the gateway in front of it with
 			curl + " " + quote(strings.TrimSuffix(server, "/")+statePath),
 			curl + " " + quote(strings.TrimSuffix(server, "/")+pushesPath),
 		}},
-	} {
+	}
+	if a.Control != "" {
+		parts = append(parts, part{"Make the next registration fail, and unlock the user, as docs/sandbox.md describes:", []string{
+			`curl -d '{"operation":"PROVISIONCMD_MDL_REGISTER","kind":"fault","times":1}' ` + a.Control + "/control/failures",
+			fmt.Sprintf(`curl -X PATCH -d '{"userID":"%s","locked":false}' %s/control/users`, userID, a.Control),
+		}})
+	}
+	for _, part := range parts {
 		fmt.Fprintf(out, "%s\n\n  %s\n\n", part.text, strings.Join(part.commands, "\n  "))
 	}
 }

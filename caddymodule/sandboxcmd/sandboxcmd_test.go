@@ -3,6 +3,7 @@ package sandboxcmd
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -37,7 +38,10 @@ import (
 func start(t *testing.T, arguments ...string) (*output.Buffer, func()) {
 	t.Helper()
 	if !slices.Contains(arguments, "--listen-server") && !slices.Contains(arguments, "--gateway-only") {
-		arguments = append(arguments, "--listen-server", "localhost:0")
+		arguments = append(arguments, "--listen-server", anyPort)
+	}
+	if !slices.Contains(arguments, "--gateway-only") {
+		arguments = append(arguments, "--listen-control", anyPort)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := new(output.Buffer)
@@ -321,6 +325,23 @@ func TestGatewayRestarts(t *testing.T) {
 	}
 }
 
+func writeAuthority(t *testing.T, file string, authority *x509.Certificate) {
+	t.Helper()
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeTestDevice writes the file of an activated phone and returns its name.
+func writeTestDevice(t *testing.T, dir string) string {
+	t.Helper()
+	file := deviceFile(dir)
+	if err := writePrivate(file, &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // With --ca, the commands trust the authority of the gateway and that of the simulated
 // authentication server, and no other.
 func TestOtherAuthority(t *testing.T) {
@@ -335,12 +356,8 @@ func TestOtherAuthority(t *testing.T) {
 	gateway.StartTLS()
 	defer gateway.Close()
 	authority := filepath.Join(t.TempDir(), "tls.pem")
-	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeDevice(deviceFile(dir), &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret")}); err != nil {
-		t.Fatal(err)
-	}
+	writeAuthority(t, authority, gateway.Certificate())
+	writeTestDevice(t, dir)
 	const untrusted = "certificate signed by unknown authority"
 	empty := t.TempDir()
 	for _, tt := range []struct{ arguments, dir, want string }{
@@ -444,7 +461,12 @@ func TestWrongUsage(t *testing.T) {
 		{newSandboxCommand, "--instances 0", "--instances must be from 1 to 9"},
 		{newSandboxCommand, "--instances 10", "--instances must be from 1 to 9"},
 		{newSandboxCommand, "--listen localhost", "needs a port"},
-		{newSandboxCommand, "--listen :0", "needs a port"},
+		{newSandboxCommand, "--listen :", "needs a port"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --listen-control localhost:2", "exclude each other"},
+		{newSandboxCommand, "--gateway-only --server https://localhost:1/ --users 2", "exclude each other"},
+		{newSandboxCommand, "--server-only --timeout 2s", "exclude each other"},
+		{newSandboxCommand, "--users 0", "--users must be from 1 to 1000"},
+		{newSandboxCommand, "--timeout 0s", "--timeout must be positive"},
 		{newSandboxCommand, "bogus", "unknown command"},
 		{newActivateCommand, "--registration-identifier abcd", "needs --activation-password"},
 		{newActivateCommand, "--image 00 --registration-identifier abcd", "were all set"},
@@ -480,7 +502,7 @@ func TestUnknownSubcommand(t *testing.T) {
 	for _, tt := range []struct{ arguments, want string }{
 		{"dsapp sandbx", "unknown command \"sandbx\" for \"caddy dsapp\"\n\nDid you mean this?\n\tsandbox\n"},
 		{"dsapp phone actvate", "unknown command \"actvate\" for \"caddy dsapp phone\"\n\nDid you mean this?\n\tactivate\n"},
-		{"dsapp sandbox request-signature bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox request-signature\""},
+		{"dsapp sandbox request-signature bogus", "1 arguments; usage: caddy dsapp sandbox request-signature [flags]"},
 		{"dsapp sandbox bogus", "unknown command \"bogus\" for \"caddy dsapp sandbox\""},
 		{"dsapp phone nothing-alike", "unknown command \"nothing-alike\" for \"caddy dsapp phone\""},
 		{"dsapp", ""},
@@ -588,7 +610,7 @@ func TestDeviceFile(t *testing.T) {
 	file := filepath.Join(dir, "new", "phone.json")
 	for i := range uint64(2) {
 		want := &sandbox.Authenticator{SerialNumber: "VDS1000000-1", UserID: userID, Domain: domain, Secret: []byte("secret"), Counter: i}
-		if err := writeDevice(file, want); err != nil {
+		if err := writePrivate(file, want); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := readDevice(file); err != nil || !reflect.DeepEqual(got, want) {
@@ -604,7 +626,7 @@ func TestDeviceFile(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(taken, "phone.json", "occupied"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeDevice(filepath.Join(taken, "phone.json"), &sandbox.Authenticator{}); err == nil {
+	if err := writePrivate(filepath.Join(taken, "phone.json"), &sandbox.Authenticator{}); err == nil {
 		t.Error("replaced a directory")
 	}
 	if files, err := os.ReadDir(taken); err != nil || len(files) != 1 {

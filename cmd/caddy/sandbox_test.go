@@ -96,6 +96,24 @@ func TestSandbox(t *testing.T) {
 	assert.FileExists(t, filepath.Join(dir, "dsapp.db"))
 }
 
+// The script that docs/sandbox.md shows runs as it is: it provokes what a bank's back end has to
+// cope with, and all comes as expected.
+func TestSandboxScript(t *testing.T) {
+	t.Parallel()
+	binary := testbed.Program(nil, nil).Path
+	script := exec.CommandContext(t.Context(), "bash", "../../docs/sandbox.sh")
+	script.Env = append(testbed.Environment(t.TempDir()), "CADDY="+binary)
+	printed, err := script.CombinedOutput()
+	require.NoError(t, err, string(printed))
+	assert.True(t, strings.HasSuffix(string(printed), "\nAll as expected.\n"), string(printed))
+	for _, line := range []string{
+		"503 STAT_COMMS", "502 STAT_COMMS", "504 STAT_COMMS", "200 STAT_LOCKED", "200 STAT_NOT_FOUND: getPreparedSignatureRequest",
+		"200 STAT_NOSUPPORT: cancelAuthSignatureRequest", "200 STAT_SUCCESS: authSignature",
+	} {
+		assert.Contains(t, string(printed), "\n"+line)
+	}
+}
+
 // answersRequests runs the printed commands with which the application server asks and the
 // phone answers.
 func answersRequests(t *testing.T, env []string, text string) {

@@ -109,55 +109,45 @@ type resultCodes struct {
 	returnCode, statusCode         int
 }
 
-// codesOf returns the result codes of a status. The numbers from 9000 on are chosen by the
-// sandbox, since the real ones are not public.
+// statuses are the numbers of the statuses. Those from 9000 on are chosen by the sandbox, since
+// the real ones are not public.
+var statuses = [...]struct {
+	name   string
+	number int
+}{
+	{"STAT_ERROR", -1},
+	{"STAT_INVPARAM", -2},
+	{"STAT_MEMORY", -3},
+	{"STAT_COMMS", -10},
+	{"STAT_LICENCE", -11},
+	{"STAT_OS_FAILURE", -12},
+	{"STAT_NOT_FOUND", -13},
+	{"STAT_EXISTS", -14},
+	{"STAT_INVCREDENTIALS", 1000},
+	{"STAT_GROUPCHK", 1002},
+	{"STAT_EXP_CHALLENGE", 1004},
+	{"STAT_PERMISSION", 1005},
+	{"STAT_LOCALAUTH", 1006},
+	{"STAT_LOCKED", 1007},
+	{"STAT_LOCAL_PASSWORD_MISMATCH", 9001},
+	{"STAT_USER_UNKNOWN", 9002},
+	{"STAT_OTP_INCORRECT", 9003},
+	{"STAT_DIGIPASS_NOT_AVAILABLE", 9004},
+	{"STAT_DPERROR", 9005},
+	{"STAT_NOSUPPORT", 9006},
+	{"STAT_INVDATA", 9007},
+}
+
+// codesOf returns the result codes of a status. Unknown ones have the number 9000.
 func codesOf(status string) resultCodes {
-	c := resultCodes{"RET_FAILURE", status, -1, 9000}
-	switch status {
-	case "STAT_SUCCESS":
+	if status == "STAT_SUCCESS" {
 		return resultCodes{"RET_SUCCESS", status, 0, 0}
-	case "STAT_ERROR":
-		c.statusCode = -1
-	case "STAT_INVPARAM":
-		c.statusCode = -2
-	case "STAT_MEMORY":
-		c.statusCode = -3
-	case "STAT_COMMS":
-		c.statusCode = -10
-	case "STAT_LICENCE":
-		c.statusCode = -11
-	case "STAT_OS_FAILURE":
-		c.statusCode = -12
-	case "STAT_NOT_FOUND":
-		c.statusCode = -13
-	case "STAT_EXISTS":
-		c.statusCode = -14
-	case "STAT_INVCREDENTIALS":
-		c.statusCode = 1000
-	case "STAT_GROUPCHK":
-		c.statusCode = 1002
-	case "STAT_EXP_CHALLENGE":
-		c.statusCode = 1004
-	case "STAT_PERMISSION":
-		c.statusCode = 1005
-	case "STAT_LOCALAUTH":
-		c.statusCode = 1006
-	case "STAT_LOCKED":
-		c.statusCode = 1007
-	case "STAT_LOCAL_PASSWORD_MISMATCH":
-		c.statusCode = 9001
-	case "STAT_USER_UNKNOWN":
-		c.statusCode = 9002
-	case "STAT_OTP_INCORRECT":
-		c.statusCode = 9003
-	case "STAT_DIGIPASS_NOT_AVAILABLE":
-		c.statusCode = 9004
-	case "STAT_DPERROR":
-		c.statusCode = 9005
-	case "STAT_NOSUPPORT":
-		c.statusCode = 9006
-	case "STAT_INVDATA":
-		c.statusCode = 9007
+	}
+	c := resultCodes{"RET_FAILURE", status, -1, 9000}
+	for _, s := range statuses {
+		if s.name == status {
+			c.statusCode = s.number
+		}
 	}
 	return c
 }

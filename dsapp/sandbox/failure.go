@@ -6,20 +6,31 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Failure is a simulated failure of a command, set by Server.Fail. With FailPartial,
-// FailOversized, FailDeep and FailDoctype the command is carried out and its answer is
-// damaged. With the others the command is not carried out.
+// FailOversized, FailDeep, FailDoctype and FailDelay the command is carried out; all but the
+// last damage its answer. With the others the command is not carried out.
 type Failure struct {
 	kind   failureKind
 	status string
+	delay  time.Duration
+	times  int // calls that are left; 0 means without end
+}
+
+// Times returns a failure of the next n calls, at least 1, instead of all.
+func (f Failure) Times(n int) Failure {
+	f.times = n
+	return f
 }
 
 type failureKind int
 
 const (
 	noFailure failureKind = iota
+	failRefuse
+	failDelay
 	failReset
 	failHang
 	failHTTP
@@ -39,6 +50,14 @@ const (
 
 // NoFailure ends a failure.
 func NoFailure() Failure { return Failure{} }
+
+// FailRefuse resets new connections before the TLS handshake, so that no command is sent. A
+// connection is refused whatever it is for, so this is a failure of EveryOperation only.
+// Connections that are open stay open.
+func FailRefuse() Failure { return Failure{kind: failRefuse} }
+
+// FailDelay carries the command out after a time.
+func FailDelay(d time.Duration) Failure { return Failure{kind: failDelay, delay: d} }
 
 // FailReset reads the request and resets the connection.
 func FailReset() Failure { return Failure{kind: failReset} }
@@ -74,6 +93,13 @@ func FailDoctype() Failure { return Failure{kind: failDoctype} }
 // one.
 func (f Failure) interrupt(ctx context.Context, w http.ResponseWriter) bool {
 	switch f.kind {
+	case failDelay:
+		select {
+		case <-time.After(f.delay):
+			return false
+		case <-ctx.Done():
+			panic(http.ErrAbortHandler)
+		}
 	case failReset:
 		reset(w)
 	case failHang:
@@ -134,12 +160,16 @@ func reset(w http.ResponseWriter) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	raw := conn
-	if t, ok := raw.(interface{ NetConn() net.Conn }); ok {
-		raw = t.NetConn()
+	resetConnection(conn)
+}
+
+// resetConnection resets a TCP connection, with or without TLS.
+func resetConnection(conn net.Conn) {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
 	}
-	if t, ok := raw.(*net.TCPConn); ok {
+	if t, ok := conn.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
-	_ = raw.Close()
+	_ = conn.Close()
 }

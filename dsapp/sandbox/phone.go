@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -67,14 +68,28 @@ type Member struct {
 	Value string
 }
 
-// Step describes one REST call for people to read. It contains no passwords, and only the
-// first and last digits of keys, evidence and ciphertexts.
+// ErrHeld means that a call was made ready and not sent.
+var ErrHeld = errors.New("call was not sent")
+
+// Step describes one REST call for people to read. Except for Full, it contains no passwords,
+// and only the first and last digits of keys, evidence and ciphertexts.
 type Step struct {
 	Call       string // name of the REST service
 	Sent       []Member
 	HTTPStatus int // 0 if no answer came
 	Received   []Member
 	Verified   []string // descriptions of the checks that succeeded
+	Full       Exchange
+}
+
+// Exchange is a REST call with all values, also the secret ones.
+type Exchange struct {
+	URL    string
+	APIKey string
+	// Request and Answer are the bodies. Answer is nil if none came, or one that is not JSON.
+	Request, Answer json.RawMessage
+	// Opened are the values that the phone decrypted, by the names of their items.
+	Opened map[string]string
 }
 
 // Phone is a simulated phone. Its fields must not be changed during use. It is safe for
@@ -97,6 +112,8 @@ type Phone struct {
 	DeviceID uint32
 	// Description of the device, sent if it is not empty and Version is 2.
 	Description string
+	// Hold has each call made ready and traced, but not sent. The error is ErrHeld then.
+	Hold bool
 	// Trace, if not nil, is called after every call, also a failed one.
 	Trace func(Step)
 }

@@ -372,3 +372,22 @@ func TestPhoneServicesThatDoNotExist(t *testing.T) {
 		t.Error("updated with version 3")
 	}
 }
+
+// A held call is made ready with all its values and reported, but not sent.
+func TestPhoneHolds(t *testing.T) {
+	t.Parallel()
+	s, _ := newTestServer()
+	a := newAuthenticator(t, s)
+	next := *a
+	phone, calls, steps := scriptedGateway(t)
+	phone.Hold = true
+	if _, err := phone.Authenticate(t.Context(), a); !errors.Is(err, ErrHeld) {
+		t.Errorf("error %v", err)
+	}
+	want := `{"domain":"mydomain.com","password":"` + next.OneTimePassword() + `","userID":"jane.doe"}`
+	step := (*steps)[0]
+	if len(*calls) != 0 || len(*steps) != 1 || step.HTTPStatus != 0 || step.Full.Answer != nil || string(step.Full.Request) != want ||
+		step.Full.URL != phone.BaseURL+"/rest/v2/authentication/authUser" || step.Full.APIKey != frontEndKey {
+		t.Errorf("calls %v, steps %+v", *calls, *steps)
+	}
+}

@@ -194,7 +194,7 @@ func (g *script) start() (*Phone, *[]Step) {
 }
 
 // An activation makes four calls, in both versions, with these members. Steps contain
-// harmless values and no secrets.
+// harmless values and no secrets, except in what they say in full.
 func TestPhoneActivates(t *testing.T) {
 	t.Parallel()
 	for name, flat := range map[string]bool{"version 1": true, "version 2": false} {
@@ -237,6 +237,14 @@ func TestPhoneActivates(t *testing.T) {
 				}
 				if len(s.Received) < 2 || (len(s.Verified) == 0 && !(flat && s.Call == "MdlActivate")) {
 					t.Errorf("step %d tells too little: %+v", i, s)
+				}
+				var request map[string]string
+				if err := json.Unmarshal(s.Full.Request, &request); err != nil || len(request) != sent || !json.Valid(s.Full.Answer) ||
+					s.Full.APIKey != frontEndKey || !strings.HasSuffix(s.Full.URL, "/"+s.Call) {
+					t.Errorf("step %d in full: %v %+v", i, err, s.Full)
+				}
+				if opened := s.Full.Opened["licenseActivationMessage"]; (opened == g.license.activationMessage()) != (i == 1) {
+					t.Errorf("step %d has opened %.20s", i, opened)
 				}
 				for _, m := range append(s.Sent, s.Received...) {
 					shown.WriteString(m.Name + "=" + m.Value + "\n")

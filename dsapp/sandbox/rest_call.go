@@ -37,7 +37,7 @@ func (c call) service() string { return path.Base(c.path) }
 
 // do performs a call and reports it to Trace.
 func (p *Phone) do(ctx context.Context, key string, c call) error {
-	step := Step{Call: c.service()}
+	step := Step{Call: c.service(), Full: Exchange{APIKey: key}}
 	for _, m := range c.sent {
 		step.Sent = append(step.Sent, Member{m.Name, show(m.Name, m.Value)})
 	}
@@ -58,6 +58,10 @@ func (p *Phone) perform(ctx context.Context, key string, c call, step *Step) err
 		return fmt.Errorf("calling %s: %w", c.service(), err)
 	}
 	url := strings.TrimSuffix(p.BaseURL, "/") + c.path
+	step.Full.URL, step.Full.Request = url, body
+	if p.Hold {
+		return ErrHeld
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("calling %s: %w", c.service(), err)
@@ -83,6 +87,9 @@ func (p *Phone) perform(ctx context.Context, key string, c call, step *Step) err
 		return fmt.Errorf("calling %s: answer is larger than %d bytes", c.service(), maxAnswerSize)
 	}
 
+	if json.Valid(content) {
+		step.Full.Answer = content
+	}
 	a, err := readAnswer(c.service(), response, content, c.flat)
 	if err != nil {
 		return err
@@ -94,7 +101,9 @@ func (p *Phone) perform(ctx context.Context, key string, c call, step *Step) err
 	if c.check == nil {
 		return nil
 	}
+	a.opened = make(map[string]string)
 	step.Verified, err = c.check(a)
+	step.Full.Opened = a.opened
 	return err
 }
 
@@ -106,6 +115,7 @@ type answer struct {
 	description string
 	data        map[string]json.RawMessage
 	shown       []Member
+	opened      map[string]string // what unseal decrypted
 }
 
 // readAnswer decodes an answer. If the HTTP status is not 200, the answer may have any form
@@ -188,7 +198,7 @@ func (a answer) object(name string) (answer, error) {
 	if !ok {
 		return answer{}, a.invalidMember(name, "is missing")
 	}
-	o := answer{service: a.service, path: a.path + name + "."}
+	o := answer{service: a.service, path: a.path + name + ".", opened: a.opened}
 	if json.Unmarshal(raw, &o.data) != nil || o.data == nil {
 		return answer{}, a.invalidMember(name, "is not an object")
 	}
@@ -245,6 +255,7 @@ func (a answer) unseal(t *srp.Session, item seal.Item, dataName string) ([]byte,
 	if err != nil {
 		return nil, unverified(fmt.Errorf("activation data: %w", err))
 	}
+	a.opened[string(item)] = string(content)
 	return content, nil
 }
 

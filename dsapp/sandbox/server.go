@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"mime"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,6 +96,7 @@ type Server struct {
 type database struct {
 	mu         sync.Mutex
 	users      []*user
+	initial    []User // of the options
 	nextSerial int
 }
 
@@ -102,13 +104,11 @@ var _ http.Handler = (*Server)(nil)
 
 // New returns a Server without licences, registrations and requests.
 func New(o Options) *Server {
-	d := &database{nextSerial: o.SerialStart}
+	d := &database{initial: slices.Clone(o.Users), nextSerial: o.SerialStart}
 	if d.nextSerial == 0 {
 		d.nextSerial = defaultSerialStart
 	}
-	for _, u := range o.Users {
-		d.users = append(d.users, &user{User: u})
-	}
+	d.restoreUsers()
 	s := &Server{
 		database:       d,
 		now:            o.Now,
@@ -128,6 +128,14 @@ func New(o Options) *Server {
 	return s.start()
 }
 
+// restoreUsers makes the users those of the options, without licences.
+func (d *database) restoreUsers() {
+	d.users = nil
+	for _, u := range d.initial {
+		d.users = append(d.users, &user{User: u})
+	}
+}
+
 // Replica returns another authentication server of the same deployment. Both have the same
 // users, licences and devices, but their own registrations, pending requests, counters,
 // failures and variants. To simulate servers with a common database, use one Server
@@ -145,11 +153,20 @@ func (s *Server) Replica() *Server {
 // start gives s its commands and empty caches, and returns it.
 func (s *Server) start() *Server {
 	s.commands = slices.Concat(provisioningCommands(s.description), exchangeCommands(), authenticationCommands(), signatureCommands())
-	s.registrations = make(map[string]*registration)
 	s.pending = make(map[string]*pendingRequest)
+	s.clear()
+	return s
+}
+
+// clear ends pending requests as their timeout does, and empties the caches, counters and
+// failures. The caller holds mu.
+func (s *Server) clear() {
+	for _, p := range s.pending {
+		s.end(p, timedOut)
+	}
+	s.registrations = make(map[string]*registration)
 	s.calls = make(map[string]int)
 	s.failures = make(map[string]Failure)
-	return s
 }
 
 // Calls returns the number of calls of a command in well-formed envelopes, including
@@ -161,13 +178,50 @@ func (s *Server) Calls(op string) int {
 	return s.calls[op]
 }
 
-// Fail makes every further call of op (an operation or a subcommand) fail, until Fail is
-// called with NoFailure. The failure of a subcommand has precedence over that of its
-// operation.
+// EveryOperation stands for every operation in Server.Fail.
+const EveryOperation = ""
+
+// Fail makes every further call of op (an operation, a subcommand or EveryOperation) fail,
+// until the failure's Times are over or Fail is called with NoFailure. The failure of a
+// subcommand has precedence over that of its operation, and both over that of every operation.
 func (s *Server) Fail(op string, f Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f == NoFailure() {
+		delete(s.failures, op)
+		return
+	}
 	s.failures[op] = f
+}
+
+// takeFailure returns the failure of op and counts a call that fails with it. The caller holds
+// mu.
+func (s *Server) takeFailure(op string) Failure {
+	f := s.failures[op]
+	switch f.times {
+	case 0:
+	case 1:
+		delete(s.failures, op)
+	default:
+		s.failures[op] = f.Times(f.times - 1)
+	}
+	return f
+}
+
+// RefuseConnections carries out FailRefuse. It has to be the ConnState of the http.Server.
+func (s *Server) RefuseConnections(c net.Conn, state http.ConnState) {
+	if state != http.StateNew {
+		return
+	}
+	s.mu.Lock()
+	refused := s.failures[EveryOperation].kind == failRefuse
+	if refused {
+		s.takeFailure(EveryOperation)
+	}
+	s.mu.Unlock()
+	if refused {
+		resetConnection(c)
+	}
 }
 
 // SetVariant sets the form of all further answers.
@@ -329,10 +383,12 @@ func (s *Server) recordCall(c *command) Failure {
 	if c.cmd != "" {
 		s.calls[c.cmd]++
 	}
-	if f := s.failures[c.name()]; f != NoFailure() {
-		return f
+	for _, op := range []string{c.name(), c.operation, EveryOperation} {
+		if f := s.failures[op]; f != NoFailure() && f.kind != failRefuse {
+			return s.takeFailure(op)
+		}
 	}
-	return s.failures[c.operation]
+	return NoFailure()
 }
 
 // perform checks a request and carries it out. The status for an unknown component type is
@@ -447,15 +503,7 @@ func (s *Server) State() State {
 
 	state := State{Calls: maps.Clone(s.calls), Users: []UserState{}, Registrations: []RegistrationState{}, Requests: []RequestState{}}
 	for _, u := range s.users {
-		us := UserState{u.Name, u.Domain, u.wrongPasswords, u.locked(), []LicenseState{}}
-		for _, l := range u.licenses {
-			ls := LicenseState{l.serial, l.standard, []DeviceState{}}
-			for _, i := range l.instances {
-				ls.Devices = append(ls.Devices, DeviceState{i.serial, i.deviceID, i.description, i.activated, i.notificationID})
-			}
-			us.Licenses = append(us.Licenses, ls)
-		}
-		state.Users = append(state.Users, us)
+		state.Users = append(state.Users, u.state())
 	}
 	for id, r := range s.registrations {
 		state.Registrations = append(state.Registrations,
@@ -477,6 +525,19 @@ func (s *Server) State() State {
 	return state
 }
 
+// state returns a copy of the current state. The caller holds mu.
+func (u *user) state() UserState {
+	us := UserState{u.Name, u.Domain, u.wrongPasswords, u.locked(), []LicenseState{}}
+	for _, l := range u.licenses {
+		ls := LicenseState{l.serial, l.standard, []DeviceState{}}
+		for _, i := range l.instances {
+			ls.Devices = append(ls.Devices, DeviceState{i.serial, i.deviceID, i.description, i.activated, i.notificationID})
+		}
+		us.Licenses = append(us.Licenses, ls)
+	}
+	return us
+}
+
 // StateHandler returns a read-only handler that answers GET with the State as JSON.
 func (s *Server) StateHandler() http.Handler {
 	return developerHandler(func(*http.Request) any { return s.State() })
@@ -495,10 +556,17 @@ func developerHandler(content func(*http.Request) any) http.Handler {
 			http.Error(w, "only GET is allowed", http.StatusMethodNotAllowed)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		_ = e.Encode(content(r)) // the only error is a lost connection
+		writeJSON(w, http.StatusOK, content(r))
 	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, content any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	if err := e.Encode(content); err != nil { // a lost connection
+		panic(http.ErrAbortHandler)
+	}
 }

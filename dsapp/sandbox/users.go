@@ -21,7 +21,8 @@ type user struct {
 func (u *user) locked() bool { return u.wrongPasswords >= maxWrongPasswords }
 
 // recordFailure counts a wrong password or signature and returns the refusal. Three in a row
-// lock the user until the server is restarted. On a real server, a policy sets the number.
+// lock the user until the control interface unlocks it. On a real server, a policy sets the
+// number.
 func (u *user) recordFailure(status string, code int, text string) error {
 	u.wrongPasswords++
 	return refuse(status, code, text)

@@ -21,6 +21,7 @@
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
+//   - events.go: the events that operators hook with handlers of Caddy's app `events`.
 //   - requestid.go: the ID of a request, in its answer and in all its log lines;
 //     trace.go: its spans.
 //   - metrics.go, metrics_live.go: the metrics that count what happens, and those that
@@ -142,6 +143,9 @@ type App struct {
 	// Numbers of status codes that the vendor does not publish.
 	StatusCodes StatusCodes `json:"status_codes,omitzero"`
 
+	// ctx and events are for the events of the app, see events.go.
+	ctx        caddy.Context
+	events     *caddyevents.App
 	logger     *slog.Logger
 	store      Store
 	keyring    *keyringStore
@@ -188,7 +192,7 @@ func (a *App) UnmarshalJSON(data []byte) error {
 // nor makes a connection.
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := newLogger(ctx)
-	a.logger = logger
+	a.ctx, a.logger = ctx, logger
 	err := registerMetrics(ctx.GetMetricsRegistry())
 	if err != nil {
 		return err
@@ -384,7 +388,8 @@ func (a *App) subscribeStarted(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	return events.(*caddyevents.App).On("started", eventFunc(a.onStarted))
+	a.events = events.(*caddyevents.App)
+	return a.events.On("started", eventFunc(a.onStarted))
 }
 
 // eventFunc is a function that handles events.
@@ -397,8 +402,8 @@ func (f eventFunc) Handle(context.Context, caddy.Event) error {
 }
 
 // onStarted is called when all apps have started. It applies the limits of this
-// configuration and begins, in the background, to probe the authentication servers and to
-// prepare the store.
+// configuration and begins, in the background, to probe the authentication servers, to
+// prepare and to watch the store, and to deliver events.
 //
 // Preparing the store can encrypt its secret with a new key. If Start did that, a
 // configuration that fails to start could leave the running one without the key to its
@@ -416,6 +421,8 @@ func (a *App) onStarted() {
 	watching, a.stopWatching = context.WithCancel(context.Background())
 	go a.AuthenticationServers.watch(watching)
 	go a.prepareStore(preparing)
+	go a.watchStore(watching)
+	go deliverEvents(watching)
 }
 
 // prepareStore prepares the store, and prepares it again when it does not work, until ctx
@@ -471,6 +478,10 @@ func (a *App) Stop() error {
 	a.stopped.Store(true)
 	if a.stopPreparing != nil {
 		a.stopPreparing()
+	}
+	// After a reload, the new configuration delivers the events.
+	if startedApps.latest() == a {
+		flushEvents()
 	}
 	return nil
 }

@@ -7,8 +7,8 @@
 //   - app.go: the app. Provision builds the gateway from the configuration; onStarted
 //     begins background work; serve answers requests.
 //   - handler.go: the HTTP handler, which passes each request to the app.
-//   - apikeys.go, activation.go, requests.go, limits.go, servers.go: one section of the
-//     options each, with its defaults. servers.go also has what outlives a reload for
+//   - apikeys.go, activation.go, requests.go, limits.go, cors.go, servers.go: one section of
+//     the options each, with its defaults. servers.go also has what outlives a reload for
 //     each authentication server; transport.go and socket_*.go make its connections.
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
@@ -137,6 +137,9 @@ type App struct {
 	// Limits that protect the gateway from overload and abuse.
 	Limits Limits `json:"limits,omitzero"`
 
+	// Which web pages may call the services of phones.
+	CORS CORS `json:"cors,omitzero"`
+
 	// When the node counts as ready to get requests.
 	Health Health `json:"health,omitzero"`
 
@@ -252,6 +255,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	origins, err := restapi.ParseOrigins(a.CORS.Origins)
+	if err != nil {
+		return option.In("cors", err)
+	}
 	gatewayID, err := resolve(a.Activation.GatewayID)
 	if err != nil {
 		return option.In("activation.gateway_id", err)
@@ -288,6 +295,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			CallsInFlight:    inFlight{&a.limiters.callsInFlight, a.limits.callsInFlight},
 		},
 		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
+		Origins:         origins,
 
 		ClientIP:      clientIP,
 		Source:        addresses.Source,
@@ -569,9 +577,12 @@ func setUser(r *http.Request, key apikey.Key) {
 	}
 }
 
-// observe counts a request and describes it in the access log.
+// observe counts a request and describes it in the access log. A preflight is not counted:
+// browsers decide how many they send.
 func observe(r *http.Request, o restapi.Observation) {
-	metrics.request(o)
+	if o.Outcome != restapi.Preflight {
+		metrics.request(o)
+	}
 	if c := correlationOf(r.Context()); c != nil {
 		c.access.service, c.access.status, c.access.limit = o.Service, o.Status, string(o.Limit)
 	}

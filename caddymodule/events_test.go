@@ -29,8 +29,9 @@ func init() {
 // execHandler stands in for the handler `exec`, which standard Caddy does not have. Instead of
 // running a command it keeps it, with its placeholders replaced.
 type execHandler struct {
-	Command string   `json:"command"`
-	Args    []string `json:"args"`
+	Command    string   `json:"command"`
+	Args       []string `json:"args"`
+	Foreground bool     `json:"foreground"`
 }
 
 // executed is what all handlers have kept.

@@ -547,7 +547,7 @@ func TestBurningARegistrationIsSeen(t *testing.T) {
 	g.AwaitLog(t, `"msg":"registration_burned"`)
 	var lines []string
 	for line := range strings.Lines(g.Logs.String()) {
-		if strings.Contains(line, "registration_burned") {
+		if strings.Contains(line, `"msg":"registration_burned"`) {
 			lines = append(lines, line)
 		}
 	}

@@ -80,7 +80,7 @@ cover: test-tools ## Report the statement coverage of the library.
 .PHONY: asm-check
 asm-check: ## Check the generators of the assembly, and that it is what they write.
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cp -r dsapp/srp $$dir/; \
-	(cd $$dir/srp && rm *.s *_stubs_*.go && sed -n 's|^//go:generate go |$(GO) |p' *.go | sh -e); \
+	(cd $$dir/srp && rm *.s *_stubs_*.go && sed -n 's|^//go:generate go -C _asm|$(GO) -C _asm|p' *.go | sh -e); \
 	for file in dsapp/srp/*.s dsapp/srp/*_stubs_*.go; do \
 		cmp $$dir/srp/$${file##*/} $$file || { echo "run: $(GO) generate ./dsapp/srp" >&2; exit 1; }; \
 	done; \
@@ -155,8 +155,8 @@ example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, promtool (apt), an SRP client (npm).
-	@for tool in redis-server haproxy curl openssl; do \
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool (apt), an SRP client (npm).
+	@for tool in redis-server haproxy curl openssl python3; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \

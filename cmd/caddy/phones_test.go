@@ -25,12 +25,12 @@ type foreignPhone struct {
 	answers  *bufio.Reader
 }
 
-// startPhone starts a phone for a gateway. The program takes the gateway from its environment.
-func startPhone(t *testing.T, g *testbed.Gateway, profile string, program ...string) foreignPhone {
+// startPhone starts a phone with an API key for a gateway. The program takes them from its environment.
+func startPhone(t *testing.T, g *testbed.Gateway, key, profile string, program ...string) foreignPhone {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program[0], program[1:]...)
 	cmd.Env = append(testbed.Environment(t.TempDir()),
-		"GATEWAY_URL="+g.URL, "GATEWAY_KEY="+testbed.FrontEndKey, "GATEWAY_PROFILE="+profile,
+		"GATEWAY_URL="+g.URL, "GATEWAY_KEY="+key, "GATEWAY_PROFILE="+profile,
 		"GATEWAY_CA="+g.Certificates.Authority, "NODE_EXTRA_CA_CERTS="+g.Certificates.Authority)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -61,7 +61,7 @@ func testForeignPhone(t *testing.T, program ...string) {
 	t.Helper()
 	const profile = "rfc5054-2048-sha256"
 	g, server := testbed.Start(t, nil)
-	phone := startPhone(t, g, profile, program...)
+	phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
 
 	registered := g.Register(t)
 	assert.Contains(t, phone.do(t, "activate %s wrong-password", registered.Identifier), "error refused")
@@ -80,6 +80,9 @@ func testForeignPhone(t *testing.T, program ...string) {
 		require.Error(t, outcome())
 		assert.Contains(t, phone.do(t, "approve %s %s", kind.Name, key), "error refused")
 	}
+
+	stranger := startPhone(t, g, "no key", profile, program...)
+	assert.Contains(t, stranger.do(t, "activate %s %s", registered.Identifier, registered.Password), "error unauthorized")
 
 	registered = g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
 	assert.Regexp(t, `^ok VDS[0-9]{7}$`, phone.do(t, "activate %s %s", registered.Identifier, registered.Password))
@@ -100,7 +103,7 @@ func testForeignProfiles(t *testing.T, program ...string) {
 				dsapp["activation"] = testbed.Object{"profile": profile}
 			})
 			registered := g.Register(t)
-			phone := startPhone(t, g, profile, program...)
+			phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
 			assert.Contains(t, phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "ok VDS")
 		})
 	}

@@ -208,9 +208,13 @@ export interface DeviceLibrary {
 }
 /** Members of an answer. */
 export type Result = Record<string, unknown>;
-/** The calls of a phone to one gateway. Every method throws a DsappError only. */
+/**
+ * The calls of a phone to one gateway. Methods throw DsappErrors only, except for what a device library
+ * throws.
+ */
 export declare class Gateway {
     #private;
+    /** Throws an InputError for a URL or an API key that cannot be one. */
     constructor(options: GatewayOptions);
     /**
      * Makes the two calls of the exchange and returns the activation data. After a RefusedError, ask

@@ -401,10 +401,18 @@ export function parseActivationImage(digits) {
 }
 const provisioning = "/rest/v2/provisioning/";
 const maxAnswer = 1 << 20;
-/** The calls of a phone to one gateway. Every method throws a DsappError only. */
+/**
+ * The calls of a phone to one gateway. Methods throw DsappErrors only, except for what a device library
+ * throws.
+ */
 export class Gateway {
     #options;
+    /** Throws an InputError for a URL or an API key that cannot be one. */
     constructor(options) {
+        if (!/^https?:\/\//.test(options.baseURL))
+            throw new InputError("the URL of the gateway does not begin with https://");
+        if (!/^[\x20-\x39\x3b-\x7e]+$/.test(options.apiKey))
+            throw new InputError("the API key is not printable ASCII without a colon");
         this.#options = options;
     }
     /**

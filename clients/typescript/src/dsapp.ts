@@ -536,11 +536,17 @@ export type Result = Record<string, unknown>;
 const provisioning = "/rest/v2/provisioning/";
 const maxAnswer = 1 << 20;
 
-/** The calls of a phone to one gateway. Every method throws a DsappError only. */
+/**
+ * The calls of a phone to one gateway. Methods throw DsappErrors only, except for what a device library
+ * throws.
+ */
 export class Gateway {
   readonly #options: GatewayOptions;
 
+  /** Throws an InputError for a URL or an API key that cannot be one. */
   constructor(options: GatewayOptions) {
+    if (!/^https?:\/\//.test(options.baseURL)) throw new InputError("the URL of the gateway does not begin with https://");
+    if (!/^[\x20-\x39\x3b-\x7e]+$/.test(options.apiKey)) throw new InputError("the API key is not printable ASCII without a colon");
     this.#options = options;
   }
 

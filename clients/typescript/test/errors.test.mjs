@@ -68,6 +68,9 @@ test("wrong input makes no call", async () => {
   for (const [identifier, password] of [["abc", "Tb048aX1"], ["e3w fISG9", "Tb048aX1"], ["e3wfISG9", "abc"], ["e3wfISG9", "Tb048aXé"], ["e3wfISG9", "x".repeat(65)]]) {
     assert.equal((await g.exchange(identifier, password).catch((e) => e)).kind, "input");
   }
+  for (const wrong of [{ baseURL: "gateway.example.com" }, { apiKey: "" }, { apiKey: "kéy" }, { apiKey: "a:b" }]) {
+    assert.throws(() => gateway(() => assert.fail("called"), wrong), { kind: "input" });
+  }
   assert.throws(() => new Exchange("e3wfISG9", "Tb048aX1", { profile: "nonsense" }), { kind: "input" });
   assert.throws(() => new Exchange("e3wfISG9", "Tb048aX1", { crypto: {} }), { kind: "input" });
 });

@@ -80,6 +80,16 @@ purego: test-tools ## Run the tests of the library without assembly, and vet it 
 	@GO=$(GO) .ci/gotest -tags purego ./dsapp/...
 	GOARCH=arm64 $(GO) vet ./dsapp/srp
 
+# TestJavaClient runs here only, since it needs a JDK.
+.PHONY: clients
+clients: test-tools ## Install what the clients in other languages need (npm, a JDK with apt), and build and test them.
+	@command -v javac >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends openjdk-17-jdk-headless; }
+	cd clients/typescript && npm ci --no-audit --no-fund && npm test
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd clients/typescript; npx tsc --outDir $$dir; \
+	diff -r $$dir dist || { echo "run: npm run build in clients/typescript" >&2; exit 1; }
+	$(MAKE) -C clients/java test
+	DSAPP_CLIENTS=1 $(GO) test ./cmd/caddy -run '^Test(TypeScript|Java)Client$$' -count=1
+
 .PHONY: cover
 cover: test-tools ## Report the statement coverage of the library.
 	@mkdir -p $(BIN)
@@ -89,7 +99,7 @@ cover: test-tools ## Report the statement coverage of the library.
 .PHONY: asm-check
 asm-check: ## Check the generators of the assembly, and that it is what they write.
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cp -r dsapp/srp $$dir/; \
-	(cd $$dir/srp && rm *.s *_stubs_*.go && sed -n 's|^//go:generate go |$(GO) |p' *.go | sh -e); \
+	(cd $$dir/srp && rm *.s *_stubs_*.go && sed -n 's|^//go:generate go -C _asm|$(GO) -C _asm|p' *.go | sh -e); \
 	for file in dsapp/srp/*.s dsapp/srp/*_stubs_*.go; do \
 		cmp $$dir/srp/$${file##*/} $$file || { echo "run: $(GO) generate ./dsapp/srp" >&2; exit 1; }; \
 	done; \
@@ -176,4 +186,4 @@ $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 
 .PHONY: clean
 clean: ## Remove what the build made.
-	rm -rf $(BIN) $(SRP_CLIENT)/node_modules $(BROWSER)/node_modules
+	rm -rf $(BIN) $(SRP_CLIENT)/node_modules $(BROWSER)/node_modules clients/typescript/node_modules clients/java/build

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
+)
+
+var clients = filepath.Join("..", "..", "clients")
+
+// A phone of another language: a program that reads commands and answers each with a line.
+type foreignPhone struct {
+	commands io.Writer
+	answers  *bufio.Reader
+}
+
+// startPhone starts a phone with an API key for a gateway. The program takes them from its environment.
+func startPhone(t *testing.T, g *testbed.Gateway, key, profile string, program ...string) foreignPhone {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program[0], program[1:]...)
+	cmd.Env = append(testbed.Environment(t.TempDir()),
+		"GATEWAY_URL="+g.URL, "GATEWAY_KEY="+key, "GATEWAY_PROFILE="+profile,
+		"GATEWAY_CA="+g.Certificates.Authority, "NODE_EXTRA_CA_CERTS="+g.Certificates.Authority)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	return foreignPhone{in, bufio.NewReader(out)}
+}
+
+// do has the phone carry out a command and returns its answer.
+func (p foreignPhone) do(t *testing.T, format string, values ...any) string {
+	t.Helper()
+	_, err := fmt.Fprintf(p.commands, format+"\n", values...)
+	require.NoError(t, err)
+	answer, err := p.answers.ReadString('\n')
+	require.NoError(t, err, answer)
+	return strings.TrimSpace(answer)
+}
+
+// testForeignPhone activates a phone through the gateway, with both types of licences, and has it
+// answer logins and signatures. It tells a refusal from an outage.
+func testForeignPhone(t *testing.T, program ...string) {
+	t.Helper()
+	const profile = "rfc5054-2048-sha256"
+	g, server := testbed.Start(t, nil)
+	phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
+
+	registered := g.Register(t)
+	assert.Contains(t, phone.do(t, "activate %s wrong-password", registered.Identifier), "error refused")
+	assert.Contains(t, phone.do(t, "activate no identifier"), "error input")
+	serial, ok := strings.CutPrefix(phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "ok ")
+	require.True(t, ok, serial)
+	assert.Regexp(t, `^VDS[0-9]{7}-[0-9]+$`, serial)
+
+	device := &sandbox.Authenticator{SerialNumber: serial, UserID: testbed.UserID, Domain: testbed.Domain}
+	for _, kind := range testbed.RequestKinds {
+		key, outcome := testbed.Ask(t, server, kind, device)
+		assert.Equal(t, "ok "+testbed.UserID, phone.do(t, "approve %s %s", kind.Name, key))
+		require.NoError(t, outcome())
+		key, outcome = testbed.Ask(t, server, kind, device)
+		assert.Contains(t, phone.do(t, "reject %s %s", kind.Name, key), "ok ")
+		require.Error(t, outcome())
+		assert.Contains(t, phone.do(t, "approve %s %s", kind.Name, key), "error refused")
+	}
+
+	stranger := startPhone(t, g, "no key", profile, program...)
+	assert.Contains(t, stranger.do(t, "activate %s %s", registered.Identifier, registered.Password), "error unauthorized")
+
+	registered = g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
+	assert.Regexp(t, `^ok VDS[0-9]{7}$`, phone.do(t, "activate %s %s", registered.Identifier, registered.Password))
+
+	server.Stop()
+	// A call on a connection that has just been closed has an unknown outcome.
+	poll.Until(t, "the gateway to find no server", func() bool {
+		return strings.Contains(phone.do(t, "approve signature nothing"), "error unavailable")
+	})
+	g.Kill(t)
+	assert.Contains(t, phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "error unknown")
+}
+
+// testForeignProfiles activates a phone with the other profiles.
+func testForeignProfiles(t *testing.T, program ...string) {
+	t.Helper()
+	for _, profile := range []string{"rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
+		t.Run(profile, func(t *testing.T) {
+			t.Parallel()
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+				dsapp["activation"] = testbed.Object{"profile": profile}
+			})
+			registered := g.Register(t)
+			phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
+			assert.Contains(t, phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "ok VDS")
+		})
+	}
+}
+
+// The TypeScript client activates and answers requests. What is tested is clients/typescript/dist,
+// which is checked in; make clients checks that it is what the sources compile to.
+func TestTypeScriptClient(t *testing.T) {
+	t.Parallel()
+	program := []string{"node", filepath.Join(clients, "typescript", "examples", "phone.mjs")}
+	testForeignPhone(t, program...)
+	testForeignProfiles(t, program...)
+}
+
+// The Java client activates and answers requests. It needs a JDK, which make clients installs.
+func TestJavaClient(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("DSAPP_CLIENTS") == "" {
+		t.Skip("run by make clients")
+	}
+	build := filepath.Join(clients, "java", "build")
+	program := []string{"java", "-cp", filepath.Join(build, "main") + string(filepath.ListSeparator) + filepath.Join(build, "test"), "io.github.dsappgateway.phone.Phone"}
+	testForeignPhone(t, program...)
+	testForeignProfiles(t, program...)
+}

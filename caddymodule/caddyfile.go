@@ -170,11 +170,10 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 // are given once.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the name of the option
-	name := d.Val()
 	if err := readNoArguments(d); err != nil {
 		return err
 	}
-	return appBlock.require(d, name, a)
+	return appBlock.require(d, a)
 }
 
 // UnmarshalCaddyfile parses the store in a Caddyfile:
@@ -218,8 +217,8 @@ func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return redisBlock.readModule(d, s)
 }
 
-var appBlock = block[App]{
-	"api_key": element(apiKeyBlock, func(a *App, k APIKey) { a.APIKeys = append(a.APIKeys, k) },
+var appBlock = newBlock(appName, settings[App]{
+	"api_key": element(&apiKeyBlock, func(a *App, k APIKey) { a.APIKeys = append(a.APIKeys, k) },
 		argument[APIKey]{"name", func(k *APIKey, v string) { k.Name = v }}),
 	"sealing_keys":           list(asText, func(a *App, v string) { a.SealingKeys = append(a.SealingKeys, v) }),
 	"store":                  module(storeNamespace, "backend", func(a *App, v json.RawMessage) { a.StoreRaw = v }),
@@ -229,16 +228,16 @@ var appBlock = block[App]{
 	"limits":                 section(func(a *App) *Limits { return &a.Limits }, limitsBlock),
 	"health":                 section(func(a *App) *Health { return &a.Health }, healthBlock),
 	"status_codes":           section(func(a *App) *StatusCodes { return &a.StatusCodes }, statusCodesBlock),
-}
+})
 
-var apiKeyBlock = block[APIKey]{
+var apiKeyBlock = newBlock("api_key", settings[APIKey]{
 	"class":      one(asWord(apikey.FrontEnd, apikey.BackEnd), func(k *APIKey, v string) { k.Class = v }),
 	"key":        one(asText, func(k *APIKey, v string) { k.Key = v }),
 	"key_sha256": one(asText, func(k *APIKey, v string) { k.KeySHA256 = v }),
 	"allow":      list(asText, func(k *APIKey, v string) { k.Allow = append(k.Allow, v) }),
-}
+})
 
-var serversBlock = withTLS(block[AuthenticationServers]{
+var serversBlock = newBlock("authentication_servers", withTLS(settings[AuthenticationServers]{
 	"instance": element(nil, func(s *AuthenticationServers, in Instance) { s.Instances = append(s.Instances, in) },
 		argument[Instance]{"name", func(in *Instance, v string) { in.Name = v }},
 		argument[Instance]{"url", func(in *Instance, v string) { in.URL = v }}),
@@ -256,28 +255,28 @@ var serversBlock = withTLS(block[AuthenticationServers]{
 	"component_types":      section(func(s *AuthenticationServers) *ComponentTypes { return &s.ComponentTypes }, componentTypesBlock),
 	"attributes":           section(func(s *AuthenticationServers) *Attributes { return &s.Attributes }, attributesBlock),
 	"breaker":              section(func(s *AuthenticationServers) *Breaker { return &s.Breaker }, breakerBlock),
-}, func(s *AuthenticationServers) *tlsPointer { return &s.TLS }, tlsBlock, handshakeBlock)
+}, func(s *AuthenticationServers) *tlsPointer { return &s.TLS }, tlsSettings, handshakeSettings))
 
-var componentTypesBlock = block[ComponentTypes]{
+var componentTypesBlock = newBlock("component_types", settings[ComponentTypes]{
 	"provisioning":   one(asText, func(t *ComponentTypes, v string) { t.Provisioning = v }),
 	"authentication": one(asText, func(t *ComponentTypes, v string) { t.Authentication = v }),
 	"signature":      one(asText, func(t *ComponentTypes, v string) { t.Signature = v }),
 	"notification":   one(asText, func(t *ComponentTypes, v string) { t.Notification = v }),
-}
+})
 
-var attributesBlock = block[Attributes]{
+var attributesBlock = newBlock("attributes", settings[Attributes]{
 	"activation_message":          one(asText, func(a *Attributes, v string) { a.ActivationMessage = v }),
 	"instance_activation_message": one(asText, func(a *Attributes, v string) { a.InstanceActivationMessage = v }),
 	"event_reactivation_counter":  one(asText, func(a *Attributes, v string) { a.EventReactivationCounter = v }),
 	"device_description":          one(asText, func(a *Attributes, v string) { a.DeviceDescription = v }),
-}
+})
 
-var breakerBlock = block[Breaker]{
+var breakerBlock = newBlock("breaker", settings[Breaker]{
 	"failures": one(asNumber, func(b *Breaker, v int) { b.Failures = v }),
 	"cooldown": one(asDuration, func(b *Breaker, v caddy.Duration) { b.Cooldown = v }),
-}
+})
 
-var activationBlock = block[Activation]{
+var activationBlock = newBlock("activation", settings[Activation]{
 	"exchange":              one(asWord(gateway.ExchangeGateway, gateway.ExchangeRelay), func(a *Activation, v string) { a.Exchange = v }),
 	"profile":               one(asWord(profileNames()...), func(a *Activation, v string) { a.Profile = v }),
 	"registration_lifetime": one(asDuration, func(a *Activation, v caddy.Duration) { a.RegistrationLifetime = v }),
@@ -288,7 +287,7 @@ var activationBlock = block[Activation]{
 	"hide_unknown_users":    toggle(func(a *Activation, v bool) { a.HideUnknownUsers = v }),
 	"gateway_id":            one(asText, func(a *Activation, v string) { a.GatewayID = v }),
 	"password":              section(func(a *Activation) *Password { return &a.Password }, passwordBlock),
-}
+})
 
 func profileNames() (names []string) {
 	for _, p := range srp.Profiles() {
@@ -297,18 +296,18 @@ func profileNames() (names []string) {
 	return names
 }
 
-var passwordBlock = block[Password]{
+var passwordBlock = newBlock("password", settings[Password]{
 	"length":   one(asNumber, func(p *Password, v int) { p.Length = v }),
 	"alphabet": one(asText, func(p *Password, v string) { p.Alphabet = v }),
-}
+})
 
-var requestsBlock = block[Requests]{
+var requestsBlock = newBlock("requests", settings[Requests]{
 	"lifetime":     one(asDuration, func(r *Requests, v caddy.Duration) { r.Lifetime = v }),
 	"unknown":      one(asWord(ownership.ForwardUnknown, ownership.RefuseUnknown), func(r *Requests, v string) { r.Unknown = v }),
 	"plain_cancel": one(asWord(ownership.ForwardPlain, ownership.RefusePlain), func(r *Requests, v string) { r.PlainCancel = v }),
-}
+})
 
-var limitsBlock = block[Limits]{
+var limitsBlock = newBlock("limits", settings[Limits]{
 	"max_body_size":            one(asSize, func(l *Limits, v int64) { l.MaxBodySize = v }),
 	"body_timeout":             one(asDuration, func(l *Limits, v caddy.Duration) { l.BodyTimeout = v }),
 	"max_exchanges":            one(asNumber, func(l *Limits, v int) { l.MaxExchanges = v }),
@@ -319,22 +318,22 @@ var limitsBlock = block[Limits]{
 	"requests_in_flight":       one(asNumber, func(l *Limits, v int) { l.RequestsInFlight = &v }),
 	"calls_in_flight":          one(asNumber, func(l *Limits, v int) { l.CallsInFlight = &v }),
 	"nat64_prefixes":           list(asText, func(l *Limits, v string) { l.NAT64Prefixes = append(l.NAT64Prefixes, v) }),
-}
+})
 
-var healthBlock = block[Health]{
+var healthBlock = newBlock("health", settings[Health]{
 	"store":     one(asWord(healthRequire, healthReport), func(h *Health, v string) { h.Store = v }),
 	"instances": one(asWord(healthAny, healthAll), func(h *Health, v string) { h.Instances = v }),
-}
+})
 
-var statusCodesBlock = block[StatusCodes]{
+var statusCodesBlock = newBlock("status_codes", settings[StatusCodes]{
 	"STAT_NOSUPPORT": one(asInt32, func(s *StatusCodes, v int32) { s.NoSupport = &v }),
-}
+})
 
-var embeddedBlock = block[EmbeddedStore]{
+var embeddedBlock = newBlock("embedded", settings[EmbeddedStore]{
 	"path": one(asText, func(s *EmbeddedStore, v string) { s.Path = v }),
-}
+})
 
-var redisBlock = withTLS(block[RedisStore]{
+var redisBlock = newBlock("redis", withTLS(settings[RedisStore]{
 	"addresses":         list(asText, func(s *RedisStore, v string) { s.Addresses = append(s.Addresses, v) }),
 	"cluster":           toggle(func(s *RedisStore, v bool) { s.Cluster = v }),
 	"master_name":       one(asText, func(s *RedisStore, v string) { s.MasterName = v }),
@@ -348,7 +347,7 @@ var redisBlock = withTLS(block[RedisStore]{
 	"dial_timeout":      one(asDuration, func(s *RedisStore, v caddy.Duration) { s.DialTimeout = v }),
 	"timeout":           one(asDuration, func(s *RedisStore, v caddy.Duration) { s.Timeout = v }),
 	"pool_size":         one(asNumber, func(s *RedisStore, v int) { s.PoolSize = v }),
-}, func(s *RedisStore) *tlsPointer { return &s.TLS }, tlsBlock)
+}, func(s *RedisStore) *tlsPointer { return &s.TLS }, tlsSettings))
 
 var (
 	_ caddyfile.Unmarshaler = (*App)(nil)

@@ -2,11 +2,12 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,8 +17,26 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// block is what a block of the Caddyfile accepts to configure a T: options by their names.
-type block[T any] map[string]setting[T]
+// block is a block of the Caddyfile that configures a T.
+type block[T any] struct {
+	name    string // of the option with the block
+	options settings[T]
+}
+
+// settings are the options of a block by their names.
+type settings[T any] map[string]setting[T]
+
+// blocksWith has the names of the blocks that have an option. It is complete when the
+// package is initialised.
+var blocksWith = make(map[string][]string)
+
+func newBlock[T any](name string, options settings[T]) block[T] {
+	for option := range options {
+		blocksWith[option] = append(blocksWith[option], name)
+		slices.Sort(blocksWith[option])
+	}
+	return block[T]{name, options}
+}
 
 // setting is how one option is read into a T.
 type setting[T any] struct {
@@ -28,22 +47,22 @@ type setting[T any] struct {
 	read func(d *caddyfile.Dispenser, to *T) error
 }
 
-// read reads the block of the option name into a T. The dispenser is before the opening
-// brace. Without one, read does nothing and returns false.
-func (b block[T]) read(d *caddyfile.Dispenser, name string, to *T) (found bool, err error) {
+// read reads the block into a T. The dispenser is before the opening brace. Without one, read
+// does nothing and returns false.
+func (b block[T]) read(d *caddyfile.Dispenser, to *T) (found bool, err error) {
 	line := d.Line()
 	given := make(map[string]caddyfile.Token)
-	previous := name
+	previous := b.name
 	nesting := d.Nesting()
 	for d.NextBlock(nesting) {
 		token := d.Token()
-		option, ok := b[token.Text]
+		option, ok := b.options[token.Text]
 		first, repeated := given[token.Text]
 		switch {
 		case d.ValRaw() == "{":
 			return true, d.Errf("%s takes no block", previous)
 		case !ok:
-			return true, d.WrapErr(unknownWord("unknown option of "+name, token.Text, sortedNames(b)))
+			return true, d.WrapErr(b.unknown(token.Text))
 		case repeated && !option.repeatable:
 			return true, d.Errf("%s can be given only once, and is at %s:%d already", token.Text, first.File, first.Line)
 		}
@@ -54,16 +73,16 @@ func (b block[T]) read(d *caddyfile.Dispenser, name string, to *T) (found bool, 
 		previous = token.Text
 	}
 	if d.Nesting() > nesting {
-		return true, d.Errf("the block of %s, which begins on line %d, has no closing brace", name, line)
+		return true, d.Errf("the block of %s, which begins on line %d, has no closing brace", b.name, line)
 	}
 	return d.ValRaw() == "}", nil
 }
 
 // require is read for an option that makes no sense without a block.
-func (b block[T]) require(d *caddyfile.Dispenser, name string, to *T) error {
-	found, err := b.read(d, name, to)
+func (b block[T]) require(d *caddyfile.Dispenser, to *T) error {
+	found, err := b.read(d, to)
 	if err == nil && !found {
-		return d.Errf("%s takes a block with options; known are %s", name, strings.Join(sortedNames(b), ", "))
+		return d.Errf("%s takes a block with options; known are %s", b.name, strings.Join(sortedNames(b.options), ", "))
 	}
 	return err
 }
@@ -71,13 +90,29 @@ func (b block[T]) require(d *caddyfile.Dispenser, name string, to *T) error {
 // readModule reads a module. The dispenser begins with its name. The block may be missing.
 func (b block[T]) readModule(d *caddyfile.Dispenser, to *T) error {
 	d.Next()
-	name := d.Val()
 	if err := readNoArguments(d); err != nil {
 		return err
 	}
-	_, err := b.read(d, name, to)
+	_, err := b.read(d, to)
 	return err
 }
+
+// unknown returns the error for a word that is no option of the block.
+func (b block[T]) unknown(found string) error {
+	known := sortedNames(b.options)
+	if others := blocksWith[found]; len(others) > 0 {
+		return fmt.Errorf("%s: unknown option %q, which belongs into %s; it is misplaced, or a closing brace before it is missing; known are %s",
+			b.name, found, strings.Join(others, " or "), strings.Join(known, ", "))
+	}
+	if nearestName(found, known) == "" && !optionLike.MatchString(found) {
+		return fmt.Errorf("%s: unknown option (the word is not shown, it may be a secret), known are %s", b.name, strings.Join(known, ", "))
+	}
+	return unknownName(b.name+": unknown option", found, known)
+}
+
+// optionLike matches words that are shown in errors although they are no known options. Others
+// may be secrets that began a line by mistake.
+var optionLike = regexp.MustCompile(`^[a-z_]{1,30}$`)
 
 // kind is a kind of arguments.
 type kind[V any] struct {
@@ -194,11 +229,10 @@ func toggle[T any](set func(*T, bool)) setting[T] {
 // section is an option with a block for a part of T.
 func section[T, S any](of func(*T) *S, b block[S]) setting[T] {
 	return setting[T]{read: func(d *caddyfile.Dispenser, to *T) error {
-		name := d.Val()
 		if err := readNoArguments(d); err != nil {
 			return err
 		}
-		return b.require(d, name, of(to))
+		return b.require(d, of(to))
 	}}
 }
 
@@ -209,10 +243,13 @@ type argument[E any] struct {
 }
 
 // element is an option that adds an E: it has arguments, and a block unless b is nil.
-func element[T, E any](b block[E], add func(*T, E), arguments ...argument[E]) setting[T] {
+func element[T, E any](b *block[E], add func(*T, E), arguments ...argument[E]) setting[T] {
 	usage := make([]string, len(arguments))
 	for i, a := range arguments {
 		usage[i] = "<" + a.name + ">"
+	}
+	if b != nil {
+		usage = append(usage, "{...}")
 	}
 	return setting[T]{repeatable: true, read: func(d *caddyfile.Dispenser, to *T) error {
 		name := d.Val()
@@ -229,7 +266,7 @@ func element[T, E any](b block[E], add func(*T, E), arguments ...argument[E]) se
 			a.set(&e, v)
 		}
 		if b != nil {
-			if err := b.require(d, name, &e); err != nil {
+			if err := b.require(d, &e); err != nil {
 				return err
 			}
 		}
@@ -248,7 +285,7 @@ func module[T any](namespace, key string, set func(*T, json.RawMessage)) setting
 		}
 		name := d.Val()
 		if _, err := caddy.GetModule(namespace + "." + name); err != nil {
-			return d.WrapErr(unknownWord("unknown "+key+" of "+option, name, moduleNames(namespace)))
+			return d.WrapErr(unknownName(option+": unknown "+key, name, moduleNames(namespace)))
 		}
 		m, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 		if err != nil {
@@ -288,9 +325,9 @@ func moduleNames(namespace string) []string {
 
 type tlsPointer = *reverseproxy.TLSConfig
 
-// tlsBlock has the options of Caddy's directive `reverse_proxy` about TLS, except those that
+// tlsSettings has the options of Caddy's directive `reverse_proxy` about TLS, except those that
 // clientTLS refuses and those that Caddy deprecates.
-var tlsBlock = block[reverseproxy.TLSConfig]{
+var tlsSettings = settings[reverseproxy.TLSConfig]{
 	"tls":            {read: func(d *caddyfile.Dispenser, _ *reverseproxy.TLSConfig) error { return readNoArguments(d) }},
 	"tls_trust_pool": module("tls.ca_pool.source", "provider", func(t *reverseproxy.TLSConfig, v json.RawMessage) { t.CARaw = v }),
 	"tls_client_auth": {read: func(d *caddyfile.Dispenser, t *reverseproxy.TLSConfig) error {
@@ -306,14 +343,14 @@ var tlsBlock = block[reverseproxy.TLSConfig]{
 	"tls_insecure_skip_verify": toggle(func(t *reverseproxy.TLSConfig, v bool) { t.InsecureSkipVerify = v }),
 }
 
-// handshakeBlock has the option about TLS that the redis store does not have.
-var handshakeBlock = block[reverseproxy.TLSConfig]{
+// handshakeSettings has the option about TLS that the redis store does not have.
+var handshakeSettings = settings[reverseproxy.TLSConfig]{
 	"tls_timeout": one(asDuration, func(t *reverseproxy.TLSConfig, v caddy.Duration) { t.HandshakeTimeout = v }),
 }
 
-// withTLS adds options about TLS to those of a block. Each of them switches TLS on.
-func withTLS[T any](b block[T], of func(*T) *tlsPointer, added ...block[reverseproxy.TLSConfig]) block[T] {
-	all := maps.Clone(b)
+// withTLS adds options about TLS to others. Each of them switches TLS on.
+func withTLS[T any](others settings[T], of func(*T) *tlsPointer, added ...settings[reverseproxy.TLSConfig]) settings[T] {
+	all := maps.Clone(others)
 	for _, options := range added {
 		for name, s := range options {
 			all[name] = setting[T]{s.repeatable, func(d *caddyfile.Dispenser, to *T) error {
@@ -367,16 +404,4 @@ func readArguments(d *caddyfile.Dispenser, least, most int, usage ...string) (ar
 		hint = "; write an argument that contains spaces in quotes"
 	}
 	return nil, d.Errf("wrong number of arguments: found %d, the usage is: %s %s%s", len(arguments), name, strings.Join(usage, " "), hint)
-}
-
-// optionLike matches words that are shown in errors although they are no known options. Others
-// may be secrets that began a line by mistake.
-var optionLike = regexp.MustCompile(`^[a-z_]{1,30}$`)
-
-// unknownWord returns the error for a word that is not among the known ones.
-func unknownWord(what, found string, known []string) error {
-	if nearestName(found, known) == "" && !optionLike.MatchString(found) {
-		return errors.New(what + ", known are " + strings.Join(known, ", "))
-	}
-	return unknownName(what, found, known)
 }

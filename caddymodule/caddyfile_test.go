@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -201,4 +203,49 @@ func FuzzCaddyfile(f *testing.F) {
 		delete(store, "backend")
 		require.NoError(t, caddy.StrictUnmarshalJSON(encode(t, store), info.New()))
 	})
+}
+
+// Every Caddyfile in the documents is accepted and formatted. Some of them are a part of the
+// block `dsapp`.
+func TestDocumentedCaddyfiles(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob("../docs/*.md")
+	require.NoError(t, err)
+	block := regexp.MustCompile("(?ms)^( *)```caddyfile\n(.*?)^ *```$")
+	found := 0
+	for _, document := range append(documents, "../README.md") {
+		content, err := os.ReadFile(document)
+		require.NoError(t, err)
+		for _, m := range block.FindAllSubmatch(content, -1) {
+			found++
+			text := strings.TrimPrefix(strings.ReplaceAll("\n"+string(m[2]), "\n"+string(m[1]), "\n"), "\n")
+			first, _, _ := strings.Cut(text, " ")
+			if slices.Contains(blocksWith[first], appName) {
+				text, first = inBlock(appName, text), appName
+			}
+			if first == appName {
+				text = inBlock("", text)
+			}
+			_, warnings, err := adapt([]byte(text))
+			require.NoError(t, err, "%s:\n%s", document, text)
+			assert.Empty(t, warnings, "%s:\n%s", document, text)
+		}
+	}
+	assert.Greater(t, found, 5)
+}
+
+// inBlock puts a text into the block of a directive.
+func inBlock(directive, text string) string {
+	indented := strings.ReplaceAll("\n"+strings.TrimSuffix(text, "\n"), "\n", "\n\t")
+	return strings.TrimPrefix(directive+" {", " ") + indented + "\n}\n"
+}
+
+// The comments in caddyfile.go list all options of the Caddyfile.
+func TestCaddyfileOptionsAreListed(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("caddyfile.go")
+	require.NoError(t, err)
+	for option := range blocksWith {
+		assert.Regexp(t, `(?m)^//\t *`+option+`\b`, string(source))
+	}
 }

@@ -244,9 +244,9 @@ type argument[E any] struct {
 
 // element is an option that adds an E: it has arguments, and a block unless b is nil.
 func element[T, E any](b *block[E], add func(*T, E), arguments ...argument[E]) setting[T] {
-	usage := make([]string, len(arguments))
-	for i, a := range arguments {
-		usage[i] = "<" + a.name + ">"
+	var usage []string
+	for _, a := range arguments {
+		usage = append(usage, "<"+a.name+">")
 	}
 	if b != nil {
 		usage = append(usage, "{...}")

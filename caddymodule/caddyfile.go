@@ -35,14 +35,21 @@ var directives = []struct {
 	{"dsapp_gateway", parseHandler[Handler]},
 }
 
-// parseHandler parses the directive of a handler of type H.
+// parseHandler parses the directive of a handler of type H. Without the app, the handler
+// could not be loaded.
 func parseHandler[H any, P interface {
 	*H
 	caddyhttp.MiddlewareHandler
 	caddyfile.Unmarshaler
 }](h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := P(new(H))
-	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if h.Option(appName) == nil {
+		return nil, h.Errf("the global option %s is missing, which configures the gateway", appName)
+	}
+	return handler, nil
 }
 
 // UnmarshalCaddyfile parses the directive, which has no options:

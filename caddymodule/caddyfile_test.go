@@ -223,8 +223,11 @@ func TestDocumentedCaddyfiles(t *testing.T) {
 			if slices.Contains(blocksWith[first], appName) {
 				text, first = inBlock(appName, text), appName
 			}
-			if first == appName {
+			switch {
+			case first == appName:
 				text = inBlock("", text)
+			case !strings.HasPrefix(text, "{"):
+				text = inBlock("", inBlock(appName, "store embedded")) + "\n" + text
 			}
 			_, warnings, err := adapt([]byte(text))
 			require.NoError(t, err, "%s:\n%s", document, text)

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -75,6 +76,26 @@ func TestCaddyfiles(t *testing.T) {
 			}
 			assert.Equal(t, want, got, "-update rewrites %s", file)
 		})
+	}
+}
+
+// No error about a Caddyfile shows a secret, whatever mistake is made with it.
+func TestCaddyfileErrorsHideSecrets(t *testing.T) {
+	t.Parallel()
+	const secret = "5e41179a1b8f-" + marker
+	for option, in := range map[string]string{
+		"sealing_keys": "%s", "key": "api_key phones {\n%s\n}", "key_sha256": "api_key phones {\n%s\n}",
+		"password": "store redis {\n%s\n}", "sentinel_password": "store redis {\n%s\n}",
+	} {
+		for _, mistake := range []string{
+			"%[1]s %[2]s\n%[2]s", "%[1]s\n%[2]s", "%[2]s", "%[2]s %[1]s", "%[1]s %[2]s {\n%[2]s\n}", "%[1]s {\n%[2]s\n}", "%[1]s %[2]s }",
+			"%[1]s %[2]s \"\"", "%[1]s %[2]s\n%[1]s", "%[1]s:%[2]s", "%[1]s=%[2]s", "unknown %[2]s",
+		} {
+			text := inBlock("", inBlock(appName, fmt.Sprintf(in, fmt.Sprintf(mistake, option, secret))))
+			_, _, err := adapt([]byte(text))
+			require.Error(t, err, text)
+			assert.NotContains(t, err.Error(), marker, text)
+		}
 	}
 }
 

@@ -227,7 +227,7 @@ func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var appBlock = newBlock(appName, settings[App]{
 	"api_key": element(&apiKeyBlock, func(a *App, k APIKey) { a.APIKeys = append(a.APIKeys, k) },
 		argument[APIKey]{"name", func(k *APIKey, v string) { k.Name = v }}),
-	"sealing_keys":           list(asText, func(a *App, v string) { a.SealingKeys = append(a.SealingKeys, v) }),
+	"sealing_keys":           list(asSecret, func(a *App, v string) { a.SealingKeys = append(a.SealingKeys, v) }),
 	"store":                  module(storeNamespace, "backend", func(a *App, v json.RawMessage) { a.StoreRaw = v }),
 	"authentication_servers": section(func(a *App) *AuthenticationServers { return &a.AuthenticationServers }, serversBlock),
 	"activation":             section(func(a *App) *Activation { return &a.Activation }, activationBlock),
@@ -239,8 +239,8 @@ var appBlock = newBlock(appName, settings[App]{
 
 var apiKeyBlock = newBlock("api_key", settings[APIKey]{
 	"class":      one(asWord(apikey.FrontEnd, apikey.BackEnd), func(k *APIKey, v string) { k.Class = v }),
-	"key":        one(asText, func(k *APIKey, v string) { k.Key = v }),
-	"key_sha256": one(asText, func(k *APIKey, v string) { k.KeySHA256 = v }),
+	"key":        one(asSecret, func(k *APIKey, v string) { k.Key = v }),
+	"key_sha256": one(asSecret, func(k *APIKey, v string) { k.KeySHA256 = v }),
 	"allow":      list(asText, func(k *APIKey, v string) { k.Allow = append(k.Allow, v) }),
 })
 
@@ -345,9 +345,9 @@ var redisBlock = newBlock("redis", withTLS(settings[RedisStore]{
 	"cluster":           toggle(func(s *RedisStore, v bool) { s.Cluster = v }),
 	"master_name":       one(asText, func(s *RedisStore, v string) { s.MasterName = v }),
 	"username":          one(asText, func(s *RedisStore, v string) { s.Username = v }),
-	"password":          one(asText, func(s *RedisStore, v string) { s.Password = v }),
+	"password":          one(asSecret, func(s *RedisStore, v string) { s.Password = v }),
 	"sentinel_username": one(asText, func(s *RedisStore, v string) { s.SentinelUsername = v }),
-	"sentinel_password": one(asText, func(s *RedisStore, v string) { s.SentinelPassword = v }),
+	"sentinel_password": one(asSecret, func(s *RedisStore, v string) { s.SentinelPassword = v }),
 	"db":                one(asNumber, func(s *RedisStore, v int) { s.DB = v }),
 	"key_prefix":        one(asText, func(s *RedisStore, v string) { s.KeyPrefix = v }),
 	"wait_replicas":     one(asNumber, func(s *RedisStore, v int) { s.WaitReplicas = v }),

@@ -42,6 +42,8 @@ func newBlock[T any](name string, options settings[T]) block[T] {
 type setting[T any] struct {
 	// repeatable says whether the option can be given several times.
 	repeatable bool
+	// secret says whether its arguments are secrets.
+	secret bool
 	// read reads the arguments of the option, and its block if it has one, into a T. The
 	// dispenser is at the name of the option, and afterwards at the last token read.
 	read func(d *caddyfile.Dispenser, to *T) error
@@ -104,39 +106,51 @@ func (b block[T]) unknown(found string) error {
 		return fmt.Errorf("%s: unknown option %q, which belongs into %s; it is misplaced, or a closing brace before it is missing; known are %s",
 			b.name, found, strings.Join(others, " or "), strings.Join(known, ", "))
 	}
-	if nearestName(found, known) == "" && !optionLike.MatchString(found) {
+	shown := optionLike
+	for _, option := range b.options {
+		if option.secret {
+			shown = compoundOption
+		}
+	}
+	if nearestName(found, known) == "" && !shown.MatchString(found) {
 		return fmt.Errorf("%s: unknown option (the word is not shown, it may be a secret), known are %s", b.name, strings.Join(known, ", "))
 	}
 	return unknownName(b.name+": unknown option", found, known)
 }
 
-// optionLike matches words that are shown in errors although they are no known options. Others
-// may be secrets that began a line by mistake.
-var optionLike = regexp.MustCompile(`^[a-z_]{1,30}$`)
+// These match words that are shown in errors although they are no known options; compoundOption
+// does so in blocks with secrets. Others may be secrets that began a line by mistake.
+var (
+	optionLike     = regexp.MustCompile(`^[a-z_]{1,30}$`)
+	compoundOption = regexp.MustCompile(`^[a-z]{1,15}(_[a-z]{1,15}){1,3}$`)
+)
 
 // kind is a kind of arguments.
 type kind[V any] struct {
 	placeholder string // in the usage of an option
 	form        string // what is accepted
+	secret      bool
 	parse       func(text string) (value V, ok bool)
 }
 
 var (
 	// asText is not checked here, except that it must not be empty: an empty one would mean
 	// the default, for example no password.
-	asText = kind[string]{"<text>", "a text that is not empty", func(s string) (string, bool) { return s, s != "" }}
+	asText = kind[string]{"<text>", "a text that is not empty", false, func(s string) (string, bool) { return s, s != "" }}
 
-	asDuration = kind[caddy.Duration]{"<duration>", durationForm, func(s string) (caddy.Duration, bool) {
+	asSecret = kind[string]{asText.placeholder, asText.form, true, asText.parse}
+
+	asDuration = kind[caddy.Duration]{"<duration>", durationForm, false, func(s string) (caddy.Duration, bool) {
 		d, err := caddy.ParseDuration(s)
 		return caddy.Duration(d), err == nil
 	}}
 
-	asSize = kind[int64]{"<size>", "a size such as 64KiB or a number of bytes", func(s string) (int64, bool) {
+	asSize = kind[int64]{"<size>", "a size such as 64KiB or a number of bytes", false, func(s string) (int64, bool) {
 		n, err := humanize.ParseBytes(s)
 		return int64(n), err == nil && n <= math.MaxInt64
 	}}
 
-	asTruth = kind[bool]{"true|false", "true or false", func(s string) (bool, bool) { return s == "true", s == "true" || s == "false" }}
+	asTruth = kind[bool]{"true|false", "true or false", false, func(s string) (bool, bool) { return s == "true", s == "true" || s == "false" }}
 
 	asNumber = wholeNumber[int]()
 	asInt32  = wholeNumber[int32]()
@@ -144,7 +158,7 @@ var (
 
 func wholeNumber[N int | int32]() kind[N] {
 	bits := reflect.TypeFor[N]().Bits()
-	return kind[N]{"<number>", wholeNumberForm(bits), func(s string) (N, bool) {
+	return kind[N]{"<number>", wholeNumberForm(bits), false, func(s string) (N, bool) {
 		n, err := strconv.ParseInt(s, 10, bits)
 		return N(n), err == nil
 	}}
@@ -160,7 +174,7 @@ func asWord[S ~string](words ...S) kind[string] {
 	}
 	last := len(texts) - 1
 	form := strings.Join(texts[:last], ", ") + " or " + texts[last]
-	return kind[string]{strings.Join(texts, "|"), form, func(s string) (string, bool) { return s, known[s] }}
+	return kind[string]{strings.Join(texts, "|"), form, false, func(s string) (string, bool) { return s, known[s] }}
 }
 
 // read parses an argument of the option name, at which the dispenser is.
@@ -174,7 +188,7 @@ func (k kind[V]) read(d *caddyfile.Dispenser, name, argument string) (V, error) 
 
 // one is an option with one argument.
 func one[T, V any](k kind[V], set func(*T, V)) setting[T] {
-	return setting[T]{read: func(d *caddyfile.Dispenser, to *T) error {
+	return setting[T]{secret: k.secret, read: func(d *caddyfile.Dispenser, to *T) error {
 		name := d.Val()
 		arguments, err := readArguments(d, 1, 1, k.placeholder)
 		if err != nil {
@@ -190,7 +204,7 @@ func one[T, V any](k kind[V], set func(*T, V)) setting[T] {
 
 // list is an option with one argument or more, which can be repeated. Each argument is added.
 func list[T, V any](k kind[V], add func(*T, V)) setting[T] {
-	return setting[T]{repeatable: true, read: func(d *caddyfile.Dispenser, to *T) error {
+	return setting[T]{repeatable: true, secret: k.secret, read: func(d *caddyfile.Dispenser, to *T) error {
 		name := d.Val()
 		arguments, err := readArguments(d, 1, math.MaxInt, k.placeholder+"...")
 		if err != nil {
@@ -353,7 +367,7 @@ func withTLS[T any](others settings[T], of func(*T) *tlsPointer, added ...settin
 	all := maps.Clone(others)
 	for _, options := range added {
 		for name, s := range options {
-			all[name] = setting[T]{s.repeatable, func(d *caddyfile.Dispenser, to *T) error {
+			all[name] = setting[T]{s.repeatable, s.secret, func(d *caddyfile.Dispenser, to *T) error {
 				p := of(to)
 				if *p == nil {
 					*p = new(reverseproxy.TLSConfig)

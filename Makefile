@@ -153,7 +153,7 @@ xcaddy: ## Build bin/caddy-xcaddy by the steps of xcaddy.Dockerfile, without xca
 	$$out list-modules | grep dsapp
 
 .PHONY: example-files
-example-files: ## Make the files that caddy.json.example names, in EXAMPLE_DIR (needs openssl).
+example-files: ## Make the files that the example configurations name, in EXAMPLE_DIR (needs openssl).
 	@command -v openssl >/dev/null || { echo "openssl is needed" >&2; exit 1; }
 	@mkdir -p $(EXAMPLE_DIR) && cd $(EXAMPLE_DIR) && umask 077 && set -e; \
 	for name in front-end.key back-end.key sealing.key; do \

@@ -27,6 +27,8 @@
 //   - metrics.go, metrics_live.go: the metrics that count what happens, and those that
 //     mirror the state of the running gateway.
 //   - decode.go, placeholders.go: decoding of options, and placeholders in them.
+//   - caddyfile.go: the same options in a Caddyfile, one table for each block;
+//     caddyfile_block.go reads blocks by these tables.
 //   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
 //     sandboxcmd.
@@ -47,8 +49,8 @@
 // To add an option, add a field with a JSON name to the type of its section. Its comment
 // is its documentation: effect, unit, range, default and dangers. Pass it to the package
 // that acts on it. That package validates it and returns an *option.Error with its
-// name; this package adds the path. Add the option to the tests in config_test.go and
-// to README.md.
+// name; this package adds the path. Add the option to the table of its block in
+// caddyfile.go, to the tests in config_test.go and to README.md.
 package caddymodule
 
 import (
@@ -59,6 +61,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -79,7 +82,10 @@ func init() {
 	caddy.RegisterModule(new(App))
 }
 
-const appName = "dsapp"
+const (
+	appName        = "dsapp"
+	storeNamespace = "dsapp.stores"
+)
 
 const (
 	// prepareTimeout limits one attempt to prepare the store.
@@ -349,12 +355,8 @@ func checkBackend(store json.RawMessage) error {
 	if err := json.Unmarshal(store, &named); err != nil {
 		return errors.New("must be an object with a backend")
 	}
-	known := make(map[string]struct{})
-	for _, module := range caddy.GetModules("dsapp.stores") {
-		known[module.ID.Name()] = struct{}{}
-	}
-	if _, ok := known[named.Backend]; !ok {
-		return unknownName("unknown backend", named.Backend, sortedNames(known))
+	if known := moduleNames(storeNamespace); !slices.Contains(known, named.Backend) {
+		return unknownName("unknown backend", named.Backend, known)
 	}
 	return nil
 }

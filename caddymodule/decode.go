@@ -71,15 +71,23 @@ func checkValue(data []byte, t reflect.Type, path string) error {
 	what := "another type"
 	switch {
 	case t == reflect.TypeFor[caddy.Duration]():
-		what = `a duration such as "30s", with the units ns, us, ms, s, m, h and d`
+		what = durationForm
 	case t.Kind() == reflect.String:
 		what = "a text"
 	case t.Kind() == reflect.Bool:
 		what = "true or false"
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
-		what = fmt.Sprintf("a whole number of at most %d bits", t.Bits())
+		what = wholeNumberForm(t.Bits())
 	}
 	return withPath(path, errors.New("must be "+what))
+}
+
+// durationForm is what options that are a duration accept.
+const durationForm = `a duration such as "30s", with the units ns, us, ms, s, m, h and d`
+
+// wholeNumberForm returns what options that are a number accept.
+func wholeNumberForm(bits int) string {
+	return fmt.Sprintf("a whole number of at most %d bits", bits)
 }
 
 // configFields returns the types of the fields of a struct by their JSON names.
@@ -104,16 +112,22 @@ func withPath(path string, err error) error {
 // unknownName returns the error for a name that is not among the known ones. It suggests the
 // most similar known name or lists all of them.
 func unknownName(what, name string, known []string) error {
+	if nearest := nearestName(name, known); nearest != "" {
+		return fmt.Errorf("%s %q, did you mean %q?", what, name, nearest)
+	}
+	return fmt.Errorf("%s %q, known are %s", what, name, strings.Join(known, ", "))
+}
+
+// nearestName returns the known name that is most similar to name, or an empty text if none
+// is similar.
+func nearestName(name string, known []string) string {
 	nearest, least := "", len(name)/3+1
 	for _, k := range known {
 		if d := editDistance(name, k); d < least {
 			nearest, least = k, d
 		}
 	}
-	if nearest != "" {
-		return fmt.Errorf("%s %q, did you mean %q?", what, name, nearest)
-	}
-	return fmt.Errorf("%s %q, known are %s", what, name, strings.Join(known, ", "))
+	return nearest
 }
 
 // editDistance returns the Levenshtein distance of a and b, ignoring case.

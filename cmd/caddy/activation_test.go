@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,8 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
@@ -328,88 +325,4 @@ func TestPendingRegistrationSurvivesKill(t *testing.T) {
 	require.Equal(t, testbed.Refused, answer)
 	_, answer = g.Exchange(t, attempted.Identifier, attempted.Password)
 	assert.Equal(t, testbed.Refused, answer)
-}
-
-// caddy validate accepts the example configuration with the files that the documented command
-// makes, without network, and while a gateway runs on the same store.
-func TestExampleConfiguration(t *testing.T) {
-	t.Parallel()
-	dir, root := t.TempDir(), filepath.Join("..", "..")
-	files := exec.CommandContext(t.Context(), "make", "-s", "example-files", "EXAMPLE_DIR="+dir)
-	files.Dir = root
-	out, err := files.CombinedOutput()
-	require.NoError(t, err, string(out))
-
-	example, err := os.ReadFile(filepath.Join(root, "caddy.json.example"))
-	require.NoError(t, err)
-	config := strings.ReplaceAll(string(example), "/etc/dsapp", dir)
-	path := filepath.Join(t.TempDir(), "caddy.json")
-	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	env := append(testbed.Environment(t.TempDir()), "DSAPP_OAS_URL=https://oas.invalid:8888/")
-
-	validate := func(t *testing.T) {
-		t.Helper()
-		out, code := testbed.Run(t, env, "validate", "--config", path)
-		require.Zero(t, code, out)
-		assert.Contains(t, out, "Valid configuration")
-	}
-	before := tree(t, home(env))
-	validate(t)
-	assert.Equal(t, before, tree(t, home(env)), "validating writes nothing")
-
-	// A running gateway uses the same store.
-	g := &testbed.Gateway{URL: "https://" + freeport.Address(t), Admin: freeport.Address(t), Logs: new(output.Buffer)}
-	running := strings.Replace(config, `":11080"`, `"`+strings.TrimPrefix(g.URL, "https://")+`"`, 1)
-	require.NotEqual(t, config, running)
-	require.NoError(t, json.Unmarshal([]byte(running), &g.Config))
-	g.Config["admin"] = testbed.Object{"listen": g.Admin, "config": testbed.Object{"persist": false}}
-	process := g.Command(t)
-	process.Env = env
-	require.NoError(t, process.Start())
-	t.Cleanup(func() {
-		_ = process.Process.Kill()
-		_ = process.Wait()
-		if t.Failed() {
-			t.Log(g.Logs)
-		}
-	})
-	g.Client = testbed.NewClient(t, filepath.Join(dir, "tls.pem"), "gateway.example.com")
-	key, err := os.ReadFile(filepath.Join(dir, "front-end.key"))
-	require.NoError(t, err)
-	frontEnd := strings.TrimSpace(string(key))
-	poll.Until(t, "gateway to serve", func() bool {
-		// A first call for an unknown identifier opens the store.
-		status, _, err := g.Try(t.Context(), testbed.EphemeralKeyPath, frontEnd, `{"registrationIdentifier":"unknown1","clientEphemeralPublicKey":"05"}`)
-		return err == nil && status == http.StatusOK
-	})
-	status, answer := g.Call(t, "/elsewhere", frontEnd, "")
-	assert.Equal(t, http.StatusNotFound, status, answer)
-	validate(t)
-}
-
-func home(env []string) string {
-	for _, e := range env {
-		if dir, ok := strings.CutPrefix(e, "HOME="); ok {
-			return dir
-		}
-	}
-	return ""
-}
-
-// tree lists the files below dir with their sizes.
-func tree(t *testing.T, dir string) []string {
-	t.Helper()
-	var files []string
-	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		files = append(files, fmt.Sprintf("%s %d %s", path, info.Size(), info.ModTime()))
-		return nil
-	}))
-	return files
 }

@@ -57,8 +57,9 @@ const (
 		"and check its memory and disk; calls that need this value are answered with status 503 until its lifetime is over"
 )
 
-// Alarm logs a problem with a stored value and what to do about it.
+// Alarm logs and counts a problem with a stored value, and says what to do about it.
 func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
+	metrics.alarm(a.Event)
 	advice := adviceUnopened
 	if a.Event == seal.EventDamaged {
 		advice = adviceDamaged

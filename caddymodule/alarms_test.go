@@ -309,7 +309,7 @@ func problems(exported, values map[string][]string, expr string, texts ...string
 // exportedLabels returns the labels of every metric, without the prefix of the names, and of
 // what Prometheus itself adds.
 func exportedLabels() map[string][]string {
-	exported := map[string][]string{"up": nil, "ALERTS": {"alertname", "alertstate", "upstream"}}
+	exported := map[string][]string{"up": nil, "ALERTS": {"alertname", "alertstate", "upstream", "limit"}}
 	for name, labels := range describedMetrics() {
 		exported[strings.TrimPrefix(name, metricsPrefix)] = labels
 	}

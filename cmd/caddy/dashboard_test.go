@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -131,13 +132,16 @@ func TestDashboardDemo(t *testing.T) {
 	node1, node2, node3 := node(true), node(true), node(false)
 	p := startPrometheus(t, map[string]*testbed.Gateway{"node1": node1, "node2": node2, "node3": node3})
 	began := time.Now()
+	usual := slices.DeleteFunc(slices.Clone(testbed.AllScenarios), func(s testbed.Scenario) bool {
+		return slices.Contains([]string{"foreign cancel", "unknown registration", "wrong activation password"}, s.Name)
+	})
 	for _, gateways := range [][]*testbed.Gateway{{node1, node2}, {node3}} {
 		d := testbed.StartLoad(t, testbed.NewLedger(t, "dashboard"), testbed.LoadOptions{
-			Gateways: gateways, Server: primary, Replicas: []*testbed.Server{backup}, Workers: 2,
+			Gateways: gateways, Server: primary, Replicas: []*testbed.Server{backup}, Workers: 2, Scenarios: usual,
 			Tolerate: func(string, int, string) bool { return true },
 			Transport: func(next http.RoundTripper) http.RoundTripper {
 				return roundTrip(func(r *http.Request) (*http.Response, error) {
-					time.Sleep(30 * time.Millisecond) // a few phones
+					time.Sleep(60 * time.Millisecond) // a few phones
 					return next.RoundTrip(r)
 				})
 			},
@@ -150,22 +154,25 @@ func TestDashboardDemo(t *testing.T) {
 	line.Retarget("127.0.0.1:1")
 	line.Set(relay.Reset, relay.Forward)
 	p.awaitAlarm(t, "DSAPPBreakerOpen", true)
+	last(20 * time.Second)
 	line.Retarget(address)
 	p.awaitAlarm(t, "DSAPPBreakerOpen", false)
 
 	last(time.Minute)
 	redis.Stop()
 	p.awaitAlarm(t, "DSAPPStoreDown", true)
+	last(20 * time.Second)
 	redis.Restart(t)
 	p.awaitAlarm(t, "DSAPPStoreDown", false)
 
 	last(time.Minute)
-	stranger := node1.From(t, "127.0.0.66")
+	stranger, guesser := node1.From(t, "127.0.0.66"), node2.From(t, "127.0.0.67")
 	registration := node1.Register(t)
 	for attack := time.Now(); time.Since(attack) < time.Minute; last(20 * time.Millisecond) {
 		stranger.Call(t, testbed.ServerTimePath, "a guessed key", "")
-		guess := node2.From(t, "127.0.0.67")
-		guess.Exchange(t, registration.Identifier, "a guessed password")
+		for path, body := range map[string]string{testbed.EphemeralKeyPath: testbed.EphemeralKeyBody, testbed.ActivationDataPath: testbed.ActivationDataBody} {
+			guesser.Call(t, path, testbed.FrontEndKey, strings.Replace(body, "Unknown1", registration.Identifier, 1))
+		}
 	}
 	p.awaitAlarm(t, "DSAPPLimitHits", true)
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -184,6 +185,30 @@ func TestDashboardDemo(t *testing.T) {
 	require.Equal(t, http.StatusOK, postAdmin(t, node3, "/dsapp/undrain"))
 	last(30 * time.Second)
 	showPanels(t, p, began)
+}
+
+// Prometheus can read a node from the site that docs/operation.md shows.
+func TestMetricsOnASite(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../../docs/operation.md")
+	require.NoError(t, err)
+	_, chapter, _ := strings.Cut(string(document), "\n## Dashboard and alarms\n")
+	_, snippet, _ := strings.Cut(chapter, "```json\n")
+	snippet, _, found := strings.Cut(snippet, "```")
+	require.True(t, found)
+	address := freeport.Address(t)
+	var servers testbed.Object
+	require.NoError(t, json.Unmarshal([]byte("{"+strings.NewReplacer("10.0.0.11:9180", address, "10.0.0.0/24", "127.0.0.0/8").Replace(snippet)+"}"), &servers))
+	certs := testbed.Certificates(t)
+	g := testbed.Configure(t, certs, testbed.StartServer(t, certs).URL, nil)
+	maps.Copy(g.Config["apps"].(testbed.Object)["http"].(testbed.Object)["servers"].(testbed.Object), servers)
+	g.Start(t)
+	poll.Until(t, "metrics on the site", func() bool {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+		require.NoError(t, err)
+		got, err := g.Do(r)
+		return err == nil && strings.Contains(got.Body, "caddy_dsapp_store_ready 1")
+	})
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/namespace"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
@@ -198,8 +200,14 @@ var provocations = map[string]func(t *testing.T) (*testbed.Gateway, words){
 		return g, nil
 	},
 	"a registration is lost (500, 502)": func(t *testing.T) (*testbed.Gateway, words) {
-		g, _ := testbed.Start(t, func(dsapp testbed.Object) {
-			dsapp["authentication_servers"].(testbed.Object)["attributes"] = testbed.Object{"activation_message": "NO_SUCH_ATTRIBUTE"}
+		g, server := testbed.Start(t, nil)
+		server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			testbed.ReadCommand(r)
+			w.Header().Set("Content-Type", "text/xml")
+			_, _ = io.WriteString(w, soapanswer.Provisioned(
+				soapanswer.Attribute("PROVFLD_REGISTRATIONID", "no identifier"), soapanswer.Attribute("PROVFLD_ACTIVATION_MESSAGE", "0A0B"),
+			))
+			return true
 		})
 		expectStatus(t, g, http.StatusBadGateway, testbed.RegisterPath, testbed.BackEndKey, testbed.RegisterBody)
 		return g, nil

@@ -214,14 +214,14 @@ func labelValues(t *testing.T) map[string][]string {
 		}
 	}
 	return map[string][]string{
-		"requests_total code":               codes,
-		"requests_total status":             append(restapi.Statuses(), labelNone, labelOther),
-		"limit_hits_total limit":            constants(t, "../dsapp/restapi", "Limit"),
-		"exchange_steps_total step":         constants(t, "../dsapp/activation", "Step"),
-		"exchange_steps_total outcome":      constants(t, "../dsapp/activation", "StepOutcome"),
-		"ownership_decisions_total verdict": constants(t, "../dsapp/gateway", "Verdict"),
-		"audit_events_total action":         auditActions(t),
-		"upstream_attempts_total outcome":   constants(t, "../dsapp/authserver", "AttemptOutcome"),
+		"requests_total code":                       codes,
+		"requests_total status":                     append(restapi.Statuses(), labelNone, labelOther),
+		"limit_hits_total limit":                    constants(t, "../dsapp/restapi", "Limit"),
+		"exchange_steps_total step":                 constants(t, "../dsapp/activation", "Step"),
+		"exchange_steps_total outcome":              constants(t, "../dsapp/activation", "StepOutcome"),
+		"ownership_decisions_total verdict":         constants(t, "../dsapp/gateway", "Verdict"),
+		"audit_events_total action":                 auditActions(t),
+		"upstream_attempts_total outcome":           constants(t, "../dsapp/authserver", "AttemptOutcome"),
 		"upstream_attempt_duration_seconds command": {soap.AuthUser.String()},
 		"upstream_breaker_state state":              constants(t, "../dsapp/breaker", "State"),
 		"node_state state":                          constants(t, ".", "healthState"),

@@ -330,7 +330,9 @@ var provocations = map[string]func(t *testing.T) (*testbed.Gateway, words){
 			t.Skip("no mount namespace")
 		}
 		folder := namespace.SmallDisk(t, 16<<20)
-		g, _ := testbed.Start(t, func(dsapp testbed.Object) { dsapp["store"].(testbed.Object)["path"] = filepath.Join(folder, "dsapp.db") })
+		g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+			dsapp["store"].(testbed.Object)["path"] = filepath.Join(folder, "dsapp.db")
+		})
 		g.Register(t)
 		fillDisk(t, filepath.Join(folder, "other"))
 		poll.Until(t, "a refused registration", func() bool {

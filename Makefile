@@ -116,6 +116,12 @@ soak: test-tools ## Run the soak suites at full length, one after the other, and
 	@GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 60m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
 		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
 
+# It takes ten minutes. The file has what each panel of the dashboard shows.
+.PHONY: dashboard-demo
+dashboard-demo: test-tools ## Show nodes under load, with failures, to a real Prometheus, and write what the dashboard shows to bin/dashboard.json.
+	@mkdir -p $(BIN)
+	$(GO) test ./cmd/caddy -run '^TestDashboardDemo$$' -count=1 -v -timeout 30m -dashboard-demo $(abspath $(BIN))/dashboard.json
+
 # A change that no test notices is printed as LIVED. Mutants that only make a test run
 # into its timeout count as noticed.
 .PHONY: mutants

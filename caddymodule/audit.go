@@ -60,8 +60,9 @@ const (
 		"and check its memory and disk; calls that need this value are answered with status 503 until its lifetime is over"
 )
 
-// Alarm logs and emits a problem with a stored value. The log says what to do about it.
+// Alarm logs, counts and emits a problem with a stored value. The log says what to do about it.
 func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
+	metrics.alarm(a.Event)
 	what := []text{{"registration", a.Registration}, {"request", a.Request}}
 	emitEvent(ctx, string(a.Event), what...)
 	advice := adviceUnopened

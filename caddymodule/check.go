@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
 // Finding is one thing that CheckConfig found.
@@ -103,7 +104,7 @@ func CheckConfig(ctx context.Context, config []byte) []Finding {
 	}
 	secretsMissing := f.checkPlaceholders(parsed.Apps.DSAPP)
 	f.checkMachine()
-	app, err := provisionForCheck(config)
+	app, certificates, err := provisionForCheck(config)
 	if err != nil {
 		// A placeholder without a value has been told with its name.
 		if !secretsMissing {
@@ -112,6 +113,7 @@ func CheckConfig(ctx context.Context, config []byte) []Finding {
 		return f.sorted()
 	}
 	defer func() { _ = app.Cleanup() }()
+	f.checkSiteCertificates(certificates)
 	var checks sync.WaitGroup
 	checks.Go(func() { app.checkServers(ctx, &f) })
 	checks.Go(func() { checkStore(ctx, app.store, &f) })
@@ -120,25 +122,58 @@ func CheckConfig(ctx context.Context, config []byte) []Finding {
 	return f.sorted()
 }
 
-// provisionForCheck returns the app of a configuration without starting it. Logs are
-// discarded, so that files of a running gateway are not opened.
-func provisionForCheck(config []byte) (*App, error) {
+// provisionForCheck returns the app of a configuration without starting it, and the
+// certificates that the configuration names for sites. Logs are discarded, so that files of a
+// running gateway are not opened.
+func provisionForCheck(config []byte) (*App, []caddytls.Certificate, error) {
 	var c caddy.Config
 	if err := caddy.StrictUnmarshalJSON(config, &c); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 		"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output": "discard"}`)}},
 	}}
 	ctx, err := caddy.ProvisionContext(&c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	app, err := ctx.AppIfConfigured(appName)
 	if err != nil {
+		return nil, nil, err
+	}
+	certificates, err := siteCertificates(ctx, config)
+	return app.(*App), certificates, err
+}
+
+// siteCertificates loads the certificates that a configuration names for sites: from files,
+// folders, the storage or its own text. It does not have those that Caddy obtains and renews.
+func siteCertificates(ctx caddy.Context, config []byte) (all []caddytls.Certificate, err error) {
+	var named struct {
+		Apps struct {
+			TLS struct {
+				Certificates caddy.ModuleMap `json:"certificates" caddy:"namespace=tls.certificates"`
+			} `json:"tls"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &named); err != nil {
 		return nil, err
 	}
-	return app.(*App), nil
+	loaders, err := ctx.LoadModule(&named.Apps.TLS, "Certificates")
+	if err != nil {
+		return nil, err
+	}
+	for _, module := range loaders.(map[string]any) {
+		loader, ok := module.(caddytls.CertificateLoader)
+		if !ok {
+			continue // `automate` names what Caddy obtains
+		}
+		loaded, err := loader.LoadCertificates()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, loaded...)
+	}
+	return all, nil
 }
 
 // placeholder is a global placeholder with a file or a variable.

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
@@ -22,7 +24,7 @@ const (
 	// maxClockDifference is how much the clocks of gateway and instance may differ.
 	maxClockDifference = 5 * time.Minute
 	// certificateNotice is how long before its end a certificate is reported.
-	certificateNotice = 14 * 24 * time.Hour
+	certificateNotice = 30 * 24 * time.Hour
 	// notFound is the status of a retrieval of a key that does not exist.
 	notFound = "STAT_NOT_FOUND"
 )
@@ -82,8 +84,8 @@ func (c *serverCheck) run(ctx context.Context) {
 		c.found("tls", "%s", tlsProblem(err, p.tls))
 		return
 	}
-	if end := client.ConnectionState().PeerCertificates[0].NotAfter; time.Until(end) < certificateNotice {
-		c.found("tls", "the certificate of the server ends on %s: renew it there", end.UTC().Format(time.DateTime))
+	if end, soon := endsSoon(client.ConnectionState().PeerCertificates[0]); soon {
+		c.found("tls", "the certificate of the server ends on %s: renew it there", end)
 	}
 	c.checkCommands(ctx)
 	if offset := c.offset.Load(); offset != nil && offset.Abs() > maxClockDifference {
@@ -96,12 +98,34 @@ func (c *serverCheck) run(ctx context.Context) {
 	}
 }
 
+// endsSoon returns when a certificate ends, and whether that is to be reported.
+func endsSoon(c *x509.Certificate) (end string, soon bool) {
+	return c.NotAfter.UTC().Format(time.DateTime), time.Until(c.NotAfter) < certificateNotice
+}
+
 // checkCertificates checks the end of the gateway's own certificates.
 func (c *serverCheck) checkCertificates(own []tls.Certificate) {
 	for _, pair := range own {
 		leaf, err := x509.ParseCertificate(pair.Certificate[0])
-		if err == nil && time.Until(leaf.NotAfter) < certificateNotice {
-			c.found("tls", "the client certificate of the gateway ends on %s: renew the file in `authentication_servers.tls.client_certificate_file`", leaf.NotAfter.UTC().Format(time.DateTime))
+		if err != nil {
+			continue
+		}
+		if end, soon := endsSoon(leaf); soon {
+			c.found("tls", "the client certificate of the gateway ends on %s: renew the file in `authentication_servers.tls.client_certificate_file` and run `caddy reload --force`", end)
+		}
+	}
+}
+
+// checkSiteCertificates checks the end of the certificates that the configuration names for
+// sites.
+func (f *findings) checkSiteCertificates(all []caddytls.Certificate) {
+	for _, c := range all {
+		leaf, err := x509.ParseCertificate(c.Certificate.Certificate[0])
+		if err != nil {
+			continue // clients are told
+		}
+		if end, soon := endsSoon(leaf); soon {
+			f.add("tls", "site "+names(leaf), "the certificate ends on %s: renew it where `apps.tls.certificates` has it from and run `caddy reload --force`", end)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
 // metricsPrefix is the beginning of the names of all metrics.
@@ -82,7 +83,7 @@ func newMetricSet() *metricSet {
 	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "step", "outcome")
 	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "step")
 	m.decisions = m.counters("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
-	m.audited = m.counters("audit_events_total", "Events of the audit log.", "action")
+	m.audited = m.counters("audit_events_total", "Events of the audit log, and stored values that cannot be used.", "action")
 	m.attempts = m.counters("upstream_attempts_total", "Attempts to carry out a command on an authentication server.", "upstream", "command", "outcome")
 	m.attemptDuration = m.histograms("upstream_attempt_duration_seconds", "Duration of attempts, with the time in the queue.", requestBuckets, "upstream", "command")
 	m.storeCalls = m.counters("store_calls_total", "Calls of the store.", "call", "outcome")
@@ -93,7 +94,37 @@ func newMetricSet() *metricSet {
 		Name: metricsPrefix + "events_dropped_total", Help: "Events for the handlers of operators that were not delivered because too many others waited.",
 	})
 	m.collectors = append(m.collectors, m.inFlight, m.eventsDropped, liveCollector{})
+	m.startAtZero()
 	return m
+}
+
+// startAtZero makes the series of events that can be rare. Prometheus takes the first value of
+// a series for its beginning: without a 0 before it, a rule does not see the first event.
+func (m *metricSet) startAtZero() {
+	for _, limit := range []restapi.Limit{
+		restapi.LimitFailedKeys, restapi.LimitExchanges, restapi.LimitCalls, restapi.LimitRegistrations, restapi.LimitRequestsInFlight,
+		restapi.LimitCallsInFlight, restapi.LimitBusy,
+	} {
+		m.limitHits.WithLabelValues(string(limit))
+	}
+	for _, verdict := range []gateway.Verdict{
+		gateway.VerdictOwned, gateway.VerdictUnknown, gateway.VerdictBlind, gateway.VerdictAlreadyOwned, gateway.VerdictForeign,
+		gateway.VerdictRefusedPlain, gateway.VerdictRefusedUnknown, gateway.VerdictClaimed, gateway.VerdictLost, gateway.VerdictUnowned,
+	} {
+		m.decisions.WithLabelValues(string(verdict))
+	}
+	for _, action := range []gateway.AuditAction{
+		gateway.AuditRegistered, gateway.AuditRegisteredOffline, gateway.AuditRegistrationRefused, gateway.AuditRegistrationLost,
+		gateway.AuditIdentifierExists, gateway.AuditExchangeContended, gateway.AuditProven, gateway.AuditProofRefused, gateway.AuditRegistrationBurned,
+		gateway.AuditDeviceAdded, gateway.AuditDeviceRefused, gateway.AuditActivated, gateway.AuditConfirmationRefused, gateway.AuditAuthenticated,
+		gateway.AuditAuthenticationRefused, gateway.AuditRetrieved, gateway.AuditRequestLost, gateway.AuditCompleted, gateway.AuditCompletionRefused,
+		gateway.AuditCancelled, gateway.AuditCancelRefused, gateway.AuditNotificationIDUpdated, gateway.AuditNotificationIDRefused,
+	} {
+		m.audited.WithLabelValues(string(action))
+	}
+	for _, event := range []seal.Event{seal.EventUnopened, seal.EventDamaged} {
+		m.audited.WithLabelValues(string(event))
+	}
 }
 
 func (m *metricSet) counters(name, help string, labels ...string) *prometheus.CounterVec {
@@ -168,6 +199,9 @@ func (m *metricSet) decision(e gateway.OwnershipEvent) {
 
 // audit counts an event of the audit log.
 func (m *metricSet) audit(e gateway.AuditEvent) { m.audited.WithLabelValues(string(e.Action)).Inc() }
+
+// alarm counts a stored value that cannot be used.
+func (m *metricSet) alarm(e seal.Event) { m.audited.WithLabelValues(string(e)).Inc() }
 
 // storeCall counts a call of a store.
 func (m *metricSet) storeCall(_ context.Context, c activation.StoreCall) {

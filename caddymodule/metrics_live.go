@@ -17,6 +17,8 @@ var (
 	breakerDesc     = liveDesc("upstream_breaker_state", "1 for the state in which the breaker of an authentication server is, else 0.", "upstream", "state")
 	drainedDesc     = liveDesc("upstream_drained", "1 if an authentication server is drained on this node, else 0.", "upstream")
 
+	nodeDesc = liveDesc("node_state", "1 for the state in which the node is, else 0.", "state")
+
 	storeReadyDesc    = liveDesc("store_ready", "1 if the store works, else 0.")
 	registrationsDesc = liveDesc("store_registrations", "Registrations in the embedded store, including burned and expired ones that are not removed yet.")
 	fileSizeDesc      = liveDesc("store_file_size_bytes", "Size of the file of the embedded store.")
@@ -64,6 +66,10 @@ func (liveCollector) Collect(to chan<- prometheus.Metric) {
 			gauge(breakerDesc, truth(in.Breaker == state), in.Name, string(state))
 		}
 		gauge(drainedDesc, truth(in.Drained), in.Name)
+	}
+	node := a.health().State
+	for _, state := range []healthState{stateReady, stateDegraded, stateUnready, stateDraining} {
+		gauge(nodeDesc, truth(node == state), string(state))
 	}
 	gauge(storeReadyDesc, truth(a.checkStore().OK))
 	if store, ok := a.store.(*EmbeddedStore); ok {

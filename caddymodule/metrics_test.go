@@ -17,6 +17,23 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
+// describedMetrics returns the sorted labels of every metric.
+func describedMetrics() map[string][]string {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		metrics.Describe(descs)
+		close(descs)
+	}()
+	described := make(map[string][]string)
+	for d := range descs {
+		parts := regexp.MustCompile(`fqName: "(.*?)".*variableLabels: \{(.*?)\}`).FindStringSubmatch(d.String())
+		labels := strings.Split(parts[2], ",")
+		slices.Sort(labels)
+		described[parts[1]] = labels
+	}
+	return described
+}
+
 // The table in docs/operation.md has every metric with its labels, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
@@ -28,17 +45,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `(caddy_dsapp_[a-z_]+)` \\| ([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
 		documented[row[1]] = strings.NewReplacer("`", "", " ", "").Replace(row[2])
 	}
-	descs := make(chan *prometheus.Desc)
-	go func() {
-		metrics.Describe(descs)
-		close(descs)
-	}()
 	exported := make(map[string]string)
-	for d := range descs {
-		parts := regexp.MustCompile(`fqName: "(.*?)".*variableLabels: \{(.*?)\}`).FindStringSubmatch(d.String())
-		labels := strings.Split(parts[2], ",")
-		slices.Sort(labels)
-		exported[parts[1]] = strings.Join(labels, ",")
+	for name, labels := range describedMetrics() {
+		exported[name] = strings.Join(labels, ",")
 	}
 	if !maps.Equal(documented, exported) {
 		t.Errorf("documented: %v\nexported: %v", documented, exported)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
@@ -65,6 +68,23 @@ func tryConfig(t *testing.T, g *testbed.Gateway) []caddymodule.Finding {
 	return result.Findings
 }
 
+// endingCertificate is a certificate of the authority of certs that ends after a time.
+func endingCertificate(t *testing.T, certs sandbox.Certificates, after time.Duration) sandbox.Certificates {
+	t.Helper()
+	pair := issueCertificate(t, certs, true, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(after) }).Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	certs.Certificate, certs.Key = filepath.Join(dir, "ending.pem"), filepath.Join(dir, "ending.key")
+	for path, block := range map[string]pem.Block{
+		certs.Certificate: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		certs.Key:         {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&block), 0o600))
+	}
+	return certs
+}
+
 // Each finding is provoked once, in a configuration that has no other. The line names what
 // was checked and says what to do.
 func TestCheckFindings(t *testing.T) {
@@ -81,6 +101,8 @@ func TestCheckFindings(t *testing.T) {
 	strict.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
 	strict.StartTLS()
 	t.Cleanup(strict.Close)
+	ending := endingCertificate(t, certs, 29*24*time.Hour)
+	endingServer := testbed.StartServer(t, ending)
 	late := testbed.StartServer(t, certs)
 	late.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Date", time.Now().Add(-7*time.Minute).UTC().Format(http.TimeFormat))
@@ -138,6 +160,19 @@ func TestCheckFindings(t *testing.T) {
 		}},
 		{name: "no client certificate", check: "tls", want: []string{"no client certificate", "tls.client_certificate_file"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			instance(dsapp)["url"] = strict.URL
+		}},
+		{name: "certificate of the server ends", check: "tls", want: []string{"certificate of the server ends on", "renew it there"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
+			instance(dsapp)["url"] = endingServer.URL
+		}},
+		{name: "client certificate ends", check: "tls", want: []string{"client certificate of the gateway ends on", "caddy reload --force"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
+			options := dsapp["authentication_servers"].(testbed.Object)["tls"].(testbed.Object)
+			options["client_certificate_file"], options["client_certificate_key_file"] = ending.Certificate, ending.Key
+		}},
+		{name: "certificate of the site ends", check: "tls", want: []string{"the certificate ends on", "caddy reload --force"}, edit: func(_ *testing.T, g *testbed.Gateway, _ testbed.Object) {
+			g.Config["apps"].(testbed.Object)["tls"] = testbed.Object{"certificates": testbed.Object{"load_files": []testbed.Object{
+				{"certificate": certs.Certificate, "key": certs.Key},
+				{"certificate": ending.Certificate, "key": ending.Key},
+			}}}
 		}},
 		{name: "no TLS", check: "tls", want: []string{"does not speak TLS"}, edit: func(_ *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			instance(dsapp)["url"] = strings.Replace(plain.URL, "http", "https", 1)

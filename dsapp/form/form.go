@@ -31,9 +31,26 @@ type Rule struct {
 	Min, Max int
 	// Characters are the allowed characters.
 	Characters Characters
+	// Values are the only allowed texts, if there are any.
+	Values []string
+	// Condition says what else is asked of a text, in words that follow "must have"; empty if
+	// nothing is.
+	Condition string
+	// pattern is a regular expression for the whole text, if it says more than Characters. It
+	// may allow what further refuses only as far as Condition tells it.
+	pattern string
 	// further checks a text whose length and characters are right. It returns what is
 	// wrong, or the empty string. It may be nil.
 	further func(string) string
+}
+
+// Pattern returns a regular expression for the whole text, in the syntax of JSON Schema. It
+// says nothing about the length.
+func (r Rule) Pattern() string {
+	if r.pattern != "" {
+		return r.pattern
+	}
+	return "^" + r.Characters.Pattern + "*$"
 }
 
 // Parse returns s as a value of type T. If s does not comply with the rule of T, the error

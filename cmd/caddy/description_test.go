@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -87,6 +88,24 @@ func TestExamplesOfDescription(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Every curl command of docs/services.md works with the sandbox as it stands: the request is
+// well-formed.
+func TestCommandsOfServices(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/services.md")
+	require.NoError(t, err)
+	commands := regexp.MustCompile("(?s)```sh\n(curl .*?)```").FindAllStringSubmatch(string(page), -1)
+	assert.Len(t, commands, 31)
+	g, authority := startSandbox(t)
+	for _, c := range commands {
+		shell := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(c[1], "curl ", "curl -sS --write-out ' %{http_code}' ", 1))
+		shell.Env = append(testbed.Environment(t.TempDir()), "CA="+authority, "GATEWAY="+g.URL)
+		out, err := shell.CombinedOutput()
+		require.NoError(t, err, string(out))
+		assert.Regexp(t, `STAT_.* 200$`, string(out), c[1])
 	}
 }
 

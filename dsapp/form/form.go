@@ -44,6 +44,25 @@ type Rule struct {
 	further func(string) string
 }
 
+// Describe returns the rule in words, such as "1 to 22 characters; must consist of A-Z, a-z,
+// 0-9 and '-'".
+func (r Rule) Describe() string {
+	if r.Values != nil {
+		return strings.Join(r.Values, " or ")
+	}
+	text := fmt.Sprintf("%d to %d characters", r.Min, r.Max)
+	if r.Min == 0 {
+		text = fmt.Sprintf("up to %d characters", r.Max)
+	}
+	if r.Characters.problem != "" {
+		text += "; " + r.Characters.problem
+	}
+	if r.Condition != "" {
+		text += "; must have " + r.Condition
+	}
+	return text
+}
+
 // Pattern returns a regular expression for the whole text, in the syntax of JSON Schema. It
 // says nothing about the length.
 func (r Rule) Pattern() string {

@@ -119,7 +119,7 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read.Write(p[:n])
-	if err == io.EOF && !b.compared { //nolint:errorlint // readers return it as it is
+	if err == io.EOF && !b.compared {
 		b.compared = true
 		if _, seen := compared.LoadOrStore(callKind(b.request, b.response, b.read.Bytes()), nil); seen {
 			return n, err

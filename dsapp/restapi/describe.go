@@ -189,7 +189,7 @@ func describe(o gateway.Operation) Description {
 		d := Description{
 			FlowLogin, "Retrieves a login that waits for the phone.",
 			"The first application and device that retrieve a request own it. The message is encrypted for the device; the user must see what it says before approving it. After the call, the phone completes or cancels the request.",
-			[]Refusal{{"STAT_NOT_FOUND", "There is no such request, it expired, or it was retrieved before, also by the same phone.", thenGone}},
+			[]Refusal{{"STAT_NOT_FOUND", "There is no such request, it is for another device, it expired, or it was retrieved before, also by the same phone.", thenGone}},
 		}
 		if o == gateway.OpRetrieveSignature {
 			d.Flow, d.Purpose = FlowSignature, "Retrieves a transaction that waits for a signature by the phone."

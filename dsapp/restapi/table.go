@@ -76,7 +76,7 @@ func provisioning() []Service {
 			required("password", staticPasswordMeaning, func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
 		}, []outputMember[gateway.RegisterOfflineResult]{
 			stringMember("registrationIdentifier", identifierMeaning, func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
-			stringMember("activationMessageImage", Meaning{"Activation Message 1 for an image, in hexadecimal digits.", "BBED4D1C"}, func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
+			stringMember("activationMessageImage", Meaning{"Activation Message 1 for an image, in up to 4234 hexadecimal digits.", "BBED4D1C"}, func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
 		}),
 
 		generateEphemeralKey(Service{Path: "/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey", Version: V2, Classes: frontEnd}, "registrationIdentifier"),

@@ -46,9 +46,9 @@ values belong to nobody, so that they are refused. Real values come from here:
 |---|---|
 | ` + "`registrationIdentifier`" + `, activation password | the answer of ` + "`DSAPPSRPRegister`" + ` |
 | ` + "`clientEphemeralPublicKey`, `clientEvidenceMessage`" + ` | an SRP client: a phone, or ` + "`caddy dsapp phone activate`" + ` |
-| ` + "`deviceCode`, `signature`, `response`, `derivationCode`" + `, wrapped keys and notification IDs | the device; in the sandbox ` + "`caddy dsapp phone`" + `, which shows each value that it sends |
+| ` + "`deviceCode`, `signature`, `response`, `derivationCode`" + `, wrapped keys and notification IDs | the device; in the sandbox ` + "`caddy dsapp phone`" + `, which shows what it sends; ` + "`--json`" + ` prints all values in full, and with ` + "`--prepare`" + ` the last call is printed instead of sent |
 | ` + "`serialNumber`, `digipassInstanceID`" + ` | the last line of ` + "`caddy dsapp phone activate`" + ` |
-| ` + "`challengeKey`, `requestKey`" + ` | the push notification or image of a request, such as that of ` + "`caddy dsapp sandbox request-signature`" + ` |
+| ` + "`challengeKey`, `requestKey`" + ` | the push notification or image of a request, such as that of ` + "`caddy dsapp sandbox request-signature`" + `; the sandbox lists the notifications at the address that it prints last. An image of a login is for the phone that was activated last |
 
 `
 

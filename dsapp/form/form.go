@@ -36,8 +36,8 @@ type Rule struct {
 	// Condition says what else is asked of a text, in words that follow "must have"; empty if
 	// nothing is.
 	Condition string
-	// pattern is a regular expression for the whole text, if it says more than Characters. It
-	// may allow what further refuses only as far as Condition tells it.
+	// pattern is a regular expression for the whole text, if it says more than Characters. A
+	// limit in bytes, which no pattern can express, is in Condition only.
 	pattern string
 	// further checks a text whose length and characters are right. It returns what is
 	// wrong, or the empty string. It may be nil.

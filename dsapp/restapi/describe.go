@@ -329,12 +329,12 @@ func (a Answer) Example() (codes gateway.ResultCodes, description string) {
 // POST can get.
 func (s *Service) Answers() []Answer {
 	return slices.DeleteFunc(Answers(), func(a Answer) bool {
-		usesNothing := s.quota == localCalls
+		local := s.quota == localCalls
 		switch a.HTTPStatus {
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return usesNothing
+			return local
 		}
-		return a.Elsewhere || a.Outcome == Refused && usesNothing
+		return a.Elsewhere || a.Outcome == Refused && local
 	})
 }
 

@@ -121,7 +121,7 @@ func writeService(b *strings.Builder, s *restapi.Service) error {
 			if m.Required {
 				required = "required"
 			}
-			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", m.Name, required, m.Rule.Describe(), m.Text)
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", m.Name, required, ruleOf(m).Describe(), m.Text)
 		}
 		b.WriteString("\n")
 	}

@@ -213,9 +213,13 @@ func labelValues(t *testing.T) map[string][]string {
 			codes = append(codes, strconv.Itoa(code))
 		}
 	}
+	statuses := []string{labelNone, labelOther}
+	for _, s := range restapi.Statuses() {
+		statuses = append(statuses, s.Name)
+	}
 	return map[string][]string{
 		"requests_total code":                       codes,
-		"requests_total status":                     append(restapi.Statuses(), labelNone, labelOther),
+		"requests_total status":                     statuses,
 		"limit_hits_total limit":                    constants(t, "../dsapp/restapi", "Limit"),
 		"exchange_steps_total step":                 constants(t, "../dsapp/activation", "Step"),
 		"exchange_steps_total outcome":              constants(t, "../dsapp/activation", "StepOutcome"),

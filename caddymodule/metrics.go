@@ -72,7 +72,7 @@ type metricSet struct {
 func newMetricSet() *metricSet {
 	m := &metricSet{statuses: make(map[string]struct{})}
 	for _, status := range restapi.Statuses() {
-		m.statuses[status] = struct{}{}
+		m.statuses[status.Name] = struct{}{}
 	}
 	m.requests = m.counters("requests_total", "Requests, by service, HTTP status code and status.", "service", "code", "status")
 	m.requestDuration = m.histograms("request_duration_seconds", "Time from the end of a request's header to the end of its answer.", requestBuckets, "service")

@@ -24,6 +24,7 @@ func init() {
 	caddymodule.AddSubcommand(newKeysCommand)
 	caddymodule.AddSubcommand(newCheckConfigCommand)
 	caddymodule.AddSubcommand(newStoreCommand)
+	caddymodule.AddSubcommand(newOpenAPICommand)
 }
 
 func newRegistrationsCommand() *cobra.Command {

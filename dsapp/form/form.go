@@ -31,9 +31,45 @@ type Rule struct {
 	Min, Max int
 	// Characters are the allowed characters.
 	Characters Characters
+	// Values are the only allowed texts, if there are any.
+	Values []string
+	// Condition says what else is asked of a text, in words that follow "must have"; empty if
+	// nothing is.
+	Condition string
+	// pattern is a regular expression for the whole text, if it says more than Characters. A
+	// limit in bytes, which no pattern can express, is in Condition only.
+	pattern string
 	// further checks a text whose length and characters are right. It returns what is
 	// wrong, or the empty string. It may be nil.
 	further func(string) string
+}
+
+// Describe returns the rule in words, such as "1 to 22 characters; must consist of A-Z, a-z,
+// 0-9 and '-'".
+func (r Rule) Describe() string {
+	if r.Values != nil {
+		return strings.Join(r.Values, " or ")
+	}
+	text := fmt.Sprintf("%d to %d characters", r.Min, r.Max)
+	if r.Min == 0 {
+		text = fmt.Sprintf("up to %d characters", r.Max)
+	}
+	if r.Characters.problem != "" {
+		text += "; " + r.Characters.problem
+	}
+	if r.Condition != "" {
+		text += "; must have " + r.Condition
+	}
+	return text
+}
+
+// Pattern returns a regular expression for the whole text, in the syntax of JSON Schema. It
+// says nothing about the length.
+func (r Rule) Pattern() string {
+	if r.pattern != "" {
+		return r.pattern
+	}
+	return "^" + r.Characters.Pattern + "*$"
 }
 
 // Parse returns s as a value of type T. If s does not comply with the rule of T, the error

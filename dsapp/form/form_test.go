@@ -2,6 +2,7 @@ package form
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -198,31 +199,41 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// A text that Parse accepts matches the pattern and the length of its rule. A problem does not
-// contain the text.
+// rules has the rule of each type.
+var rules = map[string]Rule{
+	"identifier": Identifier("").Rule(), "serial number": SerialNumber("").Rule(), "key": Key("").Rule(), "plain key": PlainKey("").Rule(),
+	"user": UserID("").Rule(), "domain": Domain("").Rule(), "registered user": RegisteredUser("").Rule(), "registered domain": RegisteredDomain("").Rule(),
+	"static password": StaticPassword("").Rule(), "password": Password("").Rule(), "license type": LicenseType("").Rule(),
+	"client public": ClientPublic("").Rule(), "client evidence": ClientEvidence("").Rule(), "device code": DeviceCode("").Rule(),
+	"description": Description("").Rule(), "signature": Signature("").Rule(), "response": Response("").Rule(), "derivation code": DerivationCode("").Rule(),
+	"notification id": NotificationID("").Rule(), "activation message": ActivationMessage("").Rule(),
+	"instance message": InstanceActivationMessage("").Rule(), "request message": RequestMessage("").Rule(),
+	"activation code": ActivationCode("").Rule(), "event counter": EventCounter("").Rule(),
+}
+
+// Parse accepts exactly the texts in UTF-8 that the rule describes: with the length, the pattern, the
+// values and, for what can be stored, the number of bytes. A problem does not contain the text.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "e3wfISG9", "VDS1000120-1", strings.Repeat("aF", 40), "jane;doe", "a\x00", "\xff", "mdl"} {
+	for _, s := range []string{"", "e3wfISG9", "VDS1000120-1", strings.Repeat("aF", 40), "jane;doe", "a\x00", "\xff", "mdl", "a\n", strings.Repeat("g", 70), strings.Repeat("ü", 200)} {
 		f.Add(s)
 	}
-	rules := map[string]Rule{"identifier": Identifier("").Rule(), "key": Key("").Rule(), "user": UserID("").Rule(), "notification id": NotificationID("").Rule()}
 	patterns := map[string]*regexp.Regexp{}
 	for name, r := range rules {
 		// The pattern is written for JSON Schema.
-		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(r.Characters.Pattern, `\x{$1}`)
-		patterns[name] = regexp.MustCompile("^(" + pattern + ")*$")
+		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(r.Pattern(), `\x{$1}`)
+		patterns[name] = regexp.MustCompile(pattern)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for name, parse := range problems {
-			problem := parse(s)
+			problem, r := parse(s), rules[name]
 			if len(s) > 20 && strings.Contains(problem, s) {
 				t.Errorf("%s: the problem %q contains the text", name, problem)
 			}
-			r, known := rules[name]
-			if !known || problem != "" {
-				continue
-			}
-			if n := utf8.RuneCountInString(s); n < r.Min || n > r.Max || !patterns[name].MatchString(s) {
-				t.Errorf("%s: %q is accepted", name, s)
+			n := utf8.RuneCountInString(s)
+			described := utf8.ValidString(s) && n >= r.Min && n <= r.Max && patterns[name].MatchString(s) &&
+				(r.Values == nil || slices.Contains(r.Values, s)) && (!strings.HasPrefix(name, "registered") || len(s) <= MaxStoredText)
+			if described != (problem == "") {
+				t.Errorf("%s: %q is described: %t, problem %q", name, s, described, problem)
 			}
 		}
 	})

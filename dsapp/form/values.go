@@ -2,6 +2,7 @@ package form
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -31,12 +32,17 @@ const (
 
 // Rule is the rule of PlainKey, or an even number of hex digits, 32 to 1024.
 func (Key) Rule() Rule {
-	return Rule{Min: 1, Max: maxWrapped, Characters: alphanumeric, further: func(s string) string {
-		if len(s) <= maxPlain || Key(s).Wrapped() {
-			return ""
-		}
-		return fmt.Sprintf("must be 1 to %d characters of A-Z, a-z and 0-9, or an even number of hex digits, at least %d", maxPlain, minWrapped)
-	}}
+	return Rule{
+		Min: 1, Max: maxWrapped, Characters: alphanumeric,
+		Condition: fmt.Sprintf("at most %d characters, unless it is an even number of hexadecimal digits", maxPlain),
+		pattern:   fmt.Sprintf("^(%s{1,%d}|(%s{2})+)$", alphanumeric.Pattern, maxPlain, hexadecimal.Pattern),
+		further: func(s string) string {
+			if len(s) <= maxPlain || Key(s).Wrapped() {
+				return ""
+			}
+			return fmt.Sprintf("must be 1 to %d characters of A-Z, a-z and 0-9, or an even number of hex digits, at least %d", maxPlain, minWrapped)
+		},
+	}
 }
 
 // Wrapped reports whether the key is wrapped: an even number of hex digits, at least 32.
@@ -83,6 +89,8 @@ func (RegisteredUser) Rule() Rule { return storable(UserID("").Rule()) }
 func (RegisteredDomain) Rule() Rule { return storable(Domain("").Rule()) }
 
 func storable(r Rule) Rule {
+	r.Condition = fmt.Sprintf("no semicolon and at most %d bytes in UTF-8", MaxStoredText)
+	r.pattern = "^[^" + ImageSeparator + strings.TrimPrefix(text.Pattern, "[^") + "*$"
 	r.further = StoredTextProblem
 	return r
 }
@@ -135,8 +143,9 @@ const (
 
 // Rule is one of the licence types.
 func (LicenseType) Rule() Rule {
-	return Rule{Min: 1, Max: 16, Characters: lowercase, further: func(s string) string {
-		if t := LicenseType(s); t == LicenseMDL || t == LicenseStandard {
+	values := []string{string(LicenseMDL), string(LicenseStandard)}
+	return Rule{Min: 1, Max: 16, Characters: lowercase, Values: values, further: func(s string) string {
+		if slices.Contains(values, s) {
 			return ""
 		}
 		return fmt.Sprintf("must be %q or %q", LicenseMDL, LicenseStandard)
@@ -217,12 +226,16 @@ func (RequestMessage) Rule() Rule { return hexBytes(16 << 10) }
 
 // hexBytes returns the rule of bytes in hex, at least one, at most longest digits.
 func hexBytes(longest int) Rule {
-	return Rule{Min: 1, Max: longest, Characters: hexadecimal, further: func(s string) string {
-		if len(s)%2 == 0 {
-			return ""
-		}
-		return "must be an even number of hex digits, at least 2"
-	}}
+	return Rule{
+		Min: 1, Max: longest, Characters: hexadecimal,
+		Condition: "an even number of digits", pattern: "^(" + hexadecimal.Pattern + "{2})*$",
+		further: func(s string) string {
+			if len(s)%2 == 0 {
+				return ""
+			}
+			return "must be an even number of hex digits, at least 2"
+		},
+	}
 }
 
 // ActivationCode is the code that activates a standard licence.

@@ -115,14 +115,14 @@ func TestAnswersAreAsDeclared(t *testing.T) {
 		for _, standard := range []bool{false, true} {
 			g := newTestServer(t, nil, nil)
 			g.ops.standard = standard
-			got := g.call(s.path, keyFor(s), bodies[s.path])
+			got := g.call(s.Path, keyFor(s), bodies[s.Path])
 			wantHeaders(t, got)
 			var whole map[string]json.RawMessage
 			if err := json.Unmarshal([]byte(got.body), &whole); err != nil {
 				t.Fatal(err)
 			}
 			data := whole
-			if s.version == v1 {
+			if s.Version == V1 {
 				delete(data, "errorCode")
 				delete(data, "errorMessage")
 			} else {
@@ -133,37 +133,37 @@ func TestAnswersAreAsDeclared(t *testing.T) {
 					}
 				}
 			}
-			wantMembers(t, s.path, data, s.results)
+			wantMembers(t, s.Path, data, s.Results)
 		}
 	}
 }
 
-func wantMembers(t *testing.T, where string, data map[string]json.RawMessage, declared []resultMember) {
+func wantMembers(t *testing.T, where string, data map[string]json.RawMessage, declared []Result) {
 	t.Helper()
 	for _, m := range declared {
-		raw, ok := data[m.name]
+		raw, ok := data[m.Name]
 		if !ok {
-			if !m.optional {
-				t.Errorf("%s: %s is missing", where, m.name)
+			if !m.Optional {
+				t.Errorf("%s: %s is missing", where, m.Name)
 			}
 			continue
 		}
-		delete(data, m.name)
+		delete(data, m.Name)
 		var err error
-		switch m.kind {
-		case kindString:
+		switch m.Kind {
+		case KindString:
 			err = json.Unmarshal(raw, new(string))
-		case kindInteger:
+		case KindInteger:
 			err = json.Unmarshal(raw, new(int64))
-		case kindTime:
+		case KindTime:
 			err = json.Unmarshal(raw, new(time.Time))
-		case kindObject:
+		case KindObject:
 			var nested map[string]json.RawMessage
 			err = json.Unmarshal(raw, &nested)
-			wantMembers(t, where+" "+m.name, nested, m.members)
+			wantMembers(t, where+" "+m.Name, nested, m.Members)
 		}
 		if err != nil {
-			t.Errorf("%s: %s: %v", where, m.name, err)
+			t.Errorf("%s: %s: %v", where, m.Name, err)
 		}
 	}
 	for name := range data {

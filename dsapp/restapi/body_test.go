@@ -58,7 +58,7 @@ func newSlowServer(t *testing.T, wrap func(*Handler) http.HandlerFunc) (*testSer
 
 func wantTooSlow(t *testing.T, g *testServer, got reply) {
 	t.Helper()
-	wantFailure(t, got, v2, 408, "STAT_INVPARAM", -2, -1)
+	wantFailure(t, got, V2, 408, "STAT_INVPARAM", -2, -1)
 	if !strings.Contains(got.body, `"errorDescription":"body did not arrive in time"`) {
 		t.Errorf("body is %s", got.body)
 	}
@@ -332,17 +332,17 @@ func TestBodyIsReadLast(t *testing.T) {
 			"media type":  {keyFor(s), func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, Limits{}, 415},
 			"too large":   {keyFor(s), func(r *http.Request) { r.ContentLength = maxBodySize + 1 }, Limits{}, 413},
 		} {
-			if name == "wrong class" && len(s.classes) > 1 || name == "media type" && s.bodyOptional {
+			if name == "wrong class" && len(s.Classes) > 1 || name == "media type" && s.BodyOptional {
 				continue
 			}
 			g := newTestServer(t, func(config *Config) { config.Limits, config.MaxBodySize = c.limits, maxBodySize }, nil)
-			r := newRequest(s.path, c.key, "")
+			r := newRequest(s.Path, c.key, "")
 			r.Body, r.ContentLength = forbiddenBody{t}, 10
 			if c.edit != nil {
 				c.edit(r)
 			}
 			if got := g.do(r); got.status != c.status {
-				t.Errorf("%s, %s: status is %d, want %d", s.path, name, got.status, c.status)
+				t.Errorf("%s, %s: status is %d, want %d", s.Path, name, got.status, c.status)
 			}
 		}
 	}

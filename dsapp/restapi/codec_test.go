@@ -33,7 +33,7 @@ func FuzzDecodeBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		members, err := decodeObject(body)
 		if err != nil {
-			if _, ok := descriptionOf(&service{}, err); !ok {
+			if _, ok := descriptionOf(&Service{}, err); !ok {
 				t.Fatalf("error %v has no description", err)
 			}
 			return
@@ -160,7 +160,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 			Result           data                `json:"result"`
 			ErrorDescription string              `json:"errorDescription"`
 		}
-		unmarshal(t, encode(v2, codes, result, description), &second)
+		unmarshal(t, encode(V2, codes, result, description), &second)
 		if second.ResultCodes != codes || second.Result != want || second.ErrorDescription != description {
 			t.Fatalf("version 2 decodes to %+v", second)
 		}
@@ -170,7 +170,7 @@ func TestEncodeRoundTrip(t *testing.T) {
 			ErrorDescription string `json:"errorDescription"`
 			data
 		}
-		unmarshal(t, encode(v1, codes, result, description), &first)
+		unmarshal(t, encode(V1, codes, result, description), &first)
 		if first.ErrorCode != codes.ReturnCode || first.ErrorMessage != codes.StatusCodeEnum || first.data != want || first.ErrorDescription != description {
 			t.Fatalf("version 1 decodes to %+v", first)
 		}
@@ -193,16 +193,16 @@ func TestEncodeShapes(t *testing.T) {
 	t.Parallel()
 	codes := failure("STAT_X", 7)
 	for _, c := range []struct {
-		v           version
+		v           Version
 		result      []field
 		description string
 		want        string
 	}{
-		{v2, nil, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7}}`},
-		{v2, nil, "d", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"errorDescription":"d"}`},
-		{v2, []field{{"a", "<&>"}}, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"result":{"a":"<&>"}}`},
-		{v1, nil, "", `{"errorCode":-1,"errorMessage":"STAT_X"}`},
-		{v1, []field{{"a", "ü"}}, "d", `{"errorCode":-1,"errorMessage":"STAT_X","a":"ü","errorDescription":"d"}`},
+		{V2, nil, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7}}`},
+		{V2, nil, "d", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"errorDescription":"d"}`},
+		{V2, []field{{"a", "<&>"}}, "", `{"resultCodes":{"returnCodeEnum":"RET_FAILURE","statusCodeEnum":"STAT_X","returnCode":-1,"statusCode":7},"result":{"a":"<&>"}}`},
+		{V1, nil, "", `{"errorCode":-1,"errorMessage":"STAT_X"}`},
+		{V1, []field{{"a", "ü"}}, "d", `{"errorCode":-1,"errorMessage":"STAT_X","a":"ü","errorDescription":"d"}`},
 	} {
 		if got := string(encode(c.v, codes, c.result, c.description)); got != c.want {
 			t.Errorf("encoded %s, want %s", got, c.want)
@@ -218,7 +218,7 @@ func BenchmarkCodec(b *testing.B) {
 		if _, err := decodeObject(body); err != nil {
 			b.Fatal(err)
 		}
-		encode(v2, responseFor(Success).codes, result, "")
+		encode(V2, responseFor(Success).codes, result, "")
 	}
 }
 

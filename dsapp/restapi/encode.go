@@ -14,22 +14,23 @@ type field struct {
 	value any
 }
 
-// version is a version of the REST interface. It determines the structure of answers.
-type version string
+// Version is a version of the REST interface. It determines the structure of answers.
+type Version string
 
+// The versions.
 const (
-	v1 version = "v1"
-	v2 version = "v2"
+	V1 Version = "v1"
+	V2 Version = "v2"
 )
 
 // encode returns the body of an answer. In version 2 it has the members resultCodes and,
 // if there are fields, result. In version 1 the fields are members of the answer itself,
 // beside the return code as errorCode and the name of the status as errorMessage. In
 // both, errorDescription is a member of the outermost object.
-func encode(v version, codes gateway.ResultCodes, result []field, description string) []byte {
+func encode(v Version, codes gateway.ResultCodes, result []field, description string) []byte {
 	var fields []field
 	switch v {
-	case v1:
+	case V1:
 		fields = append([]field{
 			{"errorCode", int64(codes.ReturnCode)},
 			{"errorMessage", codes.StatusCodeEnum},

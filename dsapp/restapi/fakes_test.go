@@ -210,8 +210,8 @@ const wrappedKey = "D2602CE39F8CC503d2602ce39f8cc503D2602CE39F8CC503"
 const evidence = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 
 // keyFor returns a key that may call the service.
-func keyFor(s service) string {
-	if s.classes[0] == apikey.BackEnd {
+func keyFor(s Service) string {
+	if s.Classes[0] == apikey.BackEnd {
 		return backKey
 	}
 	return frontKey

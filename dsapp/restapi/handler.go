@@ -176,7 +176,7 @@ type Config struct {
 // Handler answers requests for the services. It may be used concurrently.
 type Handler struct {
 	config   Config
-	services map[string]*service // by path
+	services map[string]*Service // by path
 	aliases  pathAliases
 	bodies   sync.Pool // of *bytes.Buffer
 }
@@ -216,10 +216,10 @@ func New(c Config) (*Handler, error) {
 		c.Logger = slog.Default()
 	}
 	services := table()
-	h := &Handler{config: c, services: make(map[string]*service), aliases: newPathAliases(services)}
+	h := &Handler{config: c, services: make(map[string]*Service), aliases: newPathAliases(services)}
 	h.bodies.New = func() any { return new(bytes.Buffer) }
 	for _, s := range services {
-		h.services[s.path] = &s
+		h.services[s.Path] = &s
 	}
 	return h, nil
 }
@@ -240,7 +240,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 		service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {},
 	}
 	if x.service != nil {
-		x.version = x.service.version
+		x.version = x.service.Version
 	}
 	if x.answerPreflight() {
 		return nil
@@ -284,8 +284,8 @@ type request struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	began   time.Time
-	service *service // nil if the path is that of no service
-	version version
+	service *Service // nil if the path is that of no service
+	version Version
 	address netip.Addr
 	source  ratelimit.Source // of the address
 	key     apikey.Key
@@ -344,7 +344,7 @@ func (x *request) serviceName() string {
 	if x.service == nil {
 		return ""
 	}
-	return x.service.name()
+	return x.service.Name()
 }
 
 // backEnd reports whether the request has a back-end key that is accepted from the
@@ -382,7 +382,7 @@ func (x *request) call() answer {
 // prepare checks a request for a service. It returns the function that carries it out,
 // or false and the answer if the request is refused.
 func (x *request) prepare() (do run, a answer, ok bool) {
-	if !slices.Contains(x.service.classes, x.key.Class) {
+	if !slices.Contains(x.service.Classes, x.key.Class) {
 		return nil, newAnswer(Forbidden), false
 	}
 	if x.r.Method != http.MethodPost {
@@ -396,7 +396,7 @@ func (x *request) prepare() (do run, a answer, ok bool) {
 	}
 	var members map[string]any
 	var err error
-	if body.Len() > 0 || !x.service.bodyOptional {
+	if body.Len() > 0 || !x.service.BodyOptional {
 		members, err = decodeObject(body.Bytes())
 	}
 	if err == nil {
@@ -545,7 +545,7 @@ func (h *Handler) recycle(body *bytes.Buffer) {
 
 // read checks the media type and reads the body of a request.
 func (x *request) read(body *bytes.Buffer) (answer, bool) {
-	optional := x.service.bodyOptional
+	optional := x.service.BodyOptional
 	// Whether an optional body is empty is known only after reading it.
 	if !optional && !isJSON(x.r.Header) {
 		return newAnswer(UnsupportedMedia), false
@@ -628,13 +628,13 @@ func (x *request) observe(a answer) {
 
 // versionOf returns the version in which requests for a path that is no service are
 // answered: version 1 below the four prefixes of its services, else version 2.
-func versionOf(path string) version {
+func versionOf(path string) Version {
 	for _, prefix := range []string{"activation", "auth", "push", "notification"} {
 		if rest, ok := strings.CutPrefix(path, "/rest/"+prefix); ok && (rest == "" || rest[0] == '/') {
-			return v1
+			return V1
 		}
 	}
-	return v2
+	return V2
 }
 
 // statusName returns s if it has the form of a status name, else an empty string, so

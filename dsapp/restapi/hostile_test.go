@@ -219,7 +219,7 @@ type decodedAnswer struct {
 
 // readAnswer decodes an answer. It fails the test unless the answer has exactly the
 // members of its version.
-func readAnswer(tb testing.TB, v version, body []byte) decodedAnswer {
+func readAnswer(tb testing.TB, v Version, body []byte) decodedAnswer {
 	tb.Helper()
 	var a decodedAnswer
 	var whole map[string]json.RawMessage
@@ -236,7 +236,7 @@ func readAnswer(tb testing.TB, v version, body []byte) decodedAnswer {
 	if _, a.hasDescription = whole["errorDescription"]; a.hasDescription {
 		take(whole, "errorDescription", &a.description)
 	}
-	if v == v1 {
+	if v == V1 {
 		take(whole, "errorCode", &a.returnCode)
 		take(whole, "errorMessage", &a.status)
 		a.result = whole
@@ -397,7 +397,7 @@ func FuzzAuthorization(f *testing.F) {
 		case status == 401 && (w.Body.String() != refused.Body.String() || fmt.Sprint(w.Header()) != fmt.Sprint(refused.Header())):
 			t.Fatalf("%q: answer %v %s, want %v %s", header, w.Header(), w.Body, refused.Header(), refused.Body)
 		}
-		readAnswer(t, v2, w.Body.Bytes())
+		readAnswer(t, V2, w.Body.Bytes())
 	})
 }
 
@@ -474,7 +474,7 @@ func FuzzMediaType(f *testing.F) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		accepted := ops.calls > calls
-		readAnswer(t, v2, w.Body.Bytes())
+		readAnswer(t, V2, w.Body.Bytes())
 		if status := map[bool]int{true: 200, false: 415}[accepted]; w.Code != status {
 			t.Fatalf("status %d, accepted: %t", w.Code, accepted)
 		}

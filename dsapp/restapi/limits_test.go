@@ -52,31 +52,31 @@ func TestLimits(t *testing.T) {
 			f.over, f.after, f.counted = true, 1500*time.Millisecond, nil
 			defer func() { f.over = false }()
 			calls := g.ops.calls
-			got := g.call(s.path, keyFor(s), bodies[s.path])
+			got := g.call(s.Path, keyFor(s), bodies[s.Path])
 			if !counted {
 				if got.status != http.StatusOK {
-					t.Errorf("%s: answer is %+v", s.path, got)
+					t.Errorf("%s: answer is %+v", s.Path, got)
 				}
 				return
 			}
-			wantFailure(t, got, s.version, 429, "STAT_ERROR", -1, -1)
+			wantFailure(t, got, s.Version, 429, "STAT_ERROR", -1, -1)
 			name := map[*fakeLimiter]Limit{
 				&failed: LimitFailedKeys, &exchanged: LimitExchanges, &proved: LimitExchanges, &registered: LimitRegistrations, &called: LimitCalls,
 			}[f]
 			if got.header.Get("Retry-After") != "2" || g.ops.calls != calls || g.last().Outcome != Limited || g.last().Limit != name {
-				t.Errorf("%s: answer is %+v, limit %q", s.path, got, g.last().Limit)
+				t.Errorf("%s: answer is %+v, limit %q", s.Path, got, g.last().Limit)
 			}
 			if f != &failed && !slices.Equal(f.counted, []string{source}) {
-				t.Errorf("%s: counted %q, want %q", s.path, f.counted, source)
+				t.Errorf("%s: counted %q, want %q", s.Path, f.counted, source)
 			}
 		}
-		limit(&exchanged, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateEphemeralKey)
-		limit(&proved, "2001:db8:0:1::/64", s.operation == gateway.OpGenerateActivationData)
-		limit(&registered, "bank-site", s.operation == gateway.OpRegisterActivation || s.operation == gateway.OpRegisterOffline)
-		limit(&called, "2001:db8:0:1::/64", s.quota == calls || s.operation == gateway.OpServerTime)
+		limit(&exchanged, "2001:db8:0:1::/64", s.Operation == gateway.OpGenerateEphemeralKey)
+		limit(&proved, "2001:db8:0:1::/64", s.Operation == gateway.OpGenerateActivationData)
+		limit(&registered, "bank-site", s.Operation == gateway.OpRegisterActivation || s.Operation == gateway.OpRegisterOffline)
+		limit(&called, "2001:db8:0:1::/64", s.quota == calls || s.Operation == gateway.OpServerTime)
 		limit(&failed, "2001:db8:0:1::/64", true)
 		if len(failed.counted) != 0 {
-			t.Errorf("%s: a right key was counted as failed", s.path)
+			t.Errorf("%s: a right key was counted as failed", s.Path)
 		}
 		// A refused request counts, but not towards the limit of the service.
 		for _, refused := range []struct {
@@ -85,40 +85,40 @@ func TestLimits(t *testing.T) {
 			edit   func(*http.Request)
 		}{
 			{400, "not JSON", func(*http.Request) {}},
-			{405, bodies[s.path], func(r *http.Request) { r.Method = http.MethodPut }},
+			{405, bodies[s.Path], func(r *http.Request) { r.Method = http.MethodPut }},
 			{413, strings.Repeat(" ", DefaultMaxBodySize+1), func(*http.Request) {}},
 			{415, "{}", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }},
 			{404, "{}", func(r *http.Request) { r.URL.Path += "/x" }},
 			{404, "{}", func(r *http.Request) { r.URL.Path += "/." }},
 		} {
 			exchanged.counted, proved.counted, registered.counted, called.counted = nil, nil, nil, nil
-			if got := g.call(s.path, keyFor(s), refused.body, refused.edit); got.status != refused.status {
-				t.Errorf("%s: answer is %+v, want status %d", s.path, got, refused.status)
+			if got := g.call(s.Path, keyFor(s), refused.body, refused.edit); got.status != refused.status {
+				t.Errorf("%s: answer is %+v, want status %d", s.Path, got, refused.status)
 			}
 			wantCalled, wantRegistered := []string{"2001:db8:0:1::/64"}, []string(nil)
 			if keyFor(s) == backKey {
 				wantCalled, wantRegistered = nil, []string{"bank-site"}
 			}
 			if !slices.Equal(called.counted, wantCalled) || !slices.Equal(registered.counted, wantRegistered) || len(exchanged.counted)+len(proved.counted) != 0 {
-				t.Errorf("%s with status %d: counted %q and %q", s.path, refused.status, called.counted, registered.counted)
+				t.Errorf("%s with status %d: counted %q and %q", s.Path, refused.status, called.counted, registered.counted)
 			}
 			called.over, registered.over = true, true
-			if got := g.call(s.path, keyFor(s), refused.body, refused.edit); got.status != 429 {
-				t.Errorf("%s: answer is %+v, want 429 for %d", s.path, got, refused.status)
+			if got := g.call(s.Path, keyFor(s), refused.body, refused.edit); got.status != 429 {
+				t.Errorf("%s: answer is %+v, want 429 for %d", s.Path, got, refused.status)
 			}
 			called.over, registered.over = false, false
 		}
-		g.call(s.path, "EXAMPLE-WRONG-KEY", bodies[s.path])
-		g.call(s.path, "", bodies[s.path])
+		g.call(s.Path, "EXAMPLE-WRONG-KEY", bodies[s.Path])
+		g.call(s.Path, "", bodies[s.Path])
 		// A request without a key does not count.
 		if want := []string{"2001:db8:0:1::/64"}; !slices.Equal(failed.counted, want) {
-			t.Errorf("%s: counted %q, want %q", s.path, failed.counted, want)
+			t.Errorf("%s: counted %q, want %q", s.Path, failed.counted, want)
 		}
 		// Calls of back ends that complete activations do not count.
-		if s.quota == calls && slices.Contains(s.classes, apikey.BackEnd) {
+		if s.quota == calls && slices.Contains(s.Classes, apikey.BackEnd) {
 			called.over, called.counted = true, nil
-			if got := g.call(s.path, backKey, bodies[s.path]); got.status != http.StatusOK || len(called.counted) != 0 {
-				t.Errorf("%s with a back-end key: answer is %+v, counted %q", s.path, got, called.counted)
+			if got := g.call(s.Path, backKey, bodies[s.Path]); got.status != http.StatusOK || len(called.counted) != 0 {
+				t.Errorf("%s with a back-end key: answer is %+v, counted %q", s.Path, got, called.counted)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 			}
 		}
 		got := call(loginPath)
-		wantFailure(t, got, v1, 429, "STAT_ERROR", -1, -1)
+		wantFailure(t, got, V1, 429, "STAT_ERROR", -1, -1)
 		if got.header.Get("Retry-After") != "1" {
 			t.Fatalf("Retry-After is %q", got.header.Get("Retry-After"))
 		}

@@ -74,7 +74,7 @@ func TestNextThatDoesNotHandle(t *testing.T) {
 			}
 		}
 	})
-	wantFailure(t, g.call("/rest/v2/provisioning/Unknown", frontKey, "x"), v2, 404, "STAT_NOT_FOUND", -13, -1)
+	wantFailure(t, g.call("/rest/v2/provisioning/Unknown", frontKey, "x"), V2, 404, "STAT_NOT_FOUND", -13, -1)
 	if want := (Observation{Application: "mobile-app", Outcome: NotFound, HTTPStatus: 404, Status: "STAT_NOT_FOUND"}); g.last() != want || len(g.observations) != 1 {
 		t.Errorf("observed %+v, want %+v once", g.observations, want)
 	}
@@ -84,10 +84,10 @@ func TestNextThatDoesNotHandle(t *testing.T) {
 func TestNotFoundShape(t *testing.T) {
 	t.Parallel()
 	g := newTestServer(t, nil, nil)
-	for path, v := range map[string]version{
-		"/rest/activation/Unknown": v1, "/rest/auth": v1, "/rest/push/": v1, "/rest/notification/x": v1,
-		"/rest/": v2, "/rest": v2, "/rest/v2": v2, "/rest/v3/x": v2, "/rest/authentication/x": v2, "/rest/pushed": v2,
-		"/rest/v2/": v2, "/rest/v2/provisioning/Unknown": v2, "/unknown": v2, "/": v2,
+	for path, v := range map[string]Version{
+		"/rest/activation/Unknown": V1, "/rest/auth": V1, "/rest/push/": V1, "/rest/notification/x": V1,
+		"/rest/": V2, "/rest": V2, "/rest/v2": V2, "/rest/v3/x": V2, "/rest/authentication/x": V2, "/rest/pushed": V2,
+		"/rest/v2/": V2, "/rest/v2/provisioning/Unknown": V2, "/unknown": V2, "/": V2,
 	} {
 		wantFailure(t, g.call(path, frontKey, "x"), v, 404, "STAT_NOT_FOUND", -13, -1)
 	}

@@ -31,14 +31,14 @@ func TestRequestsReachOperations(t *testing.T) {
 		gateway.OpUpdateNotificationID:   gateway.UpdateNotificationIDRequest{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000000-1", NotificationID: "0901C3E40F42B811"},
 	}
 	for _, s := range table() {
-		t.Run(s.path, func(t *testing.T) {
+		t.Run(s.Path, func(t *testing.T) {
 			t.Parallel()
 			g := newTestServer(t, nil, nil)
-			if got := g.call(s.path, keyFor(s), bodies[s.path]); got.status != http.StatusOK {
+			if got := g.call(s.Path, keyFor(s), bodies[s.Path]); got.status != http.StatusOK {
 				t.Fatalf("answer is %+v", got)
 			}
-			expected := want[s.operation]
-			if d, ok := expected.(gateway.AddDeviceRequest); ok && s.version == v1 {
+			expected := want[s.Operation]
+			if d, ok := expected.(gateway.AddDeviceRequest); ok && s.Version == V1 {
 				d.Description = ""
 				expected = d
 			}
@@ -49,7 +49,7 @@ func TestRequestsReachOperations(t *testing.T) {
 			if g.ops.caller.Application != application || !slices.Equal(g.authenticated, []string{application}) {
 				t.Errorf("caller is %q, authenticated %q, want %q", g.ops.caller.Application, g.authenticated, application)
 			}
-			if want := (Observation{Service: s.name(), Application: application, Outcome: Success, HTTPStatus: 200, Status: "STAT_SUCCESS"}); g.last() != want {
+			if want := (Observation{Service: s.Name(), Application: application, Outcome: Success, HTTPStatus: 200, Status: "STAT_SUCCESS"}); g.last() != want {
 				t.Errorf("observed %+v, want %+v", g.last(), want)
 			}
 		})

@@ -37,11 +37,11 @@ type pathAliases struct {
 // edge leads from a node of the tree to a child.
 type edge struct{ from, to int }
 
-func newPathAliases(services []service) pathAliases {
+func newPathAliases(services []Service) pathAliases {
 	d := pathAliases{edges: make(map[string][]edge), services: make([]bool, 1)}
 	for _, s := range services {
 		at := 0
-		for name := range strings.SplitSeq(foldCase(s.path[1:]), "/") {
+		for name := range strings.SplitSeq(foldCase(s.Path[1:]), "/") {
 			i := slices.IndexFunc(d.edges[name], func(e edge) bool { return e.from == at })
 			if i < 0 {
 				i = len(d.edges[name])

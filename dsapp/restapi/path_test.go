@@ -244,9 +244,9 @@ func FuzzPath(f *testing.F) {
 		}
 		w = httptest.NewRecorder()
 		h.ServeHTTP(w, request())
-		v := v2
+		v := V2
 		if regexp.MustCompile(`\A/rest/(activation|auth|push|notification)(/|\z)`).MatchString(u.Path) {
-			v = v1
+			v = V1
 		}
 		if a := readAnswer(t, v, w.Body.Bytes()); w.Code != http.StatusNotFound || a.status != "STAT_NOT_FOUND" || a.description != "unknown service" {
 			t.Fatalf("%q: answer %d %s", target, w.Code, w.Body)

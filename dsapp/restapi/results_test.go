@@ -214,7 +214,7 @@ func TestResultsRoundTrip(t *testing.T) {
 			}
 			whole := object{"errorCode": 0, "errorMessage": "STAT_SUCCESS"}
 			maps.Copy(whole, want)
-			if service.shape == v2 {
+			if service.shape == V2 {
 				whole = object{"resultCodes": object{"returnCodeEnum": "RET_SUCCESS", "statusCodeEnum": "STAT_SUCCESS", "returnCode": 0, "statusCode": 0}}
 				if len(want) > 0 {
 					whole["result"] = want

@@ -12,25 +12,44 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// service is one row of the table.
-type service struct {
-	// path is the complete path of the URL.
-	path string
-	// version is that of the answers. It follows from the path but for one service.
-	version version
-	// classes are the key classes that may call the service.
-	classes   []apikey.Class
-	operation gateway.Operation
-	quota     quota
-	// bodyOptional means that the body may be empty, and of any media type then.
-	bodyOptional bool
+// Service is one row of the table.
+type Service struct {
+	// Path is the complete path of the URL.
+	Path string
+	// Version is that of the answers. It follows from the path but for one service.
+	Version Version
+	// Classes are the key classes that may call the service.
+	Classes   []apikey.Class
+	Operation gateway.Operation
+	// Channel is how the key of a pending request reaches the phone; empty for other services.
+	Channel Channel
+	// BodyOptional means that the body may be empty, and of any media type then.
+	BodyOptional bool
+	// Deprecated means that a service of version 2 replaces this one.
+	Deprecated bool
 
-	members []member
-	results []resultMember
+	Description
+	Members []Member
+	// ExactlyOne are optional members of which a request has exactly one.
+	ExactlyOne []string
+	Results    []Result
+
+	quota quota
 	// prepare checks the members of a request and returns the function that carries it
 	// out.
 	prepare func(members map[string]any) (run, error)
 }
+
+// Channel is how the key of a pending request reaches a phone.
+type Channel string
+
+// The channels.
+const (
+	// Push is a push notification.
+	Push Channel = "push"
+	// Scan is an image that the phone scans.
+	Scan Channel = "scan"
+)
 
 // run carries out a checked request and returns the members of its answer.
 type run func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error)
@@ -64,62 +83,71 @@ func (q quota) usesServers(relayedExchange bool) bool {
 	}
 }
 
-// name returns the name of the service in logs and metrics.
-func (s *service) name() string {
-	return strings.TrimPrefix(strings.TrimPrefix(s.path, "/rest/"), "v2/")
+// Name returns the name of the service in logs and metrics.
+func (s *Service) Name() string {
+	return strings.TrimPrefix(strings.TrimPrefix(s.Path, "/rest/"), "v2/")
 }
 
 // maxMember is the length limit of the longest member, in characters.
 const maxMember = 1070
 
-// member describes one member of a request. All members are strings.
-type member struct {
-	name     string
-	required bool
-	rule     form.Rule
+// Meaning says what a member is for.
+type Meaning struct {
+	// Text is one or a few sentences.
+	Text string
+	// Example is a value; empty for a member that examples leave out.
+	Example string
+}
+
+// Member describes one member of a request. All members are strings.
+type Member struct {
+	Name     string
+	Required bool
+	Rule     form.Rule
+	Meaning
 }
 
 // value returns the member's value in a request, and whether the member is present. A
 // member that is null counts as missing.
-func (m *member) value(members map[string]any) (value string, present bool, err error) {
-	switch value := members[m.name].(type) {
+func (m *Member) value(members map[string]any) (value string, present bool, err error) {
+	switch value := members[m.Name].(type) {
 	case nil:
-		if m.required {
-			return "", false, &requestError{member: m.name, problem: "is missing"}
+		if m.Required {
+			return "", false, &requestError{member: m.Name, problem: "is missing"}
 		}
 		return "", false, nil
 	case string:
-		if m.required && value == "" {
-			return "", false, &requestError{member: m.name, problem: "must not be empty"}
+		if m.Required && value == "" {
+			return "", false, &requestError{member: m.Name, problem: "must not be empty"}
 		}
 		return value, true, nil
 	case overlong:
-		return "", false, &requestError{member: m.name, problem: m.rule.LengthProblem(maxMember + 1)}
+		return "", false, &requestError{member: m.Name, problem: m.Rule.LengthProblem(maxMember + 1)}
 	default:
-		return "", false, &requestError{member: m.name, problem: "must be a string"}
+		return "", false, &requestError{member: m.Name, problem: "must be a string"}
 	}
 }
 
 // checkSpelling returns an error if a member is missing while the request has an unknown
 // member with a similar name. As unknown members are ignored, a request with a misspelt
 // optional member would otherwise be carried out without it.
-func (s *service) checkSpelling(members map[string]any) error {
+func (s *Service) checkSpelling(members map[string]any) error {
 	var unknown []string // normalized names
 	for name := range members {
-		if !slices.ContainsFunc(s.members, func(m member) bool { return m.name == name }) {
+		if !slices.ContainsFunc(s.Members, func(m Member) bool { return m.Name == name }) {
 			unknown = append(unknown, normalizeName(name))
 		}
 	}
 	if unknown == nil {
 		return nil
 	}
-	for _, m := range s.members {
-		if _, present := members[m.name]; present {
+	for _, m := range s.Members {
+		if _, present := members[m.Name]; present {
 			continue
 		}
-		normalized := normalizeName(m.name)
+		normalized := normalizeName(m.Name)
 		if slices.ContainsFunc(unknown, func(name string) bool { return similar(name, normalized) }) {
-			return &requestError{member: m.name, problem: "must be spelt exactly like that"}
+			return &requestError{member: m.Name, problem: "must be spelt exactly like that"}
 		}
 	}
 	return nil
@@ -162,41 +190,43 @@ func similar(a, b string) bool {
 	return false
 }
 
-// kind is the type of a member of an answer.
-type kind string
+// Kind is the type of a member of an answer.
+type Kind string
 
+// The kinds.
 const (
-	kindString  kind = "string"
-	kindInteger kind = "integer"
-	kindTime    kind = "date-time"
-	kindObject  kind = "object"
+	KindString  Kind = "string"
+	KindInteger Kind = "integer"
+	KindTime    Kind = "date-time"
+	KindObject  Kind = "object"
 )
 
-// resultMember describes one member of an answer.
-type resultMember struct {
-	name     string
-	kind     kind
-	optional bool           // may be absent
-	members  []resultMember // of kindObject
+// Result describes one member of an answer.
+type Result struct {
+	Name     string
+	Kind     Kind
+	Optional bool     // may be absent
+	Members  []Result // of KindObject
+	Meaning
 }
 
 // inputMember binds a member to a field of the operation's request type Q.
 type inputMember[Q any] struct {
-	member
+	Member
 	set func(q *Q, value string) error
 }
 
 // required returns the binding of a required member.
-func required[Q any, T form.Value](name string, field func(*Q) *T) inputMember[Q] {
-	i := optional(name, field)
-	i.required = true
+func required[Q any, T form.Value](name string, means Meaning, field func(*Q) *T) inputMember[Q] {
+	i := optional(name, means, field)
+	i.Required = true
 	return i
 }
 
 // optional returns the binding of an optional member.
-func optional[Q any, T form.Value](name string, field func(*Q) *T) inputMember[Q] {
+func optional[Q any, T form.Value](name string, means Meaning, field func(*Q) *T) inputMember[Q] {
 	var value T
-	return inputMember[Q]{member{name: name, rule: value.Rule()}, func(q *Q, value string) (err error) {
+	return inputMember[Q]{Member{Name: name, Rule: value.Rule(), Meaning: means}, func(q *Q, value string) (err error) {
 		*field(q), err = form.Parse[T](value)
 		if err != nil {
 			return &requestError{member: name, problem: err.Error()}
@@ -208,18 +238,20 @@ func optional[Q any, T form.Value](name string, field func(*Q) *T) inputMember[Q
 // outputMember binds a member of an answer to its value in the operation's result type
 // R: a string, an int64 or fields. The member is left out if value returns false.
 type outputMember[R any] struct {
-	resultMember
+	Result
 	value func(R) (any, bool)
 }
 
 // define returns s with the members of its requests and answers, and with the operation
 // that carries it out.
-func define[Q, R any](s service, call func(Operations, context.Context, gateway.Caller, Q) (R, error), request []inputMember[Q], result []outputMember[R]) service {
+func define[Q, R any](s Service, call func(Operations, context.Context, gateway.Caller, Q) (R, error), request []inputMember[Q], result []outputMember[R]) Service {
+	s.Description = describe(s.Operation)
+	s.Deprecated = !strings.HasPrefix(s.Path, "/rest/v2/")
 	for _, m := range request {
-		s.members = append(s.members, m.member)
+		s.Members = append(s.Members, m.Member)
 	}
 	for _, m := range result {
-		s.results = append(s.results, m.resultMember)
+		s.Results = append(s.Results, m.Result)
 	}
 	s.prepare = func(members map[string]any) (run, error) {
 		var q Q
@@ -246,7 +278,7 @@ func define[Q, R any](s service, call func(Operations, context.Context, gateway.
 			fields := make([]field, 0, len(result))
 			for _, m := range result {
 				if value, ok := m.value(r); ok {
-					fields = append(fields, field{m.name, value})
+					fields = append(fields, field{m.Name, value})
 				}
 			}
 			return fields, nil

@@ -39,17 +39,6 @@ const (
 	Preflight Outcome = "preflight"
 )
 
-// Statuses returns the names of all statuses that are documented. An authentication server may
-// use others.
-func Statuses() []string {
-	return []string{
-		"STAT_SUCCESS", "STAT_ERROR", "STAT_INVPARAM", "STAT_MEMORY", "STAT_COMMS", "STAT_LICENCE", "STAT_OS_FAILURE", "STAT_NOT_FOUND", "STAT_EXISTS",
-		"STAT_INVCREDENTIALS", "STAT_GROUPCHK", "STAT_EXP_CHALLENGE", "STAT_PERMISSION", "STAT_LOCALAUTH", "STAT_LOCKED", "STAT_NOSUPPORT",
-		"STAT_OTP_INCORRECT", "STAT_LOCAL_PASSWORD_MISMATCH", "STAT_USER_UNKNOWN", "STAT_DIGIPASS_NOT_AVAILABLE", "STAT_INVDATA", "STAT_DPERROR",
-		"STAT_ADMIN_SESSION_STOPPED",
-	}
-}
-
 // response is the part of an answer that follows from its outcome.
 type response struct {
 	status      int // of HTTP
@@ -139,7 +128,7 @@ func limitedAnswer(l Limit, retryAfter time.Duration) answer {
 }
 
 // errorAnswer returns the answer to a request of a service that failed with err.
-func errorAnswer(s *service, err error) answer {
+func errorAnswer(s *Service, err error) answer {
 	if refusal, ok := errors.AsType[*gateway.Refusal](err); ok {
 		a := newAnswer(Refused)
 		a.codes, a.observedStatus = refusal.Codes, refusal.Status()
@@ -177,19 +166,19 @@ func errorAnswer(s *service, err error) answer {
 // descriptionOf returns the errorDescription for an error about the request, and false
 // for other errors. It contains nothing from the request except names of members that
 // the service has.
-func descriptionOf(s *service, err error) (string, bool) {
+func descriptionOf(s *Service, err error) (string, bool) {
 	if invalid, ok := errors.AsType[*gateway.InvalidError](err); ok {
-		for _, m := range s.members {
-			if m.name == string(invalid.Member) {
-				return m.name + " " + invalid.Problem, true
+		for _, m := range s.Members {
+			if m.Name == string(invalid.Member) {
+				return m.Name + " " + invalid.Problem, true
 			}
 		}
 		return "request " + invalid.Problem, true
 	}
 	if duplicate, ok := errors.AsType[*duplicateError](err); ok {
-		for _, m := range s.members {
-			if m.name == duplicate.name {
-				return m.name + " occurs twice", true
+		for _, m := range s.Members {
+			if m.Name == duplicate.name {
+				return m.Name + " occurs twice", true
 			}
 		}
 		return duplicate.Error(), true

@@ -46,12 +46,12 @@ func TestFailures(t *testing.T) {
 	t.Parallel()
 	for _, s := range table() {
 		for _, f := range failures {
-			t.Run(s.name()+" "+f.name, func(t *testing.T) {
+			t.Run(s.Name()+" "+f.name, func(t *testing.T) {
 				t.Parallel()
 				g := newTestServer(t, nil, nil)
 				g.ops.err = f.err
-				got := g.call(s.path, keyFor(s), bodies[s.path])
-				wantFailure(t, got, s.version, f.status, f.statusEnum, f.statusCode, f.returnCode)
+				got := g.call(s.Path, keyFor(s), bodies[s.Path])
+				wantFailure(t, got, s.Version, f.status, f.statusEnum, f.statusCode, f.returnCode)
 				if retry := got.header.Get("Retry-After"); retry != f.retryAfter {
 					t.Errorf("Retry-After is %q, want %q", retry, f.retryAfter)
 				}
@@ -67,7 +67,7 @@ func TestFailures(t *testing.T) {
 }
 
 // wantFailure checks status, header and result codes of the answer to a failure.
-func wantFailure(t *testing.T, got reply, v version, status int, statusEnum string, statusCode, returnCode int) {
+func wantFailure(t *testing.T, got reply, v Version, status int, statusEnum string, statusCode, returnCode int) {
 	t.Helper()
 	if got.status != status {
 		t.Errorf("status is %d, want %d", got.status, status)
@@ -79,7 +79,7 @@ func wantFailure(t *testing.T, got reply, v version, status int, statusEnum stri
 	}
 	delete(body, "errorDescription")
 	want := map[string]any{"errorCode": float64(returnCode), "errorMessage": statusEnum}
-	if v == v2 {
+	if v == V2 {
 		returnEnum := "RET_FAILURE"
 		if statusEnum == "STAT_ODD" {
 			returnEnum = "RET_ODD"
@@ -115,7 +115,7 @@ func TestRejections(t *testing.T) {
 	chunked := func(r *http.Request) { r.ContentLength, r.Body = -1, io.NopCloser(io.MultiReader(r.Body)) }
 	large := `{"x":"` + strings.Repeat("x", DefaultMaxBodySize) + `"}`
 	for _, s := range table() {
-		good := bodies[s.path]
+		good := bodies[s.Path]
 		wrongClass := frontKey
 		if keyFor(s) == frontKey {
 			wrongClass = backKey
@@ -128,7 +128,7 @@ func TestRejections(t *testing.T) {
 			statusEnum string
 			statusCode int
 			outcome    Outcome
-			only       func(service) bool
+			only       func(Service) bool
 		}{
 			{"no key", "", good, nil, 401, "STAT_INVCREDENTIALS", 1000, Unauthenticated, nil},
 			{"wrong key", "EXAMPLE-WRONG-KEY", good, nil, 401, "STAT_INVCREDENTIALS", 1000, Unauthenticated, nil},
@@ -136,36 +136,36 @@ func TestRejections(t *testing.T) {
 			{"bearer", "", good, header("Authorization", "Bearer "+keyFor(s)), 401, "STAT_INVCREDENTIALS", 1000, Unauthenticated, nil},
 			{"no base64", "", good, header("Authorization", "Basic "+keyFor(s)), 401, "STAT_INVCREDENTIALS", 1000, Unauthenticated, nil},
 			{"two keys", keyFor(s), good, func(r *http.Request) { r.Header.Add("Authorization", r.Header.Get("Authorization")) }, 401, "STAT_INVCREDENTIALS", 1000, Unauthenticated, nil},
-			{"wrong class", wrongClass, good, nil, 403, "STAT_PERMISSION", 1005, Forbidden, func(s service) bool { return len(s.classes) == 1 }},
-			{"wrong source", farKey, good, nil, 403, "STAT_PERMISSION", 1005, Forbidden, func(s service) bool { return s.classes[0] == apikey.BackEnd }},
+			{"wrong class", wrongClass, good, nil, 403, "STAT_PERMISSION", 1005, Forbidden, func(s Service) bool { return len(s.Classes) == 1 }},
+			{"wrong source", farKey, good, nil, 403, "STAT_PERMISSION", 1005, Forbidden, func(s Service) bool { return s.Classes[0] == apikey.BackEnd }},
 			{"GET", keyFor(s), "", method(http.MethodGet), 405, "STAT_INVPARAM", -2, MethodNotAllowed, nil},
 			{"PUT", keyFor(s), good, method(http.MethodPut), 405, "STAT_INVPARAM", -2, MethodNotAllowed, nil},
 			{"OPTIONS", keyFor(s), "", method(http.MethodOptions), 405, "STAT_INVPARAM", -2, MethodNotAllowed, nil},
 			{"too large", keyFor(s), large, nil, 413, "STAT_INVPARAM", -2, TooLarge, nil},
 			{"too large in chunks", keyFor(s), large, chunked, 413, "STAT_INVPARAM", -2, TooLarge, nil},
-			{"no media type", keyFor(s), good, header("Content-Type", ""), 415, "STAT_INVPARAM", -2, UnsupportedMedia, func(s service) bool { return !s.bodyOptional }},
+			{"no media type", keyFor(s), good, header("Content-Type", ""), 415, "STAT_INVPARAM", -2, UnsupportedMedia, func(s Service) bool { return !s.BodyOptional }},
 			{"two media types", keyFor(s), good + " {}", func(r *http.Request) { r.Header.Add("Content-Type", "application/json") }, 415, "STAT_INVPARAM", -2, UnsupportedMedia, nil},
 			{"text", keyFor(s), good + " {}", header("Content-Type", "text/plain"), 415, "STAT_INVPARAM", -2, UnsupportedMedia, nil},
 			{"other charset", keyFor(s), good + " {}", header("Content-Type", "application/json; charset=iso-8859-1"), 415, "STAT_INVPARAM", -2, UnsupportedMedia, nil},
 			{"gzip", keyFor(s), good + " {}", header("Content-Encoding", "gzip"), 415, "STAT_INVPARAM", -2, UnsupportedMedia, nil},
 			{"broken media type", keyFor(s), good + " {}", header("Content-Type", "application/json; charset"), 415, "STAT_INVPARAM", -2, UnsupportedMedia, nil},
-			{"empty", keyFor(s), "", nil, 400, "STAT_INVPARAM", -2, Invalid, func(s service) bool { return !s.bodyOptional }},
+			{"empty", keyFor(s), "", nil, 400, "STAT_INVPARAM", -2, Invalid, func(s Service) bool { return !s.BodyOptional }},
 			{"array", keyFor(s), "[]", nil, 400, "STAT_INVPARAM", -2, Invalid, nil},
 			{"trailing", keyFor(s), "{} {}", nil, 400, "STAT_INVPARAM", -2, Invalid, nil},
-			{"empty object", keyFor(s), "{}", nil, 400, "STAT_INVPARAM", -2, Invalid, func(s service) bool { return len(s.members) > 0 }},
+			{"empty object", keyFor(s), "{}", nil, 400, "STAT_INVPARAM", -2, Invalid, func(s Service) bool { return len(s.Members) > 0 }},
 		} {
 			if c.only != nil && !c.only(s) {
 				continue
 			}
-			t.Run(s.name()+" "+c.name, func(t *testing.T) {
+			t.Run(s.Name()+" "+c.name, func(t *testing.T) {
 				t.Parallel()
 				g := newTestServer(t, nil, nil)
 				edits := []func(*http.Request){}
 				if c.edit != nil {
 					edits = append(edits, c.edit)
 				}
-				got := g.call(s.path, c.key, c.body, edits...)
-				wantFailure(t, got, s.version, c.status, c.statusEnum, c.statusCode, -1)
+				got := g.call(s.Path, c.key, c.body, edits...)
+				wantFailure(t, got, s.Version, c.status, c.statusEnum, c.statusCode, -1)
 				challenge := ""
 				if c.status == 401 {
 					challenge = `Basic realm="DSAPP Gateway", charset="UTF-8"`
@@ -179,7 +179,7 @@ func TestRejections(t *testing.T) {
 				if g.ops.calls != 0 {
 					t.Error("the operation was called")
 				}
-				if o := g.last(); o.Service != s.name() || o.Outcome != c.outcome || o.HTTPStatus != c.status || (o.Application == "") != (c.status == 401) {
+				if o := g.last(); o.Service != s.Name() || o.Outcome != c.outcome || o.HTTPStatus != c.status || (o.Application == "") != (c.status == 401) {
 					t.Errorf("observed %+v", o)
 				}
 			})
@@ -282,21 +282,21 @@ func TestRefusalsAreIdentical(t *testing.T) {
 	t.Parallel()
 	for _, s := range table() {
 		g := newTestServer(t, nil, nil)
-		body := bodies[s.path]
-		wrong := g.call(s.path, "EXAMPLE-WRONG-KEY", body)
+		body := bodies[s.Path]
+		wrong := g.call(s.Path, "EXAMPLE-WRONG-KEY", body)
 		for name, got := range map[string]reply{
-			"no key":    g.call(s.path, "", body),
-			"empty key": g.call(s.path, "", body, func(r *http.Request) { r.SetBasicAuth("", "") }),
+			"no key":    g.call(s.Path, "", body),
+			"empty key": g.call(s.Path, "", body, func(r *http.Request) { r.SetBasicAuth("", "") }),
 		} {
 			if !reflect.DeepEqual(got, wrong) || got.status != http.StatusUnauthorized {
-				t.Errorf("%s: with %s %+v, with a wrong one %+v", s.path, name, got, wrong)
+				t.Errorf("%s: with %s %+v, with a wrong one %+v", s.Path, name, got, wrong)
 			}
 		}
 		g.ops.err = &gateway.Refusal{Codes: failure("STAT_INVCREDENTIALS", 1000)}
-		first := g.call(s.path, keyFor(s), body)
+		first := g.call(s.Path, keyFor(s), body)
 		g.ops.err = fmt.Errorf("wrapped: %w", g.ops.err)
-		if got := g.call(s.path, keyFor(s), body); !reflect.DeepEqual(got, first) || got.status != http.StatusOK {
-			t.Errorf("%s: refusals are %+v and %+v", s.path, first, got)
+		if got := g.call(s.Path, keyFor(s), body); !reflect.DeepEqual(got, first) || got.status != http.StatusOK {
+			t.Errorf("%s: refusals are %+v and %+v", s.Path, first, got)
 		}
 	}
 }

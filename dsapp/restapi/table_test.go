@@ -17,7 +17,7 @@ import (
 type documented struct {
 	classes string // of keys
 	// shape is the version of the answers.
-	shape           version
+	shape           Version
 	request, result string
 }
 
@@ -29,42 +29,42 @@ const (
 
 var services = map[string]documented{
 	// These two are not part of the public documentation.
-	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", v2, "userID domain? staticPassword licenseType? serialNumber?", "registrationIdentifier activationPassword activationImage expiresAt?"},
-	"/rest/v2/provisioning/DSAPPSRPActivate": {"front_end back_end", v2, "registrationIdentifier response? derivationCode?", registered},
+	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", V2, "userID domain? staticPassword licenseType? serialNumber?", "registrationIdentifier activationPassword activationImage expiresAt?"},
+	"/rest/v2/provisioning/DSAPPSRPActivate": {"front_end back_end", V2, "registrationIdentifier response? derivationCode?", registered},
 
-	"/rest/v2/provisioning/MdlRegister":                    {"back_end", v2, "userID domain? password", "registrationIdentifier activationMessageImage"},
-	"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   {"front_end", v2, "registrationIdentifier clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
-	"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": {"front_end", v2, "registrationIdentifier clientEvidenceMessage", sealedData},
-	"/rest/v2/provisioning/MdlAddDevice":                   {"front_end back_end", v2, "registrationIdentifier deviceCode description?", "instanceActivationMessage"},
-	"/rest/v2/provisioning/MdlActivate":                    {"front_end back_end", v2, "registrationIdentifier signature", registered},
-	"/rest/v2/provisioning/getServerTime":                  {"front_end", v2, "", "serverTime"},
-	"/rest/activation/DSAPPSRPGenerateEphemeralKey":        {"front_end", v1, "registrationID clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
-	"/rest/activation/DSAPPSRPGenerateActivationData":      {"front_end", v1, "registrationID clientEvidenceMessage", sealedData},
-	"/rest/activation/MdlAddDevice":                        {"front_end", v1, "registrationID deviceCode", "instanceActivationMessage"},
-	"/rest/activation/MdlActivate":                         {"front_end", v1, "registrationID signature", ""},
+	"/rest/v2/provisioning/MdlRegister":                    {"back_end", V2, "userID domain? password", "registrationIdentifier activationMessageImage"},
+	"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   {"front_end", V2, "registrationIdentifier clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
+	"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": {"front_end", V2, "registrationIdentifier clientEvidenceMessage", sealedData},
+	"/rest/v2/provisioning/MdlAddDevice":                   {"front_end back_end", V2, "registrationIdentifier deviceCode description?", "instanceActivationMessage"},
+	"/rest/v2/provisioning/MdlActivate":                    {"front_end back_end", V2, "registrationIdentifier signature", registered},
+	"/rest/v2/provisioning/getServerTime":                  {"front_end", V2, "", "serverTime"},
+	"/rest/activation/DSAPPSRPGenerateEphemeralKey":        {"front_end", V1, "registrationID clientEphemeralPublicKey", "serverEphemeralPublicKey salt"},
+	"/rest/activation/DSAPPSRPGenerateActivationData":      {"front_end", V1, "registrationID clientEvidenceMessage", sealedData},
+	"/rest/activation/MdlAddDevice":                        {"front_end", V1, "registrationID deviceCode", "instanceActivationMessage"},
+	"/rest/activation/MdlActivate":                         {"front_end", V1, "registrationID signature", ""},
 
-	"/rest/v2/authentication/authUser":                        {"front_end", v2, "userID domain? password", authenticates},
-	"/rest/v2/authentication/push/getPreparedSecureChallenge": {"front_end", v2, "serialNumber challengeKey", "requestMessage"},
-	"/rest/v2/authentication/push/authUser":                   {"front_end", v2, "userID domain? challengeKey signature", authenticates},
-	"/rest/v2/authentication/push/cancelAuthUser":             {"front_end", v2, "serialNumber challengeKey", ""},
-	"/rest/v2/authentication/scan/getPreparedSecureChallenge": {"front_end", v2, "serialNumber challengeKey", "requestMessage"},
-	"/rest/v2/authentication/scan/authUser":                   {"front_end", v2, "userID domain? challengeKey signature", authenticates},
-	"/rest/v2/authentication/scan/cancelAuthUser":             {"front_end", v2, "serialNumber challengeKey", ""},
-	"/rest/auth/online":                                       {"front_end", v1, "userID domain? otp", ""},
-	"/rest/push/retrieveLogin":                                {"front_end", v1, "digipassInstanceID challengeKey", "encryptedLoginDetails"},
-	"/rest/push/signLogin":                                    {"front_end", v1, "userID domain? challengeKey signature", ""},
-	"/rest/push/cancelLogin":                                  {"front_end", v1, "digipassInstanceID encryptedChallengeKey", ""},
+	"/rest/v2/authentication/authUser":                        {"front_end", V2, "userID domain? password", authenticates},
+	"/rest/v2/authentication/push/getPreparedSecureChallenge": {"front_end", V2, "serialNumber challengeKey", "requestMessage"},
+	"/rest/v2/authentication/push/authUser":                   {"front_end", V2, "userID domain? challengeKey signature", authenticates},
+	"/rest/v2/authentication/push/cancelAuthUser":             {"front_end", V2, "serialNumber challengeKey", ""},
+	"/rest/v2/authentication/scan/getPreparedSecureChallenge": {"front_end", V2, "serialNumber challengeKey", "requestMessage"},
+	"/rest/v2/authentication/scan/authUser":                   {"front_end", V2, "userID domain? challengeKey signature", authenticates},
+	"/rest/v2/authentication/scan/cancelAuthUser":             {"front_end", V2, "serialNumber challengeKey", ""},
+	"/rest/auth/online":                                       {"front_end", V1, "userID domain? otp", ""},
+	"/rest/push/retrieveLogin":                                {"front_end", V1, "digipassInstanceID challengeKey", "encryptedLoginDetails"},
+	"/rest/push/signLogin":                                    {"front_end", V1, "userID domain? challengeKey signature", ""},
+	"/rest/push/cancelLogin":                                  {"front_end", V1, "digipassInstanceID encryptedChallengeKey", ""},
 
-	"/rest/v2/signature/push/getPreparedSignatureRequest": {"front_end", v2, "requestKey serialNumber", "requestMessage"},
-	"/rest/v2/signature/push/authSignature":               {"front_end", v2, "userID domain? requestKey signature", authenticates},
-	"/rest/v2/signature/push/cancelAuthSignatureRequest":  {"front_end", v2, "requestKey serialNumber", ""},
-	"/rest/v2/signature/scan/getPreparedSignatureRequest": {"front_end", v2, "requestKey serialNumber", "requestMessage"},
-	"/rest/v2/signature/scan/authSignature":               {"front_end", v2, "userID domain? requestKey signature", authenticates},
-	"/rest/v2/signature/scan/cancelAuthSignatureRequest":  {"front_end", v2, "requestKey serialNumber", ""},
+	"/rest/v2/signature/push/getPreparedSignatureRequest": {"front_end", V2, "requestKey serialNumber", "requestMessage"},
+	"/rest/v2/signature/push/authSignature":               {"front_end", V2, "userID domain? requestKey signature", authenticates},
+	"/rest/v2/signature/push/cancelAuthSignatureRequest":  {"front_end", V2, "requestKey serialNumber", ""},
+	"/rest/v2/signature/scan/getPreparedSignatureRequest": {"front_end", V2, "requestKey serialNumber", "requestMessage"},
+	"/rest/v2/signature/scan/authSignature":               {"front_end", V2, "userID domain? requestKey signature", authenticates},
+	"/rest/v2/signature/scan/cancelAuthSignatureRequest":  {"front_end", V2, "requestKey serialNumber", ""},
 
-	"/rest/v2/notification/push/updateNotificationID": {"front_end", v2, "userID domain digipassInstanceID encryptedNotificationID", ""},
+	"/rest/v2/notification/push/updateNotificationID": {"front_end", V2, "userID domain digipassInstanceID encryptedNotificationID", ""},
 	// Version 1 with the answers of version 2.
-	"/rest/notification/updateNotificationID": {"front_end", v2, "userID domain digipassInstanceID encryptedNotificationID", ""},
+	"/rest/notification/updateNotificationID": {"front_end", V2, "userID domain digipassInstanceID encryptedNotificationID", ""},
 }
 
 // The table has the documented services, each once, with the documented members.
@@ -72,17 +72,17 @@ func TestServicesAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	got := make(map[string]documented)
 	for _, s := range table() {
-		if _, twice := got[s.path]; twice {
-			t.Errorf("%s is in the table twice", s.path)
+		if _, twice := got[s.Path]; twice {
+			t.Errorf("%s is in the table twice", s.Path)
 		}
-		request, result := make([]string, 0, len(s.members)), make([]string, 0, len(s.results))
-		for _, m := range s.members {
-			request = append(request, mark(m.name, !m.required))
+		request, result := make([]string, 0, len(s.Members)), make([]string, 0, len(s.Results))
+		for _, m := range s.Members {
+			request = append(request, mark(m.Name, !m.Required))
 		}
-		for _, m := range s.results {
-			result = append(result, mark(m.name, m.optional))
+		for _, m := range s.Results {
+			result = append(result, mark(m.Name, m.Optional))
 		}
-		got[s.path] = documented{strings.Trim(fmt.Sprint(s.classes), "[]"), s.version, sorted(request), sorted(result)}
+		got[s.Path] = documented{strings.Trim(fmt.Sprint(s.Classes), "[]"), s.Version, sorted(request), sorted(result)}
 	}
 	for path, want := range services {
 		want.request, want.result = sorted(strings.Fields(want.request)), sorted(strings.Fields(want.result))
@@ -114,26 +114,26 @@ func TestTable(t *testing.T) {
 	names := make(map[string]bool)
 	reached := make(map[gateway.Operation]bool)
 	for _, s := range table() {
-		if names[s.name()] {
-			t.Errorf("%s: name %q is not unique", s.path, s.name())
+		if names[s.Name()] {
+			t.Errorf("%s: name %q is not unique", s.Path, s.Name())
 		}
-		names[s.name()] = true
-		reached[s.operation] = true
-		if s.version != versionOf(s.path) && s.path != "/rest/notification/updateNotificationID" {
-			t.Errorf("%s has version %s", s.path, s.version)
+		names[s.Name()] = true
+		reached[s.Operation] = true
+		if s.Version != versionOf(s.Path) && s.Path != "/rest/notification/updateNotificationID" {
+			t.Errorf("%s has version %s", s.Path, s.Version)
 		}
 		members := make(map[string]bool)
-		for _, m := range s.members {
-			if m.name == "" || members[m.name] {
-				t.Errorf("%s: member %q is missing or not unique", s.path, m.name)
+		for _, m := range s.Members {
+			if m.Name == "" || members[m.Name] {
+				t.Errorf("%s: member %q is missing or not unique", s.Path, m.Name)
 			}
-			members[m.name] = true
-			if m.rule.Max < max(m.rule.Min, 1) || m.rule.Max > maxMember || len(m.name) > maxName-2 || m.rule.Characters.Pattern == "" {
-				t.Errorf("%s: limits or format of %s", s.path, m.name)
+			members[m.Name] = true
+			if m.Rule.Max < max(m.Rule.Min, 1) || m.Rule.Max > maxMember || len(m.Name) > maxName-2 || m.Rule.Characters.Pattern == "" {
+				t.Errorf("%s: limits or format of %s", s.Path, m.Name)
 			}
 		}
 		want := calls
-		switch s.operation {
+		switch s.Operation {
 		case gateway.OpGenerateEphemeralKey:
 			want = exchanges
 		case gateway.OpGenerateActivationData:
@@ -144,10 +144,10 @@ func TestTable(t *testing.T) {
 			want = localCalls
 		}
 		if s.quota != want {
-			t.Errorf("%s has quota %d, want %d", s.path, s.quota, want)
+			t.Errorf("%s has quota %d, want %d", s.Path, s.quota, want)
 		}
-		if bodies[s.path] == "" && !s.bodyOptional {
-			t.Errorf("%s: the tests have no body for it", s.path)
+		if bodies[s.Path] == "" && !s.BodyOptional {
+			t.Errorf("%s: the tests have no body for it", s.Path)
 		}
 	}
 	if want := reflect.TypeFor[Operations]().NumMethod(); len(reached) != want {
@@ -161,11 +161,11 @@ func TestFormsOfMembers(t *testing.T) {
 	t.Parallel()
 	units := []string{"0", "7", "a", "f", "A", "F", "g", "Z", "ü", "é", "１", "-", ".", "_", ";", ":", " ", "\x00", "\n", "\x7f", "\u0085", "\ufffe", "\uffff", "𝄞"}
 	for _, s := range table() {
-		members, err := decodeObject([]byte(bodies[s.path]))
-		if len(s.members) > 0 && err != nil {
+		members, err := decodeObject([]byte(bodies[s.Path]))
+		if len(s.Members) > 0 && err != nil {
 			t.Fatal(err)
 		}
-		for name, o := range oraclesOf(s.path) {
+		for name, o := range oraclesOf(s.Path) {
 			lengths := []int{0, 1, 31, 32, 64, 65, 66, 128, 255, o.min - 1, o.min, o.max, o.max + 1}
 			for _, unit := range units {
 				for _, n := range lengths {
@@ -173,7 +173,7 @@ func TestFormsOfMembers(t *testing.T) {
 						changed := maps.Clone(members)
 						changed[name] = value
 						if _, err := s.prepare(changed); (err == nil) != o.fits(value) {
-							t.Errorf("%s: %s of %d characters, %.20q: error %v", s.path, name, n, value, err)
+							t.Errorf("%s: %s of %d characters, %.20q: error %v", s.Path, name, n, value, err)
 						}
 					}
 				}
@@ -182,7 +182,7 @@ func TestFormsOfMembers(t *testing.T) {
 			for _, value := range []string{"mdl", "standard", "Standard"} {
 				changed[name] = value
 				if _, err := s.prepare(changed); (err == nil) != o.fits(value) {
-					t.Errorf("%s: %s %q: error %v", s.path, name, value, err)
+					t.Errorf("%s: %s %q: error %v", s.Path, name, value, err)
 				}
 			}
 		}

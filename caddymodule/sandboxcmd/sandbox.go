@@ -294,7 +294,10 @@ func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certif
 				"protocols":               []string{"h1", "h2"},
 				"automatic_https":         object{"disable": true},
 				"tls_connection_policies": []object{{}},
-				"routes":                  []object{{"handle": []object{{"handler": "dsapp_gateway"}}}},
+				"routes": []object{
+					{"match": []object{{"path": []string{"/", "/openapi.json"}}}, "handle": []object{{"handler": "dsapp_docs"}}, "terminal": true},
+					{"handle": []object{{"handler": "dsapp_gateway"}}},
+				},
 			}}},
 			"tls": object{"certificates": object{"load_files": []object{
 				{"certificate": certificates.Certificate, "key": certificates.Key},
@@ -364,6 +367,7 @@ Start the gateway in front of it with
 	curl := "curl --cacert " + quote(certificates.Authority)
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
+  reference               %s/
   gateway                 %s
   front-end key           %s
   back-end key            %s
@@ -372,7 +376,7 @@ Start the gateway in front of it with
   authentication server   %s%s
   files                   %s
 
-`, url, frontEndKey, backEndKey, userID, domain, staticPassword, certificates.Authority, servers, simulated, o.dir)
+`, url, url, frontEndKey, backEndKey, userID, domain, staticPassword, certificates.Authority, servers, simulated, o.dir)
 	for _, part := range []struct {
 		text     string
 		commands []string

@@ -74,7 +74,7 @@ func (r Rule) problem(s string) string {
 		return "must be valid UTF-8"
 	}
 	if !r.Characters.allow(s) {
-		return r.Characters.problem
+		return r.Characters.Problem
 	}
 	if problem := r.LengthProblem(utf8.RuneCountInString(s)); problem != "" {
 		return problem
@@ -106,7 +106,8 @@ type Characters struct {
 	// Pattern is a regular expression for one character of the set, in the syntax of JSON
 	// Schema.
 	Pattern string
-	problem string // of a text with other characters
+	// Problem says what is wrong with a text that has others; empty if there are no others.
+	Problem string
 	allowed func(rune) bool
 }
 
@@ -120,7 +121,7 @@ var (
 	// most control characters and for U+FFFE and U+FFFF.
 	text = Characters{
 		Pattern: `[^\u0000-\u001F\u007F-\u009F\uFFFE\uFFFF]`,
-		problem: "must not contain control characters",
+		Problem: "must not contain control characters",
 		allowed: func(r rune) bool { return !unicode.IsControl(r) && r != '\uFFFE' && r != '\uFFFF' },
 	}
 	anything     = Characters{Pattern: `[\s\S]`, allowed: func(rune) bool { return true }}
@@ -151,7 +152,7 @@ func class(class, problem string) Characters {
 	}
 	return Characters{
 		Pattern: "[" + class + "]",
-		problem: problem,
+		Problem: problem,
 		allowed: func(r rune) bool { return r < utf8.RuneSelf && allowed[r] },
 	}
 }

@@ -14,6 +14,7 @@ FUZZ_TIME     ?= 5s
 # The packages whose tests should notice every change.
 MUTANTS       ?= dsapp/activation dsapp/ownership dsapp/gateway dsapp/authserver dsapp/seal dsapp/apikey dsapp/breaker dsapp/ratelimit
 SRP_CLIENT    := cmd/caddy/testdata/srp-client
+BROWSER       := cmd/caddy/testdata/browser
 MODULE        := github.com/dsapp-gateway/dsapp-gateway
 
 ##@ Every day
@@ -65,6 +66,14 @@ bench: ## Run the benchmarks of the library.
 .PHONY: race
 race: test-tools ## Run all tests under the race detector.
 	@GO=$(GO) .ci/gotest -race -timeout 30m ./...
+
+.PHONY: browser
+browser: $(BROWSER)/node_modules/.package-lock.json ## Install Chromium (apt) and what drives it (npm) if they are missing, and run the tests in it.
+	@command -v chromium >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }
+	@DSAPP_BROWSER=1 GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestBrowser' -count=1 -timeout 30m
+
+$(BROWSER)/node_modules/.package-lock.json: $(BROWSER)/package-lock.json
+	cd $(BROWSER) && npm ci --no-audit --no-fund
 
 .PHONY: purego
 purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
@@ -167,4 +176,4 @@ $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 
 .PHONY: clean
 clean: ## Remove what the build made.
-	rm -rf $(BIN) $(SRP_CLIENT)/node_modules
+	rm -rf $(BIN) $(SRP_CLIENT)/node_modules $(BROWSER)/node_modules

@@ -7,8 +7,8 @@
 //   - app.go: the app. Provision builds the gateway from the configuration; onStarted
 //     begins background work; serve answers requests.
 //   - handler.go: the HTTP handler, which passes each request to the app.
-//   - apikeys.go, activation.go, requests.go, limits.go, servers.go: one section of the
-//     options each, with its defaults. servers.go also has what outlives a reload for
+//   - apikeys.go, activation.go, requests.go, limits.go, cors.go, servers.go: one section of
+//     the options each, with its defaults. servers.go also has what outlives a reload for
 //     each authentication server; transport.go and socket_*.go make its connections.
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
@@ -21,6 +21,7 @@
 //     request.
 //   - startedlist.go: which of the started configurations is in force.
 //   - audit.go, log.go: the audit log, and the logger of everything else.
+//   - events.go: the events that operators hook with handlers of Caddy's app `events`.
 //   - requestid.go: the ID of a request, in its answer and in all its log lines;
 //     trace.go: its spans.
 //   - metrics.go, metrics_live.go: the metrics that count what happens, and those that
@@ -136,12 +137,18 @@ type App struct {
 	// Limits that protect the gateway from overload and abuse.
 	Limits Limits `json:"limits,omitzero"`
 
+	// Which web pages may call the services of phones.
+	CORS CORS `json:"cors,omitzero"`
+
 	// When the node counts as ready to get requests.
 	Health Health `json:"health,omitzero"`
 
 	// Numbers of status codes that the vendor does not publish.
 	StatusCodes StatusCodes `json:"status_codes,omitzero"`
 
+	// ctx and events are for the events of the app, see events.go.
+	ctx        caddy.Context
+	events     *caddyevents.App
 	logger     *slog.Logger
 	store      Store
 	keyring    *keyringStore
@@ -188,7 +195,7 @@ func (a *App) UnmarshalJSON(data []byte) error {
 // nor makes a connection.
 func (a *App) Provision(ctx caddy.Context) error {
 	logger := newLogger(ctx)
-	a.logger = logger
+	a.ctx, a.logger = ctx, logger
 	err := registerMetrics(ctx.GetMetricsRegistry())
 	if err != nil {
 		return err
@@ -248,6 +255,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	origins, err := restapi.ParseOrigins(a.CORS.Origins)
+	if err != nil {
+		return option.In("cors", err)
+	}
 	gatewayID, err := resolve(a.Activation.GatewayID)
 	if err != nil {
 		return option.In("activation.gateway_id", err)
@@ -284,6 +295,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			CallsInFlight:    inFlight{&a.limiters.callsInFlight, a.limits.callsInFlight},
 		},
 		RelayedExchange: gateway.Exchange(a.Activation.Exchange) == gateway.ExchangeRelay,
+		Origins:         origins,
 
 		ClientIP:      clientIP,
 		Source:        addresses.Source,
@@ -384,7 +396,8 @@ func (a *App) subscribeStarted(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	return events.(*caddyevents.App).On("started", eventFunc(a.onStarted))
+	a.events = events.(*caddyevents.App)
+	return a.events.On("started", eventFunc(a.onStarted))
 }
 
 // eventFunc is a function that handles events.
@@ -397,8 +410,8 @@ func (f eventFunc) Handle(context.Context, caddy.Event) error {
 }
 
 // onStarted is called when all apps have started. It applies the limits of this
-// configuration and begins, in the background, to probe the authentication servers and to
-// prepare the store.
+// configuration and begins, in the background, to probe the authentication servers, to
+// prepare and to watch the store, and to deliver events.
 //
 // Preparing the store can encrypt its secret with a new key. If Start did that, a
 // configuration that fails to start could leave the running one without the key to its
@@ -416,6 +429,8 @@ func (a *App) onStarted() {
 	watching, a.stopWatching = context.WithCancel(context.Background())
 	go a.AuthenticationServers.watch(watching)
 	go a.prepareStore(preparing)
+	go a.watchStore(watching)
+	go deliverEvents(watching)
 }
 
 // prepareStore prepares the store, and prepares it again when it does not work, until ctx
@@ -471,6 +486,10 @@ func (a *App) Stop() error {
 	a.stopped.Store(true)
 	if a.stopPreparing != nil {
 		a.stopPreparing()
+	}
+	// After a reload, the new configuration delivers the events.
+	if startedApps.latest() == a {
+		flushEvents()
 	}
 	return nil
 }
@@ -558,9 +577,12 @@ func setUser(r *http.Request, key apikey.Key) {
 	}
 }
 
-// observe counts a request and describes it in the access log.
+// observe counts a request and describes it in the access log. A preflight is not counted:
+// browsers decide how many they send.
 func observe(r *http.Request, o restapi.Observation) {
-	metrics.request(o)
+	if o.Outcome != restapi.Preflight {
+		metrics.request(o)
+	}
 	if c := correlationOf(r.Context()); c != nil {
 		c.access.service, c.access.status, c.access.limit = o.Service, o.Status, string(o.Limit)
 	}

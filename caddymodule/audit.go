@@ -12,7 +12,7 @@ import (
 )
 
 // auditLog writes audit events and alarms to the log `dsapp.audit`, and decisions about
-// ownership to the access log. It counts events and decisions.
+// ownership to the access log. It counts events and decisions, and emits what operators hook.
 type auditLog struct {
 	logger *zap.Logger
 }
@@ -20,6 +20,9 @@ type auditLog struct {
 // Audit logs an audit event with the client's address and the IDs of the request.
 func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 	metrics.audit(e)
+	if e.Action == gateway.AuditRegistrationBurned {
+		emitEvent(ctx, string(e.Action), text{"registration", string(e.Registration)}, text{"application", e.Application})
+	}
 	line := l.logger.Check(auditLevel(e.Action), string(e.Action))
 	if line == nil {
 		return
@@ -57,14 +60,16 @@ const (
 		"and check its memory and disk; calls that need this value are answered with status 503 until its lifetime is over"
 )
 
-// Alarm logs a problem with a stored value and what to do about it.
+// Alarm logs and emits a problem with a stored value. The log says what to do about it.
 func (l *auditLog) Alarm(ctx context.Context, a seal.Alarm) {
+	what := []text{{"registration", a.Registration}, {"request", a.Request}}
+	emitEvent(ctx, string(a.Event), what...)
 	advice := adviceUnopened
 	if a.Event == seal.EventDamaged {
 		advice = adviceDamaged
 	}
-	l.logger.Error(string(a.Event), appendTexts(correlationOf(ctx).logFields(),
-		text{"advice", advice}, text{"registration", a.Registration}, text{"request", a.Request})...)
+	fields := appendTexts(correlationOf(ctx).logFields(), text{"advice", advice})
+	l.logger.Error(string(a.Event), appendTexts(fields, what...)...)
 }
 
 // Ownership adds the decision about the ownership of a request to the access log.

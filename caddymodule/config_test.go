@@ -147,6 +147,7 @@ func TestValidConfigurations(t *testing.T) {
 			}
 			c["requests"] = object{"lifetime": "1h", "unknown": "refuse", "plain_cancel": "refuse"}
 			c["health"] = object{"store": "report", "instances": "all"}
+			c["cors"] = object{"origins": []string{"https://app.example.com:8443", "capacitor://localhost"}}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
 		},
 		"defaults by name": func(c object) {
@@ -368,6 +369,10 @@ func TestInvalidConfigurations(t *testing.T) {
 		{`requests.plain_cancel: must be "forward" or "refuse"`, requests("plain_cancel", "never")},
 		{`health.store: must be "require" or "report"`, func(c object) { in(c, "health")["store"] = "ignore" }},
 		{`health.instances: must be "any" or "all"`, func(c object) { in(c, "health")["instances"] = "some" }},
+		{"cors.origins[0]: must not be *: list the origins", func(c object) { in(c, "cors")["origins"] = []string{"*"} }},
+		{"cors.origins[1]: must not be null: ", func(c object) { in(c, "cors")["origins"] = []string{"https://app.example.com", "null"} }},
+		{"cors.origins[0]: must end after the host and the port", func(c object) { in(c, "cors")["origins"] = []string{"https://app.example.com/"} }},
+		{"cors.origins: must be a list", func(c object) { in(c, "cors")["origins"] = "https://app.example.com" }},
 		{"limits.nat64_prefixes[1]: must be a CIDR range", limit("nat64_prefixes", []string{"2001:db8:122::/48", "2001:db8::1"})},
 		{"limits.nat64_prefixes: NAT64 prefix 192.0.2.0/24: must be an IPv6 prefix", limit("nat64_prefixes", []string{"192.0.2.0/24"})},
 		{"limits.nat64_prefixes: NAT64 prefix 2001:db8::/33: length must be", limit("nat64_prefixes", []string{"2001:db8::/33"})},

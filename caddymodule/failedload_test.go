@@ -186,6 +186,7 @@ func gatewayDefects() []defect {
 	option("requests.unknown: ", "x", "requests", "unknown")
 	option("requests.plain_cancel: ", "x", "requests", "plain_cancel")
 	option("requests.lifetime: ", "1ms", "requests", "lifetime")
+	option("cors.origins[0]: must not be *", []string{"*"}, "cors", "origins")
 	option("status_codes.STAT_NOSUPPORT: ", 0, "status_codes", "STAT_NOSUPPORT")
 	option("activation.gateway_id: a placeholder", "{env.DSAPP_TEST_MISSING}", "activation", "gateway_id")
 	option("activation.gateway_id: must have at most", strings.Repeat("g", 256), "activation", "gateway_id")

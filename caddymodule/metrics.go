@@ -61,6 +61,8 @@ type metricSet struct {
 	openedFirst       prometheus.Counter
 	openedOlder       prometheus.Counter
 
+	eventsDropped prometheus.Counter
+
 	statuses map[string]struct{} // the documented ones
 
 	collectors []prometheus.Collector
@@ -87,7 +89,10 @@ func newMetricSet() *metricSet {
 	m.storeCallDuration = m.histograms("store_call_duration_seconds", "Duration of calls of the store.", storeBuckets, "call")
 	opened := m.counters("sealed_values_opened_total", "Stored values that were decrypted, by whether the first or an older sealing key did.", "key")
 	m.openedFirst, m.openedOlder = opened.WithLabelValues("first"), opened.WithLabelValues("older")
-	m.collectors = append(m.collectors, m.inFlight, liveCollector{})
+	m.eventsDropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metricsPrefix + "events_dropped_total", Help: "Events for the handlers of operators that were not delivered because too many others waited.",
+	})
+	m.collectors = append(m.collectors, m.inFlight, m.eventsDropped, liveCollector{})
 	return m
 }
 

@@ -225,6 +225,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		ComponentTypes: s.ComponentTypes.withDefaults(),
 		Attributes:     authserver.Attributes(s.Attributes),
 		Attempted:      both(metrics.attempt, traceAttempt),
+		BreakerChanged: emitBreakerChange,
 		Logger:         logger,
 	}
 	s.probeInterval = defaultProbeInterval

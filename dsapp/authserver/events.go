@@ -51,6 +51,14 @@ type Attempt struct {
 	Duration time.Duration
 }
 
+// BreakerChange is the opening or closing of the circuit breaker of an instance.
+type BreakerChange struct {
+	// Instance is the name of the instance.
+	Instance string
+	// Opened says that the breaker opened; otherwise it closed.
+	Opened bool
+}
+
 // attemptOutcome returns the outcome of an attempt.
 func (r *attemptResult) attemptOutcome() AttemptOutcome {
 	switch {

@@ -23,10 +23,10 @@ const (
 	secondProbeDelay = time.Second
 )
 
-// endBreakerCall tells the breaker the outcome of an attempt and logs if that opens or closes
-// it.
+// endBreakerCall tells the breaker the outcome of an attempt. It logs and reports if that
+// opens or closes it.
 func (in *instance) endBreakerCall(ctx context.Context, call breaker.Call, c *soap.Row, r *attemptResult) {
-	in.logBreakerChange(ctx, in.state.breaker.End(call, r.outcome, in.breaker), func() error {
+	in.tellBreakerChange(ctx, in.state.breaker.End(call, r.outcome, in.breaker), func() error {
 		if r.reason == nil {
 			return fmt.Errorf("status %s", r.answer.Codes.StatusCodeEnum)
 		}
@@ -38,8 +38,9 @@ func (in *instance) endBreakerCall(ctx context.Context, call breaker.Call, c *so
 	})
 }
 
-// logBreakerChange logs that the breaker opened or closed. cause returns why it opened.
-func (in *instance) logBreakerChange(ctx context.Context, c breaker.Change, cause func() error) {
+// tellBreakerChange logs and reports that the breaker opened or closed. cause returns why it
+// opened.
+func (in *instance) tellBreakerChange(ctx context.Context, c breaker.Change, cause func() error) {
 	switch c {
 	case breaker.Opened:
 		in.logger.LogAttrs(ctx, slog.LevelWarn, "circuit breaker of instance opened", slog.String("instance", in.name),
@@ -47,7 +48,9 @@ func (in *instance) logBreakerChange(ctx context.Context, c breaker.Change, caus
 	case breaker.Closed:
 		in.logger.LogAttrs(ctx, slog.LevelInfo, "circuit breaker of instance closed", slog.String("instance", in.name))
 	case breaker.Unchanged:
+		return
 	}
+	in.breakerChanged(ctx, BreakerChange{Instance: in.name, Opened: c == breaker.Opened})
 }
 
 // Watch probes every instance that has a Probe at the given interval, until ctx ends. It
@@ -128,7 +131,7 @@ func (in *instance) probeOnce(ctx context.Context, answered bool) (failedTrial b
 		if call.Trial() {
 			outcome = breaker.Failed
 		} else if in.state.answers.Load() == answers {
-			in.logBreakerChange(ctx, in.state.breaker.Trip(in.breaker), func() error { return err })
+			in.tellBreakerChange(ctx, in.state.breaker.Trip(in.breaker), func() error { return err })
 		}
 	}
 	return outcome == breaker.Failed

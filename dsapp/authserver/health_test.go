@@ -248,9 +248,11 @@ func TestWatch(t *testing.T) {
 		var down atomic.Bool
 		var probes atomic.Int64
 		records := &recorder{}
+		var changes []BreakerChange
 		s := newServers(t, Config{
 			Instances: []Instance{watched(&down, &probes), stub("unwatched", transport(refusedDial))},
 			Breaker:   breaker.Settings{Failures: 5, Cooldown: 5 * time.Second}, Logger: slog.New(records),
+			BreakerChanged: func(_ context.Context, c BreakerChange) { changes = append(changes, c) },
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
@@ -300,6 +302,9 @@ func TestWatch(t *testing.T) {
 			"INFO circuit breaker of instance closed instance=primary",
 		}) {
 			t.Errorf("%q", got)
+		}
+		if want := []BreakerChange{{"primary", true}, {"primary", false}}; !slices.Equal(changes, want) {
+			t.Errorf("told %v, want %v", changes, want)
 		}
 		cancel()
 		<-ended

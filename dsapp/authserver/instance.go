@@ -28,10 +28,13 @@ type instance struct {
 	state     *State
 	breaker   breaker.Settings
 	limits    limits
-	logger    *slog.Logger
+	// breakerChanged is Config.BreakerChanged.
+	breakerChanged func(context.Context, BreakerChange)
+	logger         *slog.Logger
 }
 
-func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *slog.Logger) *instance {
+// newInstance returns an instance with the settings that c has for all of them.
+func newInstance(i Instance, c *Config) *instance {
 	address := *i.URL
 	if i.State == nil {
 		i.State = new(State)
@@ -40,17 +43,18 @@ func newInstance(i Instance, timeout time.Duration, b breaker.Settings, logger *
 		name:      i.Name,
 		url:       &address,
 		transport: i.Transport,
-		timeout:   timeout,
+		timeout:   c.Timeout,
 		probe:     i.Probe,
 		state:     i.State,
-		breaker:   b,
+		breaker:   c.Breaker,
 		limits: limits{
 			connections:  i.MaxConnections,
 			reserved:     i.ReservedConnections,
 			awaitingUser: cmp.Or(i.MaxWaiting, i.MaxConnections),
 			queue:        i.MaxQueue,
 		},
-		logger: logger,
+		breakerChanged: c.BreakerChanged,
+		logger:         c.Logger,
 	}
 }
 

@@ -122,6 +122,9 @@ type Config struct {
 	// Attempted is called at the end of each attempt to carry out a command on an instance.
 	// A command that fails over to another instance makes several. Nil for no call.
 	Attempted func(ctx context.Context, a Attempt)
+	// BreakerChanged is called when the circuit breaker of an instance has opened or closed.
+	// If several Servers share a State, only one of them calls it. Nil for no call.
+	BreakerChanged func(ctx context.Context, b BreakerChange)
 	// Logger gets no values of commands and answers. The default discards all records.
 	Logger *slog.Logger
 }
@@ -171,6 +174,9 @@ func New(c Config) (*Servers, error) {
 	if c.Attempted == nil {
 		c.Attempted = func(context.Context, Attempt) {}
 	}
+	if c.BreakerChanged == nil {
+		c.BreakerChanged = func(context.Context, BreakerChange) {}
+	}
 	c.Deployment = cmp.Or(c.Deployment, DeploymentReplicated)
 	if c.Policy == "" {
 		c.Policy = PolicyFirst
@@ -196,7 +202,7 @@ func New(c Config) (*Servers, error) {
 		s.dialect.Version = soap.V12
 	}
 	for _, i := range c.Instances {
-		s.instances = append(s.instances, newInstance(i, c.Timeout, c.Breaker, s.logger))
+		s.instances = append(s.instances, newInstance(i, &c))
 	}
 	return s, nil
 }

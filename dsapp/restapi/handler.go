@@ -154,6 +154,9 @@ type Config struct {
 	// RelayedExchange means that an authentication server carries out the calls of
 	// activation exchanges. CallsInFlight counts them then.
 	RelayedExchange bool
+	// Origins are those of the web pages whose scripts may call the services for front-end
+	// keys.
+	Origins Origins
 	// ClientIP returns the address of the client, or the zero netip.Addr if it is not
 	// known. If ClientIP is nil, the remote address of the connection is used.
 	ClientIP func(*http.Request) netip.Addr
@@ -238,6 +241,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 	}
 	if x.service != nil {
 		x.version = x.service.Version
+	}
+	if x.answerPreflight() {
+		return nil
 	}
 	defer func() { x.leave() }()
 	a, answered := x.decide()

@@ -34,6 +34,9 @@ const (
 	PassedOn Outcome = "passed_on"
 	// TooEarly is a request in the early data of a TLS handshake.
 	TooEarly Outcome = "too_early"
+	// Preflight is the question of a browser whether a page may call a service. It is no
+	// call of the service.
+	Preflight Outcome = "preflight"
 )
 
 // response is the part of an answer that follows from its outcome.

@@ -122,7 +122,7 @@ func validHost(host string) bool {
 // Requests of other origins are served as always, but without these fields, so that a
 // browser keeps the answer from the script.
 func (x *request) answerPreflight() bool {
-	if len(x.config.Origins.known) == 0 || x.service == nil || !slices.Contains(x.service.classes, apikey.FrontEnd) {
+	if len(x.config.Origins.known) == 0 || x.service == nil || !slices.Contains(x.service.Classes, apikey.FrontEnd) {
 		return false
 	}
 	header, origins := x.w.Header(), x.r.Header.Values("Origin")

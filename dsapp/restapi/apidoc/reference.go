@@ -114,15 +114,15 @@ func renderPage() (page []byte, policy string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	text, err := template.New("page.html.tmpl").Funcs(template.FuncMap{"breakable": breakable, "code": newExample}).
-		ParseFS(sources, "reference/page.html.tmpl")
+	text, err := template.New("page.html.tmpl").Funcs(template.FuncMap{"breakable": breakable}).ParseFS(sources, "reference/page.html.tmpl")
 	if err != nil {
 		return nil, "", err
 	}
 	v := view{
 		Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // our own files
 		Rules: rules(), Base: baseURL,
-		Variables: keyVariable(apikey.FrontEnd) + "=…\n" + keyVariable(apikey.BackEnd) + "=…",
+		Variables: newExample("Shell", "the keys", keyVariable(apikey.FrontEnd)+"=sandbox-front-end\n"+keyVariable(apikey.BackEnd)+"=sandbox-back-end"),
+		Authority: newExample("Shell", "the certificate", "export CURL_CA_BUNDLE=/path/to/ca.pem"),
 		Answers:   answerViews(),
 	}
 	for _, f := range restapi.Flows() {
@@ -160,7 +160,8 @@ type view struct {
 	Script    template.JS
 	Rules     []string
 	Base      string
-	Variables string
+	Variables example
+	Authority example
 	Flows     []flowView
 	Answers   []answerView
 	Statuses  []statusView
@@ -206,14 +207,14 @@ type memberView struct {
 
 // example is a text to copy.
 type example struct {
-	Name string
+	Language, Name string
 	// Parts are the text without baseURL, which stands between them.
 	Parts []string
 	Base  string
 }
 
-func newExample(name, text string) example {
-	return example{name, strings.Split(text, baseURL), baseURL}
+func newExample(language, name, text string) example {
+	return example{language, name, strings.Split(text, baseURL), baseURL}
 }
 
 type answerView struct {
@@ -326,7 +327,7 @@ func newCallsView(services []restapi.Service) (callsView, error) {
 		}
 		shown := serviceView{
 			ID: operationID(s), Path: s.Path, Channel: channelText(s.Channel),
-			Curl: newExample("the example of "+s.Name(), command),
+			Curl: newExample("curl", "the example of "+s.Name(), command),
 		}
 		for _, c := range s.Classes {
 			shown.Keys = append(shown.Keys, keyWord(c))
@@ -367,7 +368,7 @@ func curl(s *restapi.Service) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	quoted := strings.ReplaceAll(string(bytes.TrimSpace(body)), "'", `'\''`)
+	quoted := strings.NewReplacer("'", `'\''`, "\n", "\n  ").Replace(string(bytes.TrimSpace(body)))
 	return fmt.Sprintf("curl -i %s%s \\\n  -u \"$%s:\" \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'",
 		baseURL, s.Path, keyVariable(s.Classes[0]), quoted), nil
 }

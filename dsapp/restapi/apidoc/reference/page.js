@@ -14,7 +14,7 @@ if (navigator.clipboard) {
     button.hidden = false;
     button.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+        await navigator.clipboard.writeText(button.closest(".code").querySelector("code").textContent);
         label.textContent = "Copied";
       } catch {
         label.textContent = "Not copied";

@@ -71,7 +71,7 @@ func TestCORSOfServices(t *testing.T) {
 			withOrigins(t)(c)
 			c.Limits = Limits{FailedKeys: &failed, Exchanges: &counted, Proofs: &counted, Registrations: &counted, Calls: &counted, RequestsInFlight: fullLimiter{}}
 		}, nil)
-		front := slices.Contains(s.classes, apikey.FrontEnd)
+		front := slices.Contains(s.Classes, apikey.FrontEnd)
 		for _, test := range []struct {
 			name    string
 			edit    []func(*http.Request)
@@ -85,22 +85,22 @@ func TestCORSOfServices(t *testing.T) {
 			{"preflight of no origin", []func(*http.Request){preflight, from("null")}, fieldsOfUnknown, 204},
 			{"preflight of two origins", []func(*http.Request){preflight, from(knownOrigin, knownOrigin)}, fieldsOfUnknown, 204},
 		} {
-			got := g.call(s.path, "", "", test.edit...)
+			got := g.call(s.Path, "", "", test.edit...)
 			want, status := test.allowed, test.status
 			if !front {
 				want, status = noFields, 429 // as any request without a back-end key in this test
 			}
 			if got.status != status || !maps.Equal(corsFields(got.header), want) || got.status == 204 && got.body != "" {
-				t.Errorf("%s, %s: answer is %+v", s.path, test.name, got)
+				t.Errorf("%s, %s: answer is %+v", s.Path, test.name, got)
 			}
 			if !front {
 				continue
 			}
 			if len(failed.blocking)+len(failed.counted)+len(counted.counted)+g.ops.calls != 0 {
-				t.Errorf("%s, %s: counted %q, %q, %q", s.path, test.name, failed.blocking, failed.counted, counted.counted)
+				t.Errorf("%s, %s: counted %q, %q, %q", s.Path, test.name, failed.blocking, failed.counted, counted.counted)
 			}
-			if want := (Observation{Service: s.name(), Outcome: Preflight, HTTPStatus: 204}); g.last() != want {
-				t.Errorf("%s, %s: observed %+v", s.path, test.name, g.last())
+			if want := (Observation{Service: s.Name(), Outcome: Preflight, HTTPStatus: 204}); g.last() != want {
+				t.Errorf("%s, %s: observed %+v", s.Path, test.name, g.last())
 			}
 		}
 	}
@@ -188,11 +188,11 @@ func TestNoCORS(t *testing.T) {
 	t.Parallel()
 	g := newTestServer(t, func(c *Config) { c.Limits.FailedKeys = ratelimit.New(3, 100) }, nil)
 	for _, s := range table() {
-		if got := g.call(s.path, "", "", preflight, from(knownOrigin)); got.status != http.StatusUnauthorized || len(corsFields(got.header)) != 0 {
-			t.Errorf("%s: preflight is answered with %+v", s.path, got)
+		if got := g.call(s.Path, "", "", preflight, from(knownOrigin)); got.status != http.StatusUnauthorized || len(corsFields(got.header)) != 0 {
+			t.Errorf("%s: preflight is answered with %+v", s.Path, got)
 		}
-		if got := g.call(s.path, keyFor(s), bodies[s.path], from(knownOrigin)); got.status != http.StatusOK || len(corsFields(got.header)) != 0 {
-			t.Errorf("%s: answer is %+v", s.path, got)
+		if got := g.call(s.Path, keyFor(s), bodies[s.Path], from(knownOrigin)); got.status != http.StatusOK || len(corsFields(got.header)) != 0 {
+			t.Errorf("%s: answer is %+v", s.Path, got)
 		}
 	}
 }

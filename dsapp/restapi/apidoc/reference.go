@@ -84,7 +84,7 @@ func (f *Reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found, ok := f.files[name]
 	switch {
 	case ok:
-	case strings.Contains(name, "."):
+	case strings.ContainsAny(name, ".%"):
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	default:

@@ -36,6 +36,15 @@ search.parentElement.hidden = false;
 search.addEventListener("input", filter);
 filter(); // A browser may have kept the text of the field.
 
+// A link to what the search hides ends the search.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (link && document.getElementById(link.hash.slice(1)).closest("[hidden]")) {
+    search.value = "";
+    filter();
+  }
+});
+
 function filter() {
   const words = search.value.toLowerCase().split(/\s+/).filter((word) => word);
   const matches = (text) => words.every((word) => text.includes(word));

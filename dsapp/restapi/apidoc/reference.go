@@ -175,7 +175,7 @@ type flowView struct {
 // operationView shows the services of one operation.
 type operationView struct {
 	ID, Title string
-	// Channels are those of the services, such as "push, scan".
+	// Channels are those of the services, such as "push/scan".
 	Channels string
 	restapi.Description
 	Current callsView
@@ -288,7 +288,7 @@ func newOperationView(services []restapi.Service) (*operationView, error) {
 			channels = append(channels, string(s.Channel))
 		}
 	}
-	v.Channels = strings.Join(channels, ", ")
+	v.Channels = strings.Join(channels, "/")
 	for _, a := range first.Answers() {
 		if !slices.Contains(v.Answers, a.HTTPStatus) {
 			v.Answers = append(v.Answers, a.HTTPStatus)

@@ -59,7 +59,7 @@ export default async function (browser, { url }) {
     });
   }
 
-  await page.fill("#search", "cancelAuthUser");
+  await page.fill("#search", "cancelAuthUser rejects");
   await page.click("#authentication_push_cancelAuthUser table a");
   const target = page.locator("#STAT_NOSUPPORT");
   await target.waitFor({ state: "visible" });

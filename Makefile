@@ -15,6 +15,7 @@ FUZZ_TIME     ?= 5s
 MUTANTS       ?= dsapp/activation dsapp/ownership dsapp/gateway dsapp/authserver dsapp/seal dsapp/apikey dsapp/breaker dsapp/ratelimit
 SRP_CLIENT    := cmd/caddy/testdata/srp-client
 BROWSER       := cmd/caddy/testdata/browser
+API_CLIENT    := cmd/caddy/testdata/generated-client
 MODULE        := github.com/dsapp-gateway/dsapp-gateway
 
 ##@ Every day
@@ -96,6 +97,15 @@ asm-check: ## Check the generators of the assembly, and that it is what they wri
 	cd $$dir/srp/_asm; $(GO) vet ./...; $(GO) mod tidy -diff; \
 	changed=$$($(GO) fmt ./...); [ -z "$$changed" ] || { echo "gofmt changes in dsapp/srp/_asm:" $$changed >&2; exit 1; }
 
+# The settings keep the linter from reporting its use and from asking for newer versions.
+.PHONY: openapi
+openapi: $(API_CLIENT)/node_modules/.package-lock.json ## Lint docs/openapi.json, and activate a device with a client generated from it (npm; a minute).
+	cd $(API_CLIENT) && REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true npm run --silent lint
+	@DSAPP_GENERATOR=1 GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestGeneratedClient$$' -count=1
+
+$(API_CLIENT)/node_modules/.package-lock.json: $(API_CLIENT)/package-lock.json
+	cd $(API_CLIENT) && npm ci --ignore-scripts --no-audit --no-fund
+
 .PHONY: ct-trace
 ct-trace: ## Step through the arithmetic and compare the paths it takes for different secrets, at all sizes (linux/amd64, some minutes).
 	$(GO) test ./dsapp/srp -run '^TestTrace' -count=1 -v -trace-all -timeout 60m
@@ -176,4 +186,4 @@ $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json
 
 .PHONY: clean
 clean: ## Remove what the build made.
-	rm -rf $(BIN) $(SRP_CLIENT)/node_modules $(BROWSER)/node_modules
+	rm -rf $(BIN) $(SRP_CLIENT)/node_modules $(BROWSER)/node_modules $(API_CLIENT)/node_modules

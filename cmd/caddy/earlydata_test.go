@@ -125,7 +125,7 @@ func dialQUIC(t *testing.T, g *testbed.Gateway, from string, s *tlsSession, deaf
 	c.deaf.Store(deaf)
 	transport := &quic.Transport{Conn: c.socket}
 	t.Cleanup(func() { transport.Close() })
-	config := g.Client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config := g.TLS()
 	config.ServerName, config.NextProtos, config.ClientSessionCache = "localhost", []string{http3.NextProtoH3}, s
 	address, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(g.URL, "https://"))
 	require.NoError(t, err)

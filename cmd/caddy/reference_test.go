@@ -3,7 +3,6 @@ package main
 import (
 	"net/http"
 	"os/exec"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -13,17 +12,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
-
-// startReference starts a sandbox. It returns the address of the reference, which the sandbox
-// prints first, and the file of its authority.
-func startReference(t *testing.T) (address, authority string) {
-	t.Helper()
-	_, _, out, _ := startSandbox(t, testbed.Environment(t.TempDir()))
-	text := out.String()
-	printed := regexp.MustCompile(`\n\n {2}reference +(https://localhost:[0-9]+/)\n(?s:.*)\n {2}CA certificate +(\S+)\n`).FindStringSubmatch(text)
-	require.NotNil(t, printed, text)
-	return printed[1], printed[2]
-}
 
 // runExamples runs commands that the reference shows in a shell and returns their output.
 func runExamples(t *testing.T, authority string, commands ...string) string {
@@ -41,31 +29,30 @@ const referenceKeys = "FRONT_END_KEY=sandbox-front-end\nBACK_END_KEY=sandbox-bac
 // theirs. The keys that the reference shows are those of the sandbox.
 func TestSandboxServesReference(t *testing.T) {
 	t.Parallel()
-	address, authority := startReference(t)
-	client := testbed.NewClient(t, authority, "")
+	g, authority := startSandbox(t)
 	for path, want := range map[string]struct {
 		status      int
 		contentType string
 		text        string
 	}{
-		"":                   {http.StatusOK, "text/html; charset=utf-8", referenceKeys},
-		"openapi.json":       {http.StatusOK, "application/json", `"openapi": "3.1.0"`},
-		"rest/v2":            {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
-		"rest/openapi.json":  {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
-		"favicon.ico":        {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
-		"reference/page.css": {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
+		"/":                   {http.StatusOK, "text/html; charset=utf-8", referenceKeys},
+		"/openapi.json":       {http.StatusOK, "application/json", `"openapi": "3.1.0"`},
+		"/rest/v2":            {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
+		"/rest/openapi.json":  {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
+		"/favicon.ico":        {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
+		"/reference/page.css": {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
 	} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+path, http.NoBody)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.URL+path, http.NoBody)
 		require.NoError(t, err)
-		got, err := (&testbed.Gateway{Client: client}).Do(r)
+		got, err := g.Do(r)
 		require.NoError(t, err)
 		assert.Equal(t, want.status, got.Status, path)
 		assert.Equal(t, want.contentType, got.Header.Get("Content-Type"), path)
 		assert.Contains(t, got.Body, want.text, path)
 	}
 	out := runExamples(t, authority, referenceKeys,
-		`curl -i -u "$FRONT_END_KEY:" -H 'Content-Type: application/json' -d '{}' `+address+"rest/v2/provisioning/getServerTime",
-		`curl -i -u "$BACK_END_KEY:" -H 'Content-Type: application/json' -d '{}' `+address+"rest/v2/provisioning/MdlRegister")
+		`curl -i -u "$FRONT_END_KEY:" -H 'Content-Type: application/json' -d '{}' `+g.URL+testbed.ServerTimePath,
+		`curl -i -u "$BACK_END_KEY:" -H 'Content-Type: application/json' -d '{}' `+g.URL+testbed.OfflinePath)
 	assert.Contains(t, out, "STAT_SUCCESS")
 	assert.Contains(t, out, "userID is missing")
 }
@@ -75,7 +62,8 @@ func TestSandboxServesReference(t *testing.T) {
 // The search finds services and statuses, and what its buttons copy works in a shell.
 func TestBrowserReference(t *testing.T) {
 	t.Parallel()
-	address, authority := startReference(t)
+	g, authority := startSandbox(t)
+	address := g.URL + "/"
 	var got struct {
 		Looks []struct {
 			ColorScheme, Ground              string

@@ -19,42 +19,36 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// startSandbox starts a sandbox with its files in dir. Its exit is sent to exited.
-func startSandbox(t *testing.T, env []string) (sandbox *exec.Cmd, dir string, out *output.Buffer, exited <-chan error) {
-	t.Helper()
-	dir = t.TempDir()
+// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
+// activated, a wrong password is refused, three refusals burn the registration, and the phone
+// answers the requests of the bank's application server.
+func TestSandbox(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
 	_, port, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
 	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
 	require.NoError(t, err)
-	out = new(output.Buffer)
-	sandbox = testbed.Program(env, out, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
+	env := testbed.Environment(t.TempDir())
+	out := new(output.Buffer)
+	sandbox := testbed.Program(env, out, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
 	require.NoError(t, sandbox.Start())
-	exit := make(chan error, 1)
-	go func() { exit <- sandbox.Wait() }()
+	exited := make(chan error, 1)
+	go func() { exited <- sandbox.Wait() }()
 	t.Cleanup(func() { _ = sandbox.Process.Kill() })
 	poll.Until(t, "the sandbox to run", func() bool {
 		select {
-		case err := <-exit:
+		case err := <-exited:
 			require.NoError(t, err, out.String())
 		default:
 		}
 		// This is the last line that it prints.
 		return strings.Contains(out.String(), "/pushes\n")
 	})
-	return sandbox, dir, out, exit
-}
-
-// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
-// activated, a wrong password is refused, three refusals burn the registration, and the phone
-// answers the requests of the bank's application server.
-func TestSandbox(t *testing.T) {
-	t.Parallel()
-	env := testbed.Environment(t.TempDir())
-	sandbox, dir, out, exited := startSandbox(t, env)
 
 	// These are the commands as printed.
 	text := out.String()
+	assert.Regexp(t, `users\.\n\n {2}reference +https://localhost:`+port+`/\n`, text)
 	printed := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp phone .*)$`).FindAllStringSubmatch(text, -1)
 	require.NotEmpty(t, printed, text)
 	phone := func(arguments ...string) (string, int) {

@@ -36,12 +36,31 @@ type Rule struct {
 	// Condition says what else is asked of a text, in words that follow "must have"; empty if
 	// nothing is.
 	Condition string
-	// pattern is a regular expression for the whole text, if it says more than Characters. It
-	// may allow what further refuses only as far as Condition tells it.
+	// pattern is a regular expression for the whole text, if it says more than Characters. A
+	// limit in bytes, which no pattern can express, is in Condition only.
 	pattern string
 	// further checks a text whose length and characters are right. It returns what is
 	// wrong, or the empty string. It may be nil.
 	further func(string) string
+}
+
+// Describe returns the rule in words, such as "1 to 22 characters; must consist of A-Z, a-z,
+// 0-9 and '-'".
+func (r Rule) Describe() string {
+	if r.Values != nil {
+		return strings.Join(r.Values, " or ")
+	}
+	text := fmt.Sprintf("%d to %d characters", r.Min, r.Max)
+	if r.Min == 0 {
+		text = fmt.Sprintf("up to %d characters", r.Max)
+	}
+	if r.Characters.problem != "" {
+		text += "; " + r.Characters.problem
+	}
+	if r.Condition != "" {
+		text += "; must have " + r.Condition
+	}
+	return text
 }
 
 // Pattern returns a regular expression for the whole text, in the syntax of JSON Schema. It
@@ -74,7 +93,7 @@ func (r Rule) problem(s string) string {
 		return "must be valid UTF-8"
 	}
 	if !r.Characters.allow(s) {
-		return r.Characters.Problem
+		return r.Characters.problem
 	}
 	if problem := r.LengthProblem(utf8.RuneCountInString(s)); problem != "" {
 		return problem
@@ -106,8 +125,7 @@ type Characters struct {
 	// Pattern is a regular expression for one character of the set, in the syntax of JSON
 	// Schema.
 	Pattern string
-	// Problem says what is wrong with a text that has others; empty if there are no others.
-	Problem string
+	problem string // of a text with other characters
 	allowed func(rune) bool
 }
 
@@ -121,7 +139,7 @@ var (
 	// most control characters and for U+FFFE and U+FFFF.
 	text = Characters{
 		Pattern: `[^\u0000-\u001F\u007F-\u009F\uFFFE\uFFFF]`,
-		Problem: "must not contain control characters",
+		problem: "must not contain control characters",
 		allowed: func(r rune) bool { return !unicode.IsControl(r) && r != '\uFFFE' && r != '\uFFFF' },
 	}
 	anything     = Characters{Pattern: `[\s\S]`, allowed: func(rune) bool { return true }}
@@ -152,7 +170,7 @@ func class(class, problem string) Characters {
 	}
 	return Characters{
 		Pattern: "[" + class + "]",
-		Problem: problem,
+		problem: problem,
 		allowed: func(r rune) bool { return r < utf8.RuneSelf && allowed[r] },
 	}
 }

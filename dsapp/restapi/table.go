@@ -76,7 +76,7 @@ func provisioning() []Service {
 			required("password", staticPasswordMeaning, func(q *gateway.RegisterOfflineRequest) *form.StaticPassword { return &q.StaticPassword }),
 		}, []outputMember[gateway.RegisterOfflineResult]{
 			stringMember("registrationIdentifier", identifierMeaning, func(r gateway.RegisterOfflineResult) string { return r.RegistrationIdentifier }),
-			stringMember("activationMessageImage", Meaning{"Activation Message 1 for an image, in hexadecimal digits.", "BBED4D1C"}, func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
+			stringMember("activationMessageImage", Meaning{"Activation Message 1 for an image, in up to 4234 hexadecimal digits.", "BBED4D1C"}, func(r gateway.RegisterOfflineResult) string { return r.ActivationMessageImage }),
 		}),
 
 		generateEphemeralKey(Service{Path: "/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey", Version: V2, Classes: frontEnd}, "registrationIdentifier"),
@@ -86,7 +86,7 @@ func provisioning() []Service {
 		generateActivationData(Service{Path: "/rest/activation/DSAPPSRPGenerateActivationData", Version: V1, Classes: frontEnd}, "registrationID"),
 
 		addDevice(Service{Path: "/rest/v2/provisioning/MdlAddDevice", Version: V2, Classes: either}, "registrationIdentifier",
-			optional("description", Meaning{"How the user recognises the device.", "Jane's phone"}, func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
+			optional("description", Meaning{"How the user recognises the device.", "Phone of Jane"}, func(q *gateway.AddDeviceRequest) *form.Description { return &q.Description })),
 		addDevice(Service{Path: "/rest/activation/MdlAddDevice", Version: V1, Classes: frontEnd}, "registrationID"),
 
 		activate(Service{Path: "/rest/v2/provisioning/MdlActivate", Version: V2, Classes: either}, "registrationIdentifier", activated()...),
@@ -271,7 +271,7 @@ func updateNotificationID(path string) Service {
 	return define(Service{Path: path, Version: V2, Classes: frontEnd, Operation: gateway.OpUpdateNotificationID, quota: calls}, Operations.UpdateNotificationID,
 		[]inputMember[gateway.UpdateNotificationIDRequest]{
 			required("userID", userMeaning, func(q *gateway.UpdateNotificationIDRequest) *form.UserID { return &q.UserID }),
-			required("domain", domainMeaning, func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
+			required("domain", Meaning{"The domain of the user.", "mydomain.com"}, func(q *gateway.UpdateNotificationIDRequest) *form.Domain { return &q.Domain }),
 			required("digipassInstanceID", deviceMeaning, func(q *gateway.UpdateNotificationIDRequest) *form.SerialNumber { return &q.SerialNumber }),
 			required("encryptedNotificationID", Meaning{"The push notification ID inside a secure-channel message of the device, in hexadecimal digits.", "0901C3E40F42B811"}, func(q *gateway.UpdateNotificationIDRequest) *form.NotificationID { return &q.NotificationID }),
 		}, nil)

@@ -59,7 +59,11 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "building the binary:", err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if reportViolations() {
+		code = max(code, 1)
+	}
+	return code
 }
 
 // Environment returns the environment of this process without the variables that could

@@ -97,12 +97,31 @@ func (g *Gateway) TryPost(ctx context.Context, path, key, body string) (Reply, e
 func (g *Gateway) From(t *testing.T, address string) *Gateway {
 	t.Helper()
 	other := *g
-	transport := g.Client.Transport.(*http.Transport).Clone()
+	transport := g.transport().Clone()
 	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext
 	t.Cleanup(transport.CloseIdleConnections)
-	other.Client = &http.Client{Transport: transport, Timeout: poll.Patience}
+	other.Client = &http.Client{Transport: contract{transport}, Timeout: poll.Patience}
 	return &other
 }
+
+// Watched returns a client that compares the answers of services with their description. The
+// tests fail if they differ.
+func Watched(c *http.Client) *http.Client {
+	watched := *c
+	watched.Transport = contract{c.Transport.(*http.Transport)}
+	return &watched
+}
+
+// transport returns the transport of the client without what compares the answers.
+func (g *Gateway) transport() *http.Transport {
+	if c, ok := g.Client.Transport.(contract); ok {
+		return c.Transport
+	}
+	return g.Client.Transport.(*http.Transport)
+}
+
+// TLS returns a copy of the client's TLS configuration.
+func (g *Gateway) TLS() *tls.Config { return g.transport().TLSClientConfig.Clone() }
 
 // Post posts a body and returns the answer.
 func (g *Gateway) Post(t *testing.T, path, key, body string) Reply {

@@ -87,7 +87,7 @@ func Configure(t testing.TB, certs sandbox.Certificates, server string, edit fun
 			"dsapp": dsapp,
 		},
 	}
-	g.Client = NewClient(t, certs.Authority, "")
+	g.Client = Watched(NewClient(t, certs.Authority, ""))
 	return g
 }
 

@@ -220,6 +220,7 @@ func (s *session) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.status, s.body, s.took = resp.StatusCode, string(body), time.Since(began)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
+	watch(r, resp)
 	return resp, nil
 }
 

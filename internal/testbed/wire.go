@@ -115,7 +115,7 @@ func (w *Wire) HearStream(stream uint32) (status int, body string) {
 // Dial opens a connection for an ALPN protocol, http/1.1 or h2.
 func (g *Gateway) Dial(t *testing.T, protocol string) *Wire {
 	t.Helper()
-	config := g.Client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config := g.TLS()
 	config.NextProtos = []string{protocol}
 	config.ServerName = "localhost"
 	d := tls.Dialer{Config: config}

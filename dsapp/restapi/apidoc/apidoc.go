@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
@@ -63,6 +64,15 @@ func requestExample(s *restapi.Service) object {
 		}
 	}
 	return o
+}
+
+// ruleOf returns the rule of a member. A required member must not be empty.
+func ruleOf(m restapi.Member) form.Rule {
+	r := m.Rule
+	if m.Required {
+		r.Min = max(r.Min, 1)
+	}
+	return r
 }
 
 // successExample returns an example of an answer with every member that is not an object.

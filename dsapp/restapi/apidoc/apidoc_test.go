@@ -12,7 +12,7 @@ var update = flag.Bool("update", false, "write the documents")
 func TestWrittenDocuments(t *testing.T) {
 	t.Parallel()
 	for name, generate := range map[string]func() ([]byte, error){
-		"openapi.json": OpenAPI,
+		"openapi.json": OpenAPI, "services.md": Markdown,
 	} {
 		got, err := generate()
 		if err != nil {

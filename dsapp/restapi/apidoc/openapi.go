@@ -238,11 +238,8 @@ func memberSchema(m restapi.Member) object {
 	if m.Rule.Values != nil {
 		return append(schema, property{"enum", m.Rule.Values})
 	}
-	least := m.Rule.Min
-	if m.Required {
-		least = max(least, 1)
-	}
-	return append(schema, property{"minLength", least}, property{"maxLength", m.Rule.Max}, property{"pattern", m.Rule.Pattern()})
+	r := ruleOf(m)
+	return append(schema, property{"minLength", r.Min}, property{"maxLength", r.Max}, property{"pattern", r.Pattern()})
 }
 
 // meaning returns the meaning of a member, with what its schema cannot say.

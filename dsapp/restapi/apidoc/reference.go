@@ -317,7 +317,7 @@ func newCallsView(services []restapi.Service) (callsView, error) {
 	}
 	v := callsView{Results: first.Results, Success: string(bytes.TrimSpace(success))}
 	for _, m := range first.Members {
-		v.Members = append(v.Members, memberView{m, limits(m)})
+		v.Members = append(v.Members, memberView{m, ruleOf(m).Describe()})
 	}
 	for i := range services {
 		s := &services[i]
@@ -371,33 +371,6 @@ func curl(s *restapi.Service) (string, error) {
 	quoted := strings.NewReplacer("'", `'\''`, "\n", "\n  ").Replace(string(bytes.TrimSpace(body)))
 	return fmt.Sprintf("curl -i %s%s \\\n  -u \"$%s:\" \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'",
 		baseURL, s.Path, keyVariable(s.Classes[0]), quoted), nil
-}
-
-// limits says which values a member can have.
-func limits(m restapi.Member) string {
-	if m.Rule.Values != nil {
-		return "One of " + strings.Join(m.Rule.Values, ", ") + "."
-	}
-	least := m.Rule.Min
-	if m.Required {
-		least = max(least, 1)
-	}
-	var b strings.Builder
-	switch {
-	case least == m.Rule.Max:
-		fmt.Fprintf(&b, "%d characters", least)
-	case least == 0:
-		fmt.Fprintf(&b, "At most %d characters", m.Rule.Max)
-	default:
-		fmt.Fprintf(&b, "%d to %d characters", least, m.Rule.Max)
-	}
-	if m.Rule.Characters.Problem != "" {
-		b.WriteString(". It " + m.Rule.Characters.Problem)
-	}
-	if m.Rule.Condition != "" {
-		b.WriteString(". It must have " + m.Rule.Condition)
-	}
-	return b.String() + "."
 }
 
 func statusViews(flows []flowView) []statusView {

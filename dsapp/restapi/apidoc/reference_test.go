@@ -120,7 +120,7 @@ func TestPageIsComplete(t *testing.T) {
 			}
 		}
 		for _, m := range s.Members {
-			if m.Example != "" && !strings.Contains(text, "Example: "+m.Example) || !strings.Contains(text, m.Text+" "+limits(m)) {
+			if m.Example != "" && !strings.Contains(text, "Example: "+m.Example) || !strings.Contains(text, m.Text+" Format: "+ruleOf(m).Describe()) {
 				t.Errorf("%s: the page lacks the member %s", s.Path, m.Name)
 			}
 		}
@@ -167,7 +167,7 @@ func TestServicesShownTogether(t *testing.T) {
 			continue
 		}
 		for i := range f.Members {
-			if f.Members[i].Name != s.Members[i].Name || limits(f.Members[i]) != limits(s.Members[i]) || f.Members[i].Meaning != s.Members[i].Meaning {
+			if f.Members[i].Name != s.Members[i].Name || ruleOf(f.Members[i]).Describe() != ruleOf(s.Members[i]).Describe() || f.Members[i].Meaning != s.Members[i].Meaning {
 				t.Errorf("%s and %s differ in %s", f.Path, s.Path, s.Members[i].Name)
 			}
 		}
@@ -204,7 +204,7 @@ func TestPageIsSelfContained(t *testing.T) {
 	}
 
 	source := func(name string) string {
-		m := regexp.MustCompile(`(?s)<` + name + `>(.*?)</` + name + `>`).FindAllStringSubmatch(page, -1)
+		m := regexp.MustCompile(`(?s)<`+name+`>(.*?)</`+name+`>`).FindAllStringSubmatch(page, -1)
 		if len(m) != 1 {
 			t.Fatalf("the page has %d elements %s", len(m), name)
 		}

@@ -189,7 +189,7 @@ func describe(o gateway.Operation) Description {
 		d := Description{
 			FlowLogin, "Retrieves a login that waits for the phone.",
 			"The first application and device that retrieve a request own it. The message is encrypted for the device; the user must see what it says before approving it. After the call, the phone completes or cancels the request.",
-			[]Refusal{{"STAT_NOT_FOUND", "There is no such request, it expired, or it was retrieved before, also by the same phone.", thenGone}},
+			[]Refusal{{"STAT_NOT_FOUND", "There is no such request, it is for another device, it expired, or it was retrieved before, also by the same phone.", thenGone}},
 		}
 		if o == gateway.OpRetrieveSignature {
 			d.Flow, d.Purpose = FlowSignature, "Retrieves a transaction that waits for a signature by the phone."
@@ -329,12 +329,12 @@ func (a Answer) Example() (codes gateway.ResultCodes, description string) {
 // POST can get.
 func (s *Service) Answers() []Answer {
 	return slices.DeleteFunc(Answers(), func(a Answer) bool {
-		usesNothing := s.quota == localCalls
+		local := s.quota == localCalls
 		switch a.HTTPStatus {
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return usesNothing
+			return local
 		}
-		return a.Elsewhere || a.Outcome == Refused && usesNothing
+		return a.Elsewhere || a.Outcome == Refused && local
 	})
 }
 

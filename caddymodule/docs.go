@@ -18,7 +18,7 @@ func init() {
 // the app `dsapp` need not be configured. What it serves is the same on every gateway of this
 // version: it shows nothing of the configuration.
 //
-// Put it on a route with a path matcher, such as `/reference` and `/reference/*`. Paths that
+// Put it on a route of its own with a path matcher, such as `/reference` and `/reference/*`. Paths that
 // end in a slash are the page; without the slash, the answer redirects there. The examples of
 // the page call the origin that the page comes from, so that the site should also have
 // the handler `dsapp_gateway`. The page loads nothing from other servers.

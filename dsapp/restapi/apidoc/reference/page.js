@@ -58,5 +58,6 @@ function filter() {
   for (const group of document.querySelectorAll("[data-group]")) group.hidden = !group.querySelector("[data-item]:not([hidden])");
   for (const entry of document.querySelectorAll("nav [data-of]")) entry.hidden = document.getElementById(entry.dataset.of).hidden;
   found.textContent = words.length === 0 ? "" : [...counts].map(([kind, n]) => n + " " + (n === 1 ? kind : kind + (kind.endsWith("s") ? "es" : "s"))).join(", ") || "Nothing found";
+  document.body.classList.toggle("searching", words.length > 0);
   if (words.length > 0) scrollTo(0, 0);
 }

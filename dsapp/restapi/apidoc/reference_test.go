@@ -26,7 +26,7 @@ import (
 var reference = sync.OnceValues(NewReference)
 
 // get returns the answer of the reference to a request.
-func get(t *testing.T, method, target string, header http.Header) *http.Response {
+func get(t *testing.T, method, target string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	f, err := reference()
 	if err != nil {
@@ -36,18 +36,17 @@ func get(t *testing.T, method, target string, header http.Header) *http.Response
 	r.Header = header
 	w := httptest.NewRecorder()
 	f.ServeHTTP(w, r)
-	return w.Result()
+	return w
 }
 
 // readPage returns the page and its header.
 func readPage(t *testing.T) (page string, header http.Header) {
 	t.Helper()
-	resp := get(t, http.MethodGet, "/", nil)
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status, err)
+	got := get(t, http.MethodGet, "/", nil)
+	if got.Code != http.StatusOK {
+		t.Fatal(got.Code)
 	}
-	return string(b), resp.Header
+	return got.Body.String(), got.Header()
 }
 
 // element is one element of the page.
@@ -246,22 +245,18 @@ func TestReferenceOverHTTP(t *testing.T) {
 		{http.MethodPut, "/openapi.json", 405, "text/plain; charset=utf-8", ""},
 		{http.MethodOptions, "/", 405, "text/plain; charset=utf-8", ""},
 	} {
-		resp := get(t, test.method, test.target, nil)
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
+		got := get(t, test.method, test.target, nil)
+		h := got.Header()
+		if got.Code != test.status || h.Get("Content-Type") != test.contentType || h.Get("Location") != test.location {
+			t.Errorf("%s %s: %d %q %q", test.method, test.target, got.Code, h.Get("Content-Type"), h.Get("Location"))
 		}
-		h := resp.Header
-		if resp.StatusCode != test.status || h.Get("Content-Type") != test.contentType || h.Get("Location") != test.location {
-			t.Errorf("%s %s: %d %q %q", test.method, test.target, resp.StatusCode, h.Get("Content-Type"), h.Get("Location"))
-		}
-		if test.method == http.MethodHead && len(body) > 0 {
+		if test.method == http.MethodHead && got.Body.Len() > 0 {
 			t.Errorf("%s %s has a body", test.method, test.target)
 		}
-		if resp.StatusCode == http.StatusMethodNotAllowed && h.Get("Allow") != "GET, HEAD" {
+		if got.Code == http.StatusMethodNotAllowed && h.Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s %s: Allow is %q", test.method, test.target, h.Get("Allow"))
 		}
-		if resp.StatusCode != http.StatusOK {
+		if got.Code != http.StatusOK {
 			continue
 		}
 		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("Cache-Control") != "no-cache" ||
@@ -269,8 +264,8 @@ func TestReferenceOverHTTP(t *testing.T) {
 			t.Errorf("%s %s: header is %v", test.method, test.target, h)
 		}
 		for tag, want := range map[string]int{h.Get("ETag"): http.StatusNotModified, `"another"`: http.StatusOK} {
-			if again := get(t, test.method, test.target, http.Header{"If-None-Match": {tag}}); again.StatusCode != want {
-				t.Errorf("%s %s with %s: %s", test.method, test.target, tag, again.Status)
+			if again := get(t, test.method, test.target, http.Header{"If-None-Match": {tag}}); again.Code != want {
+				t.Errorf("%s %s with %s: %d", test.method, test.target, tag, again.Code)
 			}
 		}
 	}
@@ -279,15 +274,11 @@ func TestReferenceOverHTTP(t *testing.T) {
 // The document is the same that `caddy dsapp openapi` prints.
 func TestReferenceHasDocument(t *testing.T) {
 	t.Parallel()
-	got, err := io.ReadAll(get(t, http.MethodGet, "/openapi.json", nil).Body)
-	if err != nil {
-		t.Fatal(err)
-	}
 	want, err := OpenAPI()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got) != string(want) {
+	if get(t, http.MethodGet, "/openapi.json", nil).Body.String() != string(want) {
 		t.Error("the document is another")
 	}
 }

@@ -32,6 +32,10 @@ var directives = []struct {
 	parse httpcaddyfile.UnmarshalHandlerFunc
 }{
 	{"dsapp_health", parseHandler[HealthHandler]},
+	{"dsapp_docs", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		handler := new(DocsHandler) // it needs no app
+		return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	}},
 	{"dsapp_gateway", parseHandler[Handler]},
 }
 
@@ -61,6 +65,11 @@ func (*Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseB
 //
 //	dsapp_health [<matcher>]
 func (*HealthHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseBare(d) }
+
+// UnmarshalCaddyfile parses the directive, which has no options:
+//
+//	dsapp_docs [<matcher>]
+func (*DocsHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseBare(d) }
 
 // parseApp parses the global option `dsapp`.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {

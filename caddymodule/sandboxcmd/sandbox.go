@@ -412,7 +412,10 @@ func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certif
 				"protocols":               []string{"h1", "h2"},
 				"automatic_https":         object{"disable": true},
 				"tls_connection_policies": []object{{}},
-				"routes":                  []object{{"handle": []object{{"handler": "dsapp_gateway"}}}},
+				"routes": []object{
+					{"match": []object{{"path": []string{"/", "/openapi.json"}}}, "handle": []object{{"handler": "dsapp_docs"}}, "terminal": true},
+					{"handle": []object{{"handler": "dsapp_gateway"}}},
+				},
 			}}},
 			"tls": object{"certificates": object{"load_files": []object{
 				{"certificate": certificates.Certificate, "key": certificates.Key},
@@ -489,6 +492,7 @@ Start the gateway in front of it with
 	curl := "curl --cacert " + quote(a.Authority)
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
+  reference               %s/
   gateway                 %s
   front-end key           %s
   back-end key            %s
@@ -497,7 +501,7 @@ Start the gateway in front of it with
   authentication server   %s%s%s
   files                   %s
 
-`, url, frontEndKey, backEndKey, user, a.Authority, servers, simulated, control, o.dir)
+`, url, url, frontEndKey, backEndKey, user, a.Authority, servers, simulated, control, o.dir)
 	type part struct {
 		text     string
 		commands []string

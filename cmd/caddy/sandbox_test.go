@@ -48,6 +48,7 @@ func TestSandbox(t *testing.T) {
 
 	// These are the commands as printed.
 	text := out.String()
+	assert.Regexp(t, `users\.\n\n {2}reference +https://localhost:`+port+`/\n`, text)
 	printed := regexp.MustCompile(`(?m)^ {2}\S.* (dsapp phone .*)$`).FindAllStringSubmatch(text, -1)
 	require.NotEmpty(t, printed, text)
 	phone := func(arguments ...string) (string, int) {

@@ -48,12 +48,18 @@ func OpenAPI() ([]byte, error) {
 	})
 }
 
+// rules returns paragraphs with what holds for every service.
+func rules() []string {
+	return []string{
+		"Every service is a POST request with a JSON object and is answered with a JSON object. Names of members are case-sensitive. A member that is null counts as missing. Keys, codes and serial numbers are strings: leading zeros count.",
+		"An answer with HTTP status 200 is a success only if its return code is 0. Otherwise the gateway or the authentication server has refused the request, and statusCodeEnum says why.",
+	}
+}
+
 // overview describes what the services have in common.
 func overview() string {
 	var b strings.Builder
-	b.WriteString(`Every service is a POST request with a JSON object and is answered with a JSON object. Names of members are case-sensitive. A member that is null counts as missing. Keys, codes and serial numbers are strings: leading zeros count.
-
-An answer with HTTP status 200 is a success only if its return code is 0. Otherwise the gateway or the authentication server has refused the request, and statusCodeEnum says why.
+	b.WriteString(strings.Join(rules(), "\n\n") + `
 
 ## HTTP statuses
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
@@ -380,11 +382,15 @@ func TestOtherServices(t *testing.T) {
 					answered <- err
 				}()
 			}
+			// The bank's call finds no request that was completed before it.
+			poll.Until(t, "the bank's call", func() bool {
+				return slices.ContainsFunc(server.State().Requests, func(r sandbox.RequestState) bool { return r.Key == key && r.Awaited })
+			})
 			pending, err := phone.Retrieve(t.Context(), kind, a, key)
 			require.NoError(t, err, kind)
 			_, err = phone.Complete(t.Context(), kind, a, pending)
 			require.NoError(t, err, kind)
-			require.NoError(t, <-answered, kind)
+			require.NoError(t, poll.Receive(t, "the answer to the bank", answered), kind)
 		}
 	})
 

@@ -491,8 +491,10 @@ type RequestState struct {
 	UserID string `json:"userID"`
 	// RetrievedBy is the serial number of the authenticator that retrieved the request;
 	// empty if none has.
-	RetrievedBy string    `json:"retrievedBy,omitempty"`
-	ExpiresAt   time.Time `json:"expiresAt"`
+	RetrievedBy string `json:"retrievedBy,omitempty"`
+	// Awaited says that a call of an application server waits for the outcome.
+	Awaited   bool      `json:"awaited"`
+	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 // State returns a copy of the current state.
@@ -513,7 +515,7 @@ func (s *Server) State() State {
 		return cmp.Or(a.ExpiresAt.Compare(b.ExpiresAt), strings.Compare(a.RegistrationID, b.RegistrationID))
 	})
 	for key, p := range s.pending {
-		r := RequestState{Kind: p.request.Kind, Key: key, UserID: p.user.Name, ExpiresAt: p.created.Add(s.requestTimeout)}
+		r := RequestState{Kind: p.request.Kind, Key: key, UserID: p.user.Name, Awaited: p.awaited, ExpiresAt: p.created.Add(s.requestTimeout)}
 		if p.retriever != nil {
 			r.RetrievedBy = p.retriever.serial
 		}

@@ -103,7 +103,8 @@ func TestHealthOfRedis(t *testing.T) {
 			assert.Equal(t, word, h.State)
 			ok, detail := h.check(t, "store")
 			assert.False(t, ok)
-			assert.Contains(t, detail, "connection refused")
+			// The first loss that is seen may be a connection that ended.
+			assert.Contains(t, detail, "store unavailable")
 			// What needs no store goes on.
 			code, answer := g.Call(t, testbed.ServerTimePath, testbed.FrontEndKey, "")
 			assert.Equal(t, http.StatusOK, code, answer)

@@ -198,10 +198,19 @@ func TestLimitsSurviveReloads(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	logins := hangLogins(ctx, t, phone, callsAtOnce+2, waiting)
-	for range requestsAtOnce {
+	unfinished := func() {
 		g.Dial(t, "http/1.1").Say(testbed.HTTP1Request(testbed.LoginPath, testbed.FrontEndKey, "{", "Content-Length: 1000"))
 	}
-	poll.Until(t, "the requests to be under way", func() bool { return g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, "").Status != http.StatusOK })
+	for range requestsAtOnce {
+		unfinished()
+	}
+	poll.Until(t, "the requests to be under way", func() bool {
+		if g.Post(t, testbed.ServerTimePath, testbed.FrontEndKey, "").Status != http.StatusOK {
+			return true
+		}
+		unfinished() // one of them may have met the request of this poll, and have been refused
+		return false
+	})
 	spent := []struct {
 		name            string
 		g               *testbed.Gateway

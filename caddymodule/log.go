@@ -57,21 +57,22 @@ func appendTexts(fields []zap.Field, texts ...text) []zap.Field {
 	return fields
 }
 
-// accessFields are what the access log says about a request beyond Caddy's own fields. They
-// are one field to Caddy, which is written when the line is, because a field of its own for
-// each makes the list of fields grow several times for every request.
+// accessFields are what the access log says about a request beyond Caddy's own fields and the
+// ID of the request.
 type accessFields struct {
-	requestID, service, status, limit, ownership string
+	service, status, limit, ownership string
 }
 
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (f *accessFields) MarshalLogObject(to zapcore.ObjectEncoder) error {
+// MarshalLogObject adds the fields of the access log. They are one field to Caddy, which is
+// written when the line is, because a field of its own for each makes the list of fields grow
+// several times for every request.
+func (c *correlation) MarshalLogObject(to zapcore.ObjectEncoder) error {
 	for _, t := range []text{
-		{requestIDField, f.requestID},
-		{"dsapp_service", f.service},
-		{"dsapp_status", f.status},
-		{"dsapp_limit", f.limit},
-		{"dsapp_ownership", f.ownership},
+		{requestIDField, c.requestID},
+		{"dsapp_service", c.access.service},
+		{"dsapp_status", c.access.status},
+		{"dsapp_limit", c.access.limit},
+		{"dsapp_ownership", c.access.ownership},
 	} {
 		if t.value != "" {
 			to.AddString(t.name, t.value)
@@ -82,5 +83,5 @@ func (f *accessFields) MarshalLogObject(to zapcore.ObjectEncoder) error {
 
 var (
 	_ slog.Handler            = noStackTraceHandler{}
-	_ zapcore.ObjectMarshaler = (*accessFields)(nil)
+	_ zapcore.ObjectMarshaler = (*correlation)(nil)
 )

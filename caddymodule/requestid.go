@@ -51,8 +51,7 @@ func correlate(w http.ResponseWriter, r *http.Request) (*http.Request, *correlat
 	c.setTracer(ctx)
 	w.Header()[requestIDHeader] = []string{c.requestID}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		c.access.requestID = c.requestID
-		extra.Add(zap.Inline(&c.access))
+		extra.Add(zap.Inline(c))
 	}
 	return r.WithContext(context.WithValue(ctx, correlationKey{}, c)), c
 }

@@ -4,7 +4,10 @@ package apidoc
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
+	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
@@ -132,22 +135,59 @@ func statusNumber(name string) int {
 
 // answer returns the description of an outcome.
 func answer(o restapi.Outcome) restapi.Answer {
-	for _, a := range restapi.Answers() {
+	a, _ := find(restapi.Answers(), o)
+	return a
+}
+
+// find returns the answer with an outcome.
+func find(answers []restapi.Answer, o restapi.Outcome) (restapi.Answer, bool) {
+	for _, a := range answers {
 		if a.Outcome == o {
-			return a
+			return a, true
 		}
 	}
-	return restapi.Answer{}
+	return restapi.Answer{}, false
 }
 
 // keys returns in words which keys may call a service.
 func keys(s *restapi.Service) string {
-	switch {
-	case len(s.Classes) > 1:
-		return "front-end or back-end"
-	case s.Classes[0] == apikey.BackEnd:
-		return "back-end"
-	default:
-		return "front-end"
+	var words []string
+	for _, c := range s.Classes {
+		words = append(words, keyWord(c))
 	}
+	return strings.Join(words, " or ")
+}
+
+func keyWord(c apikey.Class) string {
+	if c == apikey.BackEnd {
+		return "back-end"
+	}
+	return "front-end"
+}
+
+// The functions below return the rows of tables in Markdown. Names of statuses are between
+// marks.
+
+func answerRows() string {
+	var b strings.Builder
+	for _, a := range restapi.Answers() {
+		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", a.HTTPStatus, cmp.Or(a.Status, "any other"), a.When, a.Then)
+	}
+	return b.String()
+}
+
+func statusRows(mark string) string {
+	var b strings.Builder
+	for _, s := range restapi.Statuses() {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", mark+s.Name+mark, cmp.Or(s.Number, "not published"), s.When)
+	}
+	return b.String()
+}
+
+func refusalRows(refusals []restapi.Refusal, mark string) string {
+	var b strings.Builder
+	for _, r := range refusals {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", mark+r.Status+mark, r.When, r.Then)
+	}
+	return b.String()
 }

@@ -82,20 +82,10 @@ func Markdown() ([]byte, error) {
 }
 
 func writeAnswers(b *strings.Builder) {
-	b.WriteString("## HTTP statuses\n\n| HTTP status | `statusCodeEnum` | when | what to do |\n|---|---|---|---|\n")
-	for _, a := range restapi.Answers() {
-		fmt.Fprintf(b, "| %d | %s | %s | %s |\n", a.HTTPStatus, statusOf(a), a.When, a.Then)
-	}
+	b.WriteString("## HTTP statuses\n\n| HTTP status | `statusCodeEnum` | when | what to do |\n|---|---|---|---|\n" + answerRows())
 	b.WriteString("\nEvery answer has the header field `X-Request-Id`, by which the operators find the request in their logs. 429 and 503 have `Retry-After`, in seconds.\n\n")
-	b.WriteString("## Statuses\n\nAn authentication server may use others: treat them as a refusal without a known reason.\n\n| `statusCodeEnum` | `statusCode` | when |\n|---|---|---|\n")
-	for _, s := range restapi.Statuses() {
-		number := s.Number
-		if number == "" {
-			number = "not published"
-		}
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", s.Name, number, s.When)
-	}
-	b.WriteString("\n")
+	b.WriteString("## Statuses\n\nAn authentication server may use others: treat them as a refusal without a known reason.\n\n" +
+		"| `statusCodeEnum` | `statusCode` | when |\n|---|---|---|\n" + statusRows("`") + "\n")
 }
 
 func writeService(b *strings.Builder, s *restapi.Service) error {
@@ -134,11 +124,7 @@ func writeService(b *strings.Builder, s *restapi.Service) error {
 		b.WriteString("\n")
 	}
 	if len(s.Refusals) > 0 {
-		b.WriteString("| refused with | when | what to do |\n|---|---|---|\n")
-		for _, r := range s.Refusals {
-			fmt.Fprintf(b, "| `%s` | %s | %s |\n", r.Status, r.When, r.Then)
-		}
-		b.WriteString("\n")
+		b.WriteString("| refused with | when | what to do |\n|---|---|---|\n" + refusalRows(s.Refusals, "`") + "\n")
 	}
 	statuses := []string{}
 	for _, a := range s.Answers() {

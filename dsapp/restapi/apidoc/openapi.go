@@ -58,41 +58,20 @@ func rules() []string {
 
 // overview describes what the services have in common.
 func overview() string {
-	var b strings.Builder
-	b.WriteString(strings.Join(rules(), "\n\n") + `
+	return strings.Join(rules(), "\n\n") + `
 
 ## HTTP statuses
 
 | HTTP status | statusCodeEnum | when | then |
 |---|---|---|---|
-`)
-	for _, a := range restapi.Answers() {
-		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", a.HTTPStatus, statusOf(a), a.When, a.Then)
-	}
-	b.WriteString(`
+` + answerRows() + `
 ## Statuses
 
 An authentication server may use others.
 
 | statusCodeEnum | statusCode | when |
 |---|---|---|
-`)
-	for _, s := range restapi.Statuses() {
-		number := s.Number
-		if number == "" {
-			number = "not published"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.Name, number, s.When)
-	}
-	return b.String()
-}
-
-// statusOf returns the status of an answer in a table.
-func statusOf(a restapi.Answer) string {
-	if a.Status == "" {
-		return "any other"
-	}
-	return a.Status
+` + statusRows("")
 }
 
 // operationID returns a name of the service that is an identifier in most languages.
@@ -147,10 +126,7 @@ func details(s *restapi.Service) string {
 	}
 	fmt.Fprintf(&b, "\n\nKey: %s.", keys(s))
 	if len(s.Refusals) > 0 {
-		b.WriteString(" Refusals:\n\n| statusCodeEnum | when | then |\n|---|---|---|\n")
-		for _, r := range s.Refusals {
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", r.Status, r.When, r.Then)
-		}
+		b.WriteString(" Refusals:\n\n| statusCodeEnum | when | then |\n|---|---|---|\n" + refusalRows(s.Refusals, ""))
 	}
 	return b.String()
 }
@@ -260,19 +236,10 @@ func resultSchema(s *restapi.Service) object {
 	if len(s.Results) > 0 {
 		success = successSchema(s.Version, s.Results)
 	}
-	if _, refusable := find(s, restapi.Refused); !refusable {
+	if _, refusable := find(s.Answers(), restapi.Refused); !refusable {
 		return success
 	}
 	return object{{"anyOf", []object{success, ref("schemas", failureName(s.Version))}}}
-}
-
-func find(s *restapi.Service, o restapi.Outcome) (restapi.Answer, bool) {
-	for _, a := range s.Answers() {
-		if a.Outcome == o {
-			return a, true
-		}
-	}
-	return restapi.Answer{}, false
 }
 
 func resultExamples(s *restapi.Service) object {

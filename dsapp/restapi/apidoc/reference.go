@@ -347,13 +347,6 @@ func channelText(c restapi.Channel) string {
 	return ""
 }
 
-func keyWord(c apikey.Class) string {
-	if c == apikey.BackEnd {
-		return "back-end"
-	}
-	return "front-end"
-}
-
 // keyVariable returns the variable of the shell that has a key of the class in examples.
 func keyVariable(c apikey.Class) string {
 	if c == apikey.BackEnd {

@@ -112,27 +112,28 @@ application server. They need a running sandbox.`,
 }
 
 func (o *sandboxOptions) check(changed func(flag string) bool) error {
+	for _, x := range []struct {
+		both       bool
+		name, flag string
+	}{
+		{o.serverOnly && o.gatewayOnly, "server-only", "gateway-only"},
+		{o.gatewayOnly && changed("listen-server"), "gateway-only", "listen-server"},
+		{o.gatewayOnly && changed("listen-control"), "gateway-only", "listen-control"},
+		{o.gatewayOnly && changed("instances"), "gateway-only", "instances"},
+		{o.gatewayOnly && changed("users"), "gateway-only", "users"},
+		{o.serverOnly && changed("timeout"), "server-only", "timeout"},
+	} {
+		if x.both {
+			return fmt.Errorf("--%s and --%s exclude each other", x.name, x.flag)
+		}
+	}
 	switch {
-	case o.serverOnly && o.gatewayOnly:
-		return errors.New("--server-only and --gateway-only exclude each other")
 	case o.gatewayOnly && len(o.servers) == 0:
 		return errors.New("--gateway-only needs --server")
 	case len(o.servers) > 0 && !o.gatewayOnly:
 		return errors.New("--server needs --gateway-only")
-	case o.gatewayOnly && changed("listen-server"):
-		return errors.New("--gateway-only and --listen-server exclude each other")
-	case o.gatewayOnly && changed("instances"):
-		return errors.New("--gateway-only and --instances exclude each other")
 	case o.instances < 1 || o.instances > maxInstances:
 		return fmt.Errorf("--instances must be from 1 to %d", maxInstances)
-	}
-	switch {
-	case o.gatewayOnly && changed("listen-control"):
-		return errors.New("--gateway-only and --listen-control exclude each other")
-	case o.gatewayOnly && changed("users"):
-		return errors.New("--gateway-only and --users exclude each other")
-	case o.serverOnly && changed("timeout"):
-		return errors.New("--server-only and --timeout exclude each other")
 	case o.users < 1 || o.users > maxUsers:
 		return fmt.Errorf("--users must be from 1 to %d", maxUsers)
 	case o.timeout <= 0:

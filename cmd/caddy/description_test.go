@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,8 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
-	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
@@ -34,24 +31,17 @@ const (
 func startSandbox(t *testing.T) (g *testbed.Gateway, authority string) {
 	t.Helper()
 	dir := t.TempDir()
-	port := func() string {
-		_, port, err := net.SplitHostPort(freeport.Address(t))
-		require.NoError(t, err)
-		return port
-	}
-	address, out := "localhost:"+port(), new(output.Buffer)
-	process := testbed.Program(testbed.Environment(t.TempDir()), out, "dsapp", "sandbox", "--dir", dir, "--listen", address, "--listen-server", "localhost:"+port())
-	require.NoError(t, process.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- process.Wait() }()
-	t.Cleanup(func() {
-		_ = process.Process.Kill()
-		<-exited
+	readyFile := filepath.Join(dir, "ready.json")
+	runSandbox(t, testbed.Environment(t.TempDir()), dir, "--listen", "localhost:0", "--ready-file", readyFile)
+	var content []byte
+	poll.Until(t, "the ready file", func() (found bool) {
+		var err error
+		content, err = os.ReadFile(readyFile)
+		return err == nil
 	})
-	// This is the last line that it prints.
-	poll.Until(t, "the sandbox to run", func() bool { return strings.Contains(out.String(), "/pushes\n") })
-	authority = filepath.Join(dir, "certificates", "ca.pem")
-	return &testbed.Gateway{URL: "https://" + address, Client: testbed.Watched(testbed.NewClient(t, authority, ""))}, authority
+	var ready struct{ Gateway, CA string }
+	require.NoError(t, json.Unmarshal(content, &ready))
+	return &testbed.Gateway{URL: ready.Gateway, Client: testbed.Watched(testbed.NewClient(t, ready.CA, ""))}, ready.CA
 }
 
 // The command prints the document that is checked in.

@@ -19,32 +19,46 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
-// activated, a wrong password is refused, three refusals burn the registration, and the phone
-// answers the requests of the bank's application server.
-func TestSandbox(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	_, port, err := net.SplitHostPort(freeport.Address(t))
-	require.NoError(t, err)
-	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
-	require.NoError(t, err)
-	env := testbed.Environment(t.TempDir())
-	out := new(output.Buffer)
-	sandbox := testbed.Program(env, out, "dsapp", "sandbox", "--dir", dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
-	require.NoError(t, sandbox.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- sandbox.Wait() }()
-	t.Cleanup(func() { _ = sandbox.Process.Kill() })
+// runSandbox runs a sandbox with its files in dir until the test ends. It returns when
+// everything listens.
+func runSandbox(t *testing.T, env []string, dir string, arguments ...string) (process *exec.Cmd, out *output.Buffer, exited <-chan error) {
+	t.Helper()
+	out = new(output.Buffer)
+	process = testbed.Program(env, out, append([]string{"dsapp", "sandbox", "--dir", dir}, arguments...)...)
+	require.NoError(t, process.Start())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- process.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		for range ended { // its files are in use until then
+		}
+	})
 	poll.Until(t, "the sandbox to run", func() bool {
 		select {
-		case err := <-exited:
+		case err := <-ended:
 			require.NoError(t, err, out.String())
 		default:
 		}
 		// This is the last line that it prints.
 		return strings.Contains(out.String(), "/pushes\n")
 	})
+	return process, out, ended
+}
+
+// The sandbox needs nothing else installed and prints commands to try, which work: the phone is
+// activated, a wrong password is refused, three refusals burn the registration, and the phone
+// answers the requests of the bank's application server.
+func TestSandbox(t *testing.T) {
+	t.Parallel()
+	dir, env := t.TempDir(), testbed.Environment(t.TempDir())
+	_, port, err := net.SplitHostPort(freeport.Address(t))
+	require.NoError(t, err)
+	_, serverPort, err := net.SplitHostPort(freeport.Address(t))
+	require.NoError(t, err)
+	sandbox, out, exited := runSandbox(t, env, dir, "--listen", "localhost:"+port, "--listen-server", "localhost:"+serverPort)
 
 	// These are the commands as printed.
 	text := out.String()

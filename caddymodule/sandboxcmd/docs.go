@@ -68,10 +68,13 @@ func (d *DocsHandler) Provision(caddy.Context) (err error) {
 		return err
 	}
 	d.application = &sandbox.ApplicationServer{URL: d.Server, Client: client}
-	d.reference, err = apidoc.NewReference(&apidoc.Console{Modules: map[string][]byte{
-		"sandbox.js": consoleScript, "sandbox-device.js": typescript.SandboxDevice,
-	}})
+	d.reference, err = apidoc.NewReference(newConsole())
 	return err
+}
+
+// newConsole returns the console with the simulated device.
+func newConsole() *apidoc.Console {
+	return &apidoc.Console{Modules: map[string][]byte{"sandbox.js": consoleScript, "sandbox-device.js": typescript.SandboxDevice}}
 }
 
 // Cleanup closes the connections to the authentication server.
@@ -89,12 +92,7 @@ func (d *DocsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 		d.reference.ServeHTTP(w, r)
 		return nil
 	}
-	calls := map[string]func(context.Context, bankCall) (any, error){
-		requestPath: d.request,
-		outcomePath: d.outcome,
-	}
-	act, ok := calls[r.URL.Path]
-	if !ok && r.URL.Path != registerPath {
+	if r.URL.Path != registerPath && r.URL.Path != requestPath && r.URL.Path != outcomePath {
 		return next.ServeHTTP(w, r)
 	}
 	var c bankCall
@@ -102,8 +100,12 @@ func (d *DocsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 		writeAnswer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 		return nil
 	}
-	if !ok {
-		return d.register(w, r, c, next)
+	act := d.request
+	switch r.URL.Path {
+	case registerPath:
+		return register(w, r, c, next)
+	case outcomePath:
+		act = d.outcome
 	}
 	answer, err := act(r.Context(), c)
 	if err != nil {
@@ -145,7 +147,7 @@ func (d *DocsHandler) read(r *http.Request, c *bankCall) error {
 }
 
 // register has the gateway register the sandbox's user, as the bank's site does.
-func (*DocsHandler) register(w http.ResponseWriter, r *http.Request, c bankCall, next caddyhttp.Handler) error {
+func register(w http.ResponseWriter, r *http.Request, c bankCall, next caddyhttp.Handler) error {
 	body, err := json.Marshal(map[string]string{"userID": userID, "domain": domain, "staticPassword": staticPassword, "licenseType": c.LicenseType})
 	if err != nil {
 		return err
@@ -160,7 +162,7 @@ func (*DocsHandler) register(w http.ResponseWriter, r *http.Request, c bankCall,
 
 // request requests a login or a signature and returns its key, which the bank's site shows as an
 // image. A login is for the device that was activated last.
-func (d *DocsHandler) request(ctx context.Context, c bankCall) (any, error) {
+func (d *DocsHandler) request(ctx context.Context, c bankCall) (map[string]string, error) {
 	var key string
 	var err error
 	if c.Kind == sandbox.KindLogin {
@@ -175,7 +177,7 @@ func (d *DocsHandler) request(ctx context.Context, c bankCall) (any, error) {
 }
 
 // outcome waits until a phone has answered a request, and returns in words what it did.
-func (d *DocsHandler) outcome(ctx context.Context, c bankCall) (any, error) {
+func (d *DocsHandler) outcome(ctx context.Context, c bankCall) (map[string]string, error) {
 	var done sandbox.AuthenticatedUser
 	var err error
 	if c.Kind == sandbox.KindLogin {
@@ -189,7 +191,7 @@ func (d *DocsHandler) outcome(ctx context.Context, c bankCall) (any, error) {
 	return map[string]string{"outcome": "approved" + describeApproval(done)}, err
 }
 
-func writeAnswer(w http.ResponseWriter, status int, answer any) {
+func writeAnswer(w http.ResponseWriter, status int, answer map[string]string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer) // the client may be gone

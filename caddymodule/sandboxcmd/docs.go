@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	typescript "github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
+	"github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi/apidoc"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	typescript "github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
+	"github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
 )
 
 // consoleName is the file of the console, beside the page of the reference.

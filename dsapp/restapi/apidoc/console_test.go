@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	typescript "github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
+	"github.com/dsapp-gateway/dsapp-gateway/clients/typescript"
 )
 
 var console = sync.OnceValues(func() (*Reference, error) {

@@ -37,6 +37,8 @@ const meanings = {
   K: "the session key, the hash of S",
   M1: "evidence of the phone",
   M2: "evidence that the phone expects from the gateway",
+  macKey: "key from K that verifies this item of the activation data",
+  encryptionKey: "key from K that decrypts it",
 };
 
 // What the calls for logins and signatures are.
@@ -146,12 +148,12 @@ for (const form of document.forms) {
       form.nextElementSibling?.remove();
       const record = make("ol", { className: "record" });
       form.after(record);
-      const show = (name, text, meaning = meanings[name] ?? "") => record.append(shownValue(name, text, meaning));
+      const show = (name, text, meaning = meanings[name.split(" ").at(-1)] ?? "") => record.append(shownValue(name, text, meaning));
       const gateway = new Gateway({
         baseURL: location.origin,
         apiKey: field("apiKey").value,
         profile: value("profile"),
-        inspect: (name, digits) => show(name, digits),
+        inspect: (name, digits) => show(name, digits), // name is that of a value, or an item and a key
         observe: (call) => record.append(shownCall(call)),
       });
       return step(gateway, show);

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi/apidoc"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 )
 
 // answerOf returns the answer of a handler to a call.
@@ -93,6 +94,33 @@ func TestConsoleOfSandbox(t *testing.T) {
 		answerOf(t, d, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody), next)
 		if reached != path {
 			t.Errorf("%s does not reach the gateway", path)
+		}
+	}
+}
+
+// Without an activated phone there is nobody whom the bank could ask, and the page learns the
+// reason. A request that nobody approved is an outcome, no error.
+func TestBankWithoutPhone(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(sandbox.New(sandbox.Options{Users: []sandbox.User{
+		{Name: userID, Domain: domain, StaticPassword: staticPassword, Licenses: 1},
+	}}))
+	t.Cleanup(server.Close)
+	d := &DocsHandler{protection: http.NewCrossOriginProtection(), application: &sandbox.ApplicationServer{URL: server.URL, Client: server.Client()}}
+	for _, test := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{requestPath, `{"kind":"login"}`, http.StatusBadGateway, "STAT_NOT_FOUND"},
+		{requestPath, `{"kind":"signature"}`, http.StatusBadGateway, "STAT_NOT_FOUND"},
+		{outcomePath, `{"kind":"login","key":"123456"}`, http.StatusOK, "not approved: STAT_"},
+		{outcomePath, `{"kind":"signature","key":"123456"}`, http.StatusOK, "not approved: STAT_"},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, test.path, strings.NewReader(test.body))
+		got := answerOf(t, d, r, nil)
+		if got.Code != test.status || !strings.Contains(got.Body.String(), test.want) {
+			t.Errorf("%s %s: %d %s", test.path, test.body, got.Code, got.Body)
 		}
 	}
 }

@@ -50,9 +50,10 @@ const services = {
 // One step for each form. Each returns what happened.
 const steps = {
   async exchange(gateway, show) {
+    for (const name of Object.keys(phone)) delete phone[name];
     const data = await gateway.exchange(value("identifier"), field("password").value);
     const standard = data.licenseType === "standard";
-    Object.assign(phone, { activationMessage: undefined, activationCode: undefined, eventReactivationCounter: undefined }, data);
+    Object.assign(phone, data);
     for (const article of document.querySelectorAll("[data-license]")) article.hidden = (article.dataset.license === "standard") !== standard;
     const { licenseType, ...opened } = data;
     for (const [name, text] of Object.entries(opened)) if (text !== undefined) show(name, text, "decrypted activation data, for the device library");
@@ -60,6 +61,7 @@ const steps = {
   },
 
   async addDevice(gateway) {
+    delete phone.instanceActivationMessage;
     phone.instanceActivationMessage = await gateway.addDevice(value("identifier"), value("deviceCode"), "console");
     return "The device is added. Give the instance activation message to the device library.";
   },
@@ -74,6 +76,7 @@ const steps = {
 
   async retrieve(gateway) {
     const { path, service } = requested();
+    delete phone.requestMessage;
     const { requestMessage } = await gateway.call(path + service.retrieve, { serialNumber: value("serialNumber"), [service.key]: value("requestKey") });
     phone.requestMessage = requestMessage;
     fill("cancelSerialNumber", value("serialNumber"));

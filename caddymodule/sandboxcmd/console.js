@@ -35,7 +35,9 @@ field("retrieve").closest("article").append(outcome);
 
 async function request(kind) {
   outcome.textContent = "";
-  const { key } = await bank("request", { kind, serialNumber: field("serialNumber").value.trim() });
+  const { serialNumber } = device;
+  const { key } = await bank("request", { kind, serialNumber });
+  fill("serialNumber", serialNumber);
   fill("kind", kind);
   fill("channel", "scan");
   bank("outcome", { kind, key }).then(

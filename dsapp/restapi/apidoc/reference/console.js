@@ -109,7 +109,7 @@ function requested() {
 }
 
 function activated(user) {
-  for (const name of ["userID", "domain", "serialNumber"]) fill(name, user[name]);
+  for (const name of ["userID", "domain"]) fill(name, user[name]);
   return `Activated: ${user.serialNumber} of ${user.userID} in ${user.domain}.`;
 }
 

@@ -74,8 +74,8 @@ export default async function (browser, { url, image }) {
   steps.push({ step: "paste the image", said: await ended(page, "exchange") });
   for (let i = 0; i < 20 && (await page.evaluate(() => document.activeElement.textContent)) !== "Run the exchange"; i++) await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
-  // The image has left its own words.
-  await page.locator("#exchange + .record li", { hasText: "activationMessage" }).waitFor();
+  // The words about the image are gone when there is a record.
+  await page.locator("#exchange + .record").waitFor();
   steps.push({ step: "Run the exchange", said: await ended(page, "exchange") });
   const record = await page.locator("#exchange + .record > li").evaluateAll((items) => items.map((item) => ({
     name: item.querySelector(".name, .path").textContent,

@@ -148,7 +148,7 @@ for (const form of document.forms) {
     event.preventDefault();
     if (step === undefined || busy) return;
     act(form, form.querySelector("[type=submit]"), () => {
-      form.nextElementSibling?.remove();
+      form.parentElement.querySelector(".record")?.remove();
       const record = make("ol", { className: "record" });
       form.after(record);
       const show = (name, text, meaning = meanings[name.split(" ").at(-1)] ?? "") => record.append(shownValue(name, text, meaning));
@@ -223,7 +223,7 @@ for (const name of profileNames) field("profile").append(new Option(name, name, 
 addEventListener("pagehide", () => {
   for (const form of document.forms) {
     form.reset();
-    form.nextElementSibling?.remove();
+    form.parentElement.querySelector(".record")?.remove();
   }
   for (const name of Object.keys(phone)) delete phone[name];
 });

@@ -95,25 +95,22 @@ func (d *DocsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	if r.URL.Path != registerPath && r.URL.Path != requestPath && r.URL.Path != outcomePath {
 		return next.ServeHTTP(w, r)
 	}
-	var c bankCall
-	if err := d.read(r, &c); err != nil {
-		writeAnswer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
-		return nil
+	c, err := d.read(r)
+	switch {
+	case err != nil:
+		return writeAnswer(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+	case r.URL.Path == registerPath:
+		return register(w, r, c, next)
 	}
 	act := d.request
-	switch r.URL.Path {
-	case registerPath:
-		return register(w, r, c, next)
-	case outcomePath:
+	if r.URL.Path == outcomePath {
 		act = d.outcome
 	}
 	answer, err := act(r.Context(), c)
 	if err != nil {
-		writeAnswer(w, http.StatusBadGateway, map[string]string{"error": err.Error()})
-		return nil
+		return writeAnswer(w, http.StatusBadGateway, map[string]string{"error": err.Error()})
 	}
-	writeAnswer(w, http.StatusOK, answer)
-	return nil
+	return writeAnswer(w, http.StatusOK, answer)
 }
 
 // bankCall is what the console asks the bank for.
@@ -128,22 +125,22 @@ type bankCall struct {
 }
 
 // read reads a call. It refuses those that a browser makes for the page of another origin.
-func (d *DocsHandler) read(r *http.Request, c *bankCall) error {
+func (d *DocsHandler) read(r *http.Request) (c bankCall, err error) {
 	if r.Method != http.MethodPost {
-		return errors.New("the method has to be POST")
+		return c, errors.New("the method has to be POST")
 	}
-	if err := d.protection.Check(r); err != nil {
-		return errors.New("calls from the page of another origin are refused")
+	if d.protection.Check(r) != nil {
+		return c, errors.New("calls from the page of another origin are refused")
 	}
 	decoder := json.NewDecoder(io.LimitReader(r.Body, maxBankCall))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(c); err != nil {
-		return errors.New("the body is not a JSON object with licenseType, kind, serialNumber and key")
+	if decoder.Decode(&c) != nil {
+		return c, errors.New("the body is not a JSON object with licenseType, kind, serialNumber and key")
 	}
 	if r.URL.Path != registerPath && c.Kind != sandbox.KindLogin && c.Kind != sandbox.KindSignature {
-		return errors.New("kind has to be login or signature")
+		return c, errors.New("kind has to be login or signature")
 	}
-	return nil
+	return c, nil
 }
 
 // register has the gateway register the sandbox's user, as the bank's site does.
@@ -191,10 +188,15 @@ func (d *DocsHandler) outcome(ctx context.Context, c bankCall) (map[string]strin
 	return map[string]string{"outcome": "approved" + describeApproval(done)}, err
 }
 
-func writeAnswer(w http.ResponseWriter, status int, answer map[string]string) {
+func writeAnswer(w http.ResponseWriter, status int, answer map[string]string) error {
+	content, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer) // the client may be gone
+	_, err = w.Write(content)
+	return err
 }
 
 var (

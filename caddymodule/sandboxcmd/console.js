@@ -28,13 +28,20 @@ async function register(licenseType) {
   return result.activationImage;
 }
 
-const outcome = document.createElement("p");
-outcome.className = "said";
-outcome.setAttribute("role", "status");
-field("retrieve").closest("article").append(outcome);
+// Adds a line to the part of a form that says what happens elsewhere.
+function line(form) {
+  const said = document.createElement("p");
+  said.className = "said";
+  said.setAttribute("role", "status");
+  field(form).parentElement.append(said);
+  return said;
+}
+
+const outcome = line("retrieve"); // what the bank was told
+const screen = line("approve"); // what the device shows its user
 
 async function request(kind) {
-  outcome.textContent = "";
+  outcome.textContent = screen.textContent = "";
   const { serialNumber } = device;
   const { key } = await bank("request", { kind, serialNumber });
   fill("serialNumber", serialNumber);
@@ -55,6 +62,13 @@ async function oneTimePassword() {
   return device.oneTimePassword();
 }
 
+async function sign() {
+  const requestMessage = phone.requestMessage ?? "";
+  const { title, fields } = await device.open(requestMessage);
+  screen.textContent = `The device shows: ${[title, ...(fields ?? []).map(({ key, value }) => `${key} ${value}`)].join(", ")}.`;
+  return device.sign(requestMessage);
+}
+
 offer("image", "Register jane.doe", () => register("mdl"));
 offer("image", "Register jane.doe for a standard licence", () => register("standard"));
 offer("deviceCode", "Ask the simulated device", () => device.activateLicense(phone.activationMessage ?? ""));
@@ -62,6 +76,6 @@ offer("activationSignature", "Sign with the simulated device", () => device.acti
 offer("response", "Ask the simulated device", oneTimePassword);
 offer("requestKey", "Have the bank request a signature", () => request("signature"));
 offer("requestKey", "Have the bank request a login", () => request("login"));
-offer("signature", "Sign with the simulated device", () => device.sign(phone.requestMessage ?? ""));
+offer("signature", "Sign with the simulated device", sign);
 offer("cancelSerialNumber", "Take another serial number", () => "VDS9999999-1");
 offer("cancelKey", "Wrap it with the simulated device", () => device.wrapKey(field("requestKey").value.trim()));

@@ -95,6 +95,7 @@ export default async function (browser, { url, image }) {
     await step("retrieve", `Have the bank request a ${kind}`);
     await step("retrieve", "Retrieve the request");
     await step("approve", "Sign with the simulated device");
+    steps.push({ step: "screen", said: await page.textContent("#approve ~ .said") });
     await step("approve", "Approve the request");
     await told();
   }

@@ -66,10 +66,14 @@ func (*Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseB
 //	dsapp_health [<matcher>]
 func (*HealthHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseBare(d) }
 
-// UnmarshalCaddyfile parses the directive, which has no options:
+// UnmarshalCaddyfile parses the directive:
 //
-//	dsapp_docs [<matcher>]
-func (*DocsHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return parseBare(d) }
+//	dsapp_docs [<matcher>] {
+//	    console on|off
+//	}
+func (h *DocsHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return docsBlock.readModule(d, h)
+}
 
 // parseApp parses the global option `dsapp`.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -248,6 +252,10 @@ var appBlock = newBlock(appName, settings[App]{
 	"cors":                   section(func(a *App) *CORS { return &a.CORS }, corsBlock),
 	"health":                 section(func(a *App) *Health { return &a.Health }, healthBlock),
 	"status_codes":           section(func(a *App) *StatusCodes { return &a.StatusCodes }, statusCodesBlock),
+})
+
+var docsBlock = newBlock("dsapp_docs", settings[DocsHandler]{
+	"console": one(asSwitch, func(h *DocsHandler, v bool) { h.Console = v }),
 })
 
 var apiKeyBlock = newBlock("api_key", settings[APIKey]{

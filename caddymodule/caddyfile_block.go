@@ -152,6 +152,8 @@ var (
 
 	asTruth = kind[bool]{"true|false", "true or false", false, func(s string) (bool, bool) { return s == "true", s == "true" || s == "false" }}
 
+	asSwitch = kind[bool]{"on|off", "on or off", false, func(s string) (bool, bool) { return s == "on", s == "on" || s == "off" }}
+
 	asNumber = wholeNumber[int]()
 	asInt32  = wholeNumber[int32]()
 )

@@ -43,3 +43,29 @@ func TestDocsHandler(t *testing.T) {
 		}
 	}
 }
+
+// The console is served only with `console`, beside the page and without a key.
+func TestConsoleIsOffByDefault(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[string]int{`{}`: http.StatusNotFound, `{"console": false}`: http.StatusNotFound, `{"console": true}`: http.StatusOK} {
+		d := new(DocsHandler)
+		if err := caddy.StrictUnmarshalJSON([]byte(config), d); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Provision(caddy.Context{}); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int{
+			"console.html": want, "console.js": want, "dsapp.js": want,
+			"sandbox.js": http.StatusNotFound, "sandbox-device.js": http.StatusNotFound, // the sandbox has them
+		} {
+			w := httptest.NewRecorder()
+			if err := d.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/docs/"+name, http.NoBody), unreachable); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != want {
+				t.Errorf("%s: %s: %d", config, name, w.Code)
+			}
+		}
+	}
+}

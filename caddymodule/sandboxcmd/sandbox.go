@@ -408,14 +408,17 @@ func (o *sandboxOptions) config(serverURLs []string, certificates sandbox.Certif
 			"dsapp":   object{"level": gateway, "include": []string{"dsapp"}},
 		}},
 		"apps": object{
-			"http": object{"servers": object{httpServer: object{
+			// A console may wait for the outcome of a request when the sandbox stops.
+			"http": object{"grace_period": "1s", "servers": object{httpServer: object{
 				"listen":                  []string{o.listen},
 				"protocols":               []string{"h1", "h2"},
 				"automatic_https":         object{"disable": true},
 				"tls_connection_policies": []object{{}},
 				"routes": []object{
-					{"match": []object{{"path": []string{"/", "/openapi.json"}}}, "handle": []object{{"handler": "dsapp_docs"}}, "terminal": true},
-					{"handle": []object{{"handler": "dsapp_gateway"}}},
+					{"handle": []object{
+						{"handler": "dsapp_sandbox_docs", "server": serverURLs[0], "dir": o.dir},
+						{"handler": "dsapp_gateway"},
+					}},
 				},
 			}}},
 			"tls": object{"certificates": object{"load_files": []object{
@@ -494,6 +497,7 @@ Start the gateway in front of it with
 	fmt.Fprintf(out, `The sandbox runs. Ctrl-C stops it. Nothing in it is a secret; never use it for real users.
 
   reference               %s/
+  console                 %s/console.html
   gateway                 %s
   front-end key           %s
   back-end key            %s
@@ -502,7 +506,7 @@ Start the gateway in front of it with
   authentication server   %s%s%s
   files                   %s
 
-`, url, url, frontEndKey, backEndKey, user, a.Authority, servers, simulated, control, o.dir)
+`, url, url, url, frontEndKey, backEndKey, user, a.Authority, servers, simulated, control, o.dir)
 	type part struct {
 		text     string
 		commands []string

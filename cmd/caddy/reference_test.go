@@ -37,6 +37,8 @@ func TestSandboxServesReference(t *testing.T) {
 	}{
 		"/":                   {http.StatusOK, "text/html; charset=utf-8", referenceKeys},
 		"/openapi.json":       {http.StatusOK, "application/json", `"openapi": "3.1.0"`},
+		"/console.html":       {http.StatusOK, "text/html; charset=utf-8", "Front-end key"},
+		"/console.js":         {http.StatusOK, "text/javascript; charset=utf-8", "./dsapp.js"},
 		"/rest/v2":            {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
 		"/rest/openapi.json":  {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},
 		"/favicon.ico":        {http.StatusUnauthorized, "application/json", "STAT_INVCREDENTIALS"},

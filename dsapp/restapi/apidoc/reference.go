@@ -27,7 +27,7 @@ const (
 )
 
 // Reference serves the description of the services: a page, at every path that ends in a slash,
-// and beside it the document of OpenAPI. It answers GET and HEAD.
+// and beside it the document of OpenAPI and, if there is one, the console. It answers GET and HEAD.
 //
 // The page is one file and loads nothing else. Its links are relative, so that it can be at any
 // path. Without JavaScript it lacks only the search and the buttons that copy examples.
@@ -41,21 +41,34 @@ type file struct {
 	header  map[string]string
 }
 
-// NewReference generates the page and the document from the table of services.
-func NewReference() (*Reference, error) {
+// NewReference generates the page and the document from the table of services. Without a
+// console, nothing of it is served.
+func NewReference(console *Console) (*Reference, error) {
 	document, err := OpenAPI()
 	if err != nil {
 		return nil, err
 	}
-	page, policy, err := renderPage()
+	page, policy, err := renderPage(console != nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Reference{map[string]file{
-		pageName:    newFile(page, "text/html; charset=utf-8", policy),
-		openAPIName: newFile(document, "application/json", "default-src 'none'; frame-ancestors 'none'"),
-	}}, nil
+	files := map[string]file{
+		pageName:    newFile(page, htmlType, policy),
+		openAPIName: newFile(document, "application/json", nothingPolicy),
+	}
+	if console != nil {
+		if err := console.addTo(files); err != nil {
+			return nil, err
+		}
+	}
+	return &Reference{files}, nil
 }
+
+const (
+	htmlType = "text/html; charset=utf-8"
+	// nothingPolicy is the content security policy of files that are no pages.
+	nothingPolicy = "default-src 'none'; frame-ancestors 'none'"
+)
 
 func newFile(content []byte, contentType, policy string) file {
 	sum := sha256.Sum256(content)
@@ -105,7 +118,7 @@ var sources embed.FS
 const baseURL = "https://gateway.example.com"
 
 // renderPage returns the page and its content security policy.
-func renderPage() (page []byte, policy string, err error) {
+func renderPage(console bool) (page []byte, policy string, err error) {
 	style, err := sources.ReadFile("reference/page.css")
 	if err != nil {
 		return nil, "", err
@@ -120,7 +133,7 @@ func renderPage() (page []byte, policy string, err error) {
 	}
 	v := view{
 		Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // our own files
-		Rules: rules(), Base: baseURL,
+		Rules: rules(), Base: baseURL, Console: consoleLink(console),
 		Variables: newExample("Shell", "the keys", keyVariable(apikey.FrontEnd)+"=sandbox-front-end\n"+keyVariable(apikey.BackEnd)+"=sandbox-back-end"),
 		Authority: newExample("Shell", "the certificate", "export CURL_CA_BUNDLE=/path/to/ca.pem"),
 		Answers:   answerViews(),
@@ -160,6 +173,7 @@ type view struct {
 	Script    template.JS
 	Rules     []string
 	Base      string
+	Console   string // its file, empty if there is none
 	Variables example
 	Authority example
 	Flows     []flowView

@@ -23,7 +23,7 @@ import (
 )
 
 // reference is generated once, because that takes long under the race detector.
-var reference = sync.OnceValues(NewReference)
+var reference = sync.OnceValues(func() (*Reference, error) { return NewReference(nil) })
 
 // get returns the answer of the reference to a request.
 func get(t *testing.T, method, target string, header http.Header) *httptest.ResponseRecorder {
@@ -32,6 +32,11 @@ func get(t *testing.T, method, target string, header http.Header) *httptest.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
+	return getFrom(t, f, method, target, header)
+}
+
+func getFrom(t *testing.T, f *Reference, method, target string, header http.Header) *httptest.ResponseRecorder {
+	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, http.NoBody)
 	r.Header = header
 	w := httptest.NewRecorder()
@@ -240,6 +245,9 @@ func TestReferenceOverHTTP(t *testing.T) {
 		{http.MethodGet, "/a/b%2F%5Cc", 404, "text/plain; charset=utf-8", ""},
 		{http.MethodGet, "//example.com/%2e%2e", 404, "text/plain; charset=utf-8", ""},
 		{http.MethodGet, "/page.js", 404, "text/plain; charset=utf-8", ""},
+		{http.MethodGet, "/console.html", 404, "text/plain; charset=utf-8", ""},
+		{http.MethodGet, "/console.js", 404, "text/plain; charset=utf-8", ""},
+		{http.MethodGet, "/dsapp.js", 404, "text/plain; charset=utf-8", ""},
 		{http.MethodGet, "/favicon.ico", 404, "text/plain; charset=utf-8", ""},
 		{http.MethodPost, "/", 405, "text/plain; charset=utf-8", ""},
 		{http.MethodPut, "/openapi.json", 405, "text/plain; charset=utf-8", ""},

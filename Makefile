@@ -6,9 +6,10 @@ TOOLS         ?= $(BIN)/tools
 GOLANGCI_LINT := v2.15.0
 GREMLINS      := v0.6.0
 CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
-# The flags and build tags of an xcaddy build. The commit, which would make the
-# bytes depend on more than the sources, is not recorded.
-RELEASE_FLAGS := -trimpath -buildvcs=false -ldflags "-w -s" -tags nobadger,nomysql,nopgx
+XCADDY        := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
+CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+# The flags and build tags of an xcaddy build.
+BUILD_FLAGS   := -trimpath -ldflags "-w -s" -tags nobadger,nomysql,nopgx
 EXAMPLE_DIR   ?= /etc/dsapp
 FUZZ_TIME     ?= 5s
 # The packages whose tests should notice every change.
@@ -126,6 +127,13 @@ soak: test-tools ## Run the soak suites at full length, one after the other, and
 	@GO=$(GO) .ci/gotest ./cmd/caddy -run '^TestSoak' -count=1 -parallel 1 -timeout 60m -soak $(abspath $(BIN))/soak.txt; status=$$?; \
 		[ ! -f $(BIN)/soak.txt ] || cat $(BIN)/soak.txt; exit $$status
 
+.PHONY: rolling-upgrade
+rolling-upgrade: test-tools ## Upgrade two nodes from an earlier version to this one under load (FROM=v1.0.0, a tag or commit).
+	@[ -n "$(FROM)" ] || { echo "usage: make rolling-upgrade FROM=v1.0.0" >&2; exit 2; }
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; git archive --prefix=from/ $(FROM) | tar -x -C $$dir; \
+	(cd $$dir/from && $(GO) build -o $$dir/caddy ./cmd/caddy); \
+	DSAPP_PREVIOUS=$$dir/caddy $(GO) test ./cmd/caddy -run '^TestRollingRestart$$' -count=1 -v
+
 # It takes ten minutes. The file has what each panel of the dashboard shows.
 .PHONY: dashboard-demo
 dashboard-demo: test-tools ## Show nodes under load, with failures, to a real Prometheus, and write what the dashboard shows to bin/dashboard.json.
@@ -152,21 +160,46 @@ bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: b
 
 .PHONY: build
 build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy.
-	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/caddy ./cmd/caddy
+	CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $(BIN)/caddy ./cmd/caddy
 
-# What xcaddy does for `xcaddy build --with MODULE@v0.0.0=DIR`: a main package
-# of its own that imports Caddy and the module's root package.
+# The version in README.md and xcaddy.Dockerfile is that of CHANGELOG.md (TestVersions).
+VERSION := $(shell sed -n 's/^\#\# \[\([0-9.]*\)\].*/v\1/p' CHANGELOG.md | head -n 1)
+
 .PHONY: xcaddy
-xcaddy: ## Build bin/caddy-xcaddy by the steps of xcaddy.Dockerfile, without xcaddy and Docker.
-	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	printf 'package main\n\nimport (\n\tcaddycmd "github.com/caddyserver/caddy/v2/cmd"\n\n\t_ "github.com/caddyserver/caddy/v2/modules/standard"\n\t_ "%s"\n)\n\nfunc main() {\n\tcaddycmd.Main()\n}\n' $(MODULE) > $$dir/main.go; \
-	src=$(CURDIR); out=$(abspath $(BIN))/caddy-xcaddy; cd $$dir; \
-	$(GO) mod init caddy; \
-	$(GO) mod edit -replace $(MODULE)=$$src; \
-	$(GO) get github.com/caddyserver/caddy/v2@$(CADDY_VERSION) $(MODULE)@v0.0.0-00010101000000-000000000000; \
-	$(GO) mod tidy; \
-	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $$out .; \
-	$$out list-modules | grep dsapp
+xcaddy: ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it.
+	$(GO) run $(XCADDY) build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --output $(abspath $(BIN))/caddy-xcaddy
+	$(BIN)/caddy-xcaddy list-modules --versions | grep 'dsapp.* $(VERSION)'
+	DSAPP_CADDY=$(abspath $(BIN))/caddy-xcaddy $(GO) test ./cmd/caddy -run '^TestExample(Configuration|sAnswerAlike)$$' -count=1
+
+# Lets Go fetch this module from the repository of this folder instead of the network, as if it
+# was published. It gives the commit its version: vX.Y.Z if it has this tag.
+FROM_HERE := GOPRIVATE=$(MODULE) GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=url.file://$(CURDIR).insteadOf GIT_CONFIG_VALUE_0=https://$(MODULE)
+RELEASE   := $(BIN)/release
+
+# No file has the folder, the time or the machine in it, so that another build of the commit by
+# the same version of Go gives the same bytes.
+.PHONY: release
+release: ## Build what is released of the commit that is checked out into bin/release: binaries, checksums, SBOM, licences.
+	@rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	@set -e; commit=$$(git rev-parse HEAD); version=$$($(FROM_HERE) $(GO) list -m -f '{{.Version}}' $(MODULE)@$$commit); \
+	case $$version in *-*) ;; $(VERSION)) ;; *) echo "the tag is $$version, but CHANGELOG.md ends with $(VERSION)" >&2; exit 1;; esac; \
+	echo "building $$version with $$($(GO) env GOVERSION)"; \
+	for arch in amd64 arm64; do \
+		binary=$(abspath $(RELEASE))/caddy-dsapp_$${version}_linux_$$arch; \
+		$(FROM_HERE) GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(GO) run $(XCADDY) build $(CADDY_VERSION) \
+			--with $(MODULE)@$$commit --output $$binary 2>$(BIN)/release.log || { cat $(BIN)/release.log >&2; exit 1; }; \
+		$(GO) run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $$version -output $$binary.cdx.json $$binary 2>$(BIN)/release.log || { cat $(BIN)/release.log >&2; exit 1; }; \
+	done; \
+	$(FROM_HERE) $(GO) run ./cmd/licences $(RELEASE)/caddy-dsapp_*_linux_???64 > $(RELEASE)/LICENCES.txt; \
+	cp CHANGELOG.md $(RELEASE)/; cd $(RELEASE); sha256sum * > SHA256SUMS; cat SHA256SUMS
+
+# xcaddy and Go build everything again, without the cache of the first build. It takes some minutes.
+.PHONY: release-check
+release-check: release ## Build the release again in another folder with an empty cache, and compare the bytes.
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; git clone -q "file://$(CURDIR)" $$dir/elsewhere; \
+	git -C $$dir/elsewhere checkout -q $$(git rev-parse HEAD); \
+	GOCACHE=$$dir/cache $(MAKE) -C $$dir/elsewhere BIN=$$dir/bin release >/dev/null; \
+	diff -r $(RELEASE) $$dir/bin/release; echo "the same bytes in another folder"
 
 .PHONY: example-files
 example-files: ## Make the files that the example configurations name, in EXAMPLE_DIR (needs openssl).

@@ -6,7 +6,7 @@ TOOLS         ?= $(BIN)/tools
 GOLANGCI_LINT := v2.15.0
 GREMLINS      := v0.6.0
 CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
-XCADDY        := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
+XCADDY        := v0.4.5
 CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # The flags and build tags of an xcaddy build.
 BUILD_FLAGS   := -trimpath -ldflags "-w -s" -tags nobadger,nomysql,nopgx
@@ -81,6 +81,11 @@ $(BROWSER)/node_modules/.package-lock.json: $(BROWSER)/package-lock.json
 purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
 	@GO=$(GO) .ci/gotest -tags purego ./dsapp/...
 	GOARCH=arm64 $(GO) vet ./dsapp/srp
+
+# The packages that encrypt, derive, hash or speak TLS. TestFIPSOnly tries the stricter mode.
+.PHONY: fips
+fips: test-tools ## Run the tests that use cryptography in the FIPS 140-3 mode of Go.
+	@GODEBUG=fips140=on GO=$(GO) .ci/gotest ./dsapp/seal ./dsapp/activation ./dsapp/ownership ./dsapp/apikey ./dsapp/authserver/... ./dsapp/store ./caddymodule
 
 # TestJavaClient runs here only, since it needs a JDK.
 .PHONY: clients
@@ -166,10 +171,13 @@ build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy
 VERSION := $(shell sed -n 's/^\#\# \[\([0-9.]*\)\].*/v\1/p' CHANGELOG.md | head -n 1)
 
 .PHONY: xcaddy
-xcaddy: ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it.
-	$(GO) run $(XCADDY) build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --output $(abspath $(BIN))/caddy-xcaddy
+xcaddy: $(TOOLS)/xcaddy ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it.
+	$(TOOLS)/xcaddy build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --output $(abspath $(BIN))/caddy-xcaddy
 	$(BIN)/caddy-xcaddy list-modules --versions | grep 'dsapp.* $(VERSION)'
 	DSAPP_CADDY=$(abspath $(BIN))/caddy-xcaddy $(GO) test ./cmd/caddy -run '^TestExample(Configuration|sAnswerAlike)$$' -count=1
+
+$(TOOLS)/xcaddy:
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/caddyserver/xcaddy/cmd/xcaddy@$(XCADDY)
 
 # Lets Go fetch this module from the repository of this folder instead of the network, as if it
 # was published. It gives the commit its version: vX.Y.Z if it has this tag.
@@ -179,14 +187,14 @@ RELEASE   := $(BIN)/release
 # No file has the folder, the time or the machine in it, so that another build of the commit by
 # the same version of Go gives the same bytes.
 .PHONY: release
-release: ## Build what is released of the commit that is checked out into bin/release: binaries, checksums, SBOM, licences.
+release: $(TOOLS)/xcaddy ## Build what is released of the commit that is checked out into bin/release: binaries, checksums, SBOM, licences.
 	@rm -rf $(RELEASE) && mkdir -p $(RELEASE)
 	@set -e; commit=$$(git rev-parse HEAD); version=$$($(FROM_HERE) $(GO) list -m -f '{{.Version}}' $(MODULE)@$$commit); \
 	case $$version in *-*) ;; $(VERSION)) ;; *) echo "the tag is $$version, but CHANGELOG.md ends with $(VERSION)" >&2; exit 1;; esac; \
 	echo "building $$version with $$($(GO) env GOVERSION)"; \
 	for arch in amd64 arm64; do \
 		binary=$(abspath $(RELEASE))/caddy-dsapp_$${version}_linux_$$arch; \
-		$(FROM_HERE) GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(GO) run $(XCADDY) build $(CADDY_VERSION) \
+		$(FROM_HERE) GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(TOOLS)/xcaddy build $(CADDY_VERSION) \
 			--with $(MODULE)@$$commit --output $$binary 2>$(BIN)/release.log || { cat $(BIN)/release.log >&2; exit 1; }; \
 		$(GO) run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $$version -output $$binary.cdx.json $$binary 2>$(BIN)/release.log || { cat $(BIN)/release.log >&2; exit 1; }; \
 	done; \

@@ -77,6 +77,10 @@ browser: $(BROWSER)/node_modules/.package-lock.json ## Install Chromium (apt) an
 $(BROWSER)/node_modules/.package-lock.json: $(BROWSER)/package-lock.json
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 
+.PHONY: deploy-check
+deploy-check: ## Check the Kubernetes manifests and the compose file against the types of their programs.
+	$(GO) -C deploy/_check vet . && $(GO) -C deploy/_check run .
+
 .PHONY: purego
 purego: test-tools ## Run the tests of the library without assembly, and vet it for a processor that there is none for.
 	@GO=$(GO) .ci/gotest -tags purego ./dsapp/...
@@ -209,6 +213,27 @@ release-check: release ## Build the release again in another folder with an empt
 	GOCACHE=$$dir/cache $(MAKE) -C $$dir/elsewhere BIN=$$dir/bin release >/dev/null; \
 	diff -r $(RELEASE) $$dir/bin/release; echo "the same bytes in another folder"
 
+# What deploy/container/Containerfile copies: the released binary, or with BINARY=bin/caddy one with
+# the sandbox, as IMAGE=dsapp-sandbox.
+BINARY  ?= $(BIN)/caddy-xcaddy
+IMAGE   ?= dsapp-gateway
+BUILDER ?= $(shell command -v buildah || echo docker)
+CONTEXT := $(BIN)/container
+
+.PHONY: container
+container: ## Build the image dsapp-gateway from bin/caddy-xcaddy with buildah or docker (BINARY=…, IMAGE=…).
+	@rm -rf $(CONTEXT) && mkdir -p $(CONTEXT)/own/data $(CONTEXT)/own/config $(CONTEXT)/own/run/caddy $(CONTEXT)/own/sandbox
+	@install -D -m 0755 $(BINARY) $(CONTEXT)/rootfs/usr/bin/caddy
+	@install -D -m 0644 /etc/ssl/certs/ca-certificates.crt $(CONTEXT)/rootfs/etc/ssl/certs/ca-certificates.crt
+	$(BUILDER) build -t $(IMAGE) -f deploy/container/Containerfile $(CONTEXT)
+
+.PHONY: compose-files
+compose-files: ## Make the keys, certificates and passwords for deploy/compose.
+	@$(MAKE) -s example-files EXAMPLE_DIR=deploy/compose/secrets
+	@deploy/redis/passwords.sh deploy/compose/secrets/redis
+	@cp deploy/compose/secrets/redis/dsapp.password deploy/compose/secrets/redis.password
+	@chmod -R a+rX deploy/compose/secrets
+
 .PHONY: example-files
 example-files: ## Make the files that the example configurations name, in EXAMPLE_DIR (needs openssl).
 	@command -v openssl >/dev/null || { echo "openssl is needed" >&2; exit 1; }
@@ -231,11 +256,12 @@ example-files: ## Make the files that the example configurations name, in EXAMPL
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool (apt), an SRP client (npm).
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool, systemd-analyze (apt), an SRP client (npm).
 	@for tool in redis-server haproxy curl openssl python3; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
 
 $(SRP_CLIENT)/node_modules/.package-lock.json: $(SRP_CLIENT)/package-lock.json

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"debug/buildinfo"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,7 @@ func run(w io.Writer, binaries []string) error {
 			modules[module{m.Path, m.Version}] = true
 		}
 	}
-	root, err := exec.Command("go", "env", "GOROOT").Output()
+	root, err := exec.CommandContext(context.Background(), "go", "env", "GOROOT").Output()
 	if err != nil {
 		return fmt.Errorf("asking for the folder of Go: %w", err)
 	}
@@ -64,7 +65,7 @@ func run(w io.Writer, binaries []string) error {
 
 // download returns the folder with the sources of a module.
 func download(m module) (dir string, err error) {
-	out, err := exec.Command("go", "mod", "download", "-json", m.path+"@"+m.version).Output()
+	out, err := exec.CommandContext(context.Background(), "go", "mod", "download", "-json", m.path+"@"+m.version).Output() //nolint:gosec // a module of our binary
 	if err != nil {
 		return "", fmt.Errorf("downloading %s: %w", m.path, err)
 	}

@@ -217,7 +217,7 @@ release-check: release ## Build the release again in another folder with an empt
 # the sandbox, as IMAGE=dsapp-sandbox.
 BINARY  ?= $(BIN)/caddy-xcaddy
 IMAGE   ?= dsapp-gateway
-BUILDER ?= $(shell command -v buildah || echo docker)
+BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
 CONTEXT := $(BIN)/container
 
 .PHONY: container
@@ -225,7 +225,7 @@ container: ## Build the image dsapp-gateway from bin/caddy-xcaddy with buildah o
 	@rm -rf $(CONTEXT) && mkdir -p $(CONTEXT)/own/data $(CONTEXT)/own/config $(CONTEXT)/own/run/caddy $(CONTEXT)/own/sandbox
 	@install -D -m 0755 $(BINARY) $(CONTEXT)/rootfs/usr/bin/caddy
 	@install -D -m 0644 /etc/ssl/certs/ca-certificates.crt $(CONTEXT)/rootfs/etc/ssl/certs/ca-certificates.crt
-	$(BUILDER) build -t $(IMAGE) -f deploy/container/Containerfile $(CONTEXT)
+	$(BUILDER) -t $(IMAGE) -f deploy/container/Containerfile $(CONTEXT)
 
 .PHONY: compose-files
 compose-files: ## Make the keys, certificates and passwords for deploy/compose.

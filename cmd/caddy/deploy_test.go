@@ -64,6 +64,29 @@ func TestUserAndFilesOfUnit(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o640), info.Mode())
 }
 
+// The gateway accepts the configuration for Kubernetes, and Prometheus that of the compose file.
+func TestDeployedConfigurations(t *testing.T) {
+	t.Parallel()
+	secrets := exampleFiles(t)
+	for name, of := range map[string]string{"redis.password": "sealing.key", "redis-ca.pem": "oas-ca.pem"} {
+		text, err := os.ReadFile(filepath.Join(secrets, of))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), text, 0o600))
+	}
+	gateway := newExample(t, filepath.Join("deploy", "kubernetes", "Caddyfile"), secrets, "https://oas.invalid:8888/")
+	out, code := testbed.Run(t, gateway.env, "validate", "--config", gateway.path)
+	require.Zero(t, code, out)
+
+	dir := t.TempDir()
+	for _, name := range []string{"compose/prometheus.yaml", "prometheus/rules.yaml"} {
+		text, err := os.ReadFile(filepath.Join(deployFolder, name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), text, 0o600))
+	}
+	checked, err := exec.CommandContext(t.Context(), "promtool", "check", "config", filepath.Join(dir, "prometheus.yaml")).CombinedOutput()
+	require.NoError(t, err, string(checked))
+}
+
 // process starts a program that is killed at the end of the test.
 func process(t *testing.T, name string, arguments ...string) *exec.Cmd {
 	t.Helper()

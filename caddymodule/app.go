@@ -419,6 +419,7 @@ func (f eventFunc) Handle(context.Context, caddy.Event) error {
 // configuration that fails to start could leave the running one without the key to its
 // own store.
 func (a *App) onStarted() {
+	a.logger.Info("gateway started", slog.String("version", moduleVersion()), slog.String("caddy", caddyVersion()))
 	if reloadResetsConnections(tcpMigrateReqFile) {
 		warnOfResetsOnce.Do(func() {
 			a.logger.Warn("a reload can reset connections that wait to be accepted; set net.ipv4.tcp_migrate_req to 1")

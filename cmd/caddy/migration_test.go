@@ -167,7 +167,7 @@ func TestMigrationSideBySide(t *testing.T) {
 }
 
 // balancer starts the balancer of the chapter "Moving traffic" in front of two gateways.
-func balancer(t *testing.T, certs sandbox.Certificates, old, new, weights string) *testbed.Gateway {
+func balancer(t *testing.T, certs sandbox.Certificates, old, fresh, weights string) *testbed.Gateway {
 	t.Helper()
 	dir := exampleFiles(t)
 	authority, err := os.ReadFile(certs.Authority)
@@ -176,7 +176,7 @@ func balancer(t *testing.T, certs sandbox.Certificates, old, new, weights string
 	text := "{\n\tadmin unix//run/caddy/admin.sock|0200\n\tauto_https off\n}\n" + docblocks.Find(t, migration, "Moving traffic", "caddyfile")
 	text = strings.Replace(text, "gateway.example.com {", ":11080 {\n\ttls /etc/dsapp/tls.pem /etc/dsapp/tls.key", 1)
 	e := writeExample(t, text, "Caddyfile", dir, "",
-		"https://old-gateway.example.com:11080", old, "https://new-gateway.example.com:11080", new, "robin 9 1", "robin "+weights)
+		"https://old-gateway.example.com:11080", old, "https://new-gateway.example.com:11080", fresh, "robin 9 1", "robin "+weights)
 	process := testbed.Program(e.env, e.Logs, "run", "--config", e.path)
 	require.NoError(t, process.Start())
 	t.Cleanup(func() {

@@ -50,7 +50,7 @@
 // is its documentation: effect, unit, range, default and dangers. Pass it to the package
 // that acts on it. That package validates it and returns an *option.Error with its
 // name; this package adds the path. Add the option to the table of its block in
-// caddyfile.go, to the tests in config_test.go and to README.md.
+// caddyfile.go and to the tests in config_test.go; internal/configref writes the reference.
 package caddymodule
 
 import (

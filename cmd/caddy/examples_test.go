@@ -56,12 +56,18 @@ func newExample(t *testing.T, name, dir, server string, replacements ...string) 
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", name))
 	require.NoError(t, err)
+	return writeExample(t, string(text), name, dir, server, replacements...)
+}
+
+// writeExample is newExample for the text of a configuration and the name of its file.
+func writeExample(t *testing.T, text, name, dir, server string, replacements ...string) example {
+	t.Helper()
 	address, admin := freeport.Address(t), freeport.Address(t)
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	config := strings.NewReplacer(append([]string{
 		"/etc/dsapp", dir, ":11080", ":" + port, "unix//run/caddy/admin.sock|0200", admin,
-	}, replacements...)...).Replace(string(text))
+	}, replacements...)...).Replace(text)
 	path := filepath.Join(t.TempDir(), filepath.Base(name))
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	return example{

@@ -68,6 +68,12 @@ bench: ## Run the benchmarks of the library.
 race: test-tools ## Run all tests under the race detector.
 	@GO=$(GO) .ci/gotest -race -timeout 30m ./...
 
+.PHONY: docs-test
+docs-test: test-tools ## Run the tests of the documents: what they run and cite, and what is generated.
+	@GO=$(GO) .ci/gotest -count=1 . ./internal/configref ./internal/scaling
+	@GO=$(GO) .ci/gotest -count=1 ./caddymodule -run 'Documented|Documents|ExampleOfEvents'
+	@GO=$(GO) .ci/gotest -count=1 ./cmd/caddy -run '^Test(DocumentedBlocks|Example|Migration|Sandbox|CommandsOfServices|MetricsOnASite|RollingRestart)'
+
 .PHONY: browser
 browser: $(BROWSER)/node_modules/.package-lock.json ## Install Chromium (apt) and what drives it (npm) if they are missing, and run the tests in it.
 	@command -v chromium >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }

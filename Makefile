@@ -69,6 +69,12 @@ bench: ## Run the benchmarks of the library.
 race: test-tools ## Run all tests under the race detector.
 	@GO=$(GO) .ci/gotest -race -timeout 30m ./...
 
+.PHONY: docs-test
+docs-test: test-tools ## Run the tests of the documents: what they run and cite, and what is generated.
+	@GO=$(GO) .ci/gotest -count=1 . ./internal/configref ./internal/scaling
+	@GO=$(GO) .ci/gotest -count=1 ./caddymodule -run 'Documented|Documents|ExampleOfEvents'
+	@GO=$(GO) .ci/gotest -count=1 ./cmd/caddy -run '^Test(DocumentedBlocks|Example|Migration|Sandbox|CommandsOfServices|MetricsOnASite|RollingRestart)'
+
 .PHONY: browser
 browser: $(BROWSER)/node_modules/.package-lock.json ## Install Chromium (apt) and what drives it (npm) if they are missing, and run the tests in it.
 	@command -v chromium >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }
@@ -171,7 +177,7 @@ bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: b
 build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy.
 	CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $(BIN)/caddy ./cmd/caddy
 
-# The version in README.md and xcaddy.Dockerfile is that of CHANGELOG.md (TestVersions).
+# The version in docs/getting-started.md and xcaddy.Dockerfile is that of CHANGELOG.md (TestVersions).
 VERSION := $(shell sed -n 's/^\#\# \[\([0-9.]*\)\].*/v\1/p' CHANGELOG.md | head -n 1)
 
 .PHONY: xcaddy

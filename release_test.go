@@ -39,7 +39,7 @@ func TestVersions(t *testing.T) {
 		}
 	}
 	named := regexp.MustCompile(regexp.QuoteMeta(module) + `@v([\w.-]+)`)
-	for _, name := range []string{"README.md", "xcaddy.Dockerfile"} {
+	for _, name := range []string{"docs/getting-started.md", "xcaddy.Dockerfile"} {
 		found := named.FindAllStringSubmatch(read(name), -1)
 		if len(found) == 0 {
 			t.Errorf("%s names no version", name)

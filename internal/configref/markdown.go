@@ -13,7 +13,7 @@ import (
 const preamble = `# Configuration
 
 This page is generated from the comments of the options in [` + "`caddymodule`](../caddymodule)" + `; ` + "`go generate ./internal/configref`" + ` writes it anew, and
-` + "`TestWrittenReference`" + ` fails while it is out of date. [README](../README.md#configure-it) has a first configuration.
+` + "`TestWrittenReference`" + ` fails while it is out of date. [Getting started](getting-started.md#configure-it) has a first configuration.
 
 **JSON and Caddyfile.** In JSON, the options stand in the app ` + "`dsapp`" + `, and in a Caddyfile in the global option ` + "`dsapp { … }`" + `, under the same names. In a
 Caddyfile an object is a block, and each element of a list of objects is an option of its own. The columns of the tables show both.

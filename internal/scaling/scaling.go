@@ -1,4 +1,4 @@
-// Package scaling computes the tables of docs/scaling.md from the figures in docs/scaling.json: how
+// Package scaling computes the tables of docs/scaling.md, one of which README.md has, too, from the figures in docs/scaling.json: how
 // many nodes, shards of Redis and connections to authentication servers a load needs.
 //
 // Only tests use it: no gateway contains it.
@@ -213,9 +213,10 @@ func significant(x float64) string { return strconv.FormatFloat(x, 'g', 2, 64) }
 
 func percent(x float64) string { return fmt.Sprintf("%.0f %%", 100*x) }
 
-// write replaces the tables in the document, each of which stands between two comments.
-func (f *figures) write(document string) (string, error) {
-	for name, table := range map[string]string{"needs": f.needs(), "limits": f.limits(), "inputs": f.inputs()} {
+// write replaces the tables in a document, each of which stands between two comments.
+func (f *figures) write(document string, tables ...string) (string, error) {
+	for _, name := range tables {
+		table := map[string]func() string{"needs": f.needs, "limits": f.limits, "inputs": f.inputs}[name]()
 		begin, end := "<!-- scaling: "+name+", written by `go generate ./internal/scaling` from here -->\n", "<!-- scaling: "+name+" to here -->\n"
 		before, rest, found := strings.Cut(document, begin)
 		_, after, closed := strings.Cut(rest, end)

@@ -7,10 +7,15 @@ import (
 	"testing"
 )
 
-const (
-	document = "../../docs/scaling.md"
-	data     = "../../docs/scaling.json"
-)
+const root = "../../"
+
+// documents has the documents with their tables.
+var documents = map[string][]string{
+	root + "docs/scaling.md": {"needs", "limits", "inputs"},
+	root + "README.md":       {"limits"},
+}
+
+const data = root + "docs/scaling.json"
 
 var update = flag.Bool("update", false, "write the document")
 
@@ -32,20 +37,22 @@ func current(t *testing.T) *figures {
 	return f
 }
 
-// The tables of docs/scaling.md are those that the figures give. `go generate` writes them.
+// The tables of the documents are those that the figures give. `go generate` writes them.
 func TestWrittenScaling(t *testing.T) {
 	t.Parallel()
-	got, err := current(t).write(readFile(t, document))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := os.WriteFile(document, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
+	for document, tables := range documents {
+		got, err := current(t).write(readFile(t, document), tables...)
+		if err != nil {
+			t.Fatalf("%s: %v", document, err)
 		}
-	}
-	if got != readFile(t, document) {
-		t.Error("docs/scaling.md is not what docs/scaling.json gives: run `go generate ./internal/scaling`")
+		if *update {
+			if err := os.WriteFile(document, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got != readFile(t, document) {
+			t.Errorf("%s is not what docs/scaling.json gives: run `go generate ./internal/scaling`", document)
+		}
 	}
 }
 

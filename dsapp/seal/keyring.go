@@ -70,6 +70,8 @@ type Keyring struct {
 	first keyID
 	keys  map[keyID]tink.AEAD
 	ids   []string // in the order of the keys
+	// derivations derive keys from the keys, in their order.
+	derivations []func(purpose string) ([]byte, error)
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -125,6 +127,7 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 		}
 		k.keys[id] = a
 		k.ids = append(k.ids, id.String())
+		k.derivations = append(k.derivations, derivation(key))
 		if i == 0 {
 			k.first = id
 		}

@@ -77,6 +77,10 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open() })
 		})
+		t.Run(name+" repeats", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return open() })
+		})
 	}
 }
 

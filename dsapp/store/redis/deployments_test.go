@@ -156,7 +156,13 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Owner": // needs no script
+			case "Owner", "Kept": // need no script
+			case "Forget": // has the script of Release
+			case "Mark": // has the script of MarkOwner
+			case "MarkPending": // has the scripts of Mark and Pending, which another node may not know
+				if flush {
+					nodes = 2
+				}
 			case "ReturnConfirmation": // has the script of ReturnDevice
 			case "Release": // has one script of its own
 				nodes = 2

@@ -54,14 +54,6 @@ return {1}
 `)}
 }
 
-// forgetScript has KEYS rep. ARGV token.
-func forgetScript() script {
-	return script{repeatable: true, Script: goredis.NewScript(`
-if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return {1}
-`)}
-}
-
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark")(nil, &err)
@@ -181,7 +173,7 @@ func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err er
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, place string, d repeat.Digest, token repeat.Token) (err error) {
 	defer s.observe.Begin(ctx, "forget")(nil, &err)
-	_, err = s.run(ctx, s.scripts.forget, []string{s.repeatKey(place, d)}, token[:])
+	_, err = s.run(ctx, s.scripts.release, []string{s.repeatKey(place, d)}, token[:])
 	return err
 }
 

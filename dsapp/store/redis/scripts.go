@@ -62,7 +62,7 @@ type scripts struct {
 
 	claim, release, listClaim, listedClaims, unlistClaim script
 
-	mark, markDevice, markConfirmation, keep, forget script
+	mark, markDevice, markConfirmation, keep script
 }
 
 const (
@@ -391,7 +391,6 @@ return {1}
 		markDevice:       markAdmittedScript(luaAdmitDevice),
 		markConfirmation: markAdmittedScript(luaAdmitConfirmation),
 		keep:             keepScript(),
-		forget:           forgetScript(),
 
 		// KEYS own. ARGV token owner lifetime.
 		claim: script{Script: goredis.NewScript(`
@@ -400,7 +399,7 @@ if current ~= '' then return {current == ARGV[1] and 1 or 0} end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
 return {1}
 `)},
-		// KEYS own. ARGV token.
+		// KEYS own or rep. ARGV token.
 		release: script{Script: goredis.NewScript(`
 if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return {1}

@@ -54,6 +54,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,6 +75,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -261,6 +263,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	repeats, err := repeat.New(repeat.Config{
+		Open:     a.keyring.openRepeats,
+		Lifetime: a.Requests.repeat(),
+		Timeout:  cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout),
+		Logger:   logger,
+		Alarm:    a.audit.Alarm,
+	})
+	if err != nil {
+		return option.In("requests", err)
+	}
 	origins, err := restapi.ParseOrigins(a.CORS.Origins)
 	if err != nil {
 		return option.In("cors", err)
@@ -273,12 +285,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Activation:           a.activation,
 		Ownership:            a.ownership,
 		Servers:              servers,
+		Repeats:              repeats,
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        a.StatusCodes.NoSupport,
 		Decided:              a.audit.Ownership,
+		Repeated:             metrics.repeated,
 		Audit:                a.audit.Audit,
 		Logger:               logger,
 	})

@@ -5,7 +5,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/fips140"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -13,7 +12,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/xaesgcm"
@@ -88,7 +86,7 @@ type Keyring struct {
 	version byte // of records that Seal returns
 	first   keyID
 	keys    map[keyID]sealingKey
-	ids     []string // in the order of the keys
+	ids     []keyID // in the order of the keys
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -145,8 +143,8 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 		if err != nil {
 			return nil, &KeyError{i, err.Error()}
 		}
-		k.keys[id] = sealingKey{bytes: bytes.Clone(key), xaes: xaes}
-		k.ids = append(k.ids, id.String())
+		k.keys[id] = sealingKey{derive: newDerivation(key), xaes: xaes}
+		k.ids = append(k.ids, id)
 		if i == 0 {
 			k.first = id
 		}
@@ -197,7 +195,13 @@ func (k *Keyring) Current(record []byte) bool {
 
 // KeyIDs returns the ids of the keys as hexadecimal digits, in the order of the keys. An id does
 // not reveal its key.
-func (k *Keyring) KeyIDs() []string { return slices.Clone(k.ids) }
+func (k *Keyring) KeyIDs() []string {
+	ids := make([]string, len(k.ids))
+	for i, id := range k.ids {
+		ids[i] = id.String()
+	}
+	return ids
+}
 
 // KeyID returns the id of the key that a record was sealed with, as KeyIDs does. It does not
 // open the record. It returns false for bytes that are no record.
@@ -226,8 +230,8 @@ func keyIDOf(key []byte) keyID {
 
 // sealingKey seals and opens with one key.
 type sealingKey struct {
-	bytes []byte
-	xaes  tink.AEAD
+	derive derivation
+	xaes   tink.AEAD
 }
 
 // seal returns salt, nonce, ciphertext and tag.
@@ -260,7 +264,7 @@ func (k sealingKey) open(version byte, sealed, associatedData []byte) (plaintext
 
 // record returns AES-256-GCM for the record of versionHKDF with a salt.
 func (k sealingKey) record(salt []byte) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, k.bytes, salt, recordKeyInfo, keySize)
+	key, err := k.derive(salt, recordKeyInfo)
 	if err != nil {
 		return nil, err
 	}

@@ -41,11 +41,17 @@ const (
 	// bucketPending has the lists of the devices. A key consists of kind and serial
 	// number, the end of the claim and the key of its request. The values are empty.
 	bucketPending = "pending"
+	// bucketRepeats holds what is kept about calls that may be repeated. The key is the
+	// digest of the call.
+	bucketRepeats = "repeats"
+	// bucketRepeatEnds has an index key for every key of bucketRepeats.
+	bucketRepeatEnds = "repeat_ends"
 )
 
-// buckets returns the names of all buckets. Files of early versions lack the last three.
+// buckets returns the names of all buckets. Files of early versions lack those after
+// bucketSimulated.
 func buckets() []string {
-	return []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated, bucketClaims, bucketEnds, bucketPending}
+	return []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated, bucketClaims, bucketEnds, bucketPending, bucketRepeats, bucketRepeatEnds}
 }
 
 // The keys of bucketMeta.
@@ -221,14 +227,14 @@ func (t *transaction) dropEntry(index []byte) error {
 	return bucket(t.tx, bucketEntries).Delete(index[indexPrefix:])
 }
 
-// expire removes up to limit entries and up to limit claims that have expired, and reports
+// expire removes up to limit entries, claims and kept outcomes that have expired, and reports
 // whether there may be more.
 func (t *transaction) expire(limit int) (bool, error) {
 	var more bool
 	for _, kind := range []struct {
 		index string
 		drop  func(index []byte) error
-	}{{bucketRemovals, t.dropEntry}, {bucketEnds, t.dropClaim}} {
+	}{{bucketRemovals, t.dropEntry}, {bucketEnds, t.dropClaim}, {bucketRepeatEnds, t.dropRepeat}} {
 		due := t.due(kind.index, limit)
 		for _, index := range due {
 			if err := kind.drop(index); err != nil {

@@ -12,6 +12,8 @@
 //	claims         every claim by kind and key of its request
 //	ends           every claim by its end
 //	pending        the claims of each device by their end
+//	repeats        the marks and outcomes of calls that may be repeated
+//	repeat_ends    every one of these by its end
 //
 // Everything secret that is given to the Store is sealed already.
 //
@@ -317,20 +319,24 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
 	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
-		e, err := t.entry(identifier)
-		if err != nil || e == nil || !e.live(t.now) {
-			return activation.Record{}, false, err
-		}
-		switch {
-		case e.kind == activation.KindAffinity && int64(e.devices) < int64(maxAttempts):
-			e.devices++
-		case e.kind == activation.KindMDL && e.devices > 0:
-			e.devices--
-		default:
-			return activation.Record{}, false, nil
-		}
-		return e.record(identifier, t.now), true, t.put(identifier, e)
+		return t.admitDevice(identifier, maxAttempts)
 	})
+}
+
+func (t *transaction) admitDevice(identifier string, maxAttempts int) (activation.Record, bool, error) {
+	e, err := t.entry(identifier)
+	if err != nil || e == nil || !e.live(t.now) {
+		return activation.Record{}, false, err
+	}
+	switch {
+	case e.kind == activation.KindAffinity && int64(e.devices) < int64(maxAttempts):
+		e.devices++
+	case e.kind == activation.KindMDL && e.devices > 0:
+		e.devices--
+	default:
+		return activation.Record{}, false, nil
+	}
+	return e.record(identifier, t.now), true, t.put(identifier, e)
 }
 
 // ReturnDevice implements activation.Store.
@@ -355,16 +361,20 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
 	kinds = slices.Clone(kinds)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
-		e, err := t.entry(identifier)
-		if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
-			return activation.Record{}, false, err
-		}
-		if int64(e.confirmations) >= int64(maxAttempts) || e.activations == 0 && e.kind != activation.KindAffinity {
-			return activation.Record{}, false, nil
-		}
-		e.confirmations++
-		return e.record(identifier, t.now), true, t.put(identifier, e)
+		return t.admitConfirmation(identifier, maxAttempts, kinds)
 	})
+}
+
+func (t *transaction) admitConfirmation(identifier string, maxAttempts int, kinds []activation.Kind) (activation.Record, bool, error) {
+	e, err := t.entry(identifier)
+	if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
+		return activation.Record{}, false, err
+	}
+	if int64(e.confirmations) >= int64(maxAttempts) || e.activations == 0 && e.kind != activation.KindAffinity {
+		return activation.Record{}, false, nil
+	}
+	e.confirmations++
+	return e.record(identifier, t.now), true, t.put(identifier, e)
 }
 
 // ReturnConfirmation implements activation.Store.

@@ -70,6 +70,14 @@ func TestOwnershipConformance(t *testing.T) {
 	})
 }
 
+func TestRepeatConformance(t *testing.T) {
+	t.Parallel()
+	storetest.RunRepeats(t, func(t *testing.T) storetest.RepeatStore {
+		t.Helper()
+		return open(t, temporary(t), embedded.Options{})
+	})
+}
+
 func record(identifier string, generation byte) activation.Record {
 	return activation.Record{
 		Identifier: identifier,

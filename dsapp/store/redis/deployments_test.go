@@ -77,6 +77,10 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open() })
 		})
+		t.Run(name+" repeats", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return open() })
+		})
 	}
 }
 
@@ -152,7 +156,13 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Owner": // needs no script
+			case "Owner", "Kept": // need no script
+			case "Forget": // has the script of Release
+			case "Mark": // has the script of MarkOwner
+			case "MarkPending": // has the scripts of Mark and Pending, which another node may not know
+				if flush {
+					nodes = 2
+				}
 			case "ReturnConfirmation": // has the script of ReturnDevice
 			case "Release": // has one script of its own
 				nodes = 2

@@ -10,6 +10,8 @@
 //	dsapp:{id}:hs            the handshakes, a hash
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
+//	dsapp:rep:{place}:digest the mark or the outcome of a call that may be repeated, a
+//	                         string; place is what the call is about
 //	dsapp:sim                the simulation secret, a string
 //	dsapp:room:token         memory reserved for a record, a string; in a cluster
 //	                         dsapp:{n}:room:token, one on every master

@@ -30,11 +30,24 @@ type Contents struct {
 	Size int64
 }
 
+// count counts a key of a bucket.
+func (c *Contents) count(bucket string) {
+	switch bucket {
+	case bucketEntries:
+		c.Registrations++
+	case bucketSimulated:
+		c.Simulated++
+		c.Registrations--
+	case bucketClaims:
+		c.Claims++
+	}
+}
+
 // Check reads the whole file at path and does not change it. The error says what is wrong and
 // what to do about it. Check refuses a file that another process has open.
 func Check(path string) (Contents, error) {
 	var c Contents
-	var records, broken int
+	var broken int
 	var format []byte
 	empty := true
 	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
@@ -42,6 +55,7 @@ func Check(path string) (Contents, error) {
 		if key == nil {
 			return
 		}
+		c.count(bucket)
 		var err error
 		switch bucket {
 		case bucketMeta:
@@ -49,12 +63,10 @@ func Check(path string) (Contents, error) {
 				format = append(format, value...)
 			}
 		case bucketEntries:
-			records++
 			_, err = readEntry(value)
-		case bucketSimulated:
-			c.Simulated++
+		case bucketSealed:
+			_, _, err = decodeParts(value)
 		case bucketClaims:
-			c.Claims++
 			_, err = decodeClaim(value)
 		}
 		if err != nil {
@@ -68,16 +80,16 @@ func Check(path string) (Contents, error) {
 		return Contents{}, err
 	}
 	if !empty {
-		if err := checkFormat(format); err != nil {
+		if _, err := checkFormat(format); err != nil {
 			return Contents{}, err
 		}
 	}
 	if broken > 0 {
 		return Contents{}, fmt.Errorf("%d of %d registrations and claims cannot be decoded: "+
 			"find out who else can write to the file, and check memory and disk; "+
-			"they are refused until they end, or move the file aside: what it holds lives ten minutes", broken, records+c.Claims)
+			"they are refused until they end, or move the file aside: what it holds lives ten minutes", broken, c.Registrations+c.Simulated+c.Claims)
 	}
-	c.Registrations, c.Size = records-c.Simulated, size
+	c.Size = size
 	return c, nil
 }
 

@@ -127,8 +127,8 @@ func count(t *testing.T, s *embedded.Store, name string) int {
 // entries checks the number of entries and simulated entries in the file and its indexes.
 func entries(t *testing.T, s *embedded.Store, want, simulated int) {
 	t.Helper()
-	if n, r, m := count(t, s, "registrations"), count(t, s, "removals"), count(t, s, "simulated"); n != want || r != want || m != simulated {
-		t.Fatalf("file holds %d entries, %d of them to be removed, %d simulated; want %d, %d", n, r, m, want, simulated)
+	if n, r, m := count(t, s, "registrations"), count(t, s, "sealed"), count(t, s, "simulated"); n != want || r != want-simulated || m != simulated {
+		t.Fatalf("file holds %d entries, the parts of %d, %d simulated; want %d, %d", n, r, m, want, simulated)
 	}
 }
 
@@ -399,9 +399,9 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 			t.Helper()
 			return prepare(t, func(tx *bolt.Tx) error {
 				b, err := tx.CreateBucket([]byte("meta"))
-				return errors.Join(err, b.Put([]byte("format"), []byte{0, 0, 0, 2}))
+				return errors.Join(err, b.Put([]byte("format"), []byte{0, 0, 0, 3}))
 			})
-		}, "format 2, this program knows format 1"},
+		}, "format 3, this program knows formats 1 and 2"},
 		{"a bbolt file of another program", func(t *testing.T) string {
 			t.Helper()
 			return prepare(t, func(tx *bolt.Tx) error {

@@ -68,19 +68,15 @@ func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(nam
 // openFile opens or creates the file and its folder, and returns what it holds. It reads an
 // existing file completely before it opens it for writing.
 func openFile(path string) (*bolt.DB, *os.File, Contents, error) {
-	var c Contents
+	var found counter
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, nil, c, err
+		return nil, nil, Contents{}, err
 	}
-	_, err := verify(path, lockTimeout, func(bucket string, key, _ []byte) {
-		if key != nil {
-			c.count(bucket)
-		}
-	})
+	size, err := verify(path, lockTimeout, false, found.visit)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
-		return nil, nil, c, err
+		return nil, nil, Contents{}, err
 	}
 	db, file, err := openBolt(path, bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistArrayType}, func(db *bolt.DB, _ *os.File) error {
 		if err := prepare(db); err != nil || !fresh {
@@ -89,7 +85,7 @@ func openFile(path string) (*bolt.DB, *os.File, Contents, error) {
 		// Without this, the new file could be gone from its folder after a power failure.
 		return syncFolder(folder)
 	})
-	return db, file, c, err
+	return db, file, found.contents(size), err
 }
 
 // prepare checks the format of the file and creates missing buckets.

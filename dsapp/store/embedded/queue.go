@@ -15,9 +15,9 @@ const (
 	// maxEvictions is how many simulated records one call removes at most to keep the cap.
 	// It is more than a call adds, so that their number falls after the cap was lowered.
 	maxEvictions = 4
-	// maxExpirations is how many expired entries, and how many expired claims, every
-	// transaction removes at most. Sweeps remove the rest.
-	maxExpirations = 4
+	// extraExpirations is how many more expired entries, and how many more expired claims,
+	// than it has calls a transaction removes at most.
+	extraExpirations = 4
 )
 
 // errClosed is returned for calls after Close.
@@ -133,7 +133,7 @@ func (s *Store) transact(batch []*call) (err error) {
 	if t.changed == 0 {
 		return tx.Rollback()
 	}
-	if _, err := t.expire(maxExpirations); err != nil {
+	if _, err := t.expire(len(batch) + extraExpirations); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	began := s.now()

@@ -658,3 +658,64 @@ func TestPanicInTransaction(t *testing.T) {
 func BenchmarkTakeSettle(b *testing.B) {
 	storetest.Benchmark(b, open(b, temporary(b), embedded.Options{}))
 }
+
+// When many records end at once, the list of free pages stays short, because every transaction
+// writes it. What lies in the file counts as removed, and later records use its pages instead of new
+// ones.
+func TestMassExpiry(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	s.DB().NoSync = true
+	fill := func(round string) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				r := record(fmt.Sprintf("%s-%04d", round, i), 1)
+				r.Data = make([]byte, 2000)
+				if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
+					t.Errorf("create: %v, error %v", created, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	fill("first")
+	used := func() (bytes int64) {
+		t.Helper()
+		err := s.DB().View(func(tx *bolt.Tx) error {
+			bytes = tx.Size()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	before := used()
+	now.Advance(time.Hour)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if free := s.DB().Stats().FreePageN; free < 900 || free > 1300 {
+		t.Errorf("%d free pages", free)
+	}
+	if left := count(t, s, "sealed"); left == 0 || left == n {
+		t.Errorf("the parts of %d records are left", left)
+	}
+	if _, found, err := s.Load(t.Context(), "first-1999"); err != nil || found {
+		t.Errorf("an expired record: found %v, error %v", found, err)
+	}
+	for round := range 3 {
+		fill(fmt.Sprintf("later %d", round))
+		now.Advance(time.Hour)
+	}
+	if after := used(); after > before*3/2 {
+		t.Errorf("the pages in use grew from %d to %d bytes", before, after)
+	}
+	if free := s.DB().Stats().FreePageN; free > 2000 {
+		t.Errorf("%d free pages", free)
+	}
+}

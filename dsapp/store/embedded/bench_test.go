@@ -164,12 +164,14 @@ func BenchmarkOpen(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	before := cpu()
 	for b.Loop() {
 		if err := c.Close(); err != nil {
 			b.Fatal(err)
 		}
 		c.open(b)
 	}
+	b.ReportMetric(float64(cpu()-before)/1e6/float64(b.N), "cpu-ms/op")
 	b.ReportMetric(float64(size)/(1<<20), "MiB")
 }
 

@@ -44,6 +44,7 @@ package embedded
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +85,9 @@ type Options struct {
 	Now func() time.Time
 	// Observe is called at the end of each call of the Store. Default: nothing is called.
 	Observe activation.StoreObserver
+
+	// sweepInterval is set by tests. Default: sweepInterval.
+	sweepInterval time.Duration
 }
 
 // Store stores registrations and claims in a file. It implements activation.Store and
@@ -151,7 +155,7 @@ func Open(path string, opts Options) (*Store, error) {
 		s.queue.close()
 		return s.closeFile()
 	})
-	s.sweeper.Go(s.sweepRegularly)
+	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
 	return s, nil
 }
 
@@ -459,8 +463,8 @@ func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byt
 }
 
 // sweepRegularly removes what has expired until the store is closed.
-func (s *Store) sweepRegularly() {
-	tick, retry := time.NewTicker(sweepInterval), time.NewTicker(retryInterval)
+func (s *Store) sweepRegularly(interval time.Duration) {
+	tick, retry := time.NewTicker(interval), time.NewTicker(retryInterval)
 	defer tick.Stop()
 	defer retry.Stop()
 	for {

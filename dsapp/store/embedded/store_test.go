@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, path string, opts embedded.Options) *embedded.Store {
 	t.Helper()
-	s, err := embedded.Open(path, opts)
+	s, err := embedded.Open(path, opts.WithoutSweeps())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -459,8 +459,7 @@ func (b *bench) tables(rows []*benchRow) string {
 }
 
 // TestBenchGateway guards the comparison of the gateway with plain proxies: it measures one
-// short round, in which every call succeeds. `make bench-gateway` runs it at full length, and
-// `make pgo` has it write profiles.
+// short round, in which every call succeeds. `make bench-gateway` runs it at full length.
 func TestBenchGateway(t *testing.T) {
 	rounds, latencyRounds, length := 1, 1, 5*time.Millisecond
 	if *benchGateway != "" {

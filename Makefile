@@ -171,6 +171,12 @@ bench-srp: ## Compare the server's side of SRP with OpenSSL and GMP (ROUNDS=3: b
 		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev libssl-dev libgmp-dev; }
 	@CC="$(CC)" $(GO) run ./dsapp/srp/_bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(README),-readme README.md)
 
+# It takes ten minutes. A proxy that cannot be installed is left out of the tables.
+.PHONY: bench-gateway
+bench-gateway: test-tools ## Compare the cost of a request with that at plain Caddy, nginx and HAProxy, and write it into README.md.
+	@command -v nginx >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends nginx-light; } || true
+	$(GO) test ./cmd/caddy -run '^TestBenchGateway$$' -count=1 -v -timeout 30m -bench-gateway $(abspath README.md)
+
 ##@ Build
 
 .PHONY: build

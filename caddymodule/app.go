@@ -30,6 +30,7 @@
 //   - caddyfile.go: the same options in a Caddyfile, one table for each block;
 //     caddyfile_block.go reads blocks by these tables.
 //   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
+//   - collector.go: how often the garbage collector runs.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
 //     sandboxcmd.
 //
@@ -439,6 +440,7 @@ func (a *App) onStarted() {
 			a.logger.Warn("a reload can reset connections that wait to be accepted; set net.ipv4.tcp_migrate_req to 1")
 		})
 	}
+	tuneCollectorOnce.Do(func() { tuneCollector(a.logger) })
 	startedApps.add(a)
 	a.limiters.configStarted(a.limits)
 	var preparing, watching context.Context

@@ -2,9 +2,11 @@ package main
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,24 +89,25 @@ func TestDeployedConfigurations(t *testing.T) {
 	require.NoError(t, err, string(checked))
 }
 
-// process starts a program that is killed at the end of the test.
-func process(t *testing.T, name string, arguments ...string) *exec.Cmd {
+// process starts a program that is killed at the end of the test. It returns what the program
+// prints.
+func process(t *testing.T, name string, arguments ...string) (*exec.Cmd, *output.Buffer) {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	require.NoError(t, err, "this test needs %s: run make test-tools", name)
-	var log output.Buffer
+	log := new(output.Buffer)
 	cmd := exec.Command(path, arguments...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), &log, &log
+	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", name, &log)
+			t.Logf("log of %s:\n%s", name, log)
 		}
 	})
-	return cmd
+	return cmd, log
 }
 
 // The files of deploy/compose and deploy/redis work together, with their programs on this machine
@@ -134,23 +137,27 @@ func TestDeployedTogether(t *testing.T) {
 
 	// Redis: a master and a replica, and three Sentinels.
 	master := freeport.Address(t)
-	redis := func(address string, arguments ...string) *exec.Cmd {
+	redis := func(address string, arguments ...string) (*exec.Cmd, *output.Buffer) {
 		data := t.TempDir()
 		return process(t, "redis-server", append([]string{
 			edited(filepath.Join(dir, "redis.conf"), "dir /data", "dir "+data, "/data/users.acl", filepath.Join(dir, "users.acl")),
 			"--bind", "127.0.0.1", "--port", port(address), "--repl-diskless-sync-delay", "0",
 		}, arguments...)...)
 	}
-	first := redis(master)
+	first, log := redis(master)
 	replica := freeport.Address(t)
 	redis(replica, "--replicaof", "127.0.0.1 "+port(master))
+	// A Sentinel looks for replicas when it starts, and every ten seconds after that.
+	poll.Until(t, "the replica", func() bool { return strings.Contains(log.String(), "Synchronization with replica") })
 	var sentinels []string
+	var sentinelLogs []*output.Buffer
 	for range 3 {
 		address := freeport.Address(t)
 		sentinels = append(sentinels, address)
-		process(t, "redis-server", edited(filepath.Join(dir, "sentinel.conf"),
+		_, log := process(t, "redis-server", edited(filepath.Join(dir, "sentinel.conf"),
 			"port 26379", "port "+port(address)+"\nbind 127.0.0.1", "/data/sentinel-users.acl", filepath.Join(dir, "sentinel-users.acl"),
 			"dir /data", "dir "+t.TempDir(), "redis-1 6379", "127.0.0.1 "+port(master), "5000", "500", "60000", "2000"), "--sentinel")
+		sentinelLogs = append(sentinelLogs, log)
 	}
 
 	// Two gateways, and HAProxy in front of them.
@@ -201,6 +208,25 @@ func TestDeployedTogether(t *testing.T) {
 	found, _ := testbed.Run(t, nodes[0].env, "dsapp", "check", "--config", nodes[0].path)
 	assert.NotContains(t, found, "may not")
 
+	// said waits until each Sentinel has said something a number of times.
+	said := func(what string, count int) {
+		poll.Until(t, what+" of each Sentinel", func() bool {
+			return !slices.ContainsFunc(sentinelLogs, func(log *output.Buffer) bool { return strings.Count(log.String(), what) < count })
+		})
+	}
+	said("+slave slave", 1)
+	said("+sentinel sentinel", len(sentinels)-1)
 	require.NoError(t, first.Process.Kill())
+	said("+switch-master", 1)
+	// HAProxy takes the gateways in turns, so that both have written to the other server.
+	poll.Until(t, "both gateways to write to the other Redis server", func() bool {
+		for range 2 * len(nodes) {
+			status, _, err := phone.Try(t.Context(), testbed.AddDevicePath, testbed.FrontEndKey, `{"registrationIdentifier":"unknown1","deviceCode":"1"}`)
+			if err != nil || status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
 	works("127.0.0.73", "127.0.0.74")
 }

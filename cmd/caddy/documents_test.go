@@ -38,7 +38,7 @@ var blocks = []documented{
 	{document: "README.md", heading: "Test it", language: "sh", because: takeLong},
 
 	{document: "docs/getting-started.md", heading: "Try it", language: "sh", because: person},
-	{document: "docs/getting-started.md", heading: "Build it", language: "sh", because: "xcaddy cannot be had everywhere; make xcaddy takes its steps"},
+	{document: "docs/getting-started.md", heading: "Build it", language: "sh", because: "make xcaddy runs xcaddy with this version, which TestVersions compares"},
 	{document: "docs/getting-started.md", heading: "Configure it", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{document: "docs/getting-started.md", heading: "Configure it", language: "sh", because: person},
 
@@ -62,6 +62,13 @@ var blocks = []documented{
 	{document: "docs/operation.md", heading: "Metrics", language: "sh", because: live},
 	{document: "docs/operation.md", heading: "Dashboard and alarms", language: "json", by: "TestMetricsOnASite"},
 
+	{document: "docs/install.md", heading: "The binary", language: "sh", because: "the files of a release, which make release makes"},
+	{document: "docs/install.md", heading: "With systemd", language: "sh", because: "changes the machine; TestUnit and TestUserAndFilesOfUnit check the files"},
+	{document: "docs/install.md", heading: "In a container", language: "sh", because: "needs buildah or docker"},
+	{document: "docs/install.md", heading: "On Kubernetes", language: "sh", because: "needs a cluster; make deploy-check and TestDeployedConfigurations check the files"},
+	{document: "docs/install.md", heading: "All together, to try it", language: "sh", because: "needs docker; TestDeployedTogether runs the files without containers"},
+	{document: "docs/upgrade.md", heading: "Back to an earlier version", because: "what an earlier version prints"},
+
 	{document: "docs/security.md", heading: "Procedures", language: "sh", because: live},
 	{document: "docs/security.md", heading: "Sealing keys", language: "sh", because: "changes the secrets of a running installation; TestKeyRotation and TestNodesAgreeOnSecret follow the steps"},
 	{document: "docs/security.md", heading: "Sealing keys", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
@@ -78,6 +85,7 @@ var blocks = []documented{
 	{document: "docs/protocol.md", heading: "An activation of a multi-device licence", because: formula},
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", language: "json", by: "TestStandardLicenseIsActivated"},
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", because: formula},
+	{document: "docs/protocol.md", heading: "The formulas", because: "a number, which TestPrimeOfDefaultProfile compares"},
 	{document: "docs/protocol.md", heading: "Opening an item", because: formula},
 	{document: "docs/protocol.md", heading: "Logins and signatures", because: "a list of calls; TestRequestIsCompleted makes them"},
 	{document: "docs/protocol.md", heading: "Trying it with the sandbox", language: "sh", because: person},

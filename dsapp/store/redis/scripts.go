@@ -58,7 +58,7 @@ type script struct {
 type scripts struct {
 	reserve script
 
-	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, inspect, burn, remove, secret, replaceSecret script
+	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, inspect, burn, remove, getOrSet, replaceSecret script
 
 	claim, release, listClaim, listedClaims, unlistClaim script
 
@@ -373,8 +373,8 @@ if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return {0} end
 redis.call('DEL', KEYS[1], KEYS[2])
 return {1}
 `)},
-		// KEYS sim. ARGV candidate.
-		secret: script{Script: goredis.NewScript(`
+		// KEYS sim or format. ARGV candidate.
+		getOrSet: script{Script: goredis.NewScript(`
 local current = redis.call('GET', KEYS[1])
 if current then return {1, current} end
 redis.call('SET', KEYS[1], ARGV[1])

@@ -13,10 +13,11 @@
 //	dsapp:rep:{place}:digest the mark or the outcome of a call that may be repeated, a
 //	                         string; place is what the call is about
 //	dsapp:sim                the simulation secret, a string
+//	dsapp:format             the format of all these, a number in decimal digits
 //	dsapp:room:token         memory reserved for a record, a string; in a cluster
 //	                         dsapp:{n}:room:token, one on every master
 //
-// Every key but dsapp:sim expires. In a cluster the part in braces selects the slot, so
+// Every key but dsapp:sim and dsapp:format expires. In a cluster the part in braces selects the slot, so
 // that both keys of an identifier are on the same node. The type scripts documents the
 // values. All values are sealed before they are given to the Store, except for kinds,
 // lifetimes, counters and the keys of requests. The addresses and applications that begin
@@ -69,6 +70,7 @@ package redis
 import (
 	"context"
 	"crypto/fips140"
+	"fmt"
 	"strings"
 	"time"
 
@@ -89,6 +91,9 @@ const (
 	// pendingTakeHold is how long an identifier counts as simulated while the outcome of a
 	// Take is unknown.
 	pendingTakeHold = time.Minute
+	// formatVersion is the format of the keys and values. A program that knows another one only
+	// refuses to use them. Nodes of different versions can share a format.
+	formatVersion = "1"
 	// maxWaitReplicas is the greatest Options.WaitReplicas.
 	maxWaitReplicas = 16
 )
@@ -316,10 +321,25 @@ func (s *Store) Remove(ctx context.Context, identifier string, generation activa
 	return err
 }
 
-// SimulationSecret implements activation.Store.
+// SimulationSecret implements activation.Store. It fails if the servers have values of a format
+// that this program does not know.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
 	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
-	a, err := s.run(ctx, s.scripts.secret, []string{s.prefix + ":sim"}, candidate)
+	format, err := s.getOrSet(ctx, "format", []byte(formatVersion))
+	if err != nil {
+		return nil, err
+	}
+	if string(format) != formatVersion {
+		return nil, fmt.Errorf("%w: redis: the keys %s:* have format %.20q, this program knows format %s: run the version that wrote them, or use another key_prefix",
+			activation.ErrUnavailable, s.prefix, format, formatVersion)
+	}
+	return s.getOrSet(ctx, "sim", candidate)
+}
+
+// getOrSet returns the value of one of the keys that do not expire. If there is none, it sets it to
+// candidate.
+func (s *Store) getOrSet(ctx context.Context, name string, candidate []byte) ([]byte, error) {
+	a, err := s.run(ctx, s.scripts.getOrSet, []string{s.prefix + ":" + name}, candidate)
 	if err != nil {
 		return nil, err
 	}

@@ -150,11 +150,14 @@ func newBench(t *testing.T) *bench {
 // record has a device use every command once, and answers them like that from then on. Only
 // gateways that activate devices still reach the simulated server.
 func (b *bench) record(t *testing.T) {
+	var mu sync.Mutex // commands can arrive at the same time
 	b.server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		command := []byte(testbed.ReadCommand(r))
 		answer := httptest.NewRecorder()
 		b.server.Server.ServeHTTP(answer, r)
+		mu.Lock()
 		b.recorded[commandName(command)] = recorded{command, answer.Body.Bytes(), answer.Header().Get("Content-Type")}
+		mu.Unlock()
 		w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
 		w.WriteHeader(answer.Code)
 		_, _ = w.Write(answer.Body.Bytes())

@@ -8,9 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,10 +25,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
 
-var (
-	benchGateway = flag.String("bench-gateway", "", "run TestBenchGateway at full length and write its tables between the marks in this `file`")
-	benchProfile = flag.String("bench-profiles", "", "have TestBenchGateway write profiles of the gateways' processors into this `folder`, and measure nothing else")
-)
+var benchGateway = flag.String("bench-gateway", "", "run TestBenchGateway at full length and write its tables between the marks in this `file`")
 
 const (
 	benchBegin = "<!-- bench-gateway: written by `make bench-gateway` from here -->\n"
@@ -469,10 +464,6 @@ func TestBenchGateway(t *testing.T) {
 		rounds, latencyRounds, length = 15, 5, 250*time.Millisecond
 	}
 	b := newBench(t)
-	if *benchProfile != "" {
-		b.profile(t)
-		return
-	}
 	before := figures.Load()
 	var rows []*benchRow
 	for i := range benchCases {
@@ -496,31 +487,4 @@ func TestBenchGateway(t *testing.T) {
 	text += "\n" + tables
 	t.Log(text)
 	require.NoError(t, figures.Rewrite(*benchGateway, benchBegin, benchEnd, text))
-}
-
-// profile writes a profile of every gateway for every case and protocol.
-func (b *bench) profile(t *testing.T) {
-	const length = 4 * time.Second
-	for i := range benchCases {
-		played := &benchCases[i]
-		for _, protocol := range []string{"h1", "h2"} {
-			for _, target := range b.targets {
-				if !target.gateway {
-					continue
-				}
-				clients := b.clients(t, target, protocol, played.fresh, benchWorkers)
-				var profile string
-				var err error
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					profile, err = target.admin.AskAdmin(t.Context(), fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(length.Seconds())))
-				})
-				b.closed(t, played, clients, length+time.Second/2)
-				wg.Wait()
-				require.NoError(t, err)
-				name := fmt.Sprintf("%d-%s-%s.pprof", i, protocol, strings.ReplaceAll(target.name, " ", "-"))
-				require.NoError(t, os.WriteFile(filepath.Join(*benchProfile, name), []byte(profile), 0o600))
-			}
-		}
-	}
 }

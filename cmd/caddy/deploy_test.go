@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -96,18 +95,7 @@ func process(t *testing.T, name string, arguments ...string) (*exec.Cmd, *output
 	path, err := exec.LookPath(name)
 	require.NoError(t, err, "this test needs %s: run make test-tools", name)
 	log := new(output.Buffer)
-	cmd := exec.Command(path, arguments...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", name, log)
-		}
-	})
-	return cmd, log
+	return testbed.StartProgram(t, name, log, path, arguments...), log
 }
 
 // The files of deploy/compose and deploy/redis work together, with their programs on this machine

@@ -7,13 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/docblocks"
 )
 
 const root = "../.."
@@ -84,14 +85,15 @@ func configurations(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := regexp.MustCompile("(?ms)^ *```json\n(.*?)^ *```$")
 	for _, name := range append(documents, filepath.Join(root, "README.md")) {
-		for i, m := range block.FindAllStringSubmatch(read(name), -1) {
-			switch text := m[1]; {
-			case strings.Contains(text, `"apps"`):
-				found[fmt.Sprintf("%s, block %d", filepath.Base(name), i+1)] = text
-			case strings.Contains(text, `"dsapp": {`):
-				found[fmt.Sprintf("%s, block %d", filepath.Base(name), i+1)] = `{"apps": {` + text + "}}"
+		for _, b := range docblocks.Read(t, name) {
+			place := fmt.Sprintf("%s:%d", filepath.Base(name), b.Line)
+			switch {
+			case b.Language != "json":
+			case strings.Contains(b.Text, `"apps"`):
+				found[place] = b.Text
+			case strings.Contains(b.Text, `"dsapp": {`):
+				found[place] = `{"apps": {` + b.Text + "}}"
 			}
 		}
 	}

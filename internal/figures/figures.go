@@ -3,7 +3,6 @@
 package figures
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"runtime"
@@ -115,16 +114,25 @@ func Load() float64 {
 	return x
 }
 
+// Replace returns the document with another text between two lines.
+func Replace(document, begin, end, text string) (string, error) {
+	before, rest, ok := strings.Cut(document, begin)
+	_, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		return "", fmt.Errorf("it has no lines %q and %q", begin, end)
+	}
+	return before + begin + "\n" + text + "\n" + end + after, nil
+}
+
 // Rewrite replaces what is between two lines in a file.
 func Rewrite(file, begin, end, text string) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(old, []byte(begin))
-	_, after, closed := bytes.Cut(rest, []byte(end))
-	if !ok || !closed {
-		return fmt.Errorf("%s has no lines %q and %q", file, begin, end)
+	document, err := Replace(string(old), begin, end, text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	return os.WriteFile(file, slices.Concat(before, []byte(begin+"\n"+text+"\n"+end), after), 0o644)
+	return os.WriteFile(file, []byte(document), 0o644)
 }

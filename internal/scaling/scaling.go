@@ -11,6 +11,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	marks "github.com/dsapp-gateway/dsapp-gateway/internal/figures"
 )
 
 //go:generate go test . -run ^TestWritten -update
@@ -218,12 +220,10 @@ func (f *figures) write(document string, tables ...string) (string, error) {
 	for _, name := range tables {
 		table := map[string]func() string{"needs": f.needs, "limits": f.limits, "inputs": f.inputs}[name]()
 		begin, end := "<!-- scaling: "+name+", written by `go generate ./internal/scaling` from here -->\n", "<!-- scaling: "+name+" to here -->\n"
-		before, rest, found := strings.Cut(document, begin)
-		_, after, closed := strings.Cut(rest, end)
-		if !found || !closed {
-			return "", fmt.Errorf("the document has no place for the table %s", name)
+		var err error
+		if document, err = marks.Replace(document, begin, end, table); err != nil {
+			return "", err
 		}
-		document = before + begin + "\n" + table + "\n" + end + after
 	}
 	return document, nil
 }

@@ -25,9 +25,10 @@ var executable string
 const binaryVariable = "DSAPP_CADDY"
 
 // Main builds the main package of the working directory, unless the environment variable
-// DSAPP_CADDY names a binary, runs the tests and returns their exit code. They run in namespaces of their own if the machine permits that: with a network
-// that is set up as docs/operation.md asks for, with temporary files in memory, and where they
-// may mount file systems.
+// DSAPP_CADDY names a binary, runs the tests and returns their exit code. They run in
+// namespaces of their own if the machine permits that: with a network that is set up as
+// docs/operation.md asks for, with temporary files in memory, and where they may mount file
+// systems.
 func Main(m *testing.M) int {
 	if !namespace.Inside() {
 		code, err := runInOwnNamespaces()

@@ -84,7 +84,7 @@ backend nodes
 	}
 	path := filepath.Join(dir, "haproxy.cfg")
 	require.NoError(t, os.WriteFile(path, []byte(config.String()), 0o600))
-	startProgram(t, "haproxy", b.Logs, program, "-db", "-f", path)
+	StartProgram(t, "haproxy", b.Logs, program, "-db", "-f", path)
 	for i := range gateways {
 		b.Await(t, i, "UP")
 	}
@@ -103,8 +103,8 @@ func joinPair(t testing.TB, certs sandbox.Certificates, file string) {
 	require.NoError(t, os.WriteFile(file, pair, 0o600))
 }
 
-// startProgram starts a program that runs until the end of the test.
-func startProgram(t testing.TB, name string, logs *output.Buffer, program string, arguments ...string) *exec.Cmd {
+// StartProgram starts a program that runs until the end of the test.
+func StartProgram(t testing.TB, name string, logs *output.Buffer, program string, arguments ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(program, arguments...)
 	cmd.Stdout, cmd.Stderr = logs, logs

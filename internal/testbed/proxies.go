@@ -125,7 +125,7 @@ func startProxy(t testing.TB, certs sandbox.Certificates, name string, configure
 	path := filepath.Join(dir, name+".conf")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	logs := new(output.Buffer)
-	cmd := startProgram(t, name, logs, program, append(arguments, path)...)
+	cmd := StartProgram(t, name, logs, program, append(arguments, path)...)
 	client := NewClient(t, certs.Authority, "")
 	defer client.CloseIdleConnections()
 	poll.Until(t, name+" to serve", func() bool {

@@ -73,13 +73,9 @@ func (s *Store) MarkOwner(
 	if err != nil {
 		return repeat.Entry{}, false, ownership.Claim{}, false, readError(unavailable(err))
 	}
-	values, err := answers[0].Slice()
+	a, err := scriptReply(answers[0])
 	if err != nil {
-		return repeat.Entry{}, false, ownership.Claim{}, false, unavailable(err)
-	}
-	a, err := newReply(values)
-	if err != nil {
-		return repeat.Entry{}, false, ownership.Claim{}, false, unavailable(err)
+		return repeat.Entry{}, false, ownership.Claim{}, false, err
 	}
 	c, owned, err := ownerAnswer(answers[1], key)
 	if err != nil {

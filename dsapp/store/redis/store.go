@@ -17,9 +17,9 @@
 //	dsapp:room:token         memory reserved for a record, a string; in a cluster
 //	                         dsapp:{n}:room:token, one on every master
 //
-// Every key but dsapp:sim and dsapp:format expires. In a cluster the part in braces selects the slot, so
-// that both keys of an identifier are on the same node. The type scripts documents the
-// values. All values are sealed before they are given to the Store, except for kinds,
+// Every key but dsapp:sim and dsapp:format expires. In a cluster the part in braces selects
+// the slot, so that both keys of an identifier are on the same node. The type scripts
+// documents the values. All values are sealed before they are given to the Store, except for kinds,
 // lifetimes, counters and the keys of requests. The addresses and applications that begin
 // exchanges are stored as keyed hashes.
 //
@@ -380,15 +380,24 @@ func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
 	}
 	replies := make([]reply, len(calls))
 	for i := range calls {
-		values, err := answers[i].Slice()
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		if replies[i], err = newReply(values); err != nil {
-			return nil, unavailable(err)
+		if replies[i], err = scriptReply(answers[i]); err != nil {
+			return nil, err
 		}
 	}
 	return replies, nil
+}
+
+// scriptReply returns the reply in the answer to a script.
+func scriptReply(answer *goredis.Cmd) (reply, error) {
+	values, err := answer.Slice()
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	a, err := newReply(values)
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	return a, nil
 }
 
 // runForRecord is run for scripts that return the record of identifier or refuse.

@@ -32,6 +32,10 @@ const (
 	RepeatUnreadable RepeatOutcome = "unreadable"
 	// RepeatAbandoned was given up by its client while it waited.
 	RepeatAbandoned RepeatOutcome = "abandoned"
+	// RepeatUnderWay came while the first call with its idempotency key was under way.
+	RepeatUnderWay RepeatOutcome = "under_way"
+	// RepeatOtherBody had the idempotency key of a call with another body.
+	RepeatOtherBody RepeatOutcome = "other_body"
 )
 
 // errFound ends an operation whose call came before.

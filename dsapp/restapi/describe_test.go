@@ -78,7 +78,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 	}
 	for _, o := range []Outcome{
 		Success, Refused, Invalid, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, TooLarge, TooSlow, UnsupportedMedia,
-		Limited, Unavailable, BadAnswer, Timeout, Internal, TooEarly,
+		Limited, Unavailable, BadAnswer, Timeout, Internal, TooEarly, UnderWay, KeyReused,
 	} {
 		if !slices.Contains(outcomes, o) {
 			t.Errorf("outcome %s is not described", o)

@@ -54,7 +54,7 @@ func provisioning() []Service {
 		// command of the authentication server only.
 		define(Service{
 			Path: "/rest/v2/provisioning/DSAPPSRPRegister", Version: V2, Classes: backEnd,
-			Operation: gateway.OpRegisterActivation, quota: registrations,
+			Operation: gateway.OpRegisterActivation, quota: registrations, Keyed: true,
 		}, Operations.RegisterActivation, []inputMember[gateway.RegisterActivationRequest]{
 			required("userID", userMeaning, func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
 			optional("domain", domainMeaning, func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
@@ -69,7 +69,7 @@ func provisioning() []Service {
 		}),
 		define(Service{
 			Path: "/rest/v2/provisioning/MdlRegister", Version: V2, Classes: backEnd,
-			Operation: gateway.OpRegisterOffline, quota: registrations,
+			Operation: gateway.OpRegisterOffline, quota: registrations, Keyed: true,
 		}, Operations.RegisterOffline, []inputMember[gateway.RegisterOfflineRequest]{
 			required("userID", userMeaning, func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
 			optional("domain", domainMeaning, func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
@@ -87,6 +88,9 @@ func operation(s *restapi.Service) object {
 	if s.Deprecated {
 		o = append(o, property{"deprecated", true})
 	}
+	if s.Keyed {
+		o = append(o, property{"parameters", []object{keyParameter()}})
+	}
 	o = append(o, property{"security", security(s.Classes)}, property{"requestBody", object{
 		{"required", !s.BodyOptional},
 		{"content", content(requestSchema(s), object{{"example", object{{"value", requestExample(s)}}}})},
@@ -103,6 +107,20 @@ func operation(s *restapi.Service) object {
 	}
 	return append(o, property{"responses", answers})
 }
+
+// keyParameter describes the header field with an idempotency key.
+func keyParameter() object {
+	r := form.IdempotencyKey("").Rule()
+	return object{
+		{"name", restapi.KeyField},
+		{"in", "header"},
+		{"description", keyMeaning},
+		{"schema", object{{"type", "string"}, {"minLength", r.Min}, {"maxLength", r.Max}, {"pattern", r.Pattern()}}},
+	}
+}
+
+// keyMeaning says what an idempotency key is for.
+const keyMeaning = "Names the request, so that it can be repeated: one random value for each registration. It may be in double quotes, which are no part of it."
 
 func summary(s *restapi.Service) string {
 	text := strings.TrimSuffix(s.Purpose, ".")

@@ -190,6 +190,10 @@ func (c *Call) Found() bool { return c.state == found }
 // Marked reports whether the call is marked as the first one.
 func (c *Call) Marked() bool { return c.state == marked }
 
+// MayBeMarked reports whether the store was asked to mark the call and failed. It may have the mark
+// all the same, in which case its twins wait for the outcome.
+func (c *Call) MayBeMarked() bool { return c.unusable }
+
 // Mark marks the call, unless it is marked, was found or could not be marked.
 func (c *Call) Mark(ctx context.Context) {
 	if c.asks() {
@@ -255,7 +259,7 @@ func (s *Service) openKept(ctx context.Context, ring *seal.Keyring, l seal.Label
 // Deadline returns until when a call that begins to wait now waits for its twin.
 func (c *Call) Deadline() time.Time { return time.Now().Add(c.service.timeout) }
 
-// Keep keeps the outcome of a marked call. It works even if ctx has ended.
+// Keep keeps the outcome of a call that is or may be marked. It works even if ctx has ended.
 func (c *Call) Keep(ctx context.Context, outcome []byte) error {
 	sealed, err := c.ring.Seal(c.label(c.mark.Token), outcome)
 	if err != nil {

@@ -90,6 +90,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 	}
 	for kind, outcome := range map[gateway.FailureKind]Outcome{
 		gateway.Unavailable: Unavailable, gateway.BadAnswer: BadAnswer, gateway.Timeout: Timeout, gateway.Busy: Limited, gateway.Internal: Internal,
+		gateway.KeyReused: KeyReused,
 	} {
 		answer := errorAnswer(&Service{}, &gateway.Failure{Kind: kind, Err: errCause})
 		for _, a := range Answers() {

@@ -38,6 +38,17 @@ const (
 	RepeatOtherBody RepeatOutcome = "other_body"
 )
 
+// Repeatable reports whether a client that got no answer to the operation can call it again in the
+// same way: it then gets the outcome of the first call, and nothing is carried out twice.
+func (o Operation) Repeatable() bool {
+	switch o {
+	case OpAddDevice, OpActivate, OpActivateStandard, OpRetrieveLogin, OpCompleteLogin, OpCancelLogin,
+		OpRetrieveSignature, OpCompleteSignature, OpCancelSignature:
+		return true
+	}
+	return false
+}
+
 // errFound ends an operation whose call came before.
 var errFound = errors.New("the same call came before")
 

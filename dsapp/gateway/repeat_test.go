@@ -213,3 +213,23 @@ func TestRepeatAfterALostMark(t *testing.T) {
 		}
 	}
 }
+
+// began records the operations that begin calls.
+type began map[Operation]bool
+
+func (b began) Begin(_ context.Context, r repeat.Request) *repeat.Call {
+	b[Operation(r.Operation)] = true
+	return nil
+}
+
+// The operations that clients are told to repeat are those that give a repeat the first outcome.
+func TestRepeatable(t *testing.T) {
+	t.Parallel()
+	for op, call := range operations {
+		b := began{}
+		r := newRig(t, RefuseUnknown, func(c *Config) { c.Repeats = b })
+		if err := call(t.Context(), r); err != nil || b[op] != op.Repeatable() {
+			t.Errorf("%s: error %v, began %v", op, err, b)
+		}
+	}
+}

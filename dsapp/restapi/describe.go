@@ -70,6 +70,10 @@ const (
 	thenOperators = "Tell the operators."
 )
 
+// thenUnknown is what a caller should do if it is unknown whether a request was carried out.
+const thenUnknown = "If the service can be repeated, send the same request again, up to three times within a minute: nothing is carried out twice. " +
+	"If the answer stays the same, or the service cannot be repeated, find out whether the request was carried out, or begin again."
+
 // What members mean that occur in several services.
 var (
 	userMeaning           = Meaning{"The name of the user within the domain.", "jane.doe"}
@@ -308,7 +312,7 @@ func Answers() []Answer {
 		{
 			Outcome: BadAnswer,
 			When:    "The authentication server has given no usable answer, or the connection to it was lost. It is unknown whether it has carried out the request.",
-			Then:    "Do not repeat the request: find out whether it was carried out, or begin again.",
+			Then:    thenUnknown,
 		},
 		{
 			Outcome: Unavailable, RetryAfter: true,
@@ -318,7 +322,7 @@ func Answers() []Answer {
 		{
 			Outcome: Timeout,
 			When:    "The authentication server has not answered in time. It is unknown whether it has carried out the request.",
-			Then:    "Do not repeat the request: find out whether it was carried out, or begin again.",
+			Then:    thenUnknown,
 		},
 	}
 	for i := range answers {

@@ -63,7 +63,7 @@ func provisioning() []Service {
 			optional("serialNumber", Meaning{"The serial number of the licence. Only with licenseType standard, or if the gateway relays exchanges.", ""}, func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
 		}, []outputMember[gateway.RegisterActivationResult]{
 			stringMember("registrationIdentifier", identifierMeaning, func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
-			stringMember("activationPassword", Meaning{"The activation password, which proves that a phone is the user's. The answer is the only place that has it.", "Tb048aX1"}, func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
+			stringMember("activationPassword", Meaning{"The activation password, which proves that a phone is the user's. Only this answer has it, and that to the same request with the same Idempotency-Key.", "Tb048aX1"}, func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
 			stringMember("activationImage", Meaning{"What the image for the phone contains, in hexadecimal digits: 01;01;user;domain;identifier;password;gateway ID.", "30313B30313B6A616E652E646F653B6D79646F6D61696E2E636F6D3B65337766495347393B54623034386158313B"}, func(r gateway.RegisterActivationResult) string { return r.ActivationImage }),
 			timestamp("expiresAt", Meaning{"When the registration ends, in RFC 3339 form. Missing if it is not known.", "2026-03-04T05:06:07Z"}, func(r gateway.RegisterActivationResult) time.Time { return r.ExpiresAt }),
 		}),

@@ -94,6 +94,9 @@ func writeService(b *strings.Builder, s *restapi.Service) error {
 	if s.Details != "" {
 		b.WriteString(" " + s.Details)
 	}
+	if s.Operation.Repeatable() {
+		b.WriteString(" " + repeatable)
+	}
 	b.WriteString("\n\n")
 	switch s.Channel {
 	case restapi.Push:

@@ -111,11 +111,12 @@ func operation(s *restapi.Service) object {
 // keyParameter describes the header field with an idempotency key.
 func keyParameter() object {
 	r := form.IdempotencyKey("").Rule()
+	key := fmt.Sprintf("%s{%d,%d}", r.Characters.Pattern, r.Min, r.Max)
 	return object{
 		{"name", restapi.KeyField},
 		{"in", "header"},
 		{"description", keyMeaning},
-		{"schema", object{{"type", "string"}, {"minLength", r.Min}, {"maxLength", r.Max}, {"pattern", r.Pattern()}}},
+		{"schema", object{{"type", "string"}, {"pattern", `^(` + key + `|"` + key + `")$`}}},
 	}
 }
 
@@ -142,12 +143,19 @@ func details(s *restapi.Service) string {
 	if s.Details != "" {
 		b.WriteString(" " + s.Details)
 	}
+	if s.Operation.Repeatable() {
+		b.WriteString(" " + repeatable)
+	}
 	fmt.Fprintf(&b, "\n\nKey: %s.", keys(s))
 	if len(s.Refusals) > 0 {
 		b.WriteString(" Refusals:\n\n| statusCodeEnum | when | then |\n|---|---|---|\n" + refusalRows(s.Refusals, ""))
 	}
 	return b.String()
 }
+
+// repeatable is said of services that can be repeated.
+const repeatable = "It can be repeated: if there is no answer, or 502, 503 or 504, send the same request again, up to three times within a minute. " +
+	"If the first one was carried out, its answer comes again, unless the operators have switched that off (requests.repeat)."
 
 // Names of the security schemes.
 func schemeName(c apikey.Class) string {

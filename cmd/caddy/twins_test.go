@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -53,12 +54,36 @@ func awaitTwin(t *testing.T, g *testbed.Gateway) {
 // twinCall is a call that can be repeated, with the command that it sends.
 type twinCall struct{ path, body, command string }
 
-// twinCalls returns calls that can be repeated, the first of which are about one activation in
-// their order. The later ones are made by need of the earlier ones' answers.
+// twinCalls returns functions that prepare a call that can be repeated.
 func twinCalls(t *testing.T, g *testbed.Gateway, server *testbed.Server) map[string]func() twinCall {
 	t.Helper()
 	a := g.ActivatedDevice(t)
+	device := sandbox.NewDevice(1)
+	var identifier string
+	add := func() twinCall {
+		var registered struct {
+			Result struct{ RegistrationIdentifier, ActivationMessageImage string }
+		}
+		_, answer := g.Call(t, testbed.OfflinePath, testbed.BackEndKey, strings.Replace(testbed.RegisterBody, "staticPassword", "password", 1))
+		require.NoError(t, json.Unmarshal([]byte(answer), &registered), answer)
+		identifier = registered.Result.RegistrationIdentifier
+		code, err := device.ActivateLicense(registered.Result.ActivationMessageImage)
+		require.NoError(t, err)
+		return twinCall{testbed.AddDevicePath, fmt.Sprintf(`{"registrationIdentifier":%q,"deviceCode":%q}`, identifier, code), "PROVISIONCMD_MDL_ADD_DEVICE"}
+	}
 	return map[string]func() twinCall{
+		"add device": add,
+		"activate": func() twinCall {
+			var added struct {
+				Result struct{ InstanceActivationMessage string }
+			}
+			call := add()
+			_, answer := g.Call(t, call.path, testbed.FrontEndKey, call.body)
+			require.NoError(t, json.Unmarshal([]byte(answer), &added), answer)
+			signature, err := device.ActivateInstance(added.Result.InstanceActivationMessage)
+			require.NoError(t, err)
+			return twinCall{testbed.ActivatePath, fmt.Sprintf(`{"registrationIdentifier":%q,"signature":%q}`, identifier, signature), "PROVISIONCMD_MDL_ACTIVATE"}
+		},
 		"retrieve": func() twinCall {
 			key, _ := testbed.Ask(t, server, testbed.Signature, a)
 			return twinCall{testbed.Signature.RetrievePath, fmt.Sprintf(`{"serialNumber":%q,"requestKey":%q}`, a.SerialNumber, key), "getPreparedSignatureRequest"}
@@ -83,7 +108,7 @@ func twinCalls(t *testing.T, g *testbed.Gateway, server *testbed.Server) map[str
 // authentication server, and all get its answer byte for byte.
 func TestTwinsOnTwoNodes(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"retrieve", "approve", "reject"} {
+	for _, name := range []string{"add device", "activate", "retrieve", "approve", "reject"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes, server, _, _ := testbed.StartNodes(t, 2, nil)

@@ -146,7 +146,7 @@ func TestTwinsOnTwoNodes(t *testing.T) {
 // that the outcome is unknown, and sends no second command.
 func TestTwinOfAKilledNode(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"retrieve", "approve", "reject"} {
+	for _, name := range []string{"add device", "activate", "retrieve", "approve", "reject"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes, server, _, _ := testbed.StartNodes(t, 2, nil)

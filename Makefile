@@ -105,7 +105,7 @@ clients: test-tools ## Install what the clients in other languages need (npm, a 
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd clients/typescript; npx tsc --outDir $$dir; \
 	diff -r $$dir dist || { echo "run: npm run build in clients/typescript" >&2; exit 1; }
 	$(MAKE) -C clients/java test
-	DSAPP_CLIENTS=1 $(GO) test ./cmd/caddy -run '^Test(TypeScript|Java)Client$$' -count=1
+	DSAPP_CLIENTS=1 $(GO) test ./cmd/caddy -run '^Test(TypeScript|Java)Client' -count=1
 
 .PHONY: cover
 cover: test-tools ## Report the statement coverage of the library.

@@ -274,6 +274,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	keys, err := repeat.NewKeys(repeat.Config{
+		Open:     a.keyring.openRepeats,
+		Lifetime: cmp.Or(activationConfig.RegistrationLifetime, activation.DefaultRegistrationLifetime),
+		Timeout:  cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout),
+		Logger:   logger,
+		Alarm:    a.audit.Alarm,
+	})
+	if err != nil {
+		return err
+	}
 	origins, err := restapi.ParseOrigins(a.CORS.Origins)
 	if err != nil {
 		return option.In("cors", err)
@@ -287,6 +297,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Ownership:            a.ownership,
 		Servers:              servers,
 		Repeats:              repeats,
+		Keys:                 keys,
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),

@@ -117,6 +117,7 @@ func (m *metricSet) startAtZero() {
 	}
 	for _, outcome := range []gateway.RepeatOutcome{
 		gateway.RepeatAnswered, gateway.RepeatUnknown, gateway.RepeatTimeout, gateway.RepeatUnreadable, gateway.RepeatAbandoned,
+		gateway.RepeatUnderWay, gateway.RepeatOtherBody,
 	} {
 		m.repeats.WithLabelValues(string(outcome))
 	}

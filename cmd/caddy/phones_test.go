@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,12 +31,13 @@ type foreignPhone struct {
 	answers  *bufio.Reader
 }
 
-// startPhone starts a phone with an API key for a gateway. The program takes them from its environment.
-func startPhone(t *testing.T, g *testbed.Gateway, key, profile string, program ...string) foreignPhone {
+// startPhone starts a phone with an API key for a gateway. It repeats a call whose answer is lost so
+// many times. The program takes all this from its environment.
+func startPhone(t *testing.T, g *testbed.Gateway, key, profile string, repeats int, program ...string) foreignPhone {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program[0], program[1:]...)
 	cmd.Env = append(testbed.Environment(t.TempDir()),
-		"GATEWAY_URL="+g.URL, "GATEWAY_KEY="+key, "GATEWAY_PROFILE="+profile,
+		"GATEWAY_URL="+g.URL, "GATEWAY_KEY="+key, "GATEWAY_PROFILE="+profile, fmt.Sprintf("GATEWAY_REPEATS=%d", repeats),
 		"GATEWAY_CA="+g.Certificates.Authority, "NODE_EXTRA_CA_CERTS="+g.Certificates.Authority)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -62,7 +68,7 @@ func testForeignPhone(t *testing.T, program ...string) {
 	t.Helper()
 	const profile = "rfc5054-2048-sha256"
 	g, server := testbed.Start(t, nil)
-	phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
+	phone := startPhone(t, g, testbed.FrontEndKey, profile, 0, program...)
 
 	registered := g.Register(t)
 	assert.Contains(t, phone.do(t, "activate %s wrong-password", registered.Identifier), "error refused")
@@ -82,7 +88,7 @@ func testForeignPhone(t *testing.T, program ...string) {
 		assert.Contains(t, phone.do(t, "approve %s %s", kind.Name, key), "error refused")
 	}
 
-	stranger := startPhone(t, g, "no key", profile, program...)
+	stranger := startPhone(t, g, "no key", profile, 0, program...)
 	assert.Contains(t, stranger.do(t, "activate %s %s", registered.Identifier, registered.Password), "error unauthorized")
 
 	registered = g.RegisterFor(t, testbed.Object{"licenseType": "standard"})
@@ -109,10 +115,102 @@ func testForeignProfiles(t *testing.T, program ...string) {
 				dsapp["activation"] = testbed.Object{"profile": profile}
 			})
 			registered := g.Register(t)
-			phone := startPhone(t, g, testbed.FrontEndKey, profile, program...)
+			phone := startPhone(t, g, testbed.FrontEndKey, profile, 0, program...)
 			assert.Contains(t, phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "ok VDS")
 		})
 	}
+}
+
+// startCutting starts a proxy in front of a gateway that cuts the first two answers of each service,
+// the first one before its first byte and the second one within it, and returns the gateway as a phone
+// sees it. Of the two calls of an exchange, which begins anew, it cuts the first answer only; that of a
+// service that is not repeated never.
+func startCutting(t *testing.T, g *testbed.Gateway) *testbed.Gateway {
+	t.Helper()
+	var mu sync.Mutex
+	calls := map[string]int{}
+	proxy := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		calls[r.URL.Path]++
+		number := calls[r.URL.Path]
+		mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		key, _, _ := r.BasicAuth()
+		got, err := g.TryPost(t.Context(), r.URL.Path, key, string(body))
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		repeated := r.URL.Path != testbed.NotificationPath
+		exchange := strings.Contains(r.URL.Path, "DSAPPSRPGenerate")
+		if number == 1 && repeated {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(got.Body)))
+		w.WriteHeader(got.Status)
+		if number == 2 && repeated && !exchange {
+			_, _ = io.WriteString(w, got.Body[:len(got.Body)/2])
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, got.Body)
+	}))
+	certificate, err := tls.LoadX509KeyPair(g.Certificates.Certificate, g.Certificates.Key)
+	require.NoError(t, err)
+	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}} //nolint:gosec // the default versions
+	proxy.StartTLS()
+	t.Cleanup(proxy.Close)
+	seen := *g
+	seen.URL = proxy.URL
+	return &seen
+}
+
+// testRepeats has a phone activate itself and answer requests while answers are cut. It does not
+// notice, and each command reaches the authentication server once.
+func testRepeats(t *testing.T, program ...string) {
+	t.Helper()
+	g, server := testbed.Start(t, nil)
+	phone := startPhone(t, startCutting(t, g), testbed.FrontEndKey, "rfc5054-2048-sha256", 3, program...)
+	registered := g.Register(t)
+	serial, ok := strings.CutPrefix(phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "ok ")
+	require.True(t, ok, serial)
+	device := &sandbox.Authenticator{SerialNumber: serial, UserID: testbed.UserID, Domain: testbed.Domain}
+	key, outcome := testbed.Ask(t, server, testbed.Login, device)
+	assert.Equal(t, "ok "+testbed.UserID, phone.do(t, "approve %s %s", testbed.Login.Name, key))
+	require.NoError(t, outcome())
+	key, outcome = testbed.Ask(t, server, testbed.Signature, device)
+	assert.Contains(t, phone.do(t, "reject %s %s", testbed.Signature.Name, key), "ok ")
+	require.Error(t, outcome())
+	for command, want := range map[string]int{
+		"PROVISIONCMD_MDL_ADD_DEVICE": 1, "PROVISIONCMD_MDL_ACTIVATE": 1, testbed.Login.RetrieveCommand: 1,
+		testbed.Login.CompleteCommand:     2, // the bank asks for the login by the same command
+		testbed.Signature.RetrieveCommand: 1, testbed.Signature.CancelCommand: 1,
+	} {
+		assert.Equal(t, want, server.Calls(command), command)
+	}
+}
+
+// The TypeScript client repeats calls whose answers are cut.
+func TestTypeScriptClientRepeats(t *testing.T) {
+	t.Parallel()
+	testRepeats(t, "node", filepath.Join(clients, "typescript", "examples", "phone.mjs"))
+}
+
+// The Java client repeats calls whose answers are cut.
+func TestJavaClientRepeats(t *testing.T) {
+	t.Parallel()
+	testRepeats(t, javaPhone(t)...)
+}
+
+// javaPhone returns the program of the phone in Java. It needs a JDK, which make clients installs.
+func javaPhone(t *testing.T) []string {
+	t.Helper()
+	if os.Getenv("DSAPP_CLIENTS") == "" {
+		t.Skip("run by make clients")
+	}
+	build := filepath.Join(clients, "java", "build")
+	return []string{"java", "-cp", filepath.Join(build, "main") + string(filepath.ListSeparator) + filepath.Join(build, "test"), "io.github.dsappgateway.phone.Phone"}
 }
 
 // The TypeScript client activates and answers requests. What is tested is clients/typescript/dist,
@@ -124,14 +222,10 @@ func TestTypeScriptClient(t *testing.T) {
 	testForeignProfiles(t, program...)
 }
 
-// The Java client activates and answers requests. It needs a JDK, which make clients installs.
+// The Java client activates and answers requests.
 func TestJavaClient(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("DSAPP_CLIENTS") == "" {
-		t.Skip("run by make clients")
-	}
-	build := filepath.Join(clients, "java", "build")
-	program := []string{"java", "-cp", filepath.Join(build, "main") + string(filepath.ListSeparator) + filepath.Join(build, "test"), "io.github.dsappgateway.phone.Phone"}
+	program := javaPhone(t)
 	testForeignPhone(t, program...)
 	testForeignProfiles(t, program...)
 }

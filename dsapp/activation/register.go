@@ -26,6 +26,9 @@ type Registration struct {
 	form.Subject
 	// Data is what the phone will get; empty for KindAffinity.
 	Data ActivationData
+	// Answer returns the sealed answer to whoever registers, which is kept with the registration;
+	// nil for none.
+	Answer func(Registered) ([]byte, error)
 	// Started is when the lifetime began. That is before the call of the authentication
 	// server, so that the server's own registration does not end first.
 	Started time.Time
@@ -70,12 +73,18 @@ func (s *Service) Register(ctx context.Context, r Registration) (Registered, err
 		if err != nil {
 			return Registered{}, err
 		}
+		registered := Registered{Identifier: identifier, Password: password, ExpiresAt: expires}
+		if r.Answer != nil {
+			if record.Answer, err = r.Answer(registered); err != nil {
+				return Registered{}, err
+			}
+		}
 		created, err := s.create(ctx, v, record, r)
 		if err != nil {
 			return Registered{}, err
 		}
 		if created {
-			return Registered{Identifier: identifier, Password: password, ExpiresAt: expires}, nil
+			return registered, nil
 		}
 	}
 	return Registered{}, errors.New("all drawn registration identifiers are taken")

@@ -35,8 +35,9 @@ var ErrUnavailable = errors.New("store unavailable")
 // as 0: otherwise whoever can write to the store could undo registrations and attempts.
 var ErrDamaged = fmt.Errorf("%w: damaged registration", ErrUnavailable)
 
-// MaxRecord is the greatest size of Facts, Verifier and Data of a record together, in bytes.
-const MaxRecord = 8192
+// MaxRecord is the greatest size of Facts, Verifier, Data and Answer of a record together, in
+// bytes.
+const MaxRecord = 12288
 
 // RoomLifetime is how long a networked store keeps reserved room for a record that is not
 // created. It is longer than a call of an authentication server with the default timeouts.
@@ -57,8 +58,8 @@ type Token [16]byte
 // Tag is a keyed hash of a value that a Store must not learn.
 type Tag [16]byte
 
-// Record is a registration as a store keeps it. The Service seals Facts, Verifier and Data:
-// the store never gets them in clear.
+// Record is a registration as a store keeps it. Facts, Verifier, Data and Answer are sealed: the
+// store never gets them in clear.
 type Record struct {
 	Identifier string
 	Generation Generation
@@ -71,6 +72,9 @@ type Record struct {
 	// Data is the sealed activation data. It is nil in a tombstone and for kinds without an
 	// exchange. Only Settle returns it.
 	Data []byte
+	// Answer is the sealed answer to the call that made the registration, nil if the call has
+	// no idempotency key. A tombstone has none, and no method of Store returns it.
+	Answer []byte
 	// Lifetime is how long the registration can be used from now on.
 	Lifetime time.Duration
 }
@@ -136,8 +140,8 @@ type Settlement struct {
 // and the conformance tests.
 //
 // A record is live until its lifetime has passed. It is burned once its reserved attempts
-// have reached the limit and no proof is in flight. A burned record loses Verifier and Data
-// and stays as a tombstone with Facts and counters until TombstoneLifetime after its
+// have reached the limit and no proof is in flight. A burned record loses Verifier,
+// Data and Answer and stays as a tombstone with Facts and counters until TombstoneLifetime after its
 // lifetime. Within its lifetime it is still live for AdmitDevice and AdmitConfirmation, so
 // that rights from earlier proofs, and registrations of KindAffinity, survive burning.
 //
@@ -188,7 +192,7 @@ type Store interface {
 	// live and of a kind with an exchange. Then it gives the attempt back, counts an
 	// activation, admits one AdmitDevice and returns the record with Data and true. In every
 	// other case it returns false and the attempt stays counted. If the record is burned
-	// then, Verifier and Data are wiped. Repeating a Settle with the same token returns what
+	// then, Verifier, Data and Answer are wiped. Repeating a Settle with the same token returns what
 	// the first one returned, as long as the record is live and no other proof was settled
 	// in between.
 	Settle(ctx context.Context, identifier string, s Settlement) (Record, bool, error)
@@ -217,7 +221,7 @@ type Store interface {
 	Inspect(ctx context.Context, identifier string) (State, bool, error)
 
 	// Burn ends a record that is not simulated, as if every attempt of every kind had been
-	// used: at least maxAttempts attempts are reserved, Verifier and Data are wiped, the
+	// used: at least maxAttempts attempts are reserved, Verifier, Data and Answer are wiped, the
 	// handshakes are removed, a proof in flight is refused, and nothing is admitted any
 	// more, also not what is given back later. The tombstone stays as after the last wrong
 	// proof. Burn returns the record without Verifier and Data, or false if there is none.

@@ -12,6 +12,12 @@ type Identifier string
 // Rule is 4 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.
 func (Identifier) Rule() Rule { return Rule{Min: 4, Max: 64, Characters: identifier} }
 
+// IdempotencyKey is what a client names a call by, so that it can repeat the call.
+type IdempotencyKey string
+
+// Rule is 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.
+func (IdempotencyKey) Rule() Rule { return Rule{Min: 16, Max: 64, Characters: identifier} }
+
 // SerialNumber is the serial number of a licence or of a device.
 type SerialNumber string
 

@@ -73,6 +73,10 @@ const (
 	Timeout FailureKind = "timeout"
 	// Busy means that too many exchanges are under way.
 	Busy FailureKind = "busy"
+	// UnderWay means that the first call with the same idempotency key is under way.
+	UnderWay FailureKind = "under_way"
+	// KeyReused means that the idempotency key was used with another body.
+	KeyReused FailureKind = "key_reused"
 	// Internal is every other failure. Repeating the request does not help.
 	Internal FailureKind = "internal"
 )

@@ -13,6 +13,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 )
 
 type fakeActivation struct {
@@ -23,6 +24,7 @@ type fakeActivation struct {
 	registration activation.Registration
 	registered   activation.Registered
 	registerErr  error
+	store        activation.Store // for registrations; nil to keep none
 	begun        [2]string
 	from         activation.Origin
 	challenge    activation.Challenge
@@ -51,13 +53,22 @@ func (f *fakeActivation) Reserve(context.Context) (func(), error) {
 	return func() { f.rig.did("release") }, nil
 }
 
-func (f *fakeActivation) Register(_ context.Context, r activation.Registration) (activation.Registered, error) {
+func (f *fakeActivation) Register(ctx context.Context, r activation.Registration) (activation.Registered, error) {
 	f.rig.did("register")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.registration = r
 	if f.registerErr != nil {
 		return activation.Registered{}, f.registerErr
+	}
+	if f.store != nil {
+		record := activation.Record{Identifier: string(f.registered.Identifier), Kind: r.Kind, Lifetime: time.Minute}
+		if r.Answer != nil {
+			record.Answer, _ = r.Answer(f.registered)
+		}
+		if _, _, err := repeat.Activation(ctx, f.store).Create(ctx, record, activation.Generation{}); err != nil {
+			return activation.Registered{}, err
+		}
 	}
 	return f.registered, nil
 }

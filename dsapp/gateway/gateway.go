@@ -7,6 +7,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"time"
@@ -92,6 +93,11 @@ type Caller struct {
 	BackEnd bool
 	// Source is the client address in the form in which rate limits count it.
 	Source string
+	// IdempotencyKey names a call that registers, so that the client can repeat it; empty for
+	// none. Other operations ignore it.
+	IdempotencyKey form.IdempotencyKey
+	// Body is the SHA-256 hash of the request's body, if there is an IdempotencyKey.
+	Body [sha256.Size]byte
 }
 
 // withPriority returns a context with which commands may use the connections that are
@@ -146,6 +152,8 @@ type Config struct {
 	Servers    Servers
 	// Repeats gives repeated calls their first answer; nil for none.
 	Repeats Repeats
+	// Keys gives registrations with idempotency keys their first answer; nil to ignore keys.
+	Keys Keys
 	// Exchange is ExchangeGateway if empty.
 	Exchange Exchange
 	// GatewayID is the last field of every activation image, unless the
@@ -185,6 +193,7 @@ type Gateway struct {
 	ownership        Ownership
 	servers          Servers
 	repeats          Repeats
+	keys             Keys
 	relay            bool
 	gatewayID        string
 	forwardUnknown   bool
@@ -228,6 +237,7 @@ func New(c Config) (*Gateway, error) {
 		ownership:        c.Ownership,
 		servers:          c.Servers,
 		repeats:          c.Repeats,
+		keys:             c.Keys,
 		relay:            c.Exchange == ExchangeRelay,
 		gatewayID:        c.GatewayID,
 		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
@@ -302,6 +312,9 @@ func (g *Gateway) logFailure(ctx context.Context, op Operation, err error) {
 		level = slog.LevelDebug
 	case breaker.IsOpen(err):
 		// The breaker logged that it opened.
+		level = slog.LevelDebug
+	case failure.Kind == UnderWay || failure.Kind == KeyReused:
+		// The client is told what is wrong.
 		level = slog.LevelDebug
 	case failure.Kind == Internal:
 		level = slog.LevelError

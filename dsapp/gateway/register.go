@@ -51,6 +51,14 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
+	return keyed(ctx, g, c, OpRegisterActivation, repeatedEvent(r.UserID, r.Domain), func(ctx context.Context) (RegisterActivationResult, error) {
+		return g.registerActivationOnce(ctx, c, r, kind, register)
+	})
+}
+
+func (g *Gateway) registerActivationOnce(
+	ctx context.Context, c Caller, r RegisterActivationRequest, kind activation.Kind, register registerFunc,
+) (RegisterActivationResult, error) {
 	release, err := g.reserve(ctx)
 	if err != nil {
 		return RegisterActivationResult{}, err
@@ -60,20 +68,24 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
+	result := func(registered activation.Registered) RegisterActivationResult {
+		// The authentication server chose the password of a relayed exchange.
+		password := cmp.Or(e.password, registered.Password)
+		return RegisterActivationResult{
+			RegistrationIdentifier: string(registered.Identifier),
+			ActivationPassword:     password,
+			ActivationImage:        activationImage(string(r.UserID), string(r.Domain), string(registered.Identifier), password, cmp.Or(e.gatewayID, g.gatewayID)),
+			ExpiresAt:              registered.ExpiresAt,
+		}
+	}
+	registration.Answer = answering(ctx, result)
 	registered, err := g.storeRegistration(ctx, c, OpRegisterActivation, registration)
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
 	registration.Identifier = registered.Identifier
 	g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
-	// The authentication server chose the password of a relayed exchange.
-	password := cmp.Or(e.password, registered.Password)
-	return RegisterActivationResult{
-		RegistrationIdentifier: string(registered.Identifier),
-		ActivationPassword:     password,
-		ActivationImage:        activationImage(string(r.UserID), string(r.Domain), string(registered.Identifier), password, cmp.Or(e.gatewayID, g.gatewayID)),
-		ExpiresAt:              registered.ExpiresAt,
-	}, nil
+	return result(registered), nil
 }
 
 // license returns the kind of the registration and how the licence is registered.
@@ -117,6 +129,12 @@ type RegisterOfflineResult struct {
 // the activation could never be completed, and the operation fails.
 func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOfflineRequest) (_ RegisterOfflineResult, err error) {
 	defer func() { g.logFailure(ctx, OpRegisterOffline, err) }()
+	return keyed(ctx, g, c, OpRegisterOffline, repeatedEvent(r.UserID, r.Domain), func(ctx context.Context) (RegisterOfflineResult, error) {
+		return g.registerOfflineOnce(ctx, c, r)
+	})
+}
+
+func (g *Gateway) registerOfflineOnce(ctx context.Context, c Caller, r RegisterOfflineRequest) (RegisterOfflineResult, error) {
 	release, err := g.reserve(ctx)
 	if err != nil {
 		return RegisterOfflineResult{}, err
@@ -127,11 +145,16 @@ func (g *Gateway) RegisterOffline(ctx context.Context, c Caller, r RegisterOffli
 	if err != nil {
 		return RegisterOfflineResult{}, err
 	}
-	if _, err := g.storeRegistration(ctx, c, OpRegisterOffline, registration); err != nil {
+	result := func(activation.Registered) RegisterOfflineResult {
+		return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: string(e.data.ActivationMessage)}
+	}
+	registration.Answer = answering(ctx, result)
+	registered, err := g.storeRegistration(ctx, c, OpRegisterOffline, registration)
+	if err != nil {
 		return RegisterOfflineResult{}, err
 	}
 	g.audit(ctx, c, OpRegisterOffline, registrationEvent(AuditRegisteredOffline, registration))
-	return RegisterOfflineResult{RegistrationIdentifier: string(registration.Identifier), ActivationMessageImage: string(e.data.ActivationMessage)}, nil
+	return result(registered), nil
 }
 
 // serverRegistration is the answer of an authentication server to a registration.
@@ -243,6 +266,11 @@ func (g *Gateway) registrationError(ctx context.Context, c Caller, op Operation,
 	}
 	// Without RetryAfter, because repeating the request makes one more registration.
 	return &Failure{Kind: Internal, Err: fmt.Errorf("storing a registration: %w", err)}
+}
+
+// repeatedEvent returns the audit event of a repeat, without the registration.
+func repeatedEvent(userID form.RegisteredUser, domain form.RegisteredDomain) AuditEvent {
+	return AuditEvent{Subject: form.Subject{UserID: string(userID), Domain: string(domain)}}
 }
 
 func registrationEvent(action AuditAction, r activation.Registration) AuditEvent {

@@ -32,7 +32,22 @@ const (
 	RepeatUnreadable RepeatOutcome = "unreadable"
 	// RepeatAbandoned was given up by its client while it waited.
 	RepeatAbandoned RepeatOutcome = "abandoned"
+	// RepeatUnderWay came while the first call with its idempotency key was under way.
+	RepeatUnderWay RepeatOutcome = "under_way"
+	// RepeatOtherBody had the idempotency key of a call with another body.
+	RepeatOtherBody RepeatOutcome = "other_body"
 )
+
+// Repeatable reports whether a client that got no answer to the operation can call it again in the
+// same way: it then gets the outcome of the first call, and nothing is carried out twice.
+func (o Operation) Repeatable() bool {
+	switch o {
+	case OpAddDevice, OpActivate, OpActivateStandard, OpRetrieveLogin, OpCompleteLogin, OpCancelLogin,
+		OpRetrieveSignature, OpCompleteSignature, OpCancelSignature:
+		return true
+	}
+	return false
+}
 
 // errFound ends an operation whose call came before.
 var errFound = errors.New("the same call came before")
@@ -111,10 +126,16 @@ func readOutcome[R any](text []byte, err error) (RepeatOutcome, R, error) {
 }
 
 // keepOutcome keeps a success and an unknown outcome of a marked call, and removes the mark of
-// a call that failed for certain. If that fails, the mark ends by itself.
+// a call that failed for certain. If that fails, the mark ends by itself. It does the same, without
+// a word about a failure, if the store failed to mark the call but may have the mark.
 func (g *Gateway) keepOutcome(ctx context.Context, op Operation, call *repeat.Call, result any, err error) {
-	if !call.Marked() {
+	if !call.Marked() && !call.MayBeMarked() {
 		return
+	}
+	report := func(what string, err error) {
+		if call.Marked() {
+			g.logCleanup(ctx, op, what, err)
+		}
 	}
 	var kept keptOutcome
 	failure, failed := errors.AsType[*Failure](err)
@@ -125,7 +146,7 @@ func (g *Gateway) keepOutcome(ctx context.Context, op Operation, call *repeat.Ca
 	case failed && (failure.Kind == BadAnswer || failure.Kind == Timeout || failure.Kind == Internal):
 		kept.Failure, err = failure.Kind, nil
 	default:
-		g.logCleanup(ctx, op, "removing the mark of a call", call.Forget(ctx))
+		report("removing the mark of a call", call.Forget(ctx))
 		return
 	}
 	var text []byte
@@ -135,7 +156,7 @@ func (g *Gateway) keepOutcome(ctx context.Context, op Operation, call *repeat.Ca
 	if err == nil {
 		err = call.Keep(ctx, text)
 	}
-	g.logCleanup(ctx, op, "keeping the outcome of a call", err)
+	report("keeping the outcome of a call", err)
 }
 
 // goOn returns the context for the rest of an operation after its first look-up in the store,

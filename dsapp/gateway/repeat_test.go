@@ -175,3 +175,61 @@ func TestRepeatAfterTheClientLeft(t *testing.T) {
 		t.Errorf("%+v, error %v", again, err)
 	}
 }
+
+// If the answer of the store to a mark is lost, the call is carried out, and a repeat gets its
+// outcome instead of waiting for a call that is over. After a certain failure it is a new call.
+func TestRepeatAfterALostMark(t *testing.T) {
+	t.Parallel()
+	for op := range pendingCalls(nil, theCaller) {
+		for name, failure := range map[string]error{"success": nil, "unknown": callError(authserver.ErrTimeout), "refused": errRefusal} {
+			t.Run(name+" "+string(op), func(t *testing.T) {
+				t.Parallel()
+				r, store, events := newRepeating(t)
+				r.servers.err = failure
+				lost := func(context.Context) error { return errors.New("connection lost") }
+				for _, method := range []string{"MarkOwner", "MarkPending"} {
+					store.After(method, lost)
+				}
+				first, firstErr := pendingCalls(r, theCaller)[op](t.Context())
+				for _, method := range []string{"MarkOwner", "MarkPending"} {
+					store.After(method, nil)
+				}
+				if failed := firstErr != nil; failed != (failure != nil) {
+					t.Fatal(firstErr)
+				}
+				before := len(r.trace)
+				again, err := pendingCalls(r, theCaller)[op](t.Context())
+				if again != first || (err == nil) != (firstErr == nil) {
+					t.Errorf("got %+v, error %v, want %+v, error %v", again, err, first, firstErr)
+				}
+				kept := failure != error(errRefusal)
+				if forwarded := len(r.trace) > before; forwarded == kept || kept && len(*events) != 1 {
+					t.Errorf("forwarded %v, told %v", forwarded, *events)
+				}
+				if slices.ContainsFunc(*events, func(e RepeatEvent) bool { return e.Outcome == RepeatTimeout }) {
+					t.Error("a repeat waited for a call that was over")
+				}
+			})
+		}
+	}
+}
+
+// began records the operations that begin calls.
+type began map[Operation]bool
+
+func (b began) Begin(_ context.Context, r repeat.Request) *repeat.Call {
+	b[Operation(r.Operation)] = true
+	return nil
+}
+
+// The operations that clients are told to repeat are those that give a repeat the first outcome.
+func TestRepeatable(t *testing.T) {
+	t.Parallel()
+	for op, call := range operations {
+		b := began{}
+		r := newRig(t, RefuseUnknown, func(c *Config) { c.Repeats = b })
+		if err := call(t.Context(), r); err != nil || b[op] != op.Repeatable() {
+			t.Errorf("%s: error %v, began %v", op, err, b)
+		}
+	}
+}

@@ -122,7 +122,7 @@ func (r *rig) wantSent(t *testing.T, command any, instances ...string) {
 // wantRegistration fails unless this is the registration that was stored.
 func (r *rig) wantRegistration(t *testing.T, want activation.Registration) {
 	t.Helper()
-	if r.activation.registration != want {
+	if !reflect.DeepEqual(r.activation.registration, want) {
 		t.Errorf("registration is %+v, want %+v", r.activation.registration, want)
 	}
 }

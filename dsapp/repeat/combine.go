@@ -60,8 +60,12 @@ func (o markingOwnership) Pending(ctx context.Context, kind ownership.Kind, seri
 }
 
 // Activation returns store. If ctx has a Call, the first admission marks the call. Of a call
-// that was found nothing is admitted.
+// that was found nothing is admitted. If ctx has a KeyCall, what is created is noted under its
+// key.
 func Activation(ctx context.Context, store activation.Store) activation.Store {
+	if c := KeyIn(ctx); c != nil && store != nil {
+		return keyedActivation{store, c}
+	}
 	if c := In(ctx); c != nil && store != nil {
 		return markingActivation{store, c}
 	}

@@ -65,6 +65,7 @@ type Service struct {
 	opener   func(context.Context) (Store, *seal.Keyring, error)
 	lifetime time.Duration
 	timeout  time.Duration
+	purpose  string // of the derived keys
 	logger   *slog.Logger
 	alarm    func(ctx context.Context, a seal.Alarm)
 
@@ -76,13 +77,17 @@ type Service struct {
 // New returns a Service without opening store or keys. The error is an *option.Error for
 // an invalid option.
 func New(c Config) (*Service, error) {
-	if c.Open == nil {
-		return nil, errors.New("no store")
-	}
 	if c.Lifetime != 0 {
 		if err := option.Duration("repeat", c.Lifetime, time.Second, 10*time.Minute); err != nil {
 			return nil, err
 		}
+	}
+	return newService(c, purpose)
+}
+
+func newService(c Config, purpose string) (*Service, error) {
+	if c.Open == nil {
+		return nil, errors.New("no store")
 	}
 	if c.Alarm == nil {
 		c.Alarm = func(context.Context, seal.Alarm) {}
@@ -91,6 +96,7 @@ func New(c Config) (*Service, error) {
 		opener:   c.Open,
 		lifetime: c.Lifetime,
 		timeout:  c.Timeout,
+		purpose:  purpose,
 		logger:   cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
 		alarm:    c.Alarm,
 	}, nil
@@ -114,13 +120,8 @@ func (s *Service) Begin(ctx context.Context, r Request) *Call {
 	if s.lifetime == 0 {
 		return nil
 	}
-	store, ring, err := s.opener(ctx)
+	store, ring, err := s.open(ctx)
 	if err != nil {
-		return nil
-	}
-	ring, err = s.derive(ring)
-	if err != nil {
-		s.logger.ErrorContext(ctx, "deriving keys for repeats failed", slog.Any("error", err))
 		return nil
 	}
 	c := &Call{service: s, store: store, ring: ring, mark: Mark{
@@ -132,12 +133,25 @@ func (s *Service) Begin(ctx context.Context, r Request) *Call {
 	return c
 }
 
+// open returns the store and the keys for outcomes.
+func (s *Service) open(ctx context.Context) (Store, *seal.Keyring, error) {
+	store, ring, err := s.opener(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ring, err = s.derive(ring); err != nil {
+		s.logger.ErrorContext(ctx, "deriving keys for repeats failed", slog.Any("error", err))
+		return nil, nil, err
+	}
+	return store, ring, nil
+}
+
 // derive returns the keys for outcomes. They are derived once for each keyring.
 func (s *Service) derive(ring *seal.Keyring) (*seal.Keyring, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.root != ring {
-		derived, err := ring.Derive(purpose)
+		derived, err := ring.Derive(s.purpose)
 		if err != nil {
 			return nil, err
 		}
@@ -175,6 +189,10 @@ func (c *Call) Found() bool { return c.state == found }
 
 // Marked reports whether the call is marked as the first one.
 func (c *Call) Marked() bool { return c.state == marked }
+
+// MayBeMarked reports whether the store was asked to mark the call and failed. It may have the mark
+// all the same, in which case its twins wait for the outcome.
+func (c *Call) MayBeMarked() bool { return c.unusable }
 
 // Mark marks the call, unless it is marked, was found or could not be marked.
 func (c *Call) Mark(ctx context.Context) {
@@ -224,19 +242,24 @@ func (c *Call) Await(ctx context.Context, deadline time.Time) ([]byte, error) {
 		}
 		c.entry = e
 	}
-	outcome, err := c.ring.Open(c.label(c.entry.Token), c.entry.Outcome)
+	return c.service.openKept(ctx, c.ring, c.label(c.entry.Token), c.entry.Outcome)
+}
+
+// openKept opens what a store has kept. The error is ErrUnreadable.
+func (s *Service) openKept(ctx context.Context, ring *seal.Keyring, l seal.Label, sealed []byte) ([]byte, error) {
+	kept, err := ring.Open(l, sealed)
 	if err != nil {
-		c.service.logger.ErrorContext(ctx, "kept outcome cannot be opened with any sealing key")
-		c.service.alarm(ctx, seal.Alarm{Event: seal.EventUnopened})
+		s.logger.ErrorContext(ctx, "kept outcome cannot be opened with any sealing key")
+		s.alarm(ctx, seal.Alarm{Event: seal.EventUnopened})
 		return nil, ErrUnreadable
 	}
-	return outcome, nil
+	return kept, nil
 }
 
 // Deadline returns until when a call that begins to wait now waits for its twin.
 func (c *Call) Deadline() time.Time { return time.Now().Add(c.service.timeout) }
 
-// Keep keeps the outcome of a marked call. It works even if ctx has ended.
+// Keep keeps the outcome of a call that is or may be marked. It works even if ctx has ended.
 func (c *Call) Keep(ctx context.Context, outcome []byte) error {
 	sealed, err := c.ring.Seal(c.label(c.mark.Token), outcome)
 	if err != nil {

@@ -22,6 +22,8 @@ type Mark struct {
 	Place  string
 	Digest Digest
 	Token  Token
+	// Outcome is what is kept with the mark, sealed; nil for most marks.
+	Outcome []byte
 	// Lifetime is when the mark ends by itself.
 	Lifetime time.Duration
 }
@@ -30,7 +32,8 @@ type Mark struct {
 type Entry struct {
 	// Token is that of the call that was first.
 	Token Token
-	// Outcome is the sealed outcome of that call, nil while it is under way.
+	// Outcome is the sealed outcome of that call. While the call is under way, it is that of its
+	// Mark.
 	Outcome []byte
 }
 
@@ -69,4 +72,7 @@ type Store interface {
 
 	// Forget removes the entry if it has that token.
 	Forget(ctx context.Context, place string, d Digest, token Token) error
+
+	// Answer returns the Answer of a live record, nil if there is none.
+	Answer(ctx context.Context, identifier string) ([]byte, error)
 }

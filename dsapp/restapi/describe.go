@@ -70,6 +70,10 @@ const (
 	thenOperators = "Tell the operators."
 )
 
+// thenUnknown is what a caller should do if it is unknown whether a request was carried out.
+const thenUnknown = "If the service can be repeated, send the same request again, up to three times within a minute: nothing is carried out twice. " +
+	"If the answer stays the same, or the service cannot be repeated, find out whether the request was carried out, or begin again."
+
 // What members mean that occur in several services.
 var (
 	userMeaning           = Meaning{"The name of the user within the domain.", "jane.doe"}
@@ -98,6 +102,9 @@ var (
 	notPending = Refusal{"STAT_NOT_FOUND", "The request does not exist any longer: it was answered or cancelled, or it expired.", thenGone}
 )
 
+// keyDetails says how calls with idempotency keys are repeated.
+const keyDetails = "The same key and body get the same registration as long as it is pending. After 500, 502 and 504 the same key gets the same error, and a new attempt needs a new key; after 503 the key is free again."
+
 // describe returns the description of the services of an operation.
 func describe(o gateway.Operation) Description {
 	switch o {
@@ -106,7 +113,7 @@ func describe(o gateway.Operation) Description {
 			FlowRegistration, "Registers a user for the activation of a phone.",
 			"The answer has the registration identifier and the activation password, and the image that carries both to the phone. The gateway shows the password this once. " +
 				"If the gateway relays exchanges, the authentication server chooses the licence, and licenseType must be left out. " +
-				"Every registration uses up a licence or counts towards its limits: do not repeat a call whose outcome is unknown without need.",
+				"Every registration uses up a licence or counts towards its limits: name the call by an " + KeyField + ", so that it can be repeated without a second registration. " + keyDetails,
 			[]Refusal{
 				{"STAT_LOCAL_PASSWORD_MISMATCH", "The static password is wrong.", thenAskAgain},
 				userUnknown, userLocked,
@@ -118,7 +125,8 @@ func describe(o gateway.Operation) Description {
 	case gateway.OpRegisterOffline:
 		return Description{
 			FlowRegistration, "Registers a user for an offline activation, whose image carries Activation Message 1 itself.",
-			"The phone needs no exchange then: it goes on with MdlAddDevice. Every registration counts towards the limits of the licence.",
+			"The phone needs no exchange then: it goes on with MdlAddDevice. " +
+				"Every registration counts towards the limits of the licence: name the call by an " + KeyField + ", so that it can be repeated without a second registration. " + keyDetails,
 			[]Refusal{
 				{"STAT_LOCAL_PASSWORD_MISMATCH", "The static password is wrong.", thenAskAgain},
 				userUnknown, userLocked,
@@ -286,8 +294,10 @@ func Answers() []Answer {
 		{Outcome: NotFound, When: "The path is not that of a service.", Then: "Mend the client.", Elsewhere: true},
 		{Outcome: MethodNotAllowed, When: "The method is not POST.", Then: "Mend the client.", Elsewhere: true},
 		{Outcome: TooSlow, When: "The body did not arrive in time.", Then: "Try again."},
+		{Outcome: UnderWay, RetryAfter: true, When: "The first request with this " + KeyField + " is still under way.", Then: "Send it again after Retry-After seconds."},
 		{Outcome: TooLarge, When: "The body is too large.", Then: "Mend the client."},
 		{Outcome: UnsupportedMedia, When: "The content type is not application/json in UTF-8, or the body has a content encoding.", Then: "Mend the client."},
+		{Outcome: KeyReused, When: "The " + KeyField + " was used with another body or for another service.", Then: "Mend the client: every registration has a key of its own."},
 		{Outcome: TooEarly, When: "The request was sent in TLS early data.", Then: "Try again after the handshake."},
 		{
 			Outcome: Limited, RetryAfter: true,
@@ -302,7 +312,7 @@ func Answers() []Answer {
 		{
 			Outcome: BadAnswer,
 			When:    "The authentication server has given no usable answer, or the connection to it was lost. It is unknown whether it has carried out the request.",
-			Then:    "Do not repeat the request: find out whether it was carried out, or begin again.",
+			Then:    thenUnknown,
 		},
 		{
 			Outcome: Unavailable, RetryAfter: true,
@@ -312,7 +322,7 @@ func Answers() []Answer {
 		{
 			Outcome: Timeout,
 			When:    "The authentication server has not answered in time. It is unknown whether it has carried out the request.",
-			Then:    "Do not repeat the request: find out whether it was carried out, or begin again.",
+			Then:    thenUnknown,
 		},
 	}
 	for i := range answers {
@@ -339,6 +349,8 @@ func (s *Service) Answers() []Answer {
 		switch a.HTTPStatus {
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 			return local
+		case http.StatusConflict, http.StatusUnprocessableEntity:
+			return !s.Keyed
 		}
 		return a.Elsewhere || a.Outcome == Refused && local
 	})
@@ -358,8 +370,8 @@ type Status struct {
 func Statuses() []Status {
 	return []Status{
 		{"STAT_SUCCESS", "0", "Success."},
-		{"STAT_ERROR", "-1", "An error without details: of the gateway with HTTP status 429 or 500, of the authentication server with 200."},
-		{"STAT_INVPARAM", "-2", "The request is malformed: of the gateway with HTTP status 400, 405, 408, 413, 415 or 425, of the authentication server with 200."},
+		{"STAT_ERROR", "-1", "An error without details: of the gateway with HTTP status 409, 429 or 500, of the authentication server with 200."},
+		{"STAT_INVPARAM", "-2", "The request is malformed: of the gateway with HTTP status 400, 405, 408, 413, 415, 422 or 425, of the authentication server with 200."},
 		{"STAT_MEMORY", "-3", "The authentication server has no memory left."},
 		{"STAT_COMMS", "-10", "A server did not work: an authentication server or the store with HTTP status 502, 503 or 504; with 200, something that the authentication server needs."},
 		{"STAT_LICENCE", "-11", "The authentication server has a problem with its own licence."},

@@ -78,7 +78,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 	}
 	for _, o := range []Outcome{
 		Success, Refused, Invalid, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, TooLarge, TooSlow, UnsupportedMedia,
-		Limited, Unavailable, BadAnswer, Timeout, Internal, TooEarly,
+		Limited, Unavailable, BadAnswer, Timeout, Internal, TooEarly, UnderWay, KeyReused,
 	} {
 		if !slices.Contains(outcomes, o) {
 			t.Errorf("outcome %s is not described", o)
@@ -90,6 +90,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 	}
 	for kind, outcome := range map[gateway.FailureKind]Outcome{
 		gateway.Unavailable: Unavailable, gateway.BadAnswer: BadAnswer, gateway.Timeout: Timeout, gateway.Busy: Limited, gateway.Internal: Internal,
+		gateway.KeyReused: KeyReused,
 	} {
 		answer := errorAnswer(&Service{}, &gateway.Failure{Kind: kind, Err: errCause})
 		for _, a := range Answers() {

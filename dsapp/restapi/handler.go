@@ -6,6 +6,7 @@ package restapi
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -291,6 +292,9 @@ type request struct {
 	key     apikey.Key
 	// admitted means that the key is accepted from the address.
 	admitted bool
+	// idempotencyKey is empty if there is none. body is the hash of the body then.
+	idempotencyKey form.IdempotencyKey
+	body           [sha256.Size]byte
 	// leave ends the count of RequestsInFlight.
 	leave           func()
 	bodyDeadlineSet bool
@@ -369,7 +373,7 @@ func (x *request) call() answer {
 		return a
 	}
 	result, err := do(x.r.Context(), x.config.Operations, gateway.Caller{
-		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(),
+		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(), IdempotencyKey: x.idempotencyKey, Body: x.body,
 	})
 	if err != nil {
 		return errorAnswer(x.service, err)
@@ -395,8 +399,8 @@ func (x *request) prepare() (do run, a answer, ok bool) {
 		return nil, a, false
 	}
 	var members map[string]any
-	var err error
-	if body.Len() > 0 || !x.service.BodyOptional {
+	err := x.readKey(body.Bytes())
+	if err == nil && (body.Len() > 0 || !x.service.BodyOptional) {
 		members, err = decodeObject(body.Bytes())
 	}
 	if err == nil {

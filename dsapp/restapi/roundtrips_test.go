@@ -25,6 +25,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
@@ -161,6 +162,47 @@ func TestRoundTripsWithoutExchange(t *testing.T) {
 	g.expect(t, map[string]int64{"MdlAddDevice": 2, "MdlActivate": 2})
 }
 
+// With an idempotency key, registering takes one more round trip: the key is looked up first, and
+// what it leads to is written at the same time as the registration. A repeat takes two.
+func TestRoundTripsWithIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	g := newWholeGateway(t)
+	g.register(t, &sandbox.Phone{BaseURL: g.url, Client: g.client}, "mdl")
+	for service, password := range map[string]string{"DSAPPSRPRegister": "staticPassword", "MdlRegister": "password"} {
+		n := 0
+		register := func() string {
+			t.Helper()
+			body := fmt.Sprintf(`{"userID":%q,"domain":%q,%q:%q}`, jane.Name, jane.Domain, password, jane.StaticPassword)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/rest/v2/provisioning/"+service, strings.NewReader(body))
+			must(t, err)
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Idempotency-Key", fmt.Sprintf("%s-number-%d", service, n))
+			r.SetBasicAuth(backEndKey, "")
+			resp, err := g.client.Do(r)
+			must(t, err)
+			defer resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			must(t, err)
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %s", resp.Status, answer)
+			}
+			return string(answer)
+		}
+		var first string
+		// Two of the three are made at the same time.
+		poll.Until(t, "a registration with three calls of Redis", func() bool {
+			n++
+			first = register()
+			return g.trips[service] == 3
+		})
+		clear(g.trips)
+		if again := register(); again != first {
+			t.Errorf("%s: %s, at first %s", service, again, first)
+		}
+		g.expect(t, map[string]int64{service: 2})
+	}
+}
+
 // wholeGateway is a real gateway with Redis and a simulated authentication server.
 type wholeGateway struct {
 	url    string
@@ -199,7 +241,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(t, err)
 	registrations, err := activation.New(activation.Config{
-		Open:     func(context.Context) (activation.Store, *seal.Keyring, error) { return store, ring, nil },
+		Open:     func(ctx context.Context) (activation.Store, *seal.Keyring, error) { return repeat.Activation(ctx, store), ring, nil },
 		Profiles: []activation.Profile{profile},
 	})
 	must(t, err)
@@ -207,7 +249,12 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 		Open: func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, ring, nil },
 	})
 	must(t, err)
-	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers})
+	named, err := repeat.NewKeys(repeat.Config{
+		Open:     func(context.Context) (repeat.Store, *seal.Keyring, error) { return store, ring, nil },
+		Lifetime: activation.DefaultRegistrationLifetime, Timeout: poll.Patience,
+	})
+	must(t, err)
+	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers, Keys: named})
 	must(t, err)
 	keys, err := apikey.NewSet([]apikey.Key{
 		{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontEndKey)},

@@ -25,6 +25,9 @@ type Service struct {
 	Channel Channel
 	// BodyOptional means that the body may be empty, and of any media type then.
 	BodyOptional bool
+	// Keyed means that a client may name the request by an idempotency key, see KeyField, so that
+	// it can repeat the request.
+	Keyed bool
 	// Deprecated means that a service of version 2 replaces this one.
 	Deprecated bool
 

@@ -32,6 +32,10 @@ const (
 	Internal         Outcome = "internal"
 	// PassedOn is a request that the next handler has handled.
 	PassedOn Outcome = "passed_on"
+	// UnderWay is a request whose idempotency key names a request that is under way.
+	UnderWay Outcome = "under_way"
+	// KeyReused is a request whose idempotency key named a request with another body.
+	KeyReused Outcome = "key_reused"
 	// TooEarly is a request in the early data of a TLS handshake.
 	TooEarly Outcome = "too_early"
 	// Preflight is the question of a browser whether a page may call a service. It is no
@@ -77,6 +81,10 @@ func responseFor(o Outcome) response {
 		return response{http.StatusUnsupportedMediaType, failure("STAT_INVPARAM", -2), "content type must be application/json in UTF-8 without a content encoding"}
 	case TooEarly:
 		return response{http.StatusTooEarly, failure("STAT_INVPARAM", -2), "not accepted before the TLS handshake is complete"}
+	case UnderWay:
+		return response{http.StatusConflict, failure("STAT_ERROR", -1), "the first request with this " + KeyField + " is under way"}
+	case KeyReused:
+		return response{http.StatusUnprocessableEntity, failure("STAT_INVPARAM", -2), KeyField + " was used with another body"}
 	case Limited:
 		return response{http.StatusTooManyRequests, failure("STAT_ERROR", -1), "too many requests"}
 	case Unavailable:
@@ -151,6 +159,10 @@ func errorAnswer(s *Service, err error) answer {
 		a = newAnswer(BadAnswer)
 	case gateway.Timeout:
 		a = newAnswer(Timeout)
+	case gateway.UnderWay:
+		a = newAnswer(UnderWay)
+	case gateway.KeyReused:
+		a = newAnswer(KeyReused)
 	case gateway.Busy:
 		return limitedAnswer(LimitBusy, failure.RetryAfter)
 	default:

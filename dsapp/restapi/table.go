@@ -54,7 +54,7 @@ func provisioning() []Service {
 		// command of the authentication server only.
 		define(Service{
 			Path: "/rest/v2/provisioning/DSAPPSRPRegister", Version: V2, Classes: backEnd,
-			Operation: gateway.OpRegisterActivation, quota: registrations,
+			Operation: gateway.OpRegisterActivation, quota: registrations, Keyed: true,
 		}, Operations.RegisterActivation, []inputMember[gateway.RegisterActivationRequest]{
 			required("userID", userMeaning, func(q *gateway.RegisterActivationRequest) *form.RegisteredUser { return &q.UserID }),
 			optional("domain", domainMeaning, func(q *gateway.RegisterActivationRequest) *form.RegisteredDomain { return &q.Domain }),
@@ -63,13 +63,13 @@ func provisioning() []Service {
 			optional("serialNumber", Meaning{"The serial number of the licence. Only with licenseType standard, or if the gateway relays exchanges.", ""}, func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
 		}, []outputMember[gateway.RegisterActivationResult]{
 			stringMember("registrationIdentifier", identifierMeaning, func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
-			stringMember("activationPassword", Meaning{"The activation password, which proves that a phone is the user's. The answer is the only place that has it.", "Tb048aX1"}, func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
+			stringMember("activationPassword", Meaning{"The activation password, which proves that a phone is the user's. Only this answer has it, and that to the same request with the same Idempotency-Key.", "Tb048aX1"}, func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),
 			stringMember("activationImage", Meaning{"What the image for the phone contains, in hexadecimal digits: 01;01;user;domain;identifier;password;gateway ID.", "30313B30313B6A616E652E646F653B6D79646F6D61696E2E636F6D3B65337766495347393B54623034386158313B"}, func(r gateway.RegisterActivationResult) string { return r.ActivationImage }),
 			timestamp("expiresAt", Meaning{"When the registration ends, in RFC 3339 form. Missing if it is not known.", "2026-03-04T05:06:07Z"}, func(r gateway.RegisterActivationResult) time.Time { return r.ExpiresAt }),
 		}),
 		define(Service{
 			Path: "/rest/v2/provisioning/MdlRegister", Version: V2, Classes: backEnd,
-			Operation: gateway.OpRegisterOffline, quota: registrations,
+			Operation: gateway.OpRegisterOffline, quota: registrations, Keyed: true,
 		}, Operations.RegisterOffline, []inputMember[gateway.RegisterOfflineRequest]{
 			required("userID", userMeaning, func(q *gateway.RegisterOfflineRequest) *form.RegisteredUser { return &q.UserID }),
 			optional("domain", domainMeaning, func(q *gateway.RegisterOfflineRequest) *form.RegisteredDomain { return &q.Domain }),

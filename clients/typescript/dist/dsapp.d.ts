@@ -196,6 +196,12 @@ export interface GatewayOptions {
     fetch?: typeof globalThis.fetch;
     /** Milliseconds for one call, 45000 by default: the gateway waits up to 30 seconds for a server. */
     timeout?: number;
+    /**
+     * How often a call without an answer, or with 502, 503 or 504, is repeated: 3 by default. Only calls
+     * are repeated that the gateway answers again; an exchange begins anew, at most twice. Use 0 if the
+     * gateway has `requests.repeat` `0s`: it would carry out such a call again.
+     */
+    repeats?: number;
     inspect?: ExchangeOptions["inspect"];
     observe?: (call: CallObservation) => void;
 }
@@ -218,8 +224,8 @@ export declare class Gateway {
     constructor(options: GatewayOptions);
     /**
      * Makes the two calls of the exchange and returns the activation data. After a RefusedError, ask
-     * for the password again; after 3 of them a registration is used up. After an UnavailableError or
-     * an UnknownOutcomeError call it again: it begins a new exchange.
+     * for the password again; after 3 of them a registration is used up. If an answer is lost, it begins
+     * a new exchange by itself.
      */
     exchange(registrationIdentifier: string, activationPassword: string, signal?: AbortSignal): Promise<ActivationData>;
     /** Adds the device with its device code. Returns the instance activation message. */
@@ -236,7 +242,8 @@ export declare class Gateway {
     activateDevice(registrationIdentifier: string, activationPassword: string, device: DeviceLibrary, description?: string, signal?: AbortSignal): Promise<Activated>;
     /**
      * Calls any service of version 2 and returns the members of its result. path begins with /rest/v2/.
-     * For the services of logins and signatures, which docs/protocol.md lists.
+     * For the services of logins and signatures, which docs/protocol.md lists. A call that the gateway
+     * answers again is repeated if its answer is lost.
      */
     call(path: string, request: Record<string, string>, signal?: AbortSignal): Promise<Result>;
 }

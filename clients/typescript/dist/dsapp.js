@@ -400,6 +400,14 @@ export function parseActivationImage(digits) {
     return { userID, domain, registrationIdentifier, activationPassword, gatewayID };
 }
 const provisioning = "/rest/v2/provisioning/";
+/** The services whose answer the gateway keeps for a repeat. */
+const repeatable = /^\/rest\/v2\/(provisioning\/(MdlAddDevice|MdlActivate|DSAPPSRPActivate)|(authentication|signature)\/(push|scan)\/[A-Za-z]+)$/;
+/** A registration allows three successful exchanges by default. */
+const maxNewExchanges = 2;
+/** Milliseconds before the first repeat; each further one waits twice as long. */
+const firstPause = 250;
+/** Milliseconds from the first call on within which calls are repeated. The gateway keeps answers for a minute. */
+const repeatWithin = 60_000;
 const maxAnswer = 1 << 20;
 /**
  * The calls of a phone to one gateway. Methods throw DsappErrors only, except for what a device library
@@ -417,10 +425,13 @@ export class Gateway {
     }
     /**
      * Makes the two calls of the exchange and returns the activation data. After a RefusedError, ask
-     * for the password again; after 3 of them a registration is used up. After an UnavailableError or
-     * an UnknownOutcomeError call it again: it begins a new exchange.
+     * for the password again; after 3 of them a registration is used up. If an answer is lost, it begins
+     * a new exchange by itself.
      */
     async exchange(registrationIdentifier, activationPassword, signal) {
+        return this.#repeat(maxNewExchanges, () => this.#exchange(registrationIdentifier, activationPassword, signal), signal);
+    }
+    async #exchange(registrationIdentifier, activationPassword, signal) {
         const exchange = new Exchange(registrationIdentifier, activationPassword, this.#options);
         let session;
         try {
@@ -472,9 +483,31 @@ export class Gateway {
     }
     /**
      * Calls any service of version 2 and returns the members of its result. path begins with /rest/v2/.
-     * For the services of logins and signatures, which docs/protocol.md lists.
+     * For the services of logins and signatures, which docs/protocol.md lists. A call that the gateway
+     * answers again is repeated if its answer is lost.
      */
     async call(path, request, signal) {
+        return this.#repeat(repeatable.test(path) ? Infinity : 0, () => this.#call(path, request, signal), signal);
+    }
+    /** Makes a call, and again up to so many times and options.repeats while the answer is lost. */
+    async #repeat(most, make, signal) {
+        const repeats = Math.min(most, this.#options.repeats ?? 3);
+        const began = Date.now();
+        for (let made = 0;; made++) {
+            try {
+                return await make();
+            }
+            catch (e) {
+                const pause = Math.max(firstPause * 2 ** made, e instanceof UnavailableError ? e.retryAfter * 1000 : 0);
+                if (made >= repeats || !answerLost(e) || signal?.aborted || Date.now() - began + pause > repeatWithin)
+                    throw e;
+                await sleep(pause, signal);
+                if (signal?.aborted)
+                    throw e;
+            }
+        }
+    }
+    async #call(path, request, signal) {
         const { baseURL, apiKey, observe } = this.#options;
         const call = path.slice(path.lastIndexOf("/") + 1);
         const controller = new AbortController();
@@ -547,6 +580,22 @@ function read(call, response, answer) {
     if (!isObject(result))
         throw new ProtocolError(call, "result is not an object");
     return result;
+}
+/** Reports whether an error is that of a lost answer, or of a gateway that is not available for the moment. */
+function answerLost(e) {
+    return e instanceof UnknownOutcomeError ? [0, 502, 504].includes(e.httpStatus) : e instanceof UnavailableError && e.httpStatus === 503;
+}
+/** Waits, at most until the signal aborts. */
+function sleep(milliseconds, signal) {
+    return new Promise((resolve) => {
+        const done = () => {
+            clearTimeout(timer);
+            signal?.removeEventListener("abort", done);
+            resolve();
+        };
+        const timer = setTimeout(done, milliseconds);
+        signal?.addEventListener("abort", done);
+    });
 }
 function isObject(value) {
     return typeof value === "object" && value !== null && !Array.isArray(value);

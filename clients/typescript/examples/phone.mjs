@@ -8,6 +8,7 @@
 //   GATEWAY_URL          such as https://localhost:11080
 //   GATEWAY_KEY          front-end API key
 //   GATEWAY_PROFILE      default rfc5054-2048-sha256
+//   GATEWAY_REPEATS      how often a call is repeated whose answer is lost, default 3
 //   NODE_EXTRA_CA_CERTS  file with the authority of the gateway's certificate
 
 import { createInterface } from "node:readline";
@@ -18,6 +19,7 @@ const gateway = new Gateway({
   baseURL: process.env.GATEWAY_URL ?? "https://localhost:11080",
   apiKey: process.env.GATEWAY_KEY ?? "sandbox-front-end",
   profile: process.env.GATEWAY_PROFILE,
+  repeats: Number(process.env.GATEWAY_REPEATS ?? 3),
 });
 let device;
 let user;

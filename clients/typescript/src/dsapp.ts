@@ -518,6 +518,12 @@ export interface GatewayOptions {
   fetch?: typeof globalThis.fetch;
   /** Milliseconds for one call, 45000 by default: the gateway waits up to 30 seconds for a server. */
   timeout?: number;
+  /**
+   * How often a call without an answer, or with 502, 503 or 504, is repeated: 3 by default. Only calls
+   * are repeated that the gateway answers again; an exchange begins anew, at most twice. Use 0 if the
+   * gateway has `requests.repeat` `0s`: it would carry out such a call again.
+   */
+  repeats?: number;
   inspect?: ExchangeOptions["inspect"];
   observe?: (call: CallObservation) => void;
 }
@@ -534,6 +540,14 @@ export interface DeviceLibrary {
 export type Result = Record<string, unknown>;
 
 const provisioning = "/rest/v2/provisioning/";
+/** The services whose answer the gateway keeps for a repeat. */
+const repeatable = /^\/rest\/v2\/(provisioning\/(MdlAddDevice|MdlActivate|DSAPPSRPActivate)|(authentication|signature)\/(push|scan)\/[A-Za-z]+)$/;
+/** A registration allows three successful exchanges by default. */
+const maxNewExchanges = 2;
+/** Milliseconds before the first repeat; each further one waits twice as long. */
+const firstPause = 250;
+/** Milliseconds from the first call on within which calls are repeated. The gateway keeps answers for a minute. */
+const repeatWithin = 60_000;
 const maxAnswer = 1 << 20;
 
 /**
@@ -552,10 +566,14 @@ export class Gateway {
 
   /**
    * Makes the two calls of the exchange and returns the activation data. After a RefusedError, ask
-   * for the password again; after 3 of them a registration is used up. After an UnavailableError or
-   * an UnknownOutcomeError call it again: it begins a new exchange.
+   * for the password again; after 3 of them a registration is used up. If an answer is lost, it begins
+   * a new exchange by itself.
    */
   async exchange(registrationIdentifier: string, activationPassword: string, signal?: AbortSignal): Promise<ActivationData> {
+    return this.#repeat(maxNewExchanges, () => this.#exchange(registrationIdentifier, activationPassword, signal), signal);
+  }
+
+  async #exchange(registrationIdentifier: string, activationPassword: string, signal?: AbortSignal): Promise<ActivationData> {
     const exchange = new Exchange(registrationIdentifier, activationPassword, this.#options);
     let session: Session | undefined;
     try {
@@ -617,9 +635,30 @@ export class Gateway {
 
   /**
    * Calls any service of version 2 and returns the members of its result. path begins with /rest/v2/.
-   * For the services of logins and signatures, which docs/protocol.md lists.
+   * For the services of logins and signatures, which docs/protocol.md lists. A call that the gateway
+   * answers again is repeated if its answer is lost.
    */
   async call(path: string, request: Record<string, string>, signal?: AbortSignal): Promise<Result> {
+    return this.#repeat(repeatable.test(path) ? Infinity : 0, () => this.#call(path, request, signal), signal);
+  }
+
+  /** Makes a call, and again up to so many times and options.repeats while the answer is lost. */
+  async #repeat<T>(most: number, make: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const repeats = Math.min(most, this.#options.repeats ?? 3);
+    const began = Date.now();
+    for (let made = 0; ; made++) {
+      try {
+        return await make();
+      } catch (e) {
+        const pause = Math.max(firstPause * 2 ** made, e instanceof UnavailableError ? e.retryAfter * 1000 : 0);
+        if (made >= repeats || !answerLost(e) || signal?.aborted || Date.now() - began + pause > repeatWithin) throw e;
+        await sleep(pause, signal);
+        if (signal?.aborted) throw e;
+      }
+    }
+  }
+
+  async #call(path: string, request: Record<string, string>, signal?: AbortSignal): Promise<Result> {
     const { baseURL, apiKey, observe } = this.#options;
     const call = path.slice(path.lastIndexOf("/") + 1);
     const controller = new AbortController();
@@ -687,6 +726,24 @@ function read(call: string, response: Response, answer: unknown): Result {
   const result = members.result ?? {};
   if (!isObject(result)) throw new ProtocolError(call, "result is not an object");
   return result;
+}
+
+/** Reports whether an error is that of a lost answer, or of a gateway that is not available for the moment. */
+function answerLost(e: unknown): boolean {
+  return e instanceof UnknownOutcomeError ? [0, 502, 504].includes(e.httpStatus) : e instanceof UnavailableError && e.httpStatus === 503;
+}
+
+/** Waits, at most until the signal aborts. */
+function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal?.addEventListener("abort", done);
+  });
 }
 
 function isObject(value: unknown): value is Result {

@@ -8,7 +8,7 @@ const codes = (statusCodeEnum, statusCode) => ({ returnCodeEnum: "RET_FAILURE", 
 const success = { returnCodeEnum: "RET_SUCCESS", statusCodeEnum: "STAT_SUCCESS", returnCode: 0, statusCode: 0 };
 
 function gateway(answer, more = {}) {
-  return new Gateway({ baseURL: "https://gateway.example.com", apiKey: "key", fetch: async (_, init) => answer(init), ...more });
+  return new Gateway({ baseURL: "https://gateway.example.com", apiKey: "key", fetch: async (url, init) => answer(init, url), repeats: 0, ...more });
 }
 const answering = (status, body, headers = {}) =>
   gateway(() => new Response(typeof body === "string" ? body : JSON.stringify(body), { status, headers }));

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
 
@@ -83,7 +84,7 @@ func Markdown() ([]byte, error) {
 
 func writeAnswers(b *strings.Builder) {
 	b.WriteString("## HTTP statuses\n\n| HTTP status | `statusCodeEnum` | when | what to do |\n|---|---|---|---|\n" + answerRows())
-	b.WriteString("\nEvery answer has the header field `X-Request-Id`, by which the operators find the request in their logs. 429 and 503 have `Retry-After`, in seconds.\n\n")
+	b.WriteString("\nEvery answer has the header field `X-Request-Id`, by which the operators find the request in their logs. 409, 429 and 503 have `Retry-After`, in seconds.\n\n")
 	b.WriteString("## Statuses\n\nAn authentication server may use others: treat them as a refusal without a known reason.\n\n" +
 		"| `statusCodeEnum` | `statusCode` | when |\n|---|---|---|\n" + statusRows("`") + "\n")
 }
@@ -92,6 +93,9 @@ func writeService(b *strings.Builder, s *restapi.Service) error {
 	fmt.Fprintf(b, "### %s\n\n%s", s.Path, s.Purpose)
 	if s.Details != "" {
 		b.WriteString(" " + s.Details)
+	}
+	if s.Operation.Repeatable() {
+		b.WriteString(" " + repeatable)
 	}
 	b.WriteString("\n\n")
 	switch s.Channel {
@@ -114,6 +118,10 @@ func writeService(b *strings.Builder, s *restapi.Service) error {
 			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", m.Name, required, ruleOf(m).Describe(), m.Text)
 		}
 		b.WriteString("\n")
+	}
+	if s.Keyed {
+		fmt.Fprintf(b, "| header field | | format | meaning |\n|---|---|---|---|\n| `%s` | optional | %s | %s |\n\n",
+			restapi.KeyField, form.IdempotencyKey("").Rule().Describe(), keyMeaning)
 	}
 	if err := writeExamples(b, s); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 )
@@ -87,6 +88,9 @@ func operation(s *restapi.Service) object {
 	if s.Deprecated {
 		o = append(o, property{"deprecated", true})
 	}
+	if s.Keyed {
+		o = append(o, property{"parameters", []object{keyParameter()}})
+	}
 	o = append(o, property{"security", security(s.Classes)}, property{"requestBody", object{
 		{"required", !s.BodyOptional},
 		{"content", content(requestSchema(s), object{{"example", object{{"value", requestExample(s)}}}})},
@@ -103,6 +107,21 @@ func operation(s *restapi.Service) object {
 	}
 	return append(o, property{"responses", answers})
 }
+
+// keyParameter describes the header field with an idempotency key.
+func keyParameter() object {
+	r := form.IdempotencyKey("").Rule()
+	key := fmt.Sprintf("%s{%d,%d}", r.Characters.Pattern, r.Min, r.Max)
+	return object{
+		{"name", restapi.KeyField},
+		{"in", "header"},
+		{"description", keyMeaning},
+		{"schema", object{{"type", "string"}, {"pattern", `^(` + key + `|"` + key + `")$`}}},
+	}
+}
+
+// keyMeaning says what an idempotency key is for.
+const keyMeaning = "Names the request, so that it can be repeated: one random value for each registration. It may be in double quotes, which are no part of it."
 
 func summary(s *restapi.Service) string {
 	text := strings.TrimSuffix(s.Purpose, ".")
@@ -124,12 +143,19 @@ func details(s *restapi.Service) string {
 	if s.Details != "" {
 		b.WriteString(" " + s.Details)
 	}
+	if s.Operation.Repeatable() {
+		b.WriteString(" " + repeatable)
+	}
 	fmt.Fprintf(&b, "\n\nKey: %s.", keys(s))
 	if len(s.Refusals) > 0 {
 		b.WriteString(" Refusals:\n\n| statusCodeEnum | when | then |\n|---|---|---|\n" + refusalRows(s.Refusals, ""))
 	}
 	return b.String()
 }
+
+// repeatable is said of services that can be repeated.
+const repeatable = "It can be repeated: if there is no answer, or 502, 503 or 504, send the same request again, up to three times within a minute. " +
+	"If the first one was carried out, its answer comes again, unless the operators have switched that off (requests.repeat)."
 
 // Names of the security schemes.
 func schemeName(c apikey.Class) string {

@@ -219,6 +219,11 @@ func (t *transaction) put(identifier string, e *entry) error {
 	if err != nil {
 		return err
 	}
+	if e.burned {
+		if err := t.dropAnswer(identifier); err != nil {
+			return err
+		}
+	}
 	t.changed++
 	if before == nil || before.inline || before.generation != e.generation || before.removeAt() != e.removeAt() {
 		if before != nil {
@@ -288,6 +293,9 @@ func (t *transaction) uncount(e *entry) {
 func (t *transaction) delete(identifier string) error {
 	e, err := t.stored(identifier)
 	if err != nil || e == nil {
+		return err
+	}
+	if err := t.dropAnswer(identifier); err != nil {
 		return err
 	}
 	t.changed++

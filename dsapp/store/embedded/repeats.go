@@ -34,6 +34,7 @@ type marking struct {
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark")(nil, &err)
+	m.Outcome = bytes.Clone(m.Outcome)
 	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
 		x.entry, x.found, err = t.mark(m)
 		return x, err
@@ -172,7 +173,7 @@ func (t *transaction) mark(m repeat.Mark) (repeat.Entry, bool, error) {
 	if kept != nil {
 		return kept.Entry, true, nil
 	}
-	return repeat.Entry{}, false, t.putKept(m, nil)
+	return repeat.Entry{}, false, t.putKept(m, m.Outcome)
 }
 
 // lookupKept returns the entry of a digest, or nil if there is none or it has ended.

@@ -189,6 +189,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 		kind:       r.Kind,
 		parts:      parts{facts: bytes.Clone(r.Facts), verifier: bytes.Clone(r.Verifier), data: bytes.Clone(r.Data)},
 	}
+	answer := bytes.Clone(r.Answer)
 	a, err := enqueue(ctx, s, true, func(t *transaction) (recordResult, error) {
 		e, err := t.whole(r.Identifier)
 		if err != nil {
@@ -206,6 +207,9 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 		}
 		next.expires = t.now.Add(r.Lifetime).UnixNano()
 		s.handshakes.forget(r.Identifier)
+		if err := t.setAnswer(r.Identifier, answer, r.Lifetime); err != nil {
+			return recordResult{}, err
+		}
 		return recordResult{ok: true}, t.put(r.Identifier, &next)
 	})
 	return a.record, a.ok, err

@@ -15,7 +15,7 @@ import (
 )
 
 // The string dsapp:rep:{place}:digest is the token of the call (16 bytes) and its sealed
-// outcome, which is empty while the call is under way.
+// outcome, which is empty while most calls are under way.
 
 // luaKept returns the entry under a key, if there is one.
 const luaKept = `
@@ -23,10 +23,10 @@ local kept = redis.call('GET', KEYS[#KEYS])
 if kept then return {0, kept} end
 `
 
-// markScript has KEYS rep. ARGV token lifetime. It is repeatable: the caller knows its token.
+// markScript has KEYS rep. ARGV token lifetime outcome. It is repeatable: the caller knows its token.
 func markScript() script {
 	return script{repeatable: true, Script: goredis.NewScript(luaKept + `
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[2])
 return {1}
 `)}
 }
@@ -176,7 +176,7 @@ func (s *Store) Forget(ctx context.Context, place string, d repeat.Digest, token
 func (s *Store) markCall(m repeat.Mark) call {
 	return call{
 		script: s.scripts.mark, keys: []string{s.repeatKey(m.Place, m.Digest)},
-		args: []any{m.Token[:], milliseconds(max(m.Lifetime, time.Millisecond))},
+		args: []any{m.Token[:], milliseconds(max(m.Lifetime, time.Millisecond)), m.Outcome},
 	}
 }
 

@@ -29,6 +29,7 @@ type script struct {
 //	f facts                 a activations             lt token that was settled last
 //	v verifier              n devices to be added     lo its outcome, 1 or 0
 //	d data                  c final calls
+//	o answer
 //	e end of the lifetime in milliseconds of Unix time
 //
 // For the kind affinity, n counts the calls to add a device and c the final calls that an
@@ -194,7 +195,7 @@ end
 redis.call('PEXPIREAT', KEYS[1], now + ARGV[2])
 return {1}
 `)},
-		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data.
+		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data answer.
 		create: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
 if g and k ~= '` + simulated + `' then
   if g == ARGV[1] then
@@ -208,6 +209,7 @@ redis.call('DEL', KEYS[1], KEYS[2])
 e = now + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'g', ARGV[1], 'k', ARGV[3], 'f', ARGV[5], 'v', ARGV[6], 'd', ARGV[7],
   'e', e, 'r', 0, 'i', 0, 'a', 0, 'n', 0, 'c', 0)
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'o', ARGV[8]) end
 redis.call('PEXPIREAT', KEYS[1], e)
 return {1}
 `)},
@@ -325,7 +327,7 @@ if ok then
 end
 if reserved >= tonumber(ARGV[4]) and flying == 0 then
   redis.call('HSET', KEYS[1], 'b', 1)
-  redis.call('HDEL', KEYS[1], 'v', 'd')
+  redis.call('HDEL', KEYS[1], 'v', 'd', 'o')
   redis.call('PEXPIREAT', KEYS[1], e + tonumber(ARGV[6]))
 end
 if ok then return whole(unpack(values)) end
@@ -362,7 +364,7 @@ return x
 if not g or k == '` + simulated + `' then return {0} end
 if k == '` + affinity + `' then n, c = most, most else a, n = 0, 0 end
 redis.call('HSET', KEYS[1], 'b', 1, 'r', math.max(r, tonumber(ARGV[1])), 'a', a, 'n', n, 'c', c)
-redis.call('HDEL', KEYS[1], 'v', 'd')
+redis.call('HDEL', KEYS[1], 'v', 'd', 'o')
 redis.call('DEL', KEYS[2])
 redis.call('PEXPIREAT', KEYS[1], e + tonumber(ARGV[2]))
 return record(1, redis.call('HGET', KEYS[1], 'f'))

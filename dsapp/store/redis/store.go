@@ -192,7 +192,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 	a, err := s.runAll(ctx, call{
 		script:      s.scripts.create,
 		keys:        []string{s.registrationKey(r.Identifier), s.handshakesKey(r.Identifier)},
-		args:        []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data},
+		args:        []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data, r.Answer},
 		reservation: reserved,
 	})
 	if err != nil {

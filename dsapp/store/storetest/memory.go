@@ -106,6 +106,7 @@ func (m *Memory) call(ctx context.Context, method string, do func(), given ...[]
 
 func cloneRecord(r activation.Record) activation.Record {
 	r.Facts, r.Verifier, r.Data = bytes.Clone(r.Facts), bytes.Clone(r.Verifier), bytes.Clone(r.Data)
+	r.Answer = bytes.Clone(r.Answer)
 	return r
 }
 
@@ -133,7 +134,7 @@ func (m *Memory) Create(ctx context.Context, r activation.Record, replaces activ
 	err = m.call(ctx, "Create", func() {
 		existing, created = m.model.create(cloneRecord(r), replaces)
 		existing = cloneRecord(existing)
-	}, r.Facts, r.Verifier, r.Data)
+	}, r.Facts, r.Verifier, r.Data, r.Answer)
 	return existing, created, err
 }
 

@@ -49,6 +49,8 @@ type Entry struct {
 	settledOutcome bool
 }
 
+func (e *Entry) burn() { e.Burned, e.Verifier, e.Data, e.Answer = true, nil, nil, nil }
+
 // Handshake is a handshake that waits for its proof.
 type Handshake struct {
 	activation.Handshake
@@ -189,6 +191,19 @@ func (m *Model) simulatedRecords() int {
 	return n
 }
 
+// answer returns the answer of a live registration.
+func (m *Model) answer(id string) []byte {
+	if e := m.live(id); e != nil {
+		return e.Answer
+	}
+	return nil
+}
+
+func withoutAnswer(r activation.Record) activation.Record {
+	r.Answer = nil
+	return r
+}
+
 func (m *Model) take(id string, token activation.Token, source activation.Tag, limit int) (activation.Handshake, bool) {
 	waiting := m.Waiting(id)
 	if len(waiting) == 0 {
@@ -219,7 +234,7 @@ func (m *Model) settle(id string, s activation.Settlement) (activation.Record, b
 	}
 	if !e.InFlight[s.Token] {
 		if e.settled == s.Token && e.settledOutcome && !e.Burned {
-			return e.Record, true
+			return withoutAnswer(e.Record), true
 		}
 		return activation.Record{}, false
 	}
@@ -231,11 +246,11 @@ func (m *Model) settle(id string, s activation.Settlement) (activation.Record, b
 		e.Reserved--
 		e.Activations++
 		e.Rights++
-		result = e.Record
+		result = withoutAnswer(e.Record)
 	}
 	e.settled, e.settledOutcome = s.Token, ok
 	if e.Reserved >= s.MaxAttempts && len(e.InFlight) == 0 {
-		e.Burned, e.Verifier, e.Data = true, nil, nil
+		e.burn()
 	}
 	return result, ok
 }
@@ -298,7 +313,7 @@ func (m *Model) burn(id string, limit int) (activation.Record, bool) {
 	if e == nil || e.Kind == activation.KindSimulated {
 		return activation.Record{}, false
 	}
-	e.Burned, e.Verifier, e.Data = true, nil, nil
+	e.burn()
 	e.Reserved = max(e.Reserved, limit)
 	if e.Kind == activation.KindAffinity {
 		e.Devices, e.Confirmations = activation.MaxCounter, activation.MaxCounter

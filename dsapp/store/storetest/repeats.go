@@ -34,7 +34,7 @@ func (m *Model) keptFor(d repeat.Digest) (repeat.Entry, bool) {
 func (m *Model) mark(x repeat.Mark) (repeat.Entry, bool) {
 	e, found := m.keptFor(x.Digest)
 	if !found {
-		m.kept[x.Digest] = keptEntry{repeat.Entry{Token: x.Token}, m.now().Add(x.Lifetime)}
+		m.kept[x.Digest] = keptEntry{repeat.Entry{Token: x.Token, Outcome: bytes.Clone(x.Outcome)}, m.now().Add(x.Lifetime)}
 	}
 	return e, found
 }
@@ -53,7 +53,7 @@ func (m *Model) forgetCall(d repeat.Digest, token repeat.Token) {
 
 // Mark implements repeat.Store.
 func (m *Memory) Mark(ctx context.Context, x repeat.Mark) (e repeat.Entry, found bool, err error) {
-	err = m.call(ctx, "Mark", func() { e, found = m.model.mark(x) })
+	err = m.call(ctx, "Mark", func() { e, found = m.model.mark(x) }, x.Outcome)
 	return e, found, err
 }
 
@@ -154,6 +154,8 @@ func RunRepeats(t *testing.T, open func(t *testing.T) RepeatStore) {
 		{"an outcome that comes late displaces no other call", (*repeatSuite).late},
 		{"a look-up for the owner marks", (*repeatSuite).owners},
 		{"only what is admitted is marked, and what was found is not admitted", (*repeatSuite).admissions},
+		{"a mark can have an outcome at once", (*repeatSuite).markedOutcomes},
+		{"the answer of a registration goes with it", (*repeatSuite).answers},
 		{"of many calls at once one is marked", (*repeatSuite).storm},
 		{"random operations agree with the model", (*repeatSuite).random},
 	} {
@@ -402,7 +404,9 @@ func (s *repeatSuite) random() {
 	var marks []repeat.Mark
 	for _, place := range []string{"1", "2", "3"} {
 		m := newMark(place)
-		marks = append(marks, m, twin(m))
+		other := twin(m)
+		other.Outcome = random(20)
+		marks = append(marks, m, other)
 	}
 	for step := range 300 {
 		m := marks[pick(len(marks))]

@@ -332,13 +332,13 @@ func differ(got, want activation.Record) string {
 
 // withoutData returns r as calls return it that do not return Data.
 func withoutData(r activation.Record) activation.Record {
-	r.Data = nil
+	r.Data, r.Answer = nil, nil
 	return r
 }
 
 // withoutSecrets returns r as calls return it that return neither Verifier nor Data.
 func withoutSecrets(r activation.Record) activation.Record {
-	r.Verifier, r.Data = nil, nil
+	r.Verifier, r.Data, r.Answer = nil, nil, nil
 	return r
 }
 

@@ -5,6 +5,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.regex.Pattern;
 
 /**
  * The calls of a phone to one gateway. They block: make them on a thread of their own. A Gateway can be used by several threads if
@@ -12,28 +13,53 @@ import java.util.Map;
  */
 public final class Gateway {
   private static final String PROVISIONING = "/rest/v2/provisioning/";
+  /** The services whose answer the gateway keeps for a repeat. */
+  private static final Pattern REPEATABLE = Pattern.compile(
+      "/rest/v2/(provisioning/(MdlAddDevice|MdlActivate|DSAPPSRPActivate)|(authentication|signature)/(push|scan)/[A-Za-z]+)");
+  /** How often a call is repeated by default. */
+  private static final int REPEATS = 3;
+  /** A registration allows three successful exchanges by default. */
+  private static final int MAX_NEW_EXCHANGES = 2;
+  /** Milliseconds before the first repeat; each further one waits twice as long. */
+  private static final long FIRST_PAUSE = 250;
+  /** Nanoseconds from the first call on within which calls are repeated. The gateway keeps answers for a minute. */
+  private static final long REPEAT_WITHIN = 60_000_000_000L;
 
   private final Transport transport;
   private final String authorization;
   private final Profile profile;
+  private final int repeats;
 
   /**
    * @param apiKey the front-end API key, which is in every copy of the application and no secret
    */
   public Gateway(Transport transport, String apiKey, Profile profile) {
+    this(transport, apiKey, profile, REPEATS);
+  }
+
+  /**
+   * @param apiKey the front-end API key, which is in every copy of the application and no secret
+   * @param repeats how often a call without an answer, or with 502, 503 or 504, is repeated. Only calls are repeated that the
+   *     gateway answers again; an exchange begins anew, at most twice. 0 if the gateway has requests.repeat 0s: it would carry out
+   *     such a call again.
+   */
+  public Gateway(Transport transport, String apiKey, Profile profile, int repeats) {
     this.transport = transport;
     this.authorization = "Basic " + Base64.getEncoder().encodeToString((apiKey + ":").getBytes(StandardCharsets.UTF_8));
     this.profile = profile;
+    this.repeats = repeats;
   }
 
   /**
    * Makes the two calls of the exchange and returns the activation data. After a Refused, ask for the password again; after 3 of
-   * them a registration is used up. After an Unavailable or an UnknownOutcome call it again: it begins a new exchange.
+   * them a registration is used up. If an answer is lost, it begins a new exchange by itself.
    */
   public ActivationData exchange(String registrationIdentifier, char[] activationPassword) throws DsappException {
-    try (Exchange exchange = new Exchange(profile, registrationIdentifier, activationPassword)) {
-      return exchange(registrationIdentifier, exchange);
-    }
+    return repeat(MAX_NEW_EXCHANGES, () -> {
+      try (Exchange exchange = new Exchange(profile, registrationIdentifier, activationPassword)) {
+        return exchange(registrationIdentifier, exchange);
+      }
+    });
   }
 
   ActivationData exchange(String registrationIdentifier, Exchange exchange) throws DsappException {
@@ -99,11 +125,53 @@ public final class Gateway {
 
   /**
    * Calls any service of version 2 and returns the members of its result: strings, numbers (Double) and maps. For the services of
-   * logins and signatures, which docs/protocol.md lists.
+   * logins and signatures, which docs/protocol.md lists. A call that the gateway answers again is repeated if its answer is lost.
    *
    * @param path begins with /rest/v2/
    */
   public Map<String, Object> call(String path, Map<String, String> request) throws DsappException {
+    return repeat(REPEATABLE.matcher(path).matches() ? repeats : 0, () -> callOnce(path, request));
+  }
+
+  /** Makes calls and returns what they give. */
+  private interface Attempt<T> {
+    T make() throws DsappException;
+  }
+
+  /** Makes an attempt, and again up to so many times and this.repeats while an answer is lost. */
+  private <T> T repeat(int most, Attempt<T> attempt) throws DsappException {
+    long began = System.nanoTime();
+    for (int made = 0;; made++) {
+      try {
+        return attempt.make();
+      } catch (DsappException e) {
+        long pause = FIRST_PAUSE << made;
+        if (e instanceof DsappException.Unavailable) {
+          pause = Math.max(pause, 1000 * ((DsappException.Unavailable) e).retryAfterSeconds);
+        }
+        if (made >= Math.min(most, repeats) || !answerLost(e) || System.nanoTime() - began + pause * 1_000_000 > REPEAT_WITHIN) {
+          throw e;
+        }
+        try {
+          Thread.sleep(pause);
+        } catch (InterruptedException interrupted) {
+          Thread.currentThread().interrupt();
+          throw e;
+        }
+      }
+    }
+  }
+
+  /** Reports whether an exception is that of a lost answer, or of a gateway that is not available for the moment. */
+  private static boolean answerLost(DsappException e) {
+    if (e instanceof DsappException.Unavailable) {
+      return ((DsappException.Unavailable) e).httpStatus == 503;
+    }
+    int status = e instanceof DsappException.UnknownOutcome ? ((DsappException.UnknownOutcome) e).httpStatus : -1;
+    return status == 0 || status == 502 || status == 504;
+  }
+
+  private Map<String, Object> callOnce(String path, Map<String, String> request) throws DsappException {
     String call = path.substring(path.lastIndexOf('/') + 1);
     Transport.Response response;
     try {

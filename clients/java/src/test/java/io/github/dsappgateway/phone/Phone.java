@@ -25,7 +25,7 @@ import javax.net.ssl.TrustManagerFactory;
  * </pre>
  *
  * Environment: GATEWAY_URL, such as https://localhost:11080; GATEWAY_CA, a PEM file with the authority of its certificate; GATEWAY_KEY,
- * the front-end API key; GATEWAY_PROFILE.
+ * the front-end API key; GATEWAY_PROFILE; GATEWAY_REPEATS, how often a call is repeated whose answer is lost.
  */
 public final class Phone {
   private final Gateway gateway;
@@ -39,7 +39,8 @@ public final class Phone {
   public static void main(String[] arguments) throws Exception {
     Map<String, String> env = System.getenv();
     Transport transport = new HttpsTransport(env.get("GATEWAY_URL"), trusting(env.get("GATEWAY_CA")));
-    Phone phone = new Phone(new Gateway(transport, env.get("GATEWAY_KEY"), Profile.of(env.getOrDefault("GATEWAY_PROFILE", Profile.DEFAULT.profileName()))));
+    Phone phone = new Phone(new Gateway(transport, env.get("GATEWAY_KEY"), Profile.of(env.getOrDefault("GATEWAY_PROFILE", Profile.DEFAULT.profileName())),
+        Integer.parseInt(env.getOrDefault("GATEWAY_REPEATS", "3"))));
     BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     for (String line = in.readLine(); line != null; line = in.readLine()) {
       try {

@@ -6,9 +6,11 @@ import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -32,6 +34,8 @@ public final class Tests {
     }
     tests.test("every answer becomes the exception of its kind", Tests::answers);
     tests.test("no answer is an unknown outcome, with its cause", Tests::noAnswer);
+    tests.test("a call whose answer is lost is repeated", Tests::repeats);
+    tests.test("an exchange begins anew, at most twice", Tests::newExchanges);
     tests.test("wrong input makes no call", Tests::wrongInput);
     tests.test("an exchange cannot be used twice, and does not confirm before it has proved", Tests::order);
     tests.test("an activation image is read", Tests::image);
@@ -162,7 +166,7 @@ public final class Tests {
   // Errors.
 
   private static Gateway answering(int status, String retryAfter, String body) {
-    return new Gateway((path, authorization, sent) -> new Transport.Response(status, retryAfter, body.getBytes(StandardCharsets.UTF_8)), "key", Profile.DEFAULT);
+    return new Gateway((path, authorization, sent) -> new Transport.Response(status, retryAfter, body.getBytes(StandardCharsets.UTF_8)), "key", Profile.DEFAULT, 0);
   }
 
   private static DsappException failure(Gateway gateway) {
@@ -215,9 +219,67 @@ public final class Tests {
     IOException cause = new IOException("connection reset");
     DsappException e = failure(new Gateway((path, authorization, body) -> {
       throw cause;
-    }, "key", Profile.DEFAULT));
+    }, "key", Profile.DEFAULT, 0));
     equal("kind", DsappException.Kind.UNKNOWN_OUTCOME, e.kind());
     equal("cause", cause, e.getCause());
+  }
+
+  /** A transport whose first answers have these statuses, 0 for a lost one, and the others 200. It notes path and body of each call. */
+  private static Transport losing(List<String> calls, int... fates) {
+    return (path, authorization, body) -> {
+      calls.add(path + " " + new String(body, StandardCharsets.UTF_8));
+      int status = calls.size() <= fates.length ? fates[calls.size() - 1] : 200;
+      if (status == 0) {
+        throw new IOException("connection reset");
+      }
+      String codes = "{\"resultCodes\":{\"returnCodeEnum\":\"RET_SUCCESS\",\"statusCodeEnum\":\"STAT_SUCCESS\",\"returnCode\":0,\"statusCode\":0}"
+          + ",\"result\":{\"userID\":\"jane.doe\",\"domain\":\"\",\"serialNumber\":\"VDS1000000\",\"instanceActivationMessage\":\"AA\"}}";
+      return new Transport.Response(status, null, (status == 200 ? codes : "{}").getBytes(StandardCharsets.UTF_8));
+    };
+  }
+
+  private static DsappException.Kind kindOf(Test call) throws Exception {
+    try {
+      call.run();
+      return null;
+    } catch (DsappException e) {
+      return e.kind();
+    }
+  }
+
+  private static void repeats() throws Exception {
+    Map<String, String> request = new LinkedHashMap<>();
+    request.put("serialNumber", "VDS1000000-1");
+    request.put("challengeKey", "1");
+    Object[][] cases = {
+      // How many calls are made, and what they end with.
+      {"/rest/v2/provisioning/MdlActivate", 3, null, new int[] {0, 502}, 3},
+      {"/rest/v2/provisioning/MdlAddDevice", 2, null, new int[] {503}, 3},
+      {"/rest/v2/provisioning/DSAPPSRPActivate", 2, null, new int[] {504}, 3},
+      {"/rest/v2/signature/scan/getPreparedSignatureRequest", 2, null, new int[] {0}, 3},
+      {"/rest/v2/authentication/push/authUser", 2, null, new int[] {0}, 3},
+      {"/rest/v2/authentication/push/cancelAuthUser", 4, DsappException.Kind.UNKNOWN_OUTCOME, new int[] {0, 504, 502, 0}, 3},
+      {"/rest/v2/authentication/authUser", 1, DsappException.Kind.UNKNOWN_OUTCOME, new int[] {0}, 3},
+      {"/rest/v2/notification/push/updateNotificationID", 1, DsappException.Kind.UNKNOWN_OUTCOME, new int[] {0}, 3},
+      {"/rest/v2/provisioning/MdlActivate", 1, DsappException.Kind.UNKNOWN_OUTCOME, new int[] {500}, 3},
+      {"/rest/v2/provisioning/MdlActivate", 1, DsappException.Kind.UNAVAILABLE, new int[] {429}, 3},
+      {"/rest/v2/provisioning/MdlActivate", 1, DsappException.Kind.UNKNOWN_OUTCOME, new int[] {0}, 0},
+    };
+    for (Object[] c : cases) {
+      List<String> calls = new ArrayList<>();
+      Gateway gateway = new Gateway(losing(calls, (int[]) c[3]), "key", Profile.DEFAULT, (Integer) c[4]);
+      equal(c[0] + " ends with", c[2], kindOf(() -> gateway.call((String) c[0], request)));
+      equal(c[0] + ": calls", c[1], calls.size());
+      equal(c[0] + ": different calls", 1, new HashSet<>(calls).size());
+    }
+  }
+
+  private static void newExchanges() throws Exception {
+    List<String> calls = new ArrayList<>();
+    Gateway gateway = new Gateway(losing(calls, 0, 502, 0), "key", Profile.DEFAULT);
+    equal("ends with", DsappException.Kind.UNKNOWN_OUTCOME, kindOf(() -> gateway.exchange("e3wfISG9", "Tb048aX1".toCharArray())));
+    equal("calls", 3, calls.size());
+    equal("different calls", 3, new HashSet<>(calls).size());
   }
 
   private static void wrongInput() throws Exception {

@@ -72,15 +72,24 @@ func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now ti
 // Claim implements ownership.Store.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
+	do, err := claiming(kind, c, serialNumber, lifetime)
+	if err != nil {
+		return false, err
+	}
+	return update(ctx, s, do)
+}
+
+// claiming returns what Claim does in a transaction.
+func claiming(kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (func(*transaction) (bool, error), error) {
 	for _, identifier := range []string{c.Key, serialNumber} {
 		if err := checkIdentifier(identifier); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	// The caller may change its slice when it stops waiting, before this is written.
 	next := claim{token: c.Token, serialNumber: serialNumber, owner: bytes.Clone(c.Owner)}
 	name := claimKey(kind, c.Key)
-	return update(ctx, s, func(t *transaction) (bool, error) {
+	return func(t *transaction) (bool, error) {
 		current, err := lookupClaim(t.tx, name, t.now)
 		if err != nil {
 			return false, err
@@ -90,21 +99,23 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 		}
 		next.ends = t.now.Add(lifetime).UnixNano()
 		return true, t.putClaim(name, deviceKey(kind, serialNumber), c.Key, &next)
-	})
+	}, nil
 }
 
 // Release implements ownership.Store. It does not need the serial number: the claim has it.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) (err error) {
 	defer s.observe.Begin(ctx, "release")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		name := claimKey(kind, key)
-		c, err := lookupClaim(t.tx, name, t.now)
-		if err != nil || c == nil || c.token != token {
-			return struct{}{}, err
-		}
-		return struct{}{}, t.dropClaim(indexKey(name, c.ends))
-	})
-	return err
+	return change(ctx, s, func(t *transaction) error { return t.release(kind, key, token) })
+}
+
+// release removes the claim to a request if it has that token.
+func (t *transaction) release(kind ownership.Kind, key string, token ownership.Token) error {
+	name := claimKey(kind, key)
+	c, err := lookupClaim(t.tx, name, t.now)
+	if err != nil || c == nil || c.token != token {
+		return err
+	}
+	return t.dropClaim(indexKey(name, c.ends))
 }
 
 // lookupClaim returns the claim with a key of bucketClaims, or nil if there is none or it has

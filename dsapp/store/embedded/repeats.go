@@ -140,27 +140,79 @@ func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err er
 	defer s.observe.Begin(ctx, "keep")(nil, &err)
 	// The caller may change its slice when it stops waiting, before this is written.
 	outcome = bytes.Clone(outcome)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		kept, err := lookupKept(t.tx, m.Digest, t.now)
-		if err != nil || kept != nil && kept.Token != m.Token {
-			return struct{}{}, err
+	return change(ctx, s, func(t *transaction) error { return t.keep(m, outcome) })
+}
+
+// KeepClaim implements repeat.Store.
+func (s *Store) KeepClaim(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+) (claimed bool, err error) {
+	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
+	outcome = bytes.Clone(outcome)
+	do, err := claiming(kind, c, serialNumber, lifetime)
+	if err != nil {
+		return false, err
+	}
+	return update(ctx, s, func(t *transaction) (bool, error) {
+		claimed, err := do(t)
+		if err != nil {
+			return false, err
 		}
-		return struct{}{}, t.putKept(m, outcome)
+		if !claimed {
+			return false, t.forgetCall(m.Digest, m.Token)
+		}
+		return true, t.keep(m, outcome)
 	})
-	return err
+}
+
+// KeepRelease implements repeat.Store.
+func (s *Store) KeepRelease(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, _ string,
+) (err error) {
+	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
+	outcome = bytes.Clone(outcome)
+	return change(ctx, s, func(t *transaction) error {
+		if err := t.release(kind, key, token); err != nil {
+			return err
+		}
+		return t.keep(m, outcome)
+	})
+}
+
+// KeepRemove implements repeat.Store.
+func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
+	outcome = bytes.Clone(outcome)
+	return change(ctx, s, func(t *transaction) error {
+		if err := s.remove(t, identifier, generation); err != nil {
+			return err
+		}
+		return t.keep(m, outcome)
+	})
 }
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, _ string, d repeat.Digest, token repeat.Token) (err error) {
 	defer s.observe.Begin(ctx, "forget")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		kept, err := lookupKept(t.tx, d, t.now)
-		if err != nil || kept == nil || kept.Token != token {
-			return struct{}{}, err
-		}
-		return struct{}{}, t.dropRepeat(indexKey(string(d[:]), kept.ends))
-	})
-	return err
+	return change(ctx, s, func(t *transaction) error { return t.forgetCall(d, token) })
+}
+
+// keep stores the outcome of the call with the token of m, unless there is an entry of another.
+func (t *transaction) keep(m repeat.Mark, outcome []byte) error {
+	kept, err := lookupKept(t.tx, m.Digest, t.now)
+	if err != nil || kept != nil && kept.Token != m.Token {
+		return err
+	}
+	return t.putKept(m, outcome)
+}
+
+// forgetCall removes the entry of a digest if it has that token.
+func (t *transaction) forgetCall(d repeat.Digest, token repeat.Token) error {
+	kept, err := lookupKept(t.tx, d, t.now)
+	if err != nil || kept == nil || kept.Token != token {
+		return err
+	}
+	return t.dropRepeat(indexKey(string(d[:]), kept.ends))
 }
 
 // mark returns the entry of a digest, or stores m if there is none.

@@ -430,15 +430,17 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "remove")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		e, err := t.entry(identifier)
-		if err != nil || e == nil || e.generation != generation {
-			return struct{}{}, err
-		}
-		s.handshakes.forget(identifier)
-		return struct{}{}, t.delete(identifier)
-	})
-	return err
+	return change(ctx, s, func(t *transaction) error { return s.remove(t, identifier, generation) })
+}
+
+// remove is what Remove does in a transaction.
+func (s *Store) remove(t *transaction, identifier string, generation activation.Generation) error {
+	e, err := t.entry(identifier)
+	if err != nil || e == nil || e.generation != generation {
+		return err
+	}
+	s.handshakes.forget(identifier)
+	return t.delete(identifier)
 }
 
 // SimulationSecret implements activation.Store.
@@ -513,6 +515,12 @@ func (s *Store) retryWrite() {
 	if release, err := s.Reserve(context.Background()); err == nil {
 		release()
 	}
+}
+
+// change is update for functions without a result.
+func change(ctx context.Context, s *Store, do func(*transaction) error) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) { return struct{}{}, do(t) })
+	return err
 }
 
 // admit is update for functions that return a record or refuse.

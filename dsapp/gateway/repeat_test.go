@@ -153,12 +153,14 @@ func TestOutcomeIsKeptWithTheChange(t *testing.T) {
 		"together": {
 			[]string{"KeepClaim", "KeepRelease"},
 			[]string{"MarkOwner", "KeepClaim", "Claim", "Keep"},
-			[]string{"MarkOwner", "KeepRelease", "Keep"}, true,
+			[]string{"MarkOwner", "KeepRelease", "Keep"},
+			true,
 		},
 		"outcomes": {
 			[]string{"KeepClaim", "KeepRelease", "Keep"},
 			[]string{"MarkOwner", "KeepClaim", "Claim", "Keep"},
-			[]string{"MarkOwner", "KeepRelease", "Keep"}, false,
+			[]string{"MarkOwner", "KeepRelease", "Keep"},
+			false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

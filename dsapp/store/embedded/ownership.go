@@ -19,6 +19,10 @@ import (
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "owner")(nil, &err)
+	return s.owner(ctx, kind, key)
+}
+
+func (s *Store) owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
 	now := s.now()
 	c, err := view(ctx, s, func(tx *bolt.Tx) (*claim, error) {
 		return lookupClaim(tx, claimKey(kind, key), now)
@@ -41,6 +45,10 @@ func readError(err error) error {
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "pending")(nil, &err)
+	return s.pending(ctx, kind, serialNumber)
+}
+
+func (s *Store) pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
 	now := s.now()
 	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
 		return pendingClaims(tx, kind, serialNumber, now)
@@ -72,24 +80,19 @@ func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now ti
 // Claim implements ownership.Store.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
-	do, err := claiming(kind, c, serialNumber, lifetime)
-	if err != nil {
-		return false, err
-	}
-	return update(ctx, s, do)
+	return s.claim(ctx, kind, c, serialNumber, lifetime)
 }
 
-// claiming returns what Claim does in a transaction.
-func claiming(kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (func(*transaction) (bool, error), error) {
+func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
 	for _, identifier := range []string{c.Key, serialNumber} {
 		if err := checkIdentifier(identifier); err != nil {
-			return nil, err
+			return false, err
 		}
 	}
 	// The caller may change its slice when it stops waiting, before this is written.
 	next := claim{token: c.Token, serialNumber: serialNumber, owner: bytes.Clone(c.Owner)}
 	name := claimKey(kind, c.Key)
-	return func(t *transaction) (bool, error) {
+	return update(ctx, s, func(t *transaction) (bool, error) {
 		current, err := lookupClaim(t.tx, name, t.now)
 		if err != nil {
 			return false, err
@@ -99,23 +102,24 @@ func claiming(kind ownership.Kind, c ownership.Claim, serialNumber string, lifet
 		}
 		next.ends = t.now.Add(lifetime).UnixNano()
 		return true, t.putClaim(name, deviceKey(kind, serialNumber), c.Key, &next)
-	}, nil
+	})
 }
 
 // Release implements ownership.Store. It does not need the serial number: the claim has it.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) (err error) {
 	defer s.observe.Begin(ctx, "release")(nil, &err)
-	return change(ctx, s, func(t *transaction) error { return t.release(kind, key, token) })
+	return s.release(ctx, kind, key, token)
 }
 
-// release removes the claim to a request if it has that token.
-func (t *transaction) release(kind ownership.Kind, key string, token ownership.Token) error {
-	name := claimKey(kind, key)
-	c, err := lookupClaim(t.tx, name, t.now)
-	if err != nil || c == nil || c.token != token {
-		return err
-	}
-	return t.dropClaim(indexKey(name, c.ends))
+func (s *Store) release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token) error {
+	return change(ctx, s, func(t *transaction) error {
+		name := claimKey(kind, key)
+		c, err := lookupClaim(t.tx, name, t.now)
+		if err != nil || c == nil || c.token != token {
+			return err
+		}
+		return t.dropClaim(indexKey(name, c.ends))
+	})
 }
 
 // lookupClaim returns the claim with a key of bucketClaims, or nil if there is none or it has

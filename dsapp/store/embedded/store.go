@@ -13,8 +13,11 @@
 //	claims         every claim by kind and key of its request
 //	ends           every claim by its end
 //	pending        the claims of each device by their end
-//	repeats        the marks and outcomes of calls that may be repeated
+//	repeats        the marks and outcomes of calls that may be repeated, of earlier versions
 //	repeat_ends    every one of these by its end
+//
+// What is known about calls that may be repeated is in two more files, with .calls0 and .calls1
+// appended to the name. See the type calls.
 //
 // Everything secret that is given to the Store is sealed already.
 //
@@ -100,6 +103,7 @@ type Store struct {
 	file         *os.File
 	now          func() time.Time
 	handshakes   *handshakes
+	calls        *calls
 	maxSimulated int
 	observe      activation.StoreObserver
 	queue        queue
@@ -146,6 +150,14 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.maxSimulated <= 0 {
 		s.maxSimulated = DefaultMaxSimulated
 	}
+	if s.calls, err = openCalls(path, s.now); err == nil {
+		if err = db.View(s.calls.adopt); err != nil {
+			err = errors.Join(err, s.calls.close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, db.Close()))
+	}
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
@@ -155,7 +167,7 @@ func Open(path string, opts Options) (*Store, error) {
 		close(s.stop)
 		s.sweeper.Wait()
 		s.queue.close()
-		return s.closeFile()
+		return errors.Join(s.calls.close(), s.closeFile())
 	})
 	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
 	return s, nil
@@ -430,17 +442,18 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "remove")(nil, &err)
-	return change(ctx, s, func(t *transaction) error { return s.remove(t, identifier, generation) })
+	return s.remove(ctx, identifier, generation)
 }
 
-// remove is what Remove does in a transaction.
-func (s *Store) remove(t *transaction, identifier string, generation activation.Generation) error {
-	e, err := t.entry(identifier)
-	if err != nil || e == nil || e.generation != generation {
-		return err
-	}
-	s.handshakes.forget(identifier)
-	return t.delete(identifier)
+func (s *Store) remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	return change(ctx, s, func(t *transaction) error {
+		e, err := t.entry(identifier)
+		if err != nil || e == nil || e.generation != generation {
+			return err
+		}
+		s.handshakes.forget(identifier)
+		return t.delete(identifier)
+	})
 }
 
 // SimulationSecret implements activation.Store.

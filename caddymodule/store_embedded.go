@@ -22,7 +22,9 @@ func init() {
 
 // EmbeddedStore keeps registrations and the ownership of requests in a file, for a
 // gateway with a single node. Handshakes, which live for minutes, are in memory. They
-// survive reloads, but not a restart of the process.
+// survive reloads, but not a restart of the process. Two more files, with `.calls0` and
+// `.calls1` appended to the name, have the calls that may be repeated, for minutes. They
+// need no backup.
 //
 // If no `sealing_keys` are configured, the first use of the store creates a key in a file
 // beside it, with the same name and `.key` appended. That key continues to decrypt, also

@@ -158,16 +158,17 @@ func (g *Gateway) confirmOnce(ctx context.Context, c Caller, identifier form.Ide
 		event.Instance = instanceOf(err)
 		return ActivateResult{}, g.auditRefusal(ctx, c, f.operation, event, fromServer(err))
 	}
-	if !forwarded {
-		g.logCleanup(ctx, f.operation, "removing a completed registration",
-			g.activation.Complete(ctx, admission), registrationAttribute(admission))
-	}
 	// The vendor does not publish the names of the answer's attributes, so that the
 	// values may be missing.
 	result := ActivateResult{
 		UserID:       cmp.Or(activated.UserID, admission.UserID),
 		Domain:       cmp.Or(activated.Domain, admission.Domain),
 		SerialNumber: cmp.Or(activated.SerialNumber, admission.SerialNumber),
+	}
+	if !forwarded {
+		conclude(ctx, result, nil)
+		g.logCleanup(ctx, f.operation, "removing a completed registration",
+			g.activation.Complete(ctx, admission), registrationAttribute(admission))
 	}
 	event.Action, event.UserID, event.Domain, event.SerialNumber = AuditActivated, result.UserID, result.Domain, result.SerialNumber
 	event.Instance = instance

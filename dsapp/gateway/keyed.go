@@ -82,7 +82,7 @@ func (g *Gateway) keepFailure(ctx context.Context, op Operation, call *repeat.Ke
 		g.logCleanup(ctx, op, "removing the mark of a call", call.Forget(ctx))
 		return
 	}
-	text, err := json.Marshal(keptOutcome{Failure: failure.Kind})
+	text, err := json.Marshal(keptOutcome[struct{}]{Failure: failure.Kind})
 	if err == nil {
 		err = call.Keep(ctx, text)
 	}
@@ -97,10 +97,7 @@ func answering[R any](ctx context.Context, result func(activation.Registered) R)
 		return nil
 	}
 	return func(registered activation.Registered) ([]byte, error) {
-		text, err := json.Marshal(result(registered))
-		if err == nil {
-			text, err = json.Marshal(keptOutcome{Result: text})
-		}
+		text, err := outcomeOf(result(registered), nil)
 		if err != nil {
 			return nil, err
 		}

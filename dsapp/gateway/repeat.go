@@ -56,17 +56,30 @@ var errFound = errors.New("the same call came before")
 var errUnknownOutcome = errors.New("the outcome of the same call before is unknown")
 
 // keptOutcome is the outcome of a call as it is kept.
-type keptOutcome struct {
+type keptOutcome[R any] struct {
 	// Failure is the kind of an unknown outcome, empty for a success.
 	Failure FailureKind `json:"failure,omitempty"`
 	// Result is the result of a success.
-	Result json.RawMessage `json:"result,omitempty"`
+	Result *R `json:"result,omitempty"`
+}
+
+// outcomeOf returns the text of an outcome that is kept, or nil for that of a call that failed
+// for certain.
+func outcomeOf[R any](result R, err error) ([]byte, error) {
+	failure, failed := errors.AsType[*Failure](err)
+	switch {
+	case err == nil:
+		return json.Marshal(keptOutcome[R]{Result: &result})
+	case failed && (failure.Kind == BadAnswer || failure.Kind == Timeout || failure.Kind == Internal):
+		return json.Marshal(keptOutcome[R]{Failure: failure.Kind})
+	}
+	return nil, nil
 }
 
 // once carries out an operation, unless the same call came before and succeeded or had an
 // unknown outcome: it then returns that outcome again. The operation do must call goOn after
 // its first look-up in the store, and return the error of it. event is the audit event of a
-// repeat.
+// repeat. Before its last change of the store, do may call conclude.
 func once[R any](ctx context.Context, g *Gateway, c Caller, op Operation, event AuditEvent, r repeat.Request, do func(context.Context) (R, error)) (R, error) {
 	if g.repeats == nil {
 		return do(ctx)
@@ -80,7 +93,7 @@ func once[R any](ctx context.Context, g *Gateway, c Caller, op Operation, event 
 		}
 		result, err := do(call.Into(ctx))
 		if !call.Found() {
-			g.keepOutcome(ctx, op, call, result, err)
+			keepOutcome(ctx, g, op, call, result, err)
 			return result, err
 		}
 		if deadline.IsZero() {
@@ -112,24 +125,21 @@ func readOutcome[R any](text []byte, err error) (RepeatOutcome, R, error) {
 	case err != nil:
 		return RepeatAbandoned, result, &Failure{Kind: Timeout, Err: err}
 	}
-	var kept keptOutcome
-	if err := json.Unmarshal(text, &kept); err != nil {
+	var kept keptOutcome[R]
+	if err := json.Unmarshal(text, &kept); err != nil || kept.Failure == "" && kept.Result == nil {
 		return RepeatUnreadable, result, &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: repeat.ErrUnreadable}
 	}
 	if kept.Failure != "" {
 		return RepeatUnknown, result, &Failure{Kind: kept.Failure, Err: errUnknownOutcome}
 	}
-	if err := json.Unmarshal(kept.Result, &result); err != nil {
-		return RepeatUnreadable, result, &Failure{Kind: Unavailable, RetryAfter: retryUnavailable, Err: repeat.ErrUnreadable}
-	}
-	return RepeatAnswered, result, nil
+	return RepeatAnswered, *kept.Result, nil
 }
 
 // keepOutcome keeps a success and an unknown outcome of a marked call, and removes the mark of
 // a call that failed for certain. If that fails, the mark ends by itself. It does the same, without
 // a word about a failure, if the store failed to mark the call but may have the mark.
-func (g *Gateway) keepOutcome(ctx context.Context, op Operation, call *repeat.Call, result any, err error) {
-	if !call.Marked() && !call.MayBeMarked() {
+func keepOutcome[R any](ctx context.Context, g *Gateway, op Operation, call *repeat.Call, result R, err error) {
+	if call.Settled() || !call.Marked() && !call.MayBeMarked() {
 		return
 	}
 	report := func(what string, err error) {
@@ -137,26 +147,27 @@ func (g *Gateway) keepOutcome(ctx context.Context, op Operation, call *repeat.Ca
 			g.logCleanup(ctx, op, what, err)
 		}
 	}
-	var kept keptOutcome
-	failure, failed := errors.AsType[*Failure](err)
+	text, err := outcomeOf(result, err)
 	switch {
-	case err == nil:
-		// A result consists of strings.
-		kept.Result, err = json.Marshal(result)
-	case failed && (failure.Kind == BadAnswer || failure.Kind == Timeout || failure.Kind == Internal):
-		kept.Failure, err = failure.Kind, nil
-	default:
+	case err == nil && text == nil:
 		report("removing the mark of a call", call.Forget(ctx))
 		return
-	}
-	var text []byte
-	if err == nil {
-		text, err = json.Marshal(kept)
-	}
-	if err == nil {
+	case err == nil:
 		err = call.Keep(ctx, text)
 	}
 	report("keeping the outcome of a call", err)
+}
+
+// conclude has the change of the store that follows keep the outcome of the call of ctx.
+func conclude[R any](ctx context.Context, result R, err error) {
+	call := repeat.In(ctx)
+	if call == nil || !call.Marked() {
+		return
+	}
+	// A result consists of strings, which can be encoded.
+	if text, err := outcomeOf(result, err); err == nil {
+		call.Conclude(text)
+	}
 }
 
 // goOn returns the context for the rest of an operation after its first look-up in the store,

@@ -76,8 +76,8 @@ func TestRepeatGetsTheSameResult(t *testing.T) {
 				t.Fatal(err)
 			}
 			commands := len(r.trace)
-			if calls := store.TakeCalls(); len(calls) > 3 || len(calls) == 0 {
-				t.Errorf("calls of the store: %q, want at most 3", calls)
+			if calls := store.TakeCalls(); len(calls) != 2 {
+				t.Errorf("calls of the store: %q, want 2", calls)
 			}
 			again, err := pendingCalls(r, theCaller)[op](t.Context())
 			if err != nil || again != first {
@@ -136,6 +136,83 @@ func TestRepeatOfFailures(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// An outcome is kept with the last change of the store. If that fails, both are done one after the
+// other: no failure of repeats loses the owner of a request, or that it was completed.
+func TestOutcomeIsKeptWithTheChange(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fails    []string
+		retrieve []string
+		complete []string
+		kept     bool
+	}{
+		"all is well": {nil, []string{"MarkOwner", "KeepClaim"}, []string{"MarkOwner", "KeepRelease"}, true},
+		"together": {
+			[]string{"KeepClaim", "KeepRelease"},
+			[]string{"MarkOwner", "KeepClaim", "Claim", "Keep"},
+			[]string{"MarkOwner", "KeepRelease", "Keep"},
+			true,
+		},
+		"outcomes": {
+			[]string{"KeepClaim", "KeepRelease", "Keep"},
+			[]string{"MarkOwner", "KeepClaim", "Claim", "Keep"},
+			[]string{"MarkOwner", "KeepRelease", "Keep"},
+			false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, store, _ := newRepeating(t)
+			for _, method := range tt.fails {
+				store.Fail(method, errors.New("down"))
+			}
+			calls := pendingCalls(r, theCaller)
+			if _, err := calls[OpRetrieveLogin](t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := store.TakeCalls(); !slices.Equal(got, tt.retrieve) {
+				t.Errorf("retrieving: calls %q, want %q", got, tt.retrieve)
+			}
+			if owned := ownedKeys(store, ownership.Login); !slices.Equal(owned, []string{theKey}) {
+				t.Errorf("owned: %q", owned)
+			}
+			if _, err := calls[OpCompleteLogin](t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := store.TakeCalls(); !slices.Equal(got, tt.complete) {
+				t.Errorf("completing: calls %q, want %q", got, tt.complete)
+			}
+			before := len(r.trace)
+			_, err := calls[OpCompleteLogin](t.Context())
+			if tt.kept != (err == nil) || len(r.trace) != before {
+				t.Errorf("repeat: error %v, calls %q", err, r.trace[before:])
+			}
+		})
+	}
+}
+
+// A request that the server gave out twice has one owner. The second call is no repeat of anything
+// later.
+func TestLostRequestIsNotKept(t *testing.T) {
+	t.Parallel()
+	r, store, _ := newRepeating(t)
+	other := theCaller
+	other.Application = "other-app"
+	store.Before("KeepClaim", func(ctx context.Context) error {
+		store.Before("KeepClaim", nil)
+		_, err := pendingCalls(r, other)[OpRetrieveLogin](ctx)
+		return err
+	})
+	for range 2 {
+		_, err := pendingCalls(r, theCaller)[OpRetrieveLogin](t.Context())
+		wantError(t, err, &Refusal{Codes: notFoundCodes})
+	}
+	store.TakeCalls()
+	if _, err := pendingCalls(r, other)[OpRetrieveLogin](t.Context()); err != nil {
+		t.Errorf("the owner's repeat: %v", err)
 	}
 }
 

@@ -149,18 +149,25 @@ func (g *Gateway) retrieveOnce(ctx context.Context, c Caller, q requestKind, r R
 	if err != nil {
 		return RetrieveResult{}, fromServer(err)
 	}
+	var result RetrieveResult
+	request, err := parseMessage[form.RequestMessage](retrieved.RequestMessage)
+	if err != nil {
+		err = badAnswerf("request message of instance %q %w", instance, err)
+	} else {
+		result.RequestMessage = string(request)
+	}
+	conclude(ctx, result, err)
 	// The server gives a request out once, so the caller owns it even if the message
 	// turns out to be unusable.
 	owner := ownership.Owner{Application: c.Application, SerialNumber: string(r.SerialNumber), Instance: instance}
 	if err := g.recordOwner(ctx, c, op, q.kind, r.Key, owner); err != nil {
 		return RetrieveResult{}, err
 	}
-	request, err := parseMessage[form.RequestMessage](retrieved.RequestMessage)
 	if err != nil {
-		return RetrieveResult{}, badAnswerf("request message of instance %q %w", instance, err)
+		return RetrieveResult{}, err
 	}
 	g.audit(ctx, c, op, AuditEvent{Action: AuditRetrieved, Subject: form.Subject{SerialNumber: string(r.SerialNumber), Instance: instance}})
-	return RetrieveResult{RequestMessage: string(request)}, nil
+	return result, nil
 }
 
 // recordOwner stores o as the owner of a request that an authentication server gave out.
@@ -211,9 +218,11 @@ func (g *Gateway) completeOnce(ctx context.Context, c Caller, q requestKind, r C
 		event := authenticatedEvent(AuditCompletionRefused, r.UserID, r.Domain, soap.Authenticated{}, instanceOf(err))
 		return AuthenticatedResult{}, g.auditRefusal(ctx, c, op, event, g.completionError(q.kind, d, err))
 	}
+	result := authenticated(a)
+	conclude(ctx, result, nil)
 	g.forgetOwner(ctx, op, d)
 	g.audit(ctx, c, op, authenticatedEvent(AuditCompleted, r.UserID, r.Domain, a, instance))
-	return authenticated(a), nil
+	return result, nil
 }
 
 // completionError converts the error of an authentication server about a completion.
@@ -263,6 +272,7 @@ func (g *Gateway) cancelOnce(ctx context.Context, c Caller, q requestKind, r Can
 		event.Instance = instanceOf(err)
 		return CancelResult{}, g.auditRefusal(ctx, c, op, event, fromServer(err))
 	}
+	conclude(ctx, CancelResult{}, nil)
 	g.forgetOwner(ctx, op, d)
 	event.Action, event.Instance = AuditCancelled, instance
 	g.audit(ctx, c, op, event)

@@ -2,6 +2,7 @@ package repeat
 
 import (
 	"context"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
@@ -20,7 +21,8 @@ func In(ctx context.Context) *Call {
 	return c
 }
 
-// Ownership returns store. If ctx has a Call, its first look-up marks the call.
+// Ownership returns store. If ctx has a Call, its first look-up marks the call, and the claim or
+// release that follows a Conclude keeps the outcome.
 func Ownership(ctx context.Context, store ownership.Store) ownership.Store {
 	if c := In(ctx); c != nil && store != nil {
 		return markingOwnership{store, c}
@@ -28,7 +30,14 @@ func Ownership(ctx context.Context, store ownership.Store) ownership.Store {
 	return store
 }
 
-// markingOwnership is an ownership.Store whose first look-up marks a call.
+// markingOwnership is an ownership.Store whose first look-up marks a call, and whose last change
+// keeps its outcome.
+//
+// A success of the authentication server must not be lost, whatever fails and whenever: the owner
+// of a request is stored with the outcome or before it, because with the outcome alone the phone
+// would have the request and no owner. A claim is removed with the outcome or without it: a claim
+// that stays ends by itself. After an error, a change that is made again is made alone. The Call is
+// not settled then, and its outcome is kept alone.
 type markingOwnership struct {
 	ownership.Store
 
@@ -59,9 +68,34 @@ func (o markingOwnership) Pending(ctx context.Context, kind ownership.Kind, seri
 	return o.Store.Pending(ctx, kind, serialNumber)
 }
 
-// Activation returns store. If ctx has a Call, the first admission marks the call. Of a call
-// that was found nothing is admitted. If ctx has a KeyCall, what is created is noted under its
-// key.
+// Claim implements ownership.Store. If another caller has the request, the call failed for certain,
+// and its mark is removed.
+func (o markingOwnership) Claim(
+	ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+) (won bool, err error) {
+	if !o.call.concluded() {
+		return o.Store.Claim(ctx, kind, c, serialNumber, lifetime)
+	}
+	err = o.call.settle(func(m Mark, outcome []byte) error {
+		won, err = o.call.store.KeepClaim(ctx, m, outcome, kind, c, serialNumber, lifetime)
+		return err
+	})
+	return won, err
+}
+
+// Release implements ownership.Store.
+func (o markingOwnership) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
+	if !o.call.concluded() {
+		return o.Store.Release(ctx, kind, key, token, serialNumber)
+	}
+	return o.call.settle(func(m Mark, outcome []byte) error {
+		return o.call.store.KeepRelease(ctx, m, outcome, kind, key, token, serialNumber)
+	})
+}
+
+// Activation returns store. If ctx has a Call, the first admission marks the call, and the removal
+// that follows a Conclude keeps the outcome. Of a call that was found nothing is admitted. If ctx
+// has a KeyCall, what is created is noted under its key.
 func Activation(ctx context.Context, store activation.Store) activation.Store {
 	if c := KeyIn(ctx); c != nil && store != nil {
 		return keyedActivation{store, c}
@@ -72,8 +106,9 @@ func Activation(ctx context.Context, store activation.Store) activation.Store {
 	return store
 }
 
-// markingActivation is an activation.Store whose first admission marks a call. If that fails,
-// it may have admitted the call, so that it is not tried again.
+// markingActivation is an activation.Store whose first admission marks a call, and whose removal
+// keeps its outcome. If the admission fails, it may have admitted the call, so that it is not tried
+// again. A registration that was not removed ends by itself.
 type markingActivation struct {
 	activation.Store
 
@@ -100,6 +135,16 @@ func (a markingActivation) AdmitConfirmation(
 	e, present, r, admitted, err := a.call.store.MarkConfirmation(ctx, a.call.mark, identifier, maxAttempts, kinds...)
 	a.call.note(e, present, admitted, err)
 	return r, admitted, err
+}
+
+// Remove implements activation.Store.
+func (a markingActivation) Remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	if !a.call.concluded() {
+		return a.Store.Remove(ctx, identifier, generation)
+	}
+	return a.call.settle(func(m Mark, outcome []byte) error {
+		return a.call.store.KeepRemove(ctx, m, outcome, identifier, generation)
+	})
 }
 
 var (

@@ -2,7 +2,8 @@
 // break after an authentication server has acted; the phone then sends the same call again.
 //
 // A call is marked in the store before its command is sent. The answer of a success replaces
-// the mark, sealed, and a certain failure removes it. A call that finds the mark of another
+// the mark, sealed, together with what else the success changes in the store, and a certain
+// failure removes it. A call that finds the mark of another
 // one, its twin, waits for the outcome of that call. An unknown outcome is kept as well, so
 // that no command is sent a second time.
 //
@@ -182,6 +183,10 @@ type Call struct {
 	entry   Entry
 	// unusable says that the store was asked and failed.
 	unusable bool
+	// outcome is that of Conclude.
+	outcome []byte
+	// settled says that the store has the outcome, or no mark any more.
+	settled bool
 }
 
 // Found reports whether the same call came before, so that this one must not be carried out.
@@ -259,19 +264,42 @@ func (s *Service) openKept(ctx context.Context, ring *seal.Keyring, l seal.Label
 // Deadline returns until when a call that begins to wait now waits for its twin.
 func (c *Call) Deadline() time.Time { return time.Now().Add(c.service.timeout) }
 
+// Conclude says what the outcome of a marked call is if the change in the store succeeds that
+// follows. The same round trip then keeps it. The change is made through Ownership or Activation.
+func (c *Call) Conclude(outcome []byte) { c.outcome = outcome }
+
+// concluded reports whether the next change in the store keeps the outcome.
+func (c *Call) concluded() bool { return c.state == marked && c.outcome != nil && !c.settled }
+
+// Settled reports whether the store has the outcome of the call, or no mark of it any more.
+func (c *Call) Settled() bool { return c.settled }
+
 // Keep keeps the outcome of a call that is or may be marked. It works even if ctx has ended.
 func (c *Call) Keep(ctx context.Context, outcome []byte) error {
-	sealed, err := c.ring.Seal(c.label(c.mark.Token), outcome)
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	c.outcome = outcome
+	err := c.settle(func(m Mark, sealed []byte) error { return c.store.Keep(ctx, m, sealed) })
+	if err != nil {
+		return fmt.Errorf("keeping the outcome of a call: %w", err)
+	}
+	return nil
+}
+
+// settle has keep store the sealed outcome. If that fails, later changes of the store are made without
+// the outcome, so that what is wrong with it does not prevent them.
+func (c *Call) settle(keep func(m Mark, sealed []byte) error) error {
+	sealed, err := c.ring.Seal(c.label(c.mark.Token), c.outcome)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
 	m := c.mark
 	m.Lifetime = c.service.lifetime
-	if err := c.store.Keep(ctx, m, sealed); err != nil {
-		return fmt.Errorf("keeping the outcome of a call: %w", err)
+	if err := keep(m, sealed); err != nil {
+		c.outcome = nil
+		return err
 	}
+	c.settled = true
 	return nil
 }
 

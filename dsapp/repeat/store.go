@@ -70,6 +70,20 @@ type Store interface {
 	// there is an entry with another token.
 	Keep(ctx context.Context, m Mark, outcome []byte) error
 
+	// KeepClaim does what ownership.Store.Claim does. If that succeeds, it does what Keep does,
+	// and otherwise what Forget does. The outcome is never kept without the claim.
+	KeepClaim(
+		ctx context.Context, m Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+	) (claimed bool, err error)
+
+	// KeepRelease does what Keep does, and ownership.Store.Release. After an error, one of them
+	// may be done.
+	KeepRelease(ctx context.Context, m Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error
+
+	// KeepRemove does what Keep does, and activation.Store.Remove. After an error, one of them
+	// may be done.
+	KeepRemove(ctx context.Context, m Mark, outcome []byte, identifier string, generation activation.Generation) error
+
 	// Forget removes the entry if it has that token.
 	Forget(ctx context.Context, place string, d Digest, token Token) error
 

@@ -45,9 +45,7 @@ func (k *Keyring) Derive(purpose string) (*Keyring, error) {
 // Digest returns the HMAC-SHA-256 of the parts, each after its length, under a key derived
 // from the first key.
 func (k *Keyring) Digest(parts ...string) [sha256.Size]byte {
-	// HKDF fails only for keys that are much longer.
-	key, _ := k.keys[k.first].derive(nil, purposePrefix+"digest")
-	h := hmac.New(sha256.New, key)
+	h := hmac.New(sha256.New, k.digestKey())
 	var size [4]byte
 	for _, part := range parts {
 		binary.BigEndian.PutUint32(size[:], uint32(len(part)))

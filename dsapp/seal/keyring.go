@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/xaesgcm"
@@ -87,6 +88,9 @@ type Keyring struct {
 	first   keyID
 	keys    map[keyID]sealingKey
 	ids     []keyID // in the order of the keys
+	// digestKey returns the key of Digest, which it derives once. It is a function as derivation
+	// is.
+	digestKey func() []byte
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -149,6 +153,11 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 			k.first = id
 		}
 	}
+	k.digestKey = sync.OnceValue(func() []byte {
+		// HKDF fails only for keys that are much longer.
+		key, _ := k.keys[k.first].derive(nil, purposePrefix+"digest")
+		return key
+	})
 	return k, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -102,14 +103,21 @@ func (c *crowd) claim(name string, lifetime time.Duration) error {
 
 // sign makes the calls of a request that a phone retrieves and answers.
 func (c *crowd) sign() error {
-	name := c.name()
-	if err := c.claim(name, time.Hour); err != nil {
+	ctx, name := context.Background(), c.name()
+	retrieved, completed := repeat.Mark{Lifetime: time.Minute}, repeat.Mark{Lifetime: time.Minute}
+	copy(retrieved.Digest[:], "retrieved "+name)
+	copy(completed.Digest[:], "completed "+name)
+	if _, _, _, _, err := c.MarkOwner(ctx, retrieved, ownership.Signature, name); err != nil {
 		return err
 	}
-	if _, _, err := c.Owner(context.Background(), ownership.Signature, name); err != nil {
+	claim := ownership.Claim{Key: name, Token: ownership.Token([]byte(name)), Owner: make([]byte, 110)}
+	if _, err := c.KeepClaim(ctx, retrieved, make([]byte, 600), ownership.Signature, claim, "VDS"+name, time.Hour); err != nil {
 		return err
 	}
-	return c.Release(context.Background(), ownership.Signature, name, ownership.Token([]byte(name)), "VDS"+name)
+	if _, _, _, _, err := c.MarkOwner(ctx, completed, ownership.Signature, name); err != nil {
+		return err
+	}
+	return c.KeepRelease(ctx, completed, make([]byte, 150), ownership.Signature, name, claim.Token, "VDS"+name)
 }
 
 // activate makes the calls of a whole activation.

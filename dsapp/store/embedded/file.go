@@ -49,8 +49,10 @@ const (
 	// bucketPending has the lists of the devices. A key consists of kind and serial
 	// number, the end of the claim and the key of its request. The values are empty.
 	bucketPending = "pending"
-	// bucketRepeats holds what is kept about calls that may be repeated. The key is the
-	// digest of the call.
+	// bucketAnswers holds the answers of registrations. The key is the identifier.
+	bucketAnswers = "answers"
+	// bucketRepeats holds what earlier versions kept about calls that may be repeated. The key
+	// is the digest of the call.
 	bucketRepeats = "repeats"
 	// bucketRepeatEnds has an index key for every key of bucketRepeats.
 	bucketRepeatEnds = "repeat_ends"
@@ -58,7 +60,7 @@ const (
 
 // buckets returns the names of all buckets. Files of earlier versions lack some of them.
 func buckets() []string {
-	return []string{bucketMeta, bucketEntries, bucketSealed, bucketSimulated, bucketRemovals, bucketClaims, bucketEnds, bucketPending, bucketRepeats, bucketRepeatEnds}
+	return []string{bucketMeta, bucketEntries, bucketSealed, bucketSimulated, bucketRemovals, bucketClaims, bucketEnds, bucketPending, bucketAnswers, bucketRepeats, bucketRepeatEnds}
 }
 
 // The keys of bucketMeta.
@@ -295,10 +297,10 @@ func (t *transaction) delete(identifier string) error {
 	if err != nil || e == nil {
 		return err
 	}
+	t.changed++
 	if err := t.dropAnswer(identifier); err != nil {
 		return err
 	}
-	t.changed++
 	if t.needsPages || e.inline || isSimulated(e) {
 		err = t.unlist(identifier, e)
 	} else {
@@ -324,7 +326,7 @@ func (t *transaction) dropEntry(name string, index []byte) error {
 	}
 	if err != nil || e != nil && bytes.Equal(indexKey(identifier, e.removeAt()), index) {
 		t.uncount(e)
-		if err := bucket(t.tx, bucketEntries).Delete([]byte(identifier)); err != nil {
+		if err := errors.Join(t.dropAnswer(identifier), bucket(t.tx, bucketEntries).Delete([]byte(identifier))); err != nil {
 			return err
 		}
 	}

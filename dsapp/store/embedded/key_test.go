@@ -48,8 +48,8 @@ func TestKey(t *testing.T) {
 		t.Fatalf("load: %v, error %v", found, err)
 	}
 	files, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(files) != 2 {
-		t.Fatalf("%d files beside the store, error %v", len(files)-1, err)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%d files, error %v, want the store, its key and two for calls", len(files), err)
 	}
 }
 

@@ -19,6 +19,10 @@ import (
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "owner")(nil, &err)
+	return s.owner(ctx, kind, key)
+}
+
+func (s *Store) owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
 	now := s.now()
 	c, err := view(ctx, s, func(tx *bolt.Tx) (*claim, error) {
 		return lookupClaim(tx, claimKey(kind, key), now)
@@ -41,6 +45,10 @@ func readError(err error) error {
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "pending")(nil, &err)
+	return s.pending(ctx, kind, serialNumber)
+}
+
+func (s *Store) pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
 	now := s.now()
 	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
 		return pendingClaims(tx, kind, serialNumber, now)
@@ -72,6 +80,10 @@ func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now ti
 // Claim implements ownership.Store.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
+	return s.claim(ctx, kind, c, serialNumber, lifetime)
+}
+
+func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
 	for _, identifier := range []string{c.Key, serialNumber} {
 		if err := checkIdentifier(identifier); err != nil {
 			return false, err
@@ -96,15 +108,18 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 // Release implements ownership.Store. It does not need the serial number: the claim has it.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) (err error) {
 	defer s.observe.Begin(ctx, "release")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
+	return s.release(ctx, kind, key, token)
+}
+
+func (s *Store) release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token) error {
+	return change(ctx, s, func(t *transaction) error {
 		name := claimKey(kind, key)
 		c, err := lookupClaim(t.tx, name, t.now)
 		if err != nil || c == nil || c.token != token {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, t.dropClaim(indexKey(name, c.ends))
+		return t.dropClaim(indexKey(name, c.ends))
 	})
-	return err
 }
 
 // lookupClaim returns the claim with a key of bucketClaims, or nil if there is none or it has

@@ -3,11 +3,9 @@ package embedded
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
@@ -22,11 +20,10 @@ type keptEntry struct {
 	ends int64
 }
 
-// marking is the result of a call that marks.
+// marking is the result of a call that marks what it admits.
 type marking struct {
 	entry    repeat.Entry
 	found    bool
-	claims   []ownership.Claim
 	record   activation.Record
 	admitted bool
 }
@@ -34,52 +31,61 @@ type marking struct {
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark")(nil, &err)
-	m.Outcome = bytes.Clone(m.Outcome)
-	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
-		x.entry, x.found, err = t.mark(m)
-		return x, err
-	})
-	return x.entry, x.found, err
+	return s.mark(ctx, m)
 }
 
-// MarkOwner implements repeat.Store.
+func (s *Store) mark(ctx context.Context, m repeat.Mark) (repeat.Entry, bool, error) {
+	if err := s.usable(ctx); err != nil {
+		return repeat.Entry{}, false, err
+	}
+	e, found, err := s.calls.mark(m)
+	return e, found, callError(err)
+}
+
+// usable returns an error if ctx has ended or the file is damaged.
+func (s *Store) usable(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
+	if damage := s.damage.Load(); damage != nil {
+		return unavailable(*damage)
+	}
+	return nil
+}
+
+// callError returns an error of calls as one of the Store.
+func callError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unavailable(err)
+}
+
+// MarkOwner implements repeat.Store. It looks for the owner first: a mark that was made for a
+// look-up that fails would stay.
 func (s *Store) MarkOwner(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, key string,
 ) (_ repeat.Entry, _ bool, _ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark_owner")(nil, &err)
-	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
-		c, err := lookupClaim(t.tx, claimKey(kind, key), t.now)
-		if err != nil {
-			return x, err
-		}
-		if c != nil {
-			x.claims = []ownership.Claim{{Key: key, Token: c.token, Owner: c.owner}}
-		}
-		x.entry, x.found, err = t.mark(m)
-		return x, err
-	})
+	c, owned, err := s.owner(ctx, kind, key)
 	if err != nil {
-		return repeat.Entry{}, false, ownership.Claim{}, false, readError(err)
+		return repeat.Entry{}, false, ownership.Claim{}, false, err
 	}
-	if len(x.claims) == 0 {
-		return x.entry, x.found, ownership.Claim{}, false, nil
-	}
-	return x.entry, x.found, x.claims[0], true, nil
+	e, found, err := s.mark(ctx, m)
+	return e, found, c, owned, err
 }
 
-// MarkPending implements repeat.Store.
+// MarkPending implements repeat.Store. It looks for the claims first.
 func (s *Store) MarkPending(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "mark_pending")(nil, &err)
-	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
-		if x.claims, err = pendingClaims(t.tx, kind, serialNumber, t.now); err != nil {
-			return x, err
-		}
-		x.entry, x.found, err = t.mark(m)
-		return x, err
-	})
-	return x.entry, x.found, x.claims, readError(err)
+	claims, err := s.pending(ctx, kind, serialNumber)
+	if err != nil {
+		return repeat.Entry{}, false, nil, err
+	}
+	e, found, err := s.mark(ctx, m)
+	return e, found, claims, err
 }
 
 // MarkDevice implements repeat.Store.
@@ -105,88 +111,96 @@ func (s *Store) MarkConfirmation(
 	return x.entry, x.found, x.record, x.admitted, err
 }
 
-// markAdmitted calls admit and marks what it admits, unless there is an entry.
+// markAdmitted marks the call and calls admit, unless there is an entry. The mark comes first, and in
+// the transaction, so that a twin is not admitted, too. If nothing is admitted, the mark is removed.
 func (s *Store) markAdmitted(
 	ctx context.Context, m repeat.Mark, admit func(*transaction) (activation.Record, bool, error),
 ) (marking, error) {
-	return update(ctx, s, func(t *transaction) (x marking, err error) {
-		kept, err := lookupKept(t.tx, m.Digest, t.now)
-		if err != nil {
+	var marked bool
+	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
+		if x.entry, x.found, err = s.calls.mark(m); err != nil || x.found {
 			return x, err
 		}
-		if kept != nil {
-			x.entry, x.found = kept.Entry, true
-			return x, nil
-		}
-		if x.record, x.admitted, err = admit(t); err == nil && x.admitted {
-			_, _, err = t.mark(m)
+		marked = true
+		if x.record, x.admitted, err = admit(t); err == nil && !x.admitted {
+			err = s.calls.forget(m.Digest, m.Token)
 		}
 		return x, err
 	})
+	// If ctx has ended, the transaction may still be under way.
+	if err != nil && ctx.Err() == nil && marked {
+		err = errors.Join(err, callError(s.calls.forget(m.Digest, m.Token)))
+	}
+	return x, err
 }
 
 // Kept implements repeat.Store.
 func (s *Store) Kept(ctx context.Context, _ string, d repeat.Digest) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "kept")(nil, &err)
-	now := s.now()
-	kept, err := view(ctx, s, func(tx *bolt.Tx) (*keptEntry, error) { return lookupKept(tx, d, now) })
-	if err != nil || kept == nil {
+	if err := s.usable(ctx); err != nil {
 		return repeat.Entry{}, false, err
 	}
-	return kept.Entry, true, nil
+	e, found, err := s.calls.kept(d)
+	return e, found, callError(err)
 }
 
 // Keep implements repeat.Store.
 func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err error) {
 	defer s.observe.Begin(ctx, "keep")(nil, &err)
-	// The caller may change its slice when it stops waiting, before this is written.
-	outcome = bytes.Clone(outcome)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		kept, err := lookupKept(t.tx, m.Digest, t.now)
-		if err != nil || kept != nil && kept.Token != m.Token {
-			return struct{}{}, err
-		}
-		return struct{}{}, t.putKept(m, outcome)
-	})
-	return err
+	return s.keep(ctx, m, outcome)
+}
+
+func (s *Store) keep(ctx context.Context, m repeat.Mark, outcome []byte) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	return callError(s.calls.keep(m, outcome))
+}
+
+// KeepClaim implements repeat.Store. The claim comes first: see its contract.
+func (s *Store) KeepClaim(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+) (claimed bool, err error) {
+	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
+	claimed, err = s.claim(ctx, kind, c, serialNumber, lifetime)
+	switch {
+	case err != nil:
+		return false, err
+	case claimed:
+		err = s.keep(ctx, m, outcome)
+	default:
+		err = callError(s.calls.forget(m.Digest, m.Token))
+	}
+	return claimed && err == nil, err
+}
+
+// KeepRelease implements repeat.Store.
+func (s *Store) KeepRelease(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, _ string,
+) (err error) {
+	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
+	if err := s.release(ctx, kind, key, token); err != nil {
+		return err
+	}
+	return s.keep(ctx, m, outcome)
+}
+
+// KeepRemove implements repeat.Store.
+func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
+	if err := s.remove(ctx, identifier, generation); err != nil {
+		return err
+	}
+	return s.keep(ctx, m, outcome)
 }
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, _ string, d repeat.Digest, token repeat.Token) (err error) {
 	defer s.observe.Begin(ctx, "forget")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
-		kept, err := lookupKept(t.tx, d, t.now)
-		if err != nil || kept == nil || kept.Token != token {
-			return struct{}{}, err
-		}
-		return struct{}{}, t.dropRepeat(indexKey(string(d[:]), kept.ends))
-	})
-	return err
-}
-
-// mark returns the entry of a digest, or stores m if there is none.
-func (t *transaction) mark(m repeat.Mark) (repeat.Entry, bool, error) {
-	kept, err := lookupKept(t.tx, m.Digest, t.now)
-	if err != nil {
-		return repeat.Entry{}, false, err
+	if err := s.usable(ctx); err != nil {
+		return err
 	}
-	if kept != nil {
-		return kept.Entry, true, nil
-	}
-	return repeat.Entry{}, false, t.putKept(m, m.Outcome)
-}
-
-// lookupKept returns the entry of a digest, or nil if there is none or it has ended.
-func lookupKept(tx *bolt.Tx, d repeat.Digest, now time.Time) (*keptEntry, error) {
-	b := bucket(tx, bucketRepeats).Get(d[:])
-	if b == nil {
-		return nil, nil
-	}
-	kept, err := decodeKept(b)
-	if err != nil || now.UnixNano() >= kept.ends {
-		return nil, err
-	}
-	return kept, nil
+	return callError(s.calls.forget(d, token))
 }
 
 // decodeKept decodes a value of bucketRepeats. The entry shares no memory with b.
@@ -201,27 +215,6 @@ func decodeKept(b []byte) (*keptEntry, error) {
 		kept.Outcome = bytes.Clone(r.rest)
 	}
 	return kept, nil
-}
-
-// putKept stores an entry, in the place of one that there is.
-func (t *transaction) putKept(m repeat.Mark, outcome []byte) error {
-	repeats, ends := bucket(t.tx, bucketRepeats), bucket(t.tx, bucketRepeatEnds)
-	if b := repeats.Get(m.Digest[:]); b != nil {
-		before, err := decodeKept(b)
-		if err != nil {
-			return err
-		}
-		if err := t.dropRepeat(indexKey(string(m.Digest[:]), before.ends)); err != nil {
-			return err
-		}
-	}
-	t.changed++
-	end := t.now.Add(m.Lifetime).UnixNano()
-	if err := ends.Put(indexKey(string(m.Digest[:]), end), nil); err != nil {
-		return err
-	}
-	value := binary.BigEndian.AppendUint64(nil, uint64(end))
-	return repeats.Put(m.Digest[:], append(append(value, m.Token[:]...), outcome...))
 }
 
 // dropRepeat removes the entry with a key of bucketRepeatEnds. It does not decode the entry, so

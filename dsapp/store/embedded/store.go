@@ -13,8 +13,12 @@
 //	claims         every claim by kind and key of its request
 //	ends           every claim by its end
 //	pending        the claims of each device by their end
-//	repeats        the marks and outcomes of calls that may be repeated
+//	answers        the answers of registrations, for calls with idempotency keys
+//	repeats        the marks and outcomes of calls that may be repeated, of earlier versions
 //	repeat_ends    every one of these by its end
+//
+// What is known about calls that may be repeated is in two more files, with .calls0 and .calls1
+// appended to the name. See the type calls.
 //
 // Everything secret that is given to the Store is sealed already.
 //
@@ -100,6 +104,7 @@ type Store struct {
 	file         *os.File
 	now          func() time.Time
 	handshakes   *handshakes
+	calls        *calls
 	maxSimulated int
 	observe      activation.StoreObserver
 	queue        queue
@@ -146,6 +151,14 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.maxSimulated <= 0 {
 		s.maxSimulated = DefaultMaxSimulated
 	}
+	if s.calls, err = openCalls(path, s.now); err == nil {
+		if err = db.View(s.calls.adopt); err != nil {
+			err = errors.Join(err, s.calls.close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, db.Close()))
+	}
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
@@ -155,7 +168,7 @@ func Open(path string, opts Options) (*Store, error) {
 		close(s.stop)
 		s.sweeper.Wait()
 		s.queue.close()
-		return s.closeFile()
+		return errors.Join(s.calls.close(), s.closeFile())
 	})
 	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
 	return s, nil
@@ -207,7 +220,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 		}
 		next.expires = t.now.Add(r.Lifetime).UnixNano()
 		s.handshakes.forget(r.Identifier)
-		if err := t.setAnswer(r.Identifier, answer, r.Lifetime); err != nil {
+		if err := t.setAnswer(r.Identifier, answer); err != nil {
 			return recordResult{}, err
 		}
 		return recordResult{ok: true}, t.put(r.Identifier, &next)
@@ -434,15 +447,18 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "remove")(nil, &err)
-	_, err = update(ctx, s, func(t *transaction) (struct{}, error) {
+	return s.remove(ctx, identifier, generation)
+}
+
+func (s *Store) remove(ctx context.Context, identifier string, generation activation.Generation) error {
+	return change(ctx, s, func(t *transaction) error {
 		e, err := t.entry(identifier)
 		if err != nil || e == nil || e.generation != generation {
-			return struct{}{}, err
+			return err
 		}
 		s.handshakes.forget(identifier)
-		return struct{}{}, t.delete(identifier)
+		return t.delete(identifier)
 	})
-	return err
 }
 
 // SimulationSecret implements activation.Store.
@@ -517,6 +533,12 @@ func (s *Store) retryWrite() {
 	if release, err := s.Reserve(context.Background()); err == nil {
 		release()
 	}
+}
+
+// change is update for functions without a result.
+func change(ctx context.Context, s *Store, do func(*transaction) error) error {
+	_, err := update(ctx, s, func(t *transaction) (struct{}, error) { return struct{}{}, do(t) })
+	return err
 }
 
 // admit is update for functions that return a record or refuse.

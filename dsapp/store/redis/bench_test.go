@@ -9,6 +9,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
@@ -30,6 +31,11 @@ func BenchmarkScripts(b *testing.B) {
 	}
 	owned := func(i int) ownership.Claim {
 		return ownership.Claim{Key: id(i), Token: ownership.Token(token(i)), Owner: make([]byte, 110)}
+	}
+	marked := func(i int) repeat.Mark {
+		m := repeat.Mark{Place: id(i), Token: repeat.Token(token(i)), Lifetime: time.Minute}
+		copy(m.Digest[:], id(i))
+		return m
 	}
 	for _, call := range []struct {
 		name string
@@ -56,6 +62,17 @@ func BenchmarkScripts(b *testing.B) {
 		{"admit confirmation", func(i int) error { _, _, err := s.AdmitConfirmation(ctx, id(i), 3, activation.KindMDL); return err }},
 		{"remove", func(i int) error { return s.Remove(ctx, id(i), activation.Generation{1}) }},
 		{"claim", func(i int) error { _, err := s.Claim(ctx, ownership.Login, owned(i), id(i), time.Hour); return err }},
+		{"mark, owner", func(i int) error {
+			_, _, _, _, err := s.MarkOwner(ctx, marked(i), ownership.Login, id(i))
+			return err
+		}},
+		{"keep, claim", func(i int) error {
+			_, err := s.KeepClaim(ctx, marked(i), make([]byte, 500), ownership.Login, owned(i), id(i), time.Hour)
+			return err
+		}},
+		{"keep, release", func(i int) error {
+			return s.KeepRelease(ctx, marked(i), make([]byte, 150), ownership.Login, id(i), owned(i).Token, id(i))
+		}},
 		{"release", func(i int) error { return s.Release(ctx, ownership.Login, id(i), owned(i).Token, id(i)) }},
 	} {
 		// Every call needs what the ones before it stored, as often as it is made itself.

@@ -208,26 +208,28 @@ func addressProblem(address string, single bool) string {
 // options returns the options of a client. Each kind of client uses those that apply to it.
 func (s *Settings) options() *goredis.UniversalOptions {
 	return &goredis.UniversalOptions{
-		Addrs:                    s.Addresses,
-		MasterName:               s.MasterName,
-		Username:                 s.Username,
-		Password:                 s.Password,
-		SentinelUsername:         s.SentinelUsername,
-		SentinelPassword:         s.SentinelPassword,
-		DB:                       s.DB,
-		TLSConfig:                s.TLS,
-		Dialer:                   s.dial,
-		DialTimeout:              2*s.DialTimeout + dialRetryDelay, // see dial
-		DialerRetries:            1,
-		ReadTimeout:              s.Timeout,
-		WriteTimeout:             s.Timeout,
-		PoolTimeout:              s.Timeout,
-		PoolSize:                 s.PoolSize,
-		PipelinePoolSize:         onePool,
-		ConnMaxIdleTime:          idleTimeout,
-		ContextTimeoutEnabled:    true,
-		MaxRetries:               -1,
-		MaxRedirects:             -1,
+		Addrs:                 s.Addresses,
+		MasterName:            s.MasterName,
+		Username:              s.Username,
+		Password:              s.Password,
+		SentinelUsername:      s.SentinelUsername,
+		SentinelPassword:      s.SentinelPassword,
+		DB:                    s.DB,
+		TLSConfig:             s.TLS,
+		Dialer:                s.dial,
+		DialTimeout:           2*s.DialTimeout + dialRetryDelay, // see dial
+		DialerRetries:         1,
+		ReadTimeout:           s.Timeout,
+		WriteTimeout:          s.Timeout,
+		PoolTimeout:           s.Timeout,
+		PoolSize:              s.PoolSize,
+		PipelinePoolSize:      onePool,
+		ConnMaxIdleTime:       idleTimeout,
+		ContextTimeoutEnabled: true,
+		MaxRetries:            -1,
+		MaxRedirects:          -1,
+		// With version 3, the client looks for push messages before each answer.
+		Protocol:                 2,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 }

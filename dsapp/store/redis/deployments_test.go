@@ -175,7 +175,13 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Claim":
+			case "KeepRelease": // has the scripts of Keep and Release
+				nodes = 2
+			case "KeepRemove": // has those of Keep, which another node may not know, and Remove
+				if flush {
+					nodes = 2
+				}
+			case "Claim", "KeepClaim":
 				nodes = 2
 				if flush {
 					trips++

@@ -40,11 +40,24 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 // second round trip removes the claim from the list.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
-	request, device := []string{s.claimKey(kind, c.Key)}, []string{s.deviceKey(kind, serialNumber)}
-	entry, ends := listedEntry(c.Key, c.Token), milliseconds(max(lifetime, time.Millisecond))
-	replies, err := s.runAll(ctx,
-		call{script: s.scripts.claim, keys: request, args: []any{c.Token[:], c.Owner, ends}},
-		call{script: s.scripts.listClaim, keys: device, args: []any{entry, c.Owner, ends, maxListed}})
+	return s.claim(ctx, s.claimCall(kind, c, lifetime), kind, c, serialNumber, lifetime)
+}
+
+// claimCall is the call that writes a claim.
+func (s *Store) claimCall(kind ownership.Kind, c ownership.Claim, lifetime time.Duration) call {
+	return call{
+		script: s.scripts.claim, keys: []string{s.claimKey(kind, c.Key)},
+		args: []any{c.Token[:], c.Owner, milliseconds(max(lifetime, time.Millisecond))},
+	}
+}
+
+// claim makes a claim with the call x, and lists it.
+func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
+	device, entry := []string{s.deviceKey(kind, serialNumber)}, listedEntry(c.Key, c.Token)
+	replies, err := s.runAll(ctx, x, call{
+		script: s.scripts.listClaim, keys: device,
+		args: []any{entry, c.Owner, milliseconds(max(lifetime, time.Millisecond)), maxListed},
+	})
 	if err != nil {
 		return false, err
 	}
@@ -59,10 +72,16 @@ func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
 	defer s.observe.Begin(ctx, "release")(nil, &err)
-	_, err = s.runAll(ctx,
-		call{script: s.scripts.release, keys: []string{s.claimKey(kind, key)}, args: []any{token[:]}},
-		call{script: s.scripts.unlistClaim, keys: []string{s.deviceKey(kind, serialNumber)}, args: []any{listedEntry(key, token)}})
+	_, err = s.runAll(ctx, s.releaseCalls(kind, key, token, serialNumber)...)
 	return err
+}
+
+// releaseCalls are the calls of Release.
+func (s *Store) releaseCalls(kind ownership.Kind, key string, token ownership.Token, serialNumber string) []call {
+	return []call{
+		{script: s.scripts.release, keys: []string{s.claimKey(kind, key)}, args: []any{token[:]}},
+		{script: s.scripts.unlistClaim, keys: []string{s.deviceKey(kind, serialNumber)}, args: []any{listedEntry(key, token)}},
+	}
 }
 
 // readError adds ownership.ErrDamaged to the error of reading a claim, if the claim is

@@ -54,6 +54,24 @@ return {1}
 `)}
 }
 
+// keepClaimScript has KEYS own rep. ARGV token owner lifetime, then token outcome lifetime for rep.
+// It answers what claim does.
+func keepClaimScript() script {
+	return script{Script: goredis.NewScript(`
+local function claim()
+` + luaClaim + `
+end
+local answer = claim()
+local current = redis.call('GETRANGE', KEYS[2], 0, 15)
+if answer[1] == 1 and (current == '' or current == ARGV[4]) then
+  redis.call('SET', KEYS[2], ARGV[4] .. ARGV[5], 'PX', ARGV[6])
+elseif answer[1] == 0 and current == ARGV[4] then
+  redis.call('DEL', KEYS[2])
+end
+return answer
+`)}
+}
+
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark")(nil, &err)
@@ -162,8 +180,42 @@ func (s *Store) Kept(ctx context.Context, place string, d repeat.Digest) (_ repe
 // Keep implements repeat.Store.
 func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err error) {
 	defer s.observe.Begin(ctx, "keep")(nil, &err)
-	_, err = s.run(ctx, s.scripts.keep, []string{s.repeatKey(m.Place, m.Digest)}, m.Token[:], outcome, milliseconds(max(m.Lifetime, time.Millisecond)))
+	_, err = s.runAll(ctx, s.keepCall(m, outcome))
 	return err
+}
+
+// KeepClaim implements repeat.Store. The claim and the outcome are in one slot, so that one script
+// writes both.
+func (s *Store) KeepClaim(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+) (claimed bool, err error) {
+	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
+	x, kept := s.claimCall(kind, c, lifetime), s.keepCall(m, outcome)
+	x.script, x.keys, x.args = s.scripts.keepClaim, append(x.keys, kept.keys...), append(x.args, kept.args...)
+	return s.claim(ctx, x, kind, c, serialNumber, lifetime)
+}
+
+// KeepRelease implements repeat.Store.
+func (s *Store) KeepRelease(
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
+) (err error) {
+	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
+	_, err = s.runAll(ctx, append(s.releaseCalls(kind, key, token, serialNumber), s.keepCall(m, outcome))...)
+	return err
+}
+
+// KeepRemove implements repeat.Store.
+func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
+	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
+	_, err = s.runAll(ctx, s.removeCall(identifier, generation), s.keepCall(m, outcome))
+	return err
+}
+
+func (s *Store) keepCall(m repeat.Mark, outcome []byte) call {
+	return call{
+		script: s.scripts.keep, keys: []string{s.repeatKey(m.Place, m.Digest)},
+		args: []any{m.Token[:], outcome, milliseconds(max(m.Lifetime, time.Millisecond))},
+	}
 }
 
 // Forget implements repeat.Store.

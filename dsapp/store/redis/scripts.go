@@ -63,7 +63,7 @@ type scripts struct {
 
 	claim, release, listClaim, listedClaims, unlistClaim script
 
-	mark, markDevice, markConfirmation, keep script
+	mark, markDevice, markConfirmation, keep, keepClaim script
 }
 
 const (
@@ -159,6 +159,13 @@ end
 if not known or c >= tonumber(ARGV[1]) or a < 1 and k ~= '` + affinity + `' then return {0} end
 redis.call('HINCRBY', KEYS[1], 'c', 1)
 return record(1, redis.call('HGET', KEYS[1], 'f'))
+`
+	// luaClaim has KEYS own. ARGV token owner lifetime.
+	luaClaim = `
+local current = redis.call('GETRANGE', KEYS[1], 0, 15)
+if current ~= '' then return {current == ARGV[1] and 1 or 0} end
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
+return {1}
 `
 	simulated = string(activation.KindSimulated)
 	affinity  = string(activation.KindAffinity)
@@ -393,14 +400,9 @@ return {1}
 		markDevice:       markAdmittedScript(luaAdmitDevice),
 		markConfirmation: markAdmittedScript(luaAdmitConfirmation),
 		keep:             keepScript(),
+		keepClaim:        keepClaimScript(),
 
-		// KEYS own. ARGV token owner lifetime.
-		claim: script{Script: goredis.NewScript(`
-local current = redis.call('GETRANGE', KEYS[1], 0, 15)
-if current ~= '' then return {current == ARGV[1] and 1 or 0} end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
-return {1}
-`)},
+		claim: script{Script: goredis.NewScript(luaClaim)},
 		// KEYS own or rep. ARGV token.
 		release: script{Script: goredis.NewScript(`
 if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end

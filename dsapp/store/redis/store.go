@@ -317,8 +317,13 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "remove")(nil, &err)
-	_, err = s.run(ctx, s.scripts.remove, []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, generation[:])
+	_, err = s.runAll(ctx, s.removeCall(identifier, generation))
 	return err
+}
+
+// removeCall is the call of Remove.
+func (s *Store) removeCall(identifier string, generation activation.Generation) call {
+	return call{script: s.scripts.remove, keys: []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, args: []any{generation[:]}}
 }
 
 // SimulationSecret implements activation.Store. It fails if the servers have values of a format

@@ -233,6 +233,15 @@ func calls(s *redis.Store, identifier string) []struct {
 			return s.Release(ctx, ownership.Login, claim.Key, claim.Token, serialNumber)
 		}},
 		{"Forget", func(ctx context.Context) error { return s.Forget(ctx, claim.Key, repeat.Digest{3}, repeat.Token{1}) }},
+		{"KeepClaim", func(ctx context.Context) error {
+			return accepted(s.KeepClaim(ctx, mark(claim.Key, 3), []byte("sealed outcome"), ownership.Login, claim, serialNumber, 5*time.Minute))
+		}},
+		{"KeepRelease", func(ctx context.Context) error {
+			return s.KeepRelease(ctx, mark(claim.Key, 3), []byte("sealed outcome"), ownership.Login, claim.Key, claim.Token, serialNumber)
+		}},
+		{"KeepRemove", func(ctx context.Context) error {
+			return s.KeepRemove(ctx, mark(identifier, 2), []byte("sealed outcome"), identifier, r.Generation)
+		}},
 		{"SimulationSecret", func(ctx context.Context) error {
 			_, err := s.SimulationSecret(ctx, []byte("sealed secret"))
 			return err
@@ -301,7 +310,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	for _, c := range calls(s, "id-1") {
 		switch c.name {
 		case "Create", "PutHandshake", "Reserve", "SimulationSecret", "Claim", "Claim of another",
-			"Mark", "MarkOwner", "MarkPending", "Keep":
+			"Mark", "MarkOwner", "MarkPending", "Keep", "KeepClaim", "KeepRelease", "KeepRemove":
 			continue
 		}
 		_ = c.call(t.Context())

@@ -124,6 +124,38 @@ func (m *Memory) Keep(ctx context.Context, x repeat.Mark, outcome []byte) error 
 	return m.call(ctx, "Keep", func() { m.model.keep(x, outcome) }, outcome)
 }
 
+// KeepClaim implements repeat.Store.
+func (m *Memory) KeepClaim(
+	ctx context.Context, x repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
+) (won bool, err error) {
+	err = m.call(ctx, "KeepClaim", func() {
+		if won = m.model.claim(kind, cloneClaim(c), serialNumber, lifetime); won {
+			m.model.keep(x, outcome)
+		} else {
+			m.model.forgetCall(x.Digest, x.Token)
+		}
+	}, outcome, c.Owner)
+	return won, err
+}
+
+// KeepRelease implements repeat.Store.
+func (m *Memory) KeepRelease(
+	ctx context.Context, x repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, _ string,
+) error {
+	return m.call(ctx, "KeepRelease", func() {
+		m.model.release(Request{kind, key}, token)
+		m.model.keep(x, outcome)
+	}, outcome)
+}
+
+// KeepRemove implements repeat.Store.
+func (m *Memory) KeepRemove(ctx context.Context, x repeat.Mark, outcome []byte, identifier string, generation activation.Generation) error {
+	return m.call(ctx, "KeepRemove", func() {
+		m.model.remove(identifier, generation)
+		m.model.keep(x, outcome)
+	}, outcome)
+}
+
 // Forget implements repeat.Store.
 func (m *Memory) Forget(ctx context.Context, _ string, d repeat.Digest, token repeat.Token) error {
 	return m.call(ctx, "Forget", func() { m.model.forgetCall(d, token) })
@@ -156,6 +188,8 @@ func RunRepeats(t *testing.T, open func(t *testing.T) RepeatStore) {
 		{"only what is admitted is marked, and what was found is not admitted", (*repeatSuite).admissions},
 		{"a mark can have an outcome at once", (*repeatSuite).markedOutcomes},
 		{"the answer of a registration goes with it", (*repeatSuite).answers},
+		{"a claim keeps the outcome, one that comes too late removes the mark", (*repeatSuite).claims},
+		{"a release and a removal keep the outcome", (*repeatSuite).removals},
 		{"of many calls at once one is marked", (*repeatSuite).storm},
 		{"random operations agree with the model", (*repeatSuite).random},
 	} {
@@ -318,6 +352,111 @@ func (s *repeatSuite) owners() {
 		}
 		s.has(m, nil)
 	}
+}
+
+func (s *repeatSuite) claims() {
+	const key, device = "1234567890", "VDS1000000-1"
+	keep := func(m repeat.Mark, c ownership.Claim, outcome []byte) bool {
+		s.Helper()
+		won, err := s.store.KeepClaim(s.Context(), m, outcome, ownership.Login, c, device, lifetime)
+		if err != nil {
+			s.Fatal(err)
+		}
+		return won
+	}
+	owned := func(c ownership.Claim) {
+		s.Helper()
+		got, found, err := s.store.Owner(s.Context(), ownership.Login, key)
+		if err != nil || !found || got.Token != c.Token || !bytes.Equal(got.Owner, c.Owner) {
+			s.Fatalf("owned %v, error %v", found, err)
+		}
+		listed, err := s.store.Pending(s.Context(), ownership.Login, device)
+		if err != nil || len(listed) != 1 || listed[0].Token != c.Token {
+			s.Fatalf("%d listed, error %v", len(listed), err)
+		}
+	}
+	m, c, outcome := newMark(key), newClaim(key), random(3000)
+	s.marked(m)
+	for range 2 {
+		if !keep(m, c, outcome) {
+			s.Fatal("the first claim failed")
+		}
+		s.has(m, outcome)
+		owned(c)
+	}
+	other := newMark(key)
+	s.marked(other)
+	if keep(other, newClaim(key), random(1)) {
+		s.Fatal("a second claim succeeded")
+	}
+	s.absent(other)
+	owned(c)
+	// What another call has is neither replaced nor removed.
+	for _, c := range []ownership.Claim{c, newClaim(key)} {
+		keep(twin(m), c, random(1))
+		s.has(m, outcome)
+	}
+}
+
+func (s *repeatSuite) removals() {
+	const key, device, identifier = "1234567890", "VDS1000000-1", "registration-1"
+	c, outcome := newClaim(key), random(300)
+	if won, err := s.store.Claim(s.Context(), ownership.Signature, c, device, lifetime); err != nil || !won {
+		s.Fatalf("claim: %v, error %v", won, err)
+	}
+	r := (&suite{T: s.T, store: s.store}).created(identifier, activation.KindMDL)
+	for _, tt := range []struct {
+		place string
+		keep  func(m repeat.Mark, token ownership.Token, generation activation.Generation) error
+		left  func() (bool, error)
+	}{
+		{key, func(m repeat.Mark, token ownership.Token, _ activation.Generation) error {
+			return s.store.KeepRelease(s.Context(), m, outcome, ownership.Signature, key, token, device)
+		}, func() (bool, error) {
+			listed, err := s.store.Pending(s.Context(), ownership.Signature, device)
+			if err != nil {
+				return false, err
+			}
+			_, found, err := s.store.Owner(s.Context(), ownership.Signature, key)
+			if found != (len(listed) == 1) {
+				s.Fatalf("owned %v, %d listed", found, len(listed))
+			}
+			return found, err
+		}},
+		{identifier, func(m repeat.Mark, _ ownership.Token, generation activation.Generation) error {
+			return s.store.KeepRemove(s.Context(), m, outcome, identifier, generation)
+		}, func() (bool, error) {
+			_, found, err := s.store.Load(s.Context(), identifier)
+			return found, err
+		}},
+	} {
+		for _, ours := range []bool{false, true} {
+			token, generation := c.Token, r.Generation
+			if !ours {
+				token, generation = newClaim(key).Token, newGeneration()
+			}
+			m := newMark(tt.place)
+			s.marked(m)
+			if err := tt.keep(m, token, generation); err != nil {
+				s.Fatal(err)
+			}
+			s.has(m, outcome)
+			if left, err := tt.left(); err != nil || left == ours {
+				s.Fatalf("%s: left %v, error %v", tt.place, left, err)
+			}
+			if err := tt.keep(twin(m), token, generation); err != nil {
+				s.Fatal(err)
+			}
+			s.has(m, outcome)
+		}
+	}
+	// The place of a cancellation with a wrapped key is the serial number.
+	m := newMark(device)
+	s.marked(m)
+	if err := s.store.KeepRelease(s.Context(), m, outcome, ownership.Signature, key, c.Token, device); err != nil {
+		s.Fatal(err)
+	}
+	s.has(m, outcome)
 }
 
 func (s *repeatSuite) admissions() {

@@ -217,7 +217,7 @@ type inFlight struct {
 }
 
 // Enter implements restapi.InFlightLimiter.
-func (f inFlight) Enter(s ratelimit.Source) (leave func(), ok bool) {
+func (f inFlight) Enter(s ratelimit.Source) (p ratelimit.Place, ok bool) {
 	return f.counter.Enter(s, f.limit)
 }
 

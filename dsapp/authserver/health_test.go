@@ -187,7 +187,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		c := Config{Instances: []Instance{in}, Breaker: breaker.Settings{Failures: 2, Cooldown: 5 * time.Second}, Logger: slog.New(records)}
 		first := newServers(t, c)
 		_, _ = register(t.Context(), first, request)
-		if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
+		if err := in.State.limiter.acquire(t.Context(), later, unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
@@ -200,7 +200,7 @@ func TestStateOutlivesServers(t *testing.T) {
 		second := newServers(t, c)
 		_, _ = register(t.Context(), second, request)
 		// A command that the breaker refuses does not wait for a connection.
-		if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
+		if err := in.State.limiter.acquire(t.Context(), later, unreserved(1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range []*Servers{first, second, newServers(t, c)} {

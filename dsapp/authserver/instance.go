@@ -20,8 +20,10 @@ import (
 
 // instance is an Instance in use.
 type instance struct {
-	name      string
-	url       *url.URL
+	name string
+	url  *url.URL
+	// header is that of every request. A RoundTripper does not change it.
+	header    http.Header
 	transport http.RoundTripper
 	timeout   time.Duration
 	probe     func(context.Context) error
@@ -34,14 +36,21 @@ type instance struct {
 }
 
 // newInstance returns an instance with the settings that c has for all of them.
-func newInstance(i Instance, c *Config) *instance {
+func newInstance(i Instance, c *Config, v soap.Version) *instance {
 	address := *i.URL
 	if i.State == nil {
 		i.State = new(State)
 	}
+	header := http.Header{"Content-Type": {v.ContentType}}
+	if v.Action {
+		// SOAP clients usually write the header in this case, which is not Go's
+		// canonical form.
+		header["SOAPAction"] = []string{`""`}
+	}
 	return &instance{
 		name:      i.Name,
 		url:       &address,
+		header:    header,
 		transport: i.Transport,
 		timeout:   c.Timeout,
 		probe:     i.Probe,
@@ -65,20 +74,23 @@ func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Di
 	if left := in.state.breaker.RetryAfter(); left > 0 {
 		return notSent(&breaker.OpenError{RetryAfter: left})
 	}
-	ctx, cancel := context.WithTimeout(caller, in.timeout)
-	defer cancel()
-	if err := in.state.limiter.acquire(ctx, ticket{g, in.limits}); err != nil {
+	deadline := time.Now().Add(in.timeout)
+	if earlier, ok := caller.Deadline(); ok && earlier.Before(deadline) {
+		deadline = earlier
+	}
+	if err := in.state.limiter.acquire(caller, deadline, ticket{g, in.limits}); err != nil {
 		return notSent(err)
 	}
 	defer in.state.limiter.release(g)
-	deadline, _ := ctx.Deadline()
+	ctx := caller
 	if g == groupAwaitsUser {
 		// The server goes on waiting for the user after the client has left, so the
 		// connection stays in use, too. Otherwise a client that keeps breaking off calls
 		// could make more of them wait at the server than the limit allows.
-		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
-		defer cancel()
+		ctx = context.WithoutCancel(caller)
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	// The breaker may have opened while the command was in the queue.
 	call, err := in.state.breaker.Begin(in.breaker)
 	if err != nil {
@@ -113,7 +125,7 @@ func (in *instance) roundTrip(ctx context.Context, c soap.Call, d *soap.Dialect,
 	p := newPayload(request)
 	defer p.abandon()
 	// A RoundTripper does not follow redirects.
-	response, err := in.transport.RoundTrip(in.newRequest(ctx, d.Version, p))
+	response, err := in.transport.RoundTrip(in.newRequest(ctx, p))
 	if err != nil {
 		return attempt{admitted: true, sent: p.abandon(), connecting: p.awaitsConnection(), err: err}
 	}
@@ -138,7 +150,7 @@ func readAnswer(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.An
 }
 
 // newRequest returns the HTTP request that sends p.
-func (in *instance) newRequest(ctx context.Context, v soap.Version, p *payload) *http.Request {
+func (in *instance) newRequest(ctx context.Context, p *payload) *http.Request {
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           in.url,
@@ -146,15 +158,10 @@ func (in *instance) newRequest(ctx context.Context, v soap.Version, p *payload) 
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        http.Header{"Content-Type": {v.ContentType}},
+		Header:        in.header,
 		Body:          p.open(),
 		GetBody:       p.reopen,
 		ContentLength: int64(len(p.data)),
-	}
-	if v.Action {
-		// SOAP clients usually write the header in this case, which is not Go's
-		// canonical form.
-		r.Header["SOAPAction"] = []string{`""`}
 	}
 	return r.WithContext(httptrace.WithClientTrace(ctx, p.trace()))
 }

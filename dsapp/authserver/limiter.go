@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 )
@@ -89,7 +90,7 @@ var errQueueFull = errors.New("too many commands are waiting")
 
 // acquire waits until a command may begin, and counts it as in progress. It fails at once if
 // the queue of the command's group is full.
-func (l *limiter) acquire(ctx context.Context, t ticket) error {
+func (l *limiter) acquire(ctx context.Context, deadline time.Time, t ticket) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -97,6 +98,8 @@ func (l *limiter) acquire(ctx context.Context, t ticket) error {
 	if w == nil {
 		return err
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	select {
 	case <-w.granted:
 		return nil

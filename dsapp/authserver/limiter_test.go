@@ -34,38 +34,41 @@ func unreserved(connections, queue int) ticket {
 	return ticket{groupBackEnd, limits{connections: connections, awaitingUser: connections, queue: queue}}
 }
 
+// later is a deadline that no test reaches.
+var later = time.Now().Add(time.Hour)
+
 // Configurations with different limits share a limiter. A command that leaves the queue makes room
 // in it and gets the error of its context. In the end, nothing is counted any more.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	var l limiter
 	for range 2 {
-		if err := l.acquire(t.Context(), unreserved(2, 0)); err != nil {
+		if err := l.acquire(t.Context(), later, unreserved(2, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := l.acquire(t.Context(), unreserved(2, 0)); !errors.Is(err, errQueueFull) {
+	if err := l.acquire(t.Context(), later, unreserved(2, 0)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("without a queue: %v", err)
 	}
 	// With the higher limit of a newer configuration, one more may begin.
-	if err := l.acquire(t.Context(), unreserved(3, 0)); err != nil {
+	if err := l.acquire(t.Context(), later, unreserved(3, 0)); err != nil {
 		t.Fatal(err)
 	}
 
 	gone, leave := context.WithCancel(t.Context())
 	left, granted := make(chan error), make(chan error)
-	go func() { left <- l.acquire(gone, unreserved(3, 2)) }()
+	go func() { left <- l.acquire(gone, later, unreserved(3, 2)) }()
 	poll.Until(t, "the first command in the queue", func() bool { _, waiting := l.state(); return waiting == 1 })
-	go func() { granted <- l.acquire(t.Context(), unreserved(3, 2)) }()
+	go func() { granted <- l.acquire(t.Context(), later, unreserved(3, 2)) }()
 	poll.Until(t, "the second command in the queue", func() bool { _, waiting := l.state(); return waiting == 2 })
-	if err := l.acquire(t.Context(), unreserved(3, 2)); !errors.Is(err, errQueueFull) {
+	if err := l.acquire(t.Context(), later, unreserved(3, 2)); !errors.Is(err, errQueueFull) {
 		t.Fatalf("with a full queue: %v", err)
 	}
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatalf("left the queue with %v", err)
 	}
-	if err := l.acquire(gone, unreserved(9, 9)); !errors.Is(err, context.Canceled) {
+	if err := l.acquire(gone, later, unreserved(9, 9)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("came with an ended context: %v", err)
 	}
 	l.release(groupBackEnd)
@@ -181,7 +184,7 @@ func TestLimiterUnderStorm(t *testing.T) {
 				if (i+round)%5 == 0 {
 					go cancel()
 				}
-				if l.acquire(ctx, ticket{g, limits}) == nil {
+				if l.acquire(ctx, later, ticket{g, limits}) == nil {
 					for _, h := range counted {
 						h.add()
 					}

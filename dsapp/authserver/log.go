@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -20,22 +19,26 @@ const (
 // logAttempt logs an attempt at an instance. searching says that other instances are asked
 // for the same pending request, so that it is normal if this one does not have it.
 func (s *Servers) logAttempt(ctx context.Context, to *instance, c *soap.Row, r attemptResult, err error, searching bool, took time.Duration) {
-	where := []slog.Attr{slog.String("operation", c.String()), slog.String("instance", to.name)}
-	called := append(slices.Clone(where), slog.Duration("duration", took))
-	if r.answer != nil {
-		called = append(called, slog.String("status", r.answer.Codes.StatusCodeEnum))
+	log := func(level slog.Level, message string, attributes ...slog.Attr) {
+		where := []slog.Attr{slog.String("operation", c.String()), slog.String("instance", to.name)}
+		s.logger.LogAttrs(ctx, level, message, append(where, attributes...)...)
 	}
-	if failure, ok := errors.AsType[*CallError](err); ok {
-		called = append(called, slog.Any("error", failure))
+	// Most attempts log nothing, so nothing is made for it.
+	if s.logger.Enabled(ctx, slog.LevelDebug) {
+		called := []slog.Attr{slog.Duration("duration", took)}
+		if r.answer != nil {
+			called = append(called, slog.String("status", r.answer.Codes.StatusCodeEnum))
+		}
+		if failure, ok := errors.AsType[*CallError](err); ok {
+			called = append(called, slog.Any("error", failure))
+		}
+		log(slog.LevelDebug, "authentication server called", called...)
 	}
-	s.logger.LogAttrs(ctx, slog.LevelDebug, "authentication server called", called...)
-
 	if r.unknown {
-		s.logger.LogAttrs(ctx, slog.LevelWarn, "outcome of the command is unknown", where...)
+		log(slog.LevelWarn, "outcome of the command is unknown")
 	}
 	if fault, ok := errors.AsType[*soap.Fault](err); ok {
-		s.logger.LogAttrs(ctx, slog.LevelWarn, "authentication server answered with a Fault",
-			append(slices.Clone(where), slog.String("code", fault.Code), slog.String("reason", truncate(fault.String)))...)
+		log(slog.LevelWarn, "authentication server answered with a Fault", slog.String("code", fault.Code), slog.String("reason", truncate(fault.String)))
 	}
 	if r.answer == nil || len(r.answer.Stack) == 0 {
 		return
@@ -56,8 +59,7 @@ func (s *Servers) logAttempt(ctx context.Context, to *instance, c *soap.Row, r a
 	for _, e := range r.answer.Stack[:cap(entries)] {
 		entries = append(entries, fmt.Sprintf("%d: %s", e.Code, truncate(e.Description)))
 	}
-	s.logger.LogAttrs(ctx, level, "error stack of the authentication server",
-		append(slices.Clone(where), slog.String("status", r.answer.Codes.StatusCodeEnum), slog.Any("errors", entries))...)
+	log(level, "error stack of the authentication server", slog.String("status", r.answer.Codes.StatusCodeEnum), slog.Any("errors", entries))
 }
 
 // logGuess logs, once for each command, that an attribute was taken for an activation

@@ -232,7 +232,7 @@ func TestLogReachOtherCauses(t *testing.T) {
 				in := stub("primary", test.transport)
 				in.MaxConnections, in.MaxQueue, in.State = 1, test.queue, new(State)
 				if test.busy {
-					if err := in.State.limiter.acquire(t.Context(), unreserved(1, 0)); err != nil {
+					if err := in.State.limiter.acquire(t.Context(), later, unreserved(1, 0)); err != nil {
 						t.Fatal(err)
 					}
 				}

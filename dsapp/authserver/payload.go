@@ -23,11 +23,13 @@ type payload struct {
 	mu         sync.Mutex
 	data       []byte        // a copy: the transport may still read it when the call has ended
 	body       *bytes.Reader // of the current connection
-	begun      bool          // the transport has finished the header for the current connection
-	reading    bool          // the transport may be reading the body
-	written    bool          // the whole request was written to a connection
-	connecting bool          // the transport is waiting for a connection
-	http2      bool          // the current connection is an HTTP/2 connection
+	first      bytes.Reader  // the body for the first connection
+	hooks      httptrace.ClientTrace
+	begun      bool // the transport has finished the header for the current connection
+	reading    bool // the transport may be reading the body
+	written    bool // the whole request was written to a connection
+	connecting bool // the transport is waiting for a connection
+	http2      bool // the current connection is an HTTP/2 connection
 	abandoned  bool
 }
 
@@ -35,7 +37,7 @@ func newPayload(request []byte) *payload { return &payload{data: bytes.Clone(req
 
 // trace returns hooks that observe what the transport does with the request.
 func (p *payload) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
+	p.hooks = httptrace.ClientTrace{
 		GetConn: func(string) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -65,6 +67,7 @@ func (p *payload) trace() *httptrace.ClientTrace {
 			}
 		},
 	}
+	return &p.hooks
 }
 
 // awaitsConnection reports whether the transport is waiting for a connection.
@@ -76,7 +79,8 @@ func (p *payload) awaitsConnection() bool {
 
 // open returns the body for the first connection.
 func (p *payload) open() io.ReadCloser {
-	p.body = bytes.NewReader(p.data)
+	p.first.Reset(p.data)
+	p.body = &p.first
 	return io.NopCloser(p.body)
 }
 
@@ -91,7 +95,8 @@ func (p *payload) reopen() (io.ReadCloser, error) {
 		return nil, errors.New("command must not be sent twice")
 	}
 	p.begun = false
-	return p.open(), nil
+	p.body = bytes.NewReader(p.data) // the transport may still read the first one
+	return io.NopCloser(p.body), nil
 }
 
 // sent reports whether bytes of the body may have been sent on the current connection.

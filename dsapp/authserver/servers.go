@@ -202,7 +202,7 @@ func New(c Config) (*Servers, error) {
 		s.dialect.Version = soap.V12
 	}
 	for _, i := range c.Instances {
-		s.instances = append(s.instances, newInstance(i, &c))
+		s.instances = append(s.instances, newInstance(i, &c, s.dialect.Version))
 	}
 	return s, nil
 }

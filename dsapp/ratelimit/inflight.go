@@ -11,17 +11,17 @@ type InFlight struct {
 
 // Enter counts an event of a source and reports whether it is admitted: the source may
 // have at most limit concurrent events, and all sources of a /48 together 16 times as
-// many. If ok is true, the caller must call leave once, when the event ends; else leave
-// does nothing. If limit is 0 or less, every event is admitted and none is counted.
-func (f *InFlight) Enter(s Source, limit int) (leave func(), ok bool) {
+// many. The caller must leave the place once, when the event ends. If limit is 0 or less,
+// every event is admitted and none is counted.
+func (f *InFlight) Enter(s Source, limit int) (p Place, ok bool) {
 	if limit <= 0 {
-		return func() {}, true
+		return Place{}, true
 	}
 	site, hasSite := s.site()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.counts[s] >= limit || hasSite && f.counts[site] >= siteFactor*limit {
-		return func() {}, false
+		return Place{}, false
 	}
 	if f.counts == nil {
 		f.counts = make(map[Source]int)
@@ -30,14 +30,27 @@ func (f *InFlight) Enter(s Source, limit int) (leave func(), ok bool) {
 	if hasSite {
 		f.counts[site]++
 	}
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.end(s)
-		if hasSite {
-			f.end(site)
-		}
-	}, true
+	return Place{f, s}, true
+}
+
+// Place is the place of an event among the concurrent ones of its source. The zero Place
+// is that of an event that is not counted.
+type Place struct {
+	in     *InFlight
+	source Source
+}
+
+// Leave ends the count of the event. The Place of an event that is not counted does nothing.
+func (p Place) Leave() {
+	if p.in == nil {
+		return
+	}
+	p.in.mu.Lock()
+	defer p.in.mu.Unlock()
+	p.in.end(p.source)
+	if site, hasSite := p.source.site(); hasSite {
+		p.in.end(site)
+	}
 }
 
 // end decrements a count. It deletes a count of 0.

@@ -13,14 +13,14 @@ import (
 func TestInFlightOff(t *testing.T) {
 	t.Parallel()
 	var f InFlight
-	leave, ok := f.Enter(v4(1), 0)
+	place, ok := f.Enter(v4(1), 0)
 	if !ok || len(f.counts) != 0 {
 		t.Fatalf("Enter = %t, keeps %v", ok, f.counts)
 	}
 	if _, ok := f.Enter(v4(1), 1); !ok {
 		t.Error("an event that began without a limit is counted")
 	}
-	leave()
+	place.Leave()
 	if _, ok := f.Enter(v4(1), 1); ok {
 		t.Error("its end was counted")
 	}
@@ -38,7 +38,7 @@ func TestInFlightCounts(t *testing.T) {
 		var f InFlight
 		type entry struct {
 			source, site Source
-			leave        func()
+			place        Place
 		}
 		var in []entry
 		enter := func(t *rapid.T) {
@@ -55,14 +55,14 @@ func TestInFlightCounts(t *testing.T) {
 				}
 			}
 			want := ofSource < limit && ofSite < 16*limit
-			leave, ok := f.Enter(s, limit)
+			place, ok := f.Enter(s, limit)
 			if ok != want {
 				t.Fatalf("Enter(%s, %d) = %t, want %t; in flight are %v", s, limit, ok, want, f.counts)
 			}
 			if ok {
-				in = append(in, entry{s, siteSource, leave})
+				in = append(in, entry{s, siteSource, place})
 			} else {
-				leave()
+				place.Leave()
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -78,12 +78,12 @@ func TestInFlightCounts(t *testing.T) {
 					t.Skip()
 				}
 				i := rapid.IntRange(0, len(in)-1).Draw(t, "which")
-				in[i].leave()
+				in[i].place.Leave()
 				in = append(in[:i], in[i+1:]...)
 			},
 		})
 		for _, e := range in {
-			e.leave()
+			e.place.Leave()
 		}
 		if len(f.counts) != 0 {
 			t.Fatalf("keeps %v", f.counts)
@@ -101,7 +101,7 @@ func TestInFlightConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				leave, ok := f.Enter(v6(1, 1), limit)
+				place, ok := f.Enter(v6(1, 1), limit)
 				if !ok {
 					continue
 				}
@@ -110,12 +110,26 @@ func TestInFlightConcurrently(t *testing.T) {
 					t.Errorf("%d at once", n)
 				}
 				now.Add(-1)
-				leave()
+				place.Leave()
 			}
 		})
 	}
 	wg.Wait()
 	if len(f.counts) != 0 || admitted.Load() == 0 {
 		t.Errorf("admitted %d, keeps %v", admitted.Load(), f.counts)
+	}
+}
+
+// BenchmarkInFlight measures the count of one event, from its begin to its end.
+func BenchmarkInFlight(b *testing.B) {
+	for family, source := range map[string]Source{"IPv4": v4(1), "IPv6": v6(1, 1)} {
+		b.Run(family, func(b *testing.B) {
+			var f InFlight
+			b.ReportAllocs()
+			for b.Loop() {
+				place, _ := f.Enter(source, 10)
+				place.Leave()
+			}
+		})
 	}
 }

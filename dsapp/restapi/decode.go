@@ -3,7 +3,6 @@ package restapi
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -16,6 +15,8 @@ const (
 	// maxMembers limits the number of members of all objects of a request together. No
 	// service has more than six.
 	maxMembers = 64
+	// usualMembers is room for the members of most requests.
+	usualMembers = 8
 	// maxElements limits the number of elements of all arrays of a request together. No
 	// service has an array.
 	maxElements = 1024
@@ -57,39 +58,51 @@ var (
 	errTooLong   = bodyError("has too many elements of arrays")
 )
 
-// composite represents an object or an array, which no member accepts.
-type composite struct{}
+// members are the members of a request in their order. Their names are unique.
+type members []member
 
-// overlong represents a string that is longer than any member accepts.
-type overlong struct{}
+// member is a member of a request: its name, with escapes resolved, and its value, a valid
+// JSON text. Both refer to the body where they can.
+type member struct{ name, value []byte }
 
-// decodeObject decodes a body that is one JSON object (RFC 8259). Each member is a string,
-// overlong, json.Number, bool, composite or nil. It is stricter than the RFC: names, with
-// their escapes resolved, must be unique in every object, and escaped surrogates must be
-// paired. Parsers differ in both, and other servers must read the same that is checked
-// here.
+// find returns the value of a member, or nil if there is none.
+func (m members) find(name string) []byte {
+	for i := range m {
+		if string(m[i].name) == name {
+			return m[i].value
+		}
+	}
+	return nil
+}
+
+// decodeObject decodes a body that is one JSON object (RFC 8259). It is stricter than the
+// RFC: names, with their escapes resolved, must be unique in every object, and escaped
+// surrogates must be paired. Parsers differ in both, and other servers must read the same
+// that is checked here.
 //
 // It reads the body once and stops at the first error, so that its cost is proportional
 // to the length of the body. A byte order mark at the beginning is skipped.
-func decodeObject(body []byte) (map[string]any, error) {
+func decodeObject(body []byte) (members, error) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if !utf8.Valid(body) {
 		return nil, errNotUTF8
 	}
 	s := scanner{text: body}
-	members := make(map[string]any)
 	if s.next() != '{' {
 		return nil, errNotObject
 	}
-	err := s.object(1, func(name string) error {
-		if _, duplicate := members[name]; duplicate {
-			return &duplicateError{name}
+	decoded := make(members, 0, usualMembers)
+	err := s.object(1, func(name []byte) error {
+		// maxMembers keeps the search short.
+		if slices.ContainsFunc(decoded, func(m member) bool { return bytes.Equal(m.name, name) }) {
+			return &duplicateError{string(name)}
 		}
-		first, start := s.next(), s.at
+		s.next()
+		start := s.at
 		if err := s.value(1); err != nil {
 			return err
 		}
-		members[name] = decodeValue(first, s.text[start:s.at])
+		decoded = append(decoded, member{name, s.text[start:s.at]})
 		return nil
 	})
 	if err != nil {
@@ -98,33 +111,14 @@ func decodeObject(body []byte) (map[string]any, error) {
 	if s.next(); s.at < len(s.text) {
 		return nil, errNotObject
 	}
-	return members, nil
+	return decoded, nil
 }
 
-// decodeValue returns the value of a valid JSON text that begins with first.
-func decodeValue(first byte, text []byte) any {
-	switch first {
-	case '{', '[':
-		return composite{}
-	case '"':
-		if len(text) > maxString {
-			return overlong{}
-		}
-		return unquote(text)
-	case 't', 'f':
-		return first == 't'
-	case 'n':
-		return nil
-	default:
-		return json.Number(text)
-	}
-}
-
-// unquote returns the value of a valid JSON string.
-func unquote(text []byte) string {
+// unquote returns the value of a valid JSON string. Without escapes, it is a part of text.
+func unquote(text []byte) []byte {
 	text = text[1 : len(text)-1]
 	if bytes.IndexByte(text, '\\') < 0 {
-		return string(text)
+		return text
 	}
 	value := make([]byte, 0, len(text))
 	for len(text) > 0 {
@@ -148,7 +142,7 @@ func unquote(text []byte) string {
 		}
 		value = utf8.AppendRune(value, unit)
 	}
-	return string(value)
+	return value
 }
 
 // escaped maps the letters of two-character escapes to their characters.
@@ -194,9 +188,9 @@ func (s *scanner) value(depth int) error {
 	switch s.next() {
 	case '{':
 		// maxMembers keeps the search short.
-		var names []string
-		return s.object(depth+1, func(name string) error {
-			if slices.Contains(names, name) {
+		var names [][]byte
+		return s.object(depth+1, func(name []byte) error {
+			if slices.ContainsFunc(names, func(other []byte) bool { return bytes.Equal(name, other) }) {
 				return errTwice
 			}
 			names = append(names, name)
@@ -224,7 +218,7 @@ func (s *scanner) value(depth int) error {
 
 // object reads an object from its opening brace on. It calls member with each name;
 // member reads the value.
-func (s *scanner) object(depth int, member func(name string) error) error {
+func (s *scanner) object(depth int, member func(name []byte) error) error {
 	return s.items(depth, '}', func() error {
 		if s.members++; s.members > maxMembers {
 			return errTooMany

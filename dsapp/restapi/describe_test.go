@@ -32,11 +32,11 @@ func TestServicesAreDescribed(t *testing.T) {
 			sentence(s.Path+" "+r.Status, r.When)
 			sentence(s.Path+" "+r.Status, r.Then)
 		}
-		example := map[string]any{}
+		var example members
 		for _, m := range s.Members {
 			sentence(s.Path+" "+m.Name, m.Text)
 			if m.Example != "" {
-				example[m.Name] = m.Example
+				example = example.with(m.Name, m.Example)
 			} else if m.Required {
 				t.Errorf("%s: %s has no example", s.Path, m.Name)
 			}

@@ -8,10 +8,29 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 )
 
-// field is one member of an answer: a string, an int64 or nested fields.
+// field is one member of an answer.
 type field struct {
-	name  string
-	value any
+	name string
+	kind Kind
+	content
+}
+
+// content is the value of a field: fields for KindObject, a number for KindInteger, else a
+// text.
+type content struct {
+	text   string
+	number int64
+	fields []field
+}
+
+func textField(name, text string) field { return field{name, KindString, content{text: text}} }
+
+func numberField(name string, number int) field {
+	return field{name, KindInteger, content{number: int64(number)}}
+}
+
+func objectField(name string, fields []field) field {
+	return field{name, KindObject, content{fields: fields}}
 }
 
 // Version is a version of the REST interface. It determines the structure of answers.
@@ -28,47 +47,49 @@ const (
 // beside the return code as errorCode and the name of the status as errorMessage. In
 // both, errorDescription is a member of the outermost object.
 func encode(v Version, codes gateway.ResultCodes, result []field, description string) []byte {
-	var fields []field
+	dst := append(make([]byte, 0, 512), '{')
 	switch v {
 	case V1:
-		fields = append([]field{
-			{"errorCode", int64(codes.ReturnCode)},
-			{"errorMessage", codes.StatusCodeEnum},
-		}, result...)
+		dst = appendFields(dst, numberField("errorCode", codes.ReturnCode), textField("errorMessage", codes.StatusCodeEnum))
+		dst = appendFields(dst, result...)
 	default:
-		fields = []field{{"resultCodes", []field{
-			{"returnCodeEnum", codes.ReturnCodeEnum},
-			{"statusCodeEnum", codes.StatusCodeEnum},
-			{"returnCode", int64(codes.ReturnCode)},
-			{"statusCode", int64(codes.StatusCode)},
-		}}}
+		dst = append(dst, `"resultCodes":{`...)
+		dst = appendFields(
+			dst,
+			textField("returnCodeEnum", codes.ReturnCodeEnum),
+			textField("statusCodeEnum", codes.StatusCodeEnum),
+			numberField("returnCode", codes.ReturnCode),
+			numberField("statusCode", codes.StatusCode),
+		)
+		dst = append(dst, '}')
 		if len(result) > 0 {
-			fields = append(fields, field{"result", result})
+			dst = appendFields(dst, objectField("result", result))
 		}
 	}
 	if description != "" {
-		fields = append(fields, field{"errorDescription", description})
+		dst = appendFields(dst, textField("errorDescription", description))
 	}
-	return appendObject(make([]byte, 0, 512), fields)
+	return append(dst, '}')
 }
 
-func appendObject(dst []byte, fields []field) []byte {
-	dst = append(dst, '{')
-	for i, f := range fields {
-		if i > 0 {
+// appendFields appends fields to an object that has begun.
+func appendFields(dst []byte, fields ...field) []byte {
+	for i := range fields {
+		f := &fields[i]
+		if dst[len(dst)-1] != '{' {
 			dst = append(dst, ',')
 		}
 		dst = append(appendString(dst, f.name), ':')
-		switch value := f.value.(type) {
-		case string:
-			dst = appendString(dst, value)
-		case int64:
-			dst = strconv.AppendInt(dst, value, 10)
-		case []field:
-			dst = appendObject(dst, value)
+		switch f.kind {
+		case KindInteger:
+			dst = strconv.AppendInt(dst, f.number, 10)
+		case KindObject:
+			dst = append(appendFields(append(dst, '{'), f.fields...), '}')
+		default:
+			dst = appendString(dst, f.text)
 		}
 	}
-	return append(dst, '}')
+	return dst
 }
 
 func appendString(dst []byte, s string) []byte {

@@ -67,9 +67,9 @@ type FailureLimiter interface {
 
 // InFlightLimiter limits the number of concurrent requests per source.
 type InFlightLimiter interface {
-	// Enter counts a request until leave is called. It returns false if the request
+	// Enter counts a request until its place is left. It returns false if the request
 	// exceeds the limit.
-	Enter(s ratelimit.Source) (leave func(), ok bool)
+	Enter(s ratelimit.Source) (p ratelimit.Place, ok bool)
 }
 
 var (
@@ -238,7 +238,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 	}
 	x := &request{
 		Handler: h, w: w, r: r, began: time.Now(),
-		service: h.services[r.URL.Path], version: versionOf(r.URL.Path), leave: func() {},
+		service: h.services[r.URL.Path], version: versionOf(r.URL.Path),
 	}
 	if x.service != nil {
 		x.version = x.service.Version
@@ -246,7 +246,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 	if x.answerPreflight() {
 		return nil
 	}
-	defer func() { x.leave() }()
+	defer func() { x.place.Leave() }()
 	a, answered := x.decide()
 	if answered {
 		x.answer(a)
@@ -295,8 +295,8 @@ type request struct {
 	// idempotencyKey is empty if there is none. body is the hash of the body then.
 	idempotencyKey form.IdempotencyKey
 	body           [sha256.Size]byte
-	// leave ends the count of RequestsInFlight.
-	leave           func()
+	// place is that among RequestsInFlight.
+	place           ratelimit.Place
 	bodyDeadlineSet bool
 }
 
@@ -324,11 +324,10 @@ func (x *request) decide() (a answer, answered bool) {
 	x.source = x.config.Source(x.address)
 	a, ok := x.authenticate()
 	if !x.backEnd() {
-		leave, free := enter(x.config.Limits.RequestsInFlight, x.source)
-		if !free {
+		var free bool
+		if x.place, free = enter(x.config.Limits.RequestsInFlight, x.source); !free {
 			return limitedAnswer(LimitRequestsInFlight, 0), true
 		}
-		x.leave = leave
 	}
 	switch {
 	case !ok:
@@ -362,11 +361,11 @@ func (x *request) call() answer {
 		return x.countRefused(a)
 	}
 	if !x.backEnd() && x.service.quota.usesServers(x.config.RelayedExchange) {
-		leave, free := enter(x.config.Limits.CallsInFlight, x.source)
+		place, free := enter(x.config.Limits.CallsInFlight, x.source)
 		if !free {
 			return limitedAnswer(LimitCallsInFlight, 0)
 		}
-		defer leave()
+		defer place.Leave()
 	}
 	// Refused requests are counted by countRefused instead.
 	if a, ok := x.count(x.service.quota); !ok {
@@ -398,13 +397,13 @@ func (x *request) prepare() (do run, a answer, ok bool) {
 	if a, ok := x.read(body); !ok {
 		return nil, a, false
 	}
-	var members map[string]any
+	var sent members
 	err := x.readKey(body.Bytes())
 	if err == nil && (body.Len() > 0 || !x.service.BodyOptional) {
-		members, err = decodeObject(body.Bytes())
+		sent, err = decodeObject(body.Bytes())
 	}
 	if err == nil {
-		do, err = x.service.prepare(members)
+		do, err = x.service.prepare(sent)
 	}
 	if err != nil {
 		return nil, errorAnswer(x.service, err), false
@@ -452,9 +451,9 @@ func (x *request) count(q quota) (answer, bool) {
 }
 
 // enter calls Enter of a limiter, which may be nil.
-func enter(l InFlightLimiter, s ratelimit.Source) (leave func(), ok bool) {
+func enter(l InFlightLimiter, s ratelimit.Source) (p ratelimit.Place, ok bool) {
 	if l == nil {
-		return func() {}, true
+		return ratelimit.Place{}, true
 	}
 	return l.Enter(s)
 }
@@ -582,12 +581,15 @@ func isJSON(header http.Header) bool {
 	if len(values) != 1 {
 		return false
 	}
-	media, parameters, err := mime.ParseMediaType(values[0])
-	if err != nil || media != "application/json" {
-		return false
-	}
-	if charset, ok := parameters["charset"]; ok && !form.IsUTF8(charset) {
-		return false
+	// Nearly every client sends this.
+	if values[0] != "application/json" {
+		media, parameters, err := mime.ParseMediaType(values[0])
+		if err != nil || media != "application/json" {
+			return false
+		}
+		if charset, ok := parameters["charset"]; ok && !form.IsUTF8(charset) {
+			return false
+		}
 	}
 	for _, coding := range header.Values("Content-Encoding") {
 		if !strings.EqualFold(coding, "identity") {
@@ -597,16 +599,19 @@ func isJSON(header http.Header) bool {
 	return true
 }
 
+// answerHeader are the names of the fields that every answer has.
+var answerHeader = [...]string{"Content-Type", "Cache-Control", "X-Content-Type-Options", "Content-Length"}
+
 // answer writes an answer and reports it to Observe.
 func (x *request) answer(a answer) {
 	defer x.observe(a)
 	x.setBodyDeadline()
 	body := encode(x.version, a.codes, a.result, a.description)
 	header := x.w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	values := [...]string{"application/json", "no-store", "nosniff", strconv.Itoa(len(body))}
+	for i, name := range answerHeader {
+		header[name] = values[i : i+1 : i+1]
+	}
 	switch a.outcome {
 	case Unauthenticated:
 		header.Set("WWW-Authenticate", `Basic realm="DSAPP Gateway", charset="UTF-8"`)

@@ -18,7 +18,7 @@ import (
 // fullLimiter is an InFlightLimiter that admits nothing.
 type fullLimiter struct{}
 
-func (fullLimiter) Enter(ratelimit.Source) (func(), bool) { return func() {}, false }
+func (fullLimiter) Enter(ratelimit.Source) (ratelimit.Place, bool) { return ratelimit.Place{}, false }
 
 // inFlightLimit is an InFlightLimiter with one limit for all sources.
 type inFlightLimit struct {
@@ -26,7 +26,9 @@ type inFlightLimit struct {
 	limit   int
 }
 
-func (p *inFlightLimit) Enter(s ratelimit.Source) (func(), bool) { return p.counter.Enter(s, p.limit) }
+func (p *inFlightLimit) Enter(s ratelimit.Source) (ratelimit.Place, bool) {
+	return p.counter.Enter(s, p.limit)
+}
 
 // Every call counts towards its limit. If the limit is exceeded, the operation is not
 // called.
@@ -221,7 +223,7 @@ func TestInFlight(t *testing.T) {
 			full, free := &inFlightLimit{limit: 1}, &inFlightLimit{limit: 1}
 			g := newTestServer(t, func(config *Config) { config.Limits, config.RelayedExchange = c.limits(full, free), c.relayed }, nil)
 			before := g.call(c.path, c.key, bodies[c.path]).status
-			leave, ok := full.Enter(new(ratelimit.AddressMapper).Source(netip.MustParseAddr("127.0.0.1")))
+			place, ok := full.Enter(new(ratelimit.AddressMapper).Source(netip.MustParseAddr("127.0.0.1")))
 			if !ok {
 				t.Fatal("something is still counted")
 			}
@@ -232,7 +234,7 @@ func TestInFlight(t *testing.T) {
 			case c.limit != "" && (got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") != "1" || g.last().Limit != c.limit):
 				t.Errorf("answer is %+v, limit %q", got, g.last().Limit)
 			}
-			leave()
+			place.Leave()
 			if got := g.call(c.path, c.key, bodies[c.path]); got.status != before {
 				t.Errorf("answer is %+v, want %d as before", got, before)
 			}

@@ -40,7 +40,7 @@ type Service struct {
 	quota quota
 	// prepare checks the members of a request and returns the function that carries it
 	// out.
-	prepare func(members map[string]any) (run, error)
+	prepare func(members) (run, error)
 }
 
 // Channel is how the key of a pending request reaches a phone.
@@ -112,40 +112,41 @@ type Member struct {
 
 // value returns the member's value in a request, and whether the member is present. A
 // member that is null counts as missing.
-func (m *Member) value(members map[string]any) (value string, present bool, err error) {
-	switch value := members[m.Name].(type) {
-	case nil:
+func (m *Member) value(request members) (value string, present bool, err error) {
+	text := request.find(m.Name)
+	switch {
+	case text == nil || text[0] == 'n':
 		if m.Required {
 			return "", false, &requestError{member: m.Name, problem: "is missing"}
 		}
 		return "", false, nil
-	case string:
-		if m.Required && value == "" {
-			return "", false, &requestError{member: m.Name, problem: "must not be empty"}
-		}
-		return value, true, nil
-	case overlong:
-		return "", false, &requestError{member: m.Name, problem: m.Rule.LengthProblem(maxMember + 1)}
-	default:
+	case text[0] != '"':
 		return "", false, &requestError{member: m.Name, problem: "must be a string"}
+	case len(text) > maxString:
+		return "", false, &requestError{member: m.Name, problem: m.Rule.LengthProblem(maxMember + 1)}
 	}
+	value = string(unquote(text))
+	if m.Required && value == "" {
+		return "", false, &requestError{member: m.Name, problem: "must not be empty"}
+	}
+	return value, true, nil
 }
 
 // checkSpelling returns an error if a member is missing while the request has an unknown
 // member with a similar name. As unknown members are ignored, a request with a misspelt
 // optional member would otherwise be carried out without it.
-func (s *Service) checkSpelling(members map[string]any) error {
+func (s *Service) checkSpelling(request members) error {
 	var unknown []string // normalized names
-	for name := range members {
-		if !slices.ContainsFunc(s.Members, func(m Member) bool { return m.Name == name }) {
-			unknown = append(unknown, normalizeName(name))
+	for _, sent := range request {
+		if !slices.ContainsFunc(s.Members, func(m Member) bool { return m.Name == string(sent.name) }) {
+			unknown = append(unknown, normalizeName(string(sent.name)))
 		}
 	}
 	if unknown == nil {
 		return nil
 	}
 	for _, m := range s.Members {
-		if _, present := members[m.Name]; present {
+		if request.find(m.Name) != nil {
 			continue
 		}
 		normalized := normalizeName(m.Name)
@@ -239,10 +240,10 @@ func optional[Q any, T form.Value](name string, means Meaning, field func(*Q) *T
 }
 
 // outputMember binds a member of an answer to its value in the operation's result type
-// R: a string, an int64 or fields. The member is left out if value returns false.
+// R. The member is left out if value returns false.
 type outputMember[R any] struct {
 	Result
-	value func(R) (any, bool)
+	value func(R) (content, bool)
 }
 
 // define returns s with the members of its requests and answers, and with the operation
@@ -256,10 +257,10 @@ func define[Q, R any](s Service, call func(Operations, context.Context, gateway.
 	for _, m := range result {
 		s.Results = append(s.Results, m.Result)
 	}
-	s.prepare = func(members map[string]any) (run, error) {
+	s.prepare = func(sent members) (run, error) {
 		var q Q
 		for i := range request {
-			value, present, err := request[i].value(members)
+			value, present, err := request[i].value(sent)
 			if err != nil {
 				return nil, err
 			}
@@ -270,7 +271,7 @@ func define[Q, R any](s Service, call func(Operations, context.Context, gateway.
 				return nil, err
 			}
 		}
-		if err := s.checkSpelling(members); err != nil {
+		if err := s.checkSpelling(sent); err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error) {
@@ -281,7 +282,7 @@ func define[Q, R any](s Service, call func(Operations, context.Context, gateway.
 			fields := make([]field, 0, len(result))
 			for _, m := range result {
 				if value, ok := m.value(r); ok {
-					fields = append(fields, field{m.Name, value})
+					fields = append(fields, field{m.Name, m.Kind, value})
 				}
 			}
 			return fields, nil

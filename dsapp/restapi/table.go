@@ -106,7 +106,7 @@ func provisioning() []Service {
 			Operation: gateway.OpServerTime, quota: localCalls, BodyOptional: true,
 		}, Operations.ServerTime, nil, []outputMember[gateway.ServerTimeResult]{{
 			Result{Name: "serverTime", Kind: KindInteger, Meaning: Meaning{"The time in seconds since 1970 in UTC.", "1547556827"}},
-			func(r gateway.ServerTimeResult) (any, bool) { return r.Time, true },
+			func(r gateway.ServerTimeResult) (content, bool) { return content{number: r.Time}, true },
 		}}),
 	}
 }
@@ -174,15 +174,15 @@ func generateActivationData(s Service, identifierName string) Service {
 				sealedObject("activationCode", Meaning{"The activation code.", ""}, false),
 				sealedObject("eventReactivationCounter", Meaning{"The event reactivation counter. Missing if the licence has none.", ""}, true),
 			}},
-			func(r gateway.GenerateActivationDataResult) (any, bool) {
+			func(r gateway.GenerateActivationDataResult) (content, bool) {
 				if r.ActivationCode == nil {
-					return nil, false
+					return content{}, false
 				}
-				items := []field{{"activationCode", sealedFields(r.ActivationCode)}}
+				items := []field{objectField("activationCode", sealedFields(r.ActivationCode))}
 				if r.EventReactivationCounter != nil {
-					items = append(items, field{"eventReactivationCounter", sealedFields(r.EventReactivationCounter)})
+					items = append(items, objectField("eventReactivationCounter", sealedFields(r.EventReactivationCounter)))
 				}
-				return items, true
+				return content{fields: items}, true
 			},
 		},
 	})
@@ -297,33 +297,35 @@ func authenticated() []outputMember[gateway.AuthenticatedResult] {
 		stringMember("orgUnit", Meaning{"The organisational unit of the user; empty if there is none.", ""}, func(r gateway.AuthenticatedResult) string { return r.OrgUnit }),
 		{
 			Result{Name: "serialNo", Kind: KindString, Optional: true, Meaning: Meaning{"The serial number of the device. Missing if no device was used.", "VDS1000120-1"}},
-			func(r gateway.AuthenticatedResult) (any, bool) { return r.SerialNumber, r.SerialNumber != "" },
+			func(r gateway.AuthenticatedResult) (content, bool) {
+				return content{text: r.SerialNumber}, r.SerialNumber != ""
+			},
 		},
 	}
 }
 
 func stringMember[R any](name string, means Meaning, value func(R) string) outputMember[R] {
-	return outputMember[R]{Result{Name: name, Kind: KindString, Meaning: means}, func(r R) (any, bool) { return value(r), true }}
+	return outputMember[R]{Result{Name: name, Kind: KindString, Meaning: means}, func(r R) (content, bool) { return content{text: value(r)}, true }}
 }
 
 // timestamp returns a member with a time in RFC 3339 form, rounded down to the second. It
 // is absent if the time is zero.
 func timestamp[R any](name string, means Meaning, value func(R) time.Time) outputMember[R] {
-	return outputMember[R]{Result{Name: name, Kind: KindTime, Optional: true, Meaning: means}, func(r R) (any, bool) {
+	return outputMember[R]{Result{Name: name, Kind: KindTime, Optional: true, Meaning: means}, func(r R) (content, bool) {
 		at := value(r)
-		return at.UTC().Format(time.RFC3339), !at.IsZero()
+		return content{text: at.UTC().Format(time.RFC3339)}, !at.IsZero()
 	}}
 }
 
 // sealedMember returns a member with one part of a sealed item. It is absent if the item
 // is nil.
 func sealedMember[R any](name string, means Meaning, item func(R) *form.Sealed, part func(*form.Sealed) string) outputMember[R] {
-	return outputMember[R]{Result{Name: name, Kind: KindString, Optional: true, Meaning: means}, func(r R) (any, bool) {
+	return outputMember[R]{Result{Name: name, Kind: KindString, Optional: true, Meaning: means}, func(r R) (content, bool) {
 		s := item(r)
 		if s == nil {
-			return nil, false
+			return content{}, false
 		}
-		return part(s), true
+		return content{text: part(s)}, true
 	}}
 }
 
@@ -336,5 +338,5 @@ func sealedObject(name string, means Meaning, optional bool) Result {
 }
 
 func sealedFields(s *form.Sealed) []field {
-	return []field{{"data", s.Data}, {"encryptedCounter", s.Counter}, {"mac", s.MAC}}
+	return []field{textField("data", s.Data), textField("encryptedCounter", s.Counter), textField("mac", s.MAC)}
 }

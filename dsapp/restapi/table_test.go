@@ -1,8 +1,8 @@
 package restapi
 
 import (
+	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -155,6 +155,16 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// with returns the members with another value of one of them.
+func (m members) with(name, value string) members {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	others := slices.DeleteFunc(slices.Clone(m), func(other member) bool { return string(other.name) == name })
+	return append(others, member{[]byte(name), text})
+}
+
 // A member is accepted exactly if it has its documented form: every number of
 // characters around its limits, of every alphabet.
 func TestFormsOfMembers(t *testing.T) {
@@ -170,18 +180,14 @@ func TestFormsOfMembers(t *testing.T) {
 			for _, unit := range units {
 				for _, n := range lengths {
 					for _, value := range []string{strings.Repeat(unit, max(n, 0)), strings.Repeat("0", max(n-1, 0)) + unit} {
-						changed := maps.Clone(members)
-						changed[name] = value
-						if _, err := s.prepare(changed); (err == nil) != o.fits(value) {
+						if _, err := s.prepare(members.with(name, value)); (err == nil) != o.fits(value) {
 							t.Errorf("%s: %s of %d characters, %.20q: error %v", s.Path, name, n, value, err)
 						}
 					}
 				}
 			}
-			changed := maps.Clone(members)
 			for _, value := range []string{"mdl", "standard", "Standard"} {
-				changed[name] = value
-				if _, err := s.prepare(changed); (err == nil) != o.fits(value) {
+				if _, err := s.prepare(members.with(name, value)); (err == nil) != o.fits(value) {
 					t.Errorf("%s: %s %q: error %v", s.Path, name, value, err)
 				}
 			}

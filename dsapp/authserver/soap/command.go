@@ -134,27 +134,26 @@ func (r *Row) String() string {
 
 func (r *Row) typed() bool { return r.attributeSet == "" }
 
-// inputName returns the full name of a field, or the empty string if the field is not to be
-// sent.
-func (r *Row) inputName(f *field, a *Attributes) string {
+// inputName returns the name of a field, or the empty string if the field is not to be sent.
+func (f *field) inputName(a *Attributes) string {
 	if f.configuredName != nil {
 		return f.configuredName(a)
 	}
-	return r.prefix + f.name
+	return f.name
 }
 
-// outputName returns the full name of an output.
-func (r *Row) outputName(o *output, a *Attributes) string {
+// outputName returns the name of an output.
+func (o *output) outputName(a *Attributes) string {
 	if o.configuredName != nil {
 		return o.configuredName(a)
 	}
-	return r.prefix + o.name
+	return o.name
 }
 
 // field is one value of a request.
 type field struct {
-	// name is the name of the attribute without its prefix, or the path of the element
-	// below the operation element.
+	// name is the name of the attribute, which define begins with the prefix of the row,
+	// or the path of the element below the operation element.
 	name string
 	// configuredName returns the name of an attribute that Attributes configures; nil for
 	// others. The field is not sent if the name is empty.
@@ -177,8 +176,8 @@ const (
 
 // output is one value of an answer.
 type output struct {
-	// name is the name of the attribute without its prefix, or the path of the element
-	// below result. Case does not matter in a path.
+	// name is the name of the attribute, which define begins with the prefix of the row,
+	// or the path of the element below result. Case does not matter in a path.
 	name string
 	// configuredName returns the name of an attribute that Attributes configures; nil for
 	// others.
@@ -256,10 +255,12 @@ func define[Q, A any](r Row, request []boundField[Q], answer []boundOutput[A]) C
 		if b.value != nil {
 			b.valueIn = func(request any) string { return b.value(request.(*Q)) }
 		}
+		b.name = r.prefix + b.name
 		r.fields = append(r.fields, b.field)
 	}
 	for _, b := range answer {
 		b.placeIn = func(answer any) *string { return b.place(answer.(*A)) }
+		b.name = r.prefix + b.name
 		r.outputs = append(r.outputs, b.output)
 	}
 	return Command[Q, A]{&r}

@@ -41,7 +41,7 @@ func (c Call) Decode(r io.Reader, d *Dialect) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.applyRefusalOutput(got)
+	c.applyRefusalOutput(&got)
 	if len(got.stack) > 0 {
 		redactor := c.redactor()
 		for i := range got.stack {
@@ -66,30 +66,37 @@ type answer struct {
 
 type item struct{ name, value string }
 
+// add adds an item. There is room at once for those of most answers.
+func (a *answer) add(it item) {
+	if a.items == nil {
+		a.items = make([]item, 0, 8)
+	}
+	a.items = append(a.items, it)
+}
+
 // decode reads the answer to an operation.
-func decode(r io.Reader, operation string) (*answer, error) {
+func decode(r io.Reader, operation string) (a answer, err error) {
 	t, err := parse(r)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	defer t.release()
 	content, err := t.content()
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	switch content.name() {
 	case "Fault":
-		return nil, content.fault()
+		return answer{}, content.fault()
 	case operation + "Response", operation + "Respond":
 	default:
-		return nil, errors.New("answer of another operation")
+		return answer{}, errors.New("answer of another operation")
 	}
-	a := &answer{}
 	if err := content.each(a.part); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	if a.codes == (ResultCodes{}) {
-		return nil, errors.New("answer without resultCodes")
+		return answer{}, errors.New("answer without resultCodes")
 	}
 	return a, nil
 }
@@ -213,7 +220,7 @@ func (a *answer) attributes(e node) error {
 	if values > 1 {
 		return errors.New("attribute with several values")
 	}
-	a.items = append(a.items, it)
+	a.add(it)
 	return nil
 }
 
@@ -225,7 +232,7 @@ func (a *answer) member(e node, path string) error {
 		return errors.New("element with a name that is too long")
 	}
 	if !e.element().children {
-		a.items = append(a.items, item{path, e.element().text})
+		a.add(item{path, e.element().text})
 		return nil
 	}
 	return e.each(func(below node) error { return a.member(below, path+"/"+below.name()) })

@@ -75,7 +75,7 @@ func (c Call) writeAttributes(w *bytes.Buffer, d *Dialect) error {
 	openTag(w, c.attributeSet)
 	for i := range c.fields {
 		f := &c.fields[i]
-		name := c.inputName(f, &d.Attributes)
+		name := f.inputName(&d.Attributes)
 		if name == "" {
 			continue
 		}

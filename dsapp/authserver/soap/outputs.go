@@ -23,7 +23,7 @@ var loginRefusedCodes = FailureCodes("STAT_INVCREDENTIALS", 1000)
 func (c Call) fill(items []item, a *Attributes) (guessed string, err error) {
 	for i := range c.outputs {
 		o := &c.outputs[i]
-		name := c.outputName(o, a)
+		name := o.outputName(a)
 		value, found, err := c.find(items, name)
 		if err != nil {
 			return "", err
@@ -116,12 +116,12 @@ func (r *Row) guess(items []item, a *Attributes) string {
 // knows reports whether the command has a field or output with that name.
 func (r *Row) knows(name string, a *Attributes) bool {
 	for i := range r.fields {
-		if r.inputName(&r.fields[i], a) == name {
+		if r.fields[i].inputName(a) == name {
 			return true
 		}
 	}
 	for i := range r.outputs {
-		if r.outputName(&r.outputs[i], a) == name {
+		if r.outputs[i].outputName(a) == name {
 			return true
 		}
 	}

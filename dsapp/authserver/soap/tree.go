@@ -23,6 +23,7 @@ const (
 
 // tree is a document. Its memory is used again after release.
 type tree struct {
+	reader   io.LimitedReader
 	buffer   bytes.Buffer
 	elements []element // in document order
 }
@@ -56,7 +57,8 @@ func parse(r io.Reader) (*tree, error) {
 }
 
 func (t *tree) read(r io.Reader) error {
-	if _, err := t.buffer.ReadFrom(io.LimitReader(r, maxAnswer+1)); err != nil {
+	t.reader = io.LimitedReader{R: r, N: maxAnswer + 1}
+	if _, err := t.buffer.ReadFrom(&t.reader); err != nil {
 		return &ReadError{err}
 	}
 	if t.buffer.Len() > maxAnswer {
@@ -70,6 +72,7 @@ func (t *tree) read(r io.Reader) error {
 
 // release ends the use of the tree. The texts of its elements remain valid.
 func (t *tree) release() {
+	t.reader.R = nil
 	content := t.buffer.Bytes()
 	clear(content) // it may contain an activation message
 	clear(t.elements)

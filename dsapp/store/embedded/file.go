@@ -78,7 +78,7 @@ func openFile(path string) (*bolt.DB, *os.File, Contents, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, nil, Contents{}, err
 	}
-	size, err := verify(path, lockTimeout, false, found.visit)
+	size, err := verify(path, lockTimeout, found.visit)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
 		return nil, nil, Contents{}, err

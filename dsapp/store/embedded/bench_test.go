@@ -185,10 +185,19 @@ func (c *crowd) expiry(b *testing.B) {
 	for b.Loop() {
 		c.paced(b, time.Second)
 		c.paced(b, phase).report(b, "normal")
+		before, _, err := c.Usage()
+		if err != nil {
+			b.Fatal(err)
+		}
 		c.late.Add(int64(2 * time.Hour))
 		for i := range 4 {
 			c.paced(b, phase).report(b, "expiry"+strconv.Itoa(i))
 		}
+		after, _, err := c.Usage()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(before-after), "removed")
 		if err := c.Close(); err != nil {
 			b.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"math"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -16,8 +17,11 @@ func (o Options) WithoutSweeps() Options {
 	return o
 }
 
-// Sweep removes everything that has expired.
-func (s *Store) Sweep() error { return s.sweep() }
+// Sweep removes everything that has expired while its pages are needed.
+func (s *Store) Sweep() error {
+	s.removal = removal{}
+	return s.sweep(math.MaxInt)
+}
 
 // DB returns the database.
 func (s *Store) DB() *bolt.DB { return s.db }
@@ -29,7 +33,7 @@ func (s *Store) Fill(n int, name func() string, r activation.Record, owner []byt
 	defer func() { s.db.NoSync = false }()
 	for n > 0 {
 		// The last transactions are small, so that they leave few free pages, as calls do.
-		batch := min(n, max(128, min(10_000, n/10)))
+		batch := min(n, max(32, min(10_000, n/10)))
 		err := s.db.Update(func(tx *bolt.Tx) error {
 			t := &transaction{tx: tx, maxSimulated: s.maxSimulated}
 			for range batch {

@@ -673,6 +673,48 @@ func BenchmarkTakeSettle(b *testing.B) {
 	storetest.Benchmark(b, open(b, temporary(b), embedded.Options{}))
 }
 
+// When many records end at once, no call writes more than twice the pages that it writes otherwise,
+// and all calls together hardly more, until enough pages are free.
+func TestMassExpiryCost(t *testing.T) {
+	t.Parallel()
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	n := 0
+	name := func() string { n++; return fmt.Sprintf("%016X", uint64(n)*0x9E3779B97F4A7C15) }
+	r := record("", 1)
+	r.Data, r.Lifetime = make([]byte, 2000), time.Hour
+	for records := 5000; records > 0; records = 32 {
+		if err := s.Fill(records, name, r, []byte("owner")); err != nil {
+			t.Fatal(err)
+		}
+		if s.DB().Stats().FreePageN < 500 {
+			break
+		}
+	}
+	s.DB().NoSync = true
+	calls := func(n int) (mean, most int64) {
+		t.Helper()
+		for range n {
+			before := s.DB().Stats()
+			mustClaim(t, s, claim(name(), 1), name(), time.Hour)
+			after := s.DB().Stats()
+			written := after.TxStats.GetWrite() - before.TxStats.GetWrite()
+			mean, most = mean+written, max(most, written)
+		}
+		return mean / int64(n), most
+	}
+	mean, most := calls(200)
+	now.Advance(2 * time.Hour)
+	free := s.DB().Stats().FreePageN
+	meanAfter, mostAfter := calls(200)
+	if s.DB().Stats().FreePageN < free+300 {
+		t.Errorf("%d free pages, then %d", free, s.DB().Stats().FreePageN)
+	}
+	if meanAfter > mean*5/4 || mostAfter > 2*most {
+		t.Errorf("%d and at most %d pages before, %d and at most %d after", mean, most, meanAfter, mostAfter)
+	}
+}
+
 // When many records end at once, the list of free pages stays short, because every transaction
 // writes it. What lies in the file counts as removed, and later records use its pages instead of new
 // ones.

@@ -3,6 +3,7 @@ package embedded
 import (
 	"bytes"
 	"encoding/binary"
+	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
@@ -15,6 +16,9 @@ const (
 	// indexed is how many keys of an index a step removes at most. scattered is the same for an
 	// index whose keys have a value each on a page of its own.
 	indexed, scattered = 32, 4
+	// partsMargin is how long parts stay after their time. A call that took the time a moment ago,
+	// or a clock that is set back a little, must not find an entry without its parts.
+	partsMargin = time.Minute
 )
 
 // removal is how far the removal of what has ended has come. Only the goroutine of the write
@@ -55,15 +59,16 @@ var scans = []struct {
 var indexes = []struct {
 	bucket string
 	limit  int
+	margin time.Duration
 	// kept reports whether a key must stay for now.
 	kept   func(t *transaction, value []byte) bool
 	remove func(t *transaction, index []byte) error
 }{
-	{bucketSealed, indexed, nil, (*transaction).removeParts},
-	{bucketSimulated, scattered, nil, func(t *transaction, index []byte) error { return t.dropEntry(bucketSimulated, index) }},
-	{bucketRemovals, scattered, nil, func(t *transaction, index []byte) error { return t.dropEntry(bucketRemovals, index) }},
-	{bucketEnds, indexed, (*transaction).listed, (*transaction).removeEnd},
-	{bucketRepeatEnds, indexed, nil, (*transaction).removeRepeatEnd},
+	{bucketSealed, indexed, partsMargin, nil, (*transaction).removeParts},
+	{bucketSimulated, scattered, 0, nil, func(t *transaction, index []byte) error { return t.dropEntry(bucketSimulated, index) }},
+	{bucketRemovals, scattered, 0, nil, func(t *transaction, index []byte) error { return t.dropEntry(bucketRemovals, index) }},
+	{bucketEnds, indexed, 0, (*transaction).listed, (*transaction).removeEnd},
+	{bucketRepeatEnds, indexed, 0, nil, (*transaction).removeRepeatEnd},
 }
 
 // expire removes some of what has ended, if its pages are needed.
@@ -135,7 +140,7 @@ func (t *transaction) removeFirst() error {
 	var first []byte
 	for i, x := range indexes {
 		k, v := bucket(t.tx, x.bucket).Cursor().First()
-		if t.due(k) && (first == nil || bytes.Compare(k, first) < 0) && (x.kept == nil || !x.kept(t, v)) {
+		if t.due(k, x.margin) && (first == nil || bytes.Compare(k, first) < 0) && (x.kept == nil || !x.kept(t, v)) {
 			next, first = i, k
 		}
 	}
@@ -145,7 +150,7 @@ func (t *transaction) removeFirst() error {
 	x := indexes[next]
 	var due [][]byte
 	c := bucket(t.tx, x.bucket).Cursor()
-	for k, v := c.First(); t.due(k) && len(due) < x.limit && (x.kept == nil || !x.kept(t, v)); k, v = c.Next() {
+	for k, v := c.First(); t.due(k, x.margin) && len(due) < x.limit && (x.kept == nil || !x.kept(t, v)); k, v = c.Next() {
 		due = append(due, bytes.Clone(k))
 	}
 	for _, index := range due {
@@ -156,9 +161,9 @@ func (t *transaction) removeFirst() error {
 	return nil
 }
 
-// due reports whether the time of an index key has come.
-func (t *transaction) due(index []byte) bool {
-	return len(index) >= indexPrefix && int64(binary.BigEndian.Uint64(index)) <= t.now.UnixNano()
+// due reports whether the time of an index key came so long ago.
+func (t *transaction) due(index []byte, margin time.Duration) bool {
+	return len(index) >= indexPrefix && int64(binary.BigEndian.Uint64(index)) <= t.now.Add(-margin).UnixNano()
 }
 
 func (t *transaction) entryEnded(_, value []byte) bool {
@@ -221,7 +226,7 @@ func (t *transaction) pendingEnded(key, _ []byte) bool {
 		return false
 	}
 	r.take(int(binary.BigEndian.Uint16(n)))
-	return t.due(r.rest)
+	return t.due(r.rest, 0)
 }
 
 func (t *transaction) repeatEnded(_, value []byte) bool {

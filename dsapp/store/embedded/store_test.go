@@ -224,6 +224,34 @@ func TestLifetimes(t *testing.T) {
 		}
 	}
 	entries(t, s, 2, 0)
+	now.Advance(time.Minute)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	entries(t, s, 0, 0)
+}
+
+// The parts of a record that has ended stay for some time: a call that began before, and a clock that
+// is set back a little, find no damaged record.
+func TestPartsStay(t *testing.T) {
+	t.Parallel()
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	create(t, s, record("id-1", 1))
+	now.Advance(record("", 1).Lifetime)
+	for range 8 {
+		if _, _, err := s.Settle(t.Context(), "nobody", activation.Settlement{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := count(t, s, "sealed"); got != 1 {
+		t.Errorf("the parts of %d records", got)
+	}
+	now.Advance(-time.Second)
+	if _, _, err := s.Load(t.Context(), "id-1"); err != nil {
+		t.Error(err)
+	}
+	now.Advance(time.Hour)
 	if err := s.Sweep(); err != nil {
 		t.Fatal(err)
 	}

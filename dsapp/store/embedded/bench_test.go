@@ -23,6 +23,9 @@ import (
 // lie in the file beside those of the flows. A million needs 6 GB of disk and some minutes.
 const benchRecords = "DSAPP_BENCH_RECORDS"
 
+// ownerSize is the size of the sealed owner of a request.
+const ownerSize = 110
+
 // crowd is a store with many registrations and claims.
 type crowd struct {
 	*embedded.Store
@@ -42,25 +45,9 @@ func newCrowd(b *testing.B) *crowd {
 	}
 	c := &crowd{path: filepath.Join(b.TempDir(), "dsapp.db")}
 	c.open(b)
-	// What is stored now need not survive a power failure.
-	c.DB().NoSync = true
-	defer func() { c.DB().NoSync = false }()
-	var wg sync.WaitGroup
-	left := atomic.Int64{}
-	left.Store(int64(n))
-	for range 256 {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				if err := c.register(c.name(), time.Hour); err != nil {
-					b.Error(err)
-				}
-				if err := c.claim(c.name(), time.Hour); err != nil {
-					b.Error(err)
-				}
-			}
-		})
+	if err := c.Fill(n, c.name, c.record(""), make([]byte, ownerSize)); err != nil {
+		b.Fatal(err)
 	}
-	wg.Wait()
 	return c
 }
 
@@ -81,23 +68,29 @@ func (c *crowd) name() string {
 	return fmt.Sprintf("%016X", uint64(c.next.Add(1))*0x9E3779B97F4A7C15)
 }
 
-// register stores a registration with the sizes of a real one: an Activation Message 1 has
-// about 2 kB.
-func (c *crowd) register(name string, lifetime time.Duration) error {
-	_, created, err := c.Create(context.Background(), activation.Record{
-		Identifier: name, Generation: activation.Generation([]byte(name)), Kind: activation.KindMDL, Lifetime: lifetime,
+// record returns a registration with the sizes of a real one: an Activation Message 1 has about
+// 2 kB.
+func (c *crowd) record(name string) activation.Record {
+	r := activation.Record{
+		Identifier: name, Kind: activation.KindMDL, Lifetime: time.Hour,
 		Facts: make([]byte, 110), Verifier: make([]byte, 330), Data: make([]byte, dataSize),
-	}, activation.Generation{})
+	}
+	copy(r.Generation[:], name)
+	return r
+}
+
+func (c *crowd) register(name string) error {
+	_, created, err := c.Create(context.Background(), c.record(name), activation.Generation{})
 	if err == nil && !created {
 		err = fmt.Errorf("%s exists", name)
 	}
 	return err
 }
 
-func (c *crowd) claim(name string, lifetime time.Duration) error {
+func (c *crowd) claim(name string) error {
 	_, err := c.Claim(context.Background(), ownership.Signature, ownership.Claim{
-		Key: name, Token: ownership.Token([]byte(name)), Owner: make([]byte, 110),
-	}, "VDS"+name, lifetime)
+		Key: name, Token: ownership.Token([]byte(name)), Owner: make([]byte, ownerSize),
+	}, "VDS"+name, time.Hour)
 	return err
 }
 
@@ -124,7 +117,7 @@ func (c *crowd) sign() error {
 func (c *crowd) activate() error {
 	ctx, name := context.Background(), c.name()
 	g, token := activation.Generation([]byte(name)), activation.Token([]byte(name))
-	if err := c.register(name, time.Hour); err != nil {
+	if err := c.register(name); err != nil {
 		return err
 	}
 	if _, _, err := c.Load(ctx, name); err != nil {
@@ -148,26 +141,34 @@ func (c *crowd) activate() error {
 	return c.Remove(ctx, name, g)
 }
 
-// BenchmarkFlow measures the store's part of a signature and of an activation, beside the
-// number of records that benchRecords says.
-func BenchmarkFlow(b *testing.B) {
+// BenchmarkRecords measures a store beside the number of records that benchRecords says: the
+// store's part of a signature and of an activation, opening the file, and flows at a fixed rate
+// before all other records end, for some time after it and at the end of that time. The last one
+// takes the time of its phases: use it with -benchtime=1x.
+func BenchmarkRecords(b *testing.B) {
 	c := newCrowd(b)
-	for name, flow := range map[string]func() error{"sign": c.sign, "activate": c.activate} {
-		b.Run(name, func(b *testing.B) {
-			before := cpu()
-			for b.Loop() {
-				if err := flow(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(cpu()-before)/1e3/float64(b.N), "cpu-µs/op")
-		})
-	}
+	b.Run("sign", func(b *testing.B) { c.flow(b, c.sign) })
+	b.Run("activate", func(b *testing.B) { c.flow(b, c.activate) })
+	b.Run("open", c.reopen)
+	b.Run("expiry", c.expiry)
 }
 
-// BenchmarkOpen measures opening a file with the number of records that benchRecords says.
-func BenchmarkOpen(b *testing.B) {
-	c := newCrowd(b)
+// flow measures a flow.
+func (c *crowd) flow(b *testing.B, flow func() error) {
+	before, used := c.DB().Stats(), cpu()
+	for b.Loop() {
+		if err := flow(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpu()-used)/1e3/float64(b.N), "cpu-µs/op")
+	changed := c.DB().Stats()
+	changed = changed.Sub(&before)
+	b.ReportMetric(float64(changed.TxStats.GetWrite())/float64(b.N), "writes/op")
+}
+
+// reopen measures opening the file.
+func (c *crowd) reopen(b *testing.B) {
 	_, size, err := c.Usage()
 	if err != nil {
 		b.Fatal(err)
@@ -183,22 +184,28 @@ func BenchmarkOpen(b *testing.B) {
 	b.ReportMetric(float64(size)/(1<<20), "MiB")
 }
 
-// BenchmarkMassExpiry measures flows at a fixed rate before all other records end, for some
-// time after it, and at the end of that time. benchRecords says how many end. It takes the
-// time of its phases: use it with -benchtime=1x.
-func BenchmarkMassExpiry(b *testing.B) {
+// expiry measures flows before and after the records end.
+func (c *crowd) expiry(b *testing.B) {
 	phase, err := time.ParseDuration(cmp.Or(os.Getenv("DSAPP_BENCH_PHASE"), "2s"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		c := newCrowd(b)
 		c.paced(b, time.Second)
 		c.paced(b, phase).report(b, "normal")
+		before, _, err := c.Usage()
+		if err != nil {
+			b.Fatal(err)
+		}
 		c.late.Add(int64(2 * time.Hour))
 		for i := range 4 {
 			c.paced(b, phase).report(b, "expiry"+strconv.Itoa(i))
 		}
+		after, _, err := c.Usage()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(before-after), "removed")
 		if err := c.Close(); err != nil {
 			b.Fatal(err)
 		}

@@ -61,7 +61,7 @@ func Check(path string) (Contents, error) {
 	var format []byte
 	var empty atomic.Bool
 	empty.Store(true)
-	size, err := verify(path, time.Nanosecond, true, func(bucket string, key, value []byte) {
+	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
 		empty.Store(false)
 		if key == nil {
 			return
@@ -106,7 +106,7 @@ func Check(path string) (Contents, error) {
 
 // verify reads the whole file at path and returns its size. It calls visit as walkFile does, and
 // waits up to the given time for another process that has the file open for writing.
-func verify(path string, wait time.Duration, values bool, visit visitor) (size int64, err error) {
+func verify(path string, wait time.Duration, visit visitor) (size int64, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return 0, err
@@ -125,7 +125,7 @@ func verify(path string, wait time.Duration, values bool, visit visitor) (size i
 		if info, err = file.Stat(); err != nil {
 			return err
 		}
-		return walkFile(file, values, visit)
+		return walkFile(file, visit)
 	})
 	if err != nil {
 		return 0, err

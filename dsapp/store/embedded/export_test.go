@@ -2,9 +2,13 @@ package embedded
 
 import (
 	"context"
+	"math"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
 // WithoutSweeps returns the options of a Store that sweeps only when it is told to.
@@ -13,11 +17,49 @@ func (o Options) WithoutSweeps() Options {
 	return o
 }
 
-// Sweep removes everything that has expired.
-func (s *Store) Sweep() error { return s.sweep() }
+// Sweep removes everything that has expired while its pages are needed.
+func (s *Store) Sweep() error {
+	s.removal = removal{}
+	return s.sweep(math.MaxInt)
+}
 
 // DB returns the database.
 func (s *Store) DB() *bolt.DB { return s.db }
+
+// Fill stores n registrations like r and n claims with that owner, in few transactions, and writes
+// them to disk.
+func (s *Store) Fill(n int, name func() string, r activation.Record, owner []byte) error {
+	s.db.NoSync = true
+	defer func() { s.db.NoSync = false }()
+	for n > 0 {
+		// The last transactions are small, so that they leave few free pages, as calls do.
+		batch := min(n, max(32, min(10_000, n/10)))
+		err := s.db.Update(func(tx *bolt.Tx) error {
+			t := &transaction{tx: tx, maxSimulated: s.maxSimulated}
+			for range batch {
+				t.now = s.now()
+				id, ends := name(), t.now.Add(r.Lifetime).UnixNano()
+				e := &entry{kind: r.Kind, expires: ends, parts: parts{facts: r.Facts, verifier: r.Verifier, data: r.Data}}
+				copy(e.generation[:], id)
+				if err := t.put(id, e); err != nil {
+					return err
+				}
+				id = name()
+				c := &claim{token: ownership.Token([]byte(id)), ends: ends, serialNumber: "VDS" + id, owner: owner}
+				if err := t.putClaim(claimKey(ownership.Signature, id), deviceKey(ownership.Signature, c.serialNumber), id, c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		s.registrations.Add(int64(batch))
+		n -= batch
+	}
+	return s.db.Sync()
+}
 
 // Handshakes returns the number of handshakes in memory.
 func (s *Store) Handshakes() int {

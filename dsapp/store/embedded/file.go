@@ -80,7 +80,7 @@ func openFile(path string) (*bolt.DB, *os.File, Contents, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, nil, Contents{}, err
 	}
-	size, err := verify(path, lockTimeout, false, found.visit)
+	size, err := verify(path, lockTimeout, found.visit)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
 		return nil, nil, Contents{}, err
@@ -192,6 +192,7 @@ type transaction struct {
 	registrations int
 	// needsPages says that the pages of what has ended are needed: see Store.needsPages.
 	needsPages bool
+	removal    *removal
 }
 
 // entry returns the entry of identifier, or nil if there is none.
@@ -331,47 +332,6 @@ func (t *transaction) dropEntry(name string, index []byte) error {
 		}
 	}
 	return bucket(t.tx, name).Delete(index)
-}
-
-// expire removes up to limit entries, claims and kept outcomes that have expired, if their pages
-// are needed, and reports whether there may be more.
-func (t *transaction) expire(limit int) (bool, error) {
-	if !t.needsPages {
-		return false, nil
-	}
-	var more bool
-	for _, name := range []string{bucketSealed, bucketSimulated, bucketRemovals, bucketEnds, bucketRepeatEnds} {
-		due := t.due(name, limit)
-		for _, index := range due {
-			var err error
-			switch name {
-			case bucketEnds:
-				err = t.dropClaim(index)
-			case bucketRepeatEnds:
-				err = t.dropRepeat(index)
-			default:
-				err = t.dropEntry(name, index)
-			}
-			if err != nil {
-				return false, err
-			}
-		}
-		more = more || len(due) == limit
-	}
-	return more, nil
-}
-
-// due returns up to limit keys of an index whose time has come.
-func (t *transaction) due(index string, limit int) [][]byte {
-	var due [][]byte
-	c := bucket(t.tx, index).Cursor()
-	for k, _ := c.First(); k != nil && len(due) < limit; k, _ = c.Next() {
-		if int64(binary.BigEndian.Uint64(k)) > t.now.UnixNano() {
-			break
-		}
-		due = append(due, bytes.Clone(k))
-	}
-	return due
 }
 
 // setMeta stores a value in bucketMeta.

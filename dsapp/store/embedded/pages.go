@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,8 +18,7 @@ import (
 
 // bbolt does not check the pages of its file. On a damaged page it panics, possibly in a
 // goroutine of its own, reads memory that is not mapped, or loops forever. The code in this
-// file reads a file without bbolt and without mapping it, each page once, and checks
-// everything that bbolt relies on.
+// file reads a file without bbolt, each page once, and checks everything that bbolt relies on.
 
 // FileError is the error for a file that cannot be used. Its text says why, and what to do.
 type FileError struct{ text string }
@@ -142,18 +142,13 @@ func metaAt(file *os.File, offset int64) (meta, error) {
 
 // walker reads the pages of a tree.
 type walker struct {
-	file *os.File
 	meta meta
+	// data is the content of all pages.
+	data []byte
 	// seen says which pages were read or are listed as free. All walkers of a file share it.
 	seen []atomic.Bool
-	// pages has a buffer for each page from the root to the one that is being read.
-	pages [maxDepth][]byte
 	// visit is called as described for walkFile.
 	visit visitor
-	// values says that visit needs the values.
-	values bool
-	// inBucket says that the tree is that of a bucket.
-	inBucket bool
 }
 
 // visitor is called with the name of a bucket and a nil key, and with a key and its value, which are
@@ -162,24 +157,36 @@ type visitor func(bucket string, key, value []byte)
 
 // walkFile reads a whole file and checks everything that bbolt relies on. It returns an error
 // for a file that no Store can have written. It calls visit for every bucket and then for
-// everything in it, for several buckets at the same time. Without values, a value may be nil, and
-// pages that have nothing but parts of values are not read.
-func walkFile(file *os.File, values bool, visit visitor) error {
+// everything in it, for several buckets at the same time. Pages that have nothing but parts of
+// values are not read if visit does not read the values.
+func walkFile(file *os.File, visit visitor) error {
 	m, err := readMeta(file)
 	if err != nil {
 		return err
 	}
-	w := &walker{file: file, meta: m, seen: make([]atomic.Bool, m.pages), visit: visit, values: values}
-	if err := w.readFreeList(); err != nil {
+	// A call of the system for each page would take longer than everything else here.
+	data, unmap, err := mapFile(file, int64(m.pages)*m.pageSize)
+	if err != nil {
 		return err
 	}
+	w := &walker{meta: m, data: data, seen: make([]atomic.Bool, m.pages), visit: visit}
+	return errors.Join(w.readFile(), unmap())
+}
+
+// readFile reads all pages.
+func (w *walker) readFile() error {
 	trees := map[string]uint64{}
-	err = w.readTree(m.root, 0, new(keyOrder), func(e element, _ int) error {
-		root, err := w.readBucket(e)
-		if root != 0 {
-			trees[string(e.key)] = root
+	err := readable(func() error {
+		if err := w.readFreeList(); err != nil {
+			return err
 		}
-		return err
+		return w.readTree(w.meta.root, 0, new(keyOrder), func(e element) error {
+			root, err := w.readBucket(e)
+			if root != 0 {
+				trees[string(e.key)] = root
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return err
@@ -189,17 +196,24 @@ func walkFile(file *os.File, values bool, visit visitor) error {
 	var wg sync.WaitGroup
 	for i, name := range names {
 		wg.Go(func() {
-			defer func() {
-				if cause := recover(); cause != nil {
-					found[i] = damaged("%s", describe(cause))
-				}
-			}()
-			w := &walker{file: file, meta: m, seen: w.seen, visit: visit, values: values, inBucket: true}
-			found[i] = w.readTree(trees[name], 0, new(keyOrder), func(e element, _ int) error { return w.visitElement(name, e) })
+			found[i] = readable(func() error {
+				return w.readTree(trees[name], 0, new(keyOrder), func(e element) error { return w.visitElement(name, e) })
+			})
 		})
 	}
 	wg.Wait()
 	return cmp.Or(found...)
+}
+
+// readable calls read, and returns an error if something cannot be read.
+func readable(read func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = damaged("%s", describe(cause))
+		}
+	}()
+	return read()
 }
 
 // readFreeList marks the free pages. Every Store writes a list of them. Without it, bbolt would
@@ -247,10 +261,9 @@ type page struct {
 	flags uint16
 	count uint16 // number of elements
 	data  []byte // including the header
-	size  int    // of the whole page; data may lack its end
 }
 
-// read reads a page. It is valid until another page is read at the same depth.
+// read returns a page.
 func (w *walker) read(id uint64, depth int) (page, error) {
 	if depth >= maxDepth {
 		return page{}, damaged("page %d is %d pages deep", id, depth)
@@ -258,63 +271,28 @@ func (w *walker) read(id uint64, depth int) (page, error) {
 	if err := w.mark(id); err != nil {
 		return page{}, err
 	}
-	size := w.meta.pageSize
-	if int64(len(w.pages[depth])) < size {
-		w.pages[depth] = make([]byte, size)
-	}
-	offset := int64(id) * size
-	if err := w.readAt(w.pages[depth][:size], offset); err != nil {
-		return page{}, err
-	}
-	p := newPage(w.pages[depth][:size])
+	size := uint64(w.meta.pageSize)
+	data := w.data[id*size:]
+	p := newPage(data[:size])
 	if p.id != id {
 		return page{}, damaged("page %d holds something else", id)
 	}
-	more := binary.NativeEndian.Uint32(p.data[12:])
-	if int64(more) >= maxPage/size {
+	more := uint64(binary.NativeEndian.Uint32(p.data[12:]))
+	if more >= maxPage/size {
 		return page{}, damaged("page %d goes on for %d pages", id, more)
 	}
 	for i := range more {
-		if err := w.mark(id + 1 + uint64(i)); err != nil {
+		if err := w.mark(id + 1 + i); err != nil {
 			return page{}, err
 		}
 	}
-	p.size = int(1+more) * int(size)
-	if wanted := w.wanted(p); wanted > len(p.data) {
-		if len(w.pages[depth]) < wanted {
-			w.pages[depth] = append(w.pages[depth], make([]byte, wanted-len(w.pages[depth]))...)
-		}
-		p.data = w.pages[depth][:wanted]
-		if err := w.readAt(p.data[size:], offset+size); err != nil {
-			return page{}, err
-		}
-	}
+	p.data = data[:(1+more)*size]
 	return p, nil
-}
-
-// wanted returns how many bytes of p are to be read, of which the first page is. If the values are
-// not needed, these are the bytes up to the end of the last key.
-func (w *walker) wanted(p page) int {
-	table := headerSize + int(p.count)*elementSize
-	if w.values || !w.inBucket || p.flags != leafFlag || p.count == 0 || table > len(p.data) {
-		return p.size
-	}
-	last := p.data[table-elementSize : table]
-	e := binary.NativeEndian
-	return min(p.size, table-elementSize+int(e.Uint32(last[4:]))+int(e.Uint32(last[8:])))
-}
-
-func (w *walker) readAt(b []byte, offset int64) error {
-	_, err := w.file.ReadAt(b, offset)
-	if errors.Is(err, io.EOF) {
-		return damaged("shorter than it was a moment ago")
-	}
-	return err
 }
 
 func newPage(data []byte) page {
 	e := binary.NativeEndian
-	return page{id: e.Uint64(data), flags: e.Uint16(data[8:]), count: e.Uint16(data[10:]), data: data, size: len(data)}
+	return page{id: e.Uint64(data), flags: e.Uint16(data[8:]), count: e.Uint16(data[10:]), data: data}
 }
 
 // element is an element of a page: a key with its value in a leaf, or with the number of the
@@ -344,13 +322,11 @@ func (p page) element(i int) (element, error) {
 		position, key, value = uint64(e.Uint32(b[4:])), uint64(e.Uint32(b[8:])), uint64(e.Uint32(b[12:]))
 	}
 	position += uint64(at)
-	if key == 0 || found.flags&^bucketFlag != 0 || position < uint64(table) || position+key+value > uint64(p.size) || position+key > uint64(len(p.data)) {
+	if key == 0 || found.flags&^bucketFlag != 0 || position < uint64(table) || position+key+value > uint64(len(p.data)) {
 		return element{}, damaged("page %d has an element that is none", p.id)
 	}
 	found.key = p.data[position : position+key]
-	if position+key+value <= uint64(len(p.data)) {
-		found.value = p.data[position+key : position+key+value]
-	}
+	found.value = p.data[position+key : position+key+value]
 	return found, nil
 }
 
@@ -367,13 +343,13 @@ type keyOrder struct {
 func (o *keyOrder) next(key []byte, branch bool) bool {
 	c := bytes.Compare(key, o.last)
 	ok := c > 0 || c == 0 && o.lastAllowed
-	o.last, o.lastAllowed = append(o.last[:0], key...), branch
+	o.last, o.lastAllowed = key, branch
 	return ok
 }
 
 // readTree reads the tree whose root is page id and calls leaf with every element of its
 // leaves.
-func (w *walker) readTree(id uint64, depth int, o *keyOrder, leaf func(e element, depth int) error) error {
+func (w *walker) readTree(id uint64, depth int, o *keyOrder, leaf func(e element) error) error {
 	p, err := w.read(id, depth)
 	if err != nil {
 		return err
@@ -386,7 +362,7 @@ func (w *walker) readTree(id uint64, depth int, o *keyOrder, leaf func(e element
 		if branch {
 			return w.readTree(e.child, depth+1, o, leaf)
 		}
-		return leaf(e, depth)
+		return leaf(e)
 	})
 }
 

@@ -15,9 +15,6 @@ const (
 	// maxEvictions is how many simulated records one call removes at most to keep the cap.
 	// It is more than a call adds, so that their number falls after the cap was lowered.
 	maxEvictions = 4
-	// extraExpirations is how many more expired entries, and how many more expired claims,
-	// than it has calls a transaction removes at most.
-	extraExpirations = 4
 )
 
 // errClosed is returned for calls after Close.
@@ -117,7 +114,7 @@ func (s *Store) transact(batch []*call) (err error) {
 			err = s.endPanicked(cause, tx)
 		}
 	}()
-	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated, needsPages: s.needsPages(tx)}
+	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated, needsPages: s.needsPages(tx), removal: &s.removal}
 	full := s.space.maintain(tx.Size(), t.now)
 	for _, c := range batch {
 		if full != nil && !c.reserved {
@@ -133,7 +130,7 @@ func (s *Store) transact(batch []*call) (err error) {
 	if t.changed == 0 {
 		return tx.Rollback()
 	}
-	if _, err := t.expire(len(batch) + extraExpirations); err != nil {
+	if err := t.expire(len(batch)); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	began := s.now()

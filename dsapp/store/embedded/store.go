@@ -27,7 +27,9 @@
 // bbolt writes the list of the free pages with every transaction, and the file never shrinks. What
 // has ended is therefore removed only while there are few free pages: then the list stays short,
 // and what ends later gives its pages to what comes later. Until then it lies in the file and
-// counts as removed, as the free pages do that bbolt does not overwrite either.
+// counts as removed, as the free pages do that bbolt does not overwrite either. The calls that write
+// remove it in small steps, as much as they need, so that the end of a million registrations costs
+// them no more than the end of one. See the type removal.
 //
 // # Atomicity and durability
 //
@@ -70,13 +72,12 @@ const (
 	DefaultMaxSimulated = 10_000
 	// maxIdentifier is the greatest length in bytes of an identifier.
 	maxIdentifier = 1024
-	// sweepInterval is the time between two removals of everything that has expired.
+	// sweepInterval is the time between two sweeps.
 	sweepInterval = time.Second
 	// retryInterval is the time between two attempts to write again after a failure.
 	retryInterval = 30 * time.Second
-	// sweepSize is how many entries, and how many claims, one transaction of a sweep
-	// removes. Calls wait for such a transaction.
-	sweepSize = 32
+	// sweepSteps is how many steps of the removal a sweep makes at most. Calls wait for one.
+	sweepSteps = 4
 	// enoughPages is how many free pages are enough: their list takes two pages.
 	enoughPages = 1000
 )
@@ -116,7 +117,8 @@ type Store struct {
 	registrations atomic.Int64
 	// used is the size of the pages that were ever used, as of the last write transaction. Only
 	// the goroutine of the write transaction uses it.
-	used int64
+	used    int64
+	removal removal
 
 	// damage is the error of all calls once the file is damaged.
 	damage atomic.Pointer[error]
@@ -501,7 +503,7 @@ func (s *Store) sweepRegularly(interval time.Duration) {
 		select {
 		case <-tick.C:
 			// If the file cannot be written, the next call that writes returns the error.
-			_ = s.sweep()
+			_ = s.sweep(sweepSteps)
 		case <-retry.C:
 			s.retryWrite()
 		case <-s.stop:
@@ -510,18 +512,23 @@ func (s *Store) sweepRegularly(interval time.Duration) {
 	}
 }
 
-// sweep removes all handshakes that have expired, and entries and claims while their pages are
-// needed.
-func (s *Store) sweep() error {
+// sweep removes all handshakes that have expired, and makes up to so many steps of the removal
+// while there are pages that are needed. Calls that write make such steps, too.
+func (s *Store) sweep(steps int) error {
 	s.handshakes.sweep(s.now())
-	for {
+	for range steps {
 		more, err := update(context.Background(), s, func(t *transaction) (bool, error) {
-			return t.expire(sweepSize)
+			if !t.needsPages {
+				return false, nil
+			}
+			err := t.step()
+			return !t.removal.done, err
 		})
 		if err != nil || !more {
 			return err
 		}
 	}
+	return nil
 }
 
 // retryWrite tries to write if the last write failed, so that Ready finds out that writes

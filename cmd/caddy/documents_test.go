@@ -199,6 +199,7 @@ var blocks = []documented{
 	},
 
 	{document: "docs/migration.md", heading: "Side by side", language: "caddyfile", by: "TestMigrationSideBySide"},
+	{document: "docs/migration.md", heading: "Side by side", language: "sh", by: "TestMigrationCertificate"},
 	{document: "docs/migration.md", heading: "Moving traffic", language: "caddyfile", by: "TestMigrationByWeight"},
 
 	{document: "docs/protocol.md", heading: "HTTP", because: "a request without a body; TestPhoneActivates sends such"},
@@ -490,7 +491,7 @@ func (r *reader) read(t *testing.T) {
 	}
 	script += mine.Replace(r.after) + "\n"
 
-	ctx, cancel := context.WithTimeout(t.Context(), poll.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*poll.Patience)
 	defer cancel()
 	out := new(output.Buffer)
 	shell := exec.CommandContext(ctx, "bash", "-c", script)

@@ -333,6 +333,16 @@ background() {
 	printf -v "$name" %s $!
 	[ -z "$text" ] || until_seen "$name.log" "$text" "${!name}"
 }
+# ask COMMAND...: requests a login or signature in the background, and waits until the push has arrived.
+ask() {
+	local before=$(pushes)
+	background asking 'waits for the phone' "$@"
+	until [ "$(pushes)" != "$before" ]; do
+		kill -0 "$asking" || { cat asking.log; exit 1; }
+		sleep 0.02
+	done
+}
+pushes() { curl --insecure "https://localhost:$SERVER/pushes"; }
 trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait' EXIT
 sudo() { "$@"; }
 curl() { command curl -sS "$@"; }
@@ -397,7 +407,7 @@ var endless = []struct {
 	start   string
 }{
 	{regexp.MustCompile(`^(\S+=\S+ )?(bin/)?caddy run `), "background gateway 'serving initial configuration' env "},
-	{regexp.MustCompile(`^(bin/)?caddy dsapp sandbox request-`), "background asking 'waits for the phone' "},
+	{regexp.MustCompile(`^(bin/)?caddy dsapp sandbox request-`), "ask "},
 	{regexp.MustCompile(`^(bin/)?caddy dsapp sandbox .*--quiet`), "background quiet '' "},
 	{regexp.MustCompile(`^(bin/)?caddy dsapp sandbox --server-only`), "background server 'Start the gateway' "},
 	{regexp.MustCompile(`^(bin/)?caddy dsapp sandbox\b`), "background sandbox '/pushes$' "},

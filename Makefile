@@ -5,7 +5,7 @@ BIN           ?= bin
 TOOLS         ?= $(BIN)/tools
 GOLANGCI_LINT := v2.15.0
 GREMLINS      := v0.6.0
-CADDY_VERSION := $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
+CADDY_VERSION  = $(shell $(GO) list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
 XCADDY        := v0.4.5
 CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # The flags and build tags of an xcaddy build.
@@ -73,7 +73,7 @@ race: test-tools ## Run all tests under the race detector.
 docs-test: test-tools ## Run the tests of the documents: what they run and cite, and what is generated.
 	@GO=$(GO) .ci/gotest -count=1 . ./internal/configref ./internal/scaling
 	@GO=$(GO) .ci/gotest -count=1 ./caddymodule -run 'Documented|Documents|ExampleOfEvents'
-	@GO=$(GO) .ci/gotest -count=1 ./cmd/caddy -run '^Test(DocumentedBlocks|Example|Migration|Sandbox|CommandsOfServices|MetricsOnASite|RollingRestart)'
+	@GO=$(GO) .ci/gotest -count=1 ./cmd/caddy -run '^Test(Documented|Readers|Example|Migration|Sandbox|CommandsOfServices|MetricsOnASite|RollingRestart|Deployed|Unit|UserAndFiles)'
 
 .PHONY: browser
 browser: $(BROWSER)/node_modules/.package-lock.json ## Install Chromium (apt) and what drives it (npm) if they are missing, and run the tests in it.
@@ -203,7 +203,7 @@ RELEASE   := $(BIN)/release
 # No file has the folder, the time or the machine in it, so that another build of the commit by
 # the same version of Go gives the same bytes.
 .PHONY: release
-release: $(TOOLS)/xcaddy ## Build what is released of the commit that is checked out into bin/release: binaries, checksums, SBOM, licences.
+release: $(TOOLS)/xcaddy ## Build what is released of the commit that is checked out into bin/release: binaries, checksums, SBOM, licences, sources.
 	@rm -rf $(RELEASE) && mkdir -p $(RELEASE)
 	@set -e; commit=$$(git rev-parse HEAD); version=$$($(FROM_HERE) $(GO) list -m -f '{{.Version}}' $(MODULE)@$$commit); \
 	case $$version in *-*) ;; $(VERSION)) ;; *) echo "the tag is $$version, but CHANGELOG.md ends with $(VERSION)" >&2; exit 1;; esac; \
@@ -215,6 +215,7 @@ release: $(TOOLS)/xcaddy ## Build what is released of the commit that is checked
 		$(GO) run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $$version -output $$binary.cdx.json $$binary 2>$(BIN)/release.log || { cat $(BIN)/release.log >&2; exit 1; }; \
 	done; \
 	$(FROM_HERE) $(GO) run ./cmd/licences $(RELEASE)/caddy-dsapp_*_linux_???64 > $(RELEASE)/LICENCES.txt; \
+	git archive --prefix=dsapp-gateway_$$version/ $$commit | gzip -n > $(RELEASE)/dsapp-gateway_$$version.tar.gz; \
 	cp CHANGELOG.md $(RELEASE)/; cd $(RELEASE); sha256sum * > SHA256SUMS; cat SHA256SUMS
 
 # xcaddy and Go build everything again, without the cache of the first build. It takes some minutes.
@@ -238,6 +239,10 @@ container: ## Build the image dsapp-gateway from bin/caddy-xcaddy with buildah o
 	@install -D -m 0755 $(BINARY) $(CONTEXT)/rootfs/usr/bin/caddy
 	@install -D -m 0644 /etc/ssl/certs/ca-certificates.crt $(CONTEXT)/rootfs/etc/ssl/certs/ca-certificates.crt
 	$(BUILDER) -t $(IMAGE) -f deploy/container/Containerfile $(CONTEXT)
+
+.PHONY: container-check
+container-check: container ## Run the image as its user and read only until it is healthy, and stop it (root, buildah).
+	deploy/container/check.sh $(IMAGE)
 
 .PHONY: compose-files
 compose-files: ## Make the keys, certificates and passwords for deploy/compose.

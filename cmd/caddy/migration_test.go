@@ -2,11 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -164,6 +166,25 @@ func TestMigrationSideBySide(t *testing.T) {
 		assert.Equal(t, passed{}, old.take(), path)
 	}
 	g.ActivatedDevice(t)
+}
+
+// The command of the chapter "Side by side" writes the certificate that the old gateway shows, and its
+// fingerprint.
+func TestMigrationCertificate(t *testing.T) {
+	t.Parallel()
+	certs := testbed.Certificates(t)
+	old := startOldGateway(t, certs)
+	dir := t.TempDir()
+	command := strings.NewReplacer("old-gateway.example.com:11080", old.Listener.Addr().String(), "sudo ", "", "/etc/dsapp", dir).
+		Replace(docblocks.Find(t, migration, "Side by side", "sh"))
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Regexp(t, `(?i)^sha256 fingerprint=`, string(out))
+	written, err := os.ReadFile(filepath.Join(dir, "old-gateway.pem"))
+	require.NoError(t, err)
+	block, _ := pem.Decode(written)
+	require.NotNil(t, block, string(written))
+	assert.Equal(t, old.Certificate().Raw, block.Bytes)
 }
 
 // balancer starts the balancer of the chapter "Moving traffic" in front of two gateways.

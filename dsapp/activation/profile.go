@@ -1,8 +1,8 @@
 package activation
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"slices"
 
@@ -18,9 +18,12 @@ import (
 // nobody registered have the same sizes and cost the same work. The Service stores them
 // sealed, with the name of the profile, and clears its copies.
 type Profile interface {
-	// Name has 1 to 32 bytes. Stored values refer to it: a profile with other choices needs
-	// another name.
+	// Name has 1 to 32 bytes. Operators and callers select the profile by it.
 	Name() string
+	// Digest changes with every choice of a profile whose choices can be configured. It is
+	// empty if the name alone says everything. Stored values refer to name and digest, so
+	// that a profile never reads what one with other choices wrote.
+	Digest() []byte
 	// Prepare computes what all exchanges of a process need, and logs what the operator
 	// should know. Without it the first exchange takes longer.
 	Prepare(ctx context.Context, logger *slog.Logger)
@@ -57,14 +60,25 @@ type Profile interface {
 // profiles are the supported profiles. New registrations get the first.
 type profiles []Profile
 
-// nameSize is the size of a profile's name in a sealed value, padded with zeros.
+// nameSize is the size of what names a profile in a sealed value.
 const nameSize = 32
 
-// withName returns a buffer for a value of the profile after the profile's name, and the
+// storedName returns what names the profile in a sealed value: its name, padded with zeros, or
+// if it has a digest the hash of name and digest.
+func storedName(p Profile) (stored [nameSize]byte) {
+	if digest := p.Digest(); len(digest) > 0 {
+		return sha256.Sum256(encodeFields(p.Name(), string(digest)))
+	}
+	copy(stored[:], p.Name())
+	return stored
+}
+
+// withName returns a buffer for a value of the profile after what names the profile, and the
 // part of the buffer for the value.
 func withName(p Profile, size int) (b, value []byte) {
 	b = make([]byte, nameSize+size)
-	copy(b, p.Name())
+	stored := storedName(p)
+	copy(b, stored[:])
 	return b, b[nameSize:]
 }
 
@@ -74,8 +88,7 @@ func (ps profiles) splitName(b []byte) (p Profile, value []byte, ok bool) {
 	if len(b) < nameSize {
 		return nil, nil, false
 	}
-	name := bytes.TrimRight(b[:nameSize], "\x00")
-	i := slices.IndexFunc(ps, func(p Profile) bool { return p.Name() == string(name) })
+	i := slices.IndexFunc(ps, func(p Profile) bool { return storedName(p) == [nameSize]byte(b) })
 	if i < 0 {
 		return nil, nil, false
 	}

@@ -1,7 +1,7 @@
 package caddymodule
 
 import (
-	"cmp"
+	"encoding/json"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,10 +28,11 @@ type Activation struct {
 	Exchange string `json:"exchange,omitempty"`
 
 	// The cryptographic parameters of the exchange, which must be the same in the phones:
-	// group, hash, sizes, and the encryption of activation data. One of
-	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`. Larger groups
-	// need more time on both sides. Default: `rfc5054-2048-sha256`.
-	Profile string `json:"profile,omitempty"`
+	// group, hash, formulas, and the encryption of activation data. One of the texts
+	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`, or a module:
+	// `srp6a` for phones with another SRP library, or one of your own. Larger groups need
+	// more time on both sides. Default: `rfc5054-2048-sha256`.
+	ProfileRaw json.RawMessage `json:"profile,omitempty" caddy:"namespace=dsapp.profiles inline_key=module"`
 
 	// How long a registration can be used. The authentication server has its own time,
 	// after which it forgets a registration: 10 minutes unless it was changed. Change
@@ -85,7 +86,7 @@ type Activation struct {
 	Password Password `json:"password,omitzero"`
 
 	// profile is that of new registrations. It is nil with `relay`.
-	profile *srp.Profile
+	profile activation.Profile
 }
 
 // Password configures generated activation passwords. Shorter passwords from fewer
@@ -103,13 +104,13 @@ type Password struct {
 const profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
 
 // config returns the settings for package activation.
-func (a *Activation) config() (activation.Config, error) {
+func (a *Activation) config(ctx caddy.Context) (activation.Config, error) {
 	if err := a.checkRelay(); err != nil {
 		return activation.Config{}, err
 	}
-	profile, err := srp.LookupProfile(cmp.Or(a.Profile, srp.DefaultProfile))
+	profile, err := a.loadProfile(ctx)
 	if err != nil {
-		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
+		return activation.Config{}, err
 	}
 	if gateway.Exchange(a.Exchange) != gateway.ExchangeRelay {
 		a.profile = profile
@@ -139,7 +140,7 @@ func (a *Activation) checkRelay() error {
 		name string
 		used bool
 	}{
-		{"profile", a.Profile != ""},
+		{"profile", a.ProfileRaw != nil},
 		{"handshake_lifetime", a.HandshakeLifetime != 0},
 		{"max_activations", a.MaxActivations != 0},
 		{"password", a.Password != Password{}},

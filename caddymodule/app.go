@@ -10,6 +10,7 @@
 //   - apikeys.go, activation.go, requests.go, limits.go, cors.go, servers.go: one section of
 //     the options each, with its defaults. servers.go also has what outlives a reload for
 //     each authentication server; transport.go and socket_*.go make its connections.
+//   - profiles.go: the interface of profile modules, and those of the gateway.
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
 //   - health.go: whether the node is ready, drains, and the handler for health checks.
@@ -85,6 +86,8 @@ func init() {
 const (
 	appName        = "dsapp"
 	storeNamespace = "dsapp.stores"
+
+	profileNamespace = "dsapp.profiles"
 )
 
 const (
@@ -238,7 +241,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.audit = &auditLog{logger: ctx.Logger().Named("audit")}
 	a.keyring = &keyringStore{module: a.store, configuredKeys: sealingKeys}
-	activationConfig, err := a.Activation.config()
+	activationConfig, err := a.Activation.config(ctx)
 	if err != nil {
 		return option.In("activation", err)
 	}

@@ -57,7 +57,11 @@ func (liveCollector) Collect(to chan<- prometheus.Metric) {
 		computing, waiting := a.activation.Load()
 		gauge(computingDesc, float64(computing))
 		gauge(waitingDesc, float64(waiting))
-		gauge(exchangeDesc, 1, profile.Name(), profile.Kernel())
+		kernel := ""
+		if named, ok := profile.(interface{ Kernel() string }); ok {
+			kernel = named.Kernel()
+		}
+		gauge(exchangeDesc, 1, profile.Name(), kernel)
 	}
 	for _, in := range a.AuthenticationServers.servers.Instances() {
 		gauge(connectionsDesc, float64(in.InUse), in.Name)

@@ -69,7 +69,7 @@ func formOf(path, name string, optional bool) memberForm {
 	case "derivationCode":
 		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 27}
 	case "clientEphemeralPublicKey":
-		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1026}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 2050}
 	case "clientEvidenceMessage":
 		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
 	case "encryptedNotificationID":

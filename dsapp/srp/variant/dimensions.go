@@ -8,6 +8,8 @@ type Dimension struct {
 	// Word says that the option is one of the choices. Otherwise it is a text or a template,
 	// and the choices are those that are known.
 	Word bool
+	// Text says that the option is a text of any form. All others are templates.
+	Text bool
 	// Choices has the choices, that of the default profile first.
 	Choices [][]string
 
@@ -48,15 +50,15 @@ func (d Dimension) Set(v *Variant, choice []string) {
 // once, so that the choices of all dimensions are the space of known variants. Some of their
 // combinations are refused by Check.
 var Dimensions = []Dimension{
-	{"group", true, groupNames(), text(func(v *Variant) *string { return &v.Group })},
-	{"hash", true, each("sha256", "sha1", "sha384", "sha512"), text(func(v *Variant) *string { return &v.Hash })},
-	{"k", false, [][]string{
+	{"group", true, false, groupNames(), text(func(v *Variant) *string { return &v.Group })},
+	{"hash", true, false, each("sha256", "sha1", "sha384", "sha512"), text(func(v *Variant) *string { return &v.Hash })},
+	{"k", false, false, [][]string{
 		{"N", "g"}, {"N", "g.minimal"}, {"N.signed", "g.signed"},
 	}, template(func(v *Variant) *Template { return &v.Multiplier })},
-	{"inner", false, [][]string{
+	{"inner", false, false, [][]string{
 		{"I", "=:", "P"}, {"I.lower", "=:", "P"}, {"I.upper", "=:", "P"}, {"=:", "P"}, {"P"}, {"I", "P"},
 	}, template(func(v *Variant) *Template { return &v.Inner })},
-	{"x", false, [][]string{
+	{"x", false, false, [][]string{
 		{"s", "inner"},
 		{"s.minimal", "inner"},
 		{"s.signed", "inner"},
@@ -71,19 +73,19 @@ var Dimensions = []Dimension{
 		{"s", "P"},
 		{"H(I)", "H(P)", "s"},
 	}, template(func(v *Variant) *Template { return &v.Exponent })},
-	{"u", false, [][]string{
+	{"u", false, false, [][]string{
 		{"A", "B"}, {"A.minimal", "B.minimal"}, {"A.signed", "B.signed"}, {"A.hex", "B.hex"}, {"A.HEX", "B.HEX"}, {"A.digits", "B.digits"},
 	}, template(func(v *Variant) *Template { return &v.Scrambler })},
-	{"key_function", true, each(KeyHash, KeyNone, KeyMGF1, KeyInterleave), text(func(v *Variant) *string { return &v.KeyFunction })},
-	{"key_input", false, each("S", "S.minimal", "S.signed", "S.hex", "S.HEX", "S.digits"), template(func(v *Variant) *Template { return &v.KeyInput })},
-	{"m1", false, clientEvidence(), template(func(v *Variant) *Template { return &v.ClientEvidence })},
-	{"m2", false, serverEvidence(), template(func(v *Variant) *Template { return &v.ServerEvidence })},
-	{"hex_case", true, each(UpperCase, LowerCase), text(func(v *Variant) *string { return &v.HexCase })},
-	{"key_derivation", true, each(DeriveHKDF, DeriveHash, DeriveNone), text(func(v *Variant) *string { return &v.KeyDerivation })},
-	{"hkdf_salt", true, each(SaltTranscript, SaltSalt, SaltNone), text(func(v *Variant) *string { return &v.HKDFSalt })},
-	{"hkdf_info", false, each("DSAPP-SRP v1 <item> <purpose>", "<item> <purpose>", "<purpose>"), text(func(v *Variant) *string { return &v.HKDFInfo })},
-	{"counter", true, each(CounterFirst, CounterLast, CounterBlock), text(func(v *Variant) *string { return &v.CounterLayout })},
-	{"mac", false, [][]string{{"counter", "data"}, {"data", "counter"}, {"data"}}, template(func(v *Variant) *Template { return &v.MACInput })},
+	{"key_function", true, false, each(KeyHash, KeyNone, KeyMGF1, KeyInterleave), text(func(v *Variant) *string { return &v.KeyFunction })},
+	{"key_input", false, false, each("S", "S.minimal", "S.signed", "S.hex", "S.HEX", "S.digits"), template(func(v *Variant) *Template { return &v.KeyInput })},
+	{"m1", false, false, clientEvidence(), template(func(v *Variant) *Template { return &v.ClientEvidence })},
+	{"m2", false, false, serverEvidence(), template(func(v *Variant) *Template { return &v.ServerEvidence })},
+	{"hex_case", true, false, each(UpperCase, LowerCase), text(func(v *Variant) *string { return &v.HexCase })},
+	{"key_derivation", true, false, each(DeriveHKDF, DeriveHash, DeriveNone), text(func(v *Variant) *string { return &v.KeyDerivation })},
+	{"hkdf_salt", true, false, each(SaltTranscript, SaltSalt, SaltNone), text(func(v *Variant) *string { return &v.HKDFSalt })},
+	{"hkdf_info", false, true, each("DSAPP-SRP v1 <item> <purpose>", "<item> <purpose>", "<purpose>"), text(func(v *Variant) *string { return &v.HKDFInfo })},
+	{"counter", true, false, each(CounterFirst, CounterLast, CounterBlock), text(func(v *Variant) *string { return &v.CounterLayout })},
+	{"mac", false, false, [][]string{{"counter", "data"}, {"data", "counter"}, {"data"}}, template(func(v *Variant) *Template { return &v.MACInput })},
 }
 
 func text(of func(*Variant) *string) func(*Variant) field {

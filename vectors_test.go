@@ -149,3 +149,23 @@ func alterations(value any) map[string]any {
 	}
 	return found
 }
+
+// The prime that docs/protocol.md prints for people to copy is that of the default profile.
+func TestPrimeOfDefaultProfile(t *testing.T) {
+	t.Parallel()
+	var file struct{ Group struct{ N string } }
+	published, err := os.ReadFile("docs/vectors/rfc5054-2048-sha256.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(published, &file); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.ReplaceAll(string(page), "\n", ""), "```"+file.Group.N+"```") {
+		t.Error("docs/protocol.md has another prime")
+	}
+}

@@ -6,7 +6,7 @@
 #   docker run --stop-timeout 60 --sysctl net.ipv4.tcp_migrate_req=1 -p 11080:11080 -e DSAPP_OAS_URL=https://oas.example.com:8888/ \
 #     -v ./caddy.json:/etc/caddy/caddy.json:ro -v ./secrets:/etc/dsapp:ro -v dsapp:/data dsapp-gateway
 #
-# `make xcaddy` runs the same Go steps without Docker.
+# `make xcaddy` runs xcaddy without Docker.
 
 # The base images have exact versions, but their publishers can still replace them.
 # To use exactly the images that you have reviewed, give their digests:
@@ -23,10 +23,9 @@ ARG ALPINE_DIGEST=
 FROM caddy:${CADDY_VERSION}-builder${BUILDER_DIGEST} AS build
 ARG CADDY_VERSION
 COPY . /src
-# With a version, xcaddy uses the sources in /src and does not download the
-# module.
+# With a folder behind the version, xcaddy does not download the module.
 RUN xcaddy build "v${CADDY_VERSION}" \
-	--with github.com/dsapp-gateway/dsapp-gateway@v0.0.0=/src \
+	--with github.com/dsapp-gateway/dsapp-gateway@v1.0.0=/src \
 	--output /usr/bin/caddy \
 	&& caddy list-modules | grep -q http.handlers.dsapp_gateway
 

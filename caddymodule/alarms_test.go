@@ -224,6 +224,7 @@ func labelValues(t *testing.T) map[string][]string {
 		"exchange_steps_total step":                 constants(t, "../dsapp/activation", "Step"),
 		"exchange_steps_total outcome":              constants(t, "../dsapp/activation", "StepOutcome"),
 		"ownership_decisions_total verdict":         constants(t, "../dsapp/gateway", "Verdict"),
+		"repeated_calls_total outcome":              constants(t, "../dsapp/gateway", "RepeatOutcome"),
 		"audit_events_total action":                 auditActions(t),
 		"upstream_attempts_total outcome":           constants(t, "../dsapp/authserver", "AttemptOutcome"),
 		"upstream_attempt_duration_seconds command": {soap.AuthUser.String()},

@@ -37,7 +37,8 @@ type APIKey struct {
 	Key string `json:"key,omitempty"`
 
 	// The SHA-256 hash of the key as 64 hexadecimal digits, for configurations that must
-	// not contain the key itself: `printf %s "$KEY" | sha256sum`. Accepts placeholders.
+	// not contain the key itself: `printf %s "$KEY" | sha256sum`. Required if there is no
+	// `key`. Accepts placeholders.
 	KeySHA256 string `json:"key_sha256,omitempty"`
 
 	// The IP addresses and CIDR ranges from which the key is accepted. They are compared

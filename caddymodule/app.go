@@ -31,6 +31,7 @@
 //   - caddyfile.go: the same options in a Caddyfile, one table for each block;
 //     caddyfile_block.go reads blocks by these tables.
 //   - tcpmigrate.go: a warning about a kernel setting that affects reloads.
+//   - collector.go: how often the garbage collector runs.
 //   - command.go: the command `caddy dsapp`; its subcommands are in operatorcmd and
 //     sandboxcmd.
 //
@@ -51,10 +52,11 @@
 // is its documentation: effect, unit, range, default and dangers. Pass it to the package
 // that acts on it. That package validates it and returns an *option.Error with its
 // name; this package adds the path. Add the option to the table of its block in
-// caddyfile.go, to the tests in config_test.go and to README.md.
+// caddyfile.go and to the tests in config_test.go; internal/configref writes the reference.
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,6 +77,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/restapi"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -264,6 +267,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	repeats, err := repeat.New(repeat.Config{
+		Open:     a.keyring.openRepeats,
+		Lifetime: a.Requests.repeat(),
+		Timeout:  cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout),
+		Logger:   logger,
+		Alarm:    a.audit.Alarm,
+	})
+	if err != nil {
+		return option.In("requests", err)
+	}
 	origins, err := restapi.ParseOrigins(a.CORS.Origins)
 	if err != nil {
 		return option.In("cors", err)
@@ -276,12 +289,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Activation:           a.activation,
 		Ownership:            a.ownership,
 		Servers:              servers,
+		Repeats:              repeats,
 		Exchange:             gateway.Exchange(a.Activation.Exchange),
 		GatewayID:            gatewayID,
 		UnknownRegistrations: gateway.UnknownRegistrations(a.Activation.Unknown),
 		HideUnknownUsers:     a.Activation.HideUnknownUsers,
 		NoSupportCode:        a.StatusCodes.NoSupport,
 		Decided:              a.audit.Ownership,
+		Repeated:             metrics.repeated,
 		Audit:                a.audit.Audit,
 		Logger:               logger,
 	})
@@ -422,11 +437,13 @@ func (f eventFunc) Handle(context.Context, caddy.Event) error {
 // configuration that fails to start could leave the running one without the key to its
 // own store.
 func (a *App) onStarted() {
+	a.logger.Info("gateway started", slog.String("version", moduleVersion()), slog.String("caddy", caddyVersion()))
 	if reloadResetsConnections(tcpMigrateReqFile) {
 		warnOfResetsOnce.Do(func() {
 			a.logger.Warn("a reload can reset connections that wait to be accepted; set net.ipv4.tcp_migrate_req to 1")
 		})
 	}
+	tuneCollectorOnce.Do(func() { tuneCollector(a.logger) })
 	startedApps.add(a)
 	a.limiters.configStarted(a.limits)
 	var preparing, watching context.Context

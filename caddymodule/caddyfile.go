@@ -167,6 +167,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        lifetime <duration>
 //	        unknown forward|refuse
 //	        plain_cancel forward|refuse
+//	        repeat <duration>
 //	    }
 //	    limits {
 //	        max_body_size <size>
@@ -392,6 +393,7 @@ var passwordBlock = newBlock("password", settings[Password]{
 var requestsBlock = newBlock("requests", settings[Requests]{
 	"lifetime":     one(asDuration, func(r *Requests, v caddy.Duration) { r.Lifetime = v }),
 	"unknown":      one(asWord(ownership.ForwardUnknown, ownership.RefuseUnknown), func(r *Requests, v string) { r.Unknown = v }),
+	"repeat":       one(asDuration, func(r *Requests, v caddy.Duration) { r.Repeat = &v }),
 	"plain_cancel": one(asWord(ownership.ForwardPlain, ownership.RefusePlain), func(r *Requests, v string) { r.PlainCancel = v }),
 })
 

@@ -145,14 +145,14 @@ func TestValidConfigurations(t *testing.T) {
 				"requests_in_flight": 0, "calls_in_flight": 1_000_000,
 				"nat64_prefixes": []string{"2001:db8:122::/48", "64:ff9b:1::/96"},
 			}
-			c["requests"] = object{"lifetime": "1h", "unknown": "refuse", "plain_cancel": "refuse"}
+			c["requests"] = object{"lifetime": "1h", "unknown": "refuse", "plain_cancel": "refuse", "repeat": "0s"}
 			c["health"] = object{"store": "report", "instances": "all"}
 			c["cors"] = object{"origins": []string{"https://app.example.com:8443", "capacitor://localhost"}}
 			c["status_codes"] = object{"STAT_NOSUPPORT": -42}
 		},
 		"defaults by name": func(c object) {
 			maps.Copy(in(c, "authentication_servers"), object{"deployment": "replicated", "policy": "first"})
-			maps.Copy(in(c, "requests"), object{"unknown": "forward", "plain_cancel": "forward"})
+			maps.Copy(in(c, "requests"), object{"unknown": "forward", "plain_cancel": "forward", "repeat": "1m"})
 			c["health"] = object{"store": "require", "instances": "any"}
 		},
 		"turns among replicated servers": func(c object) { in(c, "authentication_servers")["policy"] = "round_robin" },
@@ -373,6 +373,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"limits.calls_per_minute: must be", limit("calls_per_minute", -1)},
 		{"limits.requests_in_flight: must be from 0 to 1000000", limit("requests_in_flight", -1)},
 		{"limits.calls_in_flight: must be from 0 to 1000000", limit("calls_in_flight", 1_000_001)},
+		{`requests.repeat: must be from 1s to 10m; write it as a text such as "30s", a plain number counts nanoseconds`, requests("repeat", "11m")},
 		{`requests.plain_cancel: must be "forward" or "refuse"`, requests("plain_cancel", "never")},
 		{`health.store: must be "require" or "report"`, func(c object) { in(c, "health")["store"] = "ignore" }},
 		{`health.instances: must be "any" or "all"`, func(c object) { in(c, "health")["instances"] = "some" }},

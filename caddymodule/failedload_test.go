@@ -185,6 +185,7 @@ func gatewayDefects() []defect {
 	option("activation.password: ", 1, "activation", "password", "length")
 	option("requests.unknown: ", "x", "requests", "unknown")
 	option("requests.plain_cancel: ", "x", "requests", "plain_cancel")
+	option("requests.repeat: ", "1ms", "requests", "repeat")
 	option("requests.lifetime: ", "1ms", "requests", "lifetime")
 	option("cors.origins[0]: must not be *", []string{"*"}, "cors", "origins")
 	option("status_codes.STAT_NOSUPPORT: ", 0, "status_codes", "STAT_NOSUPPORT")

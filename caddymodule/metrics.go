@@ -57,6 +57,7 @@ type metricSet struct {
 	attemptDuration *prometheus.HistogramVec
 	upstreams       upstreamNames
 
+	repeats           *prometheus.CounterVec
 	storeCalls        *prometheus.CounterVec
 	storeCallDuration *prometheus.HistogramVec
 	openedFirst       prometheus.Counter
@@ -83,6 +84,7 @@ func newMetricSet() *metricSet {
 	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "step", "outcome")
 	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "step")
 	m.decisions = m.counters("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
+	m.repeats = m.counters("repeated_calls_total", "Calls that came before, by what their client got: the answer of the first call or why there was none.", "outcome")
 	m.audited = m.counters("audit_events_total", "Events of the audit log, and stored values that cannot be used.", "action")
 	m.attempts = m.counters("upstream_attempts_total", "Attempts to carry out a command on an authentication server.", "upstream", "command", "outcome")
 	m.attemptDuration = m.histograms("upstream_attempt_duration_seconds", "Duration of attempts, with the time in the queue.", requestBuckets, "upstream", "command")
@@ -113,12 +115,17 @@ func (m *metricSet) startAtZero() {
 	} {
 		m.decisions.WithLabelValues(string(verdict))
 	}
+	for _, outcome := range []gateway.RepeatOutcome{
+		gateway.RepeatAnswered, gateway.RepeatUnknown, gateway.RepeatTimeout, gateway.RepeatUnreadable, gateway.RepeatAbandoned,
+	} {
+		m.repeats.WithLabelValues(string(outcome))
+	}
 	for _, action := range []gateway.AuditAction{
 		gateway.AuditRegistered, gateway.AuditRegisteredOffline, gateway.AuditRegistrationRefused, gateway.AuditRegistrationLost,
 		gateway.AuditIdentifierExists, gateway.AuditExchangeContended, gateway.AuditProven, gateway.AuditProofRefused, gateway.AuditRegistrationBurned,
 		gateway.AuditDeviceAdded, gateway.AuditDeviceRefused, gateway.AuditActivated, gateway.AuditConfirmationRefused, gateway.AuditAuthenticated,
 		gateway.AuditAuthenticationRefused, gateway.AuditRetrieved, gateway.AuditRequestLost, gateway.AuditCompleted, gateway.AuditCompletionRefused,
-		gateway.AuditCancelled, gateway.AuditCancelRefused, gateway.AuditNotificationIDUpdated, gateway.AuditNotificationIDRefused,
+		gateway.AuditCancelled, gateway.AuditCancelRefused, gateway.AuditRepeated, gateway.AuditNotificationIDUpdated, gateway.AuditNotificationIDRefused,
 	} {
 		m.audited.WithLabelValues(string(action))
 	}
@@ -190,6 +197,11 @@ func (m *metricSet) request(o restapi.Observation) {
 func (m *metricSet) step(_ context.Context, e activation.StepEvent) {
 	m.steps.WithLabelValues(string(e.Step), string(e.Outcome)).Inc()
 	m.stepDuration.WithLabelValues(string(e.Step)).Observe(e.Duration.Seconds())
+}
+
+// repeated counts a call that came before.
+func (m *metricSet) repeated(_ context.Context, e gateway.RepeatEvent) {
+	m.repeats.WithLabelValues(string(e.Outcome)).Inc()
 }
 
 // decision counts a decision about the ownership of a request.

@@ -1,6 +1,12 @@
 package caddymodule
 
-import "github.com/caddyserver/caddy/v2"
+import (
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
+)
 
 // Requests configures what the gateway remembers about pending logins and signatures. For
 // each request it remembers the application and the device that retrieved it, and the
@@ -29,6 +35,27 @@ type Requests struct {
 	// Use `refuse` if all phones wrap the key in a secure-channel message. Default:
 	// `forward`.
 	PlainCancel string `json:"plain_cancel,omitempty"`
+
+	// How long the gateway keeps the answer of a call that succeeded, sealed, for the same
+	// client to ask again if it did not get it: the retrieval, completion and cancellation
+	// of a request, the addition of a device and the final call of an activation. The same
+	// call within that time gets the same answer, and the authentication server gets
+	// nothing. If the outcome of a call is unknown, the same call within that time gets the
+	// same error, and is not sent again. `0s` switches this off: an answer that was lost
+	// cannot be had again. From `1s` to `10m`, or `0s`. Default: `1m`.
+	//
+	// Within that time, whoever has an API key of the application, the key of a request and
+	// the serial number of its device gets a copy of the request's message, which only the
+	// device can decrypt.
+	Repeat *caddy.Duration `json:"repeat,omitempty"`
+}
+
+// repeat returns how long answers are kept, 0 for not at all.
+func (r Requests) repeat() time.Duration {
+	if r.Repeat == nil {
+		return repeat.DefaultLifetime
+	}
+	return time.Duration(*r.Repeat)
 }
 
 // StatusCodes are the numbers of status codes of which the vendor publishes only the names.

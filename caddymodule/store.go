@@ -10,6 +10,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -41,6 +42,7 @@ type Store interface {
 type OpenStore interface {
 	activation.Store
 	ownership.Store
+	repeat.Store
 
 	// Keys returns the configured keys and the key of the store itself, if it has one.
 	// The first key is the one that seals. If none is configured, the store may create
@@ -96,12 +98,21 @@ func (k *keyringStore) open(ctx context.Context) (OpenStore, *seal.Keyring, erro
 	return store, ring, nil
 }
 
-// openActivation is open with the store as package activation needs it.
+// openActivation is open with the store as package activation needs it. Its first admission
+// marks the call of ctx, if it has one.
 func (k *keyringStore) openActivation(ctx context.Context) (activation.Store, *seal.Keyring, error) {
-	return k.open(ctx)
+	store, ring, err := k.open(ctx)
+	return repeat.Activation(ctx, store), ring, err
 }
 
-// openOwnership is open with the store as package ownership needs it.
+// openOwnership is open with the store as package ownership needs it. Its first look-up marks
+// the call of ctx, if it has one.
 func (k *keyringStore) openOwnership(ctx context.Context) (ownership.Store, *seal.Keyring, error) {
+	store, ring, err := k.open(ctx)
+	return repeat.Ownership(ctx, store), ring, err
+}
+
+// openRepeats is open with the store as package repeat needs it.
+func (k *keyringStore) openRepeats(ctx context.Context) (repeat.Store, *seal.Keyring, error) {
 	return k.open(ctx)
 }

@@ -33,7 +33,8 @@ func init() {
 type EmbeddedStore struct {
 	// The name of the file. The gateway creates it, readable by its owner only, together
 	// with missing folders. Only one process can use it at a time.
-	// Accepts placeholders. Default: `dsapp/dsapp.db` in Caddy's data directory.
+	// Accepts placeholders. Default: `dsapp.db` in the folder `dsapp` of Caddy's data
+	// directory.
 	Path string `json:"path,omitempty"`
 
 	*lease[*embeddedFile]

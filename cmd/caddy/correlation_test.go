@@ -288,8 +288,8 @@ func TestTracing(t *testing.T) {
 		testbed.RegisterPath:       {"attempt PROVISIONCMD_MDL_REGISTER", "store create", "store reserve"},
 		testbed.EphemeralKeyPath:   {"exchange ephemeral_key", "store load", "store put_handshake"},
 		testbed.ActivationDataPath: {"exchange activation_data", "store settle", "store take"},
-		testbed.AddDevicePath:      {"attempt PROVISIONCMD_MDL_ADD_DEVICE", "store admit_device"},
-		testbed.ActivatePath:       {"attempt PROVISIONCMD_MDL_ACTIVATE", "store admit_confirmation", "store remove"},
+		testbed.AddDevicePath:      {"attempt PROVISIONCMD_MDL_ADD_DEVICE", "store keep", "store mark_device"},
+		testbed.ActivatePath:       {"attempt PROVISIONCMD_MDL_ACTIVATE", "store keep", "store mark_confirmation", "store remove"},
 		testbed.LoginPath:          {"attempt authUser"},
 	} {
 		poll.Until(t, "the spans of "+path, func() bool { return len(c.requests(path)) > 0 && len(c.requests(path)[0].children) >= len(want) })

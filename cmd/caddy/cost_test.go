@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,23 +11,6 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/testbed"
 )
-
-// cpuTime returns the processor time that the process has used so far.
-func cpuTime(t testing.TB, g *testbed.Gateway) time.Duration {
-	t.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.Pid()))
-	require.NoError(t, err)
-	var total time.Duration
-	for _, thread := range threads {
-		text, err := os.ReadFile(thread)
-		require.NoError(t, err)
-		var ran time.Duration
-		_, err = fmt.Sscan(string(text), &ran)
-		require.NoError(t, err)
-		total += ran
-	}
-	return total
-}
 
 // BenchmarkRefused compares the processor time of the most expensive requests that are refused
 // with that of the cheapest request that is forwarded, in turns. The limits count both alike,
@@ -63,12 +44,12 @@ func BenchmarkRefused(b *testing.B) {
 			certs := testbed.Certificates(b)
 			g := testbed.StartGateway(b, certs, testbed.StartServer(b, certs).URL, nil)
 			call := func(path, body string, status int) time.Duration {
-				before := cpuTime(b, g)
+				before := testbed.ProcessorTime(b, g.Pid())
 				for range round {
 					got, answer := g.Call(b, path, testbed.FrontEndKey, body)
 					require.Equal(b, status, got, answer)
 				}
-				return cpuTime(b, g) - before
+				return testbed.ProcessorTime(b, g.Pid()) - before
 			}
 			call(testbed.LoginPath, testbed.LoginBody, http.StatusOK)
 			var dear, cheap time.Duration
@@ -107,13 +88,13 @@ func BenchmarkForwarded(b *testing.B) {
 				}
 			}
 			call()
-			before, n := cpuTime(b, g), 0
+			before, n := testbed.ProcessorTime(b, g.Pid()), 0
 			for b.Loop() {
 				call()
 				n += round
 			}
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(float64((cpuTime(b, g)-before).Nanoseconds())/1000/float64(n), "cpu-µs/forwarded")
+			b.ReportMetric(float64((testbed.ProcessorTime(b, g.Pid())-before).Nanoseconds())/1000/float64(n), "cpu-µs/forwarded")
 		})
 	}
 }

@@ -138,6 +138,7 @@ func newCrashes(t *testing.T) *crashes {
 	c.server.Intercept(c.intercept)
 	c.g = testbed.Configure(t, certs, c.server.URL, func(dsapp testbed.Object) {
 		dsapp["activation"] = testbed.Object{"max_attempts": crashAttempts, "max_activations": crashActivations}
+		dsapp["requests"] = testbed.Object{"repeat": "0s"} // every call is judged by itself
 		c.path = dsapp["store"].(testbed.Object)["path"].(string)
 	})
 	// At INFO the log has all that is needed to judge the gateway.

@@ -56,13 +56,19 @@ func newExample(t *testing.T, name, dir, server string, replacements ...string) 
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", name))
 	require.NoError(t, err)
+	return writeExample(t, string(text), name, dir, server, replacements...)
+}
+
+// writeExample is newExample for the text of a configuration and the name of its file.
+func writeExample(t *testing.T, text, name, dir, server string, replacements ...string) example {
+	t.Helper()
 	address, admin := freeport.Address(t), freeport.Address(t)
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	config := strings.NewReplacer(append([]string{
 		"/etc/dsapp", dir, ":11080", ":" + port, "unix//run/caddy/admin.sock|0200", admin,
-	}, replacements...)...).Replace(string(text))
-	path := filepath.Join(t.TempDir(), name)
+	}, replacements...)...).Replace(text)
+	path := filepath.Join(t.TempDir(), filepath.Base(name))
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	return example{
 		Gateway: &testbed.Gateway{
@@ -77,6 +83,17 @@ func newExample(t *testing.T, name, dir, server string, replacements ...string) 
 // run starts the gateway and waits until it serves and the store is open.
 func (e example) run(t *testing.T) {
 	t.Helper()
+	e.start(t)
+	poll.Until(t, "gateway to serve", func() bool {
+		// A first call for an unknown identifier opens the store.
+		status, _, err := e.Try(t.Context(), testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody)
+		return err == nil && status == http.StatusOK
+	})
+}
+
+// start starts the gateway.
+func (e example) start(t *testing.T) {
+	t.Helper()
 	process := testbed.Program(e.env, e.Logs, "run", "--config", e.path)
 	require.NoError(t, process.Start())
 	t.Cleanup(func() {
@@ -85,11 +102,6 @@ func (e example) run(t *testing.T) {
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", e.path, e.Logs)
 		}
-	})
-	poll.Until(t, "gateway to serve", func() bool {
-		// A first call for an unknown identifier opens the store.
-		status, _, err := e.Try(t.Context(), testbed.EphemeralKeyPath, testbed.FrontEndKey, testbed.EphemeralKeyBody)
-		return err == nil && status == http.StatusOK
 	})
 }
 

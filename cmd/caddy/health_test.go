@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -293,7 +294,8 @@ func TestHealthDuringStop(t *testing.T) {
 }
 
 // Two nodes behind a load balancer that checks their health are restarted one after the
-// other. No request is lost.
+// other. No request is lost. If the environment names the binary of an earlier version, the
+// nodes are upgraded from it; between the two restarts they have different versions.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	certs := testbed.Certificates(t)
@@ -310,6 +312,7 @@ func TestRollingRestart(t *testing.T) {
 		delete(g.HTTPServer(), "logs")
 		site := g.Config["apps"].(testbed.Object)["http"].(testbed.Object)
 		site["shutdown_delay"], site["grace_period"] = testbed.DetectionTime.String(), poll.Patience.String()
+		g.Binary = os.Getenv("DSAPP_PREVIOUS")
 		g.Start(t)
 		awaitHealth(t, g, http.StatusOK, "ready")
 		nodes = append(nodes, g)
@@ -323,6 +326,7 @@ func TestRollingRestart(t *testing.T) {
 		balancer.Await(t, i, "DOWN")
 		load.Turns(t, 1)
 		poll.Receive(t, "the end of the process", exited)
+		g.Binary = ""
 		g.Start(t)
 		balancer.Await(t, i, "UP")
 		load.Turns(t, 1)

@@ -57,6 +57,7 @@ func TestForgottenConnections(t *testing.T) {
 		servers := dsapp["authentication_servers"].(testbed.Object)
 		servers["timeout"], servers["breaker"] = poll.Patience.String(), testbed.Object{"cooldown": cooldown.String()}
 		servers["max_connections"], servers["reserved_connections"] = forgottenConnections, 0
+		dsapp["requests"] = testbed.Object{"repeat": "0s"} // the calls are all the same
 	})
 	retrieve := func(ctx context.Context) bool {
 		status, _, err := g.Try(ctx, testbed.Login.RetrievePath, testbed.FrontEndKey, testbed.RetrieveBody)
@@ -94,6 +95,7 @@ func TestForgottenConnectionsToRedis(t *testing.T) {
 		dsapp["store"] = testbed.Object{
 			"backend": "redis", "addresses": []string{way.Addr()}, "timeout": poll.Patience.String(), "pool_size": forgottenConnections,
 		}
+		dsapp["requests"] = testbed.Object{"repeat": "0s"} // the calls are all the same
 	})
 	cancelRequest := func(ctx context.Context) bool {
 		status, _, err := g.Try(ctx, testbed.Login.CancelPath, testbed.FrontEndKey, testbed.RetrieveBody)

@@ -390,7 +390,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 			replace("a third")
 			release()
 			require.NoError(t, poll.Receive(t, "the end of the call", done))
-			_, answer := g.Retrieve(t, s, testbed.FrontEndKey, a.SerialNumber, key)
+			_, answer := g.Retrieve(t, s, testbed.FrontEndKey, "VDS9999999-1", key)
 			assert.Equal(t, testbed.NotFound, answer)
 			signature, err := a.Sign((<-message).Message)
 			require.NoError(t, err)

@@ -381,7 +381,7 @@ func leakedSealingKey(t *testing.T) {
 	n.load(t, n.key, next)
 	n.load(t, next, n.key)
 	poll.Until(t, "the simulation secret to be sealed with the new key", func() bool { return n.secretBy(t) == keyID(t, next) })
-	for _, pattern := range []string{"dsapp:{*", "dsapp:own:*", "dsapp:dev:*"} {
+	for _, pattern := range []string{"dsapp:{*", "dsapp:own:*", "dsapp:dev:*", "dsapp:rep:*"} {
 		for name := range strings.FieldsSeq(n.redis.Command(t, "KEYS", pattern)) {
 			n.redis.Command(t, "DEL", name)
 		}

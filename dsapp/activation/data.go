@@ -1,8 +1,8 @@
 package activation
 
 import (
+	"encoding/hex"
 	"fmt"
-	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
@@ -20,7 +20,9 @@ type ActivationData struct { //nolint:revive // the project's word for it; Data 
 }
 
 // encode checks the data for the kind and returns it in the form in which it is sealed.
-// Kinds without an exchange have no data.
+// Kinds without an exchange have no data. An activation message is stored as the bytes that its
+// hex digits stand for, after an empty field: earlier versions, which store the digits in one
+// field, refuse this form.
 func (d ActivationData) encode(k Kind) ([]byte, error) {
 	switch {
 	case k != KindMDL && d.ActivationMessage != "":
@@ -35,7 +37,12 @@ func (d ActivationData) encode(k Kind) ([]byte, error) {
 		if d.ActivationMessage == "" {
 			return nil, &InvalidError{Member: "activationMessage", Problem: "is missing"}
 		}
-		return encodeFields(strings.ToUpper(string(d.ActivationMessage))), nil
+		message, err := hex.DecodeString(string(d.ActivationMessage))
+		if err != nil {
+			return nil, &InvalidError{Member: "activationMessage", Problem: "has something else than pairs of hex digits"}
+		}
+		defer clear(message)
+		return encodeFields("", string(message)), nil
 	case KindStandard:
 		if d.ActivationCode == "" {
 			return nil, &InvalidError{Member: "activationCode", Problem: "is missing"}
@@ -58,8 +65,27 @@ type Proof struct {
 	EventReactivationCounter *form.Sealed
 }
 
-// sealData encrypts the encoded data of a registration into p. It returns false if the data
-// does not have the form of the kind.
+// decodeData returns the fields of encoded data of a kind, one for each item that the phone gets.
+func decodeData(k Kind, encoded []byte) ([][]byte, bool) {
+	switch k {
+	case KindMDL:
+		if fields, ok := decodeFields(encoded, 1); ok {
+			return fields, true // stored by an earlier version
+		}
+		fields, ok := decodeFields(encoded, 2)
+		if !ok || len(fields[0]) > 0 {
+			return nil, false
+		}
+		return [][]byte{fmt.Appendf(nil, "%X", fields[1])}, true
+	case KindStandard:
+		return decodeFields(encoded, 2)
+	default:
+		return nil, false
+	}
+}
+
+// sealData encrypts the encoded data of a registration into p and clears what it encrypted. It
+// returns false if the data does not have the form of the kind.
 func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool, err error) {
 	var members []**form.Sealed
 	var items []seal.Item
@@ -70,10 +96,8 @@ func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool,
 	case KindStandard:
 		members = []**form.Sealed{&p.ActivationCode, &p.EventReactivationCounter}
 		items = []seal.Item{seal.ActivationCode, seal.EventReactivationCounter}
-	default:
-		return false, nil
 	}
-	fields, ok := decodeFields(encoded, len(items))
+	fields, ok := decodeData(k, encoded)
 	if !ok {
 		return false, nil
 	}
@@ -82,6 +106,7 @@ func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool,
 			continue
 		}
 		c, err := session.Seal(item, fields[i])
+		clear(fields[i])
 		if err != nil {
 			return false, fmt.Errorf("sealing %s: %w", item, err)
 		}

@@ -115,3 +115,31 @@ func number(t *testing.T, digits string) []byte {
 	}
 	return n.FillBytes(make([]byte, len(digits)/2))
 }
+
+// An activation message is stored as bytes. Earlier versions store its digits as the only field: they
+// refuse the new form, and this version reads theirs.
+func TestStoredActivationMessage(t *testing.T) {
+	t.Parallel()
+	const message = "0a1B2c3D4e5F6071"
+	stored, err := ActivationData{ActivationMessage: message}.encode(KindMDL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 4 + len(message)/2; len(stored) != want {
+		t.Errorf("%d bytes, want %d", len(stored), want)
+	}
+	if _, ok := decodeFields(stored, 1); ok {
+		t.Error("an earlier version takes the bytes for digits")
+	}
+	for name, encoded := range map[string][]byte{"bytes": stored, "digits": encodeFields(strings.ToUpper(message))} {
+		fields, ok := decodeData(KindMDL, encoded)
+		if !ok || len(fields) != 1 || string(fields[0]) != strings.ToUpper(message) {
+			t.Errorf("%s: %q, %t", name, fields, ok)
+		}
+	}
+	for _, other := range [][]byte{nil, encodeFields("1", "2"), encodeFields("", "", ""), {0}} {
+		if fields, ok := decodeData(KindMDL, other); ok {
+			t.Errorf("%x is read as %q", other, fields)
+		}
+	}
+}

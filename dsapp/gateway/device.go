@@ -10,6 +10,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 )
 
 // AddDeviceRequest adds a device to a multi-device licence.
@@ -33,8 +34,21 @@ type AddDeviceResult struct {
 // an exchange has attempts.
 func (g *Gateway) AddDevice(ctx context.Context, c Caller, r AddDeviceRequest) (_ AddDeviceResult, err error) {
 	defer func() { g.logFailure(ctx, OpAddDevice, err) }()
+	return once(ctx, g, c, OpAddDevice, AuditEvent{Registration: r.RegistrationIdentifier},
+		repeat.Request{Place: string(r.RegistrationIdentifier), Members: []string{string(r.DeviceCode), string(r.Description)}},
+		func(ctx context.Context) (AddDeviceResult, error) { return g.addDeviceOnce(ctx, c, r) })
+}
+
+func (g *Gateway) addDeviceOnce(ctx context.Context, c Caller, r AddDeviceRequest) (AddDeviceResult, error) {
 	admission, err := g.activation.AdmitDevice(ctx, r.RegistrationIdentifier)
 	forwarded := g.forwardsUnknown(err)
+	if forwarded {
+		markAlone(ctx)
+	}
+	ctx, found := goOn(ctx)
+	if found != nil {
+		return AddDeviceResult{}, found
+	}
 	event := AuditEvent{
 		Action:       AuditDeviceRefused,
 		Registration: r.RegistrationIdentifier,
@@ -85,7 +99,7 @@ type ActivateResult struct {
 // Its success removes the registration.
 func (g *Gateway) Activate(ctx context.Context, c Caller, r ActivateRequest) (_ ActivateResult, err error) {
 	defer func() { g.logFailure(ctx, OpActivate, err) }()
-	return g.confirm(ctx, c, r.RegistrationIdentifier, confirmation{
+	return g.confirm(ctx, c, r.RegistrationIdentifier, []string{string(r.Signature)}, confirmation{
 		operation: OpActivate,
 		kinds:     []activation.Kind{activation.KindMDL, activation.KindAffinity},
 		forward:   g.forwardUnknown,
@@ -110,10 +124,23 @@ type confirmation struct {
 	send func(context.Context, activation.Admission) (soap.Activated, string, error)
 }
 
-// confirm carries out a final call and removes the registration if it succeeds.
-func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identifier, f confirmation) (ActivateResult, error) {
+// confirm carries out a final call and removes the registration if it succeeds. members are
+// the other values of the call.
+func (g *Gateway) confirm(ctx context.Context, c Caller, identifier form.Identifier, members []string, f confirmation) (ActivateResult, error) {
+	return once(ctx, g, c, f.operation, AuditEvent{Registration: identifier}, repeat.Request{Place: string(identifier), Members: members},
+		func(ctx context.Context) (ActivateResult, error) { return g.confirmOnce(ctx, c, identifier, f) })
+}
+
+func (g *Gateway) confirmOnce(ctx context.Context, c Caller, identifier form.Identifier, f confirmation) (ActivateResult, error) {
 	admission, err := g.activation.AdmitConfirmation(ctx, identifier, f.kinds...)
 	forwarded := f.forward && errors.Is(err, activation.ErrUnknown)
+	if forwarded {
+		markAlone(ctx)
+	}
+	ctx, found := goOn(ctx)
+	if found != nil {
+		return ActivateResult{}, found
+	}
 	event := AuditEvent{
 		Action:       AuditConfirmationRefused,
 		Registration: identifier,

@@ -45,6 +45,12 @@ type OwnershipEvent struct {
 	Verdict   Verdict
 }
 
+// RepeatEvent is a call that came before, with what became of the first one.
+type RepeatEvent struct {
+	Operation Operation
+	Outcome   RepeatOutcome
+}
+
 // AuditAction says what happened.
 type AuditAction string
 
@@ -111,6 +117,9 @@ const (
 	// authentication server refused. The gateway refuses it if the request is not known
 	// to be the caller's; that event has no instance.
 	AuditCancelRefused AuditAction = "cancel_refused"
+	// AuditRepeated is a call that got the answer of the same call before. The event of
+	// that one says what was done.
+	AuditRepeated AuditAction = "repeated"
 	// AuditNotificationIDUpdated is a device with a new push notification ID.
 	AuditNotificationIDUpdated AuditAction = "notification_id_updated"
 	// AuditNotificationIDRefused is a notification ID that the authentication server

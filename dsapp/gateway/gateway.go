@@ -144,6 +144,8 @@ type Config struct {
 	Activation Activation
 	Ownership  Ownership
 	Servers    Servers
+	// Repeats gives repeated calls their first answer; nil for none.
+	Repeats Repeats
 	// Exchange is ExchangeGateway if empty.
 	Exchange Exchange
 	// GatewayID is the last field of every activation image, unless the
@@ -166,6 +168,9 @@ type Config struct {
 	// result of recording the owner of a retrieved one. Decided and Audit are called
 	// concurrently and must not block. Decided may be nil.
 	Decided func(ctx context.Context, e OwnershipEvent)
+	// Repeated is called for every call that came before. It is called concurrently and must
+	// not block. It may be nil.
+	Repeated func(ctx context.Context, e RepeatEvent)
 	// Audit is called for every event that belongs in an audit trail. It may be nil.
 	Audit func(ctx context.Context, e AuditEvent)
 	// Logger is slog.Default if nil.
@@ -179,12 +184,14 @@ type Gateway struct {
 	activation       Activation
 	ownership        Ownership
 	servers          Servers
+	repeats          Repeats
 	relay            bool
 	gatewayID        string
 	forwardUnknown   bool
 	hideUnknownUsers bool
 	noSupportCodes   ResultCodes
 	decided          func(context.Context, OwnershipEvent)
+	repeated         func(context.Context, RepeatEvent)
 	audited          func(context.Context, AuditEvent)
 	logger           *slog.Logger
 	now              func() time.Time
@@ -220,18 +227,23 @@ func New(c Config) (*Gateway, error) {
 		activation:       c.Activation,
 		ownership:        c.Ownership,
 		servers:          c.Servers,
+		repeats:          c.Repeats,
 		relay:            c.Exchange == ExchangeRelay,
 		gatewayID:        c.GatewayID,
 		forwardUnknown:   c.UnknownRegistrations == ForwardUnknown,
 		hideUnknownUsers: c.HideUnknownUsers,
 		noSupportCodes:   soap.FailureCodes("STAT_NOSUPPORT", noSupport),
 		decided:          c.Decided,
+		repeated:         c.Repeated,
 		audited:          c.Audit,
 		logger:           c.Logger,
 		now:              c.Now,
 	}
 	if g.decided == nil {
 		g.decided = func(context.Context, OwnershipEvent) {}
+	}
+	if g.repeated == nil {
+		g.repeated = func(context.Context, RepeatEvent) {}
 	}
 	if g.audited == nil {
 		g.audited = func(context.Context, AuditEvent) {}

@@ -11,6 +11,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 )
 
 // RetrieveRequest fetches a pending login or signature.
@@ -127,9 +128,19 @@ func (g *Gateway) CancelSignature(ctx context.Context, c Caller, r CancelRequest
 }
 
 func (g *Gateway) retrieve(ctx context.Context, c Caller, q requestKind, r RetrieveRequest) (_ RetrieveResult, err error) {
+	defer func() { g.logFailure(ctx, q.retrieving, err) }()
+	return once(ctx, g, c, q.retrieving, AuditEvent{Subject: form.Subject{SerialNumber: string(r.SerialNumber)}},
+		repeat.Request{Place: string(r.Key), Members: []string{string(r.SerialNumber)}},
+		func(ctx context.Context) (RetrieveResult, error) { return g.retrieveOnce(ctx, c, q, r) })
+}
+
+func (g *Gateway) retrieveOnce(ctx context.Context, c Caller, q requestKind, r RetrieveRequest) (RetrieveResult, error) {
 	op := q.retrieving
-	defer func() { g.logFailure(ctx, op, err) }()
 	d, err := g.ownership.Retrieving(ctx, q.kind, r.Key)
+	ctx, found := goOn(ctx)
+	if found != nil {
+		return RetrieveResult{}, found
+	}
 	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return RetrieveResult{}, err
 	}
@@ -175,9 +186,19 @@ func (g *Gateway) recordOwner(ctx context.Context, c Caller, op Operation, kind 
 }
 
 func (g *Gateway) complete(ctx context.Context, c Caller, q requestKind, r CompleteRequest) (_ AuthenticatedResult, err error) {
+	defer func() { g.logFailure(ctx, q.completing, err) }()
+	return once(ctx, g, c, q.completing, AuditEvent{Subject: form.Subject{UserID: string(r.UserID), Domain: string(r.Domain)}},
+		repeat.Request{Place: string(r.Key), Members: []string{string(r.UserID), string(r.Domain), string(r.Signature)}},
+		func(ctx context.Context) (AuthenticatedResult, error) { return g.completeOnce(ctx, c, q, r) })
+}
+
+func (g *Gateway) completeOnce(ctx context.Context, c Caller, q requestKind, r CompleteRequest) (AuthenticatedResult, error) {
 	op := q.completing
-	defer func() { g.logFailure(ctx, op, err) }()
 	d, err := g.ownership.Completing(ctx, q.kind, r.Key)
+	ctx, found := goOn(ctx)
+	if found != nil {
+		return AuthenticatedResult{}, found
+	}
 	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return AuthenticatedResult{}, err
 	}
@@ -212,20 +233,31 @@ func (g *Gateway) completionError(kind ownership.Kind, d ownership.Decision, err
 }
 
 func (g *Gateway) cancel(ctx context.Context, c Caller, q requestKind, r CancelRequest) (_ CancelResult, err error) {
-	op := q.cancelling
-	defer func() { g.logFailure(ctx, op, err) }()
-	wrapped := r.Key.Wrapped()
-	if wrapped {
+	defer func() { g.logFailure(ctx, q.cancelling, err) }()
+	place := string(r.Key)
+	if r.Key.Wrapped() {
 		r.Key = form.Key(strings.ToUpper(string(r.Key)))
+		place = string(r.SerialNumber)
 	}
+	return once(ctx, g, c, q.cancelling, AuditEvent{Subject: form.Subject{SerialNumber: string(r.SerialNumber)}},
+		repeat.Request{Place: place, Members: []string{string(r.SerialNumber), string(r.Key)}},
+		func(ctx context.Context) (CancelResult, error) { return g.cancelOnce(ctx, c, q, r) })
+}
+
+func (g *Gateway) cancelOnce(ctx context.Context, c Caller, q requestKind, r CancelRequest) (CancelResult, error) {
+	op := q.cancelling
 	event := AuditEvent{Action: AuditCancelRefused, Subject: form.Subject{SerialNumber: string(r.SerialNumber)}}
 	d, err := g.ownership.Cancelling(ctx, q.kind, r.Key, ownership.Caller{Application: c.Application, SerialNumber: string(r.SerialNumber)})
+	ctx, found := goOn(ctx)
+	if found != nil {
+		return CancelResult{}, found
+	}
 	if err := g.reportDecision(ctx, op, d, err); err != nil {
 		return CancelResult{}, g.auditRefusal(ctx, c, op, event, err)
 	}
 	// Which of the device's requests a wrapped key means, and so the instance, is not
 	// known.
-	to := authserver.Target{Instances: d.Instances, Search: wrapped}
+	to := authserver.Target{Instances: d.Instances, Search: r.Key.Wrapped()}
 	_, instance, err := authserver.Call(ctx, g.servers, to, q.cancel, soap.CancelRequest{SerialNumber: r.SerialNumber, KeyMessage: r.Key})
 	if err != nil {
 		event.Instance = instanceOf(err)

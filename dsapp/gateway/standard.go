@@ -84,5 +84,5 @@ func (g *Gateway) ActivateStandard(ctx context.Context, c Caller, r ActivateStan
 			})
 		}
 	}
-	return g.confirm(ctx, c, r.RegistrationIdentifier, f)
+	return g.confirm(ctx, c, r.RegistrationIdentifier, []string{string(r.Response), string(r.DerivationCode)}, f)
 }

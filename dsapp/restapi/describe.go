@@ -77,8 +77,8 @@ var (
 	staticPasswordMeaning = Meaning{"The static password with which the user registers.", "sandbox"}
 	identifierMeaning     = Meaning{"The identifier of the registration.", "e3wfISG9"}
 	deviceMeaning         = Meaning{"The serial number of the device, that is, of its licence with a hyphen and the number of the device.", "VDS1000000-1"}
-	counterMeaning        = Meaning{"The initial counter block of the encryption in hexadecimal digits.", "73BD6BC4C912DAD3"}
-	macMeaning            = Meaning{"The message authentication code of counter block and ciphertext in hexadecimal digits.", "1D9F3B70C2A4E68859B0D7F1A3C5E7092B4D6F8193A5B7C9DBEDF0123456789A"}
+	counterMeaning        = Meaning{"The first half of the initial counter block of the encryption in hexadecimal digits.", "73BD6BC4C912DAD3"}
+	macMeaning            = Meaning{"The message authentication code of counter and ciphertext in hexadecimal digits.", "1D9F3B70C2A4E68859B0D7F1A3C5E7092B4D6F8193A5B7C9DBEDF0123456789A"}
 )
 
 // Reasons for refusals of several services.
@@ -89,6 +89,11 @@ var (
 		"STAT_INVCREDENTIALS",
 		"There was no successful exchange for this registration, its proof was used before, or the registration is unknown, expired, burned or of another kind. All of these get the same answer.",
 		thenRegister,
+	}
+	// notProvenNow is notProven where a new exchange can help.
+	notProvenNow = Refusal{
+		notProven.Status, notProven.When,
+		"Begin again with the exchange. If that is refused, too, only a new registration helps.",
 	}
 	notPending = Refusal{"STAT_NOT_FOUND", "The request does not exist any longer: it was answered or cancelled, or it expired.", thenGone}
 )
@@ -124,7 +129,7 @@ func describe(o gateway.Operation) Description {
 	case gateway.OpGenerateEphemeralKey:
 		return Description{
 			FlowActivation, "Begins the exchange with which the phone proves that it knows the activation password.",
-			"This is the first call of SRP-6a: the phone sends A and gets B and the salt. It succeeds for every identifier, registered or not. A new call replaces an earlier one from the same address.",
+			"This is the first call of SRP-6a: the phone sends A and gets B and the salt. It succeeds for every identifier, registered or not. A new call replaces an earlier one from the same address; a second call that belongs to the earlier one counts as a wrong proof.",
 			nil,
 		}
 	case gateway.OpGenerateActivationData:
@@ -143,9 +148,10 @@ func describe(o gateway.Operation) Description {
 			FlowActivation, "Adds the phone to the multi-device licence and returns Activation Message 2.",
 			"One successful exchange admits one call. The description is what the bank's staff sees; characters other than letters, digits, spaces, '-', '_' and '.' become spaces.",
 			[]Refusal{
-				notProven,
+				notProvenNow,
 				{"STAT_DPERROR", "The device code is wrong.", "Mend the client."},
 				{"STAT_DIGIPASS_NOT_AVAILABLE", "All devices of the licence are used.", thenTellUser},
+				{"STAT_NOT_FOUND", "The authentication server does not know the registration any longer, for instance after an activation whose answer was lost.", thenRegister},
 			},
 		}
 	case gateway.OpActivate:
@@ -154,7 +160,7 @@ func describe(o gateway.Operation) Description {
 			"The registration is gone after a success.",
 			[]Refusal{
 				notProven,
-				{"STAT_OTP_INCORRECT", "The confirmation is wrong.", "Tell the user, and begin again with MdlAddDevice or a new registration."},
+				{"STAT_OTP_INCORRECT", "The confirmation is wrong.", "Mend the client. The call can be repeated with the right confirmation."},
 				{"STAT_NOT_FOUND", "No device was added to this registration, or the authentication server does not know it.", thenRegister},
 			},
 		}
@@ -202,7 +208,7 @@ func describe(o gateway.Operation) Description {
 			[]Refusal{
 				notPending,
 				{"STAT_EXP_CHALLENGE", "The approval came too late.", thenGone},
-				{"STAT_OTP_INCORRECT", "The signature is wrong.", "Mend the client; the user can ask for another login."},
+				{"STAT_OTP_INCORRECT", "The signature is wrong. The login stays open for the right one.", "Mend the client."},
 				userUnknown, userLocked,
 				{"STAT_INVCREDENTIALS", "One of the above, if the gateway or the authentication server is set to conceal which.", thenGone},
 			},
@@ -213,7 +219,7 @@ func describe(o gateway.Operation) Description {
 			"The signature is computed by the device over the retrieved message.",
 			[]Refusal{
 				notPending,
-				{"STAT_OTP_INCORRECT", "The signature is wrong.", "Mend the client; the user can ask for another transaction."},
+				{"STAT_OTP_INCORRECT", "The signature is wrong. The transaction stays open for the right one.", "Mend the client."},
 				userUnknown, userLocked,
 			},
 		}
@@ -223,7 +229,7 @@ func describe(o gateway.Operation) Description {
 			"Only the application and the device that retrieved the request can cancel it. The device sends the key wrapped in a secure-channel message; a plain key is accepted unless the gateway is set to refuse it. " +
 				"A rejection counts neither as a wrong password nor towards the lock of the user.",
 			[]Refusal{
-				{"STAT_NOSUPPORT", "Another application or device has retrieved the request, or nobody has.", thenGone},
+				{"STAT_NOSUPPORT", "Another application or device has retrieved the request, or nobody has, or the message with the wrapped key cannot be decrypted.", "Tell the user that the request is over. If this device has retrieved it, mend the client: the request stays open."},
 				notPending,
 			},
 		}

@@ -283,7 +283,7 @@ func activated() []outputMember[gateway.ActivateResult] {
 	return []outputMember[gateway.ActivateResult]{
 		stringMember("userID", userMeaning, func(r gateway.ActivateResult) string { return r.UserID }),
 		stringMember("domain", domainMeaning, func(r gateway.ActivateResult) string { return r.Domain }),
-		stringMember("serialNumber", Meaning{"The serial number of the licence or device; empty if it is not known.", "VDS1000003"}, func(r gateway.ActivateResult) string { return r.SerialNumber }),
+		stringMember("serialNumber", Meaning{"The serial number of the licence, without the number of the device; empty if the authentication server does not say.", "VDS1000003"}, func(r gateway.ActivateResult) string { return r.SerialNumber }),
 	}
 }
 

@@ -2,13 +2,16 @@ package seal
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/fips140"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/xaesgcm"
@@ -18,20 +21,33 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// A record is version | key id | nonce | ciphertext | tag.
+// A record is version | key id | salt | nonce | ciphertext | tag.
 const (
-	recordVersion = 1
-	keyIDSize     = 8
-	nonceSize     = 24
-	tagSize       = 16
-	headerSize    = 1 + keyIDSize
+	keyIDSize  = 8
+	nonceSize  = 24 // salt and nonce
+	tagSize    = 16
+	headerSize = 1 + keyIDSize
 
 	keySize = 32
 
-	// xaesSaltSize is the size of the first part of the nonce, from which the key of the
-	// message is derived. With 12 bytes the format is that of C2SP XAES-256-GCM.
-	xaesSaltSize = 12
+	// saltSize is the size of the salt, from which the key of the record is derived. With 12
+	// bytes the format is that of C2SP XAES-256-GCM.
+	saltSize = 12
 )
+
+// The versions of a record. Every Keyring opens both; which one it seals depends on whether Go
+// runs in FIPS 140-3 mode.
+const (
+	// versionXAES is XAES-256-GCM (c2sp.org/XAES-256-GCM).
+	versionXAES = 1
+	// versionHKDF is AES-256-GCM with a nonce that the cryptographic module of Go chooses. The
+	// key of the record is derived from the sealing key and the salt with HKDF-SHA-256. All of
+	// it is done by that module, in services that FIPS 140-3 approves.
+	versionHKDF = 2
+)
+
+// recordKeyInfo is the info of HKDF in records of versionHKDF.
+const recordKeyInfo = "dsapp-gateway sealed record"
 
 // Overhead is how many bytes longer a record is than its plaintext.
 const Overhead = headerSize + nonceSize + tagSize
@@ -50,9 +66,9 @@ type Label struct {
 
 // associatedData encodes the label. The length of each string precedes it, so that no two
 // labels have the same encoding.
-func (l Label) associatedData() []byte {
+func (l Label) associatedData(version byte) []byte {
 	b := make([]byte, 0, 1+4+len(l.Kind)+4+len(l.Identifier)+len(l.Generation))
-	b = append(b, recordVersion)
+	b = append(b, version)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Kind)))
 	b = append(b, l.Kind...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Identifier)))
@@ -67,9 +83,10 @@ type Keyring struct {
 	// did. Set it before the first use; nil for no call.
 	Opened func(first bool)
 
-	first keyID
-	keys  map[keyID]tink.AEAD
-	ids   []string // in the order of the keys
+	version byte // of records that Seal returns
+	first   keyID
+	keys    map[keyID]sealingKey
+	ids     []keyID // in the order of the keys
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -110,7 +127,10 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no sealing key")
 	}
-	k := &Keyring{keys: make(map[keyID]tink.AEAD, len(keys))}
+	k := &Keyring{version: versionXAES, keys: make(map[keyID]sealingKey, len(keys))}
+	if fips140.Enabled() {
+		k.version = versionHKDF
+	}
 	for i, key := range keys {
 		if len(key) != keySize {
 			return nil, &KeyError{i, fmt.Sprintf("has %d bytes, need %d", len(key), keySize)}
@@ -119,12 +139,12 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 		if _, ok := k.keys[id]; ok {
 			return nil, &KeyError{i, "is the same as an earlier key"}
 		}
-		a, err := newAEAD(key)
+		xaes, err := newXAES(key)
 		if err != nil {
 			return nil, &KeyError{i, err.Error()}
 		}
-		k.keys[id] = a
-		k.ids = append(k.ids, id.String())
+		k.keys[id] = sealingKey{derive: newDerivation(key), xaes: xaes}
+		k.ids = append(k.ids, id)
 		if i == 0 {
 			k.first = id
 		}
@@ -132,16 +152,15 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	return k, nil
 }
 
-// Seal returns a record with the plaintext, encrypted with the first key by XAES-256-GCM
-// (c2sp.org/XAES-256-GCM) and bound to the label. The record is Overhead bytes longer than
-// the plaintext.
+// Seal returns a record with the plaintext, encrypted with the first key and bound to the
+// label. The record is Overhead bytes longer than the plaintext.
 func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
-	sealed, err := k.keys[k.first].Encrypt(plaintext, l.associatedData())
+	sealed, err := k.keys[k.first].seal(k.version, plaintext, l.associatedData(k.version))
 	if err != nil {
 		return nil, fmt.Errorf("sealing record: %w", err)
 	}
 	record := make([]byte, 0, headerSize+len(sealed))
-	record = append(record, recordVersion)
+	record = append(record, k.version)
 	record = append(record, k.first[:]...)
 	return append(record, sealed...), nil
 }
@@ -149,15 +168,15 @@ func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
 // Open returns the plaintext of a record that was sealed with the label l and any key of the
 // Keyring. The only error is ErrUnopened.
 func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
-	id, sealed, ok := parseRecord(record)
+	version, id, sealed, ok := parseRecord(record)
 	if !ok {
 		return nil, ErrUnopened
 	}
-	a, ok := k.keys[id]
+	key, ok := k.keys[id]
 	if !ok {
 		return nil, ErrUnopened
 	}
-	plaintext, err := a.Decrypt(sealed, l.associatedData())
+	plaintext, err := key.open(version, sealed, l.associatedData(version))
 	if err != nil {
 		return nil, ErrUnopened
 	}
@@ -167,32 +186,39 @@ func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Current reports whether the record has the id of the first key. It does not open the
-// record.
+// Current reports whether the record has the version and the id of the key that Seal would
+// give it. It does not open the record.
 func (k *Keyring) Current(record []byte) bool {
-	id, _, ok := parseRecord(record)
-	return ok && id == k.first
+	version, id, _, ok := parseRecord(record)
+	return ok && version == k.version && id == k.first
 }
 
 // KeyIDs returns the ids of the keys as hexadecimal digits, in the order of the keys. An id does
 // not reveal its key.
-func (k *Keyring) KeyIDs() []string { return slices.Clone(k.ids) }
+func (k *Keyring) KeyIDs() []string {
+	ids := make([]string, len(k.ids))
+	for i, id := range k.ids {
+		ids[i] = id.String()
+	}
+	return ids
+}
 
 // KeyID returns the id of the key that a record was sealed with, as KeyIDs does. It does not
 // open the record. It returns false for bytes that are no record.
 func KeyID(record []byte) (id string, ok bool) {
-	parsed, _, ok := parseRecord(record)
+	_, parsed, _, ok := parseRecord(record)
 	return parsed.String(), ok
 }
 
 func (id keyID) String() string { return hex.EncodeToString(id[:]) }
 
-// parseRecord returns the id of the key of a record, and the nonce, ciphertext and tag.
-func parseRecord(record []byte) (id keyID, sealed []byte, ok bool) {
-	if len(record) < Overhead || record[0] != recordVersion {
-		return keyID{}, nil, false
+// parseRecord returns the version of a record, the id of its key, and its salt, nonce,
+// ciphertext and tag.
+func parseRecord(record []byte) (version byte, id keyID, sealed []byte, ok bool) {
+	if len(record) < Overhead || record[0] != versionXAES && record[0] != versionHKDF {
+		return 0, keyID{}, nil, false
 	}
-	return keyID(record[1:headerSize]), record[headerSize:], true
+	return record[0], keyID(record[1:headerSize]), record[headerSize:], true
 }
 
 // keyIDOf returns the id of a key, which does not reveal the key.
@@ -202,9 +228,62 @@ func keyIDOf(key []byte) keyID {
 	return keyID(h.Sum(nil)[:keyIDSize])
 }
 
-// newAEAD returns XAES-256-GCM with a key of 32 bytes.
-func newAEAD(key []byte) (tink.AEAD, error) {
-	parameters, err := xaesgcm.NewParameters(xaesgcm.VariantNoPrefix, xaesSaltSize)
+// sealingKey seals and opens with one key.
+type sealingKey struct {
+	derive derivation
+	xaes   tink.AEAD
+}
+
+// seal returns salt, nonce, ciphertext and tag.
+func (k sealingKey) seal(version byte, plaintext, associatedData []byte) ([]byte, error) {
+	if version == versionXAES {
+		return k.xaes.Encrypt(plaintext, associatedData)
+	}
+	salt := make([]byte, saltSize, nonceSize+len(plaintext)+tagSize)
+	_, _ = rand.Read(salt) // it does not fail
+	a, err := k.record(salt)
+	if err != nil {
+		return nil, err
+	}
+	return a.Seal(salt, nil, plaintext, associatedData), nil //nolint:gosec // the nonce is chosen by a
+}
+
+// open is the inverse of seal. With GODEBUG=fips140=only, XAES-256-GCM, which FIPS 140-3 does not
+// know, still opens what was sealed before that mode was switched on.
+func (k sealingKey) open(version byte, sealed, associatedData []byte) (plaintext []byte, err error) {
+	if version == versionXAES {
+		fips140.WithoutEnforcement(func() { plaintext, err = k.xaes.Decrypt(sealed, associatedData) })
+		return plaintext, err
+	}
+	a, err := k.record(sealed[:saltSize])
+	if err != nil {
+		return nil, err
+	}
+	return a.Open(nil, nil, sealed[saltSize:], associatedData)
+}
+
+// record returns AES-256-GCM for the record of versionHKDF with a salt.
+func (k sealingKey) record(salt []byte) (cipher.AEAD, error) {
+	key, err := k.derive(salt, recordKeyInfo)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// newXAES returns XAES-256-GCM with a key of 32 bytes.
+func newXAES(key []byte) (a tink.AEAD, err error) {
+	fips140.WithoutEnforcement(func() { a, err = xaesOf(key) })
+	return a, err
+}
+
+func xaesOf(key []byte) (tink.AEAD, error) {
+	parameters, err := xaesgcm.NewParameters(xaesgcm.VariantNoPrefix, saltSize)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha3"
@@ -76,7 +77,7 @@ func TestAEADVectors(t *testing.T) {
 			if got := xaes(t, key, []byte(nonce)).Seal(nil, []byte(nonce[12:]), []byte(plaintext), []byte(c.aad)); hex.EncodeToString(got) != c.want {
 				t.Errorf("the independent implementation seals to %x, want %s", got, c.want)
 			}
-			a, err := newAEAD(key)
+			a, err := newXAES(key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +105,7 @@ func TestAEADAccumulated(t *testing.T) {
 		aad := draw(int(draw(1)[0]))
 		sealed := xaes(t, key, nonce).Seal(nil, nonce[12:], plaintext, aad)
 		digest.Write(sealed)
-		a, err := newAEAD(key)
+		a, err := newXAES(key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,6 +126,7 @@ func TestRecordLayout(t *testing.T) {
 	t.Parallel()
 	key := testKey(0)
 	k := ring(t, key)
+	k.version = versionXAES
 	record := mustSeal(t, k, testLabel, []byte("plaintext"))
 	if want := 9 + Overhead; len(record) != want {
 		t.Fatalf("record has %d bytes, want %d", len(record), want)
@@ -142,6 +144,64 @@ func TestRecordLayout(t *testing.T) {
 	got, err := xaes(t, key, nonce).Open(nil, nonce[12:], record[33:], aad)
 	if err != nil || string(got) != "plaintext" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// A record of FIPS 140-3 mode has the documented layout: code that knows only the layout, HKDF and
+// AES-GCM opens it.
+func TestRecordLayoutInFIPSMode(t *testing.T) {
+	t.Parallel()
+	key := testKey(0)
+	k := ring(t, key)
+	k.version = versionHKDF
+	record := mustSeal(t, k, testLabel, []byte("plaintext"))
+	if want := 9 + Overhead; len(record) != want || record[0] != 2 || !bytes.Equal(record[1:9], k.first[:]) {
+		t.Fatalf("record %x, want %d bytes", record, want)
+	}
+	salt, nonce, sealed := record[9:21], record[21:33], record[33:]
+	derived, err := hkdf.Key(sha256.New, key, salt, "dsapp-gateway sealed record", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aad := slices.Concat([]byte{2, 0, 0, 0, 8}, []byte("verifier"), []byte{0, 0, 0, 8}, []byte("e3wfISG9"), testLabel.Generation[:])
+	if got, err := a.Open(nil, nonce, sealed, aad); err != nil || string(got) != "plaintext" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Keyrings of both modes open each other's records, with the label only, and each of them takes
+// those of the other for records to be sealed anew. A record does not open as one of the other
+// version.
+func TestModesOpenEachOthersRecords(t *testing.T) {
+	t.Parallel()
+	modes := []*Keyring{ring(t, testKey(0)), ring(t, testKey(0))}
+	modes[0].version, modes[1].version = versionXAES, versionHKDF
+	for i, k := range modes {
+		record := mustSeal(t, k, testLabel, []byte("plaintext"))
+		for j, other := range modes {
+			if got, err := other.Open(testLabel, record); err != nil || string(got) != "plaintext" {
+				t.Errorf("version %d opens %d: %q, %v", other.version, k.version, got, err)
+			}
+			if current := other.Current(record); current != (i == j) {
+				t.Errorf("%d is current for %d: %v", k.version, other.version, current)
+			}
+			if _, err := other.Open(Label{Kind: "other"}, record); !same(err, ErrUnopened) {
+				t.Errorf("another label: %v", err)
+			}
+			forged := bytes.Clone(record)
+			forged[0] = modes[1-i].version
+			if _, err := other.Open(testLabel, forged); !same(err, ErrUnopened) {
+				t.Errorf("another version: %v", err)
+			}
+		}
 	}
 }
 
@@ -217,7 +277,7 @@ func TestLabelEncodingIsInjective(t *testing.T) {
 			}
 		}
 		a, b := label("a"), label("b")
-		if (a == b) != bytes.Equal(a.associatedData(), b.associatedData()) {
+		if (a == b) != bytes.Equal(a.associatedData(versionXAES), b.associatedData(versionXAES)) {
 			t.Fatalf("%+v and %+v", a, b)
 		}
 	})
@@ -265,7 +325,7 @@ func TestCurrentOfNonsense(t *testing.T) {
 	k := ring(t, testKey(0))
 	record := mustSeal(t, k, testLabel, nil)
 	otherVersion := bytes.Clone(record)
-	otherVersion[0]++
+	otherVersion[0] = 3
 	for _, r := range [][]byte{nil, {1}, record[:len(record)-1], otherVersion} {
 		if k.Current(r) {
 			t.Errorf("%x is current", r)
@@ -461,8 +521,8 @@ func FuzzKeyringOpen(f *testing.F) {
 	}
 	// With a fixed nonce, so that all worker processes use the same record.
 	nonce := bytes.Repeat([]byte{7}, nonceSize)
-	genuine := slices.Concat([]byte{recordVersion}, k.first[:], nonce,
-		xaes(f, key, nonce).Seal(nil, nonce[12:], []byte("genuine"), testLabel.associatedData()))
+	genuine := slices.Concat([]byte{versionXAES}, k.first[:], nonce,
+		xaes(f, key, nonce).Seal(nil, nonce[12:], []byte("genuine"), testLabel.associatedData(versionXAES)))
 	f.Add([]byte(nil))
 	f.Add(genuine)
 	f.Add(genuine[:33])

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,11 +29,15 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
-// The folder testdata has what an earlier version of the program stored: the file of an
-// embedded store, the keys of a Redis server, and what their phones know. Every later
-// version must be able to use it.
+// The folder testdata has what versions of the program stored: the file of an embedded store,
+// the keys of a Redis server, and what their phones know. Every later version must be able to use
+// it. The number at the end of a name is that of the form: in form 1, registrations in a file
+// have their counters among the sealed parts, and activation messages are hex digits.
 
-var update = flag.Bool("update", false, "write the stores anew")
+var update = flag.Bool("update", false, "write the stores of the latest form anew")
+
+// latest is the form that this version stores.
+const latest = 2
 
 // forever is longer than these files will be used.
 const forever = 100 * 365 * 24 * time.Hour
@@ -219,50 +224,77 @@ func (s services) check(t *testing.T, known phones, handshakes bool) {
 
 func TestEmbeddedOfEarlierVersion(t *testing.T) {
 	t.Parallel()
-	const file, known = "testdata/embedded.db", "testdata/embedded.json"
-	path := filepath.Join(t.TempDir(), "dsapp.db")
-	open := func() (*embedded.Store, services) {
-		t.Helper()
-		s, err := embedded.Open(path, embedded.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s, newServices(t, lasting{s})
+	for number := 1; number <= latest; number++ {
+		t.Run(fmt.Sprintf("form %d", number), func(t *testing.T) {
+			t.Parallel()
+			file, known := fmt.Sprintf("testdata/embedded-%d.db", number), fmt.Sprintf("testdata/embedded-%d.json", number)
+			path := filepath.Join(t.TempDir(), "dsapp.db")
+			open := func() (*embedded.Store, services) {
+				t.Helper()
+				s, err := embedded.Open(path, embedded.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { s.Close() })
+				return s, newServices(t, lasting{s})
+			}
+			if *update && number == latest {
+				s, services := open()
+				write(t, known, services.fill(t))
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				copyFile(t, path, file)
+				return
+			}
+			copyFile(t, file, path)
+			contents, err := embedded.Check(path)
+			if err != nil || contents.Registrations != 5 || contents.Claims != 1 {
+				t.Errorf("%+v, error %v", contents, err)
+			}
+			s, services := open()
+			services.check(t, read[phones](t, known), false)
+			if n, _, err := s.Usage(); err != nil || n != 5 {
+				t.Errorf("%d registrations, error %v", n, err)
+			}
+			// What was taken over is there after a restart.
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			_, services = open()
+			for _, identifier := range []form.Identifier{fresh, proven} {
+				if _, err := services.AdmitConfirmation(t.Context(), identifier, activation.KindMDL); err != nil {
+					t.Errorf("%s: error %v", identifier, err)
+				}
+			}
+		})
 	}
-	if *update {
-		s, services := open()
-		write(t, known, services.fill(t))
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		copyFile(t, path, file)
-		return
-	}
-	copyFile(t, file, path)
-	_, s := open()
-	s.check(t, read[phones](t, known), false)
 }
 
 func TestRedisOfEarlierVersion(t *testing.T) {
 	t.Parallel()
-	const keys, known = "testdata/redis-keys.json", "testdata/redis.json"
-	server := redistest.Start(t)
-	client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}})
-	if err != nil {
-		t.Fatal(err)
+	for number := 1; number <= latest; number++ {
+		t.Run(fmt.Sprintf("form %d", number), func(t *testing.T) {
+			t.Parallel()
+			keys, known := fmt.Sprintf("testdata/redis-keys-%d.json", number), fmt.Sprintf("testdata/redis-%d.json", number)
+			server := redistest.Start(t)
+			client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			s := newServices(t, lasting{redis.New(client, redis.Options{})})
+			if *update && number == latest {
+				write(t, known, s.fill(t))
+				write(t, keys, dump(t, server))
+				return
+			}
+			for key, v := range read[map[string]redisValue](t, keys) {
+				v.restore(t, server, key)
+			}
+			s.check(t, read[phones](t, known), true)
+		})
 	}
-	defer client.Close()
-	s := newServices(t, lasting{redis.New(client, redis.Options{})})
-	if *update {
-		write(t, known, s.fill(t))
-		write(t, keys, dump(t, server))
-		return
-	}
-	for key, v := range read[map[string]redisValue](t, keys) {
-		v.restore(t, server, key)
-	}
-	s.check(t, read[phones](t, known), true)
 }
 
 // redisValue is the value of a key, in a form that every version of Redis takes.

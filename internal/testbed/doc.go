@@ -14,6 +14,7 @@
 //   - server.go is the simulated authentication server, whose commands a test can intercept.
 //   - faulty.go is an authentication server that breaks the protocols, from TCP up to SOAP,
 //     and command.go has the commands that it gets.
+//   - proxies.go has proxies that pass commands on as they are, to compare a gateway with.
 //
 // Who calls:
 //

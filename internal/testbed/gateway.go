@@ -28,6 +28,7 @@ type Gateway struct {
 	Admin  string         // address of the admin endpoint
 	Config Object         // of the next Start or Load
 	Env    []string       // variables of the next Start, beside those of every gateway
+	Binary string         // of the next Start, if it is not the one that Main has built
 	Logs   *output.Buffer // what the processes have printed
 
 	Certificates sandbox.Certificates
@@ -179,7 +180,11 @@ func (g *Gateway) Command(t testing.TB) *exec.Cmd {
 	env := append(Environment(t.TempDir()),
 		"TEST_FRONT_END_KEY="+FrontEndKey, "TEST_BACK_END_KEY="+BackEndKey, "TEST_SEALING_KEY="+SealingKey)
 	env = append(env, g.Env...)
-	return Program(env, g.Logs, "run", "--config", path)
+	cmd := Program(env, g.Logs, "run", "--config", path)
+	if g.Binary != "" {
+		cmd.Path = g.Binary
+	}
+	return cmd
 }
 
 // Pid returns the ID of the process.

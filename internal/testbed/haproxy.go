@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
@@ -49,14 +50,8 @@ func StartBalancer(t *testing.T, gateways ...*Gateway) *Balancer {
 	require.NoError(t, err, "this test needs HAProxy: run make test-tools")
 	dir := t.TempDir()
 	certs := gateways[0].Certificates
-	var pair []byte
-	for _, name := range []string{certs.Certificate, certs.Key} {
-		pem, err := os.ReadFile(name)
-		require.NoError(t, err)
-		pair = append(pair, pem...)
-	}
 	pem := filepath.Join(dir, "haproxy.pem")
-	require.NoError(t, os.WriteFile(pem, pair, 0o600))
+	joinPair(t, certs, pem)
 	address := freeport.Address(t)
 	b := &Balancer{
 		Gateway: &Gateway{URL: "https://" + address, Logs: new(output.Buffer), Certificates: certs, Client: NewClient(t, certs.Authority, "")},
@@ -89,21 +84,40 @@ backend nodes
 	}
 	path := filepath.Join(dir, "haproxy.cfg")
 	require.NoError(t, os.WriteFile(path, []byte(config.String()), 0o600))
-	cmd := exec.Command(program, "-db", "-f", path)
-	cmd.Stdout, cmd.Stderr = b.Logs, b.Logs
+	StartProgram(t, "haproxy", b.Logs, program, "-db", "-f", path)
+	for i := range gateways {
+		b.Await(t, i, "UP")
+	}
+	return b
+}
+
+// joinPair writes the certificate and its key into one file, as HAProxy reads them.
+func joinPair(t testing.TB, certs sandbox.Certificates, file string) {
+	t.Helper()
+	var pair []byte
+	for _, name := range []string{certs.Certificate, certs.Key} {
+		pem, err := os.ReadFile(name)
+		require.NoError(t, err)
+		pair = append(pair, pem...)
+	}
+	require.NoError(t, os.WriteFile(file, pair, 0o600))
+}
+
+// StartProgram starts a program that runs until the end of the test.
+func StartProgram(t testing.TB, name string, logs *output.Buffer, program string, arguments ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(program, arguments...)
+	cmd.Stdout, cmd.Stderr = logs, logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("log of haproxy:\n%s", b.Logs)
+			t.Logf("log of %s:\n%s", name, logs)
 		}
 	})
-	for i := range gateways {
-		b.Await(t, i, "UP")
-	}
-	return b
+	return cmd
 }
 
 // Await waits until a gateway, by its index, has a state: UP or DOWN.

@@ -6,9 +6,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -76,6 +78,23 @@ func (g *Gateway) restingUsage(t *testing.T) Usage {
 		return same == 20
 	})
 	return least
+}
+
+// ProcessorTime returns the time of the processor that a process has used so far.
+func ProcessorTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	require.NoError(t, err)
+	var total time.Duration
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		require.NoError(t, err)
+		var ran time.Duration
+		_, err = fmt.Sscan(string(text), &ran)
+		require.NoError(t, err)
+		total += ran
+	}
+	return total
 }
 
 // Heap returns the memory that the process has reserved for its objects, in bytes, whether

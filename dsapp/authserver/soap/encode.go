@@ -46,12 +46,11 @@ func (c Call) Encode(d *Dialect) ([]byte, error) {
 	w := &bytes.Buffer{}
 	w.Grow(size)
 	w.WriteString(xml.Header)
-	w.WriteString(`<soapenv:Envelope xmlns:soapenv="` + d.Version.envelope + `"` +
-		` xmlns:xsd="http://www.w3.org/2001/XMLSchema"` +
-		` xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"` +
-		` xmlns:` + c.scenario.prefix + `="` + c.scenario.namespace + `"><soapenv:Body>`)
-	operation := c.scenario.prefix + ":" + c.operation
-	openTag(w, operation)
+	write(w, `<soapenv:Envelope xmlns:soapenv="`, d.Version.envelope,
+		`" xmlns:xsd="http://www.w3.org/2001/XMLSchema"`+
+			` xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"`+
+			` xmlns:`, c.scenario.prefix, `="`, c.scenario.namespace, `"><soapenv:Body>`)
+	write(w, "<", c.scenario.prefix, ":", c.operation, ">")
 	var err error
 	if c.typed() {
 		err = c.writeElements(w, d)
@@ -62,8 +61,7 @@ func (c Call) Encode(d *Dialect) ([]byte, error) {
 		clear(w.Bytes())
 		return nil, err
 	}
-	closeTag(w, operation)
-	w.WriteString("</soapenv:Body></soapenv:Envelope>")
+	write(w, "</", c.scenario.prefix, ":", c.operation, "></soapenv:Body></soapenv:Envelope>")
 	return w.Bytes(), nil
 }
 
@@ -88,9 +86,9 @@ func (c Call) writeAttributes(w *bytes.Buffer, d *Dialect) error {
 		if value == "" {
 			continue
 		}
-		w.WriteString(`<attributes><value xsi:type="` + cmp.Or(f.xsiType, xsdString) + `">`)
+		write(w, `<attributes><value xsi:type="`, cmp.Or(f.xsiType, xsdString), `">`)
 		writeText(w, value)
-		w.WriteString("</value><attributeID>" + name + "</attributeID></attributes>")
+		write(w, "</value><attributeID>", name, "</attributeID></attributes>")
 	}
 	closeTag(w, c.attributeSet)
 	if c.dataFields {
@@ -200,12 +198,23 @@ func isXMLChar(r rune) bool {
 	return false
 }
 
-func openTag(w *bytes.Buffer, name string)  { w.WriteString("<" + name + ">") }
-func closeTag(w *bytes.Buffer, name string) { w.WriteString("</" + name + ">") }
+func openTag(w *bytes.Buffer, name string)  { write(w, "<", name, ">") }
+func closeTag(w *bytes.Buffer, name string) { write(w, "</", name, ">") }
+
+// write writes texts that contain nothing to escape, without joining them before.
+func write(w *bytes.Buffer, texts ...string) {
+	for _, text := range texts {
+		w.WriteString(text)
+	}
+}
 
 // writeText writes s so that a parser reads it unchanged: it also escapes quotes and line
-// ends.
+// ends. What needs no escapes is not copied before.
 func writeText(w *bytes.Buffer, s string) {
+	if !strings.ContainsAny(s, "\"'&<>\t\n\r") {
+		w.WriteString(s)
+		return
+	}
 	// Writing to a bytes.Buffer never fails.
 	_ = xml.EscapeText(w, []byte(s))
 }

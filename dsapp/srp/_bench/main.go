@@ -25,6 +25,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/figures"
 )
 
 //go:embed baseline
@@ -90,7 +92,7 @@ func run(ctx context.Context) error {
 		return errors.New("rounds, batches and their time must be positive")
 	}
 
-	start, before := time.Now(), load()
+	start, before := time.Now(), figures.Load()
 	folder, err := os.MkdirTemp("", "bench-srp")
 	if err != nil {
 		return err
@@ -121,7 +123,7 @@ func run(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr)
 
 	// One of the load at the end is this comparison.
-	b.busy = max(before, load()-1)
+	b.busy = max(before, figures.Load()-1)
 	fmt.Println(b.conditions())
 	if b.busy >= 1 {
 		fmt.Println("\nWARNING: measure again on a quiet machine.")
@@ -130,7 +132,7 @@ func run(ctx context.Context) error {
 	if *readme == "" {
 		return nil
 	}
-	return rewrite(*readme, b.summary())
+	return figures.Rewrite(*readme, begin, end, b.summary())
 }
 
 // build makes the programs and the exchanges they compute. The exchanges come
@@ -181,7 +183,7 @@ func (b *bench) path(name string) string { return filepath.Join(b.folder, name) 
 
 // choosePin pins to the last core that this process may use, if that can be done.
 func (b *bench) choosePin(ctx context.Context) {
-	core := field("/proc/self/status", "Cpus_allowed_list")
+	core := figures.Field("/proc/self/status", "Cpus_allowed_list")
 	core = core[strings.LastIndexAny(core, ",-")+1:]
 	if core == "" || exec.CommandContext(ctx, "taskset", "-c", core, "true").Run() != nil {
 		return
@@ -325,51 +327,26 @@ func results(text []byte) (all []result) {
 	return all
 }
 
-// quartiles are the median of some numbers and the bounds of their middle half.
-type quartiles struct{ low, median, high float64 }
-
-func quartilesOf(x []float64) quartiles {
-	slices.Sort(x)
-	at := func(q float64) float64 {
-		p := q * float64(len(x)-1)
-		i := int(p)
-		j := min(i+1, len(x)-1)
-		return x[i] + (p-float64(i))*(x[j]-x[i])
-	}
-	return quartiles{at(0.25), at(0.5), at(0.75)}
-}
-
-func (q quartiles) spread() string { return ratio(q.low) + "–" + ratio(q.high) }
-
-func (q quartiles) String() string { return ratio(q.median) + " (" + q.spread() + ")" }
-
-func ratio(x float64) string {
-	if x < 0.3 {
-		return fmt.Sprintf("%.3f", x)
-	}
-	return fmt.Sprintf("%.2f", x)
-}
-
 // over collects a number of every round.
-func (b *bench) over(at place, f func(turn) float64) quartiles {
+func (b *bench) over(at place, f func(turn) float64) figures.Quartiles {
 	var all []float64
 	for _, turns := range b.rounds {
 		all = append(all, f(turns[at]))
 	}
-	return quartilesOf(all)
+	return figures.QuartilesOf(all)
 }
 
 // ratios returns the times of both steps and of their sum as ratios to the
 // reference.
-func (b *bench) ratios(at place) (step1, step2, both quartiles) {
-	of := func(time func(steps) float64) quartiles {
+func (b *bench) ratios(at place) (step1, step2, both figures.Quartiles) {
+	of := func(time func(steps) float64) figures.Quartiles {
 		return b.over(at, func(t turn) float64 { return time(t.own) / time(t.reference) })
 	}
 	return of(func(s steps) float64 { return s[0] }), of(func(s steps) float64 { return s[1] }), of(sum)
 }
 
 // microseconds returns the time of both steps.
-func (b *bench) microseconds(at place) quartiles {
+func (b *bench) microseconds(at place) figures.Quartiles {
 	return b.over(at, func(t turn) float64 { return sum(t.own) / 1000 })
 }
 
@@ -392,7 +369,7 @@ func (b *bench) table() string {
 				continue
 			}
 			t := b.microseconds(at)
-			row := []string{group, label(program), "1", "1", "1", fmt.Sprintf("%.0f (%.0f–%.0f)", t.median, t.low, t.high)}
+			row := []string{group, label(program), "1", "1", "1", fmt.Sprintf("%.0f (%.0f–%.0f)", t.Median, t.Low, t.High)}
 			if program != reference {
 				step1, step2, both := b.ratios(at)
 				row[2], row[3], row[4] = step1.String(), step2.String(), both.String()
@@ -400,7 +377,7 @@ func (b *bench) table() string {
 			rows = append(rows, row)
 		}
 	}
-	return markdown(rows, true)
+	return figures.Markdown(rows, true)
 }
 
 // summary returns what goes into the README.
@@ -415,55 +392,23 @@ func (b *bench) summary() string {
 				continue
 			}
 			if program == reference {
-				row = append(row, fmt.Sprintf("1 (%.0f µs)", b.microseconds(at).median))
+				row = append(row, fmt.Sprintf("1 (%.0f µs)", b.microseconds(at).Median))
 				continue
 			}
 			step1, step2, both := b.ratios(at)
 			row = append(row, fmt.Sprintf("%s / %s / **%s** (%s)",
-				ratio(step1.median), ratio(step2.median), ratio(both.median), both.spread()))
+				figures.Ratio(step1.Median), figures.Ratio(step2.Median), figures.Ratio(both.Median), both.Spread()))
 		}
 		rows = append(rows, row)
 	}
 	return fmt.Sprintf("%s\nCells: step 1 / step 2 / **both**, as multiples of OpenSSL's time, medians of %d rounds; in brackets the middle half of the\n"+
-		"rounds, for both.\n\n%s", b.conditions(), len(b.rounds), markdown(rows, false))
-}
-
-// markdown returns a table, with columns of equal width if it is for a terminal.
-func markdown(rows [][]string, align bool) string {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], len([]rune(cell)))
-		}
-	}
-	var text strings.Builder
-	line := func(row []string) {
-		for i, cell := range row {
-			if align {
-				cell += strings.Repeat(" ", widths[i]-len([]rune(cell)))
-			}
-			text.WriteString("| " + cell + " ")
-		}
-		text.WriteString("|\n")
-	}
-	line(rows[0])
-	text.WriteString(strings.Repeat("|---", len(widths)) + "|\n")
-	for _, row := range rows[1:] {
-		line(row)
-	}
-	return text.String()
+		"rounds, for both.\n\n%s", b.conditions(), len(b.rounds), figures.Markdown(rows, false))
 }
 
 // conditions tells what the figures were measured on.
 func (b *bench) conditions() string {
-	cpu := field("/proc/cpuinfo", "model name")
-	if cpu == "" {
-		cpu = runtime.GOARCH
-	}
-	if family := field("/proc/cpuinfo", "cpu family"); family != "" {
-		cpu += fmt.Sprintf(" (family %s, model %s)", family, field("/proc/cpuinfo", "model"))
-	}
-	flags := strings.Fields(field("/proc/cpuinfo", "flags"))
+	cpu := figures.Processor()
+	flags := strings.Fields(figures.Field("/proc/cpuinfo", "flags"))
 	flags = slices.DeleteFunc([]string{"avx512ifma", "adx", "bmi2"}, func(f string) bool { return !slices.Contains(flags, f) })
 	if len(flags) > 0 {
 		cpu += " with " + strings.Join(flags, ", ")
@@ -476,48 +421,6 @@ func (b *bench) conditions() string {
 		pinned += fmt.Sprintf(", while other work was running (load average %.1f)", b.busy)
 	}
 	return fmt.Sprintf("%s; %s, %s; %s.", cpu, strings.Join(b.versions, ", "), runtime.Version(), pinned)
-}
-
-// field returns the first value of a name in a file of lines "name: value", or "".
-func field(file, name string) string {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(text)) {
-		if n, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(n) == name {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-// load returns the load average of the last minute, or 0.
-func load() float64 {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	x, err := strconv.ParseFloat(first, 64)
-	if err != nil {
-		return 0
-	}
-	return x
-}
-
-// rewrite replaces what is between the marks in a file.
-func rewrite(file, text string) error {
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(old, []byte(begin))
-	_, after, closed := bytes.Cut(rest, []byte(end))
-	if !ok || !closed {
-		return fmt.Errorf("%s has no lines %q and %q", file, begin, end)
-	}
-	return os.WriteFile(file, slices.Concat(before, []byte(begin+"\n"+text+"\n"+end), after), 0o644)
 }
 
 // output runs a command and returns what it prints. What it complains about goes

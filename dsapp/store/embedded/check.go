@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -30,18 +31,42 @@ type Contents struct {
 	Size int64
 }
 
+// counter counts what a walker visits.
+type counter struct{ entries, simulated, claims atomic.Int64 }
+
+func (c *counter) visit(bucket string, key, _ []byte) {
+	if key == nil {
+		return
+	}
+	switch bucket {
+	case bucketEntries:
+		c.entries.Add(1)
+	case bucketSimulated:
+		c.simulated.Add(1)
+	case bucketClaims:
+		c.claims.Add(1)
+	}
+}
+
+func (c *counter) contents(size int64) Contents {
+	simulated := int(c.simulated.Load())
+	return Contents{Registrations: int(c.entries.Load()) - simulated, Simulated: simulated, Claims: int(c.claims.Load()), Size: size}
+}
+
 // Check reads the whole file at path and does not change it. The error says what is wrong and
 // what to do about it. Check refuses a file that another process has open.
 func Check(path string) (Contents, error) {
-	var c Contents
-	var records, broken int
+	var found counter
+	var broken atomic.Int64
 	var format []byte
-	empty := true
-	size, err := verify(path, time.Nanosecond, func(bucket string, key, value []byte) {
-		empty = false
+	var empty atomic.Bool
+	empty.Store(true)
+	size, err := verify(path, time.Nanosecond, true, func(bucket string, key, value []byte) {
+		empty.Store(false)
 		if key == nil {
 			return
 		}
+		found.visit(bucket, key, value)
 		var err error
 		switch bucket {
 		case bucketMeta:
@@ -49,16 +74,14 @@ func Check(path string) (Contents, error) {
 				format = append(format, value...)
 			}
 		case bucketEntries:
-			records++
 			_, err = readEntry(value)
-		case bucketSimulated:
-			c.Simulated++
+		case bucketSealed:
+			_, _, err = decodeParts(value)
 		case bucketClaims:
-			c.Claims++
 			_, err = decodeClaim(value)
 		}
 		if err != nil {
-			broken++
+			broken.Add(1)
 		}
 	})
 	switch {
@@ -67,23 +90,23 @@ func Check(path string) (Contents, error) {
 	case err != nil:
 		return Contents{}, err
 	}
-	if !empty {
-		if err := checkFormat(format); err != nil {
+	if !empty.Load() {
+		if _, err := checkFormat(format); err != nil {
 			return Contents{}, err
 		}
 	}
-	if broken > 0 {
+	c := found.contents(size)
+	if n := broken.Load(); n > 0 {
 		return Contents{}, fmt.Errorf("%d of %d registrations and claims cannot be decoded: "+
 			"find out who else can write to the file, and check memory and disk; "+
-			"they are refused until they end, or move the file aside: what it holds lives ten minutes", broken, records+c.Claims)
+			"they are refused until they end, or move the file aside: what it holds lives ten minutes", n, c.Registrations+c.Simulated+c.Claims)
 	}
-	c.Registrations, c.Size = records-c.Simulated, size
 	return c, nil
 }
 
-// verify reads the whole file at path and returns its size. It calls visit as a walker does.
-// It waits up to the given time for another process that has the file open for writing.
-func verify(path string, wait time.Duration, visit func(bucket string, key, value []byte)) (size int64, err error) {
+// verify reads the whole file at path and returns its size. It calls visit as walkFile does, and
+// waits up to the given time for another process that has the file open for writing.
+func verify(path string, wait time.Duration, values bool, visit visitor) (size int64, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return 0, err
@@ -102,7 +125,7 @@ func verify(path string, wait time.Duration, visit func(bucket string, key, valu
 		if info, err = file.Stat(); err != nil {
 			return err
 		}
-		return walkFile(file, visit)
+		return walkFile(file, values, visit)
 	})
 	if err != nil {
 		return 0, err

@@ -9,10 +9,14 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 )
 
-// The first byte of encoded entries and claims.
+// The first byte of encoded entries, parts and claims.
 const (
-	entryVersion = 1
+	entryVersion = 2
+	partsVersion = 1
 	claimVersion = 1
+	// inlineVersion is that of entries that have their parts in themselves. Files of format
+	// 1 have these.
+	inlineVersion = 1
 )
 
 // Bits of the second byte of an encoded entry.
@@ -27,7 +31,8 @@ const (
 // Store writes. The error does not contain the values.
 var errCorrupt = errors.New("entry cannot be decoded")
 
-// entry is a value of bucketEntries: a record with its counters.
+// entry is a value of bucketEntries: what changes of a record. The rest are its parts, which are
+// large and stay as they are, and therefore lie in bucketSealed.
 type entry struct {
 	generation activation.Generation
 	kind       activation.Kind
@@ -53,8 +58,14 @@ type entry struct {
 	settled, proven bool
 	last            activation.Token
 
-	facts, verifier, data []byte
+	// inline says that the entry was read from a value of inlineVersion, which has the parts.
+	inline bool
+	// parts are only set if they were read, or are to be written.
+	parts
 }
+
+// parts are the sealed parts of a record, a value of bucketSealed.
+type parts struct{ facts, verifier, data []byte }
 
 // valid reports whether a Store can have written the entry.
 func (e *entry) valid() bool {
@@ -94,11 +105,11 @@ func (e *entry) record(identifier string, now time.Time) activation.Record {
 	}
 }
 
-// encode returns the entry as bytes: version, flags and all members in a fixed order.
-// Integers are big-endian. A list has its number of elements before it, a byte string its
+// encode returns the entry without its parts as bytes: version, flags and all members in a fixed
+// order. Integers are big-endian. A list has its number of elements before it, a byte string its
 // length.
 func (e *entry) encode() []byte {
-	b := make([]byte, 0, 128+len(e.facts)+len(e.verifier)+len(e.data)+len(e.inFlight)*len(e.last))
+	b := make([]byte, 0, 96+len(e.inFlight)*len(e.last))
 	var flags byte
 	if e.burned {
 		flags |= flagBurned
@@ -120,28 +131,23 @@ func (e *entry) encode() []byte {
 	for _, t := range e.inFlight {
 		b = append(b, t[:]...)
 	}
-	for _, s := range [][]byte{[]byte(e.kind), e.facts, e.verifier, e.data} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	return b
+	return appendBytes(b, []byte(e.kind))
 }
 
-// decodeEntry decodes what entry.encode returns, and nothing else. The entry shares no memory
-// with b, which bbolt maps only until the transaction ends.
+// decodeEntry decodes what entry.encode returns, and values of inlineVersion, which have the three
+// parts at their end. It decodes nothing else. The entry shares no memory with b, which bbolt maps
+// only until the transaction ends.
 func decodeEntry(b []byte) (*entry, error) {
 	r := reader{rest: b}
-	if version := r.take(1); r.bad || version[0] != entryVersion {
-		return nil, errCorrupt
-	}
-	flags := r.take(1)
-	if r.bad || flags[0]&^flagsKnown != 0 {
+	version, flags := r.take(1), r.take(1)
+	if r.bad || version[0] != entryVersion && version[0] != inlineVersion || flags[0]&^flagsKnown != 0 {
 		return nil, errCorrupt
 	}
 	e := &entry{
 		burned:  flags[0]&flagBurned != 0,
 		settled: flags[0]&flagSettled != 0,
 		proven:  flags[0]&flagProven != 0,
+		inline:  version[0] == inlineVersion,
 	}
 	copy(e.generation[:], r.take(len(e.generation)))
 	e.expires = int64(r.uint64())
@@ -157,11 +163,44 @@ func decodeEntry(b []byte) (*entry, error) {
 		e.inFlight = append(e.inFlight, activation.Token(token))
 	}
 	e.kind = activation.Kind(r.bytes())
-	e.facts, e.verifier, e.data = r.bytes(), r.bytes(), r.bytes()
+	if e.inline {
+		e.parts = r.parts()
+	}
 	if r.bad || len(r.rest) > 0 {
 		return nil, errCorrupt
 	}
 	return e, nil
+}
+
+// encode returns the parts of an entry of that generation as bytes: version, generation, and each
+// part after its length.
+func (p parts) encode(g activation.Generation) []byte {
+	b := make([]byte, 0, 32+len(p.facts)+len(p.verifier)+len(p.data))
+	b = append(append(b, partsVersion), g[:]...)
+	return appendBytes(b, p.facts, p.verifier, p.data)
+}
+
+// decodeParts decodes what parts.encode returns, and nothing else. The parts share no memory with
+// b.
+func decodeParts(b []byte) (parts, activation.Generation, error) {
+	var g activation.Generation
+	r := reader{rest: b}
+	version := r.take(1)
+	copy(g[:], r.take(len(g)))
+	p := r.parts()
+	if r.bad || version[0] != partsVersion || len(r.rest) > 0 {
+		return parts{}, activation.Generation{}, errCorrupt
+	}
+	return p, g, nil
+}
+
+// appendBytes appends each byte string after its length.
+func appendBytes(b []byte, all ...[]byte) []byte {
+	for _, s := range all {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return b
 }
 
 // readEntry is decodeEntry with an error for an entry that is not valid.
@@ -194,11 +233,7 @@ func (c *claim) encode() []byte {
 	b = append(b, claimVersion)
 	b = append(b, c.token[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.ends))
-	for _, s := range [][]byte{[]byte(c.serialNumber), c.owner} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	return b
+	return appendBytes(b, []byte(c.serialNumber), c.owner)
 }
 
 // decodeClaim decodes what claim.encode returns, and nothing else. The claim shares no memory
@@ -257,3 +292,6 @@ func (r *reader) bytes() []byte {
 	}
 	return append([]byte(nil), b...)
 }
+
+// parts returns three byte strings as the parts of an entry.
+func (r *reader) parts() parts { return parts{facts: r.bytes(), verifier: r.bytes(), data: r.bytes()} }

@@ -23,7 +23,6 @@ func blobs() *rapid.Generator[[]byte] {
 }
 
 func drawEntry(t *rapid.T) *entry {
-	blob := blobs()
 	var tokens []activation.Token
 	for i := range rapid.IntRange(0, 5).Draw(t, "in flight") {
 		tokens = append(tokens, activation.Token{byte(i), rapid.Byte().Draw(t, "token")})
@@ -41,10 +40,19 @@ func drawEntry(t *rapid.T) *entry {
 		settled:       rapid.Bool().Draw(t, "settled"),
 		proven:        rapid.Bool().Draw(t, "proven"),
 		last:          activation.Token(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "last")),
-		facts:         blob.Draw(t, "facts"),
-		verifier:      blob.Draw(t, "verifier"),
-		data:          blob.Draw(t, "data"),
 	}
+}
+
+func drawParts(t *rapid.T) parts {
+	blob := blobs()
+	return parts{facts: blob.Draw(t, "facts"), verifier: blob.Draw(t, "verifier"), data: blob.Draw(t, "data")}
+}
+
+// encodeInline returns e as a value of inlineVersion, which Stores of format 1 wrote.
+func encodeInline(e *entry) []byte {
+	b := e.encode()
+	b[0] = inlineVersion
+	return appendBytes(b, e.facts, e.verifier, e.data)
 }
 
 // Decoding an encoded entry returns it. A truncated or extended encoding is an error.
@@ -53,6 +61,10 @@ func TestEntryRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := drawEntry(t)
 		b := e.encode()
+		if rapid.Bool().Draw(t, "inline") {
+			e.inline, e.parts = true, drawParts(t)
+			b = encodeInline(e)
+		}
 		got, err := decodeEntry(b)
 		if err != nil || !reflect.DeepEqual(got, e) {
 			t.Fatalf("read back as %+v, error %v, want %+v", got, err, e)
@@ -66,11 +78,38 @@ func TestEntryRoundTrip(t *testing.T) {
 	})
 }
 
+// Decoding encoded parts returns them and their generation. A truncated or extended encoding is an
+// error. Decoded parts share no memory with their encoding.
+func TestPartsRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		p, g := drawParts(t), activation.Generation{rapid.Byte().Draw(t, "generation")}
+		b := p.encode(g)
+		got, generation, err := decodeParts(b)
+		if err != nil || generation != g || !reflect.DeepEqual(got, p) {
+			t.Fatalf("read back as %+v of %x, error %v, want %+v", got, generation, err, p)
+		}
+		if _, _, err := decodeParts(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
+			t.Fatal("shortened parts were decoded")
+		}
+		if _, _, err := decodeParts(append(b, 0)); err == nil {
+			t.Fatal("prolonged parts were decoded")
+		}
+		clear(b)
+		if !reflect.DeepEqual(got, p) {
+			t.Fatal("the parts changed with the memory they were read from")
+		}
+	})
+}
+
 // A decoded entry shares no memory with its encoding, which ends with the transaction.
 func TestEntrySharesNoMemory(t *testing.T) {
 	t.Parallel()
-	e := &entry{kind: "mdl", facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data"), inFlight: []activation.Token{{1}}}
-	b := e.encode()
+	e := &entry{
+		kind: "mdl", inFlight: []activation.Token{{1}}, inline: true,
+		parts: parts{facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data")},
+	}
+	b := encodeInline(e)
 	got, err := decodeEntry(b)
 	if err != nil {
 		t.Fatal(err)
@@ -81,17 +120,17 @@ func TestEntrySharesNoMemory(t *testing.T) {
 	}
 }
 
-// The layout of version 1 must not change, because files of earlier versions must stay readable.
+// The layouts must not change, because files of earlier versions must stay readable.
 func TestEntryLayout(t *testing.T) {
 	t.Parallel()
 	e := &entry{
 		generation: activation.Generation{0xaa}, kind: "mdl", expires: 0x0102030405060708, burned: true,
 		reserved: 1, activations: 2, devices: 3, confirmations: 4, settled: true, last: activation.Token{0xbb},
-		inFlight: []activation.Token{{0xcc}}, facts: []byte("F"), data: []byte("DD"),
+		inFlight: []activation.Token{{0xcc}},
 	}
 	zeros := make([]byte, 15)
 	want := bytes.Join([][]byte{
-		{1, 3},
+		{2, 3},
 		{0xaa},
 		zeros,
 		{1, 2, 3, 4, 5, 6, 7, 8},
@@ -102,14 +141,20 @@ func TestEntryLayout(t *testing.T) {
 		zeros,
 		{0, 0, 0, 3},
 		[]byte("mdl"),
-		{0, 0, 0, 1},
-		[]byte("F"),
-		{0, 0, 0, 0},
-		{0, 0, 0, 2},
-		[]byte("DD"),
 	}, nil)
 	if got := e.encode(); !bytes.Equal(got, want) {
 		t.Fatalf("encoded as %x, want %x", got, want)
+	}
+	// Format 1.
+	want[0] = 1
+	want = append(want, "\x00\x00\x00\x01F\x00\x00\x00\x00\x00\x00\x00\x02DD"...)
+	e.inline, e.parts = true, parts{facts: []byte("F"), data: []byte("DD")}
+	if got, err := decodeEntry(want); err != nil || !reflect.DeepEqual(got, e) {
+		t.Fatalf("read as %+v, error %v, want %+v", got, err, e)
+	}
+	want = bytes.Join([][]byte{{1}, {0xaa}, zeros, []byte("\x00\x00\x00\x01F\x00\x00\x00\x00\x00\x00\x00\x02DD")}, nil)
+	if got := e.parts.encode(e.generation); !bytes.Equal(got, want) {
+		t.Fatalf("parts encoded as %x, want %x", got, want)
 	}
 }
 
@@ -119,7 +164,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{1, 0})
 	f.Add([]byte{2, 0})
 	f.Add((&entry{}).encode())
-	f.Add((&entry{kind: "mdl", facts: []byte("facts"), inFlight: []activation.Token{{1}, {2}}, burned: true}).encode())
+	f.Add((&entry{kind: "mdl", inFlight: []activation.Token{{1}, {2}}, burned: true}).encode())
+	f.Add(encodeInline(&entry{kind: "mdl", parts: parts{facts: []byte("facts")}}))
 	huge := (&entry{}).encode()
 	copy(huge[58:62], []byte{0xff, 0xff, 0xff, 0xff})
 	f.Add(huge)
@@ -128,8 +174,12 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(e.encode(), b) {
-			t.Fatalf("%x is read as an entry that is written as %x", b, e.encode())
+		encoded := e.encode()
+		if e.inline {
+			encoded = encodeInline(e)
+		}
+		if !bytes.Equal(encoded, b) {
+			t.Fatalf("%x is read as an entry that is written as %x", b, encoded)
 		}
 	})
 }

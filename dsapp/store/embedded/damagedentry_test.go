@@ -23,7 +23,7 @@ func TestDamagedEntries(t *testing.T) {
 		return &entry{
 			generation: activation.Generation{1}, kind: activation.KindMDL, expires: now.Add(time.Minute).UnixNano(),
 			reserved: 2, inFlight: []activation.Token{inFlight}, activations: 2, devices: 1, confirmations: 1,
-			facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data"),
+			parts: parts{facts: []byte("facts"), verifier: []byte("verifier"), data: []byte("data")},
 		}
 	}
 	for name, c := range map[string]struct {
@@ -68,7 +68,13 @@ func TestDamagedEntries(t *testing.T) {
 			e := good()
 			c.forge(e)
 			forged := e.encode()
-			if err := s.db.Update(func(tx *bolt.Tx) error { return bucket(tx, bucketEntries).Put([]byte(id), forged) }); err != nil {
+			err = s.db.Update(func(tx *bolt.Tx) error {
+				return errors.Join(
+					bucket(tx, bucketEntries).Put([]byte(id), forged),
+					bucket(tx, bucketSealed).Put(indexKey(id, e.removeAt()), e.parts.encode(e.generation)),
+				)
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			calls := map[string]func() error{

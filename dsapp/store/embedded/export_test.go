@@ -2,9 +2,16 @@ package embedded
 
 import (
 	"context"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
+
+// WithoutSweeps returns the options of a Store that sweeps only when it is told to.
+func (o Options) WithoutSweeps() Options {
+	o.sweepInterval = time.Hour
+	return o
+}
 
 // Sweep removes everything that has expired.
 func (s *Store) Sweep() error { return s.sweep() }

@@ -12,12 +12,16 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 )
 
 const (
-	// formatVersion is the version of the layout of the buckets. Entries and claims have
-	// versions of their own.
-	formatVersion = 1
+	// formatVersion is the version of the layout of the buckets. Entries, parts and claims have
+	// versions of their own. A file of inlineFormat gets the present format when it is opened; its
+	// entries stay as they are until they change or end.
+	formatVersion = 2
+	inlineFormat  = 1
 	// lockTimeout is how long Open waits for another process that has the file open.
 	lockTimeout = 5 * time.Second
 )
@@ -28,11 +32,15 @@ const (
 	bucketMeta = "meta"
 	// bucketEntries holds every entry. The key is its identifier.
 	bucketEntries = "registrations"
-	// bucketRemovals has an index key for every entry: the time of its removal and its
-	// identifier. The value is 1 for a simulated entry, else 0.
-	bucketRemovals = "removals"
-	// bucketSimulated has the index keys of simulated entries only.
+	// bucketSealed has the parts of every entry that is not simulated, under an index key: the
+	// time of its removal and its identifier. New ones come last and the first are removed
+	// first, so that both concern few pages. The parts of an entry that was removed before its
+	// time may still be there.
+	bucketSealed = "sealed"
+	// bucketSimulated has an index key for every simulated entry.
 	bucketSimulated = "simulated"
+	// bucketRemovals has an index key for every entry of inlineVersion.
+	bucketRemovals = "removals"
 	// bucketClaims holds every claim. The key is its kind and the key of its request.
 	bucketClaims = "claims"
 	// bucketEnds has an index key for every claim: its end and its key in bucketClaims.
@@ -41,11 +49,16 @@ const (
 	// bucketPending has the lists of the devices. A key consists of kind and serial
 	// number, the end of the claim and the key of its request. The values are empty.
 	bucketPending = "pending"
+	// bucketRepeats holds what is kept about calls that may be repeated. The key is the
+	// digest of the call.
+	bucketRepeats = "repeats"
+	// bucketRepeatEnds has an index key for every key of bucketRepeats.
+	bucketRepeatEnds = "repeat_ends"
 )
 
-// buckets returns the names of all buckets. Files of early versions lack the last three.
+// buckets returns the names of all buckets. Files of earlier versions lack some of them.
 func buckets() []string {
-	return []string{bucketMeta, bucketEntries, bucketRemovals, bucketSimulated, bucketClaims, bucketEnds, bucketPending}
+	return []string{bucketMeta, bucketEntries, bucketSealed, bucketSimulated, bucketRemovals, bucketClaims, bucketEnds, bucketPending, bucketRepeats, bucketRepeatEnds}
 }
 
 // The keys of bucketMeta.
@@ -57,25 +70,27 @@ const (
 
 func bucket(tx *bolt.Tx, name string) *bolt.Bucket { return tx.Bucket([]byte(name)) }
 
-// openFile opens or creates the file and its folder. It reads an existing file completely
-// before it opens it for writing.
-func openFile(path string) (*bolt.DB, *os.File, error) {
+// openFile opens or creates the file and its folder, and returns what it holds. It reads an
+// existing file completely before it opens it for writing.
+func openFile(path string) (*bolt.DB, *os.File, Contents, error) {
+	var found counter
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, nil, err
+		return nil, nil, Contents{}, err
 	}
-	_, err := verify(path, lockTimeout, func(string, []byte, []byte) {})
+	size, err := verify(path, lockTimeout, false, found.visit)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
-		return nil, nil, err
+		return nil, nil, Contents{}, err
 	}
-	return openBolt(path, bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType}, func(db *bolt.DB, _ *os.File) error {
+	db, file, err := openBolt(path, bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistArrayType}, func(db *bolt.DB, _ *os.File) error {
 		if err := prepare(db); err != nil || !fresh {
 			return err
 		}
 		// Without this, the new file could be gone from its folder after a power failure.
 		return syncFolder(folder)
 	})
+	return db, file, found.contents(size), err
 }
 
 // prepare checks the format of the file and creates missing buckets.
@@ -90,9 +105,11 @@ func prepare(db *bolt.DB) error {
 		if meta == nil {
 			return errForeign
 		}
-		if err := checkFormat(meta.Get([]byte(keyFormat))); err != nil {
+		format, err := checkFormat(meta.Get([]byte(keyFormat)))
+		if err != nil {
 			return err
 		}
+		complete = format == formatVersion
 		for _, name := range buckets() {
 			complete = complete && bucket(tx, name) != nil
 		}
@@ -111,15 +128,18 @@ func prepare(db *bolt.DB) error {
 	})
 }
 
-// checkFormat returns an error for a value of keyFormat that this program does not support.
-func checkFormat(value []byte) error {
+// checkFormat returns the number in a value of keyFormat. It returns an error for a format that
+// this program does not support.
+func checkFormat(value []byte) (uint32, error) {
 	if len(value) != 4 {
-		return errForeign
+		return 0, errForeign
 	}
-	if v := binary.BigEndian.Uint32(value); v != formatVersion {
-		return &FileError{fmt.Sprintf("the file has format %d, this program knows format %d: run the version that wrote it, or move the file aside", v, formatVersion)}
+	v := binary.BigEndian.Uint32(value)
+	if v != formatVersion && v != inlineFormat {
+		return 0, &FileError{fmt.Sprintf("the file has format %d, this program knows formats %d and %d: run the version that wrote it, or move the file aside",
+			v, inlineFormat, formatVersion)}
 	}
-	return nil
+	return v, nil
 }
 
 // secret returns the sealed simulation secret, or nil if there is none.
@@ -127,7 +147,8 @@ func secret(tx *bolt.Tx) []byte {
 	return bytes.Clone(bucket(tx, bucketMeta).Get([]byte(keySecret)))
 }
 
-// lookup returns the entry of identifier, or nil if there is none or it counts as removed.
+// lookup returns the entry of identifier, without parts that are stored apart, or nil if there is
+// none or it counts as removed.
 func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	b := bucket(tx, bucketEntries).Get([]byte(identifier))
 	if b == nil {
@@ -137,6 +158,23 @@ func lookup(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
 	if err != nil || now.UnixNano() >= e.removeAt() {
 		return nil, err
 	}
+	return e, nil
+}
+
+// lookupWhole is lookup with the parts.
+func lookupWhole(tx *bolt.Tx, identifier string, now time.Time) (*entry, error) {
+	e, err := lookup(tx, identifier, now)
+	if err != nil || e == nil || e.inline || isSimulated(e) {
+		return e, err
+	}
+	p, g, err := decodeParts(bucket(tx, bucketSealed).Get(indexKey(identifier, e.removeAt())))
+	if err == nil && g != e.generation {
+		err = errCorrupt
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.parts = p
 	return e, nil
 }
 
@@ -150,6 +188,8 @@ type transaction struct {
 	simulated, maxSimulated int
 	// registrations is by how much the number of other entries has changed.
 	registrations int
+	// needsPages says that the pages of what has ended are needed: see Store.needsPages.
+	needsPages bool
 }
 
 // entry returns the entry of identifier, or nil if there is none.
@@ -157,81 +197,152 @@ func (t *transaction) entry(identifier string) (*entry, error) {
 	return lookup(t.tx, identifier, t.now)
 }
 
-// put stores e under identifier. If that makes more simulated entries than maxSimulated, it
-// removes those that end first.
+// whole is entry with the parts.
+func (t *transaction) whole(identifier string) (*entry, error) {
+	return lookupWhole(t.tx, identifier, t.now)
+}
+
+// stored returns the entry of identifier, expired or not, or nil if there is none.
+func (t *transaction) stored(identifier string) (*entry, error) {
+	b := bucket(t.tx, bucketEntries).Get([]byte(identifier))
+	if b == nil {
+		return nil, nil
+	}
+	return decodeEntry(b)
+}
+
+// put stores e under identifier. It stores the parts only if they are new, or if e was burned, which
+// changes the time of the removal; e needs them then. If there are more simulated entries than
+// maxSimulated after it, those that end first are removed.
 func (t *transaction) put(identifier string, e *entry) error {
-	if err := t.delete(identifier); err != nil {
+	before, err := t.stored(identifier)
+	if err != nil {
 		return err
 	}
 	t.changed++
-	if err := bucket(t.tx, bucketEntries).Put([]byte(identifier), e.encode()); err != nil {
-		return err
-	}
-	index := indexKey(identifier, e.removeAt())
-	if !isSimulated(e) {
-		t.registrations++
-		return bucket(t.tx, bucketRemovals).Put(index, []byte{0})
-	}
-	t.simulated++
-	for _, name := range []string{bucketRemovals, bucketSimulated} {
-		if err := bucket(t.tx, name).Put(index, []byte{1}); err != nil {
+	if before == nil || before.inline || before.generation != e.generation || before.removeAt() != e.removeAt() {
+		if before != nil {
+			if err := t.unlist(identifier, before); err != nil {
+				return err
+			}
+		}
+		if err := t.list(identifier, e); err != nil {
 			return err
 		}
+	}
+	if err := bucket(t.tx, bucketEntries).Put([]byte(identifier), e.encode()); err != nil {
+		return err
 	}
 	for range maxEvictions {
 		if t.simulated <= t.maxSimulated {
 			break
 		}
 		first, _ := bucket(t.tx, bucketSimulated).Cursor().First()
-		if err := t.dropEntry(bytes.Clone(first)); err != nil {
+		if err := t.dropEntry(bucketSimulated, bytes.Clone(first)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// delete removes the entry of identifier, if there is one, expired or not.
-func (t *transaction) delete(identifier string) error {
-	b := bucket(t.tx, bucketEntries).Get([]byte(identifier))
-	if b == nil {
-		return nil
+// list adds an entry to its index.
+func (t *transaction) list(identifier string, e *entry) error {
+	index := indexKey(identifier, e.removeAt())
+	if isSimulated(e) {
+		t.simulated++
+		return bucket(t.tx, bucketSimulated).Put(index, []byte{1})
 	}
-	e, err := decodeEntry(b)
-	if err != nil {
-		return err
-	}
-	return t.dropEntry(indexKey(identifier, e.removeAt()))
+	t.registrations++
+	sealed := bucket(t.tx, bucketSealed)
+	// New ones come last: pages that are full are not written again.
+	sealed.FillPercent = 1
+	return sealed.Put(index, e.parts.encode(e.generation))
 }
 
-// dropEntry removes the entry with a key of bucketRemovals. It does not decode the entry, so
-// that a damaged one is removed as well when its lifetime has ended.
-func (t *transaction) dropEntry(index []byte) error {
-	t.changed++
-	if bytes.Equal(bucket(t.tx, bucketRemovals).Get(index), []byte{1}) {
-		t.simulated--
-		if err := bucket(t.tx, bucketSimulated).Delete(index); err != nil {
+// unlist removes an entry from its indexes.
+func (t *transaction) unlist(identifier string, e *entry) error {
+	index := indexKey(identifier, e.removeAt())
+	t.uncount(e)
+	for name, listed := range map[string]bool{bucketSimulated: isSimulated(e), bucketRemovals: e.inline, bucketSealed: !isSimulated(e) && !e.inline} {
+		if !listed {
+			continue
+		}
+		if err := bucket(t.tx, name).Delete(index); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// uncount counts an entry less.
+func (t *transaction) uncount(e *entry) {
+	if isSimulated(e) {
+		t.simulated--
 	} else {
 		t.registrations--
 	}
-	if err := bucket(t.tx, bucketRemovals).Delete(index); err != nil {
-		return err
-	}
-	return bucket(t.tx, bucketEntries).Delete(index[indexPrefix:])
 }
 
-// expire removes up to limit entries and up to limit claims that have expired, and reports
-// whether there may be more.
+// delete removes the entry of identifier, if there is one, expired or not. Its parts may stay until
+// their time comes.
+func (t *transaction) delete(identifier string) error {
+	e, err := t.stored(identifier)
+	if err != nil || e == nil {
+		return err
+	}
+	t.changed++
+	if t.needsPages || e.inline || isSimulated(e) {
+		err = t.unlist(identifier, e)
+	} else {
+		t.uncount(e)
+	}
+	if err != nil {
+		return err
+	}
+	return bucket(t.tx, bucketEntries).Delete([]byte(identifier))
+}
+
+// dropEntry removes an index key whose time has come, and the entry that it is for. An entry that
+// cannot be decoded is removed as well: it is refused until then.
+func (t *transaction) dropEntry(name string, index []byte) error {
+	t.changed++
+	identifier := string(index[indexPrefix:])
+	e, err := t.stored(identifier)
+	if err != nil {
+		e = &entry{}
+		if name == bucketSimulated {
+			e.kind = activation.KindSimulated
+		}
+	}
+	if err != nil || e != nil && bytes.Equal(indexKey(identifier, e.removeAt()), index) {
+		t.uncount(e)
+		if err := bucket(t.tx, bucketEntries).Delete([]byte(identifier)); err != nil {
+			return err
+		}
+	}
+	return bucket(t.tx, name).Delete(index)
+}
+
+// expire removes up to limit entries, claims and kept outcomes that have expired, if their pages
+// are needed, and reports whether there may be more.
 func (t *transaction) expire(limit int) (bool, error) {
+	if !t.needsPages {
+		return false, nil
+	}
 	var more bool
-	for _, kind := range []struct {
-		index string
-		drop  func(index []byte) error
-	}{{bucketRemovals, t.dropEntry}, {bucketEnds, t.dropClaim}} {
-		due := t.due(kind.index, limit)
+	for _, name := range []string{bucketSealed, bucketSimulated, bucketRemovals, bucketEnds, bucketRepeatEnds} {
+		due := t.due(name, limit)
 		for _, index := range due {
-			if err := kind.drop(index); err != nil {
+			var err error
+			switch name {
+			case bucketEnds:
+				err = t.dropClaim(index)
+			case bucketRepeatEnds:
+				err = t.dropRepeat(index)
+			default:
+				err = t.dropEntry(name, index)
+			}
+			if err != nil {
 				return false, err
 			}
 		}

@@ -43,25 +43,30 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 	defer s.observe.Begin(ctx, "pending")(nil, &err)
 	now := s.now()
 	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
-		var claims []ownership.Claim
-		device := deviceKey(kind, serialNumber)
-		for _, pendingKey := range pendingKeys(tx, device) {
-			if len(pendingKey) <= len(device)+indexPrefix {
-				return nil, errCorrupt
-			}
-			key := string(pendingKey[len(device)+indexPrefix:])
-			c, err := lookupClaim(tx, claimKey(kind, key), now)
-			if err != nil {
-				return nil, err
-			}
-			if c != nil {
-				claims = append(claims, ownership.Claim{Key: key, Token: c.token, Owner: c.owner})
-			}
-		}
-		slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
-		return claims, nil
+		return pendingClaims(tx, kind, serialNumber, now)
 	})
 	return claims, readError(err)
+}
+
+// pendingClaims returns the live claims that are listed for a device, ordered by key.
+func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now time.Time) ([]ownership.Claim, error) {
+	var claims []ownership.Claim
+	device := deviceKey(kind, serialNumber)
+	for _, pendingKey := range pendingKeys(tx, device) {
+		if len(pendingKey) <= len(device)+indexPrefix {
+			return nil, errCorrupt
+		}
+		key := string(pendingKey[len(device)+indexPrefix:])
+		c, err := lookupClaim(tx, claimKey(kind, key), now)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			claims = append(claims, ownership.Claim{Key: key, Token: c.token, Owner: c.owner})
+		}
+	}
+	slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
+	return claims, nil
 }
 
 // Claim implements ownership.Store.

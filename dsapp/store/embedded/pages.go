@@ -2,12 +2,17 @@ package embedded
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // bbolt does not check the pages of its file. On a damaged page it panics, possibly in a
@@ -135,31 +140,66 @@ func metaAt(file *os.File, offset int64) (meta, error) {
 	return m, nil
 }
 
-// walker reads all pages of a file.
+// walker reads the pages of a tree.
 type walker struct {
 	file *os.File
 	meta meta
-	// seen says which pages were read or are listed as free.
-	seen []bool
+	// seen says which pages were read or are listed as free. All walkers of a file share it.
+	seen []atomic.Bool
 	// pages has a buffer for each page from the root to the one that is being read.
 	pages [maxDepth][]byte
-	// visit is called with the name of every bucket and a nil key, and then with every key
-	// and value in it, which are valid until visit returns.
-	visit func(bucket string, key, value []byte)
+	// visit is called as described for walkFile.
+	visit visitor
+	// values says that visit needs the values.
+	values bool
+	// inBucket says that the tree is that of a bucket.
+	inBucket bool
 }
 
+// visitor is called with the name of a bucket and a nil key, and with a key and its value, which are
+// valid until it returns.
+type visitor func(bucket string, key, value []byte)
+
 // walkFile reads a whole file and checks everything that bbolt relies on. It returns an error
-// for a file that no Store can have written. It calls visit as described for walker.
-func walkFile(file *os.File, visit func(bucket string, key, value []byte)) error {
+// for a file that no Store can have written. It calls visit for every bucket and then for
+// everything in it, for several buckets at the same time. Without values, a value may be nil, and
+// pages that have nothing but parts of values are not read.
+func walkFile(file *os.File, values bool, visit visitor) error {
 	m, err := readMeta(file)
 	if err != nil {
 		return err
 	}
-	w := &walker{file: file, meta: m, seen: make([]bool, m.pages), visit: visit}
+	w := &walker{file: file, meta: m, seen: make([]atomic.Bool, m.pages), visit: visit, values: values}
 	if err := w.readFreeList(); err != nil {
 		return err
 	}
-	return w.readTree(m.root, 0, new(keyOrder), w.readBucket)
+	trees := map[string]uint64{}
+	err = w.readTree(m.root, 0, new(keyOrder), func(e element, _ int) error {
+		root, err := w.readBucket(e)
+		if root != 0 {
+			trees[string(e.key)] = root
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	names := slices.Sorted(maps.Keys(trees))
+	found := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			defer func() {
+				if cause := recover(); cause != nil {
+					found[i] = damaged("%s", describe(cause))
+				}
+			}()
+			w := &walker{file: file, meta: m, seen: w.seen, visit: visit, values: values, inBucket: true}
+			found[i] = w.readTree(trees[name], 0, new(keyOrder), func(e element, _ int) error { return w.visitElement(name, e) })
+		})
+	}
+	wg.Wait()
+	return cmp.Or(found...)
 }
 
 // readFreeList marks the free pages. Every Store writes a list of them. Without it, bbolt would
@@ -195,10 +235,9 @@ func (w *walker) mark(id uint64) error {
 	if id < 2 || id >= uint64(len(w.seen)) {
 		return damaged("page %d is not one of its %d pages", id, len(w.seen))
 	}
-	if w.seen[id] {
+	if w.seen[id].Swap(true) {
 		return damaged("page %d is used twice", id)
 	}
-	w.seen[id] = true
 	return nil
 }
 
@@ -208,6 +247,7 @@ type page struct {
 	flags uint16
 	count uint16 // number of elements
 	data  []byte // including the header
+	size  int    // of the whole page; data may lack its end
 }
 
 // read reads a page. It is valid until another page is read at the same depth.
@@ -239,16 +279,29 @@ func (w *walker) read(id uint64, depth int) (page, error) {
 			return page{}, err
 		}
 	}
-	if whole := int64(1+more) * size; whole > size {
-		if int64(len(w.pages[depth])) < whole {
-			w.pages[depth] = append(w.pages[depth], make([]byte, whole-int64(len(w.pages[depth])))...)
+	p.size = int(1+more) * int(size)
+	if wanted := w.wanted(p); wanted > len(p.data) {
+		if len(w.pages[depth]) < wanted {
+			w.pages[depth] = append(w.pages[depth], make([]byte, wanted-len(w.pages[depth]))...)
 		}
-		p.data = w.pages[depth][:whole]
+		p.data = w.pages[depth][:wanted]
 		if err := w.readAt(p.data[size:], offset+size); err != nil {
 			return page{}, err
 		}
 	}
 	return p, nil
+}
+
+// wanted returns how many bytes of p are to be read, of which the first page is. If the values are
+// not needed, these are the bytes up to the end of the last key.
+func (w *walker) wanted(p page) int {
+	table := headerSize + int(p.count)*elementSize
+	if w.values || !w.inBucket || p.flags != leafFlag || p.count == 0 || table > len(p.data) {
+		return p.size
+	}
+	last := p.data[table-elementSize : table]
+	e := binary.NativeEndian
+	return min(p.size, table-elementSize+int(e.Uint32(last[4:]))+int(e.Uint32(last[8:])))
 }
 
 func (w *walker) readAt(b []byte, offset int64) error {
@@ -261,7 +314,7 @@ func (w *walker) readAt(b []byte, offset int64) error {
 
 func newPage(data []byte) page {
 	e := binary.NativeEndian
-	return page{id: e.Uint64(data), flags: e.Uint16(data[8:]), count: e.Uint16(data[10:]), data: data}
+	return page{id: e.Uint64(data), flags: e.Uint16(data[8:]), count: e.Uint16(data[10:]), data: data, size: len(data)}
 }
 
 // element is an element of a page: a key with its value in a leaf, or with the number of the
@@ -291,11 +344,13 @@ func (p page) element(i int) (element, error) {
 		position, key, value = uint64(e.Uint32(b[4:])), uint64(e.Uint32(b[8:])), uint64(e.Uint32(b[12:]))
 	}
 	position += uint64(at)
-	if key == 0 || found.flags&^bucketFlag != 0 || position < uint64(table) || position+key+value > uint64(len(p.data)) {
+	if key == 0 || found.flags&^bucketFlag != 0 || position < uint64(table) || position+key+value > uint64(p.size) || position+key > uint64(len(p.data)) {
 		return element{}, damaged("page %d has an element that is none", p.id)
 	}
 	found.key = p.data[position : position+key]
-	found.value = p.data[position+key : position+key+value]
+	if position+key+value <= uint64(len(p.data)) {
+		found.value = p.data[position+key : position+key+value]
+	}
 	return found, nil
 }
 
@@ -352,33 +407,35 @@ func (p page) each(o *keyOrder, f func(e element) error) error {
 	return nil
 }
 
-// readBucket reads a bucket. It has a tree of its own or, if it is small, one page in the
-// value of its element. A Store has no bucket in another.
-func (w *walker) readBucket(e element, depth int) error {
+// readBucket returns the root of the tree of a bucket. A small bucket has one page in the value of
+// its element instead: readBucket reads that and returns 0. A Store has no bucket in another.
+func (w *walker) readBucket(e element) (root uint64, err error) {
 	if e.flags != bucketFlag {
-		return errForeign
+		return 0, errForeign
 	}
 	if len(e.value) < bucketSize {
-		return damaged("it has a bucket that is none")
+		return 0, damaged("it has a bucket that is none")
 	}
 	name := string(e.key)
 	w.visit(name, nil, nil)
-	visit := func(e element) error {
-		if e.flags != 0 {
-			return errForeign
-		}
-		w.visit(name, e.key, e.value)
-		return nil
-	}
 	if root := binary.NativeEndian.Uint64(e.value); root != 0 {
-		return w.readTree(root, depth+1, new(keyOrder), func(e element, _ int) error { return visit(e) })
+		return root, nil
 	}
 	if len(e.value) < bucketSize+headerSize {
-		return damaged("it has a bucket that is none")
+		return 0, damaged("it has a bucket that is none")
 	}
 	p := newPage(e.value[bucketSize:])
 	if p.flags != leafFlag {
-		return damaged("it has a bucket that is none")
+		return 0, damaged("it has a bucket that is none")
 	}
-	return p.each(new(keyOrder), visit)
+	return 0, p.each(new(keyOrder), func(e element) error { return w.visitElement(name, e) })
+}
+
+// visitElement visits an element of a bucket.
+func (w *walker) visitElement(bucket string, e element) error {
+	if e.flags != 0 {
+		return errForeign
+	}
+	w.visit(bucket, e.key, e.value)
+	return nil
 }

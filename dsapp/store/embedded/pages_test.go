@@ -84,8 +84,8 @@ func TestCheck(t *testing.T) {
 			})
 		}, "not a store of this program"},
 		"newer": {func(path string) error {
-			return update(path, nil, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte{0, 0, 0, 2}) })
-		}, "format 2, this program knows format 1: run the version that wrote it"},
+			return update(path, nil, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte{0, 0, 0, 3}) })
+		}, "format 3, this program knows formats 1 and 2: run the version that wrote it"},
 		"no list of free pages": {func(path string) error {
 			return update(path, &bolt.Options{NoFreelistSync: true}, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("k"), nil) })
 		}, "it has no list of free pages"},

@@ -15,9 +15,9 @@ const (
 	// maxEvictions is how many simulated records one call removes at most to keep the cap.
 	// It is more than a call adds, so that their number falls after the cap was lowered.
 	maxEvictions = 4
-	// maxExpirations is how many expired entries, and how many expired claims, every
-	// transaction removes at most.
-	maxExpirations = 16
+	// extraExpirations is how many more expired entries, and how many more expired claims,
+	// than it has calls a transaction removes at most.
+	extraExpirations = 4
 )
 
 // errClosed is returned for calls after Close.
@@ -117,7 +117,7 @@ func (s *Store) transact(batch []*call) (err error) {
 			err = s.endPanicked(cause, tx)
 		}
 	}()
-	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated}
+	t := &transaction{tx: tx, now: s.now(), simulated: s.simulated, maxSimulated: s.maxSimulated, needsPages: s.needsPages(tx)}
 	full := s.space.maintain(tx.Size(), t.now)
 	for _, c := range batch {
 		if full != nil && !c.reserved {
@@ -133,7 +133,7 @@ func (s *Store) transact(batch []*call) (err error) {
 	if t.changed == 0 {
 		return tx.Rollback()
 	}
-	if _, err := t.expire(maxExpirations); err != nil {
+	if _, err := t.expire(len(batch) + extraExpirations); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	began := s.now()
@@ -145,6 +145,15 @@ func (s *Store) transact(batch []*call) (err error) {
 	s.simulated = t.simulated
 	s.registrations.Add(int64(t.registrations))
 	return nil
+}
+
+// needsPages reports whether the pages of what has ended are needed: there are few free ones, or
+// the last transaction used new ones all the same, because it found too few in a row. It is called
+// once for each write transaction.
+func (s *Store) needsPages(tx *bolt.Tx) bool {
+	grown := s.used > 0 && tx.Size() > s.used
+	s.used = tx.Size()
+	return grown || s.db.Stats().FreePageN < enoughPages
 }
 
 // update calls do in a write transaction and returns its result when the transaction is

@@ -19,10 +19,10 @@ func (s *Store) Sealed(ctx context.Context, visit func(value []byte)) error {
 			}
 		}
 		each(secret(tx))
-		err := bucket(tx, bucketEntries).ForEach(func(_, value []byte) error {
-			e, err := readEntry(value)
+		err := bucket(tx, bucketEntries).ForEach(func(identifier, _ []byte) error {
+			e, err := lookupWhole(tx, string(identifier), now)
 			// One that is damaged cannot be used and ends by itself.
-			if err != nil || now.UnixNano() >= e.removeAt() {
+			if err != nil || e == nil {
 				return ctx.Err()
 			}
 			each(e.facts)

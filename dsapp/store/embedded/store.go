@@ -6,14 +6,24 @@
 // The file has these buckets:
 //
 //	meta           the format of the file and the simulation secret
-//	registrations  every registration by its identifier
-//	removals       every registration by the time of its removal
-//	simulated      the same for simulated registrations only
+//	registrations  what changes of every registration, by its identifier
+//	sealed         the sealed parts of registrations by the time of their removal
+//	simulated      simulated registrations by the time of their removal
+//	removals       registrations of an earlier format by the time of their removal
 //	claims         every claim by kind and key of its request
 //	ends           every claim by its end
 //	pending        the claims of each device by their end
+//	repeats        the marks and outcomes of calls that may be repeated
+//	repeat_ends    every one of these by its end
 //
 // Everything secret that is given to the Store is sealed already.
+//
+// # Removal
+//
+// bbolt writes the list of the free pages with every transaction, and the file never shrinks. What
+// has ended is therefore removed only while there are few free pages: then the list stays short,
+// and what ends later gives its pages to what comes later. Until then it lies in the file and
+// counts as removed, as the free pages do that bbolt does not overwrite either.
 //
 // # Atomicity and durability
 //
@@ -36,6 +46,7 @@ package embedded
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,10 +67,14 @@ const (
 	// maxIdentifier is the greatest length in bytes of an identifier.
 	maxIdentifier = 1024
 	// sweepInterval is the time between two removals of everything that has expired.
-	sweepInterval = 30 * time.Second
+	sweepInterval = time.Second
+	// retryInterval is the time between two attempts to write again after a failure.
+	retryInterval = 30 * time.Second
 	// sweepSize is how many entries, and how many claims, one transaction of a sweep
-	// removes.
-	sweepSize = 256
+	// removes. Calls wait for such a transaction.
+	sweepSize = 32
+	// enoughPages is how many free pages are enough: their list takes two pages.
+	enoughPages = 1000
 )
 
 // Options are the options of a Store. The zero value means the defaults.
@@ -72,6 +87,9 @@ type Options struct {
 	Now func() time.Time
 	// Observe is called at the end of each call of the Store. Default: nothing is called.
 	Observe activation.StoreObserver
+
+	// sweepInterval is set by tests. Default: sweepInterval.
+	sweepInterval time.Duration
 }
 
 // Store stores registrations and claims in a file. It implements activation.Store and
@@ -91,6 +109,9 @@ type Store struct {
 	simulated int
 	// registrations is the number of other records, as of the last write transaction.
 	registrations atomic.Int64
+	// used is the size of the pages that were ever used, as of the last write transaction. Only
+	// the goroutine of the write transaction uses it.
+	used int64
 
 	// damage is the error of all calls once the file is damaged.
 	damage atomic.Pointer[error]
@@ -107,7 +128,7 @@ type Store struct {
 // open. If the file is damaged or belongs to another program, Open does not change it and
 // returns an error that wraps a *FileError.
 func Open(path string, opts Options) (*Store, error) {
-	db, file, err := openFile(path)
+	db, file, contents, err := openFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening embedded store %s: %w", path, err)
 	}
@@ -128,29 +149,15 @@ func Open(path string, opts Options) (*Store, error) {
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
 	s.queue.run = s.write
-	err = s.read(func(tx *bolt.Tx) error {
-		c := bucket(tx, bucketSimulated).Cursor()
-		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			s.simulated++
-		}
-		c = bucket(tx, bucketRemovals).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			if !bytes.Equal(v, []byte{1}) {
-				s.registrations.Add(1)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening embedded store %s: %w", path, err), s.closeFile())
-	}
+	s.simulated = contents.Simulated
+	s.registrations.Store(int64(contents.Registrations))
 	s.closing = sync.OnceValue(func() error {
 		close(s.stop)
 		s.sweeper.Wait()
 		s.queue.close()
 		return s.closeFile()
 	})
-	s.sweeper.Go(s.sweepRegularly)
+	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
 	return s, nil
 }
 
@@ -180,12 +187,10 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 	next := entry{
 		generation: r.Generation,
 		kind:       r.Kind,
-		facts:      bytes.Clone(r.Facts),
-		verifier:   bytes.Clone(r.Verifier),
-		data:       bytes.Clone(r.Data),
+		parts:      parts{facts: bytes.Clone(r.Facts), verifier: bytes.Clone(r.Verifier), data: bytes.Clone(r.Data)},
 	}
 	a, err := enqueue(ctx, s, true, func(t *transaction) (recordResult, error) {
-		e, err := t.entry(r.Identifier)
+		e, err := t.whole(r.Identifier)
 		if err != nil {
 			return recordResult{}, err
 		}
@@ -211,7 +216,7 @@ func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Recor
 	defer s.observe.Begin(ctx, "load")(nil, &err)
 	now := s.now()
 	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
-		return lookup(tx, identifier, now)
+		return lookupWhole(tx, identifier, now)
 	})
 	if err != nil || e == nil {
 		return activation.Record{}, false, err
@@ -281,7 +286,7 @@ func (s *Store) Take(
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
 	defer s.observe.Begin(ctx, "settle")(&settled, &err)
 	a, err := update(ctx, s, alwaysWrite(func(t *transaction) (recordResult, error) {
-		e, err := t.entry(identifier)
+		e, err := t.whole(identifier)
 		if err != nil || e == nil || e.generation != x.Generation {
 			return recordResult{}, err
 		}
@@ -317,20 +322,24 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
 	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
-		e, err := t.entry(identifier)
-		if err != nil || e == nil || !e.live(t.now) {
-			return activation.Record{}, false, err
-		}
-		switch {
-		case e.kind == activation.KindAffinity && int64(e.devices) < int64(maxAttempts):
-			e.devices++
-		case e.kind == activation.KindMDL && e.devices > 0:
-			e.devices--
-		default:
-			return activation.Record{}, false, nil
-		}
-		return e.record(identifier, t.now), true, t.put(identifier, e)
+		return t.admitDevice(identifier, maxAttempts)
 	})
+}
+
+func (t *transaction) admitDevice(identifier string, maxAttempts int) (activation.Record, bool, error) {
+	e, err := t.whole(identifier)
+	if err != nil || e == nil || !e.live(t.now) {
+		return activation.Record{}, false, err
+	}
+	switch {
+	case e.kind == activation.KindAffinity && int64(e.devices) < int64(maxAttempts):
+		e.devices++
+	case e.kind == activation.KindMDL && e.devices > 0:
+		e.devices--
+	default:
+		return activation.Record{}, false, nil
+	}
+	return e.record(identifier, t.now), true, t.put(identifier, e)
 }
 
 // ReturnDevice implements activation.Store.
@@ -355,16 +364,20 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
 	kinds = slices.Clone(kinds)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
-		e, err := t.entry(identifier)
-		if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
-			return activation.Record{}, false, err
-		}
-		if int64(e.confirmations) >= int64(maxAttempts) || e.activations == 0 && e.kind != activation.KindAffinity {
-			return activation.Record{}, false, nil
-		}
-		e.confirmations++
-		return e.record(identifier, t.now), true, t.put(identifier, e)
+		return t.admitConfirmation(identifier, maxAttempts, kinds)
 	})
+}
+
+func (t *transaction) admitConfirmation(identifier string, maxAttempts int, kinds []activation.Kind) (activation.Record, bool, error) {
+	e, err := t.whole(identifier)
+	if err != nil || e == nil || !e.live(t.now) || !slices.Contains(kinds, e.kind) {
+		return activation.Record{}, false, err
+	}
+	if int64(e.confirmations) >= int64(maxAttempts) || e.activations == 0 && e.kind != activation.KindAffinity {
+		return activation.Record{}, false, nil
+	}
+	e.confirmations++
+	return e.record(identifier, t.now), true, t.put(identifier, e)
 }
 
 // ReturnConfirmation implements activation.Store.
@@ -383,7 +396,7 @@ func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, gener
 func (s *Store) Inspect(ctx context.Context, identifier string) (activation.State, bool, error) {
 	now := s.now()
 	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
-		return lookup(tx, identifier, now)
+		return lookupWhole(tx, identifier, now)
 	})
 	if err != nil || e == nil {
 		return activation.State{}, false, err
@@ -398,7 +411,7 @@ func (s *Store) Inspect(ctx context.Context, identifier string) (activation.Stat
 // Burn implements activation.Store.
 func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
-		e, err := t.entry(identifier)
+		e, err := t.whole(identifier)
 		if err != nil || e == nil || isSimulated(e) {
 			return activation.Record{}, false, err
 		}
@@ -460,14 +473,16 @@ func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byt
 }
 
 // sweepRegularly removes what has expired until the store is closed.
-func (s *Store) sweepRegularly() {
-	tick := time.NewTicker(sweepInterval)
+func (s *Store) sweepRegularly(interval time.Duration) {
+	tick, retry := time.NewTicker(interval), time.NewTicker(retryInterval)
 	defer tick.Stop()
+	defer retry.Stop()
 	for {
 		select {
 		case <-tick.C:
 			// If the file cannot be written, the next call that writes returns the error.
 			_ = s.sweep()
+		case <-retry.C:
 			s.retryWrite()
 		case <-s.stop:
 			return
@@ -475,7 +490,8 @@ func (s *Store) sweepRegularly() {
 	}
 }
 
-// sweep removes all handshakes, entries and claims that have expired.
+// sweep removes all handshakes that have expired, and entries and claims while their pages are
+// needed.
 func (s *Store) sweep() error {
 	s.handshakes.sweep(s.now())
 	for {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, path string, opts embedded.Options) *embedded.Store {
 	t.Helper()
-	s, err := embedded.Open(path, opts)
+	s, err := embedded.Open(path, opts.WithoutSweeps())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +65,14 @@ func TestConformance(t *testing.T) {
 func TestOwnershipConformance(t *testing.T) {
 	t.Parallel()
 	storetest.RunOwnership(t, func(t *testing.T) ownership.Store {
+		t.Helper()
+		return open(t, temporary(t), embedded.Options{})
+	})
+}
+
+func TestRepeatConformance(t *testing.T) {
+	t.Parallel()
+	storetest.RunRepeats(t, func(t *testing.T) storetest.RepeatStore {
 		t.Helper()
 		return open(t, temporary(t), embedded.Options{})
 	})
@@ -127,8 +135,8 @@ func count(t *testing.T, s *embedded.Store, name string) int {
 // entries checks the number of entries and simulated entries in the file and its indexes.
 func entries(t *testing.T, s *embedded.Store, want, simulated int) {
 	t.Helper()
-	if n, r, m := count(t, s, "registrations"), count(t, s, "removals"), count(t, s, "simulated"); n != want || r != want || m != simulated {
-		t.Fatalf("file holds %d entries, %d of them to be removed, %d simulated; want %d, %d", n, r, m, want, simulated)
+	if n, r, m := count(t, s, "registrations"), count(t, s, "sealed"), count(t, s, "simulated"); n != want || r != want-simulated || m != simulated {
+		t.Fatalf("file holds %d entries, the parts of %d, %d simulated; want %d, %d", n, r, m, want, simulated)
 	}
 }
 
@@ -399,9 +407,9 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 			t.Helper()
 			return prepare(t, func(tx *bolt.Tx) error {
 				b, err := tx.CreateBucket([]byte("meta"))
-				return errors.Join(err, b.Put([]byte("format"), []byte{0, 0, 0, 2}))
+				return errors.Join(err, b.Put([]byte("format"), []byte{0, 0, 0, 3}))
 			})
-		}, "format 2, this program knows format 1"},
+		}, "format 3, this program knows formats 1 and 2"},
 		{"a bbolt file of another program", func(t *testing.T) string {
 			t.Helper()
 			return prepare(t, func(tx *bolt.Tx) error {
@@ -657,4 +665,65 @@ func TestPanicInTransaction(t *testing.T) {
 
 func BenchmarkTakeSettle(b *testing.B) {
 	storetest.Benchmark(b, open(b, temporary(b), embedded.Options{}))
+}
+
+// When many records end at once, the list of free pages stays short, because every transaction
+// writes it. What lies in the file counts as removed, and later records use its pages instead of new
+// ones.
+func TestMassExpiry(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	now := clock.New()
+	s := open(t, temporary(t), embedded.Options{Now: now.Now})
+	s.DB().NoSync = true
+	fill := func(round string) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				r := record(fmt.Sprintf("%s-%04d", round, i), 1)
+				r.Data = make([]byte, 2000)
+				if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
+					t.Errorf("create: %v, error %v", created, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	fill("first")
+	used := func() (bytes int64) {
+		t.Helper()
+		err := s.DB().View(func(tx *bolt.Tx) error {
+			bytes = tx.Size()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	before := used()
+	now.Advance(time.Hour)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if free := s.DB().Stats().FreePageN; free < 900 || free > 1300 {
+		t.Errorf("%d free pages", free)
+	}
+	if left := count(t, s, "sealed"); left == 0 || left == n {
+		t.Errorf("the parts of %d records are left", left)
+	}
+	if _, found, err := s.Load(t.Context(), "first-1999"); err != nil || found {
+		t.Errorf("an expired record: found %v, error %v", found, err)
+	}
+	for round := range 3 {
+		fill(fmt.Sprintf("later %d", round))
+		now.Advance(time.Hour)
+	}
+	if after := used(); after > before*3/2 {
+		t.Errorf("the pages in use grew from %d to %d bytes", before, after)
+	}
+	if free := s.DB().Stats().FreePageN; free > 2000 {
+		t.Errorf("%d free pages", free)
+	}
 }

@@ -77,6 +77,10 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open() })
 		})
+		t.Run(name+" repeats", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return open() })
+		})
 	}
 }
 
@@ -113,8 +117,9 @@ func TestDeployments(t *testing.T) {
 }
 
 // testRoundTrips checks that every method takes one round trip, and one more after SCRIPT FLUSH,
-// when the servers do not know the scripts. Claim takes one more if another owner has the
-// request. In a cluster, Claim sends to one or two nodes at the same time.
+// when the servers do not know the scripts. SimulationSecret takes one more for the format, and
+// Claim if another owner has the request. In a cluster, Claim sends to one or two nodes at the
+// same time.
 func testRoundTrips(t *testing.T, d deployment) {
 	t.Helper()
 	client := newClient(t, d.settings)
@@ -152,7 +157,18 @@ func testRoundTrips(t *testing.T, d deployment) {
 				if flush {
 					trips++
 				}
-			case "Owner": // needs no script
+			case "SimulationSecret": // reads the format first, which another node may have
+				trips, nodes = 2, 2
+				if flush {
+					trips++
+				}
+			case "Owner", "Kept": // need no script
+			case "Forget": // has the script of Release
+			case "Mark": // has the script of MarkOwner
+			case "MarkPending": // has the scripts of Mark and Pending, which another node may not know
+				if flush {
+					nodes = 2
+				}
 			case "ReturnConfirmation": // has the script of ReturnDevice
 			case "Release": // has one script of its own
 				nodes = 2

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -20,44 +18,21 @@ const maxListed = 2 * ownership.MaxPending
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "owner")(nil, &err)
-	request := s.claimKey(kind, key)
-	// For a missing key, GETRANGE returns an empty string, GET an error of go-redis.
-	answers, err := s.send(ctx, call{keys: []string{request}, args: []any{"GETRANGE", request, 0, -1}})
+	answers, err := s.send(ctx, s.ownerCall(kind, key))
 	if err != nil {
 		return ownership.Claim{}, false, readError(unavailable(err))
 	}
-	text, err := answers[0].Text()
-	if err != nil {
-		return ownership.Claim{}, false, readError(unavailable(err))
-	}
-	if text == "" {
-		return ownership.Claim{}, false, nil
-	}
-	token, owner, ok := cutToken(text)
-	if !ok {
-		return ownership.Claim{}, false, readError(activation.ErrDamaged)
-	}
-	return ownership.Claim{Key: key, Token: token, Owner: owner}, true, nil
+	return ownerAnswer(answers[0], key)
 }
 
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "pending")(nil, &err)
-	a, err := s.run(ctx, s.scripts.listedClaims, []string{s.deviceKey(kind, serialNumber)}, ownership.MaxPending)
+	replies, err := s.runAll(ctx, s.pendingCall(kind, serialNumber))
 	if err != nil {
 		return nil, readError(err)
 	}
-	claims := make([]ownership.Claim, len(a.values))
-	for i, value := range a.values {
-		text, _ := value.(string)
-		c, ok := decodeListed(text)
-		if !ok {
-			return nil, readError(activation.ErrDamaged)
-		}
-		claims[i] = c
-	}
-	slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
-	return claims, nil
+	return pendingAnswer(replies[0])
 }
 
 // Claim implements ownership.Store. The claim and the list of the device are in different

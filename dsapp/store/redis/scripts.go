@@ -58,9 +58,11 @@ type script struct {
 type scripts struct {
 	reserve script
 
-	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, inspect, burn, remove, secret, replaceSecret script
+	create, load, put, take, settle, admitDevice, admitConfirmation, giveBack, inspect, burn, remove, getOrSet, replaceSecret script
 
 	claim, release, listClaim, listedClaims, unlistClaim script
+
+	mark, markDevice, markConfirmation, keep script
 }
 
 const (
@@ -135,6 +137,27 @@ if not whole then return redis.error_reply('` + damaged + `') end
 	luaNowMicroseconds = `
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
+`
+	luaAdmitDevice = luaNow + luaRegistration + luaRecord + `
+if not g or now >= e then return {0} end
+if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
+  redis.call('HINCRBY', KEYS[1], 'n', 1)
+elseif k == '` + mdl + `' and n > 0 then
+  redis.call('HINCRBY', KEYS[1], 'n', -1)
+else
+  return {0}
+end
+return record(1, redis.call('HGET', KEYS[1], 'f'))
+`
+	luaAdmitConfirmation = luaNow + luaRegistration + luaRecord + `
+if not g or now >= e then return {0} end
+local known = false
+for j = 2, #ARGV do
+  if ARGV[j] == k then known = true end
+end
+if not known or c >= tonumber(ARGV[1]) or a < 1 and k ~= '` + affinity + `' then return {0} end
+redis.call('HINCRBY', KEYS[1], 'c', 1)
+return record(1, redis.call('HGET', KEYS[1], 'f'))
 `
 	simulated = string(activation.KindSimulated)
 	affinity  = string(activation.KindAffinity)
@@ -309,28 +332,9 @@ if ok then return whole(unpack(values)) end
 return {0}
 `)},
 		// KEYS reg. ARGV maxAttempts.
-		admitDevice: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
-if not g or now >= e then return {0} end
-if k == '` + affinity + `' and n < tonumber(ARGV[1]) then
-  redis.call('HINCRBY', KEYS[1], 'n', 1)
-elseif k == '` + mdl + `' and n > 0 then
-  redis.call('HINCRBY', KEYS[1], 'n', -1)
-else
-  return {0}
-end
-return record(1, redis.call('HGET', KEYS[1], 'f'))
-`)},
+		admitDevice: script{durable: true, Script: goredis.NewScript(luaAdmitDevice)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
-if not g or now >= e then return {0} end
-local known = false
-for j = 2, #ARGV do
-  if ARGV[j] == k then known = true end
-end
-if not known or c >= tonumber(ARGV[1]) or a < 1 and k ~= '` + affinity + `' then return {0} end
-redis.call('HINCRBY', KEYS[1], 'c', 1)
-return record(1, redis.call('HGET', KEYS[1], 'f'))
-`)},
+		admitConfirmation: script{durable: true, Script: goredis.NewScript(luaAdmitConfirmation)},
 		// KEYS reg. ARGV generation counter. For the kind mdl, n counts rights to add a
 		// device; giving one back adds 1, up to the number of activations. Otherwise the
 		// counter counts calls, and giving one back subtracts 1, down to 0.
@@ -369,8 +373,8 @@ if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return {0} end
 redis.call('DEL', KEYS[1], KEYS[2])
 return {1}
 `)},
-		// KEYS sim. ARGV candidate.
-		secret: script{Script: goredis.NewScript(`
+		// KEYS sim or format. ARGV candidate.
+		getOrSet: script{Script: goredis.NewScript(`
 local current = redis.call('GET', KEYS[1])
 if current then return {1, current} end
 redis.call('SET', KEYS[1], ARGV[1])
@@ -383,6 +387,11 @@ redis.call('SET', KEYS[1], ARGV[2])
 return {1}
 `)},
 
+		mark:             markScript(),
+		markDevice:       markAdmittedScript(luaAdmitDevice),
+		markConfirmation: markAdmittedScript(luaAdmitConfirmation),
+		keep:             keepScript(),
+
 		// KEYS own. ARGV token owner lifetime.
 		claim: script{Script: goredis.NewScript(`
 local current = redis.call('GETRANGE', KEYS[1], 0, 15)
@@ -390,7 +399,7 @@ if current ~= '' then return {current == ARGV[1] and 1 or 0} end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
 return {1}
 `)},
-		// KEYS own. ARGV token.
+		// KEYS own or rep. ARGV token.
 		release: script{Script: goredis.NewScript(`
 if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return {1}

@@ -10,13 +10,16 @@
 //	dsapp:{id}:hs            the handshakes, a hash
 //	dsapp:own:kind:{key}     the claim to a request, a string
 //	dsapp:dev:kind:{serial}  the claims of a device, a sorted set
+//	dsapp:rep:{place}:digest the mark or the outcome of a call that may be repeated, a
+//	                         string; place is what the call is about
 //	dsapp:sim                the simulation secret, a string
+//	dsapp:format             the format of all these, a number in decimal digits
 //	dsapp:room:token         memory reserved for a record, a string; in a cluster
 //	                         dsapp:{n}:room:token, one on every master
 //
-// Every key but dsapp:sim expires. In a cluster the part in braces selects the slot, so
-// that both keys of an identifier are on the same node. The type scripts documents the
-// values. All values are sealed before they are given to the Store, except for kinds,
+// Every key but dsapp:sim and dsapp:format expires. In a cluster the part in braces selects
+// the slot, so that both keys of an identifier are on the same node. The type scripts
+// documents the values. All values are sealed before they are given to the Store, except for kinds,
 // lifetimes, counters and the keys of requests. The addresses and applications that begin
 // exchanges are stored as keyed hashes.
 //
@@ -66,6 +69,8 @@ package redis
 
 import (
 	"context"
+	"crypto/fips140"
+	"fmt"
 	"strings"
 	"time"
 
@@ -86,6 +91,9 @@ const (
 	// pendingTakeHold is how long an identifier counts as simulated while the outcome of a
 	// Take is unknown.
 	pendingTakeHold = time.Minute
+	// formatVersion is the format of the keys and values. A program that knows another one only
+	// refuses to use them. Nodes of different versions can share a format.
+	formatVersion = "1"
 	// maxWaitReplicas is the greatest Options.WaitReplicas.
 	maxWaitReplicas = 16
 )
@@ -157,10 +165,9 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 	if opts.Report == nil {
 		opts.Report = func(context.Context, string, error) {}
 	}
-	return &Store{
+	s := &Store{
 		client:    client,
 		prefix:    opts.KeyPrefix,
-		scripts:   newScripts(),
 		simulated: newTracker(opts.MaxSimulated, time.Now),
 		breakers:  newBreakers(opts.Report, time.Now),
 		readiness: newReadiness(time.Now),
@@ -168,6 +175,10 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		observe:   opts.Observe,
 		now:       time.Now,
 	}
+	// Redis knows a script by its SHA-1, on which no security relies. In a strict FIPS 140-3
+	// mode, Go would panic.
+	fips140.WithoutEnforcement(func() { s.scripts = newScripts() })
+	return s
 }
 
 // Create implements activation.Store. It uses the memory of a reservation, if there is one,
@@ -310,10 +321,25 @@ func (s *Store) Remove(ctx context.Context, identifier string, generation activa
 	return err
 }
 
-// SimulationSecret implements activation.Store.
+// SimulationSecret implements activation.Store. It fails if the servers have values of a format
+// that this program does not know.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
 	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
-	a, err := s.run(ctx, s.scripts.secret, []string{s.prefix + ":sim"}, candidate)
+	format, err := s.getOrSet(ctx, "format", []byte(formatVersion))
+	if err != nil {
+		return nil, err
+	}
+	if string(format) != formatVersion {
+		return nil, fmt.Errorf("%w: redis: the keys %s:* have format %.20q, this program knows format %s: run the version that wrote them, or use another key_prefix",
+			activation.ErrUnavailable, s.prefix, format, formatVersion)
+	}
+	return s.getOrSet(ctx, "sim", candidate)
+}
+
+// getOrSet returns the value of one of the keys that do not expire. If there is none, it sets it to
+// candidate.
+func (s *Store) getOrSet(ctx context.Context, name string, candidate []byte) ([]byte, error) {
+	a, err := s.run(ctx, s.scripts.getOrSet, []string{s.prefix + ":" + name}, candidate)
 	if err != nil {
 		return nil, err
 	}
@@ -354,15 +380,24 @@ func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
 	}
 	replies := make([]reply, len(calls))
 	for i := range calls {
-		values, err := answers[i].Slice()
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		if replies[i], err = newReply(values); err != nil {
-			return nil, unavailable(err)
+		if replies[i], err = scriptReply(answers[i]); err != nil {
+			return nil, err
 		}
 	}
 	return replies, nil
+}
+
+// scriptReply returns the reply in the answer to a script.
+func scriptReply(answer *goredis.Cmd) (reply, error) {
+	values, err := answer.Slice()
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	a, err := newReply(values)
+	if err != nil {
+		return reply{}, unavailable(err)
+	}
+	return a, nil
 }
 
 // runForRecord is run for scripts that return the record of identifier or refuse.

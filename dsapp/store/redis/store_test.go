@@ -21,6 +21,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
@@ -142,6 +143,9 @@ func calls(s *redis.Store, identifier string) []struct {
 	token := activation.Token{1}
 	claim := ownership.Claim{Key: "8408980524", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
 	other := ownership.Claim{Key: claim.Key, Token: ownership.Token{2}, Owner: []byte("sealed owner")}
+	mark := func(place string, digest byte) repeat.Mark {
+		return repeat.Mark{Place: place, Digest: repeat.Digest{digest}, Token: repeat.Token{1}, Lifetime: time.Minute}
+	}
 	wrong := errors.New("refused")
 	accepted := func(ok bool, err error) error {
 		if err == nil && !ok {
@@ -179,11 +183,19 @@ func calls(s *redis.Store, identifier string) []struct {
 			return accepted(ok, err)
 		}},
 		{"ReturnDevice", func(ctx context.Context) error { return s.ReturnDevice(ctx, identifier, r.Generation) }},
+		{"MarkDevice", func(ctx context.Context) error {
+			_, _, _, _, err := s.MarkDevice(ctx, mark(identifier, 1), identifier, 3)
+			return err
+		}},
 		{"AdmitConfirmation", func(ctx context.Context) error {
 			_, ok, err := s.AdmitConfirmation(ctx, identifier, 3, activation.KindMDL)
 			return accepted(ok, err)
 		}},
 		{"ReturnConfirmation", func(ctx context.Context) error { return s.ReturnConfirmation(ctx, identifier, r.Generation) }},
+		{"MarkConfirmation", func(ctx context.Context) error {
+			_, _, _, _, err := s.MarkConfirmation(ctx, mark(identifier, 2), identifier, 3, activation.KindMDL)
+			return err
+		}},
 		{"Remove", func(ctx context.Context) error { return s.Remove(ctx, identifier, r.Generation) }},
 		{"Claim", func(ctx context.Context) error {
 			return accepted(s.Claim(ctx, ownership.Login, claim, serialNumber, 5*time.Minute))
@@ -200,9 +212,27 @@ func calls(s *redis.Store, identifier string) []struct {
 			listed, err := s.Pending(ctx, ownership.Login, serialNumber)
 			return accepted(len(listed) == 1, err)
 		}},
+		{"MarkOwner", func(ctx context.Context) error {
+			_, _, _, owned, err := s.MarkOwner(ctx, mark(claim.Key, 3), ownership.Login, claim.Key)
+			return accepted(owned, err)
+		}},
+		{"Mark", func(ctx context.Context) error {
+			_, found, err := s.Mark(ctx, mark(claim.Key, 3))
+			return accepted(found, err)
+		}},
+		{"MarkPending", func(ctx context.Context) error {
+			_, _, listed, err := s.MarkPending(ctx, mark(serialNumber, 4), ownership.Login, serialNumber)
+			return accepted(len(listed) == 1, err)
+		}},
+		{"Keep", func(ctx context.Context) error { return s.Keep(ctx, mark(claim.Key, 3), []byte("sealed outcome")) }},
+		{"Kept", func(ctx context.Context) error {
+			_, found, err := s.Kept(ctx, claim.Key, repeat.Digest{3})
+			return accepted(found, err)
+		}},
 		{"Release", func(ctx context.Context) error {
 			return s.Release(ctx, ownership.Login, claim.Key, claim.Token, serialNumber)
 		}},
+		{"Forget", func(ctx context.Context) error { return s.Forget(ctx, claim.Key, repeat.Digest{3}, repeat.Token{1}) }},
 		{"SimulationSecret", func(ctx context.Context) error {
 			_, err := s.SimulationSecret(ctx, []byte("sealed secret"))
 			return err
@@ -229,14 +259,15 @@ func keys(t *testing.T, server *redistest.Server) []string {
 	return strings.Fields(server.Command(t, "KEYS", "*"))
 }
 
-// All methods create only the documented keys, and every key but that of the secret expires.
+// All methods create only the documented keys, and every key expires but those of the secret and
+// of the format.
 func TestEveryKeyExpires(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
 	known := map[string]bool{
 		"dsapp:{id-1}:reg": true, "dsapp:{id-1}:hs": true, "dsapp:{id-2}:reg": true, "dsapp:{id-2}:hs": true,
 		"dsapp:own:login:{8408980524}": true, "dsapp:dev:login:{" + serialNumber + "}": true,
-		"dsapp:sim": true, "dsapp:room": true,
+		"dsapp:sim": true, "dsapp:format": true, "dsapp:room": true, "dsapp:rep": true,
 	}
 	seen := map[string]bool{}
 	check := func(after string) {
@@ -246,11 +277,14 @@ func TestEveryKeyExpires(t *testing.T) {
 			if strings.HasPrefix(key, "dsapp:room:") {
 				name = "dsapp:room"
 			}
+			if strings.HasPrefix(key, "dsapp:rep:{") {
+				name = "dsapp:rep"
+			}
 			seen[name] = true
 			if !known[name] {
 				t.Errorf("after %s: unknown key %s", after, key)
 			}
-			if left := ttl(t, server, key); (key == "dsapp:sim") != (left == -time.Millisecond) {
+			if left := ttl(t, server, key); (key == "dsapp:sim" || key == "dsapp:format") != (left == -time.Millisecond) {
 				t.Errorf("after %s: %s has %v left", after, key, left)
 			}
 		}
@@ -266,7 +300,8 @@ func TestEveryKeyExpires(t *testing.T) {
 	server.FlushAll(t)
 	for _, c := range calls(s, "id-1") {
 		switch c.name {
-		case "Create", "PutHandshake", "Reserve", "SimulationSecret", "Claim", "Claim of another":
+		case "Create", "PutHandshake", "Reserve", "SimulationSecret", "Claim", "Claim of another",
+			"Mark", "MarkOwner", "MarkPending", "Keep":
 			continue
 		}
 		_ = c.call(t.Context())
@@ -497,7 +532,8 @@ func TestReadOnlyReplica(t *testing.T) {
 	t.Parallel()
 	s, _, _ := newStore(t, "--replicaof", "127.0.0.1 1")
 	// The skipped methods write nothing here.
-	fails(t, s, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret", "Owner", "Pending", "Release")
+	fails(t, s, "Load", "Take", "Settle", "AdmitDevice", "ReturnDevice", "AdmitConfirmation", "ReturnConfirmation", "Remove", "ReplaceSimulationSecret", "Owner", "Pending", "Release",
+		"MarkDevice", "MarkConfirmation", "Kept", "Forget")
 	if err := reserve(t.Context(), s); err == nil || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("error %v does not name the cause", err)
 	}

@@ -20,4 +20,8 @@ func TestMemory(t *testing.T) {
 		t.Parallel()
 		storetest.RunOwnership(t, func(*testing.T) ownership.Store { return storetest.NewMemory(time.Now) })
 	})
+	t.Run("repeats", func(t *testing.T) {
+		t.Parallel()
+		storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return storetest.NewMemory(time.Now) })
+	})
 }

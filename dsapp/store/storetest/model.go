@@ -7,6 +7,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 )
 
 // Model is the specification of activation.Store and ownership.Store: what is stored, and
@@ -26,6 +27,7 @@ type Model struct {
 
 	now       func() time.Time
 	contended map[string]time.Time // when PutHandshake reported contention last
+	kept      map[repeat.Digest]keptEntry
 }
 
 // Entry is a registration with its counters.
@@ -71,7 +73,7 @@ type Owner struct {
 func newModel(now func() time.Time) *Model {
 	return &Model{
 		Records: map[string]*Entry{}, Handshakes: map[string][]*Handshake{}, Owners: map[Request]*Owner{},
-		now: now, contended: map[string]time.Time{},
+		now: now, contended: map[string]time.Time{}, kept: map[repeat.Digest]keptEntry{},
 	}
 }
 

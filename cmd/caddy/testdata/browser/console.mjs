@@ -7,12 +7,7 @@
 // that the exchange has shown, what the browser has stored, what is left after the page was
 // loaded again, the errors in the console, and the calls with their header fields.
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const desktop = { width: 1280, height: 900 };
-const phone = { width: 360, height: 740 };
+import { desktop, looks } from "./look.mjs";
 const frontEndKey = "sandbox-front-end";
 
 export default async function (browser, { url, image }) {
@@ -40,26 +35,12 @@ export default async function (browser, { url, image }) {
     return ended(page, form);
   };
 
-  const looks = [];
-  for (const colorScheme of ["light", "dark"]) {
-    for (const viewport of [desktop, phone]) {
-      const { context, page, complaints } = await open({ colorScheme, viewport });
-      await click(page, "exchange", "Register jane.doe");
-      const said = await click(page, "exchange", "Run the exchange");
-      await click(page, "activate", "Sign with the simulated device");
-      const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-      const widest = await page.evaluate(() => document.documentElement.scrollWidth);
-      await page.evaluate(axe);
-      const { violations, passes } = await page.evaluate(() => axe.run());
-      looks.push({
-        colorScheme, ground, complaints, said, widest,
-        width: viewport.width,
-        rules: passes.length,
-        violations: violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html).join(" ")}`),
-      });
-      await context.close();
-    }
-  }
+  const seen = await looks(open, async ({ page }) => {
+    await click(page, "exchange", "Register jane.doe");
+    const said = await click(page, "exchange", "Run the exchange");
+    await click(page, "activate", "Sign with the simulated device");
+    return { said };
+  });
 
   const { context, page, complaints, requests } = await open();
   const steps = [];
@@ -135,5 +116,5 @@ export default async function (browser, { url, image }) {
   await page.locator("#cancelKey ~ button").waitFor();
   const left = await page.evaluate(() => [...document.querySelectorAll("input, textarea, .record, .said")].map((e) => e.value || e.textContent).join(""));
   await context.close();
-  return { looks, steps, record, kept, left, complaints, calls };
+  return { looks: seen, steps, record, kept, left, complaints, calls };
 }

@@ -5,12 +5,7 @@
 // search finds, where a link to something hidden leads, what the buttons copy, where the keyboard
 // leads, what is seen without JavaScript, and the errors in the console.
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const desktop = { width: 1280, height: 900 };
-const phone = { width: 360, height: 740 };
+import { desktop, looks, phone } from "./look.mjs";
 
 export default async function (browser, { url }) {
   const open = async (options) => {
@@ -26,24 +21,10 @@ export default async function (browser, { url }) {
     return { context, page, complaints, requests };
   };
 
-  const looks = [];
-  for (const colorScheme of ["light", "dark"]) {
-    for (const viewport of [desktop, phone]) {
-      const { context, page, complaints, requests } = await open({ colorScheme, viewport });
-      const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-      await page.evaluate(() => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
-      const widest = await page.evaluate(() => document.documentElement.scrollWidth);
-      await page.evaluate(axe);
-      const { violations, passes } = await page.evaluate(() => axe.run());
-      looks.push({
-        colorScheme, ground, complaints, requests, widest,
-        width: viewport.width,
-        rules: passes.length,
-        violations: violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html).join(" ")}`),
-      });
-      await context.close();
-    }
-  }
+  const seen = await looks(open, async ({ page, requests }) => {
+    await page.evaluate(() => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+    return { requests };
+  });
 
   const { context, page, complaints } = await open({ permissions: ["clipboard-read", "clipboard-write"] });
   const search = [];
@@ -104,5 +85,5 @@ export default async function (browser, { url }) {
   };
   await plain.context.close();
 
-  return { looks, search, followed, copied, keyboard, plain: withoutScript, complaints };
+  return { looks: seen, search, followed, copied, keyboard, plain: withoutScript, complaints };
 }

@@ -1,0 +1,58 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// derivation derives a key of keySize bytes with HKDF-SHA-256. It is a function so that
+// nothing that prints a Keyring prints a key.
+type derivation func(salt []byte, info string) ([]byte, error)
+
+func newDerivation(key []byte) derivation {
+	key = bytes.Clone(key)
+	return func(salt []byte, info string) ([]byte, error) {
+		return hkdf.Key(sha256.New, key, salt, info, keySize)
+	}
+}
+
+// purposePrefix begins the info of a key that is derived for a purpose.
+const purposePrefix = "dsapp-gateway "
+
+// Derive returns a Keyring for one purpose. Its keys are derived from those of k, so that
+// neither opens what the other one sealed, and come in the same order. It calls k.Opened as k
+// does.
+func (k *Keyring) Derive(purpose string) (*Keyring, error) {
+	keys := make([][]byte, len(k.ids))
+	for i, id := range k.ids {
+		key, err := k.keys[id].derive(nil, purposePrefix+purpose)
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+	}
+	derived, err := NewKeyring(keys...)
+	if err != nil {
+		return nil, err
+	}
+	derived.Opened = k.Opened
+	return derived, nil
+}
+
+// Digest returns the HMAC-SHA-256 of the parts, each after its length, under a key derived
+// from the first key.
+func (k *Keyring) Digest(parts ...string) [sha256.Size]byte {
+	// HKDF fails only for keys that are much longer.
+	key, _ := k.keys[k.first].derive(nil, purposePrefix+"digest")
+	h := hmac.New(sha256.New, key)
+	var size [4]byte
+	for _, part := range parts {
+		binary.BigEndian.PutUint32(size[:], uint32(len(part)))
+		h.Write(size[:])
+		h.Write([]byte(part))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}

@@ -1,0 +1,252 @@
+package embedded_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+)
+
+// benchRecords is an environment variable: the number of registrations, and of claims, that
+// lie in the file beside those of the flows. A million needs 6 GB of disk and some minutes.
+const benchRecords = "DSAPP_BENCH_RECORDS"
+
+// crowd is a store with many registrations and claims.
+type crowd struct {
+	*embedded.Store
+
+	path string
+	// late is by how much the store's clock is ahead, in nanoseconds.
+	late atomic.Int64
+	next atomic.Int64
+}
+
+// newCrowd opens a store and fills it with the number of records that benchRecords says.
+func newCrowd(b *testing.B) *crowd {
+	b.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(benchRecords), "1000"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &crowd{path: filepath.Join(b.TempDir(), "dsapp.db")}
+	c.open(b)
+	// What is stored now need not survive a power failure.
+	c.DB().NoSync = true
+	defer func() { c.DB().NoSync = false }()
+	var wg sync.WaitGroup
+	left := atomic.Int64{}
+	left.Store(int64(n))
+	for range 256 {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := c.register(c.name(), time.Hour); err != nil {
+					b.Error(err)
+				}
+				if err := c.claim(c.name(), time.Hour); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return c
+}
+
+func (c *crowd) open(b *testing.B) {
+	b.Helper()
+	s, err := embedded.Open(c.path, embedded.Options{Now: c.now})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	c.Store = s
+}
+
+func (c *crowd) now() time.Time { return time.Now().Add(time.Duration(c.late.Load())) }
+
+// name returns a new identifier. They are in no order, as those of an authentication server.
+func (c *crowd) name() string {
+	return fmt.Sprintf("%016X", uint64(c.next.Add(1))*0x9E3779B97F4A7C15)
+}
+
+// register stores a registration with the sizes of a real one: an Activation Message 1 has
+// about 2 kB.
+func (c *crowd) register(name string, lifetime time.Duration) error {
+	_, created, err := c.Create(context.Background(), activation.Record{
+		Identifier: name, Generation: activation.Generation([]byte(name)), Kind: activation.KindMDL, Lifetime: lifetime,
+		Facts: make([]byte, 110), Verifier: make([]byte, 330), Data: make([]byte, dataSize),
+	}, activation.Generation{})
+	if err == nil && !created {
+		err = fmt.Errorf("%s exists", name)
+	}
+	return err
+}
+
+func (c *crowd) claim(name string, lifetime time.Duration) error {
+	_, err := c.Claim(context.Background(), ownership.Signature, ownership.Claim{
+		Key: name, Token: ownership.Token([]byte(name)), Owner: make([]byte, 110),
+	}, "VDS"+name, lifetime)
+	return err
+}
+
+// sign makes the calls of a request that a phone retrieves and answers.
+func (c *crowd) sign() error {
+	name := c.name()
+	if err := c.claim(name, time.Hour); err != nil {
+		return err
+	}
+	if _, _, err := c.Owner(context.Background(), ownership.Signature, name); err != nil {
+		return err
+	}
+	return c.Release(context.Background(), ownership.Signature, name, ownership.Token([]byte(name)), "VDS"+name)
+}
+
+// activate makes the calls of a whole activation.
+func (c *crowd) activate() error {
+	ctx, name := context.Background(), c.name()
+	g, token := activation.Generation([]byte(name)), activation.Token([]byte(name))
+	if err := c.register(name, time.Hour); err != nil {
+		return err
+	}
+	if _, _, err := c.Load(ctx, name); err != nil {
+		return err
+	}
+	if _, err := c.PutHandshake(ctx, name, activation.Handshake{Generation: g, State: make([]byte, 400), Lifetime: time.Minute}); err != nil {
+		return err
+	}
+	if _, ok, err := c.Take(ctx, name, token, activation.Tag{}, 3); err != nil || !ok {
+		return fmt.Errorf("take: %v, %w", ok, err)
+	}
+	if _, ok, err := c.Settle(ctx, name, activation.Settlement{Generation: g, Token: token, Proven: true, MaxAttempts: 3, MaxActivations: 3}); err != nil || !ok {
+		return fmt.Errorf("settle: %v, %w", ok, err)
+	}
+	if _, ok, err := c.AdmitDevice(ctx, name, 3); err != nil || !ok {
+		return fmt.Errorf("device: %v, %w", ok, err)
+	}
+	if _, ok, err := c.AdmitConfirmation(ctx, name, 3, activation.KindMDL); err != nil || !ok {
+		return fmt.Errorf("confirmation: %v, %w", ok, err)
+	}
+	return c.Remove(ctx, name, g)
+}
+
+// BenchmarkFlow measures the store's part of a signature and of an activation, beside the
+// number of records that benchRecords says.
+func BenchmarkFlow(b *testing.B) {
+	c := newCrowd(b)
+	for name, flow := range map[string]func() error{"sign": c.sign, "activate": c.activate} {
+		b.Run(name, func(b *testing.B) {
+			before := cpu()
+			for b.Loop() {
+				if err := flow(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(cpu()-before)/1e3/float64(b.N), "cpu-µs/op")
+		})
+	}
+}
+
+// BenchmarkOpen measures opening a file with the number of records that benchRecords says.
+func BenchmarkOpen(b *testing.B) {
+	c := newCrowd(b)
+	_, size, err := c.Usage()
+	if err != nil {
+		b.Fatal(err)
+	}
+	before := cpu()
+	for b.Loop() {
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+		c.open(b)
+	}
+	b.ReportMetric(float64(cpu()-before)/1e6/float64(b.N), "cpu-ms/op")
+	b.ReportMetric(float64(size)/(1<<20), "MiB")
+}
+
+// BenchmarkMassExpiry measures flows at a fixed rate before all other records end, for some
+// time after it, and at the end of that time. benchRecords says how many end. It takes the
+// time of its phases: use it with -benchtime=1x.
+func BenchmarkMassExpiry(b *testing.B) {
+	phase, err := time.ParseDuration(cmp.Or(os.Getenv("DSAPP_BENCH_PHASE"), "2s"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		c := newCrowd(b)
+		c.paced(b, time.Second)
+		c.paced(b, phase).report(b, "normal")
+		c.late.Add(int64(2 * time.Hour))
+		for i := range 4 {
+			c.paced(b, phase).report(b, "expiry"+strconv.Itoa(i))
+		}
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		c.open(b)
+		b.ReportMetric(time.Since(start).Seconds(), "open-s")
+		c.paced(b, phase).report(b, "reopened")
+		info, err := os.Stat(c.path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(info.Size())/(1<<20), "MiB")
+		b.ReportMetric(float64(c.DB().Stats().FreePageN), "free-pages")
+	}
+}
+
+// pace is the cost of flows at a fixed rate.
+type pace struct {
+	latencies []time.Duration
+	cpu       time.Duration
+	took      time.Duration
+}
+
+// paced makes 40 signatures and 10 activations a second. A latency counts from the time at
+// which the flow was due.
+func (c *crowd) paced(b *testing.B, d time.Duration) pace {
+	b.Helper()
+	const every = 20 * time.Millisecond
+	n := int(d / every)
+	p := pace{latencies: make([]time.Duration, n)}
+	before, start := cpu(), time.Now()
+	var wg sync.WaitGroup
+	for i := range n {
+		due := start.Add(time.Duration(i) * every)
+		time.Sleep(time.Until(due))
+		flow := c.sign
+		if i%5 == 0 {
+			flow = c.activate
+		}
+		wg.Go(func() {
+			if err := flow(); err != nil {
+				b.Error(err)
+			}
+			p.latencies[i] = time.Since(due)
+		})
+	}
+	wg.Wait()
+	p.cpu, p.took = cpu()-before, time.Since(start)
+	slices.Sort(p.latencies)
+	return p
+}
+
+func (p pace) report(b *testing.B, phase string) {
+	b.Helper()
+	n := len(p.latencies)
+	b.ReportMetric(float64(p.latencies[n/2])/1e6, phase+"-p50-ms")
+	b.ReportMetric(float64(p.latencies[n*99/100])/1e6, phase+"-p99-ms")
+	b.ReportMetric(100*p.cpu.Seconds()/p.took.Seconds(), phase+"-cpu-%")
+}

@@ -1,0 +1,90 @@
+package redis_test
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
+)
+
+// BenchmarkScripts measures how long the server is busy with each call, and how many bytes a
+// registration with an activation message of the greatest length takes.
+func BenchmarkScripts(b *testing.B) {
+	server := redistest.Start(b)
+	client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	s, ctx := redis.New(client, redis.Options{}), b.Context()
+	id := func(i int) string { return fmt.Sprintf("identifier-%05d", i) }
+	token := func(i int) (t activation.Token) {
+		copy(t[:], id(i))
+		return t
+	}
+	owned := func(i int) ownership.Claim {
+		return ownership.Claim{Key: id(i), Token: ownership.Token(token(i)), Owner: make([]byte, 110)}
+	}
+	for _, call := range []struct {
+		name string
+		do   func(i int) error
+	}{
+		{"create", func(i int) error {
+			_, _, err := s.Create(ctx, activation.Record{
+				Identifier: id(i), Generation: activation.Generation{1}, Kind: activation.KindMDL, Lifetime: time.Hour,
+				Facts: make([]byte, 120), Verifier: make([]byte, 353), Data: make([]byte, 2170),
+			}, activation.Generation{})
+			return err
+		}},
+		{"load", func(i int) error { _, _, err := s.Load(ctx, id(i)); return err }},
+		{"put", func(i int) error {
+			_, err := s.PutHandshake(ctx, id(i), activation.Handshake{Generation: activation.Generation{1}, State: make([]byte, 900), Lifetime: time.Minute})
+			return err
+		}},
+		{"take", func(i int) error { _, _, err := s.Take(ctx, id(i), token(i), activation.Tag{}, 3); return err }},
+		{"settle", func(i int) error {
+			_, _, err := s.Settle(ctx, id(i), activation.Settlement{Generation: activation.Generation{1}, Token: token(i), Proven: true, MaxAttempts: 3, MaxActivations: 3})
+			return err
+		}},
+		{"admit device", func(i int) error { _, _, err := s.AdmitDevice(ctx, id(i), 3); return err }},
+		{"admit confirmation", func(i int) error { _, _, err := s.AdmitConfirmation(ctx, id(i), 3, activation.KindMDL); return err }},
+		{"remove", func(i int) error { return s.Remove(ctx, id(i), activation.Generation{1}) }},
+		{"claim", func(i int) error { _, err := s.Claim(ctx, ownership.Login, owned(i), id(i), time.Hour); return err }},
+		{"release", func(i int) error { return s.Release(ctx, ownership.Login, id(i), owned(i).Token, id(i)) }},
+	} {
+		// Every call needs what the ones before it stored, as often as it is made itself.
+		const n = 2000
+		b.Run(call.name, func(b *testing.B) {
+			for b.Loop() {
+				server.Command(b, "CONFIG", "RESETSTAT")
+				for i := range n {
+					if err := call.do(i); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			busy := 0.0
+			for _, m := range regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)`).FindAllStringSubmatch(server.Command(b, "INFO", "commandstats"), -1) {
+				usec, err := strconv.ParseFloat(m[1], 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				busy += usec
+			}
+			b.ReportMetric(busy/n, "server-µs/call")
+			if call.name == "create" {
+				bytes, err := strconv.ParseFloat(server.Command(b, "MEMORY", "USAGE", "dsapp:{"+id(1)+"}:reg", "SAMPLES", "0"), 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(bytes, "B/registration")
+			}
+		})
+	}
+}

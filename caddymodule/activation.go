@@ -28,7 +28,7 @@ type Activation struct {
 	Exchange string `json:"exchange,omitempty"`
 
 	// The cryptographic parameters of the exchange, which must be the same in the phones:
-	// group, hash, formulas, and the encryption of activation data. One of the texts
+	// group, hash, formulas, and the encryption of activation data. One of
 	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`, or a module:
 	// `srp6a` for phones with another SRP library, or one of your own. Larger groups need
 	// more time on both sides. Default: `rfc5054-2048-sha256`.

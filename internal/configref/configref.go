@@ -47,7 +47,7 @@ type option struct {
 	preset       string   // the default, or "required"
 	span         string   // the range, as a text
 	least, most  string   // the range of a number or of a duration
-	words        []string // all values
+	words        []string // all values; of a module, the names that can stand for it
 	placeholders bool
 
 	// What a guest module is chosen from.
@@ -97,6 +97,8 @@ func (r *reference) add(title, path string, t reflect.Type, usage *usage) (probl
 	var options []option
 	for _, f := range fields(t) {
 		o := option{path: join(path, f.member), member: f.member, typ: f.Type, comment: r.sources.fieldComment(f.owner, f.Name)}
+		tag, isModule := f.Tag.Lookup("caddy")
+		o.readModule(tag)
 		o.read()
 		below := usage.find(f.member)
 		o.caddyfile = below.text
@@ -106,8 +108,7 @@ func (r *reference) add(title, path string, t reflect.Type, usage *usage) (probl
 			}
 			problems = append(problems, r.add(o.path, o.path, part, below)...)
 		}
-		if tag, ok := f.Tag.Lookup("caddy"); ok {
-			o.readModule(tag)
+		if isModule {
 			problems = append(problems, r.addModules(o)...)
 		}
 		problems = append(problems, o.problems(title)...)
@@ -179,7 +180,7 @@ func (o *option) read() {
 	if m := presetText.FindStringSubmatch(text); m != nil {
 		o.preset = m[1]
 	}
-	if m := oneOf.FindStringSubmatch(text); m != nil && o.typ.Kind() == reflect.String {
+	if m := oneOf.FindStringSubmatch(text); m != nil && (o.typ.Kind() == reflect.String || o.namespace != "") {
 		for _, w := range word.FindAllStringSubmatch(m[1], -1) {
 			o.words = append(o.words, w[1])
 		}

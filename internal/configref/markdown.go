@@ -102,7 +102,11 @@ func (o option) values() string {
 		for _, m := range caddy.GetModules(o.namespace) {
 			names = append(names, code(m.ID.Name()))
 		}
-		return strings.Join(names, ", ")
+		modules := strings.Join(names, ", ")
+		if len(o.words) > 0 {
+			return "`" + strings.Join(o.words, "`, `") + "`, or a module: " + modules
+		}
+		return modules
 	case o.isTLS():
 		return "an object"
 	case partOf(o.typ) != nil && o.typ.Kind() == reflect.Slice:

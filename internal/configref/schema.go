@@ -26,11 +26,7 @@ func (r *reference) schema() (string, error) {
 			handlers = append(handlers, choose("handler", name, s.title))
 		}
 		if path, name, ok := strings.Cut(s.title, ": "); ok {
-			for _, o := range r.sections[0].options {
-				if o.path == path {
-					in(definition, "properties")[o.inlineKey] = object{"const": name}
-				}
-			}
+			in(definition, "properties")[r.inlineKey(path)] = object{"const": name}
 		}
 		definitions[s.title] = definition
 	}
@@ -61,6 +57,18 @@ func (r *reference) schema() (string, error) {
 		"$defs": definitions,
 	}, "", "\t")
 	return string(encoded) + "\n", err
+}
+
+// inlineKey returns the member that names the module which stands at a path.
+func (r *reference) inlineKey(path string) string {
+	for _, s := range r.sections {
+		for _, o := range s.options {
+			if o.path == path {
+				return o.inlineKey
+			}
+		}
+	}
+	return ""
 }
 
 // schema returns that of the objects of a section.
@@ -112,6 +120,9 @@ func (o option) modules() object {
 	s["properties"] = object{o.inlineKey: object{"enum": names}}
 	if strings.HasPrefix(o.namespace, ourNamespace+".") {
 		s["allOf"] = each
+	}
+	if len(o.words) > 0 {
+		return object{"anyOf": []object{{"enum": o.words}, s}}
 	}
 	return s
 }

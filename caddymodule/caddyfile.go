@@ -93,8 +93,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 
 // UnmarshalCaddyfile parses the global option `dsapp`. Its options are those of the JSON
 // configuration, under the same names, with these exceptions: each element of a list of
-// objects is an option (`api_key`, `instance`), and the options about TLS are those of
-// Caddy's directive `reverse_proxy`.
+// objects is an option (`api_key`, `instance`), several options `profile` of `activation` are its
+// `profiles`, and the options about TLS are those of Caddy's directive `reverse_proxy`.
 //
 //	dsapp {
 //	    api_key <name> {
@@ -102,6 +102,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        key <key>
 //	        key_sha256 <hash>
 //	        allow <ranges...>
+//	        profile <name>
 //	    }
 //	    sealing_keys <keys...>
 //	    store <backend> {
@@ -302,6 +303,7 @@ var apiKeyBlock = newBlock("api_key", settings[APIKey]{
 	"key":        one(asSecret, func(k *APIKey, v string) { k.Key = v }),
 	"key_sha256": one(asSecret, func(k *APIKey, v string) { k.KeySHA256 = v }),
 	"allow":      list(asText, func(k *APIKey, v string) { k.Allow = append(k.Allow, v) }),
+	"profile":    one(asText, func(k *APIKey, v string) { k.Profile = v }),
 })
 
 var serversBlock = newBlock("authentication_servers", withTLS(settings[AuthenticationServers]{

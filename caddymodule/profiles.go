@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -71,8 +72,8 @@ func (p *RFC5054) Profile() activation.Profile { return p.profile }
 // documentation of the protocol lists members and forms.
 //
 // Registrations belong to the profile that they were made with. After a change of its options,
-// those that are pending cannot be used any more: their calls get status 503 until they
-// expire.
+// those that are pending are unknown to every application, and their users have to register
+// again.
 type SRP6a struct {
 	// The name of the profile in logs and metrics: 1 to 32 characters of printable ASCII
 	// without spaces. It must not be the name of a profile `rfc5054`. Default: `srp6a`.
@@ -109,10 +110,12 @@ func (p *SRP6a) Provision(caddy.Context) (err error) {
 // Profile returns the profile.
 func (p *SRP6a) Profile() activation.Profile { return p.profile }
 
-// profileSetting is the option `profile`, which is the name of a profile rfc5054 or a module.
+// profileSetting is the option `profile`, which is the name of a profile rfc5054 or a module. Given
+// several times it stands for `profiles`.
 func profileSetting() setting[Activation] {
-	ofModule := module(profileNamespace, "module", func(a *Activation, v json.RawMessage) { a.ProfileRaw = v })
-	return setting[Activation]{read: func(d *caddyfile.Dispenser, to *Activation) error {
+	ofModule := module(profileNamespace, "module", (*Activation).addProfile)
+	ofName := one(asWord(profileNames()...), func(a *Activation, v string) { a.addProfile(json.RawMessage(`"` + v + `"`)) })
+	return setting[Activation]{repeatable: true, read: func(d *caddyfile.Dispenser, to *Activation) error {
 		modules := moduleNames(profileNamespace)
 		if !d.NextArg() {
 			return d.Errf("profile takes %s, or the name of a module; known are %v", profiles, modules)
@@ -122,37 +125,84 @@ func profileSetting() setting[Activation] {
 		if slices.Contains(modules, name) {
 			return ofModule.read(d, to)
 		}
-		return one(asWord(profileNames()...), func(a *Activation, v string) { a.ProfileRaw = json.RawMessage(`"` + v + `"`) }).read(d, to)
+		return ofName.read(d, to)
 	}}
 }
 
-// loadProfile loads the profile of new registrations.
-func (a *Activation) loadProfile(ctx caddy.Context) (activation.Profile, error) {
-	var name string
+// addProfile adds the JSON of a profile: of one as the option `profile`, of several as `profiles`.
+func (a *Activation) addProfile(profile json.RawMessage) {
 	switch {
+	case a.ProfilesRaw != nil:
+		a.ProfilesRaw = append(a.ProfilesRaw, profile)
+	case a.ProfileRaw != nil:
+		a.ProfileRaw, a.ProfilesRaw = nil, []json.RawMessage{a.ProfileRaw, profile}
+	default:
+		a.ProfileRaw = profile
+	}
+}
+
+// profileNames returns the names of the profiles in use.
+func (a *Activation) profileNames() []string {
+	names := make([]string, len(a.profiles))
+	for i, p := range a.profiles {
+		names[i] = p.Name()
+	}
+	return names
+}
+
+// loadProfiles loads the configured profiles, or else the default one.
+func (a *Activation) loadProfiles(ctx caddy.Context) ([]activation.Profile, error) {
+	switch {
+	case a.ProfileRaw != nil && a.ProfilesRaw != nil:
+		return nil, option.Errorf("profiles", "cannot be given together with profile")
+	case a.ProfilesRaw != nil:
+		loaded := make([]activation.Profile, len(a.ProfilesRaw))
+		for i, raw := range a.ProfilesRaw {
+			var err error
+			if loaded[i], err = loadProfile(ctx, raw); err != nil {
+				return nil, option.In(fmt.Sprintf("profiles[%d]", i), err)
+			}
+		}
+		if len(loaded) == 0 {
+			return nil, option.Errorf("profiles", "must have an element")
+		}
+		return loaded, nil
 	case a.ProfileRaw == nil:
-		return srp.LookupProfile(srp.DefaultProfile)
-	case json.Unmarshal(a.ProfileRaw, &name) == nil:
+		p, err := srp.LookupProfile(srp.DefaultProfile)
+		return []activation.Profile{p}, err
+	}
+	p, err := loadProfile(ctx, a.ProfileRaw)
+	return []activation.Profile{p}, option.In("profile", err)
+}
+
+// loadProfile loads a profile from its name or from the JSON of its module.
+func loadProfile(ctx caddy.Context, raw json.RawMessage) (activation.Profile, error) {
+	var name string
+	if json.Unmarshal(raw, &name) == nil {
 		p, err := srp.LookupProfile(name)
 		if err != nil {
-			return nil, option.Errorf("profile", "must be "+profiles+", or an object with a module")
+			return nil, errors.New("must be " + profiles + ", or an object with a module")
 		}
 		return p, nil
 	}
 	var named struct{ Module string }
-	if json.Unmarshal(a.ProfileRaw, &named) != nil {
-		return nil, option.Errorf("profile", "must be a name, or an object with a module")
+	if json.Unmarshal(raw, &named) != nil {
+		return nil, errors.New("must be a name, or an object with a module")
 	}
 	if known := moduleNames(profileNamespace); !slices.Contains(known, named.Module) {
-		return nil, option.In("profile", unknownName("unknown module", named.Module, known))
+		return nil, unknownName("unknown module", named.Module, known)
 	}
-	loaded, err := ctx.LoadModule(a, "ProfileRaw")
+	// Caddy loads what stands in a field with this tag.
+	host := struct {
+		Raw json.RawMessage `caddy:"namespace=dsapp.profiles inline_key=module"`
+	}{raw}
+	loaded, err := ctx.LoadModule(&host, "Raw")
 	if err != nil {
-		return nil, option.In("profile", err)
+		return nil, err
 	}
 	p, ok := loaded.(Profile)
 	if !ok {
-		return nil, option.In("profile", fmt.Errorf("module %T is not a profile", loaded))
+		return nil, fmt.Errorf("module %T is not a profile", loaded)
 	}
 	return p.Profile(), nil
 }

@@ -226,9 +226,10 @@ func TestThirdPartyClientActivates(t *testing.T) {
 				}
 			}
 			phone := g.Phone()
-			phone.Profile = "rfc5054-" + group + "-sha256"
+			phone.Profile, err = srp.LookupProfile("rfc5054-" + group + "-sha256")
+			require.NoError(t, err)
 			registered := g.Register(t)
-			_, err := phone.Activate(t.Context(), registered.Identifier, registered.Password)
+			_, err = phone.Activate(t.Context(), registered.Identifier, registered.Password)
 			require.NoError(t, err)
 		})
 	}

@@ -52,6 +52,7 @@ var blocks = []documented{
 	{document: "docs/operation.md", heading: "Redis", by: "TestClusterUser"},
 	{document: "docs/operation.md", heading: "Nodes behind a load balancer", language: "sh", because: live},
 	{document: "docs/operation.md", heading: "Nodes behind a load balancer", by: "TestRollingRestart"},
+	{document: "docs/operation.md", heading: "Moving a fleet to another profile", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{document: "docs/operation.md", heading: "Following one call", language: "sh", because: "the ID is that of a call of the reader's"},
 	{document: "docs/operation.md", heading: "Logs", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{document: "docs/operation.md", heading: "Calls from web pages", language: "json", because: "one line; TestCaddyfiles adapts to the same"},

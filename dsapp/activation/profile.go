@@ -4,8 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
-	"slices"
+	"sync/atomic"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -18,7 +19,8 @@ import (
 // nobody registered have the same sizes and cost the same work. The Service stores them
 // sealed, with the name of the profile, and clears its copies.
 type Profile interface {
-	// Name has 1 to 32 bytes. Operators and callers select the profile by it.
+	// Name has 1 to 32 printable characters of ASCII without spaces. Operators and callers
+	// select the profile by it.
 	Name() string
 	// Digest changes with every choice of a profile whose choices can be configured. It is
 	// empty if the name alone says everything. Stored values refer to name and digest, so
@@ -57,9 +59,6 @@ type Profile interface {
 	Verify(state []byte, identifier string, evidence []byte) (session seal.Session, serverEvidence string, ok bool)
 }
 
-// profiles are the supported profiles. New registrations get the first.
-type profiles []Profile
-
 // nameSize is the size of what names a profile in a sealed value.
 const nameSize = 32
 
@@ -82,15 +81,41 @@ func withName(p Profile, size int) (b, value []byte) {
 	return b, b[nameSize:]
 }
 
-// splitName returns the profile that b names and the value after the name, which refers to
-// b.
-func (ps profiles) splitName(b []byte) (p Profile, value []byte, ok bool) {
+// splitName returns the value after the name in b, which refers to b, and whether the name is
+// that of p. It returns false for ok if b is too short for a name.
+func splitName(p Profile, b []byte) (value []byte, own, ok bool) {
 	if len(b) < nameSize {
-		return nil, nil, false
+		return nil, false, false
 	}
-	i := slices.IndexFunc(ps, func(p Profile) bool { return storedName(p) == [nameSize]byte(b) })
-	if i < 0 {
-		return nil, nil, false
+	return b[nameSize:], storedName(p) == [nameSize]byte(b), true
+}
+
+// offer is a profile that registrations and applications can have.
+type offer struct {
+	Profile
+
+	decoy atomic.Pointer[decoy]
+}
+
+// offer returns the profile with a name, or the first if the name is empty.
+func (s *Service) offer(name string) (*offer, error) {
+	if name == "" {
+		return s.offers[0], nil
 	}
-	return ps[i], b[nameSize:], true
+	for _, o := range s.offers {
+		if o.Name() == name {
+			return o, nil
+		}
+	}
+	return nil, &InvalidError{Member: memberProfile, Problem: "must be the name of a profile that the gateway offers"}
+}
+
+// Profile returns the name of the profile that a registration gets which asks for the profile
+// name, or for none if that is empty. The error is an *InvalidError if there is none.
+func (s *Service) Profile(name form.ProfileName) (string, error) {
+	o, err := s.offer(string(name))
+	if err != nil {
+		return "", err
+	}
+	return o.Name(), nil
 }

@@ -152,6 +152,12 @@ func (LicenseType) Rule() Rule {
 	}}
 }
 
+// ProfileName is the name of a profile, a variant of the activation exchange.
+type ProfileName string
+
+// Rule is 1 to 32 printable characters of ASCII without spaces.
+func (ProfileName) Rule() Rule { return Rule{Min: 1, Max: 32, Characters: visible} }
+
 // ClientPublic is the client's ephemeral public key of an SRP exchange, called A, in hex.
 // It is relayed as it was received.
 type ClientPublic string

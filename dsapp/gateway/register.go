@@ -27,6 +27,9 @@ type RegisterActivationRequest struct {
 	// SerialNumber of the licence; optional. It is only for LicenseStandard and for
 	// ExchangeRelay.
 	SerialNumber form.SerialNumber
+	// Profile of the exchange; the gateway's default if empty. With ExchangeRelay it must be
+	// empty.
+	Profile form.ProfileName
 }
 
 // RegisterActivationResult is what the user needs to activate a device.
@@ -51,6 +54,10 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
+	profile, err := g.profile(r)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
 	release, err := g.reserve(ctx)
 	if err != nil {
 		return RegisterActivationResult{}, err
@@ -65,7 +72,9 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 		return RegisterActivationResult{}, err
 	}
 	registration.Identifier = registered.Identifier
-	g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
+	event := registrationEvent(AuditRegistered, registration)
+	event.Profile = profile
+	g.audit(ctx, c, OpRegisterActivation, event)
 	// The authentication server chose the password of a relayed exchange.
 	password := cmp.Or(e.password, registered.Password)
 	return RegisterActivationResult{
@@ -91,6 +100,21 @@ func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, registe
 		return "", nil, &InvalidError{Member: MemberSerialNumber, Problem: `is for licence type "standard" only`}
 	}
 	return activation.KindMDL, g.registerMDL, nil
+}
+
+// profile returns the name of the profile of the exchange; empty with ExchangeRelay.
+func (g *Gateway) profile(r RegisterActivationRequest) (string, error) {
+	switch {
+	case !g.relay:
+		name, err := g.activation.Profile(r.Profile)
+		if err != nil {
+			return "", fromActivation(err)
+		}
+		return name, nil
+	case r.Profile != "":
+		return "", &InvalidError{Member: MemberProfile, Problem: "must be left out: the authentication server carries out the exchange"}
+	}
+	return "", nil
 }
 
 // RegisterOfflineRequest registers a user for an activation by an image of
@@ -207,7 +231,7 @@ func (g *Gateway) registerAtServer(
 		return activation.Registration{}, serverRegistration{}, g.registrationError(ctx, c, op, registration, e.unusable)
 	}
 	if kind != activation.KindAffinity {
-		registration.Data = e.data
+		registration.Data, registration.Profile = e.data, r.Profile
 	}
 	return registration, e, nil
 }

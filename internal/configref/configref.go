@@ -52,6 +52,9 @@ type option struct {
 
 	// What a guest module is chosen from.
 	namespace, inlineKey string
+	// sectionsOf is the path of the option whose sections describe the modules: that of the
+	// first option for the namespace.
+	sectionsOf string
 }
 
 // isTLS is true for Caddy's options about TLS.
@@ -61,12 +64,14 @@ func (o option) isTLS() bool { return o.typ == reflect.TypeFor[*reverseproxy.TLS
 type reference struct {
 	sections []section
 	sources  sources
+	// modules has the first option for each namespace.
+	modules map[string]option
 }
 
 // load reads the configuration from the types and from their sources. Its error lists every
 // option without a comment, a default, a range or a usage.
 func load(root string) (*reference, error) {
-	r := &reference{sources: sources{root: root, packages: map[string]*comments{}}}
+	r := &reference{sources: sources{root: root, packages: map[string]*comments{}}, modules: map[string]option{}}
 	app := reflect.TypeFor[caddymodule.App]()
 	usage, err := r.sources.usage(app)
 	if err != nil {
@@ -108,7 +113,11 @@ func (r *reference) add(title, path string, t reflect.Type, usage *usage) (probl
 			}
 			problems = append(problems, r.add(o.path, o.path, part, below)...)
 		}
-		if isModule {
+		if first, ok := r.modules[o.namespace]; isModule && ok {
+			o.sectionsOf, o.words = first.path, first.words
+		} else if isModule {
+			o.sectionsOf = o.path
+			r.modules[o.namespace] = o
 			problems = append(problems, r.addModules(o)...)
 		}
 		problems = append(problems, o.problems(title)...)

@@ -86,7 +86,10 @@ func (o option) schema() object {
 		s["description"] = strings.TrimSpace(o.comment)
 		return s
 	}
-	if o.namespace != "" {
+	switch {
+	case o.namespace != "" && o.typ == reflect.TypeFor[[]json.RawMessage]():
+		return described(object{"type": "array", "minItems": 1, "items": o.modules()})
+	case o.namespace != "":
 		return described(o.modules())
 	}
 	if o.isTLS() {
@@ -115,7 +118,7 @@ func (o option) modules() object {
 	var each []any
 	for _, m := range caddy.GetModules(o.namespace) {
 		names = append(names, m.ID.Name())
-		each = append(each, choose(o.inlineKey, m.ID.Name(), o.path+": "+m.ID.Name()))
+		each = append(each, choose(o.inlineKey, m.ID.Name(), o.sectionsOf+": "+m.ID.Name()))
 	}
 	s["properties"] = object{o.inlineKey: object{"enum": names}}
 	if strings.HasPrefix(o.namespace, ourNamespace+".") {

@@ -1,7 +1,7 @@
 package caddymodule
 
 import (
-	"cmp"
+	"encoding/json"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -9,7 +9,6 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 )
 
 // Activation configures how phones are activated.
@@ -28,10 +27,21 @@ type Activation struct {
 	Exchange string `json:"exchange,omitempty"`
 
 	// The cryptographic parameters of the exchange, which must be the same in the phones:
-	// group, hash, sizes, and the encryption of activation data. One of
-	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`. Larger groups
-	// need more time on both sides. Default: `rfc5054-2048-sha256`.
-	Profile string `json:"profile,omitempty"`
+	// group, hash, formulas, and the encryption of activation data. One of
+	// `rfc5054-2048-sha256`, `rfc5054-3072-sha256` and `rfc5054-4096-sha256`, or a module:
+	// `srp6a` for phones with another SRP library, or one of your own. Larger groups need
+	// more time on both sides. Default: `rfc5054-2048-sha256`.
+	ProfileRaw json.RawMessage `json:"profile,omitempty" caddy:"namespace=dsapp.profiles inline_key=module"`
+
+	// Several profiles at once, instead of `profile`: up to 8 with different names, each
+	// written as `profile` is. The first is that of registrations and front-end applications
+	// that name none. Others are chosen by the member `profile` of `DSAPPSRPRegister` and by
+	// the option `profile` of an API key. Default: `profile` alone.
+	//
+	// A registration belongs to the profile that it was made with. If that is taken away, or
+	// if one of its options changes, the registration is unknown to every application, and
+	// the user has to register again.
+	ProfilesRaw []json.RawMessage `json:"profiles,omitempty" caddy:"namespace=dsapp.profiles inline_key=module"`
 
 	// How long a registration can be used. The authentication server has its own time,
 	// after which it forgets a registration: 10 minutes unless it was changed. Change
@@ -84,8 +94,8 @@ type Activation struct {
 	// The form of activation passwords.
 	Password Password `json:"password,omitzero"`
 
-	// profile is that of new registrations. It is nil with `relay`.
-	profile *srp.Profile
+	// profiles are those in use. There are none with `relay`.
+	profiles []activation.Profile
 }
 
 // Password configures generated activation passwords. Shorter passwords from fewer
@@ -103,24 +113,19 @@ type Password struct {
 const profiles = "rfc5054-2048-sha256, rfc5054-3072-sha256 or rfc5054-4096-sha256"
 
 // config returns the settings for package activation.
-func (a *Activation) config() (activation.Config, error) {
+func (a *Activation) config(ctx caddy.Context) (activation.Config, error) {
 	if err := a.checkRelay(); err != nil {
 		return activation.Config{}, err
 	}
-	profile, err := srp.LookupProfile(cmp.Or(a.Profile, srp.DefaultProfile))
+	profiles, err := a.loadProfiles(ctx)
 	if err != nil {
-		return activation.Config{}, option.Errorf("profile", "must be "+profiles)
+		return activation.Config{}, err
 	}
 	if gateway.Exchange(a.Exchange) != gateway.ExchangeRelay {
-		a.profile = profile
-	}
-	// The other profiles serve registrations from before a reload.
-	inUse := []activation.Profile{profile}
-	for _, p := range srp.Profiles() {
-		inUse = append(inUse, p)
+		a.profiles = profiles
 	}
 	return activation.Config{
-		Profiles:             inUse,
+		Profiles:             profiles,
 		RegistrationLifetime: time.Duration(a.RegistrationLifetime),
 		HandshakeLifetime:    time.Duration(a.HandshakeLifetime),
 		MaxAttempts:          a.MaxAttempts,
@@ -139,14 +144,20 @@ func (a *Activation) checkRelay() error {
 		name string
 		used bool
 	}{
-		{"profile", a.Profile != ""},
+		{"profile", a.ProfileRaw != nil},
+		{"profiles", a.ProfilesRaw != nil},
 		{"handshake_lifetime", a.HandshakeLifetime != 0},
 		{"max_activations", a.MaxActivations != 0},
 		{"password", a.Password != Password{}},
 	} {
 		if o.used {
-			return option.Errorf(o.name, "means nothing with exchange %q, which leaves that to the authentication server", gateway.ExchangeRelay)
+			return meaninglessError(o.name)
 		}
 	}
 	return nil
+}
+
+// meaninglessError returns the error about an option that does nothing if the exchange is relayed.
+func meaninglessError(name string) error {
+	return option.Errorf(name, "means nothing with exchange %q, which leaves that to the authentication server", gateway.ExchangeRelay)
 }

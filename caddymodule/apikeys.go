@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -46,13 +47,28 @@ type APIKey struct {
 	// `trusted_proxies`. Default: every address for front-end keys, loopback addresses
 	// only for back-end keys.
 	Allow []string `json:"allow,omitempty"`
+
+	// The profile that the application has: the name of one of `activation.profiles`. For
+	// the application, registrations of another profile are unknown. All keys with the same
+	// name have the same profile. Only for front-end keys. Default: the first profile.
+	Profile string `json:"profile,omitempty"`
 }
 
-// resolve resolves placeholders and parses the values. apikey.NewSet checks the rest.
-func (k *APIKey) resolve() (apikey.Key, error) {
+// resolve resolves placeholders and parses the values. profiles are the names of the profiles,
+// none if the exchange is relayed. apikey.NewSet checks the rest.
+func (k *APIKey) resolve(profiles []string) (apikey.Key, error) {
 	hash, err := k.hash()
 	if err != nil {
 		return apikey.Key{}, err
+	}
+	profile := k.Profile
+	switch {
+	case profile != "" && len(profiles) == 0:
+		return apikey.Key{}, meaninglessError("profile")
+	case profile != "" && !slices.Contains(profiles, profile):
+		return apikey.Key{}, option.In("profile", unknownName("activation has no profile", profile, profiles))
+	case profile == "" && apikey.Class(k.Class) == apikey.FrontEnd && len(profiles) > 0:
+		profile = profiles[0]
 	}
 	allow := make([]netip.Prefix, len(k.Allow))
 	for i, expression := range k.Allow {
@@ -60,7 +76,7 @@ func (k *APIKey) resolve() (apikey.Key, error) {
 			return apikey.Key{}, option.Errorf(fmt.Sprintf("allow[%d]", i), "must be an IP address or a CIDR range")
 		}
 	}
-	return apikey.Key{Name: k.Name, Class: apikey.Class(k.Class), Hash: hash, Allow: allow}, nil
+	return apikey.Key{Name: k.Name, Class: apikey.Class(k.Class), Hash: hash, Allow: allow, Profile: profile}, nil
 }
 
 // hash returns the SHA-256 hash of the key.
@@ -90,12 +106,12 @@ func (k *APIKey) keyOption() string {
 	return "key"
 }
 
-// newKeySet resolves and checks all keys.
-func newKeySet(configured []APIKey) (*apikey.Set, error) {
+// newKeySet resolves and checks all keys. profiles are the names of the profiles.
+func newKeySet(configured []APIKey, profiles []string) (*apikey.Set, error) {
 	keys := make([]apikey.Key, len(configured))
 	for i := range configured {
 		var err error
-		if keys[i], err = configured[i].resolve(); err != nil {
+		if keys[i], err = configured[i].resolve(profiles); err != nil {
 			return nil, option.In(fmt.Sprintf("api_keys[%d]", i), err)
 		}
 	}

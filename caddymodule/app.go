@@ -10,6 +10,7 @@
 //   - apikeys.go, activation.go, requests.go, limits.go, cors.go, servers.go: one section of
 //     the options each, with its defaults. servers.go also has what outlives a reload for
 //     each authentication server; transport.go and socket_*.go make its connections.
+//   - profiles.go: the interface of profile modules, and those of the gateway.
 //   - store.go: the interfaces of store modules; store_embedded.go and store_redis.go
 //     implement them.
 //   - health.go: whether the node is ready, drains, and the handler for health checks.
@@ -88,6 +89,8 @@ func init() {
 const (
 	appName        = "dsapp"
 	storeNamespace = "dsapp.stores"
+
+	profileNamespace = "dsapp.profiles"
 )
 
 const (
@@ -163,13 +166,15 @@ type App struct {
 	keyring    *keyringStore
 	keys       *apikey.Set
 	activation *activation.Service
-	ownership  *ownership.Service
-	audit      *auditLog
-	loaded     time.Time // when the configuration began to run
-	limiters   *limiters
-	limits     *limitValues
-	handler    *restapi.Handler
-	stopped    atomic.Bool
+	// profileLabels are the profiles that the metrics count for this configuration.
+	profileLabels []string
+	ownership     *ownership.Service
+	audit         *auditLog
+	loaded        time.Time // when the configuration began to run
+	limiters      *limiters
+	limits        *limitValues
+	handler       *restapi.Handler
+	stopped       atomic.Bool
 	// stopPreparing and stopWatching end the background work that onStarted began.
 	stopPreparing, stopWatching context.CancelFunc
 	// prepareFailure is why the last attempt to prepare a store that works failed, for
@@ -209,7 +214,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.keys, err = newKeySet(a.APIKeys); err != nil {
+	activationConfig, err := a.Activation.config(ctx)
+	if err != nil {
+		return option.In("activation", err)
+	}
+	if a.keys, err = newKeySet(a.APIKeys, a.Activation.profileNames()); err != nil {
 		return err
 	}
 	sealingKeys, err := resolveSealingKeys(a.SealingKeys)
@@ -241,10 +250,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.audit = &auditLog{logger: ctx.Logger().Named("audit")}
 	a.keyring = &keyringStore{module: a.store, configuredKeys: sealingKeys}
-	activationConfig, err := a.Activation.config()
-	if err != nil {
-		return option.In("activation", err)
-	}
 	activationConfig.Open = a.keyring.openActivation
 	activationConfig.MaxExchanges = a.Limits.MaxExchanges
 	activationConfig.Logger = logger
@@ -253,6 +258,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.activation, err = activation.New(activationConfig); err != nil {
 		return inSection("activation", err)
 	}
+	a.profileLabels = a.Activation.profileNames()
+	metrics.profiles.acquire(a.profileLabels)
 	a.ownership, err = ownership.New(ownership.Config{
 		Open:        a.keyring.openOwnership,
 		Lifetime:    time.Duration(a.Requests.Lifetime),
@@ -533,6 +540,8 @@ func (a *App) Cleanup() error {
 		a.stopWatching()
 	}
 	a.AuthenticationServers.close()
+	metrics.releaseProfiles(a.profileLabels)
+	a.profileLabels = nil
 	if a.limiters == nil {
 		return nil
 	}

@@ -37,6 +37,7 @@ func (l *auditLog) Audit(ctx context.Context, e gateway.AuditEvent) {
 		text{"domain", e.Domain},
 		text{"serial_number", e.SerialNumber},
 		text{"instance", e.Instance},
+		text{"profile", e.Profile},
 		text{"status", e.Status})...)
 }
 

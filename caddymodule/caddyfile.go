@@ -13,6 +13,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 )
 
 func init() {
@@ -92,8 +93,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 
 // UnmarshalCaddyfile parses the global option `dsapp`. Its options are those of the JSON
 // configuration, under the same names, with these exceptions: each element of a list of
-// objects is an option (`api_key`, `instance`), and the options about TLS are those of
-// Caddy's directive `reverse_proxy`.
+// objects is an option (`api_key`, `instance`), several options `profile` of `activation` are its
+// `profiles`, and the options about TLS are those of Caddy's directive `reverse_proxy`.
 //
 //	dsapp {
 //	    api_key <name> {
@@ -101,6 +102,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        key <key>
 //	        key_sha256 <hash>
 //	        allow <ranges...>
+//	        profile <name>
 //	    }
 //	    sealing_keys <keys...>
 //	    store <backend> {
@@ -147,7 +149,9 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    }
 //	    activation {
 //	        exchange gateway|relay
-//	        profile <profile>
+//	        profile <profile>|<module> {
+//	            ...
+//	        }
 //	        registration_lifetime <duration>
 //	        handshake_lifetime <duration>
 //	        max_attempts <number>
@@ -241,6 +245,41 @@ func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return redisBlock.readModule(d, s)
 }
 
+// UnmarshalCaddyfile parses the profile in a Caddyfile:
+//
+//	profile rfc5054 {
+//	    name <profile>
+//	}
+func (p *RFC5054) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return rfc5054Block.readModule(d, p)
+}
+
+// UnmarshalCaddyfile parses the profile in a Caddyfile:
+//
+//	profile srp6a {
+//	    name <name>
+//	    preset <library>
+//	    group <group>
+//	    hash sha1|sha256|sha384|sha512
+//	    k <words...>
+//	    inner <words...>
+//	    x <words...>
+//	    u <words...>
+//	    key_function hash|none|mgf1|interleave
+//	    key_input <word>
+//	    m1 <words...>
+//	    m2 <words...>
+//	    hex_case upper|lower
+//	    key_derivation hkdf|hash|none
+//	    hkdf_salt transcript|salt|none
+//	    hkdf_info <text>
+//	    counter first|last|block
+//	    mac <words...>
+//	}
+func (p *SRP6a) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return srp6aBlock.readModule(d, p)
+}
+
 var appBlock = newBlock(appName, settings[App]{
 	"api_key": element(&apiKeyBlock, func(a *App, k APIKey) { a.APIKeys = append(a.APIKeys, k) },
 		argument[APIKey]{"name", func(k *APIKey, v string) { k.Name = v }}),
@@ -264,6 +303,7 @@ var apiKeyBlock = newBlock("api_key", settings[APIKey]{
 	"key":        one(asSecret, func(k *APIKey, v string) { k.Key = v }),
 	"key_sha256": one(asSecret, func(k *APIKey, v string) { k.KeySHA256 = v }),
 	"allow":      list(asText, func(k *APIKey, v string) { k.Allow = append(k.Allow, v) }),
+	"profile":    one(asText, func(k *APIKey, v string) { k.Profile = v }),
 })
 
 var serversBlock = newBlock("authentication_servers", withTLS(settings[AuthenticationServers]{
@@ -307,7 +347,7 @@ var breakerBlock = newBlock("breaker", settings[Breaker]{
 
 var activationBlock = newBlock("activation", settings[Activation]{
 	"exchange":              one(asWord(gateway.ExchangeGateway, gateway.ExchangeRelay), func(a *Activation, v string) { a.Exchange = v }),
-	"profile":               one(asWord(profileNames()...), func(a *Activation, v string) { a.Profile = v }),
+	"profile":               profileSetting(),
 	"registration_lifetime": one(asDuration, func(a *Activation, v caddy.Duration) { a.RegistrationLifetime = v }),
 	"handshake_lifetime":    one(asDuration, func(a *Activation, v caddy.Duration) { a.HandshakeLifetime = v }),
 	"max_attempts":          one(asNumber, func(a *Activation, v int) { a.MaxAttempts = v }),
@@ -323,6 +363,28 @@ func profileNames() (names []string) {
 		names = append(names, p.Name())
 	}
 	return names
+}
+
+var rfc5054Block = newBlock("profile rfc5054", settings[RFC5054]{
+	"name": one(asWord(profileNames()...), func(p *RFC5054, v string) { p.Name = v }),
+})
+
+var srp6aBlock = newBlock("profile srp6a", srp6aSettings())
+
+// srp6aSettings returns the options of SRP6a, which variant.Dimensions lists except for two.
+func srp6aSettings() settings[SRP6a] {
+	all := settings[SRP6a]{
+		"name":   one(asText, func(p *SRP6a, v string) { p.Name = v }),
+		"preset": one(asText, func(p *SRP6a, v string) { p.Preset = v }),
+	}
+	for _, d := range variant.Dimensions {
+		if d.Word || d.Text {
+			all[d.Name] = one(asText, func(p *SRP6a, v string) { d.Set(&p.Variant, []string{v}) })
+			continue
+		}
+		all[d.Name] = list(asText, func(p *SRP6a, v string) { d.Set(&p.Variant, append(d.Get(p.Variant), v)) })
+	}
+	return all
 }
 
 var passwordBlock = newBlock("password", settings[Password]{
@@ -387,4 +449,6 @@ var (
 	_ caddyfile.Unmarshaler = (*App)(nil)
 	_ caddyfile.Unmarshaler = (*EmbeddedStore)(nil)
 	_ caddyfile.Unmarshaler = (*RedisStore)(nil)
+	_ caddyfile.Unmarshaler = (*RFC5054)(nil)
+	_ caddyfile.Unmarshaler = (*SRP6a)(nil)
 )

@@ -131,6 +131,9 @@ func TestCaddyfileHasEveryOption(t *testing.T) {
 	for _, m := range caddy.GetModules(storeNamespace) {
 		optionPaths("store", reflect.TypeOf(m.New()), options)
 	}
+	for _, m := range caddy.GetModules(profileNamespace) {
+		optionPaths("activation.profile", reflect.TypeOf(m.New()), options)
+	}
 	assert.Greater(t, len(options), 80)
 	for path := range options {
 		last := path[strings.LastIndexByte(path, '.')+1:]

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +252,16 @@ func TestInvalidConfigurations(t *testing.T) {
 			k["key_sha256"] = strings.Repeat("0", 64)
 		})},
 		{`api_keys[1].key: is the same key as [0], "phones"`, key(func(k object) { k["key"] = testFrontEndKey })},
+		{`api_keys[1].profile: is for keys of the class "front_end"`, key(func(k object) { k["profile"] = "rfc5054-2048-sha256" })},
+		{`api_keys[1].profile: activation has no profile "rfc5054-3072-sha256"`, key(func(k object) { k["class"], k["profile"] = "front_end", "rfc5054-3072-sha256" })},
+		{"api_keys[1].profile: is not the one of [0]", func(app object) {
+			app["activation"] = object{"profiles": []any{"rfc5054-2048-sha256", "rfc5054-3072-sha256"}}
+			key(func(k object) { k["name"], k["class"], k["profile"] = "phones", "front_end", "rfc5054-3072-sha256" })(app)
+		}},
+		{"api_keys[0].profile: means nothing with", func(app object) {
+			relayed("unknown", "forward")(app)
+			app["api_keys"].([]object)[0]["profile"] = "rfc5054-2048-sha256"
+		}},
 		{"api_keys[1].class: is not the one of [0]", key(func(k object) { k["name"] = "phones" })},
 
 		{"sealing_keys[0]: must not be empty", func(c object) { c["sealing_keys"] = []string{""} }},
@@ -330,6 +341,24 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"activation.max_activations: means nothing with", relayed("max_activations", 3)},
 		{"activation.password: means nothing with", relayed("password", object{"length": 12})},
 		{"activation.profile: must be rfc5054-2048-sha256, ", activation("profile", "rfc5054-1024-sha1")},
+		{"activation.profile: must be a name, or an object with a module", activation("profile", 1)},
+		{`activation.profile: unknown module "srp6", did you mean "srp6a"?`, activation("profile", object{"module": "srp6"})},
+		{"activation.profile: loading module 'rfc5054': provision dsapp.profiles.rfc5054: name: must be rfc5054-2048-sha256, ", activation("profile", object{"module": "rfc5054", "name": "x"})},
+		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: name: must not be the name of a profile rfc5054", activation("profile", object{"module": "srp6a", "name": "rfc5054-2048-sha256"})},
+		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: preset: must be bouncycastle, ", activation("profile", object{"module": "srp6a", "preset": "pysrp"})},
+		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: group: rfc3526-2048 has a generator that is a square", activation("profile", object{"module": "srp6a", "group": "rfc3526-2048"})},
+		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: m2: must contain M1: ", activation("profile", object{"module": "srp6a", "m2": []string{"A", "K"}})},
+		{"activation.profiles: cannot be given together with profile", func(app object) {
+			app["activation"] = object{"profile": "rfc5054-2048-sha256", "profiles": []any{"rfc5054-3072-sha256"}}
+		}},
+		{"activation.profiles: must have an element", activation("profiles", []any{})},
+		{"activation.profiles: must be", activation("profiles", "rfc5054-2048-sha256")},
+		{"activation.profiles[1]: must be rfc5054-2048-sha256, ", activation("profiles", []any{"rfc5054-2048-sha256", "x"})},
+		{`activation.profiles[1]: unknown module "srp6"`, activation("profiles", []any{"rfc5054-2048-sha256", object{"module": "srp6"}})},
+		{"activation.profiles[0]: loading module 'srp6a': provision dsapp.profiles.srp6a: hash: ", activation("profiles", []any{object{"module": "srp6a", "hash": "md5"}})},
+		{`activation.profiles[2]: has the name "srp6a", as [1] has`, activation("profiles", []any{"rfc5054-2048-sha256", object{"module": "srp6a"}, object{"module": "srp6a", "preset": "nimbus"}})},
+		{"activation.profiles: must not have more than 8 elements", activation("profiles", slices.Repeat([]any{"rfc5054-2048-sha256"}, 9))},
+		{"activation.profiles: means nothing with", relayed("profiles", []any{"rfc5054-2048-sha256"})},
 		{"activation.registration_lifetime: must be from 1s to 24h;", activation("registration_lifetime", "-1s")},
 		{"activation.registration_lifetime: must be", activation("registration_lifetime", 600)},
 		{"activation.registration_lifetime: must be", activation("registration_lifetime", "25h")},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -94,6 +95,9 @@ func wholeNumberForm(bits int) string {
 func configFields(t reflect.Type) map[string]reflect.Type {
 	fields := make(map[string]reflect.Type)
 	for field := range t.Fields() {
+		if field.Anonymous && field.Type.Kind() == reflect.Struct && field.Tag == "" {
+			maps.Copy(fields, configFields(field.Type))
+		}
 		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {
 			fields[name] = field.Type
 		}

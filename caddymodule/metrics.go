@@ -40,7 +40,7 @@ var (
 var metrics = newMetricSet()
 
 // metricSet has all metrics. No label has a value from a client or a server: each comes from
-// a fixed set or, for upstream, from the configuration.
+// a fixed set or, for upstream and profile, from the configuration.
 type metricSet struct {
 	requests        *prometheus.CounterVec
 	requestDuration *prometheus.HistogramVec
@@ -49,13 +49,14 @@ type metricSet struct {
 
 	steps        *prometheus.CounterVec
 	stepDuration *prometheus.HistogramVec
+	profiles     configuredNames
 
 	decisions *prometheus.CounterVec
 	audited   *prometheus.CounterVec
 
 	attempts        *prometheus.CounterVec
 	attemptDuration *prometheus.HistogramVec
-	upstreams       upstreamNames
+	upstreams       configuredNames
 
 	repeats           *prometheus.CounterVec
 	storeCalls        *prometheus.CounterVec
@@ -81,8 +82,8 @@ func newMetricSet() *metricSet {
 		Name: metricsPrefix + "requests_in_flight", Help: "Requests in progress, including those that the next handler answers.",
 	})
 	m.limitHits = m.counters("limit_hits_total", "Requests that were refused because they exceeded a limit.", "limit")
-	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "step", "outcome")
-	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "step")
+	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "profile", "step", "outcome")
+	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "profile", "step")
 	m.decisions = m.counters("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
 	m.repeats = m.counters("repeated_calls_total", "Calls that came before, by what their client got: the answer of the first call or why there was none.", "outcome")
 	m.audited = m.counters("audit_events_total", "Events of the audit log, and stored values that cannot be used.", "action")
@@ -194,10 +195,13 @@ func (m *metricSet) request(o restapi.Observation) {
 	}
 }
 
-// step counts a call of an exchange.
+// step counts a call of an exchange. It does not count those of a replaced configuration with a
+// profile that no loaded configuration has.
 func (m *metricSet) step(_ context.Context, e activation.StepEvent) {
-	m.steps.WithLabelValues(string(e.Step), string(e.Outcome)).Inc()
-	m.stepDuration.WithLabelValues(string(e.Step)).Observe(e.Duration.Seconds())
+	m.profiles.whileUsed(e.Profile, func() {
+		m.steps.WithLabelValues(e.Profile, string(e.Step), string(e.Outcome)).Inc()
+		m.stepDuration.WithLabelValues(e.Profile, string(e.Step)).Observe(e.Duration.Seconds())
+	})
 }
 
 // repeated counts a call that came before.
@@ -234,46 +238,70 @@ func (m *metricSet) opened(first bool) {
 // attempt counts an attempt at an instance. It does not count those of a replaced
 // configuration at an instance that no loaded configuration has.
 func (m *metricSet) attempt(_ context.Context, a authserver.Attempt) {
-	m.upstreams.mu.RLock()
-	defer m.upstreams.mu.RUnlock()
-	if m.upstreams.uses[a.Instance] == 0 {
-		return
-	}
-	m.attempts.WithLabelValues(a.Instance, a.Command, string(a.Outcome)).Inc()
-	m.attemptDuration.WithLabelValues(a.Instance, a.Command).Observe(a.Duration.Seconds())
-}
-
-// upstreamNames are the names of the instances of all loaded configurations.
-type upstreamNames struct {
-	mu   sync.RWMutex
-	uses map[string]int // by how many configurations
-}
-
-// acquireUpstreams adds the instances of a configuration. releaseUpstreams removes them.
-func (m *metricSet) acquireUpstreams(names []string) {
-	m.upstreams.mu.Lock()
-	defer m.upstreams.mu.Unlock()
-	if m.upstreams.uses == nil {
-		m.upstreams.uses = make(map[string]int)
-	}
-	for _, name := range names {
-		m.upstreams.uses[name]++
-	}
+	m.upstreams.whileUsed(a.Instance, func() {
+		m.attempts.WithLabelValues(a.Instance, a.Command, string(a.Outcome)).Inc()
+		m.attemptDuration.WithLabelValues(a.Instance, a.Command).Observe(a.Duration.Seconds())
+	})
 }
 
 // releaseUpstreams removes the instances of a configuration, and the series of those that no
 // other configuration has.
 func (m *metricSet) releaseUpstreams(names []string) {
-	m.upstreams.mu.Lock()
-	defer m.upstreams.mu.Unlock()
-	for _, name := range names {
-		if m.upstreams.uses[name]--; m.upstreams.uses[name] > 0 {
-			continue
-		}
-		delete(m.upstreams.uses, name)
+	m.upstreams.release(names, func(name string) {
 		labels := prometheus.Labels{"upstream": name}
 		m.attempts.DeletePartialMatch(labels)
 		m.attemptDuration.DeletePartialMatch(labels)
+	})
+}
+
+// releaseProfiles removes the profiles of a configuration, and the series of those that no
+// other configuration has.
+func (m *metricSet) releaseProfiles(names []string) {
+	m.profiles.release(names, func(name string) {
+		labels := prometheus.Labels{"profile": name}
+		m.steps.DeletePartialMatch(labels)
+		m.stepDuration.DeletePartialMatch(labels)
+	})
+}
+
+// configuredNames are the values that all loaded configurations give to a label.
+type configuredNames struct {
+	mu   sync.RWMutex
+	uses map[string]int // by how many configurations
+}
+
+// acquire adds the names of a configuration. release removes them.
+func (n *configuredNames) acquire(names []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.uses == nil {
+		n.uses = make(map[string]int)
+	}
+	for _, name := range names {
+		n.uses[name]++
+	}
+}
+
+// release removes the names of a configuration. It calls forget for those that no other
+// configuration has.
+func (n *configuredNames) release(names []string, forget func(name string)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range names {
+		if n.uses[name]--; n.uses[name] > 0 {
+			continue
+		}
+		delete(n.uses, name)
+		forget(name)
+	}
+}
+
+// whileUsed calls f if a loaded configuration has the name. The name is not forgotten meanwhile.
+func (n *configuredNames) whileUsed(name string, f func()) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.uses[name] > 0 {
+		f()
 	}
 }
 

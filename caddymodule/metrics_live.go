@@ -10,7 +10,7 @@ import (
 var (
 	computingDesc = liveDesc("exchanges_computing", "Calls of activation exchanges and registrations that are being computed.")
 	waitingDesc   = liveDesc("exchanges_waiting", "Calls of activation exchanges that were admitted and are not being computed.")
-	exchangeDesc  = liveDesc("exchange_info", "Profile of new registrations, and kernel that computes it.", "profile", "kernel")
+	exchangeDesc  = liveDesc("exchange_info", "The profiles in use, and the kernels that compute them.", "profile", "kernel")
 
 	connectionsDesc = liveDesc("upstream_connections", "Commands in progress on an authentication server.", "upstream")
 	queueDesc       = liveDesc("upstream_queue", "Commands that wait for a connection to an authentication server.", "upstream")
@@ -53,11 +53,17 @@ func (liveCollector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	if profile := a.Activation.profile; profile != nil {
+	if len(a.Activation.profiles) > 0 {
 		computing, waiting := a.activation.Load()
 		gauge(computingDesc, float64(computing))
 		gauge(waitingDesc, float64(waiting))
-		gauge(exchangeDesc, 1, profile.Name(), profile.Kernel())
+	}
+	for _, profile := range a.Activation.profiles {
+		kernel := ""
+		if named, ok := profile.(interface{ Kernel() string }); ok {
+			kernel = named.Kernel()
+		}
+		gauge(exchangeDesc, 1, profile.Name(), kernel)
 	}
 	for _, in := range a.AuthenticationServers.servers.Instances() {
 		gauge(connectionsDesc, float64(in.InUse), in.Name)

@@ -65,11 +65,11 @@ func TestUpstreamsEndWithConfigurations(t *testing.T) {
 		want int
 	}{
 		{func() {}, 0},
-		{func() { m.acquireUpstreams([]string{"primary", "backup"}) }, 1},
-		{func() { m.acquireUpstreams([]string{"primary"}) }, 1},
+		{func() { m.upstreams.acquire([]string{"primary", "backup"}) }, 1},
+		{func() { m.upstreams.acquire([]string{"primary"}) }, 1},
 		{func() { m.releaseUpstreams([]string{"primary", "backup"}) }, 1},
 		{func() { m.releaseUpstreams([]string{"primary"}) }, 0},
-		{func() { m.acquireUpstreams([]string{"primary"}) }, 1},
+		{func() { m.upstreams.acquire([]string{"primary"}) }, 1},
 	} {
 		step.do()
 		m.attempt(t.Context(), attempt)
@@ -86,7 +86,7 @@ func TestUpstreamsEndWithConfigurations(t *testing.T) {
 // request is that of BenchmarkForwarded in cmd/caddy.
 func BenchmarkMetrics(b *testing.B) {
 	m := newMetricSet()
-	m.acquireUpstreams([]string{"primary"})
+	m.upstreams.acquire([]string{"primary"})
 	b.ReportAllocs()
 	for b.Loop() {
 		m.inFlight.Inc()

@@ -271,7 +271,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 	for _, instance := range s.Instances {
 		s.upstreams = append(s.upstreams, instance.Name)
 	}
-	metrics.acquireUpstreams(s.upstreams)
+	metrics.upstreams.acquire(s.upstreams)
 	return s.servers, nil
 }
 

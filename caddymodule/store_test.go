@@ -268,7 +268,7 @@ func TestDamagedFileIsReadOnce(t *testing.T) {
 func TestFileCutWhileOpen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsapp.db")
-	config, err := (&Activation{}).config()
+	config, err := (&Activation{}).config(caddy.Context{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ const tracerName = "github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 const (
 	instanceAttribute = attribute.Key("dsapp.instance")
 	outcomeAttribute  = attribute.Key("dsapp.outcome")
+	// profileAttribute is the name of the profile of an exchange.
+	profileAttribute = attribute.Key("dsapp.profile")
 	// queuedAttribute is the time in seconds that a command waited before it was sent.
 	queuedAttribute = attribute.Key("dsapp.queued")
 )
@@ -55,6 +57,7 @@ func traceStep(ctx context.Context, e activation.StepEvent) {
 	if c := traced(ctx); c != nil {
 		span := c.pastSpan(ctx, "exchange "+string(e.Step), e.Start)
 		failed := e.Outcome == activation.StepUnavailable || e.Outcome == activation.StepFailed
+		span.SetAttributes(profileAttribute.String(e.Profile))
 		endSpan(span, string(e.Outcome), failed, e.Start.Add(e.Duration))
 	}
 }

@@ -173,11 +173,20 @@ func TestThirdPartyClientActivates(t *testing.T) {
 	_, err := os.Stat(filepath.Join(peer, "node_modules", "fast-srp-hap"))
 	require.NoError(t, err, "the npm packages are missing: run make test-tools")
 
-	for _, group := range []string{"2048", "3072", "4096"} {
-		t.Run(group, func(t *testing.T) {
+	for _, c := range []struct {
+		name, group string
+		profile     any
+	}{
+		{"2048", "2048", "rfc5054-2048-sha256"},
+		{"3072", "3072", "rfc5054-3072-sha256"},
+		{"4096", "4096", "rfc5054-4096-sha256"},
+		{"preset", "2048", testbed.Object{"module": "srp6a", "preset": "fast-srp-hap"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			group := c.group
 			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
-				dsapp["activation"] = testbed.Object{"profile": "rfc5054-" + group + "-sha256"}
+				dsapp["activation"] = testbed.Object{"profile": c.profile}
 			})
 			// Of several exchanges some have values with a leading zero byte.
 			for i, license := range []string{"mdl", "standard", "mdl"} {
@@ -217,9 +226,10 @@ func TestThirdPartyClientActivates(t *testing.T) {
 				}
 			}
 			phone := g.Phone()
-			phone.Profile = "rfc5054-" + group + "-sha256"
+			phone.Profile, err = srp.LookupProfile("rfc5054-" + group + "-sha256")
+			require.NoError(t, err)
 			registered := g.Register(t)
-			_, err := phone.Activate(t.Context(), registered.Identifier, registered.Password)
+			_, err = phone.Activate(t.Context(), registered.Identifier, registered.Password)
 			require.NoError(t, err)
 		})
 	}

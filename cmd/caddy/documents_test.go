@@ -131,6 +131,7 @@ var blocks = []documented{
 	{document: "docs/operation.md", heading: "Redis", by: "TestClusterUser"},
 	{document: "docs/operation.md", heading: "Nodes behind a load balancer", language: "sh", reader: operates, prints: `"state":"ready"`},
 	{document: "docs/operation.md", heading: "Nodes behind a load balancer", by: "TestRollingRestart"},
+	{document: "docs/operation.md", heading: "Moving a fleet to another profile", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{
 		document: "docs/operation.md", heading: "Following one call", language: "sh", reader: operates,
 		// The ID is that of a call of the reader's, whose log is what the gateway prints.
@@ -208,6 +209,7 @@ var blocks = []documented{
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", language: "json", by: "TestStandardLicenseIsActivated"},
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", because: formula},
 	{document: "docs/protocol.md", heading: "The formulas", because: "a number, which TestPrimeOfDefaultProfile compares"},
+	{document: "docs/protocol.md", heading: "Profiles for other libraries", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{document: "docs/protocol.md", heading: "Opening an item", because: formula},
 	{document: "docs/protocol.md", heading: "Logins and signatures", because: "a list of calls; TestRequestIsCompleted makes them"},
 	{document: "docs/protocol.md", heading: "Trying it with the sandbox", language: "sh", has: "dsapp sandbox$", reader: writes},

@@ -82,9 +82,9 @@ func TestMetricsCount(t *testing.T) {
 		`requests_total{code="200",service="provisioning/DSAPPSRPRegister",status="STAT_SUCCESS"}`:          1,
 		`requests_total{code="200",service="provisioning/MdlActivate",status="STAT_SUCCESS"}`:               1,
 		`request_duration_seconds_count{service="provisioning/MdlActivate"}`:                                1,
-		`exchange_steps_total{outcome="answered",step="ephemeral_key"}`:                                     1,
-		`exchange_steps_total{outcome="proven",step="activation_data"}`:                                     1,
-		`exchange_step_duration_seconds_count{step="activation_data"}`:                                      1,
+		`exchange_steps_total{outcome="answered",profile="rfc5054-2048-sha256",step="ephemeral_key"}`:       1,
+		`exchange_steps_total{outcome="proven",profile="rfc5054-2048-sha256",step="activation_data"}`:       1,
+		`exchange_step_duration_seconds_count{profile="rfc5054-2048-sha256",step="activation_data"}`:        1,
 		`audit_events_total{action="activated"}`:                                                            1,
 		`upstream_attempts_total{command="PROVISIONCMD_MDL_REGISTER",outcome="success",upstream="primary"}`: 1,
 		`upstream_attempt_duration_seconds_count{command="PROVISIONCMD_MDL_REGISTER",upstream="primary"}`:   1,
@@ -108,7 +108,7 @@ func TestMetricsCount(t *testing.T) {
 	require.Equal(t, http.StatusOK, status, answer)
 	untilMoved(t, g, before, map[string]float64{
 		`requests_total{code="200",service="provisioning/DSAPPSRPGenerateActivationData",status="STAT_INVCREDENTIALS"}`: 1,
-		`exchange_steps_total{outcome="refused",step="activation_data"}`:                                                1,
+		`exchange_steps_total{outcome="refused",profile="rfc5054-2048-sha256",step="activation_data"}`:                  1,
 		`audit_events_total{action="proof_refused"}`:                                                                    1,
 		`store_calls_total{call="settle",outcome="refused"}`:                                                            1,
 		`store_registrations`: 1,

@@ -232,6 +232,12 @@ var provocations = map[string]func(t *testing.T) (*testbed.Gateway, words){
 		g.Exchange(t, "NoSuchRegistration", "a password")
 		return g, words{"ID": "NoSuchRegistration"}
 	},
+	"the app has another profile than the registration, or the profile was changed": func(t *testing.T) (*testbed.Gateway, words) {
+		g, _ := testbed.Start(t, offerProfiles("rfc5054-2048-sha256", otherProfile))
+		r := g.RegisterFor(t, testbed.Object{"profile": "other"})
+		g.Exchange(t, r.Identifier, r.Password)
+		return g, words{"ID": r.Identifier}
+	},
 	"a stranger begins exchanges of the same registration": func(t *testing.T) (*testbed.Gateway, words) {
 		g, _ := testbed.Start(t, nil)
 		r := g.Register(t)

@@ -196,12 +196,14 @@ func (w *world) beginEverywhere(identifier form.Identifier) {
 	}
 }
 
+// beginAs makes the first call as an application of the profile p.
 func (w *world) beginAs(from activation.Origin, p *srp.Profile, identifier form.Identifier, password string) *phone {
 	w.t.Helper()
 	c, err := p.NewClient(string(identifier), password)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	from.Profile = p.Name()
 	ph := &phone{w: w, from: from, identifier: string(identifier), client: c, public: c.Public()}
 	if ph.challenge, err = w.Begin(context.Background(), identifier, form.ClientPublic(hex.EncodeToString(ph.public)), from); err != nil {
 		w.t.Fatal(err)
@@ -316,7 +318,9 @@ func using(tb testing.TB, name string) []activation.Profile {
 	tb.Helper()
 	all := []activation.Profile{profile(tb, name)}
 	for _, p := range srp.Profiles() {
-		all = append(all, p)
+		if p.Name() != name {
+			all = append(all, p)
+		}
 	}
 	return all
 }

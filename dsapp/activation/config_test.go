@@ -2,11 +2,21 @@ package activation
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
+
+// named is a profile with another name.
+type named struct {
+	Profile
+
+	name string
+}
+
+func (n named) Name() string { return n.name }
 
 // New applies defaults and refuses what makes no sense.
 func TestNew(t *testing.T) {
@@ -24,8 +34,18 @@ func TestNew(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"store":             {func(c *Config) { c.Open = nil }, "no store"},
-		"profile":           {func(c *Config) { c.Profiles = nil }, "no profile"},
+		"store":           {func(c *Config) { c.Open = nil }, "no store"},
+		"profile":         {func(c *Config) { c.Profiles = nil }, "no profile"},
+		"profile twice":   {func(c *Config) { c.Profiles = append(allProfiles(), c.Profiles[1]) }, `profiles[3]: has the name "` + least.Profiles[1].Name() + `", as [1] has`},
+		"name of profile": {func(c *Config) { c.Profiles = []Profile{named{c.Profiles[0], "two words"}} }, "profiles[0]: has a name that must consist of printable characters of ASCII without spaces"},
+		"no name":         {func(c *Config) { c.Profiles = []Profile{named{c.Profiles[0], ""}} }, "profiles[0]: has a name that must not be empty"},
+		"many profiles": {func(c *Config) {
+			p := c.Profiles[0]
+			c.Profiles = nil
+			for i := range 9 {
+				c.Profiles = append(c.Profiles, named{p, fmt.Sprint(i)})
+			}
+		}, "profiles: must not have more than 8 elements"},
 		"registration":      {func(c *Config) { c.RegistrationLifetime = -1 }, `registration_lifetime: must be from 1s to 24h; write it as a text such as "30s", a plain number counts nanoseconds`},
 		"handshake":         {func(c *Config) { c.HandshakeLifetime = -1 }, `handshake_lifetime: must be from 1s to 1h; write it as a text such as "30s", a plain number counts nanoseconds`},
 		"attempts":          {func(c *Config) { c.MaxAttempts = -1 }, "max_attempts: must be from 1 to 100"},

@@ -46,16 +46,18 @@ const (
 
 // StepEvent is one call of an exchange.
 type StepEvent struct {
-	Step     Step
-	Outcome  StepOutcome
+	Step    Step
+	Outcome StepOutcome
+	// Profile is the name of the caller's profile.
+	Profile  string
 	Start    time.Time
 	Duration time.Duration
 }
 
 // observeStep reports a step that began at start and ended with err. A step without an error
 // has the outcome success.
-func (s *Service) observeStep(ctx context.Context, step Step, start time.Time, success StepOutcome, err error) {
-	s.observe(ctx, StepEvent{Step: step, Outcome: stepOutcome(ctx, success, err), Start: start, Duration: time.Since(start)})
+func (s *Service) observeStep(ctx context.Context, p Profile, step Step, start time.Time, success StepOutcome, err error) {
+	s.observe(ctx, StepEvent{Step: step, Outcome: stepOutcome(ctx, success, err), Profile: p.Name(), Start: start, Duration: time.Since(start)})
 }
 
 func stepOutcome(ctx context.Context, success StepOutcome, err error) StepOutcome {

@@ -29,19 +29,27 @@ type Origin struct {
 	// Application is the name of the application that the API key belongs to. The store
 	// gets only a keyed hash of it.
 	Application string
+	// Profile is the name of the profile of the application; empty for the first one of
+	// Config.Profiles. For the application, registrations of another profile are unknown.
+	Profile string
 }
 
 // Begin starts an exchange: it takes the client's public value A, stores a handshake and
 // returns B and the salt. The new handshake replaces a waiting one of the same address, or
-// the oldest if MaxHandshakes others wait. Identifiers without an exchange get an answer of
-// the same form.
+// the oldest if MaxHandshakes others wait. Identifiers without an exchange, and those of
+// another profile than that of the caller, get an answer of the same form.
 //
 // The error is an *InvalidError for an A that the profile does not accept, ErrBusy, or wraps
 // ErrUnavailable.
 func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from Origin) (_ Challenge, err error) {
 	start := time.Now()
-	defer func() { s.observeStep(ctx, StepEphemeralKey, start, StepAnswered, err) }()
-	if _, err := s.profiles[0].ParsePublic(string(clientPublic)); err != nil {
+	p, err := s.offer(from.Profile)
+	if err != nil {
+		return Challenge{}, err
+	}
+	defer func() { s.observeStep(ctx, p, StepEphemeralKey, start, StepAnswered, err) }()
+	a, err := p.ParsePublic(string(clientPublic))
+	if err != nil {
 		return Challenge{}, &InvalidError{Member: memberPublic, Problem: err.Error()}
 	}
 	id := string(identifier)
@@ -49,7 +57,7 @@ func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientP
 	if err != nil {
 		return Challenge{}, err
 	}
-	h, c, err := s.begin(ctx, v, id, string(clientPublic), from)
+	h, c, err := s.begin(ctx, v, p, id, a, from)
 	if err != nil {
 		return Challenge{}, err
 	}
@@ -60,12 +68,12 @@ func (s *Service) Begin(ctx context.Context, identifier form.Identifier, clientP
 }
 
 // begin computes handshake and answer of the first call.
-func (s *Service) begin(ctx context.Context, v openStore, identifier, clientPublic string, from Origin) (Handshake, Challenge, error) {
+func (s *Service) begin(ctx context.Context, v openStore, p *offer, identifier string, clientPublic []byte, from Origin) (Handshake, Challenge, error) {
 	secret, err := s.simulationSecret(ctx, v)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
-	d, err := s.decoyFor(v.ring)
+	d, err := p.decoyFor(v.ring)
 	if err != nil {
 		return Handshake{}, Challenge{}, err
 	}
@@ -94,11 +102,11 @@ func (s *Service) begin(ctx context.Context, v openStore, identifier, clientPubl
 		h.Generation = record.Generation
 	}
 	j := beginJob{
-		profiles: s.profiles, ring: v.ring, secret: secret, identifier: identifier, clientPublic: clientPublic,
-		credential: d.credential, decoy: d.credential, label: handshakeLabel(identifier, h.Generation),
+		profile: p, ring: v.ring, secret: secret, identifier: identifier, clientPublic: clientPublic,
+		credential: d.credential, label: handshakeLabel(identifier, h.Generation),
 	}
 	if found && record.usable() {
-		j.genuine, j.credential = 1, sealedValue{recordLabel(sealedVerifier, record), record.Verifier}
+		j.registered, j.credential = true, sealedValue{recordLabel(sealedVerifier, record), record.Verifier}
 	}
 	if err := s.gate.compute(ctx, &j); err != nil {
 		return Handshake{}, Challenge{}, err
@@ -121,8 +129,13 @@ func (s *Service) begin(ctx context.Context, v openStore, identifier, clientPubl
 // wraps ErrUnavailable.
 func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidence form.ClientEvidence, from Origin) (_ Proof, err error) {
 	start := time.Now()
-	defer func() { s.observeStep(ctx, StepActivationData, start, StepProven, err) }()
-	if _, err := s.profiles[0].ParseEvidence(string(evidence)); err != nil {
+	p, err := s.offer(from.Profile)
+	if err != nil {
+		return Proof{}, err
+	}
+	defer func() { s.observeStep(ctx, p, StepActivationData, start, StepProven, err) }()
+	m1, err := p.ParseEvidence(string(evidence))
+	if err != nil {
 		return Proof{}, &InvalidError{Member: memberEvidence, Problem: err.Error()}
 	}
 	id := string(identifier)
@@ -134,11 +147,12 @@ func (s *Service) Prove(ctx context.Context, identifier form.Identifier, evidenc
 	if err != nil {
 		return Proof{}, err
 	}
-	d, err := s.decoyFor(v.ring)
+	d, err := p.decoyFor(v.ring)
 	if err != nil {
 		return Proof{}, err
 	}
-	a, err := s.attempt(ctx, v, d, id, tag(secret, tagSource, id, from.Address), string(evidence))
+	j := verifyJob{profile: p, ring: v.ring, handshake: d.handshake, decoy: d.handshake, identifier: id, evidence: m1}
+	a, err := s.attempt(ctx, v, j, tag(secret, tagSource, id, from.Address))
 	if err != nil {
 		return Proof{}, err
 	}
@@ -181,9 +195,9 @@ type attempt struct {
 	failed error
 }
 
-// attempt takes the handshake of an identifier for a source and verifies evidence against
-// it, or against the decoy if there is none.
-func (s *Service) attempt(ctx context.Context, v openStore, d *decoy, identifier string, source Tag, evidence string) (attempt, error) {
+// attempt takes the handshake of an identifier for a source and does the job with it, or with
+// the decoy if there is none.
+func (s *Service) attempt(ctx context.Context, v openStore, j verifyJob, source Tag) (attempt, error) {
 	leave, err := s.gate.enter()
 	if err != nil {
 		return attempt{}, err
@@ -197,14 +211,13 @@ func (s *Service) attempt(ctx context.Context, v openStore, d *decoy, identifier
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	a := attempt{token: random16()}
-	h, taken, err := v.store.Take(ctx, identifier, a.token, source, s.maxAttempts)
+	h, taken, err := v.store.Take(ctx, j.identifier, a.token, source, s.maxAttempts)
 	if err != nil {
-		return attempt{}, s.storeError(ctx, identifier, "taking handshake", err)
+		return attempt{}, s.storeError(ctx, j.identifier, "taking handshake", err)
 	}
-	j := verifyJob{profiles: s.profiles, ring: v.ring, handshake: d.handshake, identifier: identifier, evidence: evidence}
 	if taken {
 		a.taken, a.generation = true, h.Generation
-		j.handshake = sealedValue{handshakeLabel(identifier, h.Generation), h.State}
+		j.handshake = sealedValue{handshakeLabel(j.identifier, h.Generation), h.State}
 	}
 	a.failed = s.gate.compute(ctx, &j)
 	a.outcome = j.outcome
@@ -251,6 +264,8 @@ func (a attempt) reason() string {
 	switch {
 	case !a.taken:
 		return "no handshake or no attempt left"
+	case a.otherProfile:
+		return "the registration, or the first call, is of another profile than that of the application"
 	case !a.genuine:
 		return "no registration with an exchange"
 	case !a.proven:

@@ -1,11 +1,12 @@
 package activation
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"log/slog"
-	"slices"
+	"sync/atomic"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
 
@@ -18,9 +19,13 @@ import (
 // nobody registered have the same sizes and cost the same work. The Service stores them
 // sealed, with the name of the profile, and clears its copies.
 type Profile interface {
-	// Name has 1 to 32 bytes. Stored values refer to it: a profile with other choices needs
-	// another name.
+	// Name has 1 to 32 printable characters of ASCII without spaces. Operators and callers
+	// select the profile by it.
 	Name() string
+	// Digest changes with every choice of a profile whose choices can be configured. It is
+	// empty if the name alone says everything. Stored values refer to name and digest, so
+	// that a profile never reads what one with other choices wrote.
+	Digest() []byte
 	// Prepare computes what all exchanges of a process need, and logs what the operator
 	// should know. Without it the first exchange takes longer.
 	Prepare(ctx context.Context, logger *slog.Logger)
@@ -54,30 +59,63 @@ type Profile interface {
 	Verify(state []byte, identifier string, evidence []byte) (session seal.Session, serverEvidence string, ok bool)
 }
 
-// profiles are the supported profiles. New registrations get the first.
-type profiles []Profile
-
-// nameSize is the size of a profile's name in a sealed value, padded with zeros.
+// nameSize is the size of what names a profile in a sealed value.
 const nameSize = 32
 
-// withName returns a buffer for a value of the profile after the profile's name, and the
+// storedName returns what names the profile in a sealed value: its name, padded with zeros, or
+// if it has a digest the hash of name and digest.
+func storedName(p Profile) (stored [nameSize]byte) {
+	if digest := p.Digest(); len(digest) > 0 {
+		return sha256.Sum256(encodeFields(p.Name(), string(digest)))
+	}
+	copy(stored[:], p.Name())
+	return stored
+}
+
+// withName returns a buffer for a value of the profile after what names the profile, and the
 // part of the buffer for the value.
 func withName(p Profile, size int) (b, value []byte) {
 	b = make([]byte, nameSize+size)
-	copy(b, p.Name())
+	stored := storedName(p)
+	copy(b, stored[:])
 	return b, b[nameSize:]
 }
 
-// splitName returns the profile that b names and the value after the name, which refers to
-// b.
-func (ps profiles) splitName(b []byte) (p Profile, value []byte, ok bool) {
+// splitName returns the value after the name in b, which refers to b, and whether the name is
+// that of p. It returns false for ok if b is too short for a name.
+func splitName(p Profile, b []byte) (value []byte, own, ok bool) {
 	if len(b) < nameSize {
-		return nil, nil, false
+		return nil, false, false
 	}
-	name := bytes.TrimRight(b[:nameSize], "\x00")
-	i := slices.IndexFunc(ps, func(p Profile) bool { return p.Name() == string(name) })
-	if i < 0 {
-		return nil, nil, false
+	return b[nameSize:], storedName(p) == [nameSize]byte(b), true
+}
+
+// offer is a profile that registrations and applications can have.
+type offer struct {
+	Profile
+
+	decoy atomic.Pointer[decoy]
+}
+
+// offer returns the profile with a name, or the first if the name is empty.
+func (s *Service) offer(name string) (*offer, error) {
+	if name == "" {
+		return s.offers[0], nil
 	}
-	return ps[i], b[nameSize:], true
+	for _, o := range s.offers {
+		if o.Name() == name {
+			return o, nil
+		}
+	}
+	return nil, &InvalidError{Member: memberProfile, Problem: "must be the name of a profile that the gateway offers"}
+}
+
+// Profile returns the name of the profile that a registration gets which asks for the profile
+// name, or for none if that is empty. The error is an *InvalidError if there is none.
+func (s *Service) Profile(name form.ProfileName) (string, error) {
+	o, err := s.offer(string(name))
+	if err != nil {
+		return "", err
+	}
+	return o.Name(), nil
 }

@@ -32,6 +32,9 @@ var states = []struct {
 	{"wrong password", func(w *world, id string) string { w.register(w.mdl(form.Identifier(id))); return "wrong password" }},
 	{"wrong password, standard licence", func(w *world, id string) string { w.register(w.standard(form.Identifier(id))); return "wrong password" }},
 	{"unknown", func(w *world, id string) string { return "any password" }},
+	{"another profile", func(w *world, id string) string {
+		return w.registerAs(w.config.Profiles[1].Name(), w.mdl(form.Identifier(id))).Password
+	}},
 	{"wrong password, several handshakes", func(w *world, id string) string {
 		w.register(w.mdl(form.Identifier(id)))
 		w.beginEverywhere(form.Identifier(id))
@@ -439,45 +442,6 @@ func TestCountersSurviveRestart(t *testing.T) {
 		w.restart()
 	}
 	refusedNow(t, w.begin(r.Identifier, r.Password))
-}
-
-// A registration keeps its profile when another becomes the first, before the first call
-// and between the two calls.
-func TestProfileOfRegistrationHolds(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	small := w.profile
-	r := w.register(w.mdl("e3wfISG9"))
-	waiting := w.begin(r.Identifier, r.Password)
-	w.restart(func(c *activation.Config) { c.Profiles = using(t, "rfc5054-3072-sha256") })
-	proof, err := waiting.prove()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if waiting.open(proof).ActivationMessage == "" {
-		t.Error("no activation message")
-	}
-	p := w.beginAs(home, small, r.Identifier, r.Password)
-	if len(p.challenge.ServerPublic) != 512 {
-		t.Errorf("B has %d digits", len(p.challenge.ServerPublic))
-	}
-	if proof, err = p.prove(); err != nil {
-		t.Fatal(err)
-	}
-	if p.open(proof).ActivationMessage == "" {
-		t.Error("no activation message")
-	}
-	// An A that fits the configured group only is answered like one for an unknown
-	// identifier, and proves nothing.
-	for _, identifier := range []string{string(r.Identifier), "unknown-id"} {
-		c, err := w.Begin(t.Context(), form.Identifier(identifier), form.ClientPublic(strings.Repeat("1", 768)), home)
-		if err != nil || len(c.ServerPublic) != 768 {
-			t.Errorf("%s: B of %d digits, %v", identifier, len(c.ServerPublic), err)
-		}
-		if _, err := w.Prove(t.Context(), form.Identifier(identifier), form.ClientEvidence(strings.Repeat("0", 64)), home); !errors.Is(err, activation.ErrRefused) {
-			t.Errorf("%s: %v", identifier, err)
-		}
-	}
 }
 
 // Two calls of one exchange may reach two nodes.

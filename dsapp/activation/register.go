@@ -24,6 +24,9 @@ type Registration struct {
 	// Subject has at least a user and an instance. No member is longer than form.MaxStoredText
 	// bytes.
 	form.Subject
+	// Profile is the name of the profile of the exchange; empty for the first one of
+	// Config.Profiles. KindAffinity has none.
+	Profile form.ProfileName
 	// Data is what the phone will get; empty for KindAffinity.
 	Data ActivationData
 	// Answer returns the sealed answer to whoever registers, which is kept with the registration;
@@ -112,7 +115,11 @@ func (s *Service) newRecord(ctx context.Context, v openStore, identifier string,
 		return Record{}, "", err
 	}
 	password := s.password.draw()
-	j := credentialJob{profile: s.profiles[0], secret: secret, identifier: identifier, password: password}
+	profile, err := s.offer(string(r.Profile))
+	if err != nil {
+		return Record{}, "", err
+	}
+	j := credentialJob{profile: profile, secret: secret, identifier: identifier, password: password}
 	if err := s.gate.compute(ctx, &j); err != nil {
 		return Record{}, "", err
 	}

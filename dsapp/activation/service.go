@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 )
@@ -36,10 +37,12 @@ const (
 // 5.2.2, allows at most 100 failed attempts.
 const MaxAttemptsLimit = 100
 
-// The greatest values of Config.MaxActivations and Config.MaxExchanges.
+// The greatest values of Config.MaxActivations and Config.MaxExchanges, and the greatest number
+// of profiles, whose names are labels of metrics.
 const (
 	maxActivations = 1000
 	maxExchanges   = 100_000
+	maxProfiles    = 8
 )
 
 // detachedTimeout limits store calls that must not end with the request.
@@ -78,6 +81,7 @@ const (
 	memberIdentifier = "registrationIdentifier"
 	memberPublic     = "clientEphemeralPublicKey"
 	memberEvidence   = "clientEvidenceMessage"
+	memberProfile    = "profile"
 )
 
 // Config is the configuration of a Service.
@@ -87,8 +91,8 @@ type Config struct {
 	// Every operation calls it once. It should return the same Keyring as long as the
 	// store is open. Required.
 	Open func(context.Context) (Store, *seal.Keyring, error)
-	// Profiles are the supported profiles. New registrations get the first. The others are
-	// for registrations that were made when another one was first. Required.
+	// Profiles are those that registrations and applications can have, with different names:
+	// 1 to 8. The first is that of registrations and applications that name none.
 	Profiles []Profile
 	// RegistrationLifetime is how long a registration can be used, counted from
 	// Registration.Started: 1 s to 24 h, 0 for the default.
@@ -121,7 +125,7 @@ type Config struct {
 // Service is the gateway's side of online activations. It is safe for concurrent use.
 type Service struct {
 	opener               func(context.Context) (Store, *seal.Keyring, error)
-	profiles             profiles
+	offers               []*offer
 	registrationLifetime time.Duration
 	handshakeLifetime    time.Duration
 	maxAttempts          int
@@ -134,7 +138,6 @@ type Service struct {
 	now                  func() time.Time
 
 	simulation atomic.Pointer[simulation]
-	decoy      atomic.Pointer[decoy]
 	prepared   sync.Once
 }
 
@@ -144,8 +147,8 @@ func New(c Config) (*Service, error) {
 	if c.Open == nil {
 		return nil, errors.New("no store")
 	}
-	if len(c.Profiles) == 0 {
-		return nil, errors.New("no profile")
+	if err := c.checkProfiles(); err != nil {
+		return nil, err
 	}
 	c.RegistrationLifetime = cmp.Or(c.RegistrationLifetime, DefaultRegistrationLifetime)
 	c.HandshakeLifetime = cmp.Or(c.HandshakeLifetime, DefaultHandshakeLifetime)
@@ -171,9 +174,13 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	offers := make([]*offer, len(c.Profiles))
+	for i, p := range c.Profiles {
+		offers[i] = &offer{Profile: p}
+	}
 	return &Service{
 		opener:               c.Open,
-		profiles:             c.Profiles,
+		offers:               offers,
 		registrationLifetime: c.RegistrationLifetime,
 		handshakeLifetime:    c.HandshakeLifetime,
 		maxAttempts:          c.MaxAttempts,
@@ -185,6 +192,30 @@ func New(c Config) (*Service, error) {
 		observe:              c.Observe,
 		now:                  c.Now,
 	}, nil
+}
+
+// checkProfiles returns an error unless each profile can be selected by its name.
+func (c Config) checkProfiles() error {
+	if len(c.Profiles) == 0 {
+		return errors.New("no profile")
+	}
+	if len(c.Profiles) > maxProfiles {
+		return option.Errorf("profiles", "must not have more than %d elements", maxProfiles)
+	}
+	for i, p := range c.Profiles {
+		wrong := func(format string, args ...any) error {
+			return option.Errorf(fmt.Sprintf("profiles[%d]", i), format, args...)
+		}
+		if _, err := form.Parse[form.ProfileName](p.Name()); err != nil {
+			return wrong("has a name that %s", err)
+		}
+		for j, other := range c.Profiles[:i] {
+			if p.Name() == other.Name() {
+				return wrong("has the name %q, as [%d] has", p.Name(), j)
+			}
+		}
+	}
+	return nil
 }
 
 // check returns the first error of an option. The defaults are already set.
@@ -202,10 +233,12 @@ func (c Config) check() error {
 // process. It also makes sure that the store has a simulation secret, sealed with the first
 // key. The first exchange would do the same, but after a rotation of the keys the secret
 // must not stay sealed with an old key until then. The error wraps ErrUnavailable.
-//
-// Only the profile of new registrations is prepared.
 func (s *Service) Prepare(ctx context.Context) error {
-	s.prepared.Do(func() { s.profiles[0].Prepare(ctx, s.logger) })
+	s.prepared.Do(func() {
+		for _, o := range s.offers {
+			o.Prepare(ctx, s.logger)
+		}
+	})
 	v, err := s.open(ctx)
 	if err != nil {
 		return err

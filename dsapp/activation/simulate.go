@@ -100,7 +100,7 @@ func tag(secret []byte, what, identifier, value string) Tag {
 	return Tag(h.Sum(nil)[:len(Tag{})])
 }
 
-// decoy has the values that are opened and computed with if there is no genuine one, so that
+// decoy has the values of a profile that are opened and computed with if there is no genuine one, so that
 // the work is the same. They have the form and the size of genuine values.
 type decoy struct {
 	ring                  *seal.Keyring
@@ -108,11 +108,10 @@ type decoy struct {
 }
 
 // decoyFor returns the decoy sealed by ring. It is made at the first use.
-func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
-	if d := s.decoy.Load(); d != nil && d.ring == ring {
+func (p *offer) decoyFor(ring *seal.Keyring) (*decoy, error) {
+	if d := p.decoy.Load(); d != nil && d.ring == ring {
 		return d, nil
 	}
-	p := s.profiles[0]
 	secret := make([]byte, secretSize)
 	rand.Read(secret)
 	simulated := p.SimulatedCredential(secret, "")
@@ -135,6 +134,6 @@ func (s *Service) decoyFor(ring *seal.Keyring) (*decoy, error) {
 	if d.handshake.bytes, err = ring.Seal(d.handshake.label, handshake); err != nil {
 		return nil, err
 	}
-	s.decoy.Store(d)
+	p.decoy.Store(d)
 	return d, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/timing"
 )
@@ -22,12 +23,15 @@ func firstCalls(w *world) []timing.Sample {
 	w.register(w.mdl("several-id"))
 	w.beginEverywhere("several-id")
 	w.beginEverywhere("several-unknown-id")
+	foreign := w.mdl("foreign-id")
+	foreign.Profile = form.ProfileName(w.config.Profiles[1].Name())
+	w.register(foreign)
 	client, err := w.profile.NewClient("known-id", "any password")
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	a := fmt.Sprintf("%X", client.Public())
-	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id"}
+	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id", "foreign-id"}
 	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
 		samples = append(samples, timing.Sample{Name: strings.TrimSuffix(id, "-id"), Call: func() {
@@ -40,14 +44,19 @@ func firstCalls(w *world) []timing.Sample {
 }
 
 // wrongProofs are refused second calls for identifiers in different states. The
-// handshake and the counters are put back each time.
+// handshake and the counters are put back each time. The first call for stray-id was that of
+// an application of another profile.
 func wrongProofs(w *world) []timing.Sample {
 	firstCalls(w)
 	evidence := strings.Repeat("5", 64)
-	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id", "none-id"}
+	identifiers := []string{"known-id", "unknown-id", "burned-id", "affinity-id", "probed-id", "several-id", "several-unknown-id", "foreign-id", "stray-id", "none-id"}
 	samples := make([]timing.Sample, 0, len(identifiers))
 	for _, id := range identifiers {
-		if id != "none-id" {
+		switch id {
+		case "none-id":
+		case "stray-id":
+			w.beginAs(home, w.config.Profiles[1].(*srp.Profile), "stray-id", "wrong password")
+		default:
 			w.begin(form.Identifier(id), "wrong password")
 		}
 		putBack := w.save(id)
@@ -84,14 +93,20 @@ func (w *world) save(id string) (putBack func()) {
 	}
 }
 
-// The time of a call does not tell in which state an identifier is. The samples
-// take turns, medians are compared, and a disturbed measurement is prolonged.
+// The time of a call does not tell an application in which state an identifier is, nor whether it
+// is that of a registration of another profile, whichever of two profiles the application has.
+// The samples take turns, medians are compared, and a disturbed measurement is prolonged.
 // This test does not run beside others.
 func TestTimeDoesNotTell(t *testing.T) {
-	for name, calls := range map[string]func(*world) []timing.Sample{"first call": firstCalls, "second call": wrongProofs} {
-		t.Run(name, func(t *testing.T) {
-			timing.Same(t, 1.10, calls(newWorld(t)))
-		})
+	both := twoProfiles(t)
+	for i, p := range both {
+		for name, calls := range map[string]func(*world) []timing.Sample{"first call": firstCalls, "second call": wrongProofs} {
+			t.Run(p.Name()+" "+name, func(t *testing.T) {
+				timing.Same(t, 1.10, calls(newWorld(t, func(c *activation.Config) {
+					c.Profiles = []activation.Profile{p, both[1-i]}
+				})))
+			})
+		}
 	}
 }
 

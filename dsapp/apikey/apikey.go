@@ -50,6 +50,9 @@ type Key struct {
 	// Allow lists the address ranges the key is accepted from. Empty: from
 	// anywhere for FrontEnd, from loopback addresses only for BackEnd.
 	Allow []netip.Prefix
+	// Profile is the name of the profile of the activation exchange that a FrontEnd
+	// application has; the same for all keys of one name.
+	Profile string
 }
 
 var (
@@ -134,7 +137,7 @@ func ValidateKey(key string) error {
 type KeyError struct {
 	// Index of the key, counted from 0.
 	Index int
-	// Option is the error about `name`, `class`, an element of `allow`, or `hash`, which
+	// Option is the error about `name`, `class`, `profile`, an element of `allow`, or `hash`, which
 	// stands for the option that the key was configured with.
 	Option option.Error
 }
@@ -151,7 +154,7 @@ type Set struct {
 
 // NewSet returns a set of the given keys. It refuses an empty set, names that are
 // not 1 to 64 printable ASCII characters without a colon, unknown classes,
-// different classes under one name, missing and repeated hashes, and ranges that
+// different classes or profiles under one name, profiles of back-end keys, missing and repeated hashes, and ranges that
 // are invalid or have bits set beyond their length. An error about one of the keys is a
 // *KeyError.
 func NewSet(keys []Key) (*Set, error) {
@@ -177,12 +180,18 @@ func NewSet(keys []Key) (*Set, error) {
 		if k.Hash == [sha256.Size]byte{} || k.Hash == Hash("") {
 			return nil, wrong("hash", "is missing, or that of an empty key")
 		}
+		if k.Class == BackEnd && k.Profile != "" {
+			return nil, wrong("profile", "is for keys of the class %q; the profile of a registration is a member of the call", FrontEnd)
+		}
 		for j, other := range s.keys {
 			if k.Hash == other.Hash {
 				return nil, wrong("hash", "is the same key as [%d], %q", j, other.Name)
 			}
 			if k.Name == other.Name && k.Class != other.Class {
 				return nil, wrong("class", "is not the one of [%d], which has the same name %q", j, k.Name)
+			}
+			if k.Name == other.Name && k.Profile != other.Profile {
+				return nil, wrong("profile", "is not the one of [%d], which has the same name %q", j, k.Name)
 			}
 		}
 		allow := make([]netip.Prefix, len(k.Allow))

@@ -150,6 +150,7 @@ var (
 	hexadecimal  = class(`0-9A-Fa-f`, "must consist of hexadecimal digits")
 	decimal      = class(`0-9`, "must consist of decimal digits")
 	printable    = class(` -~`, "must consist of printable characters of ASCII")
+	visible      = class(`!-~`, "must consist of printable characters of ASCII without spaces")
 )
 
 // class returns the ASCII characters of a class such as "a-z_-". A hyphen at the end

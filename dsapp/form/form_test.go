@@ -22,6 +22,7 @@ var problems = map[string]func(string) string{
 	"static password":    problem[StaticPassword],
 	"password":           problem[Password],
 	"license type":       problem[LicenseType],
+	"profile name":       problem[ProfileName],
 	"client public":      problem[ClientPublic],
 	"client evidence":    problem[ClientEvidence],
 	"device code":        problem[DeviceCode],
@@ -122,8 +123,8 @@ func TestParse(t *testing.T) {
 		{"license type", "other", `must be "mdl" or "standard"`},
 		{"license type", "MDL", "must consist of a-z"},
 		{"client public", "5", ""},
-		{"client public", strings.Repeat("aF", 513), ""},
-		{"client public", strings.Repeat("aF", 514), "must have 1 to 1026 characters"},
+		{"client public", strings.Repeat("aF", 1025), ""},
+		{"client public", strings.Repeat("aF", 1026), "must have 1 to 2050 characters"},
 		{"client evidence", "0x", digits},
 		{"device code", "0123", ""},
 		{"device code", "12a", "must consist of decimal digits"},
@@ -204,7 +205,7 @@ var rules = map[string]Rule{
 	"identifier": Identifier("").Rule(), "serial number": SerialNumber("").Rule(), "key": Key("").Rule(), "plain key": PlainKey("").Rule(),
 	"user": UserID("").Rule(), "domain": Domain("").Rule(), "registered user": RegisteredUser("").Rule(), "registered domain": RegisteredDomain("").Rule(),
 	"static password": StaticPassword("").Rule(), "password": Password("").Rule(), "license type": LicenseType("").Rule(),
-	"client public": ClientPublic("").Rule(), "client evidence": ClientEvidence("").Rule(), "device code": DeviceCode("").Rule(),
+	"profile name": ProfileName("").Rule(), "client public": ClientPublic("").Rule(), "client evidence": ClientEvidence("").Rule(), "device code": DeviceCode("").Rule(),
 	"description": Description("").Rule(), "signature": Signature("").Rule(), "response": Response("").Rule(), "derivation code": DerivationCode("").Rule(),
 	"notification id": NotificationID("").Rule(), "activation message": ActivationMessage("").Rule(),
 	"instance message": InstanceActivationMessage("").Rule(), "request message": RequestMessage("").Rule(),
@@ -244,7 +245,7 @@ func TestCharacters(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]Characters{
 		"text": text, "anything": anything, "identifier": identifier, "serial": serial,
-		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal, "printable": printable,
+		"alphanumeric": alphanumeric, "lowercase": lowercase, "hexadecimal": hexadecimal, "decimal": decimal, "printable": printable, "visible": visible,
 	} {
 		pattern := regexp.MustCompile(`\\u([0-9A-F]{4})`).ReplaceAllString(c.Pattern, `\x{$1}`)
 		re := regexp.MustCompile("^" + pattern + "$")

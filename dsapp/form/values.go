@@ -158,19 +158,26 @@ func (LicenseType) Rule() Rule {
 	}}
 }
 
+// ProfileName is the name of a profile, a variant of the activation exchange.
+type ProfileName string
+
+// Rule is 1 to 32 printable characters of ASCII without spaces.
+func (ProfileName) Rule() Rule { return Rule{Min: 1, Max: 32, Characters: visible} }
+
 // ClientPublic is the client's ephemeral public key of an SRP exchange, called A, in hex.
 // It is relayed as it was received.
 type ClientPublic string
 
-// Rule is 1 to 1026 hex digits, enough for a number of 4096 bits and a leading zero byte.
+// Rule is 1 to 2050 hex digits, enough for a number of 8192 bits and a leading zero byte.
 // The gateway's own exchange has a limit of its own.
-func (ClientPublic) Rule() Rule { return Rule{Min: 1, Max: 1026, Characters: hexadecimal} }
+func (ClientPublic) Rule() Rule { return Rule{Min: 1, Max: 2050, Characters: hexadecimal} }
 
 // ClientEvidence is the client's evidence message of an SRP exchange, called M1, in hex. It
 // is relayed as it was received.
 type ClientEvidence string
 
-// Rule is 1 to 1024 hex digits. The gateway's own exchange accepts at most 66.
+// Rule is 1 to 1024 hex digits. The gateway's own exchange accepts at most
+// two more than the evidence has.
 func (ClientEvidence) Rule() Rule { return Rule{Min: 1, Max: 1024, Characters: hexadecimal} }
 
 // DeviceCode is the code with which a device is added to a multi-device licence.

@@ -135,6 +135,9 @@ type AuditEvent struct {
 	Application  string
 	Registration form.Identifier
 	form.Subject
+	// Profile is the name of the profile of an exchange of the gateway: that of a new
+	// registration, else that of the calling application.
+	Profile string
 	// Status of a refusal. It is the authentication server's own, even if the client
 	// gets another one.
 	Status string

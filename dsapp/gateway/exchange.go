@@ -42,7 +42,7 @@ func (g *Gateway) begin(ctx context.Context, c Caller, r GenerateEphemeralKeyReq
 		return GenerateEphemeralKeyResult{}, fromActivation(err)
 	}
 	if challenge.Contended {
-		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier})
+		g.audit(ctx, c, OpGenerateEphemeralKey, AuditEvent{Action: AuditExchangeContended, Registration: r.RegistrationIdentifier, Profile: c.Profile})
 	}
 	return GenerateEphemeralKeyResult{ServerPublic: challenge.ServerPublic, Salt: challenge.Salt}, nil
 }
@@ -73,7 +73,7 @@ type GenerateActivationDataResult struct {
 func (g *Gateway) GenerateActivationData(ctx context.Context, c Caller, r GenerateActivationDataRequest) (_ GenerateActivationDataResult, err error) {
 	defer func() { g.logFailure(ctx, OpGenerateActivationData, err) }()
 	result, err := g.proveOrRelay(ctx, c, r)
-	event := AuditEvent{Action: AuditProofRefused, Registration: r.RegistrationIdentifier}
+	event := AuditEvent{Action: AuditProofRefused, Registration: r.RegistrationIdentifier, Profile: c.Profile}
 	if err != nil {
 		return result, g.auditRefusal(ctx, c, OpGenerateActivationData, event, err)
 	}
@@ -96,6 +96,7 @@ func (g *Gateway) prove(ctx context.Context, c Caller, r GenerateActivationDataR
 			Action:       AuditRegistrationBurned,
 			Registration: r.RegistrationIdentifier,
 			Subject:      burned.Subject,
+			Profile:      c.Profile,
 		})
 	}
 	if err != nil {

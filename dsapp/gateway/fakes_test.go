@@ -53,6 +53,17 @@ func (f *fakeActivation) Reserve(context.Context) (func(), error) {
 	return func() { f.rig.did("release") }, nil
 }
 
+// Profile knows the profile "other", and "default" for none.
+func (f *fakeActivation) Profile(name form.ProfileName) (string, error) {
+	switch name {
+	case "", "default":
+		return "default", nil
+	case "other":
+		return "other", nil
+	}
+	return "", &activation.InvalidError{Member: "profile", Problem: "is not known to the fake"}
+}
+
 func (f *fakeActivation) Register(ctx context.Context, r activation.Registration) (activation.Registered, error) {
 	f.rig.did("register")
 	f.mu.Lock()

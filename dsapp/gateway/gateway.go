@@ -26,6 +26,8 @@ import (
 // ReturnDevice, ReturnConfirmation and Complete also work with a context that has
 // ended.
 type Activation interface {
+	// Profile returns the name of the profile of a registration that asks for this one.
+	Profile(name form.ProfileName) (string, error)
 	Reserve(ctx context.Context) (release func(), err error)
 	Register(ctx context.Context, r activation.Registration) (activation.Registered, error)
 	Begin(ctx context.Context, identifier form.Identifier, clientPublic form.ClientPublic, from activation.Origin) (activation.Challenge, error)
@@ -91,6 +93,9 @@ type Caller struct {
 	Application string
 	// BackEnd says that this is a back-end application.
 	BackEnd bool
+	// Profile is the name of the profile of a front-end application. It is empty with
+	// ExchangeRelay.
+	Profile string
 	// Source is the client address in the form in which rate limits count it.
 	Source string
 	// IdempotencyKey names a call that registers, so that the client can repeat it; empty for
@@ -111,7 +116,7 @@ func (c Caller) withPriority(ctx context.Context) context.Context {
 
 // origin returns where a call of an activation exchange comes from.
 func (c Caller) origin() activation.Origin {
-	return activation.Origin{Address: c.Source, Application: c.Application}
+	return activation.Origin{Address: c.Source, Application: c.Application, Profile: c.Profile}
 }
 
 // UnknownRegistrations says what to do with a registration identifier that the

@@ -16,6 +16,7 @@ type Member string
 const (
 	MemberLicenseType    Member = "licenseType"
 	MemberSerialNumber   Member = "serialNumber"
+	MemberProfile        Member = "profile"
 	MemberClientPublic   Member = "clientEphemeralPublicKey"
 	MemberClientEvidence Member = "clientEvidenceMessage"
 	MemberResponse       Member = "response"

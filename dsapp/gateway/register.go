@@ -27,6 +27,9 @@ type RegisterActivationRequest struct {
 	// SerialNumber of the licence; optional. It is only for LicenseStandard and for
 	// ExchangeRelay.
 	SerialNumber form.SerialNumber
+	// Profile of the exchange; the gateway's default if empty. With ExchangeRelay it must be
+	// empty.
+	Profile form.ProfileName
 }
 
 // RegisterActivationResult is what the user needs to activate a device.
@@ -51,13 +54,17 @@ func (g *Gateway) RegisterActivation(ctx context.Context, c Caller, r RegisterAc
 	if err != nil {
 		return RegisterActivationResult{}, err
 	}
+	profile, err := g.profile(r)
+	if err != nil {
+		return RegisterActivationResult{}, err
+	}
 	return keyed(ctx, g, c, OpRegisterActivation, repeatedEvent(r.UserID, r.Domain), func(ctx context.Context) (RegisterActivationResult, error) {
-		return g.registerActivationOnce(ctx, c, r, kind, register)
+		return g.registerActivationOnce(ctx, c, r, kind, register, profile)
 	})
 }
 
 func (g *Gateway) registerActivationOnce(
-	ctx context.Context, c Caller, r RegisterActivationRequest, kind activation.Kind, register registerFunc,
+	ctx context.Context, c Caller, r RegisterActivationRequest, kind activation.Kind, register registerFunc, profile string,
 ) (RegisterActivationResult, error) {
 	release, err := g.reserve(ctx)
 	if err != nil {
@@ -84,7 +91,9 @@ func (g *Gateway) registerActivationOnce(
 		return RegisterActivationResult{}, err
 	}
 	registration.Identifier = registered.Identifier
-	g.audit(ctx, c, OpRegisterActivation, registrationEvent(AuditRegistered, registration))
+	event := registrationEvent(AuditRegistered, registration)
+	event.Profile = profile
+	g.audit(ctx, c, OpRegisterActivation, event)
 	return result(registered), nil
 }
 
@@ -103,6 +112,21 @@ func (g *Gateway) license(r RegisterActivationRequest) (activation.Kind, registe
 		return "", nil, &InvalidError{Member: MemberSerialNumber, Problem: `is for licence type "standard" only`}
 	}
 	return activation.KindMDL, g.registerMDL, nil
+}
+
+// profile returns the name of the profile of the exchange; empty with ExchangeRelay.
+func (g *Gateway) profile(r RegisterActivationRequest) (string, error) {
+	switch {
+	case !g.relay:
+		name, err := g.activation.Profile(r.Profile)
+		if err != nil {
+			return "", fromActivation(err)
+		}
+		return name, nil
+	case r.Profile != "":
+		return "", &InvalidError{Member: MemberProfile, Problem: "must be left out: the authentication server carries out the exchange"}
+	}
+	return "", nil
 }
 
 // RegisterOfflineRequest registers a user for an activation by an image of
@@ -230,7 +254,7 @@ func (g *Gateway) registerAtServer(
 		return activation.Registration{}, serverRegistration{}, g.registrationError(ctx, c, op, registration, e.unusable)
 	}
 	if kind != activation.KindAffinity {
-		registration.Data = e.data
+		registration.Data, registration.Profile = e.data, r.Profile
 	}
 	return registration, e, nil
 }

@@ -41,8 +41,26 @@ func TestRegisterActivation(t *testing.T) {
 	})
 	r.wantAudits(t, AuditEvent{
 		Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "e3wfISG9",
-		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"},
+		Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: "VDS1000003", Instance: "backup"}, Profile: "default",
 	})
+}
+
+// A registration gets the profile that the caller asks for. One that the gateway does not offer is
+// refused before anything is reserved or sent.
+func TestRegisterWithProfile(t *testing.T) {
+	t.Parallel()
+	request := RegisterActivationRequest{UserID: "jane.doe", StaticPassword: theStaticPassword, Profile: "other"}
+	r := newRig(t, "")
+	if _, err := r.RegisterActivation(t.Context(), theCaller, request); err != nil {
+		t.Fatal(err)
+	}
+	if r.activation.registration.Profile != "other" || r.events.audits[0].Profile != "other" {
+		t.Errorf("registered %+v, audited %+v", r.activation.registration, r.events.audits)
+	}
+	request.Profile = "none"
+	r = newRig(t, "")
+	_, err := r.RegisterActivation(t.Context(), theCaller, request)
+	r.wantInvalid(t, err, MemberProfile)
 }
 
 // An image without domain and gateway id still has seven fields.

@@ -51,7 +51,7 @@ func TestRelayRegister(t *testing.T) {
 	}
 }
 
-// In a relayed exchange the request must not choose the type of the licence.
+// In a relayed exchange the request must choose neither the type of the licence nor the profile.
 func TestRelayInvalidRegistrations(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -60,6 +60,7 @@ func TestRelayInvalidRegistrations(t *testing.T) {
 	}{
 		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = form.LicenseMDL }},
 		{MemberLicenseType, func(q *RegisterActivationRequest) { q.LicenseType = form.LicenseStandard }},
+		{MemberProfile, func(q *RegisterActivationRequest) { q.Profile = "default" }},
 	} {
 		r := newRig(t, "", relayed)
 		request := theRelayedRegistration

@@ -53,7 +53,7 @@ func TestRegisterStandard(t *testing.T) {
 			})
 			r.wantAudits(t, AuditEvent{
 				Action: AuditRegistered, Operation: OpRegisterActivation, Application: "bank-site", Registration: "Drawn.8-chars",
-				Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"},
+				Subject: form.Subject{UserID: "jane.doe", Domain: "mydomain.com", SerialNumber: c.kept, Instance: "backup"}, Profile: "default",
 			})
 		})
 	}

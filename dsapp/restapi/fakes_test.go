@@ -171,7 +171,7 @@ func (f *fakeLimiter) Record(s ratelimit.Source) {
 
 // bodies are bodies with all members of each service, by path.
 var bodies = map[string]string{
-	"/rest/v2/provisioning/DSAPPSRPRegister":               `{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"mdl","serialNumber":"VDS1000003"}`,
+	"/rest/v2/provisioning/DSAPPSRPRegister":               `{"userID":"jane.doe","domain":"mydomain.com","staticPassword":"a static password","licenseType":"mdl","serialNumber":"VDS1000003","profile":"rfc5054-2048-sha256"}`,
 	"/rest/v2/provisioning/MdlRegister":                    `{"userID":"jane.doe","domain":"mydomain.com","password":"a static password"}`,
 	"/rest/v2/provisioning/DSAPPSRPGenerateEphemeralKey":   `{"registrationIdentifier":"e3wfISG9","clientEphemeralPublicKey":"0BB2ea65"}`,
 	"/rest/v2/provisioning/DSAPPSRPGenerateActivationData": `{"registrationIdentifier":"e3wfISG9","clientEvidenceMessage":"` + evidence + `"}`,

@@ -372,7 +372,7 @@ func (x *request) call() answer {
 		return a
 	}
 	result, err := do(x.r.Context(), x.config.Operations, gateway.Caller{
-		Application: x.key.Name, BackEnd: x.backEnd(), Source: x.source.String(), IdempotencyKey: x.idempotencyKey, Body: x.body,
+		Application: x.key.Name, BackEnd: x.backEnd(), Profile: x.key.Profile, Source: x.source.String(), IdempotencyKey: x.idempotencyKey, Body: x.body,
 	})
 	if err != nil {
 		return errorAnswer(x.service, err)

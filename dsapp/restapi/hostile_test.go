@@ -52,6 +52,8 @@ func formOf(path, name string, optional bool) memberForm {
 		return memberForm{`[\s\S]`, "", 0, 255}
 	case "licenseType":
 		return memberForm{`[a-z]`, "must consist of a-z", 1, 16}
+	case "profile":
+		return memberForm{`[!-~]`, "must consist of printable characters of ASCII without spaces", 1, 32}
 	case "serialNumber", "digipassInstanceID":
 		return memberForm{`[0-9A-Za-z-]`, "must consist of A-Z, a-z, 0-9 and '-'", 1, 22}
 	case "registrationIdentifier", "registrationID":
@@ -69,7 +71,7 @@ func formOf(path, name string, optional bool) memberForm {
 	case "derivationCode":
 		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 27}
 	case "clientEphemeralPublicKey":
-		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1026}
+		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 2050}
 	case "clientEvidenceMessage":
 		return memberForm{`[0-9A-Fa-f]`, hexDigits, 1, 1024}
 	case "encryptedNotificationID":

@@ -13,7 +13,7 @@ import (
 func TestRequestsReachOperations(t *testing.T) {
 	t.Parallel()
 	want := map[gateway.Operation]any{
-		gateway.OpRegisterActivation:     gateway.RegisterActivationRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", LicenseType: "mdl", SerialNumber: "VDS1000003"},
+		gateway.OpRegisterActivation:     gateway.RegisterActivationRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", LicenseType: "mdl", SerialNumber: "VDS1000003", Profile: "rfc5054-2048-sha256"},
 		gateway.OpRegisterOffline:        gateway.RegisterOfflineRequest{UserID: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password"},
 		gateway.OpGenerateEphemeralKey:   gateway.GenerateEphemeralKeyRequest{RegistrationIdentifier: "e3wfISG9", ClientPublic: "0BB2ea65"},
 		gateway.OpGenerateActivationData: gateway.GenerateActivationDataRequest{RegistrationIdentifier: "e3wfISG9", ClientEvidence: evidence},

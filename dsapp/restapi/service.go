@@ -92,7 +92,7 @@ func (s *Service) Name() string {
 }
 
 // maxMember is the length limit of the longest member, in characters.
-const maxMember = 1070
+const maxMember = 2050
 
 // Meaning says what a member is for.
 type Meaning struct {

@@ -61,6 +61,7 @@ func provisioning() []Service {
 			required("staticPassword", staticPasswordMeaning, func(q *gateway.RegisterActivationRequest) *form.StaticPassword { return &q.StaticPassword }),
 			optional("licenseType", Meaning{"The type of the licence: a multi-device licence (the default), or a licence for one device.", "mdl"}, func(q *gateway.RegisterActivationRequest) *form.LicenseType { return &q.LicenseType }),
 			optional("serialNumber", Meaning{"The serial number of the licence. Only with licenseType standard, or if the gateway relays exchanges.", ""}, func(q *gateway.RegisterActivationRequest) *form.SerialNumber { return &q.SerialNumber }),
+			optional("profile", Meaning{"The profile of the exchange, which the user's app must have: one of those that the gateway offers. Without it, the gateway's default.", "rfc5054-2048-sha256"}, func(q *gateway.RegisterActivationRequest) *form.ProfileName { return &q.Profile }),
 		}, []outputMember[gateway.RegisterActivationResult]{
 			stringMember("registrationIdentifier", identifierMeaning, func(r gateway.RegisterActivationResult) string { return r.RegistrationIdentifier }),
 			stringMember("activationPassword", Meaning{"The activation password, which proves that a phone is the user's. Only this answer has it, and that to the same request with the same Idempotency-Key.", "Tb048aX1"}, func(r gateway.RegisterActivationResult) string { return r.ActivationPassword }),

@@ -29,7 +29,7 @@ const (
 
 var services = map[string]documented{
 	// These two are not part of the public documentation.
-	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", V2, "userID domain? staticPassword licenseType? serialNumber?", "registrationIdentifier activationPassword activationImage expiresAt?"},
+	"/rest/v2/provisioning/DSAPPSRPRegister": {"back_end", V2, "userID domain? staticPassword licenseType? serialNumber? profile?", "registrationIdentifier activationPassword activationImage expiresAt?"},
 	"/rest/v2/provisioning/DSAPPSRPActivate": {"front_end back_end", V2, "registrationIdentifier response? derivationCode?", registered},
 
 	"/rest/v2/provisioning/MdlRegister":                    {"back_end", V2, "userID domain? password", "registrationIdentifier activationMessageImage"},

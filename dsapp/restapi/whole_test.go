@@ -32,9 +32,9 @@ import (
 // the name of a member. None of them has room for a value from the request.
 var memberProblems = regexp.MustCompile(`\A(is missing|occurs twice|must be a string|must not be empty( without a derivation code)?|is not hexadecimal|is out of range|is too long|must be spelt exactly like that` +
 	`|must have \d{1,2} to \d{1,4} characters|must not have more than 255 characters|must not be longer than (128|255) (characters|bytes in UTF-8)` +
-	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits)` +
+	`|must not contain (control characters|a semicolon)|must consist of (A-Z, a-z and 0-9|A-Z, a-z, 0-9 and '-'|A-Z, a-z, 0-9, '\.', '_' and '-'|a-z|hexadecimal digits|decimal digits|printable characters of ASCII without spaces)` +
 	`|must be an even number of hex digits, at least 2|must be 1 to 64 characters of A-Z, a-z and 0-9, or an even number of hex digits, at least 32` +
-	`|must be left out with a response|must be "mdl" or "standard"|is for licence type "standard" only)\z`)
+	`|must be left out with a response|must be "mdl" or "standard"|is for licence type "standard" only|must be the name of a profile that the gateway offers)\z`)
 
 // newWholeHandler returns a Handler with a real gateway, a real store and a simulated
 // authentication server behind it. Only the network is missing.

@@ -103,8 +103,8 @@ type Phone struct {
 	Client *http.Client
 	// Version of the REST services, 1 or 2; 0 means 2.
 	Version int
-	// Profile of the SRP exchange, srp.DefaultProfile if empty.
-	Profile string
+	// Profile of the SRP exchange, srp.DefaultProfile if nil.
+	Profile *srp.Profile
 	// Scan selects the services for keys of pending requests that were scanned, instead of
 	// those for pushed keys. Version 1 has only the latter.
 	Scan bool
@@ -257,13 +257,12 @@ func (p *Phone) exchange(
 	ctx context.Context, v version, identifier Member, activationPassword string,
 	open func(answer, *srp.Session) (verified []string, err error),
 ) error {
-	name := p.Profile
-	if name == "" {
-		name = srp.DefaultProfile
-	}
-	profile, err := srp.LookupProfile(name)
-	if err != nil {
-		return fmt.Errorf("preparing the exchange: %w", err)
+	profile := p.Profile
+	if profile == nil {
+		var err error
+		if profile, err = srp.LookupProfile(srp.DefaultProfile); err != nil {
+			return fmt.Errorf("preparing the exchange: %w", err)
+		}
 	}
 	client, err := profile.NewClient(identifier.Value, activationPassword)
 	if err != nil {

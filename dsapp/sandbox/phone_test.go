@@ -406,10 +406,6 @@ func TestPhoneWrongInput(t *testing.T) {
 	if _, err := p.Activate(t.Context(), testIdentifier, "abc"); err == nil {
 		t.Error("password of 3 characters accepted")
 	}
-	p.Profile = "nonsense"
-	if _, err := p.Activate(t.Context(), testIdentifier, testPassword); err == nil {
-		t.Error("unknown profile accepted")
-	}
 	p.Version = 3
 	if _, err := p.Activate(t.Context(), testIdentifier, testPassword); err == nil {
 		t.Error("unknown version accepted")

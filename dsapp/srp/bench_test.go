@@ -75,7 +75,7 @@ func measured(p *Profile) []implementation {
 // withKernel returns the profile p with another kernel, which must pass the self-test.
 func withKernel(p *Profile, i implementation) (*Profile, error) {
 	changed := *p
-	changed.group = sync.OnceValue(func() *group { return changed.newGroup([]implementation{i}) })
+	changed.group = sync.OnceValue(func() *group { return changed.newGroup(changed.selectKernel([]implementation{i})) })
 	if name := changed.Kernel(); name != i.name {
 		return nil, fmt.Errorf("served by %s: %v", name, changed.takeFailures())
 	}

@@ -73,7 +73,7 @@ func checkText(s string, missing, length, notASCII error) error {
 func (c *Client) Public() []byte { return append([]byte(nil), c.public...) }
 
 // Prove takes the server's answer, a salt of SaltSize bytes and B of Size bytes, and returns
-// the evidence M1 of EvidenceSize bytes. It refuses B = 0, B >= N, and a B that makes u = 0
+// the evidence M1. It refuses B = 0, B >= N, and a B that makes u = 0
 // (RFC 5054, section 2.5.3). The error is one of the ErrSalt and ErrServerPublic errors.
 // Prove can be called once, since a must not be used with a second B.
 func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
@@ -101,7 +101,7 @@ func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	if !w.setU(c.public, serverPublic) {
 		return nil, ErrServerPublicInvalid
 	}
-	w.passwordExponent(&w.secret, c.identity, c.password, salt)
+	w.passwordExponent(c.identity, c.password, salt)
 	c.password = ""
 	w.clientPremasterSecret(serverPublic, &c.private)
 	w.setKeyAndEvidence(c.identity, salt, c.public, serverPublic, w.x)
@@ -109,7 +109,7 @@ func (c *Client) Prove(salt, serverPublic []byte) ([]byte, error) {
 	return slices.Clone(w.m1), nil
 }
 
-// Confirm checks the server's evidence M2 and returns K of KeySize bytes. It can be called
+// Confirm checks the server's evidence M2 and returns K. It can be called
 // once, after Prove has succeeded; wrong evidence ends the exchange. The error for wrong
 // evidence is one of the ErrServerEvidence errors.
 func (c *Client) Confirm(serverEvidence []byte) ([]byte, error) {

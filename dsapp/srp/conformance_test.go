@@ -3,17 +3,21 @@ package srp_test
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation/profiletest"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 )
 
 // phone is a client that reads and writes digits.
 type phone struct {
-	client       *srp.Client
-	serverPublic []byte
+	profile            *srp.Profile
+	client             *srp.Client
+	salt, serverPublic []byte
 	*srp.Session
 }
 
@@ -28,7 +32,7 @@ func (p *phone) Prove(serverPublic, salt string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	p.serverPublic = b
+	p.salt, p.serverPublic = s, b
 	evidence, err := p.client.Prove(s, b)
 	return fmt.Sprintf("%X", evidence), err
 }
@@ -39,22 +43,31 @@ func (p *phone) Confirm(serverEvidence string) error {
 		return err
 	}
 	key, err := p.client.Confirm(evidence)
-	p.Session = srp.NewSession(key, p.client.Public(), p.serverPublic)
+	p.Session = p.profile.NewSession(key, p.salt, p.client.Public(), p.serverPublic)
 	return err
 }
 
-// All profiles keep the contract of activation.Profile. This test does not run beside
-// others.
+// All profiles, and those of all presets, keep the contract of activation.Profile. This test
+// does not run beside others.
 func TestConformance(t *testing.T) {
-	for _, p := range srp.Profiles() {
+	subjects := srp.Profiles()
+	for _, preset := range slices.Sorted(maps.Keys(variant.Presets)) {
+		p, err := srp.New(preset, variant.Variant{Preset: preset})
+		if err != nil {
+			t.Fatal(err)
+		}
+		subjects = append(subjects, p)
+	}
+	for _, p := range subjects {
 		t.Run(p.Name(), func(t *testing.T) {
-			profiletest.Run(t, profiletest.Subject{Profile: p, Prime: new(big.Int).SetBytes(srp.PrimeOf(p)), NewPhone: func(tb testing.TB, identifier, password string) profiletest.Phone {
+			withIdentifier := slices.Contains(p.Variant().ClientEvidence, "H(I)")
+			profiletest.Run(t, profiletest.Subject{Profile: p, Prime: new(big.Int).SetBytes(srp.PrimeOf(p)), EvidenceWithoutIdentifier: !withIdentifier, NewPhone: func(tb testing.TB, identifier, password string) profiletest.Phone {
 				tb.Helper()
 				c, err := p.NewClient(identifier, password)
 				if err != nil {
 					tb.Fatal(err)
 				}
-				return &phone{client: c}
+				return &phone{profile: p, client: c}
 			}})
 		})
 	}

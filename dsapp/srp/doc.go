@@ -1,15 +1,16 @@
 // Package srp implements the Secure Remote Password protocol, version 6a, for
 // both sides of an online activation. The server stores a verifier instead of
-// the activation password. After one exchange both sides have a 32-byte key K
+// the activation password. After one exchange both sides have a key K
 // and have proved it to each other, the client first. [Profile] has the server's
 // side and is an activation.Profile; [Client] is the phone's side.
 //
 // # Profile
 //
-// A [Profile] is everything that the two sides must agree on, under one name:
-// rfc5054-2048-sha256 (the default), rfc5054-3072-sha256 and
-// rfc5054-4096-sha256. With | for concatenation, H for SHA-256 and PAD for the
-// big-endian bytes of a number, zero-extended to the length of N:
+// A [Profile] is everything that the two sides must agree on, under one name. Those of
+// [Profiles] are rfc5054-2048-sha256 (the default), rfc5054-3072-sha256 and
+// rfc5054-4096-sha256; [New] makes others of the variants of package variant, for phones
+// with another SRP library. The formulas of the former, with | for concatenation, H for
+// SHA-256 and PAD for the big-endian bytes of a number, zero-extended to the length of N:
 //
 //	k  = H(N | PAD(g))
 //	x  = H(s | H(I | ":" | P))
@@ -22,7 +23,7 @@
 //	M1 = H((H(N) xor H(g)) | H(I) | s | PAD(A) | PAD(B) | K)
 //	M2 = H(PAD(A) | M1 | K)
 //
-// all modulo N. In H(g), g is the single byte 2 (2048 bits) or 5 (3072 and 4096
+// are all modulo N. In H(g), g is the single byte 2 (2048 bits) or 5 (3072 and 4096
 // bits). The salt s is hashed as 16 raw bytes, identity I and password P as
 // ASCII bytes. a and b are 256 random bits. A [Session] encrypts activation data
 // with keys that it derives from K.
@@ -44,7 +45,8 @@
 // # Files
 //
 //   - profile.go: profiles and groups
-//   - protocol.go: the formulas
+//   - protocol.go: what all variants have in common
+//   - formulas.go: the templates in which they differ
 //   - server.go, client.go, session.go, errors.go: the two sides and their session
 //   - numbers.go: numbers from and to hexadecimal digits
 //   - workspace.go: the memory that a call computes in
@@ -79,7 +81,8 @@
 //
 // x, v, a, b, S, K and everything computed from them are only used in arithmetic whose
 // time and memory accesses do not depend on their values; tables of powers are read in
-// full. Evidence is compared in constant time. The memory that a call computes in is
+// full. The one exception is a variant that hashes S, or a hash, without leading zeros: the
+// length of what is hashed depends on their number. Evidence is compared in constant time. The memory that a call computes in is
 // overwritten when it ends, including the state of hashes. Copies on the stack, inside
 // bigmod and in Go strings cannot be overwritten. No error contains a value.
 package srp

@@ -1,5 +1,7 @@
 package srp
 
+import "github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
+
 // element is a number modulo the prime of a group, in the form that its kernel computes
 // with. Only the kernel that made it can read it.
 type element []uint
@@ -68,18 +70,18 @@ type implementation struct {
 	new func(prime []byte, generator byte) kernel
 }
 
-// selectKernel returns the first kernel that supports the group and passes its self-test,
-// with its name, and the names of those that failed it. If there is none it returns the
-// portable kernel.
-func (p *Profile) selectKernel(from []implementation) (k kernel, name string, failed []string) {
+// selectKernel selects the first kernel that supports the group and passes its self-test. If
+// there is none it selects the portable kernel, as for all groups larger than those that the
+// others are tested for.
+func (f *field) selectKernel(from []implementation) (s selection) {
 	for _, i := range from {
-		if !i.supported(8 * p.Size()) {
+		if 8*f.Size() > variant.FastBits || !i.supported(8*f.Size()) {
 			continue
 		}
-		if k := p.newTestedKernel(i); k != nil {
-			return k, i.name, failed
+		if k := f.newTestedKernel(i); k != nil {
+			return selection{k, i.name, s.failed}
 		}
-		failed = append(failed, i.name)
+		s.failed = append(s.failed, i.name)
 	}
-	return newPortable(p.prime, p.generator), "portable", failed
+	return selection{newPortable(f.prime, f.generator), "portable", s.failed}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 )
 
 // ParsePublic parses the client's public value A from hexadecimal digits and returns it as
@@ -12,23 +14,23 @@ import (
 // refuses A unless 1 < A < N-1: for A = 0 (mod N) everybody could compute S (RFC 5054,
 // section 2.5.4), and also for 1 and -1 (mod N). The error is one of ErrMissing,
 // ErrTooLong, ErrNotHex and ErrOutOfRange.
-func (p *Profile) ParsePublic(digits string) ([]byte, error) {
-	b, err := parseNumber(digits, p.Size())
+func (f *field) ParsePublic(digits string) ([]byte, error) {
+	b, err := parseNumber(digits, f.Size())
 	if err != nil {
 		return nil, err
 	}
-	if !p.inRange(b) {
+	if !f.inRange(b) {
 		return nil, ErrOutOfRange
 	}
 	return b, nil
 }
 
 // ParseEvidence parses the client's evidence M1 from hexadecimal digits and returns it as
-// EvidenceSize bytes. Many libraries write M1 as a number, so leading zeros may be missing,
+// as many bytes as the hash has. Many libraries write M1 as a number, so leading zeros may be missing,
 // and there may be one zero byte too many. The error is one of ErrMissing, ErrTooLong and
 // ErrNotHex.
-func (*Profile) ParseEvidence(digits string) ([]byte, error) {
-	return parseNumber(digits, EvidenceSize)
+func (p *Profile) ParseEvidence(digits string) ([]byte, error) {
+	return parseNumber(digits, p.EvidenceSize())
 }
 
 // parseNumber parses hexadecimal digits, in either case and possibly an odd number of them,
@@ -54,16 +56,24 @@ func parseNumber(digits string, size int) ([]byte, error) {
 	return b[1:], nil
 }
 
+// digits returns two hexadecimal digits for each byte, in the case of the variant.
+func (p *Profile) digits(b []byte) string {
+	if p.variant.HexCase == variant.LowerCase {
+		return hex.EncodeToString(b)
+	}
+	return upperHex(b)
+}
+
 // upperHex returns two upper-case hexadecimal digits for each byte.
 func upperHex(b []byte) string { return fmt.Sprintf("%X", b) }
 
 // inRange reports whether b has Size bytes and 1 < b < N-1. Its time does not depend on the
 // number.
-func (p *Profile) inRange(b []byte) bool {
-	if len(b) != p.Size() {
+func (f *field) inRange(b []byte) bool {
+	if len(b) != f.Size() {
 		return false
 	}
-	return less(p.one, b)&less(b, p.minusOne) == 1
+	return less(f.one, b)&less(b, f.minusOne) == 1
 }
 
 // less returns 1 if x < y and 0 if not, for big-endian numbers of equal length. Its time

@@ -97,7 +97,7 @@ func TestParseErrors(t *testing.T) {
 // TestOversizedRefusedFirst: too long texts are refused without arithmetic and without
 // allocating memory.
 func TestOversizedRefusedFirst(t *testing.T) {
-	p := newProfile("no arithmetic", prime2048, 2, sha256.New)
+	p := profileWith("no arithmetic", prime2048, 2, sha256.New)
 	p.group = func() *group {
 		t.Error("arithmetic was used")
 		return nil

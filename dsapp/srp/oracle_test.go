@@ -12,7 +12,7 @@ import (
 // rfcProfile is a profile for the test vectors of RFC 5054, appendix B: 1024 bits and SHA-1.
 // It uses the same code as the profiles of the package.
 var rfcProfile = sync.OnceValue(func() *Profile {
-	return newProfile("rfc5054-1024-sha1", prime1024, 2, sha1.New)
+	return profileWith("rfc5054-1024-sha1", prime1024, 2, sha1.New)
 })
 
 const prime1024 = "" +
@@ -148,4 +148,17 @@ func (o oracle) serverS(A, v, u, b *big.Int) *big.Int {
 func bytesFor(label string, n int) []byte {
 	d := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(label), uint64(n)))
 	return d[:]
+}
+
+// The primes of the package's profiles.
+var (
+	prime2048 = primeOf("rfc5054-2048")
+	prime3072 = primeOf("rfc5054-3072")
+	prime4096 = primeOf("rfc5054-4096")
+)
+
+// profileWith returns a profile of tests with the formulas of the package and another group or
+// hash.
+func profileWith(name, prime string, generator byte, h func() hash.Hash) *Profile {
+	return newProfile(name, newField(prime, generator), h, profiles[0].variant)
 }

@@ -64,51 +64,6 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// TestPrimesFromPi: the primes of 3072 and 4096 bits agree with their definition in RFC 3526,
-// 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + c).
-func TestPrimesFromPi(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		bits uint
-		c    int64
-		p    *Profile
-	}{{3072, 1690314, profiles[1]}, {4096, 240904, profiles[2]}} {
-		one := big.NewInt(1)
-		n := new(big.Int).Lsh(one, test.bits)
-		n.Sub(n, new(big.Int).Lsh(one, test.bits-64))
-		n.Sub(n, one)
-		middle := piShifted(test.bits - 130)
-		middle.Add(middle, big.NewInt(test.c))
-		n.Add(n, middle.Lsh(middle, 64))
-		if n.Cmp(number(test.p.prime)) != 0 {
-			t.Errorf("%s: N differs from RFC 3526", test.p.name)
-		}
-	}
-}
-
-// piShifted returns [2^n pi] by Machin's formula, pi = 16 atan(1/5) - 4 atan(1/239).
-func piShifted(n uint) *big.Int {
-	const guard = 64
-	atan := func(x int64) *big.Int {
-		power := new(big.Int).Lsh(big.NewInt(1), n+guard)
-		power.Quo(power, big.NewInt(x))
-		sum := new(big.Int)
-		for k := int64(1); power.Sign() != 0; k += 2 {
-			term := new(big.Int).Quo(power, big.NewInt(k))
-			if k%4 == 1 {
-				sum.Add(sum, term)
-			} else {
-				sum.Sub(sum, term)
-			}
-			power.Quo(power, big.NewInt(x*x))
-		}
-		return sum
-	}
-	pi := new(big.Int).Mul(big.NewInt(16), atan(5))
-	pi.Sub(pi, new(big.Int).Mul(big.NewInt(4), atan(239)))
-	return pi.Rsh(pi, guard)
-}
-
 // TestLookupProfile: only the three profiles exist, and the error lists them.
 func TestLookupProfile(t *testing.T) {
 	t.Parallel()
@@ -137,10 +92,10 @@ func TestGroupOnce(t *testing.T) {
 	var made atomic.Int32
 	p := *rfcProfile()
 	p.group = sync.OnceValue(func() *group {
-		return p.newGroup([]implementation{{"counted", func(int) bool { return true }, func([]byte, byte) kernel {
+		return p.newGroup(p.selectKernel([]implementation{{"counted", func(int) bool { return true }, func([]byte, byte) kernel {
 			made.Add(1)
 			return kernelsOf(&p)["portable"]
-		}}})
+		}}}))
 	})
 	var all sync.WaitGroup
 	for range 8 {

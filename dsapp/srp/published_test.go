@@ -66,7 +66,7 @@ func testPublishedVectors(t *testing.T, p *Profile) {
 		Profile: p.name, Hash: "SHA-256",
 		Group: vectorGroup{
 			N: upperHex(p.prime), G: upperHex([]byte{p.generator}), Bytes: p.Size(), K: upperHex(p.multiplier()),
-			HashN: upperHex(p.digest(p.prime)), HashG: upperHex(p.digest([]byte{p.generator})), HashNXorHashG: upperHex(p.groupHash()),
+			HashN: upperHex(p.digest(p.prime)), HashG: upperHex(p.digest([]byte{p.generator})), HashNXorHashG: upperHex(p.groupHash([]byte{p.generator})),
 		},
 	}
 	for _, c := range vectorCases() {
@@ -431,7 +431,7 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 	w := p.acquireWorkspace()
 	defer w.release()
 	x := func(password string) string {
-		w.passwordExponent(&w.secret, identifier, password, salt)
+		w.passwordExponent(identifier, password, salt)
 		return upperHex(w.secret[:])
 	}
 	client, err := p.newClient(identifier, password, bytes.NewReader(a))
@@ -460,7 +460,7 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 
 	sent := values.M1
 	if c.typed != "" {
-		w.passwordExponent(&w.secret, identifier, c.typed, salt)
+		w.passwordExponent(identifier, c.typed, salt)
 		w.setU(client.public, server.public)
 		w.clientPremasterSecret(server.public, (*[PrivateSize]byte)(a))
 		w.setKeyAndEvidence(identifier, salt, client.public, server.public, w.x)
@@ -503,9 +503,9 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 // seal adds the activation data to a vector and to its second answer.
 func (c vectorCase) seal(t *testing.T, p *Profile, v *vector, s *Session, d draws) {
 	t.Helper()
-	v.Sealing = &vectorSeal{Salt: upperHex(s.salt[:])}
+	v.Sealing = &vectorSeal{Salt: upperHex(s.salt)}
 	add := func(item seal.Item, plaintext string) vectorItem {
-		counter := drawn(p, drawCounter+" of "+string(item), d[drawCounter])[:counterSize]
+		counter := drawn(p, drawCounter+" of "+string(item), d[drawCounter])[:p.counterSize()]
 		counter[0] |= 1
 		if c.counter != nil {
 			c.counter(counter)
@@ -515,15 +515,15 @@ func (c vectorCase) seal(t *testing.T, p *Profile, v *vector, s *Session, d draw
 			t.Fatal(err)
 		}
 		sealed := seal.Ciphertext{Data: make([]byte, len(plaintext)), Counter: counter}
-		if err := xorKeyStream(sealed.Data, []byte(plaintext), encryption, counter); err != nil {
+		if err := p.xorKeyStream(sealed.Data, []byte(plaintext), encryption, counter); err != nil {
 			t.Fatal(err)
 		}
 		i := vectorItem{
 			Item:           item,
 			EncryptionInfo: "DSAPP-SRP v1 " + string(item) + " encryption", EncryptionKey: upperHex(encryption),
 			MACInfo: "DSAPP-SRP v1 " + string(item) + " mac", MACKey: upperHex(authentication),
-			Counter: upperHex(counter), InitialBlock: upperHex(counter) + strings.Repeat("00", 16-counterSize),
-			Plaintext: plaintext, Ciphertext: upperHex(sealed.Data), MAC: upperHex(mac(authentication, sealed)),
+			Counter: upperHex(counter), InitialBlock: upperHex(counter) + strings.Repeat("00", 16-p.counterSize()),
+			Plaintext: plaintext, Ciphertext: upperHex(sealed.Data), MAC: upperHex(p.authenticate(authentication, sealed)),
 		}
 		v.Sealing.Items = append(v.Sealing.Items, i)
 		return i

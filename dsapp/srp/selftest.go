@@ -8,18 +8,20 @@ import (
 	"fmt"
 
 	"filippo.io/bigmod"
+
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 )
 
 // newTestedKernel returns a new kernel for the group, or nil if it fails its self-test.
-func (p *Profile) newTestedKernel(i implementation) (k kernel) {
+func (f *field) newTestedKernel(i implementation) (k kernel) {
 	defer func() {
 		// The value of a panic could contain secrets, so it is not logged.
 		if recover() != nil {
 			k = nil
 		}
 	}()
-	k = i.new(p.prime, p.generator)
-	t := newKernelTest(p, k)
+	k = i.new(f.prime, f.generator)
+	t := newKernelTest(f, k)
 	for _, check := range []func(){t.checkKnownAnswers, t.checkCarries, func() { t.checkPowers(t.checkOperations()) }, t.checkTable} {
 		if check(); t.failed {
 			return nil
@@ -37,9 +39,18 @@ func (p *Profile) newTestedKernel(i implementation) (k kernel) {
 // cleared; y in the same way of "self-test y". e is the hash of "self-test e". All hashes
 // are SHA-256.
 var knownAnswers = map[string]string{
-	prime2048: "2750cb83a5368825f0f283ae383421e1c76a158085233cab0354c6b8ac669310",
-	prime3072: "420febc0b202cd9a6f9b699ed16a73e3431bf4c68c1d619440410a632ef2c127",
-	prime4096: "4a6b0b7e0b54f46ee3ed4af8bf8497c273263efd5ccf51ac761c52ad6a9f28be",
+	primeOf("rfc5054-2048"): "2750cb83a5368825f0f283ae383421e1c76a158085233cab0354c6b8ac669310",
+	primeOf("rfc5054-3072"): "420febc0b202cd9a6f9b699ed16a73e3431bf4c68c1d619440410a632ef2c127",
+	primeOf("rfc5054-4096"): "4a6b0b7e0b54f46ee3ed4af8bf8497c273263efd5ccf51ac761c52ad6a9f28be",
+}
+
+// primeOf returns the hexadecimal digits of the prime of a group.
+func primeOf(name string) string {
+	g, ok := variant.FindGroup(name)
+	if !ok {
+		panic("srp: unknown group " + name)
+	}
+	return g.Prime
 }
 
 // kernelTest is the self-test of a kernel. It does every operation with the kernel and
@@ -47,7 +58,7 @@ var knownAnswers = map[string]string{
 // few milliseconds for a kernel in assembly: it needs no table of the portable kernel and
 // uses few powers by bigmod.
 type kernelTest struct {
-	p *Profile
+	p *field
 	k kernel
 	c calculator
 	m *bigmod.Modulus
@@ -61,7 +72,7 @@ type testNumber struct {
 	nat     *bigmod.Nat
 }
 
-func newKernelTest(p *Profile, k kernel) *kernelTest {
+func newKernelTest(p *field, k kernel) *kernelTest {
 	m, err := bigmod.NewModulus(p.prime)
 	if err != nil {
 		panic("srp: " + err.Error())

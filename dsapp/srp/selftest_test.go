@@ -229,7 +229,7 @@ func TestFaultyKernels(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			changed := *p
-			g := p.newGroup([]implementation{{"bad", always, k}, next})
+			g := p.newGroup(p.selectKernel([]implementation{{"bad", always, k}, next}))
 			changed.group = func() *group { return g }
 			if changed.Kernel() != "next" {
 				t.Errorf("%s serves", changed.Kernel())
@@ -252,11 +252,11 @@ func TestLastResort(t *testing.T) {
 	p := rfcProfile()
 	broken := func([]byte, byte) kernel { panic("broken") }
 	changed := *p
-	g := p.newGroup([]implementation{
+	g := p.newGroup(p.selectKernel([]implementation{
 		{"first", func(int) bool { return true }, broken},
 		{"second", func(int) bool { return true }, broken},
 		{"third", func(bits int) bool { return bits != 1024 }, broken},
-	})
+	}))
 	changed.group = func() *group { return g }
 	var log bytes.Buffer
 	for range 2 {
@@ -279,7 +279,7 @@ func TestLastResort(t *testing.T) {
 // generator they are wrong, so that no kernel passes.
 func TestKnownAnswersCount(t *testing.T) {
 	t.Parallel()
-	p := newProfile("another generator", prime2048, 3, profiles[0].hash)
+	p := profileWith("another generator", prime2048, 3, profiles[0].hash)
 	if p.Kernel() != "portable" {
 		t.Errorf("%s serves", p.Kernel())
 	}

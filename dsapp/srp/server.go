@@ -38,8 +38,8 @@ func (p *Profile) SimulatedCredential(secret []byte, identity string) []byte {
 func (p *Profile) Verifier(identity, password string, salt []byte) []byte {
 	w := p.acquireWorkspace()
 	defer w.release()
-	w.passwordExponent(&w.secret, identity, password, salt)
-	w.powerG(w.x, &w.secret)
+	w.passwordExponent(identity, password, salt)
+	w.powerGWide(w.x, &w.secret, &w.secretHigh)
 	v := make([]byte, p.Size())
 	w.toBytes(v, w.x)
 	return v
@@ -69,7 +69,7 @@ func (p *Profile) parseState(identity string, state []byte) exchange {
 }
 
 // Begin answers the client's public value A, as returned by ParsePublic, with B and s, as
-// two upper-case hexadecimal digits for each byte. It also fills state, StateSize bytes,
+// two hexadecimal digits for each byte. It also fills state, StateSize bytes,
 // which must be kept secret and passed to Verify once. It returns an error if the
 // credential does not belong to the profile.
 func (p *Profile) Begin(state, credential, clientPublic []byte) (serverPublic, salt string, err error) {
@@ -83,7 +83,7 @@ func (p *Profile) Begin(state, credential, clientPublic []byte) (serverPublic, s
 	if err := p.generateEphemeral(x.private, x.serverPublic, x.verifier, rand.Reader); err != nil {
 		return "", "", err
 	}
-	return upperHex(x.serverPublic), upperHex(x.salt), nil
+	return p.digits(x.serverPublic), p.digits(x.salt), nil
 }
 
 // SimulatedState fills the state of an exchange that no client has begun. No evidence is
@@ -123,7 +123,7 @@ func (p *Profile) generateEphemeral(private, public, verifier []byte, random io.
 }
 
 // Verify checks the client's evidence M1, as returned by ParseEvidence. If it is right,
-// Verify returns the session with the client, M2 as 64 upper-case hexadecimal digits, and
+// Verify returns the session with the client, M2 as two hexadecimal digits for each byte, and
 // true. It takes the same time whether the evidence is right or not.
 //
 // Call it once for each state: every call is a guess of the password.
@@ -133,7 +133,7 @@ func (p *Profile) Verify(state []byte, identity string, evidence []byte) (sessio
 	if !ok {
 		return nil, "", false
 	}
-	return NewSession(key, x.clientPublic, x.serverPublic), upperHex(m2), true
+	return p.NewSession(key, x.salt, x.clientPublic, x.serverPublic), p.digits(m2), true
 }
 
 // verify returns K and M2 if the evidence is right. It also returns false if a member of x

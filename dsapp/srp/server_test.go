@@ -210,7 +210,7 @@ func (h *zeroHash) Sum(b []byte) []byte {
 // TestZeroScrambler: both sides stop if u, the scrambling parameter, is 0, even if the evidence would be right.
 func TestZeroScrambler(t *testing.T) {
 	t.Parallel()
-	p := newProfile("u = 0", prime1024, 2, func() hash.Hash {
+	p := profileWith("u = 0", prime1024, 2, func() hash.Hash {
 		// Only u is the hash of exactly A and B.
 		return &zeroHash{Hash: sha256.New(), length: 2 * len(prime1024) / 2}
 	})

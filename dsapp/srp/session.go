@@ -12,7 +12,6 @@ import (
 
 const (
 	itemKeySize = 32
-	counterSize = 8
 	macSize     = sha256.Size
 )
 
@@ -24,26 +23,33 @@ var (
 	ErrUnknownItem = errors.New("unknown item")
 	// ErrEmpty means that the plaintext is empty.
 	ErrEmpty = errors.New("nothing to seal")
+
+	// errKeyTooShort means that K has fewer bytes than the key of an item, which is possible
+	// if K is S without leading zeros.
+	errKeyTooShort = errors.New("session key is too short")
 )
 
 // Session seals and opens the items of one exchange: the server seals, the phone opens. It
 // encrypts with AES-256-CTR and authenticates the ciphertext with HMAC-SHA-256. It is a
 // seal.Session and safe for concurrent use.
 type Session struct {
-	key  []byte
-	salt [sha256.Size]byte
+	p         *Profile
+	key, salt []byte // salt is that of HKDF
 
 	mu     sync.Mutex
 	sealed map[seal.Item]bool
 }
 
-// NewSession returns the session of the exchange that ended with the key K. The public
-// values A and B, both of the size of the prime, bind the keys of the items to that
-// exchange. The session does not copy key; Clear overwrites it.
+// NewSession returns the session of the exchange that ended with the key K. The salt and the
+// public values A and B, both of the size of the prime, can bind the keys of the items to
+// that exchange. The session does not copy key; Clear overwrites it.
+func (p *Profile) NewSession(key, salt, clientPublic, serverPublic []byte) *Session {
+	return &Session{p: p, key: key, salt: p.hkdfSalt(salt, clientPublic, serverPublic), sealed: make(map[seal.Item]bool)}
+}
+
+// NewSession is Profile.NewSession for the profiles of the package, which need no salt.
 func NewSession(key, clientPublic, serverPublic []byte) *Session {
-	s := &Session{key: key, sealed: make(map[seal.Item]bool)}
-	s.bind(clientPublic, serverPublic)
-	return s
+	return profiles[0].NewSession(key, nil, clientPublic, serverPublic)
 }
 
 // Seal encrypts plaintext with a random counter and authenticates the result. It seals each
@@ -66,19 +72,19 @@ func (s *Session) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error
 	defer clear(encryption)
 	defer clear(authentication)
 
-	c := seal.Ciphertext{Data: make([]byte, len(plaintext)), Counter: make([]byte, counterSize)}
+	c := seal.Ciphertext{Data: make([]byte, len(plaintext)), Counter: make([]byte, s.p.counterSize())}
 	rand.Read(c.Counter)
-	if err := xorKeyStream(c.Data, plaintext, encryption, c.Counter); err != nil {
+	if err := s.p.xorKeyStream(c.Data, plaintext, encryption, c.Counter); err != nil {
 		return seal.Ciphertext{}, err
 	}
-	c.MAC = mac(authentication, c)
+	c.MAC = s.p.authenticate(authentication, c)
 	return c, nil
 }
 
 // Open verifies c in constant time and then decrypts it. The only error is
 // seal.ErrUnopened.
 func (s *Session) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
-	if !item.Known() || len(c.Data) == 0 || len(c.Counter) != counterSize || len(c.MAC) != macSize {
+	if !item.Known() || len(c.Data) == 0 || len(c.Counter) != s.p.counterSize() || len(c.MAC) != macSize {
 		return nil, seal.ErrUnopened
 	}
 	encryption, authentication, err := s.keys(item)
@@ -88,11 +94,11 @@ func (s *Session) Open(item seal.Item, c seal.Ciphertext) ([]byte, error) {
 	defer clear(encryption)
 	defer clear(authentication)
 
-	if !hmac.Equal(mac(authentication, c), c.MAC) {
+	if !hmac.Equal(s.p.authenticate(authentication, c), c.MAC) {
 		return nil, seal.ErrUnopened
 	}
 	plaintext := make([]byte, len(c.Data))
-	if err := xorKeyStream(plaintext, c.Data, encryption, c.Counter); err != nil {
+	if err := s.p.xorKeyStream(plaintext, c.Data, encryption, c.Counter); err != nil {
 		return nil, seal.ErrUnopened
 	}
 	return plaintext, nil

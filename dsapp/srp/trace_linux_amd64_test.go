@@ -57,7 +57,7 @@ func (g tracedGroup) isGo() bool {
 // size that it can compute with, then at every size that it may be selected for.
 func tracedGroups() (smallest, selectable []tracedGroup) {
 	// 2^512-569 is prime.
-	short := newProfile("trace-512", strings.Repeat("F", 125)+"DC7", 2, sha256.New)
+	short := profileWith("trace-512", strings.Repeat("F", 125)+"DC7", 2, sha256.New)
 	for _, i := range allImplementations {
 		p := rfcProfile()
 		if i.name == "radix64" {

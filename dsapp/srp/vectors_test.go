@@ -50,7 +50,7 @@ func testRFC5054Vector(t *testing.T, p *Profile) {
 	wantBytes(t, "k", bytesOf(w.g.k), p.pad(digits.Decode(t, "7556AA045AEF2CDD07ABAF0F665C3E818913186F")))
 
 	wantX := padded(digits.Decode(t, "94B7555AABE9127CC58CCF4993DB6CF84D16C124"))
-	w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
+	w.passwordExponent(vectorIdentity, vectorPassword, salt)
 	wantBytes(t, "x", w.secret[:], wantX[:])
 
 	v := p.Verifier(vectorIdentity, vectorPassword, salt)
@@ -111,7 +111,7 @@ func TestSHA256Vectors(t *testing.T) {
 		evidence, answer string
 	}{
 		{
-			newProfile("rfc5054-1024-sha256", prime1024, 2, sha256.New),
+			profileWith("rfc5054-1024-sha256", prime1024, 2, sha256.New),
 			"1A1A4C140CDE70AE360C1EC33A33155B1022DF951732A476A862EB3AB8206A5C",
 			"C557AF6030C3DF27B4704462DF2ECEAEAED5D16B4C7D87FDF992E282F985293E",
 			"FEBAC740E997507C1C7DF7690BAC49A97F84ECDA99CEB047C575B58E160C477B",
@@ -153,7 +153,7 @@ func TestSHA256Vectors(t *testing.T) {
 				k := make([]byte, p.Size())
 				w.toBytes(k, w.g.k)
 				wantBytes(t, "k", k, p.pad(digits.Decode(t, test.k)))
-				w.passwordExponent(&w.secret, vectorIdentity, vectorPassword, salt)
+				w.passwordExponent(vectorIdentity, vectorPassword, salt)
 				wantBytes(t, "x", w.secret[:], digits.Decode(t, x))
 
 				c, err := p.newClient(vectorIdentity, vectorPassword, bytes.NewReader(digits.Decode(t, vectorA)))

@@ -47,11 +47,14 @@ type option struct {
 	preset       string   // the default, or "required"
 	span         string   // the range, as a text
 	least, most  string   // the range of a number or of a duration
-	words        []string // all values
+	words        []string // all values; of a module, the names that can stand for it
 	placeholders bool
 
 	// What a guest module is chosen from.
 	namespace, inlineKey string
+	// sectionsOf is the path of the option whose sections describe the modules: that of the
+	// first option for the namespace.
+	sectionsOf string
 }
 
 // isTLS is true for Caddy's options about TLS.
@@ -61,12 +64,14 @@ func (o option) isTLS() bool { return o.typ == reflect.TypeFor[*reverseproxy.TLS
 type reference struct {
 	sections []section
 	sources  sources
+	// modules has the first option for each namespace.
+	modules map[string]option
 }
 
 // load reads the configuration from the types and from their sources. Its error lists every
 // option without a comment, a default, a range or a usage.
 func load(root string) (*reference, error) {
-	r := &reference{sources: sources{root: root, packages: map[string]*comments{}}}
+	r := &reference{sources: sources{root: root, packages: map[string]*comments{}}, modules: map[string]option{}}
 	app := reflect.TypeFor[caddymodule.App]()
 	usage, err := r.sources.usage(app)
 	if err != nil {
@@ -97,6 +102,8 @@ func (r *reference) add(title, path string, t reflect.Type, usage *usage) (probl
 	var options []option
 	for _, f := range fields(t) {
 		o := option{path: join(path, f.member), member: f.member, typ: f.Type, comment: r.sources.fieldComment(f.owner, f.Name)}
+		tag, isModule := f.Tag.Lookup("caddy")
+		o.readModule(tag)
 		o.read()
 		below := usage.find(f.member)
 		o.caddyfile = below.text
@@ -106,8 +113,11 @@ func (r *reference) add(title, path string, t reflect.Type, usage *usage) (probl
 			}
 			problems = append(problems, r.add(o.path, o.path, part, below)...)
 		}
-		if tag, ok := f.Tag.Lookup("caddy"); ok {
-			o.readModule(tag)
+		if first, ok := r.modules[o.namespace]; isModule && ok {
+			o.sectionsOf, o.words = first.path, first.words
+		} else if isModule {
+			o.sectionsOf = o.path
+			r.modules[o.namespace] = o
 			problems = append(problems, r.addModules(o)...)
 		}
 		problems = append(problems, o.problems(title)...)
@@ -179,7 +189,7 @@ func (o *option) read() {
 	if m := presetText.FindStringSubmatch(text); m != nil {
 		o.preset = m[1]
 	}
-	if m := oneOf.FindStringSubmatch(text); m != nil && o.typ.Kind() == reflect.String {
+	if m := oneOf.FindStringSubmatch(text); m != nil && (o.typ.Kind() == reflect.String || o.namespace != "") {
 		for _, w := range word.FindAllStringSubmatch(m[1], -1) {
 			o.words = append(o.words, w[1])
 		}

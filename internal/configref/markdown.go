@@ -1,6 +1,7 @@
 package configref
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -24,7 +25,8 @@ units in a Caddyfile (` + "`64KiB`" + `). Options marked with ¹ accept [placeho
 
 **When they take effect.** Every option takes effect with a reload (` + "`caddy reload`" + ` or ` + "`POST /load`" + `), and none needs a restart (` + "`TestLimitsFollowTheConfiguration`, `TestKeyRotation`" + `).
 Requests under way end under the options with which they began (` + "`TestRequestsOutliveTheirConfiguration`" + `). A placeholder is resolved when a configuration is loaded; after
-only the content of a file has changed, use ` + "`caddy reload --force`" + `. A registration keeps the lifetime and the profile that it was made with. The counters of the
+only the content of a file has changed, use ` + "`caddy reload --force`" + `. A registration keeps the lifetime and the profile that it was made with; after that profile was
+taken away or changed, it cannot be activated any more (` + "`TestProfilesChangeUnderRegistrations`" + `). The counters of the
 limits go on over a reload (` + "`TestLimitsSurviveReloads`" + `). A configuration with an error is refused as a whole and leaves nothing behind, and the old one stays in force
 (` + "`TestInvalidConfigurations`, `TestRejectedConfigurationLeavesNothing`" + `). The ranges in the tables are those that the gateway accepts (` + "`TestDocumentedRanges`" + `).
 
@@ -102,7 +104,14 @@ func (o option) values() string {
 		for _, m := range caddy.GetModules(o.namespace) {
 			names = append(names, code(m.ID.Name()))
 		}
-		return strings.Join(names, ", ")
+		known := strings.Join(names, ", ")
+		if len(o.words) > 0 {
+			known = "`" + strings.Join(o.words, "`, `") + "`, or a module: " + known
+		}
+		if o.typ == reflect.TypeFor[[]json.RawMessage]() {
+			known = "a list, each of " + known
+		}
+		return known
 	case o.isTLS():
 		return "an object"
 	case partOf(o.typ) != nil && o.typ.Kind() == reflect.Slice:

@@ -26,11 +26,7 @@ func (r *reference) schema() (string, error) {
 			handlers = append(handlers, choose("handler", name, s.title))
 		}
 		if path, name, ok := strings.Cut(s.title, ": "); ok {
-			for _, o := range r.sections[0].options {
-				if o.path == path {
-					in(definition, "properties")[o.inlineKey] = object{"const": name}
-				}
-			}
+			in(definition, "properties")[r.inlineKey(path)] = object{"const": name}
 		}
 		definitions[s.title] = definition
 	}
@@ -63,6 +59,18 @@ func (r *reference) schema() (string, error) {
 	return string(encoded) + "\n", err
 }
 
+// inlineKey returns the member that names the module which stands at a path.
+func (r *reference) inlineKey(path string) string {
+	for _, s := range r.sections {
+		for _, o := range s.options {
+			if o.path == path {
+				return o.inlineKey
+			}
+		}
+	}
+	return ""
+}
+
 // schema returns that of the objects of a section.
 func (s section) schema() object {
 	properties := object{"@id": object{"type": "string", "description": "A name for the object in Caddy's admin API."}}
@@ -78,7 +86,10 @@ func (o option) schema() object {
 		s["description"] = strings.TrimSpace(o.comment)
 		return s
 	}
-	if o.namespace != "" {
+	switch {
+	case o.namespace != "" && o.typ == reflect.TypeFor[[]json.RawMessage]():
+		return described(object{"type": "array", "minItems": 1, "items": o.modules()})
+	case o.namespace != "":
 		return described(o.modules())
 	}
 	if o.isTLS() {
@@ -107,11 +118,14 @@ func (o option) modules() object {
 	var each []any
 	for _, m := range caddy.GetModules(o.namespace) {
 		names = append(names, m.ID.Name())
-		each = append(each, choose(o.inlineKey, m.ID.Name(), o.path+": "+m.ID.Name()))
+		each = append(each, choose(o.inlineKey, m.ID.Name(), o.sectionsOf+": "+m.ID.Name()))
 	}
 	s["properties"] = object{o.inlineKey: object{"enum": names}}
 	if strings.HasPrefix(o.namespace, ourNamespace+".") {
 		s["allOf"] = each
+	}
+	if len(o.words) > 0 {
+		return object{"anyOf": []object{{"enum": o.words}, s}}
 	}
 	return s
 }

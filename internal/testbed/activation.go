@@ -70,9 +70,15 @@ func (g *Gateway) BeginExchange(t *testing.T, identifier, password string) (c *s
 	t.Helper()
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	require.NoError(t, err)
-	c, err = profile.NewClient(identifier, password)
+	return g.BeginExchangeAs(t, FrontEndKey, profile, identifier, password)
+}
+
+// BeginExchangeAs is BeginExchange of an application with a profile.
+func (g *Gateway) BeginExchangeAs(t *testing.T, key string, profile *srp.Profile, identifier, password string) (c *srp.Client, salt, public []byte) {
+	t.Helper()
+	c, err := profile.NewClient(identifier, password)
 	require.NoError(t, err)
-	status, answer := g.Call(t, EphemeralKeyPath, FrontEndKey, fmt.Sprintf(
+	status, answer := g.Call(t, EphemeralKeyPath, key, fmt.Sprintf(
 		`{"registrationIdentifier":%q,"clientEphemeralPublicKey":%q}`, identifier, UpperHex(c.Public())))
 	require.Equal(t, http.StatusOK, status, answer)
 	var decoded struct {
@@ -89,7 +95,13 @@ func (g *Gateway) BeginExchange(t *testing.T, identifier, password string) (c *s
 // Prove makes the second call of an exchange.
 func (g *Gateway) Prove(t *testing.T, identifier string, evidence []byte) (int, string) {
 	t.Helper()
-	return g.Call(t, ActivationDataPath, FrontEndKey, fmt.Sprintf(
+	return g.ProveAs(t, FrontEndKey, identifier, evidence)
+}
+
+// ProveAs is Prove of an application.
+func (g *Gateway) ProveAs(t *testing.T, key, identifier string, evidence []byte) (int, string) {
+	t.Helper()
+	return g.Call(t, ActivationDataPath, key, fmt.Sprintf(
 		`{"registrationIdentifier":%q,"clientEvidenceMessage":%q}`, identifier, UpperHex(evidence)))
 }
 

@@ -17,6 +17,7 @@ MUTANTS       ?= dsapp/activation dsapp/ownership dsapp/gateway dsapp/authserver
 SRP_CLIENT    := cmd/caddy/testdata/srp-client
 BROWSER       := cmd/caddy/testdata/browser
 API_CLIENT    := cmd/caddy/testdata/generated-client
+OUTSIDE       := examples/profile
 MODULE        := github.com/dsapp-gateway/dsapp-gateway
 
 ##@ Every day
@@ -188,10 +189,13 @@ build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy
 VERSION := $(shell sed -n 's/^\#\# \[\([0-9.]*\)\].*/v\1/p' CHANGELOG.md | head -n 1)
 
 .PHONY: xcaddy
-xcaddy: $(TOOLS)/xcaddy ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it.
+xcaddy: $(TOOLS)/xcaddy ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it; test the example of a profile and activate with it.
 	$(TOOLS)/xcaddy build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --output $(abspath $(BIN))/caddy-xcaddy
 	$(BIN)/caddy-xcaddy list-modules --versions | grep 'dsapp.* $(VERSION)'
 	DSAPP_CADDY=$(abspath $(BIN))/caddy-xcaddy $(GO) test ./cmd/caddy -run '^TestExample(Configuration|sAnswerAlike)$$' -count=1
+	cd $(OUTSIDE) && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test ./... -count=1
+	$(TOOLS)/xcaddy build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --with example.com/dsapp-profile@v0.0.0=$(CURDIR)/$(OUTSIDE) --output $(abspath $(BIN))/caddy-outside
+	DSAPP_OUTSIDE=1 DSAPP_CADDY=$(abspath $(BIN))/caddy-outside $(GO) test ./cmd/caddy -run '^TestModuleFromOutside$$' -count=1
 
 $(TOOLS)/xcaddy:
 	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/caddyserver/xcaddy/cmd/xcaddy@$(XCADDY)

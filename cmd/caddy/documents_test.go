@@ -86,6 +86,7 @@ var blocks = []documented{
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", language: "json", by: "TestStandardLicenseIsActivated"},
 	{document: "docs/protocol.md", heading: "An activation of a standard licence", because: formula},
 	{document: "docs/protocol.md", heading: "The formulas", because: "a number, which TestPrimeOfDefaultProfile compares"},
+	{document: "docs/protocol.md", heading: "Profiles for other libraries", language: "caddyfile", by: "TestDocumentedCaddyfiles"},
 	{document: "docs/protocol.md", heading: "Opening an item", because: formula},
 	{document: "docs/protocol.md", heading: "Logins and signatures", because: "a list of calls; TestRequestIsCompleted makes them"},
 	{document: "docs/protocol.md", heading: "Trying it with the sandbox", language: "sh", because: person},

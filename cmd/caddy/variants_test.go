@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -121,6 +125,26 @@ func randomVariants(t *testing.T) (found []variant.Variant) {
 	require.Len(t, found, points)
 	random.Shuffle(points, func(i, j int) { found[i], found[j] = found[j], found[i] })
 	return found
+}
+
+// A Caddy that xcaddy has built with a module from outside, examples/profile, activates by its
+// profile: with the password that phones of the profile use, and not with that of others.
+func TestModuleFromOutside(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("DSAPP_OUTSIDE") == "" {
+		t.Skip("run by make xcaddy")
+	}
+	g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+		dsapp["activation"] = testbed.Object{"profile": testbed.Object{"module": "stretched"}}
+	})
+	registered := g.Register(t)
+	_, err := g.Phone().Activate(t.Context(), registered.Identifier, registered.Password)
+	require.Error(t, err)
+	key, err := pbkdf2.Key(sha256.New, registered.Password, []byte(registered.Identifier), 100_000, 32)
+	require.NoError(t, err)
+	activated, err := g.Phone().Activate(t.Context(), registered.Identifier, hex.EncodeToString(key))
+	require.NoError(t, err)
+	assert.Equal(t, testbed.UserID, activated.UserID)
 }
 
 // The registration at a profileServer, and its activation message.

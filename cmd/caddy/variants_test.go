@@ -54,15 +54,14 @@ func TestRandomVariants(t *testing.T) {
 		}
 		profile, err := srp.New(fmt.Sprintf("point-%d", i), v)
 		require.NoError(t, err)
-		server := &profileServer{Profile: profile}
-		http := httptest.NewServer(server)
-		job := testbed.Object{"url": http.URL, "variant": complete, "identifier": serverIdentifier, "password": serverPassword}
+		site := httptest.NewServer(&profileServer{Profile: profile})
+		job := testbed.Object{"url": site.URL, "variant": complete, "identifier": serverIdentifier, "password": serverPassword}
 		assert.Equal(t, "ok "+serverMessage, activate(job), "%+v", v)
 		if i%10 == 0 {
 			job["password"] = serverPassword + "x"
 			assert.Contains(t, activate(job), "error DSAPPSRPGenerateActivationData", "%+v", v)
 		}
-		http.Close()
+		site.Close()
 	}
 }
 

@@ -161,10 +161,10 @@ func (s *profileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf(`{"errorDescription":%q}`, err), http.StatusBadRequest)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(testbed.Object{"result": result})
+	_ = json.NewEncoder(w).Encode(map[string]map[string]string{"result": result})
 }
 
-func (s *profileServer) answer(r *http.Request) (testbed.Object, error) {
+func (s *profileServer) answer(r *http.Request) (map[string]string, error) {
 	var request struct{ ClientEphemeralPublicKey, ClientEvidenceMessage string }
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (s *profileServer) answer(r *http.Request) (testbed.Object, error) {
 		s.state = make([]byte, s.StateSize())
 		credential := s.Credential(make([]byte, 32), serverIdentifier, serverPassword)
 		public, salt, err := s.Begin(s.state, credential, a)
-		return testbed.Object{"serverEphemeralPublicKey": public, "salt": salt}, err
+		return map[string]string{"serverEphemeralPublicKey": public, "salt": salt}, err
 	}
 	evidence, err := s.ParseEvidence(request.ClientEvidenceMessage)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *profileServer) answer(r *http.Request) (testbed.Object, error) {
 	}
 	defer session.Clear()
 	c, err := session.Seal(seal.LicenseActivationMessage, []byte(serverMessage))
-	return testbed.Object{
+	return map[string]string{
 		"serverEvidenceMessage": m2, "encryptedLicenseActivationMessage": testbed.UpperHex(c.Data),
 		"encryptedCounter": testbed.UpperHex(c.Counter), "mac": testbed.UpperHex(c.MAC),
 	}, err

@@ -17,6 +17,7 @@ MUTANTS       ?= dsapp/activation dsapp/ownership dsapp/gateway dsapp/authserver
 SRP_CLIENT    := cmd/caddy/testdata/srp-client
 BROWSER       := cmd/caddy/testdata/browser
 API_CLIENT    := cmd/caddy/testdata/generated-client
+OUTSIDE       := examples/profile
 MODULE        := github.com/dsapp-gateway/dsapp-gateway
 
 ##@ Every day
@@ -97,15 +98,16 @@ purego: test-tools ## Run the tests of the library without assembly, and vet it 
 fips: test-tools ## Run the tests that use cryptography in the FIPS 140-3 mode of Go.
 	@GODEBUG=fips140=on GO=$(GO) .ci/gotest ./dsapp/seal ./dsapp/activation ./dsapp/ownership ./dsapp/apikey ./dsapp/authserver/... ./dsapp/store ./caddymodule
 
-# TestJavaClient runs here only, since it needs a JDK.
+# TestJavaClient and TestJavaLibrariesActivate run here only, since they need a JDK.
 .PHONY: clients
-clients: test-tools ## Install what the clients in other languages need (npm, a JDK with apt), and build and test them.
-	@command -v javac >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends openjdk-17-jdk-headless; }
+clients: test-tools ## Install what the clients in other languages need (npm; a JDK and Bouncy Castle with apt), and build and test them.
+	@command -v javac >/dev/null && [ -e /usr/share/java/bcprov.jar ] || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends openjdk-17-jdk-headless libbcprov-java; }
 	cd clients/typescript && npm ci --no-audit --no-fund && npm test
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd clients/typescript; npx tsc --outDir $$dir; \
 	diff -r $$dir dist || { echo "run: npm run build in clients/typescript" >&2; exit 1; }
 	$(MAKE) -C clients/java test
-	DSAPP_CLIENTS=1 $(GO) test ./cmd/caddy -run '^Test(TypeScript|Java)Client' -count=1
+	DSAPP_CLIENTS=1 $(GO) test ./cmd/caddy -run '^Test((TypeScript|Java)Client|JavaLibrariesActivate$$)' -count=1
 
 .PHONY: cover
 cover: test-tools ## Report the statement coverage of the library.
@@ -187,10 +189,13 @@ build: ## Build a stripped Caddy with the gateway and the sandbox into bin/caddy
 VERSION := $(shell sed -n 's/^\#\# \[\([0-9.]*\)\].*/v\1/p' CHANGELOG.md | head -n 1)
 
 .PHONY: xcaddy
-xcaddy: $(TOOLS)/xcaddy ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it.
+xcaddy: $(TOOLS)/xcaddy ## Build bin/caddy-xcaddy from this folder with xcaddy, and run the examples on it; test the example of a profile and activate with it.
 	$(TOOLS)/xcaddy build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --output $(abspath $(BIN))/caddy-xcaddy
 	$(BIN)/caddy-xcaddy list-modules --versions | grep 'dsapp.* $(VERSION)'
 	DSAPP_CADDY=$(abspath $(BIN))/caddy-xcaddy $(GO) test ./cmd/caddy -run '^TestExample(Configuration|sAnswerAlike)$$' -count=1
+	cd $(OUTSIDE) && $(GO) vet ./... && $(GO) mod tidy -diff && $(GO) test ./... -count=1
+	$(TOOLS)/xcaddy build $(CADDY_VERSION) --with $(MODULE)@$(VERSION)=$(CURDIR) --with example.com/dsapp-profile@v0.0.0=$(CURDIR)/$(OUTSIDE) --output $(abspath $(BIN))/caddy-outside
+	DSAPP_OUTSIDE=1 DSAPP_CADDY=$(abspath $(BIN))/caddy-outside $(GO) test ./cmd/caddy -run '^TestModuleFromOutside$$' -count=1
 
 $(TOOLS)/xcaddy:
 	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/caddyserver/xcaddy/cmd/xcaddy@$(XCADDY)
@@ -273,7 +278,7 @@ example-files: ## Make the files that the example configurations name, in EXAMPL
 ##@ Tools
 
 .PHONY: test-tools
-test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool, systemd-analyze (apt), an SRP client (npm).
+test-tools: $(SRP_CLIENT)/node_modules/.package-lock.json ## Install what the tests run: redis-server, haproxy, curl, openssl, python3, promtool, systemd-analyze (apt), SRP clients (npm).
 	@for tool in redis-server haproxy curl openssl python3; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \

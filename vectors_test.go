@@ -59,8 +59,8 @@ func TestAlteredVectors(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var files, want []string
-	write := func(name string, group any, vectors []any) {
-		b, err := json.Marshal(map[string]any{"profile": file["profile"], "hash": file["hash"], "group": group, "vectors": vectors})
+	write := func(name string, variant, group any, vectors []any) {
+		b, err := json.Marshal(map[string]any{"variant": variant, "group": group, "vectors": vectors})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,11 +91,19 @@ func TestAlteredVectors(t *testing.T) {
 			altered = append(altered, other)
 		}
 	}
-	write("altered.json", file["group"], altered)
+	write("altered.json", file["variant"], file["group"], altered)
 	for path, group := range alterations(file["group"]) {
 		name := "group" + path + ".json"
 		want = append(want, name+": ")
-		write(name, group, file["vectors"].([]any)[:1])
+		write(name, file["variant"], group, file["vectors"].([]any)[:1])
+	}
+	for path, variant := range alterations(file["variant"]) {
+		if path == ".hex_case" {
+			continue // of answers, which are in upper case in the files
+		}
+		name := "variant" + path + ".json"
+		want = append(want, name+": ")
+		write(name, variant, file["group"], file["vectors"].([]any)[:1])
 	}
 	if len(want) < 100 {
 		t.Fatalf("only %d alterations", len(want))

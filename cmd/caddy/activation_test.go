@@ -165,58 +165,50 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 	})
 }
 
-// fast-srp-hap, an independent implementation of SRP, completes the exchange of every profile
-// and decrypts the activation data of both types of licences.
+// Unmodified SRP libraries, of which none knows the gateway, complete the exchange of every profile
+// and of the preset that has their name, and decrypt the activation data of both types of licences.
+// For preset nimbus that is tssrp6a, a port of Nimbus SRP; TestJavaLibrariesActivate has a library
+// in Java.
 func TestThirdPartyClientActivates(t *testing.T) {
 	t.Parallel()
-	peer := filepath.Join("testdata", "srp-client")
-	_, err := os.Stat(filepath.Join(peer, "node_modules", "fast-srp-hap"))
-	require.NoError(t, err, "the npm packages are missing: run make test-tools")
-
 	for _, c := range []struct {
-		name, group string
-		profile     any
+		library, group string
+		profile        any
 	}{
-		{"2048", "2048", "rfc5054-2048-sha256"},
-		{"3072", "3072", "rfc5054-3072-sha256"},
-		{"4096", "4096", "rfc5054-4096-sha256"},
-		{"preset", "2048", testbed.Object{"module": "srp6a", "preset": "fast-srp-hap"}},
+		{"fast-srp-hap", "2048", "rfc5054-2048-sha256"},
+		{"fast-srp-hap", "3072", "rfc5054-3072-sha256"},
+		{"fast-srp-hap", "4096", "rfc5054-4096-sha256"},
+		{"fast-srp-hap", "2048", testbed.Object{"module": "srp6a", "preset": "fast-srp-hap"}},
+		{"secure-remote-password", "2048", testbed.Object{"module": "srp6a", "preset": "secure-remote-password"}},
+		{"tssrp6a", "2048", testbed.Object{"module": "srp6a", "preset": "tssrp6a"}},
+		{"nimbus", "2048", testbed.Object{"module": "srp6a", "preset": "nimbus"}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		name, builtIn := c.profile.(string)
+		if !builtIn {
+			name = "preset " + c.library
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			group := c.group
 			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 				dsapp["activation"] = testbed.Object{"profile": c.profile}
 			})
 			// Of several exchanges some have values with a leading zero byte.
 			for i, license := range []string{"mdl", "standard", "mdl"} {
 				registered := g.RegisterFor(t, testbed.Object{"licenseType": license})
-				cmd := exec.CommandContext(t.Context(), "node", "activate.mjs")
-				cmd.Dir = peer
-				cmd.Env = append(testbed.Environment(t.TempDir()),
-					"NODE_EXTRA_CA_CERTS="+g.Certificates.Authority,
-					"GATEWAY_URL="+g.URL,
-					"GATEWAY_CA="+g.Certificates.Authority,
-					"GATEWAY_KEY="+testbed.FrontEndKey,
-					"REGISTRATION_IDENTIFIER="+registered.Identifier,
-					"ACTIVATION_PASSWORD="+registered.Password,
-					"SRP_GROUP="+group)
-				if i == 2 && group == "2048" {
+				env := libraryEnvironment(t, g, registered)
+				env = append(env, "SRP_LIBRARY="+c.library, "SRP_GROUP="+c.group)
+				if i == 2 && c.library == "fast-srp-hap" && c.group == "2048" {
 					// The client's own values begin with zero bytes, which it does not send.
-					cmd.Env = append(cmd.Env, "SRP_SHORT=1")
+					env = append(env, "SRP_SHORT=1")
 				}
-				// The client warns of private keys that happen to be short.
-				var complaints bytes.Buffer
-				cmd.Stderr = &complaints
-				out, err := cmd.Output()
-				require.NoError(t, err, complaints.String())
+				out := runLibrary(t, filepath.Join("testdata", "srp-client"), env, "node", "activate.mjs")
 				var result struct {
 					OK                     bool   `json:"ok"`
 					ActivationMessage      string `json:"activationMessage"`
 					ActivationCode         string `json:"activationCode"`
 					ServerEvidenceVerified bool   `json:"serverEvidenceVerified"`
 				}
-				require.NoError(t, json.Unmarshal(out, &result), string(out))
+				require.NoError(t, json.Unmarshal([]byte(out), &result), out)
 				assert.True(t, result.OK)
 				assert.True(t, result.ServerEvidenceVerified)
 				if license == "mdl" {
@@ -225,14 +217,87 @@ func TestThirdPartyClientActivates(t *testing.T) {
 					assert.NotEmpty(t, result.ActivationCode)
 				}
 			}
+			if !builtIn {
+				return
+			}
 			phone := g.Phone()
-			phone.Profile, err = srp.LookupProfile("rfc5054-" + group + "-sha256")
+			var err error
+			phone.Profile, err = srp.LookupProfile(name)
 			require.NoError(t, err)
 			registered := g.Register(t)
 			_, err = phone.Activate(t.Context(), registered.Identifier, registered.Password)
 			require.NoError(t, err)
 		})
 	}
+}
+
+// The libraries compute the vectors of docs/vectors that their presets have, among them those in
+// which A, B, S, the salt or evidence begins with a zero byte. This is what they differ in most.
+func TestThirdPartyClientsComputeVectors(t *testing.T) {
+	t.Parallel()
+	out := runLibrary(t, filepath.Join("testdata", "srp-client"), testbed.Environment(t.TempDir()), "node", "vectors.mjs", filepath.Join("..", "..", "..", "..", "docs", "vectors"))
+	assert.Equal(t, 4, strings.Count(out, ": 7 of 7 vectors"), out)
+}
+
+// Unmodified libraries in Java compute the vectors of their presets, and activate. Bouncy Castle is
+// Debian's libbcprov-java. Nimbus SRP is in no package registry of Debian: its vectors were
+// computed by com.nimbusds:srp6a 2.1.0, and DSAPP_NIMBUS, a path with its classes, runs it again.
+func TestJavaLibrariesActivate(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("DSAPP_CLIENTS") == "" {
+		t.Skip("run by make clients")
+	}
+	for _, c := range []struct{ class, preset, classes string }{
+		{"BouncyCastle", "bouncycastle", "/usr/share/java/bcprov.jar"},
+		{"Nimbus", "nimbus", os.Getenv("DSAPP_NIMBUS")},
+	} {
+		t.Run(c.preset, func(t *testing.T) {
+			t.Parallel()
+			if c.classes == "" {
+				t.Skip("DSAPP_NIMBUS is not set; TestThirdPartyClientActivates has a port of the library")
+			}
+			sources, build := filepath.Join("testdata", "java-libraries"), t.TempDir()
+			path := build + string(filepath.ListSeparator) + c.classes
+			runLibrary(t, sources, os.Environ(), "javac", "-d", build, "-cp", c.classes, "Peer.java", c.class+".java")
+			vectors := filepath.Join("..", "..", "..", "..", "docs", "vectors", c.preset+".json")
+			out := runLibrary(t, sources, os.Environ(), "java", "-cp", path, "Peer", c.class, "vectors", vectors)
+			assert.Equal(t, "11 vectors\n", out)
+
+			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
+				dsapp["activation"] = testbed.Object{"profile": testbed.Object{"module": "srp6a", "preset": c.preset}}
+			})
+			out = runLibrary(t, sources, libraryEnvironment(t, g, g.Register(t)), "java", "-cp", path, "Peer", c.class, "activate")
+			assert.Regexp(t, `^([0-9A-F]{2})+\n$`, out)
+		})
+	}
+}
+
+// libraryEnvironment returns the environment of a program that activates a device by an SRP library.
+func libraryEnvironment(t *testing.T, g *testbed.Gateway, registered testbed.Registration) []string {
+	t.Helper()
+	return append(testbed.Environment(t.TempDir()),
+		"GATEWAY_URL="+g.URL,
+		"GATEWAY_CA="+g.Certificates.Authority,
+		"GATEWAY_KEY="+testbed.FrontEndKey,
+		"REGISTRATION_IDENTIFIER="+registered.Identifier,
+		"ACTIVATION_PASSWORD="+registered.Password)
+}
+
+// runLibrary runs a program in a folder and returns what it prints. It must succeed.
+func runLibrary(t *testing.T, folder string, env []string, program string, arguments ...string) string {
+	t.Helper()
+	if program == "node" {
+		_, err := os.Stat(filepath.Join(folder, "node_modules", "tssrp6a"))
+		require.NoError(t, err, "the npm packages are missing: run make test-tools")
+	}
+	cmd := exec.CommandContext(t.Context(), program, arguments...)
+	cmd.Dir, cmd.Env = folder, env
+	// fast-srp-hap warns of private keys that happen to be short.
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s%s", out, complaints.String())
+	return string(out)
 }
 
 // A standard licence is activated with a one-time password or by binding the

@@ -105,14 +105,17 @@ func testForeignPhone(t *testing.T, program ...string) {
 	assert.Contains(t, phone.do(t, "activate %s %s", registered.Identifier, registered.Password), "error unknown")
 }
 
-// testForeignProfiles activates a phone with the other profiles.
+// testForeignProfiles activates a phone with other profiles. The vectors have all of them.
 func testForeignProfiles(t *testing.T, program ...string) {
 	t.Helper()
-	for _, profile := range []string{"rfc5054-3072-sha256", "rfc5054-4096-sha256"} {
+	for profile, config := range map[string]any{
+		"rfc5054-3072-sha256": "rfc5054-3072-sha256", "rfc5054-4096-sha256": "rfc5054-4096-sha256",
+		"tssrp6a": testbed.Object{"module": "srp6a", "preset": "tssrp6a"},
+	} {
 		t.Run(profile, func(t *testing.T) {
 			t.Parallel()
 			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
-				dsapp["activation"] = testbed.Object{"profile": profile}
+				dsapp["activation"] = testbed.Object{"profile": config}
 			})
 			registered := g.Register(t)
 			phone := startPhone(t, g, testbed.FrontEndKey, profile, 0, program...)

@@ -52,31 +52,70 @@ def hkdf(key, salt, info):
     return hmac.digest(hmac.digest(salt, key, "sha256"), info.encode() + b"\x01", "sha256")
 
 
+# What a form makes of the bytes of a member, and of the length of N.
+FORMS = {
+    "": lambda b, size: b,
+    "minimal": lambda b, size: b.lstrip(b"\0"),
+    "padded": lambda b, size: b.rjust(size, b"\0"),
+}
+
+
 class Group:
-    def __init__(self, profile, group):
-        bits, digest = {"rfc5054-2048-sha256": (2048, "SHA-256"), "rfc5054-3072-sha256": (3072, "SHA-256"),
-                        "rfc5054-4096-sha256": (4096, "SHA-256")}[profile["profile"]]
-        same("hash", profile["hash"], digest)
-        self.n, self.g = number(unhex("N", group["N"])), number(unhex("g", group["g"]))
+    """A group with the formulas of a variant. Of the options it has what the files need."""
+
+    def __init__(self, variant, group):
+        self.variant = variant
+        bits, self.g = {"rfc5054-2048": (2048, 2), "rfc5054-3072": (3072, 5), "rfc5054-4096": (4096, 5)}[variant["group"]]
+        self.n = number(unhex("N", group["N"]))
+        same_bytes("g", group["g"], bytes([self.g]))
         self.size = group["bytes"]
         same("bytes", self.size, bits // 8)
         n, g = self.pad(self.n), bytes([self.g])
         same_bytes("N", group["N"], n)
-        self.k = number(sha256(n, self.pad(self.g)))
-        same_bytes("k", group["k"], sha256(n, self.pad(self.g)))
-        same_bytes("hashN", group["hashN"], sha256(n))
-        same_bytes("hashG", group["hashG"], sha256(g))
-        self.start = bytes(x ^ y for x, y in zip(sha256(n), sha256(g)))
-        same_bytes("hashNXorHashG", group["hashNXorHashG"], self.start)
+        self.constants = {"N": n, "g": self.pad(self.g)}
+        self.k = number(self.digest("k"))
+        same_bytes("k", group["k"], self.digest("k"))
+        same_bytes("hashN", group["hashN"], self.hash(n))
+        same_bytes("hashG", group["hashG"], self.hash(g))
+        self.constants["X"] = bytes(x ^ y for x, y in zip(self.hash(n), self.hash(g)))
+        same_bytes("hashNXorHashG", group["hashNXorHashG"], self.constants["X"])
+        for option, value in (("key_derivation", "hkdf"), ("hkdf_salt", "transcript"), ("hkdf_info", "DSAPP-SRP v1 <item> <purpose>"),
+                              ("counter", "first"), ("mac", ["counter", "data"])):
+            same(option, variant[option], value)
+        if variant["hex_case"] not in ("upper", "lower"):
+            raise Wrong("hex_case is unknown")
 
     def pad(self, x):
         return x.to_bytes(self.size, "big")
 
+    def hash(self, *parts):
+        return hashlib.new(self.variant["hash"], b"".join(parts)).digest()
+
+    def join(self, option, **members):
+        """Returns the joined bytes of a template."""
+        parts = []
+        for word in self.variant[option]:
+            name, _, form = word.partition(".")
+            parts.append(word[1:].encode() if word[0] == "=" else FORMS[form]({**self.constants, **members}[name], self.size))
+        return b"".join(parts)
+
+    def digest(self, option, **members):
+        return self.hash(self.join(option, **members))
+
+    def exponent(self, identifier, password, salt):
+        """Returns the inner hash and x."""
+        inner = self.digest("inner", I=identifier, P=password)
+        return inner, self.digest("x", s=salt, inner=inner)
+
     def key_and_evidence(self, identifier, salt, a_public, b_public, s):
         """Returns K, M1 and M2."""
-        k = sha256(self.pad(s))
-        m1 = sha256(self.start, sha256(identifier), salt, a_public, b_public, k)
-        return k, m1, sha256(a_public, m1, k)
+        members = {"H(I)": self.hash(identifier), "s": salt, "A": a_public, "B": b_public, "S": self.pad(s)}
+        k = self.join("key_input", **members)
+        if self.variant["key_function"] != "none":
+            same("key_function", self.variant["key_function"], "hash")
+            k = self.hash(k)
+        m1 = self.digest("m1", K=k, **members)
+        return k, m1, self.digest("m2", K=k, M1=m1, **members)
 
 
 def result(call):
@@ -112,14 +151,13 @@ def play(group, v):
 
     # The server.
     values = v["values"]
-    inner = sha256(identifier, b":", password)
-    x = sha256(salt, inner)
+    inner, x = group.exponent(identifier, password, salt)
     verifier = power(g, number(x), n)
     b_public = (group.k * verifier + power(g, number(b), n)) % n
-    u = sha256(a_bytes, group.pad(b_public))
+    u = group.digest("u", A=a_bytes, B=group.pad(b_public))
     s = power(a_public * power(verifier, number(u), n) % n, number(b), n)
     k, m1, m2 = group.key_and_evidence(identifier, salt, a_bytes, group.pad(b_public), s)
-    for name, want in (("identityHash", sha256(identifier)), ("innerHash", inner), ("x", x), ("v", group.pad(verifier)),
+    for name, want in (("identityHash", group.hash(identifier)), ("innerHash", inner), ("x", x), ("v", group.pad(verifier)),
                        ("A", a_bytes), ("B", group.pad(b_public)), ("u", u), ("S", group.pad(s)), ("K", k), ("M1", m1), ("M2", m2)):
         same_bytes(name, values[name], want)
     same("B of the answer", number(b_bytes), b_public)
@@ -127,7 +165,7 @@ def play(group, v):
     # The phone.
     typed = v.get("typed")
     if typed:
-        x = sha256(salt, sha256(identifier, b":", typed["password"].encode("ascii")))
+        _, x = group.exponent(identifier, typed["password"].encode("ascii"), salt)
     s = power((b_public - group.k * power(g, number(x), n)) % n, number(a) + number(u) * number(x), n)
     k, sent, expected = group.key_and_evidence(identifier, salt, a_bytes, b_bytes, s)
     if typed:
@@ -259,7 +297,7 @@ def check(path):
     with open(path, encoding="utf-8") as f:
         profile = json.load(f)
     try:
-        group = Group(profile, profile["group"])
+        group = Group(profile["variant"], profile["group"])
     except (Wrong, KeyError, TypeError, ValueError) as e:
         print(f"{os.path.basename(path)}: group: {e!r}")
         return 0, 1

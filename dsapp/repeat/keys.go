@@ -235,7 +235,8 @@ type keyedActivation struct {
 
 // Create implements activation.Store. It notes the registration at the same time, which takes no
 // further round trip. If only that fails, repeats of the call get ErrUnderWay and then
-// ErrNoOutcome, and never make a second registration.
+// ErrNoOutcome, and never make a second registration. If the process ends between the two, the key
+// can name a registration that is not there: it then counts as over.
 func (a keyedActivation) Create(
 	ctx context.Context, r activation.Record, replaces activation.Generation,
 ) (existing activation.Record, created bool, err error) {

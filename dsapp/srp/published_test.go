@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
@@ -26,17 +27,19 @@ var update = flag.Bool("update", false, "write the published vectors anew")
 const vectorFolder = "../../docs/vectors"
 
 // TestPublishedVectors: the files of docs/vectors, from which other people write phones, have
-// exactly the values that this package computes, for every profile, and no other profile.
+// exactly the values that this package computes, for every profile of the package and every
+// preset of a library, and no other profile.
 func TestPublishedVectors(t *testing.T) {
 	t.Parallel()
 	var want []string
-	for _, p := range profiles {
+	for _, p := range append(presetProfiles(t), profiles...) {
 		want = append(want, p.name+".json")
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			testPublishedVectors(t, p)
 		})
 	}
+	slices.Sort(want)
 	files, err := filepath.Glob(filepath.Join(vectorFolder, "*.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +50,22 @@ func TestPublishedVectors(t *testing.T) {
 	if !*update && !slices.Equal(files, want) {
 		t.Errorf("files %q, want %q", files, want)
 	}
+}
+
+// presetProfiles returns the profiles of all libraries that have a preset.
+func presetProfiles(t *testing.T) (list []*Profile) {
+	t.Helper()
+	for name := range variant.Presets {
+		if name == variant.DefaultPreset {
+			continue // the formulas of the profiles of the package
+		}
+		p, err := New(name, variant.Variant{Preset: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	return list
 }
 
 func testPublishedVectors(t *testing.T, p *Profile) {
@@ -63,13 +82,16 @@ func testPublishedVectors(t *testing.T, p *Profile) {
 		}
 	}
 	file := vectorFile{
-		Profile: p.name, Hash: "SHA-256",
+		Profile: p.name, Variant: p.variant,
 		Group: vectorGroup{
 			N: upperHex(p.prime), G: upperHex([]byte{p.generator}), Bytes: p.Size(), K: upperHex(p.multiplier()),
 			HashN: upperHex(p.digest(p.prime)), HashG: upperHex(p.digest([]byte{p.generator})), HashNXorHashG: upperHex(p.groupHash([]byte{p.generator})),
 		},
 	}
 	for _, c := range vectorCases() {
+		if !c.concerns(p) {
+			continue
+		}
 		hints, ok := known[c.name]
 		if !ok && !*update {
 			t.Errorf("%s is missing", c.name)
@@ -102,10 +124,10 @@ func testPublishedVectors(t *testing.T, p *Profile) {
 // The form of the files. docs/vectors/README.md describes it.
 type (
 	vectorFile struct {
-		Profile string      `json:"profile"`
-		Hash    string      `json:"hash"`
-		Group   vectorGroup `json:"group"`
-		Vectors []vector    `json:"vectors"`
+		Profile string          `json:"profile"`
+		Variant variant.Variant `json:"variant"`
+		Group   vectorGroup     `json:"group"`
+		Vectors []vector        `json:"vectors"`
 	}
 	vectorGroup struct {
 		N             string `json:"N"`
@@ -206,6 +228,10 @@ type vectorCase struct {
 	licenseType          string // mdl if empty
 	message              int    // size of the activation message in bytes
 	withoutCounter       bool   // of a standard licence
+	// formulas says that the vector is about formulas, so that presets have it, too. of is a
+	// member of a template, without which the vector would be about nothing.
+	formulas bool
+	of       variant.Member
 	// draw names the value that is drawn until zero reports that the vector is as desired.
 	draw string
 	zero func(v vector) bool
@@ -214,6 +240,16 @@ type vectorCase struct {
 	counter func([]byte)
 	// wire changes what is sent.
 	wire func(p *Profile, calls []vectorCall)
+}
+
+// concerns reports whether a profile has the vector.
+func (c vectorCase) concerns(p *Profile) bool {
+	v := p.variant
+	if c.of != "" && !slices.Contains(slices.Concat(v.Exponent, v.ClientEvidence, v.ServerEvidence), string(c.of)) {
+		return false
+	}
+	// The hash of the identifier of the vector begins with zero for one hash only.
+	return len(p.identity) == 0 || c.formulas && (c.identifier == "" || v.Hash == "sha256")
 }
 
 func startsWithZero(value string) bool { return strings.HasPrefix(value, "00") }
@@ -240,55 +276,55 @@ func vectorCases() []vectorCase {
 	}
 	first16 := func(s string) string { return s[:32] }
 	return []vectorCase{
-		{name: "multi-device licence", purpose: "a whole exchange of the usual form: compare each value in the order of the file"},
-		{name: "standard licence", purpose: "two items, each with its own keys, counter and MAC", licenseType: "standard"},
+		{name: "multi-device licence", purpose: "a whole exchange of the usual form: compare each value in the order of the file", formulas: true},
+		{name: "standard licence", purpose: "two items, each with its own keys, counter and MAC", formulas: true, licenseType: "standard"},
 		{
 			name: "standard licence without counter", purpose: "the member eventReactivationCounter may be absent",
 			licenseType: "standard", withoutCounter: true,
 		},
 
 		{
-			name: "A begins with zero", purpose: "A is hashed with all its bytes; on the wire zeros may be missing and digits may be in lower case",
+			name: "A begins with zero", purpose: "each hash has A in the form that its formula names; on the wire zeros may be missing and digits may be in lower case", formulas: true,
 			draw: drawA, zero: value(func(v *vectorValues) string { return v.A }), wire: asNumber(0, "clientEphemeralPublicKey"),
 		},
 		{
-			name: "B begins with zero", purpose: "B is hashed with all its bytes",
+			name: "B begins with zero", purpose: "each hash has B in the form that its formula names", formulas: true,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.B }),
 		},
 		{
-			name: "S begins with zero", purpose: "S is padded to the length of N before it is hashed to K",
+			name: "S begins with zero", purpose: "each hash has S in the form that its formula names", formulas: true,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.S }),
 		},
 		{
-			name: "salt begins with zero", purpose: "the salt is 16 bytes and no number; the gateway avoids this salt, since some libraries shorten it",
+			name: "salt begins with zero", purpose: "x and M1 have the salt in the form that their formulas name; the gateway avoids this salt, since some libraries shorten it", formulas: true,
 			salt: func(b []byte) { b[0] = 0 },
 		},
 		{
-			name: "x begins with zero", purpose: "x is a number of 256 bits, whatever its first byte",
+			name: "x begins with zero", purpose: "x is a number of all bits of the hash, whatever its first byte", formulas: true,
 			draw: drawSalt, zero: value(func(v *vectorValues) string { return v.X }),
 		},
 		{
-			name: "u begins with zero", purpose: "u is a number of 256 bits, whatever its first byte",
+			name: "u begins with zero", purpose: "u is a number of all bits of the hash, whatever its first byte", formulas: true,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.U }),
 		},
 		{
-			name: "K begins with zero", purpose: "K is 32 bytes and no number, in M1, in M2 and as input of HKDF",
+			name: "K begins with zero", purpose: "K is bytes and no number, in M1, in M2 and as input of HKDF", formulas: true, of: variant.K,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.K }),
 		},
 		{
-			name: "M1 begins with zero", purpose: "M1 enters M2 with its 32 bytes; on the wire zeros may be missing and digits may be in lower case",
+			name: "M1 begins with zero", purpose: "M2 has M1 in the form that its formula names; on the wire zeros may be missing and digits may be in lower case", formulas: true,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.M1 }), wire: asNumber(1, "clientEvidenceMessage"),
 		},
 		{
-			name: "M2 begins with zero", purpose: "M2 is compared as 32 bytes",
+			name: "M2 begins with zero", purpose: "M2 is compared as bytes", formulas: true,
 			draw: drawB, zero: value(func(v *vectorValues) string { return v.M2 }),
 		},
 		{
-			name: "hash of the identifier begins with zero", purpose: "H(I) enters M1 with its 32 bytes",
+			name: "hash of the identifier begins with zero", purpose: "H(I) enters M1 with all its bytes", formulas: true, of: variant.IdentityHash,
 			identifier: "user159",
 		},
 		{
-			name: "inner hash begins with zero", purpose: "H(I | \":\" | P) enters x with its 32 bytes",
+			name: "inner hash begins with zero", purpose: "the inner hash enters x with all its bytes", formulas: true,
 			draw: drawPassword, zero: value(func(v *vectorValues) string { return v.InnerHash }),
 		},
 		{
@@ -323,7 +359,7 @@ func vectorCases() []vectorCase {
 		},
 
 		{
-			name: "wrong password", purpose: "the server refuses the evidence and sends nothing else",
+			name: "wrong password", purpose: "the server refuses the evidence and sends nothing else", formulas: true,
 			expect: expectClientEvidenceRefused, typed: "Tb048aX2",
 		},
 		{
@@ -342,7 +378,7 @@ func vectorCases() []vectorCase {
 			expect: expectServerPublicRefused, wire: serverPublic(func(p *Profile) []byte { return p.prime }),
 		},
 		{
-			name: "altered M2", purpose: "the server has not proved that it knows the verifier: the phone stops and opens nothing",
+			name: "altered M2", purpose: "the server has not proved that it knows the verifier: the phone stops and opens nothing", formulas: true,
 			expect: expectServerEvidenceRefused, wire: proof("serverEvidenceMessage", flipLast),
 		},
 		{
@@ -430,9 +466,10 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 
 	w := p.acquireWorkspace()
 	defer w.release()
+	// The hash that was computed last is x.
 	x := func(password string) string {
 		w.passwordExponent(identifier, password, salt)
-		return upperHex(w.secret[:])
+		return upperHex(w.digested)
 	}
 	client, err := p.newClient(identifier, password, bytes.NewReader(a))
 	if err != nil {
@@ -444,11 +481,12 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 		t.Fatal(err)
 	}
 	values := vectorValues{
-		IdentityHash: upperHex(p.digest([]byte(identifier))), InnerHash: upperHex(p.digest([]byte(identifier + ":" + password))),
-		X: x(password), V: upperHex(verifier), A: upperHex(client.public), B: upperHex(server.public),
+		IdentityHash: upperHex(p.digest([]byte(identifier))),
+		X:            x(password), V: upperHex(verifier), A: upperHex(client.public), B: upperHex(server.public),
 	}
+	values.InnerHash = upperHex(w.inner)
 	w.setU(client.public, server.public)
-	values.U = upperHex(w.u[:])
+	values.U = upperHex(w.digested)
 	e := exchange{
 		identity: identifier, salt: salt, private: b, clientPublic: client.public, serverPublic: server.public, verifier: verifier,
 	}
@@ -479,7 +517,7 @@ func (c vectorCase) build(t *testing.T, p *Profile, d draws) vector {
 		Request: map[string]string{"registrationIdentifier": identifier, "clientEvidenceMessage": sent},
 		Answer:  map[string]any{"serverEvidenceMessage": values.M2},
 	}}
-	c.seal(t, p, &v, NewSession(key, client.public, server.public), d)
+	c.seal(t, p, &v, p.NewSession(key, salt, client.public, server.public), d)
 	if c.wire != nil {
 		c.wire(p, v.Calls)
 	}
@@ -599,7 +637,7 @@ func (v vector) outcome(t *testing.T, p *Profile) outcome {
 	if err != nil {
 		return expectServerEvidenceRefused
 	}
-	session := NewSession(key, c.Public(), serverPublic)
+	session := p.NewSession(key, salt, c.Public(), serverPublic)
 	for _, i := range v.Sealing.Items {
 		members, data := second, "encryptedLicenseActivationMessage"
 		if v.LicenseType == "standard" {

@@ -1,20 +1,93 @@
-/** The parameters of the profiles. A phone never takes them from a server. */
+/** The groups of the profiles. A phone never takes them from a server. */
 declare const groups: {
-    readonly "rfc5054-2048-sha256": {
-        readonly g: 2n;
-        readonly n: string;
+    "rfc5054-2048": {
+        g: bigint;
+        n: string;
     };
-    readonly "rfc5054-3072-sha256": {
-        readonly g: 5n;
-        readonly n: string;
+    "rfc5054-3072": {
+        g: bigint;
+        n: string;
     };
-    readonly "rfc5054-4096-sha256": {
-        readonly g: 5n;
-        readonly n: string;
+    "rfc5054-4096": {
+        g: bigint;
+        n: string;
     };
 };
-/** The name of a profile. The bank says which one its gateway uses. */
-export type ProfileName = keyof typeof groups;
+/**
+ * A profile: which byte strings each formula joins, as docs/protocol.md writes them. A word is a
+ * member, a member and a form, or `=` and a text.
+ */
+interface Formulas {
+    group: keyof typeof groups;
+    hash: "SHA-256" | "SHA-512";
+    k: string;
+    x: string;
+    /** What the session key K is: the hash of these words, or the words themselves. */
+    keyFunction: "hash" | "none";
+    key: string;
+    m1: string;
+    m2: string;
+}
+declare const profiles: {
+    readonly "rfc5054-2048-sha256": Formulas;
+    readonly "rfc5054-3072-sha256": {
+        readonly group: "rfc5054-3072";
+        readonly hash: "SHA-256" | "SHA-512";
+        readonly k: string;
+        readonly x: string;
+        readonly keyFunction: "hash" | "none";
+        readonly key: string;
+        readonly m1: string;
+        readonly m2: string;
+    };
+    readonly "rfc5054-4096-sha256": {
+        readonly group: "rfc5054-4096";
+        readonly hash: "SHA-256" | "SHA-512";
+        readonly k: string;
+        readonly x: string;
+        readonly keyFunction: "hash" | "none";
+        readonly key: string;
+        readonly m1: string;
+        readonly m2: string;
+    };
+    readonly bouncycastle: {
+        readonly m1: "A B S";
+        readonly m2: "A M1.padded S";
+        readonly group: keyof typeof groups;
+        readonly hash: "SHA-256" | "SHA-512";
+        readonly k: string;
+        readonly x: string;
+        readonly keyFunction: "hash" | "none";
+        readonly key: string;
+    };
+    readonly "fast-srp-hap": Formulas;
+    readonly nimbus: Formulas;
+    readonly "secure-remote-password": {
+        readonly k: "N g.minimal";
+        readonly group: keyof typeof groups;
+        readonly hash: "SHA-256" | "SHA-512";
+        readonly x: string;
+        readonly keyFunction: "hash" | "none";
+        readonly key: string;
+        readonly m1: string;
+        readonly m2: string;
+    };
+    readonly tssrp6a: {
+        readonly hash: "SHA-512";
+        readonly keyFunction: "none";
+        readonly group: keyof typeof groups;
+        readonly k: string;
+        readonly x: string;
+        readonly key: string;
+        readonly m1: string;
+        readonly m2: string;
+    };
+};
+/**
+ * The name of a profile: one of the gateway's own, or of the preset of a library. The bank says
+ * which one its gateway uses.
+ */
+export type ProfileName = keyof typeof profiles;
 /** The profile of a gateway that is not configured otherwise. */
 export declare const defaultProfile: ProfileName;
 /** The names of all profiles. */

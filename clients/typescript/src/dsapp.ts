@@ -9,9 +9,9 @@
 // among them a, x, S and the password, cannot be overwritten in JavaScript; they are dropped and
 // left to the garbage collector. BigInt arithmetic is not constant-time, see README.md.
 
-/** The parameters of the profiles. A phone never takes them from a server. */
+/** The groups of the profiles. A phone never takes them from a server. */
 const groups = {
-  "rfc5054-2048-sha256": {
+  "rfc5054-2048": {
     g: 2n,
     n:
     "AC6BDB41324A9A9BF166DE5E1389582FAF72B6651987EE07FC3192943DB56050A37329CBB4A099ED8193E0757767A13DD52312AB4B03310DCD7F48A9DA04FD50" +
@@ -19,7 +19,7 @@ const groups = {
     "CA97B43A23FB801676BD207A436C6481F1D2B9078717461A5B9D32E688F87748544523B524B0D57D5EA77A2775D2ECFA032CFBDBF52FB3786160279004E57AE6" +
     "AF874E7303CE53299CCC041C7BC308D82A5698F3A8D0C38271AE35F8E9DBFBB694B5C803D89F7AE435DE236D525F54759B65E372FCD68EF20FA7111F9E4AFF73",
   },
-  "rfc5054-3072-sha256": {
+  "rfc5054-3072": {
     g: 5n,
     n:
     "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437" +
@@ -29,7 +29,7 @@ const groups = {
     "A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864" +
     "D87602733EC86A64521F2B18177B200CBBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A93AD2CAFFFFFFFFFFFFFFFF",
   },
-  "rfc5054-4096-sha256": {
+  "rfc5054-4096": {
     g: 5n,
     n:
     "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437" +
@@ -41,16 +41,53 @@ const groups = {
     "88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6287C59474E6BC05D99B2964FA090C3A2" +
     "233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA993B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
   },
-} as const;
+};
 
-/** The name of a profile. The bank says which one its gateway uses. */
-export type ProfileName = keyof typeof groups;
+/**
+ * A profile: which byte strings each formula joins, as docs/protocol.md writes them. A word is a
+ * member, a member and a form, or `=` and a text.
+ */
+interface Formulas {
+  group: keyof typeof groups;
+  hash: "SHA-256" | "SHA-512";
+  k: string;
+  x: string;
+  /** What the session key K is: the hash of these words, or the words themselves. */
+  keyFunction: "hash" | "none";
+  key: string;
+  m1: string;
+  m2: string;
+}
+
+const rfc5054: Formulas = {
+  group: "rfc5054-2048", hash: "SHA-256", k: "N g", x: "s inner", keyFunction: "hash", key: "S", m1: "X H(I) s A B K", m2: "A M1 K",
+};
+const nimbus: Formulas = {
+  ...rfc5054, x: "s.minimal inner", key: "S.minimal", m1: "A.minimal B.minimal S.minimal", m2: "A.minimal M1.minimal S.minimal",
+};
+
+const profiles = {
+  "rfc5054-2048-sha256": rfc5054,
+  "rfc5054-3072-sha256": { ...rfc5054, group: "rfc5054-3072" },
+  "rfc5054-4096-sha256": { ...rfc5054, group: "rfc5054-4096" },
+  "bouncycastle": { ...rfc5054, m1: "A B S", m2: "A M1.padded S" },
+  "fast-srp-hap": rfc5054,
+  nimbus,
+  "secure-remote-password": { ...rfc5054, k: "N g.minimal" },
+  "tssrp6a": { ...nimbus, hash: "SHA-512", keyFunction: "none" },
+} as const satisfies Record<string, Formulas>;
+
+/**
+ * The name of a profile: one of the gateway's own, or of the preset of a library. The bank says
+ * which one its gateway uses.
+ */
+export type ProfileName = keyof typeof profiles;
 
 /** The profile of a gateway that is not configured otherwise. */
 export const defaultProfile: ProfileName = "rfc5054-2048-sha256";
 
 /** The names of all profiles. */
-export const profileNames = Object.keys(groups) as readonly ProfileName[];
+export const profileNames = Object.keys(profiles) as readonly ProfileName[];
 
 /** An item of activation data. Each is encrypted under keys of its own. */
 export type Item = "licenseActivationMessage" | "activationCode" | "eventReactivationCounter";
@@ -266,9 +303,21 @@ function power(base: bigint, exponent: Uint8Array, modulus: bigint): bigint {
 
 // The exchange.
 
+/** Joins the byte strings of words. The length of N is that of padded members. */
+function join(words: string, members: Record<string, Bytes>, size: number): Bytes {
+  return concat(...words.split(" ").map((word) => {
+    const [name = "", form] = word.split(".");
+    const bytes = members[name];
+    if (bytes === undefined) throw new RangeError(`${name} is not known here`);
+    const first = bytes.findIndex((byte) => byte !== 0);
+    if (form === "minimal") return bytes.subarray(first < 0 ? bytes.length : first);
+    return form === "padded" ? concat(new Uint8Array(Math.max(0, size - bytes.length)), bytes) : bytes;
+  }));
+}
+
 const saltSize = 16;
 const privateSize = 32;
-const evidenceSize = 32;
+const macSize = 32;
 const counterSize = 8;
 
 /** Part of WebCrypto that this module uses. */
@@ -290,6 +339,7 @@ export interface ExchangeOptions {
 
 /** The phone's side of one exchange, without network: begin, prove, confirm, in this order. */
 export class Exchange {
+  readonly #formulas: Formulas;
   readonly #n: bigint;
   readonly #g: bigint;
   readonly #size: number;
@@ -307,8 +357,10 @@ export class Exchange {
   constructor(identifier: string, password: string, options: ExchangeOptions = {}) {
     if (!/^[0-9A-Za-z._-]{4,64}$/.test(identifier)) throw new InputError("the registration identifier is not 4 to 64 letters, digits, dots, hyphens or underscores");
     if (!/^[\x20-\x7e]{4,64}$/.test(password)) throw new InputError("the activation password is not 4 to 64 printable ASCII characters");
-    const group = groups[options.profile ?? defaultProfile];
-    if (group === undefined) throw new InputError("the profile is unknown");
+    const formulas: Formulas | undefined = profiles[options.profile ?? defaultProfile];
+    if (formulas === undefined) throw new InputError("the profile is unknown");
+    this.#formulas = formulas;
+    const group = groups[formulas.group];
     this.#crypto = options.crypto ?? globalThis.crypto;
     if (this.#crypto?.subtle === undefined) throw new InputError("there is no crypto.subtle: a browser has it on https and localhost only");
     this.#n = BigInt(`0x${group.n}`);
@@ -344,27 +396,28 @@ export class Exchange {
     if (B?.length !== this.#size || b === 0n || b >= this.#n) {
       throw new VerificationError("serverEphemeralPublicKey", "the server's public value is out of range");
     }
-    const [n, g, size] = [this.#n, this.#g, this.#size];
-    const N = pad(n, size);
-    const k = toNumber(await this.#hash(N, pad(g, size)));
-    const u = await this.#hash(this.#A, B);
+    const [f, n, g, size] = [this.#formulas, this.#n, this.#g, this.#size];
+    const I = ascii(this.#identifier);
+    const members: Record<string, Bytes> = { N: pad(n, size), g: pad(g, size), s: salt, A: this.#A, B, "H(I)": await this.#hash(I) };
+    const k = toNumber(await this.#digest(f.k, members));
+    const u = await this.#digest("A B", members);
     if (u.every((byte) => byte === 0)) throw new VerificationError("serverEphemeralPublicKey", "the server's public value is unusable");
 
     const typed = ascii(`${this.#identifier}:${password}`);
-    const inner = await this.#hash(typed);
-    const x = await this.#hash(salt, inner);
+    const inner = members.inner = await this.#hash(typed);
+    const x = await this.#digest(f.x, members);
     // S = (B - k*g^x)^(a + u*x); the exponent as big-endian bytes of one size.
     const base = (((b - ((k * power(g, x, n)) % n)) % n) + n) % n;
-    const exponent = pad(toNumber(this.#a) + toNumber(u) * toNumber(x), 2 * privateSize + 1);
-    const S = pad(power(base, exponent, n), size);
-    const key = await this.#hash(S);
+    const exponent = pad(toNumber(this.#a) + toNumber(u) * toNumber(x), 2 * x.length + 1);
+    const S = members.S = pad(power(base, exponent, n), size);
+    const key = members.K = f.keyFunction === "hash" ? await this.#digest(f.key, members) : join(f.key, members, size);
 
-    const start = await this.#hash(N);
+    const start = members.X = await this.#hash(pad(n, size));
     const hashG = await this.#hash(pad(g, 1));
     for (let i = 0; i < start.length; i++) start[i] = (start[i] as number) ^ (hashG[i] as number);
-    const M1 = await this.#hash(start, await this.#hash(ascii(this.#identifier)), salt, this.#A, B, key);
-    this.#expected = await this.#hash(this.#A, M1, key);
-    this.#transcript = u;
+    const M1 = members.M1 = await this.#digest(f.m1, members);
+    this.#expected = await this.#digest(f.m2, members);
+    this.#transcript = await this.#hash(concat(this.#A, B), "SHA-256");
     this.#key = key;
     for (const [name, value] of Object.entries({ salt, B, u, innerHash: inner, x, S, K: key, M1 })) this.#show(name, value);
     for (const secret of [typed, inner, x, exponent, S, this.#a]) secret.fill(0);
@@ -381,7 +434,7 @@ export class Exchange {
     if (key === undefined || expected === undefined || transcript === undefined) throw new InputError("no exchange waits for the server's evidence");
     this.#show("M2", expected);
     const evidence = fromHex(serverEvidenceDigits);
-    if (evidence?.length !== evidenceSize || !equal(evidence, expected)) {
+    if (evidence?.length !== expected.length || !equal(evidence, expected)) {
       key.fill(0);
       throw new VerificationError("serverEvidenceMessage", "the server did not prove that it knows the activation password");
     }
@@ -396,11 +449,16 @@ export class Exchange {
     this.#key = undefined;
   }
 
-  async #hash(...parts: Uint8Array[]): Promise<Bytes> {
-    const input = concat(...parts);
-    const digest = new Uint8Array(await this.#crypto.subtle.digest("SHA-256", input));
+  /** The hash of the joined words. */
+  async #digest(words: string, members: Record<string, Bytes>): Promise<Bytes> {
+    const input = join(words, members, this.#size);
+    const digest = await this.#hash(input);
     input.fill(0);
     return digest;
+  }
+
+  async #hash(input: Bytes, algorithm: string = this.#formulas.hash): Promise<Bytes> {
+    return new Uint8Array(await this.#crypto.subtle.digest(algorithm, input));
   }
 
   #show(name: string, value: Uint8Array): void {
@@ -427,7 +485,7 @@ export class Session {
   async open(item: Item, sealed: SealedItem): Promise<string> {
     const [data, counter, mac] = [sealed.data, sealed.encryptedCounter, sealed.mac].map(fromHex);
     const altered = new VerificationError("activationData", `the ${item} was altered`);
-    if (data === undefined || data.length === 0 || counter?.length !== counterSize || mac?.length !== evidenceSize) throw altered;
+    if (data === undefined || data.length === 0 || counter?.length !== counterSize || mac?.length !== macSize) throw altered;
 
     const macKey = await this.#derive(item, "mac");
     const verifier = await this.#subtle.importKey("raw", macKey, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);

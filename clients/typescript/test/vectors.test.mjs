@@ -32,7 +32,7 @@ async function play(profile, group, v) {
   assert.equal(exchange.publicValue.length, group.N.length);
   try {
     const M1 = await exchange.prove(first.answer.result.salt, first.answer.result.serverEphemeralPublicKey);
-    assert.equal(M1.length, 64);
+    if (v.values) assert.equal(M1.length, v.values.M1.length);
     const want = { ...v.values, ...v.typed };
     for (const name of ["A", "B", "u", "x", "S", "K", "M1"]) assert.equal(seen[name], want[name], name);
     if (!v.typed) assert.equal(seen.innerHash, want.innerHash);

@@ -130,14 +130,20 @@ func (x *exchange) verify(t *testing.T, form func(string) string) (session seal.
 // refused fails the test unless the evidence is refused without a result.
 func (x *exchange) refused(t *testing.T, what, identifier string, evidence []byte) {
 	t.Helper()
-	if session, serverEvidence, ok := x.Profile.Verify(bytes.Clone(x.state), identifier, evidence); ok || session != nil || serverEvidence != "" {
-		t.Errorf("%s: got %v, %q, %t", what, session, serverEvidence, ok)
+	session, serverEvidence, ok := x.Profile.Verify(bytes.Clone(x.state), identifier, evidence)
+	switch {
+	case ok:
+		t.Errorf("%s: evidence is taken", what)
+	case serverEvidence != "":
+		t.Errorf("%s: the server's evidence must not be given before the client's is verified, got %q", what, serverEvidence)
+	case session != nil:
+		t.Errorf("%s: wrong evidence must not give a session", what)
 	}
 }
 
 func testName(s suite) {
 	if n := s.Profile.Name(); n == "" || len(n) > 32 || strings.HasSuffix(n, "\x00") {
-		s.Errorf("the name is %q", n)
+		s.Errorf("the name must have 1 to 32 bytes and not end with a zero byte, it is %q", n)
 	}
 }
 
@@ -286,11 +292,11 @@ func checkRefused(t *testing.T, text string, value []byte, err error) {
 	t.Helper()
 	shown := text[:min(len(text), 600)]
 	if err == nil || value != nil {
-		t.Errorf("%q: %x, %v", shown, value, err)
+		t.Errorf("%q: must be refused, with an error and without a value, got %x, %v", shown, value, err)
 		return
 	}
 	if problem := err.Error(); !strings.HasPrefix(problem, "is ") || len(problem) > 60 || len(text) > 1 && strings.Contains(problem, text) {
-		t.Errorf("%q: %q", shown, problem)
+		t.Errorf("%q: the error must begin with \"is \", be short and not repeat the value, it is %q", shown, problem)
 	}
 }
 
@@ -299,10 +305,10 @@ func testNewAnswers(s suite) {
 		phone := s.NewPhone(s.T, identifier, password)
 		x, y := s.begin(s.T, credential, phone, strings.Clone), s.begin(s.T, credential, s.NewPhone(s.T, identifier, password), strings.Clone)
 		if x.serverPublic == y.serverPublic || bytes.Equal(x.state, y.state) {
-			s.Errorf("%s: two answers are the same", what)
+			s.Errorf("%s: two answers are the same: the server's private value must be random", what)
 		}
 		if x.salt != y.salt {
-			s.Errorf("%s: the salt changes", what)
+			s.Errorf("%s: the salt of an identifier changes, so that it tells when somebody registers", what)
 		}
 	}
 }
@@ -310,8 +316,11 @@ func testNewAnswers(s suite) {
 func testSimulated(s suite) {
 	p := s.Profile
 	known, unknown := p.Credential(secret, identifier, password), p.SimulatedCredential(secret, identifier)
-	if len(known) != len(unknown) || bytes.Equal(known, unknown) {
-		s.Errorf("credentials of %d and %d bytes", len(known), len(unknown))
+	if len(known) != len(unknown) {
+		s.Fatalf("credentials are told apart by their size: %d bytes of a known identifier, %d of an unknown one", len(known), len(unknown))
+	}
+	if bytes.Equal(known, unknown) {
+		s.Error("the credential of a password is the simulated one, which no password may have")
 	}
 	if !bytes.Equal(unknown, p.SimulatedCredential(secret, identifier)) {
 		s.Error("a simulated credential changes")
@@ -327,7 +336,8 @@ func testSimulated(s suite) {
 	x := s.begin(s.T, known, s.NewPhone(s.T, identifier, password), strings.Clone)
 	y := s.begin(s.T, unknown, s.NewPhone(s.T, identifier, password), strings.Clone)
 	if x.salt != y.salt || len(x.serverPublic) != len(y.serverPublic) {
-		s.Errorf("salts %s and %s, public values of %d and %d digits", x.salt, y.salt, len(x.serverPublic), len(y.serverPublic))
+		s.Errorf("known and unknown identifiers are told apart by their answers: salts %s and %s, public values of %d and %d digits",
+			x.salt, y.salt, len(x.serverPublic), len(y.serverPublic))
 	}
 	decoy := make([]byte, p.StateSize())
 	if err := p.SimulatedState(decoy, unknown); err != nil {

@@ -1,5 +1,5 @@
-// Runs the two SRP calls of an activation as a phone would, with the unmodified
-// npm package fast-srp-hap as the SRP implementation and node:crypto for the rest.
+// Runs the two SRP calls of an activation as a phone would, with an unmodified npm
+// package as the SRP implementation and node:crypto for the rest.
 // Nothing here comes from the gateway's own code, so that both sides can only
 // agree by following the same profile.
 //
@@ -8,17 +8,20 @@
 //   GATEWAY_KEY              front-end API key
 //   REGISTRATION_IDENTIFIER  SRP identity
 //   ACTIVATION_PASSWORD      SRP password
-//   SRP_GROUP                2048 (default), 3072 or 4096
+//   SRP_LIBRARY              preset of the library: fast-srp-hap (default),
+//                            secure-remote-password, tssrp6a, or nimbus, which is tssrp6a
+//                            with the hash and the session key of Nimbus SRP
+//   SRP_GROUP                2048 (default), or with fast-srp-hap 3072 or 4096
 //   SRP_SHORT                1: send numbers as BigInt writes them, and draw until both
 //                            begin with zeros, which are then missing
 //
 // Prints one line of JSON. Exits with 0 only if the server proved itself and every
 // item was authentic; otherwise with 1 (2 for wrong usage) and the reason on stderr.
 
-import { createDecipheriv, createDiffieHellman, createHash, createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
+import { createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:https";
-import srp from "fast-srp-hap";
+import { asNumber, groupOf, libraries, powersOfG } from "./libraries.mjs";
 
 const groups = ["2048", "3072", "4096"];
 const maxAnswer = 1 << 20;
@@ -40,9 +43,12 @@ function settings(env) {
   if (!base.pathname.endsWith("/")) base.pathname += "/";
   const group = env.SRP_GROUP || "2048";
   if (!groups.includes(group)) throw new Error(`SRP_GROUP must be one of ${groups.join(", ")}`);
+  const library = libraries[env.SRP_LIBRARY || "fast-srp-hap"];
+  if (!library) throw new Error(`SRP_LIBRARY must be one of ${Object.keys(libraries).join(", ")}`);
   return {
     base,
     group,
+    library,
     agent: new Agent({ ca: readFileSync(need("GATEWAY_CA")), keepAlive: true }),
     apiKey: need("GATEWAY_KEY"),
     registration: need("REGISTRATION_IDENTIFIER"),
@@ -104,12 +110,12 @@ function post(s, url, body) {
   });
 }
 
-// unhex reads an upper-case hex member of exactly that many bytes, or of any
-// number of bytes but none.
-function unhex(stage, object, member, bytes) {
+// unhex reads a hex member of exactly that many bytes, or of any number of bytes
+// but none. The digits must be in the case that is right.
+function unhex(stage, object, member, bytes, right = /^([0-9A-F]{2})+$/) {
   const digits = object?.[member];
-  if (typeof digits !== "string" || !/^([0-9A-F]{2})+$/.test(digits)) {
-    throw new Failure(stage, `${member} is not upper-case hex`);
+  if (typeof digits !== "string" || !right.test(digits)) {
+    throw new Failure(stage, `${member} is not hex of the right case`);
   }
   if (bytes !== undefined && digits.length !== 2 * bytes) {
     throw new Failure(stage, `${member} has ${digits.length} digits, not ${2 * bytes}`);
@@ -117,22 +123,12 @@ function unhex(stage, object, member, bytes) {
   return Buffer.from(digits, "hex");
 }
 
-const hex = (bytes) => bytes.toString("hex").toUpperCase();
-
-// number writes bytes as JavaScript writes the number that they are.
-const number = (bytes) => BigInt(`0x${hex(bytes)}`).toString(16);
-
-// privateValue returns a, on request such that g^a begins with a zero byte. OpenSSL
-// does the search: it is a good deal faster than the package.
-async function privateValue(params, short) {
-  if (!short) return srp.SRP.genKey(32);
-  const dh = createDiffieHellman(params.N.toBuffer(true), params.g.toBuffer(true));
+// shortPrivate returns an a such that g^a begins with a zero byte.
+function shortPrivate(group) {
+  const power = powersOfG(group);
   for (;;) {
-    const a = await srp.SRP.genKey(32);
-    dh.setPrivateKey(a);
-    // Without leading zeros in some versions of OpenSSL, with them in others.
-    const A = dh.generateKeys();
-    if (A.length < params.N_length_bits / 8 || A[0] === 0) return a;
+    const a = randomBytes(32);
+    if (power(a)[0] === 0) return a;
   }
 }
 
@@ -148,43 +144,32 @@ function open(stage, key, transcript, item, data, counter, mac) {
 }
 
 async function activate(s) {
-  const params = srp.SRP.params[s.group];
-  const size = params.N_length_bits / 8;
-  const identity = Buffer.from(s.registration, "ascii");
-  const password = Buffer.from(s.password, "ascii");
-
-  // The package wants the salt before it gives A, the protocol the other way
-  // round. A depends on a alone, so a first client without salt supplies it.
-  const a = await privateValue(params, s.short);
-  const A = new srp.SrpClient(params, Buffer.alloc(0), identity, password, a).computeA();
-  if (A.length !== size) throw new Error("the package no longer pads A");
+  const { size } = groupOf(s.group);
+  const { digits } = s.library;
+  const text = s.short ? asNumber : s.library.text;
+  const exchange = await s.library.start({
+    identifier: s.registration, password: s.password, group: s.group, a: s.short ? shortPrivate(s.group) : undefined,
+  });
+  const { A } = exchange;
 
   const first = "DSAPPSRPGenerateEphemeralKey";
-  let B, client, M1;
+  let B, M1;
   do {
-    const challenge = await call(s, first, {
-      registrationIdentifier: s.registration,
-      clientEphemeralPublicKey: s.short ? number(A) : hex(A),
-    });
-    B = unhex(first, challenge, "serverEphemeralPublicKey", size);
-    const salt = unhex(first, challenge, "salt", 16);
-    client = new srp.SrpClient(params, salt, identity, password, a, true);
+    const challenge = await call(s, first, { registrationIdentifier: s.registration, clientEphemeralPublicKey: text(A) });
+    B = unhex(first, challenge, "serverEphemeralPublicKey", size, digits);
+    const salt = unhex(first, challenge, "salt", 16, digits);
     try {
-      client.setB(B);
+      M1 = await exchange.prove(salt, B);
     } catch (e) {
       throw new Failure(first, e.message);
     }
-    M1 = client.computeM1();
   } while (s.short && M1[0] >= 0x10);
 
   const second = "DSAPPSRPGenerateActivationData";
-  const proof = await call(s, second, {
-    registrationIdentifier: s.registration,
-    clientEvidenceMessage: s.short ? number(M1) : hex(M1),
-  });
-  const evidence = unhex(second, proof, "serverEvidenceMessage", 32);
+  const proof = await call(s, second, { registrationIdentifier: s.registration, clientEvidenceMessage: text(M1) });
+  const evidence = unhex(second, proof, "serverEvidenceMessage", M1.length, digits);
   try {
-    client.checkM2(evidence);
+    await exchange.confirm(evidence);
   } catch (e) {
     throw new Failure(second, e.message);
   }
@@ -193,7 +178,7 @@ async function activate(s) {
   const item = (name, object, member) =>
     open(
       second,
-      client.computeK(),
+      exchange.key(),
       transcript,
       name,
       unhex(second, object, member),

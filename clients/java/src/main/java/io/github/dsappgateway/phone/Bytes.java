@@ -52,8 +52,12 @@ final class Bytes {
   }
 
   static byte[] sha256(byte[]... parts) {
+    return hash("SHA-256", parts);
+  }
+
+  static byte[] hash(String algorithm, byte[]... parts) {
     try {
-      MessageDigest digest = MessageDigest.getInstance("SHA-256");
+      MessageDigest digest = MessageDigest.getInstance(algorithm);
       for (byte[] part : parts) {
         digest.update(part);
       }
@@ -61,6 +65,15 @@ final class Bytes {
     } catch (GeneralSecurityException e) {
       throw new IllegalStateException(e);
     }
+  }
+
+  /** Big-endian bytes without leading zeros. */
+  static byte[] minimal(byte[] b) {
+    int first = 0;
+    while (first < b.length && b[first] == 0) {
+      first++;
+    }
+    return java.util.Arrays.copyOfRange(b, first, b.length);
   }
 
   /** The bytes of ASCII text, which the callers have checked. */

@@ -3,6 +3,8 @@ package io.github.dsappgateway.phone;
 import java.math.BigInteger;
 import java.security.MessageDigest;
 import java.security.SecureRandom;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * The phone's side of one exchange, without network: {@link #publicValue}, {@link #prove}, {@link #confirm}, in this order.
@@ -99,28 +101,41 @@ public final class Exchange implements AutoCloseable {
     }
     BigInteger b = Bytes.toNumber(publicB);
     byte[] bytesOfN = Bytes.pad(n, profile.size);
-    BigInteger k = Bytes.toNumber(Bytes.sha256(bytesOfN, Bytes.pad(profile.g, profile.size)));
-    byte[] u = Bytes.sha256(publicA, publicB);
+    Profile.Formulas formulas = profile.formulas;
+    Map<String, byte[]> members = new HashMap<>();
+    members.put("N", bytesOfN);
+    members.put("g", Bytes.pad(profile.g, profile.size));
+    members.put("s", salt);
+    members.put("A", publicA);
+    members.put("B", publicB);
+    members.put("H(I)", Bytes.hash(formulas.hash, identifier));
+    BigInteger k = Bytes.toNumber(hash(formulas.k, members));
+    byte[] u = hash("A B", members);
     if (Bytes.toNumber(u).signum() == 0) {
       throw unusable();
     }
 
-    byte[] inner = Bytes.sha256(identifier, new byte[] {':'}, password);
-    byte[] x = Bytes.sha256(salt, inner);
+    byte[] inner = Bytes.hash(formulas.hash, identifier, new byte[] {':'}, password);
+    members.put("inner", inner);
+    byte[] x = hash(formulas.x, members);
     // S = (B - k*g^x)^(a + u*x); mod is never negative.
     BigInteger base = b.subtract(k.multiply(profile.g.modPow(Bytes.toNumber(x), n))).mod(n);
     BigInteger exponent = Bytes.toNumber(a).add(Bytes.toNumber(u).multiply(Bytes.toNumber(x)));
     byte[] s = Bytes.pad(base.modPow(exponent, n), profile.size);
-    key = Bytes.sha256(s);
+    members.put("S", s);
+    key = formulas.keyIsHash ? hash(formulas.key, members) : word(formulas.key, members);
+    members.put("K", key);
 
-    byte[] start = Bytes.sha256(bytesOfN);
-    byte[] hashOfG = Bytes.sha256(profile.g.toByteArray());
+    byte[] start = Bytes.hash(formulas.hash, bytesOfN);
+    byte[] hashOfG = Bytes.hash(formulas.hash, profile.g.toByteArray());
     for (int i = 0; i < start.length; i++) {
       start[i] ^= hashOfG[i];
     }
-    byte[] m1 = Bytes.sha256(start, Bytes.sha256(identifier), salt, publicA, publicB, key);
-    expected = Bytes.sha256(publicA, m1, key);
-    transcript = u;
+    members.put("X", start);
+    byte[] m1 = hash(formulas.m1, members);
+    members.put("M1", m1);
+    expected = hash(formulas.m2, members);
+    transcript = Bytes.sha256(publicA, publicB);
     inspector.value("innerHash", inner);
     inspector.value("x", x);
     inspector.value("u", u);
@@ -130,6 +145,26 @@ public final class Exchange implements AutoCloseable {
     inspector.value("M2", expected);
     Bytes.clear(password, inner, x, s, a);
     return Bytes.toHex(m1);
+  }
+
+  /** The hash of the joined words. */
+  private byte[] hash(String words, Map<String, byte[]> members) {
+    String[] each = words.split(" ");
+    byte[][] parts = new byte[each.length][];
+    for (int i = 0; i < each.length; i++) {
+      parts[i] = word(each[i], members);
+    }
+    return Bytes.hash(profile.formulas.hash, parts);
+  }
+
+  /** The bytes of a member, in a form if the word has one. */
+  private byte[] word(String word, Map<String, byte[]> members) {
+    int dot = word.indexOf('.');
+    byte[] bytes = members.get(dot < 0 ? word : word.substring(0, dot));
+    if (word.endsWith(".minimal")) {
+      return Bytes.minimal(bytes);
+    }
+    return word.endsWith(".padded") ? Bytes.pad(Bytes.toNumber(bytes), profile.size) : bytes;
   }
 
   private static DsappException.Verification unusable() {

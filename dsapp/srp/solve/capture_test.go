@@ -53,8 +53,15 @@ func TestRefusedCaptures(t *testing.T) {
 			t.Errorf("%s: %v, want %s", test.replacement, err, test.want)
 		}
 	}
+	encode := func(members map[string]json.RawMessage) []byte {
+		encoded, err := json.Marshal(members)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encoded
+	}
 	for _, without := range []string{"S", "K", "M1"} {
-		var members map[string]any
+		var members map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(example), &members); err != nil {
 			t.Fatal(err)
 		}
@@ -63,13 +70,11 @@ func TestRefusedCaptures(t *testing.T) {
 				delete(members, name)
 			}
 		}
-		encoded, _ := json.Marshal(members)
-		if _, err := ParseCapture(encoded); err != nil {
+		if _, err := ParseCapture(encode(members)); err != nil {
 			t.Errorf("with %s alone: %v", without, err)
 		}
 		delete(members, without)
-		encoded, _ = json.Marshal(members)
-		if _, err := ParseCapture(encoded); err == nil || !strings.Contains(err.Error(), "must have M1, K or S") {
+		if _, err := ParseCapture(encode(members)); err == nil || !strings.Contains(err.Error(), "must have M1, K or S") {
 			t.Errorf("with none: %v", err)
 		}
 	}
@@ -89,7 +94,7 @@ func TestCaptureIsNotPrinted(t *testing.T) {
 		t.Error("the case of B is lost")
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-		if got := fmt.Sprintf(verb, c) + fmt.Sprintf(verb, c.Items[0]) + fmt.Sprintf(verb, []Item(c.Items)); strings.Contains(got, "Tb048aX1") || strings.Contains(got, "e3wfISG9") || strings.Contains(got, "activationCode") {
+		if got := fmt.Sprintf(verb, c) + fmt.Sprintf(verb, c.Items[0]) + fmt.Sprintf(verb, c.Items); strings.Contains(got, "Tb048aX1") || strings.Contains(got, "e3wfISG9") || strings.Contains(got, "activationCode") {
 			t.Errorf("%s prints %s", verb, got)
 		}
 	}

@@ -36,14 +36,14 @@ func (c Compared) GoString() string { return c.Name }
 func Compare(c Capture, v variant.Variant) ([]Compared, error) {
 	known, ok := variant.FindGroup(v.Group)
 	if !ok {
-		return nil, errors.New("the group of the profile is not known")
+		return nil, errors.New("its group is not known")
 	}
 	g := newGroup(known)
 	if public := number(c.ServerPublic); public.Sign() == 0 || public.Cmp(g.n) >= 0 {
-		return nil, errors.New("B is not between 0 and the prime of the profile's group")
+		return nil, errors.New("the recorded B is not between 0 and the prime of the group")
 	}
 	if number(c.ClientPublic).Cmp(g.n) >= 0 {
-		return nil, errors.New("A is not below the prime of the profile's group")
+		return nil, errors.New("the recorded A is not below the prime of the group")
 	}
 	e := newExchange(&c, g, v)
 	m := e.members
@@ -58,12 +58,12 @@ func Compare(c Capture, v variant.Variant) ([]Compared, error) {
 	for n, i := range c.Items {
 		encryption, authentication := e.itemKeys(v, i.Name, m[variant.K])
 		if encryption == nil {
-			return nil, errors.New("K is too short for the key derivation of the profile")
+			return nil, errors.New("the session key is too short for the key derivation")
 		}
 		name := fmt.Sprintf("items[%d].", n)
 		plaintext := decrypt(v.CounterLayout, encryption, i)
 		if plaintext == nil {
-			return nil, fmt.Errorf("%scounter has another size than those of the profile", name)
+			return nil, fmt.Errorf("the counter of items[%d] has another size than those of the profile", n)
 		}
 		list = append(list,
 			compared(name+"mac", authenticate(parse(v.MACInput), authentication, i), i.MAC),
@@ -88,18 +88,9 @@ func (exchange) number(name string, value *big.Int, recorded []byte) Compared {
 	return Compared{name, value.Bytes(), recorded != nil, recorded != nil && number(recorded).Cmp(value) == 0}
 }
 
-// serverEvidence is M2, the server's evidence as a member of values.
-const serverEvidence variant.Member = "M2"
-
 // newExchange computes the exchange of a capture from a, B, the salt and the texts.
 func newExchange(c *Capture, g group, v variant.Variant) exchange {
-	h := hashFunctions[0]
-	for _, known := range hashFunctions {
-		if known.name == v.Hash {
-			h = known
-		}
-	}
-	e := exchange{values: newValues(c, g, h)}
+	e := exchange{values: newValues(c, g, hashNamed(v.Hash))}
 	m, a := e.members, number(c.Private)
 	m[variant.A] = g.pad(g.exp(g.g, a))
 	e.k = number(e.hashed(parse(v.Multiplier)))
@@ -108,9 +99,7 @@ func newExchange(c *Capture, g group, v variant.Variant) exchange {
 	base := e.base(e.k, g.exp(g.g, e.x))
 	exponent := new(big.Int).Mul(e.u, e.x)
 	m[variant.S] = g.pad(g.exp(base, exponent.Add(exponent, a)))
-	m[variant.K] = e.key(v.KeyFunction, e.part(parse(v.KeyInput)[0]))
-	m[variant.M1] = e.hashed(parse(v.ClientEvidence))
-	m[serverEvidence] = e.hashed(parse(v.ServerEvidence))
+	e.finish(v)
 	return e
 }
 

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"math/big"
+	"slices"
 	"strings"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
@@ -39,6 +40,11 @@ func hashesOf(size int) (found []hashFunction) {
 		}
 	}
 	return found
+}
+
+// hashNamed returns the hash with a name, which package variant has checked.
+func hashNamed(name string) hashFunction {
+	return hashFunctions[slices.IndexFunc(hashFunctions, func(h hashFunction) bool { return h.name == name })]
 }
 
 // group is a group with numbers.
@@ -196,6 +202,16 @@ func (v *values) key(function string, input []byte) []byte {
 	default:
 		return v.digest(input)
 	}
+}
+
+// serverEvidence is M2, the server's evidence, as a member of values.
+const serverEvidence variant.Member = "M2"
+
+// finish computes K, M1 and M2 from S.
+func (v *values) finish(with variant.Variant) {
+	v.members[variant.K] = v.key(with.KeyFunction, v.part(parse(with.KeyInput)[0]))
+	v.members[variant.M1] = v.hashed(parse(with.ClientEvidence))
+	v.members[serverEvidence] = v.hashed(parse(with.ServerEvidence))
 }
 
 // itemKeySize is the size in bytes of the keys of an item.

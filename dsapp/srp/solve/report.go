@@ -14,16 +14,16 @@ import (
 
 // Report is what Solve found.
 type Report struct {
-	Stages []Stage
+	Stages []Stage `json:"stages"`
 	// Profile is the variant to configure: a preset and the options in which it differs. It
 	// is nil if the stage of S is not explained. Open options have the value of the preset.
-	Profile *variant.Variant
+	Profile *variant.Variant `json:"profile,omitempty"`
 	// Open are the options that no recorded value decides, or that are not explained.
-	Open []string
+	Open []string `json:"open,omitempty"`
 	// Differences are the options with other choices that explain the captures as well.
-	Differences []Difference
+	Differences []Difference `json:"differences,omitempty"`
 	// Refused says why no gateway may use the profile. Empty if one may.
-	Refused string
+	Refused string `json:"refused,omitempty"`
 }
 
 // Complete reports whether the captures decide every option.
@@ -31,20 +31,21 @@ func (r *Report) Complete() bool { return r.Profile != nil && len(r.Open) == 0 }
 
 // Difference is an option for which the captures leave a choice.
 type Difference struct {
-	Option string
+	Option string `json:"option"`
 	// Chosen is the choice in the profile, Others are those that explain the captures as well.
 	// Choices whose words are those of several others are left out.
-	Chosen []string
-	Others []Other
+	Chosen []string `json:"chosen"`
+	Others []Other  `json:"others"`
 }
 
 // Other is a choice that the captures do not exclude.
 type Other struct {
-	Choice []string
+	Choice []string `json:"choice"`
 	// When says in which exchanges the choice gives another value, and Record how to record
 	// one. Probability is that of one more capture doing so, if nothing is forced.
-	When, Record string
-	Probability  float64
+	When        string  `json:"when"`
+	Record      string  `json:"record"`
+	Probability float64 `json:"probability"`
 }
 
 // join leaves the variants that explain the captures of s and also capture n, which other explains.
@@ -343,7 +344,7 @@ func (s *solution) other(d variant.Dimension, chosen, choice []string) Other {
 	return o
 }
 
-// kindOf groups forms: bytes, digits with and without zeros, and letters.
+// textual reports whether a form is a text of digits.
 func textual(f variant.Form) bool {
 	return slices.Contains([]variant.Form{variant.Hex, variant.UpperHex, variant.Digits, variant.UpperDigits}, f)
 }
@@ -388,7 +389,7 @@ func (s *solution) small(m variant.Member, bits uint) float64 {
 	if !slices.Contains([]variant.Member{variant.A, variant.B, variant.S}, m) {
 		return math.Pow(2, -float64(bits))
 	}
-	below := new(big.Int).Lsh(big.NewInt(1), uint(s.group.Bits)-bits) //nolint:gosec // a size of a group
+	below := new(big.Int).Lsh(big.NewInt(1), uint(s.group.Bits)-bits)
 	p, _ := new(big.Rat).SetFrac(below, s.group.n).Float64()
 	return p
 }

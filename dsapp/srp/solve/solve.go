@@ -89,13 +89,13 @@ const (
 
 // Stage is a step of the search.
 type Stage struct {
-	Name    string
-	Options []string // that it settles
-	Outcome Outcome
+	Name    string   `json:"name"`
+	Options []string `json:"options"` // that it settles
+	Outcome Outcome  `json:"outcome"`
 	// Tried is the number of different values that were compared with the recorded one.
-	Tried int
+	Tried int `json:"tried"`
 	// Advice says what the outcome means and what to do. Empty if there is nothing to say.
-	Advice string
+	Advice string `json:"advice,omitempty"`
 }
 
 // solution is what explains one capture, or several.
@@ -367,15 +367,14 @@ type secretTest struct {
 	capture *Capture
 	values  *values
 	inputs  [][]variant.Part // the choices of key_input
-	// skeletons are the choices of M1 without those that differ in bytes neither of K nor of S.
+	// skeletons are the templates of M1 that give different bytes.
 	skeletons []skeleton
 }
 
 // skeleton is a template with the bytes of all members but K and S.
 type skeleton struct {
-	pieces  []piece
-	options []variant.Variant
-	hasKey  bool
+	pieces []piece
+	hasKey bool
 }
 
 // piece is either bytes or a part with K or S.
@@ -392,28 +391,25 @@ func newSecretTest(c *Capture, v *values) secretTest {
 	if c.ClientEvidence == nil {
 		return t
 	}
-	at := map[string]int{}
+	seen := map[string]bool{}
 	for _, m1 := range choices("m1") {
 		var s skeleton
-		id := ""
+		var id []byte
 		for _, p := range parse(m1.ClientEvidence) {
 			if p.Member == variant.K || p.Member == variant.S {
 				s.pieces = append(s.pieces, piece{part: p})
 				s.hasKey = s.hasKey || p.Member == variant.K
-				id += fmt.Sprintf("|%s.%s|", p.Member, p.Form)
+				id = fmt.Appendf(id, "|%s.%s|", p.Member, p.Form)
 				continue
 			}
 			b := v.part(p)
 			s.pieces = append(s.pieces, piece{bytes: b})
-			id += hex.EncodeToString(b)
+			id = hex.AppendEncode(id, b)
 		}
-		i, ok := at[id]
-		if !ok {
-			i = len(t.skeletons)
-			at[id] = i
+		if !seen[string(id)] {
+			seen[string(id)] = true
 			t.skeletons = append(t.skeletons, s)
 		}
-		t.skeletons[i].options = append(t.skeletons[i].options, m1)
 	}
 	return t
 }

@@ -357,26 +357,27 @@ func (s *solution) event(m variant.Member, a, b variant.Form) Other {
 		}
 	}
 	var e Other
+	signed := a == variant.Signed || b == variant.Signed
 	switch {
 	case textual(a) || textual(b):
 		e.When, e.Probability = fmt.Sprintf("%s begins with the digit 0", m), s.small(m, 4)
-	case a == variant.Signed || b == variant.Signed:
-		e.When, e.Probability = fmt.Sprintf("the top bit of %s is set, or it begins with a zero byte", m), 0.5
+	case signed:
+		e.When, e.Probability = fmt.Sprintf("the top bit of %s is set", m), 1-s.small(m, 1)
 	default:
 		e.When, e.Probability = fmt.Sprintf("%s begins with a zero byte", m), s.small(m, 8)
 	}
-	switch m {
-	case variant.Salt, variant.B:
-		name := string(m)
-		if m == variant.Salt {
-			name = "salt"
-		}
-		e.Record = "`profile record --zero " + name + "` forces it"
-	case variant.S:
-		e.Record = "`profile record --zero S --profile FILE` forces it with this profile"
-	case variant.A:
+	switch {
+	case signed:
+		e.Record = "record more exchanges"
+	case m == variant.Salt:
+		e.Record = "`profile record --zero salt` forces it; salts of a gateway never begin so"
+	case m == variant.B:
+		e.Record = "`profile record --zero B` forces it"
+	case m == variant.S:
+		e.Record = "`profile record --zero S --profile FILE` forces it, with this profile"
+	case m == variant.A:
 		e.Record = "only the phone can force it, with a fixed a in a debug build; otherwise record more exchanges"
-	case variant.IdentityHash:
+	case m == variant.IdentityHash:
 		e.Record = "record an exchange with the identifier " + s.zeroIdentity()
 	default:
 		e.Record = "record more exchanges"

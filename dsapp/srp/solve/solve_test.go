@@ -5,11 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/variant"
 )
 
@@ -386,5 +392,172 @@ func TestCompare(t *testing.T) {
 	c.ServerPublic = nil
 	if _, err := Compare(c, completed(t, variant.Variant{})); err == nil {
 		t.Error("B = 0 is no error")
+	}
+}
+
+// Exchanges of an unmodified library, which cmd/caddy/testdata/srp-client recorded, are explained by
+// the presets for it.
+func TestCapturesOfLibrary(t *testing.T) {
+	t.Parallel()
+	for file, v := range map[string]variant.Variant{
+		"fast-srp-hap-2048.json":       {Preset: "fast-srp-hap"},
+		"fast-srp-hap-3072.json":       {Preset: "fast-srp-hap", Group: "rfc5054-3072"},
+		"fast-srp-hap-4096.json":       {Preset: "fast-srp-hap", Group: "rfc5054-4096", Hash: "sha256"},
+		"fast-srp-hap-plain-2048.json": {Preset: "fast-srp-hap", ClientEvidence: variant.Template{"A", "B", "S"}},
+	} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			content, err := os.ReadFile(filepath.Join("testdata", file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := ParseCapture(content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := solve(t, c)
+			wantExact(t, r, completed(t, v))
+			if err := Try(c, *r.Profile); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Each preset is found as itself: the profile has no option but the preset where no other preset
+// computes the same.
+func TestPresetsAreFound(t *testing.T) {
+	t.Parallel()
+	for preset := range variant.Presets {
+		v := variant.Variant{Preset: preset}
+		c := record(t, 8, v)
+		r := solveFrom(t, completed(t, v), c, false)
+		want := preset
+		switch preset {
+		case "fast-srp-hap":
+			want = variant.DefaultPreset
+		case "secure-remote-password":
+			c.LowerCase = true
+			r = solveFrom(t, completed(t, v), c, false)
+		}
+		if r.Profile == nil || !reflect.DeepEqual(*r.Profile, variant.Variant{Preset: want}) {
+			t.Errorf("%s: found %+v", preset, r.Profile)
+		}
+	}
+}
+
+// A server without a profile records exchanges whose formulas it does not know; with one it carries
+// them out to the end. What is to begin with a zero byte does.
+func TestServerRecords(t *testing.T) {
+	t.Parallel()
+	complete := completed(t, variant.Variant{})
+	p, err := srp.New("phone", complete)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]ServerOptions{
+		"unknown": {Group: "rfc5054-2048", Zero: []string{"salt", "B"}},
+		"B":       {Profile: &complete, Zero: []string{"B"}},
+		"S":       {Profile: &complete, Zero: []string{"salt", "S"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o.Identity, o.Password, o.Message = "e3wfISG9", "Tb048aX1", "0123456789ABCDEF"
+			s, err := NewServer(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			phone, err := p.NewClient(o.Identity, o.Password)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := phone.Private()
+			public, salt, err := s.Begin(phone.Public())
+			if err != nil {
+				t.Fatal(err)
+			}
+			evidence, err := phone.Prove(salt, public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, answer, err := s.Prove(evidence)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Private = a
+			if (answer != nil) != (o.Profile != nil) {
+				t.Fatalf("answer %v", answer)
+			}
+			if answer != nil {
+				key, err := phone.Confirm(answer.ServerEvidence)
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := answer.Item
+				opened, err := p.NewSession(key, salt, phone.Public(), public).Open(seal.Item(i.Name), seal.Ciphertext{Data: i.Data, Counter: i.Counter, MAC: i.MAC})
+				if err != nil || string(opened) != o.Message {
+					t.Errorf("opened %v", err)
+				}
+			}
+			r := solveFrom(t, complete, c, false)
+			wantExactBut(t, r, complete, []string{"m2", "key_derivation", "hkdf_salt", "hkdf_info", "counter", "mac"})
+			list, err := Compare(c, complete)
+			if err != nil {
+				t.Fatal(err)
+			}
+			zeros := map[string]bool{"salt": salt[0] == 0, "B": public[0] == 0, "S": len(list[4].Value) < p.Size()}
+			for _, z := range o.Zero {
+				if !zeros[z] {
+					t.Errorf("%s does not begin with a zero byte", z)
+				}
+			}
+			if _, _, err := s.Prove(evidence); !errors.Is(err, ErrNotOpen) {
+				t.Errorf("a second proof: %v", err)
+			}
+			if _, _, err := s.Begin([]byte{1}); !errors.Is(err, ErrPublic) {
+				t.Errorf("A = 1: %v", err)
+			}
+			if _, _, err := s.Begin(phone.Public()); err != nil {
+				t.Fatal(err)
+			}
+			if _, answer, err := s.Prove(make([]byte, 32)); err != nil || answer != nil {
+				t.Errorf("wrong evidence is answered: %v", err)
+			}
+		})
+	}
+	for _, o := range []ServerOptions{
+		{Group: "rfc5054-1024"}, {Group: "rfc5054-2048", Zero: []string{"A"}}, {Group: "rfc5054-2048", Zero: []string{"S"}}, {Profile: &complete, Zero: []string{"B", "S"}},
+	} {
+		if _, err := NewServer(o); err == nil {
+			t.Errorf("%+v is accepted", o)
+		}
+	}
+}
+
+// A file is written for its owner only, is never replaced, and is not read if others can use it.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "capture.json")
+	c := record(t, 9, variant.Variant{})
+	if err := WriteFile(name, c); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ReadFile(name)
+	if err != nil || !reflect.DeepEqual(clone(t, c), again) {
+		t.Errorf("read: %v", err)
+	}
+	if err := WriteFile(name, c); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("replaced: %v", err)
+	}
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o620} {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadFile(name); err == nil || !strings.Contains(err.Error(), "can be used by others") {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+	if _, err := ReadFile(filepath.Dir(name)); err == nil {
+		t.Error("a directory is read")
 	}
 }

@@ -83,9 +83,6 @@ another address than a loopback one it needs a certificate.`,
 	f.StringVar(&o.output, "output", ".", "directory for the captures")
 	f.StringVar(&o.private, "private", "", "secret value a of a debug phone whose a is fixed, in hexadecimal digits")
 	f.IntVar(&o.count, "count", 1, "number of exchanges to record")
-	for _, required := range []string{"registration-identifier", "activation-password"} {
-		_ = c.MarkFlagRequired(required)
-	}
 	c.MarkFlagsRequiredTogether("certificate", "certificate-key")
 	return caddymodule.WithExitCodes(c, 0, 0)
 }

@@ -91,6 +91,12 @@ var blocks = []documented{
 	{document: "docs/protocol.md", heading: "Trying it with the sandbox", language: "sh", because: person},
 	{document: "docs/protocol.md", heading: "The sandbox's simulated device", because: formula},
 
+	{document: "docs/profiles.md", heading: "The capture", language: "json", because: "shortened; TestProfileSolve and TestCapturesOfLibrary read whole ones"},
+	{document: "docs/profiles.md", heading: "The capture", language: "sh", because: person},
+	{document: "docs/profiles.md", heading: "Finding the profile", language: "sh", because: "a file of the reader; TestProfileSolve runs the command"},
+	{document: "docs/profiles.md", heading: "Settling the rest", language: "sh", because: "needs a phone; TestProfileRecord runs the command"},
+	{document: "docs/profiles.md", heading: "Comparing", language: "sh", because: "a file of the reader; TestProfileCheck runs the command"},
+
 	{document: "docs/sandbox.md", heading: "Start in five minutes", language: "sh", because: person},
 	{document: "docs/sandbox.md", heading: "Failures", language: "sh", because: person},
 	{document: "docs/sandbox.md", heading: "Users", language: "sh", because: person},

@@ -220,7 +220,7 @@ func compared(tried int) string {
 	if tried == 0 {
 		return ""
 	}
-	return fmt.Sprintf("(of %d)", tried)
+	return fmt.Sprintf("(%d values compared)", tried)
 }
 
 func chance(p float64) string {

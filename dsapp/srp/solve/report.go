@@ -59,7 +59,10 @@ func (s *solution) join(other *solution, n int) {
 	back := intersect(s.back, other.back)
 	var apart []string
 	if len(front) == 0 {
-		apart = append(apart, StageGroup, StageSecret)
+		apart = append(apart, StageSecret)
+	}
+	if s.group.Name != other.group.Name {
+		apart = append(apart, StageGroup)
 	}
 	if len(back) == 0 {
 		for _, o := range stageOptions[2:] {
@@ -112,7 +115,7 @@ func intersect(a, b []variant.Variant) (all []variant.Variant) {
 	return all
 }
 
-// project returns variants with some options only.
+// project returns the different variants with some options only.
 func project(all []variant.Variant, options []string) (projected []variant.Variant) {
 	for _, v := range all {
 		var p variant.Variant
@@ -122,7 +125,7 @@ func project(all []variant.Variant, options []string) (projected []variant.Varia
 		}
 		projected = append(projected, p)
 	}
-	return intersect(projected, projected[:min(1, len(projected))])
+	return intersect(projected, []variant.Variant{{}})
 }
 
 // report makes the report from what is left.

@@ -147,7 +147,7 @@ func (o *recordOptions) run(ctx context.Context, out io.Writer) error {
 	if o.certificate != "" {
 		scheme = "https"
 	}
-	fmt.Fprintf(out, "Listening on %s://%s for the activation of %s.\n", scheme, listener.Addr(), o.server.Identity)
+	fmt.Fprintf(out, "Listening on %s://%s for the activation of the test user.\n", scheme, listener.Addr())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {

@@ -266,6 +266,7 @@ func TestProfileRecord(t *testing.T) {
 	assert.Equal(t, 0, ended(), out)
 	assert.Contains(t, out.String(), "Add the member a from the log of the phone")
 	assert.NotContains(t, out.String(), "Tb048aX1")
+	assert.NotContains(t, out.String(), "e3wfISG9")
 
 	file := filepath.Join(dir, "capture-1.json")
 	content, err := os.ReadFile(file)

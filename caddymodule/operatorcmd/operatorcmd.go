@@ -25,6 +25,7 @@ func init() {
 	caddymodule.AddSubcommand(newCheckConfigCommand)
 	caddymodule.AddSubcommand(newStoreCommand)
 	caddymodule.AddSubcommand(newOpenAPICommand)
+	caddymodule.AddSubcommand(newProfileCommand)
 }
 
 func newRegistrationsCommand() *cobra.Command {

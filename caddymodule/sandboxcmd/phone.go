@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/solve"
 )
 
 const (
@@ -114,6 +115,7 @@ type activateOptions struct {
 	image      string
 	standard   bool
 	bind       bool
+	capture    string
 }
 
 func newActivateCommand() *cobra.Command {
@@ -132,7 +134,10 @@ registers the sandbox's user. With --activation-password alone, it then uses tha
 password instead of the right one, so that you can see the gateway refuse it.
 
 With --standard, the licence is a standard licence, which supports one-time
-passwords only.`,
+passwords only.
+
+With --capture, the phone writes the exchange with all its secret values to a new file
+that only you can read: an example for 'dsapp profile solve'.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.present(c, func(t *trace) error { return o.run(c.Context(), t) })
 		},
@@ -143,6 +148,7 @@ passwords only.`,
 	f.StringVar(&o.identifier, "registration-identifier", "", "identifier of the registration")
 	f.StringVar(&o.password, "activation-password", "", "activation password")
 	f.StringVar(&o.image, "image", "", "hexadecimal content of the activation image")
+	f.StringVar(&o.capture, "capture", "", "new file for the recorded exchange")
 	f.BoolVar(&o.standard, "standard", false, "activate a standard licence")
 	f.BoolVar(&o.bind, "bind", false, "confirm the activation of a standard licence with a derivation code instead of a one-time password")
 	c.MarkFlagsMutuallyExclusive("image", "registration-identifier")
@@ -165,6 +171,10 @@ func (o *activateOptions) run(ctx context.Context, t *trace) error {
 		return err
 	}
 	defer phone.Client.CloseIdleConnections()
+	var captureErr error
+	if o.capture != "" {
+		phone.Capture = func(c solve.Capture) { captureErr = solve.WriteFile(o.capture, c) }
+	}
 
 	r := registration{identifier: o.identifier, password: o.password, userID: userID, domain: domain}
 	source := "given"
@@ -196,6 +206,9 @@ func (o *activateOptions) run(ctx context.Context, t *trace) error {
 	if err != nil {
 		return err
 	}
+	if captureErr != nil {
+		captureErr = fmt.Errorf("--capture: %w", captureErr)
+	}
 	a := activated.Authenticator
 	a.UserID, a.Domain = cmp.Or(a.UserID, r.userID), cmp.Or(a.Domain, r.domain) // The answers of version 1 do not contain them.
 	if err := writePrivate(o.deviceFile(), a); err != nil {
@@ -209,7 +222,7 @@ func (o *activateOptions) run(ctx context.Context, t *trace) error {
 		}
 	}
 	fmt.Fprintf(out, "Activated: %s\nThe phone keeps its keys in %s.\n", activated.InstanceSerial, o.deviceFile())
-	return nil
+	return captureErr
 }
 
 func (o *activateOptions) activate(ctx context.Context, phone *sandbox.Phone, r registration) (sandbox.Activation, error) {

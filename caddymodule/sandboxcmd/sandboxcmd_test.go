@@ -26,6 +26,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/caddymodule"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/solve"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/freeport"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/output"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
@@ -130,6 +131,28 @@ func TestSandboxAndPhone(t *testing.T) {
 		told := regexp.MustCompile(`The bank's site shows its user the identifier \S+ and the activation password (\S+)\.\n`).FindStringSubmatch(out)
 		if told == nil || strings.Count(out, told[1]) != 1 {
 			t.Errorf("phone %v: the password is not printed once, but %v:\n%s", flags, told, out)
+		}
+	}
+
+	// A recorded exchange explains itself, and its file is never replaced.
+	capture := filepath.Join(dir, "capture.json")
+	for _, license := range [][]string{nil, {"--standard"}} {
+		if out, err := phone(t, address, dir, append(license, "--capture", capture)...); err != nil || !strings.Contains(out, "Activated: ") {
+			t.Errorf("phone with a capture: %v\n%s", err, out)
+		}
+		recorded, err := solve.ReadFile(capture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := solve.Solve(t.Context(), []solve.Capture{recorded}, solve.Options{})
+		if err != nil || !r.Complete() || r.Profile.Preset != "rfc5054" {
+			t.Errorf("the capture of %v gives %+v, %v", license, r, err)
+		}
+		if _, err := phone(t, address, dir, "--capture", capture); err == nil || !strings.Contains(err.Error(), "--capture: ") {
+			t.Errorf("a capture was replaced: %v", err)
+		}
+		if err := os.Remove(capture); err != nil {
+			t.Fatal(err)
 		}
 	}
 

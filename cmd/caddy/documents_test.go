@@ -53,6 +53,7 @@ var (
 	starts   = &reader{name: "starts"}
 	tries    = &reader{name: "tries the sandbox"}
 	writes   = &reader{name: "writes a phone"}
+	solves   = &reader{name: "brings a profile"}
 	operates = &reader{
 		name:   "operates a gateway",
 		before: "echo DSAPP_OAS_URL=https://localhost:18888/ > /etc/dsapp/environment; ln -s /etc/dsapp/Caddyfile Caddyfile",
@@ -219,6 +220,12 @@ var blocks = []documented{
 	},
 	{document: "docs/protocol.md", heading: "Trying it with the sandbox", language: "sh", has: "request-signature", reader: writes, then: "caddy dsapp phone sign", prints: `\nApproved for `},
 	{document: "docs/protocol.md", heading: "The sandbox's simulated device", because: formula},
+
+	{document: "docs/profiles.md", heading: "The capture", language: "json", because: "shortened; TestProfileSolve and TestCapturesOfLibrary read whole ones"},
+	{document: "docs/profiles.md", heading: "The capture", language: "sh", reader: solves, prints: `"module": "srp6a"`},
+	{document: "docs/profiles.md", heading: "Finding the profile", language: "sh", because: "a file of the reader; TestProfileSolve runs the command"},
+	{document: "docs/profiles.md", heading: "Settling the rest", language: "sh", because: "needs a phone; TestProfileRecord runs the command"},
+	{document: "docs/profiles.md", heading: "Comparing", language: "sh", because: "a file of the reader; TestProfileCheck runs the command"},
 
 	{document: "docs/sandbox.md", heading: "Start in five minutes", language: "sh", has: "dsapp sandbox --ready-file", reader: tries},
 	{document: "docs/sandbox.md", heading: "Start in five minutes", language: "sh", has: "ca=", reader: tries, prints: `"STAT_SUCCESS"`},

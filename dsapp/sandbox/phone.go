@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/solve"
 )
 
 // ErrUnverified means that an answer failed a check of the phone: wrong server evidence,
@@ -116,6 +118,9 @@ type Phone struct {
 	Hold bool
 	// Trace, if not nil, is called after every call, also a failed one.
 	Trace func(Step)
+	// Capture, if not nil, is called with everything that an exchange of an activation had,
+	// also the secret values, once the phone has opened the activation data.
+	Capture func(solve.Capture)
 }
 
 // Activation is the result of an activation.
@@ -269,6 +274,10 @@ func (p *Phone) exchange(
 		return fmt.Errorf("preparing the exchange: %w", err)
 	}
 
+	capture := solve.Capture{
+		Group: profile.Variant().Group, Identity: identifier.Value, Password: activationPassword,
+		Private: client.Private(), ClientPublic: client.Public(),
+	}
 	var evidence, serverPublic []byte
 	err = p.do(ctx, p.APIKey, call{
 		path: v.provisioning + "DSAPPSRPGenerateEphemeralKey",
@@ -285,6 +294,7 @@ func (p *Phone) exchange(
 			if evidence, err = client.Prove(salt, serverPublic); err != nil {
 				return nil, unverified(err)
 			}
+			capture.Salt, capture.ServerPublic, capture.ClientEvidence = salt, serverPublic, evidence
 			return []string{"the server's ephemeral public key is in range"}, nil
 		},
 	})
@@ -307,6 +317,10 @@ func (p *Phone) exchange(
 			}
 			defer clear(key)
 			verified, err := open(a, srp.NewSession(key, client.Public(), serverPublic))
+			if p.Capture != nil && err == nil {
+				capture.Key, capture.ServerEvidence, capture.Items = bytes.Clone(key), serverEvidence, *a.items
+				p.Capture(capture)
+			}
 			return append([]string{"the server evidence shows that the server knows the activation password's verifier"}, verified...), err
 		},
 	})

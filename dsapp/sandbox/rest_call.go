@@ -15,6 +15,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/srp/solve"
 )
 
 const (
@@ -101,7 +102,7 @@ func (p *Phone) perform(ctx context.Context, key string, c call, step *Step) err
 	if c.check == nil {
 		return nil
 	}
-	a.opened = make(map[string]string)
+	a.opened, a.items = make(map[string]string), new([]solve.Item)
 	step.Verified, err = c.check(a)
 	step.Full.Opened = a.opened
 	return err
@@ -116,6 +117,7 @@ type answer struct {
 	data        map[string]json.RawMessage
 	shown       []Member
 	opened      map[string]string // what unseal decrypted
+	items       *[]solve.Item     // the same, as it was sent and decrypted
 }
 
 // readAnswer decodes an answer. If the HTTP status is not 200, the answer may have any form
@@ -198,7 +200,7 @@ func (a answer) object(name string) (answer, error) {
 	if !ok {
 		return answer{}, a.invalidMember(name, "is missing")
 	}
-	o := answer{service: a.service, path: a.path + name + ".", opened: a.opened}
+	o := answer{service: a.service, path: a.path + name + ".", opened: a.opened, items: a.items}
 	if json.Unmarshal(raw, &o.data) != nil || o.data == nil {
 		return answer{}, a.invalidMember(name, "is not an object")
 	}
@@ -256,6 +258,9 @@ func (a answer) unseal(t *srp.Session, item seal.Item, dataName string) ([]byte,
 		return nil, unverified(fmt.Errorf("activation data: %w", err))
 	}
 	a.opened[string(item)] = string(content)
+	*a.items = append(*a.items, solve.Item{
+		Name: string(item), Data: sealed.Data, Counter: sealed.Counter, MAC: sealed.MAC, Plaintext: string(content),
+	})
 	return content, nil
 }
 

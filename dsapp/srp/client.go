@@ -72,6 +72,9 @@ func checkText(s string, missing, length, notASCII error) error {
 // Public returns A as Size bytes.
 func (c *Client) Public() []byte { return append([]byte(nil), c.public...) }
 
+// Private returns a, for exchanges of test users that are recorded. After Prove it is 0.
+func (c *Client) Private() []byte { return slices.Clone(c.private[:]) }
+
 // Prove takes the server's answer, a salt of SaltSize bytes and B of Size bytes, and returns
 // the evidence M1. It refuses B = 0, B >= N, and a B that makes u = 0
 // (RFC 5054, section 2.5.3). The error is one of the ErrSalt and ErrServerPublic errors.

@@ -41,9 +41,10 @@ func (w *discardedAnswer) SetReadDeadline(time.Time) error { return nil }
 
 // What this module and the library allocate for a one-time password that is forwarded has a
 // limit. What net/http allocates to send the command and Caddy to make the ID of the request
-// is measured by itself and not counted. What they call in the standard library is.
+// is measured by itself and not counted. What they call in the standard library is. The race
+// detector adds a few, because pools forget at random then.
 func TestAllocations(t *testing.T) { //nolint:paralleltest // AllocsPerRun does not allow it
-	const most, runs = 50, 100
+	const most, runs = 55, 100
 	attribute := func(id, value string) string {
 		return `<attributes><attributeID>` + id + `</attributeID><value>` + value + `</value></attributes>`
 	}

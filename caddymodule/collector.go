@@ -11,8 +11,8 @@ import (
 const (
 	defaultGCPercent = 100
 	// gcPercent has the garbage collector run when the heap is five times what is in use. A
-	// gateway keeps little: collecting at twice that takes a tenth of its processor time and
-	// saves some 20 MiB.
+	// gateway keeps little: collecting at twice that takes a twentieth of its processor time
+	// and saves some 20 MiB.
 	gcPercent = 400
 )
 

@@ -140,12 +140,12 @@ func TestClaimRemoval(t *testing.T) {
 	claims(t, s, n+1, n+1)
 	now.Advance(time.Minute)
 	create(t, s, record("later", 1))
-	for range 32 {
+	for range 128 {
 		if _, _, err := s.Settle(t.Context(), "nobody", activation.Settlement{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left := count(t, s, "pending"); left > n || left < n-300 {
+	if left := count(t, s, "pending"); left < 1 || left > n {
 		t.Fatalf("%d claims listed of %d after some writes", left, n+1)
 	}
 	if err := s.Sweep(); err != nil {

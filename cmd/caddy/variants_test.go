@@ -161,7 +161,9 @@ func (s *profileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf(`{"errorDescription":%q}`, err), http.StatusBadRequest)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(map[string]map[string]string{"result": result})
+	if err := json.NewEncoder(w).Encode(map[string]map[string]string{"result": result}); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (s *profileServer) answer(r *http.Request) (map[string]string, error) {

@@ -241,7 +241,9 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	profile, err := srp.LookupProfile(srp.DefaultProfile)
 	must(t, err)
 	registrations, err := activation.New(activation.Config{
-		Open:     func(ctx context.Context) (activation.Store, *seal.Keyring, error) { return repeat.Activation(ctx, store), ring, nil },
+		Open: func(ctx context.Context) (activation.Store, *seal.Keyring, error) {
+			return repeat.Activation(ctx, store), ring, nil
+		},
 		Profiles: []activation.Profile{profile},
 	})
 	must(t, err)

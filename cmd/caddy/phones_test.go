@@ -161,7 +161,7 @@ func startCutting(t *testing.T, g *testbed.Gateway) *testbed.Gateway {
 	}))
 	certificate, err := tls.LoadX509KeyPair(g.Certificates.Certificate, g.Certificates.Key)
 	require.NoError(t, err)
-	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}} //nolint:gosec // the default versions
+	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	proxy.StartTLS()
 	t.Cleanup(proxy.Close)
 	seen := *g

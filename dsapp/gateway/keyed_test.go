@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
@@ -229,4 +231,37 @@ func TestKeyWithoutTheStore(t *testing.T) {
 		wantError(t, err, &Failure{Kind: Unavailable, RetryAfter: retryUnavailable})
 	}
 	r.wantTrace(t)
+}
+
+// The longest answers that are kept with a registration are as short as TestMaxRecord in package
+// activation takes them to be. That of an offline registration, which keeps nothing else but its
+// subject, may be longer.
+func TestLongestAnswer(t *testing.T) {
+	t.Parallel()
+	r, store, _ := newKeyed(t, func(c *Config) { c.GatewayID = strings.Repeat("\U0001F511", maxGatewayID) })
+	r.activation.registered.Identifier = form.Identifier(strings.Repeat("i", form.Identifier("").Rule().Max))
+	r.activation.registered.Password = strings.Repeat("p", 64) // as long as activation draws it at most
+	r.servers.mdlRegistered.ActivationMessage = strings.Repeat("A0", form.ActivationMessage("").Rule().Max/2)
+	longest := strings.Repeat("x", form.MaxStoredText)
+	size := func() (n int) {
+		store.Do(func(m *storetest.Model) {
+			for _, e := range m.Records {
+				n = len(e.Answer)
+			}
+			clear(m.Records)
+		})
+		return n
+	}
+	if _, err := r.RegisterActivation(t.Context(), theNaming, RegisterActivationRequest{UserID: form.RegisteredUser(longest), Domain: form.RegisteredDomain(longest), StaticPassword: theStaticPassword}); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n == 0 || n > 4096 {
+		t.Errorf("the answer of an exchange has %d bytes", n)
+	}
+	if _, err := r.RegisterOffline(t.Context(), Caller{IdempotencyKey: theNaming.IdempotencyKey}, RegisterOfflineRequest{UserID: form.RegisteredUser(longest), StaticPassword: theStaticPassword}); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n == 0 || n > activation.MaxRecord/2 {
+		t.Errorf("the answer of an offline registration has %d bytes", n)
+	}
 }

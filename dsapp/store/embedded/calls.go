@@ -26,10 +26,12 @@ const (
 	// follow.
 	recordHeader = 8
 	recordSize   = recordHeader + len(repeat.Digest{}) + 8 + len(repeat.Token{})
-	// minSegment is the size from which on a segment is full if the other one is free, and
-	// maxSegment the size that it never exceeds.
+	// minSegment is the size from which on a segment can be full, and maxSegment the size that it
+	// never exceeds. A fifth of that is for what moves from the other segment.
 	minSegment = 1 << 20
-	maxSegment = 64 << 20
+	maxSegment = 128 << 20
+	// turnInterval is the time between two attempts to fill the other segment.
+	turnInterval = time.Second
 	// lockInterval is the time between two attempts to lock a segment.
 	lockInterval = 50 * time.Millisecond
 )
@@ -48,9 +50,9 @@ var (
 // has where it is. What a call has written survives the end of the process, but not always a power
 // failure: a machine needs longer to start again than most of the entries live.
 //
-// One segment gets all new records. When it is full and everything in the other one has ended, that
-// one is emptied and gets the new records. Until then the segment grows, up to maxSegment. Then no
-// call can be marked, and the calls are carried out as if there were no repeats.
+// One segment gets all new records. When it is full and most of the other one has ended, what has not
+// moves to it, and the other one is emptied and gets the new records. Until then the segment grows, up
+// to maxSegment. Then no call can be marked, and the calls are carried out as if there were no repeats.
 type calls struct {
 	now func() time.Time
 	// min and max are minSegment and maxSegment.
@@ -60,6 +62,8 @@ type calls struct {
 	segments [2]segment
 	// active is the index of the segment that gets new records.
 	active int
+	// tried is when the other one was last to become it.
+	tried  time.Time
 	closed bool
 	buffer []byte // for records
 }
@@ -125,8 +129,12 @@ func (s *segment) lock() error {
 
 // read reads the records of a segment and cuts off what is none.
 func (s *segment) read() error {
-	content, err := io.ReadAll(io.LimitReader(s.file, maxSegment))
+	info, err := s.file.Stat()
 	if err != nil {
+		return err
+	}
+	content := make([]byte, min(info.Size(), maxSegment))
+	if _, err := io.ReadFull(s.file, content); err != nil {
 		return err
 	}
 	if err := s.load(content); err != nil {
@@ -301,17 +309,54 @@ func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time) e
 	if c.closed {
 		return errClosed
 	}
-	size := int64(recordSize + len(outcome))
-	s, other := &c.segments[c.active], &c.segments[1-c.active]
-	if s.size >= c.min && other.ends <= now.UnixNano() {
-		if err := other.empty(s.number + 1); err != nil {
+	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
+		c.tried = now
+		if err := c.turn(now); err != nil {
 			return err
 		}
-		c.active, s = 1-c.active, other
 	}
-	if s.size+size > c.max {
+	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max/5*4 {
 		return errCallsFull
 	}
+	return c.append(d, p, outcome)
+}
+
+// turn empties the other segment, which gets the records from then on. What has not ended there moves
+// first, unless it is much.
+func (c *calls) turn(now time.Time) error {
+	s, other := &c.segments[c.active], &c.segments[1-c.active]
+	var live []repeat.Digest
+	var size int64
+	if now.UnixNano() < other.ends {
+		for d, p := range other.places {
+			if _, newer := s.places[d]; !newer && now.UnixNano() < p.ends {
+				live, size = append(live, d), size+int64(recordSize+p.size)
+			}
+		}
+	}
+	if size > s.size/4 {
+		return nil
+	}
+	for _, d := range live {
+		p := other.places[d]
+		outcome := make([]byte, p.size)
+		if _, err := other.file.ReadAt(outcome, p.at); err != nil {
+			return err
+		}
+		if err := c.append(d, p, outcome); err != nil {
+			return err
+		}
+	}
+	if err := other.empty(s.number + 1); err != nil {
+		return err
+	}
+	c.active = 1 - c.active
+	return nil
+}
+
+// append appends a record to the active segment.
+func (c *calls) append(d repeat.Digest, p place, outcome []byte) error {
+	s := &c.segments[c.active]
 	b := binary.BigEndian.AppendUint32(append(c.buffer[:0], 0, 0, 0, 0), uint32(len(outcome)))
 	b = append(b, d[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.ends))

@@ -142,7 +142,8 @@ func TestDamagedCalls(t *testing.T) {
 }
 
 // The segments never exceed their limit, and nothing is lost before it ends: while they are full,
-// no call can be marked. What has ended makes room. After each of these, the process may end.
+// no call can be marked. What has ended makes room, also if something lives longer than the rest.
+// After each of these, the process may end.
 func TestSegmentsAlternate(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
@@ -160,6 +161,11 @@ func TestSegmentsAlternate(t *testing.T) {
 	}
 	var live []end
 	var refused, alternated int
+	long := markOf(500)
+	long.Lifetime = time.Hour
+	if err := c.keep(long, outcome); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 500 {
 		// Full at first, then slowly enough.
 		now = now.Add(map[bool]time.Duration{true: time.Second, false: 4 * time.Second}[i < 200])
@@ -191,6 +197,7 @@ func TestSegmentsAlternate(t *testing.T) {
 			path = c.segments[0].file.Name()
 			path = path[:len(path)-len(".calls0")]
 		}
+		c.has(t, long, outcome)
 		for _, l := range live {
 			c.has(t, l.m, outcome)
 		}

@@ -119,19 +119,19 @@ func BenchmarkForwarded(b *testing.B) {
 	}
 }
 
-// variant is one of several ways to do the same, in a gateway of its own.
-type variant struct {
+// contestant is one of several ways to do the same, in a gateway of its own.
+type contestant struct {
 	name    string
 	gateway *testbed.Gateway
 	do      func()
 }
 
-// inTurns does a round of each variant in turns, and reports the processor time that each
+// inTurns does a round of each contestant in turns, and reports the processor time that each
 // takes, and the median of its ratios to the first one in the same turn.
-func inTurns(b *testing.B, round int, variants ...variant) {
-	times := make([][]float64, len(variants))
+func inTurns(b *testing.B, round int, contestants ...contestant) {
+	times := make([][]float64, len(contestants))
 	turn := func() {
-		for i, v := range variants {
+		for i, v := range contestants {
 			before := testbed.ProcessorTime(b, v.gateway.Pid())
 			for range round {
 				v.do()
@@ -145,13 +145,13 @@ func inTurns(b *testing.B, round int, variants ...variant) {
 		turn()
 	}
 	b.ReportMetric(0, "ns/op")
-	for i, v := range variants {
+	for i, v := range contestants {
 		ratios := make([]float64, len(times[i]))
 		for turn := range ratios {
 			ratios[turn] = times[i][turn] / times[0][turn]
 		}
 		b.ReportMetric(figures.Quantile(slices.Clone(times[i]), 0.5), "cpu-µs/"+v.name)
-		b.ReportMetric(figures.Quantile(ratios, 0.5), v.name+"/"+variants[0].name)
+		b.ReportMetric(figures.Quantile(ratios, 0.5), v.name+"/"+contestants[0].name)
 	}
 }
 
@@ -159,9 +159,9 @@ func inTurns(b *testing.B, round int, variants ...variant) {
 // the garbage collector with that when it runs as often as the gateway sets.
 func BenchmarkCollector(b *testing.B) {
 	certs := testbed.Certificates(b)
-	with := func(name string, env ...string) variant {
+	with := func(name string, env ...string) contestant {
 		g := quietGateway(b, certs, testbed.StartServer(b, certs).URL, env...)
-		return variant{name, g, func() {
+		return contestant{name, g, func() {
 			status, answer := g.Call(b, testbed.LoginPath, testbed.FrontEndKey, testbed.LoginBody)
 			require.Equal(b, http.StatusOK, status, answer)
 		}}
@@ -172,7 +172,7 @@ func BenchmarkCollector(b *testing.B) {
 // BenchmarkHandshake compares the processor time of new connections by the key of the
 // certificate, and of full handshakes with those that resume a session.
 func BenchmarkHandshake(b *testing.B) {
-	var variants []variant
+	var contestants []contestant
 	for _, kind := range []string{"ECDSA", "RSA"} {
 		certs := testbed.Certificates(b)
 		if kind == "RSA" {
@@ -201,10 +201,10 @@ func BenchmarkHandshake(b *testing.B) {
 				require.NoError(b, c.Close())
 			}
 			connect(true)
-			variants = append(variants, variant{name, g, func() { connect(false) }})
+			contestants = append(contestants, contestant{name, g, func() { connect(false) }})
 		}
 	}
-	inTurns(b, 200, variants...)
+	inTurns(b, 200, contestants...)
 }
 
 // rsaCertificate makes a certificate with an RSA key of 2048 bits.

@@ -26,12 +26,12 @@ const (
 	// follow.
 	recordHeader = 8
 	recordSize   = recordHeader + len(repeat.Digest{}) + 8 + len(repeat.Token{})
-	// minSegment is the size from which on a segment is full, and maxSegment the size that it
-	// never exceeds.
+	// minSegment is the size from which on a segment can be full, and maxSegment the size that it
+	// never exceeds. A fifth of that is for what moves from the other segment.
 	minSegment = 1 << 20
-	maxSegment = 64 << 20
-	// lookInterval is the time between two attempts to change the active segment.
-	lookInterval = time.Second
+	maxSegment = 128 << 20
+	// turnInterval is the time between two attempts to fill the other segment.
+	turnInterval = time.Second
 	// lockInterval is the time between two attempts to lock a segment.
 	lockInterval = 50 * time.Millisecond
 )
@@ -50,10 +50,9 @@ var (
 // has where it is. What a call has written survives the end of the process, but not always a power
 // failure: a machine needs longer to start again than most of the entries live.
 //
-// One segment gets all new records. When it is full and little in the other one has not ended, that
-// is written again, and the other one is emptied and gets the new records. Until then the segment
-// grows, up to maxSegment. Then no call can be marked, and the calls are carried out as if there were
-// no repeats.
+// One segment gets all new records. When it is full and most of the other one has ended, what has not
+// moves to it, and the other one is emptied and gets the new records. Until then the segment grows, up
+// to maxSegment. Then no call can be marked, and the calls are carried out as if there were no repeats.
 type calls struct {
 	now func() time.Time
 	// min and max are minSegment and maxSegment.
@@ -63,8 +62,8 @@ type calls struct {
 	segments [2]segment
 	// active is the index of the segment that gets new records.
 	active int
-	// look is when to look again whether the active segment can be changed.
-	look   time.Time
+	// tried is when the other one was last to become it.
+	tried  time.Time
 	closed bool
 	buffer []byte // for records
 }
@@ -130,8 +129,12 @@ func (s *segment) lock() error {
 
 // read reads the records of a segment and cuts off what is none.
 func (s *segment) read() error {
-	content, err := io.ReadAll(io.LimitReader(s.file, maxSegment))
+	info, err := s.file.Stat()
 	if err != nil {
+		return err
+	}
+	content := make([]byte, min(info.Size(), maxSegment))
+	if _, err := io.ReadFull(s.file, content); err != nil {
 		return err
 	}
 	if err := s.load(content); err != nil {
@@ -306,42 +309,41 @@ func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time) e
 	if c.closed {
 		return errClosed
 	}
-	if err := c.alternate(now); err != nil {
-		return err
+	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
+		c.tried = now
+		if err := c.turn(now); err != nil {
+			return err
+		}
 	}
-	// The rest is for what is written again.
-	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max*3/4 {
+	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max/5*4 {
 		return errCallsFull
 	}
 	return c.append(d, p, outcome)
 }
 
-// alternate makes the other segment the active one if this one is full, and what the other one has
-// that has not ended is at most half as much. That is written again. The caller holds mu.
-func (c *calls) alternate(now time.Time) error {
+// turn empties the other segment, which gets the records from then on. What has not ended there moves
+// first, unless it is much.
+func (c *calls) turn(now time.Time) error {
 	s, other := &c.segments[c.active], &c.segments[1-c.active]
-	if s.size < c.min || now.Before(c.look) {
-		return nil
-	}
 	var live []repeat.Digest
 	var size int64
-	if other.ends > now.UnixNano() {
+	if now.UnixNano() < other.ends {
 		for d, p := range other.places {
-			if _, later := s.places[d]; !later && p.ends > now.UnixNano() {
+			if _, newer := s.places[d]; !newer && now.UnixNano() < p.ends {
 				live, size = append(live, d), size+int64(recordSize+p.size)
 			}
 		}
-		if size > s.size/2 || s.size+size > c.max {
-			c.look = now.Add(lookInterval)
-			return nil
-		}
+	}
+	if size > s.size/4 {
+		return nil
 	}
 	for _, d := range live {
-		e, _, err := c.entry(d, now)
-		if err == nil {
-			err = c.append(d, other.places[d], e.Outcome)
+		p := other.places[d]
+		outcome := make([]byte, p.size)
+		if _, err := other.file.ReadAt(outcome, p.at); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := c.append(d, p, outcome); err != nil {
 			return err
 		}
 	}
@@ -352,7 +354,7 @@ func (c *calls) alternate(now time.Time) error {
 	return nil
 }
 
-// append writes a record to the active segment. The caller holds mu.
+// append appends a record to the active segment.
 func (c *calls) append(d repeat.Digest, p place, outcome []byte) error {
 	s := &c.segments[c.active]
 	b := binary.BigEndian.AppendUint32(append(c.buffer[:0], 0, 0, 0, 0), uint32(len(outcome)))

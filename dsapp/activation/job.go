@@ -71,6 +71,7 @@ func (j *beginJob) answer() error {
 	defer clear(credential)
 	plaintext, handshake := withName(p, 1+p.StateSize())
 	defer clear(plaintext)
+	handshake[0] = stateSimulated
 	switch {
 	case !own:
 		// Only a registration can be of another profile, the decoy is not. Choices that are

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"filippo.io/bigmod"
+
+	"github.com/dsapp-gateway/dsapp-gateway/internal/digits"
 )
 
 var exchanges = flag.String("exchanges", "", "write one exchange of each group to this `folder`, for other programs to repeat")
@@ -195,6 +197,43 @@ func BenchmarkServerStep2(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkCalls measures the whole first and second call of the default group and of those that
+// only the portable kernel serves.
+func BenchmarkCalls(b *testing.B) {
+	for _, group := range []string{"rfc5054-2048", "rfc5054-6144", "rfc5054-8192"} {
+		p := named(group, group)
+		client, err := p.NewClient("e3wfISG9", "Tb048aX1")
+		if err != nil {
+			b.Fatal(err)
+		}
+		credential := p.Credential(bytesFor("secret", 0), "e3wfISG9", "Tb048aX1")
+		state := make([]byte, p.StateSize())
+		begin := func(b *testing.B) (serverPublic, salt string) {
+			if serverPublic, salt, err = p.Begin(state, credential, client.Public()); err != nil {
+				b.Fatal(err)
+			}
+			return serverPublic, salt
+		}
+		b.Run(group+"/first", func(b *testing.B) {
+			for b.Loop() {
+				begin(b)
+			}
+		})
+		b.Run(group+"/second", func(b *testing.B) {
+			serverPublic, salt := begin(b)
+			m1, err := client.Prove(digits.Decode(b, salt), digits.Decode(b, serverPublic))
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, _, ok := p.Verify(bytes.Clone(state), "e3wfISG9", m1); !ok {
+					b.Fatal("evidence is refused")
+				}
+			}
+		})
+	}
 }
 
 // benchKernels measures one operation of every kernel.

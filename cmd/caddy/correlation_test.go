@@ -289,7 +289,7 @@ func TestTracing(t *testing.T) {
 		testbed.EphemeralKeyPath:   {"exchange ephemeral_key", "store load", "store put_handshake"},
 		testbed.ActivationDataPath: {"exchange activation_data", "store settle", "store take"},
 		testbed.AddDevicePath:      {"attempt PROVISIONCMD_MDL_ADD_DEVICE", "store keep", "store mark_device"},
-		testbed.ActivatePath:       {"attempt PROVISIONCMD_MDL_ACTIVATE", "store keep", "store mark_confirmation", "store remove"},
+		testbed.ActivatePath:       {"attempt PROVISIONCMD_MDL_ACTIVATE", "store keep_remove", "store mark_confirmation"},
 		testbed.LoginPath:          {"attempt authUser"},
 	} {
 		poll.Until(t, "the spans of "+path, func() bool { return len(c.requests(path)) > 0 && len(c.requests(path)[0].children) >= len(want) })
@@ -304,7 +304,7 @@ func TestTracing(t *testing.T) {
 			assert.GreaterOrEqual(t, child.GetEndTimeUnixNano(), child.GetStartTimeUnixNano(), name)
 			assert.LessOrEqual(t, child.GetEndTimeUnixNano(), r.span.GetEndTimeUnixNano(), name)
 			for attribute, value := range attributes(child) {
-				assert.Contains(t, []string{"dsapp.instance", "dsapp.outcome", "dsapp.queued"}, attribute, name)
+				assert.Contains(t, []string{"dsapp.instance", "dsapp.outcome", "dsapp.profile", "dsapp.queued"}, attribute, name)
 				for _, secret := range []string{testbed.UserID, registered.Identifier, registered.Password, activated.Authenticator.SerialNumber, "mobile-app"} {
 					assert.NotContains(t, value, secret, name)
 				}

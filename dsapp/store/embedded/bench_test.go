@@ -87,13 +87,6 @@ func (c *crowd) register(name string) error {
 	return err
 }
 
-func (c *crowd) claim(name string) error {
-	_, err := c.Claim(context.Background(), ownership.Signature, ownership.Claim{
-		Key: name, Token: ownership.Token([]byte(name)), Owner: make([]byte, ownerSize),
-	}, "VDS"+name, time.Hour)
-	return err
-}
-
 // sign makes the calls of a request that a phone retrieves and answers.
 func (c *crowd) sign() error {
 	ctx, name := context.Background(), c.name()

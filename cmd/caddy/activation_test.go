@@ -167,8 +167,8 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 
 // Unmodified SRP libraries, of which none knows the gateway, complete the exchange of every profile
 // and of the preset that has their name, and decrypt the activation data of both types of licences.
-// For preset nimbus that is tssrp6a, a port of Nimbus SRP; TestJavaLibrariesActivate has a library
-// in Java.
+// From what they record, caddy dsapp profile solve finds the profile. For preset nimbus the library is
+// tssrp6a, a port of Nimbus SRP; TestJavaLibrariesActivate has a library in Java.
 func TestThirdPartyClientActivates(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -193,10 +193,14 @@ func TestThirdPartyClientActivates(t *testing.T) {
 				dsapp["activation"] = testbed.Object{"profile": c.profile}
 			})
 			// Of several exchanges some have values with a leading zero byte.
+			capture := filepath.Join(t.TempDir(), "capture.json")
 			for i, license := range []string{"mdl", "standard", "mdl"} {
 				registered := g.RegisterFor(t, testbed.Object{"licenseType": license})
 				env := libraryEnvironment(t, g, registered)
 				env = append(env, "SRP_LIBRARY="+c.library, "SRP_GROUP="+c.group)
+				if i == 0 {
+					env = append(env, "SRP_CAPTURE="+capture)
+				}
 				if i == 2 && c.library == "fast-srp-hap" && c.group == "2048" {
 					// The client's own values begin with zero bytes, which it does not send.
 					env = append(env, "SRP_SHORT=1")
@@ -217,9 +221,17 @@ func TestThirdPartyClientActivates(t *testing.T) {
 					assert.NotEmpty(t, result.ActivationCode)
 				}
 			}
+			out, code := operate(t, "profile", "solve", capture)
+			require.Equal(t, 0, code, out)
 			if !builtIn {
+				want := fmt.Sprintf(`"preset": %q`, c.library)
+				if c.library == "fast-srp-hap" {
+					want = `"rfc5054-2048-sha256"` // is the same
+				}
+				assert.Contains(t, out, want)
 				return
 			}
+			assert.Contains(t, out, fmt.Sprintf("%q", name))
 			phone := g.Phone()
 			var err error
 			phone.Profile, err = srp.LookupProfile(name)
@@ -266,8 +278,14 @@ func TestJavaLibrariesActivate(t *testing.T) {
 			g, _ := testbed.Start(t, func(dsapp testbed.Object) {
 				dsapp["activation"] = testbed.Object{"profile": testbed.Object{"module": "srp6a", "preset": c.preset}}
 			})
-			out = runLibrary(t, sources, libraryEnvironment(t, g, g.Register(t)), "java", "-cp", path, "Peer", c.class, "activate")
+			capture := filepath.Join(t.TempDir(), "capture.json")
+			require.NoError(t, os.WriteFile(capture, nil, 0o600))
+			env := append(libraryEnvironment(t, g, g.Register(t)), "SRP_CAPTURE="+capture)
+			out = runLibrary(t, sources, env, "java", "-cp", path, "Peer", c.class, "activate")
 			assert.Regexp(t, `^([0-9A-F]{2})+\n$`, out)
+			out, code := operate(t, "profile", "solve", capture)
+			require.Equal(t, 0, code, out)
+			assert.Contains(t, out, fmt.Sprintf(`"preset": %q`, c.preset))
 		})
 	}
 }

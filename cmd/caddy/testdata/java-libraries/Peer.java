@@ -86,12 +86,21 @@ public final class Peer {
 
   static String activate(Library library) throws Exception {
     String identifier = System.getenv("REGISTRATION_IDENTIFIER");
-    BigInteger a = library.begin(identifier, System.getenv("ACTIVATION_PASSWORD"), new BigInteger(256, new SecureRandom()));
+    String password = System.getenv("ACTIVATION_PASSWORD");
+    BigInteger secret = new BigInteger(256, new SecureRandom());
+    BigInteger a = library.begin(identifier, password, secret);
     String first = call("DSAPPSRPGenerateEphemeralKey", identifier, "clientEphemeralPublicKey", a);
     BigInteger b = number(first, "serverEphemeralPublicKey");
     BigInteger m1 = library.prove(unhex(first, "salt"), b);
     String second = call("DSAPPSRPGenerateActivationData", identifier, "clientEvidenceMessage", m1);
     library.confirm(number(second, "serverEvidenceMessage"));
+    // The file is there, and only its owner can read it.
+    Files.writeString(Paths.get(System.getenv("SRP_CAPTURE")), String.format(
+        "{\"identity\":\"%s\",\"password\":\"%s\",\"salt\":\"%s\",\"a\":\"%x\",\"A\":\"%x\",\"B\":\"%s\",\"K\":\"%s\",\"M1\":\"%064x\",\"M2\":\"%s\","
+            + "\"items\":[{\"item\":\"licenseActivationMessage\",\"data\":\"%s\",\"counter\":\"%s\",\"mac\":\"%s\"}]}",
+        identifier, password, member(first, "salt"), secret, a, member(first, "serverEphemeralPublicKey"),
+        HexFormat.of().formatHex(library.key()), m1, member(second, "serverEvidenceMessage"),
+        member(second, "encryptedLicenseActivationMessage"), member(second, "encryptedCounter"), member(second, "mac")));
 
     MessageDigest transcript = MessageDigest.getInstance("SHA-256");
     transcript.update(pad(a));

@@ -14,12 +14,13 @@
 //   SRP_GROUP                2048 (default), or with fast-srp-hap 3072 or 4096
 //   SRP_SHORT                1: send numbers as BigInt writes them, and draw until both
 //                            begin with zeros, which are then missing
+//   SRP_CAPTURE              file for the exchange, in the form that caddy dsapp profile reads
 //
 // Prints one line of JSON. Exits with 0 only if the server proved itself and every
 // item was authentic; otherwise with 1 (2 for wrong usage) and the reason on stderr.
 
 import { createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:https";
 import { asNumber, groupOf, libraries, powersOfG } from "./libraries.mjs";
 
@@ -54,6 +55,7 @@ function settings(env) {
     registration: need("REGISTRATION_IDENTIFIER"),
     password: need("ACTIVATION_PASSWORD"),
     short: env.SRP_SHORT === "1",
+    capture: env.SRP_CAPTURE,
   };
 }
 
@@ -153,9 +155,9 @@ async function activate(s) {
   const { A } = exchange;
 
   const first = "DSAPPSRPGenerateEphemeralKey";
-  let B, M1;
+  let B, M1, challenge;
   do {
-    const challenge = await call(s, first, { registrationIdentifier: s.registration, clientEphemeralPublicKey: text(A) });
+    challenge = await call(s, first, { registrationIdentifier: s.registration, clientEphemeralPublicKey: text(A) });
     B = unhex(first, challenge, "serverEphemeralPublicKey", size, digits);
     const salt = unhex(first, challenge, "salt", 16, digits);
     try {
@@ -172,6 +174,16 @@ async function activate(s) {
     await exchange.confirm(evidence);
   } catch (e) {
     throw new Failure(second, e.message);
+  }
+
+  if (s.capture) {
+    const hex = (bytes) => bytes.toString("hex");
+    const record = {
+      identity: s.registration, password: s.password, salt: challenge.salt, a: hex(exchange.a), A: hex(A), B: challenge.serverEphemeralPublicKey,
+      K: hex(exchange.key()), M1: hex(M1), M2: proof.serverEvidenceMessage,
+      items: [{ item: "licenseActivationMessage", data: proof.encryptedLicenseActivationMessage, counter: proof.encryptedCounter, mac: proof.mac }],
+    };
+    writeFileSync(s.capture, JSON.stringify(record), { mode: 0o600 });
   }
 
   const transcript = createHash("sha256").update(A).update(B).digest();

@@ -4,7 +4,7 @@
 // libraries with one group ignore it. a has 32 bytes; without it the library draws its own. The
 // result has
 //
-//   A                 public value with the length of N
+//   a, A              secret value, public value with the length of N
 //   prove(salt, B)    returns M1
 //   confirm(M2)       throws unless it is right
 //   key()             the session key, as phones with this library take it
@@ -51,6 +51,7 @@ async function startHAP({ identifier, password, group, a }) {
   if (A.length !== size) throw new Error("the package no longer pads A");
   let client;
   return {
+    a,
     A,
     prove(salt, B) {
       client = new hap.SrpClient(params, salt, I, P, a, true);
@@ -69,6 +70,7 @@ async function startRemote({ identifier, password, a }) {
   const own = a ? { secret: hex(a), public: hex(power2048(a)) } : remote.generateEphemeral();
   let session;
   return {
+    a: Buffer.from(own.secret, "hex"),
     A: Buffer.from(own.public, "hex"),
     prove(salt, B) {
       const x = remote.derivePrivateKey(hex(salt), identifier, password);
@@ -104,6 +106,7 @@ const startTSSRP6a = (hash, keyOf) => async ({ identifier, password, a }) => {
   const padded = (n, length) => Buffer.from(n.toString(16).padStart(2 * length, "0"), "hex");
   let step;
   return {
+    a: padded(routines.a, size),
     A: padded(routines.computeClientPublicValue(routines.a), size),
     async prove(salt, B) {
       step = await session.step2(toNumber(salt), toNumber(B));

@@ -48,8 +48,8 @@ type APIKey struct {
 	// only for back-end keys.
 	Allow []string `json:"allow,omitempty"`
 
-	// The profile that the application has: the name of one of `activation.profiles`. For
-	// the application, registrations of another profile are unknown. All keys with the same
+	// The profile that the application has: the name of one of `activation.profiles`. In the
+	// exchange, registrations of another profile are unknown to the application. All keys with the same
 	// name have the same profile. Only for front-end keys. Default: the first profile.
 	Profile string `json:"profile,omitempty"`
 }

@@ -271,10 +271,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return option.In("requests", err)
 	}
+	callTimeout := cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout)
 	repeats, err := repeat.New(repeat.Config{
 		Open:     a.keyring.openRepeats,
 		Lifetime: a.Requests.repeat(),
-		Timeout:  cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout),
+		Timeout:  callTimeout,
+		Longest:  callTimeout * time.Duration(len(a.AuthenticationServers.Instances)),
 		Logger:   logger,
 		Alarm:    a.audit.Alarm,
 	})
@@ -284,7 +286,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	keys, err := repeat.NewKeys(repeat.Config{
 		Open:     a.keyring.openRepeats,
 		Lifetime: cmp.Or(activationConfig.RegistrationLifetime, activation.DefaultRegistrationLifetime),
-		Timeout:  cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout),
+		Timeout:  callTimeout,
+		Longest:  callTimeout * time.Duration(len(a.AuthenticationServers.Instances)),
 		Logger:   logger,
 		Alarm:    a.audit.Alarm,
 	})

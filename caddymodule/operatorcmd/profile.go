@@ -268,6 +268,9 @@ func (o *profileOptions) read() ([]namedVariant, error) {
 	default:
 		return nil, errors.New("no profile: name one with --profile or --config")
 	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no profile", o.config)
+	}
 	variants := make([]namedVariant, len(all))
 	for i, raw := range all {
 		var err error

@@ -99,6 +99,7 @@ type recorder struct {
 
 	mu       sync.Mutex
 	recorded int
+	proved   bool // in the last exchange
 }
 
 // run listens until all exchanges are recorded or the context ends.
@@ -119,6 +120,9 @@ func (o *recordOptions) run(ctx context.Context, out io.Writer) error {
 		profiles, err := o.read()
 		if err != nil {
 			return err
+		}
+		if len(profiles) > 1 {
+			return fmt.Errorf("%s has %d profiles: write one to a file and name it with --profile", o.config, len(profiles))
 		}
 		o.server.Profile = &profiles[0].Variant
 	}
@@ -274,9 +278,12 @@ func (r *recorder) GenerateActivationData(_ context.Context, _ gateway.Caller, q
 }
 
 // AddDevice tells that the phone has accepted the answer to its evidence.
-func (r *recorder) AddDevice(context.Context, gateway.Caller, gateway.AddDeviceRequest) (result gateway.AddDeviceResult, err error) {
+func (r *recorder) AddDevice(_ context.Context, _ gateway.Caller, q gateway.AddDeviceRequest) (result gateway.AddDeviceResult, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if string(q.RegistrationIdentifier) != r.o.server.Identity || !r.proved {
+		return result, wrongProof()
+	}
 	fmt.Fprintln(r.out, "The phone has accepted M2 and the activation message: it asks to add a device.")
 	if r.recorded == r.o.count {
 		r.end(errRecorded)
@@ -297,6 +304,7 @@ func (r *recorder) write(c solve.Capture, proved bool) error {
 		return &gateway.Failure{Kind: gateway.Internal, Err: err}
 	}
 	r.recorded++
+	r.proved = proved
 	outcome := "Recorded"
 	switch {
 	case r.o.server.Profile != nil && proved:

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -139,7 +138,7 @@ func (c *KeyCall) Outcome(ctx context.Context) ([]byte, error) {
 		return nil, ErrOtherBody
 	case state.Outcome != nil:
 		return state.Outcome, nil
-	case state.Registration == "" && time.Since(state.Began) < c.service.timeout+markMargin:
+	case state.Registration == "" && time.Since(state.Began) < c.service.longest+markMargin:
 		return nil, ErrUnderWay
 	case state.Registration == "":
 		return nil, ErrNoOutcome
@@ -233,21 +232,20 @@ type keyedActivation struct {
 	call *KeyCall
 }
 
-// Create implements activation.Store. It notes the registration at the same time, which takes no
-// further round trip. If only that fails, repeats of the call get ErrUnderWay and then
-// ErrNoOutcome, and never make a second registration. If the process ends between the two, the key
-// can name a registration that is not there: it then counts as over.
+// Create implements activation.Store. It notes the registration afterwards, so that the key never names
+// one that is not there, which would count as over. If only that fails, or the process ends before it,
+// repeats of the call get ErrUnderWay and then ErrNoOutcome, and never make a second registration.
 func (a keyedActivation) Create(
 	ctx context.Context, r activation.Record, replaces activation.Generation,
 ) (existing activation.Record, created bool, err error) {
-	var noting sync.WaitGroup
-	noting.Go(func() {
-		if err := a.call.keep(ctx, keyState{Registration: r.Identifier}); err != nil {
-			a.call.service.logger.ErrorContext(ctx, "noting the registration of a call failed", slog.Any("error", err))
-		}
-	})
-	defer noting.Wait()
-	return a.Store.Create(ctx, r, replaces)
+	existing, created, err = a.Store.Create(ctx, r, replaces)
+	if err != nil || !created {
+		return existing, created, err
+	}
+	if err := a.call.keep(ctx, keyState{Registration: r.Identifier}); err != nil {
+		a.call.service.logger.ErrorContext(ctx, "noting the registration of a call failed", slog.Any("error", err))
+	}
+	return existing, created, nil
 }
 
 var _ activation.Store = keyedActivation{}

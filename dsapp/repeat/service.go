@@ -31,7 +31,7 @@ const (
 	DefaultLifetime = time.Minute
 	// pollInterval is how often a call looks for the outcome of its twin.
 	pollInterval = 100 * time.Millisecond
-	// markMargin is how much longer than Config.Timeout a mark lives.
+	// markMargin is how much longer than Config.Longest a mark lives.
 	markMargin = 5 * time.Second
 	// detachedTimeout bounds store calls that must not end with the request.
 	detachedTimeout = 3 * time.Second
@@ -53,8 +53,10 @@ type Config struct {
 	Open func(context.Context) (Store, *seal.Keyring, error)
 	// Lifetime is how long outcomes are kept: 1 s to 10 min, or 0 for no repeats.
 	Lifetime time.Duration
-	// Timeout is how long a command may take, and how long a call waits for its twin.
+	// Timeout is how long a call waits for its twin.
 	Timeout time.Duration
+	// Longest is how long all commands of a call may take together. Default: Timeout.
+	Longest time.Duration
 	// Logger gets details that clients must not learn; nil for no log.
 	Logger *slog.Logger
 	// Alarm is called for kept outcomes that cannot be opened; nil for no alarms.
@@ -66,6 +68,7 @@ type Service struct {
 	opener   func(context.Context) (Store, *seal.Keyring, error)
 	lifetime time.Duration
 	timeout  time.Duration
+	longest  time.Duration
 	purpose  string // of the derived keys
 	logger   *slog.Logger
 	alarm    func(ctx context.Context, a seal.Alarm)
@@ -97,6 +100,7 @@ func newService(c Config, purpose string) (*Service, error) {
 		opener:   c.Open,
 		lifetime: c.Lifetime,
 		timeout:  c.Timeout,
+		longest:  cmp.Or(c.Longest, c.Timeout),
 		purpose:  purpose,
 		logger:   cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
 		alarm:    c.Alarm,
@@ -128,7 +132,7 @@ func (s *Service) Begin(ctx context.Context, r Request) *Call {
 	c := &Call{service: s, store: store, ring: ring, mark: Mark{
 		Place:    r.Place,
 		Digest:   ring.Digest(append([]string{r.Application, r.Operation, r.Place}, r.Members...)...),
-		Lifetime: s.timeout + markMargin,
+		Lifetime: s.longest + markMargin,
 	}}
 	rand.Read(c.mark.Token[:])
 	return c
@@ -290,12 +294,12 @@ func (c *Call) Keep(ctx context.Context, outcome []byte) error {
 // the outcome, so that what is wrong with it does not prevent them.
 func (c *Call) settle(keep func(m Mark, sealed []byte) error) error {
 	sealed, err := c.ring.Seal(c.label(c.mark.Token), c.outcome)
-	if err != nil {
-		return err
+	if err == nil {
+		m := c.mark
+		m.Lifetime = c.service.lifetime
+		err = keep(m, sealed)
 	}
-	m := c.mark
-	m.Lifetime = c.service.lifetime
-	if err := keep(m, sealed); err != nil {
+	if err != nil {
 		c.outcome = nil
 		return err
 	}

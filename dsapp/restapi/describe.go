@@ -111,7 +111,7 @@ func describe(o gateway.Operation) Description {
 	case gateway.OpRegisterActivation:
 		return Description{
 			FlowRegistration, "Registers a user for the activation of a phone.",
-			"The answer has the registration identifier and the activation password, and the image that carries both to the phone. The gateway shows the password this once. " +
+			"The answer has the registration identifier and the activation password, and the image that carries both to the phone. The gateway does not show the password again, except in the answer to the same call with its " + KeyField + ". " +
 				"If the gateway relays exchanges, the authentication server chooses the licence, and licenseType and profile must be left out. " +
 				"If it offers several profiles, the app of the user must have that of the registration: for an app of another profile the registration is unknown. " +
 				"Every registration uses up a licence or counts towards its limits: name the call by an " + KeyField + ", so that it can be repeated without a second registration. " + keyDetails,

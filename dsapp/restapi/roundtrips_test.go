@@ -189,7 +189,6 @@ func TestRoundTripsWithIdempotencyKey(t *testing.T) {
 			return string(answer)
 		}
 		var first string
-		// Two of the three are made at the same time.
 		poll.Until(t, "a registration with three calls of Redis", func() bool {
 			n++
 			first = register()

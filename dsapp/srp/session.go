@@ -53,7 +53,8 @@ func NewSession(key, clientPublic, serverPublic []byte) *Session {
 }
 
 // Seal encrypts plaintext with a random counter and authenticates the result. It seals each
-// item at most once, so that no key ever protects two messages. The errors are
+// item at most once. So no key protects two messages, unless the variant has the same keys for all
+// items: their random counters are then the same with a chance of 2^-64. The errors are
 // ErrUnknownItem, ErrEmpty and ErrSealedBefore.
 func (s *Session) Seal(item seal.Item, plaintext []byte) (seal.Ciphertext, error) {
 	if !item.Known() {

@@ -10,6 +10,7 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -50,8 +51,14 @@ func (s *Stretched) Provision(caddy.Context) error {
 func (s *Stretched) Profile() activation.Profile { return s.profile }
 
 // Profile is an activation.Profile: that of package srp, for stretched passwords. What is different
-// from it is written anew, which here is a single method.
+// from it is written anew, and the digest with it: the gateway tells by it who has written what.
 type Profile struct{ *srp.Profile }
+
+// Digest changes with every choice of the profile.
+func (p *Profile) Digest() []byte {
+	digest := sha256.Sum256(fmt.Appendf(nil, "stretched %d %x", iterations, p.Profile.Digest()))
+	return digest[:]
+}
 
 // Credential returns the credential of a password. A registration makes it once. In an exchange
 // nothing is stretched, so that unknown identifiers cost the same.

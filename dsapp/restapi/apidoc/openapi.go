@@ -413,7 +413,10 @@ func responses() object {
 	var o object
 	for _, v := range []restapi.Version{restapi.V2, restapi.V1} {
 		for _, a := range restapi.Answers() {
-			if a.Elsewhere || a.Outcome == restapi.Success || a.Outcome == restapi.Refused {
+			shared := slices.ContainsFunc(restapi.Services(), func(s restapi.Service) bool {
+				return s.Version == v && slices.ContainsFunc(s.Answers(), func(x restapi.Answer) bool { return x.Outcome == a.Outcome })
+			})
+			if !shared || a.Outcome == restapi.Success || a.Outcome == restapi.Refused {
 				continue
 			}
 			codes, description := a.Example()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -80,11 +81,17 @@ func (Capture) String() string { return "recorded exchange" }
 // GoString is String.
 func (c Capture) GoString() string { return c.String() }
 
+// LogValue is String.
+func (c Capture) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
 // String returns a text without any value of the item.
 func (i Item) String() string { return "encrypted item" }
 
 // GoString is String.
 func (i Item) GoString() string { return i.String() }
+
+// LogValue is String.
+func (i Item) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
 // binary is a member of hexadecimal digits.
 type binary struct {

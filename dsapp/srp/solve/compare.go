@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
@@ -28,6 +29,9 @@ func (c Compared) String() string { return c.Name }
 
 // GoString is String.
 func (c Compared) GoString() string { return c.Name }
+
+// LogValue is String.
+func (c Compared) LogValue() slog.Value { return slog.StringValue(c.Name) }
 
 // Compare computes the values of a capture with a completed variant, in the order in which they
 // depend on each other: A, k, u, x, S, K, M1, M2 and those of the items. Each is computed from the

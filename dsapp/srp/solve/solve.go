@@ -175,7 +175,7 @@ func (s *search) findGroup() bool {
 	a, public := number(s.capture.Private), number(s.capture.ClientPublic)
 	for _, g := range variant.Groups {
 		g := newGroup(g)
-		if public.Cmp(g.n) >= 0 || g.exp(g.g, a).Cmp(public) != 0 {
+		if public.Cmp(big.NewInt(1)) <= 0 || public.Cmp(g.n) >= 0 || g.exp(g.g, a).Cmp(public) != 0 {
 			continue
 		}
 		s.group = g

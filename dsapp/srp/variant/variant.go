@@ -76,8 +76,8 @@ type Variant struct {
 	KeyInput Template `json:"key_input,omitempty"`
 
 	// What the client's evidence `M1` is the hash of: a sequence of `X`, `Xp`, `H(I)`, `I`,
-	// `s`, `N`, `g`, `A`, `B`, `S`, `K` and texts. It must contain `K` or `S`. Default:
-	// `X H(I) s A B K`.
+	// `s`, `N`, `g`, `A`, `B`, `S`, `K` and texts. It must contain `A`, `B`, and `K` or `S`.
+	// Default: `X H(I) s A B K`.
 	ClientEvidence Template `json:"m1,omitempty"`
 
 	// What the server's evidence `M2` is the hash of: the same members and `M1`. It must
@@ -252,7 +252,9 @@ func (v Variant) rules() []rule {
 			{[]Member{A}, "a thief of the verifier could choose A for a known u"}, {[]Member{B}, "a thief of the verifier could choose A for a known u"},
 		}},
 		{"key_input", v.KeyInput, []Member{S}, []need{{[]Member{S}, "the session key must be computed from S"}}},
-		{"m1", v.ClientEvidence, evidence, []need{proof}},
+		{"m1", v.ClientEvidence, evidence, []need{
+			proof, {[]Member{A}, "without A and B it can be the session key itself"}, {[]Member{B}, "without A and B it can be the session key itself"},
+		}},
 		{"m2", v.ServerEvidence, append(slices.Clone(evidence), M1), []need{
 			proof, {[]Member{M1}, "the server must prove itself after the client, or it would let everybody test passwords"},
 		}},
@@ -354,6 +356,12 @@ func (v Variant) checkSealing() error {
 	if size, fixed := v.KeySize(); v.KeyDerivation == DeriveNone && fixed && size < 32 {
 		return option.Errorf("key_derivation", "must be %q or %q: K has %d bytes, which are too few for the keys", DeriveHKDF, DeriveHash, size)
 	}
+	if v.KeyDerivation == DeriveNone && v.KeyFunction == KeyNone {
+		// As digits, S has half as many random bits in each byte.
+		if _, form, _ := strings.Cut(v.KeyInput[0], "."); slices.Contains([]Form{Hex, UpperHex, Digits, UpperDigits}, Form(form)) {
+			return option.Errorf("key_derivation", "must be %q or %q: K is a text, of which the first 32 characters are too few for the keys", DeriveHKDF, DeriveHash)
+		}
+	}
 	return nil
 }
 
@@ -385,6 +393,7 @@ func (v Variant) Warnings() (warnings []string) {
 		{groupBits(v.Group) > FastBits, fmt.Sprintf("there is no fast arithmetic for groups of more than %d bits; each exchange costs several times as much", FastBits)},
 		{!slices.Contains(v.MACInput, string(Counter)), "the MAC does not protect the counter"},
 		{v.KeyDerivation != DeriveHKDF || !strings.Contains(v.HKDFInfo, "<item>"), "all items of an answer have the same keys; whoever can alter answers can exchange activation code and event counter"},
+		{v.KeyDerivation != DeriveHKDF || !strings.Contains(v.HKDFInfo, "<purpose>"), "an item is encrypted and authenticated with the same key"},
 	} {
 		if w.applies {
 			warnings = append(warnings, w.text)

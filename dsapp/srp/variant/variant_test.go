@@ -156,6 +156,9 @@ func TestRefusals(t *testing.T) {
 		{Variant{KeyInput: Template{"A"}}, "key_input: part 1 must be one of S"},
 		{Variant{ClientEvidence: Template{"X", "H(I)", "s", "A", "B"}}, "m1: must contain K or S"},
 		{Variant{ClientEvidence: Template{"P", "K"}}, "m1: part 1 must be one of"},
+		{Variant{ClientEvidence: Template{"S"}}, "m1: must contain A: without A and B it can be the session key itself"},
+		{Variant{ClientEvidence: Template{"A", "K"}, KeyDerivation: "hash"}, "m1: must contain B"},
+		{Variant{KeyFunction: "none", KeyInput: Template{"S.hex"}, KeyDerivation: "none"}, "key_derivation: must be \"hkdf\" or \"hash\": K is a text"},
 		{Variant{ServerEvidence: Template{"A", "K"}}, "m2: must contain M1: the server must prove itself after the client"},
 		{Variant{ServerEvidence: Template{"A", "M1"}}, "m2: must contain K or S"},
 		{Variant{MACInput: Template{"counter"}}, "mac: must contain data"},
@@ -187,13 +190,23 @@ func TestRefusals(t *testing.T) {
 // The operator is told what is accepted but not advisable.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	for _, v := range []Variant{{Hash: "sha1"}, {Group: "rfc5054-6144"}, {MACInput: Template{"data"}}, {KeyDerivation: "hash"}, {HKDFInfo: "key"}} {
-		c, err := v.Complete()
+	for _, test := range []struct {
+		v    Variant
+		want int
+	}{
+		{Variant{Hash: "sha1"}, 1},
+		{Variant{Group: "rfc5054-6144"}, 1},
+		{Variant{MACInput: Template{"data"}}, 1},
+		{Variant{KeyDerivation: "hash"}, 2},
+		{Variant{HKDFInfo: "<purpose>"}, 1},
+		{Variant{HKDFInfo: "<item>"}, 1},
+	} {
+		c, err := test.v.Complete()
 		if err != nil || c.Check() != nil {
 			t.Fatal(err)
 		}
-		if w := c.Warnings(); len(w) != 1 {
-			t.Errorf("%+v: %q", v, w)
+		if w := c.Warnings(); len(w) != test.want {
+			t.Errorf("%+v: %q", test.v, w)
 		}
 	}
 }

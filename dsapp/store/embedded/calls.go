@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ var (
 // call writes two of them. A transaction of bbolt writes and syncs a dozen pages, so they are not in
 // its file: two more files, the segments, get one record for each change, in one write, and memory
 // has where it is. What a call has written survives the end of the process, but not always a power
-// failure: a machine needs longer to start again than most of the entries live.
+// failure: a machine needs longer to start again than these entries live. Those that live longer have
+// an outcome from the beginning, and are synced.
 //
 // One segment gets all new records. When it is full and most of the other one has ended, what has not
 // moves to it, and the other one is emptied and gets the new records. Until then the segment grows, up
@@ -104,7 +106,11 @@ func openCalls(path string, now func() time.Time) (_ *calls, err error) {
 		if s.file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 			return nil, err
 		}
-		if err := errors.Join(s.lock(), s.read()); err != nil {
+		// Until it is locked, another Store may write to it.
+		if err = s.lock(); err == nil {
+			err = s.read()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -150,7 +156,8 @@ func (s *segment) read() error {
 // written, or 0 if the content is too short to have any.
 func (s *segment) load(content []byte) error {
 	s.places = map[repeat.Digest]place{}
-	if len(content) < segmentHeader {
+	// After a power failure, the file can have its size and not its content.
+	if len(content) < segmentHeader || len(bytes.Trim(content[:segmentHeader], "\x00")) == 0 {
 		return nil
 	}
 	if string(content[:len(segmentMagic)]) != segmentMagic {
@@ -206,20 +213,23 @@ func (s *segment) empty(number uint64) error {
 	return nil
 }
 
-// adopt takes over what earlier versions have stored in the file of bbolt.
+// adopt takes over what earlier versions have stored in the file of bbolt, as far as it can.
 func (c *calls) adopt(tx *bolt.Tx) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
 	repeats, ends := bucket(tx, bucketRepeats), bucket(tx, bucketRepeatEnds).Cursor()
 	for index, _ := ends.Seek(appendMoment(nil, now.UnixNano())); index != nil; index, _ = ends.Next() {
+		if len(index) != indexPrefix+len(repeat.Digest{}) {
+			continue
+		}
 		d := repeat.Digest(index[indexPrefix:])
 		kept, err := decodeKept(repeats.Get(d[:]))
 		if _, _, known := c.last(d); known || err != nil {
 			continue
 		}
-		if err := c.write(d, place{token: kept.Token, ends: kept.ends}, kept.Outcome, now); err != nil {
-			return err
+		if c.write(d, place{token: kept.Token, ends: kept.ends}, kept.Outcome, now) != nil {
+			break
 		}
 	}
 	return nil
@@ -270,10 +280,18 @@ func (c *calls) entry(d repeat.Digest, now time.Time) (repeat.Entry, bool, error
 	return e, true, nil
 }
 
-// mark returns the entry of the digest of m, or stores m if there is none.
-func (c *calls) mark(m repeat.Mark) (repeat.Entry, bool, error) {
+// mark returns the entry of the digest of m, or stores m if there is none. It leaves room for the
+// outcomes of calls that are marked.
+func (c *calls) mark(m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
+	defer c.sync(m, &err)()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.segments[c.active].size > c.max/5*3 {
+		// A turn may make room.
+		if c.turnIfDue(c.now()); c.segments[c.active].size > c.max/5*3 {
+			return repeat.Entry{}, false, errCallsFull
+		}
+	}
 	now := c.now()
 	e, found, err := c.entry(m.Digest, now)
 	if err != nil || found {
@@ -283,7 +301,8 @@ func (c *calls) mark(m repeat.Mark) (repeat.Entry, bool, error) {
 }
 
 // keep stores the outcome of the call with the token of m, unless there is an entry of another.
-func (c *calls) keep(m repeat.Mark, outcome []byte) error {
+func (c *calls) keep(m repeat.Mark, outcome []byte) (err error) {
+	defer c.sync(m, &err)()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -309,16 +328,34 @@ func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time) e
 	if c.closed {
 		return errClosed
 	}
-	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
-		c.tried = now
-		if err := c.turn(now); err != nil {
-			return err
-		}
-	}
+	c.turnIfDue(now)
 	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max/5*4 {
 		return errCallsFull
 	}
 	return c.append(d, p, outcome)
+}
+
+// turnIfDue tries to turn if the active segment is full. If that fails, it is written further, and the
+// next attempt comes after turnInterval. The caller holds mu.
+func (c *calls) turnIfDue(now time.Time) {
+	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
+		c.tried = now
+		_ = c.turn(now)
+	}
+}
+
+// sync returns a function that makes what was written durable if m is known at once: such an entry
+// lives longer than a machine needs to start again.
+func (c *calls) sync(m repeat.Mark, err *error) func() {
+	return func() {
+		if m.Outcome == nil || *err != nil {
+			return
+		}
+		c.mu.Lock()
+		file := c.segments[c.active].file
+		c.mu.Unlock()
+		*err = file.Sync()
+	}
 }
 
 // turn empties the other segment, which gets the records from then on. What has not ended there moves

@@ -174,6 +174,9 @@ func (t *transaction) entryEnded(_, value []byte) bool {
 // removeEntry removes what belongs to an entry, except parts, whose time has come as well.
 func (t *transaction) removeEntry(key []byte) error {
 	e, err := t.stored(string(key))
+	if err == nil {
+		err = t.dropAnswer(string(key))
+	}
 	if err != nil {
 		return err
 	}

@@ -118,11 +118,13 @@ func (s *Store) markAdmitted(
 ) (marking, error) {
 	var marked bool
 	x, err := update(ctx, s, func(t *transaction) (x marking, err error) {
-		if x.entry, x.found, err = s.calls.mark(m); err != nil || x.found {
-			return x, err
+		// What cannot be marked is carried out as if there were no repeats.
+		var markErr error
+		if x.entry, x.found, markErr = s.calls.mark(m); x.found {
+			return x, nil
 		}
-		marked = true
-		if x.record, x.admitted, err = admit(t); err == nil && !x.admitted {
+		marked = markErr == nil
+		if x.record, x.admitted, err = admit(t); err == nil && !x.admitted && marked {
 			err = s.calls.forget(m.Digest, m.Token)
 		}
 		return x, err
@@ -174,24 +176,19 @@ func (s *Store) KeepClaim(
 	return claimed && err == nil, err
 }
 
-// KeepRelease implements repeat.Store.
+// KeepRelease implements repeat.Store. The outcome comes first: without the claim, the phone could not
+// make the call again.
 func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, _ string,
 ) (err error) {
 	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
-	if err := s.release(ctx, kind, key, token); err != nil {
-		return err
-	}
-	return s.keep(ctx, m, outcome)
+	return errors.Join(s.keep(ctx, m, outcome), s.release(ctx, kind, key, token))
 }
 
-// KeepRemove implements repeat.Store.
+// KeepRemove implements repeat.Store. The outcome comes first, as in KeepRelease.
 func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
-	if err := s.remove(ctx, identifier, generation); err != nil {
-		return err
-	}
-	return s.keep(ctx, m, outcome)
+	return errors.Join(s.keep(ctx, m, outcome), s.remove(ctx, identifier, generation))
 }
 
 // Forget implements repeat.Store.

@@ -153,13 +153,11 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.maxSimulated <= 0 {
 		s.maxSimulated = DefaultMaxSimulated
 	}
-	if s.calls, err = openCalls(path, s.now); err == nil {
-		if err = db.View(s.calls.adopt); err != nil {
-			err = errors.Join(err, s.calls.close())
-		}
-	}
-	if err != nil {
+	if s.calls, err = openCalls(path, s.now); err != nil {
 		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, db.Close()))
+	}
+	if err := s.read(s.calls.adopt); err != nil {
+		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, s.calls.close(), s.closeFile()))
 	}
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)

@@ -269,6 +269,7 @@ func TestRemoval(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			r := record(fmt.Sprintf("id-%03d", i), 1)
+			r.Answer = []byte("answer")
 			if _, created, err := s.Create(t.Context(), r, activation.Generation{}); err != nil || !created {
 				t.Errorf("create: %v, error %v", created, err)
 			}
@@ -298,6 +299,9 @@ func TestRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries(t, s, 1, 0)
+	if n := count(t, s, "answers"); n != 0 {
+		t.Errorf("%d answers left", n)
+	}
 	if got := s.Handshakes(); got != 0 {
 		t.Fatalf("%d handshakes left", got)
 	}
@@ -478,7 +482,7 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b", "dsapp.db")
 	open(t, path, embedded.Options{})
-	for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700, filepath.Dir(filepath.Dir(path)): 0o700} {
+	for name, want := range map[string]os.FileMode{path: 0o600, path + ".calls0": 0o600, path + ".calls1": 0o600, filepath.Dir(path): 0o700, filepath.Dir(filepath.Dir(path)): 0o700} {
 		info, err := os.Stat(name)
 		if err != nil {
 			t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -44,10 +45,26 @@ const (
 var jane = sandbox.User{Name: "jane.doe", Domain: "mydomain.com", StaticPassword: "a static password", Licenses: 50, StandardLicenses: 50}
 
 // Each service makes no more round trips to Redis than necessary: none if it has no
-// state, else one to read the state and one to write the result.
+// state, else one to read the state and one to write the result. Repeats cost a mark if nothing
+// else is written before the command, and its removal after a refusal.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
-	g := newWholeGateway(t)
+	for _, test := range []struct {
+		name    string
+		repeats time.Duration
+		once    int64
+	}{{"without repeats", 0, 1}, {"with repeats", time.Minute, 2}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			testRoundTrips(t, newWholeGateway(t, test.repeats), test.once)
+		})
+	}
+}
+
+// testRoundTrips compares the numbers of round trips. once is that of a call that needs the store once:
+// adding a device, and what is refused.
+func testRoundTrips(t *testing.T, g *wholeGateway, once int64) {
+	t.Helper()
 	phone := &sandbox.Phone{BaseURL: g.url, APIKey: frontEndKey, Client: g.client}
 
 	// The first activation loads the scripts and creates the simulation secret.
@@ -66,7 +83,7 @@ func TestRoundTrips(t *testing.T) {
 		"DSAPPSRPRegister":               1,
 		"DSAPPSRPGenerateEphemeralKey":   2, // the registration, the handshake
 		"DSAPPSRPGenerateActivationData": 2, // take, settle
-		"MdlAddDevice":                   1,
+		"MdlAddDevice":                   once,
 		"MdlActivate":                    2, // before and after the call
 		"updateNotificationID":           0,
 		"authUser":                       0,
@@ -111,11 +128,11 @@ func TestRoundTrips(t *testing.T) {
 			other := *phone
 			other.APIKey = otherKey
 			refused(t, other.Cancel(t.Context(), kind.Kind, a, key, wrapped))
-			g.expect(t, map[string]int64{kind.retrieve: 2, kind.cancel: 1})
+			g.expect(t, map[string]int64{kind.retrieve: 2, kind.cancel: once})
 			_, err = other.Retrieve(t.Context(), kind.Kind, a, key)
 			refused(t, err)
 			must(t, phone.Cancel(t.Context(), kind.Kind, a, key, wrapped))
-			g.expect(t, map[string]int64{kind.retrieve: 1, kind.cancel: 2})
+			g.expect(t, map[string]int64{kind.retrieve: once, kind.cancel: 2})
 		}
 	}
 }
@@ -124,7 +141,7 @@ func TestRoundTrips(t *testing.T) {
 // returned to the registration unless the authentication server refused it.
 func TestRoundTripsWithoutExchange(t *testing.T) {
 	t.Parallel()
-	g := newWholeGateway(t)
+	g := newWholeGateway(t, 0)
 	call := func(service, key, body string, answer any) {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/rest/v2/provisioning/"+service, strings.NewReader(body))
@@ -166,7 +183,7 @@ func TestRoundTripsWithoutExchange(t *testing.T) {
 // what it leads to is written at the same time as the registration. A repeat takes two.
 func TestRoundTripsWithIdempotencyKey(t *testing.T) {
 	t.Parallel()
-	g := newWholeGateway(t)
+	g := newWholeGateway(t, 0)
 	g.register(t, &sandbox.Phone{BaseURL: g.url, Client: g.client}, "mdl")
 	for service, password := range map[string]string{"DSAPPSRPRegister": "staticPassword", "MdlRegister": "password"} {
 		n := 0
@@ -212,7 +229,8 @@ type wholeGateway struct {
 	trips map[string]int64
 }
 
-func newWholeGateway(t *testing.T) *wholeGateway {
+// newWholeGateway starts a gateway that keeps answers for repeats for that long.
+func newWholeGateway(t *testing.T, repeats time.Duration) *wholeGateway {
 	t.Helper()
 	g := &wholeGateway{server: sandbox.New(sandbox.Options{Users: []sandbox.User{jane}}), trips: make(map[string]int64)}
 	oas := serve(t, g.server)
@@ -247,7 +265,14 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 	})
 	must(t, err)
 	requests, err := ownership.New(ownership.Config{
-		Open: func(context.Context) (ownership.Store, *seal.Keyring, error) { return store, ring, nil },
+		Open: func(ctx context.Context) (ownership.Store, *seal.Keyring, error) {
+			return repeat.Ownership(ctx, store), ring, nil
+		},
+	})
+	must(t, err)
+	kept, err := repeat.New(repeat.Config{
+		Open:     func(context.Context) (repeat.Store, *seal.Keyring, error) { return store, ring, nil },
+		Lifetime: repeats, Timeout: poll.Patience,
 	})
 	must(t, err)
 	named, err := repeat.NewKeys(repeat.Config{
@@ -255,7 +280,7 @@ func newWholeGateway(t *testing.T) *wholeGateway {
 		Lifetime: activation.DefaultRegistrationLifetime, Timeout: poll.Patience,
 	})
 	must(t, err)
-	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers, Keys: named})
+	operations, err := gateway.New(gateway.Config{Activation: registrations, Ownership: requests, Servers: servers, Repeats: kept, Keys: named})
 	must(t, err)
 	keys, err := apikey.NewSet([]apikey.Key{
 		{Name: "mobile-app", Class: apikey.FrontEnd, Hash: apikey.Hash(frontEndKey)},

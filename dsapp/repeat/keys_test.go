@@ -77,6 +77,35 @@ func (b *bank) outcome(r repeat.KeyRequest, want string, wantErr error) {
 	}
 }
 
+// watchedStore calls a function before it creates a record.
+type watchedStore struct {
+	activation.Store
+
+	before func()
+}
+
+func (s watchedStore) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (activation.Record, bool, error) {
+	s.before()
+	return s.Store.Create(ctx, r, replaces)
+}
+
+// While the registration of a call is being stored, the call is under way: a key never names a
+// registration that is not there, with which it would be free for a second one.
+func TestKeyWhileItsRegistrationIsStored(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, storetest.NewMemory(time.Now), 1)
+	asked := false
+	ctx := b.begin(named, true).Into(t.Context())
+	store := watchedStore{b.store, func() {
+		asked = true
+		b.outcome(named, "", repeat.ErrUnderWay)
+	}}
+	r := activation.Record{Identifier: "e3wfISG9", Kind: activation.KindAffinity, Lifetime: pending}
+	if _, created, err := repeat.Activation(ctx, store).Create(ctx, r, activation.Generation{}); err != nil || !created || !asked {
+		t.Fatalf("created %v, asked %v, error %v", created, asked, err)
+	}
+}
+
 // A call with the same key and body gets the same answer as long as the registration is pending,
 // and nothing that is stored shows it.
 func TestAnswerLivesWithItsRegistration(t *testing.T) {

@@ -28,9 +28,13 @@ const (
 	recordHeader = 8
 	recordSize   = recordHeader + len(repeat.Digest{}) + 8 + len(repeat.Token{})
 	// minSegment is the size from which on a segment can be full, and maxSegment the size that it
-	// never exceeds. A fifth of that is for what moves from the other segment.
+	// never exceeds. In fifths of that, markLimit is how far marks fill a segment, so that there is
+	// room for the outcomes of calls that are marked, and limit how far everything else does. The
+	// last fifth is for what moves from the other segment.
 	minSegment = 1 << 20
 	maxSegment = 128 << 20
+	markLimit  = 3
+	limit      = 4
 	// turnInterval is the time between two attempts to fill the other segment.
 	turnInterval = time.Second
 	// lockInterval is the time between two attempts to lock a segment.
@@ -228,7 +232,7 @@ func (c *calls) adopt(tx *bolt.Tx) error {
 		if _, _, known := c.last(d); known || err != nil {
 			continue
 		}
-		if c.write(d, place{token: kept.Token, ends: kept.ends}, kept.Outcome, now) != nil {
+		if c.write(d, place{token: kept.Token, ends: kept.ends}, kept.Outcome, now, limit) != nil {
 			break
 		}
 	}
@@ -280,36 +284,27 @@ func (c *calls) entry(d repeat.Digest, now time.Time) (repeat.Entry, bool, error
 	return e, true, nil
 }
 
-// mark returns the entry of the digest of m, or stores m if there is none. It leaves room for the
-// outcomes of calls that are marked.
-func (c *calls) mark(m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
-	defer c.sync(m, &err)()
+// mark returns the entry of the digest of m, or stores m if there is none.
+func (c *calls) mark(m repeat.Mark) (repeat.Entry, bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.segments[c.active].size > c.max/5*3 {
-		// A turn may make room.
-		if c.turnIfDue(c.now()); c.segments[c.active].size > c.max/5*3 {
-			return repeat.Entry{}, false, errCallsFull
-		}
-	}
 	now := c.now()
 	e, found, err := c.entry(m.Digest, now)
 	if err != nil || found {
 		return e, found, err
 	}
-	return repeat.Entry{}, false, c.write(m.Digest, place{token: m.Token, ends: now.Add(m.Lifetime).UnixNano()}, m.Outcome, now)
+	return repeat.Entry{}, false, c.write(m.Digest, place{token: m.Token, ends: now.Add(m.Lifetime).UnixNano()}, m.Outcome, now, markLimit)
 }
 
 // keep stores the outcome of the call with the token of m, unless there is an entry of another.
-func (c *calls) keep(m repeat.Mark, outcome []byte) (err error) {
-	defer c.sync(m, &err)()
+func (c *calls) keep(m repeat.Mark, outcome []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
 	if _, p, found := c.find(m.Digest, now); found && p.token != m.Token {
 		return nil
 	}
-	return c.write(m.Digest, place{token: m.Token, ends: now.Add(m.Lifetime).UnixNano()}, outcome, now)
+	return c.write(m.Digest, place{token: m.Token, ends: now.Add(m.Lifetime).UnixNano()}, outcome, now, limit)
 }
 
 // forget removes the entry of a digest if it has that token.
@@ -320,42 +315,30 @@ func (c *calls) forget(d repeat.Digest, token repeat.Token) error {
 	if _, p, found := c.find(d, now); !found || p.token != token {
 		return nil
 	}
-	return c.write(d, place{token: token}, nil, now)
+	return c.write(d, place{token: token}, nil, now, limit)
 }
 
-// write appends a record. The caller holds mu.
-func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time) error {
+// write appends a record unless the active segment is filled up to so many fifths. If that segment is
+// full, it tries to turn. If that fails, the segment is written further, and the next attempt comes
+// after turnInterval. The caller holds mu.
+func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time, fifths int64) error {
 	if c.closed {
 		return errClosed
 	}
-	c.turnIfDue(now)
-	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max/5*4 {
+	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
+		c.tried = now
+		_ = c.turn(now)
+	}
+	if c.segments[c.active].size+int64(recordSize+len(outcome)) > c.max/5*fifths {
 		return errCallsFull
 	}
 	return c.append(d, p, outcome)
 }
 
-// turnIfDue tries to turn if the active segment is full. If that fails, it is written further, and the
-// next attempt comes after turnInterval. The caller holds mu.
-func (c *calls) turnIfDue(now time.Time) {
-	if c.segments[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
-		c.tried = now
-		_ = c.turn(now)
-	}
-}
-
-// sync returns a function that makes what was written durable if m is known at once: such an entry
-// lives longer than a machine needs to start again.
-func (c *calls) sync(m repeat.Mark, err *error) func() {
-	return func() {
-		if m.Outcome == nil || *err != nil {
-			return
-		}
-		c.mu.Lock()
-		file := c.segments[c.active].file
-		c.mu.Unlock()
-		*err = file.Sync()
-	}
+// sync makes durable what was written.
+func (c *calls) sync() error {
+	// Both, since the segment that was written may have become the other one.
+	return errors.Join(c.segments[0].file.Sync(), c.segments[1].file.Sync())
 }
 
 // turn empties the other segment, which gets the records from then on. What has not ended there moves
@@ -381,6 +364,12 @@ func (c *calls) turn(now time.Time) error {
 			return err
 		}
 		if err := c.append(d, p, outcome); err != nil {
+			return err
+		}
+	}
+	if len(live) > 0 {
+		// What was durable stays so.
+		if err := s.file.Sync(); err != nil {
 			return err
 		}
 	}

@@ -142,7 +142,7 @@ func TestDamagedCalls(t *testing.T) {
 }
 
 // The segments never exceed their limit, and nothing is lost before it ends: while they are full,
-// no call can be marked. What has ended makes room, also if something lives longer than the rest.
+// no call can be marked, and those that are kept are found. What has ended makes room, also if something lives longer than the rest.
 // After each of these, the process may end.
 func TestSegmentsAlternate(t *testing.T) {
 	t.Parallel()
@@ -181,6 +181,10 @@ func TestSegmentsAlternate(t *testing.T) {
 		switch {
 		case errors.Is(err, errCallsFull) && i < 250:
 			refused++
+			// A repeat of a call that is kept is none to be marked.
+			if _, found, err := c.mark(live[len(live)-1].m); err != nil || !found {
+				t.Fatalf("found %v in full segments, error %v", found, err)
+			}
 		case err != nil || found:
 			t.Fatalf("call %d: found %v, error %v", i, found, err)
 		default:

@@ -39,7 +39,7 @@ func (s *Store) mark(ctx context.Context, m repeat.Mark) (repeat.Entry, bool, er
 		return repeat.Entry{}, false, err
 	}
 	e, found, err := s.calls.mark(m)
-	return e, found, callError(err)
+	return e, found, callError(s.durable(m, err))
 }
 
 // usable returns an error if ctx has ended or the file is damaged.
@@ -156,7 +156,16 @@ func (s *Store) keep(ctx context.Context, m repeat.Mark, outcome []byte) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
-	return callError(s.calls.keep(m, outcome))
+	return callError(s.durable(m, s.calls.keep(m, outcome)))
+}
+
+// durable makes what was written for m durable if m has an outcome from the beginning: it then lives
+// longer than a machine needs to start again. It returns err if that is not nil.
+func (s *Store) durable(m repeat.Mark, err error) error {
+	if err != nil || m.Outcome == nil {
+		return err
+	}
+	return s.calls.sync()
 }
 
 // KeepClaim implements repeat.Store. The claim comes first: see its contract.

@@ -272,25 +272,20 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return option.In("requests", err)
 	}
 	callTimeout := cmp.Or(time.Duration(a.AuthenticationServers.Timeout), defaultCallTimeout)
-	repeats, err := repeat.New(repeat.Config{
+	repeatConfig := repeat.Config{
 		Open:     a.keyring.openRepeats,
 		Lifetime: a.Requests.repeat(),
 		Timeout:  callTimeout,
 		Longest:  callTimeout * time.Duration(len(a.AuthenticationServers.Instances)),
 		Logger:   logger,
 		Alarm:    a.audit.Alarm,
-	})
+	}
+	repeats, err := repeat.New(repeatConfig)
 	if err != nil {
 		return option.In("requests", err)
 	}
-	keys, err := repeat.NewKeys(repeat.Config{
-		Open:     a.keyring.openRepeats,
-		Lifetime: cmp.Or(activationConfig.RegistrationLifetime, activation.DefaultRegistrationLifetime),
-		Timeout:  callTimeout,
-		Longest:  callTimeout * time.Duration(len(a.AuthenticationServers.Instances)),
-		Logger:   logger,
-		Alarm:    a.audit.Alarm,
-	})
+	repeatConfig.Lifetime = cmp.Or(activationConfig.RegistrationLifetime, activation.DefaultRegistrationLifetime)
+	keys, err := repeat.NewKeys(repeatConfig)
 	if err != nil {
 		return err
 	}

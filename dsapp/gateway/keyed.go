@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -32,9 +31,13 @@ func keyed[R any](ctx context.Context, g *Gateway, c Caller, op Operation, event
 			return none, &Failure{Kind: Unavailable, RetryAfter: retryAfter(err), Err: err}
 		}
 		if call.First() {
-			// The call does not end with its client, which will ask for its outcome.
+			// The call does not end with its client, which will ask for its outcome. That of a
+			// success is kept with the registration.
 			result, err := do(call.Into(context.WithoutCancel(ctx)))
-			g.keepFailure(ctx, op, call, err)
+			if err != nil {
+				what, failed := settle(ctx, call, result, err)
+				g.logCleanup(ctx, op, what, failed)
+			}
 			return result, err
 		}
 		text, err := call.Outcome(ctx)
@@ -69,24 +72,6 @@ func readKeyed[R any](text []byte, err error) (RepeatOutcome, R, error) {
 		return "", none, &Failure{Kind: Unavailable, RetryAfter: retryAfter(err), Err: err}
 	}
 	return readOutcome[R](text, err)
-}
-
-// keepFailure keeps an unknown outcome of the first call with a key. After a certain failure the
-// key is free again. The outcome of a success is already kept.
-func (g *Gateway) keepFailure(ctx context.Context, op Operation, call *repeat.KeyCall, err error) {
-	if err == nil {
-		return
-	}
-	failure, failed := errors.AsType[*Failure](err)
-	if !failed || failure.Kind == Unavailable {
-		g.logCleanup(ctx, op, "removing the mark of a call", call.Forget(ctx))
-		return
-	}
-	text, err := json.Marshal(keptOutcome[struct{}]{Failure: failure.Kind})
-	if err == nil {
-		err = call.Keep(ctx, text)
-	}
-	g.logCleanup(ctx, op, "keeping the outcome of a call", err)
 }
 
 // answering returns what activation.Registration.Answer is in an operation with this result: nil

@@ -24,13 +24,7 @@ var theNaming = Caller{Application: "bank-site", BackEnd: true, IdempotencyKey: 
 // newKeyed returns a rig with idempotency keys, whose registrations are kept in a real store.
 func newKeyed(t *testing.T, changes ...func(*Config)) (*rig, *storetest.Memory, *[]RepeatEvent) {
 	t.Helper()
-	key := make([]byte, 32)
-	key[0] = 1
-	ring, err := seal.NewKeyring(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := storetest.NewMemory(time.Now)
+	store, ring := newStore(t)
 	keys, err := repeat.NewKeys(repeat.Config{
 		Open:     func(context.Context) (repeat.Store, *seal.Keyring, error) { return store, ring, nil },
 		Lifetime: time.Minute, Timeout: time.Second,

@@ -142,20 +142,28 @@ func keepOutcome[R any](ctx context.Context, g *Gateway, op Operation, call *rep
 	if call.Settled() || !call.Marked() && !call.MayBeMarked() {
 		return
 	}
-	report := func(what string, err error) {
-		if call.Marked() {
-			g.logCleanup(ctx, op, what, err)
-		}
+	if what, failed := settle(ctx, call, result, err); call.Marked() {
+		g.logCleanup(ctx, op, what, failed)
 	}
+}
+
+// markedCall is a call that has a mark in the store.
+type markedCall interface {
+	Keep(ctx context.Context, outcome []byte) error
+	Forget(ctx context.Context) error
+}
+
+// settle keeps a success and an unknown outcome of a call, and removes the mark of one that failed for
+// certain. It returns which of these it did, for the log, and the error of it.
+func settle[R any](ctx context.Context, call markedCall, result R, err error) (what string, failed error) {
 	text, err := outcomeOf(result, err)
 	switch {
 	case err == nil && text == nil:
-		report("removing the mark of a call", call.Forget(ctx))
-		return
+		return "removing the mark of a call", call.Forget(ctx)
 	case err == nil:
 		err = call.Keep(ctx, text)
 	}
-	report("keeping the outcome of a call", err)
+	return "keeping the outcome of a call", err
 }
 
 // conclude has the change of the store that follows keep the outcome of the call of ctx.

@@ -15,8 +15,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest"
 )
 
-// newRepeating returns a rig with repeats and a real store for the owners of requests.
-func newRepeating(t *testing.T) (*rig, *storetest.Memory, *[]RepeatEvent) {
+// newStore returns a real store with a sealing key.
+func newStore(t *testing.T) (*storetest.Memory, *seal.Keyring) {
 	t.Helper()
 	key := make([]byte, 32)
 	key[0] = 1
@@ -24,7 +24,13 @@ func newRepeating(t *testing.T) (*rig, *storetest.Memory, *[]RepeatEvent) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := storetest.NewMemory(time.Now)
+	return storetest.NewMemory(time.Now), ring
+}
+
+// newRepeating returns a rig with repeats and a real store for the owners of requests.
+func newRepeating(t *testing.T) (*rig, *storetest.Memory, *[]RepeatEvent) {
+	t.Helper()
+	store, ring := newStore(t)
 	repeats, err := repeat.New(repeat.Config{
 		Open:     func(context.Context) (repeat.Store, *seal.Keyring, error) { return store, ring, nil },
 		Lifetime: time.Minute, Timeout: 300 * time.Millisecond,

@@ -347,6 +347,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: name: must not be the name of a profile rfc5054", activation("profile", object{"module": "srp6a", "name": "rfc5054-2048-sha256"})},
 		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: preset: must be bouncycastle, ", activation("profile", object{"module": "srp6a", "preset": "pysrp"})},
 		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: group: rfc3526-2048 has a generator that is a square", activation("profile", object{"module": "srp6a", "group": "rfc3526-2048"})},
+		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: hkdf_salt: has no meaning beside the other options", activation("profile", object{"module": "srp6a", "key_derivation": "hash", "hkdf_salt": "none"})},
 		{"activation.profile: loading module 'srp6a': provision dsapp.profiles.srp6a: m2: must contain M1: ", activation("profile", object{"module": "srp6a", "m2": []string{"A", "K"}})},
 		{"activation.profiles: cannot be given together with profile", func(app object) {
 			app["activation"] = object{"profile": "rfc5054-2048-sha256", "profiles": []any{"rfc5054-3072-sha256"}}

@@ -103,6 +103,9 @@ func (p *SRP6a) Provision(caddy.Context) (err error) {
 	if _, err := srp.LookupProfile(p.Name); err == nil {
 		return option.Errorf("name", "must not be the name of a profile rfc5054")
 	}
+	if err := p.Unused(); err != nil {
+		return err
+	}
 	p.profile, err = srp.New(cmp.Or(p.Name, "srp6a"), p.Variant)
 	return err
 }

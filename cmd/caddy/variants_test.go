@@ -43,7 +43,7 @@ func TestRandomVariants(t *testing.T) {
 		complete, err := v.Complete()
 		require.NoError(t, err)
 		if i < atGateway {
-			g.App()["activation"] = testbed.Object{"profile": module(t, v)}
+			g.App()["activation"] = testbed.Object{"profile": module(t, complete)}
 			g.Load(t)
 			// A connection to the configuration before would make a registration with its profile.
 			g.Client.CloseIdleConnections()

@@ -168,7 +168,7 @@ func TestRandomPointsAreFound(t *testing.T) {
 			if r.Profile == nil {
 				return
 			}
-			if err := Try(c, *r.Profile); err != nil {
+			if err := errors.Join(Try(c, *r.Profile), r.Profile.Unused()); err != nil {
 				t.Errorf("%+v: %v", *r.Profile, err)
 			}
 			list, err := Compare(c, completed(t, *r.Profile))

@@ -54,7 +54,7 @@ type Variant struct {
 	Multiplier Template `json:"k,omitempty"`
 
 	// What the member `inner` of `x` is the hash of: a sequence of `I`, `P`, `H(I)`, `H(P)`,
-	// `s` and texts. Default: `I =: P`.
+	// `s` and texts. It has a meaning only if `inner` is in `x`. Default: `I =: P`.
 	Inner Template `json:"inner,omitempty"`
 
 	// What the private exponent `x` is the hash of: a sequence of `s`, `inner`, `I`, `P`,
@@ -94,12 +94,13 @@ type Variant struct {
 	KeyDerivation string `json:"key_derivation,omitempty"`
 
 	// The salt of HKDF: `transcript`, the SHA-256 of A and B with the length of N; `salt`,
-	// the salt of the exchange; or `none`. Default: `transcript`.
+	// the salt of the exchange; or `none`. It has a meaning only with `key_derivation` `hkdf`.
+	// Default: `transcript`.
 	HKDFSalt string `json:"hkdf_salt,omitempty"`
 
 	// The info of HKDF, 1 to 128 printable ASCII characters. `<item>` stands for the item,
-	// such as `licenseActivationMessage`, and `<purpose>` for `encryption` or `mac`. Default:
-	// `DSAPP-SRP v1 <item> <purpose>`.
+	// such as `licenseActivationMessage`, and `<purpose>` for `encryption` or `mac`. It has a
+	// meaning only with `key_derivation` `hkdf`. Default: `DSAPP-SRP v1 <item> <purpose>`.
 	HKDFInfo string `json:"hkdf_info,omitempty"`
 
 	// Where the random counter is in the initial block of AES-256-CTR: `first`, 8 bytes
@@ -192,6 +193,21 @@ func (v Variant) Complete() (Variant, error) {
 		v.HKDFSalt, v.HKDFInfo = "", ""
 	}
 	return v, nil
+}
+
+// Unused returns an *option.Error for an option that is given and has no meaning beside the others:
+// Complete ignores it.
+func (v Variant) Unused() error {
+	c, err := v.Complete()
+	if err != nil {
+		return err
+	}
+	for _, d := range Dimensions {
+		if len(d.Get(v)) > 0 && len(d.Get(c)) == 0 {
+			return option.Errorf(d.Name, "has no meaning beside the other options")
+		}
+	}
+	return nil
 }
 
 // Digest identifies the completed variant: 32 bytes that change with every option.

@@ -187,6 +187,32 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// An option that is given and has no meaning is found. Presets may have it.
+func TestUnused(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		v    Variant
+		want string
+	}{
+		{Variant{}, ""},
+		{Variant{Preset: "nimbus", KeyDerivation: "hash"}, ""},
+		{Variant{KeyDerivation: "hkdf", HKDFSalt: "none", HKDFInfo: "<purpose>"}, ""},
+		{Variant{KeyDerivation: "hash", HKDFSalt: "none"}, "hkdf_salt: has no meaning beside the other options"},
+		{Variant{KeyDerivation: "none", HKDFInfo: "<purpose>"}, "hkdf_info: has no meaning beside the other options"},
+		{Variant{Exponent: Template{"s", "I", "P"}, Inner: Template{"I", "P"}}, "inner: has no meaning beside the other options"},
+		{Variant{Exponent: Template{"s", "inner.minimal"}, Inner: Template{"I", "P"}}, ""},
+		{Variant{Preset: "pysrp"}, "preset: must be bouncycastle, fast-srp-hap, nimbus, rfc5054, secure-remote-password or tssrp6a"},
+	} {
+		got := ""
+		if err := test.v.Unused(); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%+v: %q, want %q", test.v, got, test.want)
+		}
+	}
+}
+
 // The operator is told what is accepted but not advisable.
 func TestWarnings(t *testing.T) {
 	t.Parallel()

@@ -22,15 +22,23 @@ var errClosed = errors.New("store is closed")
 
 // queue collects the calls that write into batches. Calls that arrive while a transaction is
 // synced to disk share the next transaction, because a transaction takes the same time for
-// one call as for a hundred. The queue has a goroutine only while there are calls.
+// one call as for a hundred. One goroutine runs all batches until close: a new one for each would
+// have to grow its stack each time.
 type queue struct {
 	run func(batch []*call)
 
 	mu      sync.Mutex
+	arrived sync.Cond // of mu: a call, or the end
 	waiting []*call
-	running bool
+	running bool // a batch
 	closed  bool
 	wg      sync.WaitGroup
+}
+
+// start starts the goroutine.
+func (q *queue) start(run func(batch []*call)) {
+	q.run, q.arrived.L = run, &q.mu
+	q.wg.Go(q.drain)
 }
 
 // call is a call that writes. If do fails after it changed something, the transaction is
@@ -54,26 +62,14 @@ func (q *queue) enqueue(c *call) error {
 	}
 	q.waiting = append(q.waiting, c)
 	if !q.running {
-		q.running = true
-		q.wg.Go(q.drain)
+		q.arrived.Signal()
 	}
 	return nil
 }
 
-// drain runs batches until no call is waiting.
+// drain runs batches until the queue is closed and no call is waiting.
 func (q *queue) drain() {
-	for {
-		q.mu.Lock()
-		n := min(len(q.waiting), maxBatch)
-		batch := q.waiting[:n:n]
-		q.waiting = q.waiting[n:]
-		if n == 0 {
-			q.waiting, q.running = nil, false
-		}
-		q.mu.Unlock()
-		if n == 0 {
-			return
-		}
+	for batch := q.next(); len(batch) > 0; batch = q.next() {
 		q.run(batch)
 		for _, c := range batch {
 			close(c.done)
@@ -81,10 +77,27 @@ func (q *queue) drain() {
 	}
 }
 
+// next waits for calls and returns a batch of them. It is empty after the end.
+func (q *queue) next() []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.running = false; len(q.waiting) == 0 && !q.closed; {
+		q.arrived.Wait()
+	}
+	q.running = true
+	n := min(len(q.waiting), maxBatch)
+	batch := q.waiting[:n:n]
+	if q.waiting = q.waiting[n:]; len(q.waiting) == 0 {
+		q.waiting = nil
+	}
+	return batch
+}
+
 // close refuses further calls and waits for the accepted ones.
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
+	q.arrived.Signal()
 	q.mu.Unlock()
 	q.wg.Wait()
 }

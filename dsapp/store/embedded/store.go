@@ -161,7 +161,6 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
-	s.queue.run = s.write
 	s.simulated = contents.Simulated
 	s.registrations.Store(int64(contents.Registrations))
 	s.closing = sync.OnceValue(func() error {
@@ -170,6 +169,7 @@ func Open(path string, opts Options) (*Store, error) {
 		s.queue.close()
 		return errors.Join(s.calls.close(), s.closeFile())
 	})
+	s.queue.start(s.write)
 	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
 	return s, nil
 }

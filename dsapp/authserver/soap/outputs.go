@@ -62,7 +62,7 @@ func (o *output) check(value string) string {
 		return "has a character that is not a hex digit"
 	case o.characters == printable && !form.IsPrintable(value):
 		return "has a character that is not printable ASCII"
-	case utf8.RuneCountInString(value) > longest:
+	case len(value) > longest && utf8.RuneCountInString(value) > longest:
 		return "is too long"
 	}
 	return ""

@@ -75,7 +75,7 @@ func (r *Row) applyRefusalOutput(got *answer) {
 		return
 	}
 	for _, it := range got.items {
-		if it.name == r.prefix+r.refusalOutput {
+		if it.name == r.refusalOutput {
 			got.codes = loginRefusedCodes
 			got.stack = append(got.stack, StackEntry{Code: loginRefusedCodes.StatusCode, Description: it.value})
 		}

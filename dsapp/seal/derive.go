@@ -45,12 +45,12 @@ func (k *Keyring) Derive(purpose string) (*Keyring, error) {
 // Digest returns the HMAC-SHA-256 of the parts, each after its length, under a key derived
 // from the first key.
 func (k *Keyring) Digest(parts ...string) [sha256.Size]byte {
-	h := hmac.New(sha256.New, k.digestKey())
-	var size [4]byte
+	text := make([]byte, 0, 256)
 	for _, part := range parts {
-		binary.BigEndian.PutUint32(size[:], uint32(len(part)))
-		h.Write(size[:])
-		h.Write([]byte(part))
+		text = binary.BigEndian.AppendUint32(text, uint32(len(part)))
+		text = append(text, part...)
 	}
+	h := hmac.New(sha256.New, k.digestKey())
+	h.Write(text)
 	return [sha256.Size]byte(h.Sum(nil))
 }

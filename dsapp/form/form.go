@@ -12,7 +12,6 @@ package form
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -218,5 +217,9 @@ func IsPrintable(s string) bool { return printable.contain(s) }
 // IsUTF8 reports whether a charset parameter or an XML encoding declaration names UTF-8 or
 // ASCII, which is a subset of it.
 func IsUTF8(charset string) bool {
-	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
+	switch strings.ToLower(charset) {
+	case "utf-8", "utf8", "us-ascii", "ascii":
+		return true
+	}
+	return false
 }

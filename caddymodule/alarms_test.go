@@ -183,9 +183,9 @@ func TestRareEventsStartAtZero(t *testing.T) {
 		of   prometheus.Collector
 		want []string
 	}{
-		{m.limitHits, constants(t, "../dsapp/restapi", "Limit")},
-		{m.decisions, constants(t, "../dsapp/gateway", "Verdict")},
-		{m.audited, auditActions(t)},
+		{m.limitHits.total, constants(t, "../dsapp/restapi", "Limit")},
+		{m.decisions.total, constants(t, "../dsapp/gateway", "Verdict")},
+		{m.audited.total, auditActions(t)},
 	} {
 		series := make(chan prometheus.Metric, 100)
 		tt.of.Collect(series)

@@ -42,27 +42,23 @@ var metrics = newMetricSet()
 // metricSet has all metrics. No label has a value from a client or a server: each comes from
 // a fixed set or, for upstream and profile, from the configuration.
 type metricSet struct {
-	requests        *prometheus.CounterVec
-	requestDuration *prometheus.HistogramVec
-	inFlight        prometheus.Gauge
-	limitHits       *prometheus.CounterVec
+	requests  *countedEvents
+	inFlight  prometheus.Gauge
+	limitHits *countedEvents
 
-	steps        *prometheus.CounterVec
-	stepDuration *prometheus.HistogramVec
-	profiles     configuredNames
+	steps    *countedEvents
+	profiles configuredNames
 
-	decisions *prometheus.CounterVec
-	audited   *prometheus.CounterVec
+	decisions *countedEvents
+	audited   *countedEvents
 
-	attempts        *prometheus.CounterVec
-	attemptDuration *prometheus.HistogramVec
-	upstreams       configuredNames
+	attempts  *countedEvents
+	upstreams configuredNames
 
-	repeats           *prometheus.CounterVec
-	storeCalls        *prometheus.CounterVec
-	storeCallDuration *prometheus.HistogramVec
-	openedFirst       prometheus.Counter
-	openedOlder       prometheus.Counter
+	repeats     *countedEvents
+	storeCalls  *countedEvents
+	openedFirst prometheus.Counter
+	openedOlder prometheus.Counter
 
 	eventsDropped prometheus.Counter
 
@@ -76,23 +72,23 @@ func newMetricSet() *metricSet {
 	for _, status := range restapi.Statuses() {
 		m.statuses[status.Name] = struct{}{}
 	}
-	m.requests = m.counters("requests_total", "Requests, by service, HTTP status code and status.", "service", "code", "status")
-	m.requestDuration = m.histograms("request_duration_seconds", "Time from the end of a request's header to the end of its answer.", requestBuckets, "service")
+	m.requests = m.count("requests_total", "Requests, by service, HTTP status code and status.", "service", "code", "status")
+	m.observe(m.requests, "request_duration_seconds", "Time from the end of a request's header to the end of its answer.", requestBuckets, "service")
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: metricsPrefix + "requests_in_flight", Help: "Requests in progress, including those that the next handler answers.",
 	})
-	m.limitHits = m.counters("limit_hits_total", "Requests that were refused because they exceeded a limit.", "limit")
-	m.steps = m.counters("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "profile", "step", "outcome")
-	m.stepDuration = m.histograms("exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "profile", "step")
-	m.decisions = m.counters("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
-	m.repeats = m.counters("repeated_calls_total", "Calls that came before, by what their client got: the answer of the first call or why there was none.", "outcome")
-	m.audited = m.counters("audit_events_total", "Events of the audit log, and stored values that cannot be used.", "action")
-	m.attempts = m.counters("upstream_attempts_total", "Attempts to carry out a command on an authentication server.", "upstream", "command", "outcome")
-	m.attemptDuration = m.histograms("upstream_attempt_duration_seconds", "Duration of attempts, with the time in the queue.", requestBuckets, "upstream", "command")
-	m.storeCalls = m.counters("store_calls_total", "Calls of the store.", "call", "outcome")
-	m.storeCallDuration = m.histograms("store_call_duration_seconds", "Duration of calls of the store.", storeBuckets, "call")
-	opened := m.counters("sealed_values_opened_total", "Stored values that were decrypted, by whether the first or an older sealing key did.", "key")
-	m.openedFirst, m.openedOlder = opened.WithLabelValues("first"), opened.WithLabelValues("older")
+	m.limitHits = m.count("limit_hits_total", "Requests that were refused because they exceeded a limit.", "limit")
+	m.steps = m.count("exchange_steps_total", "Calls of activation exchanges that the gateway carried out itself.", "profile", "step", "outcome")
+	m.observe(m.steps, "exchange_step_duration_seconds", "Duration of calls of activation exchanges, with store and waiting.", stepBuckets, "profile", "step")
+	m.decisions = m.count("ownership_decisions_total", "Decisions about the ownership of pending requests.", "verdict")
+	m.repeats = m.count("repeated_calls_total", "Calls that came before, by what their client got: the answer of the first call or why there was none.", "outcome")
+	m.audited = m.count("audit_events_total", "Events of the audit log, and stored values that cannot be used.", "action")
+	m.attempts = m.count("upstream_attempts_total", "Attempts to carry out a command on an authentication server.", "upstream", "command", "outcome")
+	m.observe(m.attempts, "upstream_attempt_duration_seconds", "Duration of attempts, with the time in the queue.", requestBuckets, "upstream", "command")
+	m.storeCalls = m.count("store_calls_total", "Calls of the store.", "call", "outcome")
+	m.observe(m.storeCalls, "store_call_duration_seconds", "Duration of calls of the store.", storeBuckets, "call")
+	opened := m.count("sealed_values_opened_total", "Stored values that were decrypted, by whether the first or an older sealing key did.", "key")
+	m.openedFirst, m.openedOlder = opened.series("first").total, opened.series("older").total
 	m.eventsDropped = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: metricsPrefix + "events_dropped_total", Help: "Events for the handlers of operators that were not delivered because too many others waited.",
 	})
@@ -108,19 +104,19 @@ func (m *metricSet) startAtZero() {
 		restapi.LimitFailedKeys, restapi.LimitExchanges, restapi.LimitCalls, restapi.LimitRegistrations, restapi.LimitRequestsInFlight,
 		restapi.LimitCallsInFlight, restapi.LimitBusy,
 	} {
-		m.limitHits.WithLabelValues(string(limit))
+		m.limitHits.series(string(limit))
 	}
 	for _, verdict := range []gateway.Verdict{
 		gateway.VerdictOwned, gateway.VerdictUnknown, gateway.VerdictBlind, gateway.VerdictAlreadyOwned, gateway.VerdictForeign,
 		gateway.VerdictRefusedPlain, gateway.VerdictRefusedUnknown, gateway.VerdictClaimed, gateway.VerdictLost, gateway.VerdictUnowned,
 	} {
-		m.decisions.WithLabelValues(string(verdict))
+		m.decisions.series(string(verdict))
 	}
 	for _, outcome := range []gateway.RepeatOutcome{
 		gateway.RepeatAnswered, gateway.RepeatUnknown, gateway.RepeatTimeout, gateway.RepeatUnreadable, gateway.RepeatAbandoned,
 		gateway.RepeatUnderWay, gateway.RepeatOtherBody,
 	} {
-		m.repeats.WithLabelValues(string(outcome))
+		m.repeats.series(string(outcome))
 	}
 	for _, action := range []gateway.AuditAction{
 		gateway.AuditRegistered, gateway.AuditRegisteredOffline, gateway.AuditRegistrationRefused, gateway.AuditRegistrationLost,
@@ -129,23 +125,26 @@ func (m *metricSet) startAtZero() {
 		gateway.AuditAuthenticationRefused, gateway.AuditRetrieved, gateway.AuditRequestLost, gateway.AuditCompleted, gateway.AuditCompletionRefused,
 		gateway.AuditCancelled, gateway.AuditCancelRefused, gateway.AuditRepeated, gateway.AuditNotificationIDUpdated, gateway.AuditNotificationIDRefused,
 	} {
-		m.audited.WithLabelValues(string(action))
+		m.audited.series(string(action))
 	}
 	for _, event := range []seal.Event{seal.EventUnopened, seal.EventDamaged} {
-		m.audited.WithLabelValues(string(event))
+		m.audited.series(string(event))
 	}
 }
 
-func (m *metricSet) counters(name, help string, labels ...string) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
-	m.collectors = append(m.collectors, v)
-	return v
+// count makes the metric that counts events.
+func (m *metricSet) count(name, help string, labels ...string) *countedEvents {
+	e := &countedEvents{total: prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)}
+	m.collectors = append(m.collectors, e.total)
+	return e
 }
 
-func (m *metricSet) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets}, labels)
-	m.collectors = append(m.collectors, v)
-	return v
+// observe adds the metric that says how long events took. Its labels are the first ones of that
+// which counts them.
+func (m *metricSet) observe(e *countedEvents, name, help string, buckets []float64, labels ...string) {
+	e.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets}, labels)
+	e.durationLabels = len(labels)
+	m.collectors = append(m.collectors, e.duration)
 }
 
 // Describe implements prometheus.Collector.
@@ -188,10 +187,9 @@ func (m *metricSet) request(o restapi.Observation) {
 			status = labelOther
 		}
 	}
-	m.requests.WithLabelValues(service, code, status).Inc()
-	m.requestDuration.WithLabelValues(service).Observe(o.Duration.Seconds())
+	m.requests.took(o.Duration, service, code, status)
 	if o.Limit != "" {
-		m.limitHits.WithLabelValues(string(o.Limit)).Inc()
+		m.limitHits.happened(string(o.Limit))
 	}
 }
 
@@ -199,31 +197,29 @@ func (m *metricSet) request(o restapi.Observation) {
 // profile that no loaded configuration has.
 func (m *metricSet) step(_ context.Context, e activation.StepEvent) {
 	m.profiles.whileUsed(e.Profile, func() {
-		m.steps.WithLabelValues(e.Profile, string(e.Step), string(e.Outcome)).Inc()
-		m.stepDuration.WithLabelValues(e.Profile, string(e.Step)).Observe(e.Duration.Seconds())
+		m.steps.took(e.Duration, e.Profile, string(e.Step), string(e.Outcome))
 	})
 }
 
 // repeated counts a call that came before.
 func (m *metricSet) repeated(_ context.Context, e gateway.RepeatEvent) {
-	m.repeats.WithLabelValues(string(e.Outcome)).Inc()
+	m.repeats.happened(string(e.Outcome))
 }
 
 // decision counts a decision about the ownership of a request.
 func (m *metricSet) decision(e gateway.OwnershipEvent) {
-	m.decisions.WithLabelValues(string(e.Verdict)).Inc()
+	m.decisions.happened(string(e.Verdict))
 }
 
 // audit counts an event of the audit log.
-func (m *metricSet) audit(e gateway.AuditEvent) { m.audited.WithLabelValues(string(e.Action)).Inc() }
+func (m *metricSet) audit(e gateway.AuditEvent) { m.audited.happened(string(e.Action)) }
 
 // alarm counts a stored value that cannot be used.
-func (m *metricSet) alarm(e seal.Event) { m.audited.WithLabelValues(string(e)).Inc() }
+func (m *metricSet) alarm(e seal.Event) { m.audited.happened(string(e)) }
 
 // storeCall counts a call of a store.
 func (m *metricSet) storeCall(_ context.Context, c activation.StoreCall) {
-	m.storeCalls.WithLabelValues(c.Call, string(c.Outcome)).Inc()
-	m.storeCallDuration.WithLabelValues(c.Call).Observe(c.Duration.Seconds())
+	m.storeCalls.took(c.Duration, c.Call, string(c.Outcome))
 }
 
 // opened counts a stored value that was decrypted.
@@ -239,29 +235,20 @@ func (m *metricSet) opened(first bool) {
 // configuration at an instance that no loaded configuration has.
 func (m *metricSet) attempt(_ context.Context, a authserver.Attempt) {
 	m.upstreams.whileUsed(a.Instance, func() {
-		m.attempts.WithLabelValues(a.Instance, a.Command, string(a.Outcome)).Inc()
-		m.attemptDuration.WithLabelValues(a.Instance, a.Command).Observe(a.Duration.Seconds())
+		m.attempts.took(a.Duration, a.Instance, a.Command, string(a.Outcome))
 	})
 }
 
 // releaseUpstreams removes the instances of a configuration, and the series of those that no
 // other configuration has.
 func (m *metricSet) releaseUpstreams(names []string) {
-	m.upstreams.release(names, func(name string) {
-		labels := prometheus.Labels{"upstream": name}
-		m.attempts.DeletePartialMatch(labels)
-		m.attemptDuration.DeletePartialMatch(labels)
-	})
+	m.upstreams.release(names, func(name string) { m.attempts.forget("upstream", name) })
 }
 
 // releaseProfiles removes the profiles of a configuration, and the series of those that no
 // other configuration has.
 func (m *metricSet) releaseProfiles(names []string) {
-	m.profiles.release(names, func(name string) {
-		labels := prometheus.Labels{"profile": name}
-		m.steps.DeletePartialMatch(labels)
-		m.stepDuration.DeletePartialMatch(labels)
-	})
+	m.profiles.release(names, func(name string) { m.steps.forget("profile", name) })
 }
 
 // configuredNames are the values that all loaded configurations give to a label.

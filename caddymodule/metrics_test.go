@@ -6,10 +6,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
@@ -74,10 +76,47 @@ func TestUpstreamsEndWithConfigurations(t *testing.T) {
 		step.do()
 		m.attempt(t.Context(), attempt)
 		series := make(chan prometheus.Metric, 9)
-		m.attempts.Collect(series)
-		m.attemptDuration.Collect(series)
+		m.attempts.total.Collect(series)
+		m.attempts.duration.Collect(series)
 		if len(series) != 2*step.want {
 			t.Fatalf("%d series, want %d", len(series), 2*step.want)
+		}
+	}
+}
+
+// Every event is counted once in the series of its labels, also if several make that series at
+// the same time.
+func TestEventsAreCountedByLabels(t *testing.T) {
+	t.Parallel()
+	m := newMetricSet()
+	names := []string{"a", "b", "c"}
+	var done sync.WaitGroup
+	for range 8 {
+		done.Go(func() {
+			for _, call := range names {
+				for _, outcome := range names {
+					m.storeCall(t.Context(), activation.StoreCall{Call: call, Outcome: activation.StoreOutcome(outcome), Duration: time.Second})
+				}
+			}
+		})
+	}
+	done.Wait()
+	for _, call := range names {
+		var took dto.Metric
+		if err := m.storeCalls.duration.WithLabelValues(call).(prometheus.Metric).Write(&took); err != nil {
+			t.Fatal(err)
+		}
+		if n, sum := took.GetHistogram().GetSampleCount(), took.GetHistogram().GetSampleSum(); n != 24 || sum != 24 {
+			t.Errorf("%s: %d calls took %v s", call, n, sum)
+		}
+		for _, outcome := range names {
+			var total dto.Metric
+			if err := m.storeCalls.total.WithLabelValues(call, outcome).Write(&total); err != nil {
+				t.Fatal(err)
+			}
+			if n := total.GetCounter().GetValue(); n != 8 {
+				t.Errorf("%s %s: %v calls", call, outcome, n)
+			}
 		}
 	}
 }

@@ -37,12 +37,13 @@ func (d ActivationData) encode(k Kind) ([]byte, error) {
 		if d.ActivationMessage == "" {
 			return nil, &InvalidError{Member: "activationMessage", Problem: "is missing"}
 		}
-		message, err := hex.DecodeString(string(d.ActivationMessage))
+		message := []byte(d.ActivationMessage)
+		defer clear(message)
+		n, err := hex.Decode(message, message)
 		if err != nil {
 			return nil, &InvalidError{Member: "activationMessage", Problem: "has something else than pairs of hex digits"}
 		}
-		defer clear(message)
-		return encodeFields("", string(message)), nil
+		return encodeFields(nil, message[:n]), nil
 	case KindStandard:
 		if d.ActivationCode == "" {
 			return nil, &InvalidError{Member: "activationCode", Problem: "is missing"}
@@ -76,7 +77,7 @@ func decodeData(k Kind, encoded []byte) ([][]byte, bool) {
 		if !ok || len(fields[0]) > 0 {
 			return nil, false
 		}
-		return [][]byte{fmt.Appendf(nil, "%X", fields[1])}, true
+		return [][]byte{upperHex(fields[1])}, true
 	case KindStandard:
 		return decodeFields(encoded, 2)
 	default:
@@ -110,9 +111,17 @@ func (p *Proof) sealData(session seal.Session, k Kind, encoded []byte) (ok bool,
 		if err != nil {
 			return false, fmt.Errorf("sealing %s: %w", item, err)
 		}
-		*members[i] = &form.Sealed{Data: upperHex(c.Data), Counter: upperHex(c.Counter), MAC: upperHex(c.MAC)}
+		*members[i] = &form.Sealed{Data: string(upperHex(c.Data)), Counter: string(upperHex(c.Counter)), MAC: string(upperHex(c.MAC))}
 	}
 	return true, nil
 }
 
-func upperHex(b []byte) string { return fmt.Sprintf("%X", b) }
+// upperHex returns b in upper-case hexadecimal digits.
+func upperHex(b []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	text := make([]byte, 0, 2*len(b))
+	for _, c := range b {
+		text = append(text, digits[c>>4], digits[c&15])
+	}
+	return text
+}

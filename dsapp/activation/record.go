@@ -56,8 +56,13 @@ func decodeSubject(b []byte) (form.Subject, bool) {
 }
 
 // encodeFields joins fields of up to 65535 bytes, each after its length in two bytes.
-func encodeFields(fields ...string) []byte {
-	var b []byte
+func encodeFields[T string | []byte](fields ...T) []byte {
+	size := 0
+	for _, f := range fields {
+		size += 2 + len(f)
+	}
+	// If it grew, a copy of a secret would stay behind in memory.
+	b := make([]byte, 0, size)
 	for _, f := range fields {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(f)))
 		b = append(b, f...)

@@ -12,7 +12,6 @@ package form
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -89,13 +88,11 @@ type Problem string
 func (p Problem) Error() string { return string(p) }
 
 func (r Rule) problem(s string) string {
-	if !utf8.ValidString(s) {
-		return "must be valid UTF-8"
+	length, problem := r.Characters.count(s)
+	if problem == "" {
+		problem = r.LengthProblem(length)
 	}
-	if !r.Characters.allow(s) {
-		return r.Characters.problem
-	}
-	if problem := r.LengthProblem(utf8.RuneCountInString(s)); problem != "" {
+	if problem != "" {
 		return problem
 	}
 	if r.further == nil {
@@ -126,12 +123,45 @@ type Characters struct {
 	// Schema.
 	Pattern string
 	problem string // of a text with other characters
-	allowed func(rune) bool
+	// ascii has the allowed bytes of ASCII, and others says which other characters are
+	// allowed; nil for none.
+	ascii  *[256]bool
+	others func(rune) bool
 }
 
-// allow reports whether all characters of s are in the set.
-func (c Characters) allow(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return !c.allowed(r) })
+// count returns the number of characters of s. If they are not all in the set, it returns what
+// is wrong.
+func (c Characters) count(s string) (n int, problem string) {
+	for n < len(s) && c.ascii[s[n]] {
+		n++
+	}
+	if n == len(s) {
+		return n, ""
+	}
+	if !utf8.ValidString(s) {
+		return 0, "must be valid UTF-8"
+	}
+	for _, r := range s[n:] {
+		if !c.allowed(r) {
+			return 0, c.problem
+		}
+		n++
+	}
+	return n, ""
+}
+
+// contain reports whether s is valid UTF-8 and all its characters are in the set.
+func (c Characters) contain(s string) bool {
+	_, problem := c.count(s)
+	return problem == ""
+}
+
+// allowed reports whether a character is in the set.
+func (c Characters) allowed(r rune) bool {
+	if r < utf8.RuneSelf {
+		return c.ascii[r]
+	}
+	return c.others != nil && c.others(r)
 }
 
 var (
@@ -140,9 +170,10 @@ var (
 	text = Characters{
 		Pattern: `[^\u0000-\u001F\u007F-\u009F\uFFFE\uFFFF]`,
 		problem: "must not contain control characters",
-		allowed: func(r rune) bool { return !unicode.IsControl(r) && r != '\uFFFE' && r != '\uFFFF' },
+		ascii:   ascii(" -~"),
+		others:  func(r rune) bool { return !unicode.IsControl(r) && r != '\uFFFE' && r != '\uFFFF' },
 	}
-	anything     = Characters{Pattern: `[\s\S]`, allowed: func(rune) bool { return true }}
+	anything     = Characters{Pattern: `[\s\S]`, ascii: ascii("\x00-\x7F"), others: func(rune) bool { return true }}
 	identifier   = class(`A-Za-z0-9._-`, "must consist of A-Z, a-z, 0-9, '.', '_' and '-'")
 	serial       = class(`A-Za-z0-9-`, "must consist of A-Z, a-z, 0-9 and '-'")
 	alphanumeric = class(`A-Za-z0-9`, "must consist of A-Z, a-z and 0-9")
@@ -153,10 +184,14 @@ var (
 	visible      = class(`!-~`, "must consist of printable characters of ASCII without spaces")
 )
 
-// class returns the ASCII characters of a class such as "a-z_-". A hyphen at the end
-// stands for itself.
+// class returns the characters of a class of ASCII.
 func class(class, problem string) Characters {
-	var allowed [utf8.RuneSelf]bool
+	return Characters{Pattern: "[" + class + "]", problem: problem, ascii: ascii(class)}
+}
+
+// ascii returns the bytes of a class such as "a-z_-". A hyphen at the end stands for itself.
+func ascii(class string) *[256]bool {
+	var allowed [256]bool
 	for i := 0; i < len(class); i++ {
 		last := class[i]
 		if i+2 < len(class) && class[i+1] == '-' {
@@ -169,22 +204,22 @@ func class(class, problem string) Characters {
 			i += 2
 		}
 	}
-	return Characters{
-		Pattern: "[" + class + "]",
-		problem: problem,
-		allowed: func(r rune) bool { return r < utf8.RuneSelf && allowed[r] },
-	}
+	return &allowed
 }
 
 // IsHex reports whether s consists of hexadecimal digits, at least one.
-func IsHex(s string) bool { return s != "" && hexadecimal.allow(s) }
+func IsHex(s string) bool { return s != "" && hexadecimal.contain(s) }
 
 // IsPrintable reports whether s consists of printable ASCII characters. The empty string
 // does.
-func IsPrintable(s string) bool { return printable.allow(s) }
+func IsPrintable(s string) bool { return printable.contain(s) }
 
 // IsUTF8 reports whether a charset parameter or an XML encoding declaration names UTF-8 or
 // ASCII, which is a subset of it.
 func IsUTF8(charset string) bool {
-	return slices.Contains([]string{"utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(charset))
+	switch strings.ToLower(charset) {
+	case "utf-8", "utf8", "us-ascii", "ascii":
+		return true
+	}
+	return false
 }

@@ -259,3 +259,42 @@ func TestCharacters(t *testing.T) {
 		}
 	}
 }
+
+// Invalid UTF-8 is in no set, and the length of other texts is that in characters.
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for _, c := range []Characters{text, anything, hexadecimal, printable} {
+		for _, s := range []string{"", "a", "0123456789abcdef", "ü", "0ü", "ü0", "0\xff", "\xff0", "0\xc3", "ü\xff", "\xed\xa0\x80", "\x00", "0\uFFFD"} {
+			n, problem := c.count(s)
+			want := c.problem
+			switch {
+			case !utf8.ValidString(s):
+				want = "must be valid UTF-8"
+			case !strings.ContainsFunc(s, func(r rune) bool { return !c.allowed(r) }):
+				want = ""
+			}
+			if problem != want || problem == "" && n != utf8.RuneCountInString(s) || c.contain(s) != (want == "") {
+				t.Errorf("%s: %q has %d characters, problem %q, want %q", c.Pattern, s, n, problem, want)
+			}
+		}
+	}
+}
+
+// BenchmarkParse measures the values that take longest: an activation message and a name.
+func BenchmarkParse(b *testing.B) {
+	message := strings.Repeat("0123456789ABCDEF", 256)
+	for name, parse := range map[string]func() error{
+		"message": func() error { _, err := Parse[ActivationMessage](message); return err },
+		"user":    func() error { _, err := Parse[RegisteredUser]("jane.doe"); return err },
+		"key":     func() error { _, err := Parse[Key]("8408980524"); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := parse(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -2,7 +2,6 @@ package form
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -37,18 +36,18 @@ const (
 )
 
 // Rule is the rule of PlainKey, or an even number of hex digits, 32 to 1024.
-func (Key) Rule() Rule {
-	return Rule{
-		Min: 1, Max: maxWrapped, Characters: alphanumeric,
-		Condition: fmt.Sprintf("at most %d characters, unless it is an even number of hexadecimal digits", maxPlain),
-		pattern:   fmt.Sprintf("^(%s{1,%d}|(%s{2})+)$", alphanumeric.Pattern, maxPlain, hexadecimal.Pattern),
-		further: func(s string) string {
-			if len(s) <= maxPlain || Key(s).Wrapped() {
-				return ""
-			}
-			return fmt.Sprintf("must be 1 to %d characters of A-Z, a-z and 0-9, or an even number of hex digits, at least %d", maxPlain, minWrapped)
-		},
-	}
+func (Key) Rule() Rule { return keyRule }
+
+var keyRule = Rule{
+	Min: 1, Max: maxWrapped, Characters: alphanumeric,
+	Condition: fmt.Sprintf("at most %d characters, unless it is an even number of hexadecimal digits", maxPlain),
+	pattern:   fmt.Sprintf("^(%s{1,%d}|(%s{2})+)$", alphanumeric.Pattern, maxPlain, hexadecimal.Pattern),
+	further: func(s string) string {
+		if len(s) <= maxPlain || Key(s).Wrapped() {
+			return ""
+		}
+		return fmt.Sprintf("must be 1 to %d characters of A-Z, a-z and 0-9, or an even number of hex digits, at least %d", maxPlain, minWrapped)
+	},
 }
 
 // Wrapped reports whether the key is wrapped: an even number of hex digits, at least 32.
@@ -89,10 +88,15 @@ type RegisteredUser string
 type RegisteredDomain string
 
 // Rule is 1 to 255 bytes of text without semicolons.
-func (RegisteredUser) Rule() Rule { return storable(UserID("").Rule()) }
+func (RegisteredUser) Rule() Rule { return registeredUserRule }
 
 // Rule is up to 255 bytes of text without semicolons.
-func (RegisteredDomain) Rule() Rule { return storable(Domain("").Rule()) }
+func (RegisteredDomain) Rule() Rule { return registeredDomainRule }
+
+var (
+	registeredUserRule   = storable(UserID("").Rule())
+	registeredDomainRule = storable(Domain("").Rule())
+)
 
 func storable(r Rule) Rule {
 	r.Condition = fmt.Sprintf("no semicolon and at most %d bytes in UTF-8", MaxStoredText)
@@ -148,14 +152,16 @@ const (
 )
 
 // Rule is one of the licence types.
-func (LicenseType) Rule() Rule {
-	values := []string{string(LicenseMDL), string(LicenseStandard)}
-	return Rule{Min: 1, Max: 16, Characters: lowercase, Values: values, further: func(s string) string {
-		if slices.Contains(values, s) {
+func (LicenseType) Rule() Rule { return licenseTypeRule }
+
+var licenseTypeRule = Rule{
+	Min: 1, Max: 16, Characters: lowercase, Values: []string{string(LicenseMDL), string(LicenseStandard)},
+	further: func(s string) string {
+		if t := LicenseType(s); t == LicenseMDL || t == LicenseStandard {
 			return ""
 		}
 		return fmt.Sprintf("must be %q or %q", LicenseMDL, LicenseStandard)
-	}}
+	},
 }
 
 // ProfileName is the name of a profile, a variant of the activation exchange.
@@ -214,28 +220,35 @@ func (DerivationCode) Rule() Rule { return Rule{Min: 1, Max: 27, Characters: hex
 type NotificationID string
 
 // Rule is an even number of hex digits, 2 to 1070.
-func (NotificationID) Rule() Rule { return hexBytes(1070) }
+func (NotificationID) Rule() Rule { return notificationIDRule }
 
 // ActivationMessage is Activation Message 1, which activates a multi-device licence on a
 // device.
 type ActivationMessage string
 
 // Rule is an even number of hex digits, 2 to 4234.
-func (ActivationMessage) Rule() Rule { return hexBytes(4234) }
+func (ActivationMessage) Rule() Rule { return activationMessageRule }
 
 // InstanceActivationMessage is Activation Message 2, which gives a device its own instance
 // of a multi-device licence.
 type InstanceActivationMessage string
 
 // Rule is an even number of hex digits, 2 to 1024.
-func (InstanceActivationMessage) Rule() Rule { return hexBytes(1024) }
+func (InstanceActivationMessage) Rule() Rule { return instanceActivationMessageRule }
 
 // RequestMessage is the secure-channel message with which an authentication server sends a
 // pending request to a device.
 type RequestMessage string
 
 // Rule is an even number of hex digits, 2 to 16384.
-func (RequestMessage) Rule() Rule { return hexBytes(16 << 10) }
+func (RequestMessage) Rule() Rule { return requestMessageRule }
+
+var (
+	notificationIDRule            = hexBytes(1070)
+	activationMessageRule         = hexBytes(4234)
+	instanceActivationMessageRule = hexBytes(1024)
+	requestMessageRule            = hexBytes(16 << 10)
+)
 
 // hexBytes returns the rule of bytes in hex, at least one, at most longest digits.
 func hexBytes(longest int) Rule {

@@ -27,7 +27,7 @@ const DefaultLifetime = 5 * time.Minute
 // detachedTimeout bounds store calls that must not end with the request.
 const detachedTimeout = 3 * time.Second
 
-// recordAttempts is how often an owner is stored if the outcome is unknown.
+// recordAttempts is how often storing an owner is tried.
 const recordAttempts = 2
 
 // ErrDamaged is wrapped by the error of a Store for a stored claim that no Store writes.
@@ -159,17 +159,13 @@ func (s *Service) Cancelling(ctx context.Context, kind Kind, key form.Key, c Cal
 
 // RecordOwner stores o as the owner of a request that was just retrieved, unless the
 // request has an owner. It reports whether o is the owner now. It works even if ctx has
-// ended, and tries again if the outcome is unknown. The error wraps ErrUnavailable;
+// ended, and tries again after an error. The error wraps ErrUnavailable;
 // whether o owns the request is then unknown.
 func (s *Service) RecordOwner(ctx context.Context, kind Kind, key form.PlainKey, o Owner) (won bool, err error) {
 	c := Claim{Key: string(key)}
 	rand.Read(c.Token[:])
-	store, err := s.sealOwner(ctx, kind, &c, o)
-	if err != nil {
-		return false, fmt.Errorf("%w: storing owner: %w", ErrUnavailable, err)
-	}
 	for range recordAttempts {
-		won, err = s.claim(ctx, store, kind, c, o.SerialNumber)
+		won, err = s.claim(ctx, kind, c, o)
 		if err == nil {
 			return won, nil
 		}
@@ -177,11 +173,22 @@ func (s *Service) RecordOwner(ctx context.Context, kind Kind, key form.PlainKey,
 	return false, fmt.Errorf("%w: storing owner: %w", ErrUnavailable, err)
 }
 
-// claim makes one attempt to store c.
-func (s *Service) claim(ctx context.Context, store Store, kind Kind, c Claim, serialNumber string) (bool, error) {
+// claim makes one attempt to store c with the owner o, which it seals.
+func (s *Service) claim(ctx context.Context, kind Kind, c Claim, o Owner) (bool, error) {
+	plaintext, err := o.encode()
+	if err != nil {
+		return false, err
+	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	return store.Claim(ctx, kind, c, serialNumber, s.lifetime)
+	store, ring, err := s.opener(ctx)
+	if err != nil {
+		return false, err
+	}
+	if c.Owner, err = ring.Seal(label(kind, c), plaintext); err != nil {
+		return false, err
+	}
+	return store.Claim(ctx, kind, c, o.SerialNumber, s.lifetime)
 }
 
 // Release removes the claim that d was about, after the authentication server completed
@@ -285,22 +292,6 @@ func (s *Service) openClaim(ctx context.Context, v openStore, kind Kind, c Claim
 		return openedClaim{}, s.unopenedError(ctx, kind)
 	}
 	return openedClaim{kind: kind, key: c.Key, token: c.Token, owner: o}, nil
-}
-
-// sealOwner seals o into c, and returns the store for it.
-func (s *Service) sealOwner(ctx context.Context, kind Kind, c *Claim, o Owner) (Store, error) {
-	plaintext, err := o.encode()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	store, ring, err := s.opener(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.Owner, err = ring.Seal(label(kind, *c), plaintext)
-	return store, err
 }
 
 // unopenedError raises the alarm for a claim that no key opens or that was moved to

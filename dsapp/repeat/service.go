@@ -129,9 +129,10 @@ func (s *Service) Begin(ctx context.Context, r Request) *Call {
 	if err != nil {
 		return nil
 	}
+	parts := append(make([]string, 0, 8), r.Application, r.Operation, r.Place)
 	c := &Call{service: s, store: store, ring: ring, mark: Mark{
 		Place:    r.Place,
-		Digest:   ring.Digest(append([]string{r.Application, r.Operation, r.Place}, r.Members...)...),
+		Digest:   ring.Digest(append(parts, r.Members...)...),
 		Lifetime: s.longest + markMargin,
 	}}
 	rand.Read(c.mark.Token[:])

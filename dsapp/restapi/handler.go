@@ -236,12 +236,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, next func(http.R
 		// take what follows for another request (RFC 9112, section 6.1).
 		w.Header().Add("Connection", "close")
 	}
-	x := &request{
-		Handler: h, w: w, r: r, began: time.Now(),
-		service: h.services[r.URL.Path], version: versionOf(r.URL.Path),
-	}
+	x := &request{Handler: h, w: w, r: r, began: time.Now(), service: h.services[r.URL.Path]}
 	if x.service != nil {
 		x.version = x.service.Version
+	} else {
+		x.version = versionOf(r.URL.Path)
 	}
 	if x.answerPreflight() {
 		return nil

@@ -259,6 +259,7 @@ func define[Q, R any](s Service, call func(Operations, context.Context, gateway.
 	}
 	s.prepare = func(sent members) (run, error) {
 		var q Q
+		known := 0
 		for i := range request {
 			value, present, err := request[i].value(sent)
 			if err != nil {
@@ -267,12 +268,15 @@ func define[Q, R any](s Service, call func(Operations, context.Context, gateway.
 			if !present {
 				continue
 			}
+			known++
 			if err := request[i].set(&q, value); err != nil {
 				return nil, err
 			}
 		}
-		if err := s.checkSpelling(sent); err != nil {
-			return nil, err
+		if known < len(sent) {
+			if err := s.checkSpelling(sent); err != nil {
+				return nil, err
+			}
 		}
 		return func(ctx context.Context, o Operations, c gateway.Caller) ([]field, error) {
 			r, err := call(o, ctx, c, q)

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 )
 
 // derivation derives a key of keySize bytes with HKDF-SHA-256. It is a function so that
@@ -45,12 +46,25 @@ func (k *Keyring) Derive(purpose string) (*Keyring, error) {
 // Digest returns the HMAC-SHA-256 of the parts, each after its length, under a key derived
 // from the first key.
 func (k *Keyring) Digest(parts ...string) [sha256.Size]byte {
-	h := hmac.New(sha256.New, k.digestKey())
-	var size [4]byte
+	text := make([]byte, 0, usualDigested)
 	for _, part := range parts {
-		binary.BigEndian.PutUint32(size[:], uint32(len(part)))
-		h.Write(size[:])
-		h.Write([]byte(part))
+		text = binary.BigEndian.AppendUint32(text, uint32(len(part)))
+		text = append(text, part...)
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	h := k.digests.Get().(hash.Hash)
+	h.Write(text)
+	sum := [sha256.Size]byte(h.Sum(text[:0]))
+	h.Reset()
+	k.digests.Put(h)
+	return sum
+}
+
+// usualDigested is room for what most calls of Digest are for, in bytes.
+const usualDigested = 256
+
+// newDigest returns the hash of Digest for a key.
+func newDigest(first derivation) hash.Hash {
+	// HKDF fails only for keys that are much longer.
+	key, _ := first(nil, purposePrefix+"digest")
+	return hmac.New(sha256.New, key)
 }

@@ -2,8 +2,14 @@ package seal_test
 
 import (
 	"bytes"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
@@ -53,4 +59,38 @@ func TestDerive(t *testing.T) {
 	if text := fmt.Sprintf("%+v %#v", d, root); bytes.Contains([]byte(text), []byte("1, 2, 1, 2")) || bytes.Contains([]byte(text), []byte("1 2 1 2")) {
 		t.Error("a keyring prints its keys")
 	}
+}
+
+// A digest is the HMAC-SHA-256 that is documented, however often one was made before: nodes of
+// several versions find each other's entries by it.
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	sealing := bytes.Repeat([]byte{1, 2}, 16)
+	k, err := seal.NewKeyring(sealing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := hkdf.Key(sha256.New, sealing, nil, "dsapp-gateway digest", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	for range 4 {
+		done.Go(func() {
+			for n := range 40 {
+				long := strings.Repeat("x", 10*n)
+				h := hmac.New(sha256.New, key)
+				h.Reset()
+				var size [4]byte
+				for _, part := range []string{"ab", "", long} {
+					binary.BigEndian.PutUint32(size[:], uint32(len(part)))
+					h.Write(append(size[:], part...))
+				}
+				if got := k.Digest("ab", "", long); !bytes.Equal(got[:], h.Sum(nil)) {
+					t.Errorf("digest with %d bytes is %x", len(long), got)
+				}
+			}
+		})
+	}
+	done.Wait()
 }

@@ -88,9 +88,9 @@ type Keyring struct {
 	first   keyID
 	keys    map[keyID]sealingKey
 	ids     []keyID // in the order of the keys
-	// digestKey returns the key of Digest, which it derives once. It is a function as derivation
-	// is.
-	digestKey func() []byte
+	// digests are the hashes of Digest that are not in use, keyed. A new one costs more than it
+	// takes to digest the members of a call.
+	digests sync.Pool
 }
 
 // KeyError is an error about one of the keys given to NewKeyring. It does not contain the
@@ -153,11 +153,7 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 			k.first = id
 		}
 	}
-	k.digestKey = sync.OnceValue(func() []byte {
-		// HKDF fails only for keys that are much longer.
-		key, _ := k.keys[k.first].derive(nil, purposePrefix+"digest")
-		return key
-	})
+	k.digests.New = func() any { return newDigest(k.keys[k.first].derive) }
 	return k, nil
 }
 

@@ -106,7 +106,7 @@ type Row struct {
 	// gather fills in the outputs whose names are not fixed. It is nil if there are none.
 	gather func(items []item, answer any) error
 	// refusalOutput is the name of an output whose presence turns a success into a
-	// refusal. It is empty if there is none.
+	// refusal. It is empty if there is none. define begins it with the prefix.
 	refusalOutput string
 	// Retry says when another instance may get the command.
 	Retry Retry
@@ -262,6 +262,9 @@ func define[Q, A any](r Row, request []boundField[Q], answer []boundOutput[A]) C
 		b.placeIn = func(answer any) *string { return b.place(answer.(*A)) }
 		b.name = r.prefix + b.name
 		r.outputs = append(r.outputs, b.output)
+	}
+	if r.refusalOutput != "" {
+		r.refusalOutput = r.prefix + r.refusalOutput
 	}
 	return Command[Q, A]{&r}
 }

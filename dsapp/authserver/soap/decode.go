@@ -85,11 +85,10 @@ func decode(r io.Reader, operation string) (a answer, err error) {
 	if err != nil {
 		return answer{}, err
 	}
-	switch content.name() {
-	case "Fault":
+	if content.name() == "Fault" {
 		return answer{}, content.fault()
-	case operation + "Response", operation + "Respond":
-	default:
+	}
+	if suffix, ok := strings.CutPrefix(content.name(), operation); !ok || suffix != "Response" && suffix != "Respond" {
 		return answer{}, errors.New("answer of another operation")
 	}
 	if err := content.each(a.part); err != nil {

@@ -62,7 +62,7 @@ func (o *output) check(value string) string {
 		return "has a character that is not a hex digit"
 	case o.characters == printable && !form.IsPrintable(value):
 		return "has a character that is not printable ASCII"
-	case utf8.RuneCountInString(value) > longest:
+	case len(value) > longest && utf8.RuneCountInString(value) > longest:
 		return "is too long"
 	}
 	return ""
@@ -75,7 +75,7 @@ func (r *Row) applyRefusalOutput(got *answer) {
 		return
 	}
 	for _, it := range got.items {
-		if it.name == r.prefix+r.refusalOutput {
+		if it.name == r.refusalOutput {
 			got.codes = loginRefusedCodes
 			got.stack = append(got.stack, StackEntry{Code: loginRefusedCodes.StatusCode, Description: it.value})
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,12 +32,15 @@ func markOf(i int) repeat.Mark {
 	return repeat.Mark{Digest: repeat.Digest([]byte(fmt.Sprintf("%32d", i))), Token: repeat.Token{byte(i), 1}, Lifetime: time.Minute}
 }
 
-// copyOf copies the segments of the store at path, as they are when its process ends.
-func copyOf(t *testing.T, path string) string {
+// copyOf copies the files of the store at path, as they are when its process ends.
+func copyOf(t testing.TB, path string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "copy")
-	for _, end := range []string{".calls0", ".calls1"} {
+	for _, end := range []string{"", ".calls0", ".calls1", ".claims0", ".claims1"} {
 		b, err := os.ReadFile(path + end)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -114,7 +114,10 @@ func (c *claims) live(s *segment) []archived {
 	var found []archived
 	now := c.now()
 	for d, p := range s.places {
-		if in, _, _ := c.last(d); in == s && !p.ended(now) {
+		if p.ended(now) {
+			continue
+		}
+		if in, _, _ := c.last(d); in == s {
 			found = append(found, archived{d, p})
 		}
 	}

@@ -45,7 +45,7 @@
 //
 // Open reads the whole file and refuses a damaged one. If the file is damaged while it is
 // open, all calls fail until Close. A single entry that cannot be decoded makes the calls
-// fail that read it, until the time comes to remove it.
+// fail that read it, until the time comes to remove it. A segment ends where a record of it is damaged.
 //
 // # Reserved disk space
 //

@@ -3,6 +3,7 @@ package embedded
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,8 @@ const (
 	releaseLimit = 5
 	// archiveBatch is how many records one transaction of bbolt archives.
 	archiveBatch = 64
+	// maxAbsent is how many requests are noted of which the archive had no claim.
+	maxAbsent = 1024
 )
 
 // errClaimsFull means that the segments have no room for another record, because none could be archived.
@@ -57,6 +60,9 @@ type claims struct {
 	begun time.Time
 	// moves is greater than 0 and grows whenever records have left memory for the archive.
 	moves uint64
+	// absent has requests of which the archive had no claim lately: a request is claimed after somebody has
+	// asked for its owner. A new one replaces another with the same index, see absence.
+	absent [maxAbsent]absence
 	// devices has the claims of each device in the order in which they were made: at most
 	// ownership.MaxPending. It may have claims that are no more.
 	devices map[digest][]listing
@@ -66,6 +72,12 @@ type claims struct {
 type listing struct {
 	claim digest
 	ends  int64
+}
+
+// absence says that the archive had no claim to a request when there had been so many moves.
+type absence struct {
+	request digest
+	moves   uint64
 }
 
 // archived is a record that is to be archived.
@@ -134,20 +146,35 @@ func readRequest(s *segment, a archived) (*request, error) {
 	return decodeRequest(a, value)
 }
 
-// owner returns the claim to a request, or nil if there is none. If known is false, the archive has to be
-// asked.
-func (c *claims) owner(d digest) (_ *request, known bool, err error) {
+// owner returns the claim to a request, or nil if there is none. If the archive must be asked, it returns
+// moves instead.
+func (c *claims) owner(d digest) (_ *request, ask uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, false, errClosed
+		return nil, 0, errClosed
 	}
 	s, p, known := c.last(d)
-	if !known || p.ended(c.now()) {
-		return nil, known, nil
+	switch {
+	case !known:
+		return nil, c.moves, nil
+	case p.ended(c.now()):
+		return nil, 0, nil
 	}
 	r, err := readRequest(s, archived{d, p})
-	return r, true, err
+	return r, 0, err
+}
+
+// absence returns where it is noted that the archive has no claim to a request.
+func (c *claims) absence(d digest) *absence {
+	return &c.absent[binary.BigEndian.Uint16(d[:])%maxAbsent]
+}
+
+// noteAbsent notes that the archive had no claim to a request when it was asked after so many moves.
+func (c *claims) noteAbsent(d digest, moves uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*c.absence(d) = absence{d, moves}
 }
 
 // pending returns the live claims in the list of a device, in the order in which they were made.
@@ -195,8 +222,8 @@ func (c *claims) outdated(d digest) bool {
 
 // claim makes the claim of r, for that lifetime, if there is none, and reports whether r has the token of
 // the claim that there is. If the archive must be asked first, it does nothing and returns moves. If the
-// archive has no claim, the caller calls it again with these.
-func (c *claims) claim(r *request, lifetime time.Duration, moves uint64) (claimed bool, ask uint64, err error) {
+// archive has no claim, the caller passes these to noteAbsent and calls it again.
+func (c *claims) claim(r *request, lifetime time.Duration) (claimed bool, ask uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -207,7 +234,7 @@ func (c *claims) claim(r *request, lifetime time.Duration, moves uint64) (claime
 	switch {
 	case known && !p.ended(now):
 		return p.token == r.token, 0, nil
-	case !known && moves != c.moves:
+	case !known && *c.absence(d) != absence{d, c.moves}:
 		return false, c.moves, nil
 	}
 	r.ends = now.Add(lifetime).UnixNano()

@@ -29,19 +29,24 @@ func (s *Store) owner(ctx context.Context, kind ownership.Kind, key string) (own
 	}
 	name := claimKey(kind, key)
 	// The archive comes second: what leaves the segments is there already.
-	r, known, err := s.claims.owner(claimDigest(name))
+	d := claimDigest(name)
+	r, ask, err := s.claims.owner(d)
 	if err != nil {
 		return ownership.Claim{}, false, readError(unavailable(err))
 	}
 	if r != nil {
 		return r.owned(), true, nil
 	}
-	if known {
+	if ask == 0 {
 		return ownership.Claim{}, false, nil
 	}
 	c, err := s.archivedClaim(ctx, name)
-	if err != nil || c == nil {
+	if err != nil {
 		return ownership.Claim{}, false, readError(err)
+	}
+	if c == nil {
+		s.claims.noteAbsent(d, ask)
+		return ownership.Claim{}, false, nil
 	}
 	return ownership.Claim{Key: key, Token: c.token, Owner: c.owner}, true, nil
 }
@@ -151,8 +156,8 @@ func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 		return false, err
 	}
 	next := &request{claim{token: c.Token, serialNumber: serialNumber, owner: c.Owner}, kind, c.Key}
-	for moves := uint64(0); ; {
-		claimed, ask, err := s.claims.claim(next, lifetime, moves)
+	for {
+		claimed, ask, err := s.claims.claim(next, lifetime)
 		if err != nil {
 			return false, unavailable(err)
 		}
@@ -163,7 +168,7 @@ func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 		if err != nil || current != nil {
 			return err == nil && current.token == c.Token, err
 		}
-		moves = ask
+		s.claims.noteAbsent(next.digest(), ask)
 	}
 }
 

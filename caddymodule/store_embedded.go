@@ -22,16 +22,17 @@ func init() {
 
 // EmbeddedStore keeps registrations and the ownership of requests in a file, for a
 // gateway with a single node. Handshakes, which live for minutes, are in memory. They
-// survive reloads, but not a restart of the process. Two more files, with `.calls0` and
-// `.calls1` appended to the name, have the calls that may be repeated, for minutes. They
-// need no backup.
+// survive reloads, but not a restart of the process. Four more files have the calls that
+// may be repeated, with `.calls0` and `.calls1` appended to the name, and the ownership
+// of the last minutes, with `.claims0` and `.claims1`. What they have survives the end of
+// the process, but a power failure can lose the last seconds of it. They need no backup.
 //
 // If no `sealing_keys` are configured, the first use of the store creates a key in a file
 // beside it, with the same name and `.key` appended. That key continues to decrypt, also
 // if `sealing_keys` are configured later. Back up both files, but not to the same place:
 // together they reveal pending activation data. If the key file is lost, no new key is
 // created: every activation service answers with status 503 until the key file is
-// restored or the file of the store is moved away.
+// restored or the file of the store, `.claims0` and `.claims1` are moved away.
 type EmbeddedStore struct {
 	// The name of the file. The gateway creates it, readable by its owner only, together
 	// with missing folders. Only one process can use it at a time.

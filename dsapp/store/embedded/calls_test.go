@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,12 +32,15 @@ func markOf(i int) repeat.Mark {
 	return repeat.Mark{Digest: repeat.Digest([]byte(fmt.Sprintf("%32d", i))), Token: repeat.Token{byte(i), 1}, Lifetime: time.Minute}
 }
 
-// copyOf copies the segments of the store at path, as they are when its process ends.
-func copyOf(t *testing.T, path string) string {
+// copyOf copies the files of the store at path, as they are when its process ends.
+func copyOf(t testing.TB, path string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "copy")
-	for _, end := range []string{".calls0", ".calls1"} {
+	for _, end := range []string{"", ".calls0", ".calls1", ".claims0", ".claims1"} {
 		b, err := os.ReadFile(path + end)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,14 +202,14 @@ func TestSegmentsAlternate(t *testing.T) {
 		}
 		if i%50 == 0 {
 			c = open(copyOf(t, path))
-			path = c.segments[0].file.Name()
+			path = c.pair[0].file.Name()
 			path = path[:len(path)-len(".calls0")]
 		}
 		c.has(t, long, long.Outcome)
 		for _, l := range live {
 			c.has(t, l.m, outcome)
 		}
-		for _, s := range c.segments {
+		for _, s := range c.pair {
 			if info, err := s.file.Stat(); err != nil || info.Size() > c.max || info.Size() != s.size {
 				t.Fatalf("a segment of %d bytes, error %v", info.Size(), err)
 			}
@@ -214,7 +218,7 @@ func TestSegmentsAlternate(t *testing.T) {
 	if refused == 0 || alternated < 10 {
 		t.Errorf("%d calls refused, %d segments begun", refused, alternated)
 	}
-	if n := len(c.segments[0].places) + len(c.segments[1].places); n > 60 {
+	if n := len(c.pair[0].places) + len(c.pair[1].places); n > 60 {
 		t.Errorf("%d places in memory", n)
 	}
 }
@@ -258,7 +262,7 @@ func TestCallsOfEarlierVersions(t *testing.T) {
 	s = reopen()
 	s.calls.has(t, marked, nil)
 	s.calls.has(t, kept, []byte("outcome"))
-	if n := len(s.calls.segments[0].places); n != 2 {
+	if n := len(s.calls.pair[0].places); n != 2 {
 		t.Errorf("%d places, want 2", n)
 	}
 	if err := errors.Join(s.Forget(t.Context(), "", marked.Digest, marked.Token), s.Close()); err != nil {
@@ -280,15 +284,15 @@ func FuzzSegment(f *testing.F) {
 	if err := errors.Join(c.keep(markOf(1), []byte("outcome")), c.forget(markOf(1).Digest, markOf(1).Token)); err != nil {
 		f.Fatal(err)
 	}
-	content, err := os.ReadFile(c.segments[0].file.Name())
+	content, err := os.ReadFile(c.pair[0].file.Name())
 	if err := errors.Join(err, c.close()); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(content)
 	f.Add(content[:len(content)-1])
-	f.Add([]byte(segmentMagic))
+	f.Add([]byte(callsMagic))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		var s segment
+		s := segment{magic: callsMagic}
 		if err := s.load(content); err != nil {
 			return
 		}

@@ -253,6 +253,46 @@ func decodeClaim(b []byte) (*claim, error) {
 	return c, nil
 }
 
+// request is a request with the claim to it. A claim that does not end is none: the request was released.
+type request struct {
+	claim
+
+	kind ownership.Kind
+	key  string
+}
+
+// name returns the key of the claim in bucketClaims.
+func (r *request) name() string { return claimKey(r.kind, r.key) }
+
+// digest returns the digest of the request.
+func (r *request) digest() digest { return claimDigest(r.name()) }
+
+// device returns the digest of the device whose list has the claim.
+func (r *request) device() digest { return deviceDigest(r.kind, r.serialNumber) }
+
+// encode returns the value of a record of claims: version, then kind, key, serial number and owner with
+// their lengths. The record has the token and the end.
+func (r *request) encode() []byte {
+	b := make([]byte, 0, 48+len(r.key)+len(r.serialNumber)+len(r.owner))
+	b = append(b, claimVersion)
+	return appendBytes(b, []byte(r.kind), []byte(r.key), []byte(r.serialNumber), r.owner)
+}
+
+// decodeRequest decodes what request.encode returns, and nothing else, as the value of a record about the
+// request with its digest. The request shares no memory with b.
+func decodeRequest(a archived, b []byte) (*request, error) {
+	in := reader{rest: b}
+	if version := in.take(1); in.bad || version[0] != claimVersion {
+		return nil, errCorrupt
+	}
+	r := &request{kind: ownership.Kind(in.bytes()), key: string(in.bytes())}
+	r.claim = claim{token: a.place.token, ends: a.place.ends, serialNumber: string(in.bytes()), owner: in.bytes()}
+	if in.bad || len(in.rest) > 0 || r.digest() != a.digest {
+		return nil, errCorrupt
+	}
+	return r, nil
+}
+
 // reader reads values from the beginning of rest. When rest is too short for a value, bad is
 // set, and all values from then on are zero.
 type reader struct {

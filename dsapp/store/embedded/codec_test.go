@@ -231,6 +231,31 @@ func TestClaimLayout(t *testing.T) {
 	}
 }
 
+// Whatever a record of claims holds: what is decoded is what is encoded again, and is about the request with
+// the digest of the record.
+func FuzzDecodeRequest(f *testing.F) {
+	f.Add([]byte{})
+	for _, r := range []*request{{}, {kind: ownership.Login, key: "1"}, {claim{serialNumber: "VDS-1", owner: []byte("owner")}, ownership.Signature, "2"}} {
+		f.Add(r.encode())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in := reader{rest: b}
+		in.take(1)
+		at := archived{claimDigest(claimKey(ownership.Kind(in.bytes()), string(in.bytes()))), place{token: [16]byte{1}, ends: 2}}
+		r, err := decodeRequest(at, b)
+		if err != nil {
+			return
+		}
+		if got := r.encode(); !bytes.Equal(got, b) || r.token != at.place.token || r.ends != at.place.ends {
+			t.Fatalf("%x is read as a request that is written as %x", b, got)
+		}
+		at.digest[0]++
+		if _, err := decodeRequest(at, b); err == nil {
+			t.Fatal("a record about another request was decoded")
+		}
+	})
+}
+
 // Decoding does not panic, and what it accepts has only one encoding.
 func FuzzDecodeClaim(f *testing.F) {
 	f.Add([]byte(nil))

@@ -19,13 +19,21 @@ import (
 const childPath = "DSAPP_EMBEDDED_CRASH_TEST"
 
 // writeUntilKilled registers one identifier after the other. For each it makes a failed and a
-// successful exchange, claims a login and a signature, and releases the signature. It prints a
-// line after every call.
+// successful exchange, claims a login and a signature, and releases the signature. Meanwhile it
+// archives claims. It prints a line after every call.
 func writeUntilKilled(path string) {
-	s, err := embedded.Open(path, embedded.Options{})
+	s, err := embedded.Open(path, embedded.Options{}.WithoutSweeps())
 	if err != nil {
 		panic(err)
 	}
+	// The kill comes at any time of this, too.
+	go func() {
+		for {
+			if err := s.Archive(); err != nil {
+				panic(err)
+			}
+		}
+	}()
 	ctx := context.Background()
 	for i := 0; ; i++ {
 		r := record(fmt.Sprintf("id-%d", i), byte(i))

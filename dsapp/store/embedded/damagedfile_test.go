@@ -232,6 +232,9 @@ func realFile(t testing.TB) []byte {
 		})
 	}
 	wg.Wait()
+	if err := s.Archive(); err != nil {
+		t.Fatal(err)
+	}
 	// Without one of its meta pages the file is as before the last transaction, which
 	// therefore must not matter.
 	for range 2 {

@@ -23,6 +23,19 @@ func (s *Store) Sweep() error {
 	return s.sweep(math.MaxInt)
 }
 
+// Archive moves all claims to the file of bbolt.
+func (s *Store) Archive() error {
+	for range 2 {
+		if err := s.claims.archive(s.archive); err != nil {
+			return err
+		}
+		if err := s.claims.turn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // DB returns the database.
 func (s *Store) DB() *bolt.DB { return s.db }
 
@@ -45,8 +58,8 @@ func (s *Store) Fill(n int, name func() string, r activation.Record, owner []byt
 					return err
 				}
 				id = name()
-				c := &claim{token: ownership.Token([]byte(id)), ends: ends, serialNumber: "VDS" + id, owner: owner}
-				if err := t.putClaim(claimKey(ownership.Signature, id), deviceKey(ownership.Signature, c.serialNumber), id, c); err != nil {
+				c := claim{token: ownership.Token([]byte(id)), ends: ends, serialNumber: "VDS" + id, owner: owner}
+				if err := t.putClaim(&request{c, ownership.Signature, id}); err != nil {
 					return err
 				}
 			}

@@ -42,13 +42,14 @@ func LoadKey(path string) ([]byte, bool, error) {
 // has sealed values, a new key could not open them; LoadOrCreateKey then returns an error
 // instead of creating a key file.
 func (s *Store) LoadOrCreateKey(ctx context.Context) ([]byte, error) {
-	var used bool
+	// What leaves the segments is in the archive already.
+	used := s.claims.used()
 	path, err := view(ctx, s, func(tx *bolt.Tx) (string, error) {
 		// The simulation secret is stored before the first registration. Checking both
 		// does not rely on that.
 		entry, _ := bucket(tx, bucketEntries).Cursor().First()
 		claim, _ := bucket(tx, bucketClaims).Cursor().First()
-		used = entry != nil || claim != nil || secret(tx) != nil
+		used = used || entry != nil || claim != nil || secret(tx) != nil
 		return tx.DB().Path(), nil
 	})
 	if err != nil {
@@ -61,7 +62,7 @@ func (s *Store) LoadOrCreateKey(ctx context.Context) ([]byte, error) {
 	name := KeyPath(path)
 	if used {
 		return nil, fmt.Errorf("key file %s is missing, and %s holds values that need their key: "+
-			"restore the key file or configure the key they were sealed with, or move %[2]s away to begin with an empty store", name, path)
+			"restore the key file or configure the key they were sealed with, or move %[2]s, %[2]s.claims0 and %[2]s.claims1 away to begin with an empty store", name, path)
 	}
 	if err := createKey(name); err != nil {
 		return nil, fmt.Errorf("creating key file %s: %w", name, err)

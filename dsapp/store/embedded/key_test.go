@@ -48,8 +48,8 @@ func TestKey(t *testing.T) {
 		t.Fatalf("load: %v, error %v", found, err)
 	}
 	files, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(files) != 4 {
-		t.Fatalf("%d files, error %v, want the store, its key and two for calls", len(files), err)
+	if err != nil || len(files) != 6 {
+		t.Fatalf("%d files, error %v, want the store, its key, two for calls and two for claims", len(files), err)
 	}
 }
 

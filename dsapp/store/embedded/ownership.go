@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,14 +24,42 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ o
 }
 
 func (s *Store) owner(ctx context.Context, kind ownership.Kind, key string) (ownership.Claim, bool, error) {
-	now := s.now()
-	c, err := view(ctx, s, func(tx *bolt.Tx) (*claim, error) {
-		return lookupClaim(tx, claimKey(kind, key), now)
-	})
-	if err != nil || c == nil {
+	if err := s.usable(ctx); err != nil {
+		return ownership.Claim{}, false, err
+	}
+	name := claimKey(kind, key)
+	// The archive comes second: what leaves the segments is there already.
+	d := claimDigest(name)
+	r, ask, err := s.claims.owner(d)
+	if err != nil {
+		return ownership.Claim{}, false, readError(unavailable(err))
+	}
+	if r != nil {
+		return r.owned(), true, nil
+	}
+	if ask == 0 {
+		return ownership.Claim{}, false, nil
+	}
+	c, err := s.archivedClaim(ctx, name)
+	if err != nil {
 		return ownership.Claim{}, false, readError(err)
 	}
+	if c == nil {
+		s.claims.noteAbsent(d, ask)
+		return ownership.Claim{}, false, nil
+	}
 	return ownership.Claim{Key: key, Token: c.token, Owner: c.owner}, true, nil
+}
+
+// archivedClaim returns the claim with a key of bucketClaims, or nil if there is none or it has ended.
+func (s *Store) archivedClaim(ctx context.Context, name string) (*claim, error) {
+	now := s.now()
+	return view(ctx, s, func(tx *bolt.Tx) (*claim, error) { return lookupClaim(tx, name, now) })
+}
+
+// owned returns the claim to a request.
+func (r *request) owned() ownership.Claim {
+	return ownership.Claim{Key: r.key, Token: r.token, Owner: r.owner}
 }
 
 // readError adds ownership.ErrDamaged to the error of reading a claim, if the claim is
@@ -49,32 +78,66 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 }
 
 func (s *Store) pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	recent, err := s.claims.pending(kind, serialNumber)
+	if err != nil {
+		return nil, readError(unavailable(err))
+	}
 	now := s.now()
-	claims, err := view(ctx, s, func(tx *bolt.Tx) ([]ownership.Claim, error) {
+	found, err := view(ctx, s, func(tx *bolt.Tx) ([]*request, error) {
 		return pendingClaims(tx, kind, serialNumber, now)
 	})
-	return claims, readError(err)
+	if err != nil {
+		return nil, readError(err)
+	}
+	found = slices.DeleteFunc(found, func(r *request) bool { return s.claims.knows(r.digest()) })
+	var listed []ownership.Claim
+	for _, r := range latest(found, recent) {
+		listed = append(listed, r.owned())
+	}
+	slices.SortFunc(listed, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
+	return listed, nil
 }
 
-// pendingClaims returns the live claims that are listed for a device, ordered by key.
-func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now time.Time) ([]ownership.Claim, error) {
-	var claims []ownership.Claim
+// latest returns the claims of a device that are archived and the recent ones, of which the newest comes
+// last. If they are too many for a list, the newest one stays, and those that end first are left out.
+func latest(archived, recent []*request) []*request {
+	n := min(len(recent), 1)
+	newest, others := recent[len(recent)-n:], slices.Concat(recent[:len(recent)-n], archived)
+	slices.SortFunc(others, func(a, b *request) int { return cmp.Compare(b.ends, a.ends) })
+	return append(newest, others[:min(len(others), ownership.MaxPending-n)]...)
+}
+
+// pendingClaims returns the live claims that are listed for a device.
+func pendingClaims(tx *bolt.Tx, kind ownership.Kind, serialNumber string, now time.Time) ([]*request, error) {
+	var found []*request
 	device := deviceKey(kind, serialNumber)
 	for _, pendingKey := range pendingKeys(tx, device) {
-		if len(pendingKey) <= len(device)+indexPrefix {
+		key, ok := pendingRequest(device, pendingKey)
+		if !ok {
 			return nil, errCorrupt
 		}
-		key := string(pendingKey[len(device)+indexPrefix:])
 		c, err := lookupClaim(tx, claimKey(kind, key), now)
 		if err != nil {
 			return nil, err
 		}
-		if c != nil {
-			claims = append(claims, ownership.Claim{Key: key, Token: c.token, Owner: c.owner})
+		// Another one's claim to the request can have been archived since.
+		if c != nil && c.serialNumber == serialNumber {
+			found = append(found, &request{*c, kind, key})
 		}
 	}
-	slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
-	return claims, nil
+	return found, nil
+}
+
+// pendingRequest returns the key of the request in a key of bucketPending, and whether it has one.
+func pendingRequest(device, pendingKey []byte) (string, bool) {
+	n := len(device) + indexPrefix
+	if len(pendingKey) <= n {
+		return "", false
+	}
+	return string(pendingKey[n:]), true
 }
 
 // Claim implements ownership.Store.
@@ -89,37 +152,133 @@ func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 			return false, err
 		}
 	}
-	// The caller may change its slice when it stops waiting, before this is written.
-	next := claim{token: c.Token, serialNumber: serialNumber, owner: bytes.Clone(c.Owner)}
-	name := claimKey(kind, c.Key)
-	return update(ctx, s, func(t *transaction) (bool, error) {
-		current, err := lookupClaim(t.tx, name, t.now)
+	if err := s.usable(ctx); err != nil {
+		return false, err
+	}
+	next := &request{claim{token: c.Token, serialNumber: serialNumber, owner: c.Owner}, kind, c.Key}
+	for {
+		claimed, ask, err := s.claims.claim(next, lifetime)
 		if err != nil {
-			return false, err
+			return false, unavailable(err)
 		}
-		if current != nil {
-			return current.token == next.token, nil
+		if ask == 0 {
+			return claimed, nil
 		}
-		next.ends = t.now.Add(lifetime).UnixNano()
-		return true, t.putClaim(name, deviceKey(kind, serialNumber), c.Key, &next)
-	})
+		current, err := s.archivedClaim(ctx, next.name())
+		if err != nil || current != nil {
+			return err == nil && current.token == c.Token, err
+		}
+		s.claims.noteAbsent(next.digest(), ask)
+	}
 }
 
-// Release implements ownership.Store. It does not need the serial number: the claim has it.
-func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, _ string) (err error) {
+// Release implements ownership.Store.
+func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
 	defer s.observe.Begin(ctx, "release")(nil, &err)
-	return s.release(ctx, kind, key, token)
+	return s.release(ctx, kind, key, token, serialNumber)
 }
 
-func (s *Store) release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token) error {
-	return change(ctx, s, func(t *transaction) error {
-		name := claimKey(kind, key)
-		c, err := lookupClaim(t.tx, name, t.now)
-		if err != nil || c == nil || c.token != token {
+func (s *Store) release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	r := &request{claim{token: token, serialNumber: serialNumber}, kind, key}
+	for moves := uint64(0); ; {
+		ask, err := s.claims.release(r, moves)
+		if err != nil {
+			return unavailable(err)
+		}
+		if ask == 0 {
+			return nil
+		}
+		current, err := s.archivedClaim(ctx, r.name())
+		if err != nil || current == nil || current.token != token {
 			return err
 		}
-		return t.dropClaim(indexKey(name, c.ends))
+		moves = ask
+	}
+}
+
+// archiveClaims makes room in the segments of claims, if they need some.
+func (s *Store) archiveClaims() error {
+	if !s.claims.due() {
+		return nil
+	}
+	if err := s.claims.archive(s.archive); err != nil {
+		return err
+	}
+	return s.claims.turn()
+}
+
+// archive archives records of a segment that no other goroutine changes.
+func (s *Store) archive(from *segment, batch []archived) error {
+	select {
+	case <-s.stop:
+		return errClosed
+	default:
+	}
+	var found []*request
+	for _, a := range batch {
+		r, err := readRequest(from, a)
+		// One that is damaged was refused until now.
+		if errors.Is(err, errCorrupt) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		found = append(found, r)
+	}
+	now := s.now()
+	// Usually the archive need not be written: the claims were released, and are not there.
+	found, err := view(context.Background(), s, func(tx *bolt.Tx) ([]*request, error) {
+		return slices.DeleteFunc(found, func(r *request) bool {
+			return !r.live(now) && bucket(tx, bucketClaims).Get([]byte(r.name())) == nil
+		}), nil
 	})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return change(context.Background(), s, func(t *transaction) error {
+		for _, r := range found {
+			if err := t.archive(r, s.claims.outdated); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// archive replaces what the archive has of a request by the claim in r, if that is live. In the list of the
+// device, claims that are outdated give way.
+func (t *transaction) archive(r *request, outdated func(digest) bool) error {
+	t.changed++
+	name := r.name()
+	if b := bucket(t.tx, bucketClaims).Get([]byte(name)); b != nil {
+		// If it cannot be decoded, the rest of it is removed at its end.
+		old, err := decodeClaim(b)
+		if err == nil {
+			err = t.dropClaim(indexKey(name, old.ends))
+		} else {
+			err = bucket(t.tx, bucketClaims).Delete([]byte(name))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !r.live(t.now) {
+		return nil
+	}
+	device := deviceKey(r.kind, r.serialNumber)
+	for _, pendingKey := range pendingKeys(t.tx, device) {
+		if key, ok := pendingRequest(device, pendingKey); ok && !outdated(claimDigest(claimKey(r.kind, key))) {
+			continue
+		}
+		if err := bucket(t.tx, bucketPending).Delete(pendingKey); err != nil {
+			return err
+		}
+	}
+	return t.putClaim(r)
 }
 
 // lookupClaim returns the claim with a key of bucketClaims, or nil if there is none or it has
@@ -139,33 +298,25 @@ func lookupClaim(tx *bolt.Tx, name string, now time.Time) (*claim, error) {
 	return c, nil
 }
 
-// putClaim stores c under name, replaces a claim that has ended, and adds c to the list of
-// the device. If the list is full, the claim that ends first leaves the list.
-func (t *transaction) putClaim(name string, device []byte, key string, c *claim) error {
-	if b := bucket(t.tx, bucketClaims).Get([]byte(name)); b != nil {
-		ended, err := decodeClaim(b)
-		if err != nil {
-			return err
-		}
-		if err := t.dropClaim(indexKey(name, ended.ends)); err != nil {
-			return err
-		}
-	}
+// putClaim stores a claim and adds it to the list of the device. If there are too many in the list, those
+// that end first leave it.
+func (t *transaction) putClaim(r *request) error {
 	t.changed++
-	listed := pendingKeys(t.tx, device)
-	for _, pendingKey := range listed[:max(0, len(listed)-ownership.MaxPending+1)] {
-		if err := bucket(t.tx, bucketPending).Delete(pendingKey); err != nil {
-			return err
-		}
-	}
-	pendingKey := append(appendMoment(slices.Clip(device), c.ends), key...)
+	name, device := r.name(), deviceKey(r.kind, r.serialNumber)
+	pendingKey := append(appendMoment(slices.Clip(device), r.ends), r.key...)
 	if err := bucket(t.tx, bucketPending).Put(pendingKey, nil); err != nil {
 		return err
 	}
-	if err := bucket(t.tx, bucketEnds).Put(indexKey(name, c.ends), pendingKey); err != nil {
+	listed := pendingKeys(t.tx, device)
+	for _, first := range listed[:max(0, len(listed)-ownership.MaxPending)] {
+		if err := bucket(t.tx, bucketPending).Delete(first); err != nil {
+			return err
+		}
+	}
+	if err := bucket(t.tx, bucketEnds).Put(indexKey(name, r.ends), pendingKey); err != nil {
 		return err
 	}
-	return bucket(t.tx, bucketClaims).Put([]byte(name), c.encode())
+	return bucket(t.tx, bucketClaims).Put([]byte(name), r.claim.encode())
 }
 
 // dropClaim removes the claim with a key of bucketEnds. It does not decode the claim, so that

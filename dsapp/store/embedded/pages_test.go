@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
@@ -53,6 +55,41 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%+v, error %v", got, err)
 		}
 		checkSound(t, path)
+	})
+	t.Run("recent claims", func(t *testing.T) {
+		t.Parallel()
+		path := temporary(t)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := embedded.Open(path, embedded.Options{}.WithoutSweeps())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustClaim(t, s, claim("new", 1), "device-1", time.Hour)
+		mustClaim(t, s, claim("released", 1), "device-1", time.Hour)
+		err = errors.Join(
+			s.Release(t.Context(), ownership.Login, "released", ownership.Token{1}, "device-1"),
+			s.Release(t.Context(), ownership.Login, member(7).Identifier, ownership.Token{7}, "device-7"),
+			s.Close(),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, _ := os.ReadFile(path + ".claims0")
+		got, err := embedded.Check(path)
+		if err != nil || got.Claims != members {
+			t.Errorf("%d claims, error %v, want one more and one less than %d", got.Claims, err, members)
+		}
+		if after, _ := os.ReadFile(path + ".claims0"); string(after) != string(before) {
+			t.Error("the segment was changed")
+		}
+		if err := os.WriteFile(path+".claims1", []byte(strings.Repeat("text\n", 100)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := embedded.Check(path); err == nil || !strings.Contains(err.Error(), path+".claims1: the file holds something else") {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("in use", func(t *testing.T) {
 		t.Parallel()

@@ -113,6 +113,9 @@ func TestMassExpiryCost(t *testing.T) {
 		for range n {
 			before := s.DB().Stats()
 			mustClaim(t, s, claim(name(), 1), name(), time.Hour)
+			if err := s.Archive(); err != nil {
+				t.Fatal(err)
+			}
 			after := s.DB().Stats()
 			written := after.TxStats.GetWrite() - before.TxStats.GetWrite()
 			mean, most = mean+written, max(most, written)

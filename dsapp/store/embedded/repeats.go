@@ -188,10 +188,10 @@ func (s *Store) KeepClaim(
 // KeepRelease implements repeat.Store. The outcome comes first: without the claim, the phone could not
 // make the call again.
 func (s *Store) KeepRelease(
-	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, _ string,
+	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) (err error) {
 	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
-	return errors.Join(s.keep(ctx, m, outcome), s.release(ctx, kind, key, token))
+	return errors.Join(s.keep(ctx, m, outcome), s.release(ctx, kind, key, token, serialNumber))
 }
 
 // KeepRemove implements repeat.Store. The outcome comes first, as in KeepRelease.

@@ -98,6 +98,14 @@ func testFullDisk(t *testing.T, s *embedded.Store, folder string) {
 			}
 		})
 	}
+	// Claims in the archive make the file grow.
+	wg.Go(func() {
+		for refused.Load() < enough {
+			if err := s.Archive(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("archive: error %v", err)
+			}
+		}
+	})
 	other, err := os.OpenFile(filepath.Join(folder, "other"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
 )
 
-// Every sealed value in the file is visited, and none that has ended.
+// Every sealed value in the files is visited, and none that has ended.
 func TestSealed(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "dsapp.db"), embedded.Options{})
@@ -25,6 +25,13 @@ func TestSealed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// One is archived, one is released there, one is recent.
+	for i, key := range []string{"archived", "released"} {
+		mustClaim(t, s, ownership.Claim{Key: key, Token: ownership.Token{byte(i)}, Owner: []byte(key)}, "device-1", time.Minute)
+	}
+	if err := errors.Join(s.Archive(), s.Release(t.Context(), ownership.Login, "released", ownership.Token{1}, "device-1")); err != nil {
+		t.Fatal(err)
+	}
 	_, claimed := s.Claim(t.Context(), ownership.Login, ownership.Claim{Key: "1", Owner: []byte("owner")}, "device-1", time.Minute)
 	_, secret := s.SimulationSecret(t.Context(), []byte("secret"))
 	var got []string
@@ -33,7 +40,7 @@ func TestSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
-	if want := []string{"data", "facts", "owner", "secret", "verifier"}; !slices.Equal(got, want) {
+	if want := []string{"archived", "data", "facts", "owner", "secret", "verifier"}; !slices.Equal(got, want) {
 		t.Errorf("visited %q, want %q", got, want)
 	}
 }

@@ -10,15 +10,16 @@
 //	sealed         the sealed parts of registrations by the time of their removal
 //	simulated      simulated registrations by the time of their removal
 //	removals       registrations of an earlier format by the time of their removal
-//	claims         every claim by kind and key of its request
-//	ends           every claim by its end
-//	pending        the claims of each device by their end
+//	claims         every claim that is older than some minutes, by kind and key of its request
+//	ends           every one of these by its end
+//	pending        those of each device by their end
 //	answers        the answers of registrations, for calls with idempotency keys
 //	repeats        the marks and outcomes of calls that may be repeated, of earlier versions
 //	repeat_ends    every one of these by its end
 //
 // What is known about calls that may be repeated is in two more files, with .calls0 and .calls1
-// appended to the name. See the type calls.
+// appended to the name, and the claims of the last minutes are in those with .claims0 and .claims1. See
+// the types calls and claims.
 //
 // Everything secret that is given to the Store is sealed already.
 //
@@ -33,15 +34,18 @@
 //
 // # Atomicity and durability
 //
-// Every method is one transaction. Methods that write return when the transaction is synced
-// to disk; methods that are called meanwhile share the next transaction. Handshakes are kept
-// in memory only and do not survive a restart: the phone then repeats the first call.
+// Every method for registrations is one transaction. Methods that write return when the transaction is
+// synced to disk; methods that are called meanwhile share the next transaction. Claims, releases, and marks
+// and outcomes of calls are written to the segments and not synced: they survive the end of the process, but
+// a power failure can undo those of the last seconds. A claim is then missing, or is there again until it
+// ends: the authentication server decides in the end. Handshakes are kept in memory only and do not survive
+// a restart: the phone then repeats the first call.
 //
 // # Damaged files
 //
 // Open reads the whole file and refuses a damaged one. If the file is damaged while it is
 // open, all calls fail until Close. A single entry that cannot be decoded makes the calls
-// fail that read it, until the time comes to remove it.
+// fail that read it, until the time comes to remove it. A segment ends where a record of it is damaged.
 //
 // # Reserved disk space
 //
@@ -106,6 +110,7 @@ type Store struct {
 	now          func() time.Time
 	handshakes   *handshakes
 	calls        *calls
+	claims       *claims
 	maxSimulated int
 	observe      activation.StoreObserver
 	queue        queue
@@ -156,8 +161,11 @@ func Open(path string, opts Options) (*Store, error) {
 	if s.calls, err = openCalls(path, s.now); err != nil {
 		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, db.Close()))
 	}
+	if s.claims, err = openClaims(path, s.now); err != nil {
+		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, s.calls.close(), db.Close()))
+	}
 	if err := s.read(s.calls.adopt); err != nil {
-		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, s.calls.close(), s.closeFile()))
+		return nil, fmt.Errorf("opening embedded store: %w", errors.Join(err, s.claims.close(), s.calls.close(), s.closeFile()))
 	}
 	s.space = newSpace(file, s.now())
 	s.handshakes = newHandshakes(s.maxSimulated)
@@ -167,7 +175,7 @@ func Open(path string, opts Options) (*Store, error) {
 		close(s.stop)
 		s.sweeper.Wait()
 		s.queue.close()
-		return errors.Join(s.calls.close(), s.closeFile())
+		return errors.Join(s.claims.close(), s.calls.close(), s.closeFile())
 	})
 	s.queue.start(s.write)
 	s.sweeper.Go(func() { s.sweepRegularly(cmp.Or(opts.sweepInterval, sweepInterval)) })
@@ -502,6 +510,7 @@ func (s *Store) sweepRegularly(interval time.Duration) {
 		case <-tick.C:
 			// If the file cannot be written, the next call that writes returns the error.
 			_ = s.sweep(sweepSteps)
+			_ = s.archiveClaims()
 		case <-retry.C:
 			s.retryWrite()
 		case <-s.stop:

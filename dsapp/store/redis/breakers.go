@@ -3,13 +3,15 @@ package redis
 import (
 	"context"
 	"errors"
+	"maps"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
 const (
@@ -38,30 +40,72 @@ var breakerSettings = breaker.Settings{Failures: breakerFailures, Cooldown: brea
 type breakers struct {
 	report func(ctx context.Context, server string, err error)
 	now    func() time.Time
+	began  time.Time
 
-	mu        sync.Mutex
-	byAddress *expiring.Map[*breaker.Breaker]
+	// servers has the servers by their address. It is copied to be changed, because every call
+	// reads it and few add a server.
+	servers atomic.Pointer[map[string]*server]
+	adding  sync.Mutex
+}
+
+// server is a server that was called.
+type server struct {
+	breaker breaker.Breaker
+	// lastCall is when the server was called last, as the time since breakers.began.
+	lastCall atomic.Int64
 }
 
 func newBreakers(report func(ctx context.Context, server string, err error), now func() time.Time) *breakers {
-	return &breakers{report: report, now: now, byAddress: expiring.New[*breaker.Breaker]()}
+	bs := &breakers{report: report, now: now, began: now()}
+	bs.servers.Store(&map[string]*server{})
+	return bs
 }
 
 // breaker returns the breaker of the server at an address.
 func (bs *breakers) breaker(address string) *breaker.Breaker {
-	now := bs.now()
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	bs.byAddress.Expire(now, bs.byAddress.Len())
-	b, _, known := bs.byAddress.Get(address)
-	if !known {
-		if bs.byAddress.Len() >= maxBreakers {
-			bs.byAddress.DeleteFirst()
-		}
-		b = new(breaker.Breaker)
+	now := bs.now().Sub(bs.began)
+	s := (*bs.servers.Load())[address]
+	if s == nil || s.ended(now) {
+		s = bs.add(address, now)
 	}
-	bs.byAddress.Put(address, b, now.Add(breakerLifetime))
-	return b
+	s.lastCall.Store(int64(now))
+	return &s.breaker
+}
+
+// ended reports whether the server was not called for so long that its breaker is forgotten.
+func (s *server) ended(now time.Duration) bool {
+	return now-time.Duration(s.lastCall.Load()) >= breakerLifetime
+}
+
+// add adds the server at an address, unless another call has, and removes those that have ended.
+func (bs *breakers) add(address string, now time.Duration) *server {
+	bs.adding.Lock()
+	defer bs.adding.Unlock()
+	servers := maps.Clone(*bs.servers.Load())
+	maps.DeleteFunc(servers, func(_ string, s *server) bool { return s.ended(now) })
+	s := servers[address]
+	if s != nil {
+		return s
+	}
+	if len(servers) >= maxBreakers {
+		delete(servers, calledLeastRecently(servers))
+	}
+	s = new(server)
+	s.lastCall.Store(int64(now))
+	servers[address] = s
+	bs.servers.Store(&servers)
+	return s
+}
+
+// calledLeastRecently returns the address of the server whose last call is the oldest.
+func calledLeastRecently(servers map[string]*server) (address string) {
+	oldest := int64(math.MaxInt64)
+	for a, s := range servers {
+		if last := s.lastCall.Load(); last < oldest {
+			address, oldest = a, last
+		}
+	}
+	return address
 }
 
 // call calls f, which talks to the server at an address and returns why it got no answer.

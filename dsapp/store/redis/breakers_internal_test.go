@@ -34,13 +34,13 @@ func TestBreakersAreRemoved(t *testing.T) {
 	if bs.breaker("10.0.0.1:6379") == used {
 		t.Error("the breaker of a server that is not called was kept")
 	}
-	if got := bs.byAddress.Len(); got != 1 {
+	if got := len(*bs.servers.Load()); got != 1 {
 		t.Errorf("%d breakers, want 1", got)
 	}
 	for i := range 2 * maxBreakers {
 		bs.breaker(fmt.Sprint(i))
 	}
-	if got := bs.byAddress.Len(); got != maxBreakers {
+	if got := len(*bs.servers.Load()); got != maxBreakers {
 		t.Errorf("%d breakers, want %d", got, maxBreakers)
 	}
 }

@@ -8,11 +8,11 @@ func (s *Store) Answer(ctx context.Context, identifier string) (_ []byte, err er
 	defer s.observe.Begin(ctx, "answer")(nil, &err)
 	// For a missing field, HMGET returns nil, HGET an error of go-redis.
 	key := s.registrationKey(identifier)
-	answers, err := s.send(ctx, call{keys: []string{key}, args: []any{"HMGET", key, "o"}})
+	sent, err := s.send(ctx, call{args: []any{"HMGET", key, "o"}})
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	values, err := answers[0].Slice()
+	values, err := sent[0].answer.Slice()
 	if err != nil {
 		return nil, unavailable(err)
 	}

@@ -45,7 +45,7 @@ func (t *staleness) begin() uint64 {
 	return t.calls
 }
 
-// end records how the call with the given number ended.
+// end records how the call with the given number ended: with err, the first error of its commands.
 func (t *staleness) end(ctx context.Context, call uint64, err error, cmds ...goredis.Cmder) {
 	if err == nil {
 		return
@@ -53,7 +53,7 @@ func (t *staleness) end(ctx context.Context, call uint64, err error, cmds ...gor
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case slices.ContainsFunc(cmds, func(c goredis.Cmder) bool { return isReadOnly(c.Err()) }):
+	case isReadOnly(err), slices.ContainsFunc(cmds, func(c goredis.Cmder) bool { return isReadOnly(c.Err()) }):
 		t.calls++
 		t.staleBefore = t.calls
 	case outcome(ctx, err) == breaker.Failed:
@@ -96,7 +96,7 @@ func (t *staleness) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
 		call := t.begin()
 		err := next(ctx, cmd)
-		t.end(ctx, call, err, cmd)
+		t.end(ctx, call, err)
 		return err
 	}
 }

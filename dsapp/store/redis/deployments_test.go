@@ -164,24 +164,8 @@ func testRoundTrips(t *testing.T, d deployment) {
 				}
 			case "Owner", "Kept": // need no script
 			case "Forget": // has the script of Release
-			case "Mark": // has the script of MarkOwner
-			case "MarkPending": // has the scripts of Mark and Pending, which another node may not know
-				if flush {
-					nodes = 2
-				}
 			case "ReturnConfirmation": // has the script of ReturnDevice
-			case "Release": // has one script of its own
-				nodes = 2
-				if flush {
-					trips++
-				}
-			case "KeepRelease": // has the scripts of Keep and Release
-				nodes = 2
-			case "KeepRemove": // has those of Keep, which another node may not know, and Remove
-				if flush {
-					nodes = 2
-				}
-			case "Claim", "KeepClaim":
+			case "Claim", "KeepClaim", "Release", "KeepRelease": // the list may be on another node
 				nodes = 2
 				if flush {
 					trips++

@@ -172,11 +172,12 @@ func (s *Store) writePlaceholders(ctx context.Context, r *reservation) error {
 	}
 	r.keys = make(map[string]string, len(tags))
 	for _, tag := range tags {
-		d := delivery{call: call{keys: []string{s.prefix + tag + ":room:" + r.token}}}
+		key := s.prefix + tag + ":room:" + r.token
+		d := delivery{call: call{args: []any{"GET", key}}}
 		if err := s.route(ctx, &d); err != nil {
 			return err
 		}
-		r.keys[d.node.Options().Addr] = d.keys[0]
+		r.keys[d.node.Options().Addr] = key
 	}
 	var calls []call
 	for _, key := range r.keys {

@@ -1,10 +1,11 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
-	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +23,6 @@ const (
 	// breakerCooldown is the time between two calls to a server whose breaker is open. It
 	// is also the most that the breaker adds to the length of an outage or failover.
 	breakerCooldown = time.Second
-	// breakerLifetime is how long the breaker of a server is kept after its last call.
-	// Nodes leave a cluster.
-	breakerLifetime = 10 * time.Minute
 	// maxBreakers limits the number of breakers. A cluster is recommended to have no more
 	// than 1000 nodes.
 	maxBreakers = 1000
@@ -39,73 +37,60 @@ var breakerSettings = breaker.Settings{Failures: breakerFailures, Cooldown: brea
 // down would wait for the timeouts, hold a connection and fail.
 type breakers struct {
 	report func(ctx context.Context, server string, err error)
-	now    func() time.Time
-	began  time.Time
 
 	// servers has the servers by their address. It is copied to be changed, because every call
 	// reads it and few add a server.
 	servers atomic.Pointer[map[string]*server]
-	adding  sync.Mutex
+	// adding is held to change servers, added counts the servers that were ever added.
+	adding sync.Mutex
+	added  atomic.Int64
 }
 
 // server is a server that was called.
 type server struct {
 	breaker breaker.Breaker
-	// lastCall is when the server was called last, as the time since breakers.began.
-	lastCall atomic.Int64
+	// called is breakers.added at the last call.
+	called atomic.Int64
 }
 
-func newBreakers(report func(ctx context.Context, server string, err error), now func() time.Time) *breakers {
-	bs := &breakers{report: report, now: now, began: now()}
+func newBreakers(report func(ctx context.Context, server string, err error)) *breakers {
+	bs := &breakers{report: report}
 	bs.servers.Store(&map[string]*server{})
 	return bs
 }
 
 // breaker returns the breaker of the server at an address.
 func (bs *breakers) breaker(address string) *breaker.Breaker {
-	now := bs.now().Sub(bs.began)
 	s := (*bs.servers.Load())[address]
-	if s == nil || s.ended(now) {
-		s = bs.add(address, now)
+	if s == nil {
+		s = bs.add(address)
 	}
-	s.lastCall.Store(int64(now))
+	if added := bs.added.Load(); s.called.Load() != added {
+		s.called.Store(added)
+	}
 	return &s.breaker
 }
 
-// ended reports whether the server was not called for so long that its breaker is forgotten.
-func (s *server) ended(now time.Duration) bool {
-	return now-time.Duration(s.lastCall.Load()) >= breakerLifetime
-}
-
-// add adds the server at an address, unless another call has, and removes those that have ended.
-func (bs *breakers) add(address string, now time.Duration) *server {
+// add adds the server at an address, unless another call has. If there are too many, it removes the
+// one that was not called for the longest: nodes leave a cluster.
+func (bs *breakers) add(address string) *server {
 	bs.adding.Lock()
 	defer bs.adding.Unlock()
 	servers := maps.Clone(*bs.servers.Load())
-	maps.DeleteFunc(servers, func(_ string, s *server) bool { return s.ended(now) })
-	s := servers[address]
-	if s != nil {
+	if s := servers[address]; s != nil {
 		return s
 	}
 	if len(servers) >= maxBreakers {
-		delete(servers, calledLeastRecently(servers))
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(servers)), func(a, b string) int {
+			return cmp.Compare(servers[a].called.Load(), servers[b].called.Load())
+		})
+		delete(servers, oldest)
 	}
-	s = new(server)
-	s.lastCall.Store(int64(now))
+	s := new(server)
 	servers[address] = s
 	bs.servers.Store(&servers)
+	s.called.Store(bs.added.Add(1))
 	return s
-}
-
-// calledLeastRecently returns the address of the server whose last call is the oldest.
-func calledLeastRecently(servers map[string]*server) (address string) {
-	oldest := int64(math.MaxInt64)
-	for a, s := range servers {
-		if last := s.lastCall.Load(); last < oldest {
-			address, oldest = a, last
-		}
-	}
-	return address
 }
 
 // call calls f, which talks to the server at an address and returns why it got no answer.

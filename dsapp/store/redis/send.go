@@ -175,6 +175,7 @@ func (s *Store) roundTrip(ctx context.Context, deliveries []*delivery) {
 // answered none of them, deliver returns the error of one of them.
 func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
 	commands := make([]goredis.Cmder, 0, len(deliveries))
+	var began time.Time
 	add := func(args ...any) *goredis.Cmd {
 		command := goredis.NewCmd(ctx, args...)
 		commands = append(commands, command)
@@ -197,12 +198,12 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 			d.wait = add("WAIT", s.replicas, waitTimeout(node).Milliseconds())
 		}
 		if key != "" {
+			began = s.now()
 			for _, c := range s.scripts.placeholderWrites(key) {
 				d.placeholder = add(c.args...)
 			}
 		}
 	}
-	began := s.now()
 	err := execute(ctx, node, commands)
 	if err != nil && !slices.ContainsFunc(commands, func(c goredis.Cmder) bool { return c.Err() != nil }) {
 		// The client gives every command the error, except if the server refused the

@@ -169,7 +169,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		client:    client,
 		prefix:    opts.KeyPrefix,
 		simulated: newTracker(opts.MaxSimulated, time.Now),
-		breakers:  newBreakers(opts.Report, time.Now),
+		breakers:  newBreakers(opts.Report),
 		readiness: newReadiness(time.Now),
 		replicas:  opts.WaitReplicas,
 		observe:   opts.Observe,

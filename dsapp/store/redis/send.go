@@ -34,6 +34,9 @@ var (
 	errUnsupportedClient = errors.New("unsupported type of client")
 )
 
+// mostCommands is how many commands most calls of the Store send. Lists of them stay on the stack.
+const mostCommands = 4
+
 // scriptKeys is the index of the first key in the arguments of EVALSHA, after the name of the
 // command, the hash of the script and the number of keys.
 const scriptKeys = 3
@@ -94,9 +97,11 @@ type delivery struct {
 // nothing by themselves. A cluster client would repeat every command whose answer was lost;
 // send therefore does not send commands through it.
 func (s *Store) send(ctx context.Context, calls ...call) ([]delivery, error) {
-	deliveries, open := make([]delivery, len(calls)), make([]*delivery, len(calls))
+	deliveries := make([]delivery, len(calls))
+	open := make([]*delivery, 0, mostCommands)
 	for i, c := range calls {
-		deliveries[i].call, open[i] = c, &deliveries[i]
+		deliveries[i].call = c
+		open = append(open, &deliveries[i])
 	}
 	defer func() {
 		for i := range deliveries {
@@ -153,11 +158,18 @@ func (s *Store) roundTrip(ctx context.Context, deliveries []*delivery) {
 	}
 	first := deliveries[0].node
 	if other := func(d *delivery) bool { return d.node != first }; slices.ContainsFunc(deliveries, other) {
-		elsewhere := slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return !other(d) })
-		deliveries = slices.DeleteFunc(slices.Clone(deliveries), other)
+		var here, elsewhere []*delivery
+		for _, d := range deliveries {
+			if other(d) {
+				elsewhere = append(elsewhere, d)
+			} else {
+				here = append(here, d)
+			}
+		}
 		var wg sync.WaitGroup
 		wg.Go(func() { s.roundTrip(ctx, elsewhere) })
 		defer wg.Wait()
+		deliveries = here
 	}
 	// A client from clientFor has the address that the cluster client uses for the node,
 	// or soon will. Both therefore share one breaker. Without it, every call to a slot that
@@ -174,7 +186,7 @@ func (s *Store) roundTrip(ctx context.Context, deliveries []*delivery) {
 // deliver sends the deliveries to one node and waits for their answers. If the node
 // answered none of them, deliver returns the error of one of them.
 func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
-	commands := make([]goredis.Cmder, 0, len(deliveries))
+	commands := make([]goredis.Cmder, 0, mostCommands)
 	var began time.Time
 	add := func(args ...any) *goredis.Cmd {
 		command := goredis.NewCmd(ctx, args...)
@@ -232,7 +244,7 @@ func execute(ctx context.Context, node *goredis.Client, commands []goredis.Cmder
 		return node.Process(ctx, commands[0])
 	}
 	pipe := node.Pipeline()
-	_ = pipe.BatchProcess(ctx, commands...)
+	_ = pipe.BatchProcess(ctx, slices.Clone(commands)...)
 	_, err := pipe.Exec(ctx)
 	return err
 }

@@ -19,7 +19,7 @@ const maxListed = 2 * ownership.MaxPending
 
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "owner")(nil, &err)
+	defer s.observe.Begin(ctx, "owner").End(nil, &err)
 	// For a missing key, GETRANGE returns an empty string, GET an error of go-redis.
 	sent, err := s.send(ctx, call{args: []any{"GETRANGE", s.claimKey(kind, key), 0, -1}})
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ o
 
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "pending")(nil, &err)
+	defer s.observe.Begin(ctx, "pending").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.listedClaims.call(1, s.deviceKey(kind, serialNumber), ownership.MaxPending))
 	if err != nil {
 		return nil, readError(err)
@@ -46,7 +46,7 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 // slots, so two scripts write them at the same time. If another owner has the request, a
 // second round trip removes the claim from the list.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
+	defer s.observe.Begin(ctx, "claim").End(&claimed, &err)
 	ends := milliseconds(max(lifetime, time.Millisecond))
 	return s.claim(ctx, s.scripts.claim.call(1, s.claimKey(kind, c.Key), c.Token[:], c.Owner, ends), kind, c, serialNumber, ends)
 }
@@ -68,7 +68,7 @@ func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c owners
 
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
-	defer s.observe.Begin(ctx, "release")(nil, &err)
+	defer s.observe.Begin(ctx, "release").End(nil, &err)
 	_, err = s.run(ctx, s.scripts.release.call(1, s.claimKey(kind, key), token[:]), s.unlistCall(kind, key, token, serialNumber))
 	return err
 }

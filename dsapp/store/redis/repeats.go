@@ -112,7 +112,7 @@ func keepRemoveScript() script {
 
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark")(nil, &err)
+	defer s.observe.Begin(ctx, "mark").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.mark.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
 	if err != nil {
 		return repeat.Entry{}, false, err
@@ -125,7 +125,7 @@ func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool
 func (s *Store) MarkOwner(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, key string,
 ) (_ repeat.Entry, _ bool, _ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark_owner")(nil, &err)
+	defer s.observe.Begin(ctx, "mark_owner").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.markOwner.call(2, s.claimKey(kind, key), s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
 	if err != nil {
 		return repeat.Entry{}, false, ownership.Claim{}, false, readError(err)
@@ -147,7 +147,7 @@ func (s *Store) MarkOwner(
 func (s *Store) MarkPending(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "mark_pending")(nil, &err)
+	defer s.observe.Begin(ctx, "mark_pending").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.markPending.call(2, s.deviceKey(kind, serialNumber), s.repeatKey(m.Place, m.Digest),
 		m.Token[:], endsIn(m), m.Outcome, ownership.MaxPending))
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *Store) MarkPending(
 func (s *Store) MarkDevice(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_device")(&admitted, &err)
+	defer s.observe.Begin(ctx, "mark_device").End(&admitted, &err)
 	return s.markAdmitted(ctx, s.scripts.markDevice, m, identifier, maxAttempts)
 }
 
@@ -178,7 +178,7 @@ func (s *Store) MarkDevice(
 func (s *Store) MarkConfirmation(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int, kinds ...activation.Kind,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_confirmation")(&admitted, &err)
+	defer s.observe.Begin(ctx, "mark_confirmation").End(&admitted, &err)
 	return s.markAdmitted(ctx, s.scripts.markConfirmation, m, identifier, maxAttempts, kinds...)
 }
 
@@ -207,7 +207,7 @@ func (s *Store) markAdmitted(
 
 // Kept implements repeat.Store.
 func (s *Store) Kept(ctx context.Context, place string, d repeat.Digest) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "kept")(nil, &err)
+	defer s.observe.Begin(ctx, "kept").End(nil, &err)
 	sent, err := s.send(ctx, call{args: []any{"GETRANGE", s.repeatKey(place, d), 0, -1}})
 	if err != nil {
 		return repeat.Entry{}, false, unavailable(err)
@@ -224,7 +224,7 @@ func (s *Store) Kept(ctx context.Context, place string, d repeat.Digest) (_ repe
 
 // Keep implements repeat.Store.
 func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err error) {
-	defer s.observe.Begin(ctx, "keep")(nil, &err)
+	defer s.observe.Begin(ctx, "keep").End(nil, &err)
 	_, err = s.run(ctx, s.keepCall(m, outcome))
 	return err
 }
@@ -234,7 +234,7 @@ func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err er
 func (s *Store) KeepClaim(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
 ) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
+	defer s.observe.Begin(ctx, "keep_claim").End(&claimed, &err)
 	ends := milliseconds(max(lifetime, time.Millisecond))
 	x := s.scripts.keepClaim.call(2, s.claimKey(kind, c.Key), s.repeatKey(m.Place, m.Digest), c.Token[:], c.Owner, ends, m.Token[:], outcome, endsIn(m))
 	return s.claim(ctx, x, kind, c, serialNumber, ends)
@@ -245,7 +245,7 @@ func (s *Store) KeepClaim(
 func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) (err error) {
-	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
+	defer s.observe.Begin(ctx, "keep_release").End(nil, &err)
 	request, unlist := s.claimKey(kind, key), s.unlistCall(kind, key, token, serialNumber)
 	if m.Place == key {
 		_, err = s.run(ctx, s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m)), unlist)
@@ -257,7 +257,7 @@ func (s *Store) KeepRelease(
 
 // KeepRemove implements repeat.Store. The registration and the outcome are in one slot.
 func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
+	defer s.observe.Begin(ctx, "keep_remove").End(nil, &err)
 	_, err = s.run(ctx, s.scripts.keepRemove.call(3, s.registrationKey(identifier), s.handshakesKey(identifier), s.repeatKey(m.Place, m.Digest),
 		generation[:], m.Token[:], outcome, endsIn(m)))
 	return err
@@ -272,7 +272,7 @@ func endsIn(m repeat.Mark) int64 { return milliseconds(max(m.Lifetime, time.Mill
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, place string, d repeat.Digest, token repeat.Token) (err error) {
-	defer s.observe.Begin(ctx, "forget")(nil, &err)
+	defer s.observe.Begin(ctx, "forget").End(nil, &err)
 	_, err = s.run(ctx, s.scripts.release.call(1, s.repeatKey(place, d), token[:]))
 	return err
 }

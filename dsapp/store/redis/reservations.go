@@ -143,7 +143,7 @@ func pop(from *[]*reservation) *reservation {
 // Reserve implements activation.Store. It writes placeholders, unless an idle reservation
 // has some that were written within writeValidity.
 func (s *Store) Reserve(ctx context.Context) (release func(), err error) {
-	defer s.observe.Begin(ctx, "reserve")(nil, &err)
+	defer s.observe.Begin(ctx, "reserve").End(nil, &err)
 	if err := ctx.Err(); err != nil {
 		return nil, unavailable(err)
 	}

@@ -26,10 +26,10 @@
 // # Atomicity
 //
 // Every method runs one Lua script on one node and is therefore atomic, except Claim and
-// Release. These run two scripts at the same time, because the claim and the list of the
-// device are in different slots. If one script fails, the method fails although the other
-// may have run. A method takes one round trip, and one more if the server does not know
-// the script yet.
+// Release, alone or with the outcome of a call. These run two scripts at the same time, because
+// the claim and the list of the device are in different slots. If one script fails, the method
+// fails although the other may have run. A method takes one round trip, and one more if the
+// server does not know the script yet.
 //
 // # Lost servers
 //
@@ -184,7 +184,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 // Create implements activation.Store. It uses the memory of a reservation, if there is one,
 // and writes the placeholder of the reservation again in the same round trip.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (_ activation.Record, created bool, err error) {
-	defer s.observe.Begin(ctx, "create")(&created, &err)
+	defer s.observe.Begin(ctx, "create").End(&created, &err)
 	reserved := s.reservations.takeReserved()
 	if reserved != nil {
 		defer s.reservations.addReserved(reserved)
@@ -208,13 +208,13 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 
 // Load implements activation.Store.
 func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Record, _ bool, err error) {
-	defer s.observe.Begin(ctx, "load")(nil, &err)
+	defer s.observe.Begin(ctx, "load").End(nil, &err)
 	return s.runForRecord(ctx, identifier, s.scripts.load.call(1, s.registrationKey(identifier)))
 }
 
 // PutHandshake implements activation.Store.
 func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (_ bool, err error) {
-	defer s.observe.Begin(ctx, "put_handshake")(nil, &err)
+	defer s.observe.Begin(ctx, "put_handshake").End(nil, &err)
 	lifetime := max(h.Lifetime, time.Millisecond)
 	if h.Simulated {
 		// The key also stores that contention was reported, for ContentionInterval.
@@ -232,7 +232,7 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
 ) (_ activation.Handshake, taken bool, err error) {
-	defer s.observe.Begin(ctx, "take")(&taken, &err)
+	defer s.observe.Begin(ctx, "take").End(&taken, &err)
 	// Only the answer tells whether the handshake is simulated. Until then the identifier
 	// counts as simulated, unless the limit is reached.
 	maySimulate, ticket := s.simulated.hold(identifier, pendingTakeHold)
@@ -258,26 +258,26 @@ func (s *Store) Take(
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
-	defer s.observe.Begin(ctx, "settle")(&settled, &err)
+	defer s.observe.Begin(ctx, "settle").End(&settled, &err)
 	return s.runForRecord(ctx, identifier, s.scripts.settle.call(1, s.registrationKey(identifier),
 		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime)))
 }
 
 // AdmitDevice implements activation.Store.
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
+	defer s.observe.Begin(ctx, "admit_device").End(&admitted, &err)
 	return s.runForRecord(ctx, identifier, s.scripts.admitDevice.call(1, s.registrationKey(identifier), maxAttempts))
 }
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_device")(nil, &err)
+	defer s.observe.Begin(ctx, "return_device").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "n")
 }
 
 // AdmitConfirmation implements activation.Store.
 func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
+	defer s.observe.Begin(ctx, "admit_confirmation").End(&admitted, &err)
 	c := s.scripts.admitConfirmation.call(1, s.registrationKey(identifier), maxAttempts)
 	for _, kind := range kinds {
 		c.args = append(c.args, string(kind))
@@ -287,7 +287,7 @@ func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAtt
 
 // ReturnConfirmation implements activation.Store.
 func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
+	defer s.observe.Begin(ctx, "return_confirmation").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "c")
 }
 
@@ -314,7 +314,7 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "remove")(nil, &err)
+	defer s.observe.Begin(ctx, "remove").End(nil, &err)
 	_, err = s.run(ctx, s.removeCall(identifier, generation))
 	return err
 }
@@ -327,7 +327,7 @@ func (s *Store) removeCall(identifier string, generation activation.Generation) 
 // SimulationSecret implements activation.Store. It fails if the servers have values of a format
 // that this program does not know.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
-	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
+	defer s.observe.Begin(ctx, "simulation_secret").End(nil, &err)
 	format, err := s.getOrSet(ctx, "format", []byte(formatVersion))
 	if err != nil {
 		return nil, err
@@ -354,7 +354,7 @@ func (s *Store) getOrSet(ctx context.Context, name string, candidate []byte) ([]
 
 // ReplaceSimulationSecret implements activation.Store.
 func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (replaced bool, err error) {
-	defer s.observe.Begin(ctx, "replace_simulation_secret")(&replaced, &err)
+	defer s.observe.Begin(ctx, "replace_simulation_secret").End(&replaced, &err)
 	a, err := s.run(ctx, s.scripts.replaceSecret.call(1, s.prefix+":sim", current, next))
 	return a.ok, err
 }

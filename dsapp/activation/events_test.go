@@ -65,7 +65,7 @@ func TestStoreObserver(t *testing.T) {
 	} {
 		var got []activation.StoreCall
 		observer := activation.StoreObserver(func(_ context.Context, c activation.StoreCall) { got = append(got, c) })
-		observer.Begin(test.ctx, "take")(test.done, &test.err)
+		observer.Begin(test.ctx, "take").End(test.done, &test.err)
 		if len(got) != 1 || got[0].Call != "take" || got[0].Outcome != test.want || got[0].Start.IsZero() {
 			t.Errorf("told %+v, want %q", got, test.want)
 		}

@@ -270,29 +270,42 @@ type StoreCall struct {
 // StoreObserver is called at the end of each call of a store. It may be nil.
 type StoreObserver func(ctx context.Context, c StoreCall)
 
-// Begin begins a call. The function that it returns ends the call. It takes the addresses of
-// the results of the method, so that a deferred call sees what the method returns: done, which
-// is nil for methods that refuse nothing, is false if the call was refused.
-func (o StoreObserver) Begin(ctx context.Context, call string) (end func(done *bool, err *error)) {
+// Begin begins a call.
+func (o StoreObserver) Begin(ctx context.Context, call string) ObservedCall {
 	if o == nil {
-		return func(*bool, *error) {}
+		return ObservedCall{}
 	}
-	start := time.Now()
-	return func(done *bool, err *error) {
-		outcome := StoreOK
-		switch {
-		case *err == nil && done != nil && !*done:
-			outcome = StoreRefused
-		case *err == nil:
-		case errors.Is(ctx.Err(), context.Canceled):
-			outcome = StoreAbandoned
-		case errors.Is(*err, ErrUnavailable) && !errors.Is(*err, ErrDamaged):
-			outcome = StoreUnavailable
-		default:
-			outcome = StoreError
-		}
-		o(ctx, StoreCall{Call: call, Outcome: outcome, Start: start, Duration: time.Since(start)})
+	return ObservedCall{observer: o, ctx: ctx, call: call, start: time.Now()}
+}
+
+// ObservedCall is a call of a store that a StoreObserver is told about at its end.
+type ObservedCall struct {
+	observer StoreObserver
+	ctx      context.Context
+	call     string
+	start    time.Time
+}
+
+// End ends the call. It takes the addresses of the results of the method, so that a deferred call
+// sees what the method returns: done, which is nil for methods that refuse nothing, is false if the
+// call was refused.
+func (c ObservedCall) End(done *bool, err *error) {
+	if c.observer == nil {
+		return
 	}
+	outcome := StoreOK
+	switch {
+	case *err == nil && done != nil && !*done:
+		outcome = StoreRefused
+	case *err == nil:
+	case errors.Is(c.ctx.Err(), context.Canceled):
+		outcome = StoreAbandoned
+	case errors.Is(*err, ErrUnavailable) && !errors.Is(*err, ErrDamaged):
+		outcome = StoreUnavailable
+	default:
+		outcome = StoreError
+	}
+	c.observer(c.ctx, StoreCall{Call: c.call, Outcome: outcome, Start: c.start, Duration: time.Since(c.start)})
 }
 
 // TombstoneLifetime is how long a burned registration is kept after its lifetime, so that

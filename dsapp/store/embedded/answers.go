@@ -9,7 +9,7 @@ import (
 
 // Answer implements repeat.Store.
 func (s *Store) Answer(ctx context.Context, identifier string) (_ []byte, err error) {
-	defer s.observe.Begin(ctx, "answer")(nil, &err)
+	defer s.observe.Begin(ctx, "answer").End(nil, &err)
 	now := s.now()
 	return view(ctx, s, func(tx *bolt.Tx) ([]byte, error) {
 		e, err := lookup(tx, identifier, now)

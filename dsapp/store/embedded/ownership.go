@@ -19,7 +19,7 @@ import (
 
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "owner")(nil, &err)
+	defer s.observe.Begin(ctx, "owner").End(nil, &err)
 	return s.owner(ctx, kind, key)
 }
 
@@ -73,7 +73,7 @@ func readError(err error) error {
 
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "pending")(nil, &err)
+	defer s.observe.Begin(ctx, "pending").End(nil, &err)
 	return s.pending(ctx, kind, serialNumber)
 }
 
@@ -142,7 +142,7 @@ func pendingRequest(device, pendingKey []byte) (string, bool) {
 
 // Claim implements ownership.Store.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
+	defer s.observe.Begin(ctx, "claim").End(&claimed, &err)
 	return s.claim(ctx, kind, c, serialNumber, lifetime)
 }
 
@@ -174,7 +174,7 @@ func (s *Store) claim(ctx context.Context, kind ownership.Kind, c ownership.Clai
 
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
-	defer s.observe.Begin(ctx, "release")(nil, &err)
+	defer s.observe.Begin(ctx, "release").End(nil, &err)
 	return s.release(ctx, kind, key, token, serialNumber)
 }
 

@@ -30,7 +30,7 @@ type marking struct {
 
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark")(nil, &err)
+	defer s.observe.Begin(ctx, "mark").End(nil, &err)
 	return s.mark(ctx, m)
 }
 
@@ -66,7 +66,7 @@ func callError(err error) error {
 func (s *Store) MarkOwner(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, key string,
 ) (_ repeat.Entry, _ bool, _ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark_owner")(nil, &err)
+	defer s.observe.Begin(ctx, "mark_owner").End(nil, &err)
 	c, owned, err := s.owner(ctx, kind, key)
 	if err != nil {
 		return repeat.Entry{}, false, ownership.Claim{}, false, err
@@ -79,7 +79,7 @@ func (s *Store) MarkOwner(
 func (s *Store) MarkPending(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "mark_pending")(nil, &err)
+	defer s.observe.Begin(ctx, "mark_pending").End(nil, &err)
 	claims, err := s.pending(ctx, kind, serialNumber)
 	if err != nil {
 		return repeat.Entry{}, false, nil, err
@@ -92,7 +92,7 @@ func (s *Store) MarkPending(
 func (s *Store) MarkDevice(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_device")(&admitted, &err)
+	defer s.observe.Begin(ctx, "mark_device").End(&admitted, &err)
 	x, err := s.markAdmitted(ctx, m, func(t *transaction) (activation.Record, bool, error) {
 		return t.admitDevice(identifier, maxAttempts)
 	})
@@ -103,7 +103,7 @@ func (s *Store) MarkDevice(
 func (s *Store) MarkConfirmation(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int, kinds ...activation.Kind,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_confirmation")(&admitted, &err)
+	defer s.observe.Begin(ctx, "mark_confirmation").End(&admitted, &err)
 	kinds = slices.Clone(kinds)
 	x, err := s.markAdmitted(ctx, m, func(t *transaction) (activation.Record, bool, error) {
 		return t.admitConfirmation(identifier, maxAttempts, kinds)
@@ -138,7 +138,7 @@ func (s *Store) markAdmitted(
 
 // Kept implements repeat.Store.
 func (s *Store) Kept(ctx context.Context, _ string, d repeat.Digest) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "kept")(nil, &err)
+	defer s.observe.Begin(ctx, "kept").End(nil, &err)
 	if err := s.usable(ctx); err != nil {
 		return repeat.Entry{}, false, err
 	}
@@ -148,7 +148,7 @@ func (s *Store) Kept(ctx context.Context, _ string, d repeat.Digest) (_ repeat.E
 
 // Keep implements repeat.Store.
 func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err error) {
-	defer s.observe.Begin(ctx, "keep")(nil, &err)
+	defer s.observe.Begin(ctx, "keep").End(nil, &err)
 	return s.keep(ctx, m, outcome)
 }
 
@@ -172,7 +172,7 @@ func (s *Store) durable(m repeat.Mark, err error) error {
 func (s *Store) KeepClaim(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
 ) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
+	defer s.observe.Begin(ctx, "keep_claim").End(&claimed, &err)
 	claimed, err = s.claim(ctx, kind, c, serialNumber, lifetime)
 	switch {
 	case err != nil:
@@ -190,19 +190,19 @@ func (s *Store) KeepClaim(
 func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) (err error) {
-	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
+	defer s.observe.Begin(ctx, "keep_release").End(nil, &err)
 	return errors.Join(s.keep(ctx, m, outcome), s.release(ctx, kind, key, token, serialNumber))
 }
 
 // KeepRemove implements repeat.Store. The outcome comes first, as in KeepRelease.
 func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
+	defer s.observe.Begin(ctx, "keep_remove").End(nil, &err)
 	return errors.Join(s.keep(ctx, m, outcome), s.remove(ctx, identifier, generation))
 }
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, _ string, d repeat.Digest, token repeat.Token) (err error) {
-	defer s.observe.Begin(ctx, "forget")(nil, &err)
+	defer s.observe.Begin(ctx, "forget").End(nil, &err)
 	if err := s.usable(ctx); err != nil {
 		return err
 	}

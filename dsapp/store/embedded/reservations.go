@@ -63,7 +63,7 @@ func newSpace(file *os.File, now time.Time) *space {
 
 // Reserve implements activation.Store. It reserves disk space behind the pages in use.
 func (s *Store) Reserve(ctx context.Context) (release func(), err error) {
-	defer s.observe.Begin(ctx, "reserve")(nil, &err)
+	defer s.observe.Begin(ctx, "reserve").End(nil, &err)
 	var abandoned bool
 	var granted int64
 	release = sync.OnceFunc(func() {

@@ -200,7 +200,7 @@ func (s *Store) Usage() (registrations int, size int64, err error) {
 
 // Create implements activation.Store.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (_ activation.Record, created bool, err error) {
-	defer s.observe.Begin(ctx, "create")(&created, &err)
+	defer s.observe.Begin(ctx, "create").End(&created, &err)
 	if err := checkIdentifier(r.Identifier); err != nil {
 		return activation.Record{}, false, err
 	}
@@ -238,7 +238,7 @@ func (s *Store) Create(ctx context.Context, r activation.Record, replaces activa
 
 // Load implements activation.Store.
 func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Record, _ bool, err error) {
-	defer s.observe.Begin(ctx, "load")(nil, &err)
+	defer s.observe.Begin(ctx, "load").End(nil, &err)
 	now := s.now()
 	e, err := view(ctx, s, func(tx *bolt.Tx) (*entry, error) {
 		return lookupWhole(tx, identifier, now)
@@ -253,7 +253,7 @@ func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Recor
 
 // PutHandshake implements activation.Store.
 func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (_ bool, err error) {
-	defer s.observe.Begin(ctx, "put_handshake")(nil, &err)
+	defer s.observe.Begin(ctx, "put_handshake").End(nil, &err)
 	if err := checkIdentifier(identifier); err != nil {
 		return false, err
 	}
@@ -272,7 +272,7 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
 ) (_ activation.Handshake, taken bool, err error) {
-	defer s.observe.Begin(ctx, "take")(&taken, &err)
+	defer s.observe.Begin(ctx, "take").End(&taken, &err)
 	if err := checkIdentifier(identifier); err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -309,7 +309,7 @@ func (s *Store) Take(
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
-	defer s.observe.Begin(ctx, "settle")(&settled, &err)
+	defer s.observe.Begin(ctx, "settle").End(&settled, &err)
 	a, err := update(ctx, s, alwaysWrite(func(t *transaction) (recordResult, error) {
 		e, err := t.whole(identifier)
 		if err != nil || e == nil || e.generation != x.Generation {
@@ -345,7 +345,7 @@ func (s *Store) Settle(ctx context.Context, identifier string, x activation.Sett
 
 // AdmitDevice implements activation.Store.
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
+	defer s.observe.Begin(ctx, "admit_device").End(&admitted, &err)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
 		return t.admitDevice(identifier, maxAttempts)
 	})
@@ -369,7 +369,7 @@ func (t *transaction) admitDevice(identifier string, maxAttempts int) (activatio
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_device")(nil, &err)
+	defer s.observe.Begin(ctx, "return_device").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
 		switch {
 		case e.kind == activation.KindAffinity && e.devices > 0:
@@ -386,7 +386,7 @@ func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation 
 
 // AdmitConfirmation implements activation.Store.
 func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
+	defer s.observe.Begin(ctx, "admit_confirmation").End(&admitted, &err)
 	kinds = slices.Clone(kinds)
 	return admit(ctx, s, func(t *transaction) (activation.Record, bool, error) {
 		return t.admitConfirmation(identifier, maxAttempts, kinds)
@@ -407,7 +407,7 @@ func (t *transaction) admitConfirmation(identifier string, maxAttempts int, kind
 
 // ReturnConfirmation implements activation.Store.
 func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
+	defer s.observe.Begin(ctx, "return_confirmation").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, func(e *entry) bool {
 		if e.confirmations == 0 {
 			return false
@@ -454,7 +454,7 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "remove")(nil, &err)
+	defer s.observe.Begin(ctx, "remove").End(nil, &err)
 	return s.remove(ctx, identifier, generation)
 }
 
@@ -471,7 +471,7 @@ func (s *Store) remove(ctx context.Context, identifier string, generation activa
 
 // SimulationSecret implements activation.Store.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
-	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
+	defer s.observe.Begin(ctx, "simulation_secret").End(nil, &err)
 	current, err := view(ctx, s, func(tx *bolt.Tx) ([]byte, error) {
 		return secret(tx), nil
 	})
@@ -489,7 +489,7 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byt
 
 // ReplaceSimulationSecret implements activation.Store.
 func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (replaced bool, err error) {
-	defer s.observe.Begin(ctx, "replace_simulation_secret")(&replaced, &err)
+	defer s.observe.Begin(ctx, "replace_simulation_secret").End(&replaced, &err)
 	current, next = bytes.Clone(current), bytes.Clone(next)
 	return update(ctx, s, func(t *transaction) (bool, error) {
 		stored := secret(t.tx)

@@ -3,7 +3,9 @@ package redis_test
 import (
 	"fmt"
 	"regexp"
+	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,8 +16,8 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 )
 
-// BenchmarkScripts measures how long the server is busy with each call, and how many bytes a
-// registration with an activation message of the greatest length takes.
+// BenchmarkScripts measures how long the server is busy with each call, what the call costs this
+// process, and how many bytes a registration with an activation message of the greatest length takes.
 func BenchmarkScripts(b *testing.B) {
 	server := redistest.Start(b)
 	client, err := redis.NewClient(redis.Settings{Addresses: []string{server.Addr()}})
@@ -80,14 +82,18 @@ func BenchmarkScripts(b *testing.B) {
 		b.Run(call.name, func(b *testing.B) {
 			for b.Loop() {
 				server.Command(b, "CONFIG", "RESETSTAT")
+				cpu, allocations := used()
 				for i := range n {
 					if err := call.do(i); err != nil {
 						b.Fatal(err)
 					}
 				}
+				cpuAfter, allocationsAfter := used()
+				b.ReportMetric(float64((cpuAfter-cpu).Microseconds())/n, "cpu-µs/call")
+				b.ReportMetric(float64(allocationsAfter-allocations)/n, "allocs/call")
 			}
 			busy := 0.0
-			for _, m := range regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)`).FindAllStringSubmatch(server.Command(b, "INFO", "commandstats"), -1) {
+			for _, m := range regexp.MustCompile(`cmdstat_(?:eval|evalsha|getrange):calls=\d+,usec=(\d+)`).FindAllStringSubmatch(server.Command(b, "INFO", "commandstats"), -1) {
 				usec, err := strconv.ParseFloat(m[1], 64)
 				if err != nil {
 					b.Fatal(err)
@@ -104,4 +110,13 @@ func BenchmarkScripts(b *testing.B) {
 			}
 		})
 	}
+}
+
+// used returns the CPU time that this process has used, and its allocations.
+func used() (cpu time.Duration, allocations uint64) {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs
 }

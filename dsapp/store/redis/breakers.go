@@ -1,15 +1,18 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
-	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/expiring"
 )
 
 const (
@@ -20,9 +23,6 @@ const (
 	// breakerCooldown is the time between two calls to a server whose breaker is open. It
 	// is also the most that the breaker adds to the length of an outage or failover.
 	breakerCooldown = time.Second
-	// breakerLifetime is how long the breaker of a server is kept after its last call.
-	// Nodes leave a cluster.
-	breakerLifetime = 10 * time.Minute
 	// maxBreakers limits the number of breakers. A cluster is recommended to have no more
 	// than 1000 nodes.
 	maxBreakers = 1000
@@ -37,31 +37,60 @@ var breakerSettings = breaker.Settings{Failures: breakerFailures, Cooldown: brea
 // down would wait for the timeouts, hold a connection and fail.
 type breakers struct {
 	report func(ctx context.Context, server string, err error)
-	now    func() time.Time
 
-	mu        sync.Mutex
-	byAddress *expiring.Map[*breaker.Breaker]
+	// servers has the servers by their address. It is copied to be changed, because every call
+	// reads it and few add a server.
+	servers atomic.Pointer[map[string]*server]
+	// adding is held to change servers, added counts the servers that were ever added.
+	adding sync.Mutex
+	added  atomic.Int64
 }
 
-func newBreakers(report func(ctx context.Context, server string, err error), now func() time.Time) *breakers {
-	return &breakers{report: report, now: now, byAddress: expiring.New[*breaker.Breaker]()}
+// server is a server that was called.
+type server struct {
+	breaker breaker.Breaker
+	// called is breakers.added at the last call.
+	called atomic.Int64
+}
+
+func newBreakers(report func(ctx context.Context, server string, err error)) *breakers {
+	bs := &breakers{report: report}
+	bs.servers.Store(&map[string]*server{})
+	return bs
 }
 
 // breaker returns the breaker of the server at an address.
 func (bs *breakers) breaker(address string) *breaker.Breaker {
-	now := bs.now()
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	bs.byAddress.Expire(now, bs.byAddress.Len())
-	b, _, known := bs.byAddress.Get(address)
-	if !known {
-		if bs.byAddress.Len() >= maxBreakers {
-			bs.byAddress.DeleteFirst()
-		}
-		b = new(breaker.Breaker)
+	s := (*bs.servers.Load())[address]
+	if s == nil {
+		s = bs.add(address)
 	}
-	bs.byAddress.Put(address, b, now.Add(breakerLifetime))
-	return b
+	if added := bs.added.Load(); s.called.Load() != added {
+		s.called.Store(added)
+	}
+	return &s.breaker
+}
+
+// add adds the server at an address, unless another call has. If there are too many, it removes the
+// one that was not called for the longest: nodes leave a cluster.
+func (bs *breakers) add(address string) *server {
+	bs.adding.Lock()
+	defer bs.adding.Unlock()
+	servers := maps.Clone(*bs.servers.Load())
+	if s := servers[address]; s != nil {
+		return s
+	}
+	if len(servers) >= maxBreakers {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(servers)), func(a, b string) int {
+			return cmp.Compare(servers[a].called.Load(), servers[b].called.Load())
+		})
+		delete(servers, oldest)
+	}
+	s := new(server)
+	servers[address] = s
+	bs.servers.Store(&servers)
+	s.called.Store(bs.added.Add(1))
+	return s
 }
 
 // call calls f, which talks to the server at an address and returns why it got no answer.

@@ -56,20 +56,29 @@ func load(ctx context.Context, s *redis.Store, identifier string) error {
 	return err
 }
 
-// scriptCounter counts pipelines that begin with a script. Those that open a connection do
+// scriptCounter counts calls that begin with a script. Those that open a connection do
 // not.
 type scriptCounter struct{ scripts atomic.Int32 }
 
 func (c *scriptCounter) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
-func (c *scriptCounter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook { return next }
+func (c *scriptCounter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
+		c.count(cmd)
+		return next(ctx, cmd)
+	}
+}
 
 func (c *scriptCounter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
-		if cmds[0].Name() == "evalsha" {
-			c.scripts.Add(1)
-		}
+		c.count(cmds[0])
 		return next(ctx, cmds)
+	}
+}
+
+func (c *scriptCounter) count(first goredis.Cmder) {
+	if first.Name() == "evalsha" {
+		c.scripts.Add(1)
 	}
 }
 

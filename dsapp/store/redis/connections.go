@@ -45,7 +45,7 @@ func (t *staleness) begin() uint64 {
 	return t.calls
 }
 
-// end records how the call with the given number ended.
+// end records how the call with the given number ended: with err, the first error of its commands.
 func (t *staleness) end(ctx context.Context, call uint64, err error, cmds ...goredis.Cmder) {
 	if err == nil {
 		return
@@ -53,7 +53,7 @@ func (t *staleness) end(ctx context.Context, call uint64, err error, cmds ...gor
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case slices.ContainsFunc(cmds, func(c goredis.Cmder) bool { return isReadOnly(c.Err()) }):
+	case isReadOnly(err), slices.ContainsFunc(cmds, func(c goredis.Cmder) bool { return isReadOnly(c.Err()) }):
 		t.calls++
 		t.staleBefore = t.calls
 	case outcome(ctx, err) == breaker.Failed:
@@ -71,7 +71,15 @@ func (t *staleness) dialer(dial dialer) dialer {
 		if err != nil {
 			return nil, err
 		}
-		return &connection{Conn: c, staleness: t, lastRead: calls}, nil
+		connection := &connection{Conn: c, staleness: t, lastRead: calls, socket: tlsSocket{}}
+		if c, ok := c.(syscall.Conn); ok {
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return nil, err
+			}
+			connection.socket = socket{raw}
+		}
+		return connection, nil
 	}
 }
 
@@ -96,7 +104,7 @@ func (t *staleness) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
 		call := t.begin()
 		err := next(ctx, cmd)
-		t.end(ctx, call, err, cmd)
+		t.end(ctx, call, err)
 		return err
 	}
 }
@@ -122,7 +130,13 @@ type connection struct {
 	// lastRead is the value of staleness.calls when the connection last received
 	// something. The mutex of staleness protects it.
 	lastRead uint64
+	// socket is what SyscallConn returns for a connection that is not stale.
+	socket syscall.RawConn
 }
+
+// SetDeadline does nothing. The pool removes the deadlines with it before it looks at the socket. It
+// sets new ones before each write and each read.
+func (*connection) SetDeadline(time.Time) error { return nil }
 
 // Read notes that the connection works. A stale connection stays stale: it may lead to the
 // wrong server.
@@ -147,10 +161,15 @@ func (c *connection) SyscallConn() (syscall.RawConn, error) {
 	if stale {
 		return nil, errStale
 	}
-	if socket, ok := c.Conn.(syscall.Conn); ok {
-		return socket.SyscallConn()
-	}
-	return tlsSocket{}, nil
+	return c.socket, nil
+}
+
+// socket is the socket of a connection without TLS.
+type socket struct{ syscall.RawConn }
+
+// Read calls look once, also if a deadline has passed.
+func (s socket) Read(look func(uintptr) bool) error {
+	return s.Control(func(fd uintptr) { look(fd) })
 }
 
 // tlsSocket takes the place of the socket of a TLS connection. The pool closes a connection

@@ -84,14 +84,15 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// counter counts round trips.
-type counter struct{ trips atomic.Int32 }
+// counter counts round trips and their commands.
+type counter struct{ trips, commands atomic.Int32 }
 
 func (c *counter) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
 func (c *counter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
 		c.trips.Add(1)
+		c.commands.Add(1)
 		return next(ctx, cmd)
 	}
 }
@@ -99,6 +100,7 @@ func (c *counter) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 func (c *counter) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
 		c.trips.Add(1)
+		c.commands.Add(int32(len(cmds)))
 		return next(ctx, cmds)
 	}
 }
@@ -119,7 +121,7 @@ func TestDeployments(t *testing.T) {
 // testRoundTrips checks that every method takes one round trip, and one more after SCRIPT FLUSH,
 // when the servers do not know the scripts. SimulationSecret takes one more for the format, and
 // Claim if another owner has the request. In a cluster, Claim sends to one or two nodes at the
-// same time.
+// same time. A method sends one command for each slot.
 func testRoundTrips(t *testing.T, d deployment) {
 	t.Helper()
 	client := newClient(t, d.settings)
@@ -146,48 +148,33 @@ func testRoundTrips(t *testing.T, d deployment) {
 		}
 		for _, c := range calls(s, "id-1") {
 			s.ExpireWrites()
-			before := count.trips.Load()
+			before, commandsBefore := count.trips.Load(), count.commands.Load()
 			if err := c.call(t.Context()); err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
-			trips, nodes := int32(1), int32(1)
+			trips, nodes, commands := int32(1), int32(1), int32(1)
 			switch c.name {
 			case "Reserve":
 				nodes = int32(len(d.masters))
+				commands = 2 * nodes // a placeholder is written twice
 				if flush {
 					trips++
 				}
 			case "SimulationSecret": // reads the format first, which another node may have
-				trips, nodes = 2, 2
+				trips, nodes, commands = 2, 2, 2
 				if flush {
 					trips++
 				}
 			case "Owner", "Kept": // need no script
 			case "Forget": // has the script of Release
-			case "Mark": // has the script of MarkOwner
-			case "MarkPending": // has the scripts of Mark and Pending, which another node may not know
-				if flush {
-					nodes = 2
-				}
 			case "ReturnConfirmation": // has the script of ReturnDevice
-			case "Release": // has one script of its own
-				nodes = 2
-				if flush {
-					trips++
-				}
-			case "KeepRelease": // has the scripts of Keep and Release
-				nodes = 2
-			case "KeepRemove": // has those of Keep, which another node may not know, and Remove
-				if flush {
-					nodes = 2
-				}
-			case "Claim", "KeepClaim":
-				nodes = 2
+			case "Claim", "KeepClaim", "Release", "KeepRelease": // the list may be on another node
+				nodes, commands = 2, 2
 				if flush {
 					trips++
 				}
 			case "Claim of another": // has the scripts of Claim and one of its own
-				nodes = 2
+				nodes, commands = 2, 3
 				trips++
 				if flush {
 					trips++
@@ -206,6 +193,9 @@ func testRoundTrips(t *testing.T, d deployment) {
 			}
 			if got := count.trips.Load() - before; got < trips || got > most {
 				t.Errorf("%s, scripts forgotten %v: %d round trips, want %d", c.name, flush, got, trips)
+			}
+			if got := count.commands.Load() - commandsBefore; !flush && c.name != "Create" && got != commands {
+				t.Errorf("%s: %d commands, want %d", c.name, got, commands)
 			}
 		}
 	}

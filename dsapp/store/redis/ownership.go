@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
@@ -17,53 +19,48 @@ const maxListed = 2 * ownership.MaxPending
 
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "owner")(nil, &err)
-	answers, err := s.send(ctx, s.ownerCall(kind, key))
+	defer s.observe.Begin(ctx, "owner").End(nil, &err)
+	// For a missing key, GETRANGE returns an empty string, GET an error of go-redis.
+	sent, err := s.send(ctx, call{args: []any{"GETRANGE", s.claimKey(kind, key), 0, -1}})
 	if err != nil {
 		return ownership.Claim{}, false, readError(unavailable(err))
 	}
-	return ownerAnswer(answers[0], key)
+	text, err := sent[0].answer.Text()
+	if err != nil {
+		return ownership.Claim{}, false, readError(unavailable(err))
+	}
+	return decodeClaim(key, text)
 }
 
 // Pending implements ownership.Store.
 func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "pending")(nil, &err)
-	replies, err := s.runAll(ctx, s.pendingCall(kind, serialNumber))
+	defer s.observe.Begin(ctx, "pending").End(nil, &err)
+	a, err := s.run(ctx, s.scripts.listedClaims.call(1, s.deviceKey(kind, serialNumber), ownership.MaxPending))
 	if err != nil {
 		return nil, readError(err)
 	}
-	return pendingAnswer(replies[0])
+	return decodeClaims(a.values)
 }
 
 // Claim implements ownership.Store. The claim and the list of the device are in different
 // slots, so two scripts write them at the same time. If another owner has the request, a
 // second round trip removes the claim from the list.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "claim")(&claimed, &err)
-	return s.claim(ctx, s.claimCall(kind, c, lifetime), kind, c, serialNumber, lifetime)
+	defer s.observe.Begin(ctx, "claim").End(&claimed, &err)
+	ends := milliseconds(max(lifetime, time.Millisecond))
+	return s.claim(ctx, s.scripts.claim.call(1, s.claimKey(kind, c.Key), c.Token[:], c.Owner, ends), kind, c, serialNumber, ends)
 }
 
-// claimCall is the call that writes a claim.
-func (s *Store) claimCall(kind ownership.Kind, c ownership.Claim, lifetime time.Duration) call {
-	return call{
-		script: s.scripts.claim, keys: []string{s.claimKey(kind, c.Key)},
-		args: []any{c.Token[:], c.Owner, milliseconds(max(lifetime, time.Millisecond))},
-	}
-}
-
-// claim makes a claim with the call x, and lists it.
-func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (bool, error) {
-	device, entry := []string{s.deviceKey(kind, serialNumber)}, listedEntry(c.Key, c.Token)
-	replies, err := s.runAll(ctx, x, call{
-		script: s.scripts.listClaim, keys: device,
-		args: []any{entry, c.Owner, milliseconds(max(lifetime, time.Millisecond)), maxListed},
-	})
+// claim makes a claim with the call x, and lists it. It ends after so many milliseconds.
+func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c ownership.Claim, serialNumber string, ends int64) (bool, error) {
+	device, entry := s.deviceKey(kind, serialNumber), listedEntry(c.Key, c.Token)
+	a, err := s.run(ctx, x, s.scripts.listClaim.call(1, device, entry, c.Owner, ends, maxListed))
 	if err != nil {
 		return false, err
 	}
-	if !replies[0].ok {
+	if !a.ok {
 		// If this fails, the claim stays in the list until its lifetime ends.
-		_, _ = s.run(ctx, s.scripts.unlistClaim, device, entry)
+		_, _ = s.run(ctx, s.scripts.unlistClaim.call(1, device, entry))
 		return false, nil
 	}
 	return true, nil
@@ -71,17 +68,41 @@ func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c owners
 
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) (err error) {
-	defer s.observe.Begin(ctx, "release")(nil, &err)
-	_, err = s.runAll(ctx, s.releaseCalls(kind, key, token, serialNumber)...)
+	defer s.observe.Begin(ctx, "release").End(nil, &err)
+	_, err = s.run(ctx, s.scripts.release.call(1, s.claimKey(kind, key), token[:]), s.unlistCall(kind, key, token, serialNumber))
 	return err
 }
 
-// releaseCalls are the calls of Release.
-func (s *Store) releaseCalls(kind ownership.Kind, key string, token ownership.Token, serialNumber string) []call {
-	return []call{
-		{script: s.scripts.release, keys: []string{s.claimKey(kind, key)}, args: []any{token[:]}},
-		{script: s.scripts.unlistClaim, keys: []string{s.deviceKey(kind, serialNumber)}, args: []any{listedEntry(key, token)}},
+// unlistCall is the call that removes a claim from the list of its device.
+func (s *Store) unlistCall(kind ownership.Kind, key string, token ownership.Token, serialNumber string) call {
+	return s.scripts.unlistClaim.call(1, s.deviceKey(kind, serialNumber), listedEntry(key, token))
+}
+
+// decodeClaim returns the claim in the value under its key, and whether there is one.
+func decodeClaim(key, text string) (ownership.Claim, bool, error) {
+	if text == "" {
+		return ownership.Claim{}, false, nil
 	}
+	token, owner, ok := cutToken(text)
+	if !ok {
+		return ownership.Claim{}, false, readError(activation.ErrDamaged)
+	}
+	return ownership.Claim{Key: key, Token: token, Owner: owner}, true, nil
+}
+
+// decodeClaims returns the claims in the entries of a device's list.
+func decodeClaims(entries []any) ([]ownership.Claim, error) {
+	claims := make([]ownership.Claim, len(entries))
+	for i, entry := range entries {
+		text, _ := entry.(string)
+		c, ok := decodeListed(text)
+		if !ok {
+			return nil, readError(activation.ErrDamaged)
+		}
+		claims[i] = c
+	}
+	slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
+	return claims, nil
 }
 
 // readError adds ownership.ErrDamaged to the error of reading a claim, if the claim is

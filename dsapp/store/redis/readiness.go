@@ -66,9 +66,9 @@ func (r *readiness) record(ctx context.Context, address string, c *call, err err
 	f := r.failures[address]
 	switch {
 	case err != nil && f == nil:
-		r.failures[address] = &failure{unavailable(err), now, now, refused && c.Script != nil}
+		r.failures[address] = &failure{unavailable(err), now, now, refused && c.lua != nil}
 	case err != nil:
-		f.last, f.refused = now, refused && c.Script != nil
+		f.last, f.refused = now, refused && c.lua != nil
 		if !breaker.IsOpen(err) {
 			f.err = unavailable(err)
 		}
@@ -76,7 +76,7 @@ func (r *readiness) record(ctx context.Context, address string, c *call, err err
 		if r.since.IsZero() {
 			r.since = now
 		}
-	case !f.refused || c.Script != nil:
+	case !f.refused || c.lua != nil:
 		delete(r.failures, address)
 		r.since = now
 	}
@@ -158,7 +158,7 @@ func (s *Store) Watch(ctx context.Context) {
 // would answer nil, which is otherwise the answer of a Sentinel.
 func (s *Store) readOnce(ctx context.Context) time.Duration {
 	key := s.prefix + ":{" + rand.Text() + "}:ready"
-	_, err := s.send(ctx, call{keys: []string{key}, args: []any{"HEXISTS", key, "r"}})
+	_, err := s.send(ctx, call{args: []any{"HEXISTS", key, "r"}})
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
 		return open.RetryAfter
 	}

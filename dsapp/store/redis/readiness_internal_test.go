@@ -17,7 +17,7 @@ import (
 func TestReadinessFollowsCalls(t *testing.T) {
 	t.Parallel()
 	const server = "10.0.0.1:6379"
-	script, read := &call{script: script{Script: goredis.NewScript("")}}, &call{}
+	script, read := &call{script: script{lua: newLua("")}}, &call{}
 	for name, test := range map[string]struct {
 		call  *call
 		err   error

@@ -3,11 +3,7 @@ package redis
 import (
 	"context"
 	"encoding/hex"
-	"slices"
-	"strings"
 	"time"
-
-	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
@@ -17,24 +13,59 @@ import (
 // The string dsapp:rep:{place}:digest is the token of the call (16 bytes) and its sealed
 // outcome, which is empty while most calls are under way.
 
-// luaKept returns the entry under a key, if there is one.
-const luaKept = `
+const (
+	// luaMark has the last key rep. ARGV token lifetime outcome. It defines kept, the entry under
+	// rep. If there is none, kept is false and the mark is stored.
+	luaMark = `
 local kept = redis.call('GET', KEYS[#KEYS])
-if kept then return {0, kept} end
+if not kept then redis.call('SET', KEYS[#KEYS], ARGV[1] .. ARGV[3], 'PX', ARGV[2]) end
 `
-
-// markScript has KEYS rep. ARGV token lifetime outcome. It is repeatable: the caller knows its token.
-func markScript() script {
-	return script{repeatable: true, Script: goredis.NewScript(luaKept + `
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[2])
+	// luaKeep has the last key rep and the last arguments token outcome lifetime.
+	luaKeep = `
+local current = redis.call('GETRANGE', KEYS[#KEYS], 0, 15)
+if current == '' or current == ARGV[#ARGV - 2] then
+  redis.call('SET', KEYS[#KEYS], ARGV[#ARGV - 2] .. ARGV[#ARGV - 1], 'PX', ARGV[#ARGV])
+end
 return {1}
+`
+)
+
+// The scripts that mark are repeatable: the caller knows its token.
+
+// markScript has KEYS rep. ARGV those of luaMark. It answers 1, or 0 and the entry.
+func markScript() script {
+	return script{repeatable: true, lua: newLua(luaMark + `
+if kept then return {0, kept} end
+return {1}
+`)}
+}
+
+// markOwnerScript has KEYS own rep. ARGV those of luaMark. It answers 1 and the claim, or 0, the claim
+// and the entry.
+func markOwnerScript() script {
+	return script{repeatable: true, lua: newLua(`
+local claim = redis.call('GETRANGE', KEYS[1], 0, -1)
+` + luaMark + `
+if kept then return {0, claim, kept} end
+return {1, claim}
+`)}
+}
+
+// markPendingScript has KEYS dev rep. ARGV those of luaMark, then limit. It answers 1 and the list,
+// or 0, the list and the entry.
+func markPendingScript() script {
+	return script{repeatable: true, lua: newLua(luaNowMicroseconds + luaListed + luaMark + `
+if kept then entries[#entries + 1] = kept end
+return {kept and 0 or 1, unpack(entries)}
 `)}
 }
 
 // markAdmittedScript has KEYS reg rep. ARGV those of the script admit, then token lifetime. It
 // answers what admit does, or 0 and the entry under rep.
 func markAdmittedScript(admit string) script {
-	return script{durable: true, Script: goredis.NewScript(luaKept + `
+	return script{durable: true, lua: newLua(`
+local kept = redis.call('GET', KEYS[2])
+if kept then return {0, kept} end
 local function admit()
 ` + admit + `
 end
@@ -44,20 +75,15 @@ return answer
 `)}
 }
 
-// keepScript has KEYS rep. ARGV token outcome lifetime.
+// keepScript has KEYS rep. ARGV those of luaKeep.
 func keepScript() script {
-	return script{repeatable: true, Script: goredis.NewScript(`
-local current = redis.call('GETRANGE', KEYS[1], 0, 15)
-if current ~= '' and current ~= ARGV[1] then return {0} end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
-return {1}
-`)}
+	return script{repeatable: true, lua: newLua(luaKeep)}
 }
 
 // keepClaimScript has KEYS own rep. ARGV token owner lifetime, then token outcome lifetime for rep.
 // It answers what claim does.
 func keepClaimScript() script {
-	return script{Script: goredis.NewScript(`
+	return script{lua: newLua(`
 local function claim()
 ` + luaClaim + `
 end
@@ -72,51 +98,71 @@ return answer
 `)}
 }
 
+// keepReleaseScript has KEYS own rep. ARGV token, then those of luaKeep. A server whose memory is
+// full refuses no write after the removal.
+func keepReleaseScript() script {
+	return script{repeatable: true, lua: newLua(luaRelease + luaKeep)}
+}
+
+// keepRemoveScript has KEYS reg hs rep. ARGV generation, then those of luaKeep. A server whose
+// memory is full refuses no write after the removal.
+func keepRemoveScript() script {
+	return script{repeatable: true, lua: newLua(luaRemove + luaKeep)}
+}
+
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark")(nil, &err)
-	replies, err := s.runAll(ctx, s.markCall(m))
+	defer s.observe.Begin(ctx, "mark").End(nil, &err)
+	a, err := s.run(ctx, s.scripts.mark.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
 	if err != nil {
 		return repeat.Entry{}, false, err
 	}
-	return keptEntry(replies[0])
+	return keptEntry(a)
 }
 
-// MarkOwner implements repeat.Store. Both are in the same slot.
+// MarkOwner implements repeat.Store. The mark and the claim are in one slot, so that one script
+// writes and reads them.
 func (s *Store) MarkOwner(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, key string,
 ) (_ repeat.Entry, _ bool, _ ownership.Claim, _ bool, err error) {
-	defer s.observe.Begin(ctx, "mark_owner")(nil, &err)
-	answers, err := s.send(ctx, s.markCall(m), s.ownerCall(kind, key))
+	defer s.observe.Begin(ctx, "mark_owner").End(nil, &err)
+	a, err := s.run(ctx, s.scripts.markOwner.call(2, s.claimKey(kind, key), s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
 	if err != nil {
-		return repeat.Entry{}, false, ownership.Claim{}, false, readError(unavailable(err))
+		return repeat.Entry{}, false, ownership.Claim{}, false, readError(err)
 	}
-	a, err := scriptReply(answers[0])
+	if len(a.values) == 0 {
+		return repeat.Entry{}, false, ownership.Claim{}, false, unavailable(errUnexpectedAnswer)
+	}
+	text, _ := a.values[0].(string)
+	c, owned, err := decodeClaim(key, text)
 	if err != nil {
 		return repeat.Entry{}, false, ownership.Claim{}, false, err
 	}
-	c, owned, err := ownerAnswer(answers[1], key)
-	if err != nil {
-		return repeat.Entry{}, false, ownership.Claim{}, false, err
-	}
+	a.values = a.values[1:]
 	e, found, err := keptEntry(a)
 	return e, found, c, owned, err
 }
 
-// MarkPending implements repeat.Store.
+// MarkPending implements repeat.Store. The mark and the list are in one slot.
 func (s *Store) MarkPending(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
-	defer s.observe.Begin(ctx, "mark_pending")(nil, &err)
-	replies, err := s.runAll(ctx, s.markCall(m), s.pendingCall(kind, serialNumber))
+	defer s.observe.Begin(ctx, "mark_pending").End(nil, &err)
+	a, err := s.run(ctx, s.scripts.markPending.call(2, s.deviceKey(kind, serialNumber), s.repeatKey(m.Place, m.Digest),
+		m.Token[:], endsIn(m), m.Outcome, ownership.MaxPending))
 	if err != nil {
 		return repeat.Entry{}, false, nil, readError(err)
 	}
-	claims, err := pendingAnswer(replies[1])
+	listed := len(a.values)
+	if !a.ok && listed > 0 {
+		listed--
+	}
+	claims, err := decodeClaims(a.values[:listed])
 	if err != nil {
 		return repeat.Entry{}, false, nil, err
 	}
-	e, found, err := keptEntry(replies[0])
+	a.values = a.values[listed:]
+	e, found, err := keptEntry(a)
 	return e, found, claims, err
 }
 
@@ -124,7 +170,7 @@ func (s *Store) MarkPending(
 func (s *Store) MarkDevice(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_device")(&admitted, &err)
+	defer s.observe.Begin(ctx, "mark_device").End(&admitted, &err)
 	return s.markAdmitted(ctx, s.scripts.markDevice, m, identifier, maxAttempts)
 }
 
@@ -132,19 +178,19 @@ func (s *Store) MarkDevice(
 func (s *Store) MarkConfirmation(
 	ctx context.Context, m repeat.Mark, identifier string, maxAttempts int, kinds ...activation.Kind,
 ) (_ repeat.Entry, _ bool, _ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "mark_confirmation")(&admitted, &err)
-	args := []any{maxAttempts}
-	for _, kind := range kinds {
-		args = append(args, string(kind))
-	}
-	return s.markAdmitted(ctx, s.scripts.markConfirmation, m, identifier, args...)
+	defer s.observe.Begin(ctx, "mark_confirmation").End(&admitted, &err)
+	return s.markAdmitted(ctx, s.scripts.markConfirmation, m, identifier, maxAttempts, kinds...)
 }
 
 func (s *Store) markAdmitted(
-	ctx context.Context, x script, m repeat.Mark, identifier string, args ...any,
+	ctx context.Context, x script, m repeat.Mark, identifier string, maxAttempts int, kinds ...activation.Kind,
 ) (repeat.Entry, bool, activation.Record, bool, error) {
-	keys := []string{s.registrationKey(identifier), s.repeatKey(identifier, m.Digest)}
-	a, err := s.run(ctx, x, keys, append(args, m.Token[:], milliseconds(m.Lifetime))...)
+	c := x.call(2, s.registrationKey(identifier), s.repeatKey(identifier, m.Digest), maxAttempts)
+	for _, kind := range kinds {
+		c.args = append(c.args, string(kind))
+	}
+	c.args = append(c.args, m.Token[:], milliseconds(m.Lifetime))
+	a, err := s.run(ctx, c)
 	if err != nil {
 		return repeat.Entry{}, false, activation.Record{}, false, err
 	}
@@ -161,13 +207,12 @@ func (s *Store) markAdmitted(
 
 // Kept implements repeat.Store.
 func (s *Store) Kept(ctx context.Context, place string, d repeat.Digest) (_ repeat.Entry, _ bool, err error) {
-	defer s.observe.Begin(ctx, "kept")(nil, &err)
-	key := s.repeatKey(place, d)
-	answers, err := s.send(ctx, call{keys: []string{key}, args: []any{"GETRANGE", key, 0, -1}})
+	defer s.observe.Begin(ctx, "kept").End(nil, &err)
+	sent, err := s.send(ctx, call{args: []any{"GETRANGE", s.repeatKey(place, d), 0, -1}})
 	if err != nil {
 		return repeat.Entry{}, false, unavailable(err)
 	}
-	text, err := answers[0].Text()
+	text, err := sent[0].answer.Text()
 	if err != nil {
 		return repeat.Entry{}, false, unavailable(err)
 	}
@@ -179,8 +224,8 @@ func (s *Store) Kept(ctx context.Context, place string, d repeat.Digest) (_ repe
 
 // Keep implements repeat.Store.
 func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err error) {
-	defer s.observe.Begin(ctx, "keep")(nil, &err)
-	_, err = s.runAll(ctx, s.keepCall(m, outcome))
+	defer s.observe.Begin(ctx, "keep").End(nil, &err)
+	_, err = s.run(ctx, s.keepCall(m, outcome))
 	return err
 }
 
@@ -189,47 +234,47 @@ func (s *Store) Keep(ctx context.Context, m repeat.Mark, outcome []byte) (err er
 func (s *Store) KeepClaim(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
 ) (claimed bool, err error) {
-	defer s.observe.Begin(ctx, "keep_claim")(&claimed, &err)
-	x, kept := s.claimCall(kind, c, lifetime), s.keepCall(m, outcome)
-	x.script, x.keys, x.args = s.scripts.keepClaim, append(x.keys, kept.keys...), append(x.args, kept.args...)
-	return s.claim(ctx, x, kind, c, serialNumber, lifetime)
+	defer s.observe.Begin(ctx, "keep_claim").End(&claimed, &err)
+	ends := milliseconds(max(lifetime, time.Millisecond))
+	x := s.scripts.keepClaim.call(2, s.claimKey(kind, c.Key), s.repeatKey(m.Place, m.Digest), c.Token[:], c.Owner, ends, m.Token[:], outcome, endsIn(m))
+	return s.claim(ctx, x, kind, c, serialNumber, ends)
 }
 
-// KeepRelease implements repeat.Store.
+// KeepRelease implements repeat.Store. The claim and the outcome are in one slot, unless the call is
+// about the device.
 func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) (err error) {
-	defer s.observe.Begin(ctx, "keep_release")(nil, &err)
-	_, err = s.runAll(ctx, append(s.releaseCalls(kind, key, token, serialNumber), s.keepCall(m, outcome))...)
+	defer s.observe.Begin(ctx, "keep_release").End(nil, &err)
+	request, unlist := s.claimKey(kind, key), s.unlistCall(kind, key, token, serialNumber)
+	if m.Place == key {
+		_, err = s.run(ctx, s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m)), unlist)
+	} else {
+		_, err = s.run(ctx, s.scripts.release.call(1, request, token[:]), unlist, s.keepCall(m, outcome))
+	}
 	return err
 }
 
-// KeepRemove implements repeat.Store.
+// KeepRemove implements repeat.Store. The registration and the outcome are in one slot.
 func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "keep_remove")(nil, &err)
-	_, err = s.runAll(ctx, s.removeCall(identifier, generation), s.keepCall(m, outcome))
+	defer s.observe.Begin(ctx, "keep_remove").End(nil, &err)
+	_, err = s.run(ctx, s.scripts.keepRemove.call(3, s.registrationKey(identifier), s.handshakesKey(identifier), s.repeatKey(m.Place, m.Digest),
+		generation[:], m.Token[:], outcome, endsIn(m)))
 	return err
 }
 
 func (s *Store) keepCall(m repeat.Mark, outcome []byte) call {
-	return call{
-		script: s.scripts.keep, keys: []string{s.repeatKey(m.Place, m.Digest)},
-		args: []any{m.Token[:], outcome, milliseconds(max(m.Lifetime, time.Millisecond))},
-	}
+	return s.scripts.keep.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], outcome, endsIn(m))
 }
+
+// endsIn returns the milliseconds until m ends.
+func endsIn(m repeat.Mark) int64 { return milliseconds(max(m.Lifetime, time.Millisecond)) }
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, place string, d repeat.Digest, token repeat.Token) (err error) {
-	defer s.observe.Begin(ctx, "forget")(nil, &err)
-	_, err = s.run(ctx, s.scripts.release, []string{s.repeatKey(place, d)}, token[:])
+	defer s.observe.Begin(ctx, "forget").End(nil, &err)
+	_, err = s.run(ctx, s.scripts.release.call(1, s.repeatKey(place, d), token[:]))
 	return err
-}
-
-func (s *Store) markCall(m repeat.Mark) call {
-	return call{
-		script: s.scripts.mark, keys: []string{s.repeatKey(m.Place, m.Digest)},
-		args: []any{m.Token[:], milliseconds(max(m.Lifetime, time.Millisecond)), m.Outcome},
-	}
 }
 
 // keptEntry returns the entry in the reply of a script that marks.
@@ -256,51 +301,10 @@ func decodeKept(text string) (repeat.Entry, bool, error) {
 	return e, true, nil
 }
 
-// ownerCall is the call of Owner.
-func (s *Store) ownerCall(kind ownership.Kind, key string) call {
-	// For a missing key, GETRANGE returns an empty string, GET an error of go-redis.
-	request := s.claimKey(kind, key)
-	return call{keys: []string{request}, args: []any{"GETRANGE", request, 0, -1}}
-}
-
-// ownerAnswer returns the claim in the answer to ownerCall.
-func ownerAnswer(answer *goredis.Cmd, key string) (ownership.Claim, bool, error) {
-	text, err := answer.Text()
-	if err != nil {
-		return ownership.Claim{}, false, readError(unavailable(err))
-	}
-	if text == "" {
-		return ownership.Claim{}, false, nil
-	}
-	token, owner, ok := cutToken(text)
-	if !ok {
-		return ownership.Claim{}, false, readError(activation.ErrDamaged)
-	}
-	return ownership.Claim{Key: key, Token: token, Owner: owner}, true, nil
-}
-
-// pendingCall is the call of Pending.
-func (s *Store) pendingCall(kind ownership.Kind, serialNumber string) call {
-	return call{script: s.scripts.listedClaims, keys: []string{s.deviceKey(kind, serialNumber)}, args: []any{ownership.MaxPending}}
-}
-
-// pendingAnswer returns the claims in the answer to pendingCall.
-func pendingAnswer(a reply) ([]ownership.Claim, error) {
-	claims := make([]ownership.Claim, len(a.values))
-	for i, value := range a.values {
-		text, _ := value.(string)
-		c, ok := decodeListed(text)
-		if !ok {
-			return nil, readError(activation.ErrDamaged)
-		}
-		claims[i] = c
-	}
-	slices.SortFunc(claims, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
-	return claims, nil
-}
-
 func (s *Store) repeatKey(place string, d repeat.Digest) string {
-	return s.prefix + ":rep:{" + place + "}:" + hex.EncodeToString(d[:])
+	var digits [2 * len(d)]byte
+	hex.Encode(digits[:], d[:])
+	return s.prefix + ":rep:{" + place + "}:" + string(digits[:])
 }
 
 var _ repeat.Store = (*Store)(nil)

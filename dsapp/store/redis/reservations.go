@@ -143,7 +143,7 @@ func pop(from *[]*reservation) *reservation {
 // Reserve implements activation.Store. It writes placeholders, unless an idle reservation
 // has some that were written within writeValidity.
 func (s *Store) Reserve(ctx context.Context) (release func(), err error) {
-	defer s.observe.Begin(ctx, "reserve")(nil, &err)
+	defer s.observe.Begin(ctx, "reserve").End(nil, &err)
 	if err := ctx.Err(); err != nil {
 		return nil, unavailable(err)
 	}
@@ -172,11 +172,12 @@ func (s *Store) writePlaceholders(ctx context.Context, r *reservation) error {
 	}
 	r.keys = make(map[string]string, len(tags))
 	for _, tag := range tags {
-		d := delivery{call: call{keys: []string{s.prefix + tag + ":room:" + r.token}}}
+		key := s.prefix + tag + ":room:" + r.token
+		d := delivery{call: call{args: []any{"GET", key}}}
 		if err := s.route(ctx, &d); err != nil {
 			return err
 		}
-		r.keys[d.node.Options().Addr] = d.keys[0]
+		r.keys[d.node.Options().Addr] = key
 	}
 	var calls []call
 	for _, key := range r.keys {

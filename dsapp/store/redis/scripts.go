@@ -8,13 +8,29 @@ import (
 
 // script is a Lua script with the rules for sending it.
 type script struct {
-	*goredis.Script
+	*lua
 
 	// repeatable says that running the script a second time changes nothing, so that it
 	// may be sent again when its answer was lost.
 	repeatable bool
 	// durable says that the script's caller waits for Options.WaitReplicas replicas.
 	durable bool
+}
+
+// lua is the source of a script.
+type lua struct {
+	source string
+	// hash is the SHA-1 of the source, by which a server knows the script.
+	hash any
+}
+
+func newLua(source string) *lua {
+	return &lua{source: source, hash: goredis.NewScript(source).Hash()}
+}
+
+// call returns the call of x with the arguments args, of which the first are keys.
+func (x script) call(keys int, args ...any) call {
+	return call{script: x, args: append(append(make([]any, 0, scriptKeys+len(args)), "evalsha", x.hash, keys), args...)}
 }
 
 // scripts are the scripts of the Store's methods. A server runs a script atomically. That,
@@ -63,7 +79,7 @@ type scripts struct {
 
 	claim, release, listClaim, listedClaims, unlistClaim script
 
-	mark, markDevice, markConfirmation, keep, keepClaim script
+	mark, markOwner, markPending, markDevice, markConfirmation, keep, keepClaim, keepRelease, keepRemove script
 }
 
 const (
@@ -167,6 +183,19 @@ if current ~= '' then return {current == ARGV[1] and 1 or 0} end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
 return {1}
 `
+	// luaRelease has the first key own or rep. ARGV[1] token. It removes what has that token.
+	luaRelease = `
+if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+`
+	// luaRemove has the first keys reg hs. ARGV[1] generation.
+	luaRemove = `
+if redis.call('HGET', KEYS[1], 'g') == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
+`
+	// luaListed has the first key dev. The last argument is the limit. It defines entries, the
+	// claims that have not ended.
+	luaListed = `
+local entries = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, ARGV[#ARGV])
+`
 	simulated = string(activation.KindSimulated)
 	affinity  = string(activation.KindAffinity)
 	mdl       = string(activation.KindMDL)
@@ -184,8 +213,8 @@ func (x scripts) placeholderWrites(key string) []call {
 	first.durable = false
 	lifetime := milliseconds(activation.RoomLifetime)
 	return []call{
-		{script: first, keys: []string{key}, args: []any{placeholderSize - 1, lifetime}},
-		{script: x.reserve, keys: []string{key}, args: []any{0, lifetime}},
+		first.call(1, key, placeholderSize-1, lifetime),
+		x.reserve.call(1, key, 0, lifetime),
 	}
 }
 
@@ -193,7 +222,7 @@ func newScripts() scripts {
 	return scripts{
 		// KEYS placeholder. ARGV offset lifetime. If the write fails, the placeholder must
 		// not stay: it may be what exceeds the server's memory limit.
-		reserve: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + `
+		reserve: script{repeatable: true, durable: true, lua: newLua(luaNow + `
 local done = redis.pcall('SETRANGE', KEYS[1], ARGV[1], ' ')
 if type(done) == 'table' and done.err then
   redis.call('DEL', KEYS[1])
@@ -203,7 +232,7 @@ redis.call('PEXPIREAT', KEYS[1], now + ARGV[2])
 return {1}
 `)},
 		// KEYS reg hs. ARGV generation replaces kind lifetime facts verifier data answer.
-		create: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+		create: script{repeatable: true, durable: true, lua: newLua(luaNow + luaRegistration + luaRecord + `
 if g and k ~= '` + simulated + `' then
   if g == ARGV[1] then
     redis.call('HSET', KEYS[1], 'g', g)
@@ -221,13 +250,13 @@ redis.call('PEXPIREAT', KEYS[1], e)
 return {1}
 `)},
 		// KEYS reg.
-		load: script{Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+		load: script{lua: newLua(luaNow + luaRegistration + luaRecord + `
 if not g then return {0} end
 return record(1, unpack(redis.call('HMGET', KEYS[1], 'f', 'v')))
 `)},
 		// KEYS hs. ARGV handshake lifetime interval. The answer is 1 if contention is to be
 		// reported, which happens at most once in an interval.
-		put: script{Script: goredis.NewScript(luaNow + luaNumber + luaHandshakes + `
+		put: script{lua: newLua(luaNow + luaNumber + luaHandshakes + `
 local source, application = string.sub(ARGV[1], 1, 16), string.sub(ARGV[1], 17, 32)
 local contended, own = false, nil
 for j, h in ipairs(waiting) do
@@ -259,7 +288,7 @@ return {contended and 1 or 0}
 `)},
 		// KEYS reg hs. ARGV token source maxAttempts maySimulate. maySimulate is 1 if a
 		// simulated record may be created.
-		take: script{durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaHandshakes + `
+		take: script{durable: true, lua: newLua(luaNow + luaRegistration + luaHandshakes + `
 local own = #waiting
 for j, h in ipairs(waiting) do
   if h.source == ARGV[2] then own = j end
@@ -298,7 +327,7 @@ if ok then return {1, text, h.ends - now} end
 return {0}
 `)},
 		// KEYS reg. ARGV generation token proven maxAttempts maxActivations tombstone.
-		settle: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+		settle: script{repeatable: true, durable: true, lua: newLua(luaNow + luaRegistration + luaRecord + `
 local function nothing()
   redis.call('HSET', KEYS[1], 'w', 1)
   redis.call('HDEL', KEYS[1], 'w')
@@ -341,13 +370,13 @@ if ok then return whole(unpack(values)) end
 return {0}
 `)},
 		// KEYS reg. ARGV maxAttempts.
-		admitDevice: script{durable: true, Script: goredis.NewScript(luaAdmitDevice)},
+		admitDevice: script{durable: true, lua: newLua(luaAdmitDevice)},
 		// KEYS reg. ARGV maxAttempts kinds…
-		admitConfirmation: script{durable: true, Script: goredis.NewScript(luaAdmitConfirmation)},
+		admitConfirmation: script{durable: true, lua: newLua(luaAdmitConfirmation)},
 		// KEYS reg. ARGV generation counter. For the kind mdl, n counts rights to add a
 		// device; giving one back adds 1, up to the number of activations. Otherwise the
 		// counter counts calls, and giving one back subtracts 1, down to 0.
-		giveBack: script{Script: goredis.NewScript(luaRegistration + `
+		giveBack: script{lua: newLua(luaRegistration + `
 if g ~= ARGV[1] then return {0} end
 if ARGV[2] == 'c' and c > 0 then
   redis.call('HINCRBY', KEYS[1], 'c', -1)
@@ -359,7 +388,7 @@ end
 return {1}
 `)},
 		// KEYS reg.
-		inspect: script{Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+		inspect: script{lua: newLua(luaNow + luaRegistration + luaRecord + `
 if not g then return {0} end
 local x = record(1, redis.call('HGET', KEYS[1], 'f'))
 for _, value in ipairs({b and 1 or 0, r, i, a, n, c}) do x[#x + 1] = value end
@@ -367,7 +396,7 @@ return x
 `)},
 		// KEYS reg hs. ARGV maxAttempts tombstone. The counters are such that nothing is
 		// admitted, also after one has been given back.
-		burn: script{repeatable: true, durable: true, Script: goredis.NewScript(luaNow + luaRegistration + luaRecord + `
+		burn: script{repeatable: true, durable: true, lua: newLua(luaNow + luaRegistration + luaRecord + `
 if not g or k == '` + simulated + `' then return {0} end
 if k == '` + affinity + `' then n, c = most, most else a, n = 0, 0 end
 redis.call('HSET', KEYS[1], 'b', 1, 'r', math.max(r, tonumber(ARGV[1])), 'a', a, 'n', n, 'c', c)
@@ -377,39 +406,40 @@ redis.call('PEXPIREAT', KEYS[1], e + tonumber(ARGV[2]))
 return record(1, redis.call('HGET', KEYS[1], 'f'))
 `)},
 		// KEYS reg hs. ARGV generation.
-		remove: script{Script: goredis.NewScript(`
-if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return {0} end
-redis.call('DEL', KEYS[1], KEYS[2])
+		remove: script{lua: newLua(luaRemove + `
 return {1}
 `)},
 		// KEYS sim or format. ARGV candidate.
-		getOrSet: script{Script: goredis.NewScript(`
+		getOrSet: script{lua: newLua(`
 local current = redis.call('GET', KEYS[1])
 if current then return {1, current} end
 redis.call('SET', KEYS[1], ARGV[1])
 return {1, ARGV[1]}
 `)},
 		// KEYS sim. ARGV current next.
-		replaceSecret: script{Script: goredis.NewScript(`
+		replaceSecret: script{lua: newLua(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0} end
 redis.call('SET', KEYS[1], ARGV[2])
 return {1}
 `)},
 
 		mark:             markScript(),
+		markOwner:        markOwnerScript(),
+		markPending:      markPendingScript(),
 		markDevice:       markAdmittedScript(luaAdmitDevice),
 		markConfirmation: markAdmittedScript(luaAdmitConfirmation),
 		keep:             keepScript(),
 		keepClaim:        keepClaimScript(),
+		keepRelease:      keepReleaseScript(),
+		keepRemove:       keepRemoveScript(),
 
-		claim: script{Script: goredis.NewScript(luaClaim)},
+		claim: script{lua: newLua(luaClaim)},
 		// KEYS own or rep. ARGV token.
-		release: script{Script: goredis.NewScript(`
-if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+		release: script{lua: newLua(luaRelease + `
 return {1}
 `)},
 		// KEYS dev. ARGV entry owner lifetime limit.
-		listClaim: script{Script: goredis.NewScript(luaNowMicroseconds + `
+		listClaim: script{lua: newLua(luaNowMicroseconds + `
 for _, e in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(e, 1, #ARGV[1]) == ARGV[1] then return {1} end
 end
@@ -421,12 +451,11 @@ redis.call('PEXPIREAT', KEYS[1], math.ceil(last[2] / 1000))
 return {1}
 `)},
 		// KEYS dev. ARGV limit.
-		listedClaims: script{Script: goredis.NewScript(luaNowMicroseconds + `
-local entries = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, ARGV[1])
+		listedClaims: script{lua: newLua(luaNowMicroseconds + luaListed + `
 return {1, unpack(entries)}
 `)},
 		// KEYS dev. ARGV entry.
-		unlistClaim: script{Script: goredis.NewScript(`
+		unlistClaim: script{lua: newLua(`
 for _, e in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(e, 1, #ARGV[1]) == ARGV[1] then redis.call('ZREM', KEYS[1], e) end
 end

@@ -34,14 +34,31 @@ var (
 	errUnsupportedClient = errors.New("unsupported type of client")
 )
 
-// call is a script, or a command if it has no script, whose keys are in one slot.
+// mostCommands is how many commands most calls of the Store send. Lists of them stay on the stack.
+const mostCommands = 4
+
+// scriptKeys is the index of the first key in the arguments of EVALSHA, after the name of the
+// command, the hash of the script and the number of keys.
+const scriptKeys = 3
+
+// call is a command whose keys are in one slot. Without a script, its first argument is the key.
 type call struct {
 	script
 
-	keys []string
+	// args are the command with its name. For a script it is EVALSHA.
 	args []any
 	// reservation is the reserved memory that the script's write uses, or nil.
 	reservation *reservation
+}
+
+// key returns the key that selects the slot.
+func (c *call) key() string {
+	key := 1
+	if c.lua != nil {
+		key = scriptKeys
+	}
+	text, _ := c.args[key].(string)
+	return text
 }
 
 // delivery is a call with the state of sending it.
@@ -72,23 +89,29 @@ type delivery struct {
 	placeholder *goredis.Cmd
 }
 
-// send sends calls in one round trip and returns their answers. It uses one pipeline or, in
-// a cluster, one pipeline for each node concerned.
+// send sends calls in one round trip and returns them with their answers. It uses one pipeline or,
+// in a cluster, one pipeline for each node concerned.
 //
 // It sends a call again only if the server said that it did not carry it out, or if the
 // script is repeatable. The clients that it uses, also those of a cluster's nodes, repeat
 // nothing by themselves. A cluster client would repeat every command whose answer was lost;
 // send therefore does not send commands through it.
-func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error) {
-	deliveries := make([]*delivery, len(calls))
+func (s *Store) send(ctx context.Context, calls ...call) ([]delivery, error) {
+	deliveries := make([]delivery, len(calls))
+	open := make([]*delivery, 0, mostCommands)
 	for i, c := range calls {
-		deliveries[i] = &delivery{call: c}
-		defer deliveries[i].unroute()
+		deliveries[i].call = c
+		open = append(open, &deliveries[i])
 	}
+	defer func() {
+		for i := range deliveries {
+			deliveries[i].unroute()
+		}
+	}()
 	// The other calls are sent even if one fails.
 	var failure error
-	for open := deliveries; len(open) > 0; {
-		open = slices.DeleteFunc(slices.Clone(open), func(d *delivery) bool {
+	for len(open) > 0 {
+		open = slices.DeleteFunc(open, func(d *delivery) bool {
 			err := s.route(ctx, d)
 			failure = cmp.Or(failure, err)
 			return err != nil
@@ -104,14 +127,7 @@ func (s *Store) send(ctx context.Context, calls ...call) ([]*goredis.Cmd, error)
 			return !again
 		})
 	}
-	if failure != nil {
-		return nil, failure
-	}
-	answers := make([]*goredis.Cmd, len(deliveries))
-	for i, d := range deliveries {
-		answers[i] = d.answer
-	}
-	return answers, nil
+	return deliveries, failure
 }
 
 // route sets the node of a delivery that has none to the master of its keys.
@@ -125,7 +141,7 @@ func (s *Store) route(ctx context.Context, d *delivery) (err error) {
 	case *goredis.ClusterClient:
 		// This waits for a node only if the client does not know the slots yet.
 		err = s.breakers.call(ctx, slotLookup, func() (err error) {
-			d.node, err = c.MasterForKey(ctx, d.keys[0])
+			d.node, err = c.MasterForKey(ctx, d.key())
 			return err
 		})
 		s.readiness.record(ctx, slotLookup, &d.call, err)
@@ -141,63 +157,67 @@ func (s *Store) roundTrip(ctx context.Context, deliveries []*delivery) {
 		return
 	}
 	first := deliveries[0].node
-	var here, elsewhere []*delivery
-	for _, d := range deliveries {
-		if d.node == first {
-			here = append(here, d)
-		} else {
-			elsewhere = append(elsewhere, d)
+	if other := func(d *delivery) bool { return d.node != first }; slices.ContainsFunc(deliveries, other) {
+		var here, elsewhere []*delivery
+		for _, d := range deliveries {
+			if other(d) {
+				elsewhere = append(elsewhere, d)
+			} else {
+				here = append(here, d)
+			}
 		}
-	}
-	var wg sync.WaitGroup
-	if len(elsewhere) > 0 {
+		var wg sync.WaitGroup
 		wg.Go(func() { s.roundTrip(ctx, elsewhere) })
+		defer wg.Wait()
+		deliveries = here
 	}
 	// A client from clientFor has the address that the cluster client uses for the node,
 	// or soon will. Both therefore share one breaker. Without it, every call to a slot that
 	// moves to a hanging node would open a connection and wait for the timeouts.
-	err := s.breakers.call(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, here) })
+	err := s.breakers.call(ctx, first.Options().Addr, func() error { return s.deliver(ctx, first, deliveries) })
 	if breaker.IsOpen(err) {
-		for _, d := range here {
+		for _, d := range deliveries {
 			d.answer = goredis.NewCmd(ctx)
 			d.answer.SetErr(err)
 		}
 	}
-	wg.Wait()
 }
 
 // deliver sends the deliveries to one node and waits for their answers. If the node
 // answered none of them, deliver returns the error of one of them.
 func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []*delivery) error {
-	pipe := node.Pipeline()
+	commands := make([]goredis.Cmder, 0, mostCommands)
+	var began time.Time
+	add := func(args ...any) *goredis.Cmd {
+		command := goredis.NewCmd(ctx, args...)
+		commands = append(commands, command)
+		return command
+	}
 	for _, d := range deliveries {
 		key := d.reservation.key(node)
 		if key != "" {
-			pipe.Do(ctx, "DEL", key)
+			add("DEL", key)
 		}
 		if d.asking {
-			pipe.Do(ctx, "ASKING")
+			add("ASKING")
 		}
-		switch {
-		case d.Script == nil:
-			d.answer = pipe.Do(ctx, d.args...)
-		case d.sendSource:
-			d.answer = d.Eval(ctx, pipe, d.keys, d.args...)
-		default:
-			d.answer = d.EvalSha(ctx, pipe, d.keys, d.args...)
+		if d.sendSource {
+			d.answer = add(append([]any{"eval", d.source}, d.args[scriptKeys-1:]...)...)
+		} else {
+			d.answer = add(d.args...)
 		}
 		if d.durable && s.replicas > 0 {
-			d.wait = pipe.Do(ctx, "WAIT", s.replicas, waitTimeout(node).Milliseconds())
+			d.wait = add("WAIT", s.replicas, waitTimeout(node).Milliseconds())
 		}
 		if key != "" {
+			began = s.now()
 			for _, c := range s.scripts.placeholderWrites(key) {
-				d.placeholder = c.EvalSha(ctx, pipe, c.keys, c.args...)
+				d.placeholder = add(c.args...)
 			}
 		}
 	}
-	began := s.now()
-	sent, err := pipe.Exec(ctx)
-	if err != nil && !slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
+	err := execute(ctx, node, commands)
+	if err != nil && !slices.ContainsFunc(commands, func(c goredis.Cmder) bool { return c.Err() != nil }) {
 		// The client gives every command the error, except if the server refused the
 		// commands that open a connection.
 		for _, d := range deliveries {
@@ -214,6 +234,18 @@ func (s *Store) deliver(ctx context.Context, node *goredis.Client, deliveries []
 			return nil
 		}
 	}
+	return err
+}
+
+// execute sends commands to one node and waits for their answers. A pipeline costs more than one
+// command.
+func execute(ctx context.Context, node *goredis.Client, commands []goredis.Cmder) error {
+	if len(commands) == 1 {
+		return node.Process(ctx, commands[0])
+	}
+	pipe := node.Pipeline()
+	_ = pipe.BatchProcess(ctx, slices.Clone(commands)...)
+	_, err := pipe.Exec(ctx)
 	return err
 }
 

@@ -26,10 +26,10 @@
 // # Atomicity
 //
 // Every method runs one Lua script on one node and is therefore atomic, except Claim and
-// Release. These run two scripts at the same time, because the claim and the list of the
-// device are in different slots. If one script fails, the method fails although the other
-// may have run. A method takes one round trip, and one more if the server does not know
-// the script yet.
+// Release, alone or with the outcome of a call. These run two scripts at the same time, because
+// the claim and the list of the device are in different slots. If one script fails, the method
+// fails although the other may have run. A method takes one round trip, and one more if the
+// server does not know the script yet.
 //
 // # Lost servers
 //
@@ -169,7 +169,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		client:    client,
 		prefix:    opts.KeyPrefix,
 		simulated: newTracker(opts.MaxSimulated, time.Now),
-		breakers:  newBreakers(opts.Report, time.Now),
+		breakers:  newBreakers(opts.Report),
 		readiness: newReadiness(time.Now),
 		replicas:  opts.WaitReplicas,
 		observe:   opts.Observe,
@@ -184,39 +184,37 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 // Create implements activation.Store. It uses the memory of a reservation, if there is one,
 // and writes the placeholder of the reservation again in the same round trip.
 func (s *Store) Create(ctx context.Context, r activation.Record, replaces activation.Generation) (_ activation.Record, created bool, err error) {
-	defer s.observe.Begin(ctx, "create")(&created, &err)
+	defer s.observe.Begin(ctx, "create").End(&created, &err)
 	reserved := s.reservations.takeReserved()
 	if reserved != nil {
 		defer s.reservations.addReserved(reserved)
 	}
-	a, err := s.runAll(ctx, call{
-		script:      s.scripts.create,
-		keys:        []string{s.registrationKey(r.Identifier), s.handshakesKey(r.Identifier)},
-		args:        []any{r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data, r.Answer},
-		reservation: reserved,
-	})
+	c := s.scripts.create.call(2, s.registrationKey(r.Identifier), s.handshakesKey(r.Identifier),
+		r.Generation[:], replaces[:], string(r.Kind), milliseconds(r.Lifetime), r.Facts, r.Verifier, r.Data, r.Answer)
+	c.reservation = reserved
+	a, err := s.run(ctx, c)
 	if err != nil {
 		if reserved != nil {
 			reserved.lastDurableWrite = time.Time{}
 		}
 		return activation.Record{}, false, err
 	}
-	if a[0].ok {
+	if a.ok {
 		return activation.Record{}, true, nil
 	}
-	existing, err := a[0].record(r.Identifier)
+	existing, err := a.record(r.Identifier)
 	return existing, false, err
 }
 
 // Load implements activation.Store.
 func (s *Store) Load(ctx context.Context, identifier string) (_ activation.Record, _ bool, err error) {
-	defer s.observe.Begin(ctx, "load")(nil, &err)
-	return s.runForRecord(ctx, s.scripts.load, identifier)
+	defer s.observe.Begin(ctx, "load").End(nil, &err)
+	return s.runForRecord(ctx, identifier, s.scripts.load.call(1, s.registrationKey(identifier)))
 }
 
 // PutHandshake implements activation.Store.
 func (s *Store) PutHandshake(ctx context.Context, identifier string, h activation.Handshake) (_ bool, err error) {
-	defer s.observe.Begin(ctx, "put_handshake")(nil, &err)
+	defer s.observe.Begin(ctx, "put_handshake").End(nil, &err)
 	lifetime := max(h.Lifetime, time.Millisecond)
 	if h.Simulated {
 		// The key also stores that contention was reported, for ContentionInterval.
@@ -224,8 +222,8 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 			identifier = overflowIdentifier
 		}
 	}
-	a, err := s.run(ctx, s.scripts.put, []string{s.handshakesKey(identifier)},
-		encodeHandshake(h), milliseconds(lifetime), milliseconds(activation.ContentionInterval))
+	a, err := s.run(ctx, s.scripts.put.call(1, s.handshakesKey(identifier),
+		encodeHandshake(h), milliseconds(lifetime), milliseconds(activation.ContentionInterval)))
 	// Clients whose handshakes share the overflow key do not contend for one identifier.
 	return a.ok && identifier != overflowIdentifier, err
 }
@@ -234,12 +232,12 @@ func (s *Store) PutHandshake(ctx context.Context, identifier string, h activatio
 func (s *Store) Take(
 	ctx context.Context, identifier string, token activation.Token, source activation.Tag, maxAttempts int,
 ) (_ activation.Handshake, taken bool, err error) {
-	defer s.observe.Begin(ctx, "take")(&taken, &err)
+	defer s.observe.Begin(ctx, "take").End(&taken, &err)
 	// Only the answer tells whether the handshake is simulated. Until then the identifier
 	// counts as simulated, unless the limit is reached.
 	maySimulate, ticket := s.simulated.hold(identifier, pendingTakeHold)
-	a, err := s.run(ctx, s.scripts.take, []string{s.registrationKey(identifier), s.handshakesKey(identifier)},
-		token[:], source[:], maxAttempts, maySimulate)
+	a, err := s.run(ctx, s.scripts.take.call(2, s.registrationKey(identifier), s.handshakesKey(identifier),
+		token[:], source[:], maxAttempts, maySimulate))
 	if err != nil {
 		return activation.Handshake{}, false, err
 	}
@@ -260,42 +258,42 @@ func (s *Store) Take(
 
 // Settle implements activation.Store.
 func (s *Store) Settle(ctx context.Context, identifier string, x activation.Settlement) (_ activation.Record, settled bool, err error) {
-	defer s.observe.Begin(ctx, "settle")(&settled, &err)
-	return s.runForRecord(ctx, s.scripts.settle, identifier,
-		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime))
+	defer s.observe.Begin(ctx, "settle").End(&settled, &err)
+	return s.runForRecord(ctx, identifier, s.scripts.settle.call(1, s.registrationKey(identifier),
+		x.Generation[:], x.Token[:], x.Proven, x.MaxAttempts, x.MaxActivations, milliseconds(activation.TombstoneLifetime)))
 }
 
 // AdmitDevice implements activation.Store.
 func (s *Store) AdmitDevice(ctx context.Context, identifier string, maxAttempts int) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_device")(&admitted, &err)
-	return s.runForRecord(ctx, s.scripts.admitDevice, identifier, maxAttempts)
+	defer s.observe.Begin(ctx, "admit_device").End(&admitted, &err)
+	return s.runForRecord(ctx, identifier, s.scripts.admitDevice.call(1, s.registrationKey(identifier), maxAttempts))
 }
 
 // ReturnDevice implements activation.Store.
 func (s *Store) ReturnDevice(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_device")(nil, &err)
+	defer s.observe.Begin(ctx, "return_device").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "n")
 }
 
 // AdmitConfirmation implements activation.Store.
 func (s *Store) AdmitConfirmation(ctx context.Context, identifier string, maxAttempts int, kinds ...activation.Kind) (_ activation.Record, admitted bool, err error) {
-	defer s.observe.Begin(ctx, "admit_confirmation")(&admitted, &err)
-	args := []any{maxAttempts}
+	defer s.observe.Begin(ctx, "admit_confirmation").End(&admitted, &err)
+	c := s.scripts.admitConfirmation.call(1, s.registrationKey(identifier), maxAttempts)
 	for _, kind := range kinds {
-		args = append(args, string(kind))
+		c.args = append(c.args, string(kind))
 	}
-	return s.runForRecord(ctx, s.scripts.admitConfirmation, identifier, args...)
+	return s.runForRecord(ctx, identifier, c)
 }
 
 // ReturnConfirmation implements activation.Store.
 func (s *Store) ReturnConfirmation(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "return_confirmation")(nil, &err)
+	defer s.observe.Begin(ctx, "return_confirmation").End(nil, &err)
 	return s.giveBack(ctx, identifier, generation, "c")
 }
 
 // Inspect implements activation.Store.
 func (s *Store) Inspect(ctx context.Context, identifier string) (activation.State, bool, error) {
-	a, err := s.run(ctx, s.scripts.inspect, []string{s.registrationKey(identifier)})
+	a, err := s.run(ctx, s.scripts.inspect.call(1, s.registrationKey(identifier)))
 	if err != nil || !a.ok {
 		return activation.State{}, false, err
 	}
@@ -305,8 +303,8 @@ func (s *Store) Inspect(ctx context.Context, identifier string) (activation.Stat
 
 // Burn implements activation.Store.
 func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (activation.Record, bool, error) {
-	a, err := s.run(ctx, s.scripts.burn, []string{s.registrationKey(identifier), s.handshakesKey(identifier)},
-		maxAttempts, milliseconds(activation.TombstoneLifetime))
+	a, err := s.run(ctx, s.scripts.burn.call(2, s.registrationKey(identifier), s.handshakesKey(identifier),
+		maxAttempts, milliseconds(activation.TombstoneLifetime)))
 	if err != nil || !a.ok {
 		return activation.Record{}, false, err
 	}
@@ -316,20 +314,20 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
-	defer s.observe.Begin(ctx, "remove")(nil, &err)
-	_, err = s.runAll(ctx, s.removeCall(identifier, generation))
+	defer s.observe.Begin(ctx, "remove").End(nil, &err)
+	_, err = s.run(ctx, s.removeCall(identifier, generation))
 	return err
 }
 
 // removeCall is the call of Remove.
 func (s *Store) removeCall(identifier string, generation activation.Generation) call {
-	return call{script: s.scripts.remove, keys: []string{s.registrationKey(identifier), s.handshakesKey(identifier)}, args: []any{generation[:]}}
+	return s.scripts.remove.call(2, s.registrationKey(identifier), s.handshakesKey(identifier), generation[:])
 }
 
 // SimulationSecret implements activation.Store. It fails if the servers have values of a format
 // that this program does not know.
 func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byte, err error) {
-	defer s.observe.Begin(ctx, "simulation_secret")(nil, &err)
+	defer s.observe.Begin(ctx, "simulation_secret").End(nil, &err)
 	format, err := s.getOrSet(ctx, "format", []byte(formatVersion))
 	if err != nil {
 		return nil, err
@@ -344,7 +342,7 @@ func (s *Store) SimulationSecret(ctx context.Context, candidate []byte) (_ []byt
 // getOrSet returns the value of one of the keys that do not expire. If there is none, it sets it to
 // candidate.
 func (s *Store) getOrSet(ctx context.Context, name string, candidate []byte) ([]byte, error) {
-	a, err := s.run(ctx, s.scripts.getOrSet, []string{s.prefix + ":" + name}, candidate)
+	a, err := s.run(ctx, s.scripts.getOrSet.call(1, s.prefix+":"+name, candidate))
 	if err != nil {
 		return nil, err
 	}
@@ -356,8 +354,8 @@ func (s *Store) getOrSet(ctx context.Context, name string, candidate []byte) ([]
 
 // ReplaceSimulationSecret implements activation.Store.
 func (s *Store) ReplaceSimulationSecret(ctx context.Context, current, next []byte) (replaced bool, err error) {
-	defer s.observe.Begin(ctx, "replace_simulation_secret")(&replaced, &err)
-	a, err := s.run(ctx, s.scripts.replaceSecret, []string{s.prefix + ":sim"}, current, next)
+	defer s.observe.Begin(ctx, "replace_simulation_secret").End(&replaced, &err)
+	a, err := s.run(ctx, s.scripts.replaceSecret.call(1, s.prefix+":sim", current, next))
 	return a.ok, err
 }
 
@@ -367,29 +365,24 @@ func (s *Store) registrationKey(identifier string) string {
 
 func (s *Store) handshakesKey(identifier string) string { return s.prefix + ":{" + identifier + "}:hs" }
 
-// run sends one script and returns its answer.
-func (s *Store) run(ctx context.Context, x script, keys []string, args ...any) (reply, error) {
-	replies, err := s.runAll(ctx, call{script: x, keys: keys, args: args})
-	if err != nil {
-		return reply{}, err
-	}
-	return replies[0], nil
-}
-
-// runAll sends scripts at the same time and returns their answers.
-func (s *Store) runAll(ctx context.Context, calls ...call) ([]reply, error) {
-	answers, err := s.send(ctx, calls...)
+// run sends scripts at the same time and returns the answer of the first.
+func (s *Store) run(ctx context.Context, calls ...call) (reply, error) {
+	sent, err := s.send(ctx, calls...)
 	if err != nil {
 		s.reservations.forgetWrites()
-		return nil, unavailable(err)
+		return reply{}, unavailable(err)
 	}
-	replies := make([]reply, len(calls))
-	for i := range calls {
-		if replies[i], err = scriptReply(answers[i]); err != nil {
-			return nil, err
+	var first reply
+	for i := range sent {
+		a, err := scriptReply(sent[i].answer)
+		if err != nil {
+			return reply{}, err
+		}
+		if i == 0 {
+			first = a
 		}
 	}
-	return replies, nil
+	return first, nil
 }
 
 // scriptReply returns the reply in the answer to a script.
@@ -406,8 +399,8 @@ func scriptReply(answer *goredis.Cmd) (reply, error) {
 }
 
 // runForRecord is run for scripts that return the record of identifier or refuse.
-func (s *Store) runForRecord(ctx context.Context, x script, identifier string, args ...any) (activation.Record, bool, error) {
-	a, err := s.run(ctx, x, []string{s.registrationKey(identifier)}, args...)
+func (s *Store) runForRecord(ctx context.Context, identifier string, c call) (activation.Record, bool, error) {
+	a, err := s.run(ctx, c)
 	if err != nil || !a.ok {
 		return activation.Record{}, false, err
 	}
@@ -418,7 +411,7 @@ func (s *Store) runForRecord(ctx context.Context, x script, identifier string, a
 // giveBack undoes one count of a counter of a registration, named by its field. The script
 // is not repeatable: it would undo two.
 func (s *Store) giveBack(ctx context.Context, identifier string, generation activation.Generation, counter string) error {
-	_, err := s.run(ctx, s.scripts.giveBack, []string{s.registrationKey(identifier)}, generation[:], counter)
+	_, err := s.run(ctx, s.scripts.giveBack.call(1, s.registrationKey(identifier), generation[:], counter))
 	return err
 }
 

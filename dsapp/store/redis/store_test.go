@@ -548,7 +548,8 @@ func TestReadOnlyReplica(t *testing.T) {
 	}
 }
 
-// A script that a full server refuses has changed nothing.
+// A script that a full server refuses has changed nothing. What removes something keeps the outcome
+// of its call all the same.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()
 	s, server, _ := newStore(t)
@@ -558,6 +559,11 @@ func TestOutOfMemory(t *testing.T) {
 	put(t, s, "id-1", handshake(r))
 	take(t, s, "id-1", proofs[0], 3, true)
 	put(t, s, "id-1", handshake(r))
+	removed, claim := record("id-2"), ownership.Claim{Key: "1", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
+	create(t, s, removed)
+	if won, err := s.Claim(t.Context(), ownership.Login, claim, serialNumber, time.Minute); err != nil || !won {
+		t.Fatalf("claim: %v, error %v", won, err)
+	}
 	server.Command(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 	server.Command(t, "CONFIG", "SET", "maxmemory", "1")
 	s.ExpireWrites()
@@ -572,6 +578,25 @@ func TestOutOfMemory(t *testing.T) {
 	}
 	if _, _, err := s.Settle(t.Context(), "id-1", settlement(r, proofs[0], true)); !errors.Is(err, activation.ErrUnavailable) {
 		t.Errorf("settle: error %v", err)
+	}
+	for place, keep := range map[string]func(m repeat.Mark) error{
+		claim.Key: func(m repeat.Mark) error {
+			return s.KeepRelease(t.Context(), m, []byte("sealed outcome"), ownership.Login, claim.Key, claim.Token, serialNumber)
+		},
+		removed.Identifier: func(m repeat.Mark) error {
+			return s.KeepRemove(t.Context(), m, []byte("sealed outcome"), removed.Identifier, removed.Generation)
+		},
+	} {
+		m := repeat.Mark{Place: place, Lifetime: time.Minute}
+		if err := keep(m); err != nil {
+			t.Errorf("keep at %s: error %v", place, err)
+		}
+		if e, found, err := s.Kept(t.Context(), place, m.Digest); err != nil || !found || string(e.Outcome) != "sealed outcome" {
+			t.Errorf("kept at %s: %q, error %v", place, e.Outcome, err)
+		}
+	}
+	if got := keys(t, server); slices.ContainsFunc(got, func(key string) bool { return strings.Contains(key, ":own:") || strings.Contains(key, "id-2}:reg") }) {
+		t.Errorf("a full server keeps what was removed: %q", got)
 	}
 
 	server.Command(t, "CONFIG", "SET", "maxmemory", "0")
@@ -655,6 +680,44 @@ func TestLostAnswers(t *testing.T) {
 	take(t, s, "id-1", activation.Token{3}, 1, false)
 	put(t, s, "id-1", handshake(r))
 	take(t, s, "id-1", activation.Token{4}, 2, true)
+
+	mark := func(place string, token byte) repeat.Mark {
+		return repeat.Mark{Place: place, Token: repeat.Token{token}, Lifetime: time.Minute}
+	}
+	for _, c := range []struct {
+		name string
+		call func() error
+	}{
+		{"mark, owner", func() error {
+			e, found, _, _, err := s.MarkOwner(t.Context(), mark("1", 1), ownership.Login, "1")
+			if err == nil && (!found || e.Token != repeat.Token{1}) {
+				return errors.New("the mark is not returned")
+			}
+			return err
+		}},
+		{"mark, pending", func() error {
+			_, _, _, err := s.MarkPending(t.Context(), mark(serialNumber, 1), ownership.Login, serialNumber)
+			return err
+		}},
+		{"keep, release", func() error {
+			return s.KeepRelease(t.Context(), mark("1", 1), []byte("outcome"), ownership.Login, "1", ownership.Token{1}, serialNumber)
+		}},
+		{"keep, remove", func() error {
+			return s.KeepRemove(t.Context(), mark("id-1", 1), []byte("outcome"), "id-1", r.Generation)
+		}},
+	} {
+		lose.Store(true)
+		err := c.call()
+		lost(c.name)
+		// The list of a device is not changed twice.
+		if unlisted := c.name == "keep, release"; unlisted != (err != nil) {
+			t.Errorf("%s: error %v", c.name, err)
+		}
+	}
+	// The outcome was kept, although the list of the device may still have the request.
+	if e, found, err := s.Kept(t.Context(), "1", repeat.Digest{}); err != nil || !found || string(e.Outcome) != "outcome" {
+		t.Errorf("kept %v, error %v", found, err)
+	}
 }
 
 // NewClient checks the settings and does not connect.

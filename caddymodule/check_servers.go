@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
@@ -38,7 +39,7 @@ func (a *App) checkServers(ctx context.Context, f *findings) {
 			defer cancel()
 			c := &serverCheck{
 				findings: f, servers: &a.AuthenticationServers, instance: a.AuthenticationServers.Instances[i],
-				transport: a.AuthenticationServers.transports[i],
+				Client: a.AuthenticationServers.clients[i],
 			}
 			c.run(ctx)
 		})
@@ -49,10 +50,10 @@ func (a *App) checkServers(ctx context.Context, f *findings) {
 // serverCheck is the check of one instance.
 type serverCheck struct {
 	*findings
+	*httpclient.Client
 
-	servers   *AuthenticationServers
-	instance  Instance
-	transport *http.Transport
+	servers  *AuthenticationServers
+	instance Instance
 	// offset is the clock of the instance minus that of this machine, by the last answer.
 	offset atomic.Pointer[time.Duration]
 }
@@ -71,17 +72,16 @@ func (c *serverCheck) run(ctx context.Context) {
 		c.found("dns", "the name %s does not resolve (%v): correct `url`, or add the name to DNS or /etc/hosts", host, dnsReason(err))
 		return
 	}
-	p := newProbe(c.transport, address)
-	connection, err := p.connect(ctx)
+	connection, err := c.Dial(ctx)
 	if err != nil {
 		c.found("connection", "no connection to %s (%v): start the server, correct the port in `url`, or open the firewall", address.Host, reason(err))
 		return
 	}
 	defer func() { _ = connection.Close() }()
-	c.checkCertificates(p.tls.Certificates)
-	client, err := p.handshake(ctx, connection, 4*refusalTimeout)
+	c.checkCertificates(c.TLSConfig().Certificates)
+	client, err := handshake(ctx, c.Client, connection, 4*refusalTimeout)
 	if err != nil {
-		c.found("tls", "%s", tlsProblem(err, p.tls))
+		c.found("tls", "%s", tlsProblem(err, c.TLSConfig()))
 		return
 	}
 	if end, soon := endsSoon(client.ConnectionState().PeerCertificates[0]); soon {
@@ -204,9 +204,9 @@ func dnsReason(err error) string {
 	return err.Error()
 }
 
-// RoundTrip implements http.RoundTripper. It notes the clock of the instance.
-func (c *serverCheck) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := c.transport.RoundTrip(r)
+// Post implements authserver.Transport. It notes the clock of the instance.
+func (c *serverCheck) Post(ctx context.Context, header http.Header, command []byte) (*http.Response, error) {
+	response, err := c.Client.Post(ctx, header, command)
 	if err == nil {
 		if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
 			offset := time.Until(date)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"slices"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
@@ -121,9 +121,9 @@ type AuthenticationServers struct {
 	// When an instance that does not work gets no more commands for some time.
 	Breaker Breaker `json:"breaker,omitzero"`
 
-	transports    []*http.Transport
-	stateKeys     []string // in statePool
-	upstreams     []string // that metrics has acquired
+	clients       []*httpclient.Client // of instances
+	stateKeys     []string             // in statePool
+	upstreams     []string             // that metrics has acquired
 	servers       *authserver.Servers
 	probeInterval time.Duration // 0 means never
 	closed        atomic.Bool
@@ -238,7 +238,7 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		}
 	}
 	limits := s.instanceLimits()
-	newTransport, err := s.transportFactory(ctx, limits.MaxConnections)
+	settings, err := s.clientConfig(ctx, limits.MaxConnections)
 	if err != nil {
 		return nil, err
 	}
@@ -254,15 +254,15 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 		if err != nil {
 			return nil, option.In(fmt.Sprintf("instances[%d]", i), err)
 		}
-		transport := newTransport()
-		s.transports = append(s.transports, transport)
+		settings.URL = address
+		client := httpclient.New(settings)
+		s.clients = append(s.clients, client)
 		in := limits
 		in.Name = instance.Name
 		in.URL = address
-		in.Transport = tracedTransport{transport}
+		in.Transport = tracedTransport{client}
 		in.State = state
-		p := newProbe(transport, address)
-		in.Probe = func(ctx context.Context) error { return p.run(ctx, refusalTimeout) }
+		in.Probe = func(ctx context.Context) error { return probe(ctx, client, refusalTimeout) }
 		config.Instances[i] = in
 	}
 	if s.servers, err = authserver.New(config); err != nil {
@@ -273,30 +273,6 @@ func (s *AuthenticationServers) provision(ctx caddy.Context, logger *slog.Logger
 	}
 	metrics.upstreams.acquire(s.upstreams)
 	return s.servers, nil
-}
-
-// transportFactory returns a function that makes a transport for an instance.
-func (s *AuthenticationServers) transportFactory(ctx caddy.Context, maxConnections int) (func() *http.Transport, error) {
-	handshakeTimeout := defaultHandshakeTimeout
-	if s.TLS != nil && s.TLS.HandshakeTimeout != 0 {
-		handshakeTimeout = time.Duration(s.TLS.HandshakeTimeout)
-	}
-	dialTimeout := cmp.Or(time.Duration(s.DialTimeout), defaultDialTimeout)
-	idleTimeout := cmp.Or(time.Duration(s.IdleTimeout), defaultIdleTimeout)
-	if err := cmp.Or(
-		option.Timeout("dial_timeout", dialTimeout),
-		option.Timeout("idle_timeout", idleTimeout),
-		option.Timeout("tls.handshake_timeout", handshakeTimeout),
-	); err != nil {
-		return nil, err
-	}
-	tlsConfig, err := clientTLS(ctx, s.TLS)
-	if err != nil {
-		return nil, err
-	}
-	return func() *http.Transport {
-		return newTransport(tlsConfig.Clone(), handshakeTimeout, dialTimeout, idleTimeout, maxConnections)
-	}, nil
 }
 
 // instanceLimits returns the limits, with defaults applied, that all instances have. It
@@ -343,14 +319,13 @@ func (s *AuthenticationServers) close() {
 }
 
 // closeIdleConnections closes idle connections if close has been called. It is called at
-// the end of each request, because a request after close can leave a connection behind:
-// http.Transport keeps idle connections again as soon as it is used again.
+// the end of each request, because a request after close can leave a connection behind.
 func (s *AuthenticationServers) closeIdleConnections() {
 	if !s.closed.Load() {
 		return
 	}
-	for _, t := range s.transports {
-		t.CloseIdleConnections()
+	for _, c := range s.clients {
+		c.CloseIdleConnections()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 )
 
 // tracerName names the spans of this package as the work of this module.
@@ -109,23 +110,21 @@ func endSpan(span trace.Span, outcome string, failed bool, end time.Time) {
 	span.End(trace.WithTimestamp(end))
 }
 
-// tracedTransport is the transport of an instance. For a request that records spans, it
+// tracedTransport is the transport of an instance. For a call that records spans, it
 // begins the span of the attempt and tells the instance that span and no other: the headers
 // with which the client's trace came are not passed on. traceAttempt ends the span, because
 // only then it is known what came of the attempt.
-type tracedTransport struct{ *http.Transport }
+type tracedTransport struct{ *httpclient.Client }
 
-// RoundTrip implements http.RoundTripper.
-func (t tracedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if c := traced(r.Context()); c != nil {
+// Post implements authserver.Transport.
+func (t tracedTransport) Post(ctx context.Context, header http.Header, command []byte) (*http.Response, error) {
+	if c := traced(ctx); c != nil {
 		c.attemptSent = time.Now()
-		ctx, span := c.tracer.Start(r.Context(), "attempt", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(c.attemptSent))
-		c.attempt = span
-		r = r.WithContext(ctx)
-		r.Header = r.Header.Clone()
-		r.Header["Traceparent"] = []string{traceparent(span.SpanContext())}
+		_, c.attempt = c.tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(c.attemptSent))
+		header = header.Clone()
+		header["Traceparent"] = []string{traceparent(c.attempt.SpanContext())}
 	}
-	return t.Transport.RoundTrip(r)
+	return t.Client.Post(ctx, header, command)
 }
 
 // traceparent returns the header of W3C Trace Context for a span.
@@ -133,4 +132,4 @@ func traceparent(s trace.SpanContext) string {
 	return "00-" + s.TraceID().String() + "-" + s.SpanID().String() + "-" + (s.TraceFlags() & trace.FlagsSampled).String()
 }
 
-var _ http.RoundTripper = tracedTransport{}
+var _ authserver.Transport = tracedTransport{}

@@ -97,29 +97,27 @@ func unsent(start time.Time, o authserver.AttemptOutcome) func(context.Context) 
 }
 
 // Each attempt of a failover has a span of its own, and each instance gets that of its attempt
-// and no header of another trace. The request that is sent is left as it is.
+// and no header of another trace. The header that is passed is left as it is.
 func TestSpansOfAFailover(t *testing.T) {
 	t.Parallel()
 	received := make(chan http.Header, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header }))
 	t.Cleanup(server.Close)
-	transport := tracedTransport{new(http.Transport)}
-	t.Cleanup(transport.CloseIdleConnections)
 	r, recorder := tracedRequest(t)
 
 	send := func(url, instance string, outcome authserver.AttemptOutcome) {
 		start := time.Now()
-		out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, url, nil)
-		require.NoError(t, err)
-		resp, err := transport.RoundTrip(out)
+		header := http.Header{}
+		transport := tracedTransport{testClient(t, url, server.Client().Transport.(*http.Transport).TLSClientConfig)}
+		resp, err := transport.Post(r.Context(), header, nil)
 		if err == nil {
 			require.NoError(t, resp.Body.Close())
 		}
 		assert.Equal(t, outcome == authserver.AttemptNotSent, err != nil)
-		assert.Empty(t, out.Header)
+		assert.Empty(t, header)
 		traceAttempt(r.Context(), authserver.Attempt{Instance: instance, Command: "authUser", Outcome: outcome, Start: start, Duration: time.Since(start)})
 	}
-	send("http://127.0.0.1:1/", "primary", authserver.AttemptNotSent)
+	send("https://127.0.0.1:1/", "primary", authserver.AttemptNotSent)
 	send(server.URL, "backup", authserver.AttemptSuccess)
 
 	spans := recorder.Ended()
@@ -151,13 +149,11 @@ func TestNoSpans(t *testing.T) { //nolint:paralleltest // AllocsPerRun does not 
 		} {
 			assert.Zero(t, testing.AllocsPerRun(100, func() { record(r.Context()) }))
 		}
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Received", r.Header.Get("Traceparent"))
 		}))
-		transport := tracedTransport{new(http.Transport)}
-		out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, server.URL, nil)
-		require.NoError(t, err)
-		resp, err := transport.RoundTrip(out)
+		transport := tracedTransport{testClient(t, server.URL, server.Client().Transport.(*http.Transport).TLSClientConfig)}
+		resp, err := transport.Post(r.Context(), nil, nil)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		assert.Empty(t, resp.Header.Get("X-Received"))

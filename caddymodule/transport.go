@@ -7,14 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
@@ -28,66 +27,55 @@ const (
 
 	defaultHandshakeTimeout = 5 * time.Second
 	keepAliveInterval       = 30 * time.Second
-	maxResponseHeader       = 64 << 10
 )
 
-// newTransport returns a transport for one authentication server. It uses HTTP/1.1 and no
-// proxy, and ignores the proxy variables of the environment. It does not limit the time
+// clientConfig returns the settings of the client of each instance, without its URL. It uses
+// no proxy, and ignores the proxy variables of the environment. It does not limit the time
 // for an answer: each call has its own timeout.
-func newTransport(clientTLS *tls.Config, handshakeTimeout, dialTimeout, idleTimeout time.Duration, maxConnections int) *http.Transport {
+func (s *AuthenticationServers) clientConfig(ctx caddy.Context, maxConnections int) (httpclient.Config, error) {
+	dialTimeout := cmp.Or(time.Duration(s.DialTimeout), defaultDialTimeout)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAliveInterval, Control: setUserTimeout}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        clientTLS,
-		TLSHandshakeTimeout:    handshakeTimeout,
-		MaxIdleConns:           maxConnections,
-		MaxIdleConnsPerHost:    maxConnections,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxResponseHeader,
-		DisableCompression:     true,
-		Protocols:              http1(),
+	c := httpclient.Config{
+		Dial:             dialer.DialContext,
+		HandshakeTimeout: defaultHandshakeTimeout,
+		IdleTimeout:      cmp.Or(time.Duration(s.IdleTimeout), defaultIdleTimeout),
+		MaxIdle:          maxConnections,
 	}
+	if s.TLS != nil && s.TLS.HandshakeTimeout != 0 {
+		c.HandshakeTimeout = time.Duration(s.TLS.HandshakeTimeout)
+	}
+	err := cmp.Or(
+		option.Timeout("dial_timeout", dialTimeout),
+		option.Timeout("idle_timeout", c.IdleTimeout),
+		option.Timeout("tls.handshake_timeout", c.HandshakeTimeout),
+	)
+	if err != nil {
+		return httpclient.Config{}, err
+	}
+	c.TLS, err = clientTLS(ctx, s.TLS)
+	return c, err
 }
 
 // refusalTimeout is how long a probe waits after the handshake for the server to refuse
 // the connection. With TLS 1.3, a server checks the client certificate only then.
 const refusalTimeout = 250 * time.Millisecond
 
-// probe makes connections with the settings of a transport.
-type probe struct {
-	transport *http.Transport
-	tls       *tls.Config
-	address   string
-}
-
-// newProbe returns a probe of a server. It must be called before the transport is used.
-func newProbe(t *http.Transport, server *url.URL) probe {
-	p := probe{t, t.TLSClientConfig.Clone(), net.JoinHostPort(server.Hostname(), cmp.Or(server.Port(), "443"))}
-	p.tls.ServerName = cmp.Or(p.tls.ServerName, server.Hostname())
-	return p
-}
-
-// run connects, waits for wait whether the server refuses the connection, and closes it.
-func (p probe) run(ctx context.Context, wait time.Duration) error {
-	connection, err := p.connect(ctx)
+// probe connects with the settings of commands, waits for wait whether the server refuses the
+// connection, and closes it.
+func probe(ctx context.Context, c *httpclient.Client, wait time.Duration) error {
+	connection, err := c.Dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = connection.Close() }()
-	_, err = p.handshake(ctx, connection, wait)
+	_, err = handshake(ctx, c, connection, wait)
 	return err
 }
 
-func (p probe) connect(ctx context.Context) (net.Conn, error) {
-	return p.transport.DialContext(ctx, "tcp", p.address)
-}
-
 // handshake secures a connection and waits for wait whether the server refuses it.
-func (p probe) handshake(ctx context.Context, connection net.Conn, wait time.Duration) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.transport.TLSHandshakeTimeout)
-	defer cancel()
-	client := tls.Client(connection, p.tls)
-	if err := client.HandshakeContext(ctx); err != nil {
+func handshake(ctx context.Context, c *httpclient.Client, connection net.Conn, wait time.Duration) (*tls.Conn, error) {
+	client, err := c.Handshake(ctx, connection)
+	if err != nil {
 		return nil, err
 	}
 	return client, readRefusal(client, wait)
@@ -107,12 +95,6 @@ func readRefusal(c *tls.Conn, wait time.Duration) error {
 		return nil
 	}
 	return err
-}
-
-func http1() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
 }
 
 // clientTLS returns the TLS settings of t, or Go's defaults if t is nil. The minimum

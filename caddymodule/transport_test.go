@@ -14,37 +14,54 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
 
-// The transport has the settings that authentication servers need.
-func TestTransport(t *testing.T) {
+// The client has the settings that authentication servers need.
+func TestClientConfig(t *testing.T) {
 	t.Parallel()
-	config, err := clientTLS(caddy.Context{Context: t.Context()}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := newTransport(config, time.Second, 2*time.Second, 7*time.Second, 3)
-	if transport.TLSClientConfig.MinVersion != tls.VersionTLS12 {
-		t.Errorf("minimum TLS version %x", transport.TLSClientConfig.MinVersion)
-	}
-	if transport.Proxy != nil {
-		t.Error("the transport follows proxy settings of the environment")
-	}
-	if transport.IdleConnTimeout != 7*time.Second {
-		t.Errorf("idle timeout %v", transport.IdleConnTimeout)
-	}
-	if transport.MaxIdleConnsPerHost != 3 {
-		t.Errorf("%d idle connections", transport.MaxIdleConnsPerHost)
-	}
-	if transport.Protocols.HTTP2() || !transport.Protocols.HTTP1() {
-		t.Errorf("protocols %v", transport.Protocols)
+	for _, test := range []*struct {
+		servers         AuthenticationServers
+		idle, handshake time.Duration
+	}{
+		{AuthenticationServers{}, defaultIdleTimeout, defaultHandshakeTimeout},
+		{
+			AuthenticationServers{IdleTimeout: caddy.Duration(7 * time.Second), TLS: &reverseproxy.TLSConfig{HandshakeTimeout: caddy.Duration(time.Second)}},
+			7 * time.Second, time.Second,
+		},
+	} {
+		c, err := test.servers.clientConfig(caddy.Context{Context: t.Context()}, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.TLS.MinVersion != tls.VersionTLS12 {
+			t.Errorf("minimum TLS version %x", c.TLS.MinVersion)
+		}
+		if c.IdleTimeout != test.idle || c.HandshakeTimeout != test.handshake || c.MaxIdle != 3 {
+			t.Errorf("%v, %v and %d idle connections", c.IdleTimeout, c.HandshakeTimeout, c.MaxIdle)
+		}
 	}
 }
 
-// The transport does not connect to a server below TLS 1.2 or without a trusted certificate.
-func TestTransportRefuses(t *testing.T) {
+// testClient returns a client for a server of httptest.
+func testClient(t *testing.T, address string, config *tls.Config) *httpclient.Client {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := httpclient.New(httpclient.Config{
+		URL: u, TLS: config, Dial: new(net.Dialer).DialContext, HandshakeTimeout: poll.Patience, IdleTimeout: poll.Patience, MaxIdle: 1,
+	})
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+// The client does not connect to a server below TLS 1.2 or without a trusted certificate.
+func TestClientRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string
@@ -71,13 +88,7 @@ func TestTransportRefuses(t *testing.T) {
 			if tt.trusted {
 				config.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 			}
-			transport := newTransport(config, poll.Patience, poll.Patience, defaultIdleTimeout, 1)
-			defer transport.CloseIdleConnections()
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := transport.RoundTrip(r)
+			resp, err := testClient(t, server.URL, config).Post(t.Context(), nil, nil)
 			if err == nil {
 				resp.Body.Close()
 			}
@@ -101,16 +112,12 @@ func TestProbe(t *testing.T) {
 	}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	address, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-	if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err != nil {
+	if err := probe(t.Context(), testClient(t, server.URL, trusting), time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	poll.Receive(t, "the connection to end", ended)
-	if err := newProbe(newTransport(new(tls.Config), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err == nil {
+	if err := probe(t.Context(), testClient(t, server.URL, new(tls.Config)), time.Millisecond); err == nil {
 		t.Error("reached a server that is not trusted")
 	}
 	poll.Receive(t, "the connection to end", ended)
@@ -120,8 +127,10 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	silentURL := &url.URL{Scheme: "https", Host: silent.Addr().String()}
-	if err := newProbe(newTransport(trusting.Clone(), 20*time.Millisecond, poll.Patience, defaultIdleTimeout, 1), silentURL).run(t.Context(), time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+	client := httpclient.New(httpclient.Config{
+		URL: &url.URL{Scheme: "https", Host: silent.Addr().String()}, TLS: trusting, Dial: new(net.Dialer).DialContext, HandshakeTimeout: 20 * time.Millisecond,
+	})
+	if err := probe(t.Context(), client, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that does not answer: %v", err)
 	}
 }
@@ -138,17 +147,13 @@ func TestProbeWithRefusedCertificate(t *testing.T) {
 			server.TLS = &tls.Config{MinVersion: version, MaxVersion: version, ClientAuth: tls.RequireAnyClientCert}
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			address, err := url.Parse(server.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
 			trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
-			if err := newProbe(newTransport(trusting.Clone(), poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), poll.Patience); err == nil {
+			if err := probe(t.Context(), testClient(t, server.URL, trusting), poll.Patience); err == nil {
 				t.Error("reached a server that refuses the client")
 			}
 			trusting = trusting.Clone()
 			trusting.Certificates = server.TLS.Certificates
-			if err := newProbe(newTransport(trusting, poll.Patience, poll.Patience, defaultIdleTimeout, 1), address).run(t.Context(), time.Millisecond); err != nil {
+			if err := probe(t.Context(), testClient(t, server.URL, trusting), time.Millisecond); err != nil {
 				t.Error(err)
 			}
 		})

@@ -3,12 +3,15 @@ package authserver
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/soapanswer"
@@ -316,7 +319,8 @@ func TestRequestHeader(t *testing.T) {
 			}
 			write(w, http.StatusOK, test.received, registered)
 		})
-		p.URL.Path = "/soap"
+		p.URL = &url.URL{Scheme: p.URL.Scheme, Host: p.URL.Host, Path: "/soap"}
+		p.Transport = newClient(t, p.URL, p.Transport.(*httpclient.Client).TLSConfig(), new(net.Dialer).DialContext)
 		got, err := register(t.Context(), newServers(t, Config{Instances: []Instance{p.Instance}, SOAPVersion: test.version}), request)
 		if want := (registration{soap.MDLRegistered{RegistrationID: "aB3dE6gH", ActivationMessage: am1, SerialNumber: "VDS1234567"}, "primary"}); err != nil || got != want {
 			t.Errorf("%+v: %+v, %v", test, got, err)

@@ -45,21 +45,21 @@ func TestRefusal(t *testing.T) {
 func TestNotSent(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) Instance{
-		"refused": func(t *testing.T) Instance { return newTestInstance(t, "primary", deadAddress(t), nil) },
+		"refused": func(t *testing.T) Instance { return newTestInstance(t, "primary", deadAddress(t), new(tls.Config)) },
 		"unknown authority": func(t *testing.T) Instance {
 			p := newPeer(t, "primary", answering(registered))
 			return newTestInstance(t, "primary", p.URL.String(), &tls.Config{RootCAs: x509.NewCertPool()})
 		},
 		"no TLS": func(t *testing.T) Instance {
 			address := listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
-			return newTestInstance(t, "primary", address, nil)
+			return newTestInstance(t, "primary", address, new(tls.Config))
 		},
 		"closed in the handshake": func(t *testing.T) Instance {
 			address := listen(t, func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				reset(c)
 			})
-			return newTestInstance(t, "primary", address, nil)
+			return newTestInstance(t, "primary", address, new(tls.Config))
 		},
 	} {
 		_, err := register(t.Context(), newServers(t, Config{Instances: []Instance{start(t)}}), request)
@@ -75,7 +75,7 @@ func TestNotSentInTime(t *testing.T) {
 	end := make(chan struct{})
 	address := listen(t, func(net.Conn) { <-end })
 	defer close(end)
-	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, nil)}, Timeout: 50 * time.Millisecond})
+	s := newServers(t, Config{Instances: []Instance{newTestInstance(t, "primary", address, new(tls.Config))}, Timeout: 50 * time.Millisecond})
 	_, err := register(t.Context(), s, request)
 	checkFailure(t, "hanging handshake", err, ErrNotSent)
 }

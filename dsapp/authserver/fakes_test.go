@@ -1,6 +1,8 @@
 package authserver
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +22,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
@@ -72,9 +75,14 @@ func newTestInstance(tb testing.TB, name, address string, config *tls.Config) In
 	if err != nil {
 		tb.Fatal(err)
 	}
-	transport := &http.Transport{TLSClientConfig: config}
-	tb.Cleanup(transport.CloseIdleConnections)
-	return Instance{Name: name, URL: u, Transport: transport, MaxConnections: 4, MaxQueue: 4}
+	return Instance{Name: name, URL: u, Transport: newClient(tb, u, config, new(net.Dialer).DialContext), MaxConnections: 4, MaxQueue: 4}
+}
+
+func newClient(tb testing.TB, address *url.URL, config *tls.Config, dial func(context.Context, string, string) (net.Conn, error)) *httpclient.Client {
+	tb.Helper()
+	c := httpclient.New(httpclient.Config{URL: address, TLS: config, Dial: dial, HandshakeTimeout: poll.Patience, IdleTimeout: poll.Patience, MaxIdle: 4})
+	tb.Cleanup(c.CloseIdleConnections)
+	return c
 }
 
 // deadAddress returns a URL at which nothing listens.
@@ -162,13 +170,25 @@ func hijack(w http.ResponseWriter) net.Conn {
 	return c
 }
 
-// transport is a function as an http.RoundTripper.
+// transport is a function as a Transport. If it fails without having read of the command, the
+// command was not sent.
 type transport func(*http.Request) (*http.Response, error)
 
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (transport) CloseIdleConnections() {}
+
+func (f transport) Post(ctx context.Context, header http.Header, command []byte) (*http.Response, error) {
+	body := bytes.NewReader(command)
+	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Scheme: "https", Host: "oas"}, Header: header, Body: io.NopCloser(body), ContentLength: body.Size()}
+	response, err := f(r.WithContext(ctx))
+	if err != nil && int64(body.Len()) == body.Size() {
+		unsent, _ := errors.AsType[*httpclient.NotSentError](err)
+		return nil, cmp.Or(unsent, &httpclient.NotSentError{Err: err})
+	}
+	return response, err
+}
 
 // stub returns an instance with a transport that makes no connections.
-func stub(name string, t http.RoundTripper) Instance {
+func stub(name string, t Transport) Instance {
 	return Instance{Name: name, URL: &url.URL{Scheme: "https", Host: "oas"}, Transport: t, MaxConnections: 9}
 }
 

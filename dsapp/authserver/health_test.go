@@ -38,12 +38,12 @@ func (b *switchable) set(does transport) {
 	b.does = does
 }
 
-func (b *switchable) RoundTrip(r *http.Request) (*http.Response, error) {
+func (b *switchable) Post(ctx context.Context, header http.Header, command []byte) (*http.Response, error) {
 	b.mu.Lock()
 	b.calls++
 	does := b.does
 	b.mu.Unlock()
-	return does(r)
+	return does.Post(ctx, header, command)
 }
 
 func (b *switchable) count() int {

@@ -8,11 +8,10 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/soap"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/breaker"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
@@ -20,11 +19,10 @@ import (
 
 // instance is an Instance in use.
 type instance struct {
-	name string
-	url  *url.URL
-	// header is that of every request. A RoundTripper does not change it.
-	header    http.Header
-	transport http.RoundTripper
+	name      string
+	origin    string      // scheme and host of Instance.URL
+	header    http.Header // of every request
+	transport Transport
 	timeout   time.Duration
 	probe     func(context.Context) error
 	state     *State
@@ -37,7 +35,6 @@ type instance struct {
 
 // newInstance returns an instance with the settings that c has for all of them.
 func newInstance(i Instance, c *Config, v soap.Version) *instance {
-	address := *i.URL
 	if i.State == nil {
 		i.State = new(State)
 	}
@@ -49,7 +46,7 @@ func newInstance(i Instance, c *Config, v soap.Version) *instance {
 	}
 	return &instance{
 		name:      i.Name,
-		url:       &address,
+		origin:    i.URL.Scheme + "://" + i.URL.Host,
 		header:    header,
 		transport: i.Transport,
 		timeout:   c.Timeout,
@@ -97,9 +94,9 @@ func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Di
 		return notSent(err)
 	}
 	defer func() { in.endBreakerCall(caller, call, c.Row, &r) }()
-	if idle, ok := in.transport.(interface{ CloseIdleConnections() }); ok && call.Trial() {
+	if call.Trial() {
 		// Any connection from before the failure may be broken.
-		idle.CloseIdleConnections()
+		in.transport.CloseIdleConnections()
 	}
 	mostlyQueued := time.Until(deadline) < in.timeout/2
 	answers := in.state.answers.Load()
@@ -122,12 +119,12 @@ func (in *instance) try(caller context.Context, c soap.Call, g group, d *soap.Di
 
 // roundTrip sends a command and reads the answer.
 func (in *instance) roundTrip(ctx context.Context, c soap.Call, d *soap.Dialect, request []byte) attempt {
-	p := newPayload(request)
-	defer p.abandon()
-	// A RoundTripper does not follow redirects.
-	response, err := in.transport.RoundTrip(in.newRequest(ctx, p))
+	response, err := in.transport.Post(ctx, in.header, request)
+	if unsent, ok := errors.AsType[*httpclient.NotSentError](err); ok {
+		return attempt{admitted: true, connecting: unsent.Connecting, err: unsent.Err}
+	}
 	if err != nil {
-		return attempt{admitted: true, sent: p.abandon(), connecting: p.awaitsConnection(), err: err}
+		return attempt{admitted: true, sent: true, err: err}
 	}
 	defer response.Body.Close()
 	answer, err := readAnswer(response, c, d)
@@ -147,23 +144,6 @@ func readAnswer(response *http.Response, c soap.Call, d *soap.Dialect) (*soap.An
 		return nil, fmt.Errorf("HTTP status %d without a Fault", response.StatusCode)
 	}
 	return answer, err
-}
-
-// newRequest returns the HTTP request that sends p.
-func (in *instance) newRequest(ctx context.Context, p *payload) *http.Request {
-	r := &http.Request{
-		Method:        http.MethodPost,
-		URL:           in.url,
-		Host:          in.url.Host,
-		Proto:         "HTTP/1.1",
-		ProtoMajor:    1,
-		ProtoMinor:    1,
-		Header:        in.header,
-		Body:          p.open(),
-		GetBody:       p.reopen,
-		ContentLength: int64(len(p.data)),
-	}
-	return r.WithContext(httptrace.WithClientTrace(ctx, p.trace()))
 }
 
 // checkMediaType checks that the header of an answer announces XML in UTF-8.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/form"
 )
 
@@ -188,18 +188,13 @@ func TestLogReach(t *testing.T) {
 // timeout, but not if it was not sent for another reason.
 func TestLogReachOtherCauses(t *testing.T) {
 	t.Parallel()
-	traced := func(hooks func(*httptrace.ClientTrace)) transport {
+	hanging := func(connecting bool) transport {
 		return func(r *http.Request) (*http.Response, error) {
-			hooks(httptrace.ContextClientTrace(r.Context()))
 			<-r.Context().Done()
-			return nil, r.Context().Err()
+			return nil, &httpclient.NotSentError{Err: r.Context().Err(), Connecting: connecting}
 		}
 	}
-	dialing := traced(func(h *httptrace.ClientTrace) { h.GetConn("oas:443") })
-	connected := traced(func(h *httptrace.ClientTrace) {
-		h.GetConn("oas:443")
-		h.GotConn(httptrace.GotConnInfo{})
-	})
+	dialing, connected := hanging(true), hanging(false)
 	brief := func(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithTimeout(ctx, time.Second)
 	}
@@ -263,7 +258,7 @@ func TestLogReachConcurrently(t *testing.T) {
 	var down atomic.Bool
 	var barrier atomic.Pointer[sync.WaitGroup]
 	records := &recorder{}
-	in := stub("primary", transport(func(r *http.Request) (*http.Response, error) {
+	answers := transport(func(r *http.Request) (*http.Response, error) {
 		broken := down.Load()
 		if b := barrier.Load(); b != nil {
 			b.Done()
@@ -273,8 +268,8 @@ func TestLogReachConcurrently(t *testing.T) {
 			return refusedDial(r)
 		}
 		return sending(answering(registered))(r)
-	}))
-	s := newServers(t, Config{Instances: []Instance{in}, Logger: slog.New(records)})
+	})
+	s := newServers(t, Config{Instances: []Instance{stub("primary", answers)}, Logger: slog.New(records)})
 	var want []string
 	for round := range 6 {
 		down.Store(round%2 == 0)
@@ -303,7 +298,7 @@ func TestLogReachConcurrently(t *testing.T) {
 			<-proceed
 			return sending(answering(registered))(r)
 		}
-		return in.Transport.RoundTrip(r)
+		return answers(r)
 	}))}, Logger: slog.New(records)})
 	first := make(chan error, 1)
 	go func() {

@@ -29,6 +29,18 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
 )
 
+// Transport sends commands to an instance. It makes the connections, and is responsible for
+// TLS and idle connections. *httpclient.Client implements it.
+type Transport interface {
+	// Post sends a command and returns the answer, whose body the caller closes. Only after a
+	// *httpclient.NotSentError it is certain that no byte of the command was sent. The
+	// end of ctx ends all of it. Post neither changes nor keeps header and command.
+	Post(ctx context.Context, header http.Header, command []byte) (*http.Response, error)
+	// CloseIdleConnections closes the connections without a command. It is called before a
+	// command finds out whether a broken instance works again.
+	CloseIdleConnections()
+}
+
 // Instance is one authentication server.
 type Instance struct {
 	// Name identifies the instance in results, errors, logs and registrations. It has 1 to
@@ -37,10 +49,8 @@ type Instance struct {
 	// URL is the https address of the SOAP interface, such as https://oas1:8888/, without
 	// user, query and fragment. See ParseURL.
 	URL *url.URL
-	// Transport sends the requests. It makes the connections, and is responsible for TLS
-	// and idle connections. If it has a method CloseIdleConnections, that is called before
-	// a command finds out whether a broken instance works again.
-	Transport http.RoundTripper
+	// Transport sends the commands to URL.
+	Transport Transport
 	// MaxConnections is the greatest number of commands in progress, 1 to 10000.
 	MaxConnections int
 	// ReservedConnections is how many of these only commands of back ends may use, 0 to

@@ -2,7 +2,6 @@ package authserver
 
 import (
 	"errors"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -30,7 +29,7 @@ func TestURL(t *testing.T) {
 	} {
 		u, err := ParseURL(text)
 		if err == nil {
-			_, err = New(Config{Timeout: time.Second, Instances: []Instance{{Name: "primary", URL: u, Transport: &http.Transport{}, MaxConnections: 1}}})
+			_, err = New(Config{Timeout: time.Second, Instances: []Instance{{Name: "primary", URL: u, Transport: transport(refusedDial), MaxConnections: 1}}})
 		}
 		wrong, refused := errors.AsType[*option.Error](err)
 		if refused && (wrong.Problem != want || !strings.HasSuffix(wrong.Name, "url")) || !refused && u.String() != want {
@@ -49,7 +48,7 @@ func TestNew(t *testing.T) {
 		}
 		return u
 	}
-	good := Instance{Name: "primary", URL: address("https://oas1:8888/"), Transport: &http.Transport{}, MaxConnections: 1}
+	good := Instance{Name: "primary", URL: address("https://oas1:8888/"), Transport: transport(refusedDial), MaxConnections: 1}
 	for problem, change := range map[string]func(c *Config){
 		"instances: at least":                               func(c *Config) { c.Instances = nil },
 		"instances[0].name: must have 1 to 64 letters":      func(c *Config) { c.Instances[0].Name = "" },

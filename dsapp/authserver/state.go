@@ -70,7 +70,7 @@ func (s *Servers) Drain(name string, drained bool) bool {
 func (in *instance) status() Status {
 	s := Status{
 		Name:        in.name,
-		URL:         in.url.Scheme + "://" + in.url.Host,
+		URL:         in.origin,
 		Drained:     in.state.drained.Load(),
 		LastReached: timeOf(in.state.reachability.reachedAt.Load()),
 		LastLost:    timeOf(in.state.reachability.lostAt.Load()),

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -24,6 +25,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/apikey"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/authserver/httpclient"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/gateway"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/ownership"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/repeat"
@@ -237,8 +239,13 @@ func newWholeGateway(t *testing.T, repeats time.Duration) *wholeGateway {
 	g.oas = oas.URL
 	address, err := url.Parse(oas.URL)
 	must(t, err)
+	commands := httpclient.New(httpclient.Config{
+		URL: address, TLS: oas.Client().Transport.(*http.Transport).TLSClientConfig, Dial: new(net.Dialer).DialContext,
+		HandshakeTimeout: poll.Patience, IdleTimeout: poll.Patience, MaxIdle: 4,
+	})
+	t.Cleanup(commands.CloseIdleConnections)
 	servers, err := authserver.New(authserver.Config{
-		Instances: []authserver.Instance{{Name: "primary", URL: address, Transport: oas.Client().Transport, MaxConnections: 4}},
+		Instances: []authserver.Instance{{Name: "primary", URL: address, Transport: commands, MaxConnections: 4}},
 		Timeout:   poll.Patience,
 		ComponentTypes: authserver.ComponentTypes{
 			Provisioning: sandbox.DefaultComponentType, Authentication: sandbox.PushComponentType,

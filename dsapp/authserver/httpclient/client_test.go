@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -276,6 +277,67 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// reference reads an answer as net/http does. complete says that it is one which does not depend
+// on the end of the connection.
+func reference(answer string) (status int, text string, complete bool, err error) {
+	r := bufio.NewReader(strings.NewReader(answer))
+	for range maxInformational + 1 {
+		response, err := http.ReadResponse(r, nil) //nolint:bodyclose // there is no connection
+		if err != nil {
+			return 0, "", false, err
+		}
+		status = response.StatusCode
+		if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+			continue
+		}
+		b, err := io.ReadAll(response.Body)
+		return status, string(b), err == nil && (response.ContentLength >= 0 || response.TransferEncoding != nil), err
+	}
+	return 0, "", false, errors.New("too many informational answers")
+}
+
+// An answer is what net/http reads, whatever a server sends. The next command gets its own answer,
+// and nothing that followed the first one.
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{
+		plain, plain + plain, plain + "\n", "HTTP/1.1 100 Continue\r\n\r\n" + plain, "HTTP/1.0 200 OK\r\n\r\nok", "HTTP/1.1 099 What\r\n\r\n" + plain, "SSH-2.0\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + plain, "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 40\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 0\n\n", "HTTP/1.1 101 X\r\n\r\nok",
+	} {
+		f.Add(seed)
+	}
+	type answer struct {
+		text string
+		end  bool
+	}
+	answers := make(chan answer, 2)
+	s := newServer(f, func(p *peer) {
+		for p.receive() {
+			<-p.server.received
+			a := <-answers
+			if p.send(a.text); a.end {
+				return
+			}
+		}
+		<-p.server.closed
+	})
+	c := s.client(f, nil)
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 1000 {
+			t.Skip("longer than one TLS record can be at the beginning")
+		}
+		wantStatus, want, complete, wantErr := reference(text)
+		answers <- answer{text, !complete}
+		status, got, err := post(t.Context(), c)
+		if (err != nil) != (wantErr != nil) || err == nil && (status != wantStatus || got != want) {
+			t.Errorf("%d %q, %v, not %d %q, %v", status, got, err, wantStatus, want, wantErr)
+		}
+		answers <- answer{text: plain}
+		mustPost(t, c)
+	})
+}
+
 // The end of the connection before the end of the answer is io.ErrUnexpectedEOF.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
@@ -448,7 +510,7 @@ func TestNotSent(t *testing.T) {
 		"not trusted":          {server: working, change: func(c *Config) { c.TLS = new(tls.Config) }, connecting: true},
 		"closed":               {server: closing, connecting: true},
 		"handshake timeout":    {server: silent, change: func(c *Config) { c.HandshakeTimeout = 20 * time.Millisecond }, cause: context.DeadlineExceeded, connecting: true},
-		"context ended before": {server: working, ctx: canceled, cause: context.Canceled, connecting: true},
+		"context ended before": {server: working, ctx: canceled, cause: context.Canceled},
 		"nothing written": {server: working, change: func(c *Config) {
 			var broken atomic.Bool
 			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -469,6 +531,22 @@ func TestNotSent(t *testing.T) {
 	if n := len(working.received); n != 0 {
 		t.Errorf("%d commands received", n)
 	}
+}
+
+// A command whose context has ended is not sent on an idle connection, either.
+func TestEndedContext(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, answering(plain))
+	c := s.client(t, nil)
+	mustPost(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err := post(ctx, c)
+	if unsent, ok := errors.AsType[*NotSentError](err); !ok || unsent.Connecting || !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	mustPost(t, c)
+	s.expect(t, 1, 2)
 }
 
 // failsLast is a connection that breaks after the two writes of a TLS 1.3 handshake.
@@ -506,7 +584,7 @@ func TestContextEnds(t *testing.T) {
 			_, _ = p.Read(make([]byte, 1))
 			reached()
 			<-end
-		}, command: 64 << 20, sent: true},
+		}, command: 16 << 20, sent: true},
 		"header": {serve: func(p *peer, reached func(), _ <-chan struct{}) {
 			p.receive()
 			p.send("HTTP/1.1 200 OK\r\n")
@@ -541,7 +619,7 @@ func TestContextEnds(t *testing.T) {
 						c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return test.dial(ctx, reached) }
 					}
 				})
-				response, err := c.Post(ctx, nil, append(command, make([]byte, test.command)...))
+				response, err := c.Post(ctx, nil, slices.Concat(command, make([]byte, test.command)))
 				if err == nil {
 					_, err = io.ReadAll(response.Body)
 					response.Body.Close()

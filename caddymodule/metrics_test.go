@@ -93,7 +93,7 @@ func BenchmarkMetrics(b *testing.B) {
 		for _, call := range []string{"owner", "claim"} {
 			observer := activation.StoreObserver(m.storeCall)
 			done, err := true, error(nil)
-			observer.Begin(b.Context(), call)(&done, &err)
+			observer.Begin(b.Context(), call).End(&done, &err)
 		}
 		m.attempt(b.Context(), authserver.Attempt{Instance: "primary", Command: "getPreparedSecureChallenge", Outcome: authserver.AttemptSuccess, Duration: time.Millisecond})
 		m.decision(gateway.OwnershipEvent{Verdict: gateway.VerdictClaimed})

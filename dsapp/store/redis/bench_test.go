@@ -44,10 +44,7 @@ func BenchmarkScripts(b *testing.B) {
 		do   func(i int) error
 	}{
 		{"create", func(i int) error {
-			_, _, err := s.Create(ctx, activation.Record{
-				Identifier: id(i), Generation: activation.Generation{1}, Kind: activation.KindMDL, Lifetime: time.Hour,
-				Facts: make([]byte, 120), Verifier: make([]byte, 353), Data: make([]byte, 2170),
-			}, activation.Generation{})
+			_, _, err := s.Create(ctx, longest(id(i)), activation.Generation{})
 			return err
 		}},
 		{"load", func(i int) error { _, _, err := s.Load(ctx, id(i)); return err }},
@@ -102,13 +99,37 @@ func BenchmarkScripts(b *testing.B) {
 			}
 			b.ReportMetric(busy/n, "server-µs/call")
 			if call.name == "create" {
-				bytes, err := strconv.ParseFloat(server.Command(b, "MEMORY", "USAGE", "dsapp:{"+id(1)+"}:reg", "SAMPLES", "0"), 64)
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.ReportMetric(bytes, "B/registration")
+				b.ReportMetric(size(b, server, id(1)), "B/registration")
 			}
 		})
+	}
+}
+
+// longest returns a registration whose activation message has the greatest length.
+func longest(identifier string) activation.Record {
+	return activation.Record{
+		Identifier: identifier, Generation: activation.Generation{1}, Kind: activation.KindMDL, Lifetime: time.Hour,
+		Facts: make([]byte, 120), Verifier: make([]byte, 353), Data: make([]byte, 2170),
+	}
+}
+
+// size returns how many bytes of its memory a server needs for a registration.
+func size(tb testing.TB, server *redistest.Server, identifier string) float64 {
+	tb.Helper()
+	bytes, err := strconv.ParseFloat(server.Command(tb, "MEMORY", "USAGE", "dsapp:{"+identifier+"}:reg", "SAMPLES", "0"), 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return bytes
+}
+
+// A registration whose activation message has the greatest length takes at most 4 KiB of a server.
+func TestSizeOfRegistrations(t *testing.T) {
+	t.Parallel()
+	s, server, _ := newStore(t)
+	create(t, s, longest("identifier-00001"))
+	if got := size(t, server, "identifier-00001"); got > 4096 {
+		t.Errorf("%.0f bytes", got)
 	}
 }
 

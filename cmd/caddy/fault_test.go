@@ -26,8 +26,10 @@ const (
 	// steps before the one that is slow.
 	slowTimeout = 3 * time.Second
 
-	// maxGrowth is how much a whole table may add to the peak of the memory, in KiB.
-	maxGrowth = 64 << 10
+	// maxGrowth is how much a whole table may add to the peak of the memory, in KiB. Which of the
+	// long answers are in memory when the garbage collector sets its goal makes a difference of
+	// 28 MiB from run to run.
+	maxGrowth = 96 << 10
 	bombSize  = 50 << 20
 )
 

@@ -38,7 +38,7 @@ const (
 	// connectionsPerCPU is the default of Settings.PoolSize.
 	connectionsPerCPU = 10
 	// onePool makes pipelines use the pool of PoolSize connections instead of a pool of
-	// their own. A Store sends nothing but pipelines.
+	// their own, so that it limits all commands of a Store.
 	onePool = -1
 
 	maxAddresses = 32

@@ -41,8 +41,10 @@ type calls struct {
 
 	mu sync.Mutex
 	segments
-	// tried is when the other segment was last to become the active one.
+	// tried is when the other segment was last to become the active one, and next the size of the active
+	// one from which on it is to be tried again.
 	tried time.Time
+	next  int64
 }
 
 // openCalls opens the segments of the store at path.
@@ -151,8 +153,12 @@ func (c *calls) write(d repeat.Digest, p place, outcome []byte, now time.Time, f
 	if c.closed {
 		return errClosed
 	}
-	if c.pair[c.active].size >= c.min && now.Sub(c.tried).Abs() >= turnInterval {
-		c.tried = now
+	size := c.pair[c.active].size
+	due := size >= c.next || !c.fits(len(outcome), fifths)
+	if size >= c.min && due && now.Sub(c.tried).Abs() >= turnInterval {
+		// An attempt goes through the index of the other segment. There are few of them while the
+		// segment grows.
+		c.tried, c.next = now, size+size/4
 		_ = c.turn(now)
 	}
 	if !c.fits(len(outcome), fifths) {
@@ -199,6 +205,7 @@ func (c *calls) turn(now time.Time) error {
 			return err
 		}
 	}
+	c.next = 0
 	return c.alternate()
 }
 

@@ -362,8 +362,14 @@ func (c *claims) turn() error {
 		return err
 	}
 	c.begun = c.now()
+	seen := 0
 	for device := range c.devices {
 		c.keepListed(device, c.lists)
+		if seen++; seen%archiveBatch == 0 {
+			// Calls do not wait for all of them.
+			c.mu.Unlock()
+			c.mu.Lock()
+		}
 	}
 	return nil
 }

@@ -92,7 +92,10 @@ func (s *Store) pending(ctx context.Context, kind ownership.Kind, serialNumber s
 	if err != nil {
 		return nil, readError(err)
 	}
-	found = slices.DeleteFunc(found, func(r *request) bool { return s.claims.knows(r.digest()) })
+	found = slices.DeleteFunc(found, func(r *request) bool {
+		// A recent one can have been archived in between.
+		return s.claims.knows(r.digest()) || slices.ContainsFunc(recent, func(other *request) bool { return other.key == r.key })
+	})
 	var listed []ownership.Claim
 	for _, r := range latest(found, recent) {
 		listed = append(listed, r.owned())

@@ -96,32 +96,26 @@ func openClaims(path string, now func() time.Time) (*claims, error) {
 		now: now, min: minSegment, full: fullClaims, age: claimsAge,
 		segments: s, begun: now(), moves: 1, devices: map[digest][]listing{},
 	}
-	if err := c.listAll(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(err, c.close()))
-	}
+	c.listAll()
 	return c, nil
 }
 
 // listAll makes the lists of the devices from the records.
-func (c *claims) listAll() error {
+func (c *claims) listAll() {
 	for _, i := range []int{1 - c.active, c.active} {
 		s := &c.pair[i]
-		for _, a := range c.live(s) {
-			r, err := readRequest(s, a)
-			if errors.Is(err, errCorrupt) {
-				continue
+		found := c.live(s)
+		slices.SortFunc(found, func(a, b archived) int { return cmp.Compare(a.place.at, b.place.at) })
+		for _, a := range found {
+			// One that is damaged is refused.
+			if r, err := readRequest(s, a); err == nil {
+				c.list(r.device(), a.digest, r.ends)
 			}
-			if err != nil {
-				return err
-			}
-			c.list(r.device(), a.digest, r.ends)
 		}
 	}
-	return nil
 }
 
-// live returns the records of claims in a segment that are the last ones and have not ended, in the order
-// in which they were written.
+// live returns the records of claims in a segment that are the last ones and have not ended.
 func (c *claims) live(s *segment) []archived {
 	var found []archived
 	now := c.now()
@@ -133,7 +127,6 @@ func (c *claims) live(s *segment) []archived {
 			found = append(found, archived{d, p})
 		}
 	}
-	slices.SortFunc(found, func(a, b archived) int { return cmp.Compare(a.place.at, b.place.at) })
 	return found
 }
 
@@ -177,14 +170,14 @@ func (c *claims) noteAbsent(d digest, moves uint64) {
 	*c.absence(d) = absence{d, moves}
 }
 
-// pending returns the live claims in the list of a device, in the order in which they were made.
-func (c *claims) pending(kind ownership.Kind, serialNumber string) ([]*request, error) {
+// pending returns the live claims in the list of a device, in the order in which they were made, and
+// moves.
+func (c *claims) pending(kind ownership.Kind, serialNumber string) (found []*request, moves uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errClosed
+		return nil, 0, errClosed
 	}
-	var found []*request
 	now := c.now()
 	for _, l := range c.devices[deviceDigest(kind, serialNumber)] {
 		s, p, _ := c.last(l.claim)
@@ -193,13 +186,20 @@ func (c *claims) pending(kind ownership.Kind, serialNumber string) ([]*request, 
 		}
 		r, err := readRequest(s, archived{l.claim, p})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if r.serialNumber == serialNumber {
 			found = append(found, r)
 		}
 	}
-	return found, nil
+	return found, c.moves, nil
+}
+
+// moved returns moves.
+func (c *claims) moved() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moves
 }
 
 // knows reports whether the segments have a record of a request, so that what the archive has does not
@@ -339,7 +339,11 @@ func (c *claims) archive(move func(s *segment, batch []archived) error) error {
 		batch = batch[:0]
 		return nil
 	}
+	seen := 0
 	for d, p := range other.places {
+		if seen++; seen%archiveBatch == 0 {
+			c.pause()
+		}
 		if _, newer := s.places[d]; newer {
 			delete(other.places, d)
 			continue
@@ -366,19 +370,31 @@ func (c *claims) turn() error {
 	for device := range c.devices {
 		c.keepListed(device, c.lists)
 		if seen++; seen%archiveBatch == 0 {
-			// Calls do not wait for all of them.
-			c.mu.Unlock()
-			c.mu.Lock()
+			c.pause()
 		}
 	}
 	return nil
+}
+
+// pause lets calls have mu for a moment.
+func (c *claims) pause() {
+	c.mu.Unlock()
+	c.mu.Lock()
 }
 
 // used reports whether the segments have a live claim.
 func (c *claims) used() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.live(&c.pair[0]))+len(c.live(&c.pair[1])) > 0
+	now := c.now()
+	for _, i := range []int{c.active, 1 - c.active} {
+		for d, p := range c.pair[i].places {
+			if in, _, _ := c.last(d); in == &c.pair[i] && !p.ended(now) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // each calls visit with every live claim in the segments, except those that are made meanwhile, or

@@ -219,7 +219,7 @@ func TestClaimsWhileArchiving(t *testing.T) {
 					if got, found, err := s.Owner(t.Context(), ownership.Login, key); err != nil || !found || got.Token != c.Token {
 						t.Errorf("found %v, error %v", found, err)
 					}
-					if got := s.listed(t, device); !slices.Contains(got, key) {
+					if got := s.listed(t, device); !slices.Equal(got, []string{key}) {
 						t.Errorf("listed: %v, want %s", got, key)
 					}
 				}
@@ -229,6 +229,11 @@ func TestClaimsWhileArchiving(t *testing.T) {
 				}
 				if got, found, err := s.Owner(t.Context(), ownership.Login, key); err != nil || found && got.Token == c.Token {
 					t.Errorf("released, and found %v, error %v", found, err)
+				}
+				for range 5 {
+					if got := s.listed(t, device); slices.Contains(got, key) {
+						t.Errorf("released, and listed: %v", got)
+					}
 				}
 			}
 		})
@@ -573,5 +578,54 @@ func TestClaimsAreLocked(t *testing.T) {
 	}
 	if err := <-opened; err != nil {
 		t.Error(err)
+	}
+}
+
+// A record that cannot be read does not keep the others from being archived, and its claim is refused, not
+// taken for absent.
+func TestUnreadableClaim(t *testing.T) {
+	t.Parallel()
+	s := storeAt(t, filepath.Join(t.TempDir(), "dsapp.db"), time.Now)
+	s.made(t, "1", 1, "device-1", time.Hour)
+	s.made(t, "2", 2, "device-2", time.Hour)
+	_, p, _ := s.claims.last(claimDigest(claimKey(ownership.Login, "2")))
+	if err := s.claims.pair[s.claims.active].file.Truncate(p.at); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Owner(t.Context(), ownership.Login, "2"); !errors.Is(err, ownership.ErrDamaged) {
+		t.Errorf("error %v", err)
+	}
+	for range 2 {
+		if err := s.Archive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys := s.archivedKeys(t); !slices.Equal(keys, []string{"login/1"}) {
+		t.Errorf("%q are archived", keys)
+	}
+}
+
+// A claim that takes the place of an archived one that cannot be decoded is listed once.
+func TestClaimAfterDamagedArchive(t *testing.T) {
+	t.Parallel()
+	s := storeAt(t, filepath.Join(t.TempDir(), "dsapp.db"), time.Now)
+	s.made(t, "1", 1, "device-1", time.Hour)
+	if err := s.Archive(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), ownership.Login, "1", ownership.Token{1}, "device-1"); err != nil {
+		t.Fatal(err)
+	}
+	s.made(t, "1", 2, "device-1", 2*time.Hour)
+	if err := s.db.Update(func(tx *bolt.Tx) error {
+		return bucket(tx, bucketClaims).Put([]byte(claimKey(ownership.Login, "1")), []byte("damaged"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Archive(); err != nil {
+		t.Fatal(err)
+	}
+	if listed := s.listed(t, "device-1"); !slices.Equal(listed, []string{"1"}) {
+		t.Errorf("listed %q", listed)
 	}
 }

@@ -81,27 +81,38 @@ func (s *Store) pending(ctx context.Context, kind ownership.Kind, serialNumber s
 	if err := s.usable(ctx); err != nil {
 		return nil, err
 	}
-	recent, err := s.claims.pending(kind, serialNumber)
-	if err != nil {
-		return nil, readError(unavailable(err))
-	}
-	now := s.now()
-	found, err := view(ctx, s, func(tx *bolt.Tx) ([]*request, error) {
-		return pendingClaims(tx, kind, serialNumber, now)
-	})
+	found, recent, err := s.claimsOf(ctx, kind, serialNumber)
 	if err != nil {
 		return nil, readError(err)
 	}
-	found = slices.DeleteFunc(found, func(r *request) bool {
-		// A recent one can have been archived in between.
-		return s.claims.knows(r.digest()) || slices.ContainsFunc(recent, func(other *request) bool { return other.key == r.key })
-	})
 	var listed []ownership.Claim
 	for _, r := range latest(found, recent) {
 		listed = append(listed, r.owned())
 	}
 	slices.SortFunc(listed, func(a, b ownership.Claim) int { return strings.Compare(a.Key, b.Key) })
 	return listed, nil
+}
+
+// claimsOf returns the claims of a device that are archived, and the recent ones.
+func (s *Store) claimsOf(ctx context.Context, kind ownership.Kind, serialNumber string) (found, recent []*request, err error) {
+	for {
+		recent, moves, err := s.claims.pending(kind, serialNumber)
+		if err != nil {
+			return nil, nil, unavailable(err)
+		}
+		now := s.now()
+		found, err := view(ctx, s, func(tx *bolt.Tx) ([]*request, error) {
+			return pendingClaims(tx, kind, serialNumber, now)
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		found = slices.DeleteFunc(found, func(r *request) bool { return s.claims.knows(r.digest()) })
+		// What was archived in between may be in both, or be released and in the archive as it was.
+		if s.claims.moved() == moves {
+			return found, recent, nil
+		}
+	}
 }
 
 // latest returns the claims of a device that are archived and the recent ones, of which the newest comes
@@ -223,12 +234,8 @@ func (s *Store) archive(from *segment, batch []archived) error {
 	var found []*request
 	for _, a := range batch {
 		r, err := readRequest(from, a)
-		// One that is damaged was refused until now.
-		if errors.Is(err, errCorrupt) {
-			continue
-		}
 		if err != nil {
-			return err
+			continue // it is damaged, and was refused until now
 		}
 		found = append(found, r)
 	}
@@ -274,7 +281,7 @@ func (t *transaction) archive(r *request, outdated func(digest) bool) error {
 	}
 	device := deviceKey(r.kind, r.serialNumber)
 	for _, pendingKey := range pendingKeys(t.tx, device) {
-		if key, ok := pendingRequest(device, pendingKey); ok && !outdated(claimDigest(claimKey(r.kind, key))) {
+		if key, ok := pendingRequest(device, pendingKey); ok && key != r.key && !outdated(claimDigest(claimKey(r.kind, key))) {
 			continue
 		}
 		if err := bucket(t.tx, bucketPending).Delete(pendingKey); err != nil {

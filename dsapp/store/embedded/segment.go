@@ -196,11 +196,12 @@ func (s *segment) put(d digest, p place) {
 	s.size, s.ends = p.at+int64(p.size), max(s.ends, p.ends)
 }
 
-// value returns the value of a record. It returns errCorrupt if the file has something else at its place.
+// value returns the value of a record. It returns errCorrupt if it cannot be read, or if the file has
+// something else at its place.
 func (s *segment) value(d digest, p place) ([]byte, error) {
 	b := make([]byte, recordSize+p.size)
 	if _, err := s.file.ReadAt(b, p.at-int64(recordSize)); err != nil {
-		return nil, err
+		return nil, errCorrupt
 	}
 	found, there, ok := decodeRecord(b)
 	there.at = p.at

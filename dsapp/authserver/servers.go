@@ -316,7 +316,8 @@ func ParseURL(text string) (*url.URL, error) {
 }
 
 func checkURL(u *url.URL) error {
-	if u.Scheme != "https" || u.Hostname() == "" {
+	// Only the zone of an IPv6 address has a percent sign.
+	if u.Scheme != "https" || u.Hostname() == "" || u.Host[0] != '[' && strings.Contains(u.Host, "%") {
 		return option.Errorf("url", invalidAddress)
 	}
 	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) {

@@ -20,6 +20,7 @@ func TestURL(t *testing.T) {
 		"http://oas1:8888/":           "must be an address such as https://host:8888/",
 		"https://":                    "must be an address such as https://host:8888/",
 		"https://oas1:8888/ ":         "must have no white space",
+		"https://oas%251:8888/":       "must be an address such as https://host:8888/",
 		"https://bücher.example/":     "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example",
 		"https://\u212Aiel.example/":  "must have a host name in ASCII, such as xn--bcher-kva.example for bücher.example",
 		"https://me:SECRET@oas1:8888": "must have no user, query or fragment",

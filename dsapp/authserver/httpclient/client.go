@@ -29,6 +29,9 @@ const (
 	maxHeader = 64 << 10
 	// maxInformational is the greatest number of informational answers to a request.
 	maxInformational = 5
+	// sweepInterval is the time between two looks at the connections without a request, if
+	// Config.IdleTimeout is not shorter.
+	sweepInterval = 5 * time.Second
 )
 
 // Config configures a Client.
@@ -62,8 +65,13 @@ type Client struct {
 	// generation counts the calls of CloseIdleConnections. Connections of an earlier
 	// generation are not kept.
 	generation int
-	// sweeper closes connections after IdleTimeout. It is nil if it is not needed.
+	// sweeper closes connections after IdleTimeout, and those that the server has closed. It is nil if
+	// it is not needed.
 	sweeper *time.Timer
+	// abandoned is the number of connections that are being made and whose command has ended.
+	abandoned int
+	// spare hands a connection that has become free to a command that waits for a new one.
+	spare chan *connection
 }
 
 // New returns a client. It makes no connection.
@@ -72,13 +80,14 @@ func New(c Config) *Client {
 	config.ServerName = cmp.Or(config.ServerName, c.URL.Hostname())
 	config.NextProtos = nil // HTTP/1.1
 	host := c.URL.Host
-	if zone := strings.IndexByte(host, '%'); zone >= 0 { // of an IPv6 address, known to this machine only
-		host = host[:zone] + host[strings.IndexByte(host, ']'):]
+	if zone, end := strings.IndexByte(host, '%'), strings.IndexByte(host, ']'); 0 <= zone && zone < end { // of an IPv6 address, known to this machine only
+		host = host[:zone] + host[end:]
 	}
 	return &Client{
 		config:  c,
 		tls:     config,
 		address: net.JoinHostPort(c.URL.Hostname(), cmp.Or(c.URL.Port(), "443")),
+		spare:   make(chan *connection),
 		head:    "POST " + c.URL.RequestURI() + " HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: Go-http-client/1.1\r\n",
 	}
 }
@@ -117,11 +126,57 @@ func (c *Client) Post(ctx context.Context, header http.Header, command []byte) (
 		}
 		// The connection has broken while it was idle.
 	}
-	conn, err := c.connect(ctx)
+	conn, err := c.await(ctx)
 	if err != nil {
 		return nil, &NotSentError{Err: err, Connecting: true}
 	}
 	return conn.roundTrip(ctx, header, command)
+}
+
+// await makes a connection, and returns that or one that becomes free before. If ctx ends before, the
+// connection is kept for the next command: otherwise a server whose handshakes take longer than callers
+// wait would get nothing but handshakes.
+func (c *Client) await(ctx context.Context) (*connection, error) {
+	type result struct {
+		conn *connection
+		err  error
+	}
+	made := make(chan result, 1)
+	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer cancel()
+		conn, err := c.connect(detached)
+		made <- result{conn, err}
+	}()
+	var conn *connection
+	select {
+	case r := <-made:
+		return r.conn, r.err
+	case conn = <-c.spare:
+	case <-ctx.Done():
+	}
+	if !c.abandon(1) {
+		cancel()
+	}
+	go func() {
+		if r := <-made; r.conn != nil {
+			c.putIdle(r.conn)
+		}
+		c.abandon(-1)
+	}()
+	if conn == nil {
+		return nil, ctx.Err()
+	}
+	return conn, nil
+}
+
+// abandon counts connections that are being made for no command. It reports whether there are few
+// enough of them.
+func (c *Client) abandon(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned += n
+	return c.abandoned <= c.config.MaxIdle
 }
 
 // CloseIdleConnections closes the connections that have no request. Those that have one are
@@ -209,39 +264,58 @@ func (c *Client) takeIdle() *connection {
 
 // putIdle keeps a connection for the next request, or closes it.
 func (c *Client) putIdle(conn *connection) {
-	c.mu.Lock()
-	keep := conn.generation == c.generation && len(c.idle) < c.config.MaxIdle
-	if keep {
-		conn.idleSince = time.Now()
-		c.idle = append(c.idle, conn)
-		if c.sweeper == nil {
-			c.sweeper = time.AfterFunc(c.config.IdleTimeout, c.sweep)
-		}
-	}
-	c.mu.Unlock()
-	if !keep {
+	if !c.keep(conn) {
 		conn.close()
 	}
 }
 
-// sweep closes the connections whose time without a request is over.
+// keep keeps a connection for the next request, which may be waiting, unless it is not to be kept.
+func (c *Client) keep(conn *connection) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn.generation != c.generation {
+		return false
+	}
+	select {
+	case c.spare <- conn:
+		return true
+	default:
+	}
+	if len(c.idle) >= c.config.MaxIdle {
+		return false
+	}
+	conn.idleSince = time.Now()
+	c.idle = append(c.idle, conn)
+	if c.sweeper == nil {
+		c.sweeper = time.AfterFunc(c.sweepInterval(), c.sweep)
+	}
+	return true
+}
+
+func (c *Client) sweepInterval() time.Duration { return min(c.config.IdleTimeout, sweepInterval) }
+
+// sweep closes the connections whose time without a request is over, and those that the server has
+// closed.
 func (c *Client) sweep() {
 	c.mu.Lock()
 	now := time.Now()
-	n := 0
-	for n < len(c.idle) && now.Sub(c.idle[n].idleSince) >= c.config.IdleTimeout {
-		n++
-	}
-	expired := slices.Clone(c.idle[:n])
-	c.idle = slices.Delete(c.idle, 0, n)
+	var ended []*connection
+	c.idle = slices.DeleteFunc(c.idle, func(conn *connection) bool {
+		end := now.Sub(conn.idleSince) >= c.config.IdleTimeout || conn.socket.pending()
+		if end {
+			ended = append(ended, conn)
+		}
+		return end
+	})
 	switch {
 	case len(c.idle) == 0:
 		c.sweeper = nil
 	case c.sweeper != nil:
-		c.sweeper.Reset(c.config.IdleTimeout - now.Sub(c.idle[0].idleSince))
+		next := c.config.IdleTimeout - now.Sub(c.idle[0].idleSince)
+		c.sweeper.Reset(min(next, c.sweepInterval()))
 	}
 	c.mu.Unlock()
-	closeAll(expired)
+	closeAll(ended)
 }
 
 // writeRequest writes a request into an empty buffer.

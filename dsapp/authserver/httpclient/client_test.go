@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
@@ -185,6 +186,7 @@ func TestAddress(t *testing.T) {
 	for text, want := range map[string][3]string{
 		"https://oas1":                   {"oas1:443", "oas1", "POST / HTTP/1.1\r\nHost: oas1\r\n"},
 		"https://oas1:8888/a%20b":        {"oas1:8888", "oas1", "POST /a%20b HTTP/1.1\r\nHost: oas1:8888\r\n"},
+		"https://oas%251:8888/":          {"oas%1:8888", "oas%1", "POST / HTTP/1.1\r\nHost: oas%1:8888\r\n"},
 		"https://[fe80::1%25eth0]:8888/": {"[fe80::1%eth0]:8888", "fe80::1%eth0", "POST / HTTP/1.1\r\nHost: [fe80::1]:8888\r\n"},
 	} {
 		u, err := url.Parse(text)
@@ -571,14 +573,14 @@ func TestContextEnds(t *testing.T) {
 		command int
 		sent    bool
 	}{
-		"connecting": {dial: func(ctx context.Context, reached func()) (net.Conn, error) {
+		"connecting": {dial: func(_ context.Context, reached func()) (net.Conn, error) {
 			reached()
-			<-ctx.Done()
+			<-t.Context().Done()
 			return nil, errBroken
 		}},
-		"handshake": {serve: func(p *peer, reached func(), _ <-chan struct{}) {
+		"handshake": {serve: func(_ *peer, reached func(), end <-chan struct{}) {
 			reached()
-			_, _ = io.Copy(io.Discard, p.NetConn())
+			<-end
 		}},
 		"writing": {serve: func(p *peer, reached func(), end <-chan struct{}) {
 			_, _ = p.Read(make([]byte, 1))
@@ -832,4 +834,121 @@ func TestConcurrently(t *testing.T) {
 	if n := len(c.idle); n > 4 {
 		t.Errorf("%d connections are kept", n)
 	}
+}
+
+// A command that waits for a connection gets one that becomes free, and the new one serves later commands.
+func TestFreedConnection(t *testing.T) {
+	t.Parallel()
+	answer, arrived := make(chan struct{}), make(chan struct{}, 10)
+	s := newServer(t, func(p *peer) {
+		for p.receive() {
+			arrived <- struct{}{}
+			<-answer
+			p.send(plain)
+		}
+	})
+	dialled, dial := make(chan struct{}), make(chan struct{})
+	var dials atomic.Int64
+	c := s.client(t, func(c *Config) {
+		c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) > 1 {
+				close(dialled)
+				<-dial
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	})
+	var commands sync.WaitGroup
+	commands.Go(func() { mustPost(t, c) })
+	poll.Receive(t, "the first command", arrived)
+	commands.Go(func() { mustPost(t, c) })
+	poll.Receive(t, "the second connection", dialled)
+	close(answer)
+	commands.Wait()
+	s.expect(t, 1, 2)
+	close(dial)
+	poll.Until(t, "both connections", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.idle) == 2
+	})
+}
+
+// A connection whose command ends before it is made serves the next command. It is given up if there are
+// too many of them.
+func TestAbandonedConnection(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1, 0} {
+		s := newServer(t, answering(plain))
+		dial := make(chan struct{})
+		c := s.client(t, func(c *Config) {
+			c.MaxIdle = most
+			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				select {
+				case <-dial:
+				case <-ctx.Done():
+				}
+				return new(net.Dialer).DialContext(ctx, network, address)
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, cancel)
+		_, _, err := post(ctx, c)
+		if unsent, ok := errors.AsType[*NotSentError](err); !ok || !unsent.Connecting || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if most > 0 {
+			close(dial)
+		}
+		poll.Until(t, "the connection", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.abandoned == 0
+		})
+		if most == 0 {
+			close(dial)
+		}
+		mustPost(t, c)
+		s.expect(t, 1, 1)
+	}
+}
+
+// A connection that the server has closed while it was idle is closed before its time.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(p *peer) {
+		if p.receive() {
+			p.send(plain)
+		}
+	})
+	c := s.client(t, nil)
+	mustPost(t, c)
+	poll.Until(t, "the end of the connection", func() bool {
+		c.sweep()
+		return len(c.idle) == 0
+	})
+	mustPost(t, c)
+}
+
+// A socket knows whether a TLS record was read in part, however its bytes arrive.
+func TestInRecord(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var stream []byte
+		ends := map[int]bool{0: true}
+		for range rapid.IntRange(1, 5).Draw(t, "records") {
+			n := rapid.IntRange(0, 600).Draw(t, "length")
+			stream = append(stream, 23, 3, 3, byte(n>>8), byte(n))
+			stream = append(stream, make([]byte, n)...)
+			ends[len(stream)] = true
+		}
+		s := new(socket)
+		for at := 0; at < len(stream); {
+			n := rapid.IntRange(1, len(stream)-at).Draw(t, "read")
+			s.count(stream[at : at+n])
+			if at += n; s.inRecord() == ends[at] {
+				t.Fatalf("in a record after %d bytes: %t", at, s.inRecord())
+			}
+		}
+	})
 }

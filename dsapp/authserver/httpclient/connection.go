@@ -93,7 +93,7 @@ func (c *connection) readHeader() (*http.Response, error) {
 // quiet reports whether an idle connection can be used: the server has neither closed it nor
 // sent anything that was not read. What it sent would be taken for the next answer.
 func (c *connection) quiet() bool {
-	if c.reader.Buffered() > 0 {
+	if c.reader.Buffered() > 0 || c.socket.inRecord() {
 		return false
 	}
 	c.socket.peeking, c.header.left = true, math.MaxInt

@@ -19,7 +19,14 @@ type socket struct {
 	// peek sets unread to whether bytes, the end or an error wait to be read.
 	peek   func(descriptor uintptr) bool
 	unread bool
+	// head is the beginning of the header of a TLS record of which the rest was not read, and left the
+	// number of bytes of a record that were not.
+	head []byte
+	left int
 }
+
+// recordHeader is the size of the header of a TLS record. Its last two bytes are the length of the rest.
+const recordHeader = 5
 
 func newSocket(c net.Conn) *socket {
 	s := &socket{Conn: c}
@@ -50,15 +57,40 @@ var errUnread = errors.New("unread bytes, or closed")
 func (s *socket) Read(p []byte) (int, error) {
 	switch {
 	case !s.peeking:
-		return s.Conn.Read(p)
+		n, err := s.Conn.Read(p)
+		s.count(p[:n])
+		return n, err
 	case s.raw == nil:
 		return 0, s.wait()
-	}
-	if err := s.raw.Read(s.peek); err != nil || s.unread {
+	case s.pending():
 		return 0, errUnread
 	}
 	return 0, os.ErrDeadlineExceeded
 }
+
+// pending reports whether something waits to be read, if that can be found out without waiting.
+func (s *socket) pending() bool {
+	return s.raw != nil && (s.raw.Read(s.peek) != nil || s.unread)
+}
+
+// count counts the bytes of TLS records that were read.
+func (s *socket) count(p []byte) {
+	for len(p) > 0 {
+		n := min(s.left, len(p))
+		if n == 0 {
+			n = min(recordHeader-len(s.head), len(p))
+			if s.head = append(s.head, p[:n]...); len(s.head) == recordHeader {
+				s.left, s.head = int(s.head[3])<<8|int(s.head[4]), s.head[:0]
+			}
+		} else {
+			s.left -= n
+		}
+		p = p[n:]
+	}
+}
+
+// inRecord reports whether a TLS record was read in part.
+func (s *socket) inRecord() bool { return s.left > 0 || len(s.head) > 0 }
 
 // wait waits a millisecond for something to read.
 func (s *socket) wait() error {

@@ -148,26 +148,33 @@ func (c *Client) await(ctx context.Context) (*connection, error) {
 		conn, err := c.connect(detached)
 		made <- result{conn, err}
 	}()
-	var conn *connection
-	select {
-	case r := <-made:
-		return r.conn, r.err
-	case conn = <-c.spare:
-	case <-ctx.Done():
-	}
-	if !c.abandon(1) {
-		cancel()
-	}
-	go func() {
-		if r := <-made; r.conn != nil {
-			c.putIdle(r.conn)
+	leave := func() {
+		if !c.abandon(1) {
+			cancel()
 		}
-		c.abandon(-1)
-	}()
-	if conn == nil {
-		return nil, ctx.Err()
+		go func() {
+			if r := <-made; r.conn != nil {
+				c.putIdle(r.conn)
+			}
+			c.abandon(-1)
+		}()
 	}
-	return conn, nil
+	for {
+		select {
+		case r := <-made:
+			return r.conn, r.err
+		case conn := <-c.spare:
+			if !conn.quiet() {
+				conn.close()
+				continue
+			}
+			leave()
+			return conn, nil
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // abandon counts connections that are being made for no command. It reports whether there are few

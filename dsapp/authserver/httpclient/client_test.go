@@ -837,14 +837,22 @@ func TestConcurrently(t *testing.T) {
 }
 
 // A command that waits for a connection gets one that becomes free, and the new one serves later commands.
+// It does not get one with something that was not read.
 func TestFreedConnection(t *testing.T) {
 	t.Parallel()
+	for text, connections := range map[string]int64{plain: 1, plain + "forged": 2} {
+		testFreedConnection(t, text, connections)
+	}
+}
+
+func testFreedConnection(t *testing.T, text string, connections int64) {
+	t.Helper()
 	answer, arrived := make(chan struct{}), make(chan struct{}, 10)
 	s := newServer(t, func(p *peer) {
 		for p.receive() {
 			arrived <- struct{}{}
 			<-answer
-			p.send(plain)
+			p.send(text)
 		}
 	})
 	dialled, dial := make(chan struct{}), make(chan struct{})
@@ -864,8 +872,15 @@ func TestFreedConnection(t *testing.T) {
 	commands.Go(func() { mustPost(t, c) })
 	poll.Receive(t, "the second connection", dialled)
 	close(answer)
+	if connections > 1 {
+		poll.Receive(t, "the end of the connection", s.closed)
+		close(dial)
+	}
 	commands.Wait()
-	s.expect(t, 1, 2)
+	s.expect(t, connections, 2)
+	if connections > 1 {
+		return
+	}
 	close(dial)
 	poll.Until(t, "both connections", func() bool {
 		c.mu.Lock()

@@ -141,23 +141,25 @@ func (c *Client) await(ctx context.Context) (*connection, error) {
 		conn *connection
 		err  error
 	}
-	made := make(chan result, 1)
+	made, left := make(chan result), make(chan struct{})
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer cancel()
 		conn, err := c.connect(detached)
-		made <- result{conn, err}
+		select {
+		case made <- result{conn, err}:
+		case <-left:
+			if conn != nil {
+				c.putIdle(conn)
+			}
+			c.abandon(-1)
+		}
 	}()
 	leave := func() {
 		if !c.abandon(1) {
 			cancel()
 		}
-		go func() {
-			if r := <-made; r.conn != nil {
-				c.putIdle(r.conn)
-			}
-			c.abandon(-1)
-		}()
+		close(left)
 	}
 	for {
 		select {

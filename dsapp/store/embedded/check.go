@@ -53,8 +53,8 @@ func (c *counter) contents(size int64) Contents {
 	return Contents{Registrations: int(c.entries.Load()) - simulated, Simulated: simulated, Claims: int(c.claims.Load()), Size: size}
 }
 
-// Check reads the whole file at path and its segments of claims, and does not change them. The error says what is wrong and
-// what to do about it. Check refuses a file that another process has open.
+// Check reads the whole file at path and its segments of claims, and does not change them. The error
+// says what is wrong and what to do about it. Check refuses a file that another process has open.
 func Check(path string) (Contents, error) {
 	var found counter
 	var broken atomic.Int64

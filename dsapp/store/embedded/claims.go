@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"sync"
@@ -104,9 +105,8 @@ func openClaims(path string, now func() time.Time) (*claims, error) {
 func (c *claims) listAll() {
 	for _, i := range []int{1 - c.active, c.active} {
 		s := &c.pair[i]
-		found := c.live(s)
-		slices.SortFunc(found, func(a, b archived) int { return cmp.Compare(a.place.at, b.place.at) })
-		for _, a := range found {
+		inOrder := slices.SortedFunc(c.live(s), func(a, b archived) int { return cmp.Compare(a.place.at, b.place.at) })
+		for _, a := range inOrder {
 			// One that is damaged is refused.
 			if r, err := readRequest(s, a); err == nil {
 				c.list(r.device(), a.digest, r.ends)
@@ -115,19 +115,18 @@ func (c *claims) listAll() {
 	}
 }
 
-// live returns the records of claims in a segment that are the last ones and have not ended.
-func (c *claims) live(s *segment) []archived {
-	var found []archived
-	now := c.now()
-	for d, p := range s.places {
-		if p.ended(now) {
-			continue
-		}
-		if in, _, _ := c.last(d); in == s {
-			found = append(found, archived{d, p})
+// live yields the records of claims in some segments that are the last ones and have not ended.
+func (c *claims) live(among ...*segment) iter.Seq[archived] {
+	return func(yield func(archived) bool) {
+		now := c.now()
+		for _, s := range among {
+			for d, p := range s.places {
+				if in, _, _ := c.last(d); in == s && !p.ended(now) && !yield(archived{d, p}) {
+					return
+				}
+			}
 		}
 	}
-	return found
 }
 
 // readRequest returns the request and claim of a record.
@@ -339,11 +338,9 @@ func (c *claims) archive(move func(s *segment, batch []archived) error) error {
 		batch = batch[:0]
 		return nil
 	}
-	seen := 0
+	pause := c.pauses()
 	for d, p := range other.places {
-		if seen++; seen%archiveBatch == 0 {
-			c.pause()
-		}
+		pause()
 		if _, newer := s.places[d]; newer {
 			delete(other.places, d)
 			continue
@@ -366,33 +363,32 @@ func (c *claims) turn() error {
 		return err
 	}
 	c.begun = c.now()
-	seen := 0
+	pause := c.pauses()
 	for device := range c.devices {
 		c.keepListed(device, c.lists)
-		if seen++; seen%archiveBatch == 0 {
-			c.pause()
-		}
+		pause()
 	}
 	return nil
 }
 
-// pause lets calls have mu for a moment.
-func (c *claims) pause() {
-	c.mu.Unlock()
-	c.mu.Lock()
+// pauses returns a function that lets calls have mu for a moment once in a while. A loop that holds mu calls
+// it each time.
+func (c *claims) pauses() func() {
+	seen := 0
+	return func() {
+		if seen++; seen%archiveBatch == 0 {
+			c.mu.Unlock()
+			c.mu.Lock()
+		}
+	}
 }
 
 // used reports whether the segments have a live claim.
 func (c *claims) used() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.now()
-	for _, i := range []int{c.active, 1 - c.active} {
-		for d, p := range c.pair[i].places {
-			if in, _, _ := c.last(d); in == &c.pair[i] && !p.ended(now) {
-				return true
-			}
-		}
+	for range c.live(&c.pair[0], &c.pair[1]) {
+		return true
 	}
 	return false
 }
@@ -401,7 +397,7 @@ func (c *claims) used() bool {
 // archived.
 func (c *claims) each(visit func(*request) error) error {
 	c.mu.Lock()
-	found := append(c.live(&c.pair[0]), c.live(&c.pair[1])...)
+	found := slices.Collect(c.live(&c.pair[0], &c.pair[1]))
 	c.mu.Unlock()
 	for _, a := range found {
 		r, _, err := c.owner(a.digest)

@@ -47,7 +47,7 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 // second round trip removes the claim from the list.
 func (s *Store) Claim(ctx context.Context, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "claim").End(&claimed, &err)
-	ends := milliseconds(max(lifetime, time.Millisecond))
+	ends := endsIn(lifetime)
 	return s.claim(ctx, s.scripts.claim.call(1, s.claimKey(kind, c.Key), c.Token[:], c.Owner, ends), kind, c, serialNumber, ends)
 }
 

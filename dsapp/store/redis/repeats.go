@@ -113,7 +113,7 @@ func keepRemoveScript() script {
 // Mark implements repeat.Store.
 func (s *Store) Mark(ctx context.Context, m repeat.Mark) (_ repeat.Entry, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark").End(nil, &err)
-	a, err := s.run(ctx, s.scripts.mark.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
+	a, err := s.run(ctx, s.scripts.mark.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m.Lifetime), m.Outcome))
 	if err != nil {
 		return repeat.Entry{}, false, err
 	}
@@ -126,7 +126,7 @@ func (s *Store) MarkOwner(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, key string,
 ) (_ repeat.Entry, _ bool, _ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "mark_owner").End(nil, &err)
-	a, err := s.run(ctx, s.scripts.markOwner.call(2, s.claimKey(kind, key), s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m), m.Outcome))
+	a, err := s.run(ctx, s.scripts.markOwner.call(2, s.claimKey(kind, key), s.repeatKey(m.Place, m.Digest), m.Token[:], endsIn(m.Lifetime), m.Outcome))
 	if err != nil {
 		return repeat.Entry{}, false, ownership.Claim{}, false, readError(err)
 	}
@@ -149,7 +149,7 @@ func (s *Store) MarkPending(
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "mark_pending").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.markPending.call(2, s.deviceKey(kind, serialNumber), s.repeatKey(m.Place, m.Digest),
-		m.Token[:], endsIn(m), m.Outcome, ownership.MaxPending))
+		m.Token[:], endsIn(m.Lifetime), m.Outcome, ownership.MaxPending))
 	if err != nil {
 		return repeat.Entry{}, false, nil, readError(err)
 	}
@@ -235,8 +235,8 @@ func (s *Store) KeepClaim(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
 ) (claimed bool, err error) {
 	defer s.observe.Begin(ctx, "keep_claim").End(&claimed, &err)
-	ends := milliseconds(max(lifetime, time.Millisecond))
-	x := s.scripts.keepClaim.call(2, s.claimKey(kind, c.Key), s.repeatKey(m.Place, m.Digest), c.Token[:], c.Owner, ends, m.Token[:], outcome, endsIn(m))
+	ends := endsIn(lifetime)
+	x := s.scripts.keepClaim.call(2, s.claimKey(kind, c.Key), s.repeatKey(m.Place, m.Digest), c.Token[:], c.Owner, ends, m.Token[:], outcome, endsIn(m.Lifetime))
 	return s.claim(ctx, x, kind, c, serialNumber, ends)
 }
 
@@ -248,7 +248,7 @@ func (s *Store) KeepRelease(
 	defer s.observe.Begin(ctx, "keep_release").End(nil, &err)
 	request, unlist := s.claimKey(kind, key), s.unlistCall(kind, key, token, serialNumber)
 	if m.Place == key {
-		_, err = s.run(ctx, s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m)), unlist)
+		_, err = s.run(ctx, s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m.Lifetime)), unlist)
 	} else {
 		_, err = s.run(ctx, s.scripts.release.call(1, request, token[:]), unlist, s.keepCall(m, outcome))
 	}
@@ -259,16 +259,16 @@ func (s *Store) KeepRelease(
 func (s *Store) KeepRemove(ctx context.Context, m repeat.Mark, outcome []byte, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "keep_remove").End(nil, &err)
 	_, err = s.run(ctx, s.scripts.keepRemove.call(3, s.registrationKey(identifier), s.handshakesKey(identifier), s.repeatKey(m.Place, m.Digest),
-		generation[:], m.Token[:], outcome, endsIn(m)))
+		generation[:], m.Token[:], outcome, endsIn(m.Lifetime)))
 	return err
 }
 
 func (s *Store) keepCall(m repeat.Mark, outcome []byte) call {
-	return s.scripts.keep.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], outcome, endsIn(m))
+	return s.scripts.keep.call(1, s.repeatKey(m.Place, m.Digest), m.Token[:], outcome, endsIn(m.Lifetime))
 }
 
-// endsIn returns the milliseconds until m ends.
-func endsIn(m repeat.Mark) int64 { return milliseconds(max(m.Lifetime, time.Millisecond)) }
+// endsIn returns a lifetime in milliseconds, at least one.
+func endsIn(lifetime time.Duration) int64 { return milliseconds(max(lifetime, time.Millisecond)) }
 
 // Forget implements repeat.Store.
 func (s *Store) Forget(ctx context.Context, place string, d repeat.Digest, token repeat.Token) (err error) {

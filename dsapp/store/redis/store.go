@@ -315,13 +315,8 @@ func (s *Store) Burn(ctx context.Context, identifier string, maxAttempts int) (a
 // Remove implements activation.Store.
 func (s *Store) Remove(ctx context.Context, identifier string, generation activation.Generation) (err error) {
 	defer s.observe.Begin(ctx, "remove").End(nil, &err)
-	_, err = s.run(ctx, s.removeCall(identifier, generation))
+	_, err = s.run(ctx, s.scripts.remove.call(2, s.registrationKey(identifier), s.handshakesKey(identifier), generation[:]))
 	return err
-}
-
-// removeCall is the call of Remove.
-func (s *Store) removeCall(identifier string, generation activation.Generation) call {
-	return s.scripts.remove.call(2, s.registrationKey(identifier), s.handshakesKey(identifier), generation[:])
 }
 
 // SimulationSecret implements activation.Store. It fails if the servers have values of a format

@@ -29,7 +29,7 @@ const purposePrefix = "dsapp-gateway "
 func (k *Keyring) Derive(purpose string) (*Keyring, error) {
 	keys := make([][]byte, len(k.ids))
 	for i, id := range k.ids {
-		key, err := k.keys[id].derive(nil, purposePrefix+purpose)
+		key, err := k.keys[id].hkdf(nil, purposePrefix+purpose)
 		if err != nil {
 			return nil, err
 		}

@@ -2,56 +2,15 @@ package seal
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/fips140"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
-
-	"github.com/tink-crypto/tink-go/v2/aead"
-	"github.com/tink-crypto/tink-go/v2/aead/xaesgcm"
-	"github.com/tink-crypto/tink-go/v2/insecuresecretdataaccess"
-	"github.com/tink-crypto/tink-go/v2/keyset"
-	"github.com/tink-crypto/tink-go/v2/secretdata"
-	"github.com/tink-crypto/tink-go/v2/tink"
 )
-
-// A record is version | key id | salt | nonce | ciphertext | tag.
-const (
-	keyIDSize  = 8
-	nonceSize  = 24 // salt and nonce
-	tagSize    = 16
-	headerSize = 1 + keyIDSize
-
-	keySize = 32
-
-	// saltSize is the size of the salt, from which the key of the record is derived. With 12
-	// bytes the format is that of C2SP XAES-256-GCM.
-	saltSize = 12
-)
-
-// The versions of a record. Every Keyring opens both; which one it seals depends on whether Go
-// runs in FIPS 140-3 mode.
-const (
-	// versionXAES is XAES-256-GCM (c2sp.org/XAES-256-GCM).
-	versionXAES = 1
-	// versionHKDF is AES-256-GCM with a nonce that the cryptographic module of Go chooses. The
-	// key of the record is derived from the sealing key and the salt with HKDF-SHA-256. All of
-	// it is done by that module, in services that FIPS 140-3 approves.
-	versionHKDF = 2
-)
-
-// recordKeyInfo is the info of HKDF in records of versionHKDF.
-const recordKeyInfo = "dsapp-gateway sealed record"
-
-// Overhead is how many bytes longer a record is than its plaintext.
-const Overhead = headerSize + nonceSize + tagSize
 
 type keyID [keyIDSize]byte
 
@@ -86,7 +45,7 @@ type Keyring struct {
 
 	version byte // of records that Seal returns
 	first   keyID
-	keys    map[keyID]sealingKey
+	keys    map[keyID]*sealingKey
 	ids     []keyID // in the order of the keys
 	// digests are the hashes of Digest that are not in use, keyed. A new one costs more than it
 	// takes to digest the members of a call.
@@ -131,7 +90,7 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no sealing key")
 	}
-	k := &Keyring{version: versionXAES, keys: make(map[keyID]sealingKey, len(keys))}
+	k := &Keyring{version: versionXAES, keys: make(map[keyID]*sealingKey, len(keys))}
 	if fips140.Enabled() {
 		k.version = versionHKDF
 	}
@@ -143,45 +102,50 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 		if _, ok := k.keys[id]; ok {
 			return nil, &KeyError{i, "is the same as an earlier key"}
 		}
-		xaes, err := newXAES(key)
+		sealing, err := newSealingKey(key)
 		if err != nil {
 			return nil, &KeyError{i, err.Error()}
 		}
-		k.keys[id] = sealingKey{derive: newDerivation(key), xaes: xaes}
+		k.keys[id] = sealing
 		k.ids = append(k.ids, id)
 		if i == 0 {
 			k.first = id
 		}
 	}
-	k.digests.New = func() any { return newDigest(k.keys[k.first].derive) }
+	k.digests.New = func() any { return newDigest(k.keys[k.first].hkdf) }
 	return k, nil
 }
 
 // Seal returns a record with the plaintext, encrypted with the first key and bound to the
 // label. The record is Overhead bytes longer than the plaintext.
 func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
-	sealed, err := k.keys[k.first].seal(k.version, plaintext, l.associatedData(k.version))
+	key, err := k.keys[k.first].forSealing(k.version)
 	if err != nil {
 		return nil, fmt.Errorf("sealing record: %w", err)
 	}
-	record := make([]byte, 0, headerSize+len(sealed))
+	record := make([]byte, 0, Overhead+len(plaintext))
 	record = append(record, k.version)
 	record = append(record, k.first[:]...)
-	return append(record, sealed...), nil
+	record = append(record, key.salt[:]...)
+	return key.Seal(record, nil, plaintext, l.associatedData(k.version)), nil //nolint:gosec // key chooses the nonce
 }
 
 // Open returns the plaintext of a record that was sealed with the label l and any key of the
 // Keyring. The only error is ErrUnopened.
 func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
-	version, id, sealed, ok := parseRecord(record)
+	version, id, s, sealed, ok := parseRecord(record)
 	if !ok {
 		return nil, ErrUnopened
 	}
-	key, ok := k.keys[id]
+	sealing, ok := k.keys[id]
 	if !ok {
 		return nil, ErrUnopened
 	}
-	plaintext, err := key.open(version, sealed, l.associatedData(version))
+	key, err := sealing.forOpening(version, s)
+	if err != nil {
+		return nil, ErrUnopened
+	}
+	plaintext, err := key.Open(nil, nil, sealed, l.associatedData(version))
 	if err != nil {
 		return nil, ErrUnopened
 	}
@@ -194,7 +158,7 @@ func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
 // Current reports whether the record has the version and the id of the key that Seal would
 // give it. It does not open the record.
 func (k *Keyring) Current(record []byte) bool {
-	version, id, _, ok := parseRecord(record)
+	version, id, _, _, ok := parseRecord(record)
 	return ok && version == k.version && id == k.first
 }
 
@@ -211,19 +175,20 @@ func (k *Keyring) KeyIDs() []string {
 // KeyID returns the id of the key that a record was sealed with, as KeyIDs does. It does not
 // open the record. It returns false for bytes that are no record.
 func KeyID(record []byte) (id string, ok bool) {
-	_, parsed, _, ok := parseRecord(record)
+	_, parsed, _, _, ok := parseRecord(record)
 	return parsed.String(), ok
 }
 
 func (id keyID) String() string { return hex.EncodeToString(id[:]) }
 
-// parseRecord returns the version of a record, the id of its key, and its salt, nonce,
+// parseRecord returns the version of a record, the id of its key, its salt, and its nonce,
 // ciphertext and tag.
-func parseRecord(record []byte) (version byte, id keyID, sealed []byte, ok bool) {
+func parseRecord(record []byte) (version byte, id keyID, s salt, sealed []byte, ok bool) {
 	if len(record) < Overhead || record[0] != versionXAES && record[0] != versionHKDF {
-		return 0, keyID{}, nil, false
+		return 0, keyID{}, salt{}, nil, false
 	}
-	return record[0], keyID(record[1:headerSize]), record[headerSize:], true
+	rest := record[headerSize:]
+	return record[0], keyID(record[1:headerSize]), salt(rest), rest[saltSize:], true
 }
 
 // keyIDOf returns the id of a key, which does not reveal the key.
@@ -231,82 +196,4 @@ func keyIDOf(key []byte) keyID {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte("dsapp-gateway sealing key id"))
 	return keyID(h.Sum(nil)[:keyIDSize])
-}
-
-// sealingKey seals and opens with one key.
-type sealingKey struct {
-	derive derivation
-	xaes   tink.AEAD
-}
-
-// seal returns salt, nonce, ciphertext and tag.
-func (k sealingKey) seal(version byte, plaintext, associatedData []byte) ([]byte, error) {
-	if version == versionXAES {
-		return k.xaes.Encrypt(plaintext, associatedData)
-	}
-	salt := make([]byte, saltSize, nonceSize+len(plaintext)+tagSize)
-	_, _ = rand.Read(salt) // it does not fail
-	a, err := k.record(salt)
-	if err != nil {
-		return nil, err
-	}
-	return a.Seal(salt, nil, plaintext, associatedData), nil //nolint:gosec // the nonce is chosen by a
-}
-
-// open is the inverse of seal. With GODEBUG=fips140=only, XAES-256-GCM, which FIPS 140-3 does not
-// know, still opens what was sealed before that mode was switched on.
-func (k sealingKey) open(version byte, sealed, associatedData []byte) (plaintext []byte, err error) {
-	if version == versionXAES {
-		fips140.WithoutEnforcement(func() { plaintext, err = k.xaes.Decrypt(sealed, associatedData) })
-		return plaintext, err
-	}
-	a, err := k.record(sealed[:saltSize])
-	if err != nil {
-		return nil, err
-	}
-	return a.Open(nil, nil, sealed[saltSize:], associatedData)
-}
-
-// record returns AES-256-GCM for the record of versionHKDF with a salt.
-func (k sealingKey) record(salt []byte) (cipher.AEAD, error) {
-	key, err := k.derive(salt, recordKeyInfo)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
-// newXAES returns XAES-256-GCM with a key of 32 bytes.
-func newXAES(key []byte) (a tink.AEAD, err error) {
-	fips140.WithoutEnforcement(func() { a, err = xaesOf(key) })
-	return a, err
-}
-
-func xaesOf(key []byte) (tink.AEAD, error) {
-	parameters, err := xaesgcm.NewParameters(xaesgcm.VariantNoPrefix, saltSize)
-	if err != nil {
-		return nil, err
-	}
-	k, err := xaesgcm.NewKey(secretdata.NewBytesFromData(key, insecuresecretdataaccess.Token{}), 0, parameters)
-	if err != nil {
-		return nil, err
-	}
-	m := keyset.NewManager()
-	id, err := m.AddKey(k)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.SetPrimary(id); err != nil {
-		return nil, err
-	}
-	handle, err := m.Handle()
-	if err != nil {
-		return nil, err
-	}
-	return aead.New(handle)
 }

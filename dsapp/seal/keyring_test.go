@@ -10,6 +10,7 @@ import (
 	"crypto/sha3"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -23,75 +24,86 @@ import (
 
 var testLabel = Label{Kind: "verifier", Identifier: "e3wfISG9", Generation: [16]byte{1, 2, 3}}
 
-// xaes is a second implementation of c2sp.org/XAES-256-GCM, written from the
-// specification's formulas: K1 is the doubling of AES(K, 0), the message key is
-// AES(K, M1 ^ K1) | AES(K, M2 ^ K1).
+// xaes is XAES-256-GCM for one nonce. What it seals is compared with the vectors of the
+// specification.
 func xaes(tb testing.TB, key, nonce []byte) cipher.AEAD {
 	tb.Helper()
-	c, err := aes.NewCipher(key)
+	derive, err := newXAES(key)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var k1 [16]byte
-	c.Encrypt(k1[:], k1[:])
-	msb := k1[0] >> 7
-	for i := range 15 {
-		k1[i] = k1[i]<<1 | k1[i+1]>>7
-	}
-	k1[15] = k1[15]<<1 ^ msb*0x87
-
-	var kx []byte
-	for n := range 2 {
-		m := slices.Concat([]byte{0, byte(n + 1), 'X', 0}, nonce[:12])
-		for i := range m {
-			m[i] ^= k1[i]
-		}
-		c.Encrypt(m, m)
-		kx = append(kx, m...)
-	}
-	b, err := aes.NewCipher(kx)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	g, err := cipher.NewGCM(b)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return g
+	return gcm(tb, derive(salt(nonce)))
 }
 
-// The AEAD in use is C2SP XAES-256-GCM: it opens that specification's vectors.
-func TestAEADVectors(t *testing.T) {
+// gcm is AES-GCM.
+func gcm(tb testing.TB, key []byte) cipher.AEAD {
+	tb.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+// openXAES opens what XAES-256-GCM sealed, as a Keyring does.
+func openXAES(tb testing.TB, key, nonce, sealed, aad []byte) ([]byte, error) {
+	tb.Helper()
+	k, err := newSealingKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r, err := k.forOpening(versionXAES, salt(nonce))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r.Open(nil, nil, slices.Concat(nonce[saltSize:], sealed), aad)
+}
+
+// Records are sealed with C2SP XAES-256-GCM: that specification's vectors, whose subkeys begin with
+// either bit.
+func TestXAESVectors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, aad, want string
-		key             byte
+		name, aad, derived, want string
+		key                      byte
 	}{
-		{"without associated data", "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271", 1},
-		{"with associated data", "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d", 3},
+		{
+			"without associated data", "", "c8612c9ed53fe43e8e005b828a1631a0bbcb6ab2f46514ec4f439fcfd0fa969b",
+			"ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271", 1,
+		},
+		{
+			"with associated data", "c2sp.org/XAES-256-GCM", "e9c621d4cdd9b11b00a6427ad7e559aeedd66b3857646677748f8ca796cb3fd8",
+			"986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d", 3,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			const nonce, plaintext = "ABCDEFGHIJKLMNOPQRSTUVWX", "XAES-256-GCM"
 			key := bytes.Repeat([]byte{c.key}, 32)
-			if got := xaes(t, key, []byte(nonce)).Seal(nil, []byte(nonce[12:]), []byte(plaintext), []byte(c.aad)); hex.EncodeToString(got) != c.want {
-				t.Errorf("the independent implementation seals to %x, want %s", got, c.want)
-			}
-			a, err := newXAES(key)
+			derive, err := newXAES(key)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := a.Decrypt(slices.Concat([]byte(nonce), digits.Decode(t, c.want)), []byte(c.aad))
-			if err != nil || string(got) != plaintext {
-				t.Errorf("got %q, %v", got, err)
+			if got := derive(salt([]byte(nonce))); hex.EncodeToString(got) != c.derived {
+				t.Errorf("derived key %x, want %s", got, c.derived)
+			}
+			if got := xaes(t, key, []byte(nonce)).Seal(nil, []byte(nonce[12:]), []byte(plaintext), []byte(c.aad)); hex.EncodeToString(got) != c.want {
+				t.Errorf("sealed to %x, want %s", got, c.want)
+			}
+			if got, err := openXAES(t, key, []byte(nonce), digits.Decode(t, c.want), []byte(c.aad)); err != nil || string(got) != plaintext {
+				t.Errorf("opened to %q, %v", got, err)
 			}
 		})
 	}
 }
 
 // The accumulated test vector of the specification: 10000 random keys, nonces, messages and
-// associated data result in the published digest. The AEAD in use opens all of them.
-func TestAEADAccumulated(t *testing.T) {
+// associated data result in the published digest, and all of them open.
+func TestXAESAccumulated(t *testing.T) {
 	t.Parallel()
 	source, digest := sha3.NewSHAKE128(), sha3.NewSHAKE128()
 	draw := func(n int) []byte {
@@ -105,11 +117,7 @@ func TestAEADAccumulated(t *testing.T) {
 		aad := draw(int(draw(1)[0]))
 		sealed := xaes(t, key, nonce).Seal(nil, nonce[12:], plaintext, aad)
 		digest.Write(sealed)
-		a, err := newXAES(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := a.Decrypt(slices.Concat(nonce, sealed), aad); err != nil || !bytes.Equal(got, plaintext) {
+		if got, err := openXAES(t, key, nonce, sealed, aad); err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("key %x, nonce %x: got %x, %v", key, nonce, got, err)
 		}
 	}
@@ -163,16 +171,8 @@ func TestRecordLayoutInFIPSMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := aes.NewCipher(derived)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
 	aad := slices.Concat([]byte{2, 0, 0, 0, 8}, []byte("verifier"), []byte{0, 0, 0, 8}, []byte("e3wfISG9"), testLabel.Generation[:])
-	if got, err := a.Open(nil, nonce, sealed, aad); err != nil || string(got) != "plaintext" {
+	if got, err := gcm(t, derived).Open(nil, nonce, sealed, aad); err != nil || string(got) != "plaintext" {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -333,17 +333,30 @@ func TestCurrentOfNonsense(t *testing.T) {
 	}
 }
 
-// Every record has a nonce of its own.
-func TestSealIsRandomised(t *testing.T) {
+// Every record has a nonce of its own. Records share a salt, but not for ever, and those of both
+// versions and of every salt open.
+func TestSaltsAndNonces(t *testing.T) {
 	t.Parallel()
-	k := ring(t, testKey(0))
-	seen := make(map[string]bool)
-	for range 1000 {
-		nonce := string(mustSeal(t, k, testLabel, []byte("same"))[9:33])
-		if seen[nonce] {
-			t.Fatal("nonce repeated")
+	for _, version := range []byte{versionXAES, versionHKDF} {
+		k := ring(t, testKey(0))
+		k.version = version
+		nonces, salts := make(map[string]bool), make(map[string]int)
+		for i := range 1000 {
+			if i == 600 {
+				k.keys[k.first].last.Load().uses.Store(saltUses - 100)
+			}
+			record := mustSeal(t, k, testLabel, []byte("same"))
+			nonces[string(record[9:33])] = true
+			salts[string(record[9:21])]++
+			for _, reader := range []*Keyring{k, ring(t, testKey(0))} {
+				if got, err := reader.Open(testLabel, record); err != nil || string(got) != "same" {
+					t.Fatalf("version %d, record %d: got %q, %v", version, i, got, err)
+				}
+			}
 		}
-		seen[nonce] = true
+		if uses := slices.Sorted(maps.Values(salts)); len(nonces) != 1000 || !slices.Equal(uses, []int{300, 700}) {
+			t.Errorf("version %d: %d nonces, salts used %d times", version, len(nonces), uses)
+		}
 	}
 }
 
@@ -520,7 +533,7 @@ func FuzzKeyringOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	// With a fixed nonce, so that all worker processes use the same record.
-	nonce := bytes.Repeat([]byte{7}, nonceSize)
+	nonce := bytes.Repeat([]byte{7}, saltSize+nonceSize)
 	genuine := slices.Concat([]byte{versionXAES}, k.first[:], nonce,
 		xaes(f, key, nonce).Seal(nil, nonce[12:], []byte("genuine"), testLabel.associatedData(versionXAES)))
 	f.Add([]byte(nil))
@@ -538,20 +551,29 @@ func FuzzKeyringOpen(f *testing.F) {
 	})
 }
 
-func BenchmarkKeyringOpen(b *testing.B) {
-	k, err := NewKeyring(testKey(0))
-	if err != nil {
-		b.Fatal(err)
-	}
-	record, err := k.Seal(testLabel, make([]byte, 304))
-	if err != nil {
-		b.Fatal(err)
-	}
+// BenchmarkKeyringSeal measures records that are sealed one after the other.
+func BenchmarkKeyringSeal(b *testing.B) {
+	k := ring(b, testKey(0))
+	plaintext := make([]byte, 304)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := k.Open(testLabel, record); err != nil {
-			b.Fatal(err)
-		}
+		mustSeal(b, k, testLabel, plaintext)
+	}
+}
+
+// BenchmarkKeyringOpen measures records that this Keyring sealed, and those of another node.
+func BenchmarkKeyringOpen(b *testing.B) {
+	k := ring(b, testKey(0))
+	for name, sealing := range map[string]*Keyring{"own": k, "other": ring(b, testKey(0))} {
+		record := mustSeal(b, sealing, testLabel, make([]byte, 304))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := k.Open(testLabel, record); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

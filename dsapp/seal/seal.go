@@ -1,6 +1,6 @@
 // Package seal protects activation data in two places. On the way to a phone, a Session
 // encrypts its items; the exchange with the phone provides the Session (seal.go). In a
-// store, a Keyring encrypts records (keyring.go), and an Alarm reports a record that cannot
+// store, a Keyring encrypts records (keyring.go, record.go), and an Alarm reports a record that cannot
 // be used (alarm.go).
 package seal
 

@@ -522,9 +522,12 @@ func clearBodyDeadline(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header["Connection"] = slices.Delete(header["Connection"], len(header["Connection"])-1, len(header["Connection"]))
 	}
-	// If an earlier handler has read the body, net/http is already reading the next
-	// request and will not clear the deadline. With a ReadTimeout it may have set another
-	// deadline for that request, which must stay.
+	// If an earlier handler has read the body, net/http is already reading the next request in
+	// HTTP/1 and will not clear the deadline. With a ReadTimeout it may have set another deadline
+	// for that request, which must stay. In HTTP/2, clearing it costs a message to the connection.
+	if r.ProtoMajor > 1 {
+		return
+	}
 	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.ReadTimeout == 0 {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	}

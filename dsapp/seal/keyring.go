@@ -12,8 +12,6 @@ import (
 	"sync"
 )
 
-type keyID [keyIDSize]byte
-
 // Label identifies a record. It is authenticated, but not stored in the record: a record
 // only opens with the label that it was sealed with.
 type Label struct {
@@ -133,24 +131,24 @@ func (k *Keyring) Seal(l Label, plaintext []byte) ([]byte, error) {
 // Open returns the plaintext of a record that was sealed with the label l and any key of the
 // Keyring. The only error is ErrUnopened.
 func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
-	version, id, s, sealed, ok := parseRecord(record)
+	r, ok := parseRecord(record)
 	if !ok {
 		return nil, ErrUnopened
 	}
-	sealing, ok := k.keys[id]
+	sealing, ok := k.keys[r.id]
 	if !ok {
 		return nil, ErrUnopened
 	}
-	key, err := sealing.forOpening(version, s)
+	key, err := sealing.record(r.version, r.salt)
 	if err != nil {
 		return nil, ErrUnopened
 	}
-	plaintext, err := key.Open(nil, nil, sealed, l.associatedData(version))
+	plaintext, err := key.Open(nil, nil, r.sealed, l.associatedData(r.version))
 	if err != nil {
 		return nil, ErrUnopened
 	}
 	if k.Opened != nil {
-		k.Opened(id == k.first)
+		k.Opened(r.id == k.first)
 	}
 	return plaintext, nil
 }
@@ -158,8 +156,8 @@ func (k *Keyring) Open(l Label, record []byte) ([]byte, error) {
 // Current reports whether the record has the version and the id of the key that Seal would
 // give it. It does not open the record.
 func (k *Keyring) Current(record []byte) bool {
-	version, id, _, _, ok := parseRecord(record)
-	return ok && version == k.version && id == k.first
+	r, ok := parseRecord(record)
+	return ok && r.version == k.version && r.id == k.first
 }
 
 // KeyIDs returns the ids of the keys as hexadecimal digits, in the order of the keys. An id does
@@ -175,21 +173,11 @@ func (k *Keyring) KeyIDs() []string {
 // KeyID returns the id of the key that a record was sealed with, as KeyIDs does. It does not
 // open the record. It returns false for bytes that are no record.
 func KeyID(record []byte) (id string, ok bool) {
-	_, parsed, _, _, ok := parseRecord(record)
-	return parsed.String(), ok
+	r, ok := parseRecord(record)
+	return r.id.String(), ok
 }
 
 func (id keyID) String() string { return hex.EncodeToString(id[:]) }
-
-// parseRecord returns the version of a record, the id of its key, its salt, and its nonce,
-// ciphertext and tag.
-func parseRecord(record []byte) (version byte, id keyID, s salt, sealed []byte, ok bool) {
-	if len(record) < Overhead || record[0] != versionXAES && record[0] != versionHKDF {
-		return 0, keyID{}, salt{}, nil, false
-	}
-	rest := record[headerSize:]
-	return record[0], keyID(record[1:headerSize]), salt(rest), rest[saltSize:], true
-}
 
 // keyIDOf returns the id of a key, which does not reveal the key.
 func keyIDOf(key []byte) keyID {

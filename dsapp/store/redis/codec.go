@@ -143,8 +143,8 @@ func decodeHandshake(b []byte) (activation.Handshake, bool) {
 
 // listedEntry returns the beginning of a claim's entry in the list of a device: its token,
 // its key and a semicolon. The owner follows.
-func listedEntry(key string, token ownership.Token) []byte {
-	return append(append(token[:], key...), ';')
+func listedEntry(key string, token ownership.Token) string {
+	return string(token[:]) + key + ";"
 }
 
 // decodeListed decodes an entry of a device's list, and reports whether it could.

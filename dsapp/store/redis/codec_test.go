@@ -97,7 +97,7 @@ func TestListedRoundTrip(t *testing.T) {
 			Token: ownership.Token(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "token")),
 			Owner: rapid.SliceOfN(rapid.SampledFrom([]byte(";01\x00\xff")), 1, 30).Draw(t, "owner"),
 		}
-		got, ok := decodeListed(string(listedEntry(c.Key, c.Token)) + string(c.Owner))
+		got, ok := decodeListed(listedEntry(c.Key, c.Token) + string(c.Owner))
 		if !ok || !reflect.DeepEqual(got, c) {
 			t.Fatalf("read back as %+v, %v, want %+v", got, ok, c)
 		}
@@ -112,7 +112,7 @@ func FuzzDecodeListed(f *testing.F) {
 	f.Add("0123456789abcdef8408980524;owner")
 	f.Fuzz(func(t *testing.T, s string) {
 		c, ok := decodeListed(s)
-		if ok && string(listedEntry(c.Key, c.Token))+string(c.Owner) != s {
+		if ok && listedEntry(c.Key, c.Token)+string(c.Owner) != s {
 			t.Fatalf("%q is read as %+v", s, c)
 		}
 	})

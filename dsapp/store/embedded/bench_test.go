@@ -116,6 +116,11 @@ func (c *crowd) sign() error {
 func (c *crowd) activate() error {
 	ctx, name := context.Background(), c.name()
 	g, token := activation.Generation([]byte(name)), activation.Token([]byte(name))
+	release, err := c.Reserve(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := c.register(name); err != nil {
 		return err
 	}
@@ -131,13 +136,19 @@ func (c *crowd) activate() error {
 	if _, ok, err := c.Settle(ctx, name, activation.Settlement{Generation: g, Token: token, Proven: true, MaxAttempts: 3, MaxActivations: 3}); err != nil || !ok {
 		return fmt.Errorf("settle: %v, %w", ok, err)
 	}
-	if _, ok, err := c.AdmitDevice(ctx, name, 3); err != nil || !ok {
+	added, confirmed := repeat.Mark{Lifetime: time.Minute}, repeat.Mark{Lifetime: time.Minute}
+	copy(added.Digest[:], "added "+name)
+	copy(confirmed.Digest[:], "confirmed "+name)
+	if _, _, _, ok, err := c.MarkDevice(ctx, added, name, 3); err != nil || !ok {
 		return fmt.Errorf("device: %v, %w", ok, err)
 	}
-	if _, ok, err := c.AdmitConfirmation(ctx, name, 3, activation.KindMDL); err != nil || !ok {
+	if err := c.Keep(ctx, added, make([]byte, 600)); err != nil {
+		return err
+	}
+	if _, _, _, ok, err := c.MarkConfirmation(ctx, confirmed, name, 3, activation.KindMDL); err != nil || !ok {
 		return fmt.Errorf("confirmation: %v, %w", ok, err)
 	}
-	return c.Remove(ctx, name, g)
+	return c.KeepRemove(ctx, confirmed, make([]byte, 150), name, g)
 }
 
 // BenchmarkRecords measures a store beside the number of records that benchRecords says: the

@@ -570,12 +570,13 @@ type recordResult struct {
 	ok     bool
 }
 
-// alwaysWrite returns do with a write added, so that the transaction is synced in every case:
-// the time that a proof takes must not tell an outsider whether anything changed.
+// alwaysWrite returns do with a write added for when do changes nothing, so that the transaction is
+// synced in every case: the time that a proof takes must not tell an outsider whether anything changed.
 func alwaysWrite[T any](do func(*transaction) (T, error)) func(*transaction) (T, error) {
 	return func(t *transaction) (T, error) {
+		before := t.changed
 		result, err := do(t)
-		if err == nil {
+		if err == nil && t.changed == before {
 			err = t.touch()
 		}
 		return result, err

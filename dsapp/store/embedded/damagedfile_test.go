@@ -397,7 +397,8 @@ func TestDamagedWhileOpen(t *testing.T) {
 					t.Errorf("at %d: %s", at, result)
 				}
 			}
-			if failed < 5 {
+			// Which pages are in use is random: there are between four and twelve at the offsets.
+			if failed < 2 {
 				t.Errorf("only %d files failed", failed)
 			}
 		})

@@ -51,6 +51,8 @@ func newCrowd(b *testing.B) *crowd {
 	}
 	c := &crowd{path: filepath.Join(b.TempDir(), "dsapp.db")}
 	c.open(b)
+	// The benchmarks below open other stores.
+	b.Cleanup(func() { c.Close() })
 	if err := c.Fill(n, c.name, c.record(""), make([]byte, ownerSize)); err != nil {
 		b.Fatal(err)
 	}
@@ -63,7 +65,6 @@ func (c *crowd) open(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.Close() })
 	c.Store = s
 }
 

@@ -397,8 +397,7 @@ func TestDamagedWhileOpen(t *testing.T) {
 					t.Errorf("at %d: %s", at, result)
 				}
 			}
-			// Which pages are in use is random: there are between four and twelve at the offsets.
-			if failed < 2 {
+			if failed < 5 {
 				t.Errorf("only %d files failed", failed)
 			}
 		})

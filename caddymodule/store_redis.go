@@ -112,6 +112,10 @@ type RedisStore struct {
 	*lease[*redisClient]
 }
 
+// redisGather is how long the end of a login or a signature is delayed at most, so that several are
+// written in one round trip. Calls that wait for such an end look every 100 ms.
+const redisGather = 10 * time.Millisecond
+
 // redisClient is a store that owns its client.
 type redisClient struct {
 	*redis.Store
@@ -133,8 +137,9 @@ func newRedisClient(settings redis.Settings, options redis.Options) (*redisClien
 	return c, nil
 }
 
-// Close closes the client.
+// Close makes the changes that are delayed and closes the client.
 func (c *redisClient) Close() error {
+	c.Flush()
 	c.stopWatch()
 	err := c.client.Close()
 	c.watching.Wait()
@@ -161,7 +166,10 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	options := redis.Options{KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: both(metrics.storeCall, traceStoreCall)}
+	options := redis.Options{
+		KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: both(metrics.storeCall, traceStoreCall),
+		Gather: redisGather, Lost: lostRedisChange,
+	}
 	if err := options.Check(); err != nil {
 		return err
 	}
@@ -206,6 +214,12 @@ func reportRedis(ctx context.Context, server string, err error) {
 		return
 	}
 	log.Info("redis answers again")
+}
+
+// lostRedisChange logs that the end of a request could not be written.
+func lostRedisChange(ctx context.Context, call string, err error) {
+	caddy.Log().Named("dsapp").With(correlationOf(ctx).logFields()...).
+		Error("forgetting the owner of a request failed", zap.String("store_call", call), zap.Error(err))
 }
 
 // settings resolves and checks all options except TLS.

@@ -23,6 +23,7 @@ import (
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/sandbox"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/seal"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/embedded"
+	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/redis"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/store/storetest/redistest"
 	"github.com/dsapp-gateway/dsapp-gateway/internal/poll"
 )
@@ -487,6 +488,35 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 		t.Fatalf("%v, %v", renewed, err)
 	}
 	add("tls", single, trusting) // The authority has been renewed.
+}
+
+// The client makes the changes that its store delays before it is closed.
+func TestClosedRedisWritesItsChanges(t *testing.T) {
+	t.Parallel()
+	settings := redis.Settings{Addresses: []string{redistest.Start(t).Addr()}}
+	open := func() *redisClient {
+		c, err := newRedisClient(settings, redis.Options{Gather: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := open()
+	claim := ownership.Claim{Key: "1", Token: ownership.Token{1}, Owner: []byte("sealed owner")}
+	if won, err := c.Claim(t.Context(), ownership.Login, claim, "VDS0000001", time.Minute); err != nil || !won {
+		t.Fatalf("claim: %v, error %v", won, err)
+	}
+	if err := c.Release(t.Context(), ownership.Login, claim.Key, claim.Token, "VDS0000001"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = open()
+	defer c.Close()
+	if _, found, err := c.Owner(t.Context(), ownership.Login, claim.Key); err != nil || found {
+		t.Errorf("found %v, error %v", found, err)
+	}
 }
 
 // The gateway works on Redis. Reloads share the client. During an outage the answer is 503;

@@ -84,7 +84,7 @@ func TestForeignCancelIsRefusedAtTheEdge(t *testing.T) {
 					assert.Equal(t, testbed.Success, testbed.Answer(g.Cancel(t, s, testbed.FrontEndKey, a.SerialNumber, sent)))
 					assert.Equal(t, before+1, server.Calls(s.CancelCommand))
 					require.Error(t, outcome(), "the application server learns of the rejection")
-					assert.Empty(t, left(), "nothing is left of the ownership")
+					poll.Until(t, "the end of the ownership", func() bool { return left() == "" })
 				})
 			}
 		}
@@ -117,7 +117,7 @@ func TestRequestIsCompleted(t *testing.T) {
 					`{"resultCodes":{"returnCodeEnum":"RET_SUCCESS","statusCodeEnum":"STAT_SUCCESS","returnCode":0,"statusCode":0},
 					"result":{"userID":%q,"domain":%q,"orgUnit":"","serialNo":%q}}`, testbed.UserID, testbed.Domain, a.SerialNumber), answer)
 				require.NoError(t, outcome())
-				assert.Empty(t, left(), "nothing is left of the ownership")
+				poll.Until(t, "the end of the ownership", func() bool { return left() == "" })
 			})
 		}
 	})

@@ -53,6 +53,6 @@ type Store interface {
 	Claim(ctx context.Context, kind Kind, c Claim, serialNumber string, lifetime time.Duration) (bool, error)
 
 	// Release removes the claim to a request, also from the device's list, if it has that
-	// token.
+	// token. A networked store may do so a moment after it returned, together with others.
 	Release(ctx context.Context, kind Kind, key string, token Token, serialNumber string) error
 }

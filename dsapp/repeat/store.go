@@ -76,8 +76,8 @@ type Store interface {
 		ctx context.Context, m Mark, outcome []byte, kind ownership.Kind, c ownership.Claim, serialNumber string, lifetime time.Duration,
 	) (claimed bool, err error)
 
-	// KeepRelease does what Keep does, and ownership.Store.Release. After an error, one of them
-	// may be done.
+	// KeepRelease does what Keep does, and ownership.Store.Release, both as late as Release. After
+	// an error, one of them may be done.
 	KeepRelease(ctx context.Context, m Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error
 
 	// KeepRemove does what Keep does, and activation.Store.Remove. After an error, one of them

@@ -66,8 +66,10 @@ func TestConformance(t *testing.T) {
 	for name, d := range deployments(t) {
 		client := newClient(t, d.settings)
 		var n atomic.Int32
-		open := func() *redis.Store {
-			return redis.New(client, redis.Options{KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated})
+		open := func() gathering {
+			return gathering{redis.New(client, redis.Options{
+				KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated, Gather: time.Hour,
+			})}
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,9 @@ package redis
 
 import "time"
 
+// MaxGathered is how many changes are sent together.
+const MaxGathered = maxGathered
+
 // StopClock stops the clock of s.
 func (s *Store) StopClock() {
 	now := s.now()

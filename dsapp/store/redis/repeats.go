@@ -244,15 +244,13 @@ func (s *Store) KeepClaim(
 // about the device.
 func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
-) (err error) {
-	defer s.observe.Begin(ctx, "keep_release").End(nil, &err)
+) error {
 	request, unlist := s.claimKey(kind, key), s.unlistCall(kind, key, token, serialNumber)
 	if m.Place == key {
-		_, err = s.run(ctx, s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m.Lifetime)), unlist)
-	} else {
-		_, err = s.run(ctx, s.scripts.release.call(1, request, token[:]), unlist, s.keepCall(m, outcome))
+		return s.makeLater(ctx, "keep_release",
+			s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m.Lifetime)), unlist)
 	}
-	return err
+	return s.makeLater(ctx, "keep_release", s.scripts.release.call(1, request, token[:]), unlist, s.keepCall(m, outcome))
 }
 
 // KeepRemove implements repeat.Store. The registration and the outcome are in one slot.

@@ -29,7 +29,7 @@
 // Release, alone or with the outcome of a call. These run two scripts at the same time, because
 // the claim and the list of the device are in different slots. If one script fails, the method
 // fails although the other may have run. A method takes one round trip, and one more if the
-// server does not know the script yet.
+// server does not know the script yet. With Options.Gather, several releases share one.
 //
 // # Lost servers
 //
@@ -122,6 +122,13 @@ type Options struct {
 	Report func(ctx context.Context, server string, err error)
 	// Observe is called at the end of each call of the Store. Default: nothing is called.
 	Observe activation.StoreObserver
+	// Gather is how long the changes of Release and KeepRelease are delayed at most, so that several
+	// are made in one round trip. Both return nil at once. If the process is killed meanwhile, the
+	// changes are lost. Flush ends the delay. Default: they are not delayed.
+	Gather time.Duration
+	// Lost is called with the name of the method, as for Observe, and with its context if a delayed
+	// change failed. Default: nothing is called.
+	Lost func(ctx context.Context, call string, err error)
 }
 
 // Check checks the options. The error is an *option.Error.
@@ -150,6 +157,9 @@ type Store struct {
 	observe      activation.StoreObserver
 	now          func() time.Time
 	reservations reservations
+	gather       time.Duration
+	lost         func(ctx context.Context, call string, err error)
+	gathered     gathered
 }
 
 // New returns a Store that uses client and does not close it. The client comes from
@@ -165,6 +175,9 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 	if opts.Report == nil {
 		opts.Report = func(context.Context, string, error) {}
 	}
+	if opts.Lost == nil {
+		opts.Lost = func(context.Context, string, error) {}
+	}
 	s := &Store{
 		client:    client,
 		prefix:    opts.KeyPrefix,
@@ -174,6 +187,8 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		replicas:  opts.WaitReplicas,
 		observe:   opts.Observe,
 		now:       time.Now,
+		gather:    opts.Gather,
+		lost:      opts.Lost,
 	}
 	// Redis knows a script by its SHA-1, on which no security relies. In a strict FIPS 140-3
 	// mode, Go would panic.

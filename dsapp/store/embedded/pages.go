@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -61,6 +62,14 @@ const (
 	maxFile  = 64 << 30
 	maxPage  = 64 << 20
 	maxDepth = 32
+)
+
+// Pages are read by several goroutines, or a large file would keep the gateway waiting.
+const (
+	// maxReaders is how many goroutines at most read the children of one page.
+	maxReaders = 8
+	// forkedDepth is how many pages from the root the children are still read like that.
+	forkedDepth = 2
 )
 
 // meta is the content of a meta page.
@@ -157,7 +166,7 @@ type visitor func(bucket string, key, value []byte)
 
 // walkFile reads a whole file and checks everything that bbolt relies on. It returns an error
 // for a file that no Store can have written. It calls visit for every bucket and then for
-// everything in it, for several buckets at the same time. Pages that have nothing but parts of
+// everything in it, from several goroutines. Pages that have nothing but parts of
 // values are not read if visit does not read the values.
 func walkFile(file *os.File, visit visitor) error {
 	m, err := readMeta(file)
@@ -180,25 +189,39 @@ func (w *walker) readFile() error {
 		if err := w.readFreeList(); err != nil {
 			return err
 		}
-		return w.readTree(w.meta.root, 0, new(keyOrder), func(e element) error {
+		var mu sync.Mutex
+		_, err := w.readTree(w.meta.root, 0, func(e element) error {
 			root, err := w.readBucket(e)
 			if root != 0 {
+				mu.Lock()
+				defer mu.Unlock()
 				trees[string(e.key)] = root
 			}
 			return err
 		})
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	names := slices.Sorted(maps.Keys(trees))
-	found := make([]error, len(names))
+	return inParallel(len(names), func(i int) error {
+		_, err := w.readTree(trees[names[i]], 0, func(e element) error { return w.visitElement(names[i], e) })
+		return err
+	})
+}
+
+// inParallel calls read with 0 to n-1, for several numbers at the same time. It returns the error for
+// the smallest number that has one.
+func inParallel(n int, read func(i int) error) error {
+	found := make([]error, n)
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for i, name := range names {
+	for range min(n, runtime.GOMAXPROCS(0), maxReaders) {
 		wg.Go(func() {
-			found[i] = readable(func() error {
-				return w.readTree(trees[name], 0, new(keyOrder), func(e element) error { return w.visitElement(name, e) })
-			})
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				found[i] = readable(func() error { return read(int(i)) })
+			}
 		})
 	}
 	wg.Wait()
@@ -330,58 +353,87 @@ func (p page) element(i int) (element, error) {
 	return found, nil
 }
 
-// keyOrder checks that the keys of a tree are in order.
-type keyOrder struct {
-	last []byte
-	// lastAllowed says that the next key may be equal to last, because last is the key of a
-	// branch.
-	lastAllowed bool
-}
-
-// next reports whether key may come next. The first key in the child of a branch's element is
-// the element's key or a greater one.
-func (o *keyOrder) next(key []byte, branch bool) bool {
-	c := bytes.Compare(key, o.last)
-	ok := c > 0 || c == 0 && o.lastAllowed
-	o.last, o.lastAllowed = key, branch
-	return ok
-}
+// keyRange is the range of the keys of a page and of all pages below it: from the key of its first
+// element to the last key in a leaf. Both are nil if the page has no element.
+type keyRange struct{ first, last []byte }
 
 // readTree reads the tree whose root is page id and calls leaf with every element of its
-// leaves.
-func (w *walker) readTree(id uint64, depth int, o *keyOrder, leaf func(e element) error) error {
+// leaves, for several leaves at the same time.
+func (w *walker) readTree(id uint64, depth int, leaf func(e element) error) (keyRange, error) {
 	p, err := w.read(id, depth)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return keyRange{}, err
+	case p.flags == leafFlag:
+		return p.readLeaf(leaf)
+	case p.flags == branchFlag && p.count > 0:
+		return w.readBranch(p, depth, leaf)
 	}
-	branch := p.flags == branchFlag
-	if !branch && p.flags != leafFlag || branch && p.count == 0 {
-		return damaged("page %d is no page of a tree", id)
-	}
-	return p.each(o, func(e element) error {
-		if branch {
-			return w.readTree(e.child, depth+1, o, leaf)
-		}
-		return leaf(e)
-	})
+	return keyRange{}, damaged("page %d is no page of a tree", id)
 }
 
-// each calls f with every element of a page.
-func (p page) each(o *keyOrder, f func(e element) error) error {
-	for i := range int(p.count) {
+// readBranch reads what is below page p of a tree.
+func (w *walker) readBranch(p page, depth int, leaf func(e element) error) (keyRange, error) {
+	children := make([]keyRange, p.count)
+	readChild := func(i int) error {
 		e, err := p.element(i)
 		if err != nil {
 			return err
 		}
-		if !o.next(e.key, p.flags == branchFlag) {
-			return damaged("page %d has keys that are not in order", p.id)
-		}
-		if err := f(e); err != nil {
+		child, err := w.readTree(e.child, depth+1, leaf)
+		if err != nil {
 			return err
 		}
+		if child.first == nil {
+			child = keyRange{e.key, e.key}
+		}
+		if bytes.Compare(child.first, e.key) < 0 {
+			return p.disordered()
+		}
+		children[i] = keyRange{e.key, child.last}
+		return nil
 	}
-	return nil
+	if depth < forkedDepth {
+		if err := inParallel(len(children), readChild); err != nil {
+			return keyRange{}, err
+		}
+	} else {
+		for i := range children {
+			if err := readChild(i); err != nil {
+				return keyRange{}, err
+			}
+		}
+	}
+	for i := range children[1:] {
+		if bytes.Compare(children[i].last, children[i+1].first) >= 0 {
+			return keyRange{}, p.disordered()
+		}
+	}
+	return keyRange{children[0].first, children[len(children)-1].last}, nil
 }
+
+// readLeaf calls leaf with every element of a page.
+func (p page) readLeaf(leaf func(e element) error) (keys keyRange, err error) {
+	for i := range int(p.count) {
+		e, err := p.element(i)
+		if err != nil {
+			return keyRange{}, err
+		}
+		if bytes.Compare(e.key, keys.last) <= 0 {
+			return keyRange{}, p.disordered()
+		}
+		if i == 0 {
+			keys.first = e.key
+		}
+		keys.last = e.key
+		if err := leaf(e); err != nil {
+			return keyRange{}, err
+		}
+	}
+	return keys, nil
+}
+
+func (p page) disordered() error { return damaged("page %d has keys that are not in order", p.id) }
 
 // readBucket returns the root of the tree of a bucket. A small bucket has one page in the value of
 // its element instead: readBucket reads that and returns 0. A Store has no bucket in another.
@@ -404,7 +456,8 @@ func (w *walker) readBucket(e element) (root uint64, err error) {
 	if p.flags != leafFlag {
 		return 0, damaged("it has a bucket that is none")
 	}
-	return 0, p.each(new(keyOrder), func(e element) error { return w.visitElement(name, e) })
+	_, err = p.readLeaf(func(e element) error { return w.visitElement(name, e) })
+	return 0, err
 }
 
 // visitElement visits an element of a bucket.

@@ -1,11 +1,13 @@
 package embedded_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +128,16 @@ func TestCheck(t *testing.T) {
 		"no list of free pages": {func(path string) error {
 			return update(path, &bolt.Options{NoFreelistSync: true}, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("k"), nil) })
 		}, "it has no list of free pages"},
+		"first key of a page": {func(path string) error {
+			return rewrite(path, func(content []byte) { _, second := children(content); clear(keyIn(second, 0)) })
+		}, "has keys that are not in order"},
+		"last key of a page": {func(path string) error {
+			return rewrite(path, func(content []byte) {
+				first, _ := children(content)
+				key := keyIn(first, int(binary.NativeEndian.Uint16(first[10:]))-1)
+				copy(key, bytes.Repeat([]byte{0xFF}, len(key)))
+			})
+		}, "has keys that are not in order"},
 		"damaged entry": {func(path string) error {
 			return update(path, nil, func(tx *bolt.Tx) error {
 				return tx.Bucket([]byte("registrations")).Put([]byte(member(0).Identifier), []byte("not an entry"))
@@ -148,6 +160,39 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rewrite changes the bytes of a file.
+func rewrite(path string, change func(content []byte)) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	change(content)
+	return os.WriteFile(path, content, 0o600)
+}
+
+// children returns the first two leaves of a tree that has several, in a file that has such a tree.
+func children(content []byte) (first, second []byte) {
+	const leaf = 2
+	number := binary.NativeEndian
+	for branch := range slices.Chunk(content, pageSize) {
+		if number.Uint16(branch[8:]) != 1 {
+			continue
+		}
+		first, second = content[number.Uint64(branch[24:])*pageSize:], content[number.Uint64(branch[40:])*pageSize:]
+		if number.Uint16(first[8:]) == leaf && number.Uint16(second[8:]) == leaf {
+			return first, second
+		}
+	}
+	return nil, nil
+}
+
+// keyIn returns the key of element i of a leaf.
+func keyIn(leaf []byte, i int) []byte {
+	element := leaf[16*(i+1):]
+	position, length := binary.NativeEndian.Uint32(element[4:]), binary.NativeEndian.Uint32(element[8:])
+	return element[position:][:length]
 }
 
 // update changes a file with bbolt alone.

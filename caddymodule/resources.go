@@ -279,7 +279,7 @@ func (l *lease[T]) startDrainTimer() {
 
 // returnToPool gives the reference back to the pool. It does so in the background,
 // because that may close the resource, which neither a reload nor a request should wait
-// for. The end of the process does wait. The caller holds l.mu.
+// for. The caller holds l.mu.
 func (l *lease[T]) returnToPool() {
 	if l.resource == nil {
 		return
@@ -289,16 +289,11 @@ func (l *lease[T]) returnToPool() {
 		l.drainTimer.Stop()
 		l.drainTimer = nil
 	}
-	giveBack := func() {
+	go func() {
 		if _, err := l.pool.Delete(l.key); err != nil {
 			caddy.Log().Named(appName).Error("closing a store of a replaced configuration failed", zap.Error(err))
 		}
-	}
-	if caddy.Exiting() {
-		giveBack()
-		return
-	}
-	go giveBack()
+	}()
 }
 
 var _ caddy.Destructor = (*resource[pooled])(nil)

@@ -26,6 +26,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(RedisStore))
+	caddy.OnExit(flushRedis)
 }
 
 // RedisStore keeps registrations, handshakes and the ownership of requests on Redis 6 or
@@ -113,8 +114,20 @@ type RedisStore struct {
 }
 
 // redisGather is how long the end of a login or a signature is delayed at most, so that several are
-// written in one round trip. Calls that wait for such an end look every 100 ms.
+// written in one round trip. A repeat looks for it every 100 ms, and does not notice 10.
 const redisGather = 10 * time.Millisecond
+
+// redisClients has every open redisClient as a key.
+var redisClients sync.Map
+
+// flushRedis makes the changes that open clients delay. Caddy does not wait until the stores of its last
+// configurations are closed.
+func flushRedis(context.Context) {
+	redisClients.Range(func(client, _ any) bool {
+		_ = client.(*redisClient).Flush() // The client has reported what failed.
+		return true
+	})
+}
 
 // redisClient is a store that owns its client.
 type redisClient struct {
@@ -134,12 +147,14 @@ func newRedisClient(settings redis.Settings, options redis.Options) (*redisClien
 	ctx, stop := context.WithCancel(context.Background())
 	c := &redisClient{Store: redis.New(client, options), client: client, stopWatch: stop}
 	c.watching.Go(func() { c.Watch(ctx) })
+	redisClients.Store(c, nil)
 	return c, nil
 }
 
 // Close makes the changes that are delayed and closes the client.
 func (c *redisClient) Close() error {
-	c.Flush()
+	_ = c.Flush() // The client has reported what failed.
+	redisClients.Delete(c)
 	c.stopWatch()
 	err := c.client.Close()
 	c.watching.Wait()
@@ -216,10 +231,11 @@ func reportRedis(ctx context.Context, server string, err error) {
 	log.Info("redis answers again")
 }
 
-// lostRedisChange logs that the end of a request could not be written.
+// lostRedisChange logs that the end of a request could not be written: call also kept its answer, if it
+// is not a mere release.
 func lostRedisChange(ctx context.Context, call string, err error) {
 	caddy.Log().Named("dsapp").With(correlationOf(ctx).logFields()...).
-		Error("forgetting the owner of a request failed", zap.String("store_call", call), zap.Error(err))
+		Error("writing the end of a request failed", zap.String("store_call", call), zap.Error(err))
 }
 
 // settings resolves and checks all options except TLS.

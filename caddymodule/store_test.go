@@ -490,15 +490,29 @@ func TestRedisClientsAreSharedByResolvedSettings(t *testing.T) {
 	add("tls", single, trusting) // The authority has been renewed.
 }
 
-// The client makes the changes that its store delays before it is closed.
-func TestClosedRedisWritesItsChanges(t *testing.T) {
+// A client makes the changes that its store delays before it is closed, and at the end of the process.
+func TestDelayedChangesAreWritten(t *testing.T) {
 	t.Parallel()
+	for name, end := range map[string]func(c *redisClient) error{
+		"closed":                 (*redisClient).Close,
+		"the end of the process": func(c *redisClient) error { flushRedis(context.Background()); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testDelayedChanges(t, end)
+		})
+	}
+}
+
+func testDelayedChanges(t *testing.T, end func(c *redisClient) error) {
+	t.Helper()
 	settings := redis.Settings{Addresses: []string{redistest.Start(t).Addr()}}
 	open := func() *redisClient {
 		c, err := newRedisClient(settings, redis.Options{Gather: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { c.Close() })
 		return c
 	}
 	c := open()
@@ -509,11 +523,10 @@ func TestClosedRedisWritesItsChanges(t *testing.T) {
 	if err := c.Release(t.Context(), ownership.Login, claim.Key, claim.Token, "VDS0000001"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Close(); err != nil {
+	if err := end(c); err != nil {
 		t.Fatal(err)
 	}
 	c = open()
-	defer c.Close()
 	if _, found, err := c.Owner(t.Context(), ownership.Login, claim.Key); err != nil || found {
 		t.Errorf("found %v, error %v", found, err)
 	}

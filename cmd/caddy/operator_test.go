@@ -221,6 +221,9 @@ func TestCheckFindings(t *testing.T) {
 		{name: "missing right", check: "redis", want: []string{"listing the requests of a device fails", "permit the commands"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			permit(t, dsapp, append(documented, "+info", "-zrevrangebyscore")...)
 		}},
+		{name: "missing right to remove", check: "redis", want: []string{"removing the owner of a request fails", "permit the commands"}, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
+			permit(t, dsapp, append(documented, "+info", "-zrem")...)
+		}},
 		{name: "info is not permitted", check: "redis", want: []string{"permit +info"}, note: true, edit: func(t *testing.T, _ *testbed.Gateway, dsapp testbed.Object) {
 			permit(t, dsapp, documented...)
 		}},

@@ -37,7 +37,7 @@ func Ownership(ctx context.Context, store ownership.Store) ownership.Store {
 // of a request is stored with the outcome or before it, because with the outcome alone the phone
 // would have the request and no owner. A claim is removed with the outcome or without it: a claim
 // that stays ends by itself. After an error, a change that is made again is made alone. The Call is
-// not settled then, and its outcome is kept alone.
+// not settled then, and its outcome is kept alone. A store that makes a change later does so itself.
 type markingOwnership struct {
 	ownership.Store
 

@@ -190,7 +190,7 @@ type Call struct {
 	unusable bool
 	// outcome is that of Conclude.
 	outcome []byte
-	// settled says that the store has the outcome, or no mark any more.
+	// settled says that the store has taken the outcome, or has no mark any more.
 	settled bool
 }
 
@@ -276,7 +276,7 @@ func (c *Call) Conclude(outcome []byte) { c.outcome = outcome }
 // concluded reports whether the next change in the store keeps the outcome.
 func (c *Call) concluded() bool { return c.state == marked && c.outcome != nil && !c.settled }
 
-// Settled reports whether the store has the outcome of the call, or no mark of it any more.
+// Settled reports whether the store has taken the outcome of the call, or has no mark of it any more.
 func (c *Call) Settled() bool { return c.settled }
 
 // Keep keeps the outcome of a call that is or may be marked. It works even if ctx has ended.

@@ -231,7 +231,7 @@ type wholeGateway struct {
 	// trips is the number of round trips to Redis of the last call of each service.
 	trips map[string]int64
 	// flush makes the changes of the store that are delayed.
-	flush func()
+	flush func() error
 }
 
 // newWholeGateway starts a gateway that keeps answers for repeats for that long.
@@ -317,7 +317,7 @@ func newWholeGateway(t *testing.T, repeats time.Duration) *wholeGateway {
 // expect compares trips with those that are wanted, and clears them. It makes what is delayed.
 func (g *wholeGateway) expect(t *testing.T, want map[string]int64) {
 	t.Helper()
-	g.flush()
+	must(t, g.flush())
 	if !maps.Equal(g.trips, want) {
 		t.Errorf("round trips %v, want %v", g.trips, want)
 	}

@@ -1,11 +1,13 @@
 package embedded
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +60,7 @@ func (c *counter) contents(size int64) Contents {
 func Check(path string) (Contents, error) {
 	var found counter
 	var broken atomic.Int64
+	var mu sync.Mutex // of format
 	var format []byte
 	var empty atomic.Bool
 	empty.Store(true)
@@ -79,7 +82,9 @@ func Check(path string) (Contents, error) {
 		switch bucket {
 		case bucketMeta:
 			if string(key) == keyFormat {
-				format = append(format, value...)
+				mu.Lock()
+				format = bytes.Clone(value)
+				mu.Unlock()
 			}
 		case bucketEntries:
 			_, err = readEntry(value)

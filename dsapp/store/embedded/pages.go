@@ -66,9 +66,10 @@ const (
 
 // Pages are read by several goroutines, or a large file would keep the gateway waiting.
 const (
-	// maxReaders is how many goroutines at most read the children of one page.
+	// maxReaders is how many goroutines at most read the children of one page, each with as many of
+	// its own for the children of these.
 	maxReaders = 8
-	// forkedDepth is how many pages from the root the children are still read like that.
+	// forkedDepth is the depth in a tree from which on one goroutine reads all children of a page.
 	forkedDepth = 2
 )
 
@@ -154,14 +155,14 @@ type walker struct {
 	meta meta
 	// data is the content of all pages.
 	data []byte
-	// seen says which pages were read or are listed as free. All walkers of a file share it.
+	// seen says which pages were read or are listed as free. All goroutines share it.
 	seen []atomic.Bool
 	// visit is called as described for walkFile.
 	visit visitor
 }
 
 // visitor is called with the name of a bucket and a nil key, and with a key and its value, which are
-// valid until it returns.
+// valid until it returns. Several goroutines call it, also for the same bucket.
 type visitor func(bucket string, key, value []byte)
 
 // walkFile reads a whole file and checks everything that bbolt relies on. It returns an error
@@ -211,16 +212,19 @@ func (w *walker) readFile() error {
 	})
 }
 
-// inParallel calls read with 0 to n-1, for several numbers at the same time. It returns the error for
-// the smallest number that has one.
+// inParallel calls read with 0 to n-1, for several numbers at the same time, until one call returns an
+// error. It returns one of the errors.
 func inParallel(n int, read func(i int) error) error {
 	found := make([]error, n)
 	var next atomic.Int64
+	var failed atomic.Bool
 	var wg sync.WaitGroup
 	for range min(n, runtime.GOMAXPROCS(0), maxReaders) {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				found[i] = readable(func() error { return read(int(i)) })
+			for i := next.Add(1) - 1; i < int64(n) && !failed.Load(); i = next.Add(1) - 1 {
+				if found[i] = readable(func() error { return read(int(i)) }); found[i] != nil {
+					failed.Store(true)
+				}
 			}
 		})
 	}
@@ -358,7 +362,7 @@ func (p page) element(i int) (element, error) {
 type keyRange struct{ first, last []byte }
 
 // readTree reads the tree whose root is page id and calls leaf with every element of its
-// leaves, for several leaves at the same time.
+// leaves, from several goroutines.
 func (w *walker) readTree(id uint64, depth int, leaf func(e element) error) (keyRange, error) {
 	p, err := w.read(id, depth)
 	switch {

@@ -2,8 +2,11 @@ package redis
 
 import "time"
 
-// MaxGathered is how many changes are sent together.
-const MaxGathered = maxGathered
+// The limits of changes that are delayed.
+const (
+	MaxGathered = maxGathered
+	MaxBatches  = maxBatches
+)
 
 // StopClock stops the clock of s.
 func (s *Store) StopClock() {

@@ -3,26 +3,33 @@ package redis
 import (
 	"cmp"
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
-	// maxGathered is how many changes are gathered at most. More would keep the server from other
-	// calls for too long.
+	// maxGathered is how many changes are made in one round trip at most. More would keep the
+	// server from other calls for too long.
 	maxGathered = 16
-	// gatherTimeout bounds the time that gathered changes take.
+	// maxBatches is how many of these round trips are under way at most. They must not take all
+	// connections of a slow server.
+	maxBatches = 4
+	// gatherTimeout bounds one of them.
 	gatherTimeout = 3 * time.Second
 )
 
-// change is a change of the store that no answer waits for: of a call that has succeeded, whatever
-// becomes of it.
+// change is a change of the store that no answer waits for: the end of a request.
 type change struct {
 	// ctx is that of the call. It does not end.
 	ctx context.Context
-	// name is the name of the method, for Options.Observe.
+	// name is the name of the method, for Options.Observe and Options.Lost.
 	name  string
 	calls []call
+	// alone is what to do if one of the calls fails, nil for nothing.
+	alone []call
 }
 
 // gathered are the changes that will be made together: a round trip costs much more than what is sent
@@ -31,49 +38,66 @@ type gathered struct {
 	mu      sync.Mutex
 	changes []change
 	timer   *time.Timer
-	// making is locked for reading while changes are made.
-	making sync.RWMutex
+	// batches counts the round trips that are under way.
+	batches *semaphore.Weighted
 }
 
-// makeLater makes a change that no answer waits for: with Options.Gather a little later, together with
-// others. It then returns nil, and Options.Lost is called if the change fails.
-func (s *Store) makeLater(ctx context.Context, name string, calls ...call) (err error) {
-	if s.gather == 0 || ctx.Err() != nil {
-		defer s.observe.Begin(ctx, name).End(nil, &err)
-		_, err = s.run(ctx, calls...)
-		return err
-	}
-	g := &s.gathered
+// add adds a change that is to be made after the delay, by due, and reports whether there was room
+// for it.
+func (g *gathered) add(c change, delay time.Duration, due func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.changes = append(g.changes, change{context.WithoutCancel(ctx), name, calls})
+	if len(g.changes) == maxGathered {
+		return false
+	}
+	g.changes = append(g.changes, c)
 	switch len(g.changes) {
 	case 1:
-		g.timer = time.AfterFunc(s.gather, s.makeGathered)
+		g.timer = time.AfterFunc(delay, due)
 	case maxGathered:
 		g.timer.Reset(0)
 	}
-	return nil
+	return true
 }
 
-// Flush makes the changes that were gathered, and waits for all that are being made.
-func (s *Store) Flush() {
-	s.makeGathered()
-	s.gathered.making.Lock()
-	defer s.gathered.making.Unlock()
-}
-
-// makeGathered makes the changes that were gathered, in one round trip.
-func (s *Store) makeGathered() {
-	g := &s.gathered
-	g.making.RLock()
-	defer g.making.RUnlock()
+// take removes all changes and returns them.
+func (g *gathered) take() []change {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	changes := g.changes
 	g.changes = nil
-	g.mu.Unlock()
+	return changes
+}
+
+// makeLater makes a change that no answer waits for: with Options.Gather a little later, together with
+// others, unless these are too many. It then returns nil, and Options.Lost is called if the change fails.
+func (s *Store) makeLater(ctx context.Context, name string, alone []call, calls ...call) (err error) {
+	c := change{context.WithoutCancel(ctx), name, calls, alone}
+	if s.gather > 0 && ctx.Err() == nil && s.gathered.add(c, s.gather, func() { _ = s.makeGathered() }) {
+		return nil
+	}
+	defer s.observe.Begin(ctx, name).End(nil, &err)
+	_, err = s.run(ctx, calls...)
+	return err
+}
+
+// Flush makes the changes that are delayed, and waits for all that are being made. It returns the
+// errors of its own.
+func (s *Store) Flush() error {
+	err := s.makeGathered()
+	// It cannot fail with this context.
+	_ = s.gathered.batches.Acquire(context.Background(), maxBatches)
+	s.gathered.batches.Release(maxBatches)
+	return err
+}
+
+// makeGathered makes the changes that are delayed, in one round trip, and returns their errors.
+func (s *Store) makeGathered() error {
+	_ = s.gathered.batches.Acquire(context.Background(), 1)
+	defer s.gathered.batches.Release(1)
+	changes := s.gathered.take()
 	if len(changes) == 0 {
-		return
+		return nil
 	}
 	calls := make([]call, 0, len(changes)*mostCommands)
 	ends := make([]func(done *bool, err *error), len(changes))
@@ -83,22 +107,36 @@ func (s *Store) makeGathered() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), gatherTimeout)
 	defer cancel()
-	sent, failure := s.send(ctx, calls...)
+	sent, _ := s.send(ctx, calls...)
+	var failures []error
+	var alone []call
 	for i, c := range changes {
 		var err error
 		for _, d := range sent[:len(c.calls)] {
-			if d.answer == nil {
-				// The call had no server.
-				err = cmp.Or(err, unavailable(failure))
-				continue
-			}
-			_, failed := scriptReply(d.answer)
-			err = cmp.Or(err, failed)
+			err = cmp.Or(err, d.scriptError())
 		}
 		sent = sent[len(c.calls):]
 		ends[i](nil, &err)
 		if err != nil {
 			s.lost(c.ctx, c.name, err)
+			failures, alone = append(failures, err), append(alone, c.alone...)
 		}
 	}
+	if len(failures) > 0 {
+		s.reservations.forgetWrites()
+	}
+	if len(alone) > 0 {
+		_, err := s.run(ctx, alone...)
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
+}
+
+// scriptError returns the error of a call that was sent, or could not be sent.
+func (d *delivery) scriptError() error {
+	if d.err != nil {
+		return unavailable(d.err)
+	}
+	_, err := scriptReply(d.answer)
+	return err
 }

@@ -1,11 +1,13 @@
 package redis_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,15 +25,13 @@ import (
 type gathering struct{ *redis.Store }
 
 func (s gathering) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
-	defer s.Flush()
-	return s.Store.Release(ctx, kind, key, token, serialNumber)
+	return cmp.Or(s.Store.Release(ctx, kind, key, token, serialNumber), s.Flush())
 }
 
 func (s gathering) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) error {
-	defer s.Flush()
-	return s.Store.KeepRelease(ctx, m, outcome, kind, key, token, serialNumber)
+	return cmp.Or(s.Store.KeepRelease(ctx, m, outcome, kind, key, token, serialNumber), s.Flush())
 }
 
 // openGathering starts a server and opens a Store that delays changes for that long, with the client of
@@ -95,7 +95,9 @@ func TestGather(t *testing.T) {
 	}
 	// The scripts are unknown in the first round trip, and sent with the second one.
 	server.Command(t, "SCRIPT", "FLUSH")
-	s.Flush()
+	if err := s.Flush(); err != nil {
+		t.Error(err)
+	}
 	if got := count.trips.Load(); got != 2 {
 		t.Errorf("%d round trips, want 2", got)
 	}
@@ -126,32 +128,41 @@ func TestGatheredChangesAreMade(t *testing.T) {
 	}
 }
 
-// Changes from several callers are all made, each once, also if they call Flush at the same time.
+// Changes from several callers are all made, each once, also if they call Flush at the same time. No
+// round trip has more than its maximum.
 func TestGatherConcurrently(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	made := 0
-	s, _, _ := openGathering(t, redis.Options{Observe: func(_ context.Context, c activation.StoreCall) {
+	s, _, client := openGathering(t, redis.Options{Observe: func(_ context.Context, c activation.StoreCall) {
 		mu.Lock()
 		defer mu.Unlock()
 		if c.Call == "release" && c.Outcome == activation.StoreOK {
 			made++
 		}
 	}}, time.Millisecond)
-	claims := claimed(t, s, 200)
+	claims := claimed(t, s, 400)
+	longest := new(longestPipeline)
+	client.AddHook(longest)
 	var wg sync.WaitGroup
-	for start := range 4 {
+	for start := range 50 {
 		wg.Go(func() {
-			for i := start; i < len(claims); i += 4 {
+			for i := start; i < len(claims); i += 50 {
 				release(t, s, claims[i])
-				if i%9 == 0 {
-					s.Flush()
+				if i%90 == 0 {
+					_ = s.Flush()
 				}
 			}
 		})
 	}
 	wg.Wait()
-	s.Flush()
+	if err := s.Flush(); err != nil {
+		t.Error(err)
+	}
+	// A release has two commands.
+	if got := longest.Load(); got > 2*redis.MaxGathered {
+		t.Errorf("a round trip had %d commands", got)
+	}
 	if got := exist(t, s, claims); slices.Contains(got, true) {
 		t.Errorf("claims %v", got)
 	}
@@ -162,8 +173,64 @@ func TestGatherConcurrently(t *testing.T) {
 	}
 }
 
+// longestPipeline is a hook that notes how many commands the longest pipeline has.
+type longestPipeline struct{ atomic.Int64 }
+
+func (*longestPipeline) DialHook(next goredis.DialHook) goredis.DialHook          { return next }
+func (*longestPipeline) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook { return next }
+
+func (l *longestPipeline) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		for seen := l.Load(); int64(len(cmds)) > seen && !l.CompareAndSwap(seen, int64(len(cmds))); seen = l.Load() {
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// While the server hangs, so many changes are delayed and no more: the next ones wait for it like other
+// calls.
+func TestGatheredChangesAreLimited(t *testing.T) {
+	t.Parallel()
+	s, server, _ := openGathering(t, redis.Options{}, time.Hour)
+	server.Freeze(t)
+	defer server.Thaw(t)
+	const most = (redis.MaxBatches + 1) * redis.MaxGathered
+	for i := range most + 1 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		c := newClaim(strconv.Itoa(i), i)
+		if err := s.Release(ctx, ownership.Signature, c.Key, c.Token, c.Key); err != nil {
+			return
+		}
+	}
+	t.Errorf("more than %d changes are delayed", most)
+}
+
+// If the end of a claim fails, the outcome is kept all the same.
+func TestOutcomeIsKeptAlone(t *testing.T) {
+	t.Parallel()
+	lost := 0
+	s, server, _ := openGathering(t, redis.Options{Lost: func(context.Context, string, error) { lost++ }}, time.Hour)
+	server.Command(t, "HSET", "dsapp:own:signature:{1}", "field", "value")
+	for _, place := range []string{"1", "VDS0000001"} {
+		m := repeat.Mark{Place: place, Token: repeat.Token{1}, Lifetime: time.Minute}
+		if err := s.KeepRelease(t.Context(), m, []byte("outcome"), ownership.Signature, "1", ownership.Token{1}, "VDS0000001"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(); !errors.Is(err, activation.ErrDamaged) {
+			t.Errorf("error %v", err)
+		}
+		if e, found, err := s.Kept(t.Context(), place, m.Digest); err != nil || !found || string(e.Outcome) != "outcome" {
+			t.Errorf("kept %q, %v, error %v", e.Outcome, found, err)
+		}
+	}
+	if lost != 2 {
+		t.Errorf("%d changes were lost, want 2", lost)
+	}
+}
+
 // A delayed change that fails is reported with the context of its call, which may have ended, and the
-// others are made.
+// others are made. Reserved memory is not relied on after that.
 func TestLostChanges(t *testing.T) {
 	t.Parallel()
 	type contextKey struct{}
@@ -190,7 +257,9 @@ func TestLostChanges(t *testing.T) {
 			}
 			cancel()
 		}
-		s.Flush()
+		if err := s.Flush(); !errors.Is(err, activation.ErrUnavailable) {
+			t.Errorf("error %v", err)
+		}
 	}
 	check := func(who int) {
 		t.Helper()
@@ -214,8 +283,16 @@ func TestLostChanges(t *testing.T) {
 		t.Error("the other change was not made")
 	}
 
+	freed, err := s.Reserve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	freed()
 	server.Stop()
 	give()
+	if _, err := s.Reserve(t.Context()); err == nil {
+		t.Error("the reserved memory is still relied on")
+	}
 	if len(all) != 2 {
 		t.Fatalf("lost %+v", all)
 	}

@@ -68,7 +68,7 @@ func (s *Store) claim(ctx context.Context, x call, kind ownership.Kind, c owners
 
 // Release implements ownership.Store.
 func (s *Store) Release(ctx context.Context, kind ownership.Kind, key string, token ownership.Token, serialNumber string) error {
-	return s.makeLater(ctx, "release", s.scripts.release.call(1, s.claimKey(kind, key), token[:]), s.unlistCall(kind, key, token, serialNumber))
+	return s.makeLater(ctx, "release", nil, s.scripts.release.call(1, s.claimKey(kind, key), token[:]), s.unlistCall(kind, key, token, serialNumber))
 }
 
 // unlistCall is the call that removes a claim from the list of its device.

@@ -246,11 +246,13 @@ func (s *Store) KeepRelease(
 	ctx context.Context, m repeat.Mark, outcome []byte, kind ownership.Kind, key string, token ownership.Token, serialNumber string,
 ) error {
 	request, unlist := s.claimKey(kind, key), s.unlistCall(kind, key, token, serialNumber)
+	// Repeats wait for the outcome, and not for the end of the claim.
+	keep := s.keepCall(m, outcome)
 	if m.Place == key {
-		return s.makeLater(ctx, "keep_release",
+		return s.makeLater(ctx, "keep_release", []call{keep},
 			s.scripts.keepRelease.call(2, request, s.repeatKey(key, m.Digest), token[:], m.Token[:], outcome, endsIn(m.Lifetime)), unlist)
 	}
-	return s.makeLater(ctx, "keep_release", s.scripts.release.call(1, request, token[:]), unlist, s.keepCall(m, outcome))
+	return s.makeLater(ctx, "keep_release", []call{keep}, s.scripts.release.call(1, request, token[:]), unlist, keep)
 }
 
 // KeepRemove implements repeat.Store. The registration and the outcome are in one slot.

@@ -81,6 +81,8 @@ type delivery struct {
 	// out.
 	ambiguousErr error
 
+	// err is the error of the call, if it was not answered or is not what was asked for.
+	err    error
 	answer *goredis.Cmd
 	// wait is the answer to WAIT, or nil.
 	wait *goredis.Cmd
@@ -112,18 +114,19 @@ func (s *Store) send(ctx context.Context, calls ...call) ([]delivery, error) {
 	var failure error
 	for len(open) > 0 {
 		open = slices.DeleteFunc(open, func(d *delivery) bool {
-			err := s.route(ctx, d)
-			failure = cmp.Or(failure, err)
-			return err != nil
+			d.err = s.route(ctx, d)
+			failure = cmp.Or(failure, d.err)
+			return d.err != nil
 		})
 		s.roundTrip(ctx, open)
 		open = slices.DeleteFunc(open, func(d *delivery) bool {
 			address := d.node.Options().Addr
-			again, err := s.shouldRetry(ctx, d)
+			var again bool
+			again, d.err = s.shouldRetry(ctx, d)
 			if !again {
-				s.readiness.record(ctx, address, &d.call, err)
+				s.readiness.record(ctx, address, &d.call, d.err)
 			}
-			failure = cmp.Or(failure, err)
+			failure = cmp.Or(failure, d.err)
 			return !again
 		})
 	}

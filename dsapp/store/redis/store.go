@@ -75,6 +75,7 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/activation"
 	"github.com/dsapp-gateway/dsapp-gateway/dsapp/option"
@@ -122,12 +123,12 @@ type Options struct {
 	Report func(ctx context.Context, server string, err error)
 	// Observe is called at the end of each call of the Store. Default: nothing is called.
 	Observe activation.StoreObserver
-	// Gather is how long the changes of Release and KeepRelease are delayed at most, so that several
+	// Gather is after how long at most the changes of Release and KeepRelease begin, so that several
 	// are made in one round trip. Both return nil at once. If the process is killed meanwhile, the
-	// changes are lost. Flush ends the delay. Default: they are not delayed.
+	// changes are lost; call Flush before closing the client. Default: they are not delayed.
 	Gather time.Duration
 	// Lost is called with the name of the method, as for Observe, and with its context if a delayed
-	// change failed. Default: nothing is called.
+	// change failed. It must not call Flush. Default: nothing is called.
 	Lost func(ctx context.Context, call string, err error)
 }
 
@@ -189,6 +190,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		now:       time.Now,
 		gather:    opts.Gather,
 		lost:      opts.Lost,
+		gathered:  gathered{batches: semaphore.NewWeighted(maxBatches)},
 	}
 	// Redis knows a script by its SHA-1, on which no security relies. In a strict FIPS 140-3
 	// mode, Go would panic.

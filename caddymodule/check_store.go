@@ -88,11 +88,13 @@ func writableFolder(path string) error {
 // gateway needs.
 func (s *RedisStore) check(ctx context.Context, f *findings) {
 	subject := strings.Join(s.Addresses, ",")
-	client, err := s.get(ctx)
+	// A delayed call would not tell what fails.
+	client, err := s.open(0)
 	if err != nil {
 		f.add("redis", subject, "%v", err)
 		return
 	}
+	defer func() { _ = client.Close() }()
 	if what, err := rehearse(ctx, client); err != nil {
 		f.add("redis", subject, "%s fails (%v): %s", what, err, redisAdvice(err))
 	}
@@ -163,7 +165,7 @@ func redisAdvice(err error) string {
 
 // rehearse makes every call that the gateway makes, about a registration and a request of
 // random names, which it removes again. It returns what the first call that fails was for.
-func rehearse(ctx context.Context, s *redisClient) (what string, err error) {
+func rehearse(ctx context.Context, s OpenStore) (what string, err error) {
 	const lifetime = 10 * time.Second
 	random := func(n int) []byte {
 		b := make([]byte, n)
@@ -209,9 +211,7 @@ func rehearse(ctx context.Context, s *redisClient) (what string, err error) {
 		{"storing the owner of a request", func() error { _, err := s.Claim(ctx, ownership.Login, claim, serialNumber, lifetime); return err }},
 		{"reading the owner of a request", func() error { _, _, err := s.Owner(ctx, ownership.Login, claim.Key); return err }},
 		{"listing the requests of a device", func() error { _, err := s.Pending(ctx, ownership.Login, serialNumber); return err }},
-		{"removing the owner of a request", func() error {
-			return errors.Join(s.Release(ctx, ownership.Login, claim.Key, claim.Token, serialNumber), s.Flush())
-		}},
+		{"removing the owner of a request", func() error { return s.Release(ctx, ownership.Login, claim.Key, claim.Token, serialNumber) }},
 	} {
 		if err := step.call(); err != nil {
 			return step.what, err

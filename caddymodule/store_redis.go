@@ -111,10 +111,12 @@ type RedisStore struct {
 	PoolSize int `json:"pool_size,omitempty"`
 
 	*lease[*redisClient]
+	// open opens a client with that Options.Gather.
+	open func(gather time.Duration) (*redisClient, error)
 }
 
-// redisGather is how long the end of a login or a signature is delayed at most, so that several are
-// written in one round trip. A repeat looks for it every 100 ms, and does not notice 10.
+// redisGather is how long the end of a login or a signature is delayed, so that several are written in
+// one round trip. A repeat looks for it every 100 ms, and does not notice 10.
 const redisGather = 10 * time.Millisecond
 
 // redisClients has every open redisClient as a key.
@@ -123,10 +125,13 @@ var redisClients sync.Map
 // flushRedis makes the changes that open clients delay. Caddy does not wait until the stores of its last
 // configurations are closed.
 func flushRedis(context.Context) {
+	var flushing sync.WaitGroup
 	redisClients.Range(func(client, _ any) bool {
-		_ = client.(*redisClient).Flush() // The client has reported what failed.
+		// The client reports what fails.
+		flushing.Go(func() { _ = client.(*redisClient).Flush() })
 		return true
 	})
+	flushing.Wait()
 }
 
 // redisClient is a store that owns its client.
@@ -153,7 +158,7 @@ func newRedisClient(settings redis.Settings, options redis.Options) (*redisClien
 
 // Close makes the changes that are delayed and closes the client.
 func (c *redisClient) Close() error {
-	_ = c.Flush() // The client has reported what failed.
+	_ = c.Flush() // The client reports what fails.
 	redisClients.Delete(c)
 	c.stopWatch()
 	err := c.client.Close()
@@ -182,8 +187,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		return err
 	}
 	options := redis.Options{
-		KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: both(metrics.storeCall, traceStoreCall),
-		Gather: redisGather, Lost: lostRedisChange,
+		KeyPrefix: s.KeyPrefix, WaitReplicas: s.WaitReplicas, Report: reportRedis, Observe: both(metrics.storeCall, traceStoreCall), Lost: lostRedisChange,
 	}
 	if err := options.Check(); err != nil {
 		return err
@@ -204,10 +208,12 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	s.lease, err = newLease(storePool, key, func() (*redisClient, error) {
+	s.open = func(gather time.Duration) (*redisClient, error) {
 		logRedis()
+		options.Gather = gather
 		return newRedisClient(settings, options)
-	})
+	}
+	s.lease, err = newLease(storePool, key, func() (*redisClient, error) { return s.open(redisGather) })
 	return err
 }
 

@@ -66,8 +66,8 @@ const (
 
 // Pages are read by several goroutines, or a large file would keep the gateway waiting.
 const (
-	// maxReaders is how many goroutines at most read the children of one page, each with as many of
-	// its own for the children of these.
+	// maxReaders is how many goroutines at most read at each of three levels: buckets, pages below the
+	// root of one, and pages below one of these.
 	maxReaders = 8
 	// forkedDepth is the depth in a tree from which on one goroutine reads all children of a page.
 	forkedDepth = 2

@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,11 +128,11 @@ func TestCheck(t *testing.T) {
 			return update(path, &bolt.Options{NoFreelistSync: true}, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("k"), nil) })
 		}, "it has no list of free pages"},
 		"first key of a page": {func(path string) error {
-			return rewrite(path, func(content []byte) { _, second := children(content); clear(keyIn(second, 0)) })
+			return rewrite(path, func(content []byte, root int) { clear(keyIn(below(content, root, 1), 0)) })
 		}, "has keys that are not in order"},
 		"last key of a page": {func(path string) error {
-			return rewrite(path, func(content []byte) {
-				first, _ := children(content)
+			return rewrite(path, func(content []byte, root int) {
+				first := below(content, root, 0)
 				key := keyIn(first, int(binary.NativeEndian.Uint16(first[10:]))-1)
 				copy(key, bytes.Repeat([]byte{0xFF}, len(key)))
 			})
@@ -162,30 +161,27 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// rewrite changes the bytes of a file.
-func rewrite(path string, change func(content []byte)) error {
+// rewrite changes the bytes of a file. change gets the number of the root of the registrations, too.
+func rewrite(path string, change func(content []byte, root int)) error {
+	var root int
+	err := update(path, nil, func(tx *bolt.Tx) error {
+		root = int(tx.Bucket([]byte("registrations")).Root())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	change(content)
+	change(content, root)
 	return os.WriteFile(path, content, 0o600)
 }
 
-// children returns the first two leaves of a tree that has several, in a file that has such a tree.
-func children(content []byte) (first, second []byte) {
-	const leaf = 2
-	number := binary.NativeEndian
-	for branch := range slices.Chunk(content, pageSize) {
-		if number.Uint16(branch[8:]) != 1 {
-			continue
-		}
-		first, second = content[number.Uint64(branch[24:])*pageSize:], content[number.Uint64(branch[40:])*pageSize:]
-		if number.Uint16(first[8:]) == leaf && number.Uint16(second[8:]) == leaf {
-			return first, second
-		}
-	}
-	return nil, nil
+// below returns child i of a branch.
+func below(content []byte, branch, i int) []byte {
+	return content[binary.NativeEndian.Uint64(content[branch*pageSize+16*(i+1)+8:])*pageSize:]
 }
 
 // keyIn returns the key of element i of a leaf.

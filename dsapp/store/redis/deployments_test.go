@@ -66,23 +66,25 @@ func TestConformance(t *testing.T) {
 	for name, d := range deployments(t) {
 		client := newClient(t, d.settings)
 		var n atomic.Int32
-		open := func() gathering {
+		open := func(gather time.Duration) gathering {
 			return gathering{redis.New(client, redis.Options{
-				KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated, Gather: time.Hour,
+				KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated, Gather: gather,
 			})}
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			storetest.Run(t, func(*testing.T) activation.Store { return open() })
+			storetest.Run(t, func(*testing.T) activation.Store { return open(0) })
 		})
-		t.Run(name+" ownership", func(t *testing.T) {
-			t.Parallel()
-			storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open() })
-		})
-		t.Run(name+" repeats", func(t *testing.T) {
-			t.Parallel()
-			storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return open() })
-		})
+		for kind, gather := range map[string]time.Duration{"": 0, ", delayed": time.Hour} {
+			t.Run(name+" ownership"+kind, func(t *testing.T) {
+				t.Parallel()
+				storetest.RunOwnership(t, func(*testing.T) ownership.Store { return open(gather) })
+			})
+			t.Run(name+" repeats"+kind, func(t *testing.T) {
+				t.Parallel()
+				storetest.RunRepeats(t, func(*testing.T) storetest.RepeatStore { return open(gather) })
+			})
+		}
 	}
 }
 

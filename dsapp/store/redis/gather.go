@@ -23,13 +23,13 @@ const (
 
 // change is a change of the store that no answer waits for: the end of a request.
 type change struct {
-	// ctx is that of the call. It does not end.
+	// ctx is that of the call. It is never cancelled.
 	ctx context.Context
 	// name is the name of the method, for Options.Observe and Options.Lost.
 	name  string
 	calls []call
-	// alone is what to do if one of the calls fails, nil for nothing.
-	alone []call
+	// fallback is what to do if one of the calls fails, nil for nothing.
+	fallback []call
 }
 
 // gathered are the changes that will be made together: a round trip costs much more than what is sent
@@ -38,8 +38,8 @@ type gathered struct {
 	mu      sync.Mutex
 	changes []change
 	timer   *time.Timer
-	// batches counts the round trips that are under way.
-	batches *semaphore.Weighted
+	// slots are for the round trips that are under way.
+	slots *semaphore.Weighted
 }
 
 // add adds a change that is to be made after the delay, by due, and reports whether there was room
@@ -55,7 +55,10 @@ func (g *gathered) add(c change, delay time.Duration, due func()) bool {
 	case 1:
 		g.timer = time.AfterFunc(delay, due)
 	case maxGathered:
-		g.timer.Reset(0)
+		// If the timer has fired, the changes are about to be taken.
+		if g.timer.Stop() {
+			go due()
+		}
 	}
 	return true
 }
@@ -70,9 +73,10 @@ func (g *gathered) take() []change {
 }
 
 // makeLater makes a change that no answer waits for: with Options.Gather a little later, together with
-// others, unless these are too many. It then returns nil, and Options.Lost is called if the change fails.
-func (s *Store) makeLater(ctx context.Context, name string, alone []call, calls ...call) (err error) {
-	c := change{context.WithoutCancel(ctx), name, calls, alone}
+// others, unless these are too many or ctx has ended. It then returns nil, and Options.Lost is called if
+// the change fails.
+func (s *Store) makeLater(ctx context.Context, name string, fallback []call, calls ...call) (err error) {
+	c := change{context.WithoutCancel(ctx), name, calls, fallback}
 	if s.gather > 0 && ctx.Err() == nil && s.gathered.add(c, s.gather, func() { _ = s.makeGathered() }) {
 		return nil
 	}
@@ -86,15 +90,15 @@ func (s *Store) makeLater(ctx context.Context, name string, alone []call, calls 
 func (s *Store) Flush() error {
 	err := s.makeGathered()
 	// It cannot fail with this context.
-	_ = s.gathered.batches.Acquire(context.Background(), maxBatches)
-	s.gathered.batches.Release(maxBatches)
+	_ = s.gathered.slots.Acquire(context.Background(), maxBatches)
+	s.gathered.slots.Release(maxBatches)
 	return err
 }
 
 // makeGathered makes the changes that are delayed, in one round trip, and returns their errors.
 func (s *Store) makeGathered() error {
-	_ = s.gathered.batches.Acquire(context.Background(), 1)
-	defer s.gathered.batches.Release(1)
+	_ = s.gathered.slots.Acquire(context.Background(), 1)
+	defer s.gathered.slots.Release(1)
 	changes := s.gathered.take()
 	if len(changes) == 0 {
 		return nil
@@ -109,7 +113,7 @@ func (s *Store) makeGathered() error {
 	defer cancel()
 	sent, _ := s.send(ctx, calls...)
 	var failures []error
-	var alone []call
+	var fallback []call
 	for i, c := range changes {
 		var err error
 		for _, d := range sent[:len(c.calls)] {
@@ -119,14 +123,16 @@ func (s *Store) makeGathered() error {
 		ends[i](nil, &err)
 		if err != nil {
 			s.lost(c.ctx, c.name, err)
-			failures, alone = append(failures, err), append(alone, c.alone...)
+			failures, fallback = append(failures, err), append(fallback, c.fallback...)
 		}
 	}
 	if len(failures) > 0 {
 		s.reservations.forgetWrites()
 	}
-	if len(alone) > 0 {
-		_, err := s.run(ctx, alone...)
+	if len(fallback) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), gatherTimeout)
+		defer cancel()
+		_, err := s.run(ctx, fallback...)
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)

@@ -81,7 +81,7 @@ type delivery struct {
 	// out.
 	ambiguousErr error
 
-	// err is the error of the call, if it was not answered or is not what was asked for.
+	// err says why the call failed: it was not sent, not answered, or answered with an error.
 	err    error
 	answer *goredis.Cmd
 	// wait is the answer to WAIT, or nil.

@@ -123,12 +123,13 @@ type Options struct {
 	Report func(ctx context.Context, server string, err error)
 	// Observe is called at the end of each call of the Store. Default: nothing is called.
 	Observe activation.StoreObserver
-	// Gather is after how long at most the changes of Release and KeepRelease begin, so that several
-	// are made in one round trip. Both return nil at once. If the process is killed meanwhile, the
-	// changes are lost; call Flush before closing the client. Default: they are not delayed.
+	// Gather is how long the changes of Release and KeepRelease are delayed, so that several are made
+	// in one round trip. Both return nil at once then. If a server is slow and many are delayed
+	// already, the changes of more calls are not. If the process is killed meanwhile, the changes are
+	// lost; call Flush before closing the client. Default: they are not delayed.
 	Gather time.Duration
 	// Lost is called with the name of the method, as for Observe, and with its context if a delayed
-	// change failed. It must not call Flush. Default: nothing is called.
+	// change failed. Neither may call Flush. Default: nothing is called.
 	Lost func(ctx context.Context, call string, err error)
 }
 
@@ -190,7 +191,7 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		now:       time.Now,
 		gather:    opts.Gather,
 		lost:      opts.Lost,
-		gathered:  gathered{batches: semaphore.NewWeighted(maxBatches)},
+		gathered:  gathered{slots: semaphore.NewWeighted(maxBatches)},
 	}
 	// Redis knows a script by its SHA-1, on which no security relies. In a strict FIPS 140-3
 	// mode, Go would panic.

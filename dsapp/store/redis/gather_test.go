@@ -128,6 +128,42 @@ func TestGatheredChangesAreMade(t *testing.T) {
 	}
 }
 
+// A claim that another node released just now is not one of its device any more: a call about the only
+// other one would be taken for one about several.
+func TestPendingWithoutReleased(t *testing.T) {
+	t.Parallel()
+	const serialNumber, delay = "VDS0000001", 10 * time.Millisecond
+	for name, read := range map[string]func(ctx context.Context, s *redis.Store) ([]ownership.Claim, error){
+		"alone": func(ctx context.Context, s *redis.Store) ([]ownership.Claim, error) {
+			return s.Pending(ctx, ownership.Signature, serialNumber)
+		},
+		"marking": func(ctx context.Context, s *redis.Store) ([]ownership.Claim, error) {
+			m := repeat.Mark{Place: serialNumber, Token: repeat.Token{1}, Lifetime: time.Minute}
+			_, _, claims, err := s.MarkPending(ctx, m, ownership.Signature, serialNumber)
+			return claims, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, server, _ := openGathering(t, redis.Options{}, delay)
+			other := redis.New(newClient(t, redis.Settings{Addresses: []string{server.Addr()}}), redis.Options{Gather: delay})
+			claims := []ownership.Claim{newClaim("1", 1), newClaim("2", 2)}
+			for _, c := range claims {
+				if won, err := s.Claim(t.Context(), ownership.Signature, c, serialNumber, time.Minute); err != nil || !won {
+					t.Fatalf("claim: %v, error %v", won, err)
+				}
+			}
+			if err := s.Release(t.Context(), ownership.Signature, claims[0].Key, claims[0].Token, serialNumber); err != nil {
+				t.Fatal(err)
+			}
+			got, err := read(t.Context(), other)
+			if err != nil || len(got) != 1 || got[0].Key != claims[1].Key {
+				t.Errorf("claims %v, error %v", got, err)
+			}
+		})
+	}
+}
+
 // Changes from several callers are all made, each once, also if they call Flush at the same time. No
 // round trip has more than its maximum.
 func TestGatherConcurrently(t *testing.T) {

@@ -17,6 +17,10 @@ import (
 // ownership.MaxPending keeps such claims from displacing others.
 const maxListed = 2 * ownership.MaxPending
 
+// settleTime is the time after which releases that were delayed have been made, if the server is not very
+// slow: about 10 times the delay.
+const settleTime = 100 * time.Millisecond
+
 // Owner implements ownership.Store.
 func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ ownership.Claim, _ bool, err error) {
 	defer s.observe.Begin(ctx, "owner").End(nil, &err)
@@ -33,7 +37,34 @@ func (s *Store) Owner(ctx context.Context, kind ownership.Kind, key string) (_ o
 }
 
 // Pending implements ownership.Store.
-func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
+func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber string) ([]ownership.Claim, error) {
+	claims, err := s.listed(ctx, kind, serialNumber)
+	if err != nil {
+		return nil, err
+	}
+	return s.settled(ctx, claims, kind, serialNumber), nil
+}
+
+// settled returns the claims of a device, of which claims have just been read. Some of several may have been
+// released a moment ago by a node that delays releases, so several are read again after settleTime.
+func (s *Store) settled(ctx context.Context, claims []ownership.Claim, kind ownership.Kind, serialNumber string) []ownership.Claim {
+	if len(claims) < 2 || s.gather == 0 {
+		return claims
+	}
+	select {
+	case <-time.After(settleTime):
+	case <-ctx.Done():
+		return claims
+	}
+	again, err := s.listed(ctx, kind, serialNumber)
+	if err != nil {
+		return claims
+	}
+	return again
+}
+
+// listed returns the claims in the list of a device.
+func (s *Store) listed(ctx context.Context, kind ownership.Kind, serialNumber string) (_ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "pending").End(nil, &err)
 	a, err := s.run(ctx, s.scripts.listedClaims.call(1, s.deviceKey(kind, serialNumber), ownership.MaxPending))
 	if err != nil {

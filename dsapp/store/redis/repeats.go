@@ -163,6 +163,9 @@ func (s *Store) MarkPending(
 	}
 	a.values = a.values[listed:]
 	e, found, err := keptEntry(a)
+	if err == nil && !found {
+		claims = s.settled(ctx, claims, kind, serialNumber)
+	}
 	return e, found, claims, err
 }
 

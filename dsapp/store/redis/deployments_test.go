@@ -67,9 +67,11 @@ func TestConformance(t *testing.T) {
 		client := newClient(t, d.settings)
 		var n atomic.Int32
 		open := func(gather time.Duration) gathering {
-			return gathering{redis.New(client, redis.Options{
+			s := redis.New(client, redis.Options{
 				KeyPrefix: fmt.Sprintf("store-%d", n.Add(1)), MaxSimulated: storetest.MaxSimulated, Gather: gather,
-			})}
+			})
+			s.SettleAtOnce() // Nothing is delayed on other nodes.
+			return gathering{s}
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

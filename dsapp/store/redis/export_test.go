@@ -8,6 +8,9 @@ const (
 	MaxBatches  = maxBatches
 )
 
+// SettleAtOnce has s not wait for releases that other nodes delay.
+func (s *Store) SettleAtOnce() { s.settle = 0 }
+
 // StopClock stops the clock of s.
 func (s *Store) StopClock() {
 	now := s.now()

@@ -46,13 +46,13 @@ func (s *Store) Pending(ctx context.Context, kind ownership.Kind, serialNumber s
 }
 
 // settled returns the claims of a device, of which claims have just been read. Some of several may have been
-// released a moment ago by a node that delays releases, so several are read again after settleTime.
+// released a moment ago by a node that delays releases, so several are read again a little later.
 func (s *Store) settled(ctx context.Context, claims []ownership.Claim, kind ownership.Kind, serialNumber string) []ownership.Claim {
-	if len(claims) < 2 || s.gather == 0 {
+	if len(claims) < 2 || s.settle == 0 {
 		return claims
 	}
 	select {
-	case <-time.After(settleTime):
+	case <-time.After(s.settle):
 	case <-ctx.Done():
 		return claims
 	}

@@ -160,6 +160,7 @@ type Store struct {
 	now          func() time.Time
 	reservations reservations
 	gather       time.Duration
+	settle       time.Duration // how long to wait for releases that other nodes delay
 	lost         func(ctx context.Context, call string, err error)
 	gathered     gathered
 }
@@ -192,6 +193,9 @@ func New(client goredis.UniversalClient, opts Options) *Store {
 		gather:    opts.Gather,
 		lost:      opts.Lost,
 		gathered:  gathered{slots: semaphore.NewWeighted(maxBatches)},
+	}
+	if s.gather > 0 {
+		s.settle = settleTime
 	}
 	// Redis knows a script by its SHA-1, on which no security relies. In a strict FIPS 140-3
 	// mode, Go would panic.

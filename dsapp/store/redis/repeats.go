@@ -143,8 +143,19 @@ func (s *Store) MarkOwner(
 	return e, found, c, owned, err
 }
 
-// MarkPending implements repeat.Store. The mark and the list are in one slot.
+// MarkPending implements repeat.Store.
 func (s *Store) MarkPending(
+	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
+) (repeat.Entry, bool, []ownership.Claim, error) {
+	e, found, claims, err := s.markListed(ctx, m, kind, serialNumber)
+	if err == nil && !found {
+		claims = s.settled(ctx, claims, kind, serialNumber)
+	}
+	return e, found, claims, err
+}
+
+// markListed makes a mark and returns the claims in the list of a device. Both are in one slot.
+func (s *Store) markListed(
 	ctx context.Context, m repeat.Mark, kind ownership.Kind, serialNumber string,
 ) (_ repeat.Entry, _ bool, _ []ownership.Claim, err error) {
 	defer s.observe.Begin(ctx, "mark_pending").End(nil, &err)
@@ -163,9 +174,6 @@ func (s *Store) MarkPending(
 	}
 	a.values = a.values[listed:]
 	e, found, err := keptEntry(a)
-	if err == nil && !found {
-		claims = s.settled(ctx, claims, kind, serialNumber)
-	}
 	return e, found, claims, err
 }
 
